@@ -1,0 +1,35 @@
+"""The independent coupling: noise is drawn for an image at random, as in plain EDM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Coupler
+from genkit.tensors import require_finite, require_same_length
+from genkit.types import Batch, Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(Coupler):
+    """Noise number k meets image number k; both were drawn independently."""
+
+    source = "EDM, arXiv 2206.00364, section 5"
+
+    @property
+    def preserves_conditional_prior(self) -> frozenset[str]:
+        return frozenset({"labels", "sources"})
+
+    def pair(
+        self,
+        batch: Batch,
+        noise: Tensor,
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Pairs:
+        require_finite(batch.data, "image")
+        require_finite(noise, "noise")
+        require_same_length(batch, noise)
+        index = torch.arange(len(batch))
+        return Pairs(index, index)

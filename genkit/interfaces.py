@@ -1,0 +1,445 @@
+"""Every abstract base, on one page: the constitution.
+
+A component is a frozen dataclass. Its fields are what a recipe may set, each declared with
+:func:`genkit.settings.setting`; a field whose type is one of these bases is a slot for another
+component. Components hold settings, never state: what is trained or counted lives in the objects
+that they build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genkit.denoiser import Preconditioned
+from genkit.errors import Problem, SettingError
+from genkit.settings import annotations_of, setting, setting_of, value_problems
+from genkit.types import Batch, DataSpec, Measurement, Pairs, State
+
+Stages = Mapping[str, "Stage"]
+"""The stages above the one that is looked at, by id."""
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``, as a solver sees a denoiser."""
+
+RandnLike = Callable[[Tensor], Tensor]
+"""Returns unit Gaussian noise of the shape, type and device of its argument."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component(ABC):
+    """Anything that a recipe names with ``use``.
+
+    Raises:
+        SettingError: on construction with a value outside its type or range.
+    """
+
+    source: ClassVar[str] = ""
+    """Where the method comes from: paper and equation."""
+
+    def __post_init__(self) -> None:
+        annotations = annotations_of(type(self))
+        problems = [
+            problem.under(f.name)
+            for f in dataclasses.fields(self)
+            for problem in value_problems(
+                annotations[f.name], getattr(self, f.name), setting_of(f)
+            )
+        ]
+        if problems:
+            raise SettingError(type(self).__name__, problems)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        """Yield mistakes that no single setting shows, before anything runs.
+
+        Must be quick and write nothing. Keys are relative to this component. A
+        :class:`~genkit.errors.DataError` raised here is reported like a problem.
+        """
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that an earlier stage trained.
+
+    Attributes:
+        module: with the averaged weights, in eval mode, on the device, no gradients asked.
+        spec: of the data it was trained on.
+        settings: it was built from.
+    """
+
+    module: nn.Module
+    spec: DataSpec
+    settings: Network
+
+    @property
+    def classes(self) -> int:
+        """Classes that it is conditioned on, 0 for none."""
+        return self.spec.classes if self.settings.class_conditional else 0
+
+
+class Inputs(Protocol):
+    """What earlier stages left behind, and where to compute."""
+
+    device: torch.device
+
+    def network(self, stage: str) -> Trained:
+        """Return the network that a stage trained."""
+        ...
+
+    def samples(self, stage: str) -> Batch:
+        """Return the samples of a stage, on the CPU."""
+        ...
+
+    def path(self, stage: str) -> Path:
+        """Return the folder of a stage."""
+        ...
+
+    def digest(self, stage: str) -> str:
+        """Return the SHA-256 of the network or the samples that a stage left, in hex."""
+        ...
+
+
+class Context(Inputs, Protocol):
+    """What a running stage is given."""
+
+    folder: Path
+    """Where the stage writes."""
+
+    def seed(self, *purpose: str | int) -> int:
+        """Return the seed of ``(the run's seed, stage, *purpose)``."""
+        ...
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Return a CPU generator with that seed."""
+        ...
+
+    def stage(self, stage: str) -> Stage:
+        """Return the settings of an earlier stage."""
+        ...
+
+    def describe(self, component: Component) -> dict[str, Any]:
+        """Return the table that decodes to a component, all defaults written out."""
+        ...
+
+    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+        """Show progress: ``done`` of ``total`` images, samples or cells."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether the user asked to stop: save, then raise InterruptedRun."""
+        ...
+
+
+# --- coupling -------------------------------------------------------------------------------
+
+
+class Coupler(Component):
+    """Decides which noise meets which image."""
+
+    @property
+    def bijective(self) -> bool:
+        """Every image and every noise is used exactly once: arange and a permutation."""
+        return True
+
+    @property
+    def preserves_noise_marginal(self) -> bool:
+        """Over many pools the paired noise is still N(0, I)."""
+        return True
+
+    @property
+    def preserves_conditional_prior(self) -> frozenset[str]:
+        """The attributes of a batch, of ``labels`` and ``sources``, given which the paired noise
+        is still N(0, I). A conditional network needs its condition in here."""
+        return frozenset()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The attributes of a batch, of ``labels`` and ``sources``, without which it cannot pair."""
+        return frozenset()
+
+    @abstractmethod
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        """Pair a pool of images with unit-variance noise.
+
+        A pure function: the same arguments and generator state give the same pairs, and the
+        arguments are left as they are.
+
+        Args:
+            batch: ``[N, *shape]`` images (augmented) with labels and sources where known.
+            noise: ``[M, *shape]`` noise of unit variance, before any sigma.
+            generator: for every random choice the coupler makes.
+
+        Returns:
+            Two int64 index vectors of one length, on the CPU.
+
+        Raises:
+            DataError: an image, a noise or a cost is not finite, named by index; or N and M
+                differ where the coupler is bijective.
+        """
+
+
+# --- networks -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Component):
+    """Settings of something that the ``train`` stage trains."""
+
+    output: ClassVar[str]
+    """What training it leaves for other stages: ``denoiser``, ``discriminator``, ``classifier``."""
+
+    class_conditional: bool = setting(False, doc="give the network each item's class")
+
+    @abstractmethod
+    def build(self, spec: DataSpec) -> nn.Module:
+        """Return the network for this data, freshly initialised from torch's global generator."""
+
+
+class Coefficients(NamedTuple):
+    """The four coefficients of EDM's eq. 7, each ``[B]``."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+class Preconditioner(Component):
+    """Sole owner of ``sigma_data``, of the four coefficients and of the loss weight."""
+
+    @abstractmethod
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """Return c_skip, c_out, c_in and c_noise for noise levels ``[B]``."""
+
+    @abstractmethod
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return the weight of the denoising loss at noise levels ``[B]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser(Network):
+    """A network that, behind its preconditioner, estimates the clean image.
+
+    The module that ``build`` returns is called as ``denoiser(x, sigma, labels) -> D(x; sigma)``:
+    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None.
+    """
+
+    output = "denoiser"
+
+    preconditioner: Preconditioner = setting(
+        doc="scales the network's input and output", use={"use": "edm"}
+    )
+
+    @abstractmethod
+    def build_network(self, spec: DataSpec) -> nn.Module:
+        """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``."""
+
+    def build(self, spec: DataSpec) -> Preconditioned:
+        return Preconditioned(self.build_network(spec), self.preconditioner)
+
+
+class Discriminator(Network):
+    """A network that tells real from generated at every noise level.
+
+    The module is called as ``discriminator(x [B, *shape], sigma [B], labels) -> logit [B]``, the
+    logarithm of d / (1 - d), where d is the probability that x comes from real data.
+    """
+
+    output = "discriminator"
+
+
+class Classifier(Network):
+    """A network that names the class of a clean image, and whose features compare images.
+
+    The module is called as ``classifier(x [B, *shape]) -> logits [B, classes]`` and has
+    ``features(x) -> [B, F]``.
+    """
+
+    output = "classifier"
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+class Objective(Component):
+    """The loss that is trained. The trainer knows no other."""
+
+    trains: ClassVar[type[Network]]
+    """The base of the networks that it can train."""
+
+    conditions: ClassVar[frozenset[str]] = frozenset()
+    """The attributes that it conditions on, of ``labels`` and ``sources``, besides the network's."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """The attributes of a batch without which it has no loss."""
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of each item, ``[B]`` float32.
+
+        Args:
+            model: what the network's ``build`` returned.
+            batch: B items, with ``quantile`` set.
+            noise: ``[B, *shape]`` unit noise, already paired.
+            generator: on the CPU, for draws besides ``batch.quantile``.
+        """
+
+
+class SigmaDistribution(Component):
+    """The distribution of noise levels in training."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor) -> Tensor:
+        """Return the noise levels below which the fractions ``u`` (float64, (0, 1)) lie."""
+
+
+class Augmentation(Component):
+    """A random change of the images, made before they are paired."""
+
+    @abstractmethod
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the same items with changed ``data``."""
+
+
+class Dataset(Component):
+    """Where images come from."""
+
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """Return shape and classes without reading every item.
+
+        Raises:
+            DataError: a file is missing, unreadable, or of another shape than the rest.
+        """
+
+    @abstractmethod
+    def load(self, inputs: Inputs) -> Batch:
+        """Return all items, on the CPU.
+
+        Raises:
+            DataError: as for ``spec``, or values that are not finite.
+        """
+
+
+# --- sampling -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Component):
+    """The noise levels of a solver."""
+
+    steps: int = setting(18, doc="number of solver steps", at_least=1)
+
+    @abstractmethod
+    def sigmas(self) -> Tensor:
+        """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
+
+
+class Solver(Component):
+    """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
+
+    @abstractmethod
+    def solve(
+        self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
+    ) -> Iterator[State]:
+        """Yield the trajectory: a state for each noise level, the last with ``sigma`` 0.
+
+        Args:
+            denoise: the (guided) denoiser.
+            x: ``[B, *shape]`` the start, of standard deviation ``sigmas[0]``.
+            sigmas: ``[steps + 1]`` decreasing noise levels, the last 0.
+            randn_like: fresh noise for stochastic solvers.
+        """
+
+
+class BoundGuidance(ABC):
+    """A guidance that has its networks, and counts how often it calls them."""
+
+    evaluations: int = 0
+    """Network calls so far, one for each call on a batch."""
+
+    @abstractmethod
+    def correct(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None, denoised: Tensor
+    ) -> Tensor:
+        """Return the corrected ``denoised``.
+
+        Args:
+            x: ``[B, *shape]`` noisy state.
+            sigma: ``[B]`` noise levels.
+            labels: ``[B]`` int64 or None.
+            denoised: ``[B, *shape]`` the denoiser's estimate.
+        """
+
+
+class Guidance(Component):
+    """A correction of the denoised image, usable by every solver."""
+
+    @abstractmethod
+    def bind(self, inputs: Inputs) -> BoundGuidance:
+        """Return the guidance with the networks that earlier stages trained."""
+
+
+# --- evaluation -----------------------------------------------------------------------------
+
+
+class Extractor(Component):
+    """Turns images into the features in which two sets of images are compared."""
+
+    @abstractmethod
+    def bind(self, inputs: Inputs) -> nn.Module:
+        """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``."""
+
+    @abstractmethod
+    def identity(self, inputs: Inputs) -> str:
+        """Return a name with a hash, recorded with every score: equal names, equal features."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a metric looks at.
+
+    Attributes:
+        samples: generated items.
+        reference: real items.
+        denoiser: the trained denoiser behind the samples, without guidance.
+    """
+
+    samples: Batch
+    reference: Batch
+    denoiser: nn.Module
+
+
+class Metric(Component):
+    """A score of samples or of the denoiser behind them."""
+
+    @abstractmethod
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores, curves and what they depend on."""
+
+
+# --- running --------------------------------------------------------------------------------
+
+
+class Stage(Component):
+    """One step of a recipe, run in a folder of its own."""
+
+    @property
+    @abstractmethod
+    def output(self) -> str:
+        """What it leaves for later stages: ``denoiser``, ``discriminator``, ``classifier``,
+        ``samples`` or ``scores``."""
+
+    @abstractmethod
+    def run(self, context: Context) -> None:
+        """Do the work, or go on where an earlier call in the same folder stopped."""

@@ -1,0 +1,21 @@
+"""The kinds of component, each with the place of its abstract base."""
+
+from __future__ import annotations
+
+KINDS: dict[str, str] = {
+    "coupler": "genkit.interfaces:Coupler",
+    "denoiser": "genkit.interfaces:Denoiser",
+    "guidance": "genkit.interfaces:Guidance",
+    "solver": "genkit.interfaces:Solver",
+    "discriminator": "genkit.interfaces:Discriminator",
+    "classifier": "genkit.interfaces:Classifier",
+    "preconditioner": "genkit.interfaces:Preconditioner",
+    "sigma-distribution": "genkit.interfaces:SigmaDistribution",
+    "schedule": "genkit.interfaces:Schedule",
+    "objective": "genkit.interfaces:Objective",
+    "dataset": "genkit.interfaces:Dataset",
+    "augmentation": "genkit.interfaces:Augmentation",
+    "extractor": "genkit.interfaces:Extractor",
+    "metric": "genkit.interfaces:Metric",
+    "stage": "genkit.interfaces:Stage",
+}

@@ -1,0 +1,122 @@
+"""Finds the installed plugins and lets each add its components, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from importlib import metadata
+
+import pluggy
+
+from genkit.errors import PluginError
+from genkit.plugin import hookspec
+from genkit.plugin.registry import Entry, Owner, Registration, Registry
+
+OURS = "genkit-diffusion"
+
+
+@dataclass(frozen=True)
+class PluginStatus:
+    """What became of a plugin.
+
+    Attributes:
+        owner: the plugin and its distribution.
+        entries: the components it brought; empty where it failed.
+        reason: why it failed; empty where it did not.
+    """
+
+    owner: Owner
+    entries: tuple[Entry, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The registry, and which plugins filled it.
+
+    Attributes:
+        registry: all components of the loaded plugins.
+        loaded: the plugins whose components are in the registry.
+        failed: the plugins that have none there, each with a reason.
+    """
+
+    registry: Registry
+    loaded: tuple[PluginStatus, ...]
+    failed: tuple[PluginStatus, ...]
+
+
+def load_plugins() -> Plugins:
+    """Load every plugin of the entry-point group ``genkit.plugins``.
+
+    A plugin that cannot be imported, validated or registered leaves nothing behind and is listed
+    with its reason. genkit's own come first, so that nobody can take their names; the others in
+    the order of distribution and plugin.
+    """
+    registry = Registry()
+    loaded: list[PluginStatus] = []
+    failed: list[PluginStatus] = []
+
+    def fail(owner: Owner, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, PluginError) else _described(error)
+        failed.append(PluginStatus(owner, reason=reason))
+        registry.note_absent(owner, reason)
+
+    for name in _distributions():
+        try:
+            distribution = metadata.distribution(name)
+            version = str(distribution.version)
+            points = [p for p in distribution.entry_points if p.group == hookspec.GROUP]
+        except Exception as error:  # noqa: BLE001  (whatever a damaged installation raises)
+            fail(Owner("?", name, "?"), error)
+            continue
+        for point in sorted(points, key=lambda p: (p.name, p.value)):
+            owner = Owner(point.name, name, version)
+            try:
+                registration = _register(owner, point)
+                registry.accept(registration)
+            # A stranger's code may raise anything, and may call sys.exit().
+            except (Exception, SystemExit) as error:  # noqa: BLE001
+                fail(owner, error)
+            else:
+                loaded.append(PluginStatus(owner, tuple(registration.entries.values())))
+    return Plugins(registry, tuple(loaded), tuple(failed))
+
+
+def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
+    """Return what a plugin registers.
+
+    Each plugin has a pluggy manager of its own: a hook that raises ends no other plugin's call,
+    and a plugin that fails validation goes with its manager.
+    """
+    plugin = point.load()
+    manager = pluggy.PluginManager("genkit")
+    manager.add_hookspecs(hookspec)
+    manager.register(plugin, name=owner.plugin)
+    manager.check_pending()
+    found = manager.hook.genkit_register.get_hookimpls()
+    if not found:
+        raise PluginError(f"{point.value} has no hook; decorate genkit_register with @hookimpl")
+    if "registry" not in found[0].argnames:
+        raise PluginError("genkit_register takes no registry; write def genkit_register(registry)")
+    registration = Registration(owner)
+    manager.hook.genkit_register(registry=registration)
+    return registration
+
+
+def _distributions() -> list[str]:
+    """Return the distributions with plugins in the order in which they may take names."""
+    names = set()
+    for distribution in metadata.distributions():
+        # Searched as text: to parse every installed distribution is slow, and one that is damaged
+        # and has nothing to do with genkit must not end the search.
+        with contextlib.suppress(UnicodeDecodeError, KeyError):
+            text = distribution.read_text("entry_points.txt") or ""
+            if f"[{hookspec.GROUP}]" in text and distribution.name:
+                names.add(re.sub(r"[-_.]+", "-", distribution.name).lower())
+    return sorted(names, key=lambda name: (name != OURS, name))
+
+
+def _described(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,179 @@
+"""The registry: which component of which kind lies where, and who brought it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from genkit.errors import PluginError
+from genkit.plugin.kinds import KINDS
+from genkit.settings import annotations_of, near_match, shown
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who brought a component: a plugin and the distribution that installed it."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin} ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One component: its kind, its name, and the class behind ``module:Class``."""
+
+    kind: str
+    name: str
+    target: str
+    owner: Owner
+
+
+class Registration:
+    """What a plugin's hook is given. Its components join the registry only if all are sound."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self.entries: dict[tuple[str, str], Entry] = {}
+
+    def add(self, kind: str, name: str, target: str) -> None:
+        """Add a component.
+
+        Args:
+            kind: one of :data:`genkit.plugin.kinds.KINDS`.
+            name: what a recipe writes after ``use``: lower case, digits and hyphens.
+            target: ``"package.module:Class"``; imported when a recipe first names it.
+
+        Raises:
+            PluginError: an unknown kind, a malformed name or target, or a name given twice.
+        """
+        if kind not in KINDS:
+            known = ", ".join(KINDS)
+            hint = near_match(kind, KINDS) or f"known: {known}"
+            raise PluginError(f'unknown kind "{kind}" of "{name}"; {hint}')
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+            raise PluginError(f'name "{name}": write lower-case letters, digits and single hyphens')
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", target):
+            raise PluginError(f'target "{target}" of {kind} "{name}": write "package.module:Class"')
+        if (kind, name) in self.entries:
+            raise PluginError(f'{kind} "{name}" is added twice')
+        self.entries[kind, name] = Entry(kind, name, target, self._owner)
+
+
+class Registry:
+    """All components, filled once from the plugins and then only read."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._absent: list[str] = []
+
+    def note_absent(self, owner: Owner, reason: str) -> None:
+        """Remember a plugin that failed: a component that is looked for may have been its."""
+        self._absent.append(f"{owner} failed to load: {reason}")
+
+    def accept(self, registration: Registration) -> None:
+        """Take over all components of a plugin, or none.
+
+        Raises:
+            PluginError: a name is taken; names both owners.
+        """
+        for key, entry in registration.entries.items():
+            if taken := self._entries.get(key):
+                raise PluginError(
+                    f'{entry.kind} "{entry.name}" is already registered by {taken.owner}; '
+                    f"{entry.owner} must choose another name"
+                )
+        self._entries.update(registration.entries)
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """Return the components, of one kind or of all, by kind and name."""
+        order = list(KINDS)
+        return sorted(
+            (e for e in self._entries.values() if kind in (None, e.kind)),
+            key=lambda e: (order.index(e.kind), e.name),
+        )
+
+    def find(self, kinds: Iterable[str], name: str) -> Entry:
+        """Return the component of a name among some kinds.
+
+        Raises:
+            PluginError: there is none, with a near match and the known names.
+        """
+        kinds = list(kinds)
+        found = [e for kind in kinds if (e := self._entries.get((kind, name)))]
+        if len(found) == 1:
+            return found[0]
+        what = " or ".join(kinds)
+        if found:
+            raise PluginError(f'"{name}" names more than one {what}')
+        known = [e.name for kind in kinds for e in self.entries(kind)]
+        hint = near_match(name, known) or f"known: {', '.join(known) or 'none'}"
+        raise PluginError("; ".join([f"no {what} is called {shown(name)}", hint, *self._absent]))
+
+    def load(self, entry: Entry) -> type[Any]:
+        """Import a component and check it against the base of its kind.
+
+        Raises:
+            PluginError: it cannot be imported, or is not a concrete frozen dataclass of its kind.
+        """
+        what = f'{entry.kind} "{entry.name}" ({entry.target}, {entry.owner})'
+        cls = _import(entry.target, what)
+        base = base_of(entry.kind)
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise PluginError(f"{what} is not a subclass of {KINDS[entry.kind]}")
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+            raise PluginError(f"{what} does not implement {missing}")
+        # Looked up on the class itself: an inherited decorator would lose the class's own fields.
+        if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
+            raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
+        try:
+            annotations_of(cls)
+        except (NameError, TypeError, SyntaxError) as error:
+            raise PluginError(
+                f"{what} has an annotation that cannot be read: {error}; "
+                "import what its fields name outside of TYPE_CHECKING"
+            ) from error
+        return cls
+
+    def name_of(self, component: object) -> str:
+        """Return the name under which a component's class is registered.
+
+        Raises:
+            PluginError: it is not registered.
+        """
+        cls = type(component)
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        for entry in self._entries.values():
+            if entry.target == target:
+                return entry.name
+        for entry in self._entries.values():  # registered through a module that re-exports it
+            if entry.target.endswith(f":{cls.__name__}") and self.load(entry) is cls:
+                return entry.name
+        raise PluginError(f"{target} is not registered by any plugin")
+
+
+def base_of(kind: str) -> type[Any]:
+    """Return the abstract base of a kind."""
+    base: type[Any] = _import(KINDS[kind], f"the base of {kind}")
+    return base
+
+
+def kinds_of(base: type) -> list[str]:
+    """Return the kinds whose components fill a slot of a type: ``Network`` takes three."""
+    return [kind for kind in KINDS if issubclass(base_of(kind), base)]
+
+
+def _import(target: str, what: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error

@@ -1,0 +1,104 @@
+"""Tensors: checked for finite values, compared by distance, kept in safetensors files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sized
+from pathlib import Path
+from typing import Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.files import write_bytes
+
+_METADATA = "genkit"
+
+Cost = Literal["euclidean", "squared"]
+
+
+def require_finite(values: Tensor, what: str) -> None:
+    """Raise DataError with the first index along dimension 0 at which a value is not finite.
+
+    Args:
+        values: ``[N, ...]`` of any floating type.
+        what: the items' name in the message, such as ``"image"``.
+    """
+    rows = torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
+    if not bool(rows.all()):
+        index = int((~rows).nonzero()[0])
+        bad = values[index].reshape(-1)
+        value = float(bad[~torch.isfinite(bad)][0])
+        raise DataError(f"{what} {index} of {len(values)} contains {value}")
+
+
+def require_same_length(data: Sized, noise: Sized) -> None:
+    """Raise DataError unless there are as many images as noises, as a bijective coupler needs."""
+    if len(data) != len(noise):
+        raise DataError(
+            f"{len(data)} images cannot be paired one to one with {len(noise)} noises; "
+            "give one noise for each image"
+        )
+
+
+def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tensor:
+    """Return the cost of every image-noise pair.
+
+    Args:
+        data: ``[N, *shape]`` images.
+        noise: ``[M, *shape]`` unit-variance noise.
+        cost: ``euclidean``, the distance between the two flattened, or ``squared``, its square.
+
+    Returns:
+        ``[N, M]``, float64 for float64 inputs and float32 for all others.
+
+    Raises:
+        DataError: an image, a noise, or a cost is not finite.
+    """
+    require_finite(data, "image")
+    require_finite(noise, "noise")
+    wide = torch.float64 if torch.float64 in (data.dtype, noise.dtype) else torch.float32
+    x, y = data.reshape(len(data), -1).to(wide), noise.reshape(len(noise), -1).to(wide)
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, one matrix product; rounding may leave a small negative.
+    squared = x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * (x @ y.T)
+    result = squared.clamp_(min=0) if cost == "squared" else squared.clamp_(min=0).sqrt_()
+    require_finite(result, "the cost of image")
+    return result
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file in one step. Equal content gives equal bytes.
+
+    The metadata is one JSON object under the key ``genkit``: safetensors writes several keys in
+    an order that differs from call to call.
+    """
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    described = {_METADATA: json.dumps(dict(metadata), sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(whole, described))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file that :func:`save` wrote.
+
+    A file from elsewhere has no metadata here.
+
+    Raises:
+        DataError: the file is missing or not a safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(  # noqa: SIM118
+                (file.metadata() or {}).get(_METADATA, "{}")
+            )
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,145 @@
+"""The values that travel between components. Shapes: B a batch, N any number of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a network must know of its data.
+
+    Attributes:
+        shape: of one item: ``(channels, height, width)`` for images, ``(dimensions,)`` for vectors.
+        classes: number of classes; 0 where the data has no labels.
+        sources: whether items are marked as real or generated.
+    """
+
+    shape: tuple[int, ...]
+    classes: int = 0
+    sources: bool = False
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Which of ``labels`` and ``sources`` the items have."""
+        known = {"labels": self.classes > 0, "sources": self.sources}
+        return frozenset(name for name, has in known.items() if has)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an item has channels, height and width."""
+        return len(self.shape) == 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items with what is known of each; a whole data set is a large batch.
+
+    Attributes:
+        data: ``[N, *shape]`` float; images range over [-1, 1].
+        labels: ``[N]`` int64 class indices, or None.
+        sources: ``[N]`` int64, 1 for real and 0 for generated, or None.
+        quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
+            this item lies. Drawn with the pairs, so that levels do not depend on how a batch is
+            cut into micro-batches or spread over devices.
+    """
+
+    data: Tensor
+    labels: Tensor | None = None
+    sources: Tensor | None = None
+    quantile: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        """Return the chosen items, every attribute alike."""
+        chosen = {
+            f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)
+        }
+        return Batch(**chosen)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the same batch on a device."""
+        moved = {
+            f.name: None if (v := getattr(self, f.name)) is None else v.to(device)
+            for f in fields(self)
+        }
+        return Batch(**moved)
+
+    def with_data(self, data: Tensor) -> Batch:
+        """Return the same items with other values, as an augmentation makes them."""
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which noise meets which image: ``batch.data[data[k]]`` meets ``noise[noise[k]]``.
+
+    Attributes:
+        data: ``[M]`` int64 indices into the batch.
+        noise: ``[M]`` int64 indices into the noise.
+    """
+
+    data: Tensor
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+
+@dataclass(frozen=True)
+class State:
+    """One point of a sampling trajectory.
+
+    Attributes:
+        x: ``[B, *shape]`` the state at noise level ``sigma``.
+        sigma: noise level of ``x``; 0 for the last state.
+        denoised: ``D(x; sigma)``, as the solver saw it; None for the last state.
+    """
+
+    x: Tensor
+    sigma: float
+    denoised: Tensor | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line for a plot.
+
+    Attributes:
+        x: positions, such as noise levels.
+        y: values, of the same length.
+        x_label: what ``x`` is.
+        y_label: what ``y`` is.
+        log_x: draw ``x`` logarithmically.
+        log_y: draw ``y`` logarithmically.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a metric found.
+
+    Attributes:
+        scores: by name; names are unique among the metrics of a stage.
+        curves: by name, for plots.
+        facts: what the scores depend on, such as the hash of a feature extractor.
+    """
+
+    scores: Mapping[str, float]
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from genkit.errors import PluginError
+from genkit.independent import Random
+from genkit.interfaces import Coupler, Network
+from genkit.plugin.registry import Owner, Registration, Registry, kinds_of
+from genkit.settings import setting
+
+
+class Abstract(Coupler):
+    """Implements nothing."""
+
+
+class Undecorated(Random):
+    """Its setting would be lost."""
+
+    extra: int = setting(1, doc="lost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unresolved(Random):
+    """Has an annotation that no module defines."""
+
+    extra: Missing | None = setting(None, doc="?")  # noqa: F821
+
+
+class NotACoupler:
+    """Something else."""
+
+
+def registry_with(target: str, name: str = "toy", kind: str = "coupler") -> Registry:
+    registration = Registration(Owner("toys", "toy-box", "1.0"))
+    registration.add(kind, name, target)
+    registry = Registry()
+    registry.accept(registration)
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("genkit_no_such_module:A", "cannot be loaded: ModuleNotFoundError"),
+        ("genkit.independent:Missing", "cannot be loaded: AttributeError"),
+        (f"{__name__}:NotACoupler", "is not a subclass of genkit.interfaces:Coupler"),
+        (f"{__name__}:Abstract", "does not implement pair"),
+        (f"{__name__}:Undecorated", "lacks the decorator @dataclass"),
+        (f"{__name__}:Unresolved", "annotation that cannot be read: name 'Missing'"),
+    ],
+)
+def test_a_component_is_checked_when_it_is_loaded(target: str, reason: str) -> None:
+    registry = registry_with(target)
+    with pytest.raises(PluginError, match=reason) as caught:
+        registry.load(registry.find(["coupler"], "toy"))
+    assert "plugin toys (toy-box 1.0)" in str(caught.value)
+
+
+def test_near_match() -> None:
+    with pytest.raises(PluginError, match='did you mean "toy"'):
+        registry_with("a:B").find(["coupler"], "tooy")
+
+
+def test_known_names_where_nothing_is_near() -> None:
+    with pytest.raises(PluginError, match="known: toy"):
+        registry_with("a:B").find(["coupler"], "hungarian")
+
+
+def test_one_name_in_two_kinds_of_a_slot() -> None:
+    registration = Registration(Owner("toys", "toy-box", "1.0"))
+    registration.add("denoiser", "toy", "a:B")
+    registration.add("classifier", "toy", "a:C")
+    registry = Registry()
+    registry.accept(registration)
+    with pytest.raises(PluginError, match="more than one denoiser or classifier"):
+        registry.find(["denoiser", "classifier"], "toy")
+
+
+def test_a_slot_for_a_network_takes_three_kinds() -> None:
+    assert kinds_of(Network) == ["denoiser", "discriminator", "classifier"]
+
+
+def test_name_of() -> None:
+    assert registry_with("genkit.independent:Random").name_of(Random()) == "toy"
+    assert registry_with(f"{__name__}:Random").name_of(Random()) == "toy"  # a re-export
+    with pytest.raises(PluginError, match="is not registered"):
+        registry_with("a:B").name_of(Random())
+
+
+def test_entries_are_in_the_order_of_kinds() -> None:
+    registration = Registration(Owner("toys", "toy-box", "1.0"))
+    for kind, name in [("stage", "a"), ("coupler", "z"), ("coupler", "b")]:
+        registration.add(kind, name, "a:B")
+    registry = Registry()
+    registry.accept(registration)
+    assert [(e.kind, e.name) for e in registry.entries()] == [
+        ("coupler", "b"),
+        ("coupler", "z"),
+        ("stage", "a"),
+    ]
+    assert [e.name for e in registry.entries("stage")] == ["a"]

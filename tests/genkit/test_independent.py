@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit.independent import Random
+from genkit.random import generator
+from genkit.testing import check_coupler
+from genkit.types import Batch
+
+
+def test_laws():
+    check_coupler(Random())
+
+
+def test_noise_meets_the_image_at_its_own_position():
+    pairs = Random().pair(Batch(torch.zeros(4, 2)), torch.ones(4, 2), generator(0))
+    assert pairs.data.tolist() == pairs.noise.tolist() == [0, 1, 2, 3]
+
+
+def test_fewer_noises_than_images_are_refused():
+    with pytest.raises(DataError, match="4 images cannot be paired one to one with 3 noises"):
+        Random().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from genkit import tensors
+from genkit.errors import DataError
+from genkit.random import generator
+
+
+def pool(dtype=torch.float64):
+    g = generator(0, "test")
+    return torch.randn((7, 3, 4), generator=g).to(dtype), torch.randn((5, 3, 4), generator=g).to(
+        dtype
+    )
+
+
+@pytest.mark.parametrize(
+    ("cost", "metric"), [("euclidean", "euclidean"), ("squared", "sqeuclidean")]
+)
+def test_cost_equals_scipy(cost, metric):
+    data, noise = pool()
+    found = tensors.pairwise_cost(data, noise, cost)
+    expected = cdist(data.reshape(7, -1), noise.reshape(5, -1), metric)
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_cost_is_computed_in_float32_or_wider(dtype, wide):
+    data, noise = pool(dtype)
+    found = tensors.pairwise_cost(data, noise)
+    assert found.dtype == wide
+    torch.testing.assert_close(found, tensors.pairwise_cost(data.to(wide), noise.to(wide)))
+
+
+def test_equal_points_cost_nothing_rather_than_nan():
+    data, _ = pool(torch.float32)
+    cost = tensors.pairwise_cost(data * 100, data * 100)
+    assert bool(cost.isfinite().all())
+    assert bool((cost >= 0).all())
+
+
+def test_cost_leaves_its_inputs_as_they_are():
+    data, noise = pool()
+    before = data.clone(), noise.clone()
+    tensors.pairwise_cost(data, noise)
+    assert torch.equal(data, before[0])
+    assert torch.equal(noise, before[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("which", ["image", "noise"])
+def test_values_that_are_not_finite_are_named_by_index(which, value):
+    data, noise = pool()
+    (data if which == "image" else noise)[4, 1, 2] = value
+    with pytest.raises(DataError, match=rf"^{which} 4 of [75] contains {value}$"):
+        tensors.pairwise_cost(data, noise)
+
+
+@pytest.mark.parametrize("cost", ["euclidean", "squared"])
+def test_a_distance_that_overflows_is_named(cost):
+    data, noise = pool(torch.float32)
+    data[2] = 1e20
+    with pytest.raises(DataError, match="the cost of image 2 of 7 contains inf"):
+        tensors.pairwise_cost(data, noise, cost)
+
+
+def test_one_noise_for_each_image():
+    data, noise = pool()
+    tensors.require_same_length(data, data)
+    with pytest.raises(DataError, match="7 images cannot be paired one to one with 5 noises"):
+        tensors.require_same_length(data, noise)
+
+
+def test_saved_tensors_come_back_and_equal_content_gives_equal_bytes(tmp_path):
+    data, noise = pool()
+    kept = {"data": data, "noise": noise.mT}  # not contiguous
+    tensors.save(tmp_path / "one", kept, {"b": "2", "a": "1"})
+    tensors.save(tmp_path / "two", kept, {"a": "1", "b": "2"})
+    found, metadata = tensors.load(tmp_path / "one")
+    assert metadata == {"a": "1", "b": "2"}
+    assert torch.equal(found["data"], data)
+    assert torch.equal(found["noise"], noise.mT)
+    whole = (tmp_path / "one").read_bytes()
+    assert whole == (tmp_path / "two").read_bytes()
+    assert tensors.file_digest(tmp_path / "one") == hashlib.sha256(whole).hexdigest()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"weights\.safetensors: cannot be read"):
+        tensors.load(path)
