@@ -1,0 +1,185 @@
+"""Reads a recipe's file: found by path or by the name of a shipped recipe, parsed as TOML."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genkit.errors import Key, RecipeError, UsageError
+from genkit.recipe.locate import key_lines, long_key
+from genkit.settings import near_match, shown, toml_key
+
+MAX_BYTES = 250_000
+MAX_DEPTH = 16
+MAX_ITEMS = 10_000
+
+_HINTS = {
+    "Invalid value": 'strings need quotes ("x"), lists brackets, and true and false lower case',
+    "Cannot overwrite a value": "the key is written twice; keep one",
+    "Cannot declare": "the table is written twice; keep one, or write [[stage]] for each stage",
+    "Expected '=' after a key": "write key = value; a key with other characters than A-Za-z0-9_- "
+    "needs quotes",
+    "Invalid initial character for a key part": "a key starts with A-Za-z0-9_- or a quote",
+    "Invalid statement": "a line is key = value, [table], [[table]] or a # comment",
+    "Unclosed array": "a list ends with ]",
+    "Unclosed inline table": "an inline table ends with }, on the line where it starts",
+    "Unterminated string": "a string ends with the quote that it starts with",
+    "Expected newline or end of document after a statement": "write each setting on its own line",
+    "Illegal character": "a string ends on its line; a longer one stands in three quotes",
+    "Exceeds the limit": "write a smaller integer",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recipe as it was written.
+
+    Attributes:
+        label: what messages call it: its path.
+        text: the file, verbatim.
+        table: the parsed text.
+    """
+
+    label: str
+    text: str
+    table: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str, label: str = "recipe") -> Source:
+        """Parse the text of a recipe.
+
+        Raises:
+            RecipeError: it is not TOML, or nests deeper than any recipe.
+        """
+        return cls(label, text, parse_toml(text, label))
+
+
+def read_source(recipe: str | Path) -> Source:
+    """Read a recipe from a path, or a shipped one by its name, such as ``edm_aot_dg``.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+        RecipeError: it is not TOML; with file, line and column.
+    """
+    path = _find(recipe)
+    text = _read(path)
+    return Source.parse(text, str(path))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with genkit, by name: ``edm``, ``cifar10/edm``."""
+    package = Path(__file__).parent.parent
+    # In the wheel the recipes lie in the package, in a checkout beside it.
+    folder = next(
+        (f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None
+    )
+    found = sorted(folder.rglob("*.toml")) if folder else []
+    return {path.relative_to(folder or path).with_suffix("").as_posix(): path for path in found}
+
+
+def parse_toml(text: str, label: str) -> dict[str, Any]:
+    """Parse TOML of unknown origin in linear time.
+
+    Raises:
+        RecipeError: it is not TOML, or is deeper or wider than any recipe.
+    """
+    # tomllib takes quadratic time and memory for a dotted key.
+    if line := long_key(text, MAX_DEPTH):
+        raise RecipeError([f"{label}:{line}: a key has more than {MAX_DEPTH} parts"])
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise RecipeError([f"{label}: values nest deeper than {MAX_DEPTH} levels"]) from None
+    except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
+        message = str(error).partition(";")[0]
+        raise RecipeError([_syntax_mistake(text, label, message)]) from None
+    if mistake := _shape_mistake(table):
+        key, reason = mistake
+        line = key_lines(text).get(key[:MAX_DEPTH], 1)
+        raise RecipeError([f"{label}:{line}: {'.'.join(map(toml_key, key))}: {reason}"])
+    return table
+
+
+def _find(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    shipped = shipped_recipes()
+    try:
+        if path.is_file():
+            return path
+        name = path.as_posix().removesuffix(".toml")
+        if name in shipped:
+            return shipped[name]
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"recipe {shown(str(recipe))} cannot be read: {error}") from error
+    if exists:
+        return path
+    if not path.parent.is_dir():
+        raise UsageError(f"recipe {recipe} does not exist: there is no folder {path.parent}")
+    siblings = itertools.islice(path.parent.glob("*.toml"), 1000)
+    hint = near_match(str(path), map(str, siblings)) or near_match(name, shipped)
+    hint = hint or f"shipped recipes: {', '.join(shipped) or 'none'}"
+    raise UsageError(f"recipe {recipe} does not exist; {hint}")
+
+
+def _read(path: Path) -> str:
+    limit = f"a recipe has at most {MAX_BYTES:,} bytes"
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"recipe {path} is a folder; name a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"recipe {path} is not a regular file; save it to a file first")
+        if status.st_size > MAX_BYTES:
+            raise UsageError(f"recipe {path} has {status.st_size:,} bytes; {limit}")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:  # a file of the system, which tells no size, or one that is growing
+        raise UsageError(f"recipe {path} is too long; {limit}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte, line = data[error.start], data.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}:{line}: byte 0x{byte:02x} at offset {error.start} is not UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+
+
+def _syntax_mistake(text: str, label: str, message: str) -> str:
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    hint = next((h for start, h in _HINTS.items() if message.startswith(start)), "")
+    if place is None:
+        where = label
+    else:
+        message = message[: place.start()]
+        ends = place[1] is None
+        where = f"{label}:{len(text.splitlines()) or 1 if ends else place[1] + ':' + place[2]}"
+        message += " at the end of the file" if ends else ""
+    return f"{where}: not TOML: {message}" + (f"; {hint}" if hint else "")
+
+
+def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
+    """Find what is too deep or too long for what comes after, which is recursive."""
+    level: list[tuple[Key, Any]] = [((), table)]
+    for _ in range(MAX_DEPTH + 1):
+        for key, value in level:
+            if isinstance(value, list) and len(value) > MAX_ITEMS:
+                return key, f"{len(value)} items; a list has at most {MAX_ITEMS}"
+        level = [child for key, value in level for child in _children(key, value)]
+        if not level:
+            return None
+    return level[0][0], f"values nest deeper than {MAX_DEPTH} levels"
+
+
+def _children(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return (((*key, name), child) for name, child in inner if isinstance(child, (dict, list)))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from genkit.errors import PluginError, SettingError
+from genkit.interfaces import Coupler
+from genkit.plugin.registry import Registry
+from genkit.recipe.decode import component
+
+
+@pytest.mark.parametrize("what", [Coupler, "coupler"])
+def test_decodes_a_single_component(registry: Registry, what: type[Coupler] | str) -> None:
+    made = component(registry, what, {"use": "wrapped", "by": ["a"], "inner": {"use": "random"}})
+    assert isinstance(made, Coupler)
+    assert type(made.inner).__name__ == "Random"
+
+
+def test_all_mistakes_are_in_the_error(registry: Registry) -> None:
+    with pytest.raises(SettingError) as caught:
+        component(registry, "coupler", {"use": "wrapped", "by": 1, "inner": {"use": "x"}, "z": 1})
+    assert {p.key for p in caught.value.problems} == {("by",), ("inner", "use"), ("z",)}
+
+
+def test_stage_references_are_taken_as_they_are(registry: Registry) -> None:
+    made = component(registry, "stage", {"use": "sample", "denoiser": "anything"})
+    assert made.denoiser == "anything"
+
+
+def test_what_is_inherited_must_be_given(registry: Registry) -> None:
+    with pytest.raises(SettingError, match=r"train.data: missing"):
+        component(registry, "stage", {"use": "train", "images": 1})
+
+
+def test_not_a_table(registry: Registry) -> None:
+    with pytest.raises(SettingError, match="is not a coupler"):
+        component(registry, "coupler", "random")  # type: ignore[arg-type]
+
+
+def test_unknown_kind(registry: Registry) -> None:
+    with pytest.raises(PluginError, match='did you mean "coupler"'):
+        component(registry, "couplr", {"use": "random"})
+
+
+def test_endless_mistakes_end(registry: Registry) -> None:
+    with pytest.raises(SettingError) as caught:
+        component(registry, "coupler", {"use": "wrapped", "by": list(range(5000))})
+    assert len(caught.value.problems) == 200

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genkit.errors import RecipeError, UsageError
+from genkit.recipe.source import MAX_BYTES, Source, read_source, shipped_recipes
+
+
+def test_reads_a_file_verbatim(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b'# hi\r\nname = "a"\r\n')
+    source = read_source(path)
+    assert source.text == '# hi\r\nname = "a"\r\n'
+    assert source.table == {"name": "a"}
+    assert source.label == str(path)
+
+
+def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 1\n")
+    assert read_source(path).table == {"seed": 1}
+
+
+@pytest.mark.parametrize("name", ["edm_aot", "edm_aot.toml"])
+def test_finds_shipped_recipes_by_name(name: str) -> None:
+    assert read_source(name).table["name"] == "edm-aot"
+
+
+def test_shipped_recipes_are_files() -> None:
+    assert "edm" in shipped_recipes()
+    assert all(path.is_file() for path in shipped_recipes().values())
+
+
+def test_a_folder_of_a_shipped_name_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_source("edm").table["name"] == "edm"
+
+
+def test_a_file_goes_before_a_shipped_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edm.toml").write_text('name = "mine"')
+    monkeypatch.chdir(tmp_path)
+    assert read_source("edm.toml").table["name"] == "mine"
+
+
+def test_missing_names_a_near_match_among_shipped() -> None:
+    with pytest.raises(UsageError, match='"edm_aot"'):
+        read_source("edm_aott")
+
+
+def test_missing_names_a_near_match_among_siblings(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(UsageError, match=r"did you mean .*mine\.toml"):
+        read_source(tmp_path / "mime.toml")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        read_source(tmp_path / "no" / "a.toml")
+
+
+def test_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        read_source(tmp_path)
+
+
+def test_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_source(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
+def test_impossible_names(name: str) -> None:
+    with pytest.raises(UsageError):
+        read_source(name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.touch(mode=0)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_source(path)
+
+
+def test_too_long_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    with path.open("wb") as file:
+        file.truncate(10**11)  # sparse: reading it would end the test run
+    with pytest.raises(UsageError, match="100,000,000,000 bytes"):
+        read_source(path)
+
+
+@pytest.mark.skipif(not Path("/proc/kallsyms").exists(), reason="Linux only")
+def test_files_that_tell_no_size() -> None:
+    with pytest.raises(UsageError, match="too long"):
+        read_source("/proc/kallsyms")
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b'a = 1\nname = "\xff"\n')
+    with pytest.raises(UsageError, match=r"a\.toml:2: byte 0xff at offset 14 is not UTF-8"):
+        read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = euclid\n", r"f:2:5: not TOML: Invalid value; strings need quotes"),
+        ("a = 1\na = 2\n", r"f:2:\d+: not TOML: Cannot overwrite a value; .*twice"),
+        ("a = 1\nb = [1,\n", r"f:2: not TOML: .* at the end of the file"),
+        ("[a]\n[a]\n", r"f:2:\d+: not TOML: Cannot declare .*twice"),
+        ("a 1\n", "write key = value"),
+        ("a = " + "1" * 5000, "write a smaller integer"),
+        ("a = " + "[" * 5000, "f: values nest deeper than"),
+        ("x = 1\na" + ".a" * 5000 + " = 1", "f:2: a key has more than"),
+        ("x = 1\na = " + "[" * 30 + "]" * 30, r"f:2: a\.0.*: values nest deeper than"),
+        ("x = 1\na.b = [" + "0," * 10_001 + "]", r"f:2: a\.b: 10001 items"),
+    ],
+)
+def test_not_a_recipe(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Source.parse(text, "f")
+
+
+def test_long_dotted_key_inside_a_string_is_no_key() -> None:
+    text = '"""' + "a." * 100 + '"""'
+    assert Source.parse(f"a = {text}").table == {"a": "a." * 100}
+
+
+def test_a_recipe_may_have_the_greatest_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("#" * MAX_BYTES)
+    assert read_source(path).table == {}
+
+
+def test_reading_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, genkit.recipe.source;"
+        "print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
