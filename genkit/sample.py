@@ -1,0 +1,141 @@
+"""Drives a solver over a guided denoiser, and counts network evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genkit.interfaces import BoundGuidance, Denoise, Schedule, Solver
+from genkit.random import PerSample
+from genkit.types import Batch, State
+
+
+class GuidedDenoiser:
+    """A denoiser as a solver sees it: networks in float32, states in the solver's type.
+
+    Args:
+        denoiser: ``(x, sigma, labels) -> D(x; sigma)``, in eval mode.
+        labels: ``[B]`` class indices or None.
+        guidance: corrections, applied in turn.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        labels: Tensor | None = None,
+        guidance: Sequence[BoundGuidance] = (),
+    ) -> None:
+        self._denoiser = denoiser
+        self._labels = labels
+        self._guidance = guidance
+        self.nfe = 0
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the guided ``D(x; sigma)``; x ``[B, *shape]``, sigma 0-d."""
+        self.nfe += 1
+        narrow = x.to(torch.float32)
+        level = sigma.to(narrow).expand(len(x))
+        denoised = self._denoiser(narrow, level, self._labels)
+        for guidance in self._guidance:
+            denoised = guidance.correct(narrow, level, self._labels, denoised)
+        return denoised.to(x.dtype)
+
+
+def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> Denoise:
+    """Return a denoiser without guidance as a solver sees it."""
+    return GuidedDenoiser(denoiser, labels)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples and what they cost.
+
+    Attributes:
+        batch: the samples, float32 on the CPU, with the labels they were drawn for.
+        nfe: calls of the denoiser for each sample.
+        guidance_nfe: calls of guidance networks for each sample.
+    """
+
+    batch: Batch
+    nfe: int
+    guidance_nfe: int
+
+
+def state_dtype(device: torch.device) -> torch.dtype:
+    """Return float64, as EDM's reference integrates, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def trajectory(
+    denoise: Denoise,
+    shape: Sequence[int],
+    indices: Sequence[int],
+    *,
+    schedule: Schedule,
+    solver: Solver,
+    seed: int,
+    device: torch.device,
+) -> Iterator[State]:
+    """Yield the states of some samples, from pure noise to data.
+
+    Args:
+        denoise: the (guided) denoiser.
+        shape: of one item.
+        indices: of the samples; sample 17 is the same in any batch that it is drawn in.
+        schedule: noise levels.
+        solver: integrates over them.
+        seed: of the noise.
+        device: where to compute.
+    """
+    dtype = state_dtype(device)
+    sigmas = schedule.sigmas().to(device, dtype)
+    latents = PerSample(seed, ("latent",), indices).draw(shape).to(device, dtype)
+    churn = PerSample(seed, ("churn",), indices)
+    yield from solver.solve(denoise, latents * sigmas[0], sigmas, churn.randn_like)
+
+
+def sample(
+    denoiser: nn.Module,
+    shape: Sequence[int],
+    indices: Sequence[int],
+    *,
+    schedule: Schedule,
+    solver: Solver,
+    guidance: Sequence[BoundGuidance] = (),
+    labels: Tensor | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Drawn:
+    """Draw samples.
+
+    Args:
+        denoiser: trained, in eval mode, on the device.
+        shape: of one item.
+        indices: of the samples, each a seed of its own.
+        schedule: noise levels.
+        solver: integrates over them.
+        guidance: bound corrections.
+        labels: ``[B]`` class of each sample, for conditional denoisers.
+        seed: of the run.
+        device: where to compute.
+    """
+    device = torch.device(device)
+    labels_there = None if labels is None else labels.to(device)
+    denoise = GuidedDenoiser(denoiser, labels_there, guidance)
+    spent = sum(g.evaluations for g in guidance)
+    last: State | None = None
+    for last in trajectory(
+        denoise, shape, indices, schedule=schedule, solver=solver, seed=seed, device=device
+    ):
+        pass
+    if last is None:
+        raise ValueError(f"solver {type(solver).__name__} yielded no state")
+    return Drawn(
+        Batch(last.x.to("cpu", torch.float32), labels=labels),
+        denoise.nfe,
+        sum(g.evaluations for g in guidance) - spent,
+    )

@@ -1,0 +1,1 @@
+"""One trainer for every network: it knows neither the coupling nor the loss."""

@@ -1,0 +1,140 @@
+"""The pool is coupled, the batch is a slice of it.
+
+The pairs form one stream. Pool k holds the positions from k * pool_size on; batch i holds the
+positions from i * batch_size on. The two need not divide each other: every pair is used exactly
+once. What lies at a position depends on the seed and the position alone, so a stream can start
+anywhere and does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Augmentation, Coupler
+from genkit.tensors import require_finite
+from genkit.types import Batch
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images with the noise that was assigned to each.
+
+    Attributes:
+        batch: ``[N]`` items with ``quantile``.
+        noise: ``[N, *shape]`` unit noise; noise k belongs to item k.
+        seconds: that the coupler took.
+    """
+
+    batch: Batch
+    noise: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PairStream:
+    """The stream of pairs.
+
+    Attributes:
+        data: all items.
+        coupler: decides who meets whom.
+        augmentation: applied before the pairing, or None.
+        pool_size: pairs that are coupled together.
+        total: length of the stream; the last pool ends with it.
+        generator: of a purpose and an index, such as ``generator("noise", 3)``.
+    """
+
+    data: Batch
+    coupler: Coupler
+    augmentation: Augmentation | None
+    pool_size: int
+    total: int
+    generator: Callable[..., torch.Generator]
+
+    def items(self, start: int, stop: int) -> Tensor:
+        """Return which items stand at positions of the stream: shuffled anew in each epoch."""
+        count = len(self.data)
+        found = []
+        while start < stop:
+            epoch, offset = divmod(start, count)
+            order = torch.randperm(count, generator=self.generator("order", epoch))
+            found.append(order[offset : offset + stop - start])
+            start += len(found[-1])
+        return torch.cat(found)
+
+    def pool(self, index: int) -> Pool:
+        """Couple one pool.
+
+        Raises:
+            DataError: an image, a noise or a cost is not finite, or the coupler returned
+                indices that make no pairs; names the pool.
+        """
+        start = index * self.pool_size
+        items = self.items(start, min(start + self.pool_size, self.total))
+        batch = self.data[items]
+        try:
+            if self.augmentation is not None:
+                batch = self.augmentation.augment(batch, self.generator("augmentation", index))
+            require_finite(batch.data, "image")
+            noise = torch.randn(batch.data.shape, generator=self.generator("noise", index))
+            begun = time.perf_counter()
+            pairs = self.coupler.pair(batch, noise, self.generator("coupling", index))
+            seconds = time.perf_counter() - begun
+            if len(pairs.data) != len(batch) or len(pairs.noise) != len(batch):
+                raise DataError(
+                    f"coupler {type(self.coupler).__name__} returned {len(pairs.data)} images and "
+                    f"{len(pairs.noise)} noises for a pool of {len(batch)}"
+                )
+        except DataError as error:
+            raise DataError(f"pool {index}: {error}") from error
+        quantile = torch.rand(
+            len(batch), generator=self.generator("quantile", index), dtype=torch.float64
+        )
+        tiny = torch.finfo(torch.float64).eps
+        paired = replace(batch[pairs.data], quantile=quantile.clamp(tiny, 1 - tiny))
+        return Pool(paired, noise[pairs.noise], seconds)
+
+    def batches(self, batch_size: int, start: int = 0) -> Iterator[tuple[Batch, Tensor, float]]:
+        """Yield batches from position ``start`` on; the next pool is coupled meanwhile.
+
+        Yields:
+            A batch, its noise, and the seconds that the caller waited for a pool.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairing") as worker:
+            upcoming: Future[Pool] | None = None
+            pool, held = None, -1
+            for begin in range(start, self.total, batch_size):
+                parts: list[tuple[Batch, Tensor]] = []
+                waited = 0.0
+                position, end = begin, min(begin + batch_size, self.total)
+                while position < end:
+                    index, offset = divmod(position, self.pool_size)
+                    if pool is None or index != held:
+                        begun = time.perf_counter()
+                        future = upcoming or worker.submit(self.pool, index)
+                        pool, held = future.result(), index
+                        waited += time.perf_counter() - begun
+                        more = (index + 1) * self.pool_size < self.total
+                        upcoming = worker.submit(self.pool, index + 1) if more else None
+                    chosen = slice(offset, offset + end - position)
+                    parts.append((pool.batch[chosen], pool.noise[chosen]))
+                    position += len(parts[-1][1])
+                yield _join([b for b, _ in parts]), torch.cat([n for _, n in parts]), waited
+
+
+def _join(batches: list[Batch]) -> Batch:
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    return Batch(
+        **{
+            name: None if value is None else torch.cat([getattr(b, name) for b in batches])
+            for name, value in vars(first).items()
+        }
+    )

@@ -1,0 +1,108 @@
+"""Checkpoints and networks on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from genkit import files, tensors
+from genkit.errors import DataError
+from genkit.plugin.registry import Owner, Registration, Registry
+from genkit.interfaces import Denoiser, Preconditioner, Coefficients
+from genkit.train.checkpoint import load_network, save_network
+from genkit.types import DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Preconditioner):
+    """No preconditioning."""
+
+    def coefficients(self, sigma):
+        one = torch.ones_like(sigma)
+        return Coefficients(0 * one, one, one, sigma)
+
+    def weight(self, sigma):
+        return torch.ones_like(sigma)
+
+
+class Halves(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+
+    def forward(self, x, c_noise, labels):
+        return self.layer(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Denoiser):
+    """One linear layer."""
+
+    def build_network(self, spec):
+        return Halves(*spec.shape)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registration = Registration(Owner("test", "test", "1"))
+    registration.add("denoiser", "linear", f"{__name__}:Linear")
+    registration.add("preconditioner", "plain", f"{__name__}:Plain")
+    found = Registry()
+    found.accept(registration)
+    return found
+
+
+TABLE = {"use": "linear", "preconditioner": {"use": "plain"}, "class_conditional": True}
+SPEC = DataSpec((4,), classes=3)
+
+
+def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
+    model = Linear(preconditioner=Plain()).build(SPEC)
+    save_network(tmp_path / "n.safetensors", model, "denoiser", TABLE, SPEC, 100)
+    loaded = load_network(tmp_path / "n.safetensors", registry)
+    x, sigma = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2)
+    assert torch.equal(loaded.module(x, sigma), model(x, sigma))
+    assert loaded.spec == SPEC
+    assert loaded.classes == 3
+    assert not loaded.module.training
+    assert not any(p.requires_grad for p in loaded.module.parameters())
+
+
+def test_equal_networks_give_equal_bytes(tmp_path):
+    model = Linear(preconditioner=Plain()).build(SPEC)
+    for name in ("a", "b"):
+        save_network(tmp_path / name, model, "denoiser", dict(reversed(TABLE.items())), SPEC, 1)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, registry):
+    model = Linear(preconditioner=Plain()).build(DataSpec((5,)))
+    save_network(tmp_path / "n.safetensors", model, "denoiser", TABLE, SPEC, 100)
+    with pytest.raises(DataError, match="weights do not fit"):
+        load_network(tmp_path / "n.safetensors", registry)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 100])
+def test_a_damaged_file_is_refused(tmp_path, registry, content):
+    (tmp_path / "n.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=r"n\.safetensors: cannot be read"):
+        load_network(tmp_path / "n.safetensors", registry)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path, registry):
+    tensors.save(tmp_path / "n.safetensors", {"x": torch.ones(1)}, {})
+    with pytest.raises(DataError, match="not a network that genkit saved: no kind, network, spec"):
+        load_network(tmp_path / "n.safetensors", registry)
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    tensors.save(path, {"x": torch.ones(1)}, {})
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        files.write_bytes(path, b"half of a")
+    assert torch.equal(tensors.load(path)[0]["x"], torch.ones(1))
