@@ -1,0 +1,165 @@
+"""genkit from Python: run a recipe, sample a trained denoiser, use any component alone.
+
+Components hold no state, so ``genkit.component("coupler", "hungarian")`` is all that another
+trainer needs to use a coupler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Trained
+from genkit.plugin.manager import load_plugins
+from genkit.recipe import decode
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import read_source
+from genkit.run.engine import default_folder, execute, resolve_device
+from genkit.run.progress import SilentProgress, choose_progress
+from genkit.sample import sample
+from genkit.settings import toml_value
+from genkit.train.checkpoint import load_network
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        scores: rows of every scoring stage, by its id.
+    """
+
+    folder: Path
+    scores: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def denoiser(self, stage: str = "denoiser", device: str = "auto") -> Denoiser:
+        """Load the denoiser that a stage trained."""
+        found = sorted(self.folder.glob(f"[0-9][0-9]-{stage}/denoiser.safetensors"))
+        if not found:
+            raise DataError(f"{self.folder}: no stage {stage} left a denoiser")
+        return load_denoiser(found[0], device)
+
+
+def run_recipe(
+    recipe: str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Result:
+    """Run a recipe, or go on with a run that was stopped.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe such as ``edm_aot``.
+        out: folder of the run; ``runs/NAME`` by default.
+        settings: values by key path, as ``--set`` takes them: ``{"denoiser.pool_size": 1024}``.
+        device: overrides the recipe's.
+        progress: show it on stderr.
+
+    Raises:
+        GenkitError: for everything the caller can mend, a mistake in the recipe above all.
+    """
+    plugins = load_plugins()
+    overrides = [f"{key}={toml_value(value)}" for key, value in (settings or {}).items()]
+    checked = load_recipe(read_source(recipe), plugins, overrides)
+    folder = Path(out) if out is not None else default_folder(checked)
+    with choose_progress() if progress else SilentProgress() as shown_progress:
+        results = execute(checked, plugins, folder, device, shown_progress)
+    return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
+
+
+def component(kind: str, name: str, **settings: Any) -> Any:
+    """Return a component by kind and name, such as ``component("coupler", "hungarian")``.
+
+    Args:
+        kind: one of :data:`genkit.plugin.kinds.KINDS`.
+        name: as recipes write it after ``use``.
+        settings: its settings; a slot takes a table, such as ``inner={"use": "pot-exact"}``.
+
+    Raises:
+        PluginError: there is none of this name.
+        SettingError: a setting is unknown or has a wrong value.
+    """
+    return decode.component(load_plugins().registry, kind, {"use": name, **settings})
+
+
+class Denoiser:
+    """A trained denoiser, ready to be sampled or called.
+
+    Args:
+        trained: as an earlier stage left it.
+        device: it lies on.
+    """
+
+    def __init__(self, trained: Trained, device: torch.device) -> None:
+        self.module = trained.module
+        self.spec = trained.spec
+        self.classes = trained.classes
+        self.device = device
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return ``D(x; sigma)`` for x ``[B, *shape]``, sigma ``[B]`` and labels ``[B]``."""
+        result: Tensor = self.module(x, sigma, labels)
+        return result
+
+    def sample(
+        self,
+        count: int,
+        *,
+        schedule: Mapping[str, Any] | None = None,
+        solver: Mapping[str, Any] | None = None,
+        labels: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Draw samples.
+
+        Args:
+            count: of samples.
+            schedule: a table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``.
+            solver: a table such as ``{"use": "heun"}``.
+            labels: ``[count]`` classes, for a conditional denoiser; each in turn by default.
+            seed: sample k of a seed is the same whatever the count.
+
+        Returns:
+            ``[count, *shape]`` float32 on the CPU; images range over about [-1, 1].
+        """
+        registry = load_plugins().registry
+        chosen = {"use": "edm", **(schedule or {})}, {"use": "heun", **(solver or {})}
+        classes = None
+        if self.classes:
+            every = torch.arange(count) % self.classes
+            classes = every if labels is None else torch.as_tensor(labels, dtype=torch.int64)
+        return sample(
+            self.module,
+            self.spec.shape,
+            range(count),
+            schedule=decode.component(registry, "schedule", chosen[0]),
+            solver=decode.component(registry, "solver", chosen[1]),
+            labels=classes,
+            seed=seed,
+            device=self.device,
+        ).batch.data
+
+
+def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
+    """Load a ``denoiser.safetensors`` that the train stage wrote.
+
+    Raises:
+        DataError: the file is missing, damaged, or no denoiser.
+    """
+    where = resolve_device(device)
+    trained = load_network(Path(path), load_plugins().registry, where)
+    if trained.settings.output != "denoiser":
+        raise DataError(f"{path} is a {trained.settings.output}, not a denoiser")
+    return Denoiser(trained, where)
+
+
+__all__ = ["Denoiser", "Result", "component", "load_denoiser", "run_recipe"]

@@ -1,0 +1,269 @@
+"""The command line: parses, calls, prints, and is the only place that catches genkit's errors.
+
+Everything but typer is imported inside the commands, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genkit.errors import GenkitError, InterruptedRun, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from genkit.plugin.manager import Plugins
+    from genkit.recipe.recipe import Recipe
+    from genkit.recipe.source import Source
+
+_WIDE = 10_000  # columns of what is no terminal: lines there are not wrapped
+
+app = typer.Typer(
+    name="genkit",
+    help="Train and sample diffusion models composed from plugins by a recipe.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, such as denoiser.pool_size=1024; may be given several times.",
+    ),
+]
+Kind = Annotated[str | None, typer.Option(metavar="KIND", help="Only components of this kind.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code.
+
+    Args:
+        arguments: those after the program's name; None takes the process's own.
+    """
+    try:
+        app(args=arguments, prog_name="genkit")
+    except InterruptedRun as error:
+        typer.echo(f"\n{error}. The same command goes on from there.", err=True)
+        sys.exit(error.exit_code)
+    except GenkitError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(InterruptedRun.exit_code)
+    finally:
+        _flush()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"genkit {metadata.version('genkit-diffusion')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; else runs/NAME.")
+    ] = None,
+    overrides: Overrides = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
+    ] = False,
+) -> None:
+    """Run a recipe, or go on with a run that was interrupted."""
+    _check_device(device)
+    loaded, plugins = _load(_read(recipe), overrides)
+
+    from genkit.run.engine import default_folder, execute, finished_stages
+
+    folder = out or default_folder(loaded)
+    if dry_run:
+        from genkit.report.plan import plan_table
+        from genkit.run.folder import RunFolder
+
+        finished = finished_stages(loaded, plugins, folder)
+        place = RunFolder(folder, loaded.name)
+        console = _console()
+        _say(console, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
+        console.print(plan_table(loaded, plugins.registry, place, finished))
+        return
+
+    from genkit.report.results import show
+    from genkit.run.progress import choose_progress
+
+    with choose_progress() as progress:
+        results = execute(loaded, plugins, folder, device, progress)
+    show(_console(), results, folder, loaded.next)
+
+
+@app.command()
+def validate(recipe: RecipeArgument = None, overrides: Overrides = None) -> None:
+    """Check a recipe without running it."""
+    loaded, plugins = _load(_read(recipe), overrides)
+
+    from genkit.report.plan import plan_table
+
+    console = _console()
+    _say(console, f"OK: {_summary(loaded)}\n")
+    console.print(plan_table(loaded, plugins.registry))
+
+
+@app.command("list-plugins")
+def list_plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    kind: Kind = None,
+) -> None:
+    """List the installed plugins and their components."""
+    from genkit.plugin.manager import load_plugins
+    from genkit.report.components import plugin_json, plugin_table
+
+    _check_kind(kind)
+    plugins = load_plugins()
+    if as_json:
+        typer.echo(json.dumps(plugin_json(plugins, kind), indent=2))
+    else:
+        _console().print(plugin_table(plugins, kind))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What a recipe writes after use.")],
+    kind: Kind = None,
+) -> None:
+    """Show the settings of every component of a name."""
+    from genkit.plugin.manager import load_plugins
+    from genkit.report.components import show_component
+    from genkit.settings import near_match
+
+    _check_kind(kind)
+    registry = load_plugins().registry
+    entries = registry.entries(kind)
+    found = [entry for entry in entries if entry.name == name]
+    if not found:
+        hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
+        raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
+    console = _console()
+    for index, entry in enumerate(found):
+        if index:
+            console.print()
+        show_component(console, registry, entry)
+
+
+def _read(recipe: str | None) -> Source:
+    """Return a recipe's text, parsed; needs no torch, so that a mistake in it shows at once."""
+    from genkit.recipe.source import read_source
+
+    if recipe is None:
+        raise UsageError(f"no recipe is given; name a file or one of these:\n{_shipped()}")
+    try:
+        return read_source(recipe)
+    except RecipeError:
+        raise
+    except UsageError as error:
+        if _exists(recipe):
+            raise
+        raise UsageError(f"{error}\nShipped recipes:\n{_shipped()}") from error
+
+
+def _load(source: Source, overrides: list[str] | None) -> tuple[Recipe, Plugins]:
+    from genkit.plugin.manager import load_plugins
+    from genkit.recipe.recipe import load_recipe
+
+    plugins = load_plugins()
+    return load_recipe(source, plugins, overrides or []), plugins
+
+
+def _exists(recipe: str) -> bool:
+    try:
+        return Path(recipe).exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _shipped() -> str:
+    """Return the shipped recipes with the comment that each begins with, a line each."""
+    from genkit.recipe.source import shipped_recipes
+
+    lines = []
+    for name, path in shipped_recipes().items():
+        with path.open(encoding="utf-8") as file:
+            first = file.readline()
+        about = first.lstrip("#").strip() if first.startswith("#") else ""
+        lines.append(f"  {name:<16}  {about}".rstrip())
+    return "\n".join(lines)
+
+
+def _summary(recipe: Recipe) -> str:
+    count = len(recipe.stages)
+    return f"{recipe.name}, {count} stage{'' if count == 1 else 's'}, seed {recipe.seed}"
+
+
+def _check_device(device: str | None) -> None:
+    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
+        raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
+
+
+def _check_kind(kind: str | None) -> None:
+    from genkit.plugin.kinds import KINDS
+    from genkit.settings import near_match
+
+    if kind is not None and kind not in KINDS:
+        hint = near_match(kind, KINDS)
+        raise UsageError(f'no kind is called "{kind}"; {hint} kinds: {", ".join(KINDS)}')
+
+
+def _console() -> Console:
+    """Return a console on stdout; where that is no terminal, nothing is wrapped."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _flush() -> None:
+    """Write out what is left; a reader that went away, such as ``head``, is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at the end and would complain; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

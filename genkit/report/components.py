@@ -1,0 +1,145 @@
+"""Plugins and their components as the command line shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genkit.plugin.kinds import KINDS
+from genkit.plugin.manager import Plugins, PluginStatus
+from genkit.plugin.registry import Entry, Registry
+from genkit.settings import annotations_of, describe_type, setting_of, shown
+
+
+def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
+    """Return a table of all plugins with their components, of one kind or of all."""
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in ("plugin", "distribution", "version", "status"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("components")
+    for word, status in _statuses(plugins):
+        names: dict[str, list[str]] = {}
+        for entry in _entries(status, kind):
+            names.setdefault(entry.kind, []).append(entry.name)
+        lines = [f"{k}: {', '.join(sorted(names[k]))}" for k in KINDS if k in names]
+        what = [status.reason] if word == "failed" else lines
+        table.add_row(
+            status.owner.plugin,
+            status.owner.distribution,
+            status.owner.version,
+            word,
+            # Text, so that brackets in a reason are no markup.
+            Text("\n".join(what)),
+        )
+    return table
+
+
+def plugin_json(plugins: Plugins, kind: str | None = None) -> dict[str, Any]:
+    """Return the content of :func:`plugin_table` for programs."""
+    return {
+        "plugins": [
+            {
+                "plugin": status.owner.plugin,
+                "distribution": status.owner.distribution,
+                "version": status.owner.version,
+                "status": word,
+                "reason": status.reason,
+                "components": [
+                    {"kind": entry.kind, "name": entry.name, "target": entry.target}
+                    for entry in _entries(status, kind)
+                ],
+            }
+            for word, status in _statuses(plugins)
+        ]
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldFacts:
+    """A setting of a component in words."""
+
+    name: str
+    type: str
+    default: str
+    bounds: str
+    meaning: str
+
+
+def fields_of(cls: type) -> list[FieldFacts]:
+    """Return the settings of a component's class."""
+    annotations = annotations_of(cls)
+    return [
+        FieldFacts(
+            name=field.name,
+            type=_type(annotations[field.name]),
+            default=_default(field),
+            bounds=setting_of(field).bounds,
+            meaning=setting_of(field).doc,
+        )
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def show_component(console: Console, registry: Registry, entry: Entry) -> None:
+    """Print a component: what it is, whose, where it comes from, and its settings."""
+    cls = registry.load(entry)
+    summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
+    facts = {"owner": str(entry.owner), "class": entry.target, "source": cls.source}
+    console.print(f"{entry.kind} {entry.name}", style="bold", highlight=False)
+    for line in (summary, *(f"{name}: {fact}" for name, fact in facts.items() if fact)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    fields = fields_of(cls)
+    if not fields:
+        console.print("no settings")
+        return
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in ("setting", "type", "default", "range", "meaning"):
+        table.add_column(column, no_wrap=column == "setting")
+    for fact in fields:
+        table.add_row(*map(Text, dataclasses.astuple(fact)))
+    console.print(table)
+
+
+def _type(annotation: Any) -> str:
+    """Return an annotation in words; a slot by the kinds that fill it."""
+    from genkit.interfaces import Component
+    from genkit.plugin.registry import kinds_of
+
+    if isinstance(annotation, type) and issubclass(annotation, Component):
+        return " or ".join(kinds_of(annotation))
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple and args[-1:] == (Ellipsis,):
+        return f"a list of {_type(args[0])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("nothing" if a is types.NoneType else _type(a) for a in args)
+    return describe_type(annotation)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    described = setting_of(field)
+    if described.use is not None:
+        return shown(dict(described.use))
+    if described.inherit:
+        return f"the recipe's {described.inherit}"
+    if field.default_factory is not dataclasses.MISSING:
+        return shown(field.default_factory())
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return "nothing" if field.default is None else shown(field.default)
+
+
+def _statuses(plugins: Plugins) -> list[tuple[str, PluginStatus]]:
+    loaded = [("loaded", status) for status in plugins.loaded]
+    return loaded + [("failed", status) for status in plugins.failed]
+
+
+def _entries(status: PluginStatus, kind: str | None) -> list[Entry]:
+    return [entry for entry in status.entries if kind in (None, entry.kind)]

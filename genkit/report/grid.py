@@ -1,0 +1,79 @@
+"""A picture of samples: a grid of images, or a scatter of points."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genkit.files import write_bytes
+from genkit.report.figure import PALETTE, figure_with_axes, save_figure, set_title
+from genkit.tensors import require_finite
+
+_MOST_IMAGES = 100
+_LEAST_WIDTH = 600  # pixels
+_GAP = 2  # pixels of white between images
+
+
+def save_grid(path: Path, data: Tensor) -> None:
+    """Write a PNG that shows what samples look like.
+
+    Args:
+        path: of the PNG.
+        data: ``[N, C, H, W]`` images in [-1, 1], of which at most 100 are shown, in colour for
+            three channels and else the first channel in grey; or ``[N, D]`` vectors, shown as a
+            scatter of their first two dimensions.
+
+    Raises:
+        DataError: a value is not finite; named by index.
+    """
+    require_finite(data, "sample")
+    if data.ndim == 4:
+        _save_images(path, data[:_MOST_IMAGES])
+    else:
+        _save_points(path, data.reshape(len(data), -1))
+
+
+def _save_images(path: Path, images: Tensor) -> None:
+    count, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    # Tiny images are enlarged by whole pixels, so that each pixel is seen as the model made it.
+    scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
+    shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
+    pixels = ((shown.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    large = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
+
+    down, across = height * scale + _GAP, width * scale + _GAP
+    canvas = torch.full((rows * down - _GAP, columns * across - _GAP, 3), 255, dtype=torch.uint8)
+    for k, image in enumerate(large):
+        top, left = k // columns * down, k % columns * across
+        canvas[top : top + height * scale, left : left + width * scale] = image
+    content = io.BytesIO()
+    Image.fromarray(canvas.numpy()).save(content, format="png", optimize=True)
+    write_bytes(path, content.getvalue())
+
+
+def _save_points(path: Path, points: Tensor) -> None:
+    count, dimensions = points.shape
+    values = points.double().cpu().numpy()
+    figure, (axes,) = figure_with_axes()
+    what = f"{count:,} samples"
+    if dimensions == 1:
+        axes.hist(values[:, 0], bins=min(100, max(10, count // 20)), color=PALETTE[0])
+        axes.set_xlabel("value")
+        axes.set_ylabel("number of samples")
+        set_title(axes, what)
+    else:
+        figure.set_size_inches(6, 6)
+        size = min(20.0, max(2.0, 8000 / count))
+        axes.scatter(values[:, 0], values[:, 1], s=size, color=PALETTE[0], alpha=0.6, linewidths=0)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_xlabel("first dimension")
+        axes.set_ylabel("second dimension")
+        set_title(axes, what if dimensions == 2 else f"{what}, first 2 of {dimensions} dimensions")
+    save_figure(path, figure)

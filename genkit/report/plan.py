@@ -1,0 +1,57 @@
+"""What a recipe would do, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from genkit.interfaces import Component
+from genkit.plugin.registry import Registry
+from genkit.recipe.recipe import Recipe
+from genkit.run.folder import RunFolder
+from genkit.settings import shown
+
+
+def plan_table(
+    recipe: Recipe,
+    registry: Registry,
+    run: RunFolder | None = None,
+    finished: Collection[str] = (),
+) -> Table:
+    """Return the stages of a recipe in order.
+
+    Args:
+        recipe: checked.
+        registry: that it was checked against.
+        run: where it would run; None leaves out where each stage would write.
+        finished: ids of the stages that a run would skip.
+    """
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in ("", "stage", "use", *(["writes to"] if run else [])):
+        table.add_column(column, no_wrap=True)
+    table.add_column("settings")
+    for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
+        done = " (finished)" if stage_id in finished else ""
+        where = [Text(f"{run.place(number, stage_id)}{done}", overflow="fold")] if run else []
+        facts = Text(", ".join(_facts(stage, registry)))
+        table.add_row(str(number), stage_id, registry.name_of(stage), *where, facts)
+    return table
+
+
+def _facts(component: Component, registry: Registry) -> Iterator[str]:
+    """Yield the settings that are not left at their default; slots by what fills them."""
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if isinstance(value, Component):
+            yield f"{field.name} {registry.name_of(value)}"
+        elif isinstance(value, tuple) and value and isinstance(value[0], Component):
+            yield f"{field.name} {' + '.join(registry.name_of(part) for part in value)}"
+        elif field.default_factory is not dataclasses.MISSING:
+            if value != field.default_factory():
+                yield f"{field.name} {shown(value)}"
+        elif value != field.default:
+            yield f"{field.name} {shown(value)}"

@@ -1,0 +1,1 @@
+"""Runs a recipe: the engine, the run folder and the stages."""

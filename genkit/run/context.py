@@ -1,0 +1,79 @@
+"""What a running stage is given: its folder, its seeds, and what earlier stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genkit.interfaces import Component, Stage, Trained
+from genkit.plugin.registry import Registry
+from genkit.random import derive_seed
+from genkit.recipe.encode import table
+from genkit.run.progress import Progress
+from genkit.run.stages.sample import SAMPLES, load_samples
+from genkit.tensors import file_digest
+from genkit.train.checkpoint import load_network
+from genkit.types import Batch
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Implements :class:`genkit.interfaces.Context` over a run folder.
+
+    Attributes:
+        stage_id: of the stage that runs.
+        folder: where it writes.
+        device: where it computes.
+        run_seed: of the recipe.
+        stages: all stages of the recipe by id.
+        folders: of the finished stages by id.
+        registry: for networks to be built again.
+        progress: shows how far the stage is.
+        stop_requested: whether the user asked to stop.
+    """
+
+    stage_id: str
+    folder: Path
+    device: torch.device
+    run_seed: int
+    stages: Mapping[str, Stage]
+    folders: Mapping[str, Path]
+    registry: Registry
+    progress: Progress
+    stop_requested: Callable[[], bool]
+
+    def seed(self, *purpose: str | int) -> int:
+        return derive_seed(self.run_seed, self.stage_id, *purpose)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed(*purpose))
+
+    def stage(self, stage: str) -> Stage:
+        return self.stages[stage]
+
+    def describe(self, component: Component) -> dict[str, Any]:
+        return table(self.registry, component)
+
+    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+        self.progress.advance(done, total, unit, loss)
+
+    def path(self, stage: str) -> Path:
+        return self.folders[stage]
+
+    def network(self, stage: str) -> Trained:
+        return load_network(self._left(stage), self.registry, self.device)
+
+    def samples(self, stage: str) -> Batch:
+        return load_samples(self._left(stage)).batch
+
+    def digest(self, stage: str) -> str:
+        return file_digest(self._left(stage))
+
+    def _left(self, stage: str) -> Path:
+        output = self.stages[stage].output
+        name = SAMPLES if output == "samples" else f"{output}.safetensors"
+        return self.folders[stage] / name

@@ -1,0 +1,142 @@
+"""Runs the stages of a recipe in order: skips what is finished, goes on with what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from genkit.errors import GenkitError, InterruptedRun, UsageError
+from genkit.files import write_json, write_text
+from genkit.plugin.manager import Plugins
+from genkit.plugin.registry import Registry
+from genkit.recipe.encode import resolved
+from genkit.recipe.recipe import Recipe
+from genkit.report.results import gather
+from genkit.run.context import StageContext
+from genkit.run.environment import environment
+from genkit.run.fingerprint import fingerprint
+from genkit.run.folder import RECIPE, RunFolder
+from genkit.run.interrupt import stop_on_signal
+from genkit.run.progress import Progress
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Return where a recipe runs unless told otherwise: ``runs/NAME``."""
+    return Path("runs") / recipe.name
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    absent = device.type == "mps" and not torch.backends.mps.is_available()
+    if absent or (device.index or 0) >= count:
+        raise UsageError(f'this machine has no device "{name}"; write device = "auto"')
+    return device
+
+
+def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
+    """Return the fingerprint of every stage by id."""
+    found: dict[str, str] = {}
+    for stage_id, stage in recipe.stages.items():
+        found[stage_id] = fingerprint(stage_id, stage, recipe.seed, registry, found)
+    return found
+
+
+def finished_stages(recipe: Recipe, plugins: Plugins, folder: Path) -> set[str]:
+    """Return the ids of the stages that a run in this folder would skip."""
+    run = RunFolder(folder, recipe.name)
+    prints = fingerprints(recipe, plugins.registry)
+    return {
+        stage_id
+        for number, stage_id in enumerate(recipe.stages, 1)
+        if run.finished(number, stage_id, prints[stage_id])
+    }
+
+
+def execute(
+    recipe: Recipe,
+    plugins: Plugins,
+    folder: Path,
+    device: str | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run a recipe in a folder, or go on with it.
+
+    Args:
+        recipe: checked.
+        plugins: that it was checked against.
+        folder: of the run.
+        device: overrides the recipe's; None leaves it.
+        progress: is told how far each stage is.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        GenkitError: for everything a user can mend; what is finished is kept.
+    """
+    where = resolve_device(device or recipe.device)
+    run = RunFolder(folder, recipe.name)
+    prints = fingerprints(recipe, plugins.registry)
+    folders: dict[str, Path] = {}
+    with run.locked(), stop_on_signal() as stop_requested:
+        _write_down(recipe, plugins, run, where)
+        for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
+            done = run.finished(number, stage_id, prints[stage_id])
+            place = folders[stage_id] = run.open_stage(number, stage_id, prints[stage_id])
+            if done:
+                progress.skip(number, len(recipe.stages), stage_id)
+                continue
+            progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
+            context = StageContext(
+                stage_id,
+                place,
+                where,
+                recipe.seed,
+                recipe.stages,
+                folders,
+                plugins.registry,
+                progress,
+                stop_requested,
+            )
+            with _named(stage_id):
+                if stop_requested():
+                    raise InterruptedRun("not yet begun")
+                stage.run(context)
+            run.mark(place, prints[stage_id], finished=True)
+            progress.end()
+        results = {"name": recipe.name, **gather(folder, folders)}
+        write_json(folder / "results.json", results)
+    return results
+
+
+@contextmanager
+def _named(stage_id: str) -> Iterator[None]:
+    """Say in which stage an error arose."""
+    try:
+        yield
+    except InterruptedRun as error:
+        raise InterruptedRun(f"stopped in stage {stage_id}: {error}; all is saved") from error
+    except GenkitError as error:
+        error.args = (f"stage {stage_id}: {error}",)
+        raise
+
+
+def _write_down(recipe: Recipe, plugins: Plugins, run: RunFolder, device: torch.device) -> None:
+    write_text(run.root / RECIPE, recipe.source.text)
+    head = "".join(f"# --set {override}\n" for override in recipe.overrides)
+    body = tomli_w.dumps(resolved(recipe, plugins.registry))
+    write_text(run.root / "resolved.toml", head + body)
+    write_json(run.root / "environment.json", environment(device, plugins))

@@ -1,0 +1,122 @@
+"""The run folder: one folder a run, one folder a stage, and what is known to be finished.
+
+::
+
+    runs/NAME/
+        recipe.toml          as it was given
+        resolved.toml        with every default and every --set written out
+        environment.json     versions, hardware, command
+        results.json         scores and pictures of all stages
+        01-denoiser/         a stage: state.json and what it left
+        replaced/            stages that a changed recipe made anew
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from genkit.errors import UsageError
+from genkit.files import write_json
+
+STATE = "state.json"
+RECIPE = "recipe.toml"
+
+
+class RunFolder:
+    """A folder that belongs to one recipe.
+
+    Args:
+        root: of the run; need not exist.
+        name: of the recipe.
+
+    Raises:
+        UsageError: the folder holds something else, or another recipe's run.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self._name = name
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"{root} is a file; choose a folder with --out")
+        if root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith(".")):
+            if not (root / STATE).exists():
+                raise UsageError(f"{root} is not empty and holds no run; choose another --out")
+            holds = _read(root / STATE).get("name")
+            if holds != name:
+                raise UsageError(f'{root} holds the run of "{holds}"; choose another --out')
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and keep other runs out of it while the block lasts.
+
+        Raises:
+            UsageError: another run is at work in it, or it cannot be written.
+        """
+        lock = filelock.FileLock(self.root / ".lock", timeout=0)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UsageError(f"another genkit is at work in {self.root}") from error
+        except OSError as error:
+            raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
+        try:
+            write_json(self.root / STATE, {"name": self._name})
+            yield
+        finally:
+            lock.release()
+
+    def finished(self, number: int, stage: str, fingerprint: str) -> bool:
+        """Whether a stage is finished and unchanged. Writes nothing."""
+        state = _read(self._find(number, stage) / STATE)
+        return bool(state.get("finished")) and state.get("fingerprint") == fingerprint
+
+    def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
+        """Return the folder of a stage to go on in.
+
+        What a stage of other settings left there is moved to ``replaced/``, never deleted.
+        """
+        place, found = self.place(number, stage), self._find(number, stage)
+        left = _read(found / STATE).get("fingerprint", fingerprint)
+        if found.exists() and left != fingerprint:
+            self._set_aside(found)
+        elif found.exists() and found != place:
+            found.rename(place)
+        place.mkdir(exist_ok=True)
+        self.mark(place, fingerprint, finished=(_read(place / STATE).get("finished") is True))
+        return place
+
+    def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
+        """Write down whose result a stage's folder holds and whether it is whole."""
+        write_json(folder / STATE, {"fingerprint": fingerprint, "finished": finished})
+
+    def place(self, number: int, stage: str) -> Path:
+        """Return where a stage writes, such as ``02-fakes``."""
+        return self.root / f"{number:02d}-{stage}"
+
+    def _find(self, number: int, stage: str) -> Path:
+        """Return the stage's folder, also where a changed recipe gave it another number."""
+        place = self.place(number, stage)
+        others = [p for p in sorted(self.root.glob("[0-9][0-9]-*")) if p.name[3:] == stage]
+        return place if place.exists() or not others else others[0]
+
+    def _set_aside(self, folder: Path) -> None:
+        replaced = self.root / "replaced"
+        replaced.mkdir(exist_ok=True)
+        count = sum(1 for _ in replaced.iterdir())
+        folder.rename(replaced / f"{count + 1:03d}-{folder.name}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an absent or damaged file says nothing."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

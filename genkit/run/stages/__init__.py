@@ -1,0 +1,1 @@
+"""The four stages of the core: train, sample, evaluate, sweep."""

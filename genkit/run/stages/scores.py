@@ -1,0 +1,40 @@
+"""What evaluate and sweep share: measuring samples, and the files that hold scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genkit.errors import DataError
+from genkit.files import write_json
+from genkit.interfaces import Context, Metric, Subject
+from genkit.report.results import SCORES
+from genkit.types import Measurement
+
+
+def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Measurement:
+    """Return what all metrics found, as one.
+
+    Raises:
+        DataError: two metrics give a score of one name, or a score is not finite.
+    """
+    scores: dict[str, float] = {}
+    curves, facts = {}, {}
+    for metric in metrics:
+        found = metric.measure(subject, context)
+        for name, value in found.scores.items():
+            if name in scores:
+                raise DataError(f'two metrics give the score "{name}"; leave one out')
+            if value - value != 0:
+                raise DataError(f'the score "{name}" is {value}')
+            scores[name] = value
+        curves.update(found.curves)
+        facts.update(found.facts)
+    return Measurement(scores, curves, facts)
+
+
+def write_scores(
+    context: Context, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
+) -> None:
+    """Write the table of a stage, one row a setting."""
+    write_json(context.folder / SCORES, {"rows": list(rows), "facts": dict(facts)})

@@ -1,0 +1,122 @@
+"""The sweep stage: one denoiser, many ways to sample it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from genkit.errors import InterruptedRun, Problem, SettingError
+from genkit.interfaces import Component, Context, Dataset, Metric, Stage, Stages, Subject
+from genkit.report.plots import score_plot
+from genkit.run.log import RowLog, read_rows
+from genkit.run.stages.sample import Sample, sample_stage
+from genkit.run.stages.scores import measure, write_scores
+from genkit.settings import SamplesRef, near_match, setting, shown
+
+C = TypeVar("C", bound=Component)
+
+Cell = dict[str, Any]
+"""The values of one combination by key path, such as ``{"schedule.steps": 7}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Stage):
+    """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage."""
+
+    output = "scores"
+
+    samples: SamplesRef = setting(doc="sample stage whose settings hold, but for what is varied")
+    vary: Mapping[str, Any] = setting(
+        doc="lists of values by key path of that stage, such as vary.schedule.steps = [5, 7, 14]"
+    )
+    count: int = setting(1024, doc="samples for each combination", at_least=2)
+    data: Dataset = setting(doc="the real items to compare with", inherit="data")
+    metrics: tuple[Metric, ...] = setting(doc="what to measure")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        template = earlier[self.samples]
+        if not isinstance(template, Sample):
+            yield Problem(("samples",), f'"{self.samples}" is not a stage `sample` of the core')
+            return
+        lists = dict(_flatten(self.vary))
+        if not lists:
+            yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
+        for path, values in lists.items():
+            if not isinstance(values, list) or not values:
+                yield Problem(
+                    ("vary", *path.split(".")), f"{shown(values)} is not a list of values"
+                )
+                continue
+            for value in values:
+                try:
+                    _with_value(template, path.split("."), value)
+                except SettingError as error:
+                    for problem in error.problems:
+                        yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
+
+    def run(self, context: Context) -> None:
+        template = dataclasses.replace(
+            sample_stage(context.stage(self.samples)), count=self.count
+        )
+        cells = list(self.cells())
+        log = RowLog(context.folder / "cells.jsonl", read_rows(context.folder / "cells.jsonl"))
+        reference = self.data.load(context)
+        denoiser = context.network(template.denoiser).module
+        for cell in cells[len(log.rows) :]:
+            if context.stop_requested():
+                raise InterruptedRun(f"{len(log.rows)} of {len(cells)} cells")
+            stage = template
+            for path, value in cell.items():
+                stage = _with_value(stage, path.split("."), value)
+            drawn = stage.draw_all(context)
+            found = measure(self.metrics, Subject(drawn.batch, reference, denoiser), context)
+            cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
+            log.add({"row": {**cell, **cost, **found.scores}, "facts": dict(found.facts)})
+            context.advance(len(log.rows), len(cells), "cells")
+        rows = [entry["row"] for entry in log.rows]
+        write_scores(context, rows, log.rows[-1]["facts"])
+        settings = {*cells[0], "nfe", "guidance_nfe"}
+        for score in [name for name in rows[0] if name not in settings]:
+            score_plot(context.folder / f"{score}-against-nfe.png", rows, score)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield all combinations, the last list running fastest."""
+        lists = dict(_flatten(self.vary))
+        for values in itertools.product(*lists.values()):
+            yield dict(zip(lists, values, strict=True))
+
+
+def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
+    """Yield ``("schedule.steps", [5, 7])`` for ``{"schedule": {"steps": [5, 7]}}``."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, *above, key)
+        else:
+            yield ".".join([*above, key]), value
+
+
+def _with_value(component: C, path: Sequence[str], value: Any) -> C:
+    """Return the component with another value at a key path; in a list, in every item of it.
+
+    Raises:
+        SettingError: there is no such key, or the value is not allowed there.
+    """
+    key, *rest = path
+    fields = [f.name for f in dataclasses.fields(component)]
+    owner = type(component).__name__
+    if key not in fields:
+        reason = f'{owner} has no setting "{key}"'
+        raise SettingError(owner, [Problem((key,), reason, near_match(key, fields))])
+    if rest:
+        inner = getattr(component, key)
+        several = isinstance(inner, tuple)
+        parts = inner if several else (inner,)
+        if not parts or not all(isinstance(part, Component) for part in parts):
+            reason = f"{owner}.{key} has no settings of its own to vary"
+            raise SettingError(owner, [Problem((key,), reason)])
+        changed = tuple(_with_value(part, rest, value) for part in parts)
+        return dataclasses.replace(component, **{key: changed if several else changed[0]})
+    return dataclasses.replace(component, **{key: value})

@@ -1,0 +1,221 @@
+"""The train stage: denoiser, discriminator and classifier all go through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from genkit.errors import DataError, DivergedError, InterruptedRun, Problem
+from genkit.interfaces import (
+    Augmentation,
+    Context,
+    Coupler,
+    Dataset,
+    Network,
+    Objective,
+    Stage,
+    Stages,
+)
+from genkit.random import seeded
+from genkit.report.plots import loss_plot
+from genkit.run.log import METRICS, RowLog, read_rows
+from genkit.settings import setting
+from genkit.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, save_network
+from genkit.train.pairing import PairStream
+from genkit.train.trainer import Optimization, Precision, Trainer
+from genkit.types import Batch, DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Stage):
+    """Trains a network on paired images and noise; leaves its averaged weights."""
+
+    source = "EDM, arXiv 2206.00364, appendix F; pools after arXiv 2403.05069"
+
+    data: Dataset = setting(doc="what to train on", inherit="data")
+    network: Network = setting(doc="what to train")
+    objective: Objective = setting(doc="the loss")
+    coupler: Coupler = setting(doc="which noise meets which image", use={"use": "random"})
+    augmentation: Augmentation | None = setting(None, doc="random change of the images")
+    images: int = setting(doc="images to train for, repeats counted", at_least=1)
+    batch_size: int = setting(256, doc="images an optimizer step", at_least=1)
+    micro_batch: int | None = setting(
+        None, doc="images computed at a time, where a batch is too large; the whole batch", at_least=1
+    )
+    pool_size: int | None = setting(
+        None, doc="images coupled together, at least a batch; the batch size", at_least=1
+    )
+    learning_rate: float = setting(1e-3, doc="of Adam", above=0)
+    learning_rate_ramp: int = setting(
+        0, doc="images over which the learning rate rises from 0", at_least=0
+    )
+    gradient_clip: float | None = setting(None, doc="greatest norm of the gradient", above=0)
+    ema_half_life: int = setting(
+        500_000, doc="half-life of the averaged weights, in images", at_least=0
+    )
+    ema_ramp_up: float = setting(
+        0.05, doc="limits the half-life to this share of the images seen; 0 for no limit", at_least=0
+    )
+    precision: Precision = setting("float32", doc="of the network's arithmetic")
+    channels_last: bool = setting(False, doc="lay images out as NHWC, which convolutions prefer")
+    checkpoint_seconds: float = setting(
+        60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
+    )
+    accept_label_blind: bool = setting(
+        False, doc="allow a coupler that skews what the network conditions on"
+    )
+
+    @property
+    def output(self) -> str:
+        return self.network.output
+
+    @property
+    def pool(self) -> int:
+        """Pairs that are coupled together."""
+        return self.batch_size if self.pool_size is None else self.pool_size
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.pool < self.batch_size:
+            yield Problem(
+                ("pool_size",),
+                f"a pool of {self.pool} is smaller than the batch of {self.batch_size}",
+                f"write pool_size = {self.batch_size} or more",
+            )
+        if self.micro_batch and self.micro_batch > self.batch_size:
+            yield Problem(
+                ("micro_batch",),
+                f"{self.micro_batch} is more than the batch of {self.batch_size}",
+                f"write {self.batch_size} or less",
+            )
+        if not isinstance(self.network, self.objective.trains):
+            yield Problem(
+                ("objective",),
+                f"{type(self.objective).__name__} trains a {self.objective.trains.output}, "
+                f"and the network is a {self.network.output}",
+            )
+        try:
+            spec = self.data.spec()
+        except DataError:
+            return  # reported where the data is named
+        yield from self._check_attributes(spec)
+        yield from self._check_network(spec)
+
+    def _check_attributes(self, spec: DataSpec) -> Iterator[Problem]:
+        """Labels and sources: who needs them, who has them, who would skew them."""
+        conditions = set(self.objective.conditions)
+        if self.network.class_conditional:
+            conditions.add("labels")
+            if "labels" not in spec.attributes:
+                yield Problem(
+                    ("network", "class_conditional"),
+                    "the data has no labels",
+                    "write class_conditional = false, or choose labelled data",
+                )
+        for name, needed in (("objective", self.objective.requires), ("coupler", self.coupler.requires)):
+            if lacking := sorted(needed - spec.attributes):
+                yield Problem((name,), f"needs {' and '.join(lacking)}, which the data has not")
+        skewed = sorted(conditions - self.coupler.preserves_conditional_prior)
+        if skewed and not self.accept_label_blind:
+            by = ", ".join(f'"{name.removesuffix("s")}"' for name in skewed)
+            yield Problem(
+                ("coupler",),
+                f"pairs across {' and '.join(skewed)}, which the network is conditioned on: "
+                "its noise would no longer be N(0, I) given the condition",
+                f'write coupler = {{ use = "partitioned", by = [{by}], inner = {{ ... }} }}, '
+                "or accept_label_blind = true if it is meant",
+            )
+
+    def _check_network(self, spec: DataSpec) -> Iterator[Problem]:
+        """Build on no memory at all, to see whether the network takes this shape."""
+        try:
+            with torch.device("meta"):
+                self.network.build(spec)
+        except DataError as error:
+            yield Problem(("network",), str(error))
+
+    def run(self, context: Context) -> None:
+        data, spec = self.data.load(context), self.data.spec()
+        trainer = self._trainer(context, spec)
+        resumed = load_checkpoint(context.folder, trainer)
+        log = RowLog(
+            context.folder / METRICS,
+            [r for r in read_rows(context.folder / METRICS) if r["images"] <= trainer.images]
+            if resumed
+            else [],
+        )
+        context.advance(trainer.images, self.images, "images")
+        self._train(context, trainer, data, log)
+        save_network(
+            context.folder / f"{self.output}.safetensors",
+            trainer.ema.model,
+            self.output,
+            context.describe(self.network),
+            spec,
+            trainer.images,
+        )
+        loss_plot(
+            context.folder / "loss.png",
+            [row["images"] for row in log.rows],
+            [row["loss"] for row in log.rows],
+        )
+
+    def _trainer(self, context: Context, spec: DataSpec) -> Trainer:
+        how = Optimization(
+            learning_rate=self.learning_rate,
+            learning_rate_ramp=self.learning_rate_ramp,
+            gradient_clip=self.gradient_clip,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            micro_batch=self.micro_batch or self.batch_size,
+            ema_half_life=self.ema_half_life,
+            ema_ramp_up=self.ema_ramp_up,
+        )
+        with seeded(context.seed("weights")):
+            model = self.network.build(spec)
+        return Trainer(model, self.objective, how, context.device, context.seed)
+
+    def _train(self, context: Context, trainer: Trainer, data: Batch, log: RowLog) -> None:
+        stream = PairStream(
+            data, self.coupler, self.augmentation, self.pool, self.images, context.generator
+        )
+        # A row every 200th of the way, yet often enough to watch a long training.
+        every = max(1, min(self.images // 200, 50_000) // self.batch_size)
+        losses: list[float] = []
+        waited, before = 0.0, trainer.images
+        saved = begun = time.monotonic()
+
+        def write_row() -> None:
+            nonlocal losses, waited, before, begun
+            now = time.monotonic()
+            row = {
+                "images": trainer.images,
+                "loss": sum(losses) / len(losses),
+                "images_per_second": round((trainer.images - before) / (now - begun), 1),
+                "seconds_waited_for_pairs": round(waited, 4),
+            }
+            log.add(row)
+            context.advance(trainer.images, self.images, "images", row["loss"])
+            losses, waited, before, begun = [], 0.0, trainer.images, now
+
+        for batch, noise, seconds in stream.batches(self.batch_size, trainer.images):
+            try:
+                losses.append(trainer.step(batch, noise))
+            except DivergedError as error:
+                kept = "kept" if (context.folder / CHECKPOINT).exists() else "not yet written"
+                raise DivergedError(
+                    f"{error}: the last good checkpoint is {kept}; "
+                    f"try a learning_rate below {self.learning_rate:g}, or gradient_clip = 1.0"
+                ) from error
+            waited += seconds
+            stop = context.stop_requested() and trainer.images < self.images
+            if stop or trainer.steps % every == 0 or trainer.images >= self.images:
+                write_row()
+                if stop or time.monotonic() - saved >= self.checkpoint_seconds:
+                    save_checkpoint(context.folder, trainer)
+                    saved = time.monotonic()
+            if stop:
+                raise InterruptedRun(f"{trainer.images:,} of {self.images:,} images")
+        save_checkpoint(context.folder, trainer)

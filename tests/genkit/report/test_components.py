@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from genkit.plugin.manager import Plugins, PluginStatus
+from genkit.plugin.registry import Owner, Registration, Registry
+from genkit.report.components import fields_of, plugin_json, plugin_table, show_component
+
+
+def text_of(renderable):
+    stream = io.StringIO()
+    Console(file=stream, width=10_000).print(renderable)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def plugins():
+    owner = Owner("core", "genkit-diffusion", "1.2")
+    registration = Registration(owner)
+    registration.add("coupler", "random", "genkit.independent:Random")
+    registration.add("stage", "sample", "genkit.run.stages.sample:Sample")
+    registration.add("stage", "train", "genkit.run.stages.train:Train")
+    registry = Registry()
+    registry.accept(registration)
+    loaded = PluginStatus(owner, tuple(registration.entries.values()))
+    failed = PluginStatus(Owner("bad", "stranger", "0.1"), reason="KeyError: [red]x[/]")
+    silent = PluginStatus(Owner("mute", "stranger", "0.1"))
+    return Plugins(registry, (loaded,), (failed, silent))
+
+
+def test_the_table_shows_components_by_kind_and_reasons_verbatim(plugins):
+    lines = [line.strip() for line in text_of(plugin_table(plugins)).splitlines()]
+    assert lines[2].split() == ["core", "genkit-diffusion", "1.2", "loaded", "coupler:", "random"]
+    assert lines[3] == "stage: sample, train"
+    assert lines[4].split(maxsplit=4)[3:] == ["failed", "KeyError: [red]x[/]"]
+    assert lines[5].split() == ["mute", "stranger", "0.1", "failed"]
+
+
+def test_a_kind_filters_components_and_no_plugins(plugins):
+    text = text_of(plugin_table(plugins, "coupler"))
+    assert "random" in text
+    assert "train" not in text
+    content = plugin_json(plugins, "coupler")
+    assert [len(plugin["components"]) for plugin in content["plugins"]] == [1, 0, 0]
+
+
+def test_json_holds_all_of_it(plugins):
+    content = plugin_json(plugins)
+    assert content["plugins"][0] == {
+        "plugin": "core",
+        "distribution": "genkit-diffusion",
+        "version": "1.2",
+        "status": "loaded",
+        "reason": "",
+        "components": [
+            {"kind": "coupler", "name": "random", "target": "genkit.independent:Random"},
+            {"kind": "stage", "name": "sample", "target": "genkit.run.stages.sample:Sample"},
+            {"kind": "stage", "name": "train", "target": "genkit.run.stages.train:Train"},
+        ],
+    }
+    assert [p["status"] for p in content["plugins"]] == ["loaded", "failed", "failed"]
+    assert content["plugins"][1]["reason"] == "KeyError: [red]x[/]"
+
+
+def shown(plugins, kind, name):
+    stream = io.StringIO()
+    entry = plugins.registry.find([kind], name)
+    show_component(Console(file=stream, width=10_000), plugins.registry, entry)
+    return stream.getvalue()
+
+
+def test_a_component_shows_whose_it_is_and_where_it_comes_from(plugins):
+    text = shown(plugins, "coupler", "random")
+    assert text.startswith("coupler random\nNoise number k meets image number k")
+    assert "owner: plugin core (genkit-diffusion 1.2)\n" in text
+    assert "source: EDM, arXiv 2206.00364, section 5\n" in text
+    assert text.endswith("no settings\n")
+
+
+def test_settings_are_shown_with_type_default_range_and_meaning(plugins):
+    fields = {
+        fact.name: fact
+        for fact in fields_of(plugins.registry.load(plugins.registry.find(["stage"], "train")))
+    }
+    assert fields["images"].type == "an integer"
+    assert fields["images"].default == "required"
+    assert fields["images"].bounds == "at least 1"
+    assert fields["images"].meaning
+    assert fields["network"].type == "denoiser or discriminator or classifier"
+    assert fields["coupler"].default == '{ use = "random" }'
+    assert fields["data"].default == "the recipe's data"
+    assert fields["augmentation"].type == "augmentation or nothing"
+    assert fields["augmentation"].default == "nothing"
+    sample = {
+        f.name: f
+        for f in fields_of(plugins.registry.load(plugins.registry.find(["stage"], "sample")))
+    }
+    assert sample["denoiser"].type == "the id of a stage that leaves denoiser"
+    assert sample["guidance"].type == "a list of guidance"
+    assert sample["guidance"].default == "[]"
+    text = shown(plugins, "stage", "train")
+    assert all(fact.meaning in text for fact in fields.values())

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+
+import matplotlib.image
+import pytest
+
+from genkit.report import plots
+from genkit.report.figure import spread
+from genkit.report.plots import curve_plot, loss_plot, score_plot
+from genkit.types import Curve
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were written, besides their files."""
+    figures = []
+    write = plots.save_figure
+
+    def keep(path, figure):
+        figures.append(figure)
+        write(path, figure)
+
+    monkeypatch.setattr(plots, "save_figure", keep)
+    return figures
+
+
+def sweep_rows():
+    return [
+        {
+            "schedule.steps": steps,
+            "schedule.rho": rho,
+            "guidance.weight": 2.0,
+            "nfe": 2 * steps - 1,
+            "guidance_nfe": steps,
+            "frechet": rho * math.exp(-steps / 4),
+            "other": 1.0,
+        }
+        for rho in (7.0, 90.0)
+        for steps in (14, 5, 7)
+    ]
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
+    score_plot(tmp_path / "score.png", sweep_rows(), "frechet")
+    (axes,) = drawn[0].axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    # Neither the steps, nor what never changes, nor another score tells lines apart.
+    assert list(lines) == ["schedule.rho=7", "schedule.rho=90"] == labels(axes)
+    assert list(lines["schedule.rho=7"].get_xdata()) == [9, 13, 27]
+    assert lines["schedule.rho=7"].get_ydata()[0] == pytest.approx(7 * math.exp(-5 / 4))
+    assert axes.get_yscale() == "log"
+    assert "NFE" in axes.get_xlabel()
+    assert "guidance" in axes.get_xlabel()
+    assert axes.get_ylabel() == "frechet"
+    assert matplotlib.image.imread(tmp_path / "score.png").shape[1] > 1000
+
+
+def test_one_line_needs_no_label(tmp_path, drawn):
+    rows = [{"schedule.steps": s, "nfe": s, "guidance_nfe": 0, "frechet": 1.0 / s} for s in (1, 9)]
+    score_plot(tmp_path / "score.png", rows, "frechet")
+    (axes,) = drawn[0].axes
+    assert labels(axes) == []
+    assert "guidance" not in axes.get_xlabel()
+
+
+def test_rows_without_the_score_and_scores_of_zero_are_no_obstacle(tmp_path, drawn):
+    rows = [{"nfe": 1, "frechet": 0.0}, {"nfe": 3, "frechet": 5.0}, {"nfe": 5}]
+    score_plot(tmp_path / "score.png", rows, "frechet")
+    (axes,) = drawn[0].axes
+    assert list(axes.get_lines()[0].get_xdata()) == [1, 3]
+    assert axes.get_yscale() == "linear"
+
+
+def test_many_lines_all_differ(tmp_path, drawn):
+    rows = [
+        {"guidance.weight": w, "nfe": nfe, "frechet": w + 1.0} for w in range(28) for nfe in (1, 2)
+    ]
+    score_plot(tmp_path / "score.png", rows, "frechet")
+    lines = drawn[0].axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 28
+
+
+def test_the_loss_is_drawn_with_its_running_mean(tmp_path, drawn):
+    images = [256 * k for k in range(1, 101)]
+    loss = [1 + (-1) ** k * 0.5 for k in range(100)]
+    loss_plot(tmp_path / "loss.png", images, loss)
+    (axes,) = drawn[0].axes
+    logged, mean = axes.get_lines()
+    assert list(logged.get_ydata()) == loss
+    assert mean.get_ydata()[50] == pytest.approx(sum(loss[48:53]) / 5)
+    assert labels(axes) == ["logged", "running mean"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("images seen", "loss")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_loss_of_few_values_is_drawn(tmp_path, count):
+    loss_plot(tmp_path / "loss.png", [256.0] * count, [0.5] * count)
+    assert (tmp_path / "loss.png").stat().st_size > 0
+
+
+def test_curves_with_the_same_axes_share_them(tmp_path, drawn):
+    levels = (0.01, 1.0, 80.0)
+    curves = {
+        "edm": Curve(levels, (1.0, 2.0, 3.0), "sigma", "curvature", log_x=True),
+        "aot": Curve(levels, (1.0, 1.5, 2.0), "sigma", "curvature", log_x=True),
+        "truncation": Curve((5.0, 9.0), (3.0, 1.0), "steps", "error", log_y=True),
+    }
+    curve_plot(tmp_path / "curves.png", curves)
+    both, alone = drawn[0].axes
+    assert [line.get_label() for line in both.get_lines()] == ["edm", "aot"]
+    assert labels(both) == ["aot", "edm"]  # from the lowest to the highest
+    assert (both.get_xscale(), both.get_yscale()) == ("log", "linear")
+    assert (both.get_xlabel(), both.get_ylabel()) == ("sigma", "curvature")
+    assert (alone.get_xscale(), alone.get_yscale()) == ("linear", "log")
+    assert labels(alone) == []
+
+
+def test_labels_are_moved_apart_and_stay_in_order():
+    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    moved = spread([0.0, 0.01, 0.02, 0.1, 0.8], 0.05)
+    gaps = [b - a for a, b in itertools.pairwise(moved)]
+    assert min(gaps) >= 0.05 - 1e-12
+    assert moved[-1] == 0.8
+
+
+def test_no_global_state_of_matplotlib_is_used():
+    code = "import sys, genkit.report.plots; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

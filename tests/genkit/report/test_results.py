@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from genkit.report.results import gather, show
+from genkit.report.table import number, settings_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    samples, scores = tmp_path / "01-samples", tmp_path / "02-scores"
+    samples.mkdir()
+    scores.mkdir()
+    (samples / "samples.png").write_bytes(b"")
+    (samples / "samples.safetensors").write_bytes(b"")
+    (scores / "curvature.png").write_bytes(b"")
+    rows = [
+        {"schedule.rho": 7.0, "nfe": 13, "guidance_nfe": 0, "frechet": 0.4381234},
+        {"schedule.rho": 90.0, "nfe": 13, "guidance_nfe": 7, "frechet": 1812.25},
+    ]
+    content = {"rows": rows, "facts": {"extractor": "classifier [sha256:ab]"}}
+    (scores / "scores.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def gathered(folder):
+    stages = {"samples": folder / "01-samples", "scores": folder / "02-scores"}
+    return gather(folder, stages)
+
+
+def test_scores_and_pictures_of_all_stages_are_gathered(folder):
+    results = gathered(folder)
+    assert list(results["stages"]) == ["scores"]
+    assert results["stages"]["scores"]["rows"][0]["frechet"] == 0.4381234
+    assert results["stages"]["scores"]["facts"] == {"extractor": "classifier [sha256:ab]"}
+    assert results["pictures"] == ["01-samples/samples.png", "02-scores/curvature.png"]
+    assert json.loads(json.dumps(results)) == results
+
+
+def printed(folder, following="", width=10_000):
+    stream = io.StringIO()
+    show(Console(file=stream, width=width), gathered(folder), folder, following)
+    return stream.getvalue()
+
+
+def test_the_report_shows_scores_pictures_and_what_is_next(folder):
+    text = printed(folder, "genkit run edm_aot_dg")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["Scores", "of", "scores"] in lines
+    assert ["schedule.rho", "nfe", "guidance_nfe", "frechet"] in lines
+    assert ["7", "13", "0", "0.4381"] in lines
+    assert ["90", "13", "7", "1812"] in lines
+    assert "extractor: classifier [sha256:ab]" in text
+    assert f"  {folder}/01-samples/samples.png\n" in text
+    assert text.endswith("Next: genkit run edm_aot_dg\n")
+
+
+def test_without_a_next_command_none_is_shown(folder):
+    assert "Next" not in printed(folder)
+
+
+def test_paths_are_whole_in_a_narrow_terminal(folder):
+    assert f"  {folder}/01-samples/samples.png\n" in printed(folder, width=20)
+
+
+def test_the_settings_are_the_columns_before_the_counts():
+    rows = [
+        {"seed": 1, "schedule.rho": 7, "nfe": 3, "truncation.5": 2.0},
+        {"x": 1, "guidance_nfe": 0, "nfe": 3},
+    ]
+    assert settings_of(rows) == ["seed", "schedule.rho", "x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(13, "13"), (7.0, "7"), (0.43812, "0.4381"), (1.5e-7, "1.5e-07"), ("a", "a"), (-2.0, "-2")],
+)
+def test_cells_are_short_and_exact_where_they_can_be(value, text):
+    assert number(value) == text

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from genkit.run.progress import (
+    LiveProgress,
+    Meter,
+    PlainProgress,
+    SilentProgress,
+    choose_progress,
+    duration,
+)
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def plain_lines(stream):
+    return stream.getvalue().splitlines()
+
+
+def test_speed_counts_from_the_first_report(clock):
+    meter = Meter(clock)
+    clock.now += 5  # loading the data is no part of the speed
+    assert meter.speed(1000) is None
+    clock.now += 2
+    assert meter.speed(1400) == 200
+
+
+def test_plain_lines_are_ten_seconds_apart(clock):
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.begin(1, 2, "denoiser", "train")
+    for step in range(1, 31):
+        clock.now += 1
+        progress.advance(step * 100, 100_000, "images", 0.5)
+    progress.end("loss 0.5")
+    lines = plain_lines(stream)
+    assert lines[0] == "[1/2] denoiser (train): started"
+    assert lines[1] == (
+        "[1/2] denoiser: 1,000 of 100,000 images, 1 %, 100 images/s, loss 0.5, 16:30 left"
+    )
+    assert [line.split(": ")[1].split(" ")[0] for line in lines[1:-1]] == [
+        "1,000",
+        "2,000",
+        "3,000",
+    ]
+    assert lines[-1] == "[1/2] denoiser: done in 0:30, loss 0.5"
+
+
+def test_a_resumed_stage_estimates_from_its_own_work(clock):
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.begin(1, 1, "denoiser", "train")
+    progress.advance(90_000, 100_000, "images")
+    clock.now += 10
+    progress.advance(91_000, 100_000, "images")
+    assert "91 %, 100 images/s, 1:30 left" in plain_lines(stream)[-1]
+
+
+def test_every_stage_starts_its_own_count(clock):
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.begin(1, 2, "a", "sample")
+    progress.advance(0, 10, "samples")
+    clock.now += 60
+    progress.end()
+    progress.begin(2, 2, "b", "sample")
+    progress.advance(0, 10, "samples")
+    clock.now += 10
+    progress.advance(5, 10, "samples")
+    assert plain_lines(stream)[-1] == "[2/2] b: 5 of 10 samples, 50 %, 0.5 samples/s, 0:10 left"
+
+
+def test_a_stage_without_units_does_not_divide_by_zero(clock):
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.begin(1, 1, "scores", "sweep")
+    clock.now += 20
+    progress.advance(0, 0, "cells")
+    assert plain_lines(stream)[-1] == "[1/1] scores: 0 of 0 cells"
+
+
+def test_a_finished_stage_and_a_note_are_told_at_once(clock):
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.skip(1, 5, "denoiser")
+    progress.note("checkpoint [latest] is used")
+    assert plain_lines(stream) == [
+        "[1/5] denoiser: finished before",
+        "checkpoint [latest] is used",
+    ]
+
+
+def live(clock, width=120):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    return stream, LiveProgress(console, clock)
+
+
+def test_the_live_line_shows_position_speed_loss_and_rest(clock):
+    stream, progress = live(clock)
+    with progress:
+        progress.begin(1, 2, "denoiser", "train")
+        progress.advance(0, 1000, "images")
+        clock.now += 5
+        progress.advance(500, 1000, "images", 0.25)
+        shown = stream.getvalue()
+        progress.end()
+    assert "500/1,000  50 %  100 images/s  loss 0.25  0:05 left" in shown
+    assert "[1/2] denoiser: done in 0:05" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("width", "bar"), [(80, False), (120, True)])
+def test_the_live_line_leaves_its_bar_out_where_numbers_need_the_room(clock, width, bar):
+    stream, progress = live(clock, width)
+    with progress:
+        progress.begin(1, 2, "discriminator", "train")
+        progress.advance(0, 1_000_000, "images")
+        clock.now += 5
+        progress.advance(500_000, 1_000_000, "images", 0.2512)
+    text = "[1/2] discriminator  500,000/1,000,000  50 %  100,000 images/s  loss 0.2512"
+    assert text in stream.getvalue()
+    assert ("━━" in stream.getvalue()) == bar
+
+
+def test_the_live_line_is_not_redrawn_at_every_step(clock):
+    stream, progress = live(clock)
+    with progress:
+        progress.begin(1, 1, "denoiser", "train")
+        clock.now += 1
+        progress.advance(1, 1000, "images")
+        before = len(stream.getvalue())
+        for step in range(2, 100):
+            progress.advance(step, 1000, "images")
+        assert len(stream.getvalue()) == before
+        progress.advance(1000, 1000, "images")  # the last state is always drawn
+        assert len(stream.getvalue()) > before
+
+
+def test_the_terminal_is_restored_after_an_error(clock):
+    stream, progress = live(clock)
+    with contextlib.suppress(RuntimeError), progress:
+        progress.begin(1, 1, "denoiser", "train")
+        raise RuntimeError
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert stream.getvalue().rfind(show) > stream.getvalue().rfind(hide) >= 0
+
+
+def test_results_on_stdout_stay_on_stdout(clock, capsys):
+    stream, progress = live(clock)
+    with progress:
+        sys.stdout.write("result\n")
+    assert capsys.readouterr().out == "result\n"
+    assert "result" not in stream.getvalue()
+
+
+def test_plain_lines_go_to_stderr_where_it_is_no_terminal(capsys):
+    with choose_progress() as progress:
+        assert isinstance(progress, PlainProgress)
+        progress.note("hello")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "hello\n")
+
+
+def test_silence(capsys):
+    with SilentProgress() as progress:
+        progress.begin(1, 1, "a", "train")
+        progress.advance(1, 2, "images")
+        progress.end()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (42.4, "0:42"), (59.6, "1:00"), (725, "12:05"), (11525, "3:12:05")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import genkit.plugin.manager
+import genkit.run.engine
+from genkit.cli import main
+from genkit.errors import DivergedError, InterruptedRun
+from genkit.plugin.manager import Plugins, PluginStatus
+from genkit.plugin.registry import Owner, Registry
+
+RECIPE = """# Two moons.
+name = "moons"
+data = { use = "moons" }
+next = "genkit run edm"
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 64
+batch_size = 32
+network = { use = "mlp" }
+objective = { use = "denoising" }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+"""
+
+HEAVY = "torch numpy scipy ot torchmetrics matplotlib PIL"
+
+
+@pytest.fixture
+def genkit_(capsys):
+    """Call the command line; returns exit code, stdout and stderr."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "moons.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The calls of ``execute``, which does nothing."""
+    calls = []
+
+    def execute(recipe, plugins, folder, device, progress):
+        calls.append((recipe, folder, device))
+        progress.note("working")
+        rows = [{"nfe": 13, "guidance_nfe": 0, "frechet": 0.5}]
+        return {
+            "stages": {"scores": {"rows": rows, "facts": {}}},
+            "pictures": ["02-samples/samples.png"],
+        }
+
+    monkeypatch.setattr(genkit.run.engine, "execute", execute)
+    return calls
+
+
+def fails(monkeypatch, error):
+    def execute(*arguments):
+        raise error
+
+    monkeypatch.setattr(genkit.run.engine, "execute", execute)
+
+
+# --- starting -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["list-plugins"], ["run"], ["run", "broken.toml"]]
+)
+def test_what_needs_no_numbers_imports_no_library_of_numbers(tmp_path, arguments):
+    (tmp_path / "broken.toml").write_text('name = "x\n')
+    code = (
+        "import sys\nfrom genkit.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', sorted(set(sys.modules) & set({HEAVY.split()!r})))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def test_the_module_runs_as_a_program():
+    command = [sys.executable, "-m", "genkit", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"genkit {version('genkit-diffusion')}\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "genkit", "list-plugins", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_help_names_every_command(genkit_):
+    code, out, _ = genkit_("--help")
+    assert code == 0
+    assert all(command in out for command in ("run", "validate", "list-plugins", "show"))
+    assert genkit_("-h")[1] == out
+
+
+# --- run ------------------------------------------------------------------------------------
+
+
+def test_a_run_reports_on_stdout_and_goes_on_on_stderr(genkit_, recipe, executed):
+    code, out, err = genkit_("run", recipe)
+    assert code == 0
+    assert "Scores of scores" in out
+    assert "0.5" in out
+    assert "runs/moons/02-samples/samples.png" in out
+    assert out.endswith("Next: genkit run edm\n")
+    assert err == "working\n"
+
+
+def test_options_of_a_run(genkit_, recipe, executed, tmp_path):
+    code, _, _ = genkit_(
+        "run", recipe, "--out", tmp_path / "here", "--device", "cpu",
+        "--set", "denoiser.images=96", "--set", "seed=3",
+    )  # fmt: skip
+    ((loaded, folder, device),) = executed
+    assert (code, folder, device) == (0, tmp_path / "here", "cpu")
+    assert (loaded.seed, loaded.stages["denoiser"].images) == (3, 96)
+    assert loaded.overrides == ("denoiser.images=96", "seed=3")
+
+
+def test_a_run_goes_to_runs_unless_told_otherwise(genkit_, recipe, executed):
+    genkit_("run", recipe)
+    assert executed[0][1].as_posix() == "runs/moons"
+    assert executed[0][2] is None
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(genkit_, recipe, executed, tmp_path):
+    code, out, _ = genkit_("run", recipe, "--dry-run", "--set", "denoiser.images=96")
+    assert code == 0
+    assert "moons, 2 stages, seed 0, device auto, in runs/moons" in out
+    first, second = (line.split() for line in out.splitlines()[-2:])
+    assert first[:4] == ["1", "denoiser", "train", "runs/moons/01-denoiser"]
+    assert "coupler random" in " ".join(first)
+    assert "images 96" in " ".join(first)
+    assert second[:4] == ["2", "samples", "sample", "runs/moons/02-samples"]
+    assert executed == []
+    assert [path.name for path in tmp_path.iterdir()] == ["moons.toml"]
+
+
+def test_a_dry_run_tells_what_is_finished(genkit_, recipe, monkeypatch):
+    monkeypatch.setattr(genkit.run.engine, "finished_stages", lambda *_: {"denoiser"})
+    _, out, _ = genkit_("run", recipe, "--dry-run")
+    first, second = out.splitlines()[-2:]
+    assert "(finished)" in first
+    assert "(finished)" not in second
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonesuch"]])
+def test_without_a_known_recipe_the_shipped_ones_are_listed(
+    genkit_, monkeypatch, tmp_path, arguments
+):
+    shipped = tmp_path / "tiny.toml"
+    shipped.write_text("# Learns in a second.\nname = 1\n")
+    silent = tmp_path / "silent.toml"
+    silent.write_text("name = 1\n")
+    found = {"tiny": shipped, "cifar10/silent": silent}
+    monkeypatch.setattr("genkit.recipe.source.shipped_recipes", lambda: found)
+    code, out, err = genkit_("run", *arguments)
+    assert (code, out) == (2, "")
+    assert "  tiny              Learns in a second.\n  cifar10/silent\n" in err
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "CPU", "cpu:0", "cuda:99999"])
+def test_an_unknown_device_is_refused(genkit_, recipe, executed, device):
+    code, out, err = genkit_("run", recipe, "--device", device)
+    assert (code, out, executed) == (2, "", [])
+    assert err == f'Error: no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps\n'
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3", "mps"])
+def test_known_devices_are_handed_on(genkit_, recipe, executed, device):
+    assert genkit_("run", recipe, "--device", device)[0] == 0
+    assert executed[0][2] == device
+
+
+def test_all_mistakes_are_told_without_a_traceback(genkit_, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace('"mlp"', '"mpl"').replace("images = 64", 'images = "64"'))
+    before = sorted(tmp_path.iterdir())
+    code, out, err = genkit_("run", recipe, "--set", "sed=1")
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: 3 mistakes in the recipe:\n")
+    assert f"{recipe}:9: denoiser.images" in err
+    assert 'did you mean "mlp"?' in err
+    assert "--set sed=1" in err
+    assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_error_exits_with_its_code(genkit_, recipe, monkeypatch):
+    fails(monkeypatch, DivergedError("the loss is nan"))
+    assert genkit_("run", recipe) == (3, "", "Error: the loss is nan\n")
+
+
+def test_an_interrupted_run_says_how_to_go_on(genkit_, recipe, monkeypatch):
+    fails(monkeypatch, InterruptedRun("stopped in stage denoiser at 64 images; it is saved"))
+    code, out, err = genkit_("run", recipe)
+    assert (code, out) == (130, "")
+    assert "it is saved. The same command goes on from there.\n" in err
+    assert "Error" not in err
+
+
+def test_an_interrupt_outside_of_a_stage_exits_with_130(genkit_, recipe, monkeypatch):
+    fails(monkeypatch, KeyboardInterrupt())
+    code, out, err = genkit_("run", recipe)
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_an_unexpected_error_keeps_its_traceback(recipe, monkeypatch):
+    fails(monkeypatch, ZeroDivisionError("a fault of genkit"))
+    with pytest.raises(ZeroDivisionError, match="a fault of genkit"):
+        main(["run", str(recipe)])
+
+
+# --- validate -------------------------------------------------------------------------------
+
+
+def test_validate_shows_the_stages(genkit_, recipe, tmp_path):
+    code, out, _ = genkit_("validate", recipe, "--set", "seed=5")
+    assert code == 0
+    assert out.startswith("OK: moons, 2 stages, seed 5\n")
+    assert [line.split()[:3] for line in out.splitlines()[-2:]] == [
+        ["1", "denoiser", "train"],
+        ["2", "samples", "sample"],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["moons.toml"]
+
+
+def test_validate_refuses_what_run_refuses(genkit_, recipe):
+    code, out, err = genkit_("validate", recipe, "--set", "seed=-5")
+    assert (code, out) == (2, "")
+    assert "seed" in err
+
+
+# --- plugins --------------------------------------------------------------------------------
+
+
+def test_plugins_are_listed_as_json(genkit_):
+    code, out, _ = genkit_("list-plugins", "--json")
+    listed = {plugin["plugin"]: plugin for plugin in json.loads(out)["plugins"]}
+    assert code == 0
+    assert listed["genkit"]["distribution"] == "genkit-diffusion"
+    assert listed["genkit"]["version"] == version("genkit-diffusion")
+    assert {"kind": "coupler", "name": "random", "target": "genkit.independent:Random"} in listed[
+        "genkit"
+    ]["components"]
+
+
+def test_a_kind_filters_the_list(genkit_):
+    _, out, _ = genkit_("list-plugins", "--kind", "coupler")
+    assert "random" in out
+    assert "train" not in out
+
+
+@pytest.mark.parametrize("command", [["list-plugins"], ["show", "random"]])
+def test_an_unknown_kind_is_refused(genkit_, command):
+    code, out, err = genkit_(*command, "--kind", "couplr")
+    assert (code, out) == (2, "")
+    assert 'did you mean "coupler"?' in err
+
+
+def test_a_failed_plugin_is_shown_with_its_reason(genkit_, monkeypatch):
+    failed = PluginStatus(Owner("bad", "stranger", "0.1"), reason="ImportError: no torchvision")
+    plugins = Plugins(Registry(), (), (failed,))
+    monkeypatch.setattr(genkit.plugin.manager, "load_plugins", lambda: plugins)
+    code, out, _ = genkit_("list-plugins")
+    assert code == 0
+    assert out.splitlines()[-1].split(maxsplit=4) == [
+        "bad", "stranger", "0.1", "failed", "ImportError: no torchvision",
+    ]  # fmt: skip
+
+
+def test_show_tells_of_every_component_of_a_name(genkit_):
+    code, out, _ = genkit_("show", "edm")
+    assert code == 0
+    assert "preconditioner edm\n" in out
+    assert "schedule edm\n" in out
+    assert "sigma_data" in out
+    assert "rho" in out
+    _, only, _ = genkit_("show", "edm", "--kind", "schedule")
+    assert "preconditioner edm" not in only
+    assert "rho" in only
+
+
+def test_show_suggests_a_name(genkit_):
+    assert genkit_("show", "randm") == (
+        2,
+        "",
+        'Error: no component is called "randm"; did you mean "random"?\n',
+    )
+    assert "see genkit list-plugins" in genkit_("show", "xyzzy")[2]
