@@ -1,0 +1,45 @@
+"""The laws of each kind of component, for whoever writes one.
+
+A test of a plugin is one line, with or without pytest::
+
+    from genkit.testing import check_coupler
+
+    def test_laws():
+        check_coupler(Greedy())
+
+Each check raises :class:`LawBroken` with the component, the law, and what was seen instead. The
+laws are the contracts of :mod:`genkit.interfaces`; a component that keeps them works in every
+recipe.
+"""
+
+from __future__ import annotations
+
+from genkit.testing.components import check_component
+from genkit.testing.coupling import check_coupler
+from genkit.testing.data import check_augmentation, check_dataset
+from genkit.testing.laws import LawBroken
+from genkit.testing.networks import (
+    check_classifier,
+    check_denoiser,
+    check_discriminator,
+    check_objective,
+    check_preconditioner,
+    check_sigma_distribution,
+)
+from genkit.testing.sampling import check_schedule, check_solver
+
+__all__ = [
+    "LawBroken",
+    "check_augmentation",
+    "check_classifier",
+    "check_component",
+    "check_coupler",
+    "check_dataset",
+    "check_denoiser",
+    "check_discriminator",
+    "check_objective",
+    "check_preconditioner",
+    "check_schedule",
+    "check_sigma_distribution",
+    "check_solver",
+]

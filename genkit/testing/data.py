@@ -1,0 +1,91 @@
+"""Laws of data sets and augmentations."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+
+from genkit.errors import UsageError
+from genkit.interfaces import Augmentation, Dataset, Inputs
+from genkit.random import generator
+from genkit.tensors import require_finite
+from genkit.testing.laws import LawBroken, leaves_alone, require, tensors_of
+from genkit.types import Batch
+
+
+class NothingBefore:
+    """The inputs of a data set that refers to no earlier stage."""
+
+    device: torch.device = torch.device("cpu")
+
+    def _refuse(self, stage: str) -> NoReturn:
+        raise UsageError(f'there is no stage "{stage}": give check_dataset the inputs it left')
+
+    network = samples = path = digest = _refuse
+
+
+def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
+    """Check every law of a data set.
+
+    Args:
+        dataset: what is checked.
+        inputs: what earlier stages left, where the data set refers to one.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    spec, batch = dataset.spec(), dataset.load(inputs or NothingBefore())
+    data = batch.data
+    require(len(batch) > 0, dataset, "there is an item", "none")
+    shape = tuple(data.shape[1:])
+    require(shape == spec.shape, dataset, "items have the shape of spec()", f"{shape}, {spec}")
+    law = "data is float32 on the CPU"
+    sound = data.dtype == torch.float32 and data.device.type == "cpu"
+    require(sound, dataset, law, f"{data.dtype} on {data.device}")
+    require_finite(data, "item")
+    if spec.is_image:
+        low, high = float(data.min()), float(data.max())
+        require(low >= -1 and high <= 1, dataset, "images lie in [-1, 1]", f"[{low}, {high}]")
+    known = tensors_of(batch).keys() & {"labels", "sources"}
+    law = "labels and sources are there where spec() says so, and only there"
+    require(known == spec.attributes, dataset, law, f"{sorted(known)}, {spec}")
+    classes = {"labels": spec.classes, "sources": 2}
+    for name, count in classes.items():
+        values = getattr(batch, name)
+        if values is not None:
+            law = f"{name} are int64, one for each item, in 0 to {count - 1}"
+            kind = values.dtype == torch.int64 and values.shape == (len(batch),)
+            require(kind, dataset, law, f"{values.dtype} {list(values.shape)}")
+            low, high = int(values.min()), int(values.max())
+            require(low >= 0 and high < count, dataset, law, f"{low} to {high}")
+    again = tensors_of(dataset.load(inputs or NothingBefore()))
+    same = all(torch.equal(value, again[name]) for name, value in tensors_of(batch).items())
+    require(same, dataset, "the items are the same on every load", "others on a second load")
+
+
+def check_augmentation(augmentation: Augmentation) -> None:
+    """Check every law of an augmentation, on images of 3 channels, 8 by 8.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    g = generator(0, "laws of augmentations")
+    data = torch.rand((16, 3, 8, 8), generator=g) * 2 - 1
+    batch = Batch(data, torch.arange(16) % 3, torch.arange(16) % 2)
+    with leaves_alone(augmentation, **tensors_of(batch)):
+        changed = augmentation.augment(batch, generator(0, "augment"))
+    law = "it keeps the number, shape and type of the images"
+    kept = changed.data.shape == data.shape and changed.data.dtype == data.dtype
+    require(kept, augmentation, law, f"{changed.data.dtype} {list(changed.data.shape)}")
+    for name, value in tensors_of(batch).items():
+        found = getattr(changed, name)
+        if name != "data" and (found is None or not torch.equal(found, value)):
+            raise LawBroken(augmentation, f"it keeps the {name}", found)
+    low, high = float(changed.data.min()), float(changed.data.max())
+    inside = low >= -1 and high <= 1
+    require(inside, augmentation, "images stay in [-1, 1]", f"[{low}, {high}]")
+    again = augmentation.augment(batch, generator(0, "augment"))
+    law = "the same generator state gives the same images"
+    same = torch.equal(changed.data, again.data)
+    require(same, augmentation, law, "others on a second call")

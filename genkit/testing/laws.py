@@ -1,0 +1,50 @@
+"""How a broken law is told, and the laws that all kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from genkit.types import Batch
+
+
+class LawBroken(AssertionError):  # noqa: N818, a law is broken, not in error
+    """A component does not do what the contract of its kind says.
+
+    Args:
+        component: that breaks the law.
+        law: what must hold.
+        seen: what was found instead.
+    """
+
+    def __init__(self, component: object, law: str, seen: object) -> None:
+        self.component, self.law, self.seen = component, law, seen
+        super().__init__(f"{component!r} breaks the law that {law}; seen: {seen}")
+
+
+def require(holds: bool, component: object, law: str, seen: object) -> None:
+    """Raise LawBroken unless a law holds."""
+    if not holds:
+        raise LawBroken(component, law, seen)
+
+
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """Return the attributes of a batch that are there, by name."""
+    return {name: value for name, value in vars(batch).items() if value is not None}
+
+
+@contextmanager
+def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
+    """Require that the block changes none of the inputs, nor torch's global generator."""
+    before: Mapping[str, Tensor] = {name: tensor.clone() for name, tensor in inputs.items()}
+    state = torch.get_rng_state()
+    yield
+    for name, tensor in inputs.items():
+        same = torch.equal(before[name], tensor)
+        require(same, component, "inputs are left as they are", f"a changed {name}")
+    same = torch.equal(state, torch.get_rng_state())
+    law = "random numbers come from the given generator alone"
+    require(same, component, law, "a draw from torch's global generator")

@@ -1,0 +1,175 @@
+"""Laws of networks and of what trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from genkit.interfaces import (
+    Classifier,
+    Denoiser,
+    Discriminator,
+    Network,
+    Objective,
+    Preconditioner,
+    SigmaDistribution,
+)
+from genkit.random import generator, seeded
+from genkit.testing.laws import leaves_alone, require, tensors_of
+from genkit.types import Batch, DataSpec
+
+SIGMAS = torch.logspace(-3, 3, 13)
+"""Noise levels for which a preconditioner must hold."""
+
+
+def check_preconditioner(preconditioner: Preconditioner) -> None:
+    """Check every law of a preconditioner.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    with leaves_alone(preconditioner, sigma=SIGMAS):
+        found = {
+            **preconditioner.coefficients(SIGMAS)._asdict(),
+            "weight": preconditioner.weight(SIGMAS),
+        }
+    single = preconditioner.coefficients(SIGMAS[:1])._asdict()
+    for name, values in found.items():
+        law = f"{name} has one value for each noise level"
+        require(values.shape == SIGMAS.shape, preconditioner, law, list(values.shape))
+        law = f"{name} is finite for noise levels from 1e-3 to 1e3"
+        require(bool(values.isfinite().all()), preconditioner, law, values.tolist())
+        if name in single:
+            law = f"{name} does not depend on the other noise levels of a batch"
+            same = torch.allclose(single[name], values[:1])
+            require(same, preconditioner, law, (single[name].tolist(), values[:1].tolist()))
+    positive = bool((found["weight"] > 0).all())
+    law = "the weight of the loss is above 0"
+    require(positive, preconditioner, law, found["weight"].tolist())
+
+
+def check_sigma_distribution(distribution: SigmaDistribution) -> None:
+    """Check every law of a distribution of noise levels.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    u = torch.cat(
+        [torch.tensor([1e-9]), torch.linspace(0.001, 0.999, 999), torch.tensor([1 - 1e-9])]
+    ).double()
+    u[-1] = 1 - 1e-9  # float32 rounds it to 1
+    with leaves_alone(distribution, u=u):
+        sigma = distribution.quantile(u)
+    law = "there is one noise level for each quantile"
+    require(sigma.shape == u.shape, distribution, law, list(sigma.shape))
+    law = "noise levels are finite and above 0"
+    sound = bool((sigma.isfinite() & (sigma > 0)).all())
+    require(sound, distribution, law, f"{float(sigma.min())} to {float(sigma.max())}")
+    rising = bool((sigma.diff() >= 0).all())
+    law = "a higher quantile has no lower noise level"
+    require(rising, distribution, law, f"a fall of {float(-sigma.diff().min()):.3g}")
+
+
+def check_denoiser(denoiser: Denoiser, spec: DataSpec) -> None:
+    """Check every law of a denoiser on data of a given shape.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    _check_network(denoiser, spec, _with_sigma, spec.shape)
+
+
+def check_discriminator(discriminator: Discriminator, spec: DataSpec) -> None:
+    """Check every law of a discriminator on data of a given shape.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    _check_network(discriminator, spec, _with_sigma, ())
+
+
+def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
+    """Check every law of a classifier on data of a given shape, with classes.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    _check_network(classifier, spec, _clean, (spec.classes,))
+    model = classifier.build(spec).eval()
+    with torch.no_grad():
+        features = model.features(_items(spec).data)  # type: ignore[operator]
+    law = "features are a matrix with a row for each item"
+    require(features.ndim == 2 and len(features) == 3, classifier, law, list(features.shape))
+
+
+def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> None:
+    """Check every law of an objective.
+
+    Args:
+        objective: what is checked.
+        model: that it can train, as the network's ``build`` returned it.
+        batch: items that it can be trained on, with ``quantile`` set.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    model = model.eval()
+    noise = torch.randn(batch.data.shape, generator=generator(0, "laws of objectives"))
+    with leaves_alone(objective, noise=noise, **tensors_of(batch)):
+        loss = objective.loss(model, batch, noise, generator(0, "loss"))
+    law = "the loss is a float32 value for each item"
+    sound = loss.dtype == torch.float32 and loss.shape == (len(batch),)
+    require(sound, objective, law, f"{loss.dtype} {list(loss.shape)}")
+    require(bool(loss.isfinite().all()), objective, "the loss is finite", loss.tolist())
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    trained = any(p.grad is not None for p in model.parameters())
+    require(trained, objective, "the loss has a gradient in the network's weights", "none")
+    again = objective.loss(model, batch, noise, generator(0, "loss"))
+    law = "the same arguments and generator state give the same loss"
+    require(torch.equal(loss, again), objective, law, (loss.tolist(), again.tolist()))
+
+
+Call = Callable[[nn.Module, Batch], Tensor]
+
+
+def _with_sigma(model: nn.Module, batch: Batch) -> Tensor:
+    sigma = torch.tensor([0.05, 1.0, 40.0])[: len(batch)]
+    result: Tensor = model(batch.data, sigma, batch.labels)
+    return result
+
+
+def _clean(model: nn.Module, batch: Batch) -> Tensor:
+    result: Tensor = model(batch.data)
+    return result
+
+
+def _items(spec: DataSpec) -> Batch:
+    data = torch.randn((3, *spec.shape), generator=generator(0, "laws of networks"))
+    return Batch(data, torch.arange(3) % spec.classes if spec.classes else None)
+
+
+def _check_network(network: Network, spec: DataSpec, call: Call, item: tuple[int, ...]) -> None:
+    """Check a network without classes and, where there are some, with them."""
+    for told in (False, True) if spec.classes else (False,):
+        chosen, batch = replace(network, class_conditional=told), _items(spec)
+        with seeded(0):
+            model = chosen.build(spec).eval()
+        with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
+            found = call(model, batch)
+        law = f"{spec} gives {list(item) or 'a number'} for each item"
+        require(found.shape == (3, *item), chosen, law, list(found.shape))
+        require(bool(found.isfinite().all()), chosen, "the network's output is finite", found)
+        with torch.no_grad():
+            alone = call(model, batch[:1])
+        law = "what an item gives does not depend on the others in its batch"
+        same = torch.allclose(alone[0], found[0], rtol=1e-3, atol=1e-4)
+        require(same, chosen, law, f"a difference of {float((alone[0] - found[0]).abs().max())}")
+        with seeded(0):
+            twin = chosen.build(spec)
+        weights, others = model.state_dict(), twin.state_dict()
+        same = all(torch.equal(value, others[name]) for name, value in weights.items())
+        law = "the same global seed gives the same initial weights"
+        require(same, chosen, law, "others on a second build")

@@ -1,0 +1,110 @@
+"""Laws of schedules and solvers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Schedule, Solver
+from genkit.random import PerSample
+from genkit.testing.laws import leaves_alone, require
+from genkit.types import State
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Check every law of a schedule, for its own and for other numbers of steps.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    for steps in sorted({1, 2, 18, schedule.steps}):
+        sigmas = replace(schedule, steps=steps).sigmas()
+        law = f"{steps} steps have {steps + 1} float64 noise levels"
+        shape = sigmas.dtype == torch.float64 and sigmas.shape == (steps + 1,)
+        require(shape, schedule, law, f"{sigmas.dtype} {list(sigmas.shape)}")
+        levels = sigmas.tolist()
+        require(bool(sigmas.isfinite().all()), schedule, "noise levels are finite", levels)
+        decreasing = bool((sigmas.diff() < 0).all())
+        require(decreasing, schedule, "noise levels decrease strictly", levels)
+        require(levels[-1] == 0, schedule, "the last noise level is 0", levels)
+
+
+def check_solver(solver: Solver) -> None:
+    """Check every law of a solver.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    _check_trajectory(solver)
+    _check_gaussian(solver)
+
+
+def _noise(count: int, purpose: str) -> PerSample:
+    return PerSample(0, ("laws of solvers", purpose), range(count))
+
+
+def _check_trajectory(solver: Solver) -> None:
+    """Follow data that is a single point, where D(x; sigma) is that point."""
+    point = torch.tensor([0.5, -1.0, 0.25], dtype=torch.float64)
+    sigmas = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.02, 0.0], dtype=torch.float64)
+    start = 80.0 * _noise(4, "start").draw((3,), torch.float64)
+    seen: list[Tensor] = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(sigma)
+        return point.expand_as(x).clone()
+
+    def solve() -> tuple[list[State], list[Tensor]]:
+        states, kept = [], []
+        for state in solver.solve(denoise, start, sigmas, _noise(4, "churn").randn_like):
+            states.append(state)
+            kept.append(state.x.clone())
+        return states, kept
+
+    with leaves_alone(solver, start=start, sigmas=sigmas):
+        states, kept = solve()
+
+    levels = [float(state.sigma) for state in states]
+    law = "the trajectory has a state at each noise level, the last at 0"
+    require(levels == sigmas.tolist(), solver, law, levels)
+    require(torch.equal(kept[0], start), solver, "the first state is the start", kept[0].tolist())
+    for index, (state, x) in enumerate(zip(states, kept, strict=True)):
+        same_kind = state.x.shape == start.shape and state.x.dtype == start.dtype
+        law = "a state keeps the shape and type of the start"
+        require(same_kind, solver, law, f"{state.x.dtype} {list(state.x.shape)} at {index}")
+        law = "a state is not changed after it was yielded"
+        require(torch.equal(state.x, x), solver, law, f"a changed state {index}")
+        last = index == len(states) - 1
+        law = "every state but the last has what the denoiser returned"
+        require((state.denoised is None) == last, solver, law, f"state {index}: {state.denoised}")
+    law = "the denoiser is called with noise levels above 0, each a 0-d tensor"
+    asked = [sigma.tolist() for sigma in seen]
+    sound = all(sigma.ndim == 0 and float(sigma) > 0 for sigma in seen)
+    require(sound, solver, law, asked)
+    error = float((kept[-1] - point).abs().max())
+    law = "data that is a single point is found exactly"
+    require(error <= 1e-9, solver, law, f"an error of {error:.3g}")
+    again = solve()[1]
+    same = all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+    law = "the same start and noise give the same states"
+    require(same, solver, law, "others on a second call")
+
+
+def _check_gaussian(solver: Solver) -> None:
+    """Sample data from N(0, s^2), where D(x; sigma) = s^2 / (s^2 + sigma^2) x."""
+    s, count, rho = 0.5, 4096, 7
+    ramp = torch.linspace(0, 1, 128, dtype=torch.float64)
+    sigmas = (80.0 ** (1 / rho) + ramp * (0.002 ** (1 / rho) - 80.0 ** (1 / rho))) ** rho
+    sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
+    start = 80.0 * _noise(1, "Gaussian").draw((count,), torch.float64)
+    churn = _noise(1, "Gaussian churn")
+    x = start
+    for state in solver.solve(
+        lambda x, sigma: x * (s**2 / (s**2 + sigma**2)), start, sigmas, churn.randn_like
+    ):
+        x = state.x
+    ratio = float(x.std()) / s
+    law = "128 steps give Gaussian data its standard deviation within 10 %"
+    require(abs(ratio - 1) <= 0.1, solver, law, f"{ratio:.3f} of it")

@@ -1,0 +1,112 @@
+"""Each law is broken here once, by a component that is sound but for that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from genkit import interfaces
+from genkit.errors import DataError, UsageError
+from genkit.random import generator
+from genkit.testing import LawBroken, check_augmentation, check_dataset
+from genkit.types import Batch, DataSpec
+
+IMAGES = Batch(
+    torch.rand((6, 1, 4, 4), generator=generator(0)) * 2 - 1,
+    torch.arange(6) % 2,
+    torch.ones(6).long(),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(interfaces.Dataset):
+    """Sound, where its batch is."""
+
+    def spec(self):
+        return DataSpec((1, 4, 4), 2, sources=True)
+
+    def load(self, inputs):
+        return self.batch()
+
+    def batch(self):
+        return IMAGES
+
+
+@pytest.mark.parametrize(
+    ("batch", "law"),
+    [
+        (IMAGES[:0], "there is an item"),
+        (replace(IMAGES, data=IMAGES.data[..., :3]), "the shape of spec"),
+        (replace(IMAGES, data=IMAGES.data.double()), "float32"),
+        (replace(IMAGES, data=IMAGES.data * 255), "in \\[-1, 1\\]"),
+        (replace(IMAGES, labels=None), "labels and sources are there"),
+        (replace(IMAGES, labels=IMAGES.labels.int()), "labels are int64"),
+        (replace(IMAGES, labels=IMAGES.labels + 1), "in 0 to 1; seen: 1 to 2"),
+        (replace(IMAGES, sources=IMAGES.sources + 1), "sources are int64"),
+        (replace(IMAGES, data=IMAGES.data / 0), "item 0 of 6 contains"),
+    ],
+)
+def test_datasets(batch, law):
+    check_dataset(Dataset())
+    broken = type("Broken", (Dataset,), {"batch": lambda self: batch})
+    with pytest.raises((LawBroken, DataError), match=law):
+        check_dataset(broken())
+
+
+def test_a_data_set_that_changes_is_found_out():
+    batches = iter([IMAGES, IMAGES.with_data(-IMAGES.data)])
+    broken = type("Broken", (Dataset,), {"batch": lambda self: next(batches)})
+    with pytest.raises(LawBroken, match="the same on every load"):
+        check_dataset(broken())
+
+
+@pytest.mark.parametrize("method", ["network", "samples", "path", "digest"])
+def test_a_data_set_that_needs_a_stage_is_told_that_there_is_none(method):
+    class NeedsStage(Dataset):
+        def load(self, inputs):
+            return getattr(inputs, method)("fakes")
+
+    with pytest.raises(UsageError, match='no stage "fakes"'):
+        check_dataset(NeedsStage())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(interfaces.Augmentation):
+    """Sound: negative or not."""
+
+    def augment(self, batch, generator):
+        return self.change(batch, torch.randint(2, (), generator=generator) * 2 - 1)
+
+    def change(self, batch, sign):
+        return batch.with_data(batch.data * sign)
+
+
+@pytest.mark.parametrize(
+    ("change", "law"),
+    [
+        (lambda self, b, sign: b[:4], "number, shape and type"),
+        (lambda self, b, sign: replace(b, labels=None), "keeps the labels"),
+        (lambda self, b, sign: replace(b, sources=b.sources.flip(0)), "keeps the sources"),
+        (lambda self, b, sign: b.with_data(b.data * 2), "in \\[-1, 1\\]"),
+        (lambda self, b, sign: b.with_data(b.data.neg_()), "a changed data"),
+        (lambda self, b, sign: b.with_data(b.data * torch.rand(())), "given generator alone"),
+    ],
+)
+def test_augmentations(change, law):
+    check_augmentation(Augmentation())
+    broken = type("Broken", (Augmentation,), {"change": change})
+    with pytest.raises(LawBroken, match=law):
+        check_augmentation(broken())
+
+
+def test_an_augmentation_with_a_generator_of_its_own_is_found_out():
+    own = generator(0, "own")
+
+    class Own(Augmentation):
+        def change(self, batch, sign):
+            return batch.with_data(batch.data * torch.rand((), generator=own))
+
+    with pytest.raises(LawBroken, match="the same images"):
+        check_augmentation(Own())

@@ -1,0 +1,227 @@
+"""Each law is broken here once, by a component that is sound but for that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from genkit import interfaces, testing
+from genkit.interfaces import Coefficients
+from genkit.random import generator
+from genkit.settings import setting
+from genkit.testing import LawBroken
+from genkit.types import Batch, DataSpec
+
+VECTORS = DataSpec((3,), classes=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditioner(interfaces.Preconditioner):
+    """Sound: no scaling at all."""
+
+    def coefficients(self, sigma):
+        one = torch.ones_like(sigma)
+        return Coefficients(0 * one, one, one, sigma.log())
+
+    def weight(self, sigma):
+        return torch.ones_like(sigma)
+
+
+class ScalarSkip(Preconditioner):
+    def coefficients(self, sigma):
+        return super().coefficients(sigma)._replace(c_skip=torch.zeros(()))
+
+
+class Infinite(Preconditioner):
+    def coefficients(self, sigma):
+        return super().coefficients(sigma)._replace(c_in=(sigma * 1e37).square())
+
+
+class Normalised(Preconditioner):
+    def coefficients(self, sigma):
+        return super().coefficients(sigma)._replace(c_noise=sigma / sigma.max())
+
+
+class Weightless(Preconditioner):
+    def weight(self, sigma):
+        return torch.zeros_like(sigma)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (ScalarSkip, "c_skip has one value"),
+        (Infinite, "c_in is finite"),
+        (Normalised, "c_noise does not depend on the other"),
+        (Weightless, "weight of the loss is above 0"),
+    ],
+)
+def test_preconditioners(broken, law):
+    testing.check_preconditioner(Preconditioner())
+    with pytest.raises(LawBroken, match=law):
+        testing.check_preconditioner(broken())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmas(interfaces.SigmaDistribution):
+    """Sound: uniform."""
+
+    def quantile(self, u):
+        return u
+
+
+class Negative(Sigmas):
+    def quantile(self, u):
+        return u - 0.5
+
+
+class Falls(Sigmas):
+    def quantile(self, u):
+        return 1 - u
+
+
+class Mean(Sigmas):
+    def quantile(self, u):
+        return u.mean()
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [(Negative, "above 0"), (Falls, "no lower noise level"), (Mean, "one noise level for each")],
+)
+def test_sigma_distributions(broken, law):
+    testing.check_sigma_distribution(Sigmas())
+    with pytest.raises(LawBroken, match=law):
+        testing.check_sigma_distribution(broken())
+
+
+class Linear(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Linear(3, width)
+
+    def forward(self, x, *_):
+        return self.layer(x)
+
+    features = forward
+
+
+class Logit(Linear):
+    def forward(self, x, *_):
+        return self.layer(x)[:, 0]
+
+
+class MeanOfBatch(Linear):
+    def forward(self, x, *_):
+        return self.layer(x - x.mean(0))
+
+
+class Unstable(Linear):
+    def forward(self, x, *_):
+        return self.layer(x) / 0
+
+
+class Random(Linear):
+    def __init__(self, width):
+        super().__init__(width)
+        nn.init.normal_(self.layer.weight, generator=torch.Generator().manual_seed(id(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser(interfaces.Denoiser):
+    """Sound, where its module is."""
+
+    preconditioner: interfaces.Preconditioner = setting(Preconditioner(), doc="none")
+
+    def build_network(self, spec):
+        return self.module(3)
+
+    module = Linear
+
+
+@pytest.mark.parametrize(
+    ("module", "law"),
+    [
+        (Logit, "gives "),
+        (MeanOfBatch, "does not depend on the others"),
+        (Unstable, "output is finite"),
+        (Random, "the same initial weights"),
+    ],
+)
+def test_denoisers(module, law):
+    testing.check_denoiser(Denoiser(), VECTORS)
+    broken = type("Broken", (Denoiser,), {"module": module})
+    with pytest.raises(LawBroken, match=law):
+        testing.check_denoiser(broken(), VECTORS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discriminator(interfaces.Discriminator):
+    """Sound, where its module is."""
+
+    def build(self, spec):
+        return self.module(1)
+
+    module = Logit
+
+
+def test_discriminators():
+    testing.check_discriminator(Discriminator(), VECTORS)
+    broken = type("Broken", (Discriminator,), {"module": Linear})
+    with pytest.raises(LawBroken, match="gives a number for each item"):
+        testing.check_discriminator(broken(), VECTORS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(interfaces.Classifier):
+    """Sound."""
+
+    def build(self, spec):
+        return Linear(2)
+
+
+def test_classifiers():
+    testing.check_classifier(Classifier(), VECTORS)
+    broken = type("Broken", (Classifier,), {"build": lambda self, spec: FlatFeatures(2)})
+    with pytest.raises(LawBroken, match="features are a matrix"):
+        testing.check_classifier(broken(), VECTORS)
+
+
+class FlatFeatures(Linear):
+    def features(self, x):
+        return x.flatten()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(interfaces.Objective):
+    """Sound: denoise at one level."""
+
+    trains = interfaces.Denoiser
+
+    def loss(self, model, batch, noise, generator):
+        sigma = torch.ones(len(batch))
+        error = model(batch.data + noise, sigma, batch.labels) - batch.data
+        return self.reduce(error.square())
+
+    def reduce(self, error):
+        return error.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "law"),
+    [
+        (lambda self, error: error.mean(), "a float32 value for each item"),
+        (lambda self, error: error.sum(1) / 0, "the loss is finite"),
+        (lambda self, error: error.detach().sum(1).requires_grad_(), "has a gradient"),
+        (lambda self, error: error.sum(1) * (1 + torch.seed() % 1000), "the same loss|generator"),
+    ],
+)
+def test_objectives(reduce, law):
+    batch = Batch(torch.randn((4, 3), generator=generator(0)), quantile=torch.rand(4).double())
+    testing.check_objective(Objective(), Denoiser().build(VECTORS), batch)
+    broken = type("Broken", (Objective,), {"reduce": reduce})
+    with torch.random.fork_rng(), pytest.raises(LawBroken, match=law):
+        testing.check_objective(broken(), Denoiser().build(VECTORS), batch)

@@ -1,0 +1,163 @@
+"""Each law is broken here once, by a component that is sound but for that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from genkit import interfaces
+from genkit.testing import LawBroken, check_schedule, check_solver
+from genkit.types import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(interfaces.Schedule):
+    """Sound: geometric."""
+
+    def sigmas(self):
+        return torch.cat([torch.logspace(1, -2, self.steps).double(), torch.zeros(1).double()])
+
+
+class Float32Levels(Schedule):
+    def sigmas(self):
+        return super().sigmas().float()
+
+
+class OneTooFew(Schedule):
+    def sigmas(self):
+        return super().sigmas()[1:]
+
+
+class Rises(Schedule):
+    def sigmas(self):
+        return super().sigmas().flip(0)
+
+
+class EndsAbove(Schedule):
+    def sigmas(self):
+        return super().sigmas() + 0.1
+
+
+class DividesByZero(Schedule):
+    def sigmas(self):
+        return super().sigmas() * (self.steps - 1) / torch.tensor(self.steps - 1.0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Float32Levels, "float64"),
+        (OneTooFew, "1 steps have 2"),
+        (Rises, "decrease strictly"),
+        (EndsAbove, "last noise level is 0"),
+        (DividesByZero, "finite"),
+    ],
+)
+def test_schedules(broken, law):
+    check_schedule(Schedule())
+    with pytest.raises(LawBroken, match=law):
+        check_schedule(broken())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(interfaces.Solver):
+    """Sound: Euler's method."""
+
+    def solve(self, denoise, x, sigmas, randn_like):
+        for sigma, following in pairwise(sigmas):
+            denoised = denoise(x, sigma)
+            yield State(x, float(sigma), denoised)
+            x = self.step(x, denoised, sigma, following)
+        yield State(x, 0.0, None)
+
+    def step(self, x, denoised, sigma, following):
+        return x + (following - sigma) * (x - denoised) / sigma
+
+
+class InPlace(Solver):
+    def step(self, x, denoised, sigma, following):
+        return x.copy_(super().step(x, denoised, sigma, following))
+
+
+class InPlaceOnACopy(InPlace):
+    def solve(self, denoise, x, sigmas, randn_like):
+        return super().solve(denoise, x.clone(), sigmas, randn_like)
+
+
+class HalfStep(Solver):
+    def step(self, x, denoised, sigma, following):
+        return super().step(x, denoised, sigma, following + 1e-3)
+
+
+class TooSmooth(Solver):
+    def step(self, x, denoised, sigma, following):
+        step = super().step(x, denoised, sigma, following)
+        return denoised + (step - denoised) * 0.95
+
+
+class Stray(Solver):
+    def step(self, x, denoised, sigma, following):
+        return super().step(x, denoised, sigma, following) + (following > 0) * torch.randn_like(x)
+
+
+class SkipsStart(Solver):
+    def solve(self, *arguments):
+        states = super().solve(*arguments)
+        next(states)
+        yield from states
+
+
+class NoisyStart(Solver):
+    def solve(self, denoise, x, sigmas, randn_like):
+        return super().solve(denoise, x + randn_like(x), sigmas, randn_like)
+
+
+class Float32States(Solver):
+    def step(self, x, denoised, sigma, following):
+        return super().step(x, denoised, sigma, following).float()
+
+
+class KeepsNothing(Solver):
+    def solve(self, *arguments):
+        for state in super().solve(*arguments):
+            yield replace(state, denoised=None)
+
+
+class BatchOfSigma(Solver):
+    def solve(self, denoise, x, sigmas, randn_like):
+        return super().solve(lambda x, s: denoise(x, s.expand(len(x))), x, sigmas, randn_like)
+
+
+class Hidden(Solver):
+    """Draws noise of its own, unseen by torch's generators."""
+
+    def step(self, x, denoised, sigma, following):
+        g = torch.Generator()
+        g.seed()
+        noise = torch.randn(x.shape, generator=g, dtype=x.dtype)
+        return super().step(x, denoised, sigma, following) + (following > 0) * noise * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (InPlace, "a changed start"),
+        (InPlaceOnACopy, "not changed after it was yielded"),
+        (HalfStep, "a single point is found exactly"),
+        (TooSmooth, "its standard deviation within 10 %"),
+        (Stray, "given generator alone"),
+        (SkipsStart, "a state at each noise level"),
+        (NoisyStart, "the first state is the start"),
+        (Float32States, "shape and type of the start"),
+        (KeepsNothing, "what the denoiser returned"),
+        (BatchOfSigma, "each a 0-d tensor"),
+        (Hidden, "the same start and noise give the same states"),
+    ],
+)
+def test_solvers(broken, law):
+    check_solver(Solver())
+    with pytest.raises(LawBroken, match=law):
+        check_solver(broken())
