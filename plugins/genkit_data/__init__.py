@@ -1,0 +1,18 @@
+"""Data sets and augmentations."""
+
+from __future__ import annotations
+
+from genkit.plugin import hookimpl
+from genkit.plugin.registry import Registration
+
+
+@hookimpl
+def genkit_register(registry: Registration) -> None:
+    """Add the data sets and the augmentation."""
+    registry.add("dataset", "digits", "genkit_data.handwritten:Digits")
+    registry.add("dataset", "fashion-mnist", "genkit_data.fashion_mnist:FashionMNIST")
+    registry.add("dataset", "image-folder", "genkit_data.image_folder:ImageFolder")
+    registry.add("dataset", "real-and-fake", "genkit_data.real_and_fake:RealAndFake")
+    registry.add("dataset", "swiss-roll", "genkit_data.points:SwissRoll")
+    registry.add("dataset", "moons", "genkit_data.points:Moons")
+    registry.add("augmentation", "flip", "genkit_data.flip:Flip")

@@ -1,0 +1,68 @@
+"""Fashion-MNIST from the four files of its authors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from genkit.errors import DataError
+from genkit.interfaces import Dataset, Inputs
+from genkit.settings import near_match, setting
+from genkit.types import Batch, DataSpec
+from genkit_data import idx
+from genkit_data.folder import entries, existing_folder
+
+CLASSES = 10
+FILES = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMNIST(Dataset):
+    """Grey 28x28 pictures of clothes in 10 classes: 60,000 to train on and 10,000 to test on.
+
+    Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or their ``t10k`` kin.
+    Grey value 0 becomes -1 and 255 becomes 1. MNIST itself, in the same files, is read as well.
+    """
+
+    source = "Xiao, Rasul and Vollgraf, arXiv 1708.07747"
+
+    root: str = setting(
+        doc="folder of the IDX .gz files, relative to the current directory; ~ is your home"
+    )
+    split: Literal["train", "test"] = setting("train", doc="which part to read")
+
+    def spec(self) -> DataSpec:
+        images, labels = self._files()
+        count, height, width = idx.read_shape(images, 3)
+        (label_count,) = idx.read_shape(labels, 1)
+        if count != label_count:
+            raise DataError(f"{images} holds {count} images, but {labels} {label_count} labels")
+        return DataSpec((1, height, width), CLASSES)
+
+    def load(self, inputs: Inputs) -> Batch:
+        spec = self.spec()
+        images_file, labels_file = self._files()
+        images, labels = idx.read(images_file, 3), idx.read(labels_file, 1).long()
+        if bool((wrong := labels >= CLASSES).any()):
+            index = int(wrong.nonzero()[0])
+            raise DataError(
+                f"{labels_file}: label {index} is {int(labels[index])}; classes are 0 to 9"
+            )
+        return Batch(images.reshape(-1, *spec.shape).float() / 127.5 - 1, labels)
+
+    def _files(self) -> tuple[Path, Path]:
+        """Return the files of images and labels."""
+        folder = existing_folder(self.root)
+        present = [path.name for path in entries(folder)]
+        # Another file of the set is no misspelling of the one that is missing.
+        others = [name for name in present if name not in {*FILES["train"], *FILES["test"]}]
+        for name in FILES[self.split]:
+            if name not in present:
+                hint = near_match(name, others)
+                raise DataError(f"{folder}: holds no {name}" + (f"; {hint}" if hint else ""))
+        images, labels = FILES[self.split]
+        return folder / images, folder / labels

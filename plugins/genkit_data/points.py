@@ -1,0 +1,64 @@
+"""Points in the plane, for pictures that one can read."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Dataset, Inputs
+from genkit.random import generator
+from genkit.settings import setting
+from genkit.types import Batch, DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points(Dataset):
+    """Random points along a curve, about in [-1, 1] and with a standard deviation near 0.5."""
+
+    items: int = setting(10_000, doc="number of points", at_least=1)
+    noise: float = setting(
+        0.02, doc="standard deviation of the points around the curve", at_least=0, at_most=1
+    )
+    seed: int = setting(0, doc="chooses the points", at_least=0)
+
+    def load(self, inputs: Inputs) -> Batch:
+        draws = generator(self.seed, type(self).__name__)
+        points, labels = self._curve(torch.rand(self.items, generator=draws))
+        return Batch(points + self.noise * torch.randn(points.shape, generator=draws), labels)
+
+    @abstractmethod
+    def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return points ``[N, 2]`` at positions ``[N]`` in [0, 1) along the curve, and labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwissRoll(Points):
+    """2-D points along a spiral of one and a half turns, without labels."""
+
+    def spec(self) -> DataSpec:
+        return DataSpec((2,))
+
+    def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
+        # The radius grows with the angle, which runs from 1.5 pi to 4.5 pi; it ends at 1.
+        angle = 1.5 * math.pi * (1 + 2 * position)
+        radius = angle / (4.5 * math.pi)
+        return torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None], None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moons(Points):
+    """2-D points along two half circles that reach into each other; each is a class."""
+
+    def spec(self) -> DataSpec:
+        return DataSpec((2,), classes=2)
+
+    def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
+        # The second moon is the first one turned by half a turn around the middle of the two.
+        angle = math.pi * position
+        first = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1) / 1.5
+        labels = torch.arange(len(position)) % 2
+        return first * (1 - 2 * labels)[:, None], labels

@@ -1,0 +1,84 @@
+"""Real images beside generated ones, for training a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from genkit.errors import DataError, Problem
+from genkit.interfaces import Dataset, Inputs, Stages
+from genkit.settings import SamplesRef, setting
+from genkit.tensors import require_finite
+from genkit.types import Batch, DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealAndFake(Dataset):
+    """A data set (source 1) joined with the samples of an earlier stage (source 0).
+
+    Discriminator guidance reads d / (1 - d) as p_real / p_fake, which holds if both sources are
+    equally likely. So each comes to as many items as the larger one has: items of the smaller are
+    repeated, all equally often or once more, the extra ones spread evenly over its order.
+    """
+
+    source = "Discriminator guidance, arXiv 2211.17091, section 3"
+
+    real: Dataset = setting(doc="the real items", inherit="data")
+    fakes: SamplesRef = setting(doc="id of the stage that generated the others")
+    labels: bool = setting(False, doc="keep the class labels, which both sources must then have")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        sampling = earlier.get(self.fakes)
+        denoiser = earlier.get(getattr(sampling, "denoiser", ""))
+        network = getattr(denoiser, "network", None)
+        if self.labels and self.real.spec().classes == 0:
+            yield Problem(("labels",), "the real data has no labels", "write false")
+        if self.labels and not getattr(network, "class_conditional", True):
+            yield Problem(
+                ("labels",),
+                f'the samples of "{self.fakes}" have no labels: their denoiser is not conditional',
+                "write false, or give its network class_conditional = true",
+            )
+        imitated = getattr(denoiser, "data", self.real)
+        if imitated != self.real and imitated.spec().shape != self.real.spec().shape:
+            yield Problem(
+                ("fakes",),
+                f'the samples of "{self.fakes}" have shape {imitated.spec().shape}, '
+                f"but the real items {self.real.spec().shape}",
+                "name a stage whose denoiser was trained on data of this shape",
+            )
+
+    def spec(self) -> DataSpec:
+        real = self.real.spec()
+        return DataSpec(real.shape, real.classes if self.labels else 0, sources=True)
+
+    def load(self, inputs: Inputs) -> Batch:
+        real, fake = self.real.load(inputs), inputs.samples(self.fakes)
+        for batch, what in ((real, "image"), (fake, f'sample of "{self.fakes}"')):
+            if len(batch) == 0:
+                raise DataError(f"there is no {what}")
+            if self.labels and batch.labels is None:
+                raise DataError(f"labels = true, but no {what} has a label; write labels = false")
+            require_finite(batch.data, what)
+        if real.data.shape[1:] != fake.data.shape[1:]:
+            raise DataError(
+                f'the samples of "{self.fakes}" have shape {tuple(fake.data.shape[1:])}, '
+                f"but the real items {tuple(real.data.shape[1:])}"
+            )
+        count = max(len(real), len(fake))
+        real, fake = _stretched(real, count), _stretched(fake, count)
+        labels = None
+        if real.labels is not None and fake.labels is not None and self.labels:
+            labels = torch.cat([real.labels, fake.labels])
+        return Batch(
+            torch.cat([real.data, fake.data.to(real.data.dtype)]),
+            labels,
+            torch.cat([torch.ones(count), torch.zeros(count)]).long(),
+        )
+
+
+def _stretched(batch: Batch, count: int) -> Batch:
+    """Return ``count`` items, each of the batch's once or more."""
+    return batch[torch.arange(count) * len(batch) // count]

@@ -1,0 +1,67 @@
+"""What a discriminator is told besides the image: the noise level, and the class if any."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genkit.errors import DataError
+from genkit.interfaces import Discriminator
+from genkit.types import DataSpec
+from genkit_dg.vp import vp_time
+
+FREQUENCIES = 32
+
+
+def classes_seen(settings: Discriminator, spec: DataSpec) -> int:
+    """Return the number of classes that a discriminator distinguishes, 0 for none.
+
+    Raises:
+        DataError: it is class-conditional and the data has no labels.
+    """
+    if not settings.class_conditional:
+        return 0
+    if not spec.classes:
+        raise DataError(
+            "class_conditional = true, but the data has no labels; "
+            "set class_conditional = false or use data with labels"
+        )
+    return spec.classes
+
+
+class Condition(nn.Module):
+    """Embeds the noise level, as a VP time, and the class.
+
+    Args:
+        width: of the embedding.
+        classes: number of classes; 0 where the class is not given.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.noise = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.label = nn.Embedding(classes, width) if classes else None
+
+    def forward(self, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """Return ``[B, width]``.
+
+        Raises:
+            DataError: labels are missing where the class is given.
+        """
+        embedded: Tensor = self.noise(_waves(1000 * vp_time(sigma)))
+        if self.label is not None:
+            if labels is None:
+                raise DataError("a class-conditional discriminator was given no labels")
+            embedded = embedded + self.label(labels)
+        return nn.functional.silu(embedded)
+
+
+def _waves(position: Tensor) -> Tensor:
+    """Sines and cosines of positions ``[B]`` at periods from 2 pi to 20,000 pi: ``[B, 2 F]``."""
+    powers = torch.arange(FREQUENCIES, device=position.device) / FREQUENCIES
+    angles = position[:, None] * torch.exp(-math.log(10_000) * powers)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

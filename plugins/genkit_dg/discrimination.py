@@ -1,0 +1,49 @@
+"""Training a discriminator to tell real from generated at every noise level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genkit.denoiser import as_column
+from genkit.errors import DataError
+from genkit.interfaces import Discriminator, Objective, SigmaDistribution
+from genkit.settings import setting
+from genkit.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrimination(Objective):
+    """Binary cross-entropy between noisy real and noisy generated items."""
+
+    source = "Discriminator guidance, arXiv 2211.17091, section 3"
+    trains = Discriminator
+    conditions = requires = frozenset({"sources"})
+
+    sigma_distribution: SigmaDistribution = setting(
+        doc="noise levels in training", use={"use": "log-normal"}
+    )
+
+    def loss(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        noise: Tensor,
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Tensor:
+        if batch.sources is None:
+            raise DataError(
+                "the data does not say which items are real and which generated; "
+                'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }'
+            )
+        if batch.quantile is None:
+            raise DataError(
+                "the batch has no quantile, so its noise levels are unknown; "
+                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
+            )
+        sigma = self.sigma_distribution.quantile(batch.quantile).to(batch.data.dtype)
+        logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()
+        return F.binary_cross_entropy_with_logits(logit, batch.sources.float(), reduction="none")

@@ -1,0 +1,45 @@
+"""EDM's loss: recover the clean image from a noisy one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from genkit.denoiser import as_column
+from genkit.errors import DataError
+from genkit.interfaces import Denoiser, Objective, Preconditioner, SigmaDistribution
+from genkit.settings import setting
+from genkit.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising(Objective):
+    """Weighted squared error of the denoised image, averaged over its elements."""
+
+    source = "EDM, arXiv 2206.00364, eq. 2 and table 1"
+    trains = Denoiser
+
+    sigma_distribution: SigmaDistribution = setting(
+        doc="noise levels of training", use={"use": "log-normal"}
+    )
+
+    def loss(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        noise: Tensor,
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Tensor:
+        if batch.quantile is None:
+            raise DataError(
+                "the batch has no quantile, so its noise levels are unknown; "
+                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
+            )
+        preconditioner = cast(Preconditioner, model.preconditioner)
+        sigma = self.sigma_distribution.quantile(batch.quantile).float()
+        x = batch.data + as_column(sigma, noise) * noise
+        error: Tensor = model(x, sigma, batch.labels) - batch.data
+        return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)

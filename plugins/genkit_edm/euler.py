@@ -1,0 +1,31 @@
+"""The first-order solver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from genkit.interfaces import Denoise, RandnLike
+from genkit.types import State
+from genkit_edm.churn import ChurningSolver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Euler(ChurningSolver):
+    """First order: one network call a step."""
+
+    source = "EDM, arXiv 2206.00364, algorithms 1 and 2 without the correction; DDIM"
+
+    def solve(
+        self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
+    ) -> Iterator[State]:
+        steps = len(sigmas) - 1
+        for sigma, sigma_next in pairwise(sigmas):
+            x_hat, sigma_hat = self.churn(x, sigma, steps, randn_like)
+            denoised = denoise(x_hat, sigma_hat)
+            yield State(x_hat, float(sigma_hat), denoised)
+            x = x_hat + (sigma_next - sigma_hat) * (x_hat - denoised) / sigma_hat
+        yield State(x, 0.0, None)

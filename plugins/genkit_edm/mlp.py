@@ -1,0 +1,106 @@
+"""A small residual network for tiny images and plain vectors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genkit.interfaces import Denoiser
+from genkit.settings import setting
+from genkit.types import DataSpec
+from genkit_edm.conditioning import Conditioning, PositionalEmbedding, classes_of
+
+CONDITION = 64
+"""Width of the conditioning vector: two numbers, noise level and class, need no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Denoiser):
+    """A residual multilayer perceptron, for vectors and tiny images."""
+
+    width: int = setting(512, doc="width of the hidden layers", at_least=1)
+    blocks: int = setting(3, doc="number of residual blocks of two layers", at_least=1)
+    dropout: float = setting(
+        0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
+    )
+
+    def build_network(self, spec: DataSpec) -> nn.Module:
+        """Return the network.
+
+        Raises:
+            DataError: labels are asked of data that has none.
+        """
+        conditioning = Conditioning(
+            PositionalEmbedding(CONDITION), classes_of(spec, self.class_conditional), CONDITION
+        )
+        return ResidualMlp(
+            math.prod(spec.shape), conditioning, self.width, self.blocks, self.dropout
+        )
+
+
+class Block(nn.Module):
+    """Two layers around the condition, added to their input.
+
+    Args:
+        width: of input and result.
+        condition: width of the conditioning vector.
+        dropout: probability that an element is dropped before the second layer.
+    """
+
+    def __init__(self, width: int, condition: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, width)
+        self.condition = nn.Linear(condition, width)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return ``[B, width]`` for ``x`` ``[B, width]`` and ``condition`` ``[B, condition]``."""
+        h = F.silu(self.first(self.norm(x)) + self.condition(condition))
+        branch: Tensor = self.second(self.dropout(h))
+        return x + branch
+
+
+class ResidualMlp(nn.Module):
+    """Residual blocks between two linear maps.
+
+    Args:
+        elements: number of values of one item.
+        conditioning: makes one vector of noise level and class.
+        width: of the hidden layers.
+        blocks: number of residual blocks.
+        dropout: probability that an element is dropped in a block.
+    """
+
+    def __init__(
+        self, elements: int, conditioning: Conditioning, width: int, blocks: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.conditioning = conditioning
+        self.stem = nn.Linear(elements, width)
+        self.blocks = nn.ModuleList(
+            Block(width, conditioning.width, dropout) for _ in range(blocks)
+        )
+        self.out_norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, elements)
+        nn.init.zeros_(self.out.weight)  # the untrained denoiser is c_skip x, unbiased
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return ``F(x; c_noise)``, of the shape of ``x``.
+
+        Args:
+            x: ``[B, *shape]`` scaled noisy data.
+            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            labels: ``[B]`` int64 classes; ignored by an unconditional network.
+        """
+        condition = self.conditioning(c_noise, labels)
+        h = self.stem(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, condition)
+        result: Tensor = self.out(F.silu(self.out_norm(h)))
+        return result.reshape(x.shape)

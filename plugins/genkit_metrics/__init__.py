@@ -1,0 +1,22 @@
+"""Scores: the Frechet distance over pluggable features, and how straight the sampling ODE runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genkit.plugin import hookimpl
+
+if TYPE_CHECKING:
+    from genkit.plugin.registry import Registration
+
+
+@hookimpl
+def genkit_register(registry: Registration) -> None:
+    """Add the metrics, the feature extractors, and what trains a classifier for them."""
+    registry.add("classifier", "cnn-classifier", "genkit_metrics.classifier:CnnClassifier")
+    registry.add("objective", "classification", "genkit_metrics.classification:Classification")
+    registry.add("extractor", "classifier", "genkit_metrics.extractors:ClassifierFeatures")
+    registry.add("extractor", "pixels", "genkit_metrics.extractors:Pixels")
+    registry.add("metric", "frechet", "genkit_metrics.frechet:Frechet")
+    registry.add("metric", "curvature", "genkit_metrics.curvature:Curvature")
+    registry.add("metric", "truncation", "genkit_metrics.truncation:Truncation")

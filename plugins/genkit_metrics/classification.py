@@ -1,0 +1,33 @@
+"""Training a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genkit.errors import DataError
+from genkit.interfaces import Classifier, Objective
+from genkit.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Objective):
+    """Cross-entropy of the class of clean images."""
+
+    source = "cross-entropy; the noise that the trainer pairs is not used"
+    trains = Classifier
+    requires = frozenset({"labels"})
+
+    def loss(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        noise: Tensor,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> Tensor:
+        if batch.labels is None:
+            raise DataError("classification needs labels and the data has none")
+        return F.cross_entropy(model(batch.data).float(), batch.labels, reduction="none")

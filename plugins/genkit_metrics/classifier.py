@@ -1,0 +1,82 @@
+"""A small convolutional classifier, whose features compare sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from genkit.errors import DataError, Problem
+from genkit.interfaces import Classifier, Stages
+from genkit.settings import setting
+from genkit.types import DataSpec
+
+
+class SmallCnn(nn.Module):
+    """Called as ``classifier(x [B, C, H, W]) -> logits [B, classes]``.
+
+    Args:
+        image_channels: C.
+        channels: of the first layer; the others have twice as many.
+        features: number of activations before the last layer.
+        classes: number of classes.
+    """
+
+    def __init__(self, image_channels: int, channels: int, features: int, classes: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.body = nn.Sequential(
+            nn.Conv2d(image_channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, wide, 3, padding=1, stride=2),
+            nn.SiLU(),
+            nn.Conv2d(wide, wide, 3, padding=1, stride=2),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * wide, features),
+            nn.SiLU(),
+        )
+        self.head = nn.Linear(features, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the activations before the last layer, ``[B, F]``."""
+        result: Tensor = self.body(x)
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, classes]``."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnClassifier(Classifier):
+    """A small convolutional classifier, for images from 8x8 upwards."""
+
+    source = "a plain network of our own; it is named by its hash in every score"
+
+    channels: int = setting(32, doc="channels of the first layer", at_least=1)
+    features: int = setting(64, doc="activations before the last layer", at_least=1)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+        if self.class_conditional:
+            yield Problem(
+                ("class_conditional",),
+                "a classifier finds the class and cannot be given it",
+                "leave class_conditional out",
+            )
+
+    def build(self, spec: DataSpec) -> SmallCnn:
+        if not spec.is_image:
+            raise DataError(
+                f"cnn-classifier needs images [channels, height, width], not items of shape "
+                f'{spec.shape}; compare vectors with extractor = {{ use = "pixels" }}'
+            )
+        if not spec.classes:
+            raise DataError(
+                "a classifier needs labels and the data has none; "
+                'use data with labels, or extractor = { use = "pixels" }'
+            )
+        return SmallCnn(spec.shape[0], self.channels, self.features, spec.classes)

@@ -1,0 +1,67 @@
+"""How far the sampling trajectories are from straight lines.
+
+With d(sigma) = (x - D(x; sigma)) / sigma, the slope of the trajectory, and its chord
+(x(sigma_max) - x(0)) / sigma_max, the curvature at sigma is E |d(sigma) - chord|^2, summed over
+pixels. It is 0 where the trajectories are straight lines, which one Euler step solves exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.errors import Problem
+from genkit.interfaces import Context, Stages, Subject
+from genkit.tensors import require_finite
+from genkit.types import Curve, Measurement, State
+from genkit_metrics.trajectories import TrajectoryMetric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature(TrajectoryMetric):
+    """Mean over log sigma of the squared distance between a trajectory's slope and its chord."""
+
+    source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+        if self.schedule.steps < 2:
+            yield Problem(
+                ("schedule", "steps"),
+                f"{self.schedule.steps} step gives no range of noise levels to average over",
+                "write 2 or more; 64 is usual",
+            )
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        total = torch.zeros(self.schedule.steps, dtype=torch.float64)
+        for indices in self.starts():
+            states = list(self.solve(subject, context, indices, self.schedule))
+            total += _deviations(states).cpu().double()
+        curvature = total / self.count
+        require_finite(curvature, "the curvature at noise level")
+        sigmas = self.schedule.sigmas()[:-1].double()
+        positions = sigmas.log()
+        mean = torch.trapezoid(curvature, positions) / (positions[-1] - positions[0])
+        curve = Curve(
+            tuple(sigmas.tolist()),
+            tuple(curvature.tolist()),
+            "sigma",
+            "curvature",
+            log_x=True,
+            log_y=True,
+        )
+        return Measurement(scores={"curvature": float(mean)}, curves={"curvature": curve})
+
+
+def _deviations(states: list[State]) -> Tensor:
+    """|d(sigma) - chord|^2 summed over pixels and trajectories, for every noise level above 0."""
+    chord = (states[0].x - states[-1].x) / states[0].sigma
+    return torch.stack(
+        [
+            ((state.x - state.denoised) / state.sigma - chord).square().sum()
+            for state in states
+            if state.denoised is not None
+        ]
+    )

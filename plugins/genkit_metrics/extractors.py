@@ -1,0 +1,48 @@
+"""The features in which the Frechet distance compares images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from genkit.interfaces import Extractor, Inputs
+from genkit.settings import ClassifierRef, setting
+
+
+class _Features(nn.Module):
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = cast(Callable[[Tensor], Tensor], self.classifier.features)
+        return features(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFeatures(Extractor):
+    """The last hidden activations of a classifier that an earlier stage trained."""
+
+    source = "in the place of Inception in arXiv 1706.08500, for data unlike photographs"
+
+    classifier: ClassifierRef = setting(doc="stage that trained the classifier")
+
+    def bind(self, inputs: Inputs) -> nn.Module:
+        return _Features(inputs.network(self.classifier).module)
+
+    def identity(self, inputs: Inputs) -> str:
+        return f"classifier sha256:{inputs.digest(self.classifier)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels(Extractor):
+    """The values of an item themselves, flattened; for vectors and tiny images."""
+
+    def bind(self, inputs: Inputs) -> nn.Module:  # noqa: ARG002
+        return nn.Flatten()
+
+    def identity(self, inputs: Inputs) -> str:  # noqa: ARG002
+        return "pixels"

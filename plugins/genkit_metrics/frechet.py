@@ -1,0 +1,94 @@
+"""The Frechet distance between samples and real items, over the features of an extractor.
+
+|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) for the means and covariances of the features. Only
+over Inception features is it the FID; scores over other features are comparable among themselves,
+and only where the extractor's identity is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genkit.errors import DataError
+from genkit.interfaces import Context, Extractor, Metric, Subject
+from genkit.settings import setting
+from genkit.tensors import require_finite
+from genkit.types import Batch, Measurement
+
+BATCH = 256
+
+
+class _Ready(nn.Identity):
+    """Stands where torchmetrics expects Inception, and passes on features that are there already.
+
+    Without ``num_features``, torchmetrics would feed it a 299x299 image to count them.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frechet(Metric):
+    """Frechet distance of feature means and covariances; 0 is best."""
+
+    source = "Heusel et al., arXiv 1706.08500, eq. 6"
+
+    extractor: Extractor = setting(
+        doc="the features in which samples and real items are compared", use={"use": "pixels"}
+    )
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import
+
+        samples, reference = subject.samples, subject.reference
+        _require_comparable(samples, reference)
+        extractor = self.extractor.bind(context)
+        real = _features(extractor, reference.data, context.device, "reference item")
+        fake = _features(extractor, samples.data, context.device, "sample")
+        distance = FrechetInceptionDistance(feature=_Ready(real.shape[1]))
+        for features, are_real in ((real, True), (fake, False)):
+            for start in range(0, len(features), BATCH):  # float64, else it rounds its result
+                distance.update(features[start : start + BATCH].double(), real=are_real)
+        return Measurement(
+            # Rounding takes the distance of equal sets to about -1e-12.
+            scores={"frechet": max(0.0, float(distance.compute()))},
+            facts={
+                "extractor": self.extractor.identity(context),
+                "features": str(real.shape[1]),
+                "samples": str(len(samples)),
+                "reference": str(len(reference)),
+            },
+        )
+
+
+def _require_comparable(samples: Batch, reference: Batch) -> None:
+    for what, items in (("samples", samples), ("reference items", reference)):
+        if len(items) < 2:
+            raise DataError(
+                f"the Frechet distance needs a covariance, so at least 2 {what}, "
+                f"not {len(items)}; several times the number of features are advised"
+            )
+    if samples.data.shape[1:] != reference.data.shape[1:]:
+        raise DataError(
+            f"samples of shape {tuple(samples.data.shape[1:])} cannot be compared with "
+            f"reference items of shape {tuple(reference.data.shape[1:])}"
+        )
+    require_finite(samples.data, "sample")
+    require_finite(reference.data, "reference item")
+
+
+@torch.no_grad()
+def _features(extractor: nn.Module, items: Tensor, device: torch.device, what: str) -> Tensor:
+    """Return the features ``[N, F]`` of items, on the CPU."""
+    parts = [
+        extractor(items[start : start + BATCH].to(device)).cpu()
+        for start in range(0, len(items), BATCH)
+    ]
+    features = torch.cat(parts)
+    require_finite(features, f"the features of {what}")
+    return features

@@ -1,0 +1,53 @@
+"""What metrics of the sampling ODE share: the same noise, solved from pure noise to data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from genkit.interfaces import Context, Metric, Schedule, Solver, Subject
+from genkit.sample import denoise_fn, trajectory
+from genkit.settings import setting
+from genkit.types import State
+
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryMetric(Metric):
+    """A score of the trajectories along which a denoiser turns noise into data."""
+
+    count: int = setting(256, doc="number of trajectories", at_least=1)
+    solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
+    schedule: Schedule = setting(
+        doc="noise levels of the many-step solution", use={"use": "edm", "steps": 64}
+    )
+
+    def starts(self) -> Iterator[range]:
+        """Yield the indices of the trajectories, a batch at a time."""
+        for start in range(0, self.count, BATCH):
+            yield range(start, min(start + BATCH, self.count))
+
+    def solve(
+        self, subject: Subject, context: Context, indices: range, schedule: Schedule
+    ) -> Iterator[State]:
+        """Yield the states of some trajectories.
+
+        Trajectory k starts from the same noise under every schedule and in every such metric, with
+        the label of sample k (counted around) where samples have labels.
+        """
+        samples = subject.samples
+        labels = None
+        if samples.labels is not None:
+            labels = samples.labels[torch.tensor(indices) % len(samples)].to(context.device)
+        yield from trajectory(
+            denoise_fn(subject.denoiser, labels),
+            samples.data.shape[1:],
+            indices,
+            schedule=schedule,
+            solver=self.solver,
+            seed=context.generator("trajectories").initial_seed(),
+            device=context.device,
+        )

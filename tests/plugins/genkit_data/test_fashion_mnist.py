@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genkit.errors import DataError, SettingError
+from genkit.testing import check_dataset
+from genkit.types import DataSpec
+from genkit_data.fashion_mnist import FashionMNIST
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+@pytest.fixture
+def root(tmp_path, write_idx):
+    """The four files, tiny: 3 images of 4x5 to train on and 2 to test on."""
+    write_idx(tmp_path / IMAGES, (3, 4, 5), content=bytes(range(60)))
+    write_idx(tmp_path / LABELS, (3,), content=bytes([9, 0, 4]))
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", (2, 4, 5), content=bytes([0, 255] * 20))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", (2,), content=bytes([1, 2]))
+    return tmp_path
+
+
+def test_train(root, inputs):
+    dataset = FashionMNIST(root=str(root))
+    check_dataset(dataset)
+    batch = dataset.load(inputs)
+    assert dataset.spec() == DataSpec((1, 4, 5), classes=10)
+    assert batch.labels.tolist() == [9, 0, 4]
+    assert batch.data.dtype == torch.float32
+    grey = torch.arange(60, dtype=torch.float32).reshape(3, 1, 4, 5)
+    torch.testing.assert_close(batch.data, grey * 2 / 255 - 1)
+
+
+def test_test_split_and_range(root, inputs):
+    batch = FashionMNIST(root=str(root), split="test").load(inputs)
+    assert batch.labels.tolist() == [1, 2]
+    assert batch.data.unique().tolist() == [-1, 1]
+
+
+def test_unknown_split(root):
+    with pytest.raises(SettingError, match='"tset" is none of "train", "test"'):
+        FashionMNIST(root=str(root), split="tset")
+
+
+def test_spec_reads_headers_only(root, write_idx, inputs):
+    write_idx(root / IMAGES, (3, 4, 5), content=b"")
+    dataset = FashionMNIST(root=str(root))
+    assert dataset.spec().shape == (1, 4, 5)
+    with pytest.raises(DataError, match=f"{IMAGES}: holds 0 bytes"):
+        dataset.load(inputs)
+
+
+def test_missing_file(root):
+    (root / LABELS).unlink()
+    with pytest.raises(DataError, match=f"holds no {LABELS}$"):
+        FashionMNIST(root=str(root)).spec()
+
+
+def test_misspelled_file(root):
+    (root / IMAGES).rename(root / "train-images.idx3-ubyte.gz")
+    with pytest.raises(DataError, match=f'holds no {IMAGES}; did you mean "train-images.idx3'):
+        FashionMNIST(root=str(root)).spec()
+
+
+def test_missing_folder(root):
+    with pytest.raises(DataError, match="no folder"):
+        FashionMNIST(root=str(root / "fashion")).spec()
+
+
+def test_counts_differ(root, write_idx):
+    write_idx(root / LABELS, (2,))
+    with pytest.raises(DataError, match=f"{IMAGES} holds 3 images, but .*{LABELS} 2 labels"):
+        FashionMNIST(root=str(root)).spec()
+
+
+def test_label_out_of_range(root, write_idx, inputs):
+    write_idx(root / LABELS, (3,), content=bytes([9, 10, 11]))
+    with pytest.raises(DataError, match=f"{LABELS}: label 1 is 10"):
+        FashionMNIST(root=str(root)).load(inputs)
+
+
+def test_images_and_labels_swapped(root):
+    (root / IMAGES).rename(root / "x")
+    (root / LABELS).rename(root / IMAGES)
+    (root / "x").rename(root / LABELS)
+    with pytest.raises(DataError, match=f"{IMAGES}: starts with bytes 00000801"):
+        FashionMNIST(root=str(root)).spec()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from genkit.errors import DataError
+from genkit_data.folder import entries, existing_folder
+
+
+def test_relative_to_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert existing_folder("photos").samefile(tmp_path / "photos")
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert existing_folder("~/photos") == tmp_path / "photos"
+
+
+def test_unknown_home():
+    with pytest.raises(DataError, match="~nobody-of-this-name/photos"):
+        existing_folder("~nobody-of-this-name/photos")
+
+
+def test_near_match_of_the_first_missing_part(tmp_path):
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "photo").touch()  # a file is no folder to propose
+    with pytest.raises(DataError, match=r'no folder .*fotos; did you mean "photos"\?'):
+        existing_folder(str(tmp_path / "fotos" / "deep"))
+
+
+def test_nothing_alike(tmp_path):
+    with pytest.raises(DataError, match=r"no folder .*photos$"):
+        existing_folder(str(tmp_path / "photos"))
+
+
+def test_file(tmp_path):
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(DataError, match="is a file"):
+        existing_folder(str(tmp_path / "photo.png"))
+
+
+def test_entries_are_sorted_without_hidden_ones(tmp_path):
+    for name in ("b", "a", "C", ".hidden"):
+        (tmp_path / name).touch()
+    assert [path.name for path in entries(tmp_path)] == ["C", "a", "b"]
+
+
+def test_folder_that_cannot_be_listed(tmp_path):
+    with pytest.raises(DataError, match="cannot be listed"):
+        entries(tmp_path / "gone")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genkit.errors import DataError
+from genkit.testing import check_dataset
+from genkit.types import DataSpec
+from genkit_data.image_folder import ImageFolder
+
+
+def draw(path, size=(5, 4), mode="RGB", value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    color = value if mode in ("L", "I;16", "F", "P") else (value,) * len(mode)
+    Image.new(mode, size, color).save(path)
+
+
+def test_images_without_labels_in_order_of_their_names(tmp_path, inputs):
+    for name, value in (("b.png", 255), ("a.png", 0), ("c.bmp", 51)):
+        draw(tmp_path / name, value=value)
+    dataset = ImageFolder(root=str(tmp_path))
+    check_dataset(dataset)
+    batch = dataset.load(inputs)
+    assert dataset.spec() == DataSpec((3, 4, 5))
+    assert batch.labels is None
+    assert batch.data.dtype == torch.float32
+    torch.testing.assert_close(batch.data.mean(dim=(1, 2, 3)), torch.tensor([-1.0, 1.0, -0.6]))
+
+
+def test_a_class_for_each_folder(tmp_path, inputs):
+    draw(tmp_path / "dog" / "1.png", value=255)
+    draw(tmp_path / "cat" / "1.png")
+    draw(tmp_path / "cat" / "2.png")
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "cat" / ".DS_Store").touch()
+    dataset = ImageFolder(root=str(tmp_path))
+    check_dataset(dataset)
+    batch = dataset.load(inputs)
+    assert dataset.spec() == DataSpec((3, 4, 5), classes=2)
+    assert batch.labels.tolist() == [0, 0, 1]
+    assert batch.data[:, 0, 0, 0].tolist() == [-1, -1, 1]
+
+
+def test_pixels_stay_in_place(tmp_path, inputs):
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = ImageFolder(root=str(tmp_path)).load(inputs).data[0]
+    expected = torch.from_numpy(values).float().permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(image, expected)
+
+
+def test_grey_keeps_one_channel(tmp_path, inputs):
+    values = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    dataset = ImageFolder(root=str(tmp_path))
+    assert dataset.spec().shape == (1, 4, 5)
+    expected = torch.from_numpy(values).float()[None] / 127.5 - 1
+    torch.testing.assert_close(dataset.load(inputs).data[0], expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "1"])
+def test_all_else_becomes_colour(tmp_path, inputs, mode):
+    Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(tmp_path / "a.png")
+    dataset = ImageFolder(root=str(tmp_path))
+    assert dataset.spec().shape == (3, 4, 5)
+    assert dataset.load(inputs).data.unique().tolist() == [1]
+
+
+def test_sizes_differ(tmp_path):
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png")
+    draw(tmp_path / "c.png", size=(6, 4))
+    with pytest.raises(DataError, match=r"c\.png is 6x4 pixels .*a\.png is 5x4 pixels"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_grey_beside_colour(tmp_path):
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", mode="L")
+    with pytest.raises(DataError, match=r"b\.png is .* in grey, but .*a\.png is .* in colour"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "I;16"), ("a.tiff", "F")])
+def test_deep_pixels_are_not_clipped(tmp_path, name, mode):
+    draw(tmp_path / name, mode=mode)
+    with pytest.raises(DataError, match=rf"{name}: has more than 8 bits a channel \(mode {mode}\)"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_no_image(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"b\.png: cannot be read as an image"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_truncated_image(tmp_path, inputs):
+    values = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    dataset = ImageFolder(root=str(tmp_path))
+    assert dataset.spec().shape == (3, 32, 32)  # its header is sound
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+        dataset.load(inputs)
+
+
+def test_image_too_large_to_trust(tmp_path, monkeypatch):
+    draw(tmp_path / "a.png", size=(50, 50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image: .*exceeds limit"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_link_to_nothing(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_files_beside_folders(tmp_path):
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "cat" / "b.png")
+    with pytest.raises(DataError, match=r"both files \(a\.png\) and folders \(cat\)"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(DataError, match="holds no image"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_empty_class(tmp_path):
+    draw(tmp_path / "cat" / "a.png")
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(DataError, match="dog: holds no image"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_folder_in_a_class(tmp_path):
+    draw(tmp_path / "cat" / "a.png")
+    draw(tmp_path / "cat" / "deep" / "a.png")
+    with pytest.raises(DataError, match="deep: is a folder inside the folder of a class"):
+        ImageFolder(root=str(tmp_path)).spec()
+
+
+def test_missing_folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match='did you mean "photos"'):
+        ImageFolder(root=str(tmp_path / "photo")).spec()

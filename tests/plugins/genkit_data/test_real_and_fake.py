@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit.types import Batch, DataSpec
+from genkit_data.handwritten import Digits
+from genkit_data.points import Moons, SwissRoll
+from genkit_data.real_and_fake import RealAndFake
+
+
+def fakes(count, shape=(2,), labels=True):
+    data = (
+        torch.arange(count, dtype=torch.float32).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
+    )
+    return Batch(data.clone(), torch.arange(count) % 2 if labels else None)
+
+
+def test_equal_counts_are_joined_as_they_are(with_samples):
+    real, generated = Moons(items=4), fakes(4)
+    batch = RealAndFake(real=real, fakes="fakes").load(with_samples(generated))
+    assert torch.equal(batch.data, torch.cat([real.load(None).data, generated.data]))
+    assert batch.sources.tolist() == [1] * 4 + [0] * 4
+    assert batch.sources.dtype == torch.int64
+    assert batch.labels is None
+
+
+@pytest.mark.parametrize(("real", "fake"), [(3, 8), (8, 3), (1, 5), (6, 3)])
+def test_both_sources_come_to_the_larger_count(with_samples, real, fake):
+    dataset = RealAndFake(real=Moons(items=real), fakes="fakes")
+    batch = dataset.load(with_samples(fakes(fake)))
+    larger = max(real, fake)
+    assert batch.sources.bincount().tolist() == [larger, larger]
+    for source, count in ((1, real), (0, fake)):
+        _, repeats = batch.data[batch.sources == source].unique(dim=0, return_counts=True)
+        assert len(repeats) == count  # none is thrown away
+        assert repeats.max() - repeats.min() <= 1
+
+
+def test_extra_items_are_spread_over_the_order(with_samples):
+    dataset = RealAndFake(real=Moons(items=150), fakes="fakes")
+    generated = dataset.load(with_samples(fakes(100))).data[150:, 0]
+    first, second = generated.unique(return_counts=True)[1].reshape(2, 50).sum(1)
+    assert first == second  # data sorted by class keeps its balance
+
+
+def test_labels_are_kept_on_demand(with_samples):
+    dataset = RealAndFake(real=Moons(items=2), fakes="fakes", labels=True)
+    assert dataset.load(with_samples(fakes(4))).labels.tolist() == [0, 0, 1, 1, 0, 1, 0, 1]
+
+
+def test_spec():
+    assert RealAndFake(real=Digits(), fakes="fakes").spec() == DataSpec((1, 8, 8), sources=True)
+    with_labels = RealAndFake(real=Digits(), fakes="fakes", labels=True)
+    assert with_labels.spec() == DataSpec((1, 8, 8), classes=10, sources=True)
+
+
+def test_samples_without_labels(with_samples):
+    dataset = RealAndFake(real=Moons(), fakes="fakes", labels=True)
+    with pytest.raises(DataError, match='no sample of "fakes" has a label'):
+        dataset.load(with_samples(fakes(4, labels=False)))
+
+
+def test_real_data_without_labels(with_samples):
+    dataset = RealAndFake(real=SwissRoll(), fakes="fakes", labels=True)
+    with pytest.raises(DataError, match="no image has a label"):
+        dataset.load(with_samples(fakes(4)))
+
+
+def test_samples_that_are_not_finite(with_samples):
+    generated = fakes(4)
+    generated.data[2, 1] = torch.nan
+    with pytest.raises(DataError, match='sample of "fakes" 2 of 4 contains nan'):
+        RealAndFake(real=Moons(), fakes="fakes").load(with_samples(generated))
+
+
+def test_no_samples(with_samples):
+    with pytest.raises(DataError, match='there is no sample of "fakes"'):
+        RealAndFake(real=Moons(), fakes="fakes").load(with_samples(fakes(0)))
+
+
+def test_samples_of_another_shape(with_samples):
+    dataset = RealAndFake(real=Digits(), fakes="fakes")
+    with pytest.raises(DataError, match=r"shape \(1, 7, 7\), but the real items \(1, 8, 8\)"):
+        dataset.load(with_samples(fakes(4, shape=(1, 7, 7))))
+
+
+def stages(conditional=True, data=None):
+    """A stage that trains a denoiser and one that samples it, as far as a data set looks."""
+    network = SimpleNamespace(class_conditional=conditional)
+    return {
+        "denoiser": SimpleNamespace(network=network, data=data or Digits()),
+        "fakes": SimpleNamespace(denoiser="denoiser"),
+    }
+
+
+def problems(earlier, **fields):
+    dataset = RealAndFake(**{"real": Digits(), "fakes": "fakes"} | fields)
+    return [(problem.key, problem.reason) for problem in dataset.check(earlier)]
+
+
+def test_check_finds_nothing_wrong():
+    assert problems(stages(), labels=True) == []
+    assert problems(stages(conditional=False)) == []
+    assert problems({}) == []  # a missing stage is the reference's mistake, reported by its type
+
+
+def test_check_labels_of_real_data():
+    found = problems(stages(data=SwissRoll()), real=SwissRoll(), labels=True)
+    assert found == [(("labels",), "the real data has no labels")]
+
+
+def test_check_labels_of_samples():
+    ((key, reason),) = problems(stages(conditional=False), labels=True)
+    assert key == ("labels",)
+    assert "not conditional" in reason
+
+
+def test_check_shape_of_samples():
+    ((key, reason),) = problems(stages(data=Moons()))
+    assert key == ("fakes",)
+    assert "(2,)" in reason
+    assert "(1, 8, 8)" in reason
+    assert problems(stages(data=Moons()), real=SwissRoll()) == []

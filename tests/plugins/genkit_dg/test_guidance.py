@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from genkit.errors import SettingError
+from genkit.random import generator, seeded
+from genkit.testing import check_component
+from genkit.types import DataSpec
+from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
+from genkit_dg.mlp_discriminator import MlpDiscriminator
+from genkit_dg.vp import vp_mean, vp_time
+
+
+class GoldenDiscriminator(nn.Module):
+    """The reference's, called with x and sigma rather than with VP-scaled x and VP time."""
+
+    def __init__(self, direction):
+        super().__init__()
+        self.direction = nn.Parameter(direction)
+
+    def forward(self, x, sigma, labels):
+        scaled = (vp_mean(sigma)[:, None, None, None] * x).flatten(1)
+        return 0.1 * scaled @ self.direction + vp_time(sigma) - 0.3
+
+
+class Counting(nn.Module):
+    """log(d / (1 - d)) = 3 sum(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+        self.calls = 0
+
+    def forward(self, x, sigma, labels):
+        self.calls += 1
+        self.seen = x.dtype
+        return self.scale * x.sum(1)
+
+
+def bound(network, **settings):
+    inputs = SimpleNamespace(network=lambda stage: SimpleNamespace(module={"d": network}[stage]))
+    return DiscriminatorGuidance(discriminator="d", **settings).bind(inputs)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_correction_is_that_of_the_reference(dg_golden, weight):
+    network = GoldenDiscriminator(dg_golden["direction"])
+    x, sigma = dg_golden["x"], dg_golden["sigma"]
+    assert_close(network(x, sigma, None), dg_golden["log_ratio"], rtol=1e-4, atol=1e-5)
+    guidance = bound(network, weight=weight, sigma_min=1e-3, sigma_max=100.0)
+    drift = -guidance.correct(x, sigma, None, torch.zeros_like(x)) / sigma[:, None, None, None]
+    wanted = weight * dg_golden["grad_term"] / sigma[:, None, None, None]
+    assert_close(drift, wanted, rtol=1e-4, atol=1e-9)
+
+
+def test_gradient_is_that_of_finite_differences():
+    with seeded(0):
+        network = MlpDiscriminator(width=16).build(DataSpec((3,))).eval()
+    draw = generator(0, "x")
+    x = torch.randn(4, 3, generator=draw, dtype=torch.float64)
+    sigma = torch.tensor([0.1, 0.5, 1.0, 4.0], dtype=torch.float64)
+    found = bound(network, weight=1.0).correct(x, sigma, None, torch.zeros_like(x))
+    wide, step = network.double(), 1e-5
+    for pixel in range(3):
+        shift = step * torch.eye(3, dtype=torch.float64)[pixel]
+        # The embedding's frequencies are float32, so compare to float32's precision only.
+        slope = (wide(x + shift, sigma) - wide(x - shift, sigma)).detach() / (2 * step)
+        assert_close(found[:, pixel], sigma.square() * slope, rtol=1e-3, atol=1e-5)
+
+
+def test_computes_in_float32_and_answers_in_the_type_of_x():
+    network = Counting()
+    x = torch.ones(2, 4, dtype=torch.float64)
+    with torch.no_grad():
+        found = bound(network, weight=0.5).correct(x, torch.tensor([1.0, 2.0]), None, 7 * x)
+    assert network.seen == torch.float32
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
+    assert_close(found, 7 + 0.5 * 3 * torch.tensor([[1.0], [4.0]]).double().expand(2, 4))
+    assert network.scale.grad is None
+    assert not x.requires_grad
+
+
+def test_counts_one_evaluation_a_call():
+    network = Counting()
+    guidance = bound(network)
+    x = torch.ones(5, 2)
+    for _ in range(3):
+        guidance.correct(x, torch.ones(5), None, x)
+    assert guidance.evaluations == network.calls == 3
+
+
+def test_two_bound_guidances_count_apart():
+    settings = DiscriminatorGuidance(discriminator="d")
+    inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=Counting()))
+    first, second = settings.bind(inputs), settings.bind(inputs)
+    first.correct(torch.ones(1, 2), torch.ones(1), None, torch.ones(1, 2))
+    assert (first.evaluations, second.evaluations) == (1, 0)
+    assert isinstance(first, BoundDiscriminator)
+
+
+@pytest.mark.parametrize(
+    ("weight", "sigma"), [(0.0, 1.0), (2.0, 0.049), (2.0, 20.1)], ids=["weight", "low", "high"]
+)
+def test_does_not_call_where_it_does_not_act(weight, sigma):
+    network = Counting()
+    guidance = bound(network, weight=weight)
+    x = torch.ones(2, 2)
+    assert guidance.correct(x, torch.full((2,), sigma), None, x) is x
+    assert guidance.evaluations == network.calls == 0
+
+
+def test_acts_on_those_items_of_a_batch_that_lie_in_its_range():
+    guidance = bound(Counting(), sigma_min=0.5, sigma_max=2.0)
+    x = torch.zeros(4, 2)
+    found = guidance.correct(x, torch.tensor([0.4, 0.5, 2.0, 3.0]), None, x)
+    assert [bool(row.any()) for row in found] == [False, True, True, False]
+
+
+def test_range_must_not_be_empty():
+    check_component(DiscriminatorGuidance)
+    assert not list(DiscriminatorGuidance(discriminator="d").check({}))
+    (problem,) = DiscriminatorGuidance(discriminator="d", sigma_min=20.0).check({})
+    assert problem.key == ("sigma_min",)
+    assert "not below sigma_max = 20" in problem.reason
+    with pytest.raises(SettingError, match="out of range"):
+        DiscriminatorGuidance(discriminator="d", weight=-1.0)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import genkit_dg
+from genkit.plugin.registry import Owner, Registration, Registry
+from genkit.testing import check_component
+
+NAMES = {
+    ("guidance", "discriminator"),
+    ("discriminator", "dg-discriminator"),
+    ("discriminator", "mlp-discriminator"),
+    ("objective", "discrimination"),
+    ("sigma-distribution", "dg-importance"),
+}
+
+
+def test_every_component_loads_as_its_kind():
+    registration = Registration(Owner("dg", "genkit-diffusion", "0"))
+    genkit_dg.genkit_register(registration)
+    registry = Registry()
+    registry.accept(registration)
+    assert {(entry.kind, entry.name) for entry in registry.entries()} == NAMES
+    for entry in registry.entries():
+        check_component(registry.load(entry))
+
+
+def test_registering_imports_nothing_heavy():
+    code = "import sys, genkit_dg; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genkit.errors import SettingError
+from genkit_edm.schedule import EdmSchedule
+
+
+@pytest.mark.parametrize("steps", [2, 3, 18, 256])
+@pytest.mark.parametrize("rho", [1.0, 7.0, 90.0])
+def test_ends_and_order(steps: int, rho: float) -> None:
+    sigmas = EdmSchedule(steps=steps, rho=rho).sigmas()
+    assert sigmas.shape == (steps + 1,)
+    assert sigmas.dtype == torch.float64
+    assert float(sigmas[0]) == pytest.approx(80.0, rel=1e-12)
+    assert float(sigmas[-2]) == pytest.approx(0.002, rel=1e-12)
+    assert float(sigmas[-1]) == 0.0
+    assert bool((sigmas.diff() < 0).all())
+
+
+def test_levels_follow_equation_5() -> None:
+    n, rho, low, high = 5, 3.0, 0.01, 20.0
+    sigmas = EdmSchedule(steps=n, rho=rho, sigma_min=low, sigma_max=high).sigmas()
+    expected = [
+        (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+        for i in range(n)
+    ]
+    torch.testing.assert_close(
+        sigmas[:-1], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+    )
+
+
+def test_a_single_step_goes_from_the_top_to_zero() -> None:
+    assert EdmSchedule(steps=1).sigmas().tolist() == pytest.approx([80.0, 0.0])
+
+
+def test_levels_that_do_not_decrease_are_reported() -> None:
+    (problem,) = EdmSchedule(sigma_min=90.0).check({})
+    assert problem.key == ("sigma_min",)
+    assert "below 80" in problem.hint
+    assert list(EdmSchedule().check({})) == []
+
+
+@pytest.mark.parametrize("setting", ["sigma_min", "sigma_max", "rho", "steps"])
+def test_settings_must_be_positive(setting: str) -> None:
+    with pytest.raises(SettingError, match=setting):
+        EdmSchedule(**{setting: 0})

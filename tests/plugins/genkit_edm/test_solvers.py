@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from genkit.errors import SettingError
+from genkit.types import State
+from genkit_edm.churn import ChurningSolver
+from genkit_edm.euler import Euler
+from genkit_edm.heun import Heun
+from genkit_edm.schedule import EdmSchedule
+
+SPREAD = 0.5
+"""Standard deviation of the Gaussian data of the closed-form ODE."""
+
+
+class GaussianDenoiser:
+    """The exact denoiser of N(0, SPREAD^2) data; keeps the noise levels of its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        assert sigma.ndim == 0
+        self.calls.append(float(sigma))
+        return x * SPREAD**2 / (SPREAD**2 + sigma**2)
+
+
+class PosteriorMean:
+    """The exact denoiser of a data set of few points."""
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = points.flatten(1)
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        distance = torch.cdist(x.flatten(1), self.points).square()
+        weights = torch.softmax(-distance / (2 * sigma**2), dim=1)
+        return (weights @ self.points).reshape(x.shape)
+
+
+def no_noise(x: Tensor) -> Tensor:
+    raise AssertionError("a deterministic solver asked for noise")
+
+
+def run(solver: ChurningSolver, denoise: Callable, x: Tensor, sigmas: Tensor, randn_like=no_noise):
+    return list(solver.solve(denoise, x, sigmas, randn_like))
+
+
+@pytest.mark.parametrize(
+    ("solver", "case"),
+    [(Heun(), "0"), (Heun(), "1"), (Heun(), "2"), (Heun(), "3"), (Euler(), "8")],
+)
+def test_samples_are_those_of_the_reference(solver: ChurningSolver, case: str, edm_golden) -> None:
+    golden, metadata = edm_golden("sampler")
+    settings = json.loads(metadata[f"case_{case}"])
+    schedule = EdmSchedule(steps=settings["num_steps"], rho=settings.get("rho", 7))
+    sigmas = schedule.sigmas()
+    states = run(solver, PosteriorMean(golden["points"]), golden["latents"] * sigmas[0], sigmas)
+    torch.testing.assert_close(states[-1].x, golden[f"samples_{case}"], rtol=1e-9, atol=1e-9)
+
+
+def test_churned_samples_are_those_of_the_reference(edm_golden) -> None:
+    golden, metadata = edm_golden("sampler")
+    settings = json.loads(metadata["case_churn"])
+    solver = Heun(
+        s_churn=settings["S_churn"],
+        s_min=settings["S_min"],
+        s_max=settings["S_max"],
+        s_noise=settings["S_noise"],
+    )
+    sigmas = EdmSchedule(steps=settings["num_steps"], rho=settings["rho"]).sigmas()
+    # The reference draws at every step, this solver only where noise is added.
+    inside = (sigmas[:-1] >= settings["S_min"]) & (sigmas[:-1] <= settings["S_max"])
+    draws = iter(golden["churn_draws"][inside])
+    denoise = PosteriorMean(golden["points"])
+    states = run(solver, denoise, golden["latents"] * sigmas[0], sigmas, lambda x: next(draws))
+    torch.testing.assert_close(states[-1].x, golden["samples_churn"], rtol=1e-9, atol=1e-9)
+    assert next(draws, None) is None
+
+
+@pytest.mark.parametrize(("solver", "order"), [(Euler(), 1), (Heun(), 2)])
+def test_order_of_convergence(solver: ChurningSolver, order: int) -> None:
+    # dx/dsigma = x sigma / (SPREAD^2 + sigma^2), so x is proportional to sqrt(SPREAD^2 + sigma^2).
+    # A last level near 0 keeps the final Euler step, which is of first order, out of sight.
+    high, low = 5.0, 1e-6
+    x = torch.ones(1, 1, dtype=torch.float64)
+    exact = SPREAD / math.hypot(SPREAD, high)
+    errors = []
+    for steps in (64, 128, 256):
+        sigmas = EdmSchedule(steps=steps, sigma_max=high, sigma_min=low, rho=2.0).sigmas()
+        final = run(solver, GaussianDenoiser(), x, sigmas)[-1]
+        errors.append(abs(float(final.x) - exact))
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 18])
+def test_number_of_evaluations(steps: int) -> None:
+    sigmas = EdmSchedule(steps=steps).sigmas()
+    x = torch.ones(2, 3, dtype=torch.float64)
+    for solver, expected in ((Heun(), 2 * steps - 1), (Euler(), steps)):
+        denoise = GaussianDenoiser()
+        run(solver, denoise, x, sigmas)
+        assert len(denoise.calls) == expected
+        assert min(denoise.calls) > 0
+
+
+@pytest.mark.parametrize("solver", [Heun(), Euler()])
+def test_states_are_the_trajectory(solver: ChurningSolver) -> None:
+    sigmas = EdmSchedule(steps=4).sigmas()
+    x = torch.full((2, 3), 80.0, dtype=torch.float64)
+    states = run(solver, GaussianDenoiser(), x, sigmas)
+    assert [s.sigma for s in states] == sigmas.tolist()
+    torch.testing.assert_close(states[0].x, x)
+    for state in states[:-1]:
+        expected = GaussianDenoiser()(state.x, torch.tensor(state.sigma, dtype=torch.float64))
+        torch.testing.assert_close(state.denoised, expected)
+    assert isinstance(states[-1], State)
+    assert states[-1].denoised is None
+
+
+@pytest.mark.parametrize("solver", [Heun(s_churn=4.0), Euler(s_churn=4.0)])
+def test_state_is_lifted_to_the_noise_level_that_the_denoiser_sees(solver: ChurningSolver) -> None:
+    sigmas = EdmSchedule(steps=16).sigmas()
+    generator = torch.Generator().manual_seed(0)
+    x = 80 * torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
+    states = run(
+        solver,
+        GaussianDenoiser(),
+        x,
+        sigmas,
+        lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
+    )
+    for sigma, state in zip(sigmas[:-1].tolist(), states, strict=False):
+        assert state.sigma == pytest.approx(sigma * 1.25)
+    # The first state is exactly distributed: the solver's own error has not entered yet.
+    assert float(states[0].x.std()) == pytest.approx(100.0, rel=0.02)
+
+
+def test_churn_at_most_doubles_the_variance() -> None:
+    sigma = torch.tensor(2.0, dtype=torch.float64)
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    lifted, sigma_hat = Heun(s_churn=1e6).churn(x, sigma, 10, torch.ones_like)
+    assert float(sigma_hat) ** 2 == pytest.approx(8.0)
+    torch.testing.assert_close(lifted, torch.full_like(x, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "lifted"), [(0.04, False), (0.05, True), (50.0, True), (51.0, False)]
+)
+def test_churn_keeps_to_its_range(sigma: float, lifted: bool) -> None:
+    level = torch.tensor(sigma, dtype=torch.float64)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    solver = Heun(s_churn=20.0, s_min=0.05, s_max=50.0)
+    assert (float(solver.churn(x, level, 18, torch.ones_like)[1]) > sigma) is lifted
+
+
+def test_an_empty_churn_range_is_reported() -> None:
+    (problem,) = Heun(s_min=2.0, s_max=1.0).check({})
+    assert problem.key == ("s_min",)
+    assert list(Heun(s_min=2.0).check({})) == []
+
+
+@pytest.mark.parametrize("setting", ["s_churn", "s_min", "s_max", "s_noise"])
+def test_negative_settings_are_refused(setting: str) -> None:
+    with pytest.raises(SettingError, match=setting):
+        Euler(**{setting: -1.0})

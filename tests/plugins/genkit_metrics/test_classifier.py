@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genkit.errors import DataError
+from genkit.interfaces import Classifier
+from genkit.random import generator, seeded
+from genkit.testing import check_classifier, check_objective
+from genkit.types import Batch, DataSpec
+from genkit_metrics.classification import Classification
+from genkit_metrics.classifier import CnnClassifier
+from genkit_metrics.extractors import ClassifierFeatures, Pixels
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 24), (1, 28, 28)])
+def test_laws_hold(shape):
+    check_classifier(CnnClassifier(channels=4, features=6), DataSpec(shape, classes=3))
+
+
+def test_features_have_the_size_that_was_set():
+    network = CnnClassifier().build(DataSpec((1, 8, 8), classes=10))
+    assert network.features(torch.zeros(2, 1, 8, 8)).shape == (2, 64)
+
+
+def test_vectors_and_data_without_labels_are_refused():
+    with pytest.raises(DataError, match=r"needs images .* not items of shape \(2,\)"):
+        CnnClassifier().build(DataSpec((2,), classes=2))
+    with pytest.raises(DataError, match="needs labels"):
+        CnnClassifier().build(DataSpec((1, 8, 8)))
+
+
+def test_a_classifier_is_not_given_the_class():
+    assert not list(CnnClassifier().check({}))
+    (problem,) = CnnClassifier(class_conditional=True).check({})
+    assert problem.key == ("class_conditional",)
+
+
+def test_classification_is_cross_entropy_and_ignores_the_noise():
+    spec = DataSpec((1, 8, 8), classes=3)
+    with seeded(0):
+        model = CnnClassifier(channels=4).build(spec)
+    draw = generator(0, "batch")
+    batch = Batch(
+        torch.randn(5, 1, 8, 8, generator=draw),
+        labels=torch.tensor([0, 1, 2, 1, 0]),
+        quantile=torch.rand(5, generator=draw, dtype=torch.float64),
+    )
+    check_objective(Classification(), model, batch)
+    assert Classification.trains is Classifier
+    loss = Classification().loss(model, batch, torch.full_like(batch.data, torch.nan), draw)
+    wanted = -model(batch.data).softmax(1)[torch.arange(5), batch.labels].log()
+    assert_close(loss, wanted)
+
+
+def test_classification_needs_labels():
+    batch = Batch(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(DataError, match="needs labels"):
+        Classification().loss(torch.nn.Identity(), batch, batch.data, generator(0))
+
+
+def test_extractors(fake_context):
+    network = CnnClassifier(channels=4).build(DataSpec((1, 8, 8), classes=3))
+    context, x = fake_context({"judge": network}), torch.randn(3, 1, 8, 8, generator=generator(0))
+    judge = ClassifierFeatures(classifier="judge")
+    assert_close(judge.bind(context)(x), network.features(x))
+    assert judge.identity(context) == "classifier sha256:digest-of-judge"
+    assert_close(Pixels().bind(context)(x), x.reshape(3, 64))
+    assert Pixels().identity(context) == "pixels"

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import genkit_metrics
+from genkit.plugin.registry import Owner, Registration, Registry
+from genkit.testing import check_component
+
+NAMES = {
+    ("classifier", "cnn-classifier"),
+    ("objective", "classification"),
+    ("extractor", "classifier"),
+    ("extractor", "pixels"),
+    ("metric", "frechet"),
+    ("metric", "curvature"),
+    ("metric", "truncation"),
+}
+
+
+def test_every_component_loads_as_its_kind():
+    registration = Registration(Owner("metrics", "genkit-diffusion", "0"))
+    genkit_metrics.genkit_register(registration)
+    registry = Registry()
+    registry.accept(registration)
+    assert {(entry.kind, entry.name) for entry in registry.entries()} == NAMES
+    for entry in registry.entries():
+        check_component(registry.load(entry))
+
+
+def test_registering_imports_nothing_heavy():
+    code = "import sys, genkit_metrics; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.integrate import quad
+from torch import nn
+
+from genkit.errors import DataError
+from genkit.interfaces import Subject
+from genkit.plugin.manager import load_plugins
+from genkit.recipe.decode import component
+from genkit.types import Batch
+from genkit_metrics.curvature import Curvature
+from genkit_metrics.truncation import Truncation
+
+S = 0.5  # standard deviation of the Gaussian data
+TOP = 80.0
+
+
+def subject(denoiser, labels=None, shape=(2, 3, 1)):
+    samples = Batch(torch.zeros(4, *shape), labels)
+    return Subject(samples=samples, reference=samples, denoiser=denoiser)
+
+
+def starts(curvature, context, subject):
+    """Unit noise of the trajectories, as the metrics draw it."""
+    return torch.cat(
+        [
+            next(curvature.solve(subject, context, indices, curvature.schedule)).x / TOP
+            for indices in curvature.starts()
+        ]
+    )
+
+
+def slope_minus_chord(sigma: float) -> float:
+    """For Gaussian data, by the exact x(sigma) = x(80) sqrt((s^2 + sigma^2) / (s^2 + 80^2)).
+
+    In units of the start's noise.
+    """
+    top = math.hypot(S, TOP)
+    slope = TOP * sigma / (math.hypot(S, sigma) * top)
+    chord = 1 - S / top
+    return slope - chord
+
+
+def test_curvature_of_gaussian_data(fake_context, edm_like, exact_gaussian, gaussian_denoiser):
+    metric = Curvature(solver=exact_gaussian, schedule=edm_like, count=300)
+    seen, context = subject(gaussian_denoiser), fake_context()
+    noise = starts(metric, context, seen)
+    assert noise.shape == (300, 2, 3, 1)
+    power = float(noise.square().flatten(1).sum(1).mean())
+    assert power == pytest.approx(6, rel=0.1)
+
+    found = metric.measure(seen, context)
+    curve = found.curves["curvature"]
+    assert curve.log_x
+    assert curve.x == tuple(edm_like.sigmas()[:-1].tolist())
+    wanted = [power * slope_minus_chord(sigma) ** 2 for sigma in curve.x]
+    assert curve.y == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+
+    low, high = math.log(0.002), math.log(TOP)
+    mean = quad(lambda u: power * slope_minus_chord(math.exp(u)) ** 2, low, high)[0] / (high - low)
+    # The mean is over log sigma: over the schedule's own steps it would be 39 % lower.
+    assert found.scores == {"curvature": pytest.approx(mean, rel=2e-3)}
+    assert sum(curve.y) / len(curve.y) != pytest.approx(mean, rel=0.05)
+
+
+def test_defaults_are_a_64_step_heun_solution(fake_context, gaussian_denoiser):
+    registry = load_plugins().registry
+    curvature = component(registry, "metric", {"use": "curvature"})
+    truncation = component(registry, "metric", {"use": "truncation"})
+    for metric in (curvature, truncation):
+        assert metric.count == 256
+        assert registry.name_of(metric.solver) == "heun"
+        sigmas = metric.schedule.sigmas()
+        assert sigmas[[0, 63, 64]].tolist() == pytest.approx([80, 0.002, 0])
+    seen, context = subject(gaussian_denoiser), fake_context()
+    noise = starts(curvature, context, seen).flatten(1)
+    found = curvature.measure(seen, context).scores["curvature"]
+    power = float(noise.square().sum(1).mean())
+    assert found == pytest.approx(0.38533 * power, rel=5e-3)  # the mean of the test above
+    few, many = (
+        heun_factor(replace(truncation.schedule, steps=steps).sigmas().tolist())
+        for steps in (5, 64)
+    )
+    found = truncation.measure(seen, context).scores["truncation"]
+    assert found == pytest.approx(TOP * abs(few - many) * float(noise.norm(dim=1).mean()), rel=1e-5)
+
+
+def heun_factor(sigmas):
+    """What Heun's method multiplies the start by, for Gaussian data; the last step is Euler's."""
+    factor = 1.0
+    for now, then in itertools.pairwise(sigmas):
+        first, second = (sigma / (S**2 + sigma**2) for sigma in (now, then))
+        middle = 1 + (then - now) * first
+        factor *= 1 + (then - now) / 2 * (first + second * middle) if then else middle
+    return factor
+
+
+def test_curvature_of_a_single_point_is_zero(fake_context, edm_like, plain_euler, point_denoiser):
+    metric = Curvature(solver=plain_euler, schedule=edm_like, count=5)
+    found = metric.measure(subject(point_denoiser), fake_context())
+    assert found.scores["curvature"] == pytest.approx(0, abs=1e-9)
+
+
+def test_truncation_of_gaussian_data(fake_context, edm_like, plain_euler, gaussian_denoiser):
+    metric = Truncation(solver=plain_euler, schedule=edm_like, count=300)
+    seen, context = subject(gaussian_denoiser), fake_context()
+    noise = starts(metric, context, seen)
+
+    def factor(steps):
+        """What Euler multiplies the start by: each step is linear in x."""
+        sigmas = replace(edm_like, steps=steps).sigmas()
+        rates = sigmas[:-1] / (S**2 + sigmas[:-1].square())
+        return float((1 + sigmas.diff() * rates).prod())
+
+    wanted = TOP * abs(factor(5) - factor(64)) * float(noise.flatten(1).norm(dim=1).mean())
+    found = metric.measure(seen, context)
+    assert wanted > 0.05
+    assert found.scores == {"truncation": pytest.approx(wanted, rel=1e-4)}
+
+
+def test_truncation_is_zero_for_an_exact_solver(
+    fake_context, edm_like, exact_gaussian, gaussian_denoiser
+):
+    metric = Truncation(solver=exact_gaussian, schedule=edm_like, count=5)
+    found = metric.measure(subject(gaussian_denoiser), fake_context())
+    assert found.scores["truncation"] == pytest.approx(0, abs=1e-12)
+
+
+def test_both_metrics_and_all_counts_start_from_the_same_noise(
+    fake_context, edm_like, plain_euler, gaussian_denoiser
+):
+    parts = {"solver": plain_euler, "schedule": edm_like}
+    seen = subject(gaussian_denoiser)
+    many = starts(Curvature(count=300, **parts), fake_context(), seen)
+    few = starts(Truncation(count=7, **parts), fake_context(), seen)
+    other = starts(Truncation(count=7, **parts), fake_context(seed=1), seen)
+    torch.testing.assert_close(many[:7], few)
+    assert not torch.equal(few, other)
+    assert len(torch.unique(many[:, 0, 0, 0])) == 300
+
+
+def test_labels_of_the_samples_are_counted_around(
+    fake_context, edm_like, plain_euler, point_denoiser
+):
+    labels = torch.tensor([0, 1, 1, 0])
+    metric = Curvature(solver=plain_euler, schedule=edm_like, count=6)
+    (indices,) = metric.starts()
+    states = list(metric.solve(subject(point_denoiser, labels), fake_context(), indices, edm_like))
+    ends = states[-1].x.mean(dim=(1, 2, 3))
+    assert ends.tolist() == pytest.approx([1, -1, -1, 1, 1, -1])
+
+
+class NotANumber(nn.Module):
+    def forward(self, x, sigma, labels):
+        return torch.where(sigma.reshape(-1, 1, 1, 1) < 1, torch.nan, x)
+
+
+@pytest.mark.parametrize("metric", [Curvature, Truncation])
+def test_values_that_are_not_finite_are_named(fake_context, edm_like, plain_euler, metric):
+    with pytest.raises(DataError, match="contains nan"):
+        metric(solver=plain_euler, schedule=edm_like, count=2).measure(
+            subject(NotANumber()), fake_context()
+        )
+
+
+def test_impossible_numbers_of_steps_are_problems(edm_like, plain_euler):
+    parts = {"solver": plain_euler, "schedule": edm_like}
+    assert not list(Curvature(**parts).check({}))
+    assert not list(Truncation(**parts).check({}))
+    (problem,) = Curvature(solver=plain_euler, schedule=replace(edm_like, steps=1)).check({})
+    assert problem.key == ("schedule", "steps")
+    (problem,) = Truncation(steps=64, **parts).check({})
+    assert problem.key == ("steps",)
+    assert problem.hint == "write a value below 64"

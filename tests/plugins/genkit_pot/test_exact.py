@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import ot
+import pytest
+import torch
+
+from genkit import tensors
+from genkit.errors import DataError
+from genkit.random import generator
+from genkit.testing import check_coupler
+from genkit.types import Batch
+from genkit_pot.exact import Exact
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+@pytest.mark.parametrize("cost", ["euclidean", "squared"])
+def test_laws(cost):
+    check_coupler(Exact(cost=cost), minimises=cost)
+
+
+@pytest.mark.parametrize("size", [64, 200])
+def test_pairs_equal_the_reference(size):
+    golden, _ = tensors.load(DATA / f"assignment_{size}.safetensors")
+    pairs = Exact().pair(Batch(golden["images"]), golden["noise"], generator(0))
+    assert torch.equal(golden["noise"][pairs.noise], golden["paired_noise"])
+
+
+def test_ties_still_give_a_permutation():
+    data = (torch.arange(300) % 3).float()[:, None]
+    pairs = Exact().pair(Batch(data), torch.zeros(300, 1), generator(0))
+    assert pairs.noise.sort().values.tolist() == list(range(300))
+
+
+def test_unlike_lengths_are_refused():
+    with pytest.raises(DataError, match="4 images cannot be paired one to one with 3 noises"):
+        Exact().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
+
+
+def test_too_few_iterations_are_told_with_what_to_do():
+    golden, _ = tensors.load(DATA / "assignment_64.safetensors")
+    with (
+        pytest.warns(UserWarning, match="numItermax"),
+        pytest.raises(DataError, match=r"pool of 64 in 5 iterations .*; raise iterations"),
+    ):
+        Exact(iterations=5).pair(Batch(golden["images"]), golden["noise"], generator(0))
+
+
+def test_a_plan_that_is_no_permutation_is_refused(monkeypatch):
+    def emd(a, b, cost, **options):
+        return torch.ones(cost.shape).numpy() / len(a), {"warning": None}
+
+    monkeypatch.setattr(ot, "emd", emd)
+    with pytest.raises(DataError, match="a plan for a pool of 4 that is no permutation"):
+        Exact().pair(Batch(torch.zeros(4, 2)), torch.ones(4, 2), generator(0))
