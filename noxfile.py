@@ -1,0 +1,121 @@
+"""The test matrix. `nox` runs all of it; `nox -s tests-3.11` a part.
+
+Every install goes through a constraints file, so that all sessions see the same versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.error_on_missing_interpreters = False
+nox.options.stop_on_first_error = False
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+LOWEST = ROOT / "constraints-lowest.txt"
+# One thread a test: sums in another order are other bits.
+ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+finished: list[str] = []
+
+
+def install(session: nox.Session, *what: str, constraints: Path = CONSTRAINTS) -> None:
+    session.install("-c", str(constraints), *what)
+
+
+def require_cpu_torch(session: nox.Session) -> None:
+    """Skip where pip would fetch the CUDA build of torch, unless GENKIT_NOX_CUDA=1 allows it."""
+    if os.environ.get("GENKIT_NOX_CUDA") == "1":
+        return
+    report = Path(session.create_tmp()) / "torch.json"
+    pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed")
+    wanted = ("--no-deps", "--only-binary=:all:", "-c", str(CONSTRAINTS), "torch")
+    session.run(*pip, *wanted, "--report", str(report), success_codes=[0, 1], silent=True)
+    found = json.loads(report.read_text())["install"] if report.exists() else []
+    version = found[0]["metadata"]["version"] if found else None
+    if version is None:
+        session.skip(f"no wheel of torch for Python {session.python}")
+    if "+cpu" not in version and Path("/proc").exists():
+        session.skip(
+            f"torch {version} for Python {session.python} is the CUDA build of several GB; "
+            "GENKIT_NOX_CUDA=1 installs it"
+        )
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """All tests, with coverage."""
+    require_cpu_torch(session)
+    install(session, ".[test]")
+    session.run(
+        "pytest",
+        "--cov=genkit",
+        *(f"--cov={path.name}" for path in sorted((ROOT / "plugins").glob("genkit_*"))),
+        "--cov-report=term:skip-covered",
+        "--cov-fail-under=90",
+        *session.posargs,
+        env=ENV,
+    )
+    finished.append(session.name)
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The quick tests on the lowest versions that pyproject.toml allows."""
+    require_cpu_torch(session)
+    install(session, ".[test]", constraints=LOWEST)
+    session.run("pytest", "-m", "not slow", *session.posargs, env=ENV)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    install(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python="3.11")
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on the core and the plugins."""
+    require_cpu_torch(session)
+    install(session, ".[lint]")
+    session.run("mypy")
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """Sphinx; a warning is an error."""
+    require_cpu_torch(session)
+    install(session, ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(python="3.11")
+def build(session: nox.Session) -> None:
+    """The wheel, installed in a clean environment and used outside the checkout."""
+    require_cpu_torch(session)
+    install(session, "build")
+    place = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", "--outdir", str(place), env={"PIP_CONSTRAINT": str(CONSTRAINTS)})
+    wheel = max(place.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    install(session, "--force-reinstall", "--no-deps", str(wheel))
+    install(session, str(wheel))
+    session.chdir(place)
+    session.run("genkit", "list-plugins")
+    out = place / "smoke"
+    session.run("genkit", "run", "smoke", "--out", str(out), env=ENV)
+    if not list(out.glob("*/samples.png")):
+        session.error("the smoke recipe left no picture")
+
+
+@nox.session(name="at-least-one")
+def at_least_one(session: nox.Session) -> None:
+    """Fail where every tests session was skipped: a green run that tested nothing."""
+    if not finished:
+        session.error("no tests session ran to its end; see above why")
+    session.log(f"ran: {', '.join(finished)}")

@@ -1,0 +1,177 @@
+"""The plugin of the tutorial, as a stranger would build and use it, beside plugins that fail.
+
+The files are taken from the page itself: ``docs/tutorial/write-a-coupler.md`` is their source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "tutorial" / "write-a-coupler.md"
+FILE = re.compile(r"^\*\*`([^`\n]+)`\*\*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COUPLER = 'denoiser.coupler={ use = "greedy" }'
+
+PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "genkit-{name}"
+version = "0.0.1"
+
+[project.entry-points."genkit.plugins"]
+{name} = "genkit_{name}"
+"""
+
+MISBEHAVING = {
+    "raising": (
+        'raise RuntimeError("the licence has expired")\n',
+        "RuntimeError: the licence has expired",
+    ),
+    "misnamed": (
+        "from genkit.plugin import hookimpl\n\n\n"
+        "@hookimpl\ndef genkit_register(registry, colour):\n    pass\n",
+        "colour",
+    ),
+    "grasping": (
+        "from genkit.plugin import hookimpl\n\n\n"
+        "@hookimpl\ndef genkit_register(registry):\n"
+        '    registry.add("coupler", "modest", "genkit_grasping:Modest")\n'
+        '    registry.add("coupler", "hungarian", "genkit_grasping:Mine")\n',
+        'coupler "hungarian" is already registered by plugin aot (genkit-diffusion',
+    ),
+}
+"""Module and expected reason, by the name of the plugin."""
+
+
+def tutorial_files() -> dict[str, str]:
+    """Return the files of the page by their path; the package's, and the test of its own."""
+    return dict(FILE.findall(TUTORIAL.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A fresh environment with genkit's wheel and the plugin of the tutorial."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *command: object) -> str:
+        """Run a program of the environment, away from the checkout, and return its stdout."""
+        program, *arguments = map(str, command)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV_"))}
+        done = subprocess.run(
+            [self.python.with_name(program), *arguments],
+            cwd=self.folder,
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program} {arguments}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def install(self, *what: object) -> None:
+        self.run("python", "-m", "pip", "install", "--quiet", "--no-compile", *what)
+
+    def plugins(self) -> dict[str, dict[str, Any]]:
+        """Return what ``genkit list-plugins --json`` prints, by plugin."""
+        listed = json.loads(self.run("genkit", "list-plugins", "--json"))["plugins"]
+        return {plugin["plugin"]: plugin for plugin in listed}
+
+    def train(self, out: str, *overrides: str) -> dict[str, Any]:
+        """Run a small version of the shipped recipe ``smoke`` and return its results."""
+        small = ["denoiser.images=2000", "samples.count=64", *overrides]
+        options = [part for override in small for part in ("--set", override)]
+        self.run("genkit", "run", "smoke", "--out", out, *options)
+        return json.loads((self.folder / out / "results.json").read_text(encoding="utf-8"))
+
+
+def write_package(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    folder = tmp_path_factory.mktemp("stranger")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    made = Environment(scripts / "python", folder)
+    made.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+    (wheel,) = folder.glob("genkit_diffusion-*.whl")
+    package = write_package(folder / "genkit-greedy", tutorial_files())
+    made.install("--constraint", ROOT / "constraints.txt", wheel, package)
+    return made
+
+
+def test_the_package_has_fewer_than_40_lines() -> None:
+    files = {n: text for n, text in tutorial_files().items() if not n.startswith("tests/")}
+    assert set(files) == {"pyproject.toml", "genkit_greedy/__init__.py", "genkit_greedy/coupler.py"}
+    assert sum(len(text.splitlines()) for text in files.values()) < 40
+
+
+@pytest.mark.slow
+def test_a_plugin_is_found_with_its_distribution_and_version(environment: Environment) -> None:
+    found = environment.plugins()["greedy"]
+    assert (found["distribution"], found["version"]) == ("genkit-greedy", "0.1.0")
+    assert found["status"] == "loaded"
+    assert found["components"] == [
+        {"kind": "coupler", "name": "greedy", "target": "genkit_greedy.coupler:Greedy"}
+    ]
+    assert "genkit-greedy 0.1.0" in environment.run("genkit", "show", "greedy")
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_with_it(environment: Environment) -> None:
+    results = environment.train("greedy", COUPLER)
+    assert results["stages"]["scores"]["rows"]
+    resolved = (environment.folder / "greedy" / "resolved.toml").read_text(encoding="utf-8")
+    assert 'use = "greedy"' in resolved
+
+
+@pytest.mark.slow
+def test_the_test_of_the_tutorial_passes(environment: Environment) -> None:
+    test = tutorial_files()["tests/test_greedy.py"]
+    environment.run("python", "-c", f"{test}\n\ntest_laws()")
+
+
+@pytest.mark.slow
+def test_plugins_that_misbehave_are_told_and_harm_nobody(environment: Environment) -> None:
+    before = environment.plugins()
+    packages = [
+        write_package(
+            environment.folder / f"genkit-{name}",
+            {
+                "pyproject.toml": PYPROJECT.format(name=name),
+                f"genkit_{name}/__init__.py": module,
+            },
+        )
+        for name, (module, _) in MISBEHAVING.items()
+    ]
+    environment.install("--no-deps", *packages)
+    found = environment.plugins()
+    for name, (_, reason) in MISBEHAVING.items():
+        assert found[name]["status"] == "failed"
+        assert reason in found[name]["reason"]
+        assert found[name]["components"] == []
+        assert (found[name]["distribution"], found[name]["version"]) == (f"genkit-{name}", "0.0.1")
+        assert reason in environment.run("genkit", "list-plugins")
+    assert {name: plugin for name, plugin in found.items() if name not in MISBEHAVING} == before
+    # The owner of the contested name and the stranger's plugin work as before.
+    assert "genkit_aot.hungarian:Hungarian" in environment.run("genkit", "show", "hungarian")
+    assert environment.train("beside", COUPLER)["stages"]["scores"]["rows"]
