@@ -136,7 +136,6 @@ def _named(stage_id: str) -> Iterator[None]:
 
 def _write_down(recipe: Recipe, plugins: Plugins, run: RunFolder, device: torch.device) -> None:
     write_text(run.root / RECIPE, recipe.source.text)
-    head = "".join(f"# --set {override}\n" for override in recipe.overrides)
-    body = tomli_w.dumps(resolved(recipe, plugins.registry))
-    write_text(run.root / "resolved.toml", head + body)
-    write_json(run.root / "environment.json", environment(device, plugins))
+    write_text(run.root / "resolved.toml", tomli_w.dumps(resolved(recipe, plugins.registry)))
+    found = {"set": list(recipe.overrides), **environment(device, plugins)}
+    write_json(run.root / "environment.json", found)
