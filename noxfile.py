@@ -101,7 +101,9 @@ def build(session: nox.Session) -> None:
     require_cpu_torch(session)
     install(session, "build")
     place = Path(session.create_tmp()).resolve()
-    session.run("python", "-m", "build", "--outdir", str(place), env={"PIP_CONSTRAINT": str(CONSTRAINTS)})
+    session.run(
+        "python", "-m", "build", "--outdir", str(place), env={"PIP_CONSTRAINT": str(CONSTRAINTS)}
+    )
     wheel = max(place.glob("*.whl"), key=lambda path: path.stat().st_mtime)
     install(session, "--force-reinstall", "--no-deps", str(wheel))
     install(session, str(wheel))

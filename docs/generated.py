@@ -46,7 +46,9 @@ class Help(Directive):
 
     def run(self) -> list[nodes.Node]:
         arguments = [*self.arguments, "--help"]
-        result = CliRunner().invoke(command_line, arguments, prog_name="genkit", env={"COLUMNS": "90"})
+        result = CliRunner().invoke(
+            command_line, arguments, prog_name="genkit", env={"COLUMNS": "90"}
+        )
         if result.exit_code:
             raise self.error(f"genkit {' '.join(arguments)}: {result.output}")
         text = f"$ genkit {' '.join(arguments)}\n{result.output}"

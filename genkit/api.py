@@ -132,7 +132,8 @@ class Denoiser:
             ``[count, *shape]`` float32 on the CPU; images range over about [-1, 1].
         """
         registry = load_plugins().registry
-        chosen = {"use": "edm", **(schedule or {})}, {"use": "heun", **(solver or {})}
+        levels: Any = decode.component(registry, "schedule", {"use": "edm", **(schedule or {})})
+        method: Any = decode.component(registry, "solver", {"use": "heun", **(solver or {})})
         classes = None
         if self.classes:
             every = torch.arange(count) % self.classes
@@ -141,8 +142,8 @@ class Denoiser:
             self.module,
             self.spec.shape,
             range(count),
-            schedule=decode.component(registry, "schedule", chosen[0]),
-            solver=decode.component(registry, "solver", chosen[1]),
+            schedule=levels,
+            solver=method,
             labels=classes,
             seed=seed,
             device=self.device,

@@ -38,4 +38,5 @@ class Preconditioned(nn.Module):
         """
         c = self.preconditioner.coefficients(sigma)
         raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels)
-        return as_column(c.c_skip, x) * x + as_column(c.c_out, x) * raw.to(x.dtype)
+        denoised: Tensor = as_column(c.c_skip, x) * x + as_column(c.c_out, x) * raw.to(x.dtype)
+        return denoised

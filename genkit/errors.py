@@ -49,7 +49,7 @@ class DivergedError(GenkitError):
     exit_code = 3
 
 
-class InterruptedRun(GenkitError):
+class InterruptedRun(GenkitError):  # noqa: N818, an interruption is no error
     """The user stopped the run. The same command goes on where it stopped."""
 
     exit_code = 130
@@ -88,7 +88,8 @@ class RecipeError(UsageError):
         self.lines = tuple(lines)
         count = len(self.lines)
         head = "1 mistake" if count == 1 else f"{count} mistakes"
-        super().__init__("\n".join([f"{head} in the recipe:", *(f"  {line}" for line in self.lines)]))
+        listed = "".join(f"\n  {line}" for line in self.lines)
+        super().__init__(f"{head} in the recipe:{listed}")
 
 
 class SettingError(GenkitError, ValueError):
@@ -98,9 +99,9 @@ class SettingError(GenkitError, ValueError):
 
     def __init__(self, owner: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__(
-            "; ".join(
-                f"{owner}.{'.'.join(map(str, p.key))}: {p.reason}" + (f" ({p.hint})" if p.hint else "")
-                for p in problems
-            )
-        )
+        told = []
+        for problem in problems:
+            where = ".".join([owner, *map(str, problem.key)])
+            hint = f" ({problem.hint})" if problem.hint else ""
+            told.append(f"{where}: {problem.reason}{hint}")
+        super().__init__("; ".join(told))

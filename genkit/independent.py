@@ -26,7 +26,7 @@ class Random(Coupler):
         self,
         batch: Batch,
         noise: Tensor,
-        generator: torch.Generator,  # noqa: ARG002
+        generator: torch.Generator,
     ) -> Pairs:
         require_finite(batch.data, "image")
         require_finite(noise, "noise")

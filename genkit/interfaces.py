@@ -34,7 +34,7 @@ RandnLike = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Component(ABC):
+class Component(ABC):  # noqa: B024, its kinds have the abstract methods
     """Anything that a recipe names with ``use``.
 
     Raises:
@@ -49,9 +49,7 @@ class Component(ABC):
         problems = [
             problem.under(f.name)
             for f in dataclasses.fields(self)
-            for problem in value_problems(
-                annotations[f.name], getattr(self, f.name), setting_of(f)
-            )
+            for problem in value_problems(annotations[f.name], getattr(self, f.name), setting_of(f))
         ]
         if problems:
             raise SettingError(type(self).__name__, problems)
@@ -88,7 +86,10 @@ class Trained:
 class Inputs(Protocol):
     """What earlier stages left behind, and where to compute."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        ...
 
     def network(self, stage: str) -> Trained:
         """Return the network that a stage trained."""
@@ -110,8 +111,10 @@ class Inputs(Protocol):
 class Context(Inputs, Protocol):
     """What a running stage is given."""
 
-    folder: Path
-    """Where the stage writes."""
+    @property
+    def folder(self) -> Path:
+        """Where the stage writes."""
+        ...
 
     def seed(self, *purpose: str | int) -> int:
         """Return the seed of ``(the run's seed, stage, *purpose)``."""
@@ -156,13 +159,15 @@ class Coupler(Component):
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        """The attributes of a batch, of ``labels`` and ``sources``, given which the paired noise
-        is still N(0, I). A conditional network needs its condition in here."""
+        """The attributes, of ``labels`` and ``sources``, given which the noise is still N(0, I).
+
+        A conditional network needs its condition in here.
+        """
         return frozenset()
 
     @property
     def requires(self) -> frozenset[str]:
-        """The attributes of a batch, of ``labels`` and ``sources``, without which it cannot pair."""
+        """The attributes, of ``labels`` and ``sources``, without which it cannot pair."""
         return frozenset()
 
     @abstractmethod
@@ -276,7 +281,7 @@ class Objective(Component):
     """The base of the networks that it can train."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()
-    """The attributes that it conditions on, of ``labels`` and ``sources``, besides the network's."""
+    """The attributes, of ``labels`` and ``sources``, that it conditions on besides the network."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     """The attributes of a batch without which it has no loss."""
@@ -369,9 +374,7 @@ class BoundGuidance(ABC):
     """Network calls so far, one for each call on a batch."""
 
     @abstractmethod
-    def correct(
-        self, x: Tensor, sigma: Tensor, labels: Tensor | None, denoised: Tensor
-    ) -> Tensor:
+    def correct(self, x: Tensor, sigma: Tensor, labels: Tensor | None, denoised: Tensor) -> Tensor:
         """Return the corrected ``denoised``.
 
         Args:
@@ -437,8 +440,10 @@ class Stage(Component):
     @property
     @abstractmethod
     def output(self) -> str:
-        """What it leaves for later stages: ``denoiser``, ``discriminator``, ``classifier``,
-        ``samples`` or ``scores``."""
+        """What it leaves for later stages.
+
+        One of ``denoiser``, ``discriminator``, ``classifier``, ``samples`` and ``scores``.
+        """
 
     @abstractmethod
     def run(self, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,8 @@ class GuidedDenoiser:
         denoised = self._denoiser(narrow, level, self._labels)
         for guidance in self._guidance:
             denoised = guidance.correct(narrow, level, self._labels, denoised)
-        return denoised.to(x.dtype)
+        widened: Tensor = denoised.to(x.dtype)
+        return widened
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> Denoise:
@@ -127,15 +129,14 @@ def sample(
     labels_there = None if labels is None else labels.to(device)
     denoise = GuidedDenoiser(denoiser, labels_there, guidance)
     spent = sum(g.evaluations for g in guidance)
-    last: State | None = None
-    for last in trajectory(
+    states = trajectory(
         denoise, shape, indices, schedule=schedule, solver=solver, seed=seed, device=device
-    ):
-        pass
-    if last is None:
+    )
+    ended = deque(states, maxlen=1)  # only the last state is kept in memory
+    if not ended:
         raise ValueError(f"solver {type(solver).__name__} yielded no state")
     return Drawn(
-        Batch(last.x.to("cpu", torch.float32), labels=labels),
+        Batch(ended[0].x.to("cpu", torch.float32), labels=labels),
         denoise.nfe,
         sum(g.evaluations for g in guidance) - spent,
     )

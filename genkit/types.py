@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,18 +60,22 @@ class Batch:
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         """Return the chosen items, every attribute alike."""
-        chosen = {
-            f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)
-        }
-        return Batch(**chosen)
+        return self._each(lambda values: values[index])
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on a device."""
-        moved = {
-            f.name: None if (v := getattr(self, f.name)) is None else v.to(device)
-            for f in fields(self)
-        }
-        return Batch(**moved)
+        return self._each(lambda values: values.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        return Batch(
+            change(self.data),
+            changed(self.labels),
+            changed(self.sources),
+            changed(self.quantile),
+        )
 
     def with_data(self, data: Tensor) -> Batch:
         """Return the same items with other values, as an augmentation makes them."""

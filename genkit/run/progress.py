@@ -74,6 +74,21 @@ def choose_progress() -> Progress:
 class SilentProgress(Progress):
     """Says nothing; for calls from Python."""
 
+    def begin(self, number: int, count: int, stage: str, use: str) -> None:
+        """Say nothing."""
+
+    def skip(self, number: int, count: int, stage: str) -> None:
+        """Say nothing."""
+
+    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+        """Say nothing."""
+
+    def end(self, text: str = "") -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
 
 class Meter:
     """Speed and remaining time of one stage, from what this call did alone.

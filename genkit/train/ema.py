@@ -38,9 +38,9 @@ class Ema:
     @torch.no_grad()
     def update(self, model: nn.Module, images: int, batch_size: int) -> None:
         """Take one step towards the weights of ``model``; buffers are copied."""
-        averaged = list(self.model.parameters())
+        averaged = [p.data for p in self.model.parameters()]
         torch._foreach_lerp_(
-            averaged, list(model.parameters()), 1.0 - self.decay(images, batch_size)
+            averaged, [p.data for p in model.parameters()], 1.0 - self.decay(images, batch_size)
         )
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

@@ -86,13 +86,13 @@ class PairStream:
             begun = time.perf_counter()
             pairs = self.coupler.pair(batch, noise, self.generator("coupling", index))
             seconds = time.perf_counter() - begun
-            if len(pairs.data) != len(batch) or len(pairs.noise) != len(batch):
-                raise DataError(
-                    f"coupler {type(self.coupler).__name__} returned {len(pairs.data)} images and "
-                    f"{len(pairs.noise)} noises for a pool of {len(batch)}"
-                )
         except DataError as error:
             raise DataError(f"pool {index}: {error}") from error
+        if len(pairs.data) != len(batch) or len(pairs.noise) != len(batch):
+            raise DataError(
+                f"pool {index}: coupler {type(self.coupler).__name__} returned {len(pairs.data)} "
+                f"images and {len(pairs.noise)} noises for a pool of {len(batch)}"
+            )
         quantile = torch.rand(
             len(batch), generator=self.generator("quantile", index), dtype=torch.float64
         )
@@ -129,12 +129,15 @@ class PairStream:
 
 
 def _join(batches: list[Batch]) -> Batch:
-    first = batches[0]
-    if len(batches) == 1:
-        return first
+    """Return the items of several slices of the stream, in their order."""
+
+    def joined(parts: list[Tensor | None]) -> Tensor | None:
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if known else None
+
     return Batch(
-        **{
-            name: None if value is None else torch.cat([getattr(b, name) for b in batches])
-            for name, value in vars(first).items()
-        }
+        torch.cat([batch.data for batch in batches]),
+        joined([batch.labels for batch in batches]),
+        joined([batch.sources for batch in batches]),
+        joined([batch.quantile for batch in batches]),
     )

@@ -68,7 +68,7 @@ class Trainer:
         seed: Callable[..., int],
     ) -> None:
         layout = torch.channels_last if how.channels_last else torch.preserve_format
-        self.model = model.to(device=device, memory_format=layout).train()
+        self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.ema = Ema(self.model, how.ema_half_life, how.ema_ramp_up)
         self.images = 0
         self.steps = 0
@@ -77,10 +77,8 @@ class Trainer:
         self._device = device
         self._seed = seed
         self._layout = layout
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=how.learning_rate, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "float16")  # type: ignore[attr-defined]
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=how.learning_rate, fused=True)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "float16")
 
     def step(self, batch: Batch, noise: Tensor) -> float:
         """Train on one batch and return its mean loss.
@@ -104,7 +102,7 @@ class Trainer:
                 part = slice(start, start + how.micro_batch)
                 loss = self._loss(batch[part], noise[part], start) / len(batch)
                 total += float(loss.detach())
-                self.scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(torch.tensor(total)):
             raise DivergedError(f"the loss is {total} at {self.images:,} images")
         self._update()

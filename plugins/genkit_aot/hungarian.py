@@ -34,7 +34,7 @@ class Hungarian(Coupler):
         self,
         batch: Batch,
         noise: Tensor,
-        generator: torch.Generator,  # noqa: ARG002
+        generator: torch.Generator,
     ) -> Pairs:
         require_same_length(batch, noise)
         cost = pairwise_cost(batch.data, noise, self.cost)

@@ -55,7 +55,7 @@ class Partitioned(Coupler):
     def requires(self) -> frozenset[str]:
         return self.inner.requires | {ATTRIBUTE[by] for by in self.by}
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.by:
             yield Problem(("by",), "names nothing to part the pool by", 'write ["label"]')
         for index, by in enumerate(self.by):

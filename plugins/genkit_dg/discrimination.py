@@ -32,7 +32,7 @@ class Discrimination(Objective):
         model: nn.Module,
         batch: Batch,
         noise: Tensor,
-        generator: torch.Generator,  # noqa: ARG002
+        generator: torch.Generator,
     ) -> Tensor:
         if batch.sources is None:
             raise DataError(

@@ -103,7 +103,7 @@ class ConvDiscriminator(Discriminator):
         below=1.0,
     )
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.multipliers:
             yield Problem(("multipliers",), "no resolution is given", "write [1, 2, 2]")
 

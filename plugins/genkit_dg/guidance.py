@@ -65,7 +65,7 @@ class DiscriminatorGuidance(Guidance):
     sigma_min: float = setting(0.05, doc="least noise level that is corrected", at_least=0.0)
     sigma_max: float = setting(20.0, doc="greatest noise level that is corrected", above=0.0)
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.sigma_min >= self.sigma_max:
             yield Problem(
                 ("sigma_min",),

@@ -24,7 +24,7 @@ class ChurningSolver(Solver):
     )
     s_noise: float = setting(1.0, doc="standard deviation of the added noise", above=0)
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.s_max is not None and self.s_min > self.s_max:
             yield Problem(
                 ("s_min",),

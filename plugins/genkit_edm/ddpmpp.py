@@ -34,7 +34,7 @@ class Ddpmpp(Denoiser):
         0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
     )
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.channel_mult:
             yield Problem(("channel_mult",), "there is no level", "write [2, 2, 2]")
 

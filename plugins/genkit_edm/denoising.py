@@ -31,7 +31,7 @@ class Denoising(Objective):
         model: nn.Module,
         batch: Batch,
         noise: Tensor,
-        generator: torch.Generator,  # noqa: ARG002
+        generator: torch.Generator,
     ) -> Tensor:
         if batch.quantile is None:
             raise DataError(

@@ -23,7 +23,7 @@ class EdmSchedule(Schedule):
     sigma_max: float = setting(80.0, doc="noise level of the start", above=0)
     rho: float = setting(7.0, doc="greater values put more steps at low noise", above=0)
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.sigma_min >= self.sigma_max:
             yield Problem(
                 ("sigma_min",),

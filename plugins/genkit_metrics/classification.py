@@ -25,8 +25,8 @@ class Classification(Objective):
         self,
         model: nn.Module,
         batch: Batch,
-        noise: Tensor,  # noqa: ARG002
-        generator: torch.Generator,  # noqa: ARG002
+        noise: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         if batch.labels is None:
             raise DataError("classification needs labels and the data has none")

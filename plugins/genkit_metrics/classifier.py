@@ -60,7 +60,7 @@ class CnnClassifier(Classifier):
     channels: int = setting(32, doc="channels of the first layer", at_least=1)
     features: int = setting(64, doc="activations before the last layer", at_least=1)
 
-    def check(self, earlier: Stages) -> Iterator[Problem]:  # noqa: ARG002
+    def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.class_conditional:
             yield Problem(
                 ("class_conditional",),

@@ -41,8 +41,8 @@ class ClassifierFeatures(Extractor):
 class Pixels(Extractor):
     """The values of an item themselves, flattened; for vectors and tiny images."""
 
-    def bind(self, inputs: Inputs) -> nn.Module:  # noqa: ARG002
+    def bind(self, inputs: Inputs) -> nn.Module:
         return nn.Flatten()
 
-    def identity(self, inputs: Inputs) -> str:  # noqa: ARG002
+    def identity(self, inputs: Inputs) -> str:
         return "pixels"

@@ -39,7 +39,7 @@ class Exact(Coupler):
         self,
         batch: Batch,
         noise: Tensor,
-        generator: torch.Generator,  # noqa: ARG002
+        generator: torch.Generator,
     ) -> Pairs:
         require_same_length(batch, noise)
         cost = pairwise_cost(batch.data, noise, self.cost).cpu().double().numpy()

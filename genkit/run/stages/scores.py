@@ -9,7 +9,7 @@ from genkit.errors import DataError
 from genkit.files import write_json
 from genkit.interfaces import Context, Metric, Subject
 from genkit.report.results import SCORES
-from genkit.types import Measurement
+from genkit.types import Curve, Measurement
 
 
 def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Measurement:
@@ -19,7 +19,8 @@ def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Me
         DataError: two metrics give a score of one name, or a score is not finite.
     """
     scores: dict[str, float] = {}
-    curves, facts = {}, {}
+    curves: dict[str, Curve] = {}
+    facts: dict[str, str] = {}
     for metric in metrics:
         found = metric.measure(subject, context)
         for name, value in found.scores.items():

@@ -58,9 +58,7 @@ class Sweep(Stage):
                         yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
 
     def run(self, context: Context) -> None:
-        template = dataclasses.replace(
-            sample_stage(context.stage(self.samples)), count=self.count
-        )
+        template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
         cells = list(self.cells())
         log = RowLog(context.folder / "cells.jsonl", read_rows(context.folder / "cells.jsonl"))
         reference = self.data.load(context)

@@ -43,7 +43,9 @@ class Train(Stage):
     images: int = setting(doc="images to train for, repeats counted", at_least=1)
     batch_size: int = setting(256, doc="images an optimizer step", at_least=1)
     micro_batch: int | None = setting(
-        None, doc="images computed at a time, where a batch is too large; the whole batch", at_least=1
+        None,
+        doc="images computed at a time, where a batch is too large; the whole batch",
+        at_least=1,
     )
     pool_size: int | None = setting(
         None, doc="images coupled together, at least a batch; the batch size", at_least=1
@@ -57,7 +59,9 @@ class Train(Stage):
         500_000, doc="half-life of the averaged weights, in images", at_least=0
     )
     ema_ramp_up: float = setting(
-        0.05, doc="limits the half-life to this share of the images seen; 0 for no limit", at_least=0
+        0.05,
+        doc="limits the half-life to this share of the images seen; 0 for no limit",
+        at_least=0,
     )
     precision: Precision = setting("float32", doc="of the network's arithmetic")
     channels_last: bool = setting(False, doc="lay images out as NHWC, which convolutions prefer")
@@ -114,7 +118,10 @@ class Train(Stage):
                     "the data has no labels",
                     "write class_conditional = false, or choose labelled data",
                 )
-        for name, needed in (("objective", self.objective.requires), ("coupler", self.coupler.requires)):
+        for name, needed in (
+            ("objective", self.objective.requires),
+            ("coupler", self.coupler.requires),
+        ):
             if lacking := sorted(needed - spec.attributes):
                 yield Problem((name,), f"needs {' and '.join(lacking)}, which the data has not")
         skewed = sorted(conditions - self.coupler.preserves_conditional_prior)

@@ -11,8 +11,8 @@ from torch import nn
 
 from genkit import files, tensors
 from genkit.errors import DataError
+from genkit.interfaces import Coefficients, Denoiser, Preconditioner
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.interfaces import Denoiser, Preconditioner, Coefficients
 from genkit.train.checkpoint import load_network, save_network
 from genkit.types import DataSpec
 

@@ -46,9 +46,7 @@ class InfiniteSlope(Objective):
 
 def network(dropout: float = 0.0) -> nn.Module:
     with seeded(7):
-        return nn.Sequential(
-            nn.Linear(3, 16), nn.SiLU(), nn.Dropout(dropout), nn.Linear(16, 3)
-        )
+        return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Dropout(dropout), nn.Linear(16, 3))
 
 
 def trainer(objective=None, how=PLAIN, model=None, seed=0) -> Trainer:
