@@ -1,0 +1,206 @@
+"""What the pages show works: Python runs, recipes are valid, commands are accepted."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shlex
+import struct
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+from PIL import Image
+
+import genkit
+from genkit import cli
+from genkit.plugin.manager import load_plugins
+from genkit.recipe.overrides import TOP_LEVEL
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import Source, read_source
+from genkit.testing import check_coupler
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial" / "write-a-coupler.md"
+GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PAGES = [
+    README,
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
+]
+NAMED = re.compile(r"^\*\*`([^`\n]+)`\*\*[^\n]*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a language in the order of the page."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def with_blocks(language: str, among: list[Path]) -> list[Any]:
+    """Return the pages that have code blocks of a language, as parameters of a test."""
+    return [
+        pytest.param(page, id=page.relative_to(ROOT).as_posix())
+        for page in among
+        if blocks(page, language)
+    ]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the genkit commands of a page, split as a shell does."""
+    lines = "".join(blocks(page, "bash")).splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("genkit ")]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory with the data that the pages speak of."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / name / "0001.png")
+    (tmp_path / "fashion").mkdir()
+    images = struct.pack(">BBBBIII", 0, 0, 8, 3, 2, 28, 28) + bytes(2 * 28 * 28)
+    labels = struct.pack(">BBBBI", 0, 0, 8, 1, 2) + bytes([0, 1])
+    for name, content in (("images-idx3", images), ("labels-idx1", labels)):
+        (tmp_path / "fashion" / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    return tmp_path
+
+
+def execute(code: str, names: dict[str, Any]) -> None:
+    """Run a page's Python, without the ``from __future__`` of this module."""
+    names["__name__"] = "page"
+    exec(compile(code, "page", "exec", dont_inherit=True), names)  # noqa: S102
+
+
+def write_named(page: Path, folder: Path) -> None:
+    """Write the recipes to which a page gives a name."""
+    for name, text in NAMED.findall(page.read_text(encoding="utf-8")):
+        if name.endswith(".toml") and "/" not in name and name != "pyproject.toml":
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def completed(fragment: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe around a fragment: what it leaves out is as in ``edm_aot_dg``.
+
+    Keys that belong to no recipe's top are settings of the stage that trains the denoiser.
+    """
+    base = tomllib.loads((ROOT / "recipes" / "edm_aot_dg.toml").read_text(encoding="utf-8"))
+    stages = {stage["id"]: stage for stage in base["stage"]}
+    for stage in fragment.get("stage", []):
+        stages[stage["id"]] = stage
+    for key, value in fragment.items():
+        if key in TOP_LEVEL and key != "stage":
+            base[key] = value
+        elif key != "stage":
+            stages["denoiser"][key] = value
+    return {**base, "stage": list(stages.values())}
+
+
+@pytest.mark.parametrize("page", with_blocks("python", GUIDES))
+def test_python_of_a_guide_runs(
+    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: Callable[..., genkit.Result] = genkit.run_recipe
+
+    def small(*args: Any, settings: dict[str, Any], **kwargs: Any) -> genkit.Result:
+        less = {**settings, "denoiser.images": 2000, "samples.count": 64}
+        return run(*args, settings=less, **kwargs)
+
+    monkeypatch.setattr(genkit, "run_recipe", small)
+    execute("\n".join(blocks(page, "python")), {})
+
+
+def test_the_readmes_coupler_runs_in_a_loop() -> None:
+    (code,) = [block for block in blocks(README, "python") if "genkit.component" in block]
+    images, noise = torch.randn(8, 2), torch.randn(8, 2)
+    names = {"images": images, "noise": noise, "generator": torch.Generator()}
+    execute(code, names)
+    assert names["noise"].shape == noise.shape
+    assert not torch.equal(names["noise"], noise)
+
+
+@pytest.mark.parametrize("page", with_blocks("toml", [p for p in PAGES if p != TUTORIAL]))
+def test_recipes_of_a_page_are_valid(page: Path, workplace: Path) -> None:
+    plugins = load_plugins()
+    for text in blocks(page, "toml"):
+        table = tomllib.loads(text)
+        if "name" not in table:
+            text = tomli_w.dumps(completed(table))
+        load_recipe(Source.parse(text, page.name), plugins)
+
+
+@pytest.mark.parametrize("page", with_blocks("bash", PAGES))
+def test_commands_of_a_page_are_accepted(page: Path, workplace: Path) -> None:
+    write_named(page, workplace)
+    for arguments in commands(page):
+        if arguments == ["show", "greedy"] or any('"greedy"' in part for part in arguments):
+            continue  # the plugin of the tutorial is installed in test_stranger.py
+        dry = ["--dry-run"] if arguments[0] == "run" and "--dry-run" not in arguments else []
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, *dry])
+        assert ended.value.code in (None, 0), arguments
+    assert not (workplace / "runs").exists()
+
+
+def test_the_tutorials_coupler_keeps_all_laws() -> None:
+    modules = [block for block in blocks(TUTORIAL, "python") if "class Greedy" in block]
+    assert len(modules) == 2  # without and with a setting
+    for module in modules:
+        names: dict[str, Any] = {}
+        execute(module, names)
+        check_coupler(names["Greedy"]())
+
+
+@pytest.mark.parametrize("pair", [("edm", "edm_aot"), ("edm_aot", "edm_aot_dg")])
+def test_the_readme_shows_the_recipes_differences(pair: tuple[str, str]) -> None:
+    files = [f"recipes/{name}.toml" for name in pair]
+    found = subprocess.run(["diff", *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"$ diff {' '.join(files)}\n{found.stdout}" in blocks(README, "diff")
+
+
+def test_edm_aot_differs_from_edm_in_name_coupler_and_pool_alone() -> None:
+    tables = [read_source(ROOT / "recipes" / f"{name}.toml").table for name in ("edm", "edm_aot")]
+    (edm, aot), stages = tables, [{s["id"]: s for s in t["stage"]} for t in tables]
+    assert {key for key in edm if edm[key] != aot[key]} == {"name", "stage"}
+    assert [key for key in stages[0] if stages[0][key] != stages[1][key]] == ["denoiser"]
+    one, other = stages[0]["denoiser"], stages[1]["denoiser"]
+    assert {k for k in one | other if one.get(k) != other.get(k)} == {"coupler", "pool_size"}
+
+
+def test_the_readme_has_its_two_commands() -> None:
+    text = README.read_text(encoding="utf-8")
+    environment = "python3.11 -m venv .venv{0} && .venv{0}/bin/pip install -c constraints.txt"
+    for name, command in {
+        "run": environment.format("") + " . && .venv/bin/genkit run recipes/edm_aot_dg.toml",
+        "test": environment.format("-nox") + " nox && .venv-nox/bin/nox",
+    }.items():
+        assert f"<!-- {name} command -->\n```bash\n{command}\n```\n" in text
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    # The script's own extraction, without running what it finds.
+    shown = script.replace('eval "$command"', "").replace('$(dirname "$0")/..', str(ROOT))
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    command = done.stdout.strip()
+    assert f"<!-- test command -->\n```bash\n{command}\n```" in README.read_text(encoding="utf-8")
+    assert command.endswith("/bin/nox")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf-8"))
+    # The results and their picture are written by a run of the study.
+    local = [link for link in links if "://" not in link and not link.startswith("docs/results")]
+    missing = [link for link in local if not (ROOT / link).exists()]
+    assert [link for link in missing if link != "docs/images/digits.png"] == []
+
+
+def test_no_page_names_the_score_fid() -> None:
+    for page in PAGES:
+        assert 'use = "fid"' not in page.read_text(encoding="utf-8")
