@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -36,7 +37,17 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register what this extension brings."""
     app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir) / FOLDER))
     app.add_directive("genkit-help", Help)
+    app.connect("autodoc-process-docstring", whole_sentence, priority=600)  # after napoleon
     return {"parallel_read_safe": True}
+
+
+def whole_sentence(*event: Any) -> None:
+    """Undo that napoleon takes what stands before a colon for the type of an attribute."""
+    _, what, _, _, _, lines = event
+    types = [line for line in lines if line.startswith(":type: ")]
+    if what in {"attribute", "data", "property"} and types:
+        first, *rest = [line for line in lines if line not in types]
+        lines[:] = [f"{types[0].removeprefix(':type: ')}: {first}", *rest]
 
 
 class Help(Directive):

@@ -130,24 +130,36 @@ class Denoiser:
 
         Returns:
             ``[count, *shape]`` float32 on the CPU; images range over about [-1, 1].
+
+        Raises:
+            DataError: the labels do not fit the denoiser or the count.
+            SettingError: a setting of the schedule or the solver is unknown or wrong.
         """
         registry = load_plugins().registry
         levels: Any = decode.component(registry, "schedule", {"use": "edm", **(schedule or {})})
         method: Any = decode.component(registry, "solver", {"use": "heun", **(solver or {})})
-        classes = None
-        if self.classes:
-            every = torch.arange(count) % self.classes
-            classes = every if labels is None else torch.as_tensor(labels, dtype=torch.int64)
         return sample(
             self.module,
             self.spec.shape,
             range(count),
             schedule=levels,
             solver=method,
-            labels=classes,
+            labels=self._labels(count, labels),
             seed=seed,
             device=self.device,
         ).batch.data
+
+    def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
+        if asked is None:
+            return torch.arange(count) % self.classes if self.classes else None
+        if not self.classes:
+            raise DataError("this denoiser knows no classes; leave labels out")
+        labels = torch.as_tensor(asked, dtype=torch.int64)
+        if labels.shape != (count,):
+            raise DataError(f"{len(labels)} labels for {count} samples; give one for each")
+        if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
+            raise DataError(f"label {int(wrong[0])} is no class; write 0 to {self.classes - 1}")
+        return labels
 
 
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:

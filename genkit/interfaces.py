@@ -132,8 +132,10 @@ class Context(Inputs, Protocol):
         """Return the table that decodes to a component, all defaults written out."""
         ...
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
-        """Show progress: ``done`` of ``total`` images, samples or cells."""
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
+        """Show progress: ``done`` of ``total`` images, samples or cells; the optimizer's step."""
         ...
 
     def stop_requested(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class StageContext:
     registry: Registry
     progress: Progress
     stop_requested: Callable[[], bool]
+    _loaded: dict[str, Trained] = field(default_factory=dict, repr=False)
 
     def seed(self, *purpose: str | int) -> int:
         return derive_seed(self.run_seed, self.stage_id, *purpose)
@@ -58,14 +59,19 @@ class StageContext:
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
-        self.progress.advance(done, total, unit, loss)
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
+        self.progress.advance(done, total, unit, loss, step)
 
     def path(self, stage: str) -> Path:
         return self.folders[stage]
 
     def network(self, stage: str) -> Trained:
-        return load_network(self._left(stage), self.registry, self.device)
+        if stage not in self._loaded:
+            path = self._left(stage)
+            self._loaded[stage] = load_network(path, self.registry, self.device)
+        return self._loaded[stage]
 
     def samples(self, stage: str) -> Batch:
         return load_samples(self._left(stage)).batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,12 +39,15 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    absent = device.type == "mps" and not torch.backends.mps.is_available()
-    if absent or (device.index or 0) >= count:
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
+    if match is None or int(match[2] or 0) >= counts[match[1]]:
         raise UsageError(f'this machine has no device "{name}"; write device = "auto"')
-    return device
+    return torch.device(name)
 
 
 def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:

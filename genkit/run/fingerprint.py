@@ -55,8 +55,15 @@ def components(component: Component) -> Iterator[Component]:
 def references(component: Component) -> Iterator[str]:
     """Yield the ids of the earlier stages that a component names, at any depth."""
     for part in components(component):
-        for name, annotation in annotations_of(type(part)).items():
-            if get_origin(annotation) is Annotated and any(
-                isinstance(mark, Ref) for mark in get_args(annotation)
-            ):
-                yield getattr(part, name)
+        for name in reference_fields(part):
+            yield getattr(part, name)
+
+
+def reference_fields(component: Component) -> list[str]:
+    """Return the names of a component's own settings that name earlier stages."""
+    return [
+        name
+        for name, annotation in annotations_of(type(component)).items()
+        if get_origin(annotation) is Annotated
+        and any(isinstance(mark, Ref) for mark in get_args(annotation))
+    ]

@@ -42,14 +42,16 @@ class RunFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self._name = name
-        if root.exists() and not root.is_dir():
-            raise UsageError(f"{root} is a file; choose a folder with --out")
-        if root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith(".")):
-            if not (root / STATE).exists():
-                raise UsageError(f"{root} is not empty and holds no run; choose another --out")
-            holds = _read(root / STATE).get("name")
-            if holds != name:
-                raise UsageError(f'{root} holds the run of "{holds}"; choose another --out')
+        try:
+            if root.exists() and not root.is_dir():
+                raise UsageError(f"{root} is a file; choose a folder with --out")
+            held = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
+        except OSError as error:
+            raise UsageError(f"{root} cannot be used: {error.strerror}") from error
+        if held and not (root / STATE).exists():
+            raise UsageError(f"{root} is not empty and holds no run; choose another --out")
+        if held and (holds := _read(root / STATE).get("name")) != name:
+            raise UsageError(f'{root} holds the run of "{holds}"; choose another --out')
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -34,7 +34,9 @@ class Progress(Protocol):
         """Stage ``number`` of ``count`` was finished by an earlier call."""
         ...
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
         """Report where the stage is.
 
         Args:
@@ -42,6 +44,7 @@ class Progress(Protocol):
             total: units of the whole stage.
             unit: ``images``, ``samples`` or ``cells``.
             loss: recent mean loss, where there is one.
+            step: of the optimizer, where there is one.
         """
         ...
 
@@ -80,7 +83,9 @@ class SilentProgress(Progress):
     def skip(self, number: int, count: int, stage: str) -> None:
         """Say nothing."""
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
         """Say nothing."""
 
     def end(self, text: str = "") -> None:
@@ -142,12 +147,14 @@ class PlainProgress(Progress):
     def skip(self, number: int, count: int, stage: str) -> None:
         self.note(f"[{number}/{count}] {stage}: finished before")
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
         speed = self._meter.speed(done)
         if self._clock() - self._said < _PERIOD:
             return
         self._said = self._clock()
-        parts = [f"{done:,} of {total:,} {unit}", *_facts(done, total, unit, speed, loss)]
+        parts = [f"{done:,} of {total:,} {unit}", *_facts(done, total, unit, speed, loss, step)]
         self.note(f"{self._stage}: {', '.join(parts)}")
 
     def end(self, text: str = "") -> None:
@@ -185,11 +192,13 @@ class LiveProgress(Progress):
     def skip(self, number: int, count: int, stage: str) -> None:
         self.note(f"[{number}/{count}] {stage}: finished before")
 
-    def advance(self, done: int, total: int, unit: str, loss: float | None = None) -> None:
+    def advance(
+        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
+    ) -> None:
         speed = self._meter.speed(done)
         if self._clock() - self._drawn < _LIVE_PERIOD and done < total:
             return
-        facts = [f"{done:,}/{total:,}", *_facts(done, total, unit, speed, loss)]
+        facts = [f"{done:,}/{total:,}", *_facts(done, total, unit, speed, loss, step)]
         text = Text("  ".join([self._stage, *facts]), no_wrap=True, overflow="ellipsis")
         if self._console.width < _BAR_FROM:
             self._draw(text)
@@ -222,9 +231,13 @@ class LiveProgress(Progress):
         self._live.update(line, refresh=True)
 
 
-def _facts(done: int, total: int, unit: str, speed: float | None, loss: float | None) -> list[str]:
-    """Return percentage, speed, loss and remaining time, as far as they are known."""
+def _facts(
+    done: int, total: int, unit: str, speed: float | None, loss: float | None, step: int | None
+) -> list[str]:
+    """Return percentage, step, speed, loss and remaining time, as far as they are known."""
     facts = [f"{100 * done / total:.0f} %"] if total else []
+    if step is not None:
+        facts.append(f"step {step:,}")
     if speed is not None:
         facts.append(f"{_rate(speed)} {unit}/s")
     if loss is not None:

@@ -36,6 +36,32 @@ class PositionalEmbedding(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+class FourierEmbedding(nn.Module):
+    """Sines and cosines of ``c_noise`` at frequencies spaced geometrically.
+
+    ``log(sigma) / 4`` spans about 3 units, which the positional embedding sees as little more than
+    a straight line; these frequencies resolve it. Source: arXiv 2006.10739, section 5.
+
+    Args:
+        width: of the embedding; an odd one is rounded down.
+        lowest: frequency, in periods a unit.
+        highest: frequency, likewise.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, lowest: float = 0.125, highest: float = 8.0) -> None:
+        super().__init__()
+        self.width = 2 * (width // 2)
+        exponents = torch.linspace(math.log(lowest), math.log(highest), width // 2)
+        self.register_buffer("frequencies", 2 * math.pi * exponents.exp(), persistent=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
+        phase = c_noise.float()[:, None] * self.frequencies
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
 class ClassEmbedding(nn.Module):
     """A linear map of the one-hot class, scaled so that its elements have unit mean square.
 

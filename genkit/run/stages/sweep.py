@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from genkit.errors import InterruptedRun, Problem, SettingError
 from genkit.interfaces import Component, Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.plots import score_plot
+from genkit.run.fingerprint import components, reference_fields
 from genkit.run.log import RowLog, read_rows
 from genkit.run.stages.sample import Sample, sample_stage
 from genkit.run.stages.scores import measure, write_scores
@@ -51,11 +52,8 @@ class Sweep(Stage):
                 )
                 continue
             for value in values:
-                try:
-                    _with_value(template, path.split("."), value)
-                except SettingError as error:
-                    for problem in error.problems:
-                        yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
+                for problem in _value_problems(template, path.split("."), value, earlier):
+                    yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
 
     def run(self, context: Context) -> None:
         template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
@@ -96,6 +94,19 @@ def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]
             yield ".".join([*above, key]), value
 
 
+def _value_problems(
+    template: Sample, path: Sequence[str], value: Any, earlier: Stages
+) -> Iterator[Problem]:
+    """Yield what is wrong with one value at a key path, also beside the settings around it."""
+    try:
+        changed = _with_value(template, path, value)
+    except SettingError as error:
+        yield from error.problems
+        return
+    for part in components(changed):
+        yield from part.check(earlier)
+
+
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
     """Return the component with another value at a key path; in a list, in every item of it.
 
@@ -108,6 +119,9 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
     if key not in fields:
         reason = f'{owner} has no setting "{key}"'
         raise SettingError(owner, [Problem((key,), reason, near_match(key, fields))])
+    if key in reference_fields(component):
+        reason = f"{owner}.{key} names a stage, which is chosen before anything runs"
+        raise SettingError(owner, [Problem((key,), reason, "write a sweep for each stage")])
     if rest:
         inner = getattr(component, key)
         several = isinstance(inner, tuple)

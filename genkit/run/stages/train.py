@@ -153,7 +153,7 @@ class Train(Stage):
             if resumed
             else [],
         )
-        context.advance(trainer.images, self.images, "images")
+        context.advance(trainer.images, self.images, "images", step=trainer.steps)
         self._train(context, trainer, data, log)
         save_network(
             context.folder / f"{self.output}.safetensors",
@@ -204,7 +204,7 @@ class Train(Stage):
                 "seconds_waited_for_pairs": round(waited, 4),
             }
             log.add(row)
-            context.advance(trainer.images, self.images, "images", row["loss"])
+            context.advance(trainer.images, self.images, "images", row["loss"], trainer.steps)
             losses, waited, before, begun = [], 0.0, trainer.images, now
 
         for batch, noise, seconds in stream.batches(self.batch_size, trainer.images):

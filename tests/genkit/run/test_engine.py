@@ -1,0 +1,401 @@
+"""The engine: what runs, what is skipped, what is written, and what is said when it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import filelock
+import pytest
+import torch
+
+import genkit.run.engine
+from genkit.errors import DataError, DivergedError, InterruptedRun, RecipeError, UsageError
+from genkit.recipe.encode import resolved
+from genkit.run.engine import finished_stages, resolve_device
+from genkit.run.stages.sample import Sample
+from genkit.run.stages.train import Train
+from genkit.tensors import load
+from genkit.types import Measurement
+
+# --- what is redone -------------------------------------------------------------------------
+
+
+def test_finished_stages_are_skipped(tiny):
+    first, found = tiny.run(tiny.sample)
+    assert first.ran == ["denoiser", "samples"]
+    before = tiny.bytes_of("samples.safetensors")
+    second, again = tiny.run(tiny.sample)
+    assert (second.ran, second.skipped) == ([], ["denoiser", "samples"])
+    assert again == found
+    assert tiny.bytes_of("samples.safetensors") == before
+
+
+def test_a_changed_setting_redoes_the_stage_and_everything_below(tiny):
+    tiny.run(tiny.sample)
+    before = tiny.bytes_of("denoiser.safetensors")
+    noted, _ = tiny.run(tiny.sample, "denoiser.images=128")
+    assert noted.ran == ["denoiser", "samples"]
+    assert tiny.bytes_of("denoiser.safetensors") != before
+    replaced = sorted(p.name for p in (tiny.folder / "replaced").iterdir())
+    assert replaced == ["001-01-denoiser", "002-02-samples"]
+    old = tiny.folder / "replaced" / "001-01-denoiser" / "denoiser.safetensors"
+    assert old.read_bytes() == before
+
+
+def test_a_changed_stage_leaves_what_is_above_and_beside(tiny):
+    tiny.run(tiny.sample)
+    noted, _ = tiny.run(tiny.sample, "samples.schedule.steps=2")
+    assert (noted.skipped, noted.ran) == (["denoiser"], ["samples"])
+
+
+def test_a_setting_without_effect_on_the_result_redoes_nothing(tiny):
+    tiny.run(tiny.train)
+    noted, _ = tiny.run(tiny.train, "denoiser.checkpoint_seconds=0.5")
+    assert noted.skipped == ["denoiser"]
+
+
+def test_a_default_that_is_written_out_redoes_nothing(tiny):
+    tiny.run(tiny.train)
+    noted, _ = tiny.run(tiny.train, "denoiser.learning_rate=0.001", "seed=0")
+    assert noted.skipped == ["denoiser"]
+
+
+def test_an_inserted_stage_renumbers_the_others_without_redoing_them(tiny):
+    tiny.run(tiny.sample)
+    head, marker, sampling = tiny.sample.rpartition("\n[[stage]]")
+    more = sampling.replace('"samples"', '"more"').replace("count = 24", "count = 2")
+    noted, _ = tiny.run(head + marker + more + marker + sampling)
+    assert noted.ran == ["more"]
+    assert sorted(p.name for p in tiny.folder.glob("[0-9]*")) == [
+        "01-denoiser",
+        "02-more",
+        "03-samples",
+    ]
+
+
+def test_an_unfinished_stage_goes_on_with_other_settings_only_anew(tiny):
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, "denoiser.batch_size=16", progress=interrupting(tiny))
+    tiny.run(tiny.train)
+    alone = tiny.folder.with_name("alone")
+    tiny.run(tiny.train, folder=alone)
+    assert tiny.bytes_of("denoiser.safetensors") == tiny.bytes_of("denoiser.safetensors", alone)
+
+
+def test_what_a_run_would_skip_is_known_beforehand(tiny):
+    recipe = tiny.load(tiny.sample)
+    assert finished_stages(recipe, tiny.plugins, tiny.folder) == set()
+    assert not tiny.folder.exists()
+    tiny.run(tiny.sample)
+    assert finished_stages(recipe, tiny.plugins, tiny.folder) == {"denoiser", "samples"}
+    changed = tiny.load(tiny.sample, "samples.count=5")
+    assert finished_stages(changed, tiny.plugins, tiny.folder) == {"denoiser"}
+
+
+# --- what is written ------------------------------------------------------------------------
+
+
+def test_the_run_folder(tiny, plugins):
+    _, results = tiny.run(tiny.sweep, "seed=3")
+    folder = tiny.folder
+    assert (folder / "recipe.toml").read_text() == tiny.sweep
+    text = (folder / "resolved.toml").read_text()
+    again = tiny.load(text)
+    assert again == tiny.load(tiny.sweep, "seed=3")
+    assert resolved(again, plugins.registry)["stage"][0]["learning_rate"] == 1e-3
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["set"] == ["seed=3"]
+    assert environment["device"] == "cpu"
+    assert environment["packages"]["torch"] == version("torch")
+    assert environment["command"] == sys.argv
+    assert any(plugin.startswith("plugin edm") for plugin in environment["plugins"])
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert results["name"] == "tiny"
+    assert {"01-denoiser/loss.png", "02-samples/samples.png"} < set(results["pictures"])
+    assert all((folder / picture).is_file() for picture in results["pictures"])
+    rows = results["stages"]["sweep"]["rows"]
+    assert [(r["schedule.steps"], r["schedule.rho"], r["nfe"]) for r in rows] == [
+        (2, 7.0, 3),
+        (2, 20.0, 3),
+        (3, 7.0, 5),
+        (3, 20.0, 5),
+    ]
+    named, _ = load(folder / "02-samples" / "samples.safetensors")
+    assert named["samples"].shape == (24, 2)
+    assert named["samples"].dtype == torch.float32
+    assert not list(folder.glob("02-samples/part-*"))
+
+
+def test_the_training_log_ends_with_the_last_image(tiny):
+    tiny.run(tiny.train)
+    rows = [json.loads(line) for line in tiny.bytes_of("metrics.jsonl").splitlines()]
+    assert [row["images"] for row in rows] == [64, 128, 192, 256]
+    assert all(row["loss"] > 0 and row["images_per_second"] > 0 for row in rows)
+
+
+def test_samples_do_not_depend_on_how_many_are_drawn(tiny):
+    tiny.run(tiny.sample)
+    first, _ = load(tiny.folder / "02-samples" / "samples.safetensors")
+    tiny.run(tiny.sample, "samples.count=16")
+    fewer, _ = load(tiny.folder / "02-samples" / "samples.safetensors")
+    assert torch.equal(fewer["samples"], first["samples"][:16])
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+
+def test_another_recipes_folder_is_refused(tiny):
+    tiny.run(tiny.train)
+    with pytest.raises(UsageError, match=r'holds the run of "tiny"; choose another --out'):
+        tiny.run(tiny.train, 'name="other"')
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tiny):
+    tiny.folder.mkdir()
+    (tiny.folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        tiny.run(tiny.train)
+    assert [p.name for p in tiny.folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tiny):
+    tiny.folder.write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        tiny.run(tiny.train)
+
+
+def test_two_runs_in_one_folder_are_refused(tiny):
+    tiny.folder.mkdir()
+    with (
+        filelock.FileLock(tiny.folder / ".lock"),
+        pytest.raises(UsageError, match="another genkit is at work"),
+    ):
+        tiny.run(tiny.train)
+    tiny.run(tiny.train)  # the lock is free again, and the folder is a run's own
+
+
+@pytest.mark.parametrize("place", ["/proc/genkit", "a-file/run", "x" * 300])
+def test_a_place_that_cannot_be_written_is_refused(tiny, tmp_path, place):
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(UsageError, match="cannot be"):
+        tiny.run(tiny.train, folder=tmp_path / place)
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "mps", "nonsense", "meta"])
+def test_a_device_that_is_absent_is_refused_before_anything_is_written(tiny, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(UsageError, match=f'no device "{device}"'):
+        tiny.run(tiny.train, device=device)
+    assert not tiny.folder.exists()
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_device_of_the_call_goes_before_the_recipes(tiny):
+    with pytest.raises(UsageError, match="cuda:77"):
+        tiny.run(tiny.train, 'device="cuda:77"', device=None)
+    tiny.run(tiny.train, 'device="cuda:77"', device="cpu")
+
+
+# --- what goes wrong on the way -------------------------------------------------------------
+
+
+def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
+    def fail(self, context, indices):
+        raise DataError("the images are gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("genkit.run.stages.sample.Sample.draw", fail)
+        with pytest.raises(DataError, match="stage samples: the images are gone"):
+            tiny.run(tiny.sample)
+    noted, _ = tiny.run(tiny.sample)
+    assert (noted.skipped, noted.ran) == (["denoiser"], ["samples"])
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tiny):
+    settings = ("denoiser.learning_rate=1e30", "denoiser.checkpoint_seconds=0")
+    with pytest.raises(DivergedError, match=r"stage denoiser: .*checkpoint is kept.*learning_rate"):
+        tiny.run(tiny.train, *settings)
+    kept, _ = load(tiny.folder / "01-denoiser" / "checkpoint.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
+    assert not list(tiny.folder.rglob("denoiser.safetensors"))
+
+
+# --- stopping and going on ------------------------------------------------------------------
+
+
+def interrupting(tiny, when=lambda done, total: 0 < done < total):
+    """Return a progress that sends SIGINT to this process once, as Ctrl-C does."""
+    sent = []
+
+    def at_advance(done, total):
+        if when(done, total) and not sent:
+            sent.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return tiny.recorder(at_advance)
+
+
+@pytest.fixture
+def uninterrupted(tiny):
+    folder = tiny.folder.with_name("uninterrupted")
+    tiny.run(tiny.sample, folder=folder)
+    return folder
+
+
+@pytest.mark.parametrize(("stage", "total"), [("denoiser", 256), ("samples", 24)])
+def test_an_interrupt_saves_and_the_run_goes_on_to_the_same_bytes(
+    tiny, uninterrupted, stage, total
+):
+    asked = interrupting(tiny, lambda done, of: of == total and 0 < done < of)
+    with pytest.raises(InterruptedRun, match=f"stopped in stage {stage}: .* of {total}.*; all is"):
+        tiny.run(tiny.sample, progress=asked)
+    assert asked.ran[-1] == stage
+    reached = []
+    tiny.run(tiny.sample, progress=tiny.recorder(lambda done, of: reached.append((done, of))))
+    first = next(done for done, of in reached if of == total)
+    assert first > 0  # it went on rather than began again
+    for name in ("denoiser.safetensors", "samples.safetensors"):
+        assert tiny.bytes_of(name) == tiny.bytes_of(name, uninterrupted)
+
+
+def test_samples_that_are_drawn_are_not_drawn_again(tiny, monkeypatch):
+    asked = interrupting(tiny, lambda done, total: (done, total) == (16, 24))
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.sample, progress=asked)
+    drawn = []
+    real = Sample.draw
+
+    def draw(self, context, indices):
+        drawn.append(indices)
+        return real(self, context, indices)
+
+    monkeypatch.setattr(Sample, "draw", draw)
+    tiny.run(tiny.sample)
+    assert drawn == [range(16, 24)]
+
+
+def test_a_sweep_goes_on_cell_by_cell(tiny):
+    asked = interrupting(tiny, lambda done, total: (done, total) == (2, 4))
+    with pytest.raises(InterruptedRun, match="stopped in stage sweep: 2 of 4 cells"):
+        tiny.run(tiny.sweep, progress=asked)
+    cells = tiny.folder / "03-sweep" / "cells.jsonl"
+    kept = cells.read_text()
+    cells.write_text(kept + '{"row": {"sched')  # a kill cut the third one off
+    reached = []
+    tiny.run(tiny.sweep, progress=tiny.recorder(lambda done, _: reached.append(done)))
+    assert reached == [3, 4]
+    assert cells.read_text().startswith(kept)
+    alone = tiny.folder.with_name("alone")
+    tiny.run(tiny.sweep, folder=alone)
+    assert tiny.bytes_of("scores.json") == tiny.bytes_of("scores.json", alone)
+
+
+def test_a_stop_between_stages_begins_no_other(tiny, monkeypatch):
+    @contextmanager
+    def stopped():
+        yield lambda: True
+
+    monkeypatch.setattr(genkit.run.engine, "stop_on_signal", stopped)
+    with pytest.raises(InterruptedRun, match="stopped in stage denoiser: not yet begun"):
+        tiny.run(tiny.train)
+
+
+def test_training_goes_on_from_a_kill_after_its_last_checkpoint(tiny, monkeypatch):
+    """All images are trained, and only the network's own file is missing."""
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("genkit.run.stages.train.save_network", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run(tiny.train)
+    tiny.run(tiny.train)
+    alone = tiny.folder.with_name("alone")
+    tiny.run(tiny.train, folder=alone)
+    assert tiny.bytes_of("denoiser.safetensors") == tiny.bytes_of("denoiser.safetensors", alone)
+
+
+# --- sweeps ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ("{}", "nothing is varied"),
+        ("{ schedule = { steps = 5 } }", "5 is not a list of values"),
+        ("{ schedule = { steps = [] } }", "[] is not a list of values"),
+        ("{ schedule = { stepz = [5] } }", 'no setting "stepz"; did you mean "steps"?'),
+        ("{ schedule = { steps = [5, 0] } }", "0 is out of range; write a value at least 1"),
+        ("{ schedule = { steps = [5, 2.5] } }", "2.5 is not an integer"),
+        ("{ schedule = { sigma_max = [80.0, 0.001] } }", "is not below sigma_max"),
+        ("{ guidance = { weight = [0.0] } }", "has no settings of its own to vary"),
+        ("{ count = { x = [1] } }", "has no settings of its own to vary"),
+        ("{ solver = ['heun'] }", '"heun" is not a solver'),
+        ("{ denoiser = ['other'] }", "names a stage"),
+    ],
+)
+def test_mistakes_in_what_a_sweep_varies(tiny, vary, message):
+    text = (
+        tiny.sample
+        + f"""
+[[stage]]
+id = "sweep"
+use = "sweep"
+samples = "samples"
+vary = {vary}
+metrics = [{{ use = "truncation" }}]
+"""
+    )
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(text)
+    (line,) = caught.value.lines
+    assert "sweep.vary" in line
+    assert message in line
+
+
+def test_every_combination_is_a_cell(tiny):
+    stages = tiny.load(tiny.sweep).stages
+    assert isinstance(stages["denoiser"], Train)
+    assert list(stages["sweep"].cells()) == [
+        {"schedule.steps": steps, "schedule.rho": rho} for steps in (2, 3) for rho in (7.0, 20.0)
+    ]
+
+
+# --- scores ---------------------------------------------------------------------------------
+
+SCORES = """
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{ use = "curvature", count = 4 }]
+"""
+
+
+def test_two_scores_of_one_name_are_refused(tiny):
+    metric = '{ use = "curvature", count = 4 }'
+    text = tiny.sample + SCORES.replace(metric, f"{metric}, {metric}")
+    with pytest.raises(DataError, match=r"stage scores: two metrics give the score .*leave one"):
+        tiny.run(text)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_refused(tiny, monkeypatch, value):
+    monkeypatch.setattr(
+        "genkit_metrics.curvature.Curvature.measure",
+        lambda self, subject, context: Measurement({"curvature": value}),
+    )
+    with pytest.raises(DataError, match=f'stage scores: the score "curvature" is {value}'):
+        tiny.run(tiny.sample + SCORES)
+    assert not list(tiny.folder.rglob("scores.json"))

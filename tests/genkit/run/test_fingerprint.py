@@ -1,0 +1,104 @@
+"""Fingerprints: they change with all that a result depends on, and with nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from genkit.run.engine import fingerprints
+from genkit.run.fingerprint import components, references
+
+
+@pytest.fixture
+def prints(tiny):
+    def of(text, *overrides):
+        return fingerprints(tiny.load(text, *overrides), tiny.plugins.registry)
+
+    return of
+
+
+def changed(before, after):
+    return [stage for stage in before if before[stage] != after[stage]]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("seed=1", ["denoiser", "samples", "sweep"]),
+        ("denoiser.images=300", ["denoiser", "samples", "sweep"]),
+        ("denoiser.network.width=9", ["denoiser", "samples", "sweep"]),
+        ("data.items=300", ["denoiser", "samples", "sweep"]),
+        ("samples.count=25", ["samples", "sweep"]),
+        ("sweep.count=9", ["sweep"]),
+        ("sweep.vary.schedule.steps=[2]", ["sweep"]),
+        ("denoiser.checkpoint_seconds=1.5", []),
+        ("denoiser.ema_ramp_up=0.05", []),
+        ("denoiser.micro_batch=16", ["denoiser", "samples", "sweep"]),
+        ('device="cpu"', []),
+        ('next="rest"', []),
+        ('name="other"', []),
+    ],
+)
+def test_a_setting_changes_its_stage_and_those_below(tiny, prints, override, stages):
+    assert changed(prints(tiny.sweep), prints(tiny.sweep, override)) == stages
+
+
+def test_an_integer_where_a_float_is_meant_is_the_same(tiny, prints):
+    whole = prints(tiny.sweep, "denoiser.gradient_clip=1")
+    assert whole == prints(tiny.sweep, "denoiser.gradient_clip=1.0")
+
+
+def test_the_id_of_a_stage_counts_for_its_random_numbers_derive_from_it(tiny, prints):
+    other = prints(tiny.train.replace('id = "denoiser"', 'id = "other"'))
+    assert set(other.values()).isdisjoint(prints(tiny.train).values())
+
+
+def test_the_version_of_a_plugin_counts_where_it_is_used(tiny, prints, monkeypatch):
+    before = prints(tiny.sweep)
+    registry = tiny.plugins.registry
+    entries = registry.entries()
+
+    def newer(plugin):
+        def upgraded(kind=None):
+            return [
+                type(e)(e.kind, e.name, e.target, type(e.owner)(plugin, e.owner.distribution, "9"))
+                if e.owner.plugin == plugin
+                else e
+                for e in entries
+            ]
+
+        return upgraded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(registry), "entries", lambda self, kind=None: newer("metrics")(kind))
+        assert changed(before, prints(tiny.sweep)) == ["sweep"]
+    with monkeypatch.context() as patched:
+        patched.setattr(type(registry), "entries", lambda self, kind=None: newer("dg")(kind))
+        assert prints(tiny.sweep) == before
+
+
+def test_a_reference_is_found_at_any_depth(tiny):
+    text = (
+        tiny.sample
+        + """
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 64
+batch_size = 64
+data = { use = "real-and-fake", fakes = "samples" }
+network = { use = "mlp-discriminator", width = 8 }
+objective = { use = "discrimination" }
+coupler = { use = "partitioned", by = ["source"] }
+
+[[stage]]
+id = "guided"
+use = "sample"
+denoiser = "denoiser"
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+"""
+    )
+    stages = tiny.load(text).stages
+    assert list(references(stages["discriminator"])) == ["samples"]
+    assert sorted(references(stages["guided"])) == ["denoiser", "discriminator"]
+    names = {type(part).__name__ for part in components(stages["discriminator"])}
+    assert {"Train", "RealAndFake", "Moons", "Partitioned", "Hungarian", "LogNormal"} <= names

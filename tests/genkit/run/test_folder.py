@@ -1,0 +1,90 @@
+"""The run folder: whose it is, and which stage in it is finished."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from genkit.errors import UsageError
+from genkit.run.folder import STATE, RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "deep" / "run", "tiny")
+    with folder.locked():
+        yield folder
+
+
+def test_a_stage_is_finished_once_it_is_marked_so(run):
+    place = run.open_stage(1, "denoiser", "abc")
+    assert place == run.root / "01-denoiser"
+    assert not run.finished(1, "denoiser", "abc")
+    run.mark(place, "abc", finished=True)
+    assert run.finished(1, "denoiser", "abc")
+    assert not run.finished(1, "denoiser", "abd")
+    assert run.open_stage(1, "denoiser", "abc") == place  # opening it again keeps it finished
+    assert run.finished(1, "denoiser", "abc")
+
+
+def test_an_unfinished_stage_keeps_its_files(run):
+    (run.open_stage(1, "denoiser", "abc") / "checkpoint").write_text("1")
+    assert (run.open_stage(1, "denoiser", "abc") / "checkpoint").exists()
+
+
+def test_a_changed_stage_is_set_aside_never_deleted(run):
+    for fingerprint in ("abc", "abd", "abe"):
+        (run.open_stage(1, "denoiser", fingerprint) / fingerprint).write_text("")
+    assert [p.name for p in run.root.glob("01-denoiser/ab*")] == ["abe"]
+    assert sorted(p.as_posix() for p in (run.root / "replaced").glob("*/ab*")) == [
+        f"{run.root}/replaced/001-01-denoiser/abc",
+        f"{run.root}/replaced/002-01-denoiser/abd",
+    ]
+
+
+def test_a_stage_is_found_under_its_old_number(run):
+    run.mark(run.open_stage(1, "denoiser", "abc"), "abc", finished=True)
+    assert run.finished(3, "denoiser", "abc")
+    assert run.open_stage(3, "denoiser", "abc") == run.root / "03-denoiser"
+    assert run.finished(3, "denoiser", "abc")
+    assert not (run.root / "01-denoiser").exists()
+
+
+def test_stages_that_trade_places_keep_their_own_folders(run):
+    for number, stage in enumerate(("a", "b"), 1):
+        run.mark(run.open_stage(number, stage, stage * 3), stage * 3, finished=True)
+    for number, stage in enumerate(("b", "a"), 1):
+        run.open_stage(number, stage, stage * 3)
+        assert run.finished(number, stage, stage * 3)
+    assert sorted(p.name for p in run.root.glob("[0-9]*")) == ["01-b", "02-a"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"'])
+def test_a_damaged_state_is_an_unfinished_stage(run, content):
+    place = run.open_stage(1, "denoiser", "abc")
+    run.mark(place, "abc", finished=True)
+    (place / STATE).write_text(content)
+    assert not run.finished(1, "denoiser", "abc")
+    run.open_stage(1, "denoiser", "abc")
+    assert json.loads((place / STATE).read_text()) == {"fingerprint": "abc", "finished": False}
+
+
+def test_a_folder_of_hidden_files_alone_is_empty(tmp_path):
+    (tmp_path / ".DS_Store").write_text("")
+    with RunFolder(tmp_path, "tiny").locked():
+        assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+
+
+def test_looking_at_a_folder_makes_none(tmp_path):
+    run = RunFolder(tmp_path / "run", "tiny")
+    assert not run.finished(1, "denoiser", "abc")
+    assert not run.root.exists()
+
+
+def test_the_folder_is_free_again_after_an_error(tmp_path):
+    run = RunFolder(tmp_path, "tiny")
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked(), pytest.raises(UsageError, match="at work"), run.locked():
+        pass

@@ -1,0 +1,160 @@
+"""genkit from Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import genkit
+from genkit.errors import DataError, PluginError, RecipeError, SettingError, UsageError
+
+SMALL = {
+    "data.items": 200,
+    "denoiser.images": 256,
+    "denoiser.batch_size": 64,
+    "denoiser.pool_size": 64,
+    "denoiser.network.width": 8,
+    "samples.count": 16,
+    "samples.schedule.steps": 2,
+    "scores.metrics": [{"use": "truncation", "count": 4}],
+}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return genkit.run_recipe("smoke", out=folder, settings=SMALL, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    coupler = {"use": "partitioned", "by": ["label"]}
+    settings = {**SMALL, "denoiser.network.class_conditional": True, "denoiser.coupler": coupler}
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu").denoiser()
+
+
+def test_a_recipe_runs_and_tells_its_scores(result, capsys):
+    assert (result.folder / "results.json").is_file()
+    (row,) = result.scores["scores"]
+    assert row["nfe"] == 3
+    assert row["truncation"] > 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_recipe_that_is_finished_is_not_run_again(result, capsys):
+    again = genkit.run_recipe(
+        "smoke", out=result.folder, settings=SMALL, device="cpu", progress=True
+    )
+    assert again == result
+    assert capsys.readouterr().err.count("finished before") == 3
+
+
+def test_a_run_goes_to_runs_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("genkit.api.execute", lambda recipe, plugins, folder, *rest: {"stages": {}})
+    assert genkit.run_recipe("smoke").folder.as_posix() == "runs/smoke"
+
+
+def test_mistakes_are_raised(tmp_path):
+    with pytest.raises(RecipeError, match=r"denoiser\.imagez"):
+        genkit.run_recipe("smoke", out=tmp_path / "run", settings={"denoiser.imagez": 1})
+    with pytest.raises(UsageError, match='did you mean "smoke"'):
+        genkit.run_recipe("smokee", out=tmp_path / "run")
+    with pytest.raises(UsageError, match='no device "gpu"'):
+        genkit.run_recipe("smoke", out=tmp_path / "run", device="gpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_denoiser_is_called_and_sampled(result):
+    denoiser = result.denoiser(device="cpu")
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    assert denoiser(x, torch.full((5,), 2.0)).shape == (5, 2)
+    drawn = denoiser.sample(6, schedule={"steps": 3}, solver={"use": "euler"})
+    assert (drawn.shape, drawn.dtype) == ((6, 2), torch.float32)
+    assert not torch.equal(drawn, denoiser.sample(6, schedule={"steps": 3}))
+
+
+def test_a_sample_is_the_same_whatever_the_count(result):
+    denoiser = result.denoiser(device="cpu")
+    few, many = denoiser.sample(3, seed=5), denoiser.sample(40, seed=5)
+    assert torch.allclose(few, many[:3], atol=1e-5)
+    assert not torch.allclose(few, denoiser.sample(3, seed=6), atol=1e-2)
+
+
+def test_a_conditional_denoiser_is_asked_for_classes(conditional):
+    in_turn = conditional.sample(4)
+    assert torch.equal(in_turn, conditional.sample(4, labels=[0, 1, 0, 1]))
+    assert not torch.equal(in_turn, conditional.sample(4, labels=torch.zeros(4)))
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "message"),
+    [
+        (2, [0], "1 labels for 2 samples"),
+        (2, [0, 2], "label 2 .* 0 to 1"),
+        (2, [-1, 0], "label -1 .* 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(conditional, count, labels, message):
+    with pytest.raises(DataError, match=message):
+        conditional.sample(count, labels=labels)
+
+
+def test_labels_are_refused_where_there_are_no_classes(result):
+    with pytest.raises(DataError, match="no classes"):
+        result.denoiser(device="cpu").sample(2, labels=[0, 1])
+
+
+def test_settings_of_a_sampler_are_checked(result):
+    denoiser = result.denoiser(device="cpu")
+    with pytest.raises(SettingError, match="steps"):
+        denoiser.sample(2, schedule={"steps": 0})
+    with pytest.raises(SettingError, match="huen"):
+        denoiser.sample(2, solver={"use": "huen"})
+
+
+def test_only_a_denoiser_is_loaded_as_one(result, tmp_path):
+    with pytest.raises(DataError, match="no stage nowhere left a denoiser"):
+        result.denoiser("nowhere")
+    with pytest.raises(DataError, match="cannot be read"):
+        genkit.load_denoiser(tmp_path / "absent.safetensors")
+    with pytest.raises(DataError, match="not a network"):
+        genkit.load_denoiser(result.folder / "02-samples" / "samples.safetensors")
+
+
+def test_a_coupler_in_a_loop_of_ones_own():
+    coupler = genkit.component("coupler", "hungarian", cost="squared")
+    draws = torch.Generator().manual_seed(0)
+    images, noise = torch.randn(2, 64, 3, generator=draws)
+    pairs = coupler.pair(genkit.Batch(images), noise, draws)
+    paired = (images[pairs.data] - noise[pairs.noise]).square().sum()
+    assert paired < (images - noise).square().sum()
+
+
+def test_a_component_with_a_slot():
+    coupler = genkit.component("coupler", "partitioned", by=["label"], inner={"use": "random"})
+    assert type(coupler.inner).__name__ == "Random"
+
+
+def test_a_component_that_is_not_there():
+    with pytest.raises(PluginError, match='did you mean "coupler"'):
+        genkit.component("copuler", "hungarian")
+    with pytest.raises(SettingError, match='did you mean "hungarian"'):
+        genkit.component("coupler", "hungarain")
+    with pytest.raises(SettingError, match="cost"):
+        genkit.component("coupler", "hungarian", cost="cheap")
+
+
+def test_public_names():
+    assert all(getattr(genkit, name).__name__ == name for name in genkit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = genkit.nothing
+
+
+def test_importing_genkit_costs_nothing():
+    code = "import sys, genkit; assert not {'torch', 'typer', 'pluggy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

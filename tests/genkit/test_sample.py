@@ -1,0 +1,182 @@
+"""Sampling: what a solver sees, what is counted, and what a sample depends on."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from genkit.interfaces import BoundGuidance, Schedule, Solver
+from genkit.sample import GuidedDenoiser, denoise_fn, sample, trajectory
+from genkit.types import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Schedule):
+    def sigmas(self):
+        return torch.tensor([*(0.5**k for k in range(self.steps)), 0.0], dtype=torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Euler(Solver):
+    """Euler's method, with a little fresh noise before each step where it is asked for."""
+
+    churn: float = 0.0
+
+    def solve(self, denoise, x, sigmas, randn_like):
+        for sigma, following in itertools.pairwise(sigmas):
+            if self.churn:
+                x = x + self.churn * randn_like(x)
+            denoised = denoise(x, sigma)
+            yield State(x, float(sigma), denoised)
+            x = denoised + following / sigma * (x - denoised)
+        yield State(x, 0.0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Solver):
+    def solve(self, denoise, x, sigmas, randn_like):
+        yield from ()
+
+
+class Gaussian(nn.Module):
+    """The denoiser of data from N(class, 1), elementwise so that no batch changes its bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, sigma, labels):
+        self.calls.append((x.dtype, sigma.dtype, tuple(sigma.shape), labels))
+        variance = sigma.square()[:, None]
+        mean = 0.0 if labels is None else labels[:, None].float()
+        return (x + variance * mean) / (1 + variance)
+
+
+class Shift(BoundGuidance):
+    def __init__(self, by, least):
+        self.by = by
+        self.least = least
+
+    def correct(self, x, sigma, labels, denoised):
+        if sigma[0] < self.least:
+            return denoised
+        self.evaluations += 1
+        return denoised + self.by
+
+
+def draw(indices, steps=4, solver=None, denoiser=None, **settings):
+    return sample(
+        denoiser or Gaussian(),
+        (3,),
+        indices,
+        schedule=Halving(steps=steps),
+        solver=solver or Euler(),
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("solver", [Euler(), Euler(churn=0.1)])
+def test_a_sample_does_not_depend_on_the_batch_that_it_is_drawn_in(solver):
+    whole = draw(range(10), solver=solver).batch.data
+    assert torch.equal(draw(range(4), solver=solver).batch.data, whole[:4])
+    assert torch.equal(draw([9, 2, 5], solver=solver).batch.data, whole[[9, 2, 5]])
+    assert not torch.equal(draw(range(10), solver=solver, seed=1).batch.data, whole)
+
+
+def test_samples_are_float32_on_the_cpu():
+    drawn = draw(range(2)).batch
+    assert (drawn.data.dtype, drawn.data.device.type) == (torch.float32, "cpu")
+    assert drawn.labels is None
+
+
+def test_states_are_float64_and_networks_see_float32():
+    denoiser = Gaussian()
+    states = list(
+        trajectory(
+            denoise_fn(denoiser),
+            (3,),
+            range(2),
+            schedule=Halving(steps=3),
+            solver=Euler(),
+            seed=0,
+            device=torch.device("cpu"),
+        )
+    )
+    assert [state.sigma for state in states] == [1.0, 0.5, 0.25, 0.0]
+    assert {state.x.dtype for state in states} == {torch.float64}
+    assert {state.denoised.dtype for state in states[:-1]} == {torch.float64}
+    assert {call[:3] for call in denoiser.calls} == {(torch.float32, torch.float32, (2,))}
+
+
+def test_the_start_has_the_deviation_of_the_first_noise_level():
+    @dataclass(frozen=True, kw_only=True)
+    class Wide(Schedule):
+        def sigmas(self):
+            return torch.tensor([80.0, 0.0], dtype=torch.float64)
+
+    first = next(
+        trajectory(
+            denoise_fn(Gaussian()),
+            (3,),
+            range(2000),
+            schedule=Wide(steps=1),
+            solver=Euler(),
+            seed=0,
+            device=torch.device("cpu"),
+        )
+    )
+    assert first.x.std() == pytest.approx(80, rel=0.03)
+    assert first.x.mean() == pytest.approx(0, abs=4)
+
+
+def test_calls_of_guidance_are_counted_apart():
+    drawn = draw(range(2), guidance=[Shift(1.0, 0.3), Shift(1.0, 0.6)])
+    # Levels 1, 0.5, 0.25, 0.125: the first guidance acts on two of them, the second on one.
+    assert (drawn.nfe, drawn.guidance_nfe) == (4, 3)
+    assert (draw(range(2)).nfe, draw(range(2)).guidance_nfe) == (4, 0)
+
+
+def test_guidance_that_was_used_before_starts_its_count_anew():
+    guidance = [Shift(1.0, 0.0)]
+    for _ in range(2):
+        assert draw(range(2), guidance=guidance).guidance_nfe == 4
+
+
+def test_guidance_corrects_in_turn():
+    class Double(BoundGuidance):
+        def correct(self, x, sigma, labels, denoised):
+            return 2 * denoised
+
+    x, sigma = torch.ones(1, 3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    plain = denoise_fn(Gaussian())(x, sigma)
+    guided = GuidedDenoiser(Gaussian(), guidance=[Shift(1.0, 0.0), Double()])(x, sigma)
+    assert torch.equal(guided, 2 * (plain + 1))
+
+
+def test_labels_reach_the_network_and_stay_with_the_samples():
+    denoiser, labels = Gaussian(), torch.tensor([5, -5])
+    drawn = draw(range(2), denoiser=denoiser, labels=labels)
+    assert all(torch.equal(call[3], labels) for call in denoiser.calls)
+    assert torch.equal(drawn.batch.labels, labels)
+    assert drawn.batch.data[0].mean() > drawn.batch.data[1].mean()
+
+
+def test_no_gradient_is_kept():
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x, sigma, labels):
+            return self.scale * x
+
+    assert not draw(range(2), denoiser=Learned()).batch.data.requires_grad
+
+
+def test_a_solver_that_yields_nothing_is_an_error():
+    with pytest.raises(ValueError, match="solver Nothing yielded no state"):
+        draw(range(2), solver=Nothing())

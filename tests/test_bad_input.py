@@ -1,0 +1,358 @@
+"""Whatever is wrong with a recipe or its data is told at once, and nothing is written.
+
+Every case goes through the command line: exit code 2, the place, the key, the reason and what to
+write instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from PIL import Image
+
+from genkit.cli import main
+
+GOOD = """name = "bad"
+data = { use = "moons" }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 1000
+batch_size = 64
+pool_size = 64
+network = { use = "mlp" }
+objective = { use = "denoising" }
+coupler = { use = "random" }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+schedule = { use = "edm", steps = 5 }
+
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{ use = "curvature" }]
+"""
+
+DISCRIMINATOR = """
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 1000
+data = { use = "real-and-fake", fakes = "samples" }
+network = { use = "mlp-discriminator" }
+objective = { use = "discrimination" }
+coupler = { use = "hungarian" }
+"""
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run a recipe that must be refused; return the lines of the message."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(recipe="bad.toml", *arguments):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stopped:
+            main(["run", str(recipe), "--device", "cpu", *arguments])
+        out, err = capsys.readouterr()
+        assert stopped.value.code == 2
+        assert out == ""
+        assert err.startswith("Error: ")
+        assert "Traceback" not in err
+        assert sorted(tmp_path.rglob("*")) == before
+        return err.splitlines()
+
+    return call
+
+
+@pytest.fixture
+def mistakes(refused, tmp_path):
+    """Write a recipe that must be refused; return its mistakes as (line, key, reason)."""
+
+    def call(text):
+        (tmp_path / "bad.toml").write_text(text)
+        head, *lines = refused()
+        count = re.fullmatch(r"Error: (\d+) mistakes? in the recipe:", head)
+        found = [re.fullmatch(r"  bad\.toml:(\d+): ([^:]+): (.+)", line) for line in lines]
+        assert count is not None
+        assert int(count[1]) == len(found)
+        return [(int(match[1]), match[2], match[3]) for match in found]
+
+    return call
+
+
+def edited(*changes, text=GOOD):
+    """Return the recipe with some of its text replaced."""
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+ONE = {
+    "unknown key": (
+        ("pool_size", "pool_sice"),
+        (9, "denoiser.pool_sice", 'unknown setting; did you mean "pool_size"?'),
+    ),
+    "unknown key of a component": (
+        ("steps = 5", "stepz = 5"),
+        (18, "samples.schedule.stepz", 'did you mean "steps"?'),
+    ),
+    "unknown component": (
+        ('use = "mlp"', 'use = "mpl"'),
+        (10, "denoiser.network.use", 'no denoiser or discriminator or classifier is called "mpl"'),
+    ),
+    "unknown stage": (
+        ('use = "evaluate"', 'use = "evalute"'),
+        (22, "scores.use", 'did you mean "evaluate"?'),
+    ),
+    "unknown reference": (
+        ('samples = "samples"', 'samples = "sample"'),
+        (23, "scores.samples", 'there is no stage "sample".*did you mean "samples"?'),
+    ),
+    "reference to a stage of another kind": (
+        ('samples = "samples"', 'samples = "denoiser"'),
+        (23, "scores.samples", "leaves denoiser; a stage above that leaves samples is needed"),
+    ),
+    "reference to a stage below": (
+        ('denoiser = "denoiser"', 'denoiser = "scores"'),
+        (17, "samples.denoiser", "must stand above"),
+    ),
+    "text for a number": (
+        ("images = 1000", 'images = "1000"'),
+        (7, "denoiser.images", '"1000" is not an integer'),
+    ),
+    "fraction for an integer": (
+        ("images = 1000", "images = 1000.5"),
+        (7, "denoiser.images", "1000.5 is not an integer"),
+    ),
+    "number for a component": (
+        ('{ use = "mlp" }', "3"),
+        (10, "denoiser.network", r'3 is not a .*write \{ use = "..." \}'),
+    ),
+    "one thing for a list": (
+        ('[{ use = "curvature" }]', '{ use = "curvature" }'),
+        (24, "scores.metrics", "is not a list"),
+    ),
+    "pool smaller than the batch": (
+        ("pool_size = 64", "pool_size = 63"),
+        (9, "denoiser.pool_size", "a pool of 63 is smaller than the batch of 64; .* 64 or more"),
+    ),
+    "micro-batch larger than the batch": (
+        ("pool_size = 64", "micro_batch = 65"),
+        (9, "denoiser.micro_batch", "65 is more than the batch of 64; write 64 or less"),
+    ),
+    "out of range": (
+        ("steps = 5", "steps = 0"),
+        (18, "samples.schedule.steps", "0 is out of range; write a value at least 1"),
+    ),
+    "not finite": (
+        ("pool_size = 64", "learning_rate = inf"),
+        (9, "denoiser.learning_rate", "inf is not finite"),
+    ),
+    "two settings that contradict each other": (
+        ("steps = 5", "sigma_min = 90"),
+        (18, "samples.schedule.sigma_min", "90 is not below sigma_max = 80"),
+    ),
+    "missing setting": (
+        ("images = 1000\n", ""),
+        (4, "denoiser.images", "missing.*write images = "),
+    ),
+    "missing folder": (
+        ('use = "moons"', 'use = "image-folder", root = "picturs"'),
+        (2, "data", 'no folder .*picturs; did you mean "pictures"?'),
+    ),
+    "labels asked of data without labels": (
+        ('data = { use = "moons" }', 'data = { use = "swiss-roll" }'),
+        (10, "denoiser.network", "no labels.*class_conditional = false"),
+        ('{ use = "mlp" }', '{ use = "mlp", class_conditional = true }'),
+    ),
+    "pairs by label on data without labels": (
+        ('data = { use = "moons" }', 'data = { use = "swiss-roll" }'),
+        (12, "denoiser.coupler", "needs labels, which the data has not"),
+        ('{ use = "random" }', '{ use = "partitioned", by = ["label"] }'),
+    ),
+    "label-blind coupler": (
+        ('{ use = "random" }', '{ use = "hungarian" }'),
+        (12, "denoiser.coupler", r'across labels.*partitioned", by = \["label"\].*accept_label'),
+        ('{ use = "mlp" }', '{ use = "mlp", class_conditional = true }'),
+    ),
+    "wrong objective": (
+        ('use = "denoising"', 'use = "discrimination"'),
+        (11, "denoiser.objective", "trains a discriminator, and the network is a denoiser"),
+    ),
+    "classifier of points": (
+        ('{ use = "mlp" }', '{ use = "cnn-classifier" }'),
+        (10, "denoiser.network", "needs images"),
+        ('use = "denoising"', 'use = "classification"'),
+    ),
+    "name that is no folder": (
+        ('name = "bad"', 'name = "../bad"'),
+        (1, "name", "cannot name a folder"),
+    ),
+    "id of two stages": (
+        ('id = "scores"', 'id = "samples"'),
+        (21, "samples.id", "is the id of a stage above"),
+    ),
+}
+
+
+TOLD_TWICE = {
+    "classifier of points",
+    "labels asked of data without labels",
+    "wrong objective",
+}
+"""Mistakes that are seen from two sides."""
+
+
+@pytest.mark.parametrize("case", ONE)
+def test_a_mistake_is_located_and_explained(mistakes, tmp_path, case):
+    first, (line, key, reason), *more = ONE[case]
+    (tmp_path / "pictures").mkdir()
+    found = mistakes(edited(first, *more))
+    assert any(
+        at == line and where.startswith(key) and re.search(reason, said)
+        for at, where, said in found
+    ), found
+    assert len(found) == (2 if case in TOLD_TWICE else 1), found
+
+
+def test_a_source_blind_coupler_of_a_discriminator(mistakes):
+    ((line, key, said),) = mistakes(GOOD + DISCRIMINATOR)
+    assert (line, key) == (33, "discriminator.coupler")
+    assert "across sources" in said
+    assert 'by = ["source"]' in said
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(mistakes):
+    text = edited(
+        ('name = "bad"', "name = 7\nsead = 1"),
+        ("images = 1000", "images = true"),
+        ("batch_size = 64", "batch_size = 0"),
+        ("pool_size = 64", "pool = 64"),
+        ('use = "mlp"', 'use = "mlp", width = "wide", blocks = 0'),
+        ('use = "denoising"', 'use = "denoise"'),
+        ('use = "random"', 'use = "randon"'),
+        ("steps = 5", 'rho = -1, solver = "heun"'),
+        ("curvature", "curvatur"),
+    )
+    found = mistakes(text)
+    assert [key for _, key, _ in found] == [
+        "name",
+        "sead",
+        "denoiser.images",
+        "denoiser.batch_size",
+        "denoiser.pool",
+        *(f"denoiser.network.{key}" for key in ("width", "blocks")),
+        "denoiser.objective.use",
+        "denoiser.coupler.use",
+        *(f"samples.schedule.{key}" for key in ("solver", "rho")),
+        "scores.metrics.0.use",
+    ]
+    lines = [line for line, _, _ in found]
+    assert lines == sorted(lines)
+    assert sum("did you mean" in said for _, _, said in found) >= 4
+
+
+# --- the file itself ------------------------------------------------------------------------
+
+
+def test_not_toml(refused, tmp_path):
+    (tmp_path / "bad.toml").write_text(edited(('"moons"', "moons")))
+    (_, line) = refused()
+    assert re.match(r"  bad\.toml:2:\d+: not TOML: .*strings need quotes", line)
+
+
+def test_not_utf8(refused, tmp_path):
+    (tmp_path / "bad.toml").write_bytes(b'name = "bad"\n# caf\xe9\n' + GOOD.encode())
+    (line,) = refused()
+    assert line.startswith("Error: bad.toml:2: byte 0xe9 at offset 18 is not UTF-8")
+
+
+def test_100_megabytes(refused, tmp_path):
+    (tmp_path / "bad.toml").touch()
+    os.truncate(tmp_path / "bad.toml", 100_000_000)
+    (line,) = refused()
+    assert "has 100,000,000 bytes; a recipe has at most 250,000 bytes" in line
+
+
+def test_a_folder(refused, tmp_path):
+    (tmp_path / "bad.toml").mkdir()
+    (line,) = refused()
+    assert line == "Error: recipe bad.toml is a folder; name a file in it"
+
+
+def test_no_file(refused, tmp_path):
+    (tmp_path / "good.toml").write_text(GOOD)
+    first, *shipped = refused("god.toml")
+    assert 'did you mean "good.toml"?' in first
+    assert any("edm_aot_dg" in line for line in shipped)
+
+
+def test_an_override_is_checked_like_the_file(refused, tmp_path):
+    (tmp_path / "bad.toml").write_text(GOOD)
+    settings = ("--set", "denoiser.pool_size=5", "--set", "samplse.count=3", "--set", "seed=x")
+    head, *lines = refused("bad.toml", *settings)
+    assert head == "Error: 3 mistakes in the recipe:"
+    assert "--set denoiser.pool_size=5: denoiser.pool_size: a pool of 5" in lines[0]
+    assert 'no stage or setting "samplse"; did you mean "samples"?' in lines[1]
+    assert "seed=x" in lines[2]
+
+
+# --- the data -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of four images, in a class each two."""
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.png"):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 99).save(path)
+    return tmp_path / "pictures"
+
+
+OF_PICTURES = edited(('use = "moons"', 'use = "image-folder", root = "pictures"'))
+
+
+def test_images_of_differing_size(mistakes, pictures):
+    Image.new("L", (8, 9)).save(pictures / "b/4.png")
+    ((line, key, said),) = mistakes(OF_PICTURES)
+    assert (line, key) == (2, "data")
+    assert "pictures/b/4.png is 8x9 pixels in grey, but pictures/a/1.png is 8x8" in said
+
+
+def test_grey_images_among_coloured_ones(mistakes, pictures):
+    Image.new("RGB", (8, 8)).save(pictures / "b/4.png")
+    assert "in colour, but" in mistakes(OF_PICTURES)[0][2]
+
+
+def test_an_unreadable_image(mistakes, pictures):
+    (pictures / "a/2.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    ((_, key, said),) = mistakes(OF_PICTURES)
+    assert key == "data"
+    assert "pictures/a/2.png: cannot be read as an image" in said
+
+
+def test_a_file_in_the_place_of_a_folder(mistakes, tmp_path):
+    (tmp_path / "pictures").write_text("")
+    assert "pictures is a file" in mistakes(OF_PICTURES)[0][2]
+
+
+def test_an_empty_folder(mistakes, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    assert "holds no image" in mistakes(OF_PICTURES)[0][2]
+
+
+def test_missing_files_of_fashion_mnist(mistakes, tmp_path):
+    (tmp_path / "idx").mkdir()
+    found = mistakes(edited(('use = "moons"', 'use = "fashion-mnist", root = "idx"')))
+    assert found[0][1].startswith("data")
+    assert "ubyte" in found[0][2]
