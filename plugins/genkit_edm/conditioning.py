@@ -37,24 +37,24 @@ class PositionalEmbedding(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """Sines and cosines of ``c_noise`` at frequencies spaced geometrically.
+    """Sines, then cosines, of ``c_noise`` at 1/8 to 8 periods a unit, spaced geometrically.
 
-    ``log(sigma) / 4`` spans about 3 units, which the positional embedding sees as little more than
-    a straight line; these frequencies resolve it. Source: arXiv 2006.10739, section 5.
+    EDM's ``c_noise = log(sigma) / 4`` spans about 3 units, in which the positional embedding is
+    little more than a straight line; these frequencies resolve it.
+
+    Source: Fourier features, arXiv 2006.10739, section 5.
 
     Args:
         width: of the embedding; an odd one is rounded down.
-        lowest: frequency, in periods a unit.
-        highest: frequency, likewise.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, lowest: float = 0.125, highest: float = 8.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.width = 2 * (width // 2)
-        exponents = torch.linspace(math.log(lowest), math.log(highest), width // 2)
-        self.register_buffer("frequencies", 2 * math.pi * exponents.exp(), persistent=False)
+        periods = torch.logspace(-3, 3, width // 2, base=2, dtype=torch.float64)
+        self.register_buffer("frequencies", (2 * math.pi * periods).float(), persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
@@ -103,7 +103,7 @@ class Conditioning(nn.Module):
         width: of the result.
     """
 
-    def __init__(self, noise: PositionalEmbedding, classes: int, width: int) -> None:
+    def __init__(self, noise: PositionalEmbedding | FourierEmbedding, classes: int, width: int) -> None:
         super().__init__()
         self.noise = noise
         self.label = ClassEmbedding(classes, noise.width) if classes else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genkit.interfaces import Denoiser
 from genkit.settings import setting
 from genkit.types import DataSpec
-from genkit_edm.conditioning import Conditioning, PositionalEmbedding, classes_of
+from genkit_edm.conditioning import Conditioning, FourierEmbedding, classes_of
 
 CONDITION = 64
 """Width of the conditioning vector: two numbers, noise level and class, need no more."""
@@ -34,7 +34,7 @@ class Mlp(Denoiser):
             DataError: labels are asked of data that has none.
         """
         conditioning = Conditioning(
-            PositionalEmbedding(CONDITION), classes_of(spec, self.class_conditional), CONDITION
+            FourierEmbedding(CONDITION), classes_of(spec, self.class_conditional), CONDITION
         )
         return ResidualMlp(
             math.prod(spec.shape), conditioning, self.width, self.blocks, self.dropout
