@@ -61,7 +61,7 @@ class DiscriminatorGuidance(Guidance):
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained the discriminator")
-    weight: float = setting(2.0, doc="strength w; 1 is the theory's, 0 none", at_least=0.0)
+    weight: float = setting(1.0, doc="strength w; 1 is the theory's, 0 none", at_least=0.0)
     sigma_min: float = setting(0.05, doc="least noise level that is corrected", at_least=0.0)
     sigma_max: float = setting(20.0, doc="greatest noise level that is corrected", above=0.0)
 
