@@ -40,7 +40,7 @@ TINY = {
 TINY_GUIDED = {
     **TINY,
     **{f"discriminator.{key}": value for key, value in TRAINED.items()},
-    "discriminator.network.width": 16,
+    "discriminator.network.channels": 16,
     "fakes.count": 100,
     "fakes.schedule.use": "edm",
     "fakes.schedule.steps": 3,
@@ -122,9 +122,9 @@ def test_the_guided_recipe(tmp_path):
     rows = result.scores["sweep"]
     assert [(r["schedule.steps"], r["guidance.weight"], r["nfe"]) for r in rows] == [
         (3, 0.0, 5),
-        (3, 2.0, 5),
+        (3, 1.0, 5),
         (4, 0.0, 7),
-        (4, 2.0, 7),
+        (4, 1.0, 7),
     ]
     assert [row["guidance_nfe"] > 0 for row in rows] == [False, True, False, True]
     results = json.loads((folder / "results.json").read_text())
