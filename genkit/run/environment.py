@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,18 +19,26 @@ PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors",
 
 def environment(device: torch.device, plugins: Plugins) -> dict[str, Any]:
     """Return versions, hardware and the command."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "hardware": hardware or platform.machine(),
+        "hardware": hardware,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [str(status.owner) for status in plugins.loaded],
     }
+
+
+def _processor() -> str:
+    """Return the processor's model where Linux tells it, else its architecture."""
+    found = Path("/proc/cpuinfo")
+    text = found.read_text(encoding="utf-8", errors="replace") if found.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

@@ -103,7 +103,9 @@ class Conditioning(nn.Module):
         width: of the result.
     """
 
-    def __init__(self, noise: PositionalEmbedding | FourierEmbedding, classes: int, width: int) -> None:
+    def __init__(
+        self, noise: PositionalEmbedding | FourierEmbedding, classes: int, width: int
+    ) -> None:
         super().__init__()
         self.noise = noise
         self.label = ClassEmbedding(classes, noise.width) if classes else None
