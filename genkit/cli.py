@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: those after the program's name; None takes the process's own.
     """
+    # OpenMP spins by default while it waits, which stalls torch when another process has the core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="genkit")
     except InterruptedRun as error:

@@ -8,9 +8,11 @@ anywhere and does not depend on timing.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -126,6 +128,18 @@ class PairStream:
                     parts.append((pool.batch[chosen], pool.noise[chosen]))
                     position += len(parts[-1][1])
                 yield _join([b for b, _ in parts]), torch.cat([n for _, n in parts]), waited
+
+
+@contextmanager
+def core_for_pairing() -> Iterator[None]:
+    """Leave one core to the coupler where torch would take all: sharing one slows down both."""
+    threads = torch.get_num_threads()
+    if threads > 1 and threads >= (os.cpu_count() or 1):
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _join(batches: list[Batch]) -> Batch:

@@ -24,7 +24,7 @@ from genkit.report.plots import loss_plot
 from genkit.run.log import METRICS, RowLog, read_rows
 from genkit.settings import setting
 from genkit.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, save_network
-from genkit.train.pairing import PairStream
+from genkit.train.pairing import PairStream, core_for_pairing
 from genkit.train.trainer import Optimization, Precision, Trainer
 from genkit.types import Batch, DataSpec
 
@@ -154,7 +154,8 @@ class Train(Stage):
             else [],
         )
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
-        self._train(context, trainer, data, log)
+        with core_for_pairing():
+            self._train(context, trainer, data, log)
         save_network(
             context.folder / f"{self.output}.safetensors",
             trainer.ema.model,

@@ -14,7 +14,7 @@ from genkit.errors import DataError
 from genkit.independent import Random
 from genkit.interfaces import Augmentation, Coupler
 from genkit.random import generator
-from genkit.train.pairing import PairStream
+from genkit.train.pairing import PairStream, core_for_pairing
 from genkit.types import Batch, Pairs
 
 
@@ -171,3 +171,14 @@ def test_quantiles_lie_strictly_inside_the_unit_interval():
     assert quantile.min() > 0
     assert quantile.max() < 1
     assert abs(float(quantile.mean()) - 0.5) < 0.01
+
+
+@pytest.mark.parametrize(("cores", "threads", "left"), [(4, 4, 3), (4, 1, 1), (8, 4, 4), (1, 1, 1)])
+def test_a_core_is_left_to_the_coupler_where_torch_takes_all(monkeypatch, cores, threads, left):
+    now = [threads]
+    monkeypatch.setattr("genkit.train.pairing.os.cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    with core_for_pairing():
+        assert now[-1] == left
+    assert now[-1] == threads
