@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.denoiser import Preconditioned
-from genkit.errors import Problem, SettingError
+from genkit.errors import DataError, Problem, SettingError
 from genkit.settings import annotations_of, setting, setting_of, value_problems
 from genkit.types import Batch, DataSpec, Measurement, Pairs, State
 
@@ -308,6 +308,19 @@ class SigmaDistribution(Component):
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """Return the noise levels below which the fractions ``u`` (float64, (0, 1)) lie."""
+
+    def levels(self, batch: Batch) -> Tensor:
+        """Return the noise level of each item, ``[B]`` float32.
+
+        Raises:
+            DataError: the batch has no ``quantile``.
+        """
+        if batch.quantile is None:
+            raise DataError(
+                "the batch has no quantile, so its noise levels are unknown; "
+                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
+            )
+        return self.quantile(batch.quantile).float()
 
 
 class Augmentation(Component):

@@ -39,11 +39,6 @@ class Discrimination(Objective):
                 "the data does not say which items are real and which generated; "
                 'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }'
             )
-        if batch.quantile is None:
-            raise DataError(
-                "the batch has no quantile, so its noise levels are unknown; "
-                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
-            )
-        sigma = self.sigma_distribution.quantile(batch.quantile).to(batch.data.dtype)
+        sigma = self.sigma_distribution.levels(batch)
         logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()
         return F.binary_cross_entropy_with_logits(logit, batch.sources.float(), reduction="none")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from genkit.denoiser import as_column
-from genkit.errors import DataError
 from genkit.interfaces import Denoiser, Objective, Preconditioner, SigmaDistribution
 from genkit.settings import setting
 from genkit.types import Batch
@@ -33,13 +32,8 @@ class Denoising(Objective):
         noise: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        if batch.quantile is None:
-            raise DataError(
-                "the batch has no quantile, so its noise levels are unknown; "
-                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
-            )
         preconditioner = cast(Preconditioner, model.preconditioner)
-        sigma = self.sigma_distribution.quantile(batch.quantile).float()
+        sigma = self.sigma_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
         error: Tensor = model(x, sigma, batch.labels) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
