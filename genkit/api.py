@@ -68,7 +68,10 @@ def run_recipe(
         GenkitError: for everything the caller can mend, a mistake in the recipe above all.
     """
     plugins = load_plugins()
-    overrides = [f"{key}={toml_value(value)}" for key, value in (settings or {}).items()]
+    overrides = [
+        f"{key}={toml_value(str(value) if isinstance(value, Path) else value)}"
+        for key, value in (settings or {}).items()
+    ]
     checked = load_recipe(read_source(recipe), plugins, overrides)
     folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else SilentProgress() as shown_progress:
@@ -118,6 +121,7 @@ class Denoiser:
         solver: Mapping[str, Any] | None = None,
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
+        batch_size: int = 256,
     ) -> Tensor:
         """Draw samples.
 
@@ -127,27 +131,36 @@ class Denoiser:
             solver: a table such as ``{"use": "heun"}``.
             labels: ``[count]`` classes, for a conditional denoiser; each in turn by default.
             seed: sample k of a seed is the same whatever the count.
+            batch_size: samples drawn at a time.
 
         Returns:
             ``[count, *shape]`` float32 on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: the labels do not fit the denoiser or the count.
+            DataError: nothing is asked for, or the labels do not fit the denoiser or the count.
             SettingError: a setting of the schedule or the solver is unknown or wrong.
         """
         registry = load_plugins().registry
         levels: Any = decode.component(registry, "schedule", {"use": "edm", **(schedule or {})})
         method: Any = decode.component(registry, "solver", {"use": "heun", **(solver or {})})
-        return sample(
-            self.module,
-            self.spec.shape,
-            range(count),
-            schedule=levels,
-            solver=method,
-            labels=self._labels(count, labels),
-            seed=seed,
-            device=self.device,
-        ).batch.data
+        if count < 1 or batch_size < 1:
+            raise DataError("count and batch_size must be at least 1")
+        classes = self._labels(count, labels)
+        drawn = [
+            sample(
+                self.module,
+                self.spec.shape,
+                indices,
+                schedule=levels,
+                solver=method,
+                labels=None if classes is None else classes[indices.start : indices.stop],
+                seed=seed,
+                device=self.device,
+            ).batch.data
+            for start in range(0, count, batch_size)
+            for indices in [range(start, min(start + batch_size, count))]
+        ]
+        return torch.cat(drawn)
 
     def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
         if asked is None:

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        typer.echo("\nStopped at once. The same command goes on from what was saved.", err=True)
         sys.exit(InterruptedRun.exit_code)
     finally:
         _flush()
@@ -109,13 +110,14 @@ def run(
     _check_device(device)
     loaded, plugins = _load(_read(recipe), overrides)
 
-    from genkit.run.engine import default_folder, execute, finished_stages
+    from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
 
     folder = out or default_folder(loaded)
     if dry_run:
         from genkit.report.plan import plan_table
         from genkit.run.folder import RunFolder
 
+        resolve_device(device or loaded.device)
         finished = finished_stages(loaded, plugins, folder)
         place = RunFolder(folder, loaded.name)
         console = _console()

@@ -28,7 +28,7 @@ def require_finite(values: Tensor, what: str) -> None:
         values: ``[N, ...]`` of any floating type.
         what: the items' name in the message, such as ``"image"``.
     """
-    rows = torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
+    rows = torch.isfinite(values[:, None].flatten(1)).all(dim=1)
     if not bool(rows.all()):
         index = int((~rows).nonzero()[0])
         bad = values[index].reshape(-1)
@@ -57,12 +57,17 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
         ``[N, M]``, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        DataError: an image, a noise, or a cost is not finite.
+        DataError: the items differ in shape, or an image, a noise, or a cost is not finite.
     """
+    if data.shape[1:] != noise.shape[1:]:
+        raise DataError(
+            f"images of shape {tuple(data.shape[1:])} cannot meet noise of shape "
+            f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
+        )
     require_finite(data, "image")
     require_finite(noise, "noise")
     wide = torch.float64 if torch.float64 in (data.dtype, noise.dtype) else torch.float32
-    x, y = data.reshape(len(data), -1).to(wide), noise.reshape(len(noise), -1).to(wide)
+    x, y = data[:, None].flatten(1).to(wide), noise[:, None].flatten(1).to(wide)
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, one matrix product; rounding may leave a small negative.
     squared = x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * (x @ y.T)
     result = squared.clamp_(min=0) if cost == "squared" else squared.clamp_(min=0).sqrt_()

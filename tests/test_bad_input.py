@@ -206,7 +206,6 @@ ONE = {
 
 TOLD_TWICE = {
     "classifier of points",
-    "labels asked of data without labels",
     "wrong objective",
 }
 """Mistakes that are seen from two sides."""

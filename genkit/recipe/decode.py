@@ -129,17 +129,15 @@ class Decoder:
             self.note(key, f"{shown(table)} is not a table", "write { key = value }")
             return None
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-        sound = True
         for name in (name for name in table if name not in fields):
             hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
             self.note((*key, name), "unknown setting", hint)
-            sound = False
         annotations = annotations_of(cls)
         values = {
             name: self._field(annotations[name], field, table, (*key, name))
             for name, field in fields.items()
         }
-        if not sound or any(value is _FAILED for value in values.values()):
+        if any(value is _FAILED for value in values.values()):
             return None
         try:
             return cls(**{n: v for n, v in values.items() if v is not dataclasses.MISSING})
@@ -217,7 +215,8 @@ class Decoder:
             return stage
         needed = f"a stage above that leaves {ref.output} is needed"
         names = ", ".join(suitable)
-        hint = near_match(stage, suitable) or (f"suitable: {names}" if names else "add one above")
+        near = near_match(stage, suitable or self.stages)
+        hint = near or (f"suitable: {names}" if names else "add one above")
         above = self.stages.get(stage)
         if above is not None:
             self.note(key, f"stage {shown(stage)} leaves {above.output}; {needed}", hint)

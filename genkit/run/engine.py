@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from genkit.report.results import gather
 from genkit.run.context import StageContext
 from genkit.run.environment import environment
 from genkit.run.fingerprint import fingerprint
-from genkit.run.folder import RECIPE, RunFolder
+from genkit.run.folder import RECIPE, REPLACED, RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -96,11 +99,16 @@ def execute(
     prints = fingerprints(recipe, plugins.registry)
     folders: dict[str, Path] = {}
     with run.locked(), stop_on_signal() as stop_requested:
-        _write_down(recipe, plugins, run, where)
-        for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
-            done = run.finished(number, stage_id, prints[stage_id])
+        order = list(enumerate(recipe.stages.items(), 1))
+        # What is written down belongs to the results: a call that only shows them changes nothing.
+        if not all(run.finished(n, stage_id, prints[stage_id]) for n, (stage_id, _) in order):
+            _write_down(recipe, plugins, run, where)
+        for number, (stage_id, stage) in order:
+            kept = set((run.root / REPLACED).glob("*"))
             place = folders[stage_id] = run.open_stage(number, stage_id, prints[stage_id])
-            if done:
+            if set((run.root / REPLACED).glob("*")) - kept:
+                progress.note(f"{stage_id}: settings changed; what it left is kept in replaced/")
+            if run.finished(number, stage_id, prints[stage_id]):
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue
             progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
@@ -136,6 +144,21 @@ def _named(stage_id: str) -> Iterator[None]:
     except GenkitError as error:
         error.args = (f"stage {stage_id}: {error}",)
         raise
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise UsageError(
+            f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "
+            "when that is mended, the same command goes on"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
+            "can't allocate memory" not in str(error)
+        ):
+            raise
+        raise UsageError(
+            f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network"
+        ) from error
 
 
 def _write_down(recipe: Recipe, plugins: Plugins, run: RunFolder, device: torch.device) -> None:

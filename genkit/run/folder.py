@@ -23,8 +23,10 @@ import filelock
 
 from genkit.errors import UsageError
 from genkit.files import write_json
+from genkit.train.checkpoint import CHECKPOINT
 
 STATE = "state.json"
+REPLACED = "replaced"
 RECIPE = "recipe.toml"
 
 
@@ -50,7 +52,10 @@ class RunFolder:
             raise UsageError(f"{root} cannot be used: {error.strerror}") from error
         if held and not (root / STATE).exists():
             raise UsageError(f"{root} is not empty and holds no run; choose another --out")
-        if held and (holds := _read(root / STATE).get("name")) != name:
+        holds = _read(root / STATE).get("name") if held else name
+        if holds is None:
+            raise UsageError(f"{root / STATE} is damaged or unreadable; choose another --out")
+        if holds != name:
             raise UsageError(f'{root} holds the run of "{holds}"; choose another --out')
 
     @contextmanager
@@ -76,27 +81,47 @@ class RunFolder:
 
     def finished(self, number: int, stage: str, fingerprint: str) -> bool:
         """Whether a stage is finished and unchanged. Writes nothing."""
-        state = _read(self._find(number, stage) / STATE)
-        return bool(state.get("finished")) and state.get("fingerprint") == fingerprint
+        return self._whole(self._find(number, stage), fingerprint)
+
+    @staticmethod
+    def _whole(place: Path, fingerprint: str) -> bool:
+        state = _read(place / STATE)
+        left = state.get("files", {})
+        return (
+            state.get("finished") is True
+            and state.get("fingerprint") == fingerprint
+            and left == {name: size for name, size in _sizes(place).items() if name in left}
+        )
 
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
         """Return the folder of a stage to go on in.
 
-        What a stage of other settings left there is moved to ``replaced/``, never deleted.
+        What a stage of other settings left there is moved to ``replaced/``, never deleted, and
+        comes back when its settings do.
+
+        Raises:
+            UsageError: a file stands where the folder belongs.
         """
         place, found = self.place(number, stage), self._find(number, stage)
         left = _read(found / STATE).get("fingerprint", fingerprint)
+        if place.is_file() or (self.root / REPLACED).is_file():
+            raise UsageError(f"a file stands in the way of {place} or {REPLACED}; move it")
         if found.exists() and left != fingerprint:
             self._set_aside(found)
-        elif found.exists() and found != place:
+            found = self._replaced(stage, fingerprint) or place
+        if found.exists() and found != place:
             found.rename(place)
         place.mkdir(exist_ok=True)
-        self.mark(place, fingerprint, finished=(_read(place / STATE).get("finished") is True))
+        if not self._whole(place, fingerprint):
+            self.mark(place, fingerprint, finished=False)
         return place
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
         """Write down whose result a stage's folder holds and whether it is whole."""
-        write_json(folder / STATE, {"fingerprint": fingerprint, "finished": finished})
+        files = _sizes(folder) if finished else {}
+        write_json(
+            folder / STATE, {"fingerprint": fingerprint, "finished": finished, "files": files}
+        )
 
     def place(self, number: int, stage: str) -> Path:
         """Return where a stage writes, such as ``02-fakes``."""
@@ -109,10 +134,29 @@ class RunFolder:
         return place if place.exists() or not others else others[0]
 
     def _set_aside(self, folder: Path) -> None:
-        replaced = self.root / "replaced"
+        replaced = self.root / REPLACED
         replaced.mkdir(exist_ok=True)
-        count = sum(1 for _ in replaced.iterdir())
-        folder.rename(replaced / f"{count + 1:03d}-{folder.name}")
+        numbers = [int(p.name[:3]) for p in replaced.glob("[0-9][0-9][0-9]-*")]
+        folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}")
+
+    def _replaced(self, stage: str, fingerprint: str) -> Path | None:
+        """Return what a stage of these settings left earlier, if it was set aside."""
+        for folder in sorted((self.root / REPLACED).glob(f"*-{stage}")):
+            if _read(folder / STATE).get("fingerprint") == fingerprint:
+                return folder
+        return None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of each file that makes a finished stage whole.
+
+    Checkpoints and logs may be deleted once a stage is finished.
+    """
+    return {
+        path.name: path.stat().st_size
+        for path in sorted(folder.glob("*"))
+        if path.is_file() and path.name not in (STATE, CHECKPOINT) and path.suffix != ".jsonl"
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Progress(Protocol):
         """
         ...
 
-    def end(self, text: str = "") -> None:
-        """Finish the stage; ``text`` says what came of it."""
+    def end(self) -> None:
+        """Finish the stage."""
         ...
 
     def note(self, text: str) -> None:
@@ -88,7 +88,7 @@ class SilentProgress(Progress):
     ) -> None:
         """Say nothing."""
 
-    def end(self, text: str = "") -> None:
+    def end(self) -> None:
         """Say nothing."""
 
     def note(self, text: str) -> None:
@@ -154,11 +154,16 @@ class PlainProgress(Progress):
         if self._clock() - self._said < _PERIOD:
             return
         self._said = self._clock()
-        parts = [f"{done:,} of {total:,} {unit}", *_facts(done, total, unit, speed, loss, step)]
+        share = [f"{100 * done / total:.0f} %"] if total else []
+        parts = [
+            f"{done:,} of {total:,} {unit}",
+            *share,
+            *_facts(done, total, unit, speed, loss, step),
+        ]
         self.note(f"{self._stage}: {', '.join(parts)}")
 
-    def end(self, text: str = "") -> None:
-        self.note(_closing(self._stage, self._meter.elapsed, text))
+    def end(self) -> None:
+        self.note(_closing(self._stage, self._meter.elapsed))
 
     def note(self, text: str) -> None:
         self._stream.write(f"{text}\n")
@@ -207,8 +212,8 @@ class LiveProgress(Progress):
         line.add_row(ProgressBar(total=max(1, total), completed=done, width=_BAR), text)
         self._draw(line)
 
-    def end(self, text: str = "") -> None:
-        self.note(_closing(self._stage, self._meter.elapsed, text))
+    def end(self) -> None:
+        self.note(_closing(self._stage, self._meter.elapsed))
         self._draw(Text(""))
 
     def note(self, text: str) -> None:
@@ -234,10 +239,8 @@ class LiveProgress(Progress):
 def _facts(
     done: int, total: int, unit: str, speed: float | None, loss: float | None, step: int | None
 ) -> list[str]:
-    """Return percentage, step, speed, loss and remaining time, as far as they are known."""
-    facts = [f"{100 * done / total:.0f} %"] if total else []
-    if step is not None:
-        facts.append(f"step {step:,}")
+    """Return step, speed, loss and remaining time, as far as they are known."""
+    facts = [] if step is None else [f"step {step:,}"]
     if speed is not None:
         facts.append(f"{_rate(speed)} {unit}/s")
     if loss is not None:
@@ -247,8 +250,8 @@ def _facts(
     return facts
 
 
-def _closing(stage: str, seconds: float, text: str) -> str:
-    return f"{stage}: done in {duration(seconds)}" + (f", {text}" if text else "")
+def _closing(stage: str, seconds: float) -> str:
+    return f"{stage}: done in {duration(seconds)}"
 
 
 def _rate(speed: float) -> str:

@@ -40,8 +40,11 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
     path = folder / CHECKPOINT
     if not path.exists():
         return False
-    state, metadata = tensors.load(path)
-    trainer.restore(state, json.loads(metadata["numbers"]))
+    try:
+        state, metadata = tensors.load(path)
+        trainer.restore(state, json.loads(metadata["numbers"]))
+    except (DataError, KeyError, RuntimeError, ValueError) as error:
+        raise DataError(f"{error}; delete {path} to train this stage from its beginning") from error
     return True
 
 

@@ -158,3 +158,25 @@ def test_public_names():
 def test_importing_genkit_costs_nothing():
     code = "import sys, genkit; assert not {'torch', 'typer', 'pluggy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_are_the_same_in_any_batch(result):
+    denoiser = result.denoiser(device="cpu")
+    whole = denoiser.sample(5, schedule={"steps": 2})
+    cut = denoiser.sample(5, schedule={"steps": 2}, batch_size=2)
+    torch.testing.assert_close(whole, cut)
+
+
+@pytest.mark.parametrize("asked", [{"count": 0}, {"count": 2, "batch_size": 0}])
+def test_no_samples_cannot_be_drawn(result, asked):
+    with pytest.raises(DataError, match="at least 1"):
+        result.denoiser(device="cpu").sample(**asked)
+
+
+def test_a_path_is_a_setting(tmp_path):
+    with pytest.raises(RecipeError, match="photos"):
+        genkit.run_recipe(
+            "smoke",
+            out=tmp_path / "run",
+            settings={"data": {"use": "image-folder"}, "data.root": tmp_path / "photos"},
+        )

@@ -104,3 +104,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"weights\.safetensors: cannot be read"):
         tensors.load(path)
+
+
+def test_items_of_unlike_shape_have_no_cost():
+    with pytest.raises(DataError, match=r"shape \(2,\) cannot meet noise of shape \(3,\)"):
+        tensors.pairwise_cost(torch.zeros(4, 2), torch.zeros(4, 3))
+
+
+def test_an_empty_pool_has_an_empty_cost():
+    assert tensors.pairwise_cost(torch.zeros(0, 2), torch.zeros(0, 2)).shape == (0, 0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from genkit.errors import Problem
 from genkit.files import write_json
-from genkit.interfaces import Context, Dataset, Metric, Stage, Subject
+from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.plots import curve_plot
 from genkit.run.stages.sample import SAMPLES, load_samples, sample_stage
-from genkit.run.stages.scores import measure, write_scores
+from genkit.run.stages.scores import comparison_problems, measure, write_scores
 from genkit.settings import SamplesRef, setting
 
 
@@ -22,6 +24,9 @@ class Evaluate(Stage):
     samples: SamplesRef = setting(doc="stage that drew the samples")
     data: Dataset = setting(doc="the real items to compare with", inherit="data")
     metrics: tuple[Metric, ...] = setting(doc="what to measure")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        return comparison_problems(self.data, earlier[self.samples], earlier)
 
     def run(self, context: Context) -> None:
         drawn = load_samples(context.path(self.samples) / SAMPLES)

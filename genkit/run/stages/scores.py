@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from genkit.errors import DataError
+from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.files import write_json
-from genkit.interfaces import Context, Metric, Subject
+from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.results import SCORES
 from genkit.types import Curve, Measurement
+
+
+def comparison_problems(data: Dataset, sampling: Stage, earlier: Stages) -> Iterator[Problem]:
+    """Yield what keeps the samples of a stage from being compared with data."""
+    denoiser = earlier.get(getattr(sampling, "denoiser", ""))
+    imitated = getattr(denoiser, "data", data)
+    try:
+        made, real = imitated.spec().shape, data.spec().shape
+    except DataError:
+        return  # reported where the data is named
+    if made != real:
+        reason = f"items of shape {real} cannot be compared with samples of shape {made}"
+        yield Problem(("data",), reason, "name data of the shape that the denoiser was trained on")
 
 
 def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Measurement:
@@ -21,7 +34,9 @@ def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Me
     scores: dict[str, float] = {}
     curves: dict[str, Curve] = {}
     facts: dict[str, str] = {}
-    for metric in metrics:
+    for number, metric in enumerate(metrics):
+        if context.stop_requested():
+            raise InterruptedRun(f"{number} of {len(metrics)} metrics")
         found = metric.measure(subject, context)
         for name, value in found.scores.items():
             if name in scores:

@@ -14,7 +14,7 @@ from genkit.report.plots import score_plot
 from genkit.run.fingerprint import components, reference_fields
 from genkit.run.log import RowLog, read_rows
 from genkit.run.stages.sample import Sample, sample_stage
-from genkit.run.stages.scores import measure, write_scores
+from genkit.run.stages.scores import comparison_problems, measure, write_scores
 from genkit.settings import SamplesRef, near_match, setting, shown
 
 C = TypeVar("C", bound=Component)
@@ -42,6 +42,7 @@ class Sweep(Stage):
         if not isinstance(template, Sample):
             yield Problem(("samples",), f'"{self.samples}" is not a stage `sample` of the core')
             return
+        yield from comparison_problems(self.data, template, earlier)
         lists = dict(_flatten(self.vary))
         if not lists:
             yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")

@@ -105,7 +105,8 @@ class Train(Stage):
         except DataError:
             return  # reported where the data is named
         yield from self._check_attributes(spec)
-        yield from self._check_network(spec)
+        if not self.network.class_conditional or spec.classes:
+            yield from self._check_network(spec)
 
     def _check_attributes(self, spec: DataSpec) -> Iterator[Problem]:
         """Labels and sources: who needs them, who has them, who would skew them."""
@@ -219,11 +220,16 @@ class Train(Stage):
                 ) from error
             waited += seconds
             stop = context.stop_requested() and trainer.images < self.images
-            if stop or trainer.steps % every == 0 or trainer.images >= self.images:
+            due = time.monotonic() - saved >= self.checkpoint_seconds
+            if stop or due or trainer.steps % every == 0 or trainer.images >= self.images:
                 write_row()
-                if stop or time.monotonic() - saved >= self.checkpoint_seconds:
-                    save_checkpoint(context.folder, trainer)
-                    saved = time.monotonic()
+            else:
+                recent = losses[-50:]
+                mean = sum(recent) / len(recent)
+                context.advance(trainer.images, self.images, "images", mean, trainer.steps)
+            if stop or due:
+                save_checkpoint(context.folder, trainer)
+                saved = time.monotonic()
             if stop:
                 raise InterruptedRun(f"{trainer.images:,} of {self.images:,} images")
         save_checkpoint(context.folder, trainer)

@@ -19,7 +19,7 @@ from genkit.recipe.encode import resolved
 from genkit.run.engine import finished_stages, resolve_device
 from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
-from genkit.tensors import load
+from genkit.tensors import load, save
 from genkit.types import Measurement
 
 # --- what is redone -------------------------------------------------------------------------
@@ -399,3 +399,139 @@ def test_a_score_that_is_not_finite_is_refused(tiny, monkeypatch, value):
     with pytest.raises(DataError, match=f'stage scores: the score "curvature" is {value}'):
         tiny.run(tiny.sample + SCORES)
     assert not list(tiny.folder.rglob("scores.json"))
+
+
+# --- what the user did to the folder --------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_a_finished_stage_that_lost_a_file_is_made_again(tiny, damage):
+    tiny.run(tiny.sample)
+    before = tiny.bytes_of("samples.safetensors")
+    (path,) = tiny.folder.glob("*/samples.safetensors")
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(before[:100])
+    noted, _ = tiny.run(tiny.sample)
+    assert (noted.skipped, noted.ran) == (["denoiser"], ["samples"])
+    assert tiny.bytes_of("samples.safetensors") == before
+
+
+def test_a_checkpoint_may_be_deleted_when_its_stage_is_finished(tiny):
+    tiny.run(tiny.train)
+    (checkpoint,) = tiny.folder.glob("*/checkpoint.safetensors")
+    checkpoint.unlink()
+    assert tiny.run(tiny.train)[0].skipped == ["denoiser"]
+
+
+def test_settings_that_come_back_bring_their_results_back(tiny):
+    tiny.run(tiny.train)
+    before = tiny.bytes_of("denoiser.safetensors")
+    tiny.run(tiny.train, "denoiser.images=128")
+    noted, _ = tiny.run(tiny.train)
+    assert noted.skipped == ["denoiser"]
+    assert tiny.bytes_of("denoiser.safetensors") == before
+
+
+def test_setting_a_stage_aside_is_told(tiny):
+    tiny.run(tiny.train)
+    told = []
+    progress = tiny.recorder()
+    progress.note = told.append
+    tiny.run(tiny.train, "denoiser.images=128", progress=progress)
+    assert told == ["denoiser: settings changed; what it left is kept in replaced/"]
+
+
+def test_showing_finished_results_writes_nothing_down(tiny):
+    tiny.run(tiny.train)
+    path = tiny.folder / "environment.json"
+    path.write_text("as it was")
+    tiny.run(tiny.train, "denoiser.checkpoint_seconds=1.0")
+    assert path.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("content", [b"cut", None])
+def test_a_damaged_checkpoint_says_what_to_delete(tiny, content):
+    def stop(done, total):
+        if done == 64:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, progress=tiny.recorder(stop))
+    (path,) = tiny.folder.glob("*/checkpoint.safetensors")
+    if content is None:
+        save(path, {"x": torch.ones(1)}, {})
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"delete .*checkpoint\.safetensors to train this stage"):
+        tiny.run(tiny.train)
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError(28, "No space left on device", "x"), "x: No space left on device"),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+    ],
+)
+def test_a_full_disk_and_a_full_memory_are_told_in_words(tiny, monkeypatch, raised, message):
+    def run(self, context):
+        raise raised
+
+    monkeypatch.setattr(Train, "run", run)
+    with pytest.raises(UsageError, match=f"stage denoiser: {message}"):
+        tiny.run(tiny.train)
+
+
+def test_other_faults_of_a_stage_keep_their_traceback(tiny, monkeypatch):
+    def run(self, context):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Train, "run", run)
+    with pytest.raises(RuntimeError, match="a bug"):
+        tiny.run(tiny.train)
+
+
+def test_samples_of_another_shape_are_refused_before_training(tiny):
+    text = tiny.sample + (
+        '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'
+        'data = { use = "digits" }\nmetrics = [{ use = "frechet" }]\n'
+    )
+    with pytest.raises(RecipeError, match=r"scores\.data: items of shape \(1, 8, 8\) cannot be"):
+        tiny.load(text)
+
+
+def test_a_typo_hides_no_other_mistake_of_its_stage(tiny):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(tiny.train, "denoiser.pool_size=32", "denoiser.imges=3")
+    assert len(caught.value.lines) == 2
+
+
+def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
+    with pytest.raises(RecipeError, match='did you mean "samples"'):
+        tiny.load(tiny.sweep, "samples.count=-1", 'sweep.samples="sample"')
+
+
+def test_a_stop_is_heard_between_two_metrics(tiny, monkeypatch):
+    metrics = ", ".join(
+        f'{{ use = "{name}", count = 8, {more}schedule = {{ use = "edm", steps = 4 }} }}'
+        for name, more in (("curvature", ""), ("truncation", "steps = 2, "))
+    )
+    text = tiny.sample + (
+        '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'
+        f"metrics = [{metrics}]\n"
+    )
+    from genkit_metrics.curvature import Curvature
+
+    measured = Curvature.measure
+
+    def measure(self, subject, context):
+        os.kill(os.getpid(), signal.SIGINT)
+        return measured(self, subject, context)
+
+    monkeypatch.setattr(Curvature, "measure", measure)
+    with pytest.raises(InterruptedRun, match="stage scores: 1 of 2 metrics"):
+        tiny.run(text)

@@ -67,7 +67,32 @@ def test_a_damaged_state_is_an_unfinished_stage(run, content):
     (place / STATE).write_text(content)
     assert not run.finished(1, "denoiser", "abc")
     run.open_stage(1, "denoiser", "abc")
-    assert json.loads((place / STATE).read_text()) == {"fingerprint": "abc", "finished": False}
+    state = {"fingerprint": "abc", "finished": False, "files": {}}
+    assert json.loads((place / STATE).read_text()) == state
+
+
+def test_a_file_in_the_way_of_a_stage_is_named(run):
+    (run.root / "01-denoiser").write_text("mine")
+    with pytest.raises(UsageError, match=r"a file stands in the way of .*01-denoiser"):
+        run.open_stage(1, "denoiser", "abc")
+
+
+def test_a_damaged_state_of_the_run_is_told(run):
+    (run.root / STATE).write_text("{")
+    (run.root / "recipe.toml").write_text("")
+    with pytest.raises(UsageError, match=r"state\.json is damaged"):
+        RunFolder(run.root, "tiny")
+
+
+def test_what_was_set_aside_never_meets_a_taken_name(run):
+    for number, fingerprint in enumerate(("a", "b", "c"), 1):
+        run.open_stage(1, "denoiser", fingerprint)
+        if number == 2:
+            (run.root / "replaced" / "001-01-denoiser").rename(
+                run.root / "replaced" / "007-01-denoiser"
+            )
+    names = sorted(p.name for p in (run.root / "replaced").iterdir())
+    assert names == ["007-01-denoiser", "008-01-denoiser"]
 
 
 def test_a_folder_of_hidden_files_alone_is_empty(tmp_path):
