@@ -342,6 +342,13 @@ class Dataset(Component):
             DataError: a file is missing, unreadable, or of another shape than the rest.
         """
 
+    def version(self) -> str:
+        """Return what differs where the items differ and the settings do not.
+
+        Part of a stage's fingerprint; empty where the settings tell all.
+        """
+        return ""
+
     @abstractmethod
     def load(self, inputs: Inputs) -> Batch:
         """Return all items, on the CPU.

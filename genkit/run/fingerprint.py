@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, get_args, get_origin
 
-from genkit.interfaces import Component, Stage
+from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
 from genkit.settings import Ref, annotations_of
@@ -37,6 +37,7 @@ def fingerprint(
         "stage": table(registry, stage, result_only=True),
         "seed": seed,
         "plugins": sorted(owners),
+        "data": [part.version() for part in components(stage) if isinstance(part, Dataset)],
         "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

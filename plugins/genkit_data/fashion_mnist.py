@@ -11,7 +11,7 @@ from genkit.interfaces import Dataset, Inputs
 from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec
 from genkit_data import idx
-from genkit_data.folder import entries, existing_folder
+from genkit_data.folder import entries, existing_folder, version_of
 
 CLASSES = 10
 FILES = {
@@ -42,6 +42,9 @@ class FashionMNIST(Dataset):
         if count != label_count:
             raise DataError(f"{images} holds {count} images, but {labels} {label_count} labels")
         return DataSpec((1, height, width), CLASSES)
+
+    def version(self) -> str:
+        return version_of(self._files())
 
     def load(self, inputs: Inputs) -> Batch:
         spec = self.spec()

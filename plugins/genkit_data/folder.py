@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from genkit.errors import DataError
@@ -29,6 +31,24 @@ def existing_folder(root: str) -> Path:
     beside = [path.name for path in entries(missing.parent) if path.is_dir()]
     hint = near_match(missing.name, beside)
     raise DataError(f"{root}: there is no folder {missing}" + (f"; {hint}" if hint else ""))
+
+
+def version_of(files: Iterable[Path]) -> str:
+    """Return a hash of the names, sizes and times of files: another where one was changed.
+
+    Raises:
+        DataError: a file is gone.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from error
+        digest.update(
+            f"{path.parent.name}/{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode()
+        )
+    return digest.hexdigest()
 
 
 def entries(folder: Path) -> list[Path]:

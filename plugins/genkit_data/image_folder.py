@@ -16,7 +16,7 @@ from genkit.errors import DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
-from genkit_data.folder import entries, existing_folder
+from genkit_data.folder import entries, existing_folder, version_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class ImageFolder(Dataset):
     def spec(self) -> DataSpec:
         files, labels = _listed(existing_folder(self.root))
         return DataSpec(_common_shape(files), classes=labels[-1] + 1 if labels else 0)
+
+    def version(self) -> str:
+        return version_of(_listed(existing_folder(self.root))[0])
 
     def load(self, inputs: Inputs) -> Batch:
         files, labels = _listed(existing_folder(self.root))

@@ -535,3 +535,11 @@ def test_a_stop_is_heard_between_two_metrics(tiny, monkeypatch):
     monkeypatch.setattr(Curvature, "measure", measure)
     with pytest.raises(InterruptedRun, match="stage scores: 1 of 2 metrics"):
         tiny.run(text)
+
+
+def test_other_data_behind_the_same_settings_redoes_the_stage(tiny, monkeypatch):
+    from genkit_data.points import Moons
+
+    tiny.run(tiny.train)
+    monkeypatch.setattr(Moons, "version", lambda self: "other")
+    assert tiny.run(tiny.train)[0].ran == ["denoiser"]

@@ -86,3 +86,11 @@ def test_images_and_labels_swapped(root):
     (root / "x").rename(root / LABELS)
     with pytest.raises(DataError, match=f"{IMAGES}: starts with bytes 00000801"):
         FashionMNIST(root=str(root)).spec()
+
+
+def test_the_version_follows_the_files(root, write_idx):
+    dataset = FashionMNIST(root=str(root))
+    first = dataset.version()
+    assert dataset.version() == first
+    write_idx(root / LABELS, (3,), content=bytes([9, 0, 5]))
+    assert dataset.version() != first

@@ -151,3 +151,14 @@ def test_missing_folder(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match='did you mean "photos"'):
         ImageFolder(root=str(tmp_path / "photo")).spec()
+
+
+def test_the_version_follows_the_files(tmp_path):
+    draw(tmp_path / "a.png")
+    dataset = ImageFolder(root=str(tmp_path))
+    first = dataset.version()
+    assert dataset.version() == first
+    draw(tmp_path / "b.png")
+    second = dataset.version()
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    assert len({first, second, dataset.version()}) == 3
