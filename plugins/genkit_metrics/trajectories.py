@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from genkit.errors import InterruptedRun
 from genkit.interfaces import Context, Metric, Schedule, Solver, Subject
 from genkit.sample import denoise_fn, trajectory
 from genkit.settings import setting
@@ -38,6 +39,8 @@ class TrajectoryMetric(Metric):
         Trajectory k starts from the same noise under every schedule and in every such metric, with
         the label of sample k (counted around) where samples have labels.
         """
+        if context.stop_requested():
+            raise InterruptedRun(f"{indices.start} of {self.count} trajectories")
         samples = subject.samples
         labels = None
         if samples.labels is not None:

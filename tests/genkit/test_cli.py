@@ -316,3 +316,9 @@ def test_show_suggests_a_name(genkit_):
         'Error: no component is called "randm"; did you mean "random"?\n',
     )
     assert "see genkit list-plugins" in genkit_("show", "xyzzy")[2]
+
+
+def test_a_dry_run_refuses_a_device_that_is_not_there(genkit_, recipe):
+    code, _, err = genkit_("run", recipe, "--dry-run", "--device", "cuda:99")
+    assert code == 2
+    assert 'no device "cuda:99"' in err

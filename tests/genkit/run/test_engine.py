@@ -515,7 +515,10 @@ def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
         tiny.load(tiny.sweep, "samples.count=-1", 'sweep.samples="sample"')
 
 
-def test_a_stop_is_heard_between_two_metrics(tiny, monkeypatch):
+@pytest.mark.parametrize(
+    ("first", "told"), [(True, "0 of 8 trajectories"), (False, "1 of 2 metrics")]
+)
+def test_a_stop_is_heard_inside_a_metric_and_between_two(tiny, monkeypatch, first, told):
     metrics = ", ".join(
         f'{{ use = "{name}", count = 8, {more}schedule = {{ use = "edm", steps = 4 }} }}'
         for name, more in (("curvature", ""), ("truncation", "steps = 2, "))
@@ -529,11 +532,14 @@ def test_a_stop_is_heard_between_two_metrics(tiny, monkeypatch):
     measured = Curvature.measure
 
     def measure(self, subject, context):
+        if first:
+            os.kill(os.getpid(), signal.SIGINT)
+        found = measured(self, subject, context)
         os.kill(os.getpid(), signal.SIGINT)
-        return measured(self, subject, context)
+        return found
 
     monkeypatch.setattr(Curvature, "measure", measure)
-    with pytest.raises(InterruptedRun, match="stage scores: 1 of 2 metrics"):
+    with pytest.raises(InterruptedRun, match=f"stage scores: {told}"):
         tiny.run(text)
 
 

@@ -36,6 +36,9 @@ class FakeContext:
     def digest(self, stage: str) -> str:
         return f"digest-of-{stage}"
 
+    def stop_requested(self) -> bool:
+        return False
+
     def generator(self, *purpose: str | int) -> torch.Generator:
         return generator(self.seed, "stage", *purpose)
 
