@@ -22,7 +22,7 @@ from genkit.report.results import gather
 from genkit.run.context import StageContext
 from genkit.run.environment import environment
 from genkit.run.fingerprint import fingerprint
-from genkit.run.folder import RECIPE, REPLACED, RunFolder
+from genkit.run.folder import RECIPE, RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
 
@@ -104,10 +104,9 @@ def execute(
         if not all(run.finished(n, stage_id, prints[stage_id]) for n, (stage_id, _) in order):
             _write_down(recipe, plugins, run, where)
         for number, (stage_id, stage) in order:
-            kept = set((run.root / REPLACED).glob("*"))
-            place = folders[stage_id] = run.open_stage(number, stage_id, prints[stage_id])
-            if set((run.root / REPLACED).glob("*")) - kept:
+            if run.changed(number, stage_id, prints[stage_id]):
                 progress.note(f"{stage_id}: settings changed; what it left is kept in replaced/")
+            place = folders[stage_id] = run.open_stage(number, stage_id, prints[stage_id])
             if run.finished(number, stage_id, prints[stage_id]):
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue

@@ -93,6 +93,11 @@ class RunFolder:
             and left == {name: size for name, size in _sizes(place).items() if name in left}
         )
 
+    def changed(self, number: int, stage: str, fingerprint: str) -> bool:
+        """Whether the folder of a stage holds what other settings left. Writes nothing."""
+        state = _read(self._find(number, stage) / STATE)
+        return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
+
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
         """Return the folder of a stage to go on in.
 
@@ -103,10 +108,9 @@ class RunFolder:
             UsageError: a file stands where the folder belongs.
         """
         place, found = self.place(number, stage), self._find(number, stage)
-        left = _read(found / STATE).get("fingerprint", fingerprint)
         if place.is_file() or (self.root / REPLACED).is_file():
             raise UsageError(f"a file stands in the way of {place} or {REPLACED}; move it")
-        if found.exists() and left != fingerprint:
+        if self.changed(number, stage, fingerprint):
             self._set_aside(found)
             found = self._replaced(stage, fingerprint) or place
         if found.exists() and found != place:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -322,3 +323,14 @@ def test_a_dry_run_refuses_a_device_that_is_not_there(genkit_, recipe):
     code, _, err = genkit_("run", recipe, "--dry-run", "--device", "cuda:99")
     assert code == 2
     assert 'no device "cuda:99"' in err
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(genkit_, monkeypatch, asked, found):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is restored after the test
+    if asked is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    genkit_("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == found

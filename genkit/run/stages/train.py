@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,7 +151,11 @@ class Train(Stage):
         resumed = load_checkpoint(context.folder, trainer)
         log = RowLog(
             context.folder / METRICS,
-            [r for r in read_rows(context.folder / METRICS) if r["images"] <= trainer.images]
+            [
+                r
+                for r in read_rows(context.folder / METRICS)
+                if r.get("images", math.inf) <= trainer.images
+            ]
             if resumed
             else [],
         )

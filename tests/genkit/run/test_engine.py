@@ -549,3 +549,16 @@ def test_other_data_behind_the_same_settings_redoes_the_stage(tiny, monkeypatch)
     tiny.run(tiny.train)
     monkeypatch.setattr(Moons, "version", lambda self: "other")
     assert tiny.run(tiny.train)[0].ran == ["denoiser"]
+
+
+def test_a_row_of_another_program_does_not_end_a_resume(tiny):
+    def stop(done, total):
+        if done == 64:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, progress=tiny.recorder(stop))
+    (path,) = tiny.folder.glob("*/metrics.jsonl")
+    path.write_text(path.read_text() + '{"a": 1}\n')
+    assert tiny.run(tiny.train)[0].ran == ["denoiser"]
+    assert '"a"' not in path.read_text()

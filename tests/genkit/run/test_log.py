@@ -43,3 +43,10 @@ def test_rows_that_are_kept_replace_what_was_there(tmp_path):
 def test_a_number_that_json_has_not_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         RowLog(tmp_path / "rows.jsonl", []).add({"loss": value})
+
+
+@pytest.mark.parametrize("line", [b"[1, 2]", b'"x"', b"\xff\xfe"])
+def test_a_line_that_is_no_row_is_left_out(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"images": 10}\n' + line + b"\n")
+    assert read_rows(path) == [{"images": 10}]
