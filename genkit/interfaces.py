@@ -161,7 +161,7 @@ class Coupler(Component):
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        """The attributes, of ``labels`` and ``sources``, given which the noise is still N(0, I).
+        """The attributes of a batch, such as ``labels``, given which the noise is still N(0, I).
 
         A conditional network needs its condition in here.
         """
@@ -169,27 +169,48 @@ class Coupler(Component):
 
     @property
     def requires(self) -> frozenset[str]:
-        """The attributes, of ``labels`` and ``sources``, without which it cannot pair."""
+        """The attributes of a batch, such as ``labels``, without which it cannot pair."""
         return frozenset()
+
+    @property
+    def noises_per_image(self) -> int:
+        """Noises that are drawn for each image of a pool; it is paired with one of them."""
+        return 1
+
+    @property
+    def whole_data(self) -> bool:
+        """It chooses an image for each noise among the whole data set, and not among a pool."""
+        return False
+
+    def bind(self, inputs: Inputs) -> Coupler:
+        """Return the coupler that pairs, with what earlier stages left for it.
+
+        Called once before training. A coupler that refers to no stage is bound already.
+        """
+        return self
 
     @abstractmethod
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         """Pair a pool of images with unit-variance noise.
 
         A pure function: the same arguments and generator state give the same pairs, and the
-        arguments are left as they are.
+        arguments are left as they are. It is called from several threads at a time, and computes
+        on the device of its arguments where it can.
 
         Args:
-            batch: ``[N, *shape]`` images (augmented) with labels and sources where known.
-            noise: ``[M, *shape]`` noise of unit variance, before any sigma.
-            generator: for every random choice the coupler makes.
+            batch: ``[N, *shape]`` images (augmented) with what is known of each; all images of
+                the data set, not augmented, for a coupler of ``whole_data``.
+            noise: ``[M, *shape]`` noise of unit variance, before any sigma; M is
+                N * ``noises_per_image``, those of image k from k * ``noises_per_image`` on. For a
+                coupler of ``whole_data`` M is any number.
+            generator: on the CPU, for every random choice the coupler makes.
 
         Returns:
-            Two int64 index vectors of one length, on the CPU.
+            Two int64 index vectors on the CPU, of M / ``noises_per_image`` pairs.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, named by index; or N and M
-                differ where the coupler is bijective.
+            DataError: an image, a noise or a cost is not finite, named by index; or N and M do
+                not fit.
         """
 
 
@@ -464,7 +485,8 @@ class Stage(Component):
     def output(self) -> str:
         """What it leaves for later stages.
 
-        One of ``denoiser``, ``discriminator``, ``classifier``, ``samples`` and ``scores``.
+        Such as ``denoiser``, ``discriminator``, ``classifier``, ``samples`` or ``scores``: the name
+        that a :class:`~genkit.settings.Ref` to it asks for, and that of its file.
         """
 
     @abstractmethod

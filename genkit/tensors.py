@@ -36,12 +36,13 @@ def require_finite(values: Tensor, what: str) -> None:
         raise DataError(f"{what} {index} of {len(values)} contains {value}")
 
 
-def require_same_length(data: Sized, noise: Sized) -> None:
-    """Raise DataError unless there are as many images as noises, as a bijective coupler needs."""
-    if len(data) != len(noise):
+def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) -> None:
+    """Raise DataError unless each image has its number of noises."""
+    if len(data) * noises_per_image != len(noise):
+        each = "one noise" if noises_per_image == 1 else f"{noises_per_image} noises"
         raise DataError(
-            f"{len(data)} images cannot be paired one to one with {len(noise)} noises; "
-            "give one noise for each image"
+            f"{len(data)} images cannot be paired with {len(noise)} noises; "
+            f"give {each} for each image"
         )
 
 

@@ -19,16 +19,22 @@ class DataSpec:
         shape: of one item: ``(channels, height, width)`` for images, ``(dimensions,)`` for vectors.
         classes: number of classes; 0 where the data has no labels.
         sources: whether items are marked as real or generated.
+        embeddings: length of the vector that describes an item, such as a text's; 0 for none.
     """
 
     shape: tuple[int, ...]
     classes: int = 0
     sources: bool = False
+    embeddings: int = 0
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Which of ``labels`` and ``sources`` the items have."""
-        known = {"labels": self.classes > 0, "sources": self.sources}
+        """Which of ``labels``, ``sources`` and ``embeddings`` the items have."""
+        known = {
+            "labels": self.classes > 0,
+            "sources": self.sources,
+            "embeddings": self.embeddings > 0,
+        }
         return frozenset(name for name, has in known.items() if has)
 
     @property
@@ -48,12 +54,14 @@ class Batch:
         quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
             this item lies. Drawn with the pairs, so that levels do not depend on how a batch is
             cut into micro-batches or spread over devices.
+        embeddings: ``[N, E]`` float vectors that describe the items, or None.
     """
 
     data: Tensor
     labels: Tensor | None = None
     sources: Tensor | None = None
     quantile: Tensor | None = None
+    embeddings: Tensor | None = None
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -75,6 +83,7 @@ class Batch:
             changed(self.labels),
             changed(self.sources),
             changed(self.quantile),
+            changed(self.embeddings),
         )
 
     def with_data(self, data: Tensor) -> Batch:
@@ -89,10 +98,15 @@ class Pairs:
     Attributes:
         data: ``[M]`` int64 indices into the batch.
         noise: ``[M]`` int64 indices into the noise.
+        gap: how far the total cost is above the least possible, as a share of it, at most: 0 for
+            a proof of optimality; None where the coupler knows no bound.
+        parts: how many pairs each part holds, where the pool was parted.
     """
 
     data: Tensor
     noise: Tensor
+    gap: float | None = None
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.data.shape[0]

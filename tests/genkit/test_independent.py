@@ -20,5 +20,5 @@ def test_noise_meets_the_image_at_its_own_position():
 
 
 def test_fewer_noises_than_images_are_refused():
-    with pytest.raises(DataError, match="4 images cannot be paired one to one with 3 noises"):
+    with pytest.raises(DataError, match="4 images cannot be paired with 3 noises"):
         Random().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))

@@ -79,7 +79,7 @@ def test_a_distance_that_overflows_is_named(cost):
 def test_one_noise_for_each_image():
     data, noise = pool()
     tensors.require_same_length(data, data)
-    with pytest.raises(DataError, match="7 images cannot be paired one to one with 5 noises"):
+    with pytest.raises(DataError, match="7 images cannot be paired with 5 noises"):
         tensors.require_same_length(data, noise)
 
 

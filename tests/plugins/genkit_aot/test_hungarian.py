@@ -53,7 +53,7 @@ def test_the_two_costs_differ():
 
 
 def test_unlike_lengths_are_refused():
-    with pytest.raises(DataError, match="4 images cannot be paired one to one with 3 noises"):
+    with pytest.raises(DataError, match="4 images cannot be paired with 3 noises"):
         Hungarian().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
 
 

@@ -35,7 +35,7 @@ def test_ties_still_give_a_permutation():
 
 
 def test_unlike_lengths_are_refused():
-    with pytest.raises(DataError, match="4 images cannot be paired one to one with 3 noises"):
+    with pytest.raises(DataError, match="4 images cannot be paired with 3 noises"):
         Exact().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
 
 
