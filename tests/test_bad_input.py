@@ -141,9 +141,9 @@ ONE = {
         ('[{ use = "curvature" }]', '{ use = "curvature" }'),
         (24, "scores.metrics", "is not a list"),
     ),
-    "pool smaller than the batch": (
-        ("pool_size = 64", "pool_size = 63"),
-        (9, "denoiser.pool_size", "a pool of 63 is smaller than the batch of 64; .* 64 or more"),
+    "more of a class than the pool": (
+        ("pool_size = 64", "images_per_class = 65"),
+        (9, "denoiser.images_per_class", "65 is more than the pool of 64; write 64 or less"),
     ),
     "micro-batch larger than the batch": (
         ("pool_size = 64", "micro_batch = 65"),
@@ -297,10 +297,10 @@ def test_no_file(refused, tmp_path):
 
 def test_an_override_is_checked_like_the_file(refused, tmp_path):
     (tmp_path / "bad.toml").write_text(GOOD)
-    settings = ("--set", "denoiser.pool_size=5", "--set", "samplse.count=3", "--set", "seed=x")
+    settings = ("--set", "denoiser.micro_batch=500", "--set", "samplse.count=3", "--set", "seed=x")
     head, *lines = refused("bad.toml", *settings)
     assert head == "Error: 3 mistakes in the recipe:"
-    assert "--set denoiser.pool_size=5: denoiser.pool_size: a pool of 5" in lines[0]
+    assert "--set denoiser.micro_batch=500: denoiser.micro_batch: 500 is more" in lines[0]
     assert 'no stage or setting "samplse"; did you mean "samples"?' in lines[1]
     assert "seed=x" in lines[2]
 

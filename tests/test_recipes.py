@@ -89,6 +89,7 @@ def check_folder(folder, stages, text):
             "state.json",
             "metrics.jsonl",
             "loss.png",
+            "pairs.png",
             "checkpoint.safetensors",
             "denoiser.safetensors",
         }

@@ -23,15 +23,24 @@ _DPI = 140
 _LABEL_GAP = 0.05  # of the height of the axes, the least distance between two labels
 
 
-def figure_with_axes(count: int = 1, width: float = 7.2) -> tuple[Figure, list[Axes]]:
-    """Return a figure with axes side by side, each ``width`` inches wide, with a light grid."""
-    figure = Figure(figsize=(width * count, 4.5), dpi=_DPI, layout="constrained")
-    row = list(figure.subplots(1, count, squeeze=False)[0])
-    for axes in row:
+def figure_with_axes(
+    count: int = 1, width: float = 7.2, columns: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes, each ``width`` inches wide, with a light grid.
+
+    They stand side by side, or in rows of ``columns``.
+    """
+    across = columns or count
+    down = -(-count // across)
+    figure = Figure(figsize=(width * across, 4.5 * down), dpi=_DPI, layout="constrained")
+    placed = [axes for row in figure.subplots(down, across, squeeze=False) for axes in row]
+    for axes in placed[count:]:
+        axes.remove()
+    for axes in placed[:count]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e3e3e3", linewidth=0.8)
         axes.set_axisbelow(True)
-    return figure, row
+    return figure, placed[:count]
 
 
 def set_title(axes: Axes, title: str) -> None:

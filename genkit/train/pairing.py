@@ -3,17 +3,18 @@
 The pairs form one stream. Pool k holds the positions from k * pool_size on; batch i holds the
 positions from i * batch_size on. The two need not divide each other: every pair is used exactly
 once. What lies at a position depends on the seed and the position alone, so a stream can start
-anywhere and does not depend on timing.
+anywhere, its pools can be coupled in any order and in several places, and timing changes nothing.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from torch import Tensor
 from genkit.errors import DataError
 from genkit.interfaces import Augmentation, Coupler
 from genkit.tensors import require_finite
+from genkit.train.ahead import run_ahead
+from genkit.train.diagnostics import PoolReport, report
+from genkit.train.distributed import ALONE, Exchange, Solved
 from genkit.types import Batch
 
 
@@ -31,12 +35,12 @@ class Pool:
     Attributes:
         batch: ``[N]`` items with ``quantile``.
         noise: ``[N, *shape]`` unit noise; noise k belongs to item k.
-        seconds: that the coupler took.
+        report: what the pairing did to them.
     """
 
     batch: Batch
     noise: Tensor
-    seconds: float
+    report: PoolReport
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,13 @@ class PairStream:
 
     Attributes:
         data: all items.
-        coupler: decides who meets whom.
+        coupler: decides who meets whom; bound to what earlier stages left for it.
         augmentation: applied before the pairing, or None.
         pool_size: pairs that are coupled together.
         total: length of the stream; the last pool ends with it.
         generator: of a purpose and an index, such as ``generator("noise", 3)``.
+        images_per_class: length of the runs of one class in which items stand; None for no runs.
+        device: where the coupler computes.
     """
 
     data: Batch
@@ -58,100 +64,209 @@ class PairStream:
     pool_size: int
     total: int
     generator: Callable[..., torch.Generator]
+    images_per_class: int | None = None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009, immutable
 
     def items(self, start: int, stop: int) -> Tensor:
         """Return which items stand at positions of the stream: shuffled anew in each epoch."""
-        count = len(self.data)
         found = []
         while start < stop:
-            epoch, offset = divmod(start, count)
-            order = torch.randperm(count, generator=self.generator("order", epoch))
-            found.append(order[offset : offset + stop - start])
+            epoch, offset = divmod(start, len(self.data))
+            found.append(self._order(epoch)[offset : offset + stop - start])
             start += len(found[-1])
         return torch.cat(found)
+
+    def inputs(self, index: int) -> tuple[Batch, Tensor]:
+        """Return what the coupler is given of a pool: images and noise, on the CPU."""
+        start, stop = self._span(index)
+        if self.coupler.whole_data:
+            batch, noises = self.data, stop - start
+        else:
+            batch = self._augmented(self.data[self.items(start, stop)], index)
+            require_finite(batch.data, "image")
+            noises = (stop - start) * self.coupler.noises_per_image
+        shape = (noises, *batch.data.shape[1:])
+        return batch, torch.randn(shape, generator=self.generator("noise", index))
+
+    def solve(self, index: int, batch: Batch, noise: Tensor) -> Solved:
+        """Let the coupler pair the inputs of a pool.
+
+        Raises:
+            DataError: an image, a noise or a cost is not finite, or the coupler returned
+                indices that make no pairs.
+        """
+        begun = time.perf_counter()
+        with _own_stream(self.device):
+            whole = self._data_there if self.coupler.whole_data else batch.to(self.device)
+            generator = self.generator("coupling", index)
+            pairs = self.coupler.pair(whole, noise.to(self.device), generator)
+        seconds = time.perf_counter() - begun
+        start, stop = self._span(index)
+        if not len(pairs.data) == len(pairs.noise) == stop - start:
+            raise DataError(
+                f"coupler {type(self.coupler).__name__} returned {len(pairs.data)} images and "
+                f"{len(pairs.noise)} noises for a pool of {stop - start}"
+            )
+        return Solved(pairs, seconds)
+
+    def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solved) -> Pool:
+        """Put the pairs of a pool together."""
+        pairs = solved.pairs
+        paired, assigned = batch[pairs.data], noise[pairs.noise]
+        # Before the pairing an image had the first noise that was drawn for it. Where there was
+        # no before, pairs of two neighbours are as good as random ones.
+        unpaired = (
+            assigned.roll(1, dims=0)
+            if self.coupler.whole_data
+            else noise[pairs.data * self.coupler.noises_per_image]
+        )
+        start, stop = self._span(index)
+        told = report(index, start, paired.data, unpaired, assigned, pairs, solved.seconds)
+        if self.coupler.whole_data:
+            paired = self._augmented(paired, index)
+        if self.images_per_class is not None:  # or a batch would hold few classes
+            mixed = torch.randperm(len(assigned), generator=self.generator("mixing", index))
+            paired, assigned = paired[mixed], assigned[mixed]
+        quantile = torch.rand(
+            stop - start, generator=self.generator("quantile", index), dtype=torch.float64
+        )
+        tiny = torch.finfo(torch.float64).eps
+        return Pool(replace(paired, quantile=quantile.clamp(tiny, 1 - tiny)), assigned, told)
 
     def pool(self, index: int) -> Pool:
         """Couple one pool.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, or the coupler returned
-                indices that make no pairs; names the pool.
+            DataError: as for :meth:`solve`; names the pool.
         """
-        start = index * self.pool_size
-        items = self.items(start, min(start + self.pool_size, self.total))
-        batch = self.data[items]
-        try:
-            if self.augmentation is not None:
-                batch = self.augmentation.augment(batch, self.generator("augmentation", index))
-            require_finite(batch.data, "image")
-            noise = torch.randn(batch.data.shape, generator=self.generator("noise", index))
-            begun = time.perf_counter()
-            pairs = self.coupler.pair(batch, noise, self.generator("coupling", index))
-            seconds = time.perf_counter() - begun
-        except DataError as error:
-            raise DataError(f"pool {index}: {error}") from error
-        if len(pairs.data) != len(batch) or len(pairs.noise) != len(batch):
-            raise DataError(
-                f"pool {index}: coupler {type(self.coupler).__name__} returned {len(pairs.data)} "
-                f"images and {len(pairs.noise)} noises for a pool of {len(batch)}"
-            )
-        quantile = torch.rand(
-            len(batch), generator=self.generator("quantile", index), dtype=torch.float64
-        )
-        tiny = torch.finfo(torch.float64).eps
-        paired = replace(batch[pairs.data], quantile=quantile.clamp(tiny, 1 - tiny))
-        return Pool(paired, noise[pairs.noise], seconds)
+        with _named(index):
+            batch, noise = self.inputs(index)
+            return self.assemble(index, batch, noise, self.solve(index, batch, noise))
 
-    def batches(self, batch_size: int, start: int = 0) -> Iterator[tuple[Batch, Tensor, float]]:
-        """Yield batches from position ``start`` on; the next pool is coupled meanwhile.
+    def pools(self, first: int, ahead: int, exchange: Exchange) -> Generator[Future[Pool]]:
+        """Yield the pools from number ``first`` on, as they will be; solved ahead in threads."""
+
+        def prepare(index: int) -> tuple[Batch, Tensor, Solved | DataError | None]:
+            with _named(index):
+                batch, noise = self.inputs(index)
+            if not exchange.solves(index):
+                return batch, noise, None
+            try:
+                with _named(index):
+                    return batch, noise, self.solve(index, batch, noise)
+            except DataError as error:  # the other processes wait for the pairs, or this
+                return batch, noise, error
+
+        def finish(index: int, prepared: Future[tuple[Batch, Tensor, Any]]) -> Pool:
+            batch, noise, found = prepared.result()
+            return self.assemble(index, batch, noise, exchange.share(index, found))
+
+        last = -(-self.total // self.pool_size)
+        return run_ahead(range(first, last), prepare, finish, ahead)
+
+    def batches(
+        self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = ALONE
+    ) -> Iterator[tuple[Batch, Tensor, list[PoolReport]]]:
+        """Yield batches from position ``start`` on; later pools are coupled meanwhile.
+
+        Args:
+            batch_size: pairs of a batch; the last may have fewer.
+            start: position of the first pair.
+            ahead: pools that are solved or wait beside the one in use, at least 1.
+            exchange: shares the work with other processes.
 
         Yields:
-            A batch, its noise, and the seconds that the caller waited for a pool.
+            A batch, its noise, and the reports of the pools that begin to be used with it, each
+            with the seconds that the caller waited for the pool.
         """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairing") as worker:
-            upcoming: Future[Pool] | None = None
-            pool, held = None, -1
+        held, pool = start // self.pool_size - 1, None
+        with closing(self.pools(held + 1, ahead, exchange)) as pools:
             for begin in range(start, self.total, batch_size):
                 parts: list[tuple[Batch, Tensor]] = []
-                waited = 0.0
+                reports: list[PoolReport] = []
                 position, end = begin, min(begin + batch_size, self.total)
                 while position < end:
                     index, offset = divmod(position, self.pool_size)
                     if pool is None or index != held:
                         begun = time.perf_counter()
-                        future = upcoming or worker.submit(self.pool, index)
-                        pool, held = future.result(), index
-                        waited += time.perf_counter() - begun
-                        more = (index + 1) * self.pool_size < self.total
-                        upcoming = worker.submit(self.pool, index + 1) if more else None
+                        pool, held = next(pools).result(), index
+                        waited = time.perf_counter() - begun
+                        reports.append(replace(pool.report, seconds_waited=waited))
                     chosen = slice(offset, offset + end - position)
                     parts.append((pool.batch[chosen], pool.noise[chosen]))
                     position += len(parts[-1][1])
-                yield _join([b for b, _ in parts]), torch.cat([n for _, n in parts]), waited
+                yield _join([b for b, _ in parts]), torch.cat([n for _, n in parts]), reports
+
+    def _span(self, index: int) -> tuple[int, int]:
+        """Return the positions of a pool: its first, and that behind its last."""
+        start = index * self.pool_size
+        return start, min(start + self.pool_size, self.total)
+
+    def _augmented(self, batch: Batch, index: int) -> Batch:
+        if self.augmentation is None:
+            return batch
+        return self.augmentation.augment(batch, self.generator("augmentation", index))
+
+    @cached_property
+    def _data_there(self) -> Batch:
+        """All items, where the coupler computes."""
+        return self.data.to(self.device)
+
+    @cached_property
+    def _order(self) -> Callable[[int], Tensor]:
+        """The order of the items in an epoch; the last ones are kept, being asked for often."""
+        return lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        generator = self.generator("order", epoch)
+        order = torch.randperm(len(self.data), generator=generator)
+        if self.images_per_class is None or self.data.labels is None:
+            return order
+        return stratified(order, self.data.labels, self.images_per_class, generator)
+
+
+def stratified(
+    order: Tensor, labels: Tensor, images_per_class: int, generator: torch.Generator
+) -> Tensor:
+    """Return items in runs of one class, the runs in random order.
+
+    Args:
+        order: ``[N]`` items, shuffled.
+        labels: ``[N]`` class of each item.
+        images_per_class: length of a run; what is left of a class makes a shorter one.
+        generator: shuffles the runs.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
+    sizes = torch.bincount(labels)
+    first = sizes.cumsum(0) - sizes
+    rank = torch.arange(len(order)) - first[labels[by_class]]
+    run = (rank % images_per_class == 0).cumsum(0) - 1
+    place = torch.randperm(int(run[-1]) + 1, generator=generator)
+    return by_class[place[run].argsort(stable=True)]
 
 
 @contextmanager
-def core_for_pairing() -> Iterator[None]:
-    """Leave one core to the coupler where torch would take all: sharing one slows down both."""
-    threads = torch.get_num_threads()
-    if threads > 1 and threads >= (os.cpu_count() or 1):
-        torch.set_num_threads(threads - 1)
+def _named(index: int) -> Iterator[None]:
+    """Say in which pool an error arose."""
     try:
         yield
-    finally:
-        torch.set_num_threads(threads)
+    except DataError as error:
+        raise DataError(f"pool {index}: {error}") from error
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Let a GPU pair beside the training and not in between its kernels."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def _join(batches: list[Batch]) -> Batch:
     """Return the items of several slices of the stream, in their order."""
 
-    def joined(parts: list[Tensor | None]) -> Tensor | None:
-        known = [part for part in parts if part is not None]
+    def joined(name: str) -> Tensor | None:
+        known = [v for batch in batches if (v := getattr(batch, name)) is not None]
         return torch.cat(known) if known else None
 
-    return Batch(
-        torch.cat([batch.data for batch in batches]),
-        joined([batch.labels for batch in batches]),
-        joined([batch.sources for batch in batches]),
-        joined([batch.quantile for batch in batches]),
-    )
+    names = [field.name for field in fields(Batch) if field.name != "data"]
+    return Batch(torch.cat([b.data for b in batches]), **{name: joined(name) for name in names})

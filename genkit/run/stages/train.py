@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,13 +23,18 @@ from genkit.interfaces import (
     Stages,
 )
 from genkit.random import seeded
+from genkit.report.pairs import pairs_plot
 from genkit.report.plots import loss_plot
 from genkit.run.log import METRICS, RowLog, read_rows
 from genkit.settings import setting
+from genkit.train.ahead import core_for_pairing
 from genkit.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, save_network
-from genkit.train.pairing import PairStream, core_for_pairing
+from genkit.train.pairing import PairStream
 from genkit.train.trainer import Optimization, Precision, Trainer
 from genkit.types import Batch, DataSpec
+
+MOST_POOL_ROWS = 10_000
+"""About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +55,15 @@ class Train(Stage):
         doc="images computed at a time, where a batch is too large; the whole batch",
         at_least=1,
     )
-    pool_size: int | None = setting(
-        None, doc="images coupled together, at least a batch; the batch size", at_least=1
+    pool_size: int | None = setting(None, doc="images coupled together; the batch size", at_least=1)
+    images_per_class: int | None = setting(
+        None,
+        doc="class-stratified pools: how many images of a class stand together, so that parts are "
+        "worth pairing among many classes",
+        at_least=1,
+    )
+    pools_ahead: int = setting(
+        2, doc="pools that are coupled or wait ahead of training", at_least=1, affects_result=False
     )
     learning_rate: float = setting(1e-3, doc="of Adam", above=0)
     learning_rate_ramp: int = setting(
@@ -70,7 +84,10 @@ class Train(Stage):
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
     )
     accept_label_blind: bool = setting(
-        False, doc="allow a coupler that skews what the network conditions on"
+        False, doc="allow a coupler that skews the noise of what the network conditions on"
+    )
+    accept_skewed_noise: bool = setting(
+        False, doc="allow a coupler whose paired noise is not N(0, I), as the sampler's is"
     )
 
     @property
@@ -83,12 +100,6 @@ class Train(Stage):
         return self.batch_size if self.pool_size is None else self.pool_size
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        if self.pool < self.batch_size:
-            yield Problem(
-                ("pool_size",),
-                f"a pool of {self.pool} is smaller than the batch of {self.batch_size}",
-                f"write pool_size = {self.batch_size} or more",
-            )
         if self.micro_batch and self.micro_batch > self.batch_size:
             yield Problem(
                 ("micro_batch",),
@@ -101,6 +112,7 @@ class Train(Stage):
                 f"{type(self.objective).__name__} trains a {self.objective.trains.output}, "
                 f"and the network is a {self.network.output}",
             )
+        yield from self._check_pool()
         try:
             spec = self.data.spec()
         except DataError:
@@ -108,6 +120,28 @@ class Train(Stage):
         yield from self._check_attributes(spec)
         if not self.network.class_conditional or spec.classes:
             yield from self._check_network(spec)
+
+    def _check_pool(self) -> Iterator[Problem]:
+        """Pools that are not drawn as the recipe says, and noise that is not the sampler's."""
+        if self.images_per_class is not None:
+            if self.coupler.whole_data:
+                yield Problem(
+                    ("images_per_class",),
+                    "the coupler chooses among the whole data set, so that no pool is drawn",
+                    "leave it out",
+                )
+            elif self.images_per_class > self.pool:
+                yield Problem(
+                    ("images_per_class",),
+                    f"{self.images_per_class} is more than the pool of {self.pool}",
+                    f"write {self.pool} or less",
+                )
+        if not self.coupler.preserves_noise_marginal and not self.accept_skewed_noise:
+            yield Problem(
+                ("coupler",),
+                "the noise that it pairs is no longer N(0, I), from which sampling starts",
+                "choose another, or write accept_skewed_noise = true if it is meant",
+            )
 
     def _check_attributes(self, spec: DataSpec) -> Iterator[Problem]:
         """Labels and sources: who needs them, who has them, who would skew them."""
@@ -123,6 +157,7 @@ class Train(Stage):
         for name, needed in (
             ("objective", self.objective.requires),
             ("coupler", self.coupler.requires),
+            ("images_per_class", {"labels"} if self.images_per_class else set()),
         ):
             if lacking := sorted(needed - spec.attributes):
                 yield Problem((name,), f"needs {' and '.join(lacking)}, which the data has not")
@@ -152,9 +187,10 @@ class Train(Stage):
         log = RowLog(
             context.folder / METRICS,
             [
-                r
-                for r in read_rows(context.folder / METRICS)
-                if r.get("images", math.inf) <= trainer.images
+                row
+                for row in read_rows(context.folder / METRICS)
+                # A pool that begins where training goes on is reported again.
+                if row.get("images", math.inf) + ("pool" in row) <= trainer.images
             ]
             if resumed
             else [],
@@ -170,11 +206,7 @@ class Train(Stage):
             spec,
             trainer.images,
         )
-        loss_plot(
-            context.folder / "loss.png",
-            [row["images"] for row in log.rows],
-            [row["loss"] for row in log.rows],
-        )
+        _draw(context.folder, log.rows, math.prod(spec.shape))
 
     def _trainer(self, context: Context, spec: DataSpec) -> Trainer:
         how = Optimization(
@@ -193,10 +225,19 @@ class Train(Stage):
 
     def _train(self, context: Context, trainer: Trainer, data: Batch, log: RowLog) -> None:
         stream = PairStream(
-            data, self.coupler, self.augmentation, self.pool, self.images, context.generator
+            data,
+            self.coupler.bind(context),
+            self.augmentation,
+            self.pool,
+            self.images,
+            context.generator,
+            self.images_per_class,
+            context.device,
         )
         # A row every 200th of the way, yet often enough to watch a long training.
         every = max(1, min(self.images // 200, 50_000) // self.batch_size)
+        # Of a long training not every pool is written down: the file is read whole at its end.
+        thinned = max(1, -(-self.images // self.pool) // MOST_POOL_ROWS)
         losses: list[float] = []
         waited, before = 0.0, trainer.images
         saved = begun = time.monotonic()
@@ -214,7 +255,14 @@ class Train(Stage):
             context.advance(trainer.images, self.images, "images", row["loss"], trainer.steps)
             losses, waited, before, begun = [], 0.0, trainer.images, now
 
-        for batch, noise, seconds in stream.batches(self.batch_size, trainer.images):
+        resumed_at = trainer.images
+        for batch, noise, reports in stream.batches(
+            self.batch_size, trainer.images, self.pools_ahead
+        ):
+            for pool in reports:
+                waited += pool.seconds_waited
+                if pool.pool % thinned == 0 and pool.images >= resumed_at:
+                    log.add(pool.row())
             try:
                 losses.append(trainer.step(batch, noise))
             except DivergedError as error:
@@ -223,7 +271,6 @@ class Train(Stage):
                     f"{error}: the last good checkpoint is {kept}; "
                     f"try a learning_rate below {self.learning_rate:g}, or gradient_clip = 1.0"
                 ) from error
-            waited += seconds
             stop = context.stop_requested() and trainer.images < self.images
             due = time.monotonic() - saved >= self.checkpoint_seconds
             if stop or due or trainer.steps % every == 0 or trainer.images >= self.images:
@@ -238,3 +285,14 @@ class Train(Stage):
             if stop:
                 raise InterruptedRun(f"{trainer.images:,} of {self.images:,} images")
         save_checkpoint(context.folder, trainer)
+
+
+def _draw(folder: Path, rows: list[dict[str, Any]], dimensions: int) -> None:
+    """Draw the loss, and what the coupler did where it did anything."""
+    losses = [row for row in rows if "loss" in row]
+    loss_plot(
+        folder / "loss.png", [row["images"] for row in losses], [row["loss"] for row in losses]
+    )
+    pools = [row for row in rows if "pool" in row]
+    if any(row["reduction"] for row in pools):
+        pairs_plot(folder / "pairs.png", pools, dimensions)

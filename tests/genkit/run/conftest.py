@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,10 @@ class Tiny:
     def bytes_of(self, name: str, folder: Path | None = None) -> bytes:
         (found,) = (folder or self.folder).glob(f"[0-9][0-9]-*/{name}")
         return found.read_bytes()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows that the only train stage logged."""
+        return [json.loads(line) for line in self.bytes_of("metrics.jsonl").splitlines()]
 
 
 @pytest.fixture(scope="session")

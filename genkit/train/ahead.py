@@ -1,0 +1,59 @@
+"""Work that runs ahead of its consumer: several items at a time, in order, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+def run_ahead(
+    indices: Iterable[int],
+    prepare: Callable[[int], P],
+    finish: Callable[[int, Future[P]], R],
+    ahead: int,
+) -> Generator[Future[R]]:
+    """Yield the future of ``finish(index, prepared)`` for each index, in order.
+
+    Args:
+        indices: of the items.
+        prepare: the heavy part. Runs in threads, for several items at a time where there are
+            cores for it.
+        finish: runs in one thread, item after item in order, so that it may talk to other
+            processes.
+        ahead: items that are worked on or wait beside the one that was yielded last, at least 1.
+    """
+    free = max(1, (os.cpu_count() or 1) - 1)
+    preparing = ThreadPoolExecutor(min(ahead, free), thread_name_prefix="pairing")
+    finishing = ThreadPoolExecutor(1, thread_name_prefix="finishing")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for index in indices:
+            waiting.append(finishing.submit(finish, index, preparing.submit(prepare, index)))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        preparing.shutdown(cancel_futures=True)
+        finishing.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def core_for_pairing() -> Iterator[None]:
+    """Leave one core to the coupler where torch would take all: sharing one slows down both."""
+    threads = torch.get_num_threads()
+    if threads > 1 and threads >= (os.cpu_count() or 1):
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

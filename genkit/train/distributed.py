@@ -1,0 +1,120 @@
+"""Pools are shared out among processes: one solves a pool, and only who meets whom travels.
+
+Images, noise and augmentation follow from the seed and the position, so that each process derives
+them on its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.types import Pairs
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Who meets whom in a pool.
+
+    Attributes:
+        pairs: as the coupler returned them.
+        seconds: that it took.
+    """
+
+    pairs: Pairs
+    seconds: float
+
+
+class Exchange(Protocol):
+    """Who solves a pool, and how the others learn of it."""
+
+    def solves(self, index: int) -> bool:
+        """Whether this process solves a pool."""
+        ...
+
+    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+        """Return the pairs of a pool, after every process has called this for it.
+
+        Args:
+            index: of the pool; all processes go through the pools in the same order.
+            found: here; None where another process solves the pool.
+
+        Raises:
+            DataError: the process that solved it found this error.
+        """
+        ...
+
+
+class _Alone:
+    """One process solves every pool."""
+
+    def solves(self, index: int) -> bool:
+        return True
+
+    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+        if isinstance(found, Solved):
+            return found
+        raise found or DataError(f"pool {index} was not solved")
+
+
+ALONE: Exchange = _Alone()
+
+
+class Ranks:
+    """Pool k is solved by rank k mod W, and its permutation is sent to the others.
+
+    Args:
+        group: of processes, with a backend for CPU tensors such as gloo, used for nothing else:
+            its calls come from a thread beside the training.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+        self._rank, self._size = dist.get_rank(group), dist.get_world_size(group)
+
+    def solves(self, index: int) -> bool:
+        return index % self._size == self._rank
+
+    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+        told, vectors = _packed(found)
+        lengths = torch.tensor([len(told), *vectors.shape])
+        self._send(index, lengths)
+        if not self.solves(index):
+            told = torch.empty(int(lengths[0]), dtype=torch.uint8)
+            vectors = torch.empty(*lengths[1:].tolist(), dtype=torch.int64)
+        self._send(index, told)
+        self._send(index, vectors)
+        return _unpacked(told, vectors)
+
+    def _send(self, index: int, values: Tensor) -> None:
+        """Fill ``values`` on every rank with those of the rank that solved the pool."""
+        if values.numel():
+            dist.broadcast(values, group=self._group, group_src=index % self._size)
+
+
+def _packed(found: Solved | DataError | None) -> tuple[Tensor, Tensor]:
+    """Return facts as JSON bytes, and the index vectors; images in their order are left out."""
+    if not isinstance(found, Solved):
+        facts: dict[str, object] = {"error": str(found)}
+        vectors = torch.empty(0, 0, dtype=torch.int64)
+    else:
+        pairs = found.pairs
+        facts = {"seconds": found.seconds, "gap": pairs.gap, "parts": pairs.parts}
+        kept = torch.equal(pairs.data, torch.arange(len(pairs)))
+        vectors = torch.stack([pairs.noise] if kept else [pairs.noise, pairs.data])
+    return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8), vectors
+
+
+def _unpacked(told: Tensor, vectors: Tensor) -> Solved:
+    facts = json.loads(bytes(told.tolist()))
+    if "error" in facts:
+        raise DataError(facts["error"])
+    data = vectors[1] if len(vectors) == 2 else torch.arange(vectors.shape[1])
+    pairs = Pairs(data, vectors[0], facts["gap"], tuple(facts["parts"]))
+    return Solved(pairs, facts["seconds"])

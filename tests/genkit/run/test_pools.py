@@ -1,0 +1,177 @@
+"""What the train stage asks of couplers and pools, and what it logs of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from genkit.errors import InterruptedRun, RecipeError
+from genkit.independent import Random
+from genkit.interfaces import Coupler
+from genkit.types import Pairs
+
+HUNGARIAN = 'denoiser.coupler={ use = "hungarian" }'
+PER_POOL = {
+    "pool",
+    "images",
+    "pairs",
+    "cost_before",
+    "cost_after",
+    "reduction",
+    "seconds_solving",
+    "seconds_waited",
+    "gap",
+    "parts",
+    "noise_mean",
+    "noise_variance",
+    "noise_worst",
+}
+
+
+def pools(tiny):
+    return [row for row in tiny.metrics() if "pool" in row]
+
+
+def test_every_pool_is_logged_and_drawn(tiny):
+    tiny.run(tiny.train, HUNGARIAN, "denoiser.pool_size=100")
+    rows = pools(tiny)
+    assert [(r["pool"], r["images"], r["pairs"]) for r in rows] == [
+        (0, 0, 100),
+        (1, 100, 100),
+        (2, 200, 56),
+    ]
+    for row in rows:
+        assert set(row) == PER_POOL
+        assert 0 < row["cost_after"] < row["cost_before"]
+        assert row["reduction"] == pytest.approx(1 - row["cost_after"] / row["cost_before"], 1e-4)
+        assert row["seconds_solving"] > 0
+        assert abs(row["noise_mean"]) < 0.5
+        assert abs(row["noise_variance"] - 1) < 0.5
+        assert 0 < row["noise_worst"] < 6
+    assert (tiny.folder / "01-denoiser" / "pairs.png").is_file()
+
+
+def test_random_pairs_have_nothing_to_draw(tiny):
+    tiny.run(tiny.train)
+    assert [row["reduction"] for row in pools(tiny)] == [0] * 4
+    assert not (tiny.folder / "01-denoiser" / "pairs.png").exists()
+
+
+def test_sizes_of_parts_are_logged(tiny):
+    tiny.run(tiny.train, 'denoiser.coupler={ use = "partitioned" }', "denoiser.pool_size=128")
+    for row in pools(tiny):
+        least, median, greatest = row["parts"]
+        assert least + greatest == row["pairs"] == 128
+        assert median == 64
+
+
+def test_a_resumed_run_logs_every_pool_once(tiny):
+    def stop(done, total):
+        if done == 128:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = (HUNGARIAN, "denoiser.pool_size=100")
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, *settings, progress=tiny.recorder(stop))
+    assert [row["pool"] for row in pools(tiny)] == [0, 1]
+    tiny.run(tiny.train, *settings)
+    assert [row["pool"] for row in pools(tiny)] == [0, 1, 2]
+
+
+def test_a_pool_that_begins_where_training_goes_on_is_logged_once(tiny):
+    def stop(done, total):
+        if done == 128:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, HUNGARIAN, progress=tiny.recorder(stop))
+    tiny.run(tiny.train, HUNGARIAN)
+    assert [row["pool"] for row in pools(tiny)] == [0, 1, 2, 3]
+
+
+def test_of_very_many_pools_some_are_logged(tiny, monkeypatch):
+    monkeypatch.setattr("genkit.run.stages.train.MOST_POOL_ROWS", 4)
+    tiny.run(tiny.train, "denoiser.pool_size=16")
+    assert [row["pool"] for row in pools(tiny)] == [0, 4, 8, 12]
+
+
+def test_pools_ahead_changes_no_weight(tiny, tmp_path):
+    tiny.run(tiny.train, HUNGARIAN)
+    other = tmp_path / "other"
+    tiny.run(tiny.train, HUNGARIAN, "denoiser.pools_ahead=7", folder=other)
+    one, two = (tiny.bytes_of("denoiser.safetensors", f) for f in (tiny.folder, other))
+    assert one == two
+
+
+def test_a_pool_may_be_smaller_than_a_batch(tiny):
+    tiny.run(tiny.train, HUNGARIAN, "denoiser.pool_size=24")
+    assert [row["pairs"] for row in pools(tiny)] == [24] * 10 + [16]
+
+
+def test_images_per_class_needs_labels(tiny):
+    text = tiny.train.replace('use = "moons"', 'use = "swiss-roll"')
+    with pytest.raises(RecipeError, match="images_per_class: needs labels, which the data has"):
+        tiny.load(text, "denoiser.images_per_class=8")
+
+
+def test_images_per_class_gives_larger_parts(tiny):
+    coupler = 'denoiser.coupler={ use = "partitioned" }'
+    tiny.run(tiny.train, coupler, "denoiser.pool_size=32", "denoiser.images_per_class=32")
+    assert any(row["parts"][0] == 32 for row in pools(tiny))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest(Coupler):
+    """The nearest image of the data set, as many as an earlier stage left."""
+
+    preserved: bool = True
+
+    @property
+    def bijective(self):
+        return False
+
+    @property
+    def whole_data(self):
+        return True
+
+    @property
+    def preserves_noise_marginal(self):
+        return self.preserved
+
+    def pair(self, batch, noise, generator):
+        return Pairs(torch.cdist(noise, batch.data).argmin(dim=1), torch.arange(len(noise)))
+
+
+def problems(tiny, coupler, *settings):
+    stage = tiny.load(tiny.train, *settings).stages["denoiser"]
+    return [p.reason for p in replace(stage, coupler=coupler).check({})]
+
+
+def test_a_coupler_is_bound_to_what_earlier_stages_left(tiny, monkeypatch):
+    folders = []
+
+    def bind(self, inputs):
+        folders.append(inputs.folder)
+        return Nearest()
+
+    monkeypatch.setattr(Random, "bind", bind)
+    tiny.run(tiny.train)
+    assert folders == [tiny.folder / "01-denoiser"]
+    assert [row["pairs"] for row in pools(tiny)] == [64] * 4
+    assert all(row["reduction"] > 0.2 for row in pools(tiny))
+
+
+def test_noise_that_is_not_the_samplers_is_refused_unless_it_is_meant(tiny):
+    (reason,) = problems(tiny, Nearest(preserved=False))
+    assert "no longer N(0, I)" in reason
+    assert problems(tiny, Nearest(preserved=False), "denoiser.accept_skewed_noise=true") == []
+    assert problems(tiny, Nearest()) == []
+
+
+def test_there_are_no_stratified_pools_of_the_whole_data_set(tiny):
+    (reason,) = problems(tiny, Nearest(), "denoiser.images_per_class=8")
+    assert "chooses among the whole data set" in reason
