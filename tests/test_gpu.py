@@ -35,3 +35,33 @@ def test_cpu_and_gpu_sample_alike(tmp_path):
     )
     on_cpu, on_gpu = (result.denoiser(device=d).sample(64) for d in ("cpu", "cuda"))
     torch.testing.assert_close(on_cpu, on_gpu, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["hungarian", "sinkhorn", "partitioned", "pot-exact"])
+@pytest.mark.parametrize("size", [16, 700])
+def test_couplers_pair_on_the_gpu_as_well_as_on_the_cpu(name, size):
+    g = torch.Generator().manual_seed(0)
+    images = torch.rand(size, 3, 32, 32, generator=g) * 2 - 1
+    noise = torch.randn(images.shape, generator=g)
+    labels = torch.randint(3, (size,), generator=g)
+    coupler = genkit.component("coupler", name)
+
+    def total(device):
+        batch = genkit.Batch(images.to(device), labels.to(device))
+        pairs = coupler.pair(batch, noise.to(device), torch.Generator().manual_seed(1))
+        assert pairs.noise.device.type == "cpu"
+        return float((images[pairs.data] - noise[pairs.noise]).flatten(1).norm(dim=1).sum())
+
+    assert total("cuda") == pytest.approx(total("cpu"), rel=1e-6 if name != "sinkhorn" else 1e-3)
+
+
+def test_pools_are_coupled_beside_the_training(tmp_path):
+    settings = {
+        "denoiser.images": 8192,
+        "denoiser.pools_ahead": 3,
+        "classifier.images": 2048,
+        "samples.count": 256,
+    }
+    result = genkit.run_recipe("edm_aot_cond", out=tmp_path, settings=settings, device="cuda")
+    rows = (result.folder / "01-denoiser" / "metrics.jsonl").read_text()
+    assert '"reduction"' in rows
