@@ -20,7 +20,7 @@ class Random(Coupler):
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        return frozenset({"labels", "sources"})
+        return frozenset({"labels", "sources", "embeddings"})
 
     def pair(
         self,

@@ -13,11 +13,12 @@ from genkit.plugin.registry import kinds_of
 from genkit.random import generator, seeded
 from genkit.recipe.decode import component
 from genkit.settings import setting_of
+from genkit.testing.elsewhere import check_processes
 from genkit.types import Batch, DataSpec
 
 REGISTRY = load_plugins().registry
 
-EXACT = {"hungarian", "partitioned", "pot-exact"}
+EXACT = {"conditional", "hungarian", "partitioned", "pot-exact"}
 """The couplers whose pairs have the least total cost, under their restrictions."""
 
 IMAGES = DataSpec((1, 8, 8), classes=10)
@@ -52,10 +53,14 @@ def test_components(entry):
     testing.check_component(REGISTRY.load(entry))
 
 
-@pytest.mark.parametrize("entry", every("coupler"))
+@pytest.mark.parametrize("entry", self_contained("coupler"))
 def test_couplers(entry):
-    coupler = made(entry)
-    testing.check_coupler(coupler, minimises="euclidean" if entry.name in EXACT else None)
+    minimises = "euclidean" if entry.name in EXACT else None
+    testing.check_coupler(made(entry), minimises=minimises, another_process=False)
+
+
+def test_couplers_pair_alike_in_another_process():
+    check_processes([made(param.values[0]) for param in self_contained("coupler")])
 
 
 @pytest.mark.parametrize("entry", every("schedule"))

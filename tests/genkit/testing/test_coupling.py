@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from genkit import interfaces, tensors
+from genkit.errors import DataError
+from genkit.settings import setting
 from genkit.testing import LawBroken, check_coupler
+from genkit.testing.elsewhere import SIZES, answer, can_be_told, check_processes
 from genkit.types import Pairs
 
 
@@ -18,10 +27,10 @@ class Coupler(interfaces.Coupler):
 
     @property
     def preserves_conditional_prior(self):
-        return frozenset({"labels", "sources"})
+        return frozenset({"labels", "sources", "embeddings"})
 
     def pair(self, batch, noise, generator):
-        tensors.require_same_length(batch, noise)
+        tensors.require_same_length(batch, noise, self.noises_per_image)
         tensors.require_finite(batch.data, "image")
         tensors.require_finite(noise, "noise")
         return self.choose(batch, noise, generator)
@@ -34,6 +43,12 @@ class Coupler(interfaces.Coupler):
 class OnlyData(Coupler):
     def choose(self, batch, noise, generator):
         return Pairs(torch.arange(len(batch)), torch.arange(max(len(batch) - 1, 1)))
+
+
+class TooFew(Coupler):
+    def choose(self, batch, noise, generator):
+        index = torch.arange(max(len(batch) - 1, 1))
+        return Pairs(index, index)
 
 
 class Int32(Coupler):
@@ -145,10 +160,126 @@ class AsksTooMuch(Coupler):
         return frozenset({"sources"})
 
 
+class IgnoresEmbeddings(Coupler):
+    @property
+    def requires(self):
+        return frozenset({"embeddings"})
+
+    def choose(self, batch, noise, generator):
+        if batch.embeddings is None:
+            raise DataError("no embeddings")
+        return super().choose(batch, noise, generator)
+
+
+class MainThreadOnly(Coupler):
+    def choose(self, batch, noise, generator):
+        index = torch.arange(len(batch))
+        own = threading.current_thread() is threading.main_thread()
+        return Pairs(index, index if own else index.flip(0))
+
+
+class ByProcess(Coupler):
+    def choose(self, batch, noise, generator):
+        index = torch.arange(len(batch))
+        return Pairs(index, index.roll(os.getpid()))
+
+
+class NegativeGap(Coupler):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), gap=-0.1)
+
+
+class PartsMissing(Coupler):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), parts=(1,))
+
+
+class PerClass(Coupler):
+    """Sound: says that it parts the pool by labels, and moves no noise."""
+
+    @property
+    def requires(self):
+        return frozenset({"labels"})
+
+    def choose(self, batch, noise, generator):
+        if batch.labels is None:
+            raise DataError("no labels")
+        index = torch.arange(len(batch))
+        return Pairs(
+            index,
+            self.move(index),
+            parts=tuple(batch.labels.unique(return_counts=True)[1].tolist()),
+        )
+
+    def move(self, index):
+        return index
+
+
+class Crosses(PerClass):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), parts=(len(batch),))
+
+    def move(self, index):
+        return index.roll(1)
+
+
+class Several(Coupler):
+    """Sound: each image takes the first of its two noises."""
+
+    @property
+    def bijective(self):
+        return False
+
+    @property
+    def noises_per_image(self):
+        return 2
+
+    def choose(self, batch, noise, generator):
+        index = torch.arange(len(batch))
+        return Pairs(index, 2 * index)
+
+
+class SeveralAndBijective(Several):
+    @property
+    def bijective(self):
+        return True
+
+
+class TakesAll(Several):
+    def choose(self, batch, noise, generator):
+        index = torch.arange(len(noise))
+        return Pairs(index // 2, index)
+
+
+class NoNoise(Several):
+    @property
+    def noises_per_image(self):
+        return 0
+
+
+class BoundToNothing(Coupler):
+    def bind(self, inputs):
+        return None
+
+
+class BoundToAnother(Coupler):
+    def bind(self, inputs):
+        return Several()
+
+
+class Refers(Coupler):
+    asks = "samples"
+
+    def bind(self, inputs):
+        assert inputs.device == torch.device("cpu")
+        return getattr(inputs, self.asks)("fitted")
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
         (OnlyData, "one length"),
+        (TooFew, "a pair for each of the noises_per_image noises; seen: 1 pairs from 2 noises"),
         (Int32, "pairs.noise is an int64 vector"),
         (OutOfRange, "pairs.noise lies in 0 to 0"),
         (Repeats, "a permutation for the noise"),
@@ -156,22 +287,221 @@ class AsksTooMuch(Coupler):
         (Changes, "inputs are left as they are; seen: a changed noise"),
         (GlobalDraw, "from the given generator alone"),
         (Forgetful, "the same arguments and generator state"),
-        (SkewsClass, "the paired noise given labels 0 has mean 0"),
+        (MainThreadOnly, "other threads, several at a time"),
+        (SkewsClass, "the paired noise given embeddings 0 has mean 0"),
         (Skews, "the paired noise has mean 0"),
         (Narrow, "float16 values give the pairs of the same values in float32"),
         (Blind, 'nan in noise 3 raises a DataError that says "noise 3"; seen: no error'),
         (Vague, 'says "image 3"; seen: something is not finite'),
+        (IgnoresEmbeddings, "nan in embedding 3 raises .*; seen: no error"),
         (Overflows, "a distance that overflows"),
-        (Truncates, "refuses unlike numbers"),
-        (Misnames, "names labels, sources, both or none"),
+        (Truncates, "numbers of images and noises that do not fit"),
+        (Misnames, "names labels, sources or embeddings"),
         (NeedsLabels, "a pool without labels is refused .*; seen: a DataError"),
         (AsksTooMuch, "a pool without sources is refused .*; seen: no DataError"),
+        (NegativeGap, "pairs.gap is None, or a share"),
+        (PartsMissing, "pairs.parts are sizes that sum to the number of pairs"),
+        (Crosses, "noise stays with the images that share what is required and kept"),
+        (SeveralAndBijective, "a bijective coupler takes one noise for each image"),
+        (TakesAll, "a pair for each of the noises_per_image noises"),
+        (NoNoise, "noises_per_image is at least 1"),
+        (BoundToNothing, "bind returns a coupler"),
+        (BoundToAnother, "the same before and after bind"),
+        (Refers, "an earlier stage is checked with check_coupler.*; seen: bind asked for 'fitted'"),
     ],
 )
 def test_couplers(broken, law):
-    check_coupler(Coupler())
     with pytest.raises(LawBroken, match=law):
-        check_coupler(broken())
+        check_coupler(broken(), another_process=False)
+
+
+@pytest.mark.parametrize("sound", [Coupler(), PerClass(), Several()])
+def test_sound_couplers(sound):
+    check_coupler(sound, another_process=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around(Coupler):
+    """Sound: what another coupler does, with settings of every sort."""
+
+    inner: interfaces.Coupler = setting(Coupler(), doc="does it")
+    names: tuple[str, ...] = setting(("a",), doc="of nothing")
+    table: dict[str, float] = setting({"b": 0.1}, doc="of nothing")
+
+    def choose(self, batch, noise, generator):
+        if (self.names, dict(self.table)) != (("x", "y"), {"z": 1e-3}):
+            return Reversed().choose(batch, noise, generator)
+        return self.inner.pair(batch, noise, generator)
+
+
+def test_another_process():
+    rich = Around(inner=PerClass(), names=("x", "y"), table={"z": 1e-3})
+    # Couplers are compared in their order: those before the broken one are alike.
+    with pytest.raises(LawBroken, match=r"ByProcess\(\) breaks .* another process gets the same"):
+        check_processes([Coupler(), replace(rich, inner=rich), ByProcess()])
+
+
+def test_the_process_builds_what_it_is_told(monkeypatch, tmp_path):
+    file = tmp_path / "elsewhere.py"
+    file.write_text(f"from {__name__} import PerClass\n", encoding="utf-8")
+    place = ["no_module_of_this_name", str(file), "PerClass"]
+    told = [
+        {"place": place, "settings": {}},
+        {
+            "place": [__name__, None, "Around"],
+            "settings": {
+                "inner": {"place": [__name__, None, "PerClass"], "settings": {}},
+                "names": ["x", "y"],
+                "table": {"table": {"z": 1e-3}},
+            },
+        },
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(told)))
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    answer()
+    pairs = json.loads(sys.stdout.getvalue())
+    assert pairs == 2 * [[2 * [list(range(size))] for size in SIZES]]
+    assert sys.modules.pop("no_module_of_this_name").PerClass is PerClass
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([{"place": ["absent", None, "X"]}])))
+    with pytest.raises(ModuleNotFoundError, match="absent"):
+        answer()
+
+
+@pytest.mark.parametrize("asks", ["network", "samples", "path", "digest"])
+def test_a_stage_that_is_asked_for_is_told(asks):
+    class Asks(Refers):
+        pass
+
+    Asks.asks = asks
+    with pytest.raises(LawBroken, match="bind asked for 'fitted'"):
+        check_coupler(Asks())
+
+
+def test_what_fails_in_another_process_is_told():
+    with pytest.raises(LawBroken, match=r"another process.*; seen: .*bind asked for 'fitted'"):
+        check_processes([Refers()])
+
+
+def test_another_process_is_part_of_the_laws(monkeypatch):
+    asked = []
+    monkeypatch.setattr("genkit.testing.coupling.check_processes", asked.extend)
+    check_coupler(ByProcess())
+    check_coupler(Coupler(), another_process=False)
+    assert asked == [ByProcess()]
+
+
+def test_what_another_process_cannot_build_is_left_out():
+    class Local(ByProcess):
+        pass
+
+    assert can_be_told(ByProcess())
+    assert not can_be_told(Local())
+    assert not can_be_told(Around(inner=Local()))
+    check_coupler(Local())
+    with pytest.raises(TypeError, match=r"cannot reach .*Local"):
+        check_processes([Local()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest(interfaces.Coupler):
+    """Needs to see the data before it pairs: each noise takes the nearest of all images."""
+
+    @property
+    def bijective(self):
+        return False
+
+    @property
+    def whole_data(self):
+        return True
+
+    def pair(self, batch, noise, generator):
+        raise AssertionError("pairs without fit")
+
+
+class Fitted(Nearest):
+    def pair(self, batch, noise, generator):
+        tensors.require_finite(batch.data, "image")
+        cost = tensors.pairwise_cost(batch.data, noise)
+        return Pairs(cost.argmin(dim=0), torch.arange(len(noise)))
+
+
+def test_a_coupler_that_is_fitted_first():
+    seen = []
+    check_coupler(Nearest(), fit=lambda batch: seen.append(batch) or Fitted())
+    assert seen
+    with pytest.raises(LawBroken, match="fit returns a coupler; seen: NoneType"):
+        check_coupler(Nearest(), fit=lambda batch: None)
+
+
+class Optimal(Coupler):
+    """Sound: the least total distance."""
+
+    gap = None
+
+    @property
+    def preserves_conditional_prior(self):
+        return frozenset()
+
+    def choose(self, batch, noise, generator):
+        cost = tensors.pairwise_cost(batch.data, noise)
+        index, permutation = map(torch.from_numpy, linear_sum_assignment(self.price(batch, cost)))
+        return Pairs(index, permutation, gap=self.gap)
+
+    def price(self, batch, cost):
+        return cost
+
+
+class OptimalInClass(Optimal):
+    """Sound: the least total distance inside each class."""
+
+    @property
+    def preserves_conditional_prior(self):
+        return frozenset({"labels"})
+
+    @property
+    def requires(self):
+        return frozenset({"labels"})
+
+    def price(self, batch, cost):
+        if batch.labels is None:
+            raise DataError("no labels")
+        return cost + 1e4 * (batch.labels[:, None] != batch.labels)
+
+
+class Identity(Coupler):
+    pass
+
+
+class ClaimsOptimal(Identity):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), gap=0.0)
+
+
+class KnowsItsGap(Identity):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), gap=1e6)
+
+
+@pytest.mark.parametrize("sound", [Optimal(), OptimalInClass(), KnowsItsGap()])
+def test_couplers_that_minimise(sound):
+    check_coupler(sound, minimises="euclidean", another_process=False)
+
+
+@pytest.mark.parametrize("broken", [Identity(), ClaimsOptimal()])
+def test_a_total_above_the_least_is_found_out(broken):
+    check_coupler(broken, another_process=False)
+    with pytest.raises(LawBroken, match=r"above the least by no more than pairs\.gap"):
+        check_coupler(broken, minimises="euclidean", another_process=False)
+
+
+def test_crossing_a_class_is_found_out_where_the_total_is_least():
+    class Boastful(OptimalInClass):
+        def price(self, batch, cost):
+            super().price(batch, cost)
+            return cost
+
+    with pytest.raises(LawBroken, match="noise stays with the images that share"):
+        check_coupler(Boastful(), minimises="euclidean", another_process=False)
 
 
 def test_a_coupler_that_minimises_nothing_is_found_out():
@@ -181,12 +511,16 @@ def test_a_coupler_that_minimises_nothing_is_found_out():
             return Pairs(torch.arange(len(batch)), (-cost).diagonal().argsort())
 
     with pytest.raises(LawBroken, match="is at most that of unpaired noise"):
-        check_coupler(Worst(), minimises="euclidean")
+        check_coupler(Worst(), minimises="euclidean", another_process=False)
 
 
 def test_a_coupler_that_depends_on_the_order_is_found_out():
     class Greedy(Coupler):
         """Each image takes the nearest noise left, unless the total would grow."""
+
+        @property
+        def bijective(self):
+            return False  # what is bijective is found out by its total
 
         def choose(self, batch, noise, generator):
             cost = tensors.pairwise_cost(batch.data, noise)
@@ -199,4 +533,4 @@ def test_a_coupler_that_depends_on_the_order_is_found_out():
             return Pairs(index, found if cost[index, found].sum() < cost.trace() else index)
 
     with pytest.raises(LawBroken, match="does not depend on the order of the pool"):
-        check_coupler(Greedy(), minimises="euclidean")
+        check_coupler(Greedy(), minimises="euclidean", another_process=False)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from genkit import tensors
 from genkit.errors import DataError, SettingError
@@ -58,9 +61,45 @@ def pool(size=40):
     ), torch.randn((size, 5), generator=g)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NearestOfTwo(Nearest):
+    """Each image takes the nearer of its two noises."""
+
+    @property
+    def noises_per_image(self):
+        return 2
+
+    def pair(self, batch, noise, generator):
+        tensors.require_same_length(batch, noise, 2)
+        cost = tensors.pairwise_cost(batch.data, noise)
+        index = torch.arange(len(batch))
+        farther = cost[index, 2 * index] > cost[index, 2 * index + 1]
+        return Pairs(index, 2 * index + farther)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Shuffled):
+    """A permutation with a bound, which follows from the number of images."""
+
+    def pair(self, batch, noise, generator):
+        pairs = super().pair(batch, noise, generator)
+        return replace(pairs, gap=None if len(batch) == 3 else len(batch) / 100)
+
+
+class Never(Shuffled):
+    def pair(self, batch, noise, generator):
+        raise AssertionError("there is nothing to choose")
+
+
+class Whole(Nearest):
+    @property
+    def whole_data(self):
+        return True
+
+
 @pytest.mark.parametrize("by", [("label",), ("source",), ("label", "source")])
 def test_laws(by):
-    check_coupler(Partitioned(by=by), minimises="euclidean")
+    check_coupler(Partitioned(by=by), minimises="euclidean", another_process=False)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +107,12 @@ def test_laws(by):
     [
         Partitioned(inner=Shuffled()),
         Partitioned(inner=Nearest()),
+        Partitioned(inner=NearestOfTwo()),
         Partitioned(inner=Partitioned(by=("source",))),
     ],
 )
 def test_laws_around_other_couplers(coupler):
-    check_coupler(coupler)
+    check_coupler(coupler, another_process=False)
 
 
 @pytest.mark.parametrize("size", [64, 200])
@@ -113,24 +153,126 @@ def test_a_part_draws_its_own_random_numbers():
     assert not torch.equal(whole.noise, other.noise)
 
 
-def test_the_order_of_the_hash_seed_changes_nothing():
-    code = (
-        "import torch; from genkit.types import Batch; from genkit.random import generator;"
-        "from genkit_aot.partitioned import Partitioned; g = generator(0);"
-        "b = Batch(torch.randn((30, 2), generator=g), torch.randint(3, (30,), generator=g));"
-        "print(Partitioned().pair(b, torch.randn((30, 2), generator=g), g).noise.tolist())"
+@pytest.mark.parametrize("inner", [Hungarian(), Shuffled()])
+def test_threads_change_nothing(inner, monkeypatch):
+    batch, noise = pool()
+    alone = Partitioned(inner=inner).pair(batch, noise, generator(0))
+    started = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, workers, **named):
+            started.append(workers)
+            super().__init__(workers, **named)
+
+    monkeypatch.setattr("genkit_aot.partitioned.ThreadPoolExecutor", Threads)
+    monkeypatch.setattr("genkit_aot.partitioned.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("genkit_aot.partitioned.WORTH_A_THREAD", 1)
+    before = threading.active_count()
+    beside = Partitioned(inner=inner).pair(batch, noise, generator(0))
+    assert started == [2]
+    assert threading.active_count() == before
+    assert torch.equal(alone.noise, beside.noise)
+    assert (alone.parts, alone.gap) == (beside.parts, beside.gap)
+
+
+def test_errors_in_threads_are_told_in_the_order_of_the_parts(monkeypatch):
+    class Late(Shuffled):
+        def pair(self, batch, noise, generator):
+            time.sleep(0.02 * (2 - int(batch.labels[0])))
+            raise DataError("no")
+
+    monkeypatch.setattr("genkit_aot.partitioned.os.cpu_count", lambda: 3)
+    monkeypatch.setattr("genkit_aot.partitioned.WORTH_A_THREAD", 1)
+    with pytest.raises(DataError, match="in the part of label 0: no"):
+        Partitioned(inner=Late()).pair(*pool(), generator(0))
+
+
+def test_small_parts_start_no_thread(monkeypatch):
+    monkeypatch.setattr("genkit_aot.partitioned.ThreadPoolExecutor", None)
+    monkeypatch.setattr("genkit_aot.partitioned.os.cpu_count", lambda: 8)
+    Partitioned().pair(*pool(), generator(0))
+
+
+def test_a_thousand_classes():
+    g = generator(0, "test")
+    batch = Batch(torch.randn((1500, 4), generator=g), torch.randint(1000, (1500,), generator=g))
+    noise = torch.randn((1500, 4), generator=g)
+    pairs = Partitioned().pair(batch, noise, g)
+    assert torch.equal(batch.labels[pairs.noise], batch.labels)
+    assert pairs.noise.sort().values.tolist() == pairs.data.tolist() == list(range(1500))
+    assert pairs.parts == tuple(batch.labels.unique(return_counts=True)[1].tolist())
+    full = cdist(batch.data, noise) + 1e6 * (batch.labels[:, None] != batch.labels).numpy()
+    best = full[linear_sum_assignment(full)].sum()
+    np.testing.assert_allclose(full[pairs.data, pairs.noise].sum(), best, rtol=1e-6)
+
+
+def test_a_part_of_one_needs_no_solver():
+    batch, noise = pool(12)
+    alone = replace(batch, labels=torch.arange(12))
+    pairs = Partitioned(inner=Never()).pair(alone, noise, generator(0))
+    assert pairs.noise.tolist() == list(range(12))
+    assert pairs.gap == 0
+
+
+def test_what_is_known_of_the_parts_is_told_of_all():
+    batch, noise = pool(10)
+    coupler = Partitioned(inner=Told())
+    known = coupler.pair(
+        replace(batch, labels=torch.tensor([2, 0, 0, 7, 2, 0, 0, 2, 2, 2])), noise, generator(0)
     )
-    seen = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(seen) == 1
+    assert known.parts == (4, 5, 1)
+    assert known.gap == 0.05
+    unknown = coupler.pair(
+        replace(batch, labels=torch.tensor([2, 0, 0, 2, 2, 0, 2, 2, 2, 2])), noise, generator(0)
+    )
+    assert unknown.parts == (3, 7)
+    assert unknown.gap is None
+
+
+def test_parts_within_parts_are_each_told():
+    batch, noise = pool()
+    nested = Partitioned(inner=Partitioned(by=("source",))).pair(batch, noise, generator(0))
+    flat = Partitioned(by=("label", "source")).pair(batch, noise, generator(0))
+    assert nested.parts == flat.parts
+    assert torch.equal(nested.noise, flat.noise)
+
+
+def test_a_part_is_dealt_all_noises_of_its_images():
+    batch, _ = pool()
+    noise = torch.randn((80, 5), generator=generator(0, "two"))
+    coupler = Partitioned(inner=NearestOfTwo())
+    assert coupler.noises_per_image == 2
+    pairs = coupler.pair(batch, noise, generator(0))
+    alone = NearestOfTwo().pair(batch, noise, generator(0))
+    assert torch.equal(pairs.noise, alone.noise)
+    with pytest.raises(DataError, match="give 2 noises for each image"):
+        coupler.pair(batch, noise[:40], generator(0))
+
+
+def test_bind_binds_the_inner_coupler():
+    class Unbound(Shuffled):
+        def bind(self, inputs):
+            assert inputs == "inputs"
+            return Nearest()
+
+    assert Partitioned(by=("source",), inner=Unbound()).bind("inputs") == Partitioned(
+        by=("source",), inner=Nearest()
+    )
+
+
+def test_a_label_blind_coupler_skews_the_noise_of_a_class_and_this_does_not():
+    means = {True: [], False: []}
+    for index in range(40):
+        g = generator(0, "skew", index)
+        labels = torch.randint(2, (64,), generator=g)
+        batch = Batch(torch.randn((64, 2), generator=g) + 4.0 * labels[:, None] - 2, labels)
+        noise = torch.randn((64, 2), generator=g)
+        for parted, coupler in ((True, Partitioned()), (False, Hungarian())):
+            paired = noise[coupler.pair(batch, noise, g).noise]
+            means[parted].append(paired[labels == 1].mean())
+    # The mean of 40 * 32 * 2 unit Gaussians has a standard deviation of 0.02.
+    assert abs(torch.stack(means[True]).mean()) < 0.08
+    assert torch.stack(means[False]).mean() > 0.5
 
 
 def test_what_is_kept_follows_the_parts_and_the_inner_coupler():
@@ -152,7 +294,7 @@ def test_hungarian_without_parts_would_break_the_law_it_keeps_with_them():
             return frozenset({"labels"})
 
     with pytest.raises(LawBroken, match="the paired noise given labels 0 has mean 0"):
-        check_coupler(Boastful())
+        check_coupler(Boastful(), another_process=False)
 
 
 @pytest.mark.parametrize(("by", "missing"), [("label", "labels"), ("source", "sources")])
@@ -182,6 +324,7 @@ def test_a_bad_cost_is_named_with_its_part():
     [
         (Partitioned(by=()), ("by",), "names nothing to part the pool by"),
         (Partitioned(by=("label", "label")), ("by", 1), '"label" is named twice'),
+        (Partitioned(inner=Whole()), ("inner",), "chooses among the whole data set"),
         (Partitioned(inner=Partitioned()), ("inner", "by", 0), 'already parted by "label"'),
     ],
 )

@@ -18,7 +18,7 @@ DATA = Path(__file__).parents[2] / "data"
 
 @pytest.mark.parametrize("cost", ["euclidean", "squared"])
 def test_laws(cost):
-    check_coupler(Exact(cost=cost), minimises=cost)
+    check_coupler(Exact(cost=cost), minimises=cost, another_process=False)
 
 
 @pytest.mark.parametrize("size", [64, 200])

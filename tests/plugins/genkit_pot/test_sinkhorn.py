@@ -23,7 +23,7 @@ def golden():
 
 @pytest.mark.parametrize("cost", ["euclidean", "squared"])
 def test_laws(cost):
-    check_coupler(Sinkhorn(cost=cost, epsilon=0.3))
+    check_coupler(Sinkhorn(cost=cost, epsilon=0.3), another_process=False)
 
 
 def drawn_cost(golden, epsilon):

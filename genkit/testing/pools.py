@@ -1,0 +1,131 @@
+"""Pools on which the laws of couplers are checked, and the coupler that pairs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Coupler, Trained
+from genkit.random import generator
+from genkit.testing.laws import LawBroken, require
+from genkit.types import Batch, Pairs
+
+SHAPE = (1, 2, 3)
+"""Of an item in the laws; height and width differ, so that a mix-up shows."""
+
+ATTRIBUTES = ("labels", "sources", "embeddings")
+"""What a coupler may require of a batch, or keep the prior given it."""
+
+Fit = Callable[[Batch], Coupler]
+
+
+def pool(size: int, index: int = 0) -> Batch:
+    """Return images of two classes that lie apart, half of them real, each with an embedding."""
+    g = generator(0, "laws of couplers", size, index)
+    labels = torch.randint(2, (size,), generator=g)
+    sources = torch.randint(2, (size,), generator=g)
+    centre = 3.0 * labels + 2.0 * sources - 1.0
+    data = torch.randn((size, *SHAPE), generator=g) + centre.reshape(-1, 1, 1, 1)
+    embeddings = torch.randn((size, 4), generator=g)
+    embeddings[:, 0] += centre - 1.5
+    return Batch(data, labels, sources, embeddings=embeddings)
+
+
+def noise_for(coupler: Coupler, batch: Batch, index: int = 0) -> Tensor:
+    """Return as much noise as a coupler takes for a batch, ``[M, *SHAPE]``."""
+    # Any number is right for a coupler of the whole data set; another than that of the images.
+    count = len(batch) * coupler.noises_per_image + 3 * coupler.whole_data
+    return torch.randn((count, *SHAPE), generator=generator(0, "noise", count, index))
+
+
+def pair(coupler: Coupler, batch: Batch, noise: Tensor, index: int = 0) -> Pairs:
+    """Return the pairs that a coupler makes with the generator of an index."""
+    return coupler.pair(batch, noise, generator(0, "pairs", index))
+
+
+def same(one: Pairs, other: Pairs) -> bool:
+    """Whether two sets of pairs are the same, in the same order."""
+    return torch.equal(one.data, other.data) and torch.equal(one.noise, other.noise)
+
+
+def hard_pools() -> list[Batch]:
+    """Return pools of 1, 2 and more, with a class of a single member, and with duplicates."""
+    lone, twins = pool(6), pool(8)
+    return [
+        *(pool(size) for size in (1, 2, 5, 16)),
+        replace(lone, labels=torch.tensor([0, 0, 1, 0, 0, 0])),
+        twins.with_data(twins.data[:1].expand_as(twins.data)),
+        twins[torch.arange(8) // 2],
+    ]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The coupler under the laws, made ready for each pool.
+
+    Attributes:
+        settings: the coupler as it was given.
+        fit: returns the coupler that pairs a batch; None where ``bind`` alone makes it ready.
+    """
+
+    settings: Coupler
+    fit: Fit | None
+
+    def ready(self, batch: Batch) -> Coupler:
+        """Return the coupler that pairs a batch."""
+        if self.fit is None:
+            made: object = self.settings.bind(NoStages(self.settings))
+            law = "bind returns a coupler"
+        else:
+            made, law = self.fit(batch), "fit returns a coupler"
+        if not isinstance(made, Coupler):
+            raise LawBroken(self.settings, law, type(made).__name__)
+        return made
+
+    def refusal(self, batch: Batch, noise: Tensor) -> str | None:
+        """Return the message of the DataError that pairing raises, or None."""
+        try:
+            pair(self.ready(batch), batch, noise)
+        except DataError as error:
+            return str(error)
+        return None
+
+    def require(self, holds: bool, law: str, seen: object) -> None:
+        """Raise LawBroken unless a law holds."""
+        require(holds, self.settings, law, seen)
+
+
+@dataclass(frozen=True)
+class NoStages:
+    """What earlier stages left, where there are none.
+
+    Attributes:
+        asking: the coupler that is bound, named where it asks for a stage.
+    """
+
+    asking: Coupler
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def network(self, stage: str) -> Trained:
+        raise self._broken(stage)
+
+    def samples(self, stage: str) -> Batch:
+        raise self._broken(stage)
+
+    def path(self, stage: str) -> Path:
+        raise self._broken(stage)
+
+    def digest(self, stage: str) -> str:
+        raise self._broken(stage)
+
+    def _broken(self, stage: str) -> LawBroken:
+        law = "a coupler that needs an earlier stage is checked with check_coupler(..., fit=...)"
+        return LawBroken(self.asking, law, f"bind asked for {stage!r}")

@@ -1,0 +1,106 @@
+"""Laws of couplers about what they are given: declarations, precision, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import torch
+
+from genkit.interfaces import Coupler
+from genkit.testing.pools import ATTRIBUTES, Subject, noise_for, pair, pool, same
+from genkit.types import Batch
+
+
+def check_declarations(subject: Subject) -> None:
+    """Require declarations that name known things, agree with each other, and are true."""
+    coupler = subject.settings
+    for name in ("preserves_conditional_prior", "requires"):
+        unknown = getattr(coupler, name) - set(ATTRIBUTES)
+        law = f"{name} names labels, sources or embeddings, and nothing else"
+        subject.require(not unknown, law, unknown)
+    several, whole = coupler.noises_per_image, coupler.whole_data
+    subject.require(several >= 1, "noises_per_image is at least 1", several)
+    law = "a bijective coupler takes one noise for each image of a pool"
+    fits = not coupler.bijective or (several == 1 and not whole)
+    subject.require(fits, law, f"noises_per_image {several}, whole_data {whole}")
+    batch = pool(8)
+    ready = subject.ready(batch)
+    law = "what it declares is the same before and after bind or fit"
+    subject.require(_declared(ready) == _declared(coupler), law, _declared(ready))
+
+
+def check_refusals(subject: Subject) -> None:
+    """Require a DataError for data without what is required, and for numbers that do not fit."""
+    batch = pool(8)
+    noise = noise_for(subject.settings, batch)
+    for attribute in ATTRIBUTES:
+        bare = Batch(**(vars(batch) | {attribute: None}))
+        refused = subject.refusal(bare, noise) is not None
+        law = f"a pool without {attribute} is refused with DataError where requires names them"
+        fits = refused == (attribute in subject.settings.requires)
+        subject.require(fits, law, f"{'a' if refused else 'no'} DataError")
+    if subject.settings.bijective or subject.settings.noises_per_image > 1:
+        law = "numbers of images and noises that do not fit are refused with DataError"
+        subject.require(subject.refusal(batch, noise[:-1]) is not None, law, "no error")
+
+
+def check_half_precision(subject: Subject) -> None:
+    """Require half precision to be widened before anything is computed with it."""
+    for dtype in (torch.float16, torch.bfloat16):
+        batch = pool(64)
+        noise = noise_for(subject.settings, batch).to(dtype)
+        batch = _cast(batch, dtype)
+        wide = _cast(batch, torch.float32)
+        expected = pair(subject.ready(wide), wide, noise.float())
+        law = f"{dtype} values give the pairs of the same values in float32"
+        found = pair(subject.ready(batch), batch, noise)
+        subject.require(same(found, expected), law, "others")
+
+
+def check_not_finite(subject: Subject) -> None:
+    """Require NaN and infinity to be refused by name and index: solvers take them silently."""
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for name in ("image", "noise", "embedding"):
+            batch = pool(8)
+            noise = noise_for(subject.settings, batch)
+            given = {"image": batch.data, "noise": noise}
+            if name == "embedding":
+                if batch.embeddings is None or "embeddings" not in subject.settings.requires:
+                    continue
+                given[name] = batch.embeddings
+            given[name][3].view(-1)[-1] = value
+            law = f'{value} in {name} 3 raises a DataError that says "{name} 3"'
+            told = subject.refusal(batch, noise)
+            subject.require(told is not None, law, "no error")
+            subject.require(bool(re.search(rf"{name}\D*\b3\b", told or "")), law, told)
+
+
+def check_overflow(subject: Subject) -> None:
+    """Require distances beyond float32 to be refused, or computed in a wider type."""
+    batch = pool(8)
+    noise = noise_for(subject.settings, batch)
+    batch.data[3] *= 1e20  # finite in float32, and its square is not
+    if subject.refusal(batch, noise) is None:
+        wide = batch.with_data(batch.data.double())
+        expected = pair(subject.ready(wide), wide, noise.double())
+        law = "a distance that overflows raises DataError or is computed in a wider type"
+        found = pair(subject.ready(batch), batch, noise)
+        subject.require(same(found, expected), law, "pairs that are not those of float64")
+
+
+def _declared(coupler: Coupler) -> dict[str, object]:
+    names = (
+        "bijective",
+        "preserves_noise_marginal",
+        "preserves_conditional_prior",
+        "requires",
+        "noises_per_image",
+        "whole_data",
+    )
+    return {name: getattr(coupler, name) for name in names}
+
+
+def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
+    embeddings = None if batch.embeddings is None else batch.embeddings.to(dtype)
+    return replace(batch, data=batch.data.to(dtype), embeddings=embeddings)
