@@ -56,7 +56,7 @@ def component(
         made = decoder.component(kinds, table, ())
     except TooManyProblems:
         made = None
-    if made is None:
+    if made is None or decoder.problems:
         owner = table.get("use") if isinstance(table, Mapping) else None
         raise SettingError(str(owner or " or ".join(kinds)), decoder.problems)
     return made

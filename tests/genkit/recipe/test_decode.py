@@ -45,3 +45,8 @@ def test_endless_mistakes_end(registry: Registry) -> None:
     with pytest.raises(SettingError) as caught:
         component(registry, "coupler", {"use": "wrapped", "by": list(range(5000))})
     assert len(caught.value.problems) == 200
+
+
+def test_an_unknown_setting_alone_is_a_mistake(registry: Registry) -> None:
+    with pytest.raises(SettingError, match='did you mean "cost"'):
+        component(registry, "coupler", {"use": "greedy", "kost": "squared"})
