@@ -51,9 +51,9 @@ def whole_sentence(*event: Any) -> None:
 
 
 class Help(Directive):
-    """Shows ``genkit [COMMAND] --help``; the argument is the command, which may be left out."""
+    """Shows ``genkit [COMMAND] --help``; the arguments are the command, which may be left out."""
 
-    optional_arguments = 1
+    optional_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         arguments = [*self.arguments, "--help"]

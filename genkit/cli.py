@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -16,16 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genkit.bench.command import app as bench
 from genkit.errors import GenkitError, InterruptedRun, RecipeError, UsageError
+from genkit.terminal import check_device, console, say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from genkit.plugin.manager import Plugins
     from genkit.recipe.recipe import Recipe
     from genkit.recipe.source import Source
-
-_WIDE = 10_000  # columns of what is no terminal: lines there are not wrapped
 
 app = typer.Typer(
     name="genkit",
@@ -36,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench, name="bench")
 
 RecipeArgument = Annotated[
     str | None,
@@ -107,7 +105,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was interrupted."""
-    _check_device(device)
+    check_device(device)
     loaded, plugins = _load(_read(recipe), overrides)
 
     from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
@@ -120,9 +118,9 @@ def run(
         resolve_device(device or loaded.device)
         finished = finished_stages(loaded, plugins, folder)
         place = RunFolder(folder, loaded.name)
-        console = _console()
-        _say(console, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
-        console.print(plan_table(loaded, plugins.registry, place, finished))
+        to = console()
+        say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
+        to.print(plan_table(loaded, plugins.registry, place, finished))
         return
 
     from genkit.report.results import show
@@ -130,7 +128,7 @@ def run(
 
     with choose_progress() as progress:
         results = execute(loaded, plugins, folder, device, progress)
-    show(_console(), results, folder, loaded.next)
+    show(console(), results, folder, loaded.next)
 
 
 @app.command()
@@ -140,9 +138,9 @@ def validate(recipe: RecipeArgument = None, overrides: Overrides = None) -> None
 
     from genkit.report.plan import plan_table
 
-    console = _console()
-    _say(console, f"OK: {_summary(loaded)}\n")
-    console.print(plan_table(loaded, plugins.registry))
+    to = console()
+    say(to, f"OK: {_summary(loaded)}\n")
+    to.print(plan_table(loaded, plugins.registry))
 
 
 @app.command("list-plugins")
@@ -159,7 +157,7 @@ def list_plugins(
     if as_json:
         typer.echo(json.dumps(plugin_json(plugins, kind), indent=2))
     else:
-        _console().print(plugin_table(plugins, kind))
+        console().print(plugin_table(plugins, kind))
 
 
 @app.command()
@@ -179,11 +177,11 @@ def show(
     if not found:
         hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
         raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
-    console = _console()
+    to = console()
     for index, entry in enumerate(found):
         if index:
-            console.print()
-        show_component(console, registry, entry)
+            to.print()
+        show_component(to, registry, entry)
 
 
 def _read(recipe: str | None) -> Source:
@@ -235,11 +233,6 @@ def _summary(recipe: Recipe) -> str:
     return f"{recipe.name}, {count} stage{'' if count == 1 else 's'}, seed {recipe.seed}"
 
 
-def _check_device(device: str | None) -> None:
-    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
-        raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
-
-
 def _check_kind(kind: str | None) -> None:
     from genkit.plugin.kinds import KINDS
     from genkit.settings import near_match
@@ -247,17 +240,6 @@ def _check_kind(kind: str | None) -> None:
     if kind is not None and kind not in KINDS:
         hint = near_match(kind, KINDS)
         raise UsageError(f'no kind is called "{kind}"; {hint} kinds: {", ".join(KINDS)}')
-
-
-def _console() -> Console:
-    """Return a console on stdout; where that is no terminal, nothing is wrapped."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _WIDE)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _flush() -> None:

@@ -28,6 +28,8 @@ def require_finite(values: Tensor, what: str) -> None:
         values: ``[N, ...]`` of any floating type.
         what: the items' name in the message, such as ``"image"``.
     """
+    if bool(torch.isfinite(values.sum())):  # then every term is; a tenth of the time of the rest
+        return
     rows = torch.isfinite(values[:, None].flatten(1)).all(dim=1)
     if not bool(rows.all()):
         index = int((~rows).nonzero()[0])
