@@ -18,6 +18,8 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 LOWEST = ROOT / "constraints-lowest.txt"
+# The separate distributions, such as plugins/genkit-immiscible: installed only where wanted.
+SEPARATE = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 # One thread a test: sums in another order are other bits.
 ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 finished: list[str] = []
@@ -112,6 +114,41 @@ def build(session: nox.Session) -> None:
     session.run("genkit", "run", "smoke", "--out", str(out), env=ENV)
     if not list(out.glob("*/samples.png")):
         session.error("the smoke recipe left no picture")
+
+
+@nox.session(python="3.11")
+def plugins(session: nox.Session) -> None:
+    """The separate distributions, installed beside genkit as a stranger does, and their tests."""
+    require_cpu_torch(session)
+    install(session, ".", *(f"{folder}[test]" for folder in SEPARATE))
+    listed = str(session.run("genkit", "list-plugins", "--json", silent=True))
+    loaded = {
+        plugin["distribution"]
+        for plugin in json.loads(listed)["plugins"]
+        if plugin["status"] == "loaded"
+    }
+    for folder in SEPARATE:
+        if folder.name not in loaded:
+            session.error(f"genkit list-plugins does not show {folder.name} as loaded")
+        with session.chdir(folder):
+            session.run(
+                "pytest",
+                "--cov",
+                "--cov-report=term:skip-covered",
+                "--cov-fail-under=90",
+                *session.posargs,
+                env=ENV,
+            )
+
+
+@nox.session(python="3.11", default=False)
+def torchcfm(session: nox.Session) -> None:
+    """genkit's couplers beside those of torchcfm, on the same pools; takes minutes."""
+    require_cpu_torch(session)
+    install(session, ".")
+    # Alone: its couplers import torch and POT, which genkit brings, and nothing else it asks for.
+    install(session, "--no-deps", "torchcfm")
+    session.run("python", "docs/results/couplers_torchcfm.py", *session.posargs)
 
 
 @nox.session(name="at-least-one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ LAYERS = {
     "tensors": 0,
     "random": 0,
     "settings": 0,
+    "terminal": 1,
     "interfaces": 1,
     "denoiser": 1,
     "plugin": 2,
@@ -28,6 +30,7 @@ LAYERS = {
     "sample": 3,
     "testing": 3,
     "run": 4,
+    "bench": 4,
     "report": 4,
     "api": 5,
     "cli": 5,
@@ -54,7 +57,11 @@ LONG = {"genkit/interfaces.py"}
 """Files of more than one idea: every abstract base is on one page on purpose."""
 
 CORE = sorted((ROOT / "genkit").rglob("*.py"))
-PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+# Separate distributions keep their tests beside their package.
+PLUGINS = sorted(
+    path for path in (ROOT / "plugins").rglob("*.py") if "tests" not in path.relative_to(ROOT).parts
+)
+SEPARATE = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 
 def name_of(path):
@@ -76,6 +83,15 @@ def imports(path):
                 yield from (f"genkit.{alias.name}" for alias in node.names)
             else:
                 yield node.module
+
+
+def package(path):
+    """Return the package of a plugin's file: that of genkit-immiscible is genkit_immiscible."""
+    return path.relative_to(ROOT / "plugins").parts[0].replace("-", "_")
+
+
+def table(folder):
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def room(path):
@@ -115,18 +131,39 @@ def test_the_core_imports_no_plugin():
 
 def test_a_plugin_imports_public_names_and_no_other_plugin():
     for path in PLUGINS:
-        own = path.relative_to(ROOT / "plugins").parts[0]
         for module in imports(path):
             first = module.split(".")[0]
             if first == "genkit":
                 assert room_of_module(module) in PUBLIC, f"{name_of(path)} imports {module}"
             elif first.startswith("genkit_"):
-                assert first == own, f"{name_of(path)} imports {module}"
+                assert first == package(path), f"{name_of(path)} imports {module}"
 
 
 def test_a_plugins_init_imports_nothing_heavy():
-    for path in (ROOT / "plugins").glob("*/__init__.py"):
+    found = [path for path in PLUGINS if path.parent.name == package(path)]
+    for path in (path for path in found if path.name == "__init__.py"):
         assert {m.split(".")[0] for m in imports(path)} <= {"__future__", "typing", "genkit"}
+
+
+@pytest.mark.parametrize("folder", SEPARATE, ids=name_of)
+def test_a_separate_distribution_is_a_strangers(folder):
+    """It names itself, depends on genkit and is found by its entry point; genkit ships it not."""
+    name = folder.name.replace("-", "_")
+    assert {path.relative_to(folder).parts[0] for path in PLUGINS if folder in path.parents} == {
+        name
+    }
+    project = table(folder)["project"]
+    assert project["name"] == folder.name
+    assert any(needed.startswith("genkit-diffusion") for needed in project["dependencies"])
+    assert name in project["entry-points"]["genkit.plugins"].values()
+    assert list((folder / "tests").glob("test_*.py"))
+    assert (folder / project["readme"]).is_file()
+    ours = table(ROOT)
+    shipped = {
+        Path(part).name for part in ours["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    }
+    assert name not in shipped
+    assert name not in ours["project"]["entry-points"]["genkit.plugins"].values()
 
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)

@@ -1,0 +1,95 @@
+"""The section of growth of the page of `couplers.py`, with its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from couplers_sections import described, rows_of
+
+from genkit.bench.report import time_text
+from genkit.report.figure import figure_with_axes, label_ends, line_style, save_figure, set_title
+
+PICTURE = Path(__file__).parents[1] / "images" / "couplers-growth.png"
+FIT_FROM = 1024  # images in a pool; below, what does not grow hides what does
+Table = dict[str, Any]
+
+
+def growth(part: Table) -> str:
+    """Return the section of growth."""
+    lines = timed(part["rows"])
+    sizes = sorted({size for points in lines.values() for size in points})
+    rows = []
+    for name, points in sorted(lines.items(), key=lambda item: item[1][max(item[1])]):
+        times = [time_text(points[size]) if size in points else "" for size in sizes]
+        rows.append([name, *times, exponent(points)])
+    left_out = notes(part["rows"])
+    listed = "\n".join(f"- {line}" for line in left_out)
+    told = f"\n\nNot measured:\n\n{listed}" if left_out else ""
+    return f"""## Growth with the pool
+
+![Time against pool size for each coupler, both axes logarithmic](../images/{PICTURE.name})
+
+The exponent is the slope of the line through a coupler's points from a pool of {FIT_FROM:,} on, both
+axes logarithmic: twice the pool takes 2 to the power of it as long. Each coupler has its default
+settings, but for what stands in brackets. `partitioned` and `conditional` part the pool into
+{part["data"]["classes"]} classes. `semidiscrete`, where it is installed, searches a data set of
+{part["data"]["items"]:,} images whatever the pool; its potential is fitted once, before, and is not
+timed. {described(part)}
+
+{rows_of(["", *(f"{size:,}" for size in sizes), "exponent"], rows)}{told}"""
+
+
+def notes(rows: Sequence[Table]) -> list[str]:
+    """Return why a coupler is missing, with the smallest pool where it is."""
+    first: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row["note"]:
+            key = row["coupler"], row["note"]
+            first[key] = min(row["pool"], first.get(key, row["pool"]))
+    return [f"{name}, from a pool of {size:,}: {note}" for (name, note), size in first.items()]
+
+
+def timed(rows: Sequence[Table]) -> dict[str, dict[int, float]]:
+    """Return the seconds of each coupler by pool."""
+    lines: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["seconds"] is not None:
+            lines.setdefault(row["coupler"], {})[row["pool"]] = row["seconds"]
+    return lines
+
+
+def exponent(points: dict[int, float]) -> str:
+    """Return the slope of log time against log pool; empty with fewer than two points."""
+    fitted = {size: time for size, time in points.items() if size >= FIT_FROM}
+    if len(fitted) < 2:
+        return ""
+    slope = np.polyfit(np.log(list(fitted)), np.log(list(fitted.values())), 1)[0]
+    return f"{slope:.2f}"
+
+
+def draw_growth(rows: Sequence[Table]) -> None:
+    """Draw time against pool."""
+    figure, (axes,) = figure_with_axes(width=9)
+    drawn = []
+    for index, (name, points) in enumerate(timed(rows).items()):
+        told = f"{name} ({slope})" if (slope := exponent(points)) else name
+        drawn += axes.loglog(
+            list(points),
+            list(points.values()),
+            marker="o",
+            markersize=4,
+            label=told,
+            **line_style(index),
+        )
+    sizes = sorted({row["pool"] for row in rows})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("images in a pool")
+    axes.set_ylabel("seconds")
+    set_title(axes, "Time for a pool (in brackets: exponent)")
+    label_ends(axes, drawn)
+    PICTURE.parent.mkdir(exist_ok=True)
+    save_figure(PICTURE, figure)

@@ -1,0 +1,95 @@
+"""The page of `couplers.py`, from whatever was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from couplers_growth import draw_growth, growth
+from couplers_sections import digits, sinkhorn, speed, speed_on_gpu, torchcfm, waiting
+
+HERE = Path(__file__).parent
+PAGE = HERE / "couplers.md"
+Table = dict[str, Any]
+
+INTRODUCTION = """# Couplers: what they cost and what they give
+
+A coupler decides which noise meets which image, once for each pool. Here is what that takes, how
+near it comes to the pairs of least total cost, and what a training loses by it. *Plain scipy* is the
+route of the paper's reference: the full cost matrix, then `scipy.optimize.linear_sum_assignment`.
+It is measured in the same run, on the same pools, right before the others.
+`genkit bench couplers` measures the same on your machine."""
+
+WHAT_NOT = """## What these figures are not
+
+- Times of one machine. A ratio carries further than a time, and a count of cores changes both.
+- Times of couplers that have the machine to themselves. Beside a training on the same cores they
+  take longer; the waiting share alone was measured so.
+- A promise of better samples. Cheaper pairs are a means: what they do to the samples is measured
+  on the digits only, which are tiny."""
+
+HOW = "## How it was made"
+
+SECTIONS = {
+    "speed": speed,
+    "speed_cuda": speed_on_gpu,
+    "sinkhorn": sinkhorn,
+    "growth": growth,
+    "waiting": waiting,
+    "waiting_cuda": waiting,
+    "torchcfm": torchcfm,
+    "digits": digits,
+}
+"""By part, in the order of the page."""
+
+OTHERS = ("torchcfm", "digits")
+"""Parts that have scripts of their own: `couplers_NAME.py` writes `couplers_NAME.json`."""
+
+
+def write_page(_: argparse.Namespace) -> None:
+    """Write the page and its picture."""
+    files = {name: HERE / "couplers" / f"{name}.json" for name in SECTIONS}
+    files |= {name: HERE / f"couplers_{name}.json" for name in OTHERS}
+    parts: dict[str, Table] = {
+        name: json.loads(path.read_text(encoding="utf-8"))
+        for name, path in files.items()
+        if path.exists()
+    }
+    if "growth" in parts:
+        draw_growth(parts["growth"]["rows"])
+    text = [SECTIONS[name](part) for name, part in parts.items()]
+    made = [made_by(name, part) for name, part in parts.items()]
+    whole = "\n\n".join([INTRODUCTION, *text, WHAT_NOT, HOW, *made])
+    PAGE.write_text(f"{whole}\n", encoding="utf-8")
+    print(f"wrote {PAGE.name} of {', '.join(parts)}")
+
+
+def made_by(name: str, part: Table) -> str:
+    """Return how a part was measured."""
+    where = part.get("environment", part)  # the digits have no table of their own for it
+    packages = ", ".join(f"{package} {version}" for package, version in where["packages"].items())
+    seeds = part.get("seeds", [part.get("seed")])
+    return f"""**{name}**
+
+- Command: `{part["command"]}`
+- Commit: {part["commit"]}
+- Hardware: {where["hardware"]}, {where["cores"]} cores, threads used: {where["threads"]}
+- Versions: Python {where["python"]}, {packages}
+- {counts(part)}; seed{"" if len(seeds) == 1 else "s"} {", ".join(map(str, seeds))}"""
+
+
+def counts(part: Table) -> str:
+    """Return on how much a part rests."""
+    if "arms" in part:
+        return (
+            f"{part['images']:,} images seen by each of the networks, {part['samples']:,} samples"
+        )
+    if "pools" in part:
+        return f"{part['images']:,} images trained on, in {part['pools']:,} pools"
+    repeats = part["limits"]["repeats"] if "limits" in part else part["repeats"]
+    data = (
+        part["data"] if isinstance(part["data"], str) else "{items:,} {name}".format(**part["data"])
+    )
+    return f"{repeats} pool{'' if repeats == 1 else 's'} of each size, of {data}"
