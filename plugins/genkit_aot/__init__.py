@@ -8,6 +8,8 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the exact assignment and its class-aware wrapper."""
+    """Add the exact and the entropic coupler, and the two that keep to a class or a condition."""
     registry.add("coupler", "hungarian", "genkit_aot.hungarian:Hungarian")
     registry.add("coupler", "partitioned", "genkit_aot.partitioned:Partitioned")
+    registry.add("coupler", "conditional", "genkit_aot.conditional:Conditional")
+    registry.add("coupler", "sinkhorn", "genkit_aot.sinkhorn:Sinkhorn")

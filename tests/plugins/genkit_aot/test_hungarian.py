@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,53 @@ def test_the_two_costs_differ():
         for cost in ("euclidean", "squared")
     )
     assert not torch.equal(one, other)
+
+
+def large_pool():
+    g = generator(0, "large")
+    return Batch(torch.rand((300, 3, 4, 4), generator=g)), torch.randn((300, 3, 4, 4), generator=g)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_pairs_of_the_same_values_in_float32(dtype):
+    batch, noise = large_pool()
+    half, half_noise = batch.with_data(batch.data.to(dtype)), noise.to(dtype)
+    narrow = Hungarian().pair(half, half_noise, generator(0))
+    wide = Hungarian().pair(half.with_data(half.data.float()), half_noise.float(), generator(0))
+    assert torch.equal(narrow.noise, wide.noise)
+
+
+def test_threads_do_not_disturb_each_other():
+    batch, noise = large_pool()
+    before = batch.data.clone(), noise.clone()
+    alone = Hungarian().pair(batch, noise, generator(0))
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda k: Hungarian().pair(batch, noise, generator(k)), range(8)))
+    assert all(torch.equal(pairs.noise, alone.noise) for pairs in found)
+    assert torch.equal(batch.data, before[0])
+    assert torch.equal(noise, before[1])
+
+
+@pytest.mark.parametrize("size", [40, 300])
+def test_the_gap_proves_the_optimum(size):
+    batch, noise = large_pool()
+    assert Hungarian().pair(batch[:size], noise[:size], generator(0)).gap <= 1e-12
+
+
+def test_the_gap_is_within_the_tolerance():
+    batch, noise = large_pool()
+    exact, near = (
+        Hungarian(tolerance=tolerance).pair(batch, noise, generator(0)) for tolerance in (0.0, 0.01)
+    )
+    full = cdist(batch.data.flatten(1).double(), noise.flatten(1).double())
+    least, total = (full[pairs.data, pairs.noise].sum() for pairs in (exact, near))
+    assert total / least - 1 <= near.gap + 1e-9
+    assert near.gap <= 0.01
+
+
+def test_a_negative_tolerance_is_refused():
+    with pytest.raises(SettingError, match=r"tolerance: -0\.1 is out of range"):
+        Hungarian(tolerance=-0.1)
 
 
 def test_unlike_lengths_are_refused():
