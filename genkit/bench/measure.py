@@ -80,7 +80,7 @@ def solve(pools: Pools, coupler: Coupler, size: int, index: int) -> Solved:
     batch = pools.data.to(pools.device) if coupler.whole_data else pools.batch(size, index)
     noise = pools.noise(size, index, coupler.noises_per_image)
     draws = torch.Generator().manual_seed(index)
-    with PeakMemory(pools.device) as peak:
+    with PeakMemory(pools.device, wanted=index == 0) as peak:
         begun = time.perf_counter()
         pairs = coupler.pair(batch, noise, draws)
         _wait_for(pools.device)
@@ -99,7 +99,7 @@ def solve_plainly(pools: Pools, cost: Cost, size: int, index: int) -> Solved:
     """
     batch, noise = pools.batch(size, index), pools.noise(size, index)
     exact = pairwise_cost(batch.data.cpu().double(), noise.cpu().double(), cost).numpy()
-    with PeakMemory(pools.device) as peak:
+    with PeakMemory(pools.device, wanted=index == 0) as peak:
         begun = time.perf_counter()
         widened = pairwise_cost(batch.data, noise, cost).cpu().double()
         rows, columns = linear_sum_assignment(exact)

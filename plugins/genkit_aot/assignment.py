@@ -21,7 +21,7 @@ from genkit_aot.arcs import Arcs, Floats, Integers
 from genkit_aot.arcs import assign as assign_among
 from genkit_aot.entropic import Costs, Potentials, potentials
 
-SMALL = 256
+SMALL = 128
 """Pools up to this size are solved by scipy on the whole matrix, which is faster there."""
 
 EPSILON = 0.0625

@@ -23,7 +23,7 @@ LEAST_ROWS = 256
 BLOCK = {"cpu": 2**23, "cuda": 2**28}
 """Bytes of a block of rows: what stays in a processor's cache, or what keeps a GPU busy."""
 
-FIRST, FACTOR = 0.3, 0.3
+FIRST, FACTOR = 0.15, 0.4
 """Epsilon begins at this share of the scale and falls by this factor, g going on from where the
 stage before left it."""
 
@@ -82,7 +82,7 @@ class Costs:
         require_finite(noise, "noise")
         wide = torch.float64 if torch.float64 in (images.dtype, noise.dtype) else torch.float32
         self._images, self._noise = (v[:, None].flatten(1).to(wide) for v in (images, noise))
-        self._squares = tuple(v.square().sum(1) for v in (self._images, self._noise))
+        self._squares = tuple(torch.linalg.vecdot(v, v) for v in (self._images, self._noise))
         # No cost is above the square of the sum of the two norms.
         norms = self._squares[0].sqrt(), self._squares[1].sqrt()
         require_finite((norms[0] + norms[1].max()).square(), "the cost of image")
@@ -112,12 +112,15 @@ class Costs:
         """Compute all costs once: keep them where there is room, and take their moments."""
         total = self._noise.new_zeros(self.shape[1], dtype=torch.float64)
         squares = spread = total.new_zeros(())
+        # Written again for each block: memory that is new to the process takes longer than the sum.
+        spare = self._noise.new_empty(self.rows[0].stop, self.shape[1])
         for rows in self.rows:
             costs = self._computed(rows, None if self.whole is None else self.whole[rows])
             total += costs.sum(0)
             means = costs.mean(1, keepdim=True)
             squares = squares + means.double().square().sum()
-            spread = spread + (costs - means).square().sum().double()
+            off = torch.sub(costs, means, out=spare[: len(costs)])
+            spread = spread + off.square_().sum().double()
         self.column_means = total / self.shape[0]
         within = float(spread) / math.prod(self.shape)
         # Less what belongs to the noises alone; rounding may leave a negative.

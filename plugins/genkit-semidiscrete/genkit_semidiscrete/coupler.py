@@ -1,0 +1,113 @@
+"""The coupler: each noise finds its image among the whole data set (arXiv 2509.25519)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError, Problem, UsageError
+from genkit.interfaces import Coupler, Inputs, Stages
+from genkit.settings import Ref, setting, shown
+from genkit.tensors import require_finite
+from genkit.types import Batch, Pairs
+from genkit_semidiscrete.potential import POTENTIAL, By, Potential, flat
+from genkit_semidiscrete.search import search
+from genkit_semidiscrete.stage import FitPotential
+
+PotentialRef = Annotated[str, Ref("potential")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Semidiscrete(Coupler):
+    """Each noise takes its image of the whole data set, by a potential that was fitted before.
+
+    The potential makes the choice fair: over many noises each image is chosen about equally
+    often. With ``by = ["label"]`` a noise is first dealt a class, as often as the class has
+    images and whatever the noise is, and finds its image among those of the class.
+    """
+
+    source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
+
+    potential: PotentialRef = setting(doc="stage that fitted the potential")
+    by: tuple[By, ...] = setting(
+        (), doc='as in that stage: ["label"] for images of the dealt class alone'
+    )
+
+    @property
+    def bijective(self) -> bool:
+        return False
+
+    @property
+    def whole_data(self) -> bool:
+        return True
+
+    @property
+    def preserves_conditional_prior(self) -> frozenset[str]:
+        return frozenset({"labels"} if self.by else ())
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"labels"} if self.by else ())
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        stage = earlier.get(self.potential)
+        if stage is None:
+            return  # reported as a reference to no stage
+        if not isinstance(stage, FitPotential):
+            yield Problem(("potential",), f'"{self.potential}" is not a stage `fit-potential`')
+        elif stage.by != self.by:
+            yield Problem(
+                ("by",),
+                f'{shown(self.by)}, and stage "{self.potential}" fitted by {shown(stage.by)}',
+                f"write by = {shown(stage.by)}",
+            )
+
+    def bind(self, inputs: Inputs) -> BoundSemidiscrete:
+        path = inputs.path(self.potential) / POTENTIAL
+        fitted = Potential.load(path)
+        if fitted.by != self.by:
+            raise DataError(f"{path} was fitted by {shown(fitted.by)}, not by {shown(self.by)}")
+        return BoundSemidiscrete(potential=self.potential, by=self.by, fitted=fitted)
+
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        raise UsageError(
+            "the coupler semidiscrete pairs with a fitted potential; "
+            "call bind(inputs).pair(...), as the stage train does"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundSemidiscrete(Semidiscrete):
+    """The coupler with its potential."""
+
+    fitted: Potential = setting(doc="what the stage left")
+
+    def bind(self, inputs: Inputs) -> BoundSemidiscrete:
+        return self
+
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        self.fitted.require(batch)
+        if noise.shape[1:] != batch.data.shape[1:]:
+            raise DataError(
+                f"images of shape {self.fitted.shape} cannot meet noise of shape "
+                f"{tuple(noise.shape[1:])}; draw it with the images' shape"
+            )
+        require_finite(noise, "noise")
+        points, wanted, images = flat(batch.data), flat(noise), self.fitted.images
+        # A class is dealt without a look at the noise, so that given the class it is N(0, I).
+        dealt = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
+        chosen = torch.empty(len(noise), dtype=torch.int64)
+        for value, members in images.parts():
+            mine = (dealt == value).nonzero()[:, 0]
+            if len(mine) == 0:
+                continue
+            whole = len(members) == len(images)  # and need not be copied
+            among = points if whole else points[members.to(points.device)]
+            potential = self.fitted.values[members].to(points.device)
+            found, _ = search(among, potential, wanted[mine.to(wanted.device)])
+            chosen[mine] = members[found.cpu()]
+        return Pairs(images.any_twin(chosen, generator), torch.arange(len(noise)))

@@ -1,0 +1,90 @@
+"""The ascents of all parts of a data set, side by side on the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit_semidiscrete.ascent import Ascent, State
+from genkit_semidiscrete.cells import Cells, chi_squared, total_variation
+from genkit_semidiscrete.potential import Images
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The ascents of all parts.
+
+    Attributes:
+        ascents: one for each part.
+        members: of each part, indices into the data set.
+        weights: share of the data set that each part has.
+        images: of the data set.
+    """
+
+    ascents: Sequence[Ascent]
+    members: Sequence[Tensor]
+    weights: Sequence[float]
+    images: Images
+
+    @classmethod
+    def of(cls, points: Tensor, images: Images, steps: int, learning_rate: float) -> Fit:
+        """Return the ascents for ``points [N, D]``, all images, where to compute."""
+        size = images.size().double()
+        members = [found for _, found in images.parts()]
+        ascents = [
+            Ascent(
+                Cells(points[part.to(points.device)], size[part] / size[part].sum()),
+                steps,
+                learning_rate,
+            )
+            for part in members
+        ]
+        weights = [float(size[part].sum() / len(images)) for part in members]
+        return cls(ascents, members, weights, images)
+
+    def begin(self, noise: Tensor) -> list[State]:
+        """Return the states before the first step."""
+        return [ascent.begin(noise) for ascent in self.ascents]
+
+    def step(self, index: int, states: Sequence[State], noise: Tensor) -> list[State]:
+        """Return the states after step ``index``, for which all parts see the same noises."""
+        return [
+            ascent.step(index, state, noise)
+            for ascent, state in zip(self.ascents, states, strict=True)
+        ]
+
+    def progress(self, states: Sequence[State]) -> dict[str, float]:
+        """Return what the choices since the last report say of the potentials on their way."""
+        objective, chi = 0.0, 0.0
+        for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
+            noises = state.counts.sum()
+            objective += weight * ascent.cells.objective(float(state.score / noises))
+            chi += weight * float(state.chi / noises)
+        return {"objective": objective, "marginal_error": max(0.0, chi) ** 0.5}
+
+    def result(self, states: Sequence[State]) -> dict[str, float]:
+        """Return what the choices by the reached potentials say of them."""
+        chi, variation, never = 0.0, 0.0, 0
+        for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
+            chi += weight * chi_squared(state.counts, ascent.cells.shares)
+            variation += weight * total_variation(state.counts, ascent.cells.shares)
+            never += int((state.counts == 0).sum())
+        return self.progress(states) | {
+            "marginal_error": max(0.0, chi) ** 0.5,
+            "total_variation": variation,
+            "never_chosen": never,
+        }
+
+    def reported(self, states: Sequence[State]) -> list[State]:
+        """Return the same states, with no choice to report."""
+        return [state.reported() for state in states]
+
+    def values(self, states: Sequence[State]) -> Tensor:
+        """Return the potential of each image that was reached, ``[N]`` float32."""
+        found = torch.zeros(len(self.images), dtype=torch.float64)
+        for ascent, state, members in zip(self.ascents, states, self.members, strict=True):
+            found[members] = ascent.average(state)
+        return found[self.images.twin].float()

@@ -1,0 +1,132 @@
+"""The stage that fits a potential to a data set."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit import tensors
+from genkit.errors import DataError, InterruptedRun, Problem
+from genkit.files import write_json, write_text
+from genkit.interfaces import Context, Dataset, Stage, Stages
+from genkit.settings import setting
+from genkit_semidiscrete.ascent import State
+from genkit_semidiscrete.fit import Fit
+from genkit_semidiscrete.potential import POTENTIAL, By, Potential, digest, flat, know
+from genkit_semidiscrete.search import NOISES
+
+CHECKPOINT = "checkpoint.safetensors"
+
+LEAST_STEPS = 200
+"""Of ascent: fewer do not carry a potential from its start to its place."""
+
+REPORTS = 20
+"""Rows in ``metrics.jsonl``, about."""
+
+MEASURED = 32
+"""Noises for each image, with which the result is measured."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPotential(Stage):
+    """Fits the potential by which the coupler `semidiscrete` lets each noise choose its image."""
+
+    source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
+    output = "potential"
+
+    data: Dataset = setting(doc="the images that noise chooses among", inherit="data")
+    by: tuple[By, ...] = setting((), doc='["label"] for a potential of each class apart')
+    noises_per_image: int = setting(
+        400,
+        doc="noises for each image of the largest part; for n of them, how often an image is "
+        "chosen ends about sqrt(3.5 / n) off",
+        at_least=1,
+    )
+    batch_size: int = setting(4096, doc="noises a step; 200 steps are made at least", at_least=2)
+    learning_rate: float = setting(
+        2.0, doc="first step, by the mean lead in score of the best image over the second", above=0
+    )
+    checkpoint_seconds: float = setting(
+        60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        try:
+            spec = self.data.spec()
+        except DataError:
+            return  # reported where the data is named
+        if self.by and "labels" not in spec.attributes:
+            yield Problem(("by",), "the data has no labels", "leave it out")
+
+    def run(self, context: Context) -> None:
+        batch = self.data.load(context)
+        images = know(batch, self.by)
+        largest = max(len(members) for _, members in images.parts())
+        steps = max(LEAST_STEPS, -(-self.noises_per_image * largest // self.batch_size))
+        total = steps + max(LEAST_STEPS // 10, -(-MEASURED * largest // self.batch_size))
+        points = flat(batch.data).to(context.device)
+        fit = Fit.of(points, images, steps, self.learning_rate)
+
+        def noise(index: int, count: int = self.batch_size) -> Tensor:
+            # Drawn where it is used; a seed of its own for each step makes a resume exact.
+            drawing = torch.Generator(context.device).manual_seed(context.seed("noise", index))
+            shape = (count, points.shape[1])
+            return torch.randn(shape, generator=drawing, device=context.device)
+
+        path = context.folder / CHECKPOINT
+        if path.exists():
+            states, rows, done = load_checkpoint(path, len(fit.ascents))
+        else:
+            states, rows, done = fit.begin(noise(-1, NOISES)), [], 0
+        saved = time.monotonic()
+        while done < total:
+            states, done = fit.step(done, states, noise(done)), done + 1
+            every = steps // REPORTS
+            if done in (steps, total) or (done < steps and done % every == 0):
+                found = fit.progress(states) if done < total else fit.result(states)
+                rows.append({"noises": done * self.batch_size, **found})
+                states = fit.reported(states)
+                lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+                write_text(context.folder / "metrics.jsonl", lines)
+            context.advance(done * self.batch_size, total * self.batch_size, "noises", step=done)
+            stop = context.stop_requested() and done < total
+            if stop or time.monotonic() - saved >= self.checkpoint_seconds:
+                save_checkpoint(path, states, rows, done)
+                saved = time.monotonic()
+            if stop:
+                raise InterruptedRun(f"{done:,} of {total:,} steps")
+        facts = {"cost": "squared", "digest": digest(batch), **rows[-1]}
+        fitted = Potential(images, fit.values(states), tuple(batch.data.shape[1:]), self.by)
+        fitted.save(context.folder / POTENTIAL, facts)
+        write_json(context.folder / "scores.json", {"rows": rows[-1:], "facts": {}})
+
+
+def save_checkpoint(path: Path, states: Sequence[State], rows: list[Row], done: int) -> None:
+    """Replace the checkpoint in one step."""
+    named: dict[str, Tensor] = {}
+    for part, state in enumerate(states):
+        named |= state.tensors(str(part))
+    tensors.save(path, named, {"done": str(done), "rows": json.dumps(rows)})
+
+
+def load_checkpoint(path: Path, parts: int) -> tuple[list[State], list[Row], int]:
+    """Return the states, rows and steps of a checkpoint.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        named, metadata = tensors.load(path)
+        states = [State.of(named, str(part)) for part in range(parts)]
+        return states, json.loads(metadata["rows"]), int(metadata["done"])
+    except (DataError, KeyError, ValueError) as error:
+        raise DataError(f"{error}; delete {path} to fit from the beginning") from error

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError, UsageError
+from genkit.interfaces import Stage
+from genkit.random import generator
+from genkit.tensors import save
+from genkit.testing import check_coupler
+from genkit.types import Batch
+from genkit_semidiscrete import stage
+from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
+
+
+def images() -> Batch:
+    data = torch.randn(8, 1, 2, 3, generator=generator(0, "images"))
+    return Batch(data, torch.tensor([0, 1, 1, 0, 1, 0, 0, 1]))
+
+
+def noise(count: int = 20) -> Tensor:
+    return torch.randn(count, 1, 2, 3, generator=generator(0, "noise"))
+
+
+def pair(coupler: BoundSemidiscrete, batch: Batch, among: Tensor | None = None) -> Tensor:
+    return coupler.pair(batch, noise() if among is None else among, generator(0, "pairs")).data
+
+
+@pytest.mark.parametrize("by", [(), ("label",)])
+def test_laws(fit: Any, by: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LEAST_STEPS", 10)  # hundreds of small data sets are fitted
+    monkeypatch.setattr(stage, "REPORTS", 1)
+    coupler = Semidiscrete(potential="potential", by=by)
+    few = {"by": by, "batch_size": 16, "noises_per_image": 1}
+    check_coupler(coupler, fit=lambda batch: fit(batch, **few))
+
+
+def test_it_declares_what_it_keeps() -> None:
+    blind, by_class = (Semidiscrete(potential="p", by=by) for by in ((), ("label",)))
+    assert blind.whole_data
+    assert not blind.bijective
+    assert blind.preserves_noise_marginal
+    assert blind.preserves_conditional_prior == blind.requires == frozenset()
+    assert by_class.preserves_conditional_prior == by_class.requires == {"labels"}
+
+
+def test_images_of_every_device_and_type_are_known_again(fit: Any) -> None:
+    batch = images()
+    coupler = fit(batch)
+    expected = pair(coupler, batch)
+    assert torch.equal(pair(coupler, batch.with_data(batch.data.double())), expected)
+    rounded = batch.with_data(batch.data * (1 + 1e-6))  # as another device computes it
+    assert torch.equal(pair(coupler, rounded), expected)
+
+
+def test_without_its_potential_it_says_what_to_call() -> None:
+    with pytest.raises(UsageError, match=r"bind\(inputs\)"):
+        Semidiscrete(potential="p").pair(images(), noise(), generator(0))
+
+
+def test_another_data_set_is_refused(fit: Any) -> None:
+    batch = images()
+    coupler = fit(batch, by=("label",))
+    with pytest.raises(DataError, match=r"8 images of shape .* not to 7"):
+        pair(coupler, batch[:7])
+    with pytest.raises(DataError, match=r"not to 8 of shape \(1, 3, 2\)"):
+        pair(coupler, batch.with_data(batch.data.transpose(2, 3)))
+    for changed in (batch.data.flip(3), batch.data[[0, 1, 2, 4, 3, 5, 6, 7]]):
+        with pytest.raises(DataError, match=r"image . is not the one .* give both stages the same"):
+            pair(coupler, batch.with_data(changed))
+    one = batch.data.clone()
+    one[5, 0, 1, 1] += 0.1
+    with pytest.raises(DataError, match="image 5 is not"):
+        pair(coupler, batch.with_data(one))
+    other = torch.tensor([0, 1, 1, 0, 1, 0, 1, 1])
+    with pytest.raises(DataError, match="the label of image 6 is not"):
+        pair(coupler, replace(batch, labels=other))
+
+
+def test_values_that_are_not_finite_are_named(fit: Any) -> None:
+    batch = images()
+    coupler = fit(batch)
+    bad, wanted = batch.data.clone(), noise()
+    bad[3, 0, 0, 0] = wanted[2, 0, 1, 1] = torch.nan
+    with pytest.raises(DataError, match="image 3 of 8 contains nan"):
+        pair(coupler, batch.with_data(bad))
+    with pytest.raises(DataError, match="noise 2 of 20 contains nan"):
+        pair(coupler, batch, wanted)
+    with pytest.raises(DataError, match="cannot meet noise of shape"):
+        pair(coupler, batch, noise().transpose(2, 3))
+
+
+def test_the_file_is_looked_at(fit: Any) -> None:
+    place = fit.place()
+    coupler = Semidiscrete(potential="potential")
+    path = place.folder / "potential.safetensors"
+    with pytest.raises(DataError, match=r"potential\.safetensors: cannot be read"):
+        coupler.bind(place)
+    fit.stage(images(), by=("label",)).run(place)
+    with pytest.raises(DataError, match=r'fitted by \["label"\], not by \[\]'):
+        coupler.bind(place)
+    save(path, {"weights": torch.zeros(2)}, {})
+    with pytest.raises(DataError, match="not a potential that the stage fit-potential left"):
+        coupler.bind(place)
+
+
+def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other(Stage):
+        output = "potential"
+
+        def run(self, context: object) -> None: ...
+
+    coupler = Semidiscrete(potential="p")
+    (problem,) = coupler.check({"p": Other()})
+    assert "not a stage `fit-potential`" in problem.reason
+    assert list(coupler.check({})) == []  # told where references are looked up
+    assert list(coupler.check({"p": fit.stage(images())})) == []
+
+
+def test_a_bound_coupler_is_bound(fit: Any) -> None:
+    coupler = fit(images())
+    assert coupler.bind(fit.place()) is coupler
+
+
+def test_a_class_that_no_noise_is_dealt_is_left_out(fit: Any) -> None:
+    batch = images()
+    coupler = fit(batch, by=("label",))
+    assert len(pair(coupler, batch, noise(1))) == 1
