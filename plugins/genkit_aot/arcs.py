@@ -90,22 +90,23 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
     # noise has a tight arc.
     u = np.minimum.reduceat(arcs.cost - v[noise], starts[:-1])
     v = np.minimum.reduceat((arcs.cost - u[image])[by_noise], noise_starts)
+    columns = noise.astype(np.int32)  # scipy would convert to it every time
     while True:
         reduced = arcs.cost - u[image] - v[noise]
         tight = reduced <= rounding
-        before = np.concatenate([[0], tight.cumsum()])
-        graph = csr_array((tight[tight], noise[tight], before[starts]), shape=(count, count))
+        before = np.concatenate([[0], tight.cumsum(dtype=np.int32)], dtype=np.int32)
+        graph = csr_array((tight[tight], columns[tight], before[starts]), shape=(count, count))
         paired = maximum_bipartite_matching(graph, perm_type="column")
         free = paired < 0
         if not free.any():
             return paired.astype(np.int64), u, v
         # The nodes are the images, and the noises that are left; an arc leads from an image to
         # the one that has the noise, which would have to look for another.
-        node = np.full(count, -1)
+        node = np.full(count, -1, dtype=np.int32)
         node[paired[~free]] = np.flatnonzero(~free)
         left = np.flatnonzero(node < 0)
         node[left] = count + np.arange(len(left))
-        ends = np.concatenate([starts, np.full(len(left), len(arcs))])
+        ends = np.concatenate([starts, np.full(len(left), len(arcs))], dtype=np.int32)
         graph = csr_array((reduced.clip(min=0), node[noise], ends), shape=2 * (count + len(left),))
         distance = dijkstra(graph, indices=np.flatnonzero(free), min_only=True)
         # No further than most of the noises that are left: potentials that move little stay valid

@@ -65,11 +65,14 @@ def assign_along(costs: Costs, found: Potentials, tolerance: float) -> tuple[Ten
         found: the better, the fewer pairs have to be looked at.
         tolerance: a gap that is good enough.
     """
-    u, v = (p.double().cpu().numpy() for p in (found.f, found.g))
-    arcs, _ = arcs_below(costs, u, v, found.epsilon * math.log(1 / SHARE), diagonal=True)
+    limit = found.epsilon * math.log(1 / SHARE)
+    arcs, _ = arcs_below(costs, found.f, found.g, limit, diagonal=True)
+    v = found.g.double().cpu().numpy()
     while True:
         permutation, u, v = assign_among(arcs, v)
-        missing, least = arcs_below(costs, u, v, -arcs.rounding)
+        # In float64, so that the proof is one for the costs as they are.
+        on_images, on_noises = (torch.from_numpy(p).to(found.g.device) for p in (u, v))
+        missing, least = arcs_below(costs, on_images, on_noises, -arcs.rounding)
         bound = gap(arcs.total(permutation), float((u + least).sum() + v.sum()))
         grown = arcs.joined(missing)
         if (bound is not None and bound <= tolerance) or len(grown) == len(arcs):
@@ -107,13 +110,13 @@ def dual_potentials(matrix: Floats, permutation: Integers) -> tuple[Floats, Floa
 
 
 def arcs_below(
-    costs: Costs, u: Floats, v: Floats, limit: float, *, diagonal: bool = False
+    costs: Costs, u: Tensor, v: Tensor, limit: float, *, diagonal: bool = False
 ) -> tuple[Arcs, Floats]:
     """Return the pairs of small reduced cost, and the least reduced cost of each image.
 
     Args:
         costs: of N images and N noises.
-        u: ``[N]`` potentials of the images.
+        u: ``[N]`` potentials of the images, in the type in which to compute.
         v: ``[N]`` potentials of the noises.
         limit: the largest reduced cost of an arc.
         diagonal: image k and noise k are an arc too, so that some permutation is possible.
@@ -122,10 +125,7 @@ def arcs_below(
     lowest: list[Tensor] = []
     for rows in costs.rows:
         block = costs.block(rows)
-        # In float64, so that the proof is one for the costs as they are.
-        reduced = block.to(torch.float64, copy=True)
-        on_rows, on_columns = (torch.from_numpy(p).to(block.device) for p in (u[rows], v))
-        reduced.sub_(on_rows[:, None]).sub_(on_columns)
+        reduced = (block - u[rows, None]).sub_(v)
         lowest.append(reduced.amin(1))
         if not diagonal and bool((lowest[-1] > limit).all()):
             continue  # as in the last round: to look for indices takes longer than all the rest
@@ -134,7 +134,7 @@ def arcs_below(
             chosen.diagonal(rows.start).fill_(True)
         image, noise = chosen.nonzero(as_tuple=True)
         found.append((image + rows.start, noise, block[image, noise].double()))
-    least: Floats = torch.cat(lowest).cpu().numpy()
+    least: Floats = torch.cat(lowest).double().cpu().numpy()
     if not found:
         return Arcs.none(len(u)), least
     images, noises, values = (torch.cat(p).cpu().numpy() for p in zip(*found, strict=True))

@@ -53,6 +53,7 @@ class Costs:
     Attributes:
         whole: ``[N, M]``, float64 for float64 inputs and float32 for all others; None where it
             does not fit.
+        room: ``[N, M]`` for a kernel, of the same type; None where ``whole`` is.
         rows: blocks of consecutive rows that together are all.
         column_means: ``[M]`` mean cost of each noise, float64.
         scale: standard deviation of the costs after the mean of each image and of each noise is
@@ -94,6 +95,7 @@ class Costs:
         self.rows = [slice(i, min(i + step, len(images))) for i in range(0, len(images), step)]
         kept = 2 * len(images) * bytes_a_row <= memory * GIB
         self.whole = self._images.new_empty(self.shape) if kept else None
+        self.room = torch.empty_like(self.whole) if self.whole is not None else None
         self._measure()
 
     def block(self, rows: slice) -> Tensor:
@@ -113,7 +115,8 @@ class Costs:
         total = self._noise.new_zeros(self.shape[1], dtype=torch.float64)
         squares = spread = total.new_zeros(())
         # Written again for each block: memory that is new to the process takes longer than the sum.
-        spare = self._noise.new_empty(self.rows[0].stop, self.shape[1])
+        block = self.rows[0].stop
+        spare = self._noise.new_empty(block, self.shape[1]) if self.room is None else self.room
         for rows in self.rows:
             costs = self._computed(rows, None if self.whole is None else self.whole[rows])
             total += costs.sum(0)
@@ -162,13 +165,13 @@ class Potentials:
 class _Kernel:
     """``exp((g - C) / epsilon)``, each row over its largest entry, kept or made block by block."""
 
-    def __init__(self, costs: Costs, g: Tensor, epsilon: float, kept: Tensor | None) -> None:
-        self.costs, self.g, self.epsilon, self.kept = costs, g, epsilon, kept
+    def __init__(self, costs: Costs, g: Tensor, epsilon: float) -> None:
+        self.costs, self.g, self.epsilon, self.kept = costs, g, epsilon, costs.room
         self.top = g.new_empty(costs.shape[0])
         self.sums = torch.empty_like(self.top)
-        if kept is not None:
+        if self.kept is not None:
             for rows in costs.rows:
-                self._made(rows, kept[rows])
+                self._made(rows, self.kept[rows])
 
     def columns(self, factors: Tensor) -> Tensor:
         """Return what the columns sum to, each times its factor, where every row sums to 1."""
@@ -207,12 +210,11 @@ def potentials(
     count, noises = costs.shape
     # Around 0, so that rounding takes the least from it; f has what all costs have in common.
     g = (costs.column_means - costs.column_means.mean()).to(costs.dtype)
-    kept = None if costs.whole is None else torch.empty_like(costs.whole)
     stage, total = max(epsilon, FIRST * costs.scale), 0
     while True:
         last = stage <= epsilon
         wanted, most = (tolerance, iterations) if last else (COARSE, FEW)
-        kernel = _Kernel(costs, g, stage, kept)
+        kernel = _Kernel(costs, g, stage)
         moved = before = torch.zeros_like(g)  # from the kernel's g, in epsilons
         for step in range(1, 1 + most):
             columns = kernel.columns(moved.exp())
@@ -225,7 +227,7 @@ def potentials(
             moved, before = ahead, moved
             if float(moved.abs().max()) > SPAN:
                 before = before - moved
-                kernel = _Kernel(costs, kernel.g + stage * moved, stage, kept)
+                kernel = _Kernel(costs, kernel.g + stage * moved, stage)
                 moved = torch.zeros_like(g)
         g = kernel.g + stage * moved
         if last:

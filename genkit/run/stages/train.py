@@ -232,7 +232,8 @@ class Train(Stage):
             self.images,
             context.generator,
             self.images_per_class,
-            context.device,
+            # Proofs need float64, which mps has not.
+            context.device if context.device.type == "cuda" else torch.device("cpu"),
         )
         # A row every 200th of the way, yet often enough to watch a long training.
         every = max(1, min(self.images // 200, 50_000) // self.batch_size)

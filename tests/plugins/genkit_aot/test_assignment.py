@@ -145,7 +145,7 @@ def test_a_wrong_permutation_has_a_gap(name):
 def test_any_potentials_bound_the_least_total():
     costs = Costs(*pool("gaussian"))
     u, v = np.zeros(300), np.random.default_rng(0).normal(size=300)
-    arcs, least = arcs_below(costs, u, v, 0.0)
+    arcs, least = arcs_below(costs, torch.from_numpy(u), torch.from_numpy(v), 0.0)
     total = best(costs.whole.numpy())
     assert (u + least + v).sum() < total
     reduced = costs.whole.numpy() - v
@@ -155,7 +155,7 @@ def test_any_potentials_bound_the_least_total():
 
 def test_the_diagonal_makes_a_permutation_possible():
     costs = Costs(*pool("gaussian"))
-    zero = np.zeros(300)
+    zero = torch.zeros(300)
     arcs, _ = arcs_below(costs, zero, zero, -1.0, diagonal=True)
     assert isinstance(arcs, Arcs)
     assert arcs.image.tolist() == arcs.noise.tolist() == list(range(300))
