@@ -79,11 +79,13 @@ class Costs:
                 f"images of shape {tuple(images.shape[1:])} cannot meet noise of shape "
                 f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
             )
-        require_finite(images, "image")
-        require_finite(noise, "noise")
         wide = torch.float64 if torch.float64 in (images.dtype, noise.dtype) else torch.float32
         self._images, self._noise = (v[:, None].flatten(1).to(wide) for v in (images, noise))
         self._squares = tuple(torch.linalg.vecdot(v, v) for v in (self._images, self._noise))
+        # One pass over the values serves both: their squares are finite only where they are.
+        if not all(bool(torch.isfinite(squares.sum())) for squares in self._squares):
+            require_finite(images, "image")
+            require_finite(noise, "noise")
         # No cost is above the square of the sum of the two norms.
         norms = self._squares[0].sqrt(), self._squares[1].sqrt()
         require_finite((norms[0] + norms[1].max()).square(), "the cost of image")
