@@ -117,7 +117,7 @@ def gap_text(value: float) -> str:
 
 def time_text(seconds: float) -> str:
     """Return a time in the unit that is read best."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def memory_text(count: int) -> str:

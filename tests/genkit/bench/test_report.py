@@ -91,5 +91,6 @@ def test_numbers_are_read_easily():
         "1.2e-07",
         "-0.05",
     ]
-    assert [time_text(value) for value in (1e-4, 0.25, 12.345)] == ["0.1 ms", "250 ms", "12.3 s"]
+    times = [time_text(value) for value in (1e-4, 0.25, 0.9996, 12.345)]
+    assert times == ["0.1 ms", "250 ms", "1 s", "12.3 s"]
     assert memory_text(5 * 2**30) == "5,120 MiB"
