@@ -47,8 +47,8 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     if spec.is_image:
         low, high = float(data.min()), float(data.max())
         require(low >= -1 and high <= 1, dataset, "images lie in [-1, 1]", f"[{low}, {high}]")
-    known = tensors_of(batch).keys() & {"labels", "sources"}
-    law = "labels and sources are there where spec() says so, and only there"
+    known = tensors_of(batch).keys() & {"labels", "sources", "embeddings"}
+    law = "labels, sources and embeddings are there where spec() says so, and only there"
     require(known == spec.attributes, dataset, law, f"{sorted(known)}, {spec}")
     classes = {"labels": spec.classes, "sources": 2}
     for name, count in classes.items():
@@ -59,6 +59,12 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
             require(kind, dataset, law, f"{values.dtype} {list(values.shape)}")
             low, high = int(values.min()), int(values.max())
             require(low >= 0 and high < count, dataset, law, f"{low} to {high}")
+    if batch.embeddings is not None:
+        law = "embeddings are float32, a vector as long as spec() says for each item"
+        found = batch.embeddings
+        sound = found.dtype == torch.float32 and found.shape == (len(batch), spec.embeddings)
+        require(sound, dataset, law, f"{found.dtype} {list(found.shape)}")
+        require_finite(found, "embedding")
     again = tensors_of(dataset.load(inputs or NothingBefore()))
     same = all(torch.equal(value, again[name]) for name, value in tensors_of(batch).items())
     require(same, dataset, "the items are the same on every load", "others on a second load")

@@ -17,6 +17,7 @@ IMAGES = Batch(
     torch.rand((6, 1, 4, 4), generator=generator(0)) * 2 - 1,
     torch.arange(6) % 2,
     torch.ones(6).long(),
+    embeddings=torch.zeros(6, 3),
 )
 
 
@@ -25,7 +26,7 @@ class Dataset(interfaces.Dataset):
     """Sound, where its batch is."""
 
     def spec(self):
-        return DataSpec((1, 4, 4), 2, sources=True)
+        return DataSpec((1, 4, 4), 2, sources=True, embeddings=3)
 
     def load(self, inputs):
         return self.batch()
@@ -41,7 +42,10 @@ class Dataset(interfaces.Dataset):
         (replace(IMAGES, data=IMAGES.data[..., :3]), "the shape of spec"),
         (replace(IMAGES, data=IMAGES.data.double()), "float32"),
         (replace(IMAGES, data=IMAGES.data * 255), "in \\[-1, 1\\]"),
-        (replace(IMAGES, labels=None), "labels and sources are there"),
+        (replace(IMAGES, labels=None), "labels, sources and embeddings are there"),
+        (replace(IMAGES, embeddings=None), "labels, sources and embeddings are there"),
+        (replace(IMAGES, embeddings=torch.zeros(6, 2)), "a vector as long as spec"),
+        (replace(IMAGES, embeddings=torch.zeros(6, 3) / 0), "embedding 0 of 6 contains"),
         (replace(IMAGES, labels=IMAGES.labels.int()), "labels are int64"),
         (replace(IMAGES, labels=IMAGES.labels + 1), "in 0 to 1; seen: 1 to 2"),
         (replace(IMAGES, sources=IMAGES.sources + 1), "sources are int64"),
