@@ -215,7 +215,7 @@ class Decoder:
             return stage
         needed = f"a stage above that leaves {ref.output} is needed"
         names = ", ".join(suitable)
-        near = near_match(stage, suitable or self.stages)
+        near = near_match(stage, suitable or self.stages.keys() - {stage})
         hint = near or (f"suitable: {names}" if names else "add one above")
         above = self.stages.get(stage)
         if above is not None:

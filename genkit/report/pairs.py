@@ -64,7 +64,7 @@ def pairs_plot(path: Path, rows: Sequence[Row], dimensions: int) -> None:
 def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
     before, after = (sum(row[key] for row in pools) for key in ("cost_before", "cost_after"))
     saved = f"{1 - after / before:.1%} less than unpaired" if before else "no pairs yet"
-    set_title(axes, f"Distance: {saved}{', the least possible' if exact else ''}")
+    set_title(axes, f"Distance: {saved}{', optimal for its cost' if exact else ''}")
     axes.set_ylabel("mean distance of image and noise")
     unpaired = _line(axes, pools, _item("cost_before"), "unpaired", _ORANGE)
     paired = _line(axes, pools, _item("cost_after"), "paired", _BLUE)
@@ -73,10 +73,10 @@ def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
 
 def _seconds(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
     solving, waited = (
-        number(round(float(sum(row[key] for row in pools)), 2))
+        number(round(float(sum(row[key] for row in pools)) / max(1, len(pools)), 4))
         for key in ("seconds_solving", "seconds_waited")
     )
-    set_title(axes, f"Time: {solving} s solving, training waited {waited} s")
+    set_title(axes, f"Time: {solving} s solving a pool, {waited} s waited")
     axes.set_ylabel("seconds a pool")
     lines = [
         _line(axes, pools, _item("seconds_solving"), "solving", _BLUE),
@@ -120,9 +120,9 @@ def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
 
 def _gap(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
     greatest = max(row["gap"] for row in pools)
-    set_title(axes, f"Above the least possible cost: by {greatest:.2%} at most")
+    set_title(axes, f"Above the least total of its cost: by {100 * greatest:.2g} % at most")
     axes.set_ylabel("bound of the relative gap")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3%}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     line = _line(axes, pools, _item("gap"), "gap", _BLUE)
     axes.set_ylim(bottom=0)
     return [line]

@@ -38,7 +38,7 @@ class Exchange(Protocol):
         """Whether this process solves a pool."""
         ...
 
-    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+    def share(self, index: int, found: Solved | Exception | None) -> Solved:
         """Return the pairs of a pool, after every process has called this for it.
 
         Args:
@@ -46,7 +46,8 @@ class Exchange(Protocol):
             found: here; None where another process solves the pool.
 
         Raises:
-            DataError: the process that solved it found this error.
+            Exception: what solving it raised, where it was solved here.
+            DataError: the process that solved it told this error.
         """
         ...
 
@@ -57,7 +58,7 @@ class _Alone:
     def solves(self, index: int) -> bool:
         return True
 
-    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+    def share(self, index: int, found: Solved | Exception | None) -> Solved:
         if isinstance(found, Solved):
             return found
         raise found or DataError(f"pool {index} was not solved")
@@ -81,7 +82,7 @@ class Ranks:
     def solves(self, index: int) -> bool:
         return index % self._size == self._rank
 
-    def share(self, index: int, found: Solved | DataError | None) -> Solved:
+    def share(self, index: int, found: Solved | Exception | None) -> Solved:
         told, vectors = _packed(found)
         lengths = torch.tensor([len(told), *vectors.shape])
         self._send(index, lengths)
@@ -90,6 +91,8 @@ class Ranks:
             vectors = torch.empty(*lengths[1:].tolist(), dtype=torch.int64)
         self._send(index, told)
         self._send(index, vectors)
+        if isinstance(found, Exception):
+            raise found
         return _unpacked(told, vectors)
 
     def _send(self, index: int, values: Tensor) -> None:
@@ -98,10 +101,11 @@ class Ranks:
             dist.broadcast(values, group=self._group, group_src=index % self._size)
 
 
-def _packed(found: Solved | DataError | None) -> tuple[Tensor, Tensor]:
+def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
     """Return facts as JSON bytes, and the index vectors; images in their order are left out."""
     if not isinstance(found, Solved):
-        facts: dict[str, object] = {"error": str(found)}
+        kind = "" if isinstance(found, DataError) else f"{type(found).__name__}: "
+        facts: dict[str, object] = {"error": f"{kind}{found}"}
         vectors = torch.empty(0, 0, dtype=torch.int64)
     else:
         pairs = found.pairs

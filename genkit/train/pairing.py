@@ -146,7 +146,7 @@ class PairStream:
     def pools(self, first: int, ahead: int, exchange: Exchange) -> Generator[Future[Pool]]:
         """Yield the pools from number ``first`` on, as they will be; solved ahead in threads."""
 
-        def prepare(index: int) -> tuple[Batch, Tensor, Solved | DataError | None]:
+        def prepare(index: int) -> tuple[Batch, Tensor, Solved | Exception | None]:
             with _named(index):
                 batch, noise = self.inputs(index)
             if not exchange.solves(index):
@@ -154,7 +154,8 @@ class PairStream:
             try:
                 with _named(index):
                     return batch, noise, self.solve(index, batch, noise)
-            except DataError as error:  # the other processes wait for the pairs, or this
+            # Whatever it is, the other processes wait for the pairs, or this.
+            except Exception as error:  # noqa: BLE001
                 return batch, noise, error
 
         def finish(index: int, prepared: Future[tuple[Batch, Tensor, Any]]) -> Pool:

@@ -80,7 +80,9 @@ class Costs:
                 f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
             )
         wide = torch.float64 if torch.float64 in (images.dtype, noise.dtype) else torch.float32
-        self._images, self._noise = (v[:, None].flatten(1).to(wide) for v in (images, noise))
+        self._images, self._noise = (
+            v.detach()[:, None].flatten(1).to(wide) for v in (images, noise)
+        )
         self._squares = tuple(torch.linalg.vecdot(v, v) for v in (self._images, self._noise))
         # One pass over the values serves both: their squares are finite only where they are.
         if not all(bool(torch.isfinite(squares.sum())) for squares in self._squares):

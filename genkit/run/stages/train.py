@@ -160,16 +160,25 @@ class Train(Stage):
             ("images_per_class", {"labels"} if self.images_per_class else set()),
         ):
             if lacking := sorted(needed - spec.attributes):
-                yield Problem((name,), f"needs {' and '.join(lacking)}, which the data has not")
+                yield Problem(
+                    (name,),
+                    f"needs {' and '.join(lacking)}, which the data has not",
+                    "choose data that has them, or leave it out",
+                )
         skewed = sorted(conditions - self.coupler.preserves_conditional_prior)
         if skewed and not self.accept_label_blind:
             by = ", ".join(f'"{name.removesuffix("s")}"' for name in skewed)
+            parted = self.coupler.preserves_noise_marginal and not self.coupler.whole_data
             yield Problem(
                 ("coupler",),
                 f"pairs across {' and '.join(skewed)}, which the network is conditioned on: "
                 "its noise would no longer be N(0, I) given the condition",
-                f'write coupler = {{ use = "partitioned", by = [{by}], inner = {{ ... }} }}, '
-                "or accept_label_blind = true if it is meant",
+                (
+                    f'write coupler = {{ use = "partitioned", by = [{by}], inner = {{ ... }} }}, '
+                    if parted
+                    else f"choose a coupler that keeps to it, by = [{by}] where it has that, "
+                )
+                + "or accept_label_blind = true if it is meant",
             )
 
     def _check_network(self, spec: DataSpec) -> Iterator[Problem]:

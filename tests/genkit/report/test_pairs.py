@@ -61,7 +61,7 @@ def lines(axes):
 
 
 DISTANCE, TIME, NOISE = "Distance", "Time", "Is the paired noise still Gaussian?"
-GAP, PARTS = "Above the least possible cost", "Size of the parts that are paired apart"
+GAP, PARTS = "Above the least total of its cost", "Size of the parts that are paired apart"
 
 
 def test_pools_show_distances_times_and_noise(panels):
@@ -72,7 +72,7 @@ def test_pools_show_distances_times_and_noise(panels):
     assert list(drawn["paired"].get_ydata()) == [9.0] * 4
     assert list(drawn["unpaired"].get_ydata()) == [10.0] * 4
     assert found[DISTANCE].get_title("left") == "Distance: 10.0% less than unpaired"
-    assert found[TIME].get_title("left") == "Time: 1 s solving, training waited 0.5 s"
+    assert found[TIME].get_title("left") == "Time: 0.25 s solving a pool, 0.125 s waited"
     assert list(lines(found[TIME])["waited"].get_ydata()) == [0.5, 0, 0, 0]
     assert all(axes.get_xlim() == (0, 2048) for axes in found.values())
 
@@ -100,7 +100,7 @@ def test_gaussian_noise_lies_in_the_bands(panels):
 def test_gap_and_parts_are_drawn_where_a_coupler_tells_them(panels):
     found = panels(pools(3, gap=0.002, parts=[1, 5, 9]))
     assert list(found) == [DISTANCE, TIME, NOISE, GAP, PARTS]
-    assert found[GAP].get_title("left").endswith("by 0.20% at most")
+    assert found[GAP].get_title("left").endswith("by 0.2 % at most")
     assert list(lines(found[GAP])["gap"].get_ydata()) == [0.002] * 3
     sizes = {name: line.get_ydata()[0] for name, line in lines(found[PARTS]).items()}
     assert sizes == {"smallest": 1, "median": 5, "largest": 9}
@@ -110,9 +110,9 @@ def test_gap_and_parts_are_drawn_where_a_coupler_tells_them(panels):
 def test_pairs_that_are_proven_best_are_called_so(panels):
     found = panels(pools(2, gap=0.0))
     assert GAP not in found
-    assert found[DISTANCE].get_title("left").endswith("the least possible")
+    assert found[DISTANCE].get_title("left").endswith("optimal for its cost")
     partly = panels(pools(2, gap=0.0) + pools(1))
-    assert "least" not in partly[DISTANCE].get_title("left")
+    assert "optimal" not in partly[DISTANCE].get_title("left")
 
 
 def test_many_pools_share_points_and_show_their_range(panels):
