@@ -19,7 +19,8 @@ class Preconditioned(nn.Module):
     """``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)``.
 
     Args:
-        network: ``F``; called as ``network(x, c_noise, labels)`` with ``c_noise`` ``[B]``.
+        network: ``F``; called as ``network(x, c_noise, labels)`` with ``c_noise`` ``[B]``, and with
+            ``augment_labels`` as a fourth argument where they are given.
         preconditioner: owner of the four coefficients and of the loss weight.
     """
 
@@ -28,15 +29,24 @@ class Preconditioned(nn.Module):
         self.network = network
         self.preconditioner = preconditioner
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
         """Return the denoised ``x``.
 
         Args:
             x: ``[B, *shape]`` noisy data.
             sigma: ``[B]`` noise levels, above 0.
             labels: ``[B]`` int64 class indices, where the network takes them.
+            augment_labels: ``[B, A]`` how the data was augmented, where the network takes that;
+                None for data as it is, and for sampling.
         """
         c = self.preconditioner.coefficients(sigma)
-        raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels)
+        told = () if augment_labels is None else (augment_labels,)
+        raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels, *told)
         denoised: Tensor = as_column(c.c_skip, x) * x + as_column(c.c_out, x) * raw.to(x.dtype)
         return denoised

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from genkit.denoiser import Preconditioned
 from genkit.errors import DataError, Problem, SettingError
 from genkit.settings import annotations_of, setting, setting_of, value_problems
-from genkit.types import Batch, DataSpec, Measurement, Pairs, State
+from genkit.types import Batch, DataSpec, Imported, Measurement, Pairs, RemoteFile, State
+from genkit.world import World
 
 Stages = Mapping[str, "Stage"]
 """The stages above the one that is looked at, by id."""
@@ -114,6 +116,11 @@ class Context(Inputs, Protocol):
     @property
     def folder(self) -> Path:
         """Where the stage writes."""
+        ...
+
+    @property
+    def world(self) -> World:
+        """The processes that run the stage together; one of them writes its files."""
         ...
 
     def seed(self, *purpose: str | int) -> int:
@@ -251,16 +258,31 @@ class Preconditioner(Component):
     def weight(self, sigma: Tensor) -> Tensor:
         """Return the weight of the denoising loss at noise levels ``[B]``."""
 
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """Return the nearest noise levels that the network knows; by default it knows all.
+
+        Args:
+            sigma: noise levels above 0, of any shape.
+        """
+        return sigma
+
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser(Network):
     """A network that, behind its preconditioner, estimates the clean image.
 
     The module that ``build`` returns is called as ``denoiser(x, sigma, labels) -> D(x; sigma)``:
-    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None.
+    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training a fourth argument,
+    ``augment_labels`` ``[B, A]``, says how each image was augmented, where A is not 0.
     """
 
     output = "denoiser"
+
+    takes_augment_labels: ClassVar[bool] = False
+    """Whether the raw network can be told how its images were augmented.
+
+    It then takes ``augment_labels`` ``[B, spec.augment_labels]`` or None as a fourth argument.
+    """
 
     preconditioner: Preconditioner = setting(
         doc="scales the network's input and output", use={"use": "edm"}
@@ -292,6 +314,18 @@ class Classifier(Network):
     """
 
     output = "classifier"
+
+
+class Importer(Component):
+    """Reads a denoiser from a file that another project wrote, without running any of it."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Imported:
+        """Return the denoiser of a file.
+
+        Raises:
+            DataError: the file is damaged, is none of the kind, or does not fit itself.
+        """
 
 
 # --- training -------------------------------------------------------------------------------
@@ -347,13 +381,30 @@ class SigmaDistribution(Component):
 class Augmentation(Component):
     """A random change of the images, made before they are paired."""
 
+    @property
+    def augment_labels(self) -> int:
+        """Length A of the vector that tells a network how an image was changed; 0 for none.
+
+        A denoiser that is not told generates changed images.
+        """
+        return 0
+
     @abstractmethod
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the same items with changed ``data``."""
+        """Return the same items with changed ``data``, and ``augment_labels`` where A is not 0.
+
+        Args:
+            batch: N items on any device, on which the result is computed as well.
+            generator: on the CPU, for every random choice; it is one for the pool, so that what
+                is drawn for an item depends on its place in the pool.
+        """
 
 
 class Dataset(Component):
     """Where images come from."""
+
+    archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType({})
+    """What ``genkit data get`` downloads, by the names of the files in ``root``."""
 
     @abstractmethod
     def spec(self) -> DataSpec:
@@ -372,7 +423,7 @@ class Dataset(Component):
 
     @abstractmethod
     def load(self, inputs: Inputs) -> Batch:
-        """Return all items, on the CPU.
+        """Return all items, on the CPU; images as float32 in [-1, 1], or as uint8.
 
         Raises:
             DataError: as for ``spec``, or values that are not finite.

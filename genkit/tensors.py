@@ -21,6 +21,15 @@ _METADATA = "genkit"
 Cost = Literal["euclidean", "squared"]
 
 
+def decoded(data: Tensor) -> Tensor:
+    """Return images as float32 in [-1, 1]; what is not uint8 is returned as it is.
+
+    Args:
+        data: ``[N, *shape]``; uint8 from 0 to 255, which becomes -1 to 1, or any floating type.
+    """
+    return data.float().div_(127.5).sub_(1) if data.dtype == torch.uint8 else data
+
+
 def require_finite(values: Tensor, what: str) -> None:
     """Raise DataError with the first index along dimension 0 at which a value is not finite.
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from genkit.interfaces import Network
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -20,12 +22,14 @@ class DataSpec:
         classes: number of classes; 0 where the data has no labels.
         sources: whether items are marked as real or generated.
         embeddings: length of the vector that describes an item, such as a text's; 0 for none.
+        augment_labels: length of the vector that says how an item was augmented; 0 for none.
     """
 
     shape: tuple[int, ...]
     classes: int = 0
     sources: bool = False
     embeddings: int = 0
+    augment_labels: int = 0
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -48,13 +52,16 @@ class Batch:
     """Some items with what is known of each; a whole data set is a large batch.
 
     Attributes:
-        data: ``[N, *shape]`` float; images range over [-1, 1].
+        data: ``[N, *shape]`` float; images range over [-1, 1]. A whole data set may hold its images
+            as uint8, from 0 to 255: see :func:`genkit.tensors.decoded`.
         labels: ``[N]`` int64 class indices, or None.
         sources: ``[N]`` int64, 1 for real and 0 for generated, or None.
         quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
             this item lies. Drawn with the pairs, so that levels do not depend on how a batch is
             cut into micro-batches or spread over devices.
         embeddings: ``[N, E]`` float vectors that describe the items, or None.
+        augment_labels: ``[N, A]`` float vectors that say how the items were augmented, or None;
+            zeros say that an item was not.
     """
 
     data: Tensor
@@ -62,6 +69,7 @@ class Batch:
     sources: Tensor | None = None
     quantile: Tensor | None = None
     embeddings: Tensor | None = None
+    augment_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -84,6 +92,7 @@ class Batch:
             changed(self.sources),
             changed(self.quantile),
             changed(self.embeddings),
+            changed(self.augment_labels),
         )
 
     def with_data(self, data: Tensor) -> Batch:
@@ -161,3 +170,35 @@ class Measurement:
     scores: Mapping[str, float]
     curves: Mapping[str, Curve] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that a data set is published in.
+
+    Attributes:
+        url: where it lies.
+        size: in bytes.
+        md5: its published checksum, in hex.
+    """
+
+    url: str
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A denoiser that was trained elsewhere.
+
+    Attributes:
+        network: settings that build it.
+        spec: of the data it was trained on.
+        weights: by the names of genkit's network.
+        images: it was trained for; 0 where the file does not tell.
+    """
+
+    network: Network
+    spec: DataSpec
+    weights: Mapping[str, Tensor]
+    images: int

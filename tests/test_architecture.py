@@ -19,6 +19,8 @@ LAYERS = {
     "tensors": 0,
     "random": 0,
     "settings": 0,
+    "world": 0,
+    "commands": 5,
     "terminal": 1,
     "interfaces": 1,
     "denoiser": 1,
@@ -50,6 +52,7 @@ PUBLIC = {
     "denoiser",
     "plugin",
     "sample",
+    "world",
 }
 """The rooms that a plugin may import: the contracts, and how a denoiser is sampled."""
 
@@ -111,6 +114,7 @@ def test_a_room_imports_nothing_above_it():
         # Type hints alone: a denoiser is described beside the preconditioner that it holds, and
         # genkit's names are imported on their first use.
         ("denoiser", "interfaces"),
+        ("types", "interfaces"),
         ("__init__", "api"),
     }
     found = {
@@ -169,7 +173,7 @@ def test_a_separate_distribution_is_a_strangers(folder):
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)
 def test_habits_of_a_file(path):
     text = path.read_text(encoding="utf-8")
-    limit = 500 if name_of(path) in LONG else 320
+    limit = 560 if name_of(path) in LONG else 320
     assert len(text.splitlines()) <= limit
     for node in ast.walk(parsed(path)):
         where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"

@@ -17,5 +17,6 @@ KINDS: dict[str, str] = {
     "augmentation": "genkit.interfaces:Augmentation",
     "extractor": "genkit.interfaces:Extractor",
     "metric": "genkit.interfaces:Metric",
+    "importer": "genkit.interfaces:Importer",
     "stage": "genkit.interfaces:Stage",
 }

@@ -18,6 +18,7 @@ from genkit.run.stages.sample import SAMPLES, load_samples
 from genkit.tensors import file_digest
 from genkit.train.checkpoint import load_network
 from genkit.types import Batch
+from genkit.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class StageContext:
         registry: for networks to be built again.
         progress: shows how far the stage is.
         stop_requested: whether the user asked to stop.
+        world: the processes that run the stage together.
     """
 
     stage_id: str
@@ -45,6 +47,7 @@ class StageContext:
     registry: Registry
     progress: Progress
     stop_requested: Callable[[], bool]
+    world: World = ALONE
     _loaded: dict[str, Trained] = field(default_factory=dict, repr=False)
 
     def seed(self, *purpose: str | int) -> int:

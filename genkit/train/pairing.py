@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import Augmentation, Coupler
-from genkit.tensors import require_finite
+from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import ALONE, Exchange, Solved
@@ -80,9 +80,9 @@ class PairStream:
         """Return what the coupler is given of a pool: images and noise, on the CPU."""
         start, stop = self._span(index)
         if self.coupler.whole_data:
-            batch, noises = self.data, stop - start
+            batch, noises = self._whole, stop - start
         else:
-            batch = self._augmented(self.data[self.items(start, stop)], index)
+            batch = self._augmented(_decoded(self.data[self.items(start, stop)]), index)
             require_finite(batch.data, "image")
             noises = (stop - start) * self.coupler.noises_per_image
         shape = (noises, *batch.data.shape[1:])
@@ -204,14 +204,22 @@ class PairStream:
         return start, min(start + self.pool_size, self.total)
 
     def _augmented(self, batch: Batch, index: int) -> Batch:
+        """Return the batch augmented on the coupler's device, and back on the CPU."""
         if self.augmentation is None:
             return batch
-        return self.augmentation.augment(batch, self.generator("augmentation", index))
+        generator = self.generator("augmentation", index)
+        with _own_stream(self.device):
+            return self.augmentation.augment(batch.to(self.device), generator).to("cpu")
+
+    @cached_property
+    def _whole(self) -> Batch:
+        """All items."""
+        return _decoded(self.data)
 
     @cached_property
     def _data_there(self) -> Batch:
         """All items, where the coupler computes."""
-        return self.data.to(self.device)
+        return self._whole.to(self.device)
 
     @cached_property
     def _order(self) -> Callable[[int], Tensor]:
@@ -244,6 +252,10 @@ def stratified(
     run = (rank % images_per_class == 0).cumsum(0) - 1
     place = torch.randperm(int(run[-1]) + 1, generator=generator)
     return by_class[place[run].argsort(stable=True)]
+
+
+def _decoded(batch: Batch) -> Batch:
+    return batch.with_data(decoded(batch.data))
 
 
 @contextmanager

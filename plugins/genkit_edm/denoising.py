@@ -35,5 +35,7 @@ class Denoising(Objective):
         preconditioner = cast(Preconditioner, model.preconditioner)
         sigma = self.sigma_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
-        error: Tensor = model(x, sigma, batch.labels) - batch.data
+        # A network that takes no augment_labels is called with three arguments, as ever.
+        told = () if batch.augment_labels is None else (batch.augment_labels,)
+        error: Tensor = model(x, sigma, batch.labels, *told) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
