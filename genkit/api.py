@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
-from genkit.interfaces import Trained
+from genkit.errors import DataError, SettingError
+from genkit.interfaces import Schedule, Solver, Trained
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
@@ -94,6 +94,27 @@ def component(kind: str, name: str, **settings: Any) -> Any:
     return decode.component(load_plugins().registry, kind, {"use": name, **settings})
 
 
+def sampling_parts(
+    schedule: Mapping[str, Any] | None = None, solver: Mapping[str, Any] | None = None
+) -> tuple[Schedule, Solver]:
+    """Return the schedule and the solver of two tables; ``edm`` and ``heun`` unless they say else.
+
+    Raises:
+        SettingError: a setting is unknown or wrong.
+    """
+    registry = load_plugins().registry
+    parts: list[Any] = []
+    for kind, table in (
+        ("schedule", {"use": "edm", **(schedule or {})}),
+        ("solver", {"use": "heun", **(solver or {})}),
+    ):
+        part = decode.component(registry, kind, table)
+        if problems := list(part.check({})):
+            raise SettingError(type(part).__name__, problems)
+        parts.append(part)
+    return parts[0], parts[1]
+
+
 class Denoiser:
     """A trained denoiser, ready to be sampled or called.
 
@@ -115,7 +136,7 @@ class Denoiser:
 
     def sample(
         self,
-        count: int,
+        count: int | Sequence[int],
         *,
         schedule: Mapping[str, Any] | None = None,
         solver: Mapping[str, Any] | None = None,
@@ -126,45 +147,46 @@ class Denoiser:
         """Draw samples.
 
         Args:
-            count: of samples.
+            count: of samples, N; or which ones, by their numbers. Sample k of a seed is the same
+                in whatever company it is drawn.
             schedule: a table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``.
             solver: a table such as ``{"use": "heun"}``.
-            labels: ``[count]`` classes, for a conditional denoiser; each in turn by default.
-            seed: sample k of a seed is the same whatever the count.
+            labels: ``[N]`` classes, for a conditional denoiser; by default sample k is of class k,
+                counted around.
+            seed: of all noise.
             batch_size: samples drawn at a time.
 
         Returns:
-            ``[count, *shape]`` float32 on the CPU; images range over about [-1, 1].
+            ``[N, *shape]`` float32 on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: nothing is asked for, or the labels do not fit the denoiser or the count.
+            DataError: nothing is asked for, or the labels do not fit the denoiser or N.
             SettingError: a setting of the schedule or the solver is unknown or wrong.
         """
-        registry = load_plugins().registry
-        levels: Any = decode.component(registry, "schedule", {"use": "edm", **(schedule or {})})
-        method: Any = decode.component(registry, "solver", {"use": "heun", **(solver or {})})
-        if count < 1 or batch_size < 1:
+        chosen = range(count) if isinstance(count, int) else count
+        if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1")
-        classes = self._labels(count, labels)
+        levels, method = sampling_parts(schedule, solver)
+        classes = self._labels(chosen, labels)
         drawn = [
             sample(
                 self.module,
                 self.spec.shape,
-                indices,
+                chosen[start : start + batch_size],
                 schedule=levels,
                 solver=method,
-                labels=None if classes is None else classes[indices.start : indices.stop],
+                labels=None if classes is None else classes[start : start + batch_size],
                 seed=seed,
                 device=self.device,
             ).batch.data
-            for start in range(0, count, batch_size)
-            for indices in [range(start, min(start + batch_size, count))]
+            for start in range(0, len(chosen), batch_size)
         ]
         return torch.cat(drawn)
 
-    def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
+    def _labels(self, chosen: Sequence[int], asked: Sequence[int] | Tensor | None) -> Tensor | None:
+        count = len(chosen)
         if asked is None:
-            return torch.arange(count) % self.classes if self.classes else None
+            return torch.tensor(chosen) % self.classes if self.classes else None
         if not self.classes:
             raise DataError("this denoiser knows no classes; leave labels out")
         labels = torch.as_tensor(asked, dtype=torch.int64)

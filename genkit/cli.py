@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genkit.bench.command import app as bench
+from genkit.commands.export import export
+from genkit.commands.sample import sample
 from genkit.errors import GenkitError, InterruptedRun, RecipeError, UsageError
 from genkit.terminal import check_device, console, say
 
@@ -33,7 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(bench, name="bench")
 
 RecipeArgument = Annotated[
     str | None,
@@ -182,6 +183,11 @@ def show(
         if index:
             to.print()
         show_component(to, registry, entry)
+
+
+app.command()(sample)
+app.command()(export)
+app.add_typer(bench, name="bench")
 
 
 def _read(recipe: str | None) -> Source:

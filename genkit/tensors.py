@@ -30,6 +30,11 @@ def decoded(data: Tensor) -> Tensor:
     return data.float().div_(127.5).sub_(1) if data.dtype == torch.uint8 else data
 
 
+def encoded(data: Tensor) -> Tensor:
+    """Return images as uint8 on the CPU, -1 as 0 and 1 as 255; what lies beyond is clipped."""
+    return ((data.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
 def require_finite(values: Tensor, what: str) -> None:
     """Raise DataError with the first index along dimension 0 at which a value is not finite.
 

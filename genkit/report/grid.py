@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genkit.files import write_bytes
 from genkit.report.figure import PALETTE, figure_with_axes, save_figure, set_title
-from genkit.tensors import require_finite
+from genkit.tensors import encoded, require_finite
 
 _MOST_IMAGES = 100
 _LEAST_WIDTH = 600  # pixels
@@ -45,8 +45,7 @@ def _save_images(path: Path, images: Tensor) -> None:
     # Tiny images are enlarged by whole pixels, so that each pixel is seen as the model made it.
     scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
     shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
-    pixels = ((shown.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    large = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
+    large = encoded(shown).repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
 
     down, across = height * scale + _GAP, width * scale + _GAP
     canvas = torch.full((rows * down - _GAP, columns * across - _GAP, 3), 255, dtype=torch.uint8)

@@ -38,19 +38,6 @@ HEAVY = "torch numpy scipy ot torchmetrics matplotlib PIL"
 
 
 @pytest.fixture
-def genkit_(capsys):
-    """Call the command line; returns exit code, stdout and stderr."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "moons.toml"
