@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
-from genkit.interfaces import Coupler
+from genkit.errors import DataError, Problem
+from genkit.interfaces import Coupler, Stages
 from genkit.settings import setting
 from genkit.tensors import Cost, pairwise_cost, require_finite, require_same_length
 from genkit.types import Batch, Pairs
@@ -19,6 +20,7 @@ from genkit_aot.hungarian import Hungarian
 from genkit_aot.partitioned import Partitioned
 
 By = Literal["label", "embedding"]
+CANDIDATES = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,22 @@ class Conditional(Coupler):
         at_most=1e4,
     )
     candidates: float = setting(
-        0.01,
+        CANDIDATES,
         doc="share of all pairs of an image and a noise that cost no more than the image and its "
         "own noise, which the weight of embeddings is chosen for in each pool; about 0.5 without "
         "a penalty",
         above=0,
         at_most=1,
     )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.candidates != CANDIDATES and (self.by == "label" or self.weight is not None):
+            yield Problem(
+                ("candidates",),
+                "chooses the weight of embeddings, and here "
+                + ("there are none" if self.by == "label" else "the weight is given"),
+                "leave it out",
+            )
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:

@@ -229,3 +229,17 @@ def test_a_penalty_that_overflows_is_refused():
 def test_settings_out_of_range_are_refused(wrong, reason):
     with pytest.raises(SettingError, match=reason):
         Conditional(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"by": "label", "candidates": 0.5}, True),
+        ({"by": "embedding", "weight": 1.0, "candidates": 0.5}, True),
+        ({"by": "embedding", "candidates": 0.5}, False),
+        ({"by": "label"}, False),
+    ],
+)
+def test_candidates_where_they_would_be_ignored(settings, refused):
+    found = list(Conditional(**settings).check({}))
+    assert [problem.key for problem in found] == [("candidates",)] * refused
