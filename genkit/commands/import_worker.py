@@ -1,0 +1,85 @@
+"""The process in which ``genkit import-edm`` reads a file that nobody vouches for.
+
+``python -m genkit.commands.import_worker IMPORTER FILE FOLDER`` leaves a description of what it
+found in FOLDER, and the weights beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genkit.errors import GenkitError
+from genkit.files import write_json
+
+if TYPE_CHECKING:
+    from genkit.interfaces import Importer
+
+FOUND = "found.json"
+WEIGHTS = "weights.safetensors"
+
+_LEAST_MEMORY = 512 * 2**20
+_TIMES_THE_FILE = 8  # the file, its parts, the arrays, their copies and the file that is written
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the file with as much memory as one of its size may take."""
+    name, file, folder = arguments[0], Path(arguments[1]), Path(arguments[2])
+
+    from genkit.interfaces import Importer
+    from genkit.plugin.manager import load_plugins
+    from genkit.recipe import decode
+
+    registry = load_plugins().registry
+    importer = decode.component(registry, "importer", {"use": name})
+    if not isinstance(importer, Importer):
+        raise TypeError(f"{name} is no importer")
+    allowed = _LEAST_MEMORY + _TIMES_THE_FILE * file.stat().st_size
+    limit_memory(allowed)
+    try:
+        found = _read(importer, file, folder)
+    except GenkitError as error:
+        found = {"error": str(error)}
+    except MemoryError:
+        found = {"error": f"{file} takes more than {allowed >> 20} MiB of memory to read"}
+    write_json(folder / FOUND, found)
+
+
+def _read(importer: Importer, file: Path, folder: Path) -> dict[str, object]:
+    """Write the weights; return what tells of them."""
+    from genkit import tensors
+    from genkit.plugin.manager import load_plugins
+    from genkit.recipe import encode
+
+    imported = importer.read(file)
+    tensors.save(folder / WEIGHTS, imported.weights, {})
+    return {
+        "network": encode.table(load_plugins().registry, imported.network),
+        "spec": dataclasses.asdict(imported.spec),
+        "images": imported.images,
+        "notes": imported.notes,
+    }
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take at most so many bytes on top of what it has, on Linux.
+
+    Other systems do not tell how much a process has, or do not hold it to a limit.
+    """
+    from genkit.bench.memory import resident
+
+    held = resident("VmSize")
+    if held is None or sys.platform == "win32":
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = held + more if most == resource.RLIM_INFINITY else min(held + more, most)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,173 @@
+"""Tensors that torch pickled, read from their bytes without torch.
+
+A pickled tensor is a call of ``_rebuild_tensor_v2`` with a storage, an offset, a shape and strides.
+In a plain pickle the storage is a call of ``_load_from_bytes`` with a whole file of ``torch.save``
+in its format before 1.6; in a zip file of ``torch.save`` it is a member of that file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genkit.errors import DataError
+from genkit.pickles import Call, Global, Persistent, described, read_next
+
+Values = NDArray[Any]
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_FORMAT = 1001
+_TYPES: dict[Global, np.dtype[Any]] = {
+    Global("torch", "HalfStorage"): np.dtype("<f2"),
+    Global("torch", "FloatStorage"): np.dtype("<f4"),
+    Global("torch", "DoubleStorage"): np.dtype("<f8"),
+}
+_PARAMETER = Global("torch._utils", "_rebuild_parameter")
+_TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
+_NESTED = Global("torch.storage", "_load_from_bytes")
+_PACKAGES = frozenset({"collections", "dnnlib", "numpy", "torch", "torch_utils", "training"})
+_NAMES = frozenset(
+    {Global(module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytes")}
+    | {Global("_codecs", "encode")}
+)
+
+
+def is_expected(name: Global) -> bool:
+    """Whether EDM's training may have written this name; nothing is looked up in any case."""
+    return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
+
+
+class TensorReader:
+    """Makes arrays of the tensors in a pickle.
+
+    Args:
+        outside: returns the bytes of a storage that lies outside the pickle, by its key.
+        most_bytes: that all arrays may take together: tensors that share a storage could be many.
+    """
+
+    def __init__(self, outside: Callable[[str], bytes], most_bytes: int) -> None:
+        self._outside = outside
+        self._left = most_bytes
+        self._known: dict[int | str, Values] = {}
+
+    def read(self, node: Any) -> Values:
+        """Return a tensor or parameter as a contiguous array of float16, float32 or float64.
+
+        Raises:
+            DataError: it is no tensor, or its type, shape, strides, offset and storage do not fit
+                one another.
+        """
+        if _is_call(node, _PARAMETER, 3):
+            node = node.args[0]
+        if not (_is_call(node, _TENSOR, 6) or _is_call(node, _TENSOR, 7)):
+            raise DataError(f"{described(node)} is no tensor")
+        storage, offset, shape, strides = node.args[:4]
+        return self._part(self._storage(storage), offset, shape, strides)
+
+    def _part(self, storage: Values, offset: Any, shape: Any, strides: Any) -> Values:
+        """Return the elements that an offset, a shape and strides choose, all inside the storage.
+
+        Each element may be chosen once at most: a stride of 0 would make a large tensor of nothing.
+        """
+        sizes, steps = _lengths(shape, "shape"), _lengths(strides, "strides")
+        (start,) = _lengths((offset,), "offset")
+        if len(sizes) != len(steps):
+            raise DataError(f"shape {shape} and strides {strides} differ in length")
+        count = math.prod(sizes)
+        last = start + sum((n - 1) * step for n, step in zip(sizes, steps, strict=True))
+        if count and last >= len(storage):
+            raise DataError(
+                f"offset {offset}, shape {shape} and strides {strides} reach element {last} of a "
+                f"storage of {len(storage)}"
+            )
+        extent = 1
+        for step, n in sorted((step, n) for step, n in zip(steps, sizes, strict=True) if n > 1):
+            if count and step < extent:
+                raise DataError(f"shape {shape} with strides {strides} takes an element twice")
+            extent = step * (n - 1) + extent
+        width = storage.itemsize
+        self._left -= count * width
+        if self._left < 0:
+            raise DataError("the tensors hold far more than the file, whose storages they share")
+        if not count:
+            return np.empty(sizes, storage.dtype)
+        by_bytes = tuple(step * width if n > 1 else 0 for step, n in zip(steps, sizes, strict=True))
+        view = np.lib.stride_tricks.as_strided(storage[start:], sizes, by_bytes, writeable=False)
+        return view.copy(order="C")
+
+    def _storage(self, node: Any) -> Values:
+        if _is_call(node, _NESTED, 1) and isinstance(content := node.args[0], bytes):
+            if id(content) not in self._known:
+                self._known[id(content)] = _nested(content)
+            return self._known[id(content)]
+        if not isinstance(node, Persistent):
+            raise DataError(f"{described(node)} is no storage of a tensor")
+        dtype, key, count = _storage_id(node.id)
+        if key not in self._known:
+            self._known[key] = _values(self._outside(key), 0, dtype, count)
+        if len(found := self._known[key]) != count or found.dtype != dtype:
+            raise DataError(f"storage {key} is described in two ways")
+        return found
+
+
+def _nested(content: bytes) -> Values:
+    """Return the one storage of a file of ``torch.save`` in its format before 1.6."""
+    what, position = "a storage inside the pickle", 0
+    parts = []
+    for _ in range(5):  # magic number, format, system, the storage's id, list of keys
+        part, position = read_next(content, position, what=what, expected=is_expected)
+        parts.append(part)
+    magic, number, system, storage, keys = parts
+    if (magic, number) != (_MAGIC, _FORMAT):
+        raise DataError(f"{what} is no file of torch.save in format {_FORMAT}")
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise DataError(f"{what} was written by a machine that is not little-endian")
+    if not isinstance(storage, Persistent):
+        raise DataError(f"{what} holds {described(storage)}")
+    dtype, key, count = _storage_id(storage.id)
+    if keys != [key]:
+        raise DataError(f"{what} does not hold the one storage that it tells of")
+    length = content[position : position + 8]
+    if len(length) < 8 or int.from_bytes(length, "little", signed=True) != count:
+        raise DataError(f"{what} tells two lengths, of which one is {count}")
+    return _values(content, position + 8, dtype, count)
+
+
+def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
+    """Return type, key and number of elements from what torch knows a storage by."""
+    if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
+        raise DataError(f"{described(found)} is not what torch knows a storage by")
+    kind, key, location, count = found[1:5]
+    dtype = _TYPES.get(kind) if isinstance(kind, Global) else None
+    if dtype is None:
+        known = ", ".join(known.name for known in _TYPES)
+        raise DataError(f"{described(kind)} is no type of storage that is read: {known}")
+    if not (isinstance(key, str) and isinstance(location, str)):
+        raise DataError("a storage is not known by a string")
+    if found[5:] not in ((), (None,)):
+        raise DataError("a storage is a part of another one")
+    (length,) = _lengths((count,), "length of a storage")
+    return dtype, key, length
+
+
+def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Values:
+    if len(content) - start != (wanted := count * dtype.itemsize):
+        raise DataError(
+            f"a storage of {count} {dtype} needs {wanted} bytes, and has {len(content) - start}"
+        )
+    return np.frombuffer(content, dtype, count, start)
+
+
+def _lengths(found: Any, what: str) -> tuple[int, ...]:
+    plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in found)
+    if not plain or len(found) > 32:
+        raise DataError(f"{what} is not made of numbers from 0 to 2^48")
+    return tuple(found)
+
+
+def _is_call(node: Any, function: Global, arguments: int) -> bool:
+    return isinstance(node, Call) and node.function == function and len(node.args) == arguments

@@ -1,0 +1,85 @@
+"""The zip files that ``torch.save`` writes: a pickle, and a member for each storage."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from typing import ClassVar
+
+from genkit.errors import DataError
+
+_PROBLEMS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+"""What zipfile raises for files that are none or that it does not read."""
+
+
+class TorchZip:
+    """Reads members by name; nothing is unpacked, so that a name is no path.
+
+    Args:
+        content: of the file.
+        what: it is called in messages.
+
+    Raises:
+        DataError: it is damaged, packed, has a member twice, or members that are larger than it.
+    """
+
+    BEGINNING: ClassVar[bytes] = b"PK\x03\x04"
+
+    def __init__(self, content: bytes, what: str) -> None:
+        self._what = what
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(content))
+        except _PROBLEMS as error:
+            raise DataError(f"{what} is a damaged zip file: {error}") from error
+        members = self._zip.infolist()
+        names = [member.filename for member in members]
+        if len(set(names)) < len(names):
+            raise DataError(f"{what} has a member twice: {_first_twice(names)!r}")
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise DataError(f"{what}: {member.filename[:80]!r} is packed or encrypted")
+        if sum(member.file_size for member in members) > len(content):
+            raise DataError(f"{what} has members that are larger together than it is itself")
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise DataError(f"{what} has {len(pickles)} members called NAME/data.pkl, and not one")
+        self._folder = pickles[0].removesuffix("data.pkl")
+        order = f"{self._folder}byteorder"
+        if order in names and self._member(order) != b"little":
+            raise DataError(f"{what} was written by a machine that is not little-endian")
+
+    def pickle(self) -> bytes:
+        """Return the pickle."""
+        return self._member(f"{self._folder}data.pkl")
+
+    def storage(self, key: str) -> bytes:
+        """Return a storage by its key."""
+        return self._member(f"{self._folder}data/{key}")
+
+    def _member(self, name: str) -> bytes:
+        try:
+            return self._zip.read(name)
+        except KeyError as error:
+            raise DataError(f"{self._what} has no member {name[:80]!r}") from error
+        except _PROBLEMS as error:
+            raise DataError(f"{self._what}: {name[:80]!r} is damaged: {error}") from error
+
+
+def _first_twice(names: list[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name[:80]
+        seen.add(name)
+    return ""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from genkit.api import load_denoiser
+from genkit.commands import import_edm
+from genkit.commands.import_worker import FOUND
+from genkit.errors import DataError
+from genkit.pickles import Call, Global
+from genkit_edm.reference import denoiser_from_reference
+
+
+@pytest.fixture(scope="module")
+def small(edm_files):
+    return edm_files.made_up()
+
+
+@pytest.fixture
+def file(edm_files, small, tmp_path):
+    path = tmp_path / "network-snapshot-002500.pkl"
+    path.write_bytes(edm_files.emitted(edm_files.snapshot(*small)))
+    return path
+
+
+def test_a_snapshot_becomes_a_denoiser(genkit_, file, small, tmp_path):
+    out = tmp_path / "edm.safetensors"
+    code, printed, err = genkit_("import-edm", file, out)
+    assert (code, err) == (0, "")
+    assert printed == (
+        f"{out}: ddpmpp of 2,801 parameters, preconditioning edm, images of 1 x 8 x 8, "
+        "no classes, trained for 2,500,000 images\n"
+        f"Draw samples with: genkit sample {out} --out DIR\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, file.name]
+    weights, precond, arguments = small
+    theirs = {name: torch.from_numpy(values) for name, values in weights.items()}
+    expected = denoiser_from_reference(theirs, precond, arguments)
+    found = load_denoiser(out, "cpu")
+    for name, values in expected.state_dict().items():
+        assert torch.equal(found.module.state_dict()[name], values), name
+    x, sigma = torch.ones(2, 1, 8, 8), torch.tensor([0.5, 2.0])
+    with torch.no_grad():
+        assert torch.equal(found(x, sigma), expected(x, sigma))
+    code, _, err = genkit_(
+        "sample", out, "--out", tmp_path / "samples", "--seeds", "0-1", "--steps", 2, "--rho", 90
+    )
+    assert (code, err) == (0, "")
+    assert (tmp_path / "samples" / "000001.png").is_file()
+
+
+def test_a_training_state_is_told_from_an_average(genkit_, edm_files, small, tmp_path):
+    path, out = tmp_path / "training-state.pt", tmp_path / "edm.safetensors"
+    path.write_bytes(edm_files.training_state(*small))
+    code, printed, _ = genkit_("import-edm", path, out)
+    assert code == 0
+    assert "trained for a number of images that the file's name does not tell\n" in printed
+    assert "Note: these weights are not averaged: a training state's.\n" in printed
+    assert out.is_file()
+
+
+def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_edm, "read_apart", None)
+    out = tmp_path / "edm.safetensors"
+    said = [
+        ((tmp_path / "none.pkl", out), "none.pkl is no file; name a network snapshot"),
+        ((tmp_path, out), "is no file; name a network snapshot"),
+        ((file, file), "exists; move it away, or write another name"),
+        ((file, tmp_path / "no" / "edm.safetensors"), "is no folder; make it first"),
+    ]
+    for arguments, message in said:
+        code, printed, err = genkit_("import-edm", *arguments)
+        assert (code, printed) == (2, "")
+        assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content, payload: payload, "it asks for os.mkdir, which has no place"),
+        (lambda content, payload: content.replace(b"EDMPrecond", b"XDMPrecond"), "XDMPrecond"),
+    ],
+    ids=["payload", "unknown"],
+)
+def test_a_bad_file_leaves_nothing_behind(
+    genkit_, edm_files, file, tmp_path, monkeypatch, change, reason
+):
+    (tmp_path / "zipfile.py").write_text("import os; os.mkdir('imported')")  # nor is this run
+    monkeypatch.chdir(tmp_path)
+    payload = edm_files.emitted(Call(Global("os", "mkdir"), ("executed",)))
+    file.write_bytes(change(file.read_bytes(), payload))
+    code, printed, err = genkit_("import-edm", file, tmp_path / "edm.safetensors")
+    assert (code, printed) == (2, "")
+    assert err.startswith(f"Error: {file}: ")
+    assert reason in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "zipfile.py"]
+
+
+def test_it_takes_no_longer_than_it_may(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_edm, "_LEAST_SECONDS", 0)
+    with pytest.raises(DataError, match="takes more than 0 s to read"):
+        import_edm.read_apart("edm", file, tmp_path)
+
+
+def test_a_process_that_fails_is_told(file, tmp_path):
+    with pytest.raises(DataError, match=r'the process that reads it failed: .*"none"'):
+        import_edm.read_apart("none", file, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what a process has")
+def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
+    code = (
+        "import sys\n"
+        "from genkit.commands.import_worker import main\n"
+        "from genkit_edm.importer import EdmImporter\n"
+        "EdmImporter.read = lambda self, path: bytearray(2**30)\n"
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "edm", str(file), str(tmp_path)]
+    subprocess.run(command, check=True)
+    found = json.loads((tmp_path / FOUND).read_text())
+    assert found == {"error": f"{file} takes more than 512 MiB of memory to read"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ({}, "the file has no weight, which the network has"),
+        ({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, r"weight is .* of shape \[3, 2\]"),
+        ({"weight": torch.ones(2, 3).double()}, "weight is torch.float64"),
+        (
+            {"weight": torch.ones(2, 3), "bias": torch.ones(2), "more": torch.ones(1)},
+            "the file has more, which the network has not",
+        ),
+    ],
+)
+def test_the_first_difference_is_named(weights, reason):
+    with pytest.raises(DataError, match=reason):
+        import_edm.require_fit(nn.Linear(3, 2), weights)

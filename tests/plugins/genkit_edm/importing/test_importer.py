@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import collections
+import copy
+import json
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit_edm.importer import EdmImporter
+from genkit_edm.reference import weights_from_reference
+from genkit_edm.snapshot import read_snapshot
+
+
+@pytest.fixture(scope="module")
+def small(edm_files):
+    """Weights, preconditioning and arguments of a small network."""
+    return edm_files.made_up()
+
+
+def written(folder, content, name="network-snapshot-000012.pkl"):
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert np.asarray(values).dtype == np.asarray(other[name]).dtype
+        assert np.asarray(values).shape == np.asarray(other[name]).shape
+        assert np.asarray(values).tobytes() == np.asarray(other[name]).tobytes(), name
+
+
+def golden_case(edm_golden, name):
+    tensors, metadata = edm_golden(name)
+    prefix = "weights."
+    weights = {
+        key.removeprefix(prefix): value.numpy()
+        for key, value in tensors.items()
+        if key.startswith(prefix)
+    }
+    return tensors, weights, metadata["precond"], json.loads(metadata["arguments"])
+
+
+@pytest.mark.parametrize("name", ["denoiser_ddpmpp", "denoiser_ncsnpp"])
+def test_a_snapshot_assembled_by_hand_is_read_to_the_bit(edm_golden, edm_files, tmp_path, name):
+    tensors, weights, precond, arguments = golden_case(edm_golden, name)
+    tree = edm_files.snapshot(weights, precond, arguments)
+    path = written(tmp_path, edm_files.emitted(tree))
+    found = read_snapshot(path)
+    same_bits(found.weights, weights)
+    assert (found.precond, found.arguments) == (precond, arguments)
+
+    imported = EdmImporter().read(path)
+    theirs = {key: torch.from_numpy(value) for key, value in weights.items()}
+    same_bits(imported.weights, weights_from_reference(theirs, precond, arguments))
+    model = imported.network.build(imported.spec).eval()
+    model.load_state_dict(imported.weights)
+    labels = tensors["class_labels"].argmax(1) if "class_labels" in tensors else None
+    with torch.no_grad():
+        denoised = model(tensors["x"], tensors["sigma"], labels, tensors["augment_labels"])
+    torch.testing.assert_close(denoised, tensors["denoised"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_state_is_read_to_the_bit(edm_files, small, tmp_path):
+    path = written(tmp_path, edm_files.training_state(*small), "training-state-000500.pt")
+    same_bits(read_snapshot(path).weights, small[0])
+    imported = EdmImporter().read(path)
+    assert imported.images == 500_000
+    assert imported.notes == ("these weights are not averaged: a training state's",)
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [("network-snapshot-200000.pkl", 200_000_000), ("edm-cifar10-32x32-cond-vp.pkl", 0)],
+)
+def test_the_name_tells_how_long_it_was_trained(edm_files, small, tmp_path, name, images):
+    path = written(tmp_path, edm_files.emitted(edm_files.snapshot(*small)), name)
+    imported = EdmImporter().read(path)
+    assert (imported.images, imported.notes) == (images, ())
+
+
+class Persistent(torch.nn.Module):
+    """Is pickled as the reference's classes are."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self._init_args, self._init_kwargs = (), copy.deepcopy(kwargs)
+
+    def __reduce__(self):
+        told = {"type": "class", "version": 6, "module_src": "import os", "state": self.__dict__}
+        return reconstruct, ({**told, "class_name": type(self).__name__},)
+
+
+class EDMPrecond(Persistent):
+    pass
+
+
+def reconstruct(told):
+    raise AssertionError("this was called")
+
+
+reconstruct.__module__ = "torch_utils.persistence"
+reconstruct.__qualname__ = reconstruct.__name__ = "_reconstruct_persistent_obj"
+
+
+@pytest.fixture
+def persistence(monkeypatch):
+    """The reference's module, as Python's pickle looks it up."""
+    package, module = types.ModuleType("torch_utils"), types.ModuleType("torch_utils.persistence")
+    package.persistence = module
+    module._reconstruct_persistent_obj = reconstruct
+    monkeypatch.setitem(sys.modules, "torch_utils", package)
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+
+def as_module(weights, arguments):
+    """Return a module whose state dictionary is ``weights``."""
+    root = EDMPrecond(**arguments)
+    for name, values in weights.items():
+        *path, last = name.split(".")
+        here = root
+        for part in path:
+            if part not in dict(here.named_children()):
+                inside = torch.nn.ModuleDict() if part in ("enc", "dec") else Persistent()
+                here.add_module(part, inside)
+            here = getattr(here, part) if hasattr(here, part) else here[part]
+        value = torch.from_numpy(values)
+        if last in ("resample_filter", "freqs"):
+            here.register_buffer(last, value)
+        else:
+            setattr(here, last, torch.nn.Parameter(value))
+    root.register_buffer("passing", torch.zeros(3), persistent=False)
+    return root
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_snapshot_that_torch_pickled(small, tmp_path, persistence, protocol):
+    weights, _, arguments = small
+    root = as_module(weights, arguments)
+    snapshot = {"ema": root, "loss_fn": Persistent(), "dataset_kwargs": collections.OrderedDict()}
+    path = written(tmp_path, pickle.dumps(snapshot, protocol))
+    same_bits(read_snapshot(path).weights, weights)
+    same_bits(read_snapshot(path).weights, root.state_dict())
+    with pytest.raises(AssertionError, match="this was called"):  # the control
+        pickle.loads(path.read_bytes())  # noqa: S301
+
+
+def test_a_training_state_that_torch_saved(small, tmp_path, persistence):
+    weights, _, arguments = small
+    root = as_module(weights, arguments)
+    optimizer = torch.optim.Adam(root.parameters())
+    path = tmp_path / "training-state-000001.pt"
+    torch.save({"net": root, "optimizer_state": optimizer.state_dict()}, path)
+    same_bits(read_snapshot(path).weights, weights)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_types_become_float32_without_rounding(edm_files, small, tmp_path, dtype):
+    weights, precond, arguments = small
+    coarse = {name: values.astype(np.float16) for name, values in weights.items()}
+    stored = {name: values.astype(dtype) for name, values in coarse.items()}
+    path = written(tmp_path, edm_files.emitted(edm_files.snapshot(stored, precond, arguments)))
+    same_bits(
+        read_snapshot(path).weights,
+        {name: values.astype(np.float32) for name, values in coarse.items()},
+    )
+
+
+def test_float64_is_not_rounded(edm_files, small, tmp_path):
+    weights, precond, arguments = small
+    fine = {name: values.astype(np.float64) / 3 for name, values in weights.items()}
+    path = written(tmp_path, edm_files.emitted(edm_files.snapshot(fine, precond, arguments)))
+    with pytest.raises(DataError, match="do not fit into float32, and are not rounded"):
+        read_snapshot(path)
+
+
+FIRST = "model.map_layer0.weight"
+
+
+def parts(tree, *path):
+    """Return the state of the module at a path."""
+    state = tree["ema"].args[0]["state"]
+    for name in path:
+        state = state["_modules"].items[name].args[0]["state"]
+    return state
+
+
+def weight(tree):
+    """Return the arguments of a parameter's tensor, as a list that can be changed, and its call."""
+    call = parts(tree, "model", "map_layer0")["_parameters"].items["weight"].args[0]
+    return call, list(call.args)
+
+
+def changed(position, value):
+    def change(tree):
+        call, args = weight(tree)
+        args[position] = value
+        call.args = tuple(args)
+
+    return change
+
+
+def told(**changes):
+    return lambda tree: tree["ema"].args[0].update(changes)
+
+
+def arguments(**changes):
+    return lambda tree: parts(tree)["_init_kwargs"].update(changes)
+
+
+def attributes(**changes):
+    return lambda tree: parts(tree, "model").update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tree: tree.pop("ema"), "no network snapshot and no training state"),
+        (lambda tree: tree.update(ema=None), "None is no module"),
+        (lambda tree: tree.update(ema=tree["dataset_kwargs"]), "a dict of 2 is no module"),
+        (told(type="module"), "not a class in version 6"),
+        (told(version=5), "not a class in version 6"),
+        (told(class_name=None), "None is no name of a class"),
+        (told(class_name="Precond"), "'Precond' is no preconditioning"),
+        (told(state=[]), "a list of 0 is no dictionary"),
+        (lambda tree: parts(tree).pop("_init_args"), "not recorded by their names"),
+        (lambda tree: parts(tree).update(_init_args=(8,)), "not recorded by their names"),
+        (lambda tree: parts(tree).update(_init_kwargs=None), "None is no dictionary"),
+        (lambda tree: parts(tree).update(img_channels=3), "made with img_channels 1, and holds 3"),
+        (arguments(channel_mult=b"x"), "the argument channel_mult is a bytes of 1"),
+        (arguments(model_type=["SongUNet"]), "."),
+        (arguments(model_channels=2**62), "."),
+        (arguments(model_chanels=8), "has no argument model_chanels; did you mean"),
+        (arguments(num_blocks=10**9), "too few"),
+        (arguments(num_blocks=2), "enc.8x8_block1.* is missing"),
+        (arguments(model_channels=8), "has shape .* where the arguments make it"),
+        (attributes(_parameters=5), "5 is no dictionary"),
+        (lambda tree: parts(tree, "model").pop("_buffers"), "a Part has no _buffers"),
+        (lambda tree: parts(tree, "model")["_modules"].items.update({"a.b": None}), "no name"),
+        (attributes(_non_persistent_buffers_set=5), "5 is no set of names"),
+        (lambda tree: parts(tree, "model")["_parameters"].items.update(x=1), "model.x: 1 is no"),
+        (
+            lambda tree: parts(tree, "model")["_modules"].items.pop("map_layer0"),
+            f"{FIRST}.*missing",
+        ),
+        (changed(0, None), "None is no storage"),
+        (changed(1, 1), "reach element"),
+        (changed(1, -1), "offset is not made of numbers"),
+        (changed(2, (16, 5)), "reach element|strides"),
+        (changed(2, (16,)), "differ in length"),
+        (changed(2, (2**40, 2**40)), "reach element"),
+        (changed(2, 5), "shape is not made of numbers"),
+        (changed(3, (4, 0)), "takes an element twice"),
+        (changed(3, (1, 1)), "takes an element twice"),
+        (changed(3, (-4, 1)), "strides is not made of numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_reason(edm_files, small, tmp_path, change, reason):
+    tree = copy.deepcopy(edm_files.snapshot(*small))
+    change(tree)
+    path = written(tmp_path, edm_files.emitted(tree))
+    with pytest.raises(DataError, match=reason) as error:
+        EdmImporter().read(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_modules_that_hold_each_other_are_bounded(small, tmp_path, persistence):
+    """Each of 25 modules holds the next one twice, so that there would be 2^25 names."""
+    root = inside = as_module(small[0], small[2])
+    for _ in range(25):
+        after = Persistent()
+        inside.one = inside.other = after
+        inside = after
+    path = written(tmp_path, pickle.dumps({"ema": root}))
+    with pytest.raises(DataError, match="more than 20000 modules"):
+        read_snapshot(path)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit.pickles import Call, Global, Persistent, read_pickle
+from genkit_edm.torch_storage import TensorReader
+
+VALUES = np.arange(24, dtype=np.float32)
+
+
+def nothing(key):
+    raise DataError(f"nothing is outside, and {key} is asked for")
+
+
+def rebuilt(storage, offset, shape, strides):
+    args = (storage, offset, shape, strides, False, None)
+    return Call(Global("torch._utils", "_rebuild_tensor_v2"), args)
+
+
+def loaded(content):
+    return Call(Global("torch.storage", "_load_from_bytes"), (content,))
+
+
+@pytest.fixture(scope="module")
+def plain(edm_files):
+    """A storage of VALUES inside a plain pickle."""
+    return loaded(edm_files.nested(VALUES))
+
+
+def pickled(tensor):
+    """Return what Python's own pickle and torch make of a tensor."""
+    return read_pickle(pickle.dumps(tensor))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: t,
+        lambda t: t.T,
+        lambda t: t[1:, 2:],
+        lambda t: t[:, 1],
+        lambda t: t[2, 3],
+        lambda t: t[:0],
+        lambda t: t[::2, ::2],
+        lambda t: t.reshape(2, 2, 6).permute(2, 0, 1),
+        lambda t: t.reshape(4, 1, 6).transpose(0, 1),
+        lambda t: t.half(),
+        lambda t: t.double(),
+        lambda t: torch.nn.Parameter(t[1:, 2:]),
+    ],
+)
+def test_views_that_torch_pickled(make):
+    tensor = make(torch.from_numpy(VALUES.copy()).reshape(4, 6))
+    found = TensorReader(nothing, 10**6).read(pickled(tensor))
+    np.testing.assert_array_equal(found, tensor.detach().numpy(), strict=True)
+    assert found.flags.c_contiguous
+
+
+def test_torch_reads_the_storage_assembled_by_hand(edm_files):
+    """The helper of these tests writes what torch itself reads."""
+    storage = torch.load(io.BytesIO(edm_files.nested(VALUES)), weights_only=False)
+    assert torch.empty(0).set_(storage).tolist() == VALUES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides", "reason"),
+    [
+        (1, (24,), (1,), r"offset 1, shape \(24,\) and strides \(1,\) reach element 24 of .* 24"),
+        (0, (4, 7), (7, 1), "reach element 27"),
+        (0, (4, 6), (7, 1), "reach element 26"),
+        (24, (), (), "reach element 24"),
+        (0, (2**40, 2**40), (2**40, 1), "reach element"),
+        (0, (24,), (0,), "takes an element twice"),
+        (0, (3, 4), (2, 1), "takes an element twice"),
+        (0, (4, 6), (1, 1), "takes an element twice"),
+        (0, (24,), (1, 1), "differ in length"),
+        (-1, (2,), (1,), "offset is not made of numbers"),
+        (True, (2,), (1,), "offset is not made of numbers"),
+        (0, (-2,), (1,), "shape is not made of numbers"),
+        (0, (2,), (-1,), "strides is not made of numbers"),
+        (0, (2.0,), (1,), "shape is not made of numbers"),
+        (0, [2], (1,), "shape is not made of numbers"),
+        (0, (2**48,), (1,), "shape is not made of numbers"),
+        (0, (1,) * 33, (1,) * 33, "shape is not made of numbers"),
+    ],
+)
+def test_a_tensor_reaches_nothing_outside_its_storage(plain, offset, shape, strides, reason):
+    with pytest.raises(DataError, match=reason):
+        TensorReader(nothing, 10**6).read(rebuilt(plain, offset, shape, strides))
+
+
+def test_tensors_that_share_a_storage_are_bounded_together(plain):
+    reader = TensorReader(nothing, 2 * VALUES.nbytes)
+    node = rebuilt(plain, 0, (24,), (1,))
+    assert reader.read(node).tolist() == reader.read(node).tolist()
+    with pytest.raises(DataError, match="far more than the file"):
+        reader.read(node)
+
+
+STORAGE = ("storage", Global("torch", "FloatStorage"), "7", "cpu", 24, None)
+
+
+@pytest.mark.parametrize(
+    ("differs", "reason"),
+    [
+        ({"known": 5}, "5 is not what torch knows a storage by"),
+        ({"known": ("module", *STORAGE[1:])}, "a tuple of 6 is not what torch knows"),
+        ({"known": STORAGE[:4]}, "a tuple of 4 is not what torch knows"),
+        ({"known": ("storage", Global("torch", "LongStorage"), *STORAGE[2:])}, "is no type of"),
+        ({"known": ("storage", Global("os", "FloatStorage"), *STORAGE[2:])}, "has no place in"),
+        ({"known": ("storage", "FloatStorage", *STORAGE[2:])}, "is no type of storage"),
+        ({"known": (*STORAGE[:2], 7, *STORAGE[3:])}, "not known by a string"),
+        ({"known": (*STORAGE[:2], "8", *STORAGE[3:])}, "does not hold the one storage"),
+        ({"known": (*STORAGE[:4], 23, None)}, "tells two lengths"),
+        ({"known": (*STORAGE[:4], -24, None)}, "not made of numbers"),
+        ({"known": (*STORAGE[:5], ("8", 0, 24))}, "a part of another one"),
+        ({"known": (*STORAGE[:4], 25, None), "count": 25}, "needs 100 bytes, and has 96"),
+        ({"known": (*STORAGE[:4], 23, None), "count": 23}, "needs 92 bytes, and has 96"),
+        ({"known": (*STORAGE[:4], 2**47, None), "count": 2**47}, "and has 96"),
+        ({"count": 25}, "tells two lengths"),
+        ({"count": -1}, "tells two lengths"),
+        ({"keys": ()}, "does not hold the one storage"),
+        ({"keys": ("7", "8")}, "does not hold the one storage"),
+        ({"head": (1, 1001, {"little_endian": True})}, "no file of torch.save"),
+        ({"head": (0x1950A86A20F9469CFC6C, 1000, {"little_endian": True})}, "no file of torch"),
+        ({"head": (0x1950A86A20F9469CFC6C, 1001, {"little_endian": False})}, "little-endian"),
+        ({"head": (0x1950A86A20F9469CFC6C, 1001, None)}, "little-endian"),
+    ],
+)
+def test_a_storage_that_contradicts_itself_is_refused(edm_files, differs, reason):
+    content = edm_files.nested(VALUES, **differs)
+    with pytest.raises(DataError, match=reason):
+        TensorReader(nothing, 10**6).read(rebuilt(loaded(content), 0, (2,), (1,)))
+
+
+def test_every_truncation_of_a_storage_is_refused(edm_files):
+    whole = edm_files.nested(VALUES[:2])
+    for end in range(len(whole)):
+        with pytest.raises(DataError):
+            TensorReader(nothing, 10**6).read(rebuilt(loaded(whole[:end]), 0, (1,), (1,)))
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (None, "None is no tensor"),
+        (Call(Global("os", "system"), ("ls",) * 6), "a call of os.system is no tensor"),
+        (Call(Global("torch._utils", "_rebuild_tensor_v2"), ()), "is no tensor"),
+        (Call(Global("torch._utils", "_rebuild_parameter"), (1, 2, 3)), "1 is no tensor"),
+        (rebuilt(None, 0, (), ()), "None is no storage"),
+        (rebuilt(loaded("text"), 0, (), ()), "is no storage"),
+        (rebuilt(Call(Global("os", "system"), (b"ls",)), 0, (), ()), "os.system is no storage"),
+        (rebuilt(Persistent(STORAGE), 0, (2,), (1,)), "nothing is outside, and 7 is asked for"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(node, reason):
+    with pytest.raises(DataError, match=reason):
+        TensorReader(nothing, 10**6).read(node)
+
+
+def test_a_storage_outside_is_asked_for_once():
+    asked = []
+
+    def outside(key):
+        asked.append(key)
+        return VALUES.tobytes()
+
+    reader = TensorReader(outside, 10**6)
+    for offset in range(3):
+        node = rebuilt(Persistent(STORAGE[:5]), offset, (2,), (1,))
+        assert reader.read(node).tolist() == [offset, offset + 1]
+    assert asked == ["7"]
+    other = ("storage", Global("torch", "DoubleStorage"), "7", "cpu", 12)
+    with pytest.raises(DataError, match="storage 7 is described in two ways"):
+        reader.read(rebuilt(Persistent(other), 0, (2,), (1,)))
