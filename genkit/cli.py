@@ -8,23 +8,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
 from genkit.bench.command import app as bench
+from genkit.commands.data import app as data
 from genkit.commands.export import export
+from genkit.commands.import_edm import import_edm
 from genkit.commands.sample import sample
-from genkit.errors import GenkitError, InterruptedRun, RecipeError, UsageError
+from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, RecipeError, UsageError
 from genkit.terminal import check_device, console, say
 
 if TYPE_CHECKING:
     from genkit.plugin.manager import Plugins
     from genkit.recipe.recipe import Recipe
     from genkit.recipe.source import Source
+    from genkit.world import World
 
 app = typer.Typer(
     name="genkit",
@@ -61,17 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="genkit")
+    except EndedElsewhere as error:
+        _leave(error.exit_code)
     except InterruptedRun as error:
         typer.echo(f"\n{error}. The same command goes on from there.", err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except GenkitError as error:
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("\nStopped at once. The same command goes on from what was saved.", err=True)
-        sys.exit(InterruptedRun.exit_code)
+        _leave(InterruptedRun.exit_code)
     finally:
         _flush()
+
+
+def _leave(code: int) -> Never:
+    """End the process, without waiting for threads that pair, or for other processes."""
+    _flush()
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if _several() or not all(thread.daemon for thread in threads):
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _print_version(wanted: bool) -> None:
@@ -107,29 +124,56 @@ def run(
 ) -> None:
     """Run a recipe, or go on with a run that was interrupted."""
     check_device(device)
-    loaded, plugins = _load(_read(recipe), overrides)
+    with _processes() as world:
+        loaded, plugins = _load(_read(recipe), overrides)
 
-    from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
+        from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
+        from genkit.world import ALONE
 
-    folder = out or default_folder(loaded)
-    if dry_run:
-        from genkit.report.plan import plan_table
-        from genkit.run.folder import RunFolder
+        world = world or ALONE
+        folder = out or default_folder(loaded)
+        if dry_run:
+            from genkit.report.plan import plan_table
+            from genkit.run.folder import RunFolder
 
-        resolve_device(device or loaded.device)
-        finished = finished_stages(loaded, plugins, folder)
-        place = RunFolder(folder, loaded.name)
-        to = console()
-        say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
-        to.print(plan_table(loaded, plugins.registry, place, finished))
-        return
+            resolve_device(device or loaded.device, world)
+            if not world.leads:
+                return
+            finished = finished_stages(loaded, plugins, folder)
+            place = RunFolder(folder, loaded.name)
+            to = console()
+            say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
+            to.print(plan_table(loaded, plugins.registry, place, finished))
+            return
 
-    from genkit.report.results import show
-    from genkit.run.progress import choose_progress
+        from genkit.report.results import show
+        from genkit.run.progress import SilentProgress, choose_progress
 
-    with choose_progress() as progress:
-        results = execute(loaded, plugins, folder, device, progress)
-    show(console(), results, folder, loaded.next)
+        with choose_progress() if world.leads else SilentProgress() as progress:
+            results = execute(loaded, plugins, folder, device, progress, world)
+        if world.leads:
+            show(console(), results, folder, loaded.next)
+
+
+def _several() -> bool:
+    """Whether ``torchrun`` started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+@contextmanager
+def _processes() -> Iterator[World | None]:
+    """Join the processes that ``torchrun`` started; without them torch is not imported for it."""
+    try:
+        if not _several():
+            yield None
+            return
+
+        from genkit.world import joined_world
+
+        with joined_world() as world:
+            yield world
+    except KeyboardInterrupt as stop:  # which typer would answer, and then wait for threads
+        raise InterruptedRun("stopped at once, with what was saved before") from stop
 
 
 @app.command()
@@ -187,6 +231,8 @@ def show(
 
 app.command()(sample)
 app.command()(export)
+app.command("import-edm")(import_edm)
+app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 
 
@@ -226,11 +272,13 @@ def _shipped() -> str:
     from genkit.recipe.source import shipped_recipes
 
     lines = []
-    for name, path in shipped_recipes().items():
+    shipped = shipped_recipes()
+    width = max(map(len, shipped), default=0)
+    for name, path in shipped.items():
         with path.open(encoding="utf-8") as file:
             first = file.readline()
         about = first.lstrip("#").strip() if first.startswith("#") else ""
-        lines.append(f"  {name:<16}  {about}".rstrip())
+        lines.append(f"  {name:<{width}}  {about}".rstrip())
     return "\n".join(lines)
 
 

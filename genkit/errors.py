@@ -9,6 +9,7 @@
     ├── SettingError           2   a component constructed with values it does not allow
     ├── DataError              2   data that is missing, unreadable or not finite
     ├── DivergedError          3   a loss or gradient that is not finite
+    ├── EndedElsewhere         1   another process of the run ended first, and said why
     └── InterruptedRun         130 stopped by the user, resumable
 
 Only the command line catches them. It prints the message and exits with ``exit_code``.
@@ -47,6 +48,10 @@ class DivergedError(GenkitError):
     """A loss or gradient that is not finite. The last good checkpoint is kept."""
 
     exit_code = 3
+
+
+class EndedElsewhere(GenkitError):  # noqa: N818, the error is in another process
+    """Another process of the run ended first, and said why."""
 
 
 class InterruptedRun(GenkitError):  # noqa: N818, an interruption is no error

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block ends without an error.
+
+    A kill at any moment leaves the old file or the new one.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step; a kill at any moment leaves the old one or the new one."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
+    """Replace a file in one step."""
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _sync_folder(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -28,6 +44,13 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Like :func:`write_bytes`, as indented JSON. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file, in hex: what data sets are published with."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

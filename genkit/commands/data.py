@@ -1,0 +1,114 @@
+"""``genkit data``: fetches the files of data sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genkit.errors import PluginError, UsageError
+from genkit.settings import toml_value
+from genkit.terminal import console, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.progress import Progress, TaskID
+
+    from genkit.plugin.registry import Registry
+    from genkit.types import RemoteFile
+
+app = typer.Typer(
+    help="Fetch the files of data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What a recipe writes after use.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")],
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A mirror: the address that the files' names follow."),
+    ] = None,
+) -> None:
+    """Download a data set, or go on with a download that broke off; every file is verified."""
+    from genkit.download import require_web
+    from genkit.plugin.manager import load_plugins
+
+    if url is not None:
+        require_web(url)
+    files = _published(load_plugins().registry, name)
+    folder = root.expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be made a folder: {error.strerror}") from error
+    _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
+    table = toml_value({"use": name, "root": str(root)})
+    say(console(), f"{name} is in {root}. In a recipe: data = {table}")
+
+
+def _published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
+    """Return the files in which a data set is published."""
+    files: Mapping[str, RemoteFile] = registry.load(registry.find(["dataset"], name)).archives
+    if not files:
+        others = ", ".join(sorted(_fetchable(registry)))
+        raise UsageError(f'the files of data set "{name}" cannot be fetched; those of {others} can')
+    return files
+
+
+def _fetchable(registry: Registry) -> list[str]:
+    found = []
+    for entry in registry.entries("dataset"):
+        try:
+            if registry.load(entry).archives:
+                found.append(entry.name)
+        except PluginError:  # told where it is used
+            continue
+    return found
+
+
+def _from(remote: RemoteFile, file: str, mirror: str | None) -> RemoteFile:
+    return remote if mirror is None else replace(remote, url=f"{mirror.rstrip('/')}/{file}")
+
+
+def _fetch(files: Mapping[str, RemoteFile], folder: Path) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    from genkit.download import download, missing
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    lacking = missing(files, folder)
+    with Bars(*columns, console=Console(stderr=True)) as progress:
+        for file, remote in lacking.items():
+            task = progress.add_task(file, total=remote.size)
+            download(remote, folder / file, partial(_advance, progress, task))
+
+
+def _advance(progress: Progress, task: TaskID, done: int) -> None:
+    progress.update(task, completed=done)
