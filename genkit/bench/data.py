@@ -18,6 +18,7 @@ from genkit.plugin.registry import Registry
 from genkit.random import generator
 from genkit.recipe.decode import component
 from genkit.settings import shown
+from genkit.tensors import decoded
 from genkit.types import Batch
 
 _FEWEST = 2048  # synthetic images, for couplers that choose among the whole data set
@@ -107,7 +108,7 @@ def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Ba
         raise UsageError(f"{shown(table)} is no data set")
     batch = dataset.load(NoStages(torch.device("cpu")))
     require_memory(max(largest, len(batch)), tuple(batch.data.shape[1:]))
-    return batch
+    return batch.with_data(decoded(batch.data))
 
 
 def require_memory(count: int, shape: Sequence[int]) -> None:

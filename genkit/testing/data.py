@@ -13,6 +13,9 @@ from genkit.tensors import require_finite
 from genkit.testing.laws import LawBroken, leaves_alone, require, tensors_of
 from genkit.types import Batch
 
+OVERSHOOT = 2.0
+"""How far beyond [-1, 1] an augmentation may go: sharp edges ring where images are resampled."""
+
 
 class NothingBefore:
     """The inputs of a data set that refers to no earlier stage."""
@@ -40,11 +43,12 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     require(len(batch) > 0, dataset, "there is an item", "none")
     shape = tuple(data.shape[1:])
     require(shape == spec.shape, dataset, "items have the shape of spec()", f"{shape}, {spec}")
-    law = "data is float32 on the CPU"
-    sound = data.dtype == torch.float32 and data.device.type == "cpu"
+    law = "data is float32 on the CPU, or uint8 where items are images"
+    allowed = {torch.float32, torch.uint8} if spec.is_image else {torch.float32}
+    sound = data.dtype in allowed and data.device.type == "cpu"
     require(sound, dataset, law, f"{data.dtype} on {data.device}")
     require_finite(data, "item")
-    if spec.is_image:
+    if spec.is_image and data.is_floating_point():
         low, high = float(data.min()), float(data.max())
         require(low >= -1 and high <= 1, dataset, "images lie in [-1, 1]", f"[{low}, {high}]")
     known = tensors_of(batch).keys() & {"labels", "sources", "embeddings"}
@@ -89,9 +93,17 @@ def check_augmentation(augmentation: Augmentation) -> None:
         if name != "data" and (found is None or not torch.equal(found, value)):
             raise LawBroken(augmentation, f"it keeps the {name}", found)
     low, high = float(changed.data.min()), float(changed.data.max())
-    inside = low >= -1 and high <= 1
-    require(inside, augmentation, "images stay in [-1, 1]", f"[{low}, {high}]")
-    again = augmentation.augment(batch, generator(0, "augment"))
+    inside = low >= -OVERSHOOT and high <= OVERSHOOT
+    law = f"images stay in [-1, 1], or overshoot to {OVERSHOOT} where they are resampled"
+    require(inside, augmentation, law, f"[{low}, {high}]")
+    law = "augment_labels are float32 [N, A] where A is not 0, and else None"
+    told, length = changed.augment_labels, augmentation.augment_labels
+    sound = (told is None) == (length == 0) and (
+        told is None or (told.dtype == torch.float32 and told.shape == (len(data), length))
+    )
+    seen = "none" if told is None else f"{told.dtype} {list(told.shape)}"
+    require(sound, augmentation, law, f"{seen} where A is {length}")
+    again = tensors_of(augmentation.augment(batch, generator(0, "augment")))
     law = "the same generator state gives the same images"
-    same = torch.equal(changed.data, again.data)
+    same = all(torch.equal(value, again[name]) for name, value in tensors_of(changed).items())
     require(same, augmentation, law, "others on a second call")

@@ -8,11 +8,17 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the data sets and the augmentation."""
+    """Add the data sets and the augmentations."""
     registry.add("dataset", "digits", "genkit_data.handwritten:Digits")
+    registry.add("dataset", "cifar10", "genkit_data.cifar10:CIFAR10")
+    registry.add("dataset", "edm-zip", "genkit_data.edm_zip:EDMZip")
+    registry.add("dataset", "npz", "genkit_data.npz:NPZ")
+    registry.add("dataset", "huggingface", "genkit_data.huggingface:HuggingFace")
+    registry.add("dataset", "mirrored", "genkit_data.mirrored:Mirrored")
     registry.add("dataset", "fashion-mnist", "genkit_data.fashion_mnist:FashionMNIST")
     registry.add("dataset", "image-folder", "genkit_data.image_folder:ImageFolder")
     registry.add("dataset", "real-and-fake", "genkit_data.real_and_fake:RealAndFake")
     registry.add("dataset", "swiss-roll", "genkit_data.points:SwissRoll")
     registry.add("dataset", "moons", "genkit_data.points:Moons")
     registry.add("augmentation", "flip", "genkit_data.flip:Flip")
+    registry.add("augmentation", "edm", "genkit_data.augment:EdmAugmentation")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from genkit.errors import DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import near_match, setting
-from genkit.types import Batch, DataSpec
+from genkit.types import Batch, DataSpec, RemoteFile
 from genkit_data import idx
+from genkit_data.cache import Decoding, cached
 from genkit_data.folder import entries, existing_folder, version_of
 
 CLASSES = 10
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+_SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_PUBLISHED = {
+    "train-images-idx3-ubyte.gz": (26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    "train-labels-idx1-ubyte.gz": (29_515, "25c81989df183df01b3e8a0aad5dffbe"),
+    "t10k-images-idx3-ubyte.gz": (4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
+    "t10k-labels-idx1-ubyte.gz": (5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
 }
 
 
@@ -25,10 +35,14 @@ class FashionMNIST(Dataset):
     """Grey 28x28 pictures of clothes in 10 classes: 60,000 to train on and 10,000 to test on.
 
     Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or their ``t10k`` kin.
-    Grey value 0 becomes -1 and 255 becomes 1. MNIST itself, in the same files, is read as well.
+    ``genkit data get fashion-mnist --root DIR`` downloads them. MNIST itself, in the same files, is
+    read as well.
     """
 
     source = "Xiao, Rasul and Vollgraf, arXiv 1708.07747"
+    archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType(
+        {name: RemoteFile(_SITE + name, size, md5) for name, (size, md5) in _PUBLISHED.items()}
+    )
 
     root: str = setting(
         doc="folder of the IDX .gz files, relative to the current directory; ~ is your home"
@@ -47,6 +61,10 @@ class FashionMNIST(Dataset):
         return version_of(self._files())
 
     def load(self, inputs: Inputs) -> Batch:
+        name = f"fashion-mnist-{self.split}"
+        return cached(existing_folder(self.root), name, self.version(), self._decoding)
+
+    def _decoding(self) -> Decoding:
         spec = self.spec()
         images_file, labels_file = self._files()
         images, labels = idx.read(images_file, 3), idx.read(labels_file, 1).long()
@@ -55,7 +73,9 @@ class FashionMNIST(Dataset):
             raise DataError(
                 f"{labels_file}: label {index} is {int(labels[index])}; classes are 0 to 9"
             )
-        return Batch(images.reshape(-1, *spec.shape).float() / 127.5 - 1, labels)
+        count, height, width = images.shape
+        batch = Batch(images.reshape(count, *spec.shape), labels)
+        return Decoding((count, 1, height, width), True, iter([batch]))
 
     def _files(self) -> tuple[Path, Path]:
         """Return the files of images and labels."""

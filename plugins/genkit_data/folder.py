@@ -1,12 +1,14 @@
-"""A folder that a recipe names: found, or missed with a near match."""
+"""What a recipe names on the disk: found, or missed with a near match."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from genkit.errors import DataError
+from genkit.files import md5_of
 from genkit.settings import near_match
 
 
@@ -17,20 +19,43 @@ def existing_folder(root: str) -> Path:
         DataError: there is none; names the first part of the path that is missing and, where one
             beside it is spelled alike, that one.
     """
-    try:
-        folder = Path(root).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{root}: {error}") from error
+    folder = _expanded(root)
     if folder.is_dir():
         return folder
     if folder.exists():
         raise DataError(f"{root} is a file; write the folder that it lies in")
-    missing = folder.absolute()
+    missing, beside = _missing(folder)
+    hint = near_match(missing.name, [path.name for path in beside if path.is_dir()])
+    raise DataError(f"{root}: there is no folder {missing}" + (f"; {hint}" if hint else ""))
+
+
+def existing(path: str) -> Path:
+    """Return the file or folder at ``path``, in the way of :func:`existing_folder`.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = _expanded(path)
+    if found.exists():
+        return found
+    missing, beside = _missing(found)
+    hint = near_match(missing.name, [path.name for path in beside])
+    raise DataError(f"{path}: there is no {missing}" + (f"; {hint}" if hint else ""))
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _missing(path: Path) -> tuple[Path, list[Path]]:
+    """Return the first part of a path that is missing, and what lies beside it."""
+    missing = path.absolute()
     while not missing.parent.is_dir():
         missing = missing.parent
-    beside = [path.name for path in entries(missing.parent) if path.is_dir()]
-    hint = near_match(missing.name, beside)
-    raise DataError(f"{root}: there is no folder {missing}" + (f"; {hint}" if hint else ""))
+    return missing, entries(missing.parent)
 
 
 def version_of(files: Iterable[Path]) -> str:
@@ -41,14 +66,54 @@ def version_of(files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in files:
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}") from error
+        found = _stat(path)
         digest.update(
             f"{path.parent.name}/{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode()
         )
     return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+        DataError: it is gone.
+    """
+    return _stat(path).st_size
+
+
+def content_of(path: Path, at_most: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DataError: it cannot be read, or has more than ``at_most`` bytes.
+    """
+    if (size := size_of(path)) > at_most:
+        raise DataError(f"{path}: has {size:,} bytes where {at_most:,} are the most")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def require_md5(path: Path, published: str) -> None:
+    """Raise DataError where the MD5 of a file is not the one that was published."""
+    try:
+        found = md5_of(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if found != published:
+        raise DataError(
+            f"{path}: is damaged: its MD5 is {found}, the published one {published}; remove it and "
+            "download it again"
+        )
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
 
 
 def entries(folder: Path) -> list[Path]:

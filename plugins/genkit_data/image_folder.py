@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
+from genkit_data.cache import Decoding, cached
 from genkit_data.folder import entries, existing_folder, version_of
+from genkit_data.pictures import Shape, in_parts, opened, pixels, require_shape, shape_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +35,28 @@ class ImageFolder(Dataset):
 
     def spec(self) -> DataSpec:
         files, labels = _listed(existing_folder(self.root))
-        return DataSpec(_common_shape(files), classes=labels[-1] + 1 if labels else 0)
+        shape = _common_shape(tuple(files), version_of(files))
+        return DataSpec(shape, classes=labels[-1] + 1 if labels else 0)
 
     def version(self) -> str:
         return version_of(_listed(existing_folder(self.root))[0])
 
     def load(self, inputs: Inputs) -> Batch:
-        files, labels = _listed(existing_folder(self.root))
-        channels, height, width = _common_shape(files)
-        pixels = torch.empty(len(files), channels, height, width, dtype=torch.uint8)
-        for target, path in zip(pixels, files, strict=True):
-            with _opened(path) as image:
-                values = np.array(image.convert("L" if channels == 1 else "RGB"))
-            target.copy_(torch.from_numpy(values).reshape(height, width, channels).movedim(2, 0))
-        return Batch(pixels.float().div_(127.5).sub_(1), torch.tensor(labels) if labels else None)
+        folder = existing_folder(self.root)
+        files, labels = _listed(folder)
+        return cached(folder, "image-folder", version_of(files), lambda: _decoding(files, labels))
+
+
+def _decoding(files: Sequence[Path], labels: Sequence[int]) -> Decoding:
+    shape = _common_shape(tuple(files), version_of(files))
+    classes = torch.tensor(labels) if labels else None
+    return Decoding((len(files), *shape), bool(labels), in_parts(_pixels(files, shape), classes))
+
+
+def _pixels(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
+    for path in files:
+        with opened(path, str(path)) as image:
+            yield pixels(image, shape[0])
 
 
 def _listed(root: Path) -> tuple[list[Path], list[int]]:
@@ -78,43 +86,18 @@ def _listed(root: Path) -> tuple[list[Path], list[int]]:
     return files, labels
 
 
-def _common_shape(files: Sequence[Path]) -> tuple[int, int, int]:
-    """Return the shape ``(channels, height, width)`` of all images, reading their headers only."""
+@lru_cache(maxsize=8)
+def _common_shape(files: tuple[Path, ...], version: str) -> Shape:  # noqa: ARG001, part of the key
+    """Return the shape ``(channels, height, width)`` of all images, reading their headers only.
+
+    It is asked for many times while a recipe is checked, and read once for each version.
+    """
     first = _shape(files[0])
     for path in files[1:]:
-        if (shape := _shape(path)) != first:
-            raise DataError(
-                f"{path} is {_in_words(shape)}, but {files[0]} is {_in_words(first)}; all images "
-                "must have one size, and all be grey or all in colour"
-            )
+        require_shape(_shape(path), str(path), first, str(files[0]))
     return first
 
 
-def _shape(path: Path) -> tuple[int, int, int]:
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):  # 16 or 32 bits: a conversion would clip them
-            raise DataError(f"{path}: has more than 8 bits a channel (mode {image.mode})")
-        return (1 if image.mode == "L" else 3, image.height, image.width)
-
-
-def _in_words(shape: tuple[int, int, int]) -> str:
-    channels, height, width = shape
-    return f"{width}x{height} pixels in {'grey' if channels == 1 else 'colour'}"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image; pixels are read at their first use, inside the block."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    # Decoders raise all of these for broken files, SyntaxError among them.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+def _shape(path: Path) -> Shape:
+    with opened(path, str(path)) as image:
+        return shape_of(image, str(path))

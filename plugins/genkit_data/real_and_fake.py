@@ -10,7 +10,7 @@ import torch
 from genkit.errors import DataError, Problem
 from genkit.interfaces import Dataset, Inputs, Stages
 from genkit.settings import SamplesRef, setting
-from genkit.tensors import require_finite
+from genkit.tensors import decoded, require_finite
 from genkit.types import Batch, DataSpec
 
 
@@ -56,6 +56,7 @@ class RealAndFake(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         real, fake = self.real.load(inputs), inputs.samples(self.fakes)
+        real = real.with_data(decoded(real.data))
         for batch, what in ((real, "image"), (fake, f'sample of "{self.fakes}"')):
             if len(batch) == 0:
                 raise DataError(f"there is no {what}")

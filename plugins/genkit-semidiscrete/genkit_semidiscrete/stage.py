@@ -69,6 +69,7 @@ class FitPotential(Stage):
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)
+        batch = batch.with_data(tensors.decoded(batch.data))
         images = know(batch, self.by)
         largest = max(len(members) for _, members in images.parts())
         steps = max(LEAST_STEPS, -(-self.noises_per_image * largest // self.batch_size))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genkit.errors import DataError, InterruptedRun
 from genkit.random import generator
-from genkit.tensors import load
+from genkit.tensors import decoded, load
 from genkit.types import Batch
 from genkit_semidiscrete.coupler import BoundSemidiscrete
 
@@ -54,6 +54,16 @@ def test_points_on_a_line_take_the_quantile_cells(fit: Any) -> None:
     # Neighbours are equally good at z = (h_i - h_j) / (x_j - x_i), a quantile of N(0, 1).
     borders = (h[:-1] - h[1:]) / (x[1:] - x[:-1])
     np.testing.assert_allclose(norm.cdf(borders), np.arange(1, 6) / 6, atol=0.01)
+
+
+def test_images_that_are_kept_as_bytes_are_decoded(fit: Any) -> None:
+    images = torch.randint(0, 256, (20, 1, 2, 2), generator=generator(0), dtype=torch.uint8)
+    potentials = []
+    for data in (images, decoded(images)):
+        place = fit.place()
+        fit.stage(Batch(data)).run(place)
+        potentials.append((place.folder / "potential.safetensors").read_bytes())
+    assert potentials[0] == potentials[1]
 
 
 def test_it_is_exact_transport_of_a_large_sample(fit: Any) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 
+import numpy
 import pytest
 import torch
 
@@ -89,6 +90,14 @@ def test_pools_differ_by_seed_and_index_alone():
 def test_a_registered_data_set_is_loaded():
     batch = load_items(load_plugins().registry, {"use": "digits"}, 64)
     assert batch.data.shape[1:] == (1, 8, 8)
+
+
+def test_images_that_are_kept_as_bytes_are_decoded(tmp_path):
+    numpy.savez(tmp_path / "a.npz", numpy.full((5, 1, 8, 8), 255, numpy.uint8))
+    table = {"use": "npz", "path": str(tmp_path / "a.npz"), "labels": False}
+    batch = load_items(load_plugins().registry, table, 5)
+    assert batch.data.dtype == torch.float32
+    assert batch.data.unique().tolist() == [1]
 
 
 @pytest.mark.parametrize(

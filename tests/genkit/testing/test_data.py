@@ -59,6 +59,25 @@ def test_datasets(batch, law):
         check_dataset(broken())
 
 
+def test_images_may_be_bytes():
+    data = torch.arange(96, dtype=torch.uint8).reshape(6, 1, 4, 4)
+    bytes_ = type("Bytes", (Dataset,), {"batch": lambda self: replace(IMAGES, data=data)})
+    check_dataset(bytes_())
+
+
+def test_vectors_may_not_be_bytes():
+    @dataclass(frozen=True, kw_only=True)
+    class Vectors(interfaces.Dataset):
+        def spec(self):
+            return DataSpec((2,))
+
+        def load(self, inputs):
+            return Batch(torch.zeros((6, 2), dtype=torch.uint8))
+
+    with pytest.raises(LawBroken, match="or uint8 where items are images"):
+        check_dataset(Vectors())
+
+
 def test_a_data_set_that_changes_is_found_out():
     batches = iter([IMAGES, IMAGES.with_data(-IMAGES.data)])
     broken = type("Broken", (Dataset,), {"batch": lambda self: next(batches)})
@@ -93,7 +112,8 @@ class Augmentation(interfaces.Augmentation):
         (lambda self, b, sign: b[:4], "number, shape and type"),
         (lambda self, b, sign: replace(b, labels=None), "keeps the labels"),
         (lambda self, b, sign: replace(b, sources=b.sources.flip(0)), "keeps the sources"),
-        (lambda self, b, sign: b.with_data(b.data * 2), "in \\[-1, 1\\]"),
+        (lambda self, b, sign: b.with_data(b.data * 255), "in \\[-1, 1\\]"),
+        (lambda self, b, sign: replace(b, augment_labels=torch.zeros(16, 1)), "and else None"),
         (lambda self, b, sign: b.with_data(b.data.neg_()), "a changed data"),
         (lambda self, b, sign: b.with_data(b.data * torch.rand(())), "given generator alone"),
     ],
@@ -103,6 +123,25 @@ def test_augmentations(change, law):
     broken = type("Broken", (Augmentation,), {"change": change})
     with pytest.raises(LawBroken, match=law):
         check_augmentation(broken())
+
+
+@pytest.mark.parametrize(
+    "told", [None, torch.zeros(16, 3), torch.zeros(4, 2), torch.zeros(16, 2).double()]
+)
+def test_augmentations_that_tell(told):
+    class Telling(Augmentation):
+        augment_labels = 2
+
+        def change(self, batch, sign):
+            return replace(batch, augment_labels=torch.zeros(16, 2))
+
+    class Broken(Telling):
+        def change(self, batch, sign):
+            return replace(batch, augment_labels=told)
+
+    check_augmentation(Telling())
+    with pytest.raises(LawBroken, match="augment_labels are float32"):
+        check_augmentation(Broken())
 
 
 def test_an_augmentation_with_a_generator_of_its_own_is_found_out():

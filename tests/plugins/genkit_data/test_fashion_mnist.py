@@ -27,15 +27,13 @@ def test_train(root, inputs):
     batch = dataset.load(inputs)
     assert dataset.spec() == DataSpec((1, 4, 5), classes=10)
     assert batch.labels.tolist() == [9, 0, 4]
-    assert batch.data.dtype == torch.float32
-    grey = torch.arange(60, dtype=torch.float32).reshape(3, 1, 4, 5)
-    torch.testing.assert_close(batch.data, grey * 2 / 255 - 1)
+    assert torch.equal(batch.data, torch.arange(60, dtype=torch.uint8).reshape(3, 1, 4, 5))
 
 
 def test_test_split_and_range(root, inputs):
     batch = FashionMNIST(root=str(root), split="test").load(inputs)
     assert batch.labels.tolist() == [1, 2]
-    assert batch.data.unique().tolist() == [-1, 1]
+    assert batch.data.unique().tolist() == [0, 255]
 
 
 def test_unknown_split(root):
@@ -94,3 +92,20 @@ def test_the_version_follows_the_files(root, write_idx):
     assert dataset.version() == first
     write_idx(root / LABELS, (3,), content=bytes([9, 0, 5]))
     assert dataset.version() != first
+
+
+def test_the_second_start_decodes_nothing(root, inputs, monkeypatch):
+    dataset = FashionMNIST(root=str(root))
+    first = dataset.load(inputs)
+    monkeypatch.setattr("genkit_data.fashion_mnist.idx.read", None)
+    assert torch.equal(dataset.load(inputs).data, first.data)
+
+
+def test_what_is_published():
+    assert {name: remote.size for name, remote in FashionMNIST.archives.items()} == {
+        IMAGES: 26_421_880,
+        LABELS: 29_515,
+        "t10k-images-idx3-ubyte.gz": 4_422_102,
+        "t10k-labels-idx1-ubyte.gz": 5_148,
+    }
+    assert all(remote.url.endswith(name) for name, remote in FashionMNIST.archives.items())

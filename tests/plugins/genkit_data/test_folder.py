@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from genkit.errors import DataError
-from genkit_data.folder import entries, existing_folder
+from genkit_data.folder import content_of, entries, existing, existing_folder, require_md5
 
 
 def test_relative_to_the_current_directory(tmp_path, monkeypatch):
@@ -51,3 +51,20 @@ def test_entries_are_sorted_without_hidden_ones(tmp_path):
 def test_folder_that_cannot_be_listed(tmp_path):
     with pytest.raises(DataError, match="cannot be listed"):
         entries(tmp_path / "gone")
+
+
+def test_a_file_or_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "images.zip").touch()
+    monkeypatch.chdir(tmp_path)
+    assert existing("images.zip").name == "images.zip"
+    assert existing(str(tmp_path)) == tmp_path
+    with pytest.raises(DataError, match=r'image\.zip: there is no .*; did you mean "images\.zip"'):
+        existing("image.zip")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for read in (lambda path: content_of(path, 9), lambda path: require_md5(path, "")):
+        with pytest.raises(DataError, match="gone: No such file"):
+            read(tmp_path / "gone")
+    with pytest.raises(DataError, match="Is a directory"):
+        content_of(tmp_path, 2**20)

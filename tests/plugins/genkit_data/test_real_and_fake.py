@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from genkit.errors import DataError
+from genkit.tensors import decoded
 from genkit.types import Batch, DataSpec
+from genkit_data.cifar10 import CIFAR10
+from genkit_data.cifar10_batches import BINARY
 from genkit_data.handwritten import Digits
 from genkit_data.points import Moons, SwissRoll
 from genkit_data.real_and_fake import RealAndFake
@@ -125,3 +128,12 @@ def test_check_shape_of_samples():
     assert "(2,)" in reason
     assert "(1, 8, 8)" in reason
     assert problems(stages(data=Moons()), real=SwissRoll()) == []
+
+
+def test_bytes_beside_floats(with_samples, small_cifar10):
+    small_cifar10.write(BINARY)
+    real = CIFAR10(root=str(small_cifar10.root))
+    generated = Batch(torch.zeros(15, 3, 32, 32))
+    batch = RealAndFake(real=real, fakes="fakes").load(with_samples(generated))
+    assert torch.equal(batch.data[:15], decoded(real.load(None).data))
+    assert torch.equal(batch.data[15:], generated.data)

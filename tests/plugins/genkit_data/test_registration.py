@@ -7,7 +7,21 @@ import genkit_data
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.testing import check_component
 
-NAMES = {"digits", "fashion-mnist", "image-folder", "real-and-fake", "swiss-roll", "moons", "flip"}
+NAMES = {
+    "digits",
+    "cifar10",
+    "edm-zip",
+    "npz",
+    "huggingface",
+    "mirrored",
+    "fashion-mnist",
+    "image-folder",
+    "real-and-fake",
+    "swiss-roll",
+    "moons",
+    "flip",
+    "edm",
+}
 
 
 def test_every_component_loads_as_its_kind():

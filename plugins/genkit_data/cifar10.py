@@ -1,0 +1,132 @@
+"""CIFAR-10 from the archives of its authors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+from genkit.errors import DataError
+from genkit.interfaces import Dataset, Inputs
+from genkit.settings import near_match, setting
+from genkit.types import Batch, DataSpec, RemoteFile
+from genkit_data.cache import Decoding, cached
+from genkit_data.cifar10_batches import BINARY, CLASSES, SHAPE, VERSIONS, Version
+from genkit_data.folder import (
+    content_of,
+    entries,
+    existing_folder,
+    require_md5,
+    size_of,
+    version_of,
+)
+from genkit_data.tarball import read_members
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIFAR10(Dataset):
+    """Colour 32x32 photographs in 10 classes: 50,000 to train on and 10,000 to test on.
+
+    Reads the official archive as it was downloaded, ``cifar-10-binary.tar.gz`` or
+    ``cifar-10-python.tar.gz``, or unpacked, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
+    ``genkit data get cifar10 --root DIR`` downloads it.
+    """
+
+    source = "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
+    archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType({BINARY.archive: BINARY.remote})
+    versions: ClassVar[tuple[Version, ...]] = VERSIONS
+    """In the order in which they are looked for."""
+
+    root: str = setting(
+        doc="folder of the archive, relative to the current directory; ~ is your home"
+    )
+    split: Literal["train", "test"] = setting("train", doc="which part to read")
+
+    def spec(self) -> DataSpec:
+        self._found().check_sizes()
+        return DataSpec(SHAPE, CLASSES)
+
+    def version(self) -> str:
+        return version_of(self._found().files)
+
+    def load(self, inputs: Inputs) -> Batch:
+        found = self._found()
+        return cached(
+            existing_folder(self.root),
+            f"cifar10-{self.split}",
+            version_of(found.files),
+            found.decode,
+        )
+
+    def _found(self) -> _Found:
+        folder = existing_folder(self.root)
+        present = {path.name: path for path in entries(folder)}
+        for version in self.versions:
+            for name in (version.folder, version.archive):
+                if name in present:
+                    return _Found(version, present[name], version.batches[self.split])
+        known = [name for version in self.versions for name in (version.archive, version.folder)]
+        hint = next((hint for name in known if (hint := near_match(name, present))), "")
+        raise DataError(
+            f"{folder}: holds no {known[0]}; {hint + '; ' if hint else ''}"
+            f"download it: genkit data get cifar10 --root {self.root}"
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One version of the data set on the disk.
+
+    Attributes:
+        version: which.
+        place: the archive, or the folder that it was unpacked to.
+        batches: files of the split.
+    """
+
+    version: Version
+    place: Path
+    batches: tuple[str, ...]
+
+    @property
+    def unpacked(self) -> bool:
+        return self.place.name == self.version.folder
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        if self.unpacked:
+            return tuple(self.place / name for name in self.batches)
+        return (self.place,)
+
+    def check_sizes(self) -> None:
+        """Raise DataError where a file is missing, or an archive has another size."""
+        sizes = [size_of(path) for path in self.files]
+        published = self.version.remote.size
+        if not self.unpacked and sizes[0] != published:
+            raise DataError(
+                f"{self.place}: has {sizes[0]:,} bytes, but the published file {published:,}; "
+                "remove it and download it again"
+            )
+
+    def decode(self) -> Decoding:
+        """Verify the files and decode them."""
+        self.check_sizes()
+        shape = (self.version.images * len(self.batches), *SHAPE)
+        return Decoding(shape, True, self._parts())
+
+    def _parts(self) -> Iterator[Batch]:
+        version = self.version
+        if self.unpacked:
+            for path in self.files:
+                if path.name in version.digests:
+                    require_md5(path, version.digests[path.name])
+                content = content_of(path, version.at_most)
+                yield version.read(content, version.images, str(path))
+            return
+        require_md5(self.place, version.remote.md5)
+        names = [f"{version.folder}/{name}" for name in self.batches]
+        contents = read_members(self.place, names, version.at_most)
+        for name in names:
+            yield version.read(contents[name], version.images, f"{self.place}: {name}")

@@ -1,0 +1,151 @@
+"""The two versions in which CIFAR-10 is published: where their batches lie, and how to read one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from genkit.errors import DataError
+from genkit.pickles import array, described, read_pickle
+from genkit.types import Batch, RemoteFile
+
+SHAPE = (3, 32, 32)
+CLASSES = 10
+_PIXELS = 3 * 32 * 32
+
+
+def read_binary(content: bytes, count: int, where: str) -> Batch:
+    """Return the images of a batch of the binary version.
+
+    For each image it holds one byte, the class, and 3,072 of red, green and blue planes.
+
+    Args:
+        content: of the file.
+        count: images that a batch holds.
+        where: names the file in messages.
+
+    Raises:
+        DataError: the size is another, or a class is none of 0 to 9.
+    """
+    if len(content) != count * (1 + _PIXELS):
+        raise DataError(
+            f"{where}: has {len(content):,} bytes; {count:,} images of {1 + _PIXELS:,} bytes "
+            f"have {count * (1 + _PIXELS):,}"
+        )
+    records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(count, 1 + _PIXELS)
+    return _batch(records[:, 1:], records[:, 0].long(), where)
+
+
+def read_python(content: bytes, count: int, where: str) -> Batch:
+    """Return the images of a batch of the Python version; arguments as for :func:`read_binary`.
+
+    It is a pickled dictionary with an array ``data`` and a list ``labels``. The pickle is read as
+    data: nothing in it is imported or called.
+
+    Raises:
+        DataError: it is damaged, or its content is another.
+    """
+    tree = read_pickle(content, what=where)
+    if not isinstance(tree, dict):
+        raise DataError(f"{where}: holds {described(tree)}, where a batch is a dictionary")
+    # Python 2 wrote the names as bytes.
+    parts = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in tree.items()}
+    if missing := next((name for name in ("data", "labels") if name not in parts), None):
+        raise DataError(f'{where}: has no "{missing}"')
+    pixels, labels = array(parts["data"], what=where), parts["labels"]
+    if pixels.dtype != np.uint8 or pixels.shape != (count, _PIXELS):
+        raise DataError(
+            f'{where}: "data" is {pixels.dtype} of shape {pixels.shape}; {count:,} images are '
+            f"uint8 of shape ({count}, {_PIXELS})"
+        )
+    plain = isinstance(labels, list) and all(type(k) is int and 0 <= k < 256 for k in labels)
+    if not plain or len(labels) != count:
+        raise DataError(
+            f'{where}: "labels" is {described(labels)}, not a list of {count:,} classes'
+        )
+    return _batch(torch.from_numpy(pixels), torch.tensor(labels), where)
+
+
+def _batch(pixels: torch.Tensor, labels: torch.Tensor, where: str) -> Batch:
+    wrong = labels >= CLASSES
+    if bool(wrong.any()):
+        index = int(wrong.nonzero()[0])
+        raise DataError(
+            f"{where}: the class of image {index} is {int(labels[index])}; classes are 0 to 9"
+        )
+    return Batch(pixels.reshape(-1, *SHAPE), labels)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the archive.
+
+    Attributes:
+        archive: name of the archive.
+        remote: where it is published.
+        folder: what its batches lie in, unpacked or not.
+        batches: files of each split, in order.
+        images: in each batch.
+        read: decodes the content of a batch: ``(content, images, where) -> Batch``.
+        at_most: bytes of the largest batch.
+        digests: MD5 of the unpacked batches, where they are published.
+    """
+
+    archive: str
+    remote: RemoteFile
+    folder: str
+    batches: Mapping[str, tuple[str, ...]]
+    images: int
+    read: Callable[[bytes, int, str], Batch]
+    at_most: int
+    digests: Mapping[str, str]
+
+
+_SITE = "https://www.cs.toronto.edu/~kriz/"
+
+BINARY = Version(
+    archive="cifar-10-binary.tar.gz",
+    remote=RemoteFile(
+        f"{_SITE}cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"
+    ),
+    folder="cifar-10-batches-bin",
+    batches=MappingProxyType(
+        {
+            "train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
+            "test": ("test_batch.bin",),
+        }
+    ),
+    images=10_000,
+    read=read_binary,
+    at_most=30_730_000,
+    digests=MappingProxyType({}),
+)
+
+PYTHON = Version(
+    archive="cifar-10-python.tar.gz",
+    remote=RemoteFile(
+        f"{_SITE}cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"
+    ),
+    folder="cifar-10-batches-py",
+    batches=MappingProxyType(
+        {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
+    ),
+    images=10_000,
+    read=read_python,
+    at_most=32_000_000,
+    digests=MappingProxyType(
+        {
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+        }
+    ),
+)
+VERSIONS = (BINARY, PYTHON)

@@ -1,0 +1,140 @@
+"""Data sets that the library ``datasets`` of Hugging Face reads."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Dataset, Inputs
+from genkit.settings import near_match, setting
+from genkit.types import Batch, DataSpec
+from genkit_data.cache import Decoding, cached
+from genkit_data.classes import require_classes
+from genkit_data.pictures import Shape, in_parts, opened, pixels, require_shape, shape_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace(Dataset):
+    """Images of a data set on the Hugging Face hub, or of a folder with its Parquet files.
+
+    Needs the extra ``huggingface``. Grey images (8 bits, no transparency) keep their one channel;
+    all others become RGB. All must have one size and one number of channels. No code that comes
+    with a data set is run.
+    """
+
+    path: str = setting(doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home")
+    split: str = setting("train", doc="which part to read")
+    image: str = setting("image", doc="column of the images")
+    label: str = setting("label", doc="column of the classes; empty for no labels")
+
+    def spec(self) -> DataSpec:
+        table = self._table()
+        where = f"{self.path}: image 0"
+        return DataSpec(_shape(table[0][self.image], where), self._class_count(table))
+
+    def version(self) -> str:
+        return _version(self._table())
+
+    def load(self, inputs: Inputs) -> Batch:
+        table = self._table()
+        files = _files(table)
+        name = hashlib.sha256(f"{self.split}\0{self.image}\0{self.label}".encode()).hexdigest()[:16]
+        return cached(files[0].parent, name, _version(table), lambda: self._decoding(table))
+
+    def _decoding(self, table: Any) -> Decoding:
+        shape = _shape(table[0][self.image], f"{self.path}: image 0")
+        labels = self._classes(table) if self.label else None
+        parts = in_parts(self._pixels(table, shape), labels)
+        return Decoding((len(table), *shape), bool(self.label), parts)
+
+    def _pixels(self, table: Any, shape: Shape) -> Iterator[Tensor]:
+        for index, row in enumerate(table.select_columns([self.image])):
+            where = f"{self.path}: image {index}"
+            with opened(_file(row[self.image], where), where) as image:
+                require_shape(shape_of(image, where), where, shape, "image 0")
+                yield pixels(image, shape[0])
+
+    def _table(self) -> Any:
+        """Return the split, its images not decoded; fetched where it is not at hand."""
+        try:
+            datasets = importlib.import_module("datasets")
+        except ImportError as error:
+            raise DataError(
+                'data set "huggingface" needs the library datasets: '
+                'pip install "genkit-diffusion[huggingface]"'
+            ) from error
+        folder = Path(self.path).expanduser()
+        known = datasets.exceptions.DatasetsError
+        try:
+            table = datasets.load_dataset(
+                str(folder) if folder.is_dir() else self.path, split=self.split
+            )
+        except (OSError, ValueError, known) as error:
+            raise DataError(f"{self.path}: cannot be loaded: {error}") from error
+        for column in filter(None, (self.image, self.label)):
+            if column not in table.column_names:
+                hint = near_match(column, table.column_names)
+                raise DataError(
+                    f'{self.path}: has no column "{column}", but {", ".join(table.column_names)}'
+                    + (f"; {hint}" if hint else "")
+                )
+        if isinstance(table.features[self.image], datasets.Image):
+            return table.cast_column(self.image, datasets.Image(decode=False))
+        return table
+
+    def _class_count(self, table: Any) -> int:
+        if not self.label:
+            return 0
+        named = getattr(table.features[self.label], "num_classes", None)
+        return named or int(self._classes(table).max()) + 1
+
+    def _classes(self, table: Any) -> Tensor:
+        where = f'{self.path}: column "{self.label}"'
+        values = table[self.label][:]
+        try:
+            labels = torch.tensor(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{where} holds no classes: {error}") from error
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            raise DataError(f"{where} holds no classes, but {values[0]!r}")
+        require_classes(labels, where)
+        return labels
+
+
+def _files(table: Any) -> list[Path]:
+    """Return the files that the library keeps the table in."""
+    files = [Path(file["filename"]) for file in table.cache_files]
+    if not files:
+        raise DataError("the library datasets keeps its tables in memory; let it use its cache")
+    return files
+
+
+def _version(table: Any) -> str:
+    """Return a hash of the table: its folder is named after the configuration and its revision."""
+    told = [(*path.parts[-4:], str(path.stat().st_size)) for path in _files(table)]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _shape(cell: Any, where: str) -> Shape:
+    with opened(_file(cell, where), where) as image:
+        return shape_of(image, where)
+
+
+def _file(cell: Any, where: str) -> Path | io.BytesIO:
+    """Return the image file that a cell holds or names."""
+    match cell:
+        case {"bytes": bytes(content)}:
+            return io.BytesIO(content)
+        case {"path": str(path)}:
+            return Path(path)
+        case _:
+            raise DataError(f"{where}: the cell holds no image file, but {type(cell).__name__}")

@@ -1,0 +1,148 @@
+"""Images in an archive of NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Dataset, Inputs
+from genkit.settings import setting
+from genkit.tensors import require_finite
+from genkit.types import Batch, DataSpec
+from genkit_data.cache import Decoding, cached
+from genkit_data.classes import require_classes
+from genkit_data.folder import existing, version_of
+from genkit_data.npz_arrays import Array, find
+from genkit_data.zipped import opened_zip
+
+_IMAGES = ("images", "arr_0")
+_LABELS = ("labels", "arr_1")
+_CHANNELS = 4  # at most: this is how channels are told from height and width
+
+
+@dataclass(frozen=True, kw_only=True)
+class NPZ(Dataset):
+    """Images in a ``.npz`` file of NumPy.
+
+    The array ``images`` (or ``arr_0``) is ``[N, H, W, C]`` or ``[N, C, H, W]`` with 1 to 4
+    channels, of bytes from 0 to 255 or of floats from -1 to 1. The array ``labels`` (or
+    ``arr_1``) holds the class of each image. Pickled objects are never read.
+    """
+
+    path: str = setting(doc="the .npz file, relative to the current directory; ~ is your home")
+    labels: bool = setting(True, doc="read the class of each image")
+
+    def spec(self) -> DataSpec:
+        path = existing(self.path)
+        with opened_zip(path) as archive:
+            images = _images(path, archive)
+            labels = self._classes(path, archive, len(images))
+        return DataSpec(images.shape[1:], 0 if labels is None else int(labels.max()) + 1)
+
+    def version(self) -> str:
+        return version_of([existing(self.path)])
+
+    def load(self, inputs: Inputs) -> Batch:
+        path = existing(self.path)
+        with opened_zip(path) as archive:
+            images = _images(path, archive)
+            if images.array.dtype != np.uint8:
+                return Batch(images.floats(), self._classes(path, archive, len(images)))
+
+            def decode() -> Decoding:
+                labels = self._classes(path, archive, len(images))
+                return Decoding(images.shape, self.labels, images.bytes(labels))
+
+            name = f"{path.name}-labelled" if self.labels else path.name
+            return cached(path.parent, name, self.version(), decode)
+
+    def _classes(self, path: Path, archive: ZipFile, count: int) -> Tensor | None:
+        """Return the class of each of ``count`` images, if they are wanted."""
+        if not self.labels:
+            return None
+        array = find(path, archive, _LABELS)
+        if array is None:
+            raise DataError(
+                f'{path}: holds no array "{_LABELS[0]}" or "{_LABELS[1]}"; write labels = false'
+            )
+        if array.dtype.kind not in "iu" or array.shape != (count,):
+            raise DataError(
+                f"{array.where} is {array.dtype} of shape {array.shape}; the classes of {count:,} "
+                f"images are integers of shape ({count},)"
+            )
+        classes = torch.from_numpy(array.read().astype(np.int64))
+        require_classes(classes, array.where)
+        return classes
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The array of the images.
+
+    Attributes:
+        array: in the archive.
+        channels_last: whether it is ``[N, H, W, C]``.
+    """
+
+    array: Array
+    channels_last: bool
+
+    def __len__(self) -> int:
+        return self.array.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(N, C, H, W)``."""
+        count, *sides = self.array.shape
+        first, second, third = (sides[2], *sides[:2]) if self.channels_last else sides
+        return count, first, second, third
+
+    def bytes(self, labels: Tensor | None) -> Iterator[Batch]:
+        """Yield all images, uint8, once they are asked for."""
+        yield Batch(self._read(), labels)
+
+    def floats(self) -> Tensor:
+        """Return all images, float32, in [-1, 1]."""
+        values = self._read().float()
+        require_finite(values, f"{self.array.where}: image")
+        outside = values.flatten(1).abs().amax(1) > 1
+        if bool(outside.any()):
+            index = int(outside.nonzero()[0])
+            raise DataError(
+                f"{self.array.where}: image {index} reaches from {float(values[index].min()):g} to "
+                f"{float(values[index].max()):g}; floats go from -1 to 1, and bytes from 0 to 255"
+            )
+        return values.contiguous()
+
+    def _read(self) -> Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(self.array.read()))
+        return values.movedim(-1, 1) if self.channels_last else values
+
+
+def _images(path: Path, archive: ZipFile) -> _Images:
+    array = find(path, archive, _IMAGES)
+    if array is None:
+        raise DataError(f'{path}: holds no array "{_IMAGES[0]}" or "{_IMAGES[1]}"')
+    shape = array.shape
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise DataError(
+            f"{array.where} is {array.dtype}; write uint8 from 0 to 255 or floats from -1 to 1"
+        )
+    if len(shape) != 4 or 0 in shape:
+        raise DataError(
+            f"{array.where} has shape {shape}; images have [N, H, W, C] or [N, C, H, W]"
+        )
+    first, last = shape[1] <= _CHANNELS, shape[3] <= _CHANNELS
+    if first == last:
+        raise DataError(
+            f"{array.where} has shape {shape}, which does not tell the channels (1 to {_CHANNELS}) "
+            "from height and width"
+        )
+    return _Images(array, channels_last=last)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit.testing import check_dataset
+from genkit.types import DataSpec
+from genkit_data.npz import NPZ
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
+CLASSES = np.array([3, 0, 1, 1, 2])
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "data.npz", **arrays)
+        return str(tmp_path / "data.npz")
+
+    return write
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("arr_0", "arr_1")])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_bytes(write, inputs, names, channels_last, dtype):
+    images = IMAGES if channels_last else np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
+    dataset = NPZ(path=write(**dict(zip(names, (images, CLASSES.astype(dtype)), strict=True))))
+    assert dataset.spec() == DataSpec((3, 6, 7), classes=4)
+    check_dataset(dataset)
+    batch = dataset.load(inputs)
+    assert np.array_equal(batch.data.permute(0, 2, 3, 1).numpy(), IMAGES)
+    assert batch.labels.tolist() == CLASSES.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats(write, inputs, dtype):
+    images = (IMAGES / 255 * 2 - 1).astype(dtype)
+    dataset = NPZ(path=write(images=images), labels=False)
+    check_dataset(dataset)
+    batch = dataset.load(inputs)
+    expected = torch.from_numpy(images).float().movedim(3, 1)
+    assert torch.equal(batch.data, expected)
+    assert batch.labels is None
+
+
+def test_compressed_and_in_the_order_of_fortran(tmp_path, inputs):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, images=np.asfortranarray(IMAGES))
+    data = NPZ(path=str(path), labels=False).load(inputs).data
+    assert np.array_equal(data.permute(0, 2, 3, 1).numpy(), IMAGES)
+
+
+def test_the_second_start_reads_no_images(write, inputs, monkeypatch):
+    dataset = NPZ(path=write(images=IMAGES, labels=CLASSES))
+    first = dataset.load(inputs)
+    monkeypatch.setattr("genkit_data.npz_arrays.npy.read_array", None)
+    assert torch.equal(dataset.load(inputs).data, first.data)
+
+
+def test_objects_are_never_unpickled(write, inputs):
+    hostile = np.empty((5, 6, 7, 3), object)
+    with pytest.raises(DataError, match='array "images" holds Python objects, which are never'):
+        NPZ(path=write(images=hostile), labels=False).spec()
+    labels = np.empty(5, object)
+    with pytest.raises(DataError, match='array "labels" holds Python objects'):
+        NPZ(path=write(images=IMAGES, labels=labels)).load(inputs)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"pictures": IMAGES}, 'holds no array "images" or "arr_0"'),
+        ({"images": IMAGES}, 'holds no array "labels" or "arr_1"; write labels = false'),
+        ({"images": IMAGES, "labels": CLASSES[:4]}, r"is int64 of shape \(4,\); the classes of 5"),
+        ({"images": IMAGES, "labels": CLASSES / 2}, "is float64 of shape"),
+        ({"images": IMAGES, "labels": np.eye(5, dtype=int)}, r"shape \(5, 5\)"),
+        ({"images": IMAGES, "labels": CLASSES - 1}, "the class of image 1 is -1"),
+        ({"images": IMAGES, "labels": CLASSES * 10**6}, "the class of image 0 is 3000000"),
+        ({"images": IMAGES.astype(np.int64)}, "is int64; write uint8"),
+        ({"images": IMAGES.astype(np.uint16)}, "is uint16; write uint8"),
+        ({"images": IMAGES[0]}, r"has shape \(6, 7, 3\); images have"),
+        ({"images": IMAGES[:0]}, r"has shape \(0, 6, 7, 3\); images have"),
+        ({"images": IMAGES[:, :3, :3]}, r"\(5, 3, 3, 3\), which does not tell the channels"),
+        ({"images": np.repeat(IMAGES, 2, 3)}, r"\(5, 6, 7, 6\), which does not tell"),
+    ],
+)
+def test_arrays_that_do_not_fit(write, inputs, arrays, reason):
+    dataset = NPZ(path=write(**arrays))
+    for read in (dataset.spec, lambda: dataset.load(inputs)):
+        with pytest.raises(DataError, match=rf"data\.npz: .*{reason}"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(np.nan, "image 3 of 5 contains nan"), (255, "image 3 reaches from 0 to 255; floats go from")],
+)
+def test_floats_out_of_range(write, inputs, value, reason):
+    images = np.zeros((5, 6, 7, 3))
+    images[3, 2, 1, 0] = value
+    with pytest.raises(DataError, match=reason):
+        NPZ(path=write(images=images), labels=False).load(inputs)
+
+
+def npy(array, change=lambda content: content):
+    file = io.BytesIO()
+    np.save(file, array)
+    return change(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c[:-1], "has 629 bytes where its header promises 630"),
+        (lambda c: c + b"x", "has 631 bytes where its header promises 630"),
+        (lambda c: c.replace(b"(5, 6", b"(9**9", 1), "has no sound header"),
+        (lambda c: c.replace(b"|u1", b"|z1", 1), "has no sound header"),
+        (lambda c: b"\x93NUMPY\x09" + c[7:], "has no sound header"),
+        (lambda c: b"", "has no sound header"),
+        (lambda c: c[:9], "has no sound header"),
+    ],
+)
+def test_damaged_headers(tmp_path, change, reason):
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", npy(IMAGES, change))
+    with pytest.raises(DataError, match=rf'array "images" {reason}'):
+        NPZ(path=str(path), labels=False).spec()
+
+
+def test_too_little_memory(write, inputs, monkeypatch):
+    def full(*args, **kwargs):
+        raise MemoryError("Unable to allocate 1. TiB")
+
+    path = write(images=IMAGES)
+    monkeypatch.setattr("genkit_data.npz_arrays.npy.read_array", full)
+    with pytest.raises(DataError, match=r'array "images" cannot be read: Unable to allocate'):
+        NPZ(path=path, labels=False).load(inputs)
+
+
+def test_no_zip_archive(tmp_path):
+    path = tmp_path / "data.npz"
+    np.save(path.with_suffix(".npy"), IMAGES)
+    path.with_suffix(".npy").rename(path)
+    with pytest.raises(DataError, match=r"data\.npz: cannot be read as a zip archive"):
+        NPZ(path=str(path)).spec()
