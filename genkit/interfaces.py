@@ -146,7 +146,10 @@ class Context(Inputs, Protocol):
         ...
 
     def stop_requested(self) -> bool:
-        """Whether the user asked to stop: save, then raise InterruptedRun."""
+        """Whether the user asked to stop: save, then raise InterruptedRun.
+
+        All processes of ``world`` get one answer, and so ask at the same places.
+        """
         ...
 
 
@@ -443,6 +446,10 @@ class Schedule(Component):
     def sigmas(self) -> Tensor:
         """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
 
+    def within(self, lowest: float, highest: float) -> Schedule:
+        """Return the schedule for a network that knows these noise levels alone; 0 to inf: all."""
+        return self
+
 
 class Solver(Component):
     """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
@@ -493,6 +500,9 @@ class Guidance(Component):
 class Extractor(Component):
     """Turns images into the features in which two sets of images are compared."""
 
+    score: ClassVar[str] = "frechet"
+    """What the Frechet distance over these features is called; ``fid`` for Inception's alone."""
+
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
         """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``."""
@@ -530,6 +540,9 @@ class Metric(Component):
 
 class Stage(Component):
     """One step of a recipe, run in a folder of its own."""
+
+    shared: ClassVar[bool] = False
+    """Whether every process of a run takes part, by ``context.world``; else the first one alone."""
 
     @property
     @abstractmethod

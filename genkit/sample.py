@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from genkit.interfaces import BoundGuidance, Denoise, Schedule, Solver
+from genkit.errors import DataError
+from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.random import PerSample
 from genkit.types import Batch, State
+
+StatePrecision = Literal["float64", "float32"]
 
 
 class GuidedDenoiser:
@@ -46,8 +50,44 @@ class GuidedDenoiser:
         widened: Tensor = denoised.to(x.dtype)
         return widened
 
+    def levels(self, schedule: Schedule) -> Tensor:
+        """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
+        return known_levels(schedule, getattr(self._denoiser, "preconditioner", None))
 
-def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> Denoise:
+
+def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> Tensor:
+    """Return the noise levels of a schedule, each rounded to the nearest that a network knows.
+
+    Levels that round to one are one, since a step between them would go nowhere: a network that
+    knows few levels may take fewer steps than the schedule has.
+
+    Args:
+        schedule: noise levels; narrowed to the range that the network knows.
+        preconditioner: of the network; None for one that knows all levels.
+
+    Returns:
+        ``[at most steps + 1]`` float64, decreasing, the last 0.
+
+    Raises:
+        DataError: to the network, all levels of the schedule are one.
+    """
+    if preconditioner is None:
+        return schedule.sigmas()
+    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
+    lowest, highest = preconditioner.round_sigma(ends).tolist()
+    sigmas = schedule.within(lowest, highest).sigmas()
+    rounded = preconditioner.round_sigma(sigmas[:-1])
+    falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
+    levels = torch.cat([rounded[falls], sigmas[-1:]])
+    if len(levels) == 2 < len(sigmas):
+        raise DataError(
+            f"its noise levels are all {levels[0]:.4g} to the network, which knows "
+            f"{lowest:.4g} to {highest:.4g}"
+        )
+    return levels
+
+
+def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:
     """Return a denoiser without guidance as a solver sees it."""
     return GuidedDenoiser(denoiser, labels)
 
@@ -67,13 +107,13 @@ class Drawn:
     guidance_nfe: int
 
 
-def state_dtype(device: torch.device) -> torch.dtype:
-    """Return float64, as EDM's reference integrates, where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
+def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> torch.dtype:
+    """Return the type of the states: float64, as EDM integrates, where the device has it."""
+    return torch.float32 if precision == "float32" or device.type == "mps" else torch.float64
 
 
 def trajectory(
-    denoise: Denoise,
+    denoise: GuidedDenoiser,
     shape: Sequence[int],
     indices: Sequence[int],
     *,
@@ -81,6 +121,7 @@ def trajectory(
     solver: Solver,
     seed: int,
     device: torch.device,
+    precision: StatePrecision = "float64",
 ) -> Iterator[State]:
     """Yield the states of some samples, from pure noise to data.
 
@@ -88,13 +129,17 @@ def trajectory(
         denoise: the (guided) denoiser.
         shape: of one item.
         indices: of the samples; sample 17 is the same in any batch that it is drawn in.
-        schedule: noise levels.
+        schedule: noise levels, rounded to those that the network knows.
         solver: integrates over them.
         seed: of the noise.
         device: where to compute.
+        precision: of the states; networks compute in their own.
+
+    Raises:
+        DataError: to the network, all noise levels of the schedule are one.
     """
-    dtype = state_dtype(device)
-    sigmas = schedule.sigmas().to(device, dtype)
+    dtype = state_dtype(device, precision)
+    sigmas = denoise.levels(schedule).to(device, dtype)
     latents = PerSample(seed, ("latent",), indices).draw(shape).to(device, dtype)
     churn = PerSample(seed, ("churn",), indices)
     yield from solver.solve(denoise, latents * sigmas[0], sigmas, churn.randn_like)
@@ -111,6 +156,7 @@ def sample(
     labels: Tensor | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    precision: StatePrecision = "float64",
 ) -> Drawn:
     """Draw samples.
 
@@ -124,13 +170,24 @@ def sample(
         labels: ``[B]`` class of each sample, for conditional denoisers.
         seed: of the run.
         device: where to compute.
+        precision: of the states.
+
+    Raises:
+        DataError: to the network, all noise levels of the schedule are one.
     """
     device = torch.device(device)
     labels_there = None if labels is None else labels.to(device)
     denoise = GuidedDenoiser(denoiser, labels_there, guidance)
     spent = sum(g.evaluations for g in guidance)
     states = trajectory(
-        denoise, shape, indices, schedule=schedule, solver=solver, seed=seed, device=device
+        denoise,
+        shape,
+        indices,
+        schedule=schedule,
+        solver=solver,
+        seed=seed,
+        device=device,
+        precision=precision,
     )
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:

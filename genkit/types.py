@@ -196,9 +196,11 @@ class Imported:
         spec: of the data it was trained on.
         weights: by the names of genkit's network.
         images: it was trained for; 0 where the file does not tell.
+        notes: what a user should know of it, a sentence each.
     """
 
     network: Network
     spec: DataSpec
     weights: Mapping[str, Tensor]
     images: int
+    notes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import kinds_of
 from genkit.random import generator, seeded
 from genkit.recipe.decode import component
+from genkit.sample import sample
 from genkit.settings import setting_of
 from genkit.testing.elsewhere import check_processes
 from genkit.types import Batch, DataSpec
@@ -73,6 +74,37 @@ def test_solvers(entry):
     testing.check_solver(made(entry))
 
 
+@pytest.mark.parametrize("entry", every("solver"))
+@pytest.mark.parametrize("s_churn", [0.0, 20.0])
+def test_batch_size_and_order_change_samples_by_rounding_and_noise_by_nothing(entry, s_churn):
+    if s_churn and "s_churn" not in {f.name for f in dataclasses.fields(REGISTRY.load(entry))}:
+        pytest.skip("adds no noise")
+    solver = made(entry, **({"s_churn": s_churn} if s_churn else {}))
+    schedule = made(REGISTRY.entries("schedule")[0], steps=6)
+    with seeded(0):
+        (network,) = (e for e in REGISTRY.entries("denoiser") if e.name == "mlp")
+        model = made(network, width=32, blocks=1).build(IMAGES).eval()
+        torch.nn.init.normal_(model.network.out.weight, std=0.1)  # it starts at 0
+
+    def drawn(indices):
+        """The samples, and what the network saw first: the start with the first fresh noise."""
+        seen = []
+        handle = model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        found = sample(model, IMAGES.shape, indices, schedule=schedule, solver=solver)
+        handle.remove()
+        return found.batch.data, seen[0]
+
+    whole, noise = drawn(range(7))
+    order = [6, 2, 0, 5, 1, 4, 3]
+    parts = [drawn(order[:1]), drawn(order[1:4]), drawn(order[4:])]
+    assert torch.equal(torch.cat([part[1] for part in parts]), noise[order])
+    # One error chooses the steps of the whole batch in `adaptive`, and keeps to 1e-5 a step.
+    allowed = 1e-3 if entry.name == "adaptive" else 1e-5
+    found = torch.cat([part[0] for part in parts])
+    torch.testing.assert_close(found, whole[order], rtol=allowed, atol=allowed)
+    assert (whole[0] - whole[1]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("entry", every("preconditioner"))
 def test_preconditioners(entry):
     testing.check_preconditioner(made(entry))
@@ -102,8 +134,9 @@ def test_classifiers(entry):
 def test_objectives(entry):
     objective = made(entry)
     (kind,) = kinds_of(objective.trains)
+    fits = (e for e in REGISTRY.entries(kind) if issubclass(REGISTRY.load(e), objective.trains))
     with seeded(0):
-        model = made(REGISTRY.entries(kind)[0]).build(IMAGES)
+        model = made(next(fits)).build(IMAGES)
     g = generator(0, "test")
     batch = Batch(
         torch.rand((4, *IMAGES.shape), generator=g) * 2 - 1,

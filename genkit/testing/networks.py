@@ -49,6 +49,16 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
     positive = bool((found["weight"] > 0).all())
     law = "the weight of the loss is above 0"
     require(positive, preconditioner, law, found["weight"].tolist())
+    for levels in (SIGMAS, SIGMAS.double().reshape(-1, 1)):
+        rounded = preconditioner.round_sigma(levels)
+        law = "round_sigma keeps the shape and type of the noise levels"
+        same = rounded.shape == levels.shape and rounded.dtype == levels.dtype
+        require(same, preconditioner, law, f"{rounded.dtype} {list(rounded.shape)}")
+        law = "round_sigma keeps the order of noise levels"
+        require(bool((rounded.diff(dim=0) >= 0).all()), preconditioner, law, rounded.tolist())
+        law = "round_sigma leaves a noise level that it returned"
+        same = torch.equal(preconditioner.round_sigma(rounded), rounded)
+        require(same, preconditioner, law, rounded.tolist())
 
 
 def check_sigma_distribution(distribution: SigmaDistribution) -> None:

@@ -11,12 +11,18 @@ from torch import Tensor
 from genkit.errors import Problem
 from genkit.interfaces import RandnLike, Solver, Stages
 from genkit.settings import setting
+from genkit_edm.path import PathName
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChurningSolver(Solver):
     """A solver that may add noise before each step; with ``s_churn = 0`` it solves the ODE."""
 
+    path: PathName = setting(
+        "linear",
+        doc="time and scale in which a step is straight: EDM's sigma(t) = t, or those of the VE or "
+        "VP SDE, or of flow matching",
+    )
     s_churn: float = setting(0.0, doc="amount of noise added over all steps; 0: none", at_least=0)
     s_min: float = setting(0.0, doc="least noise level at which noise is added", at_least=0)
     s_max: float | None = setting(

@@ -11,6 +11,7 @@ from torch import Tensor
 from genkit.interfaces import Denoise, RandnLike
 from genkit.types import State
 from genkit_edm.churn import ChurningSolver
+from genkit_edm.path import PATHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,12 @@ class Euler(ChurningSolver):
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
     ) -> Iterator[State]:
+        path = PATHS[self.path]
         steps = len(sigmas) - 1
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, sigma_hat = self.churn(x, sigma, steps, randn_like)
             denoised = denoise(x_hat, sigma_hat)
             yield State(x_hat, float(sigma_hat), denoised)
-            x = x_hat + (sigma_next - sigma_hat) * (x_hat - denoised) / sigma_hat
+            velocity = path.velocity(x_hat, sigma_hat, denoised)
+            x = path.step(x_hat, sigma_hat, sigma_next, velocity)
         yield State(x, 0.0, None)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.interfaces import BoundGuidance, Schedule, Solver
-from genkit.sample import GuidedDenoiser, denoise_fn, sample, trajectory
+from genkit.errors import DataError
+from genkit.interfaces import BoundGuidance, Coefficients, Preconditioner, Schedule, Solver
+from genkit.sample import GuidedDenoiser, denoise_fn, known_levels, sample, trajectory
 from genkit.types import State
 
 
@@ -180,3 +181,106 @@ def test_no_gradient_is_kept():
 def test_a_solver_that_yields_nothing_is_an_error():
     with pytest.raises(ValueError, match="solver Nothing yielded no state"):
         draw(range(2), solver=Nothing())
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float64", torch.float64), ("float32", torch.float32)]
+)
+def test_states_have_the_precision_that_is_asked_for(precision, dtype):
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watching(Euler):
+        def solve(self, denoise, x, sigmas, randn_like):
+            for state in super().solve(denoise, x, sigmas, randn_like):
+                seen.append((state.x.dtype, sigmas.dtype))
+                yield state
+
+    draw(range(2), solver=Watching(), precision=precision)
+    assert set(seen) == {(dtype, dtype)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarters(Preconditioner):
+    """A network that knows multiples of 1/4, from 1/4 to 2."""
+
+    def coefficients(self, sigma):
+        return Coefficients(*[torch.ones_like(sigma)] * 4)
+
+    def weight(self, sigma):
+        return torch.ones_like(sigma)
+
+    def round_sigma(self, sigma):
+        return (sigma * 4).round().clamp(1, 8) / 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels(Schedule):
+    """Given noise levels, of which a network's range leaves those inside."""
+
+    levels: tuple[float, ...] = ()
+
+    def sigmas(self):
+        return torch.tensor([*self.levels, 0.0], dtype=torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clamped(Levels):
+    def within(self, lowest, highest):
+        return Levels(levels=tuple(min(max(x, lowest), highest) for x in self.levels))
+
+
+def test_levels_are_rounded_to_those_that_the_network_knows():
+    schedule = Levels(levels=(5.0, 1.55, 1.0, 0.3))
+    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.5, 1.0, 0.25, 0.0]
+    assert known_levels(schedule, None).tolist() == [5.0, 1.55, 1.0, 0.3, 0.0]
+
+
+def test_a_schedule_learns_the_range_that_the_network_knows():
+    schedule = Clamped(levels=(5.0, 1.0, 0.01))
+    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
+
+
+def test_levels_that_are_one_to_the_network_are_one():
+    schedule = Levels(levels=(5.0, 2.5, 1.06, 1.04, 0.3))
+    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
+    drawn = sample(Quartered(), (3,), range(2), schedule=schedule, solver=Euler())
+    assert drawn.nfe == 3
+
+
+@pytest.mark.parametrize("levels", [(5.0, 3.0), (0.1, 0.01)])
+def test_a_schedule_outside_of_what_the_network_knows_is_refused(levels):
+    with pytest.raises(DataError, match=r"to the network, which knows 0\.25 to 2"):
+        known_levels(Clamped(levels=levels), Quarters())
+
+
+class Quartered(Gaussian):
+    preconditioner = Quarters()
+
+
+def test_solvers_and_samples_keep_to_the_levels_that_the_network_knows():
+    class Rounding(Quartered):
+        def forward(self, x, sigma, labels):
+            super().forward(x, sigma, labels)
+            self.levels = [*getattr(self, "levels", []), float(sigma[0])]
+            return torch.zeros_like(x)
+
+    denoiser = Rounding()
+    start = sample(
+        denoiser, (3,), range(500), schedule=Levels(levels=(5.0, 1.1, 0.3)), solver=Euler()
+    )
+    assert denoiser.levels == [2.0, 1.0, 0.25]
+    assert not start.batch.data.any()
+    first = next(
+        trajectory(
+            denoise_fn(denoiser),
+            (3,),
+            range(2000),
+            schedule=Levels(levels=(5.0, 1.1)),
+            solver=Euler(),
+            seed=0,
+            device=torch.device("cpu"),
+        )
+    )
+    assert first.sigma == 2
+    assert first.x.std() == pytest.approx(2, rel=0.05)  # the start has the rounded level

@@ -50,9 +50,27 @@ class Weightless(Preconditioner):
         return torch.zeros_like(sigma)
 
 
+class Narrows(Preconditioner):
+    def round_sigma(self, sigma):
+        return sigma.float()
+
+
+class Halves(Preconditioner):
+    def round_sigma(self, sigma):
+        return sigma / 2
+
+
+class Turns(Preconditioner):
+    def round_sigma(self, sigma):
+        return 1 / sigma
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (Narrows, "round_sigma keeps the shape and type"),
+        (Halves, "round_sigma leaves a noise level that it returned"),
+        (Turns, "round_sigma keeps the order"),
         (ScalarSkip, "c_skip has one value"),
         (Infinite, "c_in is finite"),
         (Normalised, "c_noise does not depend on the other"),

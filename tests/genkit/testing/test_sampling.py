@@ -46,9 +46,15 @@ class DividesByZero(Schedule):
         return super().sigmas() * (self.steps - 1) / torch.tensor(self.steps - 1.0)
 
 
+class Narrowed(Schedule):
+    def within(self, lowest, highest):
+        return replace(self, steps=self.steps - 1)
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (Narrowed, "knows every noise level leaves a schedule as it is"),
         (Float32Levels, "float64"),
         (OneTooFew, "1 steps have 2"),
         (Rises, "decrease strictly"),
@@ -141,9 +147,24 @@ class Hidden(Solver):
         return super().step(x, denoised, sigma, following) + (following > 0) * noise * 1e-3
 
 
+class Sociable(Solver):
+    """Pulls the states of a batch together, but for those that are one already."""
+
+    def step(self, x, denoised, sigma, following):
+        found = super().step(x, denoised, sigma, following)
+        return found + (following > 0) * 0.01 * (denoised.mean(0) - denoised)
+
+
+class Float64States(Solver):
+    def step(self, x, denoised, sigma, following):
+        return super().step(x, denoised, sigma, following).double()
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (Sociable, "does not depend on the others of its batch"),
+        (Float64States, "shape and type of the start"),
         (InPlace, "a changed start"),
         (InPlaceOnACopy, "not changed after it was yielded"),
         (HalfStep, "a single point is found exactly"),

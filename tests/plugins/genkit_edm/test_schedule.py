@@ -5,6 +5,7 @@ import torch
 
 from genkit.errors import SettingError
 from genkit_edm.schedule import EdmSchedule
+from genkit_edm.schedule_log_linear import LogLinearSchedule
 
 
 @pytest.mark.parametrize("steps", [2, 3, 18, 256])
@@ -35,11 +36,25 @@ def test_a_single_step_goes_from_the_top_to_zero() -> None:
     assert EdmSchedule(steps=1).sigmas().tolist() == pytest.approx([80.0, 0.0])
 
 
-def test_levels_that_do_not_decrease_are_reported() -> None:
-    (problem,) = EdmSchedule(sigma_min=90.0).check({})
-    assert problem.key == ("sigma_min",)
-    assert "below 80" in problem.hint
-    assert list(EdmSchedule().check({})) == []
+@pytest.mark.parametrize("rho", [1e-3, 1e-300])
+def test_a_rho_whose_powers_leave_float64_is_reported(rho: float) -> None:
+    (problem,) = EdmSchedule(rho=rho).check({})
+    assert problem.key == ("rho",)
+    assert "must fall" in problem.reason
+    assert "1 to 100" in problem.hint
+
+
+def test_a_rho_at_which_rounding_moves_the_levels_is_refused() -> None:
+    with pytest.raises(SettingError, match="rho"):
+        EdmSchedule(rho=1e7)
+    sigmas = EdmSchedule(rho=1e6).sigmas()
+    torch.testing.assert_close(sigmas, LogLinearSchedule().sigmas(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("rho", [1, 7, 90])
+def test_usual_settings_are_allowed(rho: float) -> None:
+    for steps in (1, 14, 1000):
+        assert list(EdmSchedule(rho=rho, steps=steps).check({})) == []
 
 
 @pytest.mark.parametrize("setting", ["sigma_min", "sigma_max", "rho", "steps"])

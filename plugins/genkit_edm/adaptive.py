@@ -1,0 +1,91 @@
+"""A reference solution: Runge-Kutta steps of a size that keeps an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.integrate import DOP853, RK45, OdeSolver
+from torch import Tensor
+
+from genkit.errors import DataError
+from genkit.interfaces import Denoise, RandnLike, Solver
+from genkit.settings import setting
+from genkit.tensors import require_finite
+from genkit.types import State
+
+Flat = NDArray[np.float64]
+METHODS: dict[str, type[OdeSolver]] = {"RK45": RK45, "DOP853": DOP853}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Solver):
+    """Steps of its own choice, whose error keeps to a tolerance: a reference for other solvers.
+
+    Solves dx / d ln(sigma) = x - D(x; sigma) with scipy, on the CPU in float64; the network calls
+    are not known before. One error, that of the whole batch, chooses the steps: a sample depends on
+    the others of its batch, within the tolerance. The schedule says where states are reported, and
+    where to start. Its last level need not be near 0: the solution goes on to ``sigma_end``, and
+    from there by one Euler step to 0. (It does so for a network that knows no level as low, too;
+    its least, as ``sigma_end``, spares that.)
+    """
+
+    source = "Dormand and Prince (1980); Hairer, Norsett and Wanner (1993); scipy.integrate"
+
+    method: Literal["RK45", "DOP853"] = setting("RK45", doc="of order 5 (RK45) or 8 (DOP853)")
+    rtol: float = setting(1e-5, doc="allowed error of a step, relative to x", at_least=1e-13)
+    atol: float = setting(1e-5, doc="allowed error of a step, absolute", above=0)
+    sigma_end: float = setting(
+        0.002, doc="noise level from which one Euler step goes to 0", above=0
+    )
+
+    def solve(
+        self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
+    ) -> Iterator[State]:
+        def tensor(flat: Flat) -> Tensor:
+            return torch.from_numpy(flat.reshape(x.shape)).to(x)
+
+        def slope(log_sigma: float, flat: Flat) -> Flat:
+            at, sigma = tensor(flat), sigmas.new_tensor(math.exp(log_sigma))
+            denoised = denoise(at, sigma)
+            # Steps of a slope that is not finite would never be accepted.
+            require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
+            return _flat(at - denoised)
+
+        end = sigmas[-2].clamp(max=self.sigma_end)
+        first, last = math.log(sigmas[0]), math.log(end)
+        stepper = METHODS[self.method](slope, first, _flat(x), last, rtol=self.rtol, atol=self.atol)
+        for sigma in sigmas[:-1]:
+            at = tensor(_solution(stepper, math.log(sigma)))
+            denoised = denoise(at, sigma)
+            yield State(at, float(sigma), denoised)
+        if end < sigmas[-2]:
+            denoised = denoise(tensor(_solution(stepper, last)), end)
+        yield State(denoised, 0.0, None)
+
+
+def _flat(x: Tensor) -> Flat:
+    flat: Flat = x.reshape(-1).double().cpu().numpy()
+    return flat
+
+
+def _solution(stepper: OdeSolver, time: float) -> Flat:
+    """Return the solution at a time, after as many steps as it takes.
+
+    Raises:
+        DataError: no step is small enough for the tolerance.
+    """
+    while stepper.t > time:
+        failure = stepper.step()
+        if failure is not None:
+            raise DataError(
+                f"the adaptive solver stopped at noise level {math.exp(stepper.t):.4g}: {failure} "
+                "Allow a greater rtol and atol"
+            )
+    found: Flat = stepper.y if stepper.t == time else stepper.dense_output()(time)
+    return found

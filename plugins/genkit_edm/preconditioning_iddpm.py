@@ -1,0 +1,42 @@
+"""The preconditioning of networks trained on the discrete levels of improved DDPM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Coefficients, Preconditioner
+from genkit.settings import setting
+from genkit_edm.iddpm import iddpm_levels, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class IddpmPreconditioner(Preconditioner):
+    """The network predicts the noise, and is told the index of the level in its table."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
+
+    c_1: float = setting(0.001, doc="bounds the highest noise level", above=0, below=1)
+    c_2: float = setting(0.008, doc="bounds the lowest noise levels", above=0)
+    m: int = setting(1000, doc="number of noise levels", at_least=2)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        return Coefficients(
+            c_skip=torch.ones_like(sigma),
+            c_out=-sigma,
+            c_in=(1 + sigma.square()).rsqrt(),
+            c_noise=nearest(sigma, self._levels(sigma)).to(sigma),
+        )
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        return 1 / sigma.square()
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        levels = self._levels(sigma)
+        return levels[nearest(sigma, levels)]
+
+    def _levels(self, like: Tensor) -> Tensor:
+        return iddpm_levels(self.c_1, self.c_2, self.m, dtype=like.dtype, device=like.device)

@@ -1,0 +1,42 @@
+"""The preconditioning of networks trained on the variance-exploding SDE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.errors import Problem
+from genkit.interfaces import Coefficients, Preconditioner, Stages
+from genkit.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class VePreconditioner(Preconditioner):
+    """The network sees the noisy image as it is, and predicts the noise with its sign turned."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(0.02, doc="least noise level that the network knows", above=0)
+    sigma_max: float = setting(100.0, doc="greatest noise level that the network knows", above=0)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.sigma_min >= self.sigma_max:
+            yield Problem(
+                ("sigma_min",),
+                f"{self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}",
+                f"write a value above 0 and below {self.sigma_max:g}",
+            )
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        ones = torch.ones_like(sigma)
+        return Coefficients(c_skip=ones, c_out=sigma, c_in=ones, c_noise=(sigma / 2).log())
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        return 1 / sigma.square()
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma.clamp(self.sigma_min, self.sigma_max)

@@ -1,0 +1,36 @@
+"""The noise levels of the variance-preserving SDE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.settings import setting
+from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule
+from genkit_edm.vp import VpTime
+
+EARLIEST = 1e-3
+"""Time of the least noise level before 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VpSchedule(RangeSchedule):
+    """Noise levels evenly spaced in the time of the VP SDE, then 0.
+
+    The SDE's two constants follow from the range; by default they are 19.9 and 0.1.
+    """
+
+    source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(
+        VpTime().level(EARLIEST), doc="least noise level before 0", at_least=LEAST, at_most=GREATEST
+    )
+    sigma_max: float = setting(
+        VpTime().level(1.0), doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+    )
+
+    def levels(self) -> Tensor:
+        times = torch.linspace(1, EARLIEST, self.steps, dtype=torch.float64)
+        return VpTime.between(self.sigma_min, self.sigma_max, EARLIEST).sigma(times)

@@ -1,0 +1,86 @@
+"""What schedules share: a range of noise levels, and the refusal of levels that fall together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from genkit.errors import Problem
+from genkit.interfaces import Schedule, Stages
+from genkit.settings import setting
+
+LEAST, GREATEST = 1e-9, 1e9
+"""Bounds of every noise level: networks square them in float32."""
+
+MOST_STEPS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeSchedule(Schedule):
+    """Noise levels from ``sigma_max`` down to ``sigma_min``, then 0."""
+
+    sigma_min: float = setting(
+        0.002, doc="least noise level before 0", at_least=LEAST, at_most=GREATEST
+    )
+    sigma_max: float = setting(
+        80.0, doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.sigma_min >= self.sigma_max:
+            yield Problem(
+                ("sigma_min",),
+                f"{self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}",
+                f"write a value above 0 and below {self.sigma_max:g}",
+            )
+        else:
+            yield from self.check_levels()
+
+    def check_levels(self) -> Iterator[Problem]:
+        """Yield what is wrong with the levels of a range that makes sense."""
+        yield from falling_problems(self)
+
+    def within(self, lowest: float, highest: float) -> Self:
+        return replace(
+            self, sigma_min=max(self.sigma_min, lowest), sigma_max=min(self.sigma_max, highest)
+        )
+
+    def sigmas(self) -> Tensor:
+        levels = self.levels()
+        return torch.cat([levels, levels.new_zeros(1)])
+
+    @abstractmethod
+    def levels(self) -> Tensor:
+        """Return the ``[steps]`` float64 noise levels above 0; a single one is ``sigma_max``."""
+
+
+def falling_problems(
+    schedule: Schedule, key: str = "steps", hint: str = "write a smaller number of steps"
+) -> Iterator[Problem]:
+    """Yield why a solver cannot walk the levels of a schedule, such as that two are one.
+
+    Args:
+        schedule: what is checked.
+        key: the setting that is to blame where levels do not fall.
+        hint: what to write there instead.
+    """
+    if schedule.steps > MOST_STEPS:
+        yield Problem(
+            ("steps",), f"{schedule.steps:,} are too many", f"write {MOST_STEPS:,} or less"
+        )
+        return
+    sigmas = schedule.sigmas().float()  # networks see them so
+    stuck = ~(sigmas.isfinite()[:-1] & (sigmas.diff() < 0))
+    if bool(stuck.any()):
+        step = int(stuck.nonzero()[0])
+        yield Problem(
+            (key,),
+            f"the noise levels must fall, and step {step + 1} goes from {float(sigmas[step]):.6g} "
+            f"to {float(sigmas[step + 1]):.6g}",
+            hint,
+        )

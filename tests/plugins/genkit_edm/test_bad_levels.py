@@ -1,0 +1,82 @@
+"""Noise levels that make no sense are told before anything runs, with the place in the recipe."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from genkit.api import component
+from genkit.cli import main
+from genkit.sample import known_levels
+
+RECIPE = """name = "bad"
+data = { use = "moons" }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 1000
+network = { use = "mlp", preconditioner = { use = "PRECONDITIONER" } }
+objective = { use = "denoising" }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+schedule = SCHEDULE
+"""
+
+
+@pytest.mark.parametrize(
+    ("preconditioner", "schedule", "reason"),
+    [
+        ("edm", '{ use = "edm", rho = 1e-5 }', r"samples\.schedule\.rho.*must fall"),
+        ("edm", '{ use = "edm", rho = 1e9 }', r"samples\.schedule\.rho.*out of range.*1e\+06"),
+        ("edm", '{ use = "edm", rho = nan }', r"samples\.schedule\.rho.*nan is not finite"),
+        ("edm", '{ use = "vp", sigma_min = 1e-12 }', r"schedule\.sigma_min.*at least 1e-09"),
+        ("edm", '{ use = "flow", sigma_max = inf }', r"schedule\.sigma_max.*inf is not finite"),
+        ("edm", '{ use = "linear", steps = 10_000_000 }', r"schedule\.steps.*100,000 or less"),
+        ("edm", '{ use = "iddpm", steps = 1500 }', r"schedule\.steps.*table has \d+ noise levels"),
+        ("edm", '{ use = "ve", sigma_min = 200.0 }', r"200 is not below sigma_max = 100"),
+        ("ve", '{ use = "edm", sigma_min = 150.0, sigma_max = 200.0 }', r"all 100 to the network"),
+        ("vp", '{ use = "edm", sigma_max = 5e-4, sigma_min = 1e-4 }', r"all 0\.001 to the network"),
+    ],
+)
+def test_levels_are_refused(
+    preconditioner: str, schedule: str, reason: str, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text(
+        RECIPE.replace("PRECONDITIONER", preconditioner).replace("SCHEDULE", schedule)
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main(["validate", "bad.toml"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "bad.toml:15" in told
+
+    assert re.search(reason, told), told
+
+
+@pytest.mark.parametrize("schedule", ["edm", "vp", "ve", "iddpm", "linear", "log-linear", "flow"])
+@pytest.mark.parametrize("preconditioner", ["edm", "vp", "ve", "iddpm", "flow"])
+@pytest.mark.parametrize("steps", [1, 18, 256])
+def test_every_network_takes_every_schedule(preconditioner: str, schedule: str, steps: int) -> None:
+    """As far as its range goes: the schedule is narrowed to what the network knows."""
+    network = component("preconditioner", preconditioner)
+    levels = known_levels(component("schedule", schedule, steps=steps), network)
+    assert torch.equal(network.round_sigma(levels[:-1]), levels[:-1])
+    assert bool((levels.diff() < 0).all())
+    assert len(levels) == steps + 1 or "iddpm" in (preconditioner, schedule) or schedule == "flow"
+
+
+def test_a_table_takes_the_steps_that_it_has() -> None:
+    """As the reference, but for the steps that go nowhere."""
+    network = component("preconditioner", "iddpm")
+    levels = known_levels(component("schedule", "edm", steps=256), network)
+    low, high = network.round_sigma(torch.tensor([0.0, 80.0], dtype=torch.float64)).tolist()
+    ramp = torch.linspace(80 ** (1 / 7), low ** (1 / 7), 256, dtype=torch.float64) ** 7
+    assert levels[:-1].tolist() == sorted(set(network.round_sigma(ramp).tolist()), reverse=True)
+    assert levels[0] == high
+    assert len(known_levels(component("schedule", "edm", steps=40), network)) == 41
