@@ -52,7 +52,7 @@ def require_cpu_torch(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
     require_cpu_torch(session)
-    install(session, ".[test]")
+    install(session, ".[test,huggingface]")
     session.run(
         "pytest",
         "--cov",

@@ -20,6 +20,8 @@ LAYERS = {
     "random": 0,
     "settings": 0,
     "world": 0,
+    "pickles": 0,
+    "download": 1,
     "commands": 5,
     "terminal": 1,
     "interfaces": 1,
@@ -32,7 +34,7 @@ LAYERS = {
     "sample": 3,
     "testing": 3,
     "run": 4,
-    "bench": 4,
+    "bench": 5,
     "report": 4,
     "api": 5,
     "cli": 5,
@@ -53,6 +55,7 @@ PUBLIC = {
     "plugin",
     "sample",
     "world",
+    "pickles",
 }
 """The rooms that a plugin may import: the contracts, and how a denoiser is sampled."""
 
@@ -181,10 +184,16 @@ def test_habits_of_a_file(path):
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{where} bare"
         if isinstance(node, ast.Attribute):
             called = ast.unparse(node)
-            assert called != "torch.load", f"{where} unpickles"
             assert called != "torch.manual_seed", f"{where} changes global random state"
-    unpickling = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
-    assert not unpickling & {module.split(".")[0] for module in imports(path)}
+            # Of pickle a file may catch the error, and no more.
+            assert not called.startswith("pickle.") or called == "pickle.UnpicklingError", where
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            limits = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert limits.get("weights_only") == "True", f"{where} unpickles"
+    found = set(imports(path))
+    assert not any(module.startswith("pickle.") for module in found)
+    unpickling = {"cPickle", "_pickle", "dill", "joblib", "marshal", "shelve"}
+    assert not unpickling & {module.split(".")[0] for module in found}
 
 
 RECIPE = """
