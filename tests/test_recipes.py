@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import shutil
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 from genkit.api import load_denoiser, run_recipe
 from genkit.errors import DataError
 from genkit.plugin.manager import load_plugins
+from genkit.random import generator
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source, shipped_recipes
 from genkit.settings import toml_value
 from genkit.tensors import file_digest, load
+from genkit_data.cifar10 import CIFAR10
+from genkit_data.cifar10_batches import BINARY
+from genkit_metrics.inception import Inception
 
 SHIPPED = shipped_recipes()
 
@@ -49,8 +58,47 @@ TINY_GUIDED = {
 }
 
 
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    """A current directory in which the recipes of CIFAR-10 find some images of it."""
+    few = replace(BINARY, images=20)
+    monkeypatch.setattr(CIFAR10, "versions", (few,))
+    folder = tmp_path / "data" / "cifar10" / few.folder
+    folder.mkdir(parents=True)
+    draw = generator(0, "cifar10")
+    for name in (*few.batches["train"], *few.batches["test"]):
+        records = torch.randint(256, (few.images, 3073), generator=draw, dtype=torch.uint8)
+        records[:, 0] = torch.arange(few.images) % 10
+        (folder / name).write_bytes(records.numpy().tobytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Inception, "bind", lambda self, inputs: Colour())
+    monkeypatch.setattr(Inception, "identity", lambda self, inputs: "colour")
+
+
+class Colour(torch.nn.Module):
+    """Stands in for Inception, whose weights are no part of genkit."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
+
+
+TINY_CIFAR10 = {
+    "denoiser.images": 64,
+    "denoiser.batch_size": 32,
+    "denoiser.micro_batch": 8,
+    "denoiser.network.channels": 8,
+    "denoiser.network.channel_mult": [1, 2],
+    "denoiser.network.blocks": 1,
+    "denoiser.learning_rate_ramp": 64,
+    "samples.count": 12,
+    "samples.schedule.steps": 3,
+}
+
+CURVATURE = {"count": 8, "schedule.use": "edm", "schedule.steps": 4}
+
+
 @pytest.mark.parametrize("name", sorted(SHIPPED))
-def test_a_shipped_recipe_is_without_mistakes(name):
+def test_a_shipped_recipe_is_without_mistakes(name, cifar10):
     recipe = load_recipe(read_source(name), load_plugins())
     assert recipe.next  # every recipe ends with something to try next
     assert recipe.source.text.startswith("# ")  # what the list of recipes says of it
@@ -58,6 +106,9 @@ def test_a_shipped_recipe_is_without_mistakes(name):
 
 def test_what_is_shipped():
     assert {"edm", "edm_aot", "edm_aot_cond", "edm_aot_dg", "smoke"} <= set(SHIPPED)
+    names = {"uncond_edm", "uncond_edm_aot", "cond_edm", "cond_edm_aot"}
+    names |= {"control_random", "control_aot"}
+    assert {f"cifar10/{name}" for name in names} <= set(SHIPPED)
 
 
 def test_edm_and_edm_aot_differ_in_name_coupler_and_pool_alone():
@@ -71,6 +122,79 @@ def test_edm_and_edm_aot_differ_in_name_coupler_and_pool_alone():
         '- coupler = { use = "random" }',
         '+ coupler = { use = "hungarian" }',
     ]
+
+
+def test_the_arms_of_a_comparison_on_cifar10_differ_in_coupler_and_pool_alone():
+    def settings(name):
+        recipe = tomllib.loads(SHIPPED[f"cifar10/{name}"].read_text())
+        denoiser, *others = recipe["stage"]
+        return {**denoiser, "coupler": 0, "pool_size": 0}, others, recipe["data"], recipe["seed"]
+
+    assert settings("control_random") == settings("control_aot")
+    for kind in ("uncond", "cond"):
+        assert settings(f"{kind}_edm")[0] == settings(f"{kind}_edm_aot")[0]
+    for control, arm in (("control_random", "uncond_edm"), ("control_aot", "uncond_edm_aot")):
+        denoisers = [tomllib.loads(SHIPPED[f"cifar10/{n}"].read_text()) for n in (control, arm)]
+        assert denoisers[0]["stage"][0] == denoisers[1]["stage"][0]
+
+
+def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, cifar10):
+    tiny = {**TINY_CIFAR10, "denoiser.pool_size": 32}
+    result = run_recipe(
+        "cifar10/uncond_edm_aot",
+        out=tmp_path / "run",
+        settings={**tiny, **{f"scores.metrics.1.{key}": v for key, v in CURVATURE.items()}},
+        device="cpu",
+    )
+    (row,) = result.scores["scores"]
+    assert row["nfe"] == 5
+    assert row["fid"] > 0
+    assert row["curvature"] > 0
+    # In a copy of that run the control trains nothing anew, as its header says.
+    shutil.copytree(result.folder, tmp_path / "control")
+    weights = tmp_path / "control" / "01-denoiser" / "denoiser.safetensors"
+    before = weights.stat().st_mtime_ns
+    control = run_recipe(
+        "cifar10/control_aot",
+        out=tmp_path / "control",
+        settings={
+            **tiny,
+            **{f"scores.metrics.0.{key}": v for key, v in CURVATURE.items()},
+            "name": "cifar10-uncond-edm-aot",
+            "sweep.count": 8,
+            "sweep.vary.schedule.steps": [2, 3],
+        },
+        device="cpu",
+    )
+    assert weights.stat().st_mtime_ns == before
+    rows = control.scores["sweep"]
+    assert all(row["fid"] > 0 for row in rows)
+    assert [(r["schedule.rho"], r["schedule.steps"]) for r in rows] == [
+        (7.0, 2),
+        (7.0, 3),
+        (90.0, 2),
+        (90.0, 3),
+    ]
+
+
+def test_a_conditional_recipe_of_cifar10(tmp_path, cifar10):
+    result = run_recipe(
+        "cifar10/cond_edm_aot",
+        out=tmp_path / "run",
+        settings={
+            **TINY_CIFAR10,
+            "denoiser.pool_size": 64,
+            **{f"scores.metrics.1.{key}": v for key, v in CURVATURE.items()},
+        },
+        device="cpu",
+    )
+    named, _ = load(result.folder / "02-samples" / "samples.safetensors")
+    assert named["samples"].shape == (12, 3, 32, 32)
+    assert named["labels"].tolist() == [k % 10 for k in range(12)]
+    lines = (result.folder / "01-denoiser" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["pool"] for row in rows if "pool" in row] == [0]
+    assert all(math.isfinite(row["loss"]) for row in rows if "loss" in row)
 
 
 def check_folder(folder, stages, text):

@@ -121,7 +121,8 @@ def _find(recipe: str | Path) -> Path:
     if exists:
         return path
     if not path.parent.is_dir():
-        raise UsageError(f"recipe {recipe} does not exist: there is no folder {path.parent}")
+        hint = near_match(name, shipped) or f"there is no folder {path.parent}"
+        raise UsageError(f"recipe {recipe} does not exist; {hint}")
     siblings = itertools.islice(path.parent.glob("*.toml"), 1000)
     hint = near_match(str(path), map(str, siblings)) or near_match(name, shipped)
     hint = hint or f"shipped recipes: {', '.join(shipped) or 'none'}"

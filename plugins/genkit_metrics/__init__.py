@@ -17,6 +17,7 @@ def genkit_register(registry: Registration) -> None:
     registry.add("objective", "classification", "genkit_metrics.classification:Classification")
     registry.add("extractor", "classifier", "genkit_metrics.extractors:ClassifierFeatures")
     registry.add("extractor", "pixels", "genkit_metrics.extractors:Pixels")
+    registry.add("extractor", "inception", "genkit_metrics.inception:Inception")
     registry.add("metric", "frechet", "genkit_metrics.frechet:Frechet")
     registry.add("metric", "curvature", "genkit_metrics.curvature:Curvature")
     registry.add("metric", "truncation", "genkit_metrics.truncation:Truncation")

@@ -1,8 +1,8 @@
 """The Frechet distance between samples and real items, over the features of an extractor.
 
 |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) for the means and covariances of the features. Only
-over Inception features is it the FID; scores over other features are comparable among themselves,
-and only where the extractor's identity is the same.
+over Inception features is it the FID, and is called so; scores over other features are comparable
+among themselves, and only where the extractor's identity is the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError
+from genkit.errors import DataError, PluginError
 from genkit.interfaces import Context, Extractor, Metric, Subject
 from genkit.settings import setting
-from genkit.tensors import require_finite
+from genkit.tensors import decoded, require_finite
 from genkit.types import Batch, Measurement
 
 BATCH = 256
@@ -43,20 +43,13 @@ class Frechet(Metric):
     )
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import
-
         samples, reference = subject.samples, subject.reference
         _require_comparable(samples, reference)
         extractor = self.extractor.bind(context)
-        real = _features(extractor, reference.data, context.device, "reference item")
-        fake = _features(extractor, samples.data, context.device, "sample")
-        distance = FrechetInceptionDistance(feature=_Ready(real.shape[1]))
-        for features, are_real in ((real, True), (fake, False)):
-            for start in range(0, len(features), BATCH):  # float64, else it rounds its result
-                distance.update(features[start : start + BATCH].double(), real=are_real)
+        real = _features(extractor, reference.data, context, "reference item")
+        fake = _features(extractor, samples.data, context, "sample")
         return Measurement(
-            # Rounding takes the distance of equal sets to about -1e-12.
-            scores={"frechet": max(0.0, float(distance.compute()))},
+            scores={self.extractor.score: context.world.lead(lambda: _distance(real, fake))},
             facts={
                 "extractor": self.extractor.identity(context),
                 "features": str(real.shape[1]),
@@ -83,12 +76,36 @@ def _require_comparable(samples: Batch, reference: Batch) -> None:
 
 
 @torch.no_grad()
-def _features(extractor: nn.Module, items: Tensor, device: torch.device, what: str) -> Tensor:
-    """Return the features ``[N, F]`` of items, on the CPU."""
-    parts = [
-        extractor(items[start : start + BATCH].to(device)).cpu()
-        for start in range(0, len(items), BATCH)
-    ]
-    features = torch.cat(parts)
-    require_finite(features, f"the features of {what}")
-    return features
+def _features(extractor: nn.Module, items: Tensor, context: Context, what: str) -> Tensor:
+    """Return the features ``[N, F]`` of items, on the CPU; the processes share out the work."""
+    found: list[Tensor] = []
+    for part in context.world.turns(_batches(items)):
+        features = None if part is None else extractor(decoded(part.to(context.device))).cpu()
+        found += context.world.gather(features)
+    joined = torch.cat(found)
+    require_finite(joined, f"the features of {what}")
+    return joined
+
+
+def _distance(real: Tensor, fake: Tensor) -> float:
+    """Return the Frechet distance of features ``[N, F]`` and ``[M, F]``."""
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import
+    except ImportError as error:
+        raise PluginError(
+            f"torchmetrics cannot be imported: {error}; it fails with torch-fidelity without "
+            "torchvision: install both, or neither"
+        ) from error
+
+    # The features of all processes are here: torchmetrics must not gather them once more.
+    ready = _Ready(real.shape[1])
+    distance = FrechetInceptionDistance(feature=ready, sync_on_compute=False)
+    for features, are_real in ((real, True), (fake, False)):
+        for part in _batches(features):  # float64, else it rounds its result
+            distance.update(part.double(), real=are_real)
+    # Rounding takes the distance of equal sets to about -1e-12.
+    return max(0.0, float(distance.compute()))
+
+
+def _batches(items: Tensor) -> list[Tensor]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]

@@ -50,7 +50,7 @@ def executed(monkeypatch):
     """The calls of ``execute``, which does nothing."""
     calls = []
 
-    def execute(recipe, plugins, folder, device, progress):
+    def execute(recipe, plugins, folder, device, progress, world):
         calls.append((recipe, folder, device))
         progress.note("working")
         rows = [{"nfe": 13, "guidance_nfe": 0, "frechet": 0.5}]
@@ -172,7 +172,7 @@ def test_without_a_known_recipe_the_shipped_ones_are_listed(
     monkeypatch.setattr("genkit.recipe.source.shipped_recipes", lambda: found)
     code, out, err = genkit_("run", *arguments)
     assert (code, out) == (2, "")
-    assert "  tiny              Learns in a second.\n  cifar10/silent\n" in err
+    assert "  tiny            Learns in a second.\n  cifar10/silent\n" in err
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "CPU", "cpu:0", "cuda:99999"])

@@ -26,9 +26,16 @@ def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     assert read_source(path).table == {"seed": 1}
 
 
-@pytest.mark.parametrize("name", ["edm_aot", "edm_aot.toml"])
-def test_finds_shipped_recipes_by_name(name: str) -> None:
-    assert read_source(name).table["name"] == "edm-aot"
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("edm_aot", "edm-aot"),
+        ("edm_aot.toml", "edm-aot"),
+        ("cifar10/uncond_edm_aot", "cifar10-uncond-edm-aot"),
+    ],
+)
+def test_finds_shipped_recipes_by_name(name: str, found: str) -> None:
+    assert read_source(name).table["name"] == found
 
 
 def test_shipped_recipes_are_files() -> None:
@@ -52,9 +59,17 @@ def test_a_file_goes_before_a_shipped_recipe(
     assert read_source("edm.toml").table["name"] == "mine"
 
 
-def test_missing_names_a_near_match_among_shipped() -> None:
-    with pytest.raises(UsageError, match='"edm_aot"'):
-        read_source("edm_aott")
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("edm_aott", "edm_aot"),
+        ("cifar10/uncond_edm_aott", "cifar10/uncond_edm_aot"),
+        ("cifar/uncond_edm_aot", "cifar10/uncond_edm_aot"),
+    ],
+)
+def test_missing_names_a_near_match_among_shipped(wrong: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f'did you mean "{near}"'):
+        read_source(wrong)
 
 
 def test_missing_names_a_near_match_among_siblings(tmp_path: Path) -> None:

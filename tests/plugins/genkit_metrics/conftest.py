@@ -11,6 +11,7 @@ from torch import nn
 from genkit.interfaces import Schedule, Solver
 from genkit.random import generator
 from genkit.types import Batch, State
+from genkit.world import ALONE, World
 
 
 @dataclass
@@ -26,6 +27,7 @@ class FakeContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     folder: Path = Path()
     seed: int = 0
+    world: World = ALONE
 
     def network(self, stage: str) -> FakeTrained:
         return FakeTrained(self.networks[stage])

@@ -12,6 +12,7 @@ NAMES = {
     ("objective", "classification"),
     ("extractor", "classifier"),
     ("extractor", "pixels"),
+    ("extractor", "inception"),
     ("metric", "frechet"),
     ("metric", "curvature"),
     ("metric", "truncation"),
