@@ -9,6 +9,10 @@ import pytest
 import torch
 
 import genkit
+from genkit.random import derive_seed, seeded
+from genkit.train.precision import multiplying_in
+from genkit.train.trainer import Optimization, Trainer
+from genkit.types import DataSpec
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -22,7 +26,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
 def test_the_whole_method_runs_on_the_gpu(tmp_path, precision):
     settings = {**SMALL, "denoiser.precision": precision, "discriminator.channels_last": True}
     result = genkit.run_recipe("edm_aot_dg", out=tmp_path / "run", settings=settings, device="cuda")
@@ -65,3 +69,51 @@ def test_pools_are_coupled_beside_the_training(tmp_path):
     result = genkit.run_recipe("edm_aot_cond", out=tmp_path, settings=settings, device="cuda")
     rows = (result.folder / "01-denoiser" / "metrics.jsonl").read_text()
     assert '"reduction"' in rows
+
+
+def small_trainer(precision="float32", clip=None, compiled=False):
+    """Return a trainer of a small U-Net on the GPU."""
+    with seeded(0):
+        network = genkit.component("denoiser", "ddpmpp", channels=32, dropout=0.1)
+        model = network.build(DataSpec((3, 16, 16)))
+    how = Optimization(
+        1e-3, 1000, 0, 0.999, clip, precision, True, compiled, 16, 1000, 0.05, (0.05, 0.1)
+    )
+    objective = genkit.component("objective", "denoising")
+    seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731
+    return Trainer(model, objective, how, torch.device("cuda"), seed)
+
+
+def small_batch(index=0):
+    g = torch.Generator().manual_seed(index)
+    images, noise = torch.randn(2, 64, 3, 16, 16, generator=g)
+    quantile = torch.rand(64, generator=g, dtype=torch.float64)
+    return genkit.Batch(images, quantile=quantile), noise
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_training_step_waits_for_nothing(precision, clip):
+    trainer = small_trainer(precision, clip)
+    trainer.step(*small_batch())
+    trainer.mean_loss()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with multiplying_in(precision):
+            for index in range(3):
+                trainer.step(*small_batch(index))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.mean_loss() > 0
+
+
+def test_a_compiled_network_takes_the_same_steps():
+    plain, compiled = small_trainer(), small_trainer(compiled=True)
+    for index in range(3):
+        losses = []
+        for trainer in (plain, compiled):
+            trainer.model.eval()  # without dropout, which a compiler draws in another order
+            trainer.step(*small_batch(index))
+            losses.append(trainer.mean_loss())
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert plain.state()[0].keys() == compiled.state()[0].keys()

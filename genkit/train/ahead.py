@@ -20,6 +20,7 @@ def run_ahead(
     prepare: Callable[[int], P],
     finish: Callable[[int, Future[P]], R],
     ahead: int,
+    together: bool = False,
 ) -> Generator[Future[R]]:
     """Yield the future of ``finish(index, prepared)`` for each index, in order.
 
@@ -30,6 +31,8 @@ def run_ahead(
         finish: runs in one thread, item after item in order, so that it may talk to other
             processes.
         ahead: items that are worked on or wait beside the one that was yielded last, at least 1.
+        together: ``finish`` waits for other processes, which wait for this one in turn. So what
+            was begun is ended even where the caller stops early: all stop behind the same item.
     """
     free = max(1, (os.cpu_count() or 1) - 1)
     preparing = ThreadPoolExecutor(min(ahead, free), thread_name_prefix="pairing")
@@ -43,8 +46,9 @@ def run_ahead(
         while waiting:
             yield waiting.popleft()
     finally:
-        preparing.shutdown(cancel_futures=True)
-        finishing.shutdown(cancel_futures=True)
+        # Not waited for: who asks for a stop twice means at once.
+        preparing.shutdown(wait=False, cancel_futures=not together)
+        finishing.shutdown(wait=False, cancel_futures=not together)
 
 
 @contextmanager

@@ -163,11 +163,11 @@ class PairStream:
             return self.assemble(index, batch, noise, exchange.share(index, found))
 
         last = -(-self.total // self.pool_size)
-        return run_ahead(range(first, last), prepare, finish, ahead)
+        return run_ahead(range(first, last), prepare, finish, ahead, exchange is not ALONE)
 
     def batches(
         self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = ALONE
-    ) -> Iterator[tuple[Batch, Tensor, list[PoolReport]]]:
+    ) -> Generator[tuple[Batch, Tensor, list[PoolReport]]]:
         """Yield batches from position ``start`` on; later pools are coupled meanwhile.
 
         Args:

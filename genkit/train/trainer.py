@@ -1,10 +1,16 @@
-"""One optimizer step, and everything it changes: weights, their average, Adam's moments."""
+"""One optimizer step, and everything it changes: weights, their averages, Adam's moments.
+
+A step asks nothing of the device and waits for nothing: the host prepares the next one meanwhile.
+Whether the loss and the gradient are finite is seen and obeyed on the device, and told at the next
+reading of the loss.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +18,15 @@ from torch import Tensor, nn
 from genkit.errors import DivergedError
 from genkit.interfaces import Objective
 from genkit.random import seeded
+from genkit.train.compiler import require_compiler
 from genkit.train.ema import Ema
+from genkit.train.power_ema import PowerEma
+from genkit.train.precision import Precision, autocast
+from genkit.train.replicas import Replicas, SummedLoss, share_of
 from genkit.types import Batch
+from genkit.world import ALONE, World
 
 T = TypeVar("T")
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""
@@ -28,24 +37,39 @@ class Optimization:
     """How weights are updated.
 
     Attributes:
-        learning_rate: of Adam, after the ramp.
+        learning_rate: of Adam, the greatest it takes.
         learning_rate_ramp: images over which the learning rate rises from 0; 0 for none.
+        learning_rate_decay: images from which on the learning rate falls with the inverse square
+            root of the images seen (EDM2, arXiv 2312.02696, eq. 67); 0 for none.
+        adam_beta2: of Adam, how much of the mean squared gradient a step keeps.
         gradient_clip: greatest norm of the gradient; None leaves it as it is.
         precision: of the network's arithmetic; weights and optimizer stay in float32.
         channels_last: lay images out as NHWC, which convolutions prefer.
-        micro_batch: items that are computed at a time; gradients are accumulated.
+        compiled: compile the network.
+        micro_batch: items that a process computes at a time; gradients are accumulated.
         ema_half_life: see :class:`~genkit.train.ema.Ema`, in images.
         ema_ramp_up: likewise.
+        ema_lengths: of further averages, see :class:`~genkit.train.power_ema.PowerEma`.
     """
 
     learning_rate: float
     learning_rate_ramp: int
+    learning_rate_decay: int
+    adam_beta2: float
     gradient_clip: float | None
     precision: Precision
     channels_last: bool
+    compiled: bool
     micro_batch: int
     ema_half_life: int
     ema_ramp_up: float
+    ema_lengths: tuple[float, ...]
+
+    def rate(self, images: int) -> float:
+        """Return the learning rate after a number of images."""
+        ramp = min(images / self.learning_rate_ramp, 1.0) if self.learning_rate_ramp else 1.0
+        past = max(images / self.learning_rate_decay, 1.0) if self.learning_rate_decay else 1.0
+        return self.learning_rate * ramp / math.sqrt(past)
 
 
 class Trainer:
@@ -56,7 +80,11 @@ class Trainer:
         objective: gives the loss of each item.
         how: how weights are updated.
         device: where to compute.
-        seed: of a purpose and an index, such as ``seed("dropout", 17)``.
+        seed: of a purpose and indices, such as ``seed("dropout", 17, 0)``.
+        world: the processes that train it together, each on its share of every batch.
+
+    Raises:
+        UsageError: it is to be compiled, and there is no working compiler.
     """
 
     def __init__(
@@ -66,79 +94,145 @@ class Trainer:
         how: Optimization,
         device: torch.device,
         seed: Callable[..., int],
+        world: World = ALONE,
     ) -> None:
         layout = torch.channels_last if how.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.ema = Ema(self.model, how.ema_half_life, how.ema_ramp_up)
+        self.averages = PowerEma(self.model, how.ema_lengths)
         self.images = 0
         self.steps = 0
-        self._objective = objective
-        self._how = how
+        self.how = how
         self._device = device
         self._seed = seed
         self._layout = layout
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=how.learning_rate, fused=True)
+        self._world = world
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), how.learning_rate, (0.9, how.adam_beta2), fused=True
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "float16")
+        if how.compiled:
+            require_compiler(device)
+            self.model.compile()  # in place: names in the state stay as they are
+        self._loss = Replicas(SummedLoss(self.model, objective), world)
+        self._begin(0, 0)
 
-    def step(self, batch: Batch, noise: Tensor) -> float:
-        """Train on one batch and return its mean loss.
+    def _begin(self, images: int, steps: int) -> None:
+        self.images, self.steps = images, steps
+        # On the device: the images up to which all was finite, and losses that nobody read yet.
+        self._finite = torch.tensor(images, device=self._device)
+        self._losses = torch.zeros((), device=self._device)
+        self._unread = 0
+
+    def step(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Train on one batch; after a loss or gradient that is not finite, change no weight.
 
         Args:
-            batch: ``[B]`` items with ``quantile``, on any device.
+            batch: ``[B]`` items with ``quantile``, the same in every process.
             noise: ``[B, *shape]`` the noise paired with them.
 
-        Raises:
-            DivergedError: the loss or the gradient is not finite; nothing was changed.
+        Returns:
+            0-d, on the device: the mean loss; of several processes, this one's part of the sum.
         """
-        how = self._how
         for group in self.optimizer.param_groups:
-            ramp = self.images / how.learning_rate_ramp if how.learning_rate_ramp else 1.0
-            group["lr"] = how.learning_rate * min(ramp, 1.0)
+            group["lr"] = self.how.rate(self.images)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        # Dropout takes no generator, so the global ones are lent to it for the step.
-        with seeded(self._seed("dropout", self.steps), self._device):
-            for start in range(0, len(batch), how.micro_batch):
-                part = slice(start, start + how.micro_batch)
-                loss = self._loss(batch[part], noise[part], start) / len(batch)
-                total += float(loss.detach())
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if not torch.isfinite(torch.tensor(total)):
-            raise DivergedError(f"the loss is {total} at {self.images:,} images")
-        self._update()
+        loss = self._backward(batch, noise)
+        self._update(loss, len(batch))
         self.ema.update(self.model, self.images, len(batch))
+        self.averages.update(self.model, self.images, len(batch))
+        self._losses += loss
+        self._unread += 1
         self.images += len(batch)
         self.steps += 1
-        return total
+        return loss
 
-    def _loss(self, batch: Batch, noise: Tensor, start: int) -> Tensor:
-        """Return the summed loss of a micro-batch."""
-        generator = torch.Generator().manual_seed(self._seed("loss", self.steps, start))
-        batch, noise = batch.to(self._device), noise.to(self._device)
-        if batch.data.ndim == 4:
-            batch = batch.with_data(batch.data.to(memory_format=self._layout))
-            noise = noise.to(memory_format=self._layout)
-        low = self._how.precision != "float32"
-        dtype = getattr(torch, self._how.precision)
-        with torch.autocast(self._device.type, dtype=dtype if low else None, enabled=low):
-            return self._objective.loss(self.model, batch, noise, generator).sum()
+    def mean_loss(self) -> float:
+        """Return the mean loss of the steps since the last call; waits for the device.
 
-    def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        limit = self._how.gradient_clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise DivergedError(f"the gradient is {float(norm)} at {self.images:,} images")
-        # In float16 an overflow is expected now and then: the scaler skips the step and halves.
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        All processes call it together, and before anything is saved.
+
+        Raises:
+            DivergedError: a loss or a gradient was not finite. No weight was changed since.
+        """
+        told = self._world.gather((float(self._losses), int(self._finite)))
+        loss, at = sum(part for part, _ in told) / max(self._unread, 1), min(f for _, f in told)
+        self._losses.zero_()
+        self._unread = 0
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at {at:,} images")
+        if at < self.images:
+            raise DivergedError(f"the gradient is not finite at {at:,} images")
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
             raise DivergedError(f"float16 gradients overflow at any scale, {self.images:,} images")
+        return loss
+
+    def _backward(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Leave the gradient of the mean loss in the parameters; return the loss."""
+        mine, total = share_of(self._world, len(batch)), torch.zeros((), device=self._device)
+        # Where a short last batch leaves nothing for a process, one item of weight 0 keeps it in
+        # step with the others.
+        share = mine or range(1)
+        starts = share[:: self.how.micro_batch]
+        parts = [slice(start, min(start + self.how.micro_batch, share.stop)) for start in starts]
+        if self._loss.needs_rehearsal:
+            with seeded(self._seed("rehearsal"), self._device):
+                self._loss.rehearse(lambda: self._summed(batch, noise, parts[0]))
+        for part in parts:
+            # Dropout takes no generator, so the global ones are lent to it.
+            seed = self._seed("dropout", self.steps, part.start)
+            with self._loss.exchanging(last=part is parts[-1]), seeded(seed, self._device):
+                loss = self._summed(batch, noise, part) / len(batch) * bool(mine)
+                total += loss.detach()
+                # Gradients are averaged over processes, and their sum is meant. A loss that is
+                # not finite makes a gradient that is not, so that every process learns of it.
+                unit = loss.detach() * 0 + self._world.size
+                self.scaler.scale(loss).backward(unit)  # type: ignore[no-untyped-call]
+        return total
+
+    def _summed(self, batch: Batch, noise: Tensor, part: slice) -> Tensor:
+        """Return the summed loss of a part of the batch."""
+        generator = torch.Generator().manual_seed(self._seed("loss", self.steps, part.start))
+        items = _sent(batch[part], self._device, self._layout)
+        assigned = _copied(noise[part], self._device, self._layout)
+        with autocast(self.how.precision, self._device):
+            return self._loss(items, assigned, generator)
+
+    def _update(self, loss: Tensor, count: int) -> None:
+        """Step the optimizer, unless the gradient is not finite."""
+        clip = self.how.gradient_clip
+        so_far = self._finite == self.images
+        if self.scaler.is_enabled():
+            # An overflow is expected now and then: the scaler skips the step and halves.
+            self.scaler.unscale_(self.optimizer)
+            if clip is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self._finite += count * (so_far & loss.isfinite())
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+        finite = so_far & norm.isfinite()
+        # As GradScaler does: fused Adam changes nothing where this is 1.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self._finite += count * finite
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit."""
+        """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit.
+
+        Raises:
+            DivergedError: a loss or a gradient was not finite.
+        """
+        if int(self._finite) < self.images:
+            raise DivergedError(f"not finite from {int(self._finite):,} images on: nothing to save")
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
+        tensors |= {f"average.{name}": t for name, t in self.averages.state().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": t for name, t in moments.items()}
         numbers: dict[str, float] = {"images": self.images, "steps": self.steps}
@@ -146,18 +240,37 @@ class Trainer:
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Go on from what :meth:`state` returned, of any number of processes."""
         self.model.load_state_dict(_under("model.", tensors))
         self.ema.model.load_state_dict(_under("ema.", tensors))
+        self.averages.restore(_under("average.", tensors))
+        parameters = list(self.model.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("adam.", tensors).items():
             index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
+            like = parameters[int(index)]
+            # Laid out as the weights are, for fused Adam looks at the memory alone.
+            laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            moments.setdefault(int(index), {})[moment] = laid
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if scaler := _under("scaler.", numbers):
             self.scaler.load_state_dict(scaler)
-        self.images, self.steps = int(numbers["images"]), int(numbers["steps"])
+        self._begin(int(numbers["images"]), int(numbers["steps"]))
+
+
+def _sent(batch: Batch, device: torch.device, layout: torch.memory_format) -> Batch:
+    """Return the batch on the device, its images laid out as asked."""
+    known = {f.name: v for f in fields(batch) if (v := getattr(batch, f.name)) is not None}
+    return replace(batch, **{name: _copied(v, device, layout) for name, v in known.items()})
+
+
+def _copied(values: Tensor, device: torch.device, layout: torch.memory_format) -> Tensor:
+    """Return values on the device; to a GPU they go while the host goes on."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    there = values.to(device, non_blocking=True)
+    return there.to(memory_format=layout) if there.ndim == 4 else there
 
 
 def _under(prefix: str, named: Mapping[str, T]) -> dict[str, T]:

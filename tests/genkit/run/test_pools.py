@@ -94,7 +94,7 @@ def test_a_pool_that_begins_where_training_goes_on_is_logged_once(tiny):
 
 
 def test_of_very_many_pools_some_are_logged(tiny, monkeypatch):
-    monkeypatch.setattr("genkit.run.stages.train.MOST_POOL_ROWS", 4)
+    monkeypatch.setattr("genkit.run.training.MOST_POOL_ROWS", 4)
     tiny.run(tiny.train, "denoiser.pool_size=16")
     assert [row["pool"] for row in pools(tiny)] == [0, 4, 8, 12]
 

@@ -158,11 +158,17 @@ def test_solving_several_pools_at_a_time_changes_nothing(monkeypatch):
 
 
 def test_a_consumer_that_leaves_ends_the_threads():
-    before = threading.active_count()
+    def at_work():
+        return [t for t in threading.enumerate() if t.name.startswith(("pairing", "finishing"))]
+
     batches = stream(Slow(), pool=10).batches(10, ahead=5)
     next(batches)
+    assert at_work()
     batches.close()
-    assert threading.active_count() == before
+    deadline = time.monotonic() + 30
+    while at_work() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not at_work()
 
 
 def test_images_are_augmented_before_they_are_paired():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genkit.errors import DivergedError
 from genkit.interfaces import Objective
@@ -17,12 +18,16 @@ from genkit.types import Batch
 PLAIN = Optimization(
     learning_rate=1e-2,
     learning_rate_ramp=0,
+    learning_rate_decay=0,
+    adam_beta2=0.999,
     gradient_clip=None,
     precision="float32",
     channels_last=False,
+    compiled=False,
     micro_batch=64,
     ema_half_life=100,
     ema_ramp_up=0.0,
+    ema_lengths=(),
 )
 
 
@@ -77,7 +82,7 @@ def test_a_step_is_a_step_of_adam():
         adam.zero_grad()
         loss.backward()
         adam.step()
-        assert ours.step(items, noise) == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert float(ours.step(items, noise)) == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(weights(ours.model), weights(reference))
 
 
@@ -106,26 +111,113 @@ def test_the_gradient_is_clipped_only_when_asked():
         assert float(norm) > expected if limit is None else float(norm) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_stops_before_anything_changes(what):
-    ours = trainer(InfiniteSlope())
+def test_the_learning_rate_falls_with_the_inverse_root_of_the_images():
+    falling = trainer(how=replace(PLAIN, learning_rate_ramp=128, learning_rate_decay=192))
+    rates = []
+    for index in range(5):
+        falling.step(*batch(index=index))
+        rates.append(falling.optimizer.param_groups[0]["lr"])
+    # After 0, 64, 128, 192 and 256 images.
+    assert rates == pytest.approx([0, 0.5e-2, 1e-2, 1e-2, 1e-2 * (192 / 256) ** 0.5])
+
+
+def test_beta2_is_that_of_adam():
+    ours, reference = trainer(how=replace(PLAIN, adam_beta2=0.9)), network()
+    adam = torch.optim.Adam(reference.parameters(), lr=1e-2, betas=(0.9, 0.9))
+    for index in range(5):
+        items, noise = batch(index=index)
+        adam.zero_grad()
+        (reference(noise) - items.data).square().mean().backward()
+        adam.step()
+        ours.step(items, noise)
+    torch.testing.assert_close(weights(ours.model), weights(reference))
+
+
+def broken(what: str) -> Trainer:
+    """Return a trainer that made one good step, and then one that is not finite."""
+    ours = trainer()
+    ours.step(*batch())
+    ours.before = weights(ours.model), [m.clone() for m in moments(ours)]
     items, noise = batch()
     if what == "loss":
-        ours = trainer()
         items.data[3] = float("inf")
-    before, averaged = weights(ours.model), weights(ours.ema.model)
-    with pytest.raises(DivergedError, match=rf"the {what} is (nan|inf) at 0 images"):
-        ours.step(items, noise)
+    else:
+        ours._loss._alone._objective = InfiniteSlope()
+    ours.step(items, noise)
+    return ours
+
+
+def moments(ours: Trainer) -> list[torch.Tensor]:
+    return [t for moment in ours.optimizer.state.values() for t in moment.values()]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_changes_nothing_and_is_told_at_the_next_reading(what):
+    ours = broken(what)
+    ours._loss._alone._objective = Regression()
+    for index in range(3):  # what follows before anyone looks changes nothing either
+        ours.step(*batch(index=index))
+    assert torch.equal(weights(ours.model), ours.before[0])
+    assert all(torch.equal(a, b) for a, b in zip(moments(ours), ours.before[1], strict=True))
+    assert weights(ours.ema.model).isfinite().all()
+    told = "loss is (nan|inf)" if what == "loss" else "gradient is not finite"
+    with pytest.raises(DivergedError, match=f"the {told} at 64 images"):
+        ours.mean_loss()
+
+
+def test_a_loss_that_is_not_finite_counts_even_where_its_gradient_is_finite():
+    class Ceiling(Regression):
+        def loss(self, model, batch, noise, generator):
+            return super().loss(model, batch, noise, generator) + float("inf")
+
+    ours = trainer(Ceiling())
+    before = weights(ours.model)
+    ours.step(*batch())
     assert torch.equal(weights(ours.model), before)
-    assert torch.equal(weights(ours.ema.model), averaged)
-    assert not ours.optimizer.state
-    assert (ours.images, ours.steps) == (0, 0)
+    with pytest.raises(DivergedError, match="the loss is inf at 0 images"):
+        ours.mean_loss()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_diverged_is_not_saved(what):
+    with pytest.raises(DivergedError):
+        broken(what).state()
+
+
+def test_the_mean_loss_is_that_of_the_steps_since_it_was_read():
+    ours = trainer()
+    for count in (3, 1, 2):
+        losses = [float(ours.step(*batch(index=index))) for index in range(count)]
+        assert ours.mean_loss() == pytest.approx(sum(losses) / count, rel=1e-6)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where a number is read from a tensor, for which a GPU would have to be waited."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise AssertionError("a number was read from a tensor")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_step_waits_for_nothing(precision, clip):
+    how = replace(
+        PLAIN, precision=precision, gradient_clip=clip, micro_batch=16, ema_lengths=(0.1,)
+    )
+    ours = trainer(how=how, model=network(0.5))
+    with NoWaiting():
+        for index in range(3):
+            ours.step(*batch(index=index))
+    with NoWaiting(), pytest.raises(AssertionError, match="a number was read"):
+        ours.mean_loss()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_trains_and_keeps_float32_weights(precision):
     ours = trainer(how=replace(PLAIN, precision=precision))
-    losses = [ours.step(*batch()) for _ in range(60)]
+    losses = [float(ours.step(*batch())) for _ in range(60)]
     assert losses[-1] < 0.9 * losses[0]
     assert {p.dtype for p in ours.model.parameters()} == {torch.float32}
 
@@ -141,24 +233,48 @@ def test_a_float16_overflow_skips_the_step_and_lowers_the_scale():
 def test_float16_gives_up_when_no_scale_helps():
     ours = trainer(InfiniteSlope(), replace(PLAIN, precision="float16"))
     ours.step(*batch())
+    ours.mean_loss()
     ours.scaler.update(SMALLEST_SCALE)
+    ours.step(*batch())
     with pytest.raises(DivergedError, match="overflow at any scale"):
-        ours.step(*batch())
+        ours.mean_loss()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_restored_trainer_goes_on_bit_for_bit(precision):
-    how = replace(PLAIN, precision=precision)
-    straight = trainer(how=how, model=network(0.5))
+def images(index: int = 0) -> tuple[Batch, torch.Tensor]:
+    drawn = torch.randn((2, 64, 3, 4, 4), generator=torch.Generator().manual_seed(index))
+    return Batch(drawn[0]), drawn[1]
+
+
+def convolutions() -> nn.Module:
+    with seeded(7):
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1)
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "build", "items"),
+    [
+        ({}, lambda: network(0.5), batch),
+        ({"precision": "float16"}, lambda: network(0.5), batch),
+        ({"ema_lengths": (0.05, 0.1)}, network, batch),
+        # Adam's moments must come back in the layout of the weights.
+        ({"channels_last": True}, convolutions, images),
+    ],
+)
+def test_a_restored_trainer_goes_on_bit_for_bit(change, build, items):
+    how = replace(PLAIN, **change)
+    straight = trainer(how=how, model=build())
     for index in range(6):
-        straight.step(*batch(index=index))
+        straight.step(*items(index=index))
         if index == 2:
             tensors, numbers = straight.state()
-            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    resumed = trainer(how=how, model=network(0.5))
+            tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+    resumed = trainer(how=how, model=build())
     resumed.restore(tensors, numbers)
     for index in range(3, 6):
-        resumed.step(*batch(index=index))
+        resumed.step(*items(index=index))
+    assert resumed.mean_loss() > 0
     for a, b in zip(straight.state()[0].values(), resumed.state()[0].values(), strict=True):
         assert torch.equal(a, b)
 
@@ -168,7 +284,7 @@ def test_dropout_follows_the_seed_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     losses = []
     for seed in (0, 0, 1):
-        losses.append(trainer(model=network(0.5), seed=seed).step(*batch()))
+        losses.append(float(trainer(model=network(0.5), seed=seed).step(*batch())))
         torch.rand(3)
     assert losses[0] == losses[1] != losses[2]
     torch.manual_seed(1)
@@ -188,3 +304,27 @@ def test_channels_last_lays_images_out_as_asked():
     ours.step(Batch(images[0]), images[1])
     assert seen == [True]
     assert ours.model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_averages_of_several_lengths_follow_the_weights():
+    ours = trainer(how=replace(PLAIN, ema_lengths=(0.05, 0.1)))
+    for index in range(3):
+        ours.step(*batch(index=index))
+    short, long = (ours.averages.state()[f"{length}:0.weight"] for length in (0.05, 0.1))
+    now = ours.model[0].weight.detach()
+    assert 0 < float((short - now).norm()) < float((long - now).norm())
+
+
+def test_micro_batches_draw_dropout_by_their_place_in_the_batch():
+    seen = []
+
+    class Seeds(Regression):
+        def loss(self, model, batch, noise, generator):
+            seen.append((torch.initial_seed(), generator.initial_seed()))
+            return super().loss(model, batch, noise, generator)
+
+    trainer(Seeds(), replace(PLAIN, micro_batch=24)).step(*batch())
+    assert seen == [
+        (derive_seed(0, "dropout", 0, start), derive_seed(0, "loss", 0, start))
+        for start in (0, 24, 48)
+    ]

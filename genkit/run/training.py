@@ -1,0 +1,161 @@
+"""The loop of the train stage: steps, and what is written down on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from genkit.errors import DivergedError, InterruptedRun
+from genkit.interfaces import Context
+from genkit.run.log import RowLog
+from genkit.train.checkpoint import CHECKPOINT, save_checkpoint
+from genkit.train.diagnostics import PoolReport
+from genkit.train.distributed import ALONE, Ranks
+from genkit.train.pairing import PairStream
+from genkit.train.trainer import Trainer
+
+MOST_POOL_ROWS = 10_000
+"""About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
+
+_READ_SECONDS = 1.0  # between two readings of the loss, each of which waits for the device
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Trains to the end of a stream of pairs; every process of the world goes through it alike.
+
+    Attributes:
+        context: of the stage.
+        trainer: freshly built, or restored.
+        stream: of pairs.
+        log: where rows go; None in a process that does not lead.
+        batch_size: images of an optimizer step.
+        pools_ahead: pools that are coupled or wait ahead of training.
+        checkpoint_seconds: time between checkpoints.
+        snapshot_images: images between two snapshots of the averages of several lengths.
+    """
+
+    context: Context
+    trainer: Trainer
+    stream: PairStream
+    log: RowLog | None
+    batch_size: int
+    pools_ahead: int
+    checkpoint_seconds: float
+    snapshot_images: int
+
+    def run(self) -> None:
+        """Train, and leave a checkpoint of the end.
+
+        Raises:
+            DivergedError: a loss or a gradient was not finite; nothing was saved since.
+            InterruptedRun: the user asked to stop; all is saved.
+        """
+        trainer, total, group = self.trainer, self.stream.total, self.context.world.group()
+        # A row every 200th of the way, yet often enough to watch a long training.
+        every = max(1, min(total // 200, 50_000) // self.batch_size)
+        begun_at, loss = trainer.images, None
+        saved = read = self._clock()
+        losses = _Losses(trainer)
+        exchange = Ranks(group) if group else ALONE
+        batches = self.stream.batches(self.batch_size, begun_at, self.pools_ahead, exchange)
+        with closing(batches):
+            for batch, noise, pools in batches:
+                self._tell([pool for pool in pools if pool.images >= begun_at])
+                losses.waited += sum(pool.seconds_waited for pool in pools)
+                trainer.step(batch, noise)
+                now, done = self._clock(), trainer.images >= total
+                stop = self.context.stop_requested() and not done
+                due = stop or done or now - saved >= self.checkpoint_seconds
+                row, snapshot = due or trainer.steps % every == 0, self._snapshot_is_due(len(batch))
+                if row or snapshot or now - read >= _READ_SECONDS:
+                    with self._remedied():
+                        loss, read = losses.read(), now
+                if row:
+                    loss = self._write(losses.row())
+                self.context.advance(trainer.images, total, "images", loss, trainer.steps)
+                if self.context.world.leads and snapshot:
+                    trainer.averages.snapshot(self.context.folder, trainer.model, trainer.images)
+                if self.context.world.leads and due:
+                    save_checkpoint(self.context.folder, trainer)
+                saved = now if due else saved
+                if stop:
+                    raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
+
+    def _clock(self) -> float:
+        """Return the seconds of the leading process, so that all decide alike."""
+        return self.context.world.agree(time.monotonic())
+
+    def _tell(self, pools: list[PoolReport]) -> None:
+        """Write down what was done to pools; of a long training not to each of them.
+
+        The file is read whole at its end.
+        """
+        thinned = max(1, -(-self.stream.total // self.stream.pool_size) // MOST_POOL_ROWS)
+        for pool in pools:
+            if pool.pool % thinned == 0:
+                self._write(pool.row())
+
+    def _write(self, row: dict[str, Any]) -> float | None:
+        """Write down a row; return its loss, where it has one."""
+        if self.log:
+            self.log.add(row)
+        return row.get("loss")
+
+    def _snapshot_is_due(self, count: int) -> bool:
+        """Whether the last batch, of ``count`` images, came to a snapshot."""
+        now, every = self.trainer.images, self.snapshot_images
+        reached = now >= self.stream.total or now // every > (now - count) // every
+        return bool(self.trainer.averages.lengths) and reached
+
+    @contextmanager
+    def _remedied(self) -> Iterator[None]:
+        """Say what is left, and what to try, where training diverged."""
+        try:
+            yield
+        except DivergedError as error:
+            kept = "kept" if (self.context.folder / CHECKPOINT).exists() else "not yet written"
+            raise DivergedError(
+                f"{error}: the last good checkpoint is {kept}; try a learning_rate "
+                f"below {self.trainer.how.learning_rate:g}, or gradient_clip = 1.0"
+            ) from error
+
+
+class _Losses:
+    """Losses since the last row, and what that took.
+
+    Args:
+        trainer: whose they are.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._begin()
+
+    def _begin(self) -> None:
+        self.waited = 0.0
+        self._sum = 0.0
+        self._begun, self._at = time.monotonic(), self._trainer.images
+        self._first = self._read = self._trainer.steps
+
+    def read(self) -> float:
+        """Return the mean loss since the last reading."""
+        loss = self._trainer.mean_loss()
+        self._sum += loss * (self._trainer.steps - self._read)
+        self._read = self._trainer.steps
+        return loss
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of what was read, and begin the next."""
+        images, seconds = self._trainer.images, time.monotonic() - self._begun
+        row = {
+            "images": images,
+            "loss": self._sum / (self._read - self._first),
+            "images_per_second": round((images - self._at) / seconds, 1),
+            "seconds_waited_for_pairs": round(self.waited, 4),
+        }
+        self._begin()
+        return row

@@ -1,0 +1,150 @@
+"""The loop of the train stage: what it writes, when it stops, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from genkit.errors import DivergedError, InterruptedRun, RecipeError, UsageError
+from genkit.interfaces import Augmentation, Denoiser
+from genkit.run.stages.train_checks import problems_of
+from genkit.tensors import load
+from genkit.train.power_ema import snapshots_in
+from genkit.train.trainer import Trainer
+from genkit.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Augmentation):
+    """Tells the network that it did nothing."""
+
+    @property
+    def augment_labels(self):
+        return 2
+
+    def augment(self, batch, generator):
+        return replace(batch, augment_labels=torch.zeros(len(batch), 2))
+
+
+def stage(tiny, *overrides):
+    return tiny.load(tiny.train, *overrides).stages["denoiser"]
+
+
+def test_more_processes_than_images_are_refused_before_anything_else(tiny):
+    context = SimpleNamespace(world=World(3, 65))
+    with pytest.raises(UsageError, match=r"batch_size = 64 .* 65 processes: .* more ranks than"):
+        stage(tiny).run(context)
+
+
+def test_an_augmentation_that_the_denoiser_cannot_be_told_of_is_refused(tiny):
+    (problem,) = problems_of(replace(stage(tiny), augmentation=Told()))
+    assert problem.key == ("augmentation",)
+    assert "Mlp cannot be told" in problem.reason
+    assert problem.hint
+
+
+def test_a_denoiser_that_takes_augment_labels_is_built_for_them(tiny):
+    built = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Takes(Denoiser):
+        takes_augment_labels = True
+
+        def build_network(self, spec):
+            built.append(spec.augment_labels)
+            return torch.nn.Identity()
+
+    takes = Takes(preconditioner=stage(tiny).network.preconditioner)
+    told = replace(stage(tiny), network=takes, augmentation=Told())
+    assert not list(problems_of(told))
+    assert built == [told.spec().augment_labels] == [2]
+    assert stage(tiny).spec().augment_labels == 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ("[0.9]", r"ema_lengths\.0: 0\.9 is no relative length"),
+        ("[0.1, 0.1]", r"ema_lengths\.1: 0\.1 is there already"),
+    ],
+)
+def test_lengths_that_no_average_has_are_refused(tiny, lengths, told):
+    with pytest.raises(RecipeError, match=told):
+        stage(tiny, f"denoiser.ema_lengths={lengths}")
+
+
+def test_snapshots_of_averages_are_written_on_the_way_and_at_the_end(tiny):
+    settings = ("denoiser.ema_lengths=[0.05, 0.1]", "denoiser.ema_snapshot_images=100")
+    tiny.run(tiny.train, *settings, "denoiser.images=288")
+    found = [(s.images, s.length) for s in snapshots_in(tiny.folder / "01-denoiser")]
+    # Batches of 64: 128 is the first past 100, 256 that past 200, and 288 the end.
+    assert found == [(n, length) for n in (128, 256, 288) for length in (0.05, 0.1)]
+
+
+def test_a_stopped_run_goes_on_with_its_averages(tiny, tmp_path):
+    def stop(done, total):
+        if done == 128:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = ("denoiser.ema_lengths=[0.1]", "denoiser.compile=false")
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.train, *settings, progress=tiny.recorder(stop))
+    tiny.run(tiny.train, *settings)
+    tiny.run(tiny.train, *settings, folder=tmp_path / "whole")
+    name = "ema-0.1-00000000256.safetensors"
+    assert tiny.bytes_of(name) == tiny.bytes_of(name, tmp_path / "whole")
+
+
+def test_training_that_diverges_says_where_and_what_to_try(tiny):
+    with pytest.raises(DivergedError) as told:
+        tiny.run(tiny.train, "denoiser.learning_rate=1e30", "denoiser.checkpoint_seconds=0")
+    assert "images: the last good checkpoint is kept; try a learning_rate below 1e+30" in str(
+        told.value
+    )
+    tensors, _ = load(tiny.folder / "01-denoiser" / "checkpoint.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_rows_hold_the_mean_loss_of_their_steps(tiny, monkeypatch):
+    losses = []
+    step = Trainer.step
+
+    def noted(self, batch, noise):
+        losses.append(float(step(self, batch, noise)))
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    monkeypatch.setattr("genkit.run.training._READ_SECONDS", 0.0)
+    tiny.run(tiny.train, "denoiser.images=25600", "denoiser.batch_size=50")
+    rows = [row for row in tiny.metrics() if "loss" in row]
+    assert len(losses) == 512
+    assert [row["images"] for row in rows[:2]] == [100, 200]
+    for index, row in enumerate(rows):
+        expected = sum(losses[2 * index : 2 * index + 2]) / 2
+        assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_is_read_rarely(tiny, monkeypatch):
+    read = []
+    mean_loss = Trainer.mean_loss
+
+    def noted(self):
+        read.append(self.steps)
+        return mean_loss(self)
+
+    monkeypatch.setattr(Trainer, "mean_loss", noted)
+    monkeypatch.setattr("genkit.run.training._READ_SECONDS", 1e9)
+    tiny.run(tiny.train, "denoiser.images=12800", "denoiser.batch_size=16")
+    assert read == list(range(4, 801, 4))  # a row every 200th of the way
+
+
+def test_tf32_trains_on_a_cpu_as_float32_does(tiny, tmp_path):
+    other = tmp_path / "tf32"
+    tiny.run(tiny.train)
+    tiny.run(tiny.train, 'denoiser.precision="tf32"', folder=other)
+    one, two = (tiny.bytes_of("denoiser.safetensors", f) for f in (tiny.folder, other))
+    assert one == two

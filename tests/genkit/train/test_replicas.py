@@ -1,0 +1,232 @@
+"""Training shared out among processes: the steps of one, whatever their number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from genkit.train.replicas import Replicas, SummedLoss, share_of
+from genkit.world import World
+
+SERVER = """
+import hashlib, json, os, sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch._dynamo  # once, and not in every process by DistributedDataParallel
+import torch.distributed as dist
+from torch import nn
+
+from genkit.errors import GenkitError
+from genkit.interfaces import Coupler, Objective
+from genkit.random import derive_seed, generator, seeded
+from genkit.tensors import load, save
+from genkit.train.distributed import ALONE, Ranks
+from genkit.train.pairing import PairStream
+from genkit.train.trainer import Optimization, Trainer
+from genkit.types import Batch, Pairs
+from genkit.world import World
+
+HOW = Optimization(1e-2, 64, 0, 0.999, None, "float32", False, False, 6, 100, 0.05, (0.1,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle(Coupler):
+    def pair(self, batch, noise, generator):
+        return Pairs(torch.arange(len(batch)), torch.randperm(len(batch), generator=generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoise(Objective):
+    diverging: bool
+
+    def loss(self, model, batch, noise, generator):
+        shift = torch.rand((), generator=generator)
+        if self.diverging and int(batch.labels.max()) == 99:
+            shift = shift / 0
+        sigma = batch.quantile.float()[:, None] + shift
+        return (model(batch.data + sigma * noise) - batch.data).square().mean(1)
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(3, 16), nn.SiLU(), nn.Dropout(0.3), nn.Linear(16, 3)
+        )
+        self.unused = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layers(x)
+
+
+def train(world, kind, total, file):
+    with seeded(7):
+        model = Network()
+    seed = lambda *purpose: derive_seed(0, *purpose)
+    denoise = Denoise(diverging=kind == "diverging")
+    trainer = Trainer(model, denoise, HOW, torch.device("cpu"), seed, world)
+    if file.exists():
+        tensors, metadata = load(file)
+        trainer.restore(tensors, json.loads(metadata["numbers"]))
+    data = Batch(torch.randn(100, 3, generator=generator(1)), torch.arange(100))
+    stream = PairStream(data, Shuffle(), None, 32, 625, lambda *purpose: generator(0, *purpose))
+    exchange = Ranks(world.group()) if world.size > 1 else ALONE
+    digest, losses, told = hashlib.sha256(), [], ""
+    try:
+        for batch, noise, found in stream.batches(12, trainer.images, exchange=exchange):
+            for tensor in (batch.data, batch.labels, batch.quantile, noise):
+                digest.update(tensor.numpy().tobytes())
+            trainer.step(batch, noise)
+            losses.append(trainer.mean_loss())
+            if trainer.images >= total:
+                break
+        tensors, numbers = trainer.state()
+        if world.leads:
+            save(file, tensors, {"numbers": json.dumps(numbers)})
+    except GenkitError as error:
+        told = str(error)
+    weights = hashlib.sha256()
+    for tensor in [*trainer.model.parameters(), *trainer.ema.model.parameters()]:
+        weights.update(tensor.detach().numpy().tobytes())
+    return digest.hexdigest(), losses, weights.hexdigest(), told, float(model.calls)
+
+
+def work(rank, size, store, kind, total, file):
+    world = World()
+    if size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+        world = World(rank, size, rank, dist.new_group(backend="gloo"))
+    found = train(world, kind, total, Path(file))
+    Path(f"{store}.{rank}").write_text(json.dumps(found))
+    if size > 1:
+        dist.destroy_process_group()
+
+
+for line in sys.stdin:
+    size, store, *rest = json.loads(line)
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work(rank, size, store, *rest)
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], flush=True)
+"""
+
+WHOLE = 12 * 52 + 1
+"""All 53 steps; the last batch is of one image."""
+
+
+class Runs:
+    """Starts processes that train together, without importing torch for each."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.count = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # A process of one thread can be forked.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+
+    def __call__(self, name, size, kind="", total=WHOLE):
+        """Return what each process saw: digest of the stream, losses, weights, error, a buffer."""
+        self.count += 1
+        store, file = (str(self.folder / n) for n in (f"store{self.count}", f"{name}.safetensors"))
+        self.process.stdin.write(json.dumps([size, store, kind, total, file]) + "\n")
+        self.process.stdin.flush()
+        assert json.loads(self.process.stdout.readline()) == [0] * size
+        return [json.loads(Path(f"{store}.{rank}").read_text()) for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    runs = Runs(tmp_path_factory.mktemp("replicas"))
+    yield runs
+    runs.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def alone(run):
+    (found,) = run("alone", 1)
+    assert len(found[1]) == 53
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(run):
+    return run("two", 2)
+
+
+def test_two_processes_take_the_steps_of_one(alone, two):
+    for found in two:
+        assert found[0] == alone[0]  # items, noise, levels, and who meets whom
+        assert found[1] == pytest.approx(alone[1], rel=1e-5)
+
+
+def test_every_process_holds_the_same_weights_to_the_bit(two):
+    assert two[0] == two[1]
+
+
+def test_the_same_number_of_processes_gives_the_same_bits(run, two):
+    assert run("again", 2) == two
+
+
+def test_what_one_process_began_two_go_on_with(run, alone):
+    run("moved", 1, total=240)
+    for found in run("moved", 2, total=360):
+        assert found[1] == pytest.approx(alone[1][20:30], rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_resumed_processes_end_with_the_bits_of_those_that_never_stopped(run, size):
+    whole = run(f"whole-{size}", size, total=120)
+    run(f"resumed-{size}", size, total=60)
+    resumed = run(f"resumed-{size}", size, total=120)
+    assert [found[2] for found in resumed] == [found[2] for found in whole]
+
+
+def test_what_is_not_finite_in_one_process_is_told_in_all(run):
+    first, second = run("diverging", 2, "diverging")
+    assert first[2:] == second[2:]
+    assert first[3].startswith("the loss is nan at ")
+
+
+def test_the_rehearsal_leaves_buffers_as_they_were(two):
+    # Of each step a process computes one micro-batch, its share being as long.
+    assert [found[4] for found in two] == [53, 53]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 96])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_shares_are_whole_contiguous_and_even(count, size):
+    shares = [share_of(World(rank, size), count) for rank in range(size)]
+    assert [item for share in shares for item in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_process_needs_no_other():
+    alone = Replicas(SummedLoss(nn.Linear(1, 1), None), World())
+    assert not alone.needs_rehearsal
+    with alone.exchanging(last=False):
+        assert torch.is_grad_enabled()
