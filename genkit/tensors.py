@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -111,11 +112,26 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DataError: the file is missing or not a safetensors file.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _described(file)  # noqa: SIM118
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, as :func:`load` does, and read no tensor."""
+    with _opened(path) as file:
+        return _described(file)
+
+
+def _described(file: Any) -> dict[str, str]:
+    found: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(  # noqa: SIM118
-                (file.metadata() or {}).get(_METADATA, "{}")
-            )
+            yield file
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genkit.bench.options import parse_component, parse_shape, parse_sizes
+from genkit.bench.sample_command import sample
+from genkit.bench.train_command import train
 from genkit.errors import InterruptedRun, UsageError
 from genkit.terminal import check_device, console, say
 
@@ -139,3 +141,7 @@ def _show(rows: Sequence[Row]) -> None:
         say(to, f"\n{CAPTION}")
     for note in notes(rows):
         say(to, note)
+
+
+app.command()(train)
+app.command()(sample)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genkit.bench.data import Pools
 from genkit.bench.memory import PeakMemory
+from genkit.bench.phases import wait_for
 from genkit.errors import DataError
 from genkit.interfaces import Coupler
 from genkit.tensors import Cost, pairwise_cost
@@ -83,7 +84,7 @@ def solve(pools: Pools, coupler: Coupler, size: int, index: int) -> Solved:
     with PeakMemory(pools.device, wanted=index == 0) as peak:
         begun = time.perf_counter()
         pairs = coupler.pair(batch, noise, draws)
-        _wait_for(pools.device)
+        wait_for(pools.device)
         seconds = time.perf_counter() - begun
     _check(pairs, batch, noise, size)
     paired = batch.data[pairs.data.to(pools.device)], noise[pairs.noise.to(pools.device)]
@@ -113,7 +114,7 @@ def time_cost_matrix(pools: Pools, cost: Cost, size: int, index: int) -> float:
     batch, noise = pools.batch(size, index), pools.noise(size, index)
     begun = time.perf_counter()
     pairwise_cost(batch.data, noise, cost)
-    _wait_for(pools.device)
+    wait_for(pools.device)
     return time.perf_counter() - begun
 
 
@@ -135,11 +136,3 @@ def _check(pairs: Pairs, batch: Batch, noise: Tensor, size: int) -> None:
             )
         if int(values.min()) < 0 or int(values.max()) >= count:
             raise DataError(f"pairs.{name} has indices outside of 0 to {count - 1}")
-
-
-def _wait_for(device: torch.device) -> None:
-    """Let the device finish, so that a clock sees its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

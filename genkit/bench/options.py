@@ -10,13 +10,13 @@ from genkit.recipe.source import parse_toml
 from genkit.settings import shown
 
 
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """Return the pool sizes of ``"256,512"``, ascending.
+def parse_sizes(text: str, option: str = "--sizes") -> tuple[int, ...]:
+    """Return the numbers of ``"256,512"``, ascending.
 
     Raises:
         UsageError: something else is written.
     """
-    return tuple(sorted(set(_integers(text, "--sizes", "256,512,1024"))))
+    return tuple(sorted(set(_integers(text, option, "256,512,1024"))))
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from genkit.errors import UsageError
 from genkit.settings import near_match
 from genkit.terminal import console, say
-
-if TYPE_CHECKING:
-    from genkit.plugin.registry import Registry
 
 
 def export(
@@ -36,21 +33,25 @@ def export(
         raise UsageError(f"{out} exists; move it away, or write another name")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is no folder; make it first")
-    place = _stage_folder(run, stage)
-
-    from genkit.plugin.manager import load_plugins
-
-    images = _write(place, out, ema_length, load_plugins().registry)
-    say(console(), f"{out}: the denoiser of {place}, trained for {images:,} images")
+    path = _denoiser_file(run, stage)
+    images = _write(path, out, ema_length)
+    say(console(), f"{out}: the denoiser of {path.parent}, trained for {images:,} images")
 
 
-def _stage_folder(run: Path, stage: str | None) -> Path:
-    """Return the folder of the stage whose denoiser is meant."""
-    found = {
-        path.parent.name[3:]: path.parent for path in run.glob("[0-9][0-9]-*/denoiser.safetensors")
-    }
+def _denoiser_file(run: Path, stage: str | None) -> Path:
+    """Return the file of the denoiser that is meant: the network, or a training's checkpoint."""
+    from genkit import tensors
+    from genkit.train.checkpoint import CHECKPOINT
+
+    found: dict[str, Path] = {}
+    for place in sorted(run.glob("[0-9][0-9]-*")):
+        network, checkpoint = place / "denoiser.safetensors", place / CHECKPOINT
+        if network.is_file():
+            found[place.name[3:]] = network
+        elif checkpoint.is_file() and tensors.metadata(checkpoint).get("kind") == "denoiser":
+            found[place.name[3:]] = checkpoint
     if not found:
-        raise UsageError(f"{run}: no training of a denoiser is finished in it; name a run's folder")
+        raise UsageError(f"{run}: no denoiser is in it yet; name the folder of a run")
     if stage is None and len(found) > 1:
         raise UsageError(f"{run} has several denoisers; choose with --stage: {', '.join(found)}")
     chosen = stage or next(iter(found))
@@ -60,19 +61,17 @@ def _stage_folder(run: Path, stage: str | None) -> Path:
     return found[chosen]
 
 
-def _write(place: Path, out: Path, ema_length: float | None, registry: Registry) -> int:
-    """Write the network, rebuilt and so checked; return the images it was trained for."""
-    from genkit import tensors
-    from genkit.train.checkpoint import load_network
+def _write(path: Path, out: Path, ema_length: float | None) -> int:
+    """Write the network, built and so checked; return the images it was trained for."""
+    from genkit.plugin.manager import load_plugins
+    from genkit.train.checkpoint import read_network, rebuilt, save_network
+    from genkit.train.power_ema import reconstruct_network
 
-    path = place / "denoiser.safetensors"
-    trained = load_network(path, registry)
-    weights, metadata = tensors.load(path)
+    weights, metadata = read_network(path)
     if ema_length is not None:
-        from genkit.train.power_ema import reconstruct_network
-
-        weights = reconstruct_network(place, ema_length)
-        trained.module.load_state_dict(weights)
+        weights = reconstruct_network(path.parent, ema_length)
         metadata["ema_length"] = str(ema_length)
-    tensors.save(out, weights, metadata)
-    return int(metadata["images"])
+    rebuilt(weights, metadata, load_plugins().registry)
+    images = int(metadata["images"])
+    save_network(out, weights, metadata, images)
+    return images

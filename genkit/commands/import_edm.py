@@ -19,8 +19,6 @@ from genkit.terminal import console, say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
-
     from genkit.interfaces import Trained
 
 _LEAST_SECONDS = 120
@@ -44,11 +42,7 @@ def import_edm(
 
     with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
         found = read_apart("edm", file, Path(folder))
-        trained = _rebuilt(found, Path(folder) / WEIGHTS)
-
-    from genkit.train.checkpoint import save_network
-
-    save_network(out, trained.module, "denoiser", found["network"], trained.spec, found["images"])
+        trained = _checked(found, Path(folder) / WEIGHTS, out)
     to = console()
     say(to, f"{out}: {_summary(trained, found)}")
     for note in found["notes"]:
@@ -92,41 +86,18 @@ def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _rebuilt(found: Mapping[str, Any], path: Path) -> Trained:
-    """Return the network that was found, built here, with its weights."""
+def _checked(found: Mapping[str, Any], path: Path, out: Path) -> Trained:
+    """Build the network that was found, with its weights, and write it."""
     from genkit import tensors
-    from genkit.interfaces import Denoiser, Trained
     from genkit.plugin.manager import load_plugins
-    from genkit.random import seeded
-    from genkit.recipe import decode
-    from genkit.types import DataSpec
+    from genkit.train.checkpoint import rebuilt, save_network
 
-    settings = decode.component(load_plugins().registry, "denoiser", found["network"])
-    if not isinstance(settings, Denoiser):
-        raise DataError("what was imported is no denoiser")
-    spec = DataSpec(**{**found["spec"], "shape": tuple(found["spec"]["shape"])})
     weights, _ = tensors.load(path)
-    with seeded(0):
-        module = settings.build(spec)
-    require_fit(module, weights)
-    module.load_state_dict(weights)
-    return Trained(module, spec, settings)
-
-
-def require_fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise DataError with the first name or shape in which weights and network differ."""
-    wanted = module.state_dict()
-    for name, tensor in wanted.items():
-        if name not in weights:
-            raise DataError(f"the file has no {name}, which the network has")
-        if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
-            raise DataError(
-                f"{name} is {found.dtype} of shape {list(found.shape)}, where the network has "
-                f"{tensor.dtype} of shape {list(tensor.shape)}"
-            )
-    for name in weights:
-        if name not in wanted:
-            raise DataError(f"the file has {name}, which the network has not")
+    described = {name: json.dumps(found[name], sort_keys=True) for name in ("network", "spec")}
+    described["kind"] = "denoiser"
+    trained = rebuilt(weights, described, load_plugins().registry)
+    save_network(out, weights, described, found["images"])
+    return trained
 
 
 def _summary(trained: Trained, found: Mapping[str, Any]) -> str:

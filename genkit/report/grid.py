@@ -45,7 +45,9 @@ def _save_images(path: Path, images: Tensor) -> None:
     # Tiny images are enlarged by whole pixels, so that each pixel is seen as the model made it.
     scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
     shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
-    large = encoded(shown).repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
+    large = (
+        encoded(shown).repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
+    )
 
     down, across = height * scale + _GAP, width * scale + _GAP
     canvas = torch.full((rows * down - _GAP, columns * across - _GAP, 3), 255, dtype=torch.uint8)

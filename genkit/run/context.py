@@ -34,7 +34,7 @@ class StageContext:
         folders: of the finished stages by id.
         registry: for networks to be built again.
         progress: shows how far the stage is.
-        stop_requested: whether the user asked to stop.
+        stop_requested: whether the user asked any of the processes to stop.
         world: the processes that run the stage together.
     """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from genkit.recipe.encode import resolved
 from genkit.recipe.recipe import Recipe
 from genkit.report.results import gather
 from genkit.run.context import StageContext
-from genkit.run.environment import environment
+from genkit.run.environment import environment, hardware
 from genkit.run.fingerprint import fingerprint
 from genkit.run.folder import RECIPE, RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
+from genkit.world import ALONE, World
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -34,11 +36,15 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / recipe.name
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, world: World = ALONE) -> torch.device:
     """Return the device of a name; ``auto`` takes a GPU where there is one.
 
+    Args:
+        name: of the device.
+        world: the processes of which each gets a GPU of its own.
+
     Raises:
-        UsageError: this machine has no such device.
+        UsageError: this machine has no such device, or too few for its processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,8 +55,20 @@ def resolve_device(name: str) -> torch.device:
     }
     match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
     if match is None or int(match[2] or 0) >= counts[match[1]]:
-        raise UsageError(f'this machine has no device "{name}"; write device = "auto"')
-    return torch.device(name)
+        raise UsageError(f'this machine has no device "{name}"; choose auto or cpu')
+    if world.size == 1 or name == "cpu":
+        return torch.device(name)
+    if name != "cuda":
+        raise UsageError(
+            f'{world.size} processes cannot share the device "{name}"; '
+            "choose cuda, which gives each process a GPU of its own, or cpu"
+        )
+    if world.local_rank >= counts["cuda"]:
+        raise UsageError(
+            f"process {world.local_rank + 1} of this machine has no GPU, there being "
+            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less"
+        )
+    return torch.device("cuda", world.local_rank)
 
 
 def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
@@ -78,15 +96,18 @@ def execute(
     folder: Path,
     device: str | None,
     progress: Progress,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or go on with it.
 
     Args:
         recipe: checked.
         plugins: that it was checked against.
-        folder: of the run.
+        folder: of the run; one that all processes see.
         device: overrides the recipe's; None leaves it.
         progress: is told how far each stage is.
+        world: the processes that run it together. The leading one keeps the folder: it decides
+            what is finished and writes down what becomes so.
 
     Returns:
         What ``results.json`` holds.
@@ -94,23 +115,28 @@ def execute(
     Raises:
         GenkitError: for everything a user can mend; what is finished is kept.
     """
-    where = resolve_device(device or recipe.device)
-    run = RunFolder(folder, recipe.name)
+    where = resolve_device(device or recipe.device, world)
+    if world.size > 1 and where.type == "cuda":
+        torch.cuda.set_device(where)
+    devices = world.gather(hardware(where))
     prints = fingerprints(recipe, plugins.registry)
     folders: dict[str, Path] = {}
-    with run.locked(), stop_on_signal() as stop_requested:
+    run = world.lead(lambda: RunFolder(folder, recipe.name))
+    locked = run.locked() if world.leads else nullcontext()
+    with locked, stop_on_signal(world) as asked:
         order = list(enumerate(recipe.stages.items(), 1))
         # What is written down belongs to the results: a call that only shows them changes nothing.
-        if not all(run.finished(n, stage_id, prints[stage_id]) for n, (stage_id, _) in order):
-            _write_down(recipe, plugins, run, where)
+        if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
+            _write_down(recipe, plugins, run, where, devices)
         for number, (stage_id, stage) in order:
-            if run.changed(number, stage_id, prints[stage_id]):
-                progress.note(f"{stage_id}: settings changed; what it left is kept in replaced/")
-            place = folders[stage_id] = run.open_stage(number, stage_id, prints[stage_id])
-            if run.finished(number, stage_id, prints[stage_id]):
+            opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
+            place, finished = world.lead(opening)
+            folders[stage_id] = place
+            if finished:
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue
             progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
+            together = world if stage.shared else ALONE
             context = StageContext(
                 stage_id,
                 place,
@@ -120,16 +146,38 @@ def execute(
                 folders,
                 plugins.registry,
                 progress,
-                stop_requested,
+                _stop(asked, together),
+                together,
             )
             with _named(stage_id):
-                if stop_requested():
+                if world.any(asked()):
                     raise InterruptedRun("not yet begun")
-                stage.run(context)
-            run.mark(place, prints[stage_id], finished=True)
+                if stage.shared or world.leads:
+                    stage.run(context)
+            if world.leads:
+                run.mark(place, prints[stage_id], finished=True)
             progress.end()
-        results = {"name": recipe.name, **gather(folder, folders)}
-        write_json(folder / "results.json", results)
+        return world.lead(partial(_results, recipe.name, folder, folders))
+
+
+def _open(
+    run: RunFolder, number: int, stage_id: str, fingerprint: str, progress: Progress
+) -> tuple[Path, bool]:
+    """Return the folder of a stage, and whether the stage is finished."""
+    if run.changed(number, stage_id, fingerprint):
+        progress.note(f"{stage_id}: settings changed; what it left is kept in replaced/")
+    place = run.open_stage(number, stage_id, fingerprint)
+    return place, run.finished(number, stage_id, fingerprint)
+
+
+def _stop(asked: Callable[[], bool], world: World) -> Callable[[], bool]:
+    """Return what tells whether any process was asked to stop: all of them stop together."""
+    return lambda: world.any(asked())
+
+
+def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    results = {"name": name, **gather(folder, folders)}
+    write_json(folder / "results.json", results)
     return results
 
 
@@ -160,8 +208,15 @@ def _named(stage_id: str) -> Iterator[None]:
         ) from error
 
 
-def _write_down(recipe: Recipe, plugins: Plugins, run: RunFolder, device: torch.device) -> None:
+def _write_down(
+    recipe: Recipe,
+    plugins: Plugins,
+    run: RunFolder,
+    device: torch.device,
+    devices: list[dict[str, str]],
+) -> None:
     write_text(run.root / RECIPE, recipe.source.text)
     write_text(run.root / "resolved.toml", tomli_w.dumps(resolved(recipe, plugins.registry)))
     found = {"set": list(recipe.overrides), **environment(device, plugins)}
+    found |= {"processes": len(devices), "devices": devices}
     write_json(run.root / "environment.json", found)

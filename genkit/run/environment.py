@@ -19,18 +19,26 @@ PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors",
 
 def environment(device: torch.device, plugins: Plugins) -> dict[str, Any]:
     """Return versions, hardware and the command."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "hardware": hardware,
+        "hardware": _named(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [str(status.owner) for status in plugins.loaded],
     }
+
+
+def hardware(device: torch.device) -> dict[str, str]:
+    """Return where one process of a run computes."""
+    return {"host": platform.node(), "device": str(device), "hardware": _named(device)}
+
+
+def _named(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

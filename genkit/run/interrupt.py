@@ -9,27 +9,38 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from genkit.world import ALONE, World
+
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(world: World = ALONE) -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag for the block.
 
+    Args:
+        world: the leading process of which answers to Ctrl-C.
+
     Yields:
-        A function that says whether the user asked to stop. Outside the main thread, where no
-        handler can be set, it is always False.
+        A function that says whether this process was asked to stop. Outside the main thread, where
+        no handler can be set, it is always False.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        # torchrun ends what is left of a run by SIGTERM; why it does so was said already.
+        if not world.leads or (world.size > 1 and number == signal.SIGTERM):
+            return
+        once_more = (
+            b"" if world.size > 1 else b"; once more stops at once"
+        )  # torchrun passes on one
         # Straight to the descriptor: the handler may interrupt a write of the progress line.
         with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping and saving; once more stops at once\n")
+            os.write(2, b"\nstopping and saving" + once_more + b"\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ class Loop:
         pools_ahead: pools that are coupled or wait ahead of training.
         checkpoint_seconds: time between checkpoints.
         snapshot_images: images between two snapshots of the averages of several lengths.
+        described: the network, for its checkpoints.
     """
 
     context: Context
@@ -46,6 +47,7 @@ class Loop:
     pools_ahead: int
     checkpoint_seconds: float
     snapshot_images: int
+    described: Mapping[str, str]
 
     def run(self) -> None:
         """Train, and leave a checkpoint of the end.
@@ -80,7 +82,7 @@ class Loop:
                 if self.context.world.leads and snapshot:
                     trainer.averages.snapshot(self.context.folder, trainer.model, trainer.images)
                 if self.context.world.leads and due:
-                    save_checkpoint(self.context.folder, trainer)
+                    save_checkpoint(self.context.folder, trainer, self.described)
                 saved = now if due else saved
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkit import tensors
 from genkit.errors import DataError
 from genkit.interfaces import Network, Trained
+from genkit.random import seeded
 from genkit.types import DataSpec
 
 if TYPE_CHECKING:
@@ -25,10 +27,25 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Replace the folder's checkpoint in one step."""
+def description(kind: str, table: Mapping[str, Any], spec: DataSpec) -> dict[str, str]:
+    """Return what a file tells of its network, so that it can be built again.
+
+    Args:
+        kind: ``denoiser``, ``discriminator`` or ``classifier``.
+        table: the recipe table that decodes to the network's settings.
+        spec: of the data it is trained on.
+    """
+    return {
+        "kind": kind,
+        "network": json.dumps(table, sort_keys=True),
+        "spec": json.dumps(dataclasses.asdict(spec), sort_keys=True),
+    }
+
+
+def save_checkpoint(folder: Path, trainer: Trainer, described: Mapping[str, str]) -> None:
+    """Replace the folder's checkpoint in one step; ``described`` is of :func:`description`."""
     state, numbers = trainer.state()
-    tensors.save(folder / CHECKPOINT, state, {"numbers": json.dumps(numbers)})
+    tensors.save(folder / CHECKPOINT, state, {"numbers": json.dumps(numbers), **described})
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
@@ -49,48 +66,94 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
 
 
 def save_network(
-    path: Path, model: nn.Module, kind: str, table: dict[str, Any], spec: DataSpec, images: int
+    path: Path, weights: Mapping[str, Tensor], described: Mapping[str, str], images: int
 ) -> None:
     """Write a trained network with all that is needed to build it again.
 
     Args:
         path: of the file.
-        model: what the network's ``build`` returned.
-        kind: ``denoiser``, ``discriminator`` or ``classifier``.
-        table: the recipe table that decodes to the network's settings.
-        spec: of the data it was trained on.
+        weights: the state of what the network's ``build`` returned.
+        described: of :func:`description`.
         images: it was trained for.
     """
-    metadata = {
-        "kind": kind,
-        "network": json.dumps(table, sort_keys=True),
-        "spec": json.dumps(dataclasses.asdict(spec), sort_keys=True),
-        "images": str(images),
-    }
-    tensors.save(path, model.state_dict(), metadata)
+    tensors.save(path, weights, {**described, "images": str(images)})
 
 
-def load_network(path: Path, registry: Registry, device: torch.device | str = "cpu") -> Trained:
-    """Build a network from its file, in eval mode.
+def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the weights and the metadata of a network, or of the average in a checkpoint.
 
     Raises:
-        DataError: the file is damaged or not one that :func:`save_network` wrote.
-        PluginError: a component it needs is not installed.
+        DataError: the file is damaged, or has no network.
     """
-    from genkit.recipe.decode import component
-
     weights, metadata = tensors.load(path)
     missing = {"kind", "network", "spec"} - metadata.keys()
     if missing:
         raise DataError(f"{path}: not a network that genkit saved: no {', '.join(sorted(missing))}")
-    fields = json.loads(metadata["spec"])
-    spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
-    settings = component(registry, metadata["kind"], json.loads(metadata["network"]))
-    if not isinstance(settings, Network):
-        raise DataError(f"{path}: {metadata['kind']} is no kind of network")
-    model = settings.build(spec)
+    if "numbers" in metadata:
+        numbers = json.loads(metadata.pop("numbers"))
+        averaged = "ema."
+        weights = {
+            n.removeprefix(averaged): t for n, t in weights.items() if n.startswith(averaged)
+        }
+        metadata["images"] = str(int(numbers["images"]))
+    return weights, metadata
+
+
+def load_network(path: Path, registry: Registry, device: torch.device | str = "cpu") -> Trained:
+    """Build a network from its file, or from the checkpoint of a training, in eval mode.
+
+    Raises:
+        DataError: the file is damaged, or not one that genkit wrote, or its weights do not fit.
+        PluginError: a component it needs is not installed.
+    """
+    weights, metadata = read_network(path)
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise DataError(f"{path}: the weights do not fit the network: {error}") from error
+        return rebuilt(weights, metadata, registry, device)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def rebuilt(
+    weights: Mapping[str, Tensor],
+    described: Mapping[str, str],
+    registry: Registry,
+    device: torch.device | str = "cpu",
+) -> Trained:
+    """Build a network from its description, in eval mode.
+
+    Raises:
+        DataError: it is no network, or the weights do not fit it; the first difference is named.
+        PluginError: a component it needs is not installed.
+    """
+    from genkit.recipe.decode import component
+
+    fields = json.loads(described["spec"])
+    spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
+    settings = component(registry, described["kind"], json.loads(described["network"]))
+    if not isinstance(settings, Network):
+        raise DataError(f"{described['kind']} is no kind of network")
+    with seeded(0):  # its random weights are replaced
+        model = settings.build(spec)
+    require_fit(model, weights)
+    model.load_state_dict(weights)
     return Trained(model.to(device).eval().requires_grad_(False), spec, settings)
+
+
+def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise DataError with the first name, shape or type in which weights and network differ."""
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            raise DataError(f"the weights do not fit the network: there is no {name}")
+        if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
+            raise DataError(
+                f"the weights do not fit the network: {name} is {_in_words(found)}, where the "
+                f"network has {_in_words(tensor)}"
+            )
+    for name in weights:
+        if name not in wanted:
+            raise DataError(f"the weights do not fit the network: it has no {name}")
+
+
+def _in_words(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"

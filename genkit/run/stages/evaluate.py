@@ -11,7 +11,12 @@ from genkit.files import write_json
 from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.plots import curve_plot
 from genkit.run.stages.sample import SAMPLES, load_samples, sample_stage
-from genkit.run.stages.scores import comparison_problems, measure, write_scores
+from genkit.run.stages.scores import (
+    comparison_problems,
+    load_reference,
+    measure,
+    write_scores,
+)
 from genkit.settings import SamplesRef, setting
 
 
@@ -20,6 +25,7 @@ class Evaluate(Stage):
     """Measures samples against data, and the denoiser behind them."""
 
     output = "scores"
+    shared = True
 
     samples: SamplesRef = setting(doc="stage that drew the samples")
     data: Dataset = setting(doc="the real items to compare with", inherit="data")
@@ -31,8 +37,10 @@ class Evaluate(Stage):
     def run(self, context: Context) -> None:
         drawn = load_samples(context.path(self.samples) / SAMPLES)
         denoiser = context.network(sample_stage(context.stage(self.samples)).denoiser)
-        subject = Subject(drawn.batch, self.data.load(context), denoiser.module)
+        subject = Subject(drawn.batch, load_reference(self.data, context), denoiser.module)
         found = measure(self.metrics, subject, context)
+        if not context.world.leads:
+            return
         row = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe, **found.scores}
         write_json(
             context.folder / "curves.json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from genkit import tensors
-from genkit.errors import InterruptedRun, UsageError
-from genkit.interfaces import Context, Guidance, Schedule, Solver, Stage
+from genkit.errors import DataError, InterruptedRun, Problem, UsageError
+from genkit.interfaces import Context, Denoiser, Guidance, Schedule, Solver, Stage, Stages
 from genkit.report.grid import save_grid
-from genkit.sample import Drawn, sample
+from genkit.sample import Drawn, StatePrecision, known_levels, sample
 from genkit.settings import DenoiserRef, setting
 from genkit.types import Batch
 
@@ -27,6 +27,7 @@ class Sample(Stage):
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2"
     output = "samples"
+    shared = True
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
     count: int = setting(64, doc="samples to draw", at_least=1)
@@ -34,33 +35,50 @@ class Sample(Stage):
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
     guidance: tuple[Guidance, ...] = setting((), doc="corrections of the denoiser, in turn")
+    state_precision: StatePrecision = setting(
+        "float64", doc="of the solver's states; networks compute in their own"
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        network = getattr(earlier.get(self.denoiser), "network", None)
+        if isinstance(network, Denoiser) and not any(self.schedule.check(earlier)):
+            try:
+                known_levels(self.schedule, network.preconditioner)
+            except DataError as error:
+                yield Problem(("schedule",), str(error), "choose levels of that range")
 
     def run(self, context: Context) -> None:
-        parts = []
-        for begin in range(0, self.count, self.batch_size):
-            part = context.folder / f"part-{begin:08d}.safetensors"
-            if not part.exists():
-                if context.stop_requested():
-                    raise InterruptedRun(f"{begin:,} of {self.count:,} samples")
-                indices = range(begin, min(begin + self.batch_size, self.count))
-                save_samples(part, self.draw(context, indices))
-            parts.append(part)
-            context.advance(min(begin + self.batch_size, self.count), self.count, "samples")
-        drawn = _joined([load_samples(part) for part in parts])
-        save_samples(context.folder / SAMPLES, drawn)
-        save_grid(context.folder / "samples.png", drawn.batch.data)
-        for part in parts:
-            part.unlink()
+        world = context.world
+        parts = {k: context.folder / f"part-{k.start:08d}.safetensors" for k in self.batches()}
+        missing = world.lead(lambda: _missing(context.folder, parts))
+        done = self.count - sum(map(len, missing))
+        for turn, indices in enumerate(world.turns(missing), 1):
+            if context.stop_requested():
+                raise InterruptedRun(f"{done:,} of {self.count:,} samples")
+            if indices is not None:
+                save_samples(parts[indices], self.draw(context, indices))
+            done = self.count - sum(map(len, missing[turn * world.size :]))
+            context.advance(done, self.count, "samples")
+        world.barrier()
+        if world.leads:
+            drawn = _joined([load_samples(path) for path in parts.values()])
+            save_samples(context.folder / SAMPLES, drawn)
+            save_grid(context.folder / "samples.png", drawn.batch.data)
+            for path in parts.values():
+                path.unlink()
+
+    def batches(self) -> Sequence[range]:
+        """Return the indices of the samples that are drawn at a time."""
+        starts = range(0, self.count, self.batch_size)
+        return [range(k, min(k + self.batch_size, self.count)) for k in starts]
 
     def draw_all(self, context: Context) -> Drawn:
-        """Draw all samples at once, without touching the disk."""
-        starts = range(0, self.count, self.batch_size)
-        return _joined(
-            [
-                self.draw(context, range(begin, min(begin + self.batch_size, self.count)))
-                for begin in starts
-            ]
-        )
+        """Draw all samples at once, without touching the disk; every process returns all."""
+        drawn: list[Drawn] = []
+        for indices in context.world.turns(self.batches()):
+            part = None if indices is None else self.draw(context, indices)
+            drawn += context.world.gather(part)
+        return _joined(drawn)
 
     def draw(self, context: Context, indices: Sequence[int]) -> Drawn:
         """Draw the samples of some indices; class k is asked of every k-th where there are any."""
@@ -76,6 +94,7 @@ class Sample(Stage):
             labels=labels,
             seed=context.seed("samples"),
             device=context.device,
+            precision=self.state_precision,
         )
 
 
@@ -104,6 +123,16 @@ def load_samples(path: Path) -> Drawn:
     named, metadata = tensors.load(path)
     batch = Batch(named["samples"], labels=named.get("labels"))
     return Drawn(batch, int(metadata["nfe"]), int(metadata["guidance_nfe"]))
+
+
+def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
+    """Return the indices whose parts are not there.
+
+    The folder is listed: a shared one might remember for long that a file it was asked for by name
+    was absent, after another machine has written it.
+    """
+    there = {path.name for path in folder.iterdir()}
+    return [indices for indices, path in parts.items() if path.name not in there]
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:

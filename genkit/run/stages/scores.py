@@ -9,7 +9,8 @@ from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.files import write_json
 from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.results import SCORES
-from genkit.types import Curve, Measurement
+from genkit.tensors import decoded
+from genkit.types import Batch, Curve, Measurement
 
 
 def comparison_problems(data: Dataset, sampling: Stage, earlier: Stages) -> Iterator[Problem]:
@@ -25,8 +26,14 @@ def comparison_problems(data: Dataset, sampling: Stage, earlier: Stages) -> Iter
         yield Problem(("data",), reason, "name data of the shape that the denoiser was trained on")
 
 
+def load_reference(data: Dataset, context: Context) -> Batch:
+    """Return the items to compare with, images in [-1, 1]."""
+    items = data.load(context)
+    return items.with_data(decoded(items.data))
+
+
 def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Measurement:
-    """Return what all metrics found, as one.
+    """Return what all metrics found, as one; every process measures, with its share or alone.
 
     Raises:
         DataError: two metrics give a score of one name, or a score is not finite.

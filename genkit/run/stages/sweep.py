@@ -14,7 +14,12 @@ from genkit.report.plots import score_plot
 from genkit.run.fingerprint import components, reference_fields
 from genkit.run.log import RowLog, read_rows
 from genkit.run.stages.sample import Sample, sample_stage
-from genkit.run.stages.scores import comparison_problems, measure, write_scores
+from genkit.run.stages.scores import (
+    comparison_problems,
+    load_reference,
+    measure,
+    write_scores,
+)
 from genkit.settings import SamplesRef, near_match, setting, shown
 
 C = TypeVar("C", bound=Component)
@@ -28,6 +33,7 @@ class Sweep(Stage):
     """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage."""
 
     output = "scores"
+    shared = True
 
     samples: SamplesRef = setting(doc="sample stage whose settings hold, but for what is varied")
     vary: Mapping[str, Any] = setting(
@@ -58,23 +64,29 @@ class Sweep(Stage):
 
     def run(self, context: Context) -> None:
         template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
-        cells = list(self.cells())
-        log = RowLog(context.folder / "cells.jsonl", read_rows(context.folder / "cells.jsonl"))
-        reference = self.data.load(context)
+        cells, path = list(self.cells()), context.folder / "cells.jsonl"
+        world = context.world
+        entries = world.lead(lambda: read_rows(path))
+        log = RowLog(path, list(entries)) if world.leads else None
+        reference = load_reference(self.data, context)
         denoiser = context.network(template.denoiser).module
-        for cell in cells[len(log.rows) :]:
+        for cell in cells[len(entries) :]:
             if context.stop_requested():
-                raise InterruptedRun(f"{len(log.rows)} of {len(cells)} cells")
+                raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
             stage = template
-            for path, value in cell.items():
-                stage = _with_value(stage, path.split("."), value)
+            for key, value in cell.items():
+                stage = _with_value(stage, key.split("."), value)
             drawn = stage.draw_all(context)
             found = measure(self.metrics, Subject(drawn.batch, reference, denoiser), context)
             cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
-            log.add({"row": {**cell, **cost, **found.scores}, "facts": dict(found.facts)})
-            context.advance(len(log.rows), len(cells), "cells")
-        rows = [entry["row"] for entry in log.rows]
-        write_scores(context, rows, log.rows[-1]["facts"])
+            entries.append({"row": {**cell, **cost, **found.scores}, "facts": dict(found.facts)})
+            if log:
+                log.add(entries[-1])
+            context.advance(len(entries), len(cells), "cells")
+        if not world.leads:
+            return
+        rows = [entry["row"] for entry in entries]
+        write_scores(context, rows, entries[-1]["facts"])
         settings = {*cells[0], "nfe", "guidance_nfe"}
         for score in [name for name in rows[0] if name not in settings]:
             score_plot(context.folder / f"{score}-against-nfe.png", rows, score)

@@ -29,7 +29,7 @@ from genkit.run.stages.train_checks import problems_of
 from genkit.run.training import Loop
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
-from genkit.train.checkpoint import load_checkpoint, save_network
+from genkit.train.checkpoint import description, load_checkpoint, save_network
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
 from genkit.train.trainer import Optimization, Trainer
@@ -143,6 +143,7 @@ class Train(Stage):
         spec, stream = self.spec(), self.stream(context, self.images)
         trainer = self.trainer(context, spec)
         load_checkpoint(context.folder, trainer)
+        described = description(self.output, context.describe(self.network), spec)
         log = _log(context.folder, trainer.images) if context.world.leads else None
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
         with core_for_pairing(), multiplying_in(self.precision):
@@ -155,11 +156,11 @@ class Train(Stage):
                 self.pools_ahead,
                 self.checkpoint_seconds,
                 self.ema_snapshot_images,
+                described,
             ).run()
         if log:
             path = context.folder / f"{self.output}.safetensors"
-            table = context.describe(self.network)
-            save_network(path, trainer.ema.model, self.output, table, spec, trainer.images)
+            save_network(path, trainer.ema.model.state_dict(), described, trainer.images)
             _draw(context.folder, log.rows, math.prod(spec.shape))
         context.world.barrier()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def test_the_file_samples_as_the_run_does(genkit_, run, tmp_path):
 def test_mistakes(genkit_, run, tmp_path):
     out = tmp_path / "d.safetensors"
     said = [
-        (("export", tmp_path, out), "no training of a denoiser is finished in it"),
+        (("export", tmp_path, out), "no denoiser is in it yet"),
         (("export", run, out, "--stage", "denoise"), 'did you mean "denoiser"'),
         (("export", run, tmp_path / "no" / "d"), "is no folder"),
         (("export", run, run / "results.json"), "exists; move it away"),
@@ -39,3 +41,31 @@ def test_mistakes(genkit_, run, tmp_path):
         assert (code, printed) == (2, "")
         assert message in err
     assert not out.exists()
+
+
+def test_an_unfinished_training_gives_its_average_so_far(genkit_, run, tmp_path):
+    place = tmp_path / "run" / "01-denoiser"
+    place.mkdir(parents=True)
+    shutil.copy(run / "01-denoiser" / "checkpoint.safetensors", place)
+    code, printed, err = genkit_("export", tmp_path / "run", tmp_path / "d.safetensors")
+    assert (code, err) == (0, "")
+    assert "trained for 64 images" in printed
+    whole = load_denoiser(run / "01-denoiser" / "denoiser.safetensors", "cpu")
+    assert torch.equal(load_denoiser(tmp_path / "d.safetensors", "cpu").sample(3), whole.sample(3))
+
+
+def test_an_average_of_another_length(genkit_, run, tmp_path):
+    out = tmp_path / "d.safetensors"
+    code, _, err = genkit_("export", run, out, "--ema-length", "0.1")
+    assert code == 2
+    assert "ema_lengths = [0.05, 0.1]" in err
+    settings = {**SMALL, "denoiser.ema_lengths": [0.05, 0.1], "denoiser.ema_snapshot_images": 32}
+    few = {"denoiser.batch_size": 16, "samples.count": 4, "scores.metrics": [{"use": "curvature"}]}
+    averaged = tmp_path / "run"
+    genkit.run_recipe("smoke", out=averaged, settings={**settings, **few}, device="cpu")
+    assert genkit_("export", averaged, out, "--ema-length", "0.1")[0] == 0
+    first = load_denoiser(out, "cpu").sample(2)
+    assert genkit_("export", averaged, tmp_path / "e", "--ema-length", "0.2")[0] == 0
+    assert not torch.equal(load_denoiser(tmp_path / "e", "cpu").sample(2), first)
+    assert "length" in genkit_("export", averaged, tmp_path / "f", "--ema-length", "7")[2]
+    assert not (tmp_path / "f").exists()

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from genkit.api import load_denoiser
 from genkit.commands import import_edm
@@ -126,20 +125,3 @@ def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
     subprocess.run(command, check=True)
     found = json.loads((tmp_path / FOUND).read_text())
     assert found == {"error": f"{file} takes more than 512 MiB of memory to read"}
-
-
-@pytest.mark.parametrize(
-    ("weights", "reason"),
-    [
-        ({}, "the file has no weight, which the network has"),
-        ({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, r"weight is .* of shape \[3, 2\]"),
-        ({"weight": torch.ones(2, 3).double()}, "weight is torch.float64"),
-        (
-            {"weight": torch.ones(2, 3), "bias": torch.ones(2), "more": torch.ones(1)},
-            "the file has more, which the network has not",
-        ),
-    ],
-)
-def test_the_first_difference_is_named(weights, reason):
-    with pytest.raises(DataError, match=reason):
-        import_edm.require_fit(nn.Linear(3, 2), weights)

@@ -16,7 +16,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.recipe.encode import table
-from genkit.train.checkpoint import save_network
+from genkit.train.checkpoint import description, save_network
 from genkit.types import DataSpec
 
 
@@ -26,7 +26,8 @@ def save(path: Path, spec: DataSpec, **settings) -> Path:
     network = component(registry, "denoiser", settings)
     assert isinstance(network, Network)
     with seeded(0):
-        save_network(path, network.build(spec), "denoiser", table(registry, network), spec, 5)
+        weights = network.build(spec).state_dict()
+    save_network(path, weights, description("denoiser", table(registry, network), spec), 5)
     return path
 
 

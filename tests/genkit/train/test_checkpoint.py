@@ -13,7 +13,7 @@ from genkit import files, tensors
 from genkit.errors import DataError
 from genkit.interfaces import Coefficients, Denoiser, Preconditioner
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.train.checkpoint import load_network, save_network
+from genkit.train.checkpoint import description, load_network, require_fit, save_network
 from genkit.types import DataSpec
 
 
@@ -58,11 +58,12 @@ def registry() -> Registry:
 
 TABLE = {"use": "linear", "preconditioner": {"use": "plain"}, "class_conditional": True}
 SPEC = DataSpec((4,), classes=3)
+DESCRIBED = description("denoiser", TABLE, SPEC)
 
 
 def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
     model = Linear(preconditioner=Plain()).build(SPEC)
-    save_network(tmp_path / "n.safetensors", model, "denoiser", TABLE, SPEC, 100)
+    save_network(tmp_path / "n.safetensors", model.state_dict(), DESCRIBED, 100)
     loaded = load_network(tmp_path / "n.safetensors", registry)
     x, sigma = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2)
     assert torch.equal(loaded.module(x, sigma), model(x, sigma))
@@ -75,15 +76,36 @@ def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
 def test_equal_networks_give_equal_bytes(tmp_path):
     model = Linear(preconditioner=Plain()).build(SPEC)
     for name in ("a", "b"):
-        save_network(tmp_path / name, model, "denoiser", dict(reversed(TABLE.items())), SPEC, 1)
+        described = description("denoiser", dict(reversed(TABLE.items())), SPEC)
+        save_network(tmp_path / name, model.state_dict(), described, 1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path, registry):
     model = Linear(preconditioner=Plain()).build(DataSpec((5,)))
-    save_network(tmp_path / "n.safetensors", model, "denoiser", TABLE, SPEC, 100)
+    save_network(tmp_path / "n.safetensors", model.state_dict(), DESCRIBED, 100)
     with pytest.raises(DataError, match="weights do not fit"):
         load_network(tmp_path / "n.safetensors", registry)
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ({}, "there is no weight$"),
+        (
+            {"weight": torch.ones(3, 2), "bias": torch.ones(3)},
+            r"weight is float32 of shape \[3, 2\], where the network has float32 of shape \[2, 3\]",
+        ),
+        ({"weight": torch.ones(2, 3).double()}, "weight is float64"),
+        (
+            {"weight": torch.ones(2, 3), "bias": torch.ones(2), "more": torch.ones(1)},
+            "it has no more$",
+        ),
+    ],
+)
+def test_the_first_difference_is_named(weights, reason):
+    with pytest.raises(DataError, match=reason):
+        require_fit(nn.Linear(3, 2), weights)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 100])

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from genkit.bench.variants import Variant, parse_variants, usual_variants, variant_of
+from genkit.errors import UsageError
+
+
+def test_names_are_combinations():
+    assert variant_of("float32") == Variant("float32")
+    assert variant_of("channels-last") == Variant("channels-last", channels_last=True)
+    assert variant_of("bfloat16+channels-last+compiled") == Variant(
+        "bfloat16+channels-last+compiled", "bfloat16", channels_last=True, compiled=True
+    )
+    assert variant_of("plain") is variant_of("recipe") is None
+
+
+def test_lists_keep_their_order_and_name_each_once():
+    assert parse_variants("tf32, plain,tf32") == ("tf32", "plain")
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_the_usual_ones_are_known(on_gpu):
+    names = usual_variants(on_gpu)
+    assert parse_variants(",".join(names)) == names
+    assert names[0] == "plain"
+    assert ("tf32" in names) == on_gpu
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plain,bflaot16", 'did you mean "bfloat16"'),
+        ("plain+compiled", '"plain" is unknown'),
+        ("", "is unknown"),
+        ("float32+tf32", "more than one precision"),
+        ("compiled+compiled", "twice"),
+    ],
+)
+def test_mistakes(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_variants(text)
