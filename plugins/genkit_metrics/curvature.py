@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import Context, Stages, Subject
+from genkit.sample import denoise_fn
 from genkit.tensors import require_finite
 from genkit.types import Curve, Measurement, State
 from genkit_metrics.trajectories import TrajectoryMetric
@@ -35,13 +36,13 @@ class Curvature(TrajectoryMetric):
             )
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        total = torch.zeros(self.schedule.steps, dtype=torch.float64)
-        for indices in self.starts():
-            states = list(self.solve(subject, context, indices, self.schedule))
-            total += _deviations(states).cpu().double()
-        curvature = total / self.count
+        parts = self.parts(
+            context,
+            lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),
+        )
+        curvature = torch.stack(parts).double().sum(0) / self.count
         require_finite(curvature, "the curvature at noise level")
-        sigmas = self.schedule.sigmas()[:-1].double()
+        sigmas = denoise_fn(subject.denoiser).levels(self.schedule)[:-1]
         positions = sigmas.log()
         mean = torch.trapezoid(curvature, positions) / (positions[-1] - positions[0])
         curve = Curve(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from genkit.errors import InterruptedRun
 from genkit.interfaces import Context, Metric, Schedule, Solver, Subject
@@ -26,10 +27,27 @@ class TrajectoryMetric(Metric):
         doc="noise levels of the many-step solution", use={"use": "edm", "steps": 64}
     )
 
-    def starts(self) -> Iterator[range]:
-        """Yield the indices of the trajectories, a batch at a time."""
-        for start in range(0, self.count, BATCH):
-            yield range(start, min(start + BATCH, self.count))
+    def starts(self) -> list[range]:
+        """Return the indices of the trajectories that are solved at a time."""
+        return [
+            range(start, min(start + BATCH, self.count)) for start in range(0, self.count, BATCH)
+        ]
+
+    def parts(self, context: Context, solve: Callable[[range], Tensor]) -> list[Tensor]:
+        """Return what was solved of each batch of trajectories, in order.
+
+        The processes of a run share the batches out, and every one is told all.
+
+        Args:
+            context: of the stage that measures.
+            solve: returns a tensor on the CPU for the trajectories of some indices.
+        """
+        found: list[Tensor] = []
+        for indices in context.world.turns(self.starts()):
+            if context.stop_requested():
+                raise InterruptedRun(f"{len(found) * BATCH} of {self.count} trajectories")
+            found += context.world.gather(None if indices is None else solve(indices))
+        return found
 
     def solve(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule
@@ -39,8 +57,6 @@ class TrajectoryMetric(Metric):
         Trajectory k starts from the same noise under every schedule and in every such metric, with
         the label of sample k (counted around) where samples have labels.
         """
-        if context.stop_requested():
-            raise InterruptedRun(f"{indices.start} of {self.count} trajectories")
         samples = subject.samples
         labels = None
         if samples.labels is not None:

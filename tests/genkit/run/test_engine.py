@@ -21,6 +21,7 @@ from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
 from genkit.tensors import load, save
 from genkit.types import Measurement
+from genkit.world import World
 
 # --- what is redone -------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ def test_a_place_that_cannot_be_written_is_refused(tiny, tmp_path, place):
 def test_a_device_that_is_absent_is_refused_before_anything_is_written(tiny, device):
     if device == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has it")
-    with pytest.raises(UsageError, match=f'no device "{device}"'):
+    with pytest.raises(UsageError, match=f'no device "{device}"; choose auto or cpu'):
         tiny.run(tiny.train, device=device)
     assert not tiny.folder.exists()
 
@@ -198,6 +199,32 @@ def test_a_device_that_is_absent_is_refused_before_anything_is_written(tiny, dev
 def test_devices():
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(two_gpus, name):
+    found = [resolve_device(name, World(rank, 4, rank % 2)) for rank in range(4)]
+    assert [str(device) for device in found] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert resolve_device("cpu", World(3, 4, 3)) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "world", "message"),
+    [
+        ("cuda", World(2, 3, 2), "process 3 of this machine has no GPU.*--nproc-per-node=2 or"),
+        ("auto", World(2, 3, 2), "process 3 of this machine has no GPU.*--nproc-per-node=2 or"),
+        ("cuda:1", World(0, 2, 0), '2 processes cannot share the device "cuda:1"; choose cuda'),
+    ],
+)
+def test_processes_that_would_share_a_gpu_are_refused(two_gpus, name, world, message):
+    with pytest.raises(UsageError, match=message):
+        resolve_device(name, world)
 
 
 def test_the_device_of_the_call_goes_before_the_recipes(tiny):
@@ -302,7 +329,7 @@ def test_a_sweep_goes_on_cell_by_cell(tiny):
 
 def test_a_stop_between_stages_begins_no_other(tiny, monkeypatch):
     @contextmanager
-    def stopped():
+    def stopped(world):
         yield lambda: True
 
     monkeypatch.setattr(genkit.run.engine, "stop_on_signal", stopped)

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from genkit.run.interrupt import stop_on_signal
+from genkit.world import World
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -41,3 +42,19 @@ def test_a_thread_sets_no_handlers_and_is_never_asked():
     thread.start()
     thread.join()
     assert found == [(False, signal.getsignal(signal.SIGINT))]
+
+
+@pytest.mark.parametrize(
+    ("world", "number", "spoken"),
+    [
+        (World(), signal.SIGTERM, True),
+        (World(0, 2), signal.SIGINT, True),
+        (World(0, 2), signal.SIGTERM, False),  # as torchrun ends a run, having said why
+        (World(1, 2), signal.SIGINT, False),
+    ],
+)
+def test_one_process_answers_to_ctrl_c(capfd, world, number, spoken):
+    with stop_on_signal(world) as asked:
+        os.kill(os.getpid(), number)
+        assert asked()
+    assert ("stopping and saving" in capfd.readouterr().err) == spoken

@@ -1,0 +1,36 @@
+"""The sample stage: in which precision its states are, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from genkit.errors import RecipeError
+
+VE = 'denoiser.network.preconditioner={ use = "ve" }'
+
+
+def drawn(tiny, *overrides):
+    tiny.run(tiny.sample, *overrides)
+    return load(tiny.bytes_of("samples.safetensors"))["samples"]
+
+
+def test_float32_states_change_samples_by_rounding(tiny):
+    wide, narrow = drawn(tiny), drawn(tiny, 'samples.state_precision="float32"')
+    assert not torch.equal(wide, narrow)
+    torch.testing.assert_close(wide, narrow, rtol=1e-3, atol=1e-3)
+
+
+def test_a_schedule_outside_of_what_the_network_knows_is_refused(tiny):
+    with pytest.raises(RecipeError, match=r"samples\.schedule: its noise levels are all 100 to"):
+        tiny.load(
+            tiny.sample, VE, "samples.schedule={ use = 'edm', sigma_min = 2e2, sigma_max=3e2}"
+        )
+
+
+def test_a_schedule_that_is_wrong_by_itself_is_told_once(tiny):
+    with pytest.raises(RecipeError) as told:
+        tiny.load(tiny.sample, VE, "samples.schedule.rho=1e-9")
+    assert "1 mistake in the recipe" in str(told.value)
+    assert "samples.schedule.rho: the noise levels must fall" in str(told.value)
