@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import tomllib
@@ -59,8 +60,17 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("genkit ")]
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small denoiser of the digits, as a training leaves it."""
+    settings = {"denoiser.images": 64, "denoiser.batch_size": 64, "denoiser.network.width": 8}
+    less = {"samples.count": 2, "scores.metrics": [{"use": "truncation", "count": 2}]}
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return genkit.run_recipe("smoke", out=folder, settings={**settings, **less}).folder
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -> Path:
     """An empty current directory with the data that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs"):
@@ -78,6 +88,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.write(tmp_path / "photos" / "cats" / "0001.png", "0001.png")
         archive.writestr("dataset.json", '{"labels": [["0001.png", 1]]}')
+    (tmp_path / "network-snapshot-200000.pkl").write_bytes(
+        edm_files.emitted(edm_files.snapshot(*edm_files.made_up()))
+    )
     batches = tmp_path / "data" / "cifar10" / "cifar-10-batches-bin"
     batches.mkdir(parents=True)
     for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
@@ -117,8 +130,9 @@ def completed(fragment: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("page", with_blocks("python", GUIDES))
 def test_python_of_a_guide_runs(
-    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, workplace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", "edm.safetensors")
     run: Callable[..., genkit.Result] = genkit.run_recipe
 
     def small(*args: Any, settings: dict[str, Any], **kwargs: Any) -> genkit.Result:
@@ -149,9 +163,11 @@ def test_recipes_of_a_page_are_valid(page: Path, workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("bash", PAGES))
-def test_commands_of_a_page_are_accepted(page: Path, workplace: Path) -> None:
+def test_commands_of_a_page_are_accepted(page: Path, workplace: Path, trained: Path) -> None:
     write_named(page, workplace)
     for arguments in commands(page):
+        if arguments[0] == "export":  # of a run that the page's reader has made
+            shutil.copytree(trained, workplace / arguments[1])
         if arguments == ["show", "greedy"] or any('"greedy"' in part for part in arguments):
             continue  # the plugin of the tutorial is installed in test_stranger.py
         if arguments[:2] == ["data", "get"]:
@@ -162,6 +178,8 @@ def test_commands_of_a_page_are_accepted(page: Path, workplace: Path) -> None:
         with pytest.raises(SystemExit) as ended:
             cli.main([*arguments, *dry])
         assert ended.value.code in (None, 0), arguments
+        if arguments[0] == "export":
+            shutil.rmtree(workplace / "runs")
     assert not (workplace / "runs").exists()
 
 
