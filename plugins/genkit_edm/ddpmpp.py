@@ -1,75 +1,77 @@
-"""Settings of the DDPM++ denoiser."""
+"""Settings of the DDPM++ denoiser, and of its kin."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
-from genkit.errors import DataError, Problem
-from genkit.interfaces import Denoiser, Stages
+from genkit.errors import Problem
+from genkit.interfaces import Stages
 from genkit.settings import setting
-from genkit.types import DataSpec
-from genkit_edm.conditioning import Conditioning, PositionalEmbedding, classes_of
+from genkit_edm.conditioning import Conditioning, scaled_class_embedding
+from genkit_edm.embedding import FourierEmbedding, PositionalEmbedding
+from genkit_edm.family import SONG
+from genkit_edm.initialization import xavier
+from genkit_edm.progressive import Decoder, Encoder
 from genkit_edm.unet import UNet
+from genkit_edm.unet_settings import UNetDenoiser
+
+Embedding = Literal["positional", "fourier"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ddpmpp(Denoiser):
+class Ddpmpp(UNetDenoiser):
     """The DDPM++ U-Net with positional embedding, for images."""
 
     source = "EDM, arXiv 2206.00364, table 7; Song et al., arXiv 2011.13456"
 
-    channels: int = setting(128, doc="unit of width", at_least=4)
-    channel_mult: tuple[int, ...] = setting(
-        (2, 2, 2), doc="width of each level in that unit; each level halves the size", at_least=1
+    embedding: Embedding = setting("positional", doc="of the noise level")
+    channel_mult_noise: int = setting(
+        1, doc="width of the embedded noise level, in units of width", at_least=1
     )
-    blocks: int = setting(4, doc="residual blocks of each level", at_least=1)
-    attention: tuple[int, ...] = setting(
-        (16,), doc="heights of the feature maps that have self-attention", at_least=1
+    resample_filter: tuple[float, ...] = setting(
+        (1, 1), doc="taps of the filter that halves and doubles sizes, an even number of them"
     )
-    dropout: float = setting(
-        0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
-    )
+    encoder: Encoder = setting("standard", doc="how the image itself reaches the smaller levels")
+    decoder: Decoder = setting("standard", doc="standard, or skip: the smaller levels make images")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        if not self.channel_mult:
-            yield Problem(("channel_mult",), "there is no level", "write [2, 2, 2]")
-
-    def build_network(self, spec: DataSpec) -> nn.Module:
-        """Return the U-Net.
-
-        Raises:
-            DataError: the data is no images, or images that cannot be halved as often as there
-                are levels; or labels are asked of data that has none.
-        """
-        if not spec.is_image:
-            raise DataError(
-                f"ddpmpp denoises images, and each item of this data is a vector of "
-                f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}'
+        yield from super().check(earlier)
+        taps = self.resample_filter
+        if not taps or len(taps) % 2 or sum(taps) == 0:
+            yield Problem(
+                ("resample_filter",),
+                f"{list(taps)} is not an even number of taps with a sum",
+                "write [1, 1] or [1, 3, 3, 1]",
             )
-        channels, height, width = spec.shape
-        halvings = len(self.channel_mult) - 1
-        if height % 2**halvings or width % 2**halvings:
-            size = math.gcd(height, width)
-            possible = (size & -size).bit_length()  # 1 + how often 2 divides both
-            raise DataError(
-                f"ddpmpp with channel_mult = {list(self.channel_mult)} halves images {halvings} "
-                f"times, and {height}x{width} cannot be halved so often; write channel_mult with "
-                f"at most {possible} value{'s' if possible > 1 else ''}"
-            )
+
+    def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
+        width = self.channels * self.channel_mult_noise
+        noise = (
+            PositionalEmbedding(width, endpoint=True)
+            if self.embedding == "positional"
+            else FourierEmbedding(width)
+        )
         return UNet(
-            (channels, height, width),
+            shape,
             Conditioning(
-                PositionalEmbedding(self.channels),
-                classes_of(spec, self.class_conditional),
-                4 * self.channels,
+                noise,
+                self.channels * self.channel_mult_emb,
+                scaled_class_embedding(classes, noise.width, self.label_dropout),
+                augment=xavier(nn.Linear(augment_labels, noise.width, bias=False))
+                if augment_labels
+                else None,
             ),
+            SONG,
             channels=self.channels,
             channel_mult=self.channel_mult,
             blocks=self.blocks,
             attention=self.attention,
             dropout=self.dropout,
+            taps=self.resample_filter,
+            encoder=self.encoder,
+            decoder=self.decoder,
         )

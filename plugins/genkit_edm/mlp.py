@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from genkit.interfaces import Denoiser
 from genkit.settings import setting
 from genkit.types import DataSpec
-from genkit_edm.conditioning import Conditioning, FourierEmbedding, classes_of
+from genkit_edm.conditioning import Conditioning, classes_of, scaled_class_embedding
+from genkit_edm.embedding import OctaveEmbedding
 
 CONDITION = 64
 """Width of the conditioning vector: two numbers, noise level and class, need no more."""
@@ -33,8 +34,9 @@ class Mlp(Denoiser):
         Raises:
             DataError: labels are asked of data that has none.
         """
+        classes = classes_of(spec, self.class_conditional)
         conditioning = Conditioning(
-            FourierEmbedding(CONDITION), classes_of(spec, self.class_conditional), CONDITION
+            OctaveEmbedding(CONDITION), CONDITION, scaled_class_embedding(classes, CONDITION)
         )
         return ResidualMlp(
             math.prod(spec.shape), conditioning, self.width, self.blocks, self.dropout

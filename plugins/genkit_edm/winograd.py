@@ -1,0 +1,163 @@
+"""Convolutions of 3x3 with less than half of the multiplications, for the CPU.
+
+Four neighbouring pixels of a result take 4 x 9 products for each pair of channels; as an inner
+product of transformed tiles of 4x4 pixels they take 16. The transformations are sums and halves, so
+that float32 loses nothing: rounding errors are those of the plain sum, or less.
+
+Source: Lavin and Gray, arXiv 1509.09308, section 4.1, F(2x2, 3x3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PIECE = 2**22
+"""Elements of transformed tiles that are made at a time: 16 MiB, which caches hold."""
+
+_KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+
+
+class Conv3x3(nn.Conv2d):
+    """A convolution of 3x3 pixels that keeps the size.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the result.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, channels_out, H, W]`` for ``[B, channels_in, H, W]``."""
+        if not self.gains(x):
+            return super().forward(x)
+        result: Tensor = Winograd.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return result
+
+    def gains(self, x: Tensor) -> bool:
+        """Whether tiles are faster: float32 on the CPU, channels last, wide and large.
+
+        It does not depend on the batch, so that neither does what an item gives.
+        """
+        height, width = x.shape[2:]
+        return (
+            x.device.type == "cpu"
+            and not torch.compiler.is_compiling()  # which writes code of its own
+            and x.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and height % 2 == width % 2 == 0
+            and height * width >= 1024
+            and min(self.in_channels, self.out_channels) >= 256
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
+
+
+class Winograd(torch.autograd.Function):
+    """``(x [B, C, H, W], weight [K, C, 3, 3], bias [K]) -> [B, K, H, W]``, H and W even."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, _kernels(weight).transpose(1, 2), bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated: by torch's own then
+            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+                grad, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+                ctx.needs_input_grad,
+            )  # fmt: skip
+        wanted = ctx.needs_input_grad
+        return (
+            _convolve(grad, _kernels(weight, mirrored=True)) if wanted[0] else None,
+            _correlate(x, grad) if wanted[1] else None,
+            grad.sum((0, 2, 3)) if wanted[2] else None,
+        )
+
+
+def _convolve(x: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``[B, K, H, W]`` for ``x`` ``[B, C, H, W]`` and kernels ``[16, C, K]``."""
+    (batch, _, height, width), step = x.shape, _step(x)
+    result = x.new_empty(batch, height, width, kernels.shape[2])
+    for images, out in zip(_pieces(x, step), torch.split(result, step), strict=True):
+        products = torch.bmm(_tiles(images), kernels)
+        if bias is not None:
+            products[5] += bias  # the place that is part of each of the four pixels, once
+        _pixels(products, out)
+    return result.permute(0, 3, 1, 2)
+
+
+def _correlate(x: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of the weights, ``[K, C, 3, 3]``: each step of ``_convolve`` turned."""
+    products = x.new_zeros(16, grad.shape[1], x.shape[1])
+    step = _step(x)
+    for images, errors in zip(_pieces(x, step), _pieces(grad, step), strict=True):
+        products.baddbmm_(_spread(errors).transpose(1, 2), _tiles(images))
+    by_place = torch.matmul(_transform(x).T, products.transpose(0, 1))  # [K, 9, C]
+    return by_place.view(len(by_place), 3, 3, -1).permute(0, 3, 1, 2)
+
+
+def _step(x: Tensor) -> int:
+    """Return the number of images in a piece."""
+    return max(1, PIECE // (4 * x[0].numel()))
+
+
+def _pieces(x: Tensor, step: int) -> tuple[Tensor, ...]:
+    """Return the images as ``[B, H, W, C]``, ``step`` at a time."""
+    return torch.split(x.permute(0, 2, 3, 1), step)
+
+
+def _transform(like: Tensor, *, mirrored: bool = False) -> Tensor:
+    line = like.new_tensor(_KERNEL)
+    line = line.flip(1) if mirrored else line
+    return torch.kron(line, line)  # [16, 9]
+
+
+def _kernels(weight: Tensor, *, mirrored: bool = False) -> Tensor:
+    """Return ``G g G^T`` of ``weight`` ``[K, C, 3, 3]``, mirrored or as it is, ``[16, K, C]``."""
+    places = weight.permute(0, 2, 3, 1).flatten(1, 2)  # [K, 9, C]
+    return torch.matmul(_transform(weight, mirrored=mirrored), places).transpose(0, 1)
+
+
+def _tiles(x: Tensor) -> Tensor:
+    """Return ``B^T d B`` of the tiles of ``x`` ``[B, H, W, C]``, as ``[16, tiles, C]``."""
+    batch, height, width, channels = x.shape
+    padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+    result = x.new_empty(4, 4, batch, height // 2, width // 2, channels)
+    r = [padded[:, i : i + height - 1 : 2] for i in range(4)]
+    for row, line in zip(result, (r[0] - r[2], r[1] + r[2], r[2] - r[1], r[1] - r[3]), strict=True):
+        c = [line[:, :, i : i + width - 1 : 2] for i in range(4)]
+        torch.sub(c[0], c[2], out=row[0])
+        torch.add(c[1], c[2], out=row[1])
+        torch.sub(c[2], c[1], out=row[2])
+        torch.sub(c[1], c[3], out=row[3])
+    return result.view(16, -1, channels)
+
+
+def _pixels(products: Tensor, out: Tensor) -> None:
+    """Write ``A^T m A`` of ``products`` ``[16, tiles, K]`` to ``out`` ``[B, H, W, K]``."""
+    batch, height, width, channels = out.shape
+    m = products.view(4, 4, batch, height // 2, width // 2, channels)
+    for i, line in enumerate(((m[0] + m[1]).add_(m[2]), (m[1] - m[2]).sub_(m[3]))):
+        torch.add(line[0] + line[1], line[2], out=out[:, i::2, 0::2])
+        torch.sub(line[1] - line[2], line[3], out=out[:, i::2, 1::2])
+
+
+def _spread(grad: Tensor) -> Tensor:
+    """Return ``A d A^T`` of ``grad`` ``[B, H, W, K]``, as ``[16, tiles, K]``."""
+    batch, height, width, channels = grad.shape
+    result = grad.new_empty(4, 4, batch, height // 2, width // 2, channels)
+    top, bottom = grad[:, 0::2], grad[:, 1::2]
+    for row, line in zip(result, (top, top + bottom, top - bottom, -bottom), strict=True):
+        left, right = line[:, :, 0::2], line[:, :, 1::2]
+        row[0].copy_(left)
+        torch.add(left, right, out=row[1])
+        torch.sub(left, right, out=row[2])
+        torch.neg(right, out=row[3])
+    return result.view(16, -1, channels)

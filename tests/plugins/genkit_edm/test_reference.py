@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit_edm.adm import Adm
+from genkit_edm.ddpmpp import Ddpmpp
+from genkit_edm.ncsnpp import Ncsnpp
+from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
+from genkit_edm.preconditioning_ve import VePreconditioner
+from genkit_edm.preconditioning_vp import VpPreconditioner
+from genkit_edm.reference import (
+    denoiser_from_reference,
+    network_from_reference,
+    weights_from_reference,
+)
+
+NAMES = ["adm", "ddpmpp", "iddpm_adm", "ncsnpp", "ve_ncsnpp", "vp_ddpmpp"]
+
+
+@pytest.fixture
+def stored(edm_golden):
+    """Weights, preconditioning, arguments and the rest of a golden file, by its name."""
+
+    def read(name: str):
+        tensors, metadata = edm_golden(f"denoiser_{name}")
+        weights = {k.removeprefix("weights."): v for k, v in tensors.items() if "weights." in k}
+        return weights, metadata["precond"], json.loads(metadata["arguments"]), tensors
+
+    return read
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", NAMES)
+def test_denoised_is_that_of_the_reference(stored, name: str, layout) -> None:
+    weights, precond, arguments, tensors = stored(name)
+    state = torch.get_rng_state()
+    denoiser = denoiser_from_reference(weights, precond, arguments).to(memory_format=layout)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not denoiser.training
+    x, labels = tensors["x"].to(memory_format=layout), tensors.get("class_labels")
+    expected = {"denoised": tensors.get("augment_labels"), "denoised_no_augment": None}
+    compared = 0
+    for key in expected.keys() & tensors.keys():
+        with torch.no_grad():
+            found = denoiser(x, tensors["sigma"], labels, expected[key])
+        for item, other in zip(found, tensors[key], strict=True):
+            assert float((item - other).norm() / other.norm()) < 1e-5
+        compared += 1
+    assert compared == (2 if "augment_dim" in arguments else 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_is_ours_to_the_bit(stored, name: str) -> None:
+    weights, precond, arguments, _ = stored(name)
+    ours = weights_from_reference(weights, precond, arguments)
+    settings, spec = network_from_reference(precond, arguments)
+    state = settings.build(spec).state_dict()
+    assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in state.items()}
+    fixed = [n for n in weights if n.endswith("resample_filter") or n == "u"]
+    assert len(ours) + len(fixed) == len(weights)
+    bits = torch.cat([v.flatten() for v in ours.values()]).sort().values
+    theirs = []
+    for n, v in weights.items():
+        if n not in fixed:
+            half = precond == "iDDPMPrecond" and n.startswith("model.out_conv")
+            theirs.append((v[:3] if half else v).flatten())  # the variance is not learned
+    assert torch.equal(bits, torch.cat(theirs).sort().values)
+
+
+def test_the_default_arguments_are_those_of_the_reference() -> None:
+    sizes = {"img_resolution": 32, "img_channels": 3}
+    settings, spec = network_from_reference("EDMPrecond", sizes)
+    assert isinstance(settings, Adm)
+    assert (settings.channels, settings.blocks, settings.channel_mult) == (192, 3, (1, 2, 3, 4))
+    assert (settings.attention, settings.dropout) == ((32, 16, 8), 0.1)
+    assert settings.preconditioner.sigma_data == 0.5
+    assert spec.shape == (3, 32, 32)
+    assert not settings.class_conditional
+
+    settings, _ = network_from_reference("VPPrecond", sizes)
+    assert type(settings) is Ddpmpp
+    assert (settings.channels, settings.blocks, settings.channel_mult) == (128, 4, (1, 2, 2, 2))
+    assert (settings.attention, settings.dropout, settings.encoder) == ((16,), 0.1, "standard")
+    assert settings.preconditioner == VpPreconditioner(
+        beta_d=19.9, beta_min=0.1, m=1000, eps_t=1e-5
+    )
+
+    settings, _ = network_from_reference("VEPrecond", {**sizes, "embedding_type": "fourier"})
+    assert type(settings) is Ncsnpp
+    assert (settings.encoder, settings.resample_filter) == ("standard", (1, 1))
+    assert settings.preconditioner == VePreconditioner(sigma_min=0.02, sigma_max=100.0)
+
+    settings, _ = network_from_reference("iDDPMPrecond", {**sizes, "M": 500, "use_fp16": True})
+    assert settings.preconditioner == IddpmPreconditioner(c_1=0.001, c_2=0.008, m=500)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma_dta": 0.5}, 'no argument sigma_dta; did you mean "sigma_data"'),
+        ({"beta_d": 19.9}, "EDMPrecond with SongUNet has no argument beta_d"),
+        ({"model_type": "EDM2UNet"}, "'EDM2UNet' is no network .* SongUNet, DhariwalUNet"),
+        ({"model_type": ["SongUNet"]}, "is no network"),
+        ({"model_channels": 0}, "channels: 0 is out of range"),
+        ({"num_blocks": "4"}, "blocks"),
+        ({"resample_filter": [1, 2, 1]}, "resample_filter: "),
+        ({"label_dim": -1}, "label_dim is -1"),
+        ({"img_resolution": None}, "img_resolution is None"),
+        ({"num_blocks": 10**9}, "too few for the 2000000001"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(stored, change: dict, message: str) -> None:
+    weights, precond, arguments, _ = stored("ddpmpp")
+    changed = {"channel_mult": [1]} if "num_blocks" in change else {}
+    with pytest.raises(DataError, match=message):
+        weights_from_reference(weights, precond, {**arguments, **changed, **change})
+
+
+def test_an_unknown_preconditioning_is_refused() -> None:
+    with pytest.raises(DataError, match="'EDM2Precond' is no preconditioning"):
+        network_from_reference("EDM2Precond", {})
+
+
+def broken(weights: dict, how: str) -> dict:
+    weights = dict(weights)
+    name = "model.dec.4x4_in0.qkv.weight"
+    match how:
+        case "missing":
+            del weights[name]
+        case "unexpected":
+            weights["model.enc.8x8_block1.conv0.weight"] = torch.ones(1)
+        case "shape":
+            weights[name] = weights[name][:-1]
+        case "integers":
+            weights[name] = weights[name].int()
+        case "nan":
+            weights[name] = weights[name].clone().index_fill_(0, torch.tensor([3]), torch.nan)
+        case "filter":
+            weights["model.dec.8x8_up.conv0.resample_filter"] = torch.full((1, 1, 2, 2), 0.3)
+        case "no filter":
+            del weights["model.enc.4x4_down.skip.resample_filter"]
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", "model.dec.4x4_in0.qkv.weight is missing"),
+        ("unexpected", "model.enc.8x8_block1.conv0.weight is not part of the network"),
+        ("shape", r"4x4_in0.qkv.weight has shape \[95, 32, 1, 1\] .* \[96, 32, 1, 1\]"),
+        ("integers", "torch.int32"),
+        ("nan", "4x4_in0.qkv.weight holds a value that is not finite"),
+        ("filter", "model.dec.8x8_up.conv0.resample_filter is not what the arguments make it"),
+        ("no filter", "model.enc.4x4_down.skip.resample_filter is missing"),
+    ],
+)
+def test_the_first_difference_is_named(stored, how: str, message: str) -> None:
+    weights, precond, arguments, _ = stored("ddpmpp")
+    with pytest.raises(DataError, match=message):
+        denoiser_from_reference(broken(weights, how), precond, arguments)
+
+
+def test_a_table_of_noise_levels_that_does_not_fit_is_refused(stored) -> None:
+    weights, precond, arguments, _ = stored("iddpm_adm")
+    with pytest.raises(DataError, match="u is not what the arguments make it"):
+        weights_from_reference(weights, precond, {**arguments, "C_2": 0.1})
+    with pytest.raises(DataError, match=r"u has shape \[1001\]"):
+        weights_from_reference(weights, precond, {**arguments, "M": 100})
+
+
+def test_double_precision_and_other_layouts_are_taken(stored) -> None:
+    weights, precond, arguments, _ = stored("ddpmpp")
+    double = {name: value.double() for name, value in weights.items()}
+    ours = weights_from_reference(double, precond, arguments)
+    for name, value in weights_from_reference(weights, precond, arguments).items():
+        assert torch.equal(ours[name], value)
