@@ -1,0 +1,124 @@
+"""Time a training step of the full CIFAR-10 network beside a checkout of EDM's reference.
+
+    python docs/results/edm_speed.py --edm DIR --rounds 8
+
+DIR is a checkout of https://github.com/NVlabs/edm, whose networks and loss are imported from there.
+Both sides train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random
+images: loss, gradient, Adam and the average of the weights, in float32. They take turns within one
+run, and the medians are compared. The reference is run as its training loop does, without and with
+channels-last images; genkit is its trainer with ``channels_last = true``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from genkit.random import derive_seed, seeded
+from genkit.train.trainer import Optimization, Trainer
+from genkit.types import Batch, DataSpec
+from genkit_edm.ddpmpp import Ddpmpp
+from genkit_edm.denoising import Denoising
+from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.sigma_distribution import LogNormal
+
+SPEC = DataSpec((3, 32, 32), augment_labels=9)
+DROPOUT = 0.13
+
+
+def images(batch_size: int) -> tuple[Batch, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    data = torch.randn(batch_size, *SPEC.shape, generator=g)
+    quantile = torch.rand(batch_size, generator=g, dtype=torch.float64)
+    labels = torch.randn(batch_size, SPEC.augment_labels, generator=g)
+    noise = torch.randn(data.shape, generator=g)
+    return Batch(data, quantile=quantile, augment_labels=labels), noise
+
+
+def genkit_step(batch_size: int) -> Callable[[], object]:
+    with seeded(0):
+        model = Ddpmpp(preconditioner=EdmPreconditioner(), dropout=DROPOUT).build(SPEC)
+    how = Optimization(
+        learning_rate=1e-3, learning_rate_ramp=10_000_000, learning_rate_decay=0, adam_beta2=0.999,
+        gradient_clip=None, precision="float32", channels_last=True, compiled=False,
+        micro_batch=batch_size, ema_half_life=500_000, ema_ramp_up=0.05, ema_lengths=(),
+    )  # fmt: skip
+    objective = Denoising(sigma_distribution=LogNormal())
+    seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731
+    trainer = Trainer(model, objective, how, torch.device("cpu"), seed)
+    batch, noise = images(batch_size)
+    return lambda: trainer.step(batch, noise)
+
+
+def reference_step(batch_size: int, layout: torch.memory_format) -> Callable[[], object]:
+    networks = importlib.import_module("training.networks")
+    loss_of = importlib.import_module("training.loss").EDMLoss()
+    with seeded(0):
+        model = networks.EDMPrecond(
+            img_resolution=32, img_channels=3, model_type="SongUNet", channel_mult=[2, 2, 2],
+            augment_dim=9, dropout=DROPOUT,
+        ).train().requires_grad_(True).to(memory_format=layout)  # fmt: skip
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
+    batch, _ = images(batch_size)
+    data = batch.data.contiguous(memory_format=layout)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(net=model, images=data, augment_pipe=lambda x: (x, batch.augment_labels))
+        loss.sum().mul(1 / batch_size).backward()
+        for weights in model.parameters():
+            torch.nan_to_num(weights.grad, nan=0, posinf=1e5, neginf=-1e5, out=weights.grad)
+        optimizer.step()
+        for mean, weights in zip(average.parameters(), model.parameters(), strict=True):
+            mean.copy_(weights.detach().lerp(mean, 0.999))
+
+    return step
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--edm", type=Path, required=True, help="a checkout of NVlabs/edm")
+    options.add_argument("--batch-size", type=int, default=4)
+    options.add_argument("--rounds", type=int, default=8)
+    options.add_argument("--threads", type=int, default=2)
+    asked = options.parse_args()
+    sys.path.insert(0, str(asked.edm))
+    torch.set_num_threads(asked.threads)
+    sides = {
+        "reference": reference_step(asked.batch_size, torch.contiguous_format),
+        "reference, channels-last": reference_step(asked.batch_size, torch.channels_last),
+        "genkit, channels-last": genkit_step(asked.batch_size),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(asked.rounds + 1):
+        for name, step in sides.items():
+            begun = time.perf_counter()
+            step()
+            if turn:  # the first warms up
+                seconds[name].append(time.perf_counter() - begun)
+    middle = {name: statistics.median(times) for name, times in seconds.items()}
+    ours = middle["genkit, channels-last"]
+    rows = {
+        name: {
+            "seconds": [round(t, 3) for t in seconds[name]],
+            "images_per_second": round(asked.batch_size / median, 3),
+            "genkit_is_faster_by": round(median / ours, 3),
+        }
+        for name, median in middle.items()
+    }
+    told = {"torch": torch.__version__, "threads": asked.threads, "batch_size": asked.batch_size}
+    print(json.dumps({**told, "sides": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
