@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Denoise, Preconditioner, Schedule, Solver
 from genkit.random import PerSample
 from genkit.types import Batch, State
 
@@ -50,9 +50,25 @@ class GuidedDenoiser:
         widened: Tensor = denoised.to(x.dtype)
         return widened
 
+    @property
+    def preconditioner(self) -> Preconditioner | None:
+        """Of the network; None for one that knows all noise levels."""
+        return getattr(self._denoiser, "preconditioner", None)
+
     def levels(self, schedule: Schedule) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
-        return known_levels(schedule, getattr(self._denoiser, "preconditioner", None))
+        return known_levels(schedule, self.preconditioner)
+
+
+def nearest_known(denoise: Denoise, sigma: Tensor) -> Tensor:
+    """Return the noise level that the network knows nearest to one that a solver chose.
+
+    Args:
+        denoise: as a solver was given it; one that is no :class:`GuidedDenoiser` knows all levels.
+        sigma: 0-d, above 0.
+    """
+    known = denoise.preconditioner if isinstance(denoise, GuidedDenoiser) else None
+    return sigma if known is None else known.round_sigma(sigma)
 
 
 def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> Tensor:
@@ -69,7 +85,8 @@ def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> T
         ``[at most steps + 1]`` float64, decreasing, the last 0.
 
     Raises:
-        DataError: to the network, all levels of the schedule are one.
+        DataError: to the network, all levels of the schedule are one; or the schedule has none
+            that fall in the range that the network knows.
     """
     if preconditioner is None:
         return schedule.sigmas()
@@ -83,6 +100,11 @@ def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> T
         raise DataError(
             f"its noise levels are all {levels[0]:.4g} to the network, which knows "
             f"{lowest:.4g} to {highest:.4g}"
+        )
+    if bool((sigmas.diff() > 0).any()):
+        raise DataError(
+            f"its noise levels do not fall between {lowest:.4g} and {highest:.4g}, which is what "
+            'the network knows; write another schedule, such as { use = "edm" }'
         )
     return levels
 

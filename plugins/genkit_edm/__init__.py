@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add preconditioning, noise levels, solvers, the denoising loss and two denoisers."""
+    """Add networks, preconditionings, noise levels, losses, schedules, solvers and an importer."""
     registry.add("denoiser", "ddpmpp", "genkit_edm.ddpmpp:Ddpmpp")
     registry.add("denoiser", "ncsnpp", "genkit_edm.ncsnpp:Ncsnpp")
     registry.add("denoiser", "adm", "genkit_edm.adm:Adm")

@@ -70,7 +70,7 @@ class Adaptive(Solver):
 
 
 def _flat(x: Tensor) -> Flat:
-    flat: Flat = x.reshape(-1).double().cpu().numpy()
+    flat: Flat = x.reshape(-1).cpu().double().numpy()  # some devices have no float64
     return flat
 
 

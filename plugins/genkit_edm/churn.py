@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import RandnLike, Solver, Stages
+from genkit.interfaces import Denoise, RandnLike, Solver, Stages
+from genkit.sample import nearest_known
 from genkit.settings import setting
 from genkit_edm.path import PathName
 
@@ -39,21 +40,24 @@ class ChurningSolver(Solver):
             )
 
     def churn(
-        self, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
+        self, denoise: Denoise, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
     ) -> tuple[Tensor, Tensor]:
         """Return the state lifted to ``sigma_hat`` and ``sigma_hat`` (algorithm 2, lines 4-6).
 
         Args:
+            denoise: whose network may know few noise levels; ``sigma_hat`` is one of them.
             x: ``[B, *shape]`` state at ``sigma``.
             sigma: 0-d noise level.
             steps: number of solver steps, over which ``s_churn`` is spread.
             randn_like: fresh unit noise; asked for only where noise is added.
         """
-        inside = self.s_min <= sigma and (self.s_max is None or sigma <= self.s_max)
-        if self.s_churn == 0 or not inside:
+        if self.s_churn == 0:
+            return x, sigma
+        if sigma < self.s_min or (self.s_max is not None and sigma > self.s_max):
             return x, sigma
         # At gamma = sqrt(2) - 1 the variance doubles: no more new noise than there was already.
         gamma = min(self.s_churn / steps, math.sqrt(2) - 1)
-        sigma_hat = sigma * (1 + gamma)
-        added = (sigma_hat.square() - sigma.square()).sqrt() * self.s_noise
+        sigma_hat = nearest_known(denoise, sigma * (1 + gamma))
+        # In float32, rounding back to sigma may give a level just below it.
+        added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
         return x + added * randn_like(x), sigma_hat

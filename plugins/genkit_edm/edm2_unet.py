@@ -36,7 +36,7 @@ Side = Literal["encoder", "decoder"]
 
 
 class Embedding(nn.Module):
-    """Noise level and class as one vector.
+    """Noise level and class as one vector, in float32 under autocast too.
 
     Args:
         noise_width: number of Fourier features of the noise level.
@@ -58,7 +58,7 @@ class Embedding(nn.Module):
         )
 
     def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return ``[B, width]``.
+        """Return ``[B, width]`` float32.
 
         Args:
             c_noise: ``[B]`` noise levels, as the preconditioner passes them.
@@ -67,10 +67,11 @@ class Embedding(nn.Module):
         Raises:
             DataError: labels do not fit the network.
         """
-        embedded = self.noise(self.fourier(c_noise))
-        if self.label is not None:
-            embedded = mp_sum(embedded, self.label(labels, len(c_noise)), LABEL_SHARE)
-        return mp_silu(embedded)
+        with torch.autocast(c_noise.device.type, enabled=False):
+            embedded = self.noise(self.fourier(c_noise))
+            if self.label is not None:
+                embedded = mp_sum(embedded, self.label(labels, len(c_noise)), LABEL_SHARE)
+            return mp_silu(embedded)
 
 
 class Block(nn.Module):

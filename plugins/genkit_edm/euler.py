@@ -26,7 +26,7 @@ class Euler(ChurningSolver):
         path = PATHS[self.path]
         steps = len(sigmas) - 1
         for sigma, sigma_next in pairwise(sigmas):
-            x_hat, sigma_hat = self.churn(x, sigma, steps, randn_like)
+            x_hat, sigma_hat = self.churn(denoise, x, sigma, steps, randn_like)
             denoised = denoise(x_hat, sigma_hat)
             yield State(x_hat, float(sigma_hat), denoised)
             velocity = path.velocity(x_hat, sigma_hat, denoised)

@@ -33,8 +33,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, C, H, W]`` for ``[B, C, H, W]``."""
-        # Pixels before channels is how channels-last lies in memory: nothing is moved.
-        pixels = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # [B, H W, 3 C]
+        # Fused attention wants the channels of a pixel side by side, as channels-last has them.
+        pixels = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, H W, 3 C]
         heads = pixels.view(*pixels.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = heads.unbind()  # each [B, heads, H W, C / heads]
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, H W, C]

@@ -20,7 +20,7 @@ class IddpmPreconditioner(Preconditioner):
 
     c_1: float = setting(0.001, doc="bounds the highest noise level", above=0, below=1)
     c_2: float = setting(0.008, doc="bounds the lowest noise levels", above=0)
-    m: int = setting(1000, doc="number of noise levels", at_least=2)
+    m: int = setting(1000, doc="number of noise levels", at_least=2, at_most=100_000)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         return Coefficients(

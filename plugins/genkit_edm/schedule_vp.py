@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genkit.errors import Problem
 from genkit.settings import setting
-from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule
+from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule, falling_problems
 from genkit_edm.vp import VpTime
 
 EARLIEST = 1e-3
@@ -30,6 +32,14 @@ class VpSchedule(RangeSchedule):
     sigma_max: float = setting(
         VpTime().level(1.0), doc="noise level of the start", at_least=LEAST, at_most=GREATEST
     )
+
+    def check_levels(self) -> Iterator[Problem]:
+        # A high level so early makes a parabola of B(t) that rises above its end.
+        yield from falling_problems(
+            self,
+            "sigma_min",
+            "write a smaller value, 0.01 is usual, or use the schedule edm",
+        )
 
     def levels(self) -> Tensor:
         times = torch.linspace(1, EARLIEST, self.steps, dtype=torch.float64)

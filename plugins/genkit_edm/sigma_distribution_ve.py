@@ -10,6 +10,7 @@ from torch import Tensor
 from genkit.errors import Problem
 from genkit.interfaces import SigmaDistribution, Stages
 from genkit.settings import setting
+from genkit_edm.sigma_range import range_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,7 @@ class VeDistribution(SigmaDistribution):
     sigma_max: float = setting(100.0, doc="greatest noise level", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        if self.sigma_min >= self.sigma_max:
-            yield Problem(
-                ("sigma_min",),
-                f"{self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}",
-                f"write a value above 0 and below {self.sigma_max:g}",
-            )
+        yield from range_problems(self.sigma_min, self.sigma_max)
 
     def quantile(self, u: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** u

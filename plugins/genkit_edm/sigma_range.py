@@ -32,14 +32,8 @@ class RangeSchedule(Schedule):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        if self.sigma_min >= self.sigma_max:
-            yield Problem(
-                ("sigma_min",),
-                f"{self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}",
-                f"write a value above 0 and below {self.sigma_max:g}",
-            )
-        else:
-            yield from self.check_levels()
+        problems = list(range_problems(self.sigma_min, self.sigma_max))
+        yield from problems or self.check_levels()
 
     def check_levels(self) -> Iterator[Problem]:
         """Yield what is wrong with the levels of a range that makes sense."""
@@ -57,6 +51,16 @@ class RangeSchedule(Schedule):
     @abstractmethod
     def levels(self) -> Tensor:
         """Return the ``[steps]`` float64 noise levels above 0; a single one is ``sigma_max``."""
+
+
+def range_problems(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
+    """Yield that a component's ``sigma_min`` is not below its ``sigma_max``, where that is so."""
+    if sigma_min >= sigma_max:
+        yield Problem(
+            ("sigma_min",),
+            f"{sigma_min:g} is not below sigma_max = {sigma_max:g}",
+            f"write a value above 0 and below {sigma_max:g}",
+        )
 
 
 def falling_problems(

@@ -17,17 +17,12 @@ from genkit_edm.conditioning import classes_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetDenoiser(Denoiser):
+class HalvingDenoiser(Denoiser):
     """A U-Net that denoises images."""
-
-    takes_augment_labels = True
 
     channels: int = setting(128, doc="unit of width", at_least=4)
     channel_mult: tuple[int, ...] = setting(
         (2, 2, 2), doc="width of each level in that unit; each level halves the size", at_least=1
-    )
-    channel_mult_emb: int = setting(
-        4, doc="width of the conditioning vector in that unit", at_least=1
     )
     blocks: int = setting(4, doc="residual blocks of each level", at_least=1)
     attention: tuple[int, ...] = setting(
@@ -89,3 +84,14 @@ class UNetDenoiser(Denoiser):
             classes: number of classes it is told; 0 for none.
             augment_labels: length of the vector that tells of augmentation; 0 for none.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetDenoiser(HalvingDenoiser):
+    """A U-Net of EDM's, which can be told how its images were augmented."""
+
+    takes_augment_labels = True
+
+    channel_mult_emb: int = setting(
+        4, doc="width of the conditioning vector, in units of width", at_least=1
+    )

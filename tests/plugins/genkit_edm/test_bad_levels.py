@@ -9,6 +9,7 @@ import torch
 
 from genkit.api import component
 from genkit.cli import main
+from genkit.errors import DataError
 from genkit.sample import known_levels
 
 RECIPE = """name = "bad"
@@ -36,6 +37,11 @@ schedule = SCHEDULE
         ("edm", '{ use = "edm", rho = 1e9 }', r"samples\.schedule\.rho.*out of range.*1e\+06"),
         ("edm", '{ use = "edm", rho = nan }', r"samples\.schedule\.rho.*nan is not finite"),
         ("edm", '{ use = "vp", sigma_min = 1e-12 }', r"schedule\.sigma_min.*at least 1e-09"),
+        (
+            "edm",
+            '{ use = "vp", sigma_min = 0.5 }',
+            r"schedule\.sigma_min.*must fall.*0\.01 is usual",
+        ),
         ("edm", '{ use = "flow", sigma_max = inf }', r"schedule\.sigma_max.*inf is not finite"),
         ("edm", '{ use = "linear", steps = 10_000_000 }', r"schedule\.steps.*100,000 or less"),
         ("edm", '{ use = "iddpm", steps = 1500 }', r"schedule\.steps.*table has \d+ noise levels"),
@@ -57,6 +63,14 @@ def test_levels_are_refused(
     assert "bad.toml:15" in told
 
     assert re.search(reason, told), told
+
+
+def test_a_range_of_the_network_in_which_levels_do_not_fall_is_refused() -> None:
+    """VP's parabola cannot start from so high a level: two steps would have been left."""
+    network = component("preconditioner", "ve", sigma_min=0.5)
+    with pytest.raises(DataError, match=r"do not fall between 0\.5 and 100.*use = \"edm\""):
+        known_levels(component("schedule", "vp"), network)
+    assert len(known_levels(component("schedule", "edm"), network)) == 19
 
 
 @pytest.mark.parametrize("schedule", ["edm", "vp", "ve", "iddpm", "linear", "log-linear", "flow"])

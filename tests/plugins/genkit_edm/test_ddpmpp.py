@@ -122,6 +122,19 @@ def test_augmentation_labels_are_told_and_none_is_zeros() -> None:
     assert not torch.allclose(plain, model(x, sigma, None, torch.ones(3, 9)))
 
 
+def test_autocast_leaves_the_condition_in_float32_and_the_rest_close() -> None:
+    x, sigma, labels = inputs()
+    told = torch.rand(3, 9, generator=torch.Generator().manual_seed(3))
+    model = build(DataSpec((3, 8, 8), 4, augment_labels=9), class_conditional=True).eval()
+    wide = model(x, sigma, labels, told)
+    condition = model.network.conditioning(sigma, labels, told)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.network.conditioning(sigma, labels, told), condition)
+        low = model(x, sigma, labels, told)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, wide, rtol=0.02, atol=0.02)
+
+
 def test_a_network_for_plain_data_refuses_augmentation_labels() -> None:
     x, sigma, _ = inputs()
     with pytest.raises(DataError, match="leave augment_labels out"):
@@ -136,6 +149,22 @@ def test_attention_is_where_it_is_asked_for() -> None:
     assert attending(build(attention=())) == 1
     assert attending(build(attention=(4,), blocks=2)) == 1 + 3
     assert attending(build(attention=(8, 4), blocks=2)) == 1 + 6
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_attention_is_given_what_its_fused_kernels_take(layout, monkeypatch) -> None:
+    """On a GPU all but the slowest kernel need the elements of a vector side by side."""
+    strides = []
+
+    def attend(*parts: Tensor) -> Tensor:
+        strides.extend(part.stride(-1) for part in parts)
+        return attention(*parts)
+
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    x, sigma, _ = inputs()
+    build().to(memory_format=layout)(x.to(memory_format=layout), sigma, None)
+    assert set(strides) == {1}
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import Denoiser
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
 from genkit_edm.preconditioning import EdmPreconditioner
@@ -71,7 +70,3 @@ def test_a_batch_without_quantiles_is_refused() -> None:
     data = torch.zeros(2, 1, 2, 2)
     with pytest.raises(DataError, match="quantile"):
         OBJECTIVE.loss(ClosedForm(), Batch(data), data, generator())
-
-
-def test_it_trains_denoisers() -> None:
-    assert Denoising.trains is Denoiser

@@ -22,6 +22,10 @@ def test_as_many_are_dropped_as_asked_and_the_mean_stays(probability: float) -> 
     assert float(values) == pytest.approx(1 / (1 - probability), rel=0.02)
 
 
+def test_a_probability_next_to_1_drops_and_scales_no_further_than_a_draw_can_tell() -> None:
+    assert set(dropped(torch.ones(100), 0.9999999).tolist()) <= {0.0, 2.0**16}
+
+
 def test_neighbours_are_independent() -> None:
     kept = (dropped(torch.ones(400_000), 0.5) != 0).double()
     for apart in range(1, 9):  # four share a draw

@@ -123,7 +123,9 @@ def test_autocast_keeps_weights_and_uncertainty_in_float32(layout):
     x = images().to(memory_format=layout)
     wide = model(x, SIGMA)
     u = model.uncertainty(SIGMA)
+    embedded = model.network.embedding(SIGMA, None)
     with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.network.embedding(SIGMA, None), embedded)
         low = model(x, SIGMA)
         assert torch.allclose(model.uncertainty(SIGMA), u, rtol=1e-5)
     assert low.dtype == torch.float32
@@ -134,8 +136,8 @@ def test_autocast_keeps_weights_and_uncertainty_in_float32(layout):
 
 
 def test_compiled_it_trains_alike():
-    eager, x = opened().train(), images()
-    compiled = opened().train()
+    settings, x = replace(SMALL, channel_mult=(1,), attention=(8,)), images()
+    eager, compiled = (opened(settings).train() for _ in range(2))
     compiled.load_state_dict(eager.state_dict())
     compiled.compile(backend="aot_eager", fullgraph=True)
     for model in (eager, compiled):

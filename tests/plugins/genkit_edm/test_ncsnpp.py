@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from genkit import testing
+from genkit.interfaces import Preconditioner
 from genkit.types import DataSpec
 from genkit_edm.ncsnpp import Ncsnpp
 from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
 
 SMALL = {"channels": 8, "channel_mult": (1, 2, 2), "blocks": 1, "attention": (4,)}
 
@@ -41,6 +43,21 @@ def test_laws_hold_and_all_weights_learn(encoder: str, decoder: str, taps: tuple
         name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
     ]
     assert unreached == []
+
+
+@pytest.mark.parametrize("preconditioner", [EdmPreconditioner(), IddpmPreconditioner()])
+def test_it_is_compiled_as_one_graph(preconditioner: Preconditioner) -> None:
+    """In training under autocast, with all that it can be told."""
+    options = {"dropout": 0.1, "label_dropout": 0.1, "decoder": "skip", "class_conditional": True}
+    network = Ncsnpp(**{**SMALL, "channel_mult": (1, 2)}, **options, preconditioner=preconditioner)
+    model = network.build(DataSpec((3, 8, 8), classes=3, augment_labels=2))
+    model.compile(backend="eager", fullgraph=True)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x, torch.tensor([0.1, 2.0]), torch.tensor([0, 2]), torch.ones(2, 2))
+    found.square().sum().backward()
+    assert found.dtype == torch.float32
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_its_frequencies_are_kept_with_its_weights() -> None:

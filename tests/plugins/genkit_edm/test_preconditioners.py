@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from genkit.denoiser import Preconditioned
+from genkit.errors import SettingError
 from genkit.interfaces import Preconditioner
 from genkit_edm.iddpm import iddpm_levels
 from genkit_edm.preconditioning import EdmPreconditioner
@@ -121,6 +122,11 @@ def test_levels_are_kept_to_the_range_of_training(preconditioner, lowest, highes
     assert found == pytest.approx([lowest, highest], rel=1e-3)
     inside = torch.tensor([0.5], dtype=torch.float64)
     assert preconditioner.round_sigma(inside).item() == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_table_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(SettingError, match="m"):
+        IddpmPreconditioner(m=10**9)
 
 
 def test_a_range_of_ve_that_is_none_is_reported() -> None:

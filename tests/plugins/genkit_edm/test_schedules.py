@@ -128,6 +128,7 @@ def test_levels_that_fall_together_are_reported(schedule: RangeSchedule) -> None
 
 def test_a_range_without_vp_times_is_reported() -> None:
     (problem,) = VpSchedule(sigma_min=1.0, sigma_max=2.0).check({})
+    assert problem.key == ("sigma_min",)
     assert "must fall" in problem.reason
 
 

@@ -7,17 +7,21 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
 from genkit.interfaces import Solver
+from genkit.sample import denoise_fn
 from genkit.types import State
 from genkit_edm.churn import ChurningSolver
 from genkit_edm.dpmpp_2m import Dpmpp2m
 from genkit_edm.dpmpp_2s import Dpmpp2s
 from genkit_edm.euler import Euler
 from genkit_edm.heun import Heun
+from genkit_edm.iddpm import iddpm_levels
 from genkit_edm.path import PATHS
+from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
 from genkit_edm.schedule import EdmSchedule
 from genkit_edm.schedule_iddpm import IddpmSchedule
 from genkit_edm.schedule_log_linear import VeSchedule
@@ -192,7 +196,7 @@ def test_state_is_lifted_to_the_noise_level_that_the_denoiser_sees(solver: Churn
 def test_churn_at_most_doubles_the_variance() -> None:
     sigma = torch.tensor(2.0, dtype=torch.float64)
     x = torch.zeros(3, 2, dtype=torch.float64)
-    lifted, sigma_hat = Heun(s_churn=1e6).churn(x, sigma, 10, torch.ones_like)
+    lifted, sigma_hat = Heun(s_churn=1e6).churn(GaussianDenoiser(), x, sigma, 10, torch.ones_like)
     assert float(sigma_hat) ** 2 == pytest.approx(8.0)
     torch.testing.assert_close(lifted, torch.full_like(x, 2.0))
 
@@ -204,7 +208,8 @@ def test_churn_keeps_to_its_range(sigma: float, lifted: bool) -> None:
     level = torch.tensor(sigma, dtype=torch.float64)
     x = torch.zeros(1, 1, dtype=torch.float64)
     solver = Heun(s_churn=20.0, s_min=0.05, s_max=50.0)
-    assert (float(solver.churn(x, level, 18, torch.ones_like)[1]) > sigma) is lifted
+    sigma_hat = solver.churn(GaussianDenoiser(), x, level, 18, torch.ones_like)[1]
+    assert (float(sigma_hat) > sigma) is lifted
 
 
 def test_an_empty_churn_range_is_reported() -> None:
@@ -223,6 +228,31 @@ def test_negative_settings_are_refused(setting: str) -> None:
 def test_the_second_slope_lies_within_the_step(alpha: float) -> None:
     with pytest.raises(SettingError, match="alpha"):
         Heun(alpha=alpha)
+
+
+@pytest.mark.parametrize("solver", [Heun(s_churn=4.0), Euler(s_churn=4.0, path="ve")])
+def test_churn_lifts_to_a_level_that_the_network_knows(solver: ChurningSolver) -> None:
+    """As the reference rounds: to the nearest entry of the table of improved DDPM."""
+    network = Preconditioned(nn.Identity(), IddpmPreconditioner())
+    denoise = denoise_fn(network)
+    schedule = EdmSchedule(steps=16)
+    x = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
+    network.forward = lambda x, sigma, labels: x / (1 + sigma.square())[:, None, None, None]
+    states = run(solver, denoise, x, denoise.levels(schedule), torch.ones_like)
+    table = iddpm_levels()
+    for state, sigma in zip(states[:-1], denoise.levels(schedule), strict=False):
+        assert state.sigma == table[(table - 1.25 * sigma).abs().argmin()]
+    # Zeros became noise of exactly the variance that is missing.
+    first = float(denoise.levels(schedule)[0])
+    assert float(states[0].x.mean()) == pytest.approx(math.sqrt(states[0].sigma ** 2 - first**2))
+
+
+def test_a_lift_that_is_rounded_away_adds_nothing_in_float32() -> None:
+    denoise = denoise_fn(Preconditioned(nn.Identity(), IddpmPreconditioner()))
+    x = torch.zeros(1, 1)
+    for level in denoise.levels(EdmSchedule(steps=40))[:-1].float():
+        lifted, _ = Heun(s_churn=1e-3).churn(denoise, x, level, 40, torch.ones_like)
+        assert float(lifted) == pytest.approx(0, abs=1e-3 * float(level))
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -30,7 +30,10 @@ SETTINGS = Edm2(
     channels_per_head=16,
     preconditioner=EdmPreconditioner(),
 )
-BATCH = Batch(torch.rand(6, 1, 4, 4), quantile=torch.linspace(0.1, 0.9, 6).double())
+BATCH = Batch(
+    torch.rand(6, 1, 4, 4, generator=generator(0, "data")),
+    quantile=torch.linspace(0.1, 0.9, 6).double(),
+)
 NOISE = torch.randn(6, 1, 4, 4, generator=generator(0, "noise"))
 
 
