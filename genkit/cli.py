@@ -9,8 +9,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
@@ -21,6 +20,7 @@ from genkit.bench.command import app as bench
 from genkit.commands.data import app as data
 from genkit.commands.export import export
 from genkit.commands.import_edm import import_edm
+from genkit.commands.processes import processes, several
 from genkit.commands.sample import sample
 from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, RecipeError, UsageError
 from genkit.terminal import check_device, console, say
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from genkit.plugin.manager import Plugins
     from genkit.recipe.recipe import Recipe
     from genkit.recipe.source import Source
-    from genkit.world import World
 
 app = typer.Typer(
     name="genkit",
@@ -85,7 +84,7 @@ def _leave(code: int) -> Never:
     """End the process, without waiting for threads that pair, or for other processes."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
-    if _several() or not all(thread.daemon for thread in threads):
+    if several() or not all(thread.daemon for thread in threads):
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -124,7 +123,7 @@ def run(
 ) -> None:
     """Run a recipe, or go on with a run that was interrupted."""
     check_device(device)
-    with _processes() as world:
+    with processes() as world:
         loaded, plugins = _load(_read(recipe), overrides)
 
         from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
@@ -153,27 +152,6 @@ def run(
             results = execute(loaded, plugins, folder, device, progress, world)
         if world.leads:
             show(console(), results, folder, loaded.next)
-
-
-def _several() -> bool:
-    """Whether ``torchrun`` started this process beside others."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-@contextmanager
-def _processes() -> Iterator[World | None]:
-    """Join the processes that ``torchrun`` started; without them torch is not imported for it."""
-    try:
-        if not _several():
-            yield None
-            return
-
-        from genkit.world import joined_world
-
-        with joined_world() as world:
-            yield world
-    except KeyboardInterrupt as stop:  # which typer would answer, and then wait for threads
-        raise InterruptedRun("stopped at once, with what was saved before") from stop
 
 
 @app.command()

@@ -152,7 +152,12 @@ def _put_in_place(remote: RemoteFile, part: Path, path: Path) -> None:
 
 def require_web(url: str) -> None:
     """Raise DataError unless an address is one of the web."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # brackets that do not close
+        is_web = False
+    if not is_web:
         raise DataError(f"{url}: is no address of the web; write http://... or https://...")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genkit.errors import PluginError, UsageError
+from genkit.errors import InterruptedRun, PluginError, UsageError
 from genkit.settings import toml_value
 from genkit.terminal import console, say
 
@@ -54,7 +54,10 @@ def get(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{root}: cannot be made a folder: {error.strerror}") from error
-    _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
+    try:
+        _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
+    except KeyboardInterrupt as stop:
+        raise InterruptedRun("stopped; what was fetched is kept") from stop
     table = toml_value({"use": name, "root": str(root)})
     say(console(), f"{name} is in {root}. In a recipe: data = {table}")
 

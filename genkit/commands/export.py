@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from genkit.commands.disk import mendable, require_new
 from genkit.errors import UsageError
 from genkit.settings import near_match
 from genkit.terminal import console, say
@@ -29,12 +30,10 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained denoiser to a file of its own."""
-    if out.exists():
-        raise UsageError(f"{out} exists; move it away, or write another name")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder; make it first")
-    path = _denoiser_file(run, stage)
-    images = _write(path, out, ema_length)
+    with mendable(out):
+        require_new(out)
+        path = _denoiser_file(run, stage)
+        images = _write(path, out, ema_length)
     say(console(), f"{out}: the denoiser of {path.parent}, trained for {images:,} images")
 
 

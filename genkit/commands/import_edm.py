@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genkit.commands.disk import mendable, require_new
 from genkit.commands.import_worker import FOUND, WEIGHTS
 from genkit.errors import DataError, UsageError
 from genkit.terminal import console, say
@@ -35,14 +36,11 @@ def import_edm(
     """Bring in a denoiser that the code of EDM or EDM-AOT trained; none of its code is run."""
     if not file.is_file():
         raise UsageError(f"{file} is no file; name a network snapshot or a training state")
-    if out.exists():
-        raise UsageError(f"{out} exists; move it away, or write another name")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder; make it first")
-
-    with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
-        found = read_apart("edm", file, Path(folder))
-        trained = _checked(found, Path(folder) / WEIGHTS, out)
+    with mendable(out):
+        require_new(out)
+        with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
+            found = read_apart("edm", file, Path(folder))
+            trained = _checked(found, Path(folder) / WEIGHTS, out)
     to = console()
     say(to, f"{out}: {_summary(trained, found)}")
     for note in found["notes"]:

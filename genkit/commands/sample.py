@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genkit.bench.options import parse_component
+from genkit.commands.disk import mendable
+from genkit.commands.processes import processes
 from genkit.errors import UsageError
 from genkit.settings import shown
 from genkit.terminal import check_device, console, say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from genkit.api import Denoiser
 
-SETTINGS = "sampling.json"
-GRID = "grid.png"
 MOST_SEEDS = 10_000_000
 
 
@@ -54,52 +52,47 @@ def sample(
     ] = "auto",
 ) -> None:
     """Draw samples from a denoiser's file."""
-    chosen = parse_seeds(seeds)
-    asked = {"steps": steps, "rho": rho}
-    levels = {
-        **parse_component(schedule, "--schedule"),
-        **{name: value for name, value in asked.items() if value is not None},
-    }
-    method = parse_component(solver, "--solver")
-    check_device(device)
+    with processes() as world:
+        chosen = parse_seeds(seeds)
+        asked = {"steps": steps, "rho": rho}
+        levels = {
+            **parse_component(schedule, "--schedule"),
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+        method = parse_component(solver, "--solver")
+        check_device(device)
 
-    import torch
+        from genkit.api import load_denoiser, sampling_parts
+        from genkit.commands.sample_files import SampleFiles
+        from genkit.run.engine import resolve_device
+        from genkit.tensors import file_digest
+        from genkit.world import ALONE
 
-    from genkit.api import load_denoiser, sampling_parts
-    from genkit.files import write_json
-    from genkit.report.grid import save_grid
-    from genkit.tensors import file_digest
+        world = world or ALONE
+        sampling_parts(levels, method)  # a mistake in them shows first
+        denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
+        _check_class(class_index, denoiser)
+        files = SampleFiles(out, denoiser.spec)
 
-    sampling_parts(levels, method)  # a mistake in them shows first
-    denoiser = load_denoiser(checkpoint, device)
-    if class_index is not None and class_index >= denoiser.classes:
-        known = f"write 0 to {denoiser.classes - 1}" if denoiser.classes else "leave it out"
-        raise UsageError(f"--class {class_index}: the denoiser has no such class; {known}")
-    told = {
-        "checkpoint": file_digest(checkpoint),
-        "class": class_index,
-        "schedule": levels,
-        "solver": method,
-    }
-    ending = suffix(denoiser)
-    missing = _begin(out, told, chosen, ending)
-    write_json(out / SETTINGS, told)
+        def begin() -> list[int]:
+            told = {"checkpoint": file_digest(checkpoint), "class": class_index}
+            return files.begin({**told, "schedule": levels, "solver": method}, chosen)
 
-    from rich.console import Console
-    from rich.progress import track
-
-    to = Console(stderr=True)
-    starts = range(0, len(missing), batch_size)
-    for start in track(starts, "sampling", console=to, transient=True, disable=not to.is_terminal):
-        part = missing[start : start + batch_size]
-        labels = None if class_index is None else [class_index] * len(part)
-        data = denoiser.sample(
-            part, schedule=levels, solver=method, labels=labels, batch_size=batch_size
-        )
-        for seed, item in zip(part, data, strict=True):
-            _save(_place(out, seed, ending), item)
-    save_grid(out / GRID, torch.stack([_load(_place(out, seed, ending)) for seed in chosen[:100]]))
-    say(console(), f"{len(chosen):,} samples in {out}, of which {len(missing):,} are new")
+        with mendable(out), _enough_memory(batch_size):
+            missing = world.lead(begin)
+            mine = world.share(missing)
+            for part in _tracked(mine, batch_size, shown=world.leads):
+                labels = None if class_index is None else [class_index] * len(part)
+                data = denoiser.sample(
+                    part, schedule=levels, solver=method, labels=labels, batch_size=batch_size
+                )
+                for seed, item in zip(part, data, strict=True):
+                    files.save(seed, item)
+            world.barrier()
+            if world.leads:
+                files.save_grid(chosen[:100])
+        if world.leads:
+            say(console(), f"{len(chosen):,} samples in {out}, of which {len(missing):,} are new")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -118,72 +111,42 @@ def parse_seeds(text: str) -> list[int]:
         first, last = int(ends[0]), int(ends[-1])
         if last < first:
             raise UsageError(f"--seeds: {shown(part)} ends before it begins; write {last}-{first}")
-        if last - first >= MOST_SEEDS:
-            raise UsageError(f"--seeds: {shown(part)} are more than {MOST_SEEDS:,} samples")
+        if len(chosen) + last - first >= MOST_SEEDS:
+            raise UsageError(f"--seeds: {shown(text)} are more than {MOST_SEEDS:,} samples")
         chosen |= dict.fromkeys(range(first, last + 1))
     return list(chosen)
 
 
-def suffix(denoiser: Denoiser) -> str:
-    """Return the ending of a sample's file: PNG holds grey and coloured images."""
-    channels = denoiser.spec.shape[0] if denoiser.spec.is_image else 0
-    return "png" if channels in (1, 3) else "npy"
+def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
+    if class_index is not None and class_index >= denoiser.classes:
+        known = f"write 0 to {denoiser.classes - 1}" if denoiser.classes else "leave it out"
+        raise UsageError(f"--class {class_index}: the denoiser has no such class; {known}")
 
 
-def _begin(out: Path, told: dict[str, Any], chosen: Iterable[int], ending: str) -> list[int]:
-    """Make the folder, or go on in it; return the seeds that are not there yet."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose a folder with --out")
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            found = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UsageError(f"{out} holds something else; choose another --out") from None
-        differ = sorted(name for name in told if found.get(name) != told[name])
-        if differ:
-            raise UsageError(
-                f"{out} holds samples of another {' and '.join(differ)}; choose another --out"
-            )
+def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[Sequence[int]]:
+    """Yield seeds in batches, and show how far they are."""
+    from rich.console import Console
+    from rich.progress import track
+
+    to = Console(stderr=True)
+    starts = range(0, len(seeds), batch_size)
+    hidden = not (shown and to.is_terminal)
+    for start in track(starts, "sampling", console=to, transient=True, disable=hidden):
+        yield seeds[start : start + batch_size]
+
+
+@contextmanager
+def _enough_memory(batch_size: int) -> Iterator[None]:
+    """Tell what to do about too little memory."""
+    from torch import OutOfMemoryError
+
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be made: {error.strerror}") from error
-    return [seed for seed in chosen if not _place(out, seed, ending).exists()]
-
-
-def _place(out: Path, seed: int, ending: str) -> Path:
-    return out / f"{seed:06d}.{ending}"
-
-
-def _save(path: Path, item: Tensor) -> None:
-    """Write one sample: an image as PNG, anything else as a float32 array."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    from genkit.files import write_bytes
-    from genkit.tensors import encoded
-
-    content = io.BytesIO()
-    if path.suffix == ".png":
-        pixels = encoded(item).movedim(0, -1).squeeze(-1)
-        Image.fromarray(pixels.numpy()).save(content, format="png")
-    else:
-        np.save(content, item.numpy(), allow_pickle=False)
-    write_bytes(path, content.getvalue())
-
-
-def _load(path: Path) -> Tensor:
-    """Read what :func:`_save` wrote."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from genkit.tensors import decoded
-
-    if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    with Image.open(path) as image:
-        pixels = torch.from_numpy(np.array(image))
-    return decoded(pixels.reshape(*pixels.shape[:2], -1).movedim(-1, 0))
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, OutOfMemoryError)) and (
+            "can't allocate memory" not in str(error)
+        ):
+            raise
+        raise UsageError(
+            f"out of memory; write a --batch-size below {batch_size}, and the same command goes on"
+        ) from error

@@ -69,8 +69,9 @@ def _filled(
 
 
 def _shape(shape: Any, what: str) -> tuple[int, ...]:
-    plain = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in shape)
-    if not plain or len(shape) > _MOST_DIMENSIONS:
+    plain = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    # Also an array without elements is refused by numpy where its other dimensions are too large.
+    if not plain or len(shape) > _MOST_DIMENSIONS or math.prod(n or 1 for n in shape) >= 2**48:
         raise DataError(f"{what}: {described(shape)} is no shape of an array")
     checked: tuple[int, ...] = shape
     return checked

@@ -18,6 +18,7 @@ from genkit_data.folder import (
     content_of,
     entries,
     existing_folder,
+    how_to_fetch,
     require_md5,
     size_of,
     version_of,
@@ -61,7 +62,8 @@ class CIFAR10(Dataset):
         )
 
     def _found(self) -> _Found:
-        folder = existing_folder(self.root)
+        remedy = how_to_fetch("cifar10", self.root)
+        folder = existing_folder(self.root, remedy)
         present = {path.name: path for path in entries(folder)}
         for version in self.versions:
             for name in (version.folder, version.archive):
@@ -69,10 +71,7 @@ class CIFAR10(Dataset):
                     return _Found(version, present[name], version.batches[self.split])
         known = [name for version in self.versions for name in (version.archive, version.folder)]
         hint = next((hint for name in known if (hint := near_match(name, present))), "")
-        raise DataError(
-            f"{folder}: holds no {known[0]}; {hint + '; ' if hint else ''}"
-            f"download it: genkit data get cifar10 --root {self.root}"
-        )
+        raise DataError("; ".join(filter(None, (f"{folder}: holds no {known[0]}", hint, remedy))))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
 from genkit_data import idx
 from genkit_data.cache import Decoding, cached
-from genkit_data.folder import entries, existing_folder, version_of
+from genkit_data.folder import entries, existing_folder, how_to_fetch, version_of
 
 CLASSES = 10
 FILES = {
@@ -79,13 +79,15 @@ class FashionMNIST(Dataset):
 
     def _files(self) -> tuple[Path, Path]:
         """Return the files of images and labels."""
-        folder = existing_folder(self.root)
+        remedy = how_to_fetch("fashion-mnist", self.root)
+        folder = existing_folder(self.root, remedy)
         present = [path.name for path in entries(folder)]
         # Another file of the set is no misspelling of the one that is missing.
         others = [name for name in present if name not in {*FILES["train"], *FILES["test"]}]
         for name in FILES[self.split]:
             if name not in present:
                 hint = near_match(name, others)
-                raise DataError(f"{folder}: holds no {name}" + (f"; {hint}" if hint else ""))
+                told = (f"{folder}: holds no {name}", hint, remedy)
+                raise DataError("; ".join(filter(None, told)))
         images, labels = FILES[self.split]
         return folder / images, folder / labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from genkit.files import md5_of
 from genkit.settings import near_match
 
 
-def existing_folder(root: str) -> Path:
+def existing_folder(root: str, remedy: str = "") -> Path:
     """Return the folder at ``root``: relative to the current directory, ``~`` expanded.
+
+    Args:
+        root: of a recipe.
+        remedy: what is advised where there is none.
 
     Raises:
         DataError: there is none; names the first part of the path that is missing and, where one
@@ -26,7 +31,14 @@ def existing_folder(root: str) -> Path:
         raise DataError(f"{root} is a file; write the folder that it lies in")
     missing, beside = _missing(folder)
     hint = near_match(missing.name, [path.name for path in beside if path.is_dir()])
-    raise DataError(f"{root}: there is no folder {missing}" + (f"; {hint}" if hint else ""))
+    raise DataError(
+        "; ".join(filter(None, (f"{root}: there is no folder {missing}", hint, remedy)))
+    )
+
+
+def how_to_fetch(name: str, root: str) -> str:
+    """Return the advice to download a data set."""
+    return f"download it: genkit data get {name} --root {shlex.quote(root)}"
 
 
 def existing(path: str) -> Path:

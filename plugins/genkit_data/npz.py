@@ -106,11 +106,12 @@ class _Images:
 
     def bytes(self, labels: Tensor | None) -> Iterator[Batch]:
         """Yield all images, uint8, once they are asked for."""
-        yield Batch(self._read(), labels)
+        yield Batch(self._read(np.uint8), labels)
 
     def floats(self) -> Tensor:
         """Return all images, float32, in [-1, 1]."""
-        values = self._read().float()
+        with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+            values = self._read(np.float32)
         require_finite(values, f"{self.array.where}: image")
         outside = values.flatten(1).abs().amax(1) > 1
         if bool(outside.any()):
@@ -121,8 +122,8 @@ class _Images:
             )
         return values.contiguous()
 
-    def _read(self) -> Tensor:
-        values = torch.from_numpy(np.ascontiguousarray(self.array.read()))
+    def _read(self, dtype: type[np.generic]) -> Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(self.array.read(), dtype))
         return values.movedim(-1, 1) if self.channels_last else values
 
 

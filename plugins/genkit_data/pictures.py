@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from genkit.errors import DataError
@@ -47,7 +47,9 @@ def opened(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        raise DataError(f"{where}: cannot be read as an image: {error}") from error
+        # The library's own words would tell where in memory the file lies.
+        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{where}: cannot be read as an image: {reason}") from error
 
 
 def shape_of(image: Image.Image, where: str) -> Shape:

@@ -19,6 +19,7 @@ from genkit.pickles import Call, Global, Persistent, described, read_next
 
 Values = NDArray[Any]
 
+_MOST = 2**48  # elements: more than any memory holds, and few enough to be counted
 _MAGIC = 0x1950A86A20F9469CFC6C
 _FORMAT = 1001
 _TYPES: dict[Global, np.dtype[Any]] = {
@@ -93,6 +94,8 @@ class TensorReader:
         self._left -= count * width
         if self._left < 0:
             raise DataError("the tensors hold far more than the file, whose storages they share")
+        if math.prod(n or 1 for n in sizes) >= _MOST:  # numpy refuses it even without elements
+            raise DataError(f"shape {shape} is larger than any tensor")
         if not count:
             return np.empty(sizes, storage.dtype)
         by_bytes = tuple(step * width if n > 1 else 0 for step, n in zip(steps, sizes, strict=True))
@@ -163,7 +166,7 @@ def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Val
 
 
 def _lengths(found: Any, what: str) -> tuple[int, ...]:
-    plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in found)
+    plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < _MOST for n in found)
     if not plain or len(found) > 32:
         raise DataError(f"{what} is not made of numbers from 0 to 2^48")
     return tuple(found)

@@ -242,7 +242,9 @@ def test_too_little_room(site, tmp_path, monkeypatch):
     assert missing({"a.bin": site.remote}, tmp_path)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "a/b", ""])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://a/b", "a/b", "", "http://", "http://[::/"]
+)
 def test_the_web_alone(url):
     with pytest.raises(DataError, match="is no address of the web"):
         require_web(url)

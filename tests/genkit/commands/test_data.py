@@ -140,6 +140,16 @@ def test_a_file_in_place_of_the_folder(small, tmp_path):
     assert "cannot be made a folder" in str(result.exception)
 
 
+def test_a_stop_tells_how_to_go_on(genkit_, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genkit.download._transfer", stop)
+    code, printed, err = genkit_("data", "get", "cifar10", "--root", tmp_path / "data")
+    assert (code, printed) == (130, "")
+    assert "stopped; what was fetched is kept. The same command goes on from there." in err
+
+
 def test_a_strangers_data_set(small, tmp_path, monkeypatch):
     """What a plugin publishes in `archives` is fetched like genkit's own."""
     url, served = small

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -41,6 +43,21 @@ def test_mistakes(genkit_, run, tmp_path):
         assert (code, printed) == (2, "")
         assert message in err
     assert not out.exists()
+
+
+def test_a_full_disk_leaves_nothing(genkit_, run, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "d.safetensors"
+    monkeypatch.setattr(os, "fsync", full)
+    code, printed, err = genkit_("export", run, out)
+    assert (code, printed) == (2, "")
+    assert f"{out}: No space left on device; when that is mended, give the same command" in err
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    long = tmp_path / ("x" * 300)
+    assert f"Error: {long}: File name too long" in genkit_("export", run, long)[2]
 
 
 def test_an_unfinished_training_gives_its_average_so_far(genkit_, run, tmp_path):

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from genkit import tensors
 from genkit.api import load_denoiser
+from genkit.cli import main
 from genkit.commands.sample import parse_seeds
 from genkit.errors import UsageError
 from genkit.interfaces import Network
@@ -25,8 +33,10 @@ def save(path: Path, spec: DataSpec, **settings) -> Path:
     registry = load_plugins().registry
     network = component(registry, "denoiser", settings)
     assert isinstance(network, Network)
-    with seeded(0):
-        weights = network.build(spec).state_dict()
+    with seeded(0):  # all weights: those of outputs begin with zeros
+        weights = {
+            k: v + torch.randn(v.shape) / 4 for k, v in network.build(spec).state_dict().items()
+        }
     save_network(path, weights, description("denoiser", table(registry, network), spec), 5)
     return path
 
@@ -84,10 +94,13 @@ def test_the_same_command_goes_on_and_draws_nothing_twice(genkit_, images, tmp_p
 
 
 def test_one_class(genkit_, images, tmp_path):
-    out = tmp_path / "out"
-    common = ("--steps", 2, "--device", "cpu", "--seeds", "0-1", "--out", out)
-    assert genkit_("sample", images, "--class", 2, *common)[0] == 0
-    assert json.loads((out / "sampling.json").read_text())["class"] == 2
+    common = ("--steps", 2, "--device", "cpu", "--seeds", "0-2")
+    assert genkit_("sample", images, *common, "--out", tmp_path / "each")[0] == 0
+    assert genkit_("sample", images, "--class", 2, *common, "--out", tmp_path / "one")[0] == 0
+    each, one = files(tmp_path / "each"), files(tmp_path / "one")
+    same = [each[f"00000{seed}.png"] == one[f"00000{seed}.png"] for seed in range(3)]
+    assert same == [False, False, True]  # without it, sample k is of class k
+    assert json.loads(one["sampling.json"])["class"] == 2
 
 
 def test_vectors_are_written_as_arrays(genkit_, points, tmp_path):
@@ -105,6 +118,7 @@ def test_vectors_are_written_as_arrays(genkit_, points, tmp_path):
         (("--seeds", "9-2"), "ends before it begins; write 2-9"),
         (("--seeds", "a"), '"a" is no range of seeds; write 0-63'),
         (("--seeds", "0-99999999"), "more than 10,000,000 samples"),
+        (("--seeds", "0-9,10-10000009"), '"0-9,10-10000009" are more than 10,000,000 samples'),
         (("--steps", "0"), "steps: 0 is out of range"),
         (("--rho", "-1"), "rho: -1.0 is out of range"),
         (("--rho", "nan"), "rho: nan"),
@@ -130,6 +144,41 @@ def test_what_is_no_checkpoint(genkit_, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"spec": "{"},
+        {"spec": '{"shape": 5}'},
+        {"spec": '{"shape": [2], "more": 1}'},
+        {"network": "{"},
+        {"numbers": "{}"},
+    ],
+)
+def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):
+    weights, metadata = tensors.load(points)
+    tensors.save(points, weights, {**metadata, **told})
+    code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
+    assert code == 2
+    assert f"Error: {points}: its description makes no network: " in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_name_or_shape_that_differs_is_told(genkit_, points, tmp_path):
+    weights, metadata = tensors.load(points)
+    first = next(iter(load_denoiser(points, "cpu").module.state_dict()))
+    others = {name: tensor for name, tensor in weights.items() if name != first}
+    for changed, said in (
+        (others, f"there is no {first}"),
+        ({**others, first: torch.zeros(7)}, f"{first} is float32 of shape [7], where the network"),
+        ({**weights, "more": torch.zeros(1)}, "it has no more"),
+    ):
+        tensors.save(points, changed, metadata)
+        code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
+        assert code == 2
+        assert f"Error: {points}: the weights do not fit the network: {said}" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     out = tmp_path / "out"
     common = ("--seeds", "0", "--device", "cpu", "--out", out)
@@ -139,6 +188,9 @@ def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     assert code == 2
     assert "holds samples of another schedule; choose another --out" in err
     assert files(out) == before
+    for content in ("{", "[]"):
+        (out / "sampling.json").write_text(content)
+        assert "holds something else" in genkit_("sample", images, "--steps", 2, *common)[2]
     (out / "sampling.json").unlink()
     assert "holds something else" in genkit_("sample", images, "--steps", 2, *common)[2]
     assert "is a file" in genkit_("sample", images, "--out", images)[2]
@@ -148,3 +200,121 @@ def test_seeds_come_once_and_in_their_order():
     assert parse_seeds("5, 7,6-8") == [5, 7, 6, 8]
     with pytest.raises(UsageError, match="no range"):
         parse_seeds("1-2-3")
+
+
+@pytest.mark.parametrize("content", [b"", b"no", "cut", "smaller"])
+@pytest.mark.parametrize("kind", ["images", "points"])
+def test_a_damaged_sample_is_named(genkit_, request, tmp_path, kind, content):
+    out, checkpoint = tmp_path / "out", request.getfixturevalue(kind)
+    common = ("--steps", 2, "--device", "cpu", "--seeds", "0-1", "--out", out)
+    assert genkit_("sample", checkpoint, *common)[0] == 0
+    (path,) = out.glob("000001.*")
+    if content == "cut":
+        content = path.read_bytes()[:-30]
+    elif content == "smaller":
+        held = io.BytesIO()
+        if path.suffix == ".png":
+            Image.new("RGB", (3, 4)).save(held, "png")
+        else:
+            np.save(held, np.zeros(3, np.float32))
+        content = held.getvalue()
+    path.write_bytes(content)
+    code, printed, err = genkit_("sample", checkpoint, *common)
+    assert (code, printed) == (2, "")
+    assert f"{path} is damaged; remove it, and the same command draws it again" in err
+    path.unlink()
+    assert genkit_("sample", checkpoint, *common)[0] == 0
+
+
+def test_weights_that_are_not_finite_leave_no_image(genkit_, points, tmp_path):
+    weights, told = tensors.load(points)
+    tensors.save(points, {name: tensor * torch.nan for name, tensor in weights.items()}, told)
+    code, _, err = genkit_("sample", points, "--steps", 2, "--seeds", "3", "--out", tmp_path / "o")
+    assert code == 2
+    assert "sample 3 is not finite" in err
+    assert set(files(tmp_path / "o")) == {"sampling.json"}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x.png"), "x.png: No space left on"),
+        (MemoryError(), "out of memory; write a --batch-size below 3"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; write a --batch-size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "out of memory; write"),
+    ],
+)
+def test_what_the_user_can_mend_is_told(genkit_, images, tmp_path, monkeypatch, error, said):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("genkit.api.sample", fail)
+    common = ("--steps", 2, "--seeds", "0-3", "--batch-size", 3, "--device", "cpu")
+    code, printed, err = genkit_("sample", images, *common, "--out", tmp_path / "out")
+    assert (code, printed) == (2, "")
+    assert said in err
+    assert "the same command" in err
+    monkeypatch.undo()
+    assert genkit_("sample", images, *common, "--out", tmp_path / "out")[0] == 0
+
+
+def test_a_stop_tells_how_to_go_on(genkit_, images, tmp_path, monkeypatch):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genkit.api.sample", stop)
+    code, _, err = genkit_("sample", images, "--out", tmp_path / "out")
+    assert code == 130
+    assert "The same command goes on from there." in err
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_users(genkit_, images, monkeypatch):
+    def fail(*arguments, **settings):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("genkit.api.sample", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["sample", str(images), "--out", str(images.parent / "out")])
+
+
+TOGETHER = """
+import os, sys
+import genkit.api, genkit.commands.sample_files as place
+from genkit.cli import main
+save = place.SampleFiles.save
+def noted(self, seed, item):
+    with open("drawn", "a") as file:
+        file.write(f"{os.environ['RANK']}:{seed} ")
+    save(self, seed, item)
+place.SampleFiles.save = noted
+children = []
+for rank in range(2):
+    if (child := os.fork()) == 0:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        main(sys.argv[1:])
+        os._exit(0)
+    children.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
+def test_processes_share_the_seeds(genkit_, images, tmp_path):
+    common = ("--steps", "2", "--device", "cpu", "--seeds", "0-4")
+    assert genkit_("sample", images, *common, "--out", tmp_path / "alone")[0] == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ran = subprocess.run(
+        [sys.executable, "-c", TOGETHER, "sample", str(images), *common, "--out", "both"],
+        env={**os.environ, **where, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == ["5 samples in both, of which 5 are new", "[0, 0]"]
+    drawn = sorted((tmp_path / "drawn").read_text().split())
+    assert drawn == ["0:0", "0:2", "0:4", "1:1", "1:3"]
+    assert files(tmp_path / "both") == files(tmp_path / "alone")

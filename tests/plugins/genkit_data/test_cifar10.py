@@ -215,6 +215,12 @@ def test_nothing_is_executed(small_cifar10, tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match=r"holds no cifar-10-binary\.tar\.gz; download it: genkit"):
         CIFAR10(root=str(tmp_path)).spec()
+    with pytest.raises(
+        DataError, match=r"no folder .*; download it: genkit data get cifar10 --root"
+    ):
+        CIFAR10(root=str(tmp_path / "cifar10")).spec()
+    with pytest.raises(DataError, match=r"genkit data get cifar10 --root 'my data'$"):
+        CIFAR10(root="my data").spec()
     (tmp_path / "cifar-10-binary.tgz").touch()
     with pytest.raises(DataError, match=r'did you mean "cifar-10-binary\.tgz"\?'):
         CIFAR10(root=str(tmp_path)).spec()

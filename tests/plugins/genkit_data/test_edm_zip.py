@@ -143,7 +143,7 @@ def test_labels_that_are_no_json(write, text):
         (png(mode="P"), r"img00000001\.png: is of mode P; write"),
         (png(mode="I;16"), r"img00000001\.png: has more than 8 bits a channel"),
         (png(photographs()[0])[:60], r"img00000001\.png: cannot be read as an image"),
-        (b"", r"img00000001\.png: cannot be read as an image"),
+        (b"", r"img00000001\.png: cannot be read as an image: its format is unknown$"),
     ],
     ids=["size", "grey", "transparent", "palette", "16 bits", "truncated", "empty"],
 )

@@ -51,7 +51,9 @@ def test_spec_reads_headers_only(root, write_idx, inputs):
 
 def test_missing_file(root):
     (root / LABELS).unlink()
-    with pytest.raises(DataError, match=f"holds no {LABELS}$"):
+    with pytest.raises(
+        DataError, match=f"holds no {LABELS}; download it: genkit data get fashion-"
+    ):
         FashionMNIST(root=str(root)).spec()
 
 
@@ -62,7 +64,9 @@ def test_misspelled_file(root):
 
 
 def test_missing_folder(root):
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(
+        DataError, match=r"no folder .*; download it: genkit data get fashion-mnist"
+    ):
         FashionMNIST(root=str(root / "fashion")).spec()
 
 

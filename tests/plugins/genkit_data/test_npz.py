@@ -27,7 +27,7 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("arr_0", "arr_1")])
 @pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, ">i8"])
 def test_bytes(write, inputs, names, channels_last, dtype):
     images = IMAGES if channels_last else np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
     dataset = NPZ(path=write(**dict(zip(names, (images, CLASSES.astype(dtype)), strict=True))))
@@ -38,13 +38,13 @@ def test_bytes(write, inputs, names, channels_last, dtype):
     assert batch.labels.tolist() == CLASSES.tolist()
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
 def test_floats(write, inputs, dtype):
     images = (IMAGES / 255 * 2 - 1).astype(dtype)
     dataset = NPZ(path=write(images=images), labels=False)
     check_dataset(dataset)
     batch = dataset.load(inputs)
-    expected = torch.from_numpy(images).float().movedim(3, 1)
+    expected = torch.from_numpy(images.astype(np.float32)).movedim(3, 1)
     assert torch.equal(batch.data, expected)
     assert batch.labels is None
 
@@ -99,7 +99,11 @@ def test_arrays_that_do_not_fit(write, inputs, arrays, reason):
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(np.nan, "image 3 of 5 contains nan"), (255, "image 3 reaches from 0 to 255; floats go from")],
+    [
+        (np.nan, "image 3 of 5 contains nan"),
+        (1e300, "image 3 of 5 contains inf"),
+        (255, "image 3 reaches from 0 to 255; floats go from"),
+    ],
 )
 def test_floats_out_of_range(write, inputs, value, reason):
     images = np.zeros((5, 6, 7, 3))

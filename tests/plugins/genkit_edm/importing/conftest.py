@@ -187,7 +187,7 @@ class Hostile:
             return self.files.emitted(self.tree)
 
     def bomb(self):
-        count = self.random.choice((10, 300, 50_000))
+        count = self.random.choice((10, 300, 5_000))
         huge = struct.pack("<Q", self.random.choice((2**31, 2**40, 2**63 - 1, 2**64 - 1)))
         laughs = b"".join(b"](" + b"h%c" % k * 10 + b"eq%c" % (k + 1) for k in range(60))
         return self.random.choice(
@@ -229,7 +229,7 @@ class Hostile:
             case 2:
                 members[place] = (self.random.choice(("/etc/x", "../../x", "", "a" * 999)), data)
             case 3:
-                members[place] = (name, bytes(3_000_000))
+                members[place] = (name, bytes(300_000))
                 packed = self.random.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
             case 4:
                 stored = Persistent(("storage", self.random.choice(self.payloads), "0", "cpu", 6))

@@ -80,6 +80,7 @@ def test_torch_reads_the_storage_assembled_by_hand(edm_files):
         (0, (3, 4), (2, 1), "takes an element twice"),
         (0, (4, 6), (1, 1), "takes an element twice"),
         (0, (24,), (1, 1), "differ in length"),
+        (0, (0, 2**47, 2**47), (1, 1, 1), "larger than any tensor"),
         (-1, (2,), (1,), "offset is not made of numbers"),
         (True, (2,), (1,), "offset is not made of numbers"),
         (0, (-2,), (1,), "shape is not made of numbers"),

@@ -1,0 +1,120 @@
+"""The folder of ``genkit sample``: a file for each seed, and what they were drawn with."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genkit.errors import DataError, UsageError
+from genkit.files import write_bytes, write_json
+from genkit.report.grid import save_grid
+from genkit.tensors import decoded, encoded
+from genkit.types import DataSpec
+
+_SETTINGS = "sampling.json"
+_GRID = "grid.png"
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """Samples in a folder.
+
+    Attributes:
+        folder: in which they lie.
+        spec: of the samples: PNG holds grey and coloured images, and anything else is an array.
+    """
+
+    folder: Path
+    spec: DataSpec
+
+    def begin(self, told: Mapping[str, Any], chosen: Iterable[int]) -> list[int]:
+        """Make the folder, or go on in it; return the seeds that are not there yet.
+
+        Args:
+            told: what the samples are drawn with.
+            chosen: their seeds.
+
+        Raises:
+            UsageError: the folder holds something else, or samples that were drawn with other
+                things.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"{self.folder} is a file; choose a folder with --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in self.folder.iterdir()}
+        if there:
+            self._require_same(told)
+        else:
+            write_json(self.folder / _SETTINGS, told)
+        return [seed for seed in chosen if self.place(seed).name not in there]
+
+    def _require_same(self, told: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise UsageError(f"{self.folder} holds something else; choose another --out")
+        if differ := sorted(name for name in told if found.get(name) != told[name]):
+            raise UsageError(
+                f"{self.folder} holds samples of another {' and '.join(differ)}; "
+                "choose another --out"
+            )
+
+    def place(self, seed: int) -> Path:
+        """Return where the sample of a seed lies."""
+        pictured = self.spec.is_image and self.spec.shape[0] in (1, 3)
+        return self.folder / f"{seed:06d}.{'png' if pictured else 'npy'}"
+
+    def save(self, seed: int, item: Tensor) -> None:
+        """Write one sample: an image as PNG, anything else as a float32 array.
+
+        Raises:
+            DataError: it is not finite.
+        """
+        if not bool(item.isfinite().all()):
+            raise DataError(f"sample {seed} is not finite: the denoiser's weights are no good")
+        content = io.BytesIO()
+        path = self.place(seed)
+        if path.suffix == ".png":
+            pixels = encoded(item).movedim(0, -1).squeeze(-1)
+            Image.fromarray(pixels.numpy()).save(content, format="png")
+        else:
+            np.save(content, item.numpy(), allow_pickle=False)
+        write_bytes(path, content.getvalue())
+
+    def save_grid(self, seeds: Iterable[int]) -> None:
+        """Show some of the samples in one picture.
+
+        Raises:
+            DataError: one of them was damaged.
+        """
+        save_grid(self.folder / _GRID, torch.stack([self._load(seed) for seed in seeds]))
+
+    def _load(self, seed: int) -> Tensor:
+        """Read what :meth:`save` wrote."""
+        path = self.place(seed)
+        try:
+            if path.suffix == ".npy":
+                item = torch.from_numpy(np.load(path, allow_pickle=False))
+            else:
+                with Image.open(path) as image:
+                    pixels = torch.from_numpy(np.array(image))
+                item = decoded(pixels.reshape(*pixels.shape[:2], -1).movedim(-1, 0))
+        except (EOFError, OSError, SyntaxError, TypeError, ValueError) as error:
+            raise self._damaged(path) from error
+        if item.shape != self.spec.shape:
+            raise self._damaged(path)
+        return item
+
+    def _damaged(self, path: Path) -> DataError:
+        return DataError(f"{path} is damaged; remove it, and the same command draws it again")
