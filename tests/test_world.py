@@ -74,7 +74,7 @@ RESULTS = (
 )
 
 SERVER = """
-import json, os, sys
+import contextlib, io, json, os, sys
 import matplotlib.figure, torchmetrics.image.fid
 from genkit.cli import main
 from genkit.plugin.manager import load_plugins
@@ -82,6 +82,8 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run import engine  # with the libraries above all that a run imports, once
 load_recipe(read_source("recipe.toml"), load_plugins())
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    main(["run", "--help"])
 matplotlib.figure.Figure.savefig = lambda *a, **k: None  # pictures take longest, by far
 for line in sys.stdin:
     told = json.loads(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ class Contender:
         self.name = name
         self.precision = stage.precision
         self._device = context.device
-        with PeakMemory(context.device) as peak, self._computing():
+        with PeakMemory(context.device) as peak, multiplying_in(self.precision):
             trainer = stage.trainer(cast(Context, context), spec)
             self.trainer: Trainer | PlainTrainer = (
                 PlainTrainer(trainer.model, stage.objective, trainer.how, context.device)
@@ -116,17 +117,12 @@ class Contender:
         self.seconds: list[float] = []
         self.waited = 0.0
         self.steps = 0
-        self.phases: dict[str, float] = {}
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        with multiplying_in(self.precision):
-            yield
+        self._looks: list[dict[str, float]] = []
 
     def run(self, feed: Feed, steps: int) -> None:
         """Train for some steps, timed as a whole."""
         before = feed.waited
-        with self._computing():
+        with multiplying_in(self.precision):
             wait_for(self._device)
             begun = time.perf_counter()
             for _ in range(steps):
@@ -139,15 +135,19 @@ class Contender:
     def look_inside(self, feed: Feed, steps: int) -> None:
         """Train for some steps, each phase timed by itself; what is no other is the backward."""
         phases = Phases(self._device)
-        with self._computing(), _watched(self.trainer, phases):
+        with multiplying_in(self.precision), _watched(self.trainer, phases):
             for _ in range(steps):
                 batch, noise = feed.next()
                 with phases.phase("step"):
                     self.trainer.step(batch, noise)
         spent = {name: phases.seconds[name] / steps for name in ("step", *PHASES)}
         rest = spent.pop("step")
-        spent["backward"] = max(0.0, rest - sum(spent.values()))
-        self.phases = spent
+        self._looks.append({**spent, "backward": max(0.0, rest - sum(spent.values()))})
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase in a step: median over the rounds."""
+        return {name: statistics.median(look[name] for look in self._looks) for name in PHASES}
 
 
 @contextmanager

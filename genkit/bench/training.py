@@ -11,7 +11,7 @@ import torch
 
 from genkit.bench.contender import BenchContext, Contender, Feed, TimedStream
 from genkit.bench.flops import peak_flops, training_flops
-from genkit.bench.variants import PLAIN, RECIPE, Variant, variant_of
+from genkit.bench.variants import PLAIN, variant_of
 from genkit.errors import UsageError
 from genkit.interfaces import Context
 from genkit.random import seeded
@@ -46,7 +46,7 @@ class Row:
         images_per_second: median over the rounds, waiting for pairs included.
         against_plain: median over the rounds of the ratio to the plain way in the same round.
         phases: seconds of each of :data:`~genkit.bench.contender.PHASES` in a step, the device
-            waited for after each.
+            waited for after each; median over the rounds.
         seconds_waited: for pairs, in a step.
         peak_bytes: memory that it needs at most; None where it cannot be measured.
         utilization: of the device's peak in this precision; None where that is not known.
@@ -130,9 +130,8 @@ def measure_training(
                 for contender in contenders:
                     tell(f"{contender.name}: round {turn + 1} of {effort.rounds}")
                     contender.run(feed, steps)
-            for contender in contenders:
-                tell(f"{contender.name}: phases")
-                contender.look_inside(feed, steps)
+                    # At once, for a busy moment of the machine is to lengthen both alike.
+                    contender.look_inside(feed, max(1, steps // effort.rounds))
     finally:
         feed.close()
     share = stage.batch_size / stage.pool
@@ -150,10 +149,9 @@ def measure_training(
 
 def _changed(stage: Train, name: str) -> Train:
     """Return the stage as a variant computes it."""
-    variant = variant_of(name)
-    if name == RECIPE:
+    chosen = variant_of(name)
+    if chosen is None:
         return stage
-    chosen = variant or Variant(name)
     return replace(
         stage,
         precision=chosen.precision,

@@ -28,13 +28,11 @@ class Variant:
     """How a training is computed.
 
     Attributes:
-        name: as it was asked for.
         precision: of the network's arithmetic.
         channels_last: lay images out as NHWC.
         compiled: compile the network.
     """
 
-    name: str
     precision: Precision = "float32"
     channels_last: bool = False
     compiled: bool = False
@@ -53,13 +51,15 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def variant_of(name: str) -> Variant | None:
-    """Return a variant by its name; None for ``plain`` and ``recipe``, which are no combination.
+    """Return a variant by its name; None for ``recipe``, which is what the recipe says.
 
     Raises:
         UsageError: it is unknown.
     """
-    if name in (PLAIN, RECIPE):
+    if name == RECIPE:
         return None
+    if name == PLAIN:
+        return Variant()
     words = name.split("+")
     known = (*_PRECISIONS, *_SWITCHES)
     for word in words:
@@ -72,7 +72,7 @@ def variant_of(name: str) -> Variant | None:
     precisions = [word for word in words if word in _PRECISIONS] or ["float32"]
     if len(precisions) > 1 or len(set(words)) < len(words):
         raise UsageError(f"--variants: {shown(name)} names more than one precision, or one twice")
-    return Variant(name, _PRECISIONS[precisions[0]], "channels-last" in words, "compiled" in words)
+    return Variant(_PRECISIONS[precisions[0]], "channels-last" in words, "compiled" in words)
 
 
 def usual_variants(on_gpu: bool) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ anywhere, its pools can be coupled in any order and in several places, and timin
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
@@ -96,7 +97,7 @@ class PairStream:
                 indices that make no pairs.
         """
         begun = time.perf_counter()
-        with _own_stream(self.device):
+        with self._own_stream():
             whole = self._data_there if self.coupler.whole_data else batch.to(self.device)
             generator = self.generator("coupling", index)
             pairs = self.coupler.pair(whole, noise.to(self.device), generator)
@@ -208,8 +209,23 @@ class PairStream:
         if self.augmentation is None:
             return batch
         generator = self.generator("augmentation", index)
-        with _own_stream(self.device):
+        with self._own_stream():
             return self.augmentation.augment(batch.to(self.device), generator).to("cpu")
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Let a GPU pair beside the training and not in between its kernels.
+
+        A thread keeps its stream, for PyTorch keeps the memory of each apart.
+        """
+        if self.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._streams.own)
+
+    @cached_property
+    def _streams(self) -> threading.local:
+        return threading.local()
 
     @cached_property
     def _whole(self) -> Batch:
@@ -265,13 +281,6 @@ def _named(index: int) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"pool {index}: {error}") from error
-
-
-def _own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """Let a GPU pair beside the training and not in between its kernels."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def _join(batches: list[Batch]) -> Batch:

@@ -21,17 +21,18 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 @contextmanager
 def multiplying_in(precision: Precision) -> Iterator[None]:
-    """Let NVIDIA GPUs multiply float32 in TF32 inside the block where it is asked, else exactly.
+    """Let NVIDIA GPUs convolve float32 in TF32 inside the block where it is asked, else exactly.
 
-    TF32 rounds factors to 10 bits and sums in float32. PyTorch has one switch for the process, so
-    whatever else computes on the GPU meanwhile is rounded as well. It changes nothing on a CPU.
+    TF32 rounds factors to 10 bits and sums in float32. PyTorch has one switch a process for
+    convolutions, which are nearly all of a U-Net, and one for matrix products. These stay exact:
+    the GPU pairs images and noise meanwhile, and their costs would be rounded. It changes nothing
+    on a CPU.
     """
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision, products.fp32_precision
+    convolutions.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    products.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
+        convolutions.fp32_precision, products.fp32_precision = before

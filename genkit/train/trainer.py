@@ -125,7 +125,10 @@ class Trainer:
         self._unread = 0
 
     def step(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Train on one batch; after a loss or gradient that is not finite, change no weight.
+        """Train on one batch.
+
+        After a loss or gradient that is not finite no weight is changed any more. In float16,
+        where gradients overflow now and then, only that step is left out.
 
         Args:
             batch: ``[B]`` items with ``quantile``, the same in every process.
@@ -153,7 +156,7 @@ class Trainer:
         All processes call it together, and before anything is saved.
 
         Raises:
-            DivergedError: a loss or a gradient was not finite. No weight was changed since.
+            DivergedError: a loss or a gradient was not finite: nothing can be saved any more.
         """
         told = self._world.gather((float(self._losses), int(self._finite)))
         loss, at = sum(part for part, _ in told) / max(self._unread, 1), min(f for _, f in told)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 from genkit.errors import UsageError
@@ -45,34 +39,8 @@ with joined_world() as world:
 """
 
 
-def processes(code, size):
-    """Run code in several processes; return what each of them printed, and its errors."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                **where,
-                "WORLD_SIZE": str(size),
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank % 2),
-                "OMP_NUM_THREADS": "1",
-            },
-        )
-        for rank in range(size)
-    ]
-    return [process.communicate(timeout=120) for process in started]
-
-
-def test_three_processes_talk():
-    told = processes(TALK, 3)
-    found = [json.loads(out) if out else err for out, err in told]
+def test_three_processes_talk(processes):
+    found = processes(TALK, 3)
     for rank, one in enumerate(found):
         assert one == {
             "rank": rank,

@@ -97,8 +97,8 @@ class Train(Stage):
     )
     precision: Precision = setting(
         "float32",
-        doc="of the network's arithmetic; tf32 is float32, multiplied in TF32 by NVIDIA GPUs, and "
-        "the same as float32 elsewhere",
+        doc="of the network's arithmetic; tf32 is float32, with convolutions in TF32 on NVIDIA "
+        "GPUs, and the same as float32 elsewhere",
     )
     compile: bool = setting(False, doc="compile the network with torch.compile")
     channels_last: bool = setting(False, doc="lay images out as NHWC, which convolutions prefer")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from genkit.bench import flops
-from genkit.bench.contender import PHASES, BenchContext
+from genkit.bench.contender import PHASES, BenchContext, Contender, Feed
 from genkit.bench.flops import peak_flops, sampling_flops, training_flops
 from genkit.bench.phases import Phases
 from genkit.bench.plain import PlainTrainer
@@ -87,6 +88,21 @@ def test_variants_are_measured_in_turns():
     assert found.seconds_coupling > 0
     model = stage_of().network.build(stage_of().spec())
     assert found.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_phases_add_up_to_the_step(monkeypatch):
+    now = iter(range(10**6))  # every look at the clock takes a second, and nothing else does
+    clock = SimpleNamespace(perf_counter=lambda: next(now))
+    monkeypatch.setattr("genkit.bench.phases.time", clock)
+    stage = stage_of()
+    context = BenchContext(CPU, 0)
+    feed = Feed(stage.stream(context, 640), stage.batch_size, 1)
+    contender = Contender(stage, "float32", context, stage.spec(), feed)
+    contender.look_inside(feed, 2)
+    feed.close()
+    # A step looks at its own ends and at those of forward, optimizer, EMA and further averages.
+    assert contender.phases == {"forward": 1, "backward": 5, "optimizer": 1, "EMA": 2}
+    assert sum(contender.phases.values()) == 9
 
 
 def test_what_a_machine_cannot_do_is_noted(monkeypatch):

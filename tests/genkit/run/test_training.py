@@ -119,9 +119,10 @@ def test_rows_hold_the_mean_loss_of_their_steps(tiny, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", noted)
     monkeypatch.setattr("genkit.run.training._READ_SECONDS", 0.0)
-    tiny.run(tiny.train, "denoiser.images=25600", "denoiser.batch_size=50")
+    settings = ("denoiser.images=20000", "denoiser.batch_size=50", "denoiser.pool_size=20000")
+    tiny.run(tiny.train, *settings)
     rows = [row for row in tiny.metrics() if "loss" in row]
-    assert len(losses) == 512
+    assert len(losses) == 400
     assert [row["images"] for row in rows[:2]] == [100, 200]
     for index, row in enumerate(rows):
         expected = sum(losses[2 * index : 2 * index + 2]) / 2
@@ -138,8 +139,9 @@ def test_the_loss_is_read_rarely(tiny, monkeypatch):
 
     monkeypatch.setattr(Trainer, "mean_loss", noted)
     monkeypatch.setattr("genkit.run.training._READ_SECONDS", 1e9)
-    tiny.run(tiny.train, "denoiser.images=12800", "denoiser.batch_size=16")
-    assert read == list(range(4, 801, 4))  # a row every 200th of the way
+    settings = ("denoiser.images=6400", "denoiser.batch_size=16", "denoiser.pool_size=6400")
+    tiny.run(tiny.train, *settings)
+    assert read == list(range(2, 401, 2))  # a row every 200th of the way
 
 
 def test_tf32_trains_on_a_cpu_as_float32_does(tiny, tmp_path):

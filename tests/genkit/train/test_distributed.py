@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -14,20 +10,20 @@ from genkit.train.distributed import ALONE, Solved
 from genkit.types import Pairs
 
 RANK = """
-import hashlib, json, sys
+import hashlib, json
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
-from genkit.errors import GenkitError
+from genkit.errors import DataError, GenkitError
 from genkit.interfaces import Coupler
 from genkit.random import generator
 from genkit.train.distributed import ALONE, Ranks
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
+from genkit.world import joined_world
 
-rank, size, file, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+(kind,) = arguments
 solved = []
 
 
@@ -43,55 +39,33 @@ class Shuffle(Coupler):
         return Pairs(order, order.flip(0))
 
 
-from genkit.errors import DataError
-
 data = Batch(torch.arange(100.0)[:, None], torch.arange(100))
-exchange = ALONE
-if size > 1:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
-    exchange = Ranks(dist.new_group(backend="gloo"))
 stream = PairStream(data, Shuffle(), None, 16, 150, lambda *purpose: generator(0, *purpose))
 digest, reports, told = hashlib.sha256(), [], ""
-try:
-    for batch, noise, found in stream.batches(12, exchange=exchange):
-        for tensor in (batch.data, batch.labels, batch.quantile, noise):
-            digest.update(tensor.numpy().tobytes())
-        reports += [(r.pool, r.cost_after, r.gap, r.parts) for r in found]
-except GenkitError as error:
-    told = str(error)
+with joined_world() as world:
+    exchange = Ranks(world.group()) if world.size > 1 else ALONE
+    try:
+        for batch, noise, found in stream.batches(12, exchange=exchange):
+            for tensor in (batch.data, batch.labels, batch.quantile, noise):
+                digest.update(tensor.numpy().tobytes())
+            reports += [(r.pool, r.cost_after, r.gap, r.parts) for r in found]
+    except GenkitError as error:
+        told = str(error)
 print(json.dumps([digest.hexdigest(), reports, len(solved), told]))
-if size > 1:
-    dist.destroy_process_group()
 """
 
 
-def run(folder, size, kind):
-    """Return what each of some processes saw: digest of the stream, reports, solves, error."""
-    command = [sys.executable, "-W", "ignore", "-c", RANK]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(folder / f"{kind}{size}"), kind],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    printed = [process.communicate(timeout=120)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes)
-    return [json.loads(text.splitlines()[-1]) for text in printed]
-
-
 @pytest.mark.parametrize("kind", ["bijective", "choosing"])
-def test_two_processes_see_the_stream_of_one_and_share_the_work(tmp_path, kind):
-    ((digest, reports, solves, _),) = run(tmp_path, 1, kind)
+def test_two_processes_see_the_stream_of_one_and_share_the_work(processes, kind):
+    ((digest, reports, solves, _),) = processes(RANK, 1, kind)
     assert solves == len(reports) == 10
-    for found in run(tmp_path, 2, kind):
+    for found in processes(RANK, 2, kind):
         assert found[:2] == [digest, reports]
         assert found[2] == 5
 
 
-def test_an_error_in_one_process_is_told_in_all(tmp_path):
-    first, second = run(tmp_path, 2, "failing")
+def test_an_error_in_one_process_is_told_in_all(processes):
+    first, second = processes(RANK, 2, "failing")
     # Each rank fails at its second pool; the first of these is pool 2, of rank 0.
     assert first[3] == second[3] == "pool 2: no pairs today"
 

@@ -342,3 +342,19 @@ def test_tiny_pools_are_reported(size):
     row = stream(NearestOfAll(), pool=size, total=size).pool(0).report.row()
     assert row["pairs"] == size
     assert all(math.isfinite(v) for v in row.values() if isinstance(v, float))
+
+
+def test_a_thread_keeps_its_stream_of_the_gpu(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or len(made))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    on_gpu = PairStream(
+        numbered(4), Random(), None, 2, 4, generator, device=torch.device("cuda", 1)
+    )
+    assert [on_gpu._own_stream() for _ in range(3)] == [1, 1, 1]
+    other = []
+    thread = threading.Thread(target=lambda: other.append(on_gpu._own_stream()))
+    thread.start()
+    thread.join()
+    assert other == [2]
+    assert made == [torch.device("cuda", 1)] * 2

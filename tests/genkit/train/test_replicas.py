@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -15,14 +9,12 @@ from torch import nn
 from genkit.train.replicas import Replicas, SummedLoss, share_of
 from genkit.world import World
 
-SERVER = """
-import hashlib, json, os, sys
+RANK = """
+import hashlib, json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch._dynamo  # once, and not in every process by DistributedDataParallel
-import torch.distributed as dist
 from torch import nn
 
 from genkit.errors import GenkitError
@@ -33,7 +25,7 @@ from genkit.train.distributed import ALONE, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Optimization, Trainer
 from genkit.types import Batch, Pairs
-from genkit.world import World
+from genkit.world import joined_world
 
 HOW = Optimization(1e-2, 64, 0, 0.999, None, "float32", False, False, 6, 100, 0.05, (0.1,))
 
@@ -102,68 +94,24 @@ def train(world, kind, total, file):
     return digest.hexdigest(), losses, weights.hexdigest(), told, float(model.calls)
 
 
-def work(rank, size, store, kind, total, file):
-    world = World()
-    if size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-        world = World(rank, size, rank, dist.new_group(backend="gloo"))
-    found = train(world, kind, total, Path(file))
-    Path(f"{store}.{rank}").write_text(json.dumps(found))
-    if size > 1:
-        dist.destroy_process_group()
-
-
-for line in sys.stdin:
-    size, store, *rest = json.loads(line)
-    children = []
-    for rank in range(size):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work(rank, size, store, *rest)
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], flush=True)
+kind, total, file = arguments
+with joined_world() as world:
+    print(json.dumps(train(world, kind, total, Path(file))))
 """
 
 WHOLE = 12 * 52 + 1
 """All 53 steps; the last batch is of one image."""
 
 
-class Runs:
-    """Starts processes that train together, without importing torch for each."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.count = 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A process of one thread can be forked.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-
-    def __call__(self, name, size, kind="", total=WHOLE):
-        """Return what each process saw: digest of the stream, losses, weights, error, a buffer."""
-        self.count += 1
-        store, file = (str(self.folder / n) for n in (f"store{self.count}", f"{name}.safetensors"))
-        self.process.stdin.write(json.dumps([size, store, kind, total, file]) + "\n")
-        self.process.stdin.flush()
-        assert json.loads(self.process.stdout.readline()) == [0] * size
-        return [json.loads(Path(f"{store}.{rank}").read_text()) for rank in range(size)]
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    runs = Runs(tmp_path_factory.mktemp("replicas"))
-    yield runs
-    runs.process.communicate(timeout=60)
+def run(processes, tmp_path_factory):
+    """Returns what each process saw: digest of the stream, losses, weights, error, a buffer."""
+    folder = tmp_path_factory.mktemp("replicas")
+
+    def train(name, size, kind="", total=WHOLE):
+        return processes(RANK, size, kind, total, str(folder / f"{name}.safetensors"))
+
+    return train
 
 
 @pytest.fixture(scope="module")
