@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, GenkitError, SettingError
+from genkit.errors import DataError, SettingError
 from genkit.interfaces import Schedule, Solver, Trained
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
@@ -204,13 +204,7 @@ def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
         DataError: the file is missing, damaged, or no denoiser.
     """
     where = resolve_device(device)
-    try:
-        trained = load_network(Path(path), load_plugins().registry, where)
-    except GenkitError:
-        raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        raise DataError(f"{path}: its description makes no network: {reason}") from error
+    trained = load_network(Path(path), load_plugins().registry, where)
     if trained.settings.output != "denoiser":
         raise DataError(f"{path} is a {trained.settings.output}, not a denoiser")
     return Denoiser(trained, where)

@@ -1,4 +1,4 @@
-"""Snapshots in the layout of EDM's reference implementation, assembled by hand."""
+"""Snapshots in the layout of EDM's reference, assembled by hand; extras that are not there."""
 
 from __future__ import annotations
 
@@ -217,3 +217,9 @@ def edm_files():
         tensor=tensor,
         training_state=training_state,
     )
+
+
+@pytest.fixture
+def fid_extra(monkeypatch):
+    """As if torch-fidelity and torchvision were installed; they cannot be where tests run."""
+    monkeypatch.setattr("genkit_metrics.inception.is_installed", lambda module: True)

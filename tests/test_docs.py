@@ -70,7 +70,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -> Path:
+def workplace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any, fid_extra: None
+) -> Path:
     """An empty current directory with the data that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs"):

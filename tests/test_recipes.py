@@ -59,7 +59,7 @@ TINY_GUIDED = {
 
 
 @pytest.fixture
-def cifar10(tmp_path, monkeypatch):
+def cifar10(tmp_path, monkeypatch, fid_extra):
     """A current directory in which the recipes of CIFAR-10 find some images of it."""
     few = replace(BINARY, images=20)
     monkeypatch.setattr(CIFAR10, "versions", (few,))

@@ -29,8 +29,11 @@ def mendable(out: Path) -> Iterator[None]:
 
 
 def require_new(out: Path) -> None:
-    """Raise UsageError where a file is there already, or has no folder."""
+    """Raise UsageError where a file is there already, has no folder, or another ending."""
     if out.exists():
         raise UsageError(f"{out} exists; move it away, or write another name")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is no folder; make it first")
+    if out.suffix != ".safetensors":
+        named = out.with_suffix(".safetensors").name
+        raise UsageError(f"{out} would hold safetensors; write {named}")

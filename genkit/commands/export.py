@@ -34,7 +34,9 @@ def export(
         require_new(out)
         path = _denoiser_file(run, stage)
         images = _write(path, out, ema_length)
-    say(console(), f"{out}: the denoiser of {path.parent}, trained for {images:,} images")
+    to = console()
+    say(to, f"{out}: the denoiser of {path.parent}, trained for {images:,} images")
+    say(to, f"Draw samples with: genkit sample {out} --out DIR")
 
 
 def _denoiser_file(run: Path, stage: str | None) -> Path:

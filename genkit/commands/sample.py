@@ -61,6 +61,10 @@ def sample(
         }
         method = parse_component(solver, "--solver")
         check_device(device)
+        if checkpoint.is_dir():
+            raise UsageError(f"{checkpoint} is a folder; genkit export makes a file of a run")
+        if checkpoint.suffix in (".pkl", ".pt"):
+            raise UsageError(f"{checkpoint} is a pickle; genkit import-edm brings it in")
 
         from genkit.api import load_denoiser, sampling_parts
         from genkit.commands.sample_files import SampleFiles

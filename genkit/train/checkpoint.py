@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import tensors
-from genkit.errors import DataError
+from genkit.errors import DataError, GenkitError
 from genkit.interfaces import Network, Trained
 from genkit.random import seeded
 from genkit.types import DataSpec
@@ -90,13 +91,27 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if missing:
         raise DataError(f"{path}: not a network that genkit saved: no {', '.join(sorted(missing))}")
     if "numbers" in metadata:
-        numbers = json.loads(metadata.pop("numbers"))
         averaged = "ema."
         weights = {
             n.removeprefix(averaged): t for n, t in weights.items() if n.startswith(averaged)
         }
-        metadata["images"] = str(int(numbers["images"]))
+    with _readable(f"{path}: its description"):
+        if "numbers" in metadata:
+            metadata["images"] = str(int(json.loads(metadata.pop("numbers"))["images"]))
+        int(metadata["images"])
     return weights, metadata
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Tell of metadata that is no such table as genkit writes."""
+    try:
+        yield
+    except GenkitError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise DataError(f"{what} makes no network: {reason}") from error
 
 
 def load_network(path: Path, registry: Registry, device: torch.device | str = "cpu") -> Trained:
@@ -127,13 +142,14 @@ def rebuilt(
     """
     from genkit.recipe.decode import component
 
-    fields = json.loads(described["spec"])
-    spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
-    settings = component(registry, described["kind"], json.loads(described["network"]))
-    if not isinstance(settings, Network):
-        raise DataError(f"{described['kind']} is no kind of network")
-    with seeded(0):  # its random weights are replaced
-        model = settings.build(spec)
+    with _readable("its description"):
+        fields = json.loads(described["spec"])
+        spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
+        settings = component(registry, described["kind"], json.loads(described["network"]))
+        if not isinstance(settings, Network):
+            raise DataError(f"{described['kind']} is no kind of network")
+        with seeded(0):  # its random weights are replaced
+            model = settings.build(spec)
     require_fit(model, weights)
     model.load_state_dict(weights)
     return Trained(model.to(device).eval().requires_grad_(False), spec, settings)

@@ -61,7 +61,12 @@ def _nothing_outside(key: str) -> bytes:
 
 
 def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
-    whole = read_pickle(content, what=str(path), expected=is_expected)
+    try:
+        whole = read_pickle(content, what=str(path), expected=is_expected)
+    except DataError as error:
+        raise DataError(
+            f"{error}; no snapshot of EDM's, or one that is damaged or cut off"
+        ) from error
     if not isinstance(whole, dict) or not {"ema", "net"} & whole.keys():
         raise DataError(f"{path} holds no network snapshot and no training state of EDM's")
     averaged = "ema" in whole

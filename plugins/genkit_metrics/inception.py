@@ -6,9 +6,11 @@ torch-fidelity is an extra, and is imported where this extractor is used and now
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,9 @@ from genkit.tensors import encoded, file_digest
 
 FEATURES = "2048"
 """What torch-fidelity calls the activations of the last pooling."""
+
+NEEDED = ("torch_fidelity", "torchvision")
+"""Modules of the extra ``fid``."""
 
 _BROKEN = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError)
 
@@ -61,6 +66,13 @@ class Inception(Extractor):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        if lacking := [name for name in NEEDED if not is_installed(name)]:
+            yield Problem(
+                (),
+                f"needs {' and '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} not "
+                "installed",
+                'pip install "genkit-diffusion[fid]", or choose another extractor',
+            )
         if self.weights is not None and not Path(self.weights).expanduser().is_file():
             yield Problem(
                 ("weights",),
@@ -103,6 +115,11 @@ class Inception(Extractor):
                     'file: extractor = { use = "inception", weights = "..." }'
                 ) from error
         return file
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported."""
+    return module in sys.modules or find_spec(module) is not None
 
 
 def _torch_fidelity() -> Any:

@@ -25,7 +25,10 @@ def test_the_file_samples_as_the_run_does(genkit_, run, tmp_path):
     out = tmp_path / "d.safetensors"
     code, printed, err = genkit_("export", run, out)
     assert (code, err) == (0, "")
-    assert printed == f"{out}: the denoiser of {run / '01-denoiser'}, trained for 64 images\n"
+    assert printed == (
+        f"{out}: the denoiser of {run / '01-denoiser'}, trained for 64 images\n"
+        f"Draw samples with: genkit sample {out} --out DIR\n"
+    )
     trained = load_denoiser(run / "01-denoiser" / "denoiser.safetensors", "cpu")
     assert torch.equal(load_denoiser(out, "cpu").sample(3), trained.sample(3))
 
@@ -35,8 +38,9 @@ def test_mistakes(genkit_, run, tmp_path):
     said = [
         (("export", tmp_path, out), "no denoiser is in it yet"),
         (("export", run, out, "--stage", "denoise"), 'did you mean "denoiser"'),
-        (("export", run, tmp_path / "no" / "d"), "is no folder"),
-        (("export", run, run / "results.json"), "exists; move it away"),
+        (("export", run, tmp_path / "no" / "d.safetensors"), "is no folder"),
+        (("export", run, run / "01-denoiser" / "denoiser.safetensors"), "exists; move it away"),
+        (("export", run, tmp_path / "d.png"), "write d.safetensors"),
     ]
     for arguments, message in said:
         code, printed, err = genkit_(*arguments)
@@ -82,7 +86,9 @@ def test_an_average_of_another_length(genkit_, run, tmp_path):
     genkit.run_recipe("smoke", out=averaged, settings={**settings, **few}, device="cpu")
     assert genkit_("export", averaged, out, "--ema-length", "0.1")[0] == 0
     first = load_denoiser(out, "cpu").sample(2)
-    assert genkit_("export", averaged, tmp_path / "e", "--ema-length", "0.2")[0] == 0
-    assert not torch.equal(load_denoiser(tmp_path / "e", "cpu").sample(2), first)
-    assert "length" in genkit_("export", averaged, tmp_path / "f", "--ema-length", "7")[2]
-    assert not (tmp_path / "f").exists()
+    assert genkit_("export", averaged, tmp_path / "e.safetensors", "--ema-length", "0.2")[0] == 0
+    assert not torch.equal(load_denoiser(tmp_path / "e.safetensors", "cpu").sample(2), first)
+    assert (
+        "length" in genkit_("export", averaged, tmp_path / "f.safetensors", "--ema-length", "7")[2]
+    )
+    assert not (tmp_path / "f.safetensors").exists()

@@ -179,6 +179,13 @@ def test_the_first_name_or_shape_that_differs_is_told(genkit_, points, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_what_another_command_makes_a_checkpoint_of(genkit_, tmp_path):
+    for name, command in ((".", "export"), ("network-snapshot-1.pkl", "import-edm")):
+        code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
+        assert code == 2
+        assert f"genkit {command}" in err
+
+
 def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     out = tmp_path / "out"
     common = ("--seeds", "0", "--device", "cpu", "--out", out)

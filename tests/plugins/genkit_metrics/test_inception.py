@@ -17,6 +17,7 @@ from genkit.errors import DataError, PluginError
 from genkit.interfaces import Subject
 from genkit.random import generator
 from genkit.types import Batch
+from genkit_metrics import inception
 from genkit_metrics.extractors import Pixels
 from genkit_metrics.frechet import Frechet
 from genkit_metrics.inception import Inception
@@ -91,7 +92,7 @@ def test_other_items_are_refused(published, shape):
         features(torch.zeros(3, *shape))
 
 
-def test_a_local_file_is_used_and_named_by_its_hash(published, tmp_path):
+def test_a_local_file_is_used_and_named_by_its_hash(published, fid_extra, tmp_path):
     own = tmp_path / "own.pth"
     torch.save({"scale": torch.tensor(3.0)}, own)
     extractor = Inception(weights=str(own))
@@ -121,10 +122,17 @@ def test_a_download_that_fails_says_what_to_do(published):
         Inception().bind(INPUTS)
 
 
-def test_a_file_that_is_missing_is_told_before_the_run(published):
+def test_a_file_that_is_missing_is_told_before_the_run(published, fid_extra):
     (problem,) = Inception(weights="nowhere.pth").check({})
     assert problem.key == ("weights",)
     assert problem.reason == "there is no file nowhere.pth"
+
+
+def test_an_extra_that_is_missing_is_told_before_the_run(monkeypatch):
+    monkeypatch.setattr(inception, "is_installed", lambda module: module != "torchvision")
+    (problem,) = Inception().check({})
+    assert problem.reason == "needs torchvision, which is not installed"
+    assert 'pip install "genkit-diffusion[fid]"' in problem.hint
 
 
 class Hostile:
