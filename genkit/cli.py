@@ -59,32 +59,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code.
 
     Args:
-        arguments: those after the program's name; None takes the process's own.
+        arguments: those after the program's name; None takes the process's own, which
+            then ends without waiting for threads that pair.
     """
+    owned = arguments is None
     # OpenMP spins by default while it waits, which stalls torch when another process has the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="genkit")
     except EndedElsewhere as error:
-        _leave(error.exit_code)
+        _leave(error.exit_code, owned)
     except InterruptedRun as error:
         typer.echo(f"\n{error}. The same command goes on from there.", err=True)
-        _leave(error.exit_code)
+        _leave(error.exit_code, owned)
     except GenkitError as error:
         typer.echo(f"Error: {error}", err=True)
-        _leave(error.exit_code)
+        _leave(error.exit_code, owned)
     except KeyboardInterrupt:
         typer.echo("\nStopped at once. The same command goes on from what was saved.", err=True)
-        _leave(InterruptedRun.exit_code)
+        _leave(InterruptedRun.exit_code, owned)
     finally:
         _flush()
 
 
-def _leave(code: int) -> Never:
-    """End the process, without waiting for threads that pair, or for other processes."""
+def _leave(code: int, owned: bool) -> Never:
+    """End; where the process is owned, without waiting for threads that pair or for others."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
-    if several() or not all(thread.daemon for thread in threads):
+    if owned and (several() or not all(thread.daemon for thread in threads)):
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -98,7 +98,8 @@ for line in sys.stdin:
                 os.dup2(os.open(path, flags, 0o644), getattr(sys, stream).fileno())
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             exec(told["before"].get(environment["RANK"], ""))
-            main(told["arguments"])
+            sys.argv[1:] = told["arguments"]
+            main()
             os._exit(0)
     print(json.dumps(children), flush=True)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

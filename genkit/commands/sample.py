@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,9 +133,10 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[
     from rich.progress import track
 
     to = Console(stderr=True)
-    starts = range(0, len(seeds), batch_size)
-    hidden = not (shown and to.is_terminal)
-    for start in track(starts, "sampling", console=to, transient=True, disable=hidden):
+    starts: Iterable[int] = range(0, len(seeds), batch_size)
+    if shown and to.is_terminal:
+        starts = track(starts, "sampling", console=to, transient=True)
+    for start in starts:
         yield seeds[start : start + batch_size]
 
 

@@ -47,18 +47,21 @@ class Adaptive(Solver):
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
     ) -> Iterator[State]:
+        end = sigmas[-2].clamp(max=self.sigma_end)
+        first, last = math.log(sigmas[0]), math.log(end)
+
         def tensor(flat: Flat) -> Tensor:
             return torch.from_numpy(flat.reshape(x.shape)).to(x)
 
         def slope(log_sigma: float, flat: Flat) -> Flat:
-            at, sigma = tensor(flat), sigmas.new_tensor(math.exp(log_sigma))
+            # Older releases of scipy look beyond the end when they choose their first step.
+            inside = min(max(log_sigma, last), first)
+            at, sigma = tensor(flat), sigmas.new_tensor(math.exp(inside))
             denoised = denoise(at, sigma)
             # Steps of a slope that is not finite would never be accepted.
             require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
             return _flat(at - denoised)
 
-        end = sigmas[-2].clamp(max=self.sigma_end)
-        first, last = math.log(sigmas[0]), math.log(end)
         stepper = METHODS[self.method](slope, first, _flat(x), last, rtol=self.rtol, atol=self.atol)
         for sigma in sigmas[:-1]:
             at = tensor(_solution(stepper, math.log(sigma)))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
 
 import pytest
@@ -321,3 +322,17 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(genkit_, monkeypat
         monkeypatch.setenv("OMP_WAIT_POLICY", asked)
     genkit_("--version")
     assert os.environ["OMP_WAIT_POLICY"] == found
+
+
+def test_a_caller_of_main_is_not_ended_with_a_thread_that_still_works(recipe):
+    """As in tests, or in a notebook: the process is the caller's."""
+    going = threading.Event()
+    thread = threading.Thread(target=going.wait)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "nowhere.toml"])
+    finally:
+        going.set()
+        thread.join()
+    assert ended.value.code == 2
