@@ -15,9 +15,6 @@ from genkit.bench.memory import PeakMemory
 from genkit.bench.phases import Phases, wait_for
 from genkit.interfaces import Schedule, Solver, Trained
 from genkit.sample import sample
-from genkit.train.precision import Precision, multiplying_in
-
-_PRECISION: Precision = "float32"  # in which denoisers are sampled
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Row:
         seconds_network: of a batch, in the network, the device waited for after each call.
         seconds_solver: of a batch, in all else: noise, the solver's arithmetic, the way to the CPU.
         peak_bytes: memory that it needs at most, beside the weights; None where it is not known.
-        utilization: of the device's peak in float32; None where that is not known.
+        utilization: of the device's peak in TF32; None where that is not known.
         note: why it was not measured.
     """
 
@@ -174,15 +171,14 @@ def measure_sampling(
     """
     bench = _Bench(denoiser, schedule, solver, device)
     cases = [_Case(count, size) for count in steps for size in batch_sizes]
-    with multiplying_in(_PRECISION):
-        flops = bench.flops()
+    flops = bench.flops()
+    for case in cases:
+        tell(f"{case.steps} steps, batch {case.batch_size}: warming up")
+        bench.warm_up(case)
+    for turn in range(rounds):
         for case in cases:
-            tell(f"{case.steps} steps, batch {case.batch_size}: warming up")
-            bench.warm_up(case)
-        for turn in range(rounds):
-            for case in cases:
-                tell(f"{case.steps} steps, batch {case.batch_size}: round {turn + 1} of {rounds}")
-                bench.time(case)
+            tell(f"{case.steps} steps, batch {case.batch_size}: round {turn + 1} of {rounds}")
+            bench.time(case)
     parameters = sum(p.numel() for p in denoiser.module.parameters())
     return Sampling(parameters, flops, tuple(_row(case, flops, device) for case in cases))
 
@@ -192,7 +188,7 @@ def _row(case: _Case, flops: float, device: torch.device) -> Row:
         return Row(case.steps, case.batch_size, note=case.note)
     speed = case.batch_size / statistics.median(case.seconds)
     network = statistics.median(case.network)
-    peak = peak_flops(device, _PRECISION)
+    peak = peak_flops(device, "tf32")  # which torch allows convolutions unless told otherwise
     return Row(
         case.steps,
         case.batch_size,

@@ -143,14 +143,12 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[
 @contextmanager
 def _enough_memory(batch_size: int) -> Iterator[None]:
     """Tell what to do about too little memory."""
-    from torch import OutOfMemoryError
+    from genkit.run.engine import is_out_of_memory
 
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, OutOfMemoryError)) and (
-            "can't allocate memory" not in str(error)
-        ):
+        if not is_out_of_memory(error):
             raise
         raise UsageError(
             f"out of memory; write a --batch-size below {batch_size}, and the same command goes on"

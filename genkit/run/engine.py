@@ -199,13 +199,17 @@ def _named(stage_id: str) -> Iterator[None]:
             "when that is mended, the same command goes on"
         ) from error
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
-            "can't allocate memory" not in str(error)
-        ):
+        if not is_out_of_memory(error):
             raise
         raise UsageError(
             f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network"
         ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory of the machine or of its GPU is full."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _write_down(
