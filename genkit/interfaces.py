@@ -359,6 +359,20 @@ class Objective(Component):
             generator: on the CPU, for draws besides ``batch.quantile``.
         """
 
+    def terms(self, shape: tuple[int, ...]) -> int:
+        """Return the number of terms whose mean is the loss of an item, 1 by default.
+
+        Adam's epsilon is compared with the size of the gradient. An objective whose published
+        optimizer takes the gradient of a sum over elements, and whose loss here is their mean,
+        returns the number of elements; epsilon is divided by it, and the steps are the published
+        ones. The mean itself keeps ``gradient_clip`` and the scale of float16 gradients
+        independent of the size of an image.
+
+        Args:
+            shape: shape of one item.
+        """
+        return 1
+
 
 class SigmaDistribution(Component):
     """The distribution of noise levels in training."""

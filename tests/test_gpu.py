@@ -96,7 +96,7 @@ def small_trainer(precision="float32", clip=None, compiled=False):
         )
         model = network.build(DataSpec((3, 16, 16), classes=10, augment_labels=9))
     how = Optimization(
-        1e-3, 1000, 0, 0.999, clip, precision, True, compiled, 16, 1000, 0.05, (0.05, 0.1)
+        1e-3, 1000, 0, 0.999, 1e-12, clip, precision, True, compiled, 16, 1000, 0.05, (0.05, 0.1)
     )
     objective = genkit.component("objective", "denoising")
     seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731

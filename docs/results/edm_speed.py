@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from genkit.random import derive_seed, seeded
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import ADAM_EPSILON, Optimization, Trainer
 from genkit.types import Batch, DataSpec
 from genkit_edm.ddpmpp import Ddpmpp
 from genkit_edm.denoising import Denoising
@@ -49,8 +49,9 @@ def genkit_step(batch_size: int) -> Callable[[], object]:
         model = Ddpmpp(preconditioner=EdmPreconditioner(), dropout=DROPOUT).build(SPEC)
     how = Optimization(
         learning_rate=1e-3, learning_rate_ramp=10_000_000, learning_rate_decay=0, adam_beta2=0.999,
-        gradient_clip=None, precision="float32", channels_last=True, compiled=False,
-        micro_batch=batch_size, ema_half_life=500_000, ema_ramp_up=0.05, ema_lengths=(),
+        adam_epsilon=ADAM_EPSILON / 3072, gradient_clip=None, precision="float32",
+        channels_last=True, compiled=False, micro_batch=batch_size,
+        ema_half_life=500_000, ema_ramp_up=0.05, ema_lengths=(),
     )  # fmt: skip
     objective = Denoising(sigma_distribution=LogNormal())
     seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731

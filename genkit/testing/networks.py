@@ -140,6 +140,9 @@ def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> Non
     again = objective.loss(model, batch, noise, generator(0, "loss"))
     law = "the same arguments and generator state give the same loss"
     require(torch.equal(loss, again), objective, law, (loss.tolist(), again.tolist()))
+    terms = objective.terms(tuple(batch.data.shape[1:]))
+    law = "a loss is the mean of at least one term"
+    require(type(terms) is int and terms >= 1, objective, law, terms)
 
 
 Call = Callable[[nn.Module, Batch], Tensor]

@@ -28,6 +28,9 @@ from genkit.world import ALONE, World
 
 T = TypeVar("T")
 
+ADAM_EPSILON = 1e-8
+"""Adam's epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch."""
+
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""
 
@@ -42,6 +45,7 @@ class Optimization:
         learning_rate_decay: images from which on the learning rate falls with the inverse square
             root of the images seen (EDM2, arXiv 2312.02696, eq. 67); 0 for none.
         adam_beta2: of Adam, how much of the mean squared gradient a step keeps.
+        adam_epsilon: of Adam, added to the root of the mean squared gradient.
         gradient_clip: greatest norm of the gradient; None leaves it as it is.
         precision: of the network's arithmetic; weights and optimizer stay in float32.
         channels_last: lay images out as NHWC, which convolutions prefer.
@@ -56,6 +60,7 @@ class Optimization:
     learning_rate_ramp: int
     learning_rate_decay: int
     adam_beta2: float
+    adam_epsilon: float
     gradient_clip: float | None
     precision: Precision
     channels_last: bool
@@ -108,7 +113,11 @@ class Trainer:
         self._layout = layout
         self._world = world
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), how.learning_rate, (0.9, how.adam_beta2), fused=True
+            self.model.parameters(),
+            how.learning_rate,
+            (0.9, how.adam_beta2),
+            how.adam_epsilon,
+            fused=True,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "float16")
         if how.compiled:

@@ -17,7 +17,10 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Discrimination(Objective):
-    """Binary cross-entropy between noisy real and noisy generated items."""
+    """Binary cross-entropy between noisy real and noisy generated items.
+
+    One term an item, as in the published training, so that Adam's epsilon is 1e-8 itself.
+    """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
     trains = Discriminator

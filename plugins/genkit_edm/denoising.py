@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -39,3 +40,7 @@ class Denoising(Objective):
         told = () if batch.augment_labels is None else (batch.augment_labels,)
         error: Tensor = model(x, sigma, batch.labels, *told) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
+
+    def terms(self, shape: tuple[int, ...]) -> int:
+        """Return the number of elements: EDM and EDM2 take the gradient of the sum over them."""
+        return math.prod(shape)

@@ -15,7 +15,10 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Objective):
-    """Cross-entropy of the class of clean images."""
+    """Cross-entropy of the class of clean images.
+
+    One term an item, so that Adam's epsilon is torch's default, 1e-8.
+    """
 
     source = "cross-entropy; the noise that the trainer pairs is not used"
     trains = Classifier

@@ -32,7 +32,7 @@ from genkit.train.ahead import core_for_pairing
 from genkit.train.checkpoint import description, load_checkpoint, save_network
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import ADAM_EPSILON, Optimization, Trainer
 from genkit.types import DataSpec
 
 
@@ -194,6 +194,7 @@ class Train(Stage):
             learning_rate_ramp=self.learning_rate_ramp,
             learning_rate_decay=self.learning_rate_decay,
             adam_beta2=self.adam_beta2,
+            adam_epsilon=ADAM_EPSILON / self.objective.terms(spec.shape),
             gradient_clip=self.gradient_clip,
             precision=self.precision,
             channels_last=self.channels_last,

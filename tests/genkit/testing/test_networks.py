@@ -243,3 +243,7 @@ def test_objectives(reduce, law):
     broken = type("Broken", (Objective,), {"reduce": reduce})
     with torch.random.fork_rng(), pytest.raises(LawBroken, match=law):
         testing.check_objective(broken(), Denoiser().build(VECTORS), batch)
+    for terms in (0, 3.0):
+        broken = type("Broken", (Objective,), {"terms": lambda self, shape, n=terms: n})
+        with pytest.raises(LawBroken, match="at least one term"):
+            testing.check_objective(broken(), Denoiser().build(VECTORS), batch)

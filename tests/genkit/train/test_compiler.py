@@ -29,7 +29,7 @@ class Regression(Objective):
 def trainer(compiled: bool) -> Trainer:
     with seeded(7):
         model = nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 3))
-    how = Optimization(1e-2, 0, 0, 0.999, None, "float32", False, compiled, 64, 100, 0.0, ())
+    how = Optimization(1e-2, 0, 0, 0.999, 1e-8, None, "float32", False, compiled, 64, 100, 0.0, ())
     return Trainer(model, Regression(), how, CPU, lambda *purpose: derive_seed(0, *purpose))
 
 

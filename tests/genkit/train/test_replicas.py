@@ -27,7 +27,7 @@ from genkit.train.trainer import Optimization, Trainer
 from genkit.types import Batch, Pairs
 from genkit.world import joined_world
 
-HOW = Optimization(1e-2, 64, 0, 0.999, None, "float32", False, False, 6, 100, 0.05, (0.1,))
+HOW = Optimization(1e-2, 64, 0, 0.999, 1e-8, None, "float32", False, False, 6, 100, 0.05, (0.1,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ PLAIN = Optimization(
     learning_rate_ramp=0,
     learning_rate_decay=0,
     adam_beta2=0.999,
+    adam_epsilon=1e-8,
     gradient_clip=None,
     precision="float32",
     channels_last=False,
@@ -121,9 +122,10 @@ def test_the_learning_rate_falls_with_the_inverse_root_of_the_images():
     assert rates == pytest.approx([0, 0.5e-2, 1e-2, 1e-2, 1e-2 * (192 / 256) ** 0.5])
 
 
-def test_beta2_is_that_of_adam():
-    ours, reference = trainer(how=replace(PLAIN, adam_beta2=0.9)), network()
-    adam = torch.optim.Adam(reference.parameters(), lr=1e-2, betas=(0.9, 0.9))
+def test_beta2_and_epsilon_are_those_of_adam():
+    ours = trainer(how=replace(PLAIN, adam_beta2=0.9, adam_epsilon=1e-3))
+    reference = network()
+    adam = torch.optim.Adam(reference.parameters(), lr=1e-2, betas=(0.9, 0.9), eps=1e-3)
     for index in range(5):
         items, noise = batch(index=index)
         adam.zero_grad()

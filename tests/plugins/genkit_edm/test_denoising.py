@@ -7,6 +7,7 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
+from genkit import component
 from genkit.errors import DataError
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
@@ -43,6 +44,20 @@ def test_loss_is_that_of_the_reference(edm_golden) -> None:
     torch.testing.assert_close(model.seen[1], sigma, rtol=1e-6, atol=0)
     torch.testing.assert_close(loss, golden["loss"].flatten(1).mean(1), rtol=1e-6, atol=1e-6)
     assert loss.dtype == torch.float32
+
+
+def test_only_denoising_averages_over_elements() -> None:
+    """EDM and EDM2 train on the sum over elements; cross-entropies have one term an item."""
+    terms = {
+        name: component("objective", name).terms((3, 32, 32))
+        for name in ("denoising", "uncertainty-denoising", "discrimination", "classification")
+    }
+    assert terms == {
+        "denoising": 3072,
+        "uncertainty-denoising": 3072,
+        "discrimination": 1,
+        "classification": 1,
+    }
 
 
 def test_labels_reach_the_network() -> None:

@@ -122,6 +122,7 @@ def test_training_goes_on_with_the_same_bits():
         learning_rate_ramp=0,
         learning_rate_decay=8,
         adam_beta2=0.99,
+        adam_epsilon=1e-8,
         gradient_clip=None,
         precision="float32",
         channels_last=False,
