@@ -464,9 +464,28 @@ class Schedule(Component):
         """Return the schedule for a network that knows these noise levels alone; 0 to inf: all."""
         return self
 
+    def sigma_range(self) -> tuple[float, float]:
+        """Return the range of the noise levels above 0: the lowest and the highest.
+
+        A schedule that takes its levels from a table may have none at the ends of its range.
+        """
+        sigmas = self.sigmas()
+        return float(sigmas[-2]), float(sigmas[0])
+
 
 class Solver(Component):
     """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
+
+    def between(self, sigma_min: float, sigma_max: float) -> Solver:
+        """Return the solver for a range of noise levels; itself, where it depends on none.
+
+        Called once before :meth:`solve`, with the range of the schedule narrowed to that of the
+        network. A solver whose time depends on the range, as that of the VP SDE, fixes it here.
+
+        Raises:
+            DataError: the solver is undefined for the range; both ends are named.
+        """
+        return self
 
     @abstractmethod
     def solve(

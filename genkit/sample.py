@@ -90,8 +90,7 @@ def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> T
     """
     if preconditioner is None:
         return schedule.sigmas()
-    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-    lowest, highest = preconditioner.round_sigma(ends).tolist()
+    lowest, highest = _known_range(preconditioner)
     sigmas = schedule.within(lowest, highest).sigmas()
     rounded = preconditioner.round_sigma(sigmas[:-1])
     falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
@@ -107,6 +106,31 @@ def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> T
             'the network knows; write another schedule, such as { use = "edm" }'
         )
     return levels
+
+
+def solver_over(
+    schedule: Schedule, solver: Solver, preconditioner: Preconditioner | None
+) -> Solver:
+    """Return the solver for the range of a schedule, narrowed to that of a network.
+
+    Args:
+        schedule: noise levels.
+        solver: integrates over them.
+        preconditioner: of the network; None for one that supports all levels.
+
+    Raises:
+        DataError: the solver is undefined for the range.
+    """
+    if preconditioner is not None:
+        schedule = schedule.within(*_known_range(preconditioner))
+    return solver.between(*schedule.sigma_range())
+
+
+def _known_range(preconditioner: Preconditioner) -> tuple[float, float]:
+    """Return the lowest and the highest noise level that a network supports."""
+    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
+    lowest, highest = preconditioner.round_sigma(ends).tolist()
+    return lowest, highest
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:
@@ -164,6 +188,7 @@ def trajectory(
     sigmas = denoise.levels(schedule).to(device, dtype)
     latents = PerSample(seed, ("latent",), indices).draw(shape).to(device, dtype)
     churn = PerSample(seed, ("churn",), indices)
+    solver = solver_over(schedule, solver, denoise.preconditioner)
     yield from solver.solve(denoise, latents * sigmas[0], sigmas, churn.randn_like)
 
 

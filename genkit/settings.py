@@ -35,6 +35,7 @@ class Setting:
         below: least value that is too large.
         use: table that is decoded where a recipe leaves a slot out, such as ``{"use": "heun"}``.
         inherit: key of the recipe whose component fills the slot where a table leaves it out.
+        infinite: whether ``inf`` is a value.
         affects_result: False for what changes neither weights nor samples, such as how often to
             save; such a setting is left out of the fingerprint.
     """
@@ -46,6 +47,7 @@ class Setting:
     below: float | None = None
     use: Mapping[str, Any] | None = None
     inherit: str = ""
+    infinite: bool = False
     affects_result: bool = True
 
     @property
@@ -170,7 +172,7 @@ def value_problems(annotation: Any, value: Any, described: Setting) -> Iterator[
             yield Problem((), f"{shown(value)} is not {describe_type(annotation)}")
         elif isinstance(value, int) and value.bit_length() > 63:
             yield Problem((), f"{shown(value)} does not fit into 64 bits")
-        elif not math.isfinite(value):
+        elif not math.isfinite(value) and not (described.infinite and value == math.inf):
             yield Problem((), f"{value} is not finite")
         elif not described.allows(value):
             yield Problem(

@@ -161,6 +161,10 @@ ONE = {
         ("steps = 5", "sigma_min = 90"),
         (18, "samples.schedule.sigma_min", "90 is not below sigma_max = 80"),
     ),
+    "path that is undefined for the range": (
+        ("steps = 5 }", 'steps = 5, sigma_min = 0.5 }\nsolver = { use = "heun", path = "vp" }'),
+        (19, "samples.solver", "undefined for noise levels from 0.5 to 80.*at most 0.094"),
+    ),
     "missing setting": (
         ("images = 1000\n", ""),
         (4, "denoiser.images", "missing.*write images = "),

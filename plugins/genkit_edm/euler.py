@@ -11,7 +11,6 @@ from torch import Tensor
 from genkit.interfaces import Denoise, RandnLike
 from genkit.types import State
 from genkit_edm.churn import ChurningSolver
-from genkit_edm.path import PATHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class Euler(ChurningSolver):
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
     ) -> Iterator[State]:
-        path = PATHS[self.path]
+        path = self.path_over(sigmas)
         steps = len(sigmas) - 1
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, sigma_hat = self.churn(denoise, x, sigma, steps, randn_like)

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from genkit.interfaces import Denoise, RandnLike
 from genkit.settings import setting
 from genkit.types import State
 from genkit_edm.churn import ChurningSolver
-from genkit_edm.path import PATHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class Heun(ChurningSolver):
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
     ) -> Iterator[State]:
-        path = PATHS[self.path]
+        path = self.path_over(sigmas)
         steps = len(sigmas) - 1
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, sigma_hat = self.churn(denoise, x, sigma, steps, randn_like)
@@ -41,8 +39,7 @@ class Heun(ChurningSolver):
             yield State(x_hat, float(sigma_hat), denoised)
             velocity = path.velocity(x_hat, sigma_hat, denoised)
             if sigma_next > 0:  # the velocity is undefined at noise level 0
-                time, time_next = path.time(sigma_hat), path.time(sigma_next)
-                inner = path.sigma(torch.lerp(time, time_next, self.alpha))
+                inner = path.inner(sigma_hat, sigma_next, self.alpha)
                 x_inner = path.step(x_hat, sigma_hat, inner, velocity)
                 second = path.velocity(x_inner, inner, denoise(x_inner, inner))
                 share = 1 / (2 * self.alpha)

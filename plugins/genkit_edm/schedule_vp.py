@@ -11,10 +11,7 @@ from torch import Tensor
 from genkit.errors import Problem
 from genkit.settings import setting
 from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule, falling_problems
-from genkit_edm.vp import VpTime
-
-EARLIEST = 1e-3
-"""Time of the least noise level before 0."""
+from genkit_edm.vp import EARLIEST, VpTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,4 +40,4 @@ class VpSchedule(RangeSchedule):
 
     def levels(self) -> Tensor:
         times = torch.linspace(1, EARLIEST, self.steps, dtype=torch.float64)
-        return VpTime.between(self.sigma_min, self.sigma_max, EARLIEST).sigma(times)
+        return VpTime.between(self.sigma_min, self.sigma_max).sigma(times)

@@ -44,6 +44,9 @@ class RangeSchedule(Schedule):
             self, sigma_min=max(self.sigma_min, lowest), sigma_max=min(self.sigma_max, highest)
         )
 
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
     def sigmas(self) -> Tensor:
         levels = self.levels()
         return torch.cat([levels, levels.new_zeros(1)])

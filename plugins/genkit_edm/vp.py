@@ -7,46 +7,68 @@ With beta(t) = beta_min + beta_d t and B(t) its integral from 0, the process div
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genkit_edm.path import Time
 
-class VpTime(NamedTuple):
-    """Noise levels as times from 0 to 1.
+EARLIEST = 1e-3
+"""Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
+
+
+@dataclass(frozen=True)
+class VpTime(Time):
+    """Noise levels as times, 0 to 1 for the levels of a schedule.
 
     Attributes:
-        beta_d: how much beta grows from time 0 to 1.
-        beta_min: beta at time 0.
+        beta_d: growth of beta from time 0 to 1.
+        beta_min: beta at time 0. It is negative for ranges such as EDM's own, 0.002 to 80; B then
+            falls below 0 before it rises, and only the times after its second zero have a level.
     """
 
     beta_d: float = 19.9
     beta_min: float = 0.1
 
-    def beta(self, time: Tensor) -> Tensor:
-        """Return the rate of the noise at a time."""
-        return self.beta_min + self.beta_d * time
-
     def sigma(self, time: Tensor) -> Tensor:
-        """Return the noise level of a time."""
         return torch.expm1(time * (self.beta_min + self.beta_d / 2 * time)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
-        """Return the time of a noise level; the inverse of :meth:`sigma`."""
         integral = sigma.square().log1p()
-        # The form of the root of B(t) = integral that does not cancel near 0.
         root = (self.beta_min**2 + 2 * self.beta_d * integral).sqrt()
-        return 2 * integral / (self.beta_min + root)
+        # Of the two forms of the root of B(t) = integral, each is taken where it does not cancel.
+        if self.beta_min > 0:
+            return 2 * integral / (self.beta_min + root)
+        return torch.where(integral > 0, (root - self.beta_min) / self.beta_d, 0)
+
+    def rate(self, sigma: Tensor) -> Tensor:
+        beta = self.beta_min + self.beta_d * self.time(sigma)
+        # From sigma^2 = exp(B) - 1: 2 sigma sigma' = beta (1 + sigma^2).
+        return beta * (1 + sigma.square()) / (2 * sigma)
 
     def level(self, time: float) -> float:
         """Return the noise level of a time, in float64."""
         return float(self.sigma(torch.tensor(time, dtype=torch.float64)))
 
     @classmethod
-    def between(cls, sigma_min: float, sigma_max: float, earliest: float) -> VpTime:
-        """Return the times in which ``sigma_min`` is at ``earliest`` and ``sigma_max`` at 1."""
+    def between(cls, sigma_min: float, sigma_max: float) -> VpTime:
+        """Return the times in which ``sigma_min`` is at :data:`EARLIEST` and ``sigma_max`` at 1.
+
+        They are usable for levels up to :meth:`highest`.
+        """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
-        # Two linear equations, B(earliest) = low and B(1) = high.
-        beta_d = 2 * (high - low / earliest) / (1 - earliest)
+        # Two linear equations, B(EARLIEST) = low and B(1) = high.
+        beta_d = 2 * (high - low / EARLIEST) / (1 - EARLIEST)
         return cls(beta_d, high - beta_d / 2)
+
+    def highest(self) -> float:
+        """Return the supremum of the noise levels of increasing B; 0 if B falls before time 1.
+
+        A high ``sigma_min`` makes beta fall over time. Where it reaches 0, noise levels end.
+        """
+        if self.beta_d >= 0:
+            return math.inf
+        if self.beta_min + self.beta_d <= 0:
+            return 0.0
+        return math.sqrt(math.expm1(self.beta_min**2 / (-2 * self.beta_d)))

@@ -14,7 +14,7 @@ from genkit import tensors
 from genkit.errors import DataError, InterruptedRun, Problem, UsageError
 from genkit.interfaces import Context, Denoiser, Guidance, Schedule, Solver, Stage, Stages
 from genkit.report.grid import save_grid
-from genkit.sample import Drawn, StatePrecision, known_levels, sample
+from genkit.sample import Drawn, StatePrecision, known_levels, sample, solver_over
 from genkit.settings import DenoiserRef, setting
 from genkit.types import Batch
 
@@ -46,6 +46,11 @@ class Sample(Stage):
                 known_levels(self.schedule, network.preconditioner)
             except DataError as error:
                 yield Problem(("schedule",), str(error), "choose levels of that range")
+                return
+            try:
+                solver_over(self.schedule, self.solver, network.preconditioner)
+            except DataError as error:
+                yield Problem(("solver",), str(error))
 
     def run(self, context: Context) -> None:
         world = context.world

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,12 +19,10 @@ from genkit_edm.dpmpp_2s import Dpmpp2s
 from genkit_edm.euler import Euler
 from genkit_edm.heun import Heun
 from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.path import PATHS
 from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
 from genkit_edm.schedule import EdmSchedule
-from genkit_edm.schedule_iddpm import IddpmSchedule
-from genkit_edm.schedule_log_linear import VeSchedule
-from genkit_edm.schedule_vp import VpSchedule
+
+PATHS = ("linear", "ve", "vp", "flow")
 
 SPREAD = 0.5
 """Standard deviation of the Gaussian data of the closed-form ODE."""
@@ -43,68 +40,12 @@ class GaussianDenoiser:
         return x * SPREAD**2 / (SPREAD**2 + sigma**2)
 
 
-class PosteriorMean:
-    """The exact denoiser of a data set of few points."""
-
-    def __init__(self, points: Tensor) -> None:
-        self.points = points.flatten(1)
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        distance = torch.cdist(x.flatten(1), self.points).square()
-        weights = torch.softmax(-distance / (2 * sigma**2), dim=1)
-        return (weights @ self.points).reshape(x.shape)
-
-
 def no_noise(x: Tensor) -> Tensor:
     raise AssertionError("a deterministic solver asked for noise")
 
 
 def run(solver: Solver, denoise: Callable, x: Tensor, sigmas: Tensor, randn_like=no_noise):
     return list(solver.solve(denoise, x, sigmas, randn_like))
-
-
-SCHEDULES = {
-    "edm": EdmSchedule,
-    "vp": VpSchedule,
-    "ve": VeSchedule,
-    "iddpm": IddpmSchedule,
-}
-
-
-@pytest.mark.parametrize("case", [str(k) for k in range(9)])
-def test_samples_are_those_of_the_reference(case: str, edm_golden) -> None:
-    golden, metadata = edm_golden("sampler")
-    settings = json.loads(metadata[f"case_{case}"])
-    make = SCHEDULES[settings.get("discretization", "edm")]
-    rho = {"rho": settings["rho"]} if "rho" in settings else {}
-    sigmas = make(steps=settings["num_steps"], **rho).sigmas()
-    path = settings.get("schedule", "linear")
-    assert (settings.get("scaling", "none") == "vp") == (path == "vp")
-    if settings.get("solver") == "euler":
-        solver: ChurningSolver = Euler(path=path)
-    else:
-        solver = Heun(path=path, alpha=settings.get("alpha", 1.0))
-    states = run(solver, PosteriorMean(golden["points"]), golden["latents"] * sigmas[0], sigmas)
-    torch.testing.assert_close(states[-1].x, golden[f"samples_{case}"], rtol=0, atol=1e-9)
-
-
-def test_churned_samples_are_those_of_the_reference(edm_golden) -> None:
-    golden, metadata = edm_golden("sampler")
-    settings = json.loads(metadata["case_churn"])
-    solver = Heun(
-        s_churn=settings["S_churn"],
-        s_min=settings["S_min"],
-        s_max=settings["S_max"],
-        s_noise=settings["S_noise"],
-    )
-    sigmas = EdmSchedule(steps=settings["num_steps"], rho=settings["rho"]).sigmas()
-    # The reference draws at every step, this solver only where noise is added.
-    inside = (sigmas[:-1] >= settings["S_min"]) & (sigmas[:-1] <= settings["S_max"])
-    draws = iter(golden["churn_draws"][inside])
-    denoise = PosteriorMean(golden["points"])
-    states = run(solver, denoise, golden["latents"] * sigmas[0], sigmas, lambda x: next(draws))
-    torch.testing.assert_close(states[-1].x, golden["samples_churn"], rtol=1e-9, atol=1e-9)
-    assert next(draws, None) is None
 
 
 @pytest.mark.parametrize(
@@ -210,6 +151,32 @@ def test_churn_keeps_to_its_range(sigma: float, lifted: bool) -> None:
     solver = Heun(s_churn=20.0, s_min=0.05, s_max=50.0)
     sigma_hat = solver.churn(GaussianDenoiser(), x, level, 18, torch.ones_like)[1]
     assert (float(sigma_hat) > sigma) is lifted
+
+
+def test_an_infinite_s_max_is_any_level() -> None:
+    level = torch.tensor(1e6, dtype=torch.float64)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    for solver in (Heun(s_churn=20.0), Heun(s_churn=20.0, s_max=math.inf)):
+        assert float(solver.churn(GaussianDenoiser(), x, level, 18, torch.ones_like)[1]) > level
+    assert list(Heun(s_min=2.0, s_max=math.inf).check({})) == []
+    for value in (math.nan, -math.inf):
+        with pytest.raises(SettingError, match="s_max"):
+            Heun(s_max=value)
+
+
+def test_noise_is_drawn_in_every_step_wherever_it_is_added() -> None:
+    """As in the reference, the noise of a step does not depend on s_min and s_max."""
+    sigmas = EdmSchedule(steps=7).sigmas()
+    for solver, count in ((Heun(s_churn=4.0, s_min=1.0, s_max=10.0), 7), (Heun(s_max=1.0), 0)):
+        drawn = []
+        run(
+            solver,
+            GaussianDenoiser(),
+            torch.ones(1, 2, dtype=torch.float64),
+            sigmas,
+            lambda x, drawn=drawn: drawn.append(1) or torch.zeros_like(x),
+        )
+        assert len(drawn) == count
 
 
 def test_an_empty_churn_range_is_reported() -> None:
