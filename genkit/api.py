@@ -7,22 +7,22 @@ trainer needs to use a coupler.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from genkit.errors import DataError, SettingError
-from genkit.interfaces import Schedule, Solver, Trained
+from genkit.interfaces import Latents, Schedule, Solver, Trained
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
 from genkit.run.progress import SilentProgress, choose_progress
-from genkit.sample import sample
+from genkit.sample import known_levels, sample, solver_over
 from genkit.settings import toml_value
 from genkit.train.checkpoint import load_network
 
@@ -94,12 +94,33 @@ def component(kind: str, name: str, **settings: Any) -> Any:
     return decode.component(load_plugins().registry, kind, {"use": name, **settings})
 
 
+Table = str | Mapping[str, Any]
+"""A component by its name, or by a table such as a recipe has."""
+
+
+class SamplingParts(NamedTuple):
+    """How samples are drawn.
+
+    Attributes:
+        schedule: noise levels.
+        solver: integrates over them.
+        latents: random draws.
+    """
+
+    schedule: Schedule
+    solver: Solver
+    latents: Latents
+
+
 def sampling_parts(
-    schedule: Mapping[str, Any] | None = None, solver: Mapping[str, Any] | None = None
-) -> tuple[Schedule, Solver]:
-    """Return the schedule and the solver of two tables; ``edm`` and ``heun`` unless they say else.
+    schedule: Mapping[str, Any] | None = None,
+    solver: Mapping[str, Any] | None = None,
+    latents: Table = "derived",
+) -> SamplingParts:
+    """Return the parts of sampling; a table without ``use`` is of schedule edm or solver heun.
 
     Raises:
+        PluginError: a name is not that of a component.
         SettingError: a setting is unknown or wrong.
     """
     registry = load_plugins().registry
@@ -107,12 +128,13 @@ def sampling_parts(
     for kind, table in (
         ("schedule", {"use": "edm", **(schedule or {})}),
         ("solver", {"use": "heun", **(solver or {})}),
+        ("latents", {"use": latents} if isinstance(latents, str) else latents),
     ):
         part = decode.component(registry, kind, table)
         if problems := list(part.check({})):
             raise SettingError(type(part).__name__, problems)
         parts.append(part)
-    return parts[0], parts[1]
+    return SamplingParts(*parts)
 
 
 class Denoiser:
@@ -140,53 +162,66 @@ class Denoiser:
         *,
         schedule: Mapping[str, Any] | None = None,
         solver: Mapping[str, Any] | None = None,
+        latents: Table = "derived",
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 256,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Draw samples.
 
         Args:
-            count: of samples, N; or which ones, by their numbers. Sample k of a seed is the same
-                in whatever company it is drawn.
+            count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
+                depend on the others that are drawn with it.
             schedule: a table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``.
             solver: a table such as ``{"use": "heun"}``.
-            labels: ``[N]`` classes, for a conditional denoiser; by default sample k is of class k,
-                counted around.
-            seed: of all noise.
+            latents: a name or a table. With ``derived`` all draws follow from ``seed`` and the
+                number of the sample; with ``edm`` they are those of EDM's generate.py for the
+                number alone.
+            labels: ``[N]`` classes, for a conditional denoiser; drawn by ``latents`` unless given:
+                by default sample k is of class k modulo their number.
+            seed: seed that all samples share.
             batch_size: samples drawn at a time.
+            dtype: type of the result; float64 keeps the precision of the solver's states.
 
         Returns:
-            ``[N, *shape]`` float32 on the CPU; images range over about [-1, 1].
+            ``[N, *shape]`` on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: nothing is asked for, or the labels do not fit the denoiser or N.
-            SettingError: a setting of the schedule or the solver is unknown or wrong.
+            DataError: nothing is to be drawn, a seed is out of range, the labels do not fit the
+                denoiser or N, or the parts do not fit the denoiser.
+            PluginError: a name is not that of a component.
+            SettingError: a setting of the schedule, the solver or the latents is unknown or wrong.
         """
         chosen = range(count) if isinstance(count, int) else count
         if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1")
-        levels, method = sampling_parts(schedule, solver)
-        classes = self._labels(chosen, labels)
-        drawn = [
-            sample(
-                self.module,
-                self.spec.shape,
-                chosen[start : start + batch_size],
-                schedule=levels,
-                solver=method,
-                labels=None if classes is None else classes[start : start + batch_size],
-                seed=seed,
-                device=self.device,
-            ).batch.data
-            for start in range(0, len(chosen), batch_size)
-        ]
+        parts = sampling_parts(schedule, solver, latents)
+        self.require(parts, chosen)
+        classes = self._labels(len(chosen), labels)
+        drawn = []
+        for start in range(0, len(chosen), batch_size):
+            part = slice(start, start + batch_size)
+            draws = parts.latents.draw(
+                self.spec.shape, chosen[part], self.classes, self.device, seed
+            )
+            if classes is not None:
+                draws = replace(draws, labels=classes[part].to(self.device))
+            found = sample(self.module, draws, schedule=parts.schedule, solver=parts.solver)
+            drawn.append(found.batch.data.to(dtype))
         return torch.cat(drawn)
 
-    def _labels(self, chosen: Sequence[int], asked: Sequence[int] | Tensor | None) -> Tensor | None:
-        count = len(chosen)
+    def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
+        """Raise DataError unless the parts fit this denoiser and the seeds of samples."""
+        preconditioner = getattr(self.module, "preconditioner", None)
+        parts.latents.require(self.spec.shape, seeds)
+        known_levels(parts.schedule, preconditioner)
+        solver_over(parts.schedule, parts.solver, preconditioner)
+
+    def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
+        """Return the classes that were chosen; None where they are drawn, or there are none."""
         if asked is None:
-            return torch.tensor(chosen) % self.classes if self.classes else None
+            return None
         if not self.classes:
             raise DataError("this denoiser knows no classes; leave labels out")
         labels = torch.as_tensor(asked, dtype=torch.int64)

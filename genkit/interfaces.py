@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,9 @@ Stages = Mapping[str, "Stage"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``, as a solver sees a denoiser."""
+
+SEEDS = 2**63
+"""Seeds of samples are below this number."""
 
 RandnLike = Callable[[Tensor], Tensor]
 """Returns unit Gaussian noise of the shape, type and device of its argument."""
@@ -498,6 +501,57 @@ class Solver(Component):
             x: ``[B, *shape]`` the start, of standard deviation ``sigmas[0]``.
             sigmas: ``[steps + 1]`` decreasing noise levels, the last 0.
             randn_like: fresh noise for stochastic solvers.
+        """
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random draws of a batch of samples.
+
+    Attributes:
+        latents: ``[B, *shape]`` unit Gaussian noise, on the device of the sampling.
+        labels: ``[B]`` int64 classes, on the same device; None for a denoiser without classes.
+        randn_like: noise of stochastic solvers; each call returns the next noise of every sample.
+    """
+
+    latents: Tensor
+    labels: Tensor | None
+    randn_like: RandnLike
+
+
+class Latents(Component):
+    """Draws the latents, the classes and the noise of samples from their seeds."""
+
+    def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:
+        """Raise DataError unless samples of this shape can be drawn from these seeds.
+
+        Called before anything is drawn or written.
+        """
+        for seed in (min(seeds), max(seeds)):
+            if not 0 <= seed < SEEDS:
+                raise DataError(
+                    f"seeds must be from 0 to {SEEDS - 1}, got {seed}; write seeds of that range"
+                )
+
+    @abstractmethod
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        seeds: Sequence[int],
+        classes: int,
+        device: torch.device,
+        run_seed: int,
+    ) -> Draws:
+        """Return the draws of some samples.
+
+        What a sample is given depends on its own seed, not on the others of its batch.
+
+        Args:
+            shape: shape of one item.
+            seeds: ``[B]`` seeds of the samples; the numbers of the samples of a stage.
+            classes: number of classes from which labels are drawn; 0 for none.
+            device: device of the sampling.
+            run_seed: seed that all samples of a run or of a stage share.
         """
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Denoise, Preconditioner, Schedule, Solver
-from genkit.random import PerSample
+from genkit.interfaces import BoundGuidance, Denoise, Draws, Preconditioner, Schedule, Solver
 from genkit.types import Batch, State
 
 StatePrecision = Literal["float64", "float32"]
@@ -143,7 +142,8 @@ class Drawn:
     """Samples and what they cost.
 
     Attributes:
-        batch: the samples, float32 on the CPU, with the labels they were drawn for.
+        batch: the samples on the CPU, in the precision of the solver's states, with the labels
+            they were drawn for.
         nfe: calls of the denoiser for each sample.
         guidance_nfe: calls of guidance networks for each sample.
     """
@@ -160,87 +160,64 @@ def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> 
 
 def trajectory(
     denoise: GuidedDenoiser,
-    shape: Sequence[int],
-    indices: Sequence[int],
+    draws: Draws,
     *,
     schedule: Schedule,
     solver: Solver,
-    seed: int,
-    device: torch.device,
     precision: StatePrecision = "float64",
 ) -> Iterator[State]:
     """Yield the states of some samples, from pure noise to data.
 
     Args:
         denoise: the (guided) denoiser.
-        shape: of one item.
-        indices: of the samples; sample 17 is the same in any batch that it is drawn in.
+        draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, rounded to those that the network knows.
         solver: integrates over them.
-        seed: of the noise.
-        device: where to compute.
         precision: of the states; networks compute in their own.
 
     Raises:
-        DataError: to the network, all noise levels of the schedule are one.
+        DataError: to the network, all noise levels of the schedule are one; or the solver is
+            undefined for their range.
     """
+    device = draws.latents.device
     dtype = state_dtype(device, precision)
     sigmas = denoise.levels(schedule).to(device, dtype)
-    latents = PerSample(seed, ("latent",), indices).draw(shape).to(device, dtype)
-    churn = PerSample(seed, ("churn",), indices)
     solver = solver_over(schedule, solver, denoise.preconditioner)
-    yield from solver.solve(denoise, latents * sigmas[0], sigmas, churn.randn_like)
+    start = draws.latents.to(dtype) * sigmas[0]
+    yield from solver.solve(denoise, start, sigmas, draws.randn_like)
 
 
 def sample(
     denoiser: nn.Module,
-    shape: Sequence[int],
-    indices: Sequence[int],
+    draws: Draws,
     *,
     schedule: Schedule,
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
-    labels: Tensor | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
     precision: StatePrecision = "float64",
 ) -> Drawn:
     """Draw samples.
 
     Args:
-        denoiser: trained, in eval mode, on the device.
-        shape: of one item.
-        indices: of the samples, each a seed of its own.
+        denoiser: trained, in eval mode, on the device of the draws.
+        draws: latents, classes and noise, of which the class may have been chosen otherwise.
         schedule: noise levels.
         solver: integrates over them.
         guidance: bound corrections.
-        labels: ``[B]`` class of each sample, for conditional denoisers.
-        seed: of the run.
-        device: where to compute.
         precision: of the states.
 
     Raises:
-        DataError: to the network, all noise levels of the schedule are one.
+        DataError: as for :func:`trajectory`.
     """
-    device = torch.device(device)
-    labels_there = None if labels is None else labels.to(device)
-    denoise = GuidedDenoiser(denoiser, labels_there, guidance)
+    denoise = GuidedDenoiser(denoiser, draws.labels, guidance)
     spent = sum(g.evaluations for g in guidance)
-    states = trajectory(
-        denoise,
-        shape,
-        indices,
-        schedule=schedule,
-        solver=solver,
-        seed=seed,
-        device=device,
-        precision=precision,
-    )
+    states = trajectory(denoise, draws, schedule=schedule, solver=solver, precision=precision)
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:
         raise ValueError(f"solver {type(solver).__name__} yielded no state")
+    labels = None if draws.labels is None else draws.labels.cpu()
     return Drawn(
-        Batch(ended[0].x.to("cpu", torch.float32), labels=labels),
+        Batch(ended[0].x.cpu(), labels=labels),
         denoise.nfe,
         sum(g.evaluations for g in guidance) - spent,
     )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from genkit.cli import main
 from genkit.pickles import Call, Global, Persistent
 
 MAGIC, FORMAT = 0x1950A86A20F9469CFC6C, 1001
@@ -217,6 +218,19 @@ def edm_files():
         tensor=tensor,
         training_state=training_state,
     )
+
+
+@pytest.fixture
+def genkit_(capsys):
+    """Call the command line; returns exit code, stdout and stderr."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
 
 
 @pytest.fixture

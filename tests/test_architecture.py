@@ -29,6 +29,7 @@ LAYERS = {
     "plugin": 2,
     "recipe": 2,
     "independent": 2,
+    "latents": 2,
     "builtin": 3,
     "train": 3,
     "sample": 3,
@@ -54,6 +55,7 @@ PUBLIC = {
     "denoiser",
     "plugin",
     "sample",
+    "latents",
     "world",
     "pickles",
 }

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genkit import testing
+from genkit.latents import Derived
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator, seeded
 from genkit.recipe.decode import component
@@ -98,7 +99,8 @@ def test_batch_size_and_order_change_samples_by_rounding_and_noise_by_nothing(en
         """The samples, and what the network saw first: the start with the first fresh noise."""
         seen = []
         handle = model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        found = sample(model, IMAGES.shape, indices, schedule=schedule, solver=solver)
+        draws = Derived().draw(IMAGES.shape, indices, 0, torch.device("cpu"), 0)
+        found = sample(model, draws, schedule=schedule, solver=solver)
         handle.remove()
         return found.batch.data, seen[0]
 
@@ -111,6 +113,11 @@ def test_batch_size_and_order_change_samples_by_rounding_and_noise_by_nothing(en
     found = torch.cat([part[0] for part in parts])
     torch.testing.assert_close(found, whole[order], rtol=allowed, atol=allowed)
     assert (whole[0] - whole[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("entry", every("latents"))
+def test_latents(entry):
+    testing.check_latents(made(entry))
 
 
 @pytest.mark.parametrize("entry", every("preconditioner"))

@@ -87,7 +87,7 @@ def sample(
         from genkit.api import sampling_parts
         from genkit.train.checkpoint import load_network
 
-        parts = sampling_parts(levels, method)
+        parts = sampling_parts(levels, method)[:2]
         trained = load_network(Path(denoiser), plugins.registry, where)
     else:
         trained, parts = _untrained(denoiser, plugins, overrides or [], stage, table, where)

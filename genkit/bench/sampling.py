@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from genkit.bench.flops import peak_flops, sampling_flops
 from genkit.bench.memory import PeakMemory
 from genkit.bench.phases import Phases, wait_for
-from genkit.interfaces import Schedule, Solver, Trained
+from genkit.interfaces import Draws, Schedule, Solver, Trained
+from genkit.latents import Derived
 from genkit.sample import sample
 
 
@@ -99,16 +100,18 @@ class _Bench:
         self._solver = solver
         self._device = device
 
-    def _labels(self, count: int) -> Tensor | None:
-        classes = self._denoiser.classes
-        return torch.arange(count) % classes if classes else None
+    def _draws(self, count: int) -> Draws:
+        """Return the draws of a batch; drawing them is part of what is measured."""
+        denoiser = self._denoiser
+        return Derived().draw(
+            denoiser.spec.shape, range(count), denoiser.classes, self._device, run_seed=0
+        )
 
     def flops(self) -> float:
         """Return the operations of one call for an image."""
-        x = torch.zeros((1, *self._denoiser.spec.shape), device=self._device)
-        labels = self._labels(1)
-        told = None if labels is None else labels.to(self._device)
-        return sampling_flops(self._denoiser.module, x, torch.ones(1, device=self._device), told)
+        draws = self._draws(1)
+        sigma = torch.ones(1, device=self._device)
+        return sampling_flops(self._denoiser.module, draws.latents, sigma, draws.labels)
 
     def draw(self, case: _Case, module: nn.Module) -> tuple[int, float]:
         """Draw a batch; return the network's calls, and the seconds."""
@@ -116,12 +119,9 @@ class _Bench:
         begun = time.perf_counter()
         drawn = sample(
             module,
-            self._denoiser.spec.shape,
-            range(case.batch_size),
+            self._draws(case.batch_size),
             schedule=replace(self._schedule, steps=case.steps),
             solver=self._solver,
-            labels=self._labels(case.batch_size),
-            device=self._device,
         )
         return drawn.nfe, time.perf_counter() - begun  # samples end on the CPU: all is done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,13 @@ def sample(
         str, typer.Option(metavar="NAME", help="Noise levels, by name or by its table.")
     ] = "edm",
     solver: Annotated[str, typer.Option(metavar="NAME", help="By name or by its table.")] = "heun",
+    latents: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Random draws, by name or by its table; edm: those of EDM's generate.py.",
+        ),
+    ] = "derived",
     class_index: Annotated[
         int | None,
         typer.Option("--class", metavar="K", min=0, help="All of one class; else each in turn."),
@@ -60,11 +67,14 @@ def sample(
             **{name: value for name, value in asked.items() if value is not None},
         }
         method = parse_component(solver, "--solver")
+        draws = parse_component(latents, "--latents")
         check_device(device)
         if checkpoint.is_dir():
             raise UsageError(f"{checkpoint} is a folder; genkit export makes a file of a run")
         if checkpoint.suffix in (".pkl", ".pt"):
             raise UsageError(f"{checkpoint} is a pickle; genkit import-edm brings it in")
+
+        import torch
 
         from genkit.api import load_denoiser, sampling_parts
         from genkit.commands.sample_files import SampleFiles
@@ -73,14 +83,16 @@ def sample(
         from genkit.world import ALONE
 
         world = world or ALONE
-        sampling_parts(levels, method)  # a mistake in them shows first
+        parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
         _check_class(class_index, denoiser)
+        denoiser.require(parts, chosen)
         files = SampleFiles(out, denoiser.spec)
 
         def begin() -> list[int]:
-            told = {"checkpoint": file_digest(checkpoint), "class": class_index}
-            return files.begin({**told, "schedule": levels, "solver": method}, chosen)
+            told: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
+            told |= {"schedule": levels, "solver": method, "latents": draws}
+            return files.begin(told, chosen)
 
         with mendable(out), _enough_memory(batch_size):
             missing = world.lead(begin)
@@ -88,7 +100,13 @@ def sample(
             for part in _tracked(mine, batch_size, shown=world.leads):
                 labels = None if class_index is None else [class_index] * len(part)
                 data = denoiser.sample(
-                    part, schedule=levels, solver=method, labels=labels, batch_size=batch_size
+                    part,
+                    schedule=levels,
+                    solver=method,
+                    latents=draws,
+                    labels=labels,
+                    batch_size=batch_size,
+                    dtype=torch.float64,
                 )
                 for seed, item in zip(part, data, strict=True):
                     files.save(seed, item)
@@ -108,9 +126,10 @@ def parse_seeds(text: str) -> list[int]:
     chosen: dict[int, None] = {}
     for part in text.split(","):
         ends = [end.strip() for end in part.split("-")]
-        if len(ends) > 2 or not all(e.isascii() and e.isdigit() and len(e) < 16 for e in ends):
+        if len(ends) > 2 or not all(e.isascii() and e.isdigit() and len(e) < 40 for e in ends):
             raise UsageError(
-                f"--seeds: {shown(part)} is no range of seeds; write 0-63 or 5,7,100-199"
+                f"--seeds must be ranges of numbers from 0 on, got {shown(part)}; "
+                "write 0-63 or 5,7,100-199"
             )
         first, last = int(ends[0]), int(ends[-1])
         if last < first:

@@ -78,6 +78,10 @@ class SampleFiles:
     def save(self, seed: int, item: Tensor) -> None:
         """Write one sample: an image as PNG, anything else as a float32 array.
 
+        Args:
+            seed: names the file.
+            item: a sample; float64 is rendered to 8 bits without being rounded to float32 first.
+
         Raises:
             DataError: it is not finite.
         """
@@ -89,7 +93,7 @@ class SampleFiles:
             pixels = encoded(item).movedim(0, -1).squeeze(-1)
             Image.fromarray(pixels.numpy()).save(content, format="png")
         else:
-            np.save(content, item.numpy(), allow_pickle=False)
+            np.save(content, item.float().numpy(), allow_pickle=False)
         write_bytes(path, content.getvalue())
 
     def save_grid(self, seeds: Iterable[int]) -> None:

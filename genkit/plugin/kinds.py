@@ -12,6 +12,7 @@ KINDS: dict[str, str] = {
     "preconditioner": "genkit.interfaces:Preconditioner",
     "sigma-distribution": "genkit.interfaces:SigmaDistribution",
     "schedule": "genkit.interfaces:Schedule",
+    "latents": "genkit.interfaces:Latents",
     "objective": "genkit.interfaces:Objective",
     "dataset": "genkit.interfaces:Dataset",
     "augmentation": "genkit.interfaces:Augmentation",

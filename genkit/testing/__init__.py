@@ -26,7 +26,7 @@ from genkit.testing.networks import (
     check_preconditioner,
     check_sigma_distribution,
 )
-from genkit.testing.sampling import check_schedule, check_solver
+from genkit.testing.sampling import check_latents, check_schedule, check_solver
 
 __all__ = [
     "LawBroken",
@@ -37,6 +37,7 @@ __all__ = [
     "check_dataset",
     "check_denoiser",
     "check_discriminator",
+    "check_latents",
     "check_objective",
     "check_preconditioner",
     "check_schedule",

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Schedule, Solver
+from genkit.interfaces import Draws, Latents, Schedule, Solver
 from genkit.random import PerSample
-from genkit.testing.laws import leaves_alone, require
+from genkit.testing.laws import LawBroken, leaves_alone, require
 from genkit.types import State
 
 
@@ -45,6 +45,57 @@ def check_solver(solver: Solver) -> None:
     _check_trajectory(solver, torch.float32, 1e-4)
     _check_gaussian(solver)
     _check_company(solver)
+
+
+def check_latents(latents: Latents) -> None:
+    """Check every law of the draws of samples, on images.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    shape, seeds, classes = (3, 8, 8), [5, 0, 2**40, 7, 63], 10
+
+    def drawn(which: list[int], classes: int = classes) -> tuple[Draws, list[Tensor]]:
+        """Return the draws of some seeds, and the noise of two steps."""
+        latents.require(shape, which)
+        found = latents.draw(shape, which, classes, torch.device("cpu"), 3)
+        like = found.latents.double()
+        return found, [found.randn_like(like), found.randn_like(like)]
+
+    with leaves_alone(latents):
+        draws, noise = drawn(seeds)
+    size = (len(seeds), *shape)
+    law = "latents are unit noise of the samples' shape, in float32"
+    sound = draws.latents.shape == size and draws.latents.dtype == torch.float32
+    require(sound, latents, law, f"{draws.latents.dtype} {list(draws.latents.shape)}")
+    law = "noise has the shape and type of the states"
+    sound = all(n.shape == size and n.dtype == torch.float64 for n in noise)
+    require(sound, latents, law, f"{noise[0].dtype} {list(noise[0].shape)}")
+    values = torch.stack([draws.latents.double(), *noise])
+    moments = float(values.mean()), float(values.var())
+    law = "latents and noise are N(0, 1)"
+    require(abs(moments[0]) < 0.1 and abs(moments[1] - 1) < 0.1, latents, law, moments)
+    first = values.flatten(0, 1).flatten(1)[:, 0]
+    distinct = len(set(first.tolist())) == len(first)
+    require(distinct, latents, "no two samples or steps share their noise", first.tolist())
+    labels = draws.labels
+    law = "a sample of a conditional denoiser has an int64 class"
+    if labels is None or labels.dtype != torch.int64 or labels.shape != (len(seeds),):
+        raise LawBroken(latents, law, labels)
+    require(bool(((labels >= 0) & (labels < classes)).all()), latents, law, labels.tolist())
+    none = drawn(seeds, 0)[0].labels
+    require(none is None, latents, "without classes there are no labels", none)
+    law = "the draws of a sample do not depend on the others of its batch"
+    order = [3, 0, 4]
+    part, part_noise = drawn([seeds[k] for k in order])
+    if part.labels is None:
+        raise LawBroken(latents, law, "labels that are missing")
+    for name, whole, other in (
+        ("latents", draws.latents, part.latents),
+        ("labels", labels, part.labels),
+        ("noise", torch.stack(noise, dim=1), torch.stack(part_noise, dim=1)),
+    ):
+        require(torch.equal(whole[order], other), latents, law, f"other {name}")
 
 
 def _noise(count: int, purpose: str) -> PerSample:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add networks, preconditionings, noise levels, losses, schedules, solvers and an importer."""
+    """Add networks, preconditionings, noise levels, losses, sampling and an importer."""
     registry.add("denoiser", "ddpmpp", "genkit_edm.ddpmpp:Ddpmpp")
     registry.add("denoiser", "ncsnpp", "genkit_edm.ncsnpp:Ncsnpp")
     registry.add("denoiser", "adm", "genkit_edm.adm:Adm")
@@ -50,4 +50,5 @@ def genkit_register(registry: Registration) -> None:
     registry.add("solver", "dpmpp-2m", "genkit_edm.dpmpp_2m:Dpmpp2m")
     registry.add("solver", "dpmpp-2s", "genkit_edm.dpmpp_2s:Dpmpp2s")
     registry.add("solver", "adaptive", "genkit_edm.adaptive:Adaptive")
+    registry.add("latents", "edm", "genkit_edm.latents:EdmLatents")
     registry.add("importer", "edm", "genkit_edm.importer:EdmImporter")

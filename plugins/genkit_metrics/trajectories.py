@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genkit.errors import InterruptedRun
 from genkit.interfaces import Context, Metric, Schedule, Solver, Subject
+from genkit.latents import Derived
 from genkit.sample import denoise_fn, trajectory
 from genkit.settings import setting
 from genkit.types import State
@@ -61,12 +62,10 @@ class TrajectoryMetric(Metric):
         labels = None
         if samples.labels is not None:
             labels = samples.labels[torch.tensor(indices) % len(samples)].to(context.device)
+        seed = context.generator("trajectories").initial_seed()
         yield from trajectory(
             denoise_fn(subject.denoiser, labels),
-            samples.data.shape[1:],
-            indices,
+            Derived().draw(samples.data.shape[1:], indices, 0, context.device, seed),
             schedule=schedule,
             solver=self.solver,
-            seed=context.generator("trajectories").initial_seed(),
-            device=context.device,
         )

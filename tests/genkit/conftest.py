@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from genkit.cli import main
-
 SERVER = """
 import json, os, sys
 import torch._dynamo  # here, and not in every process by DistributedDataParallel
@@ -36,19 +34,6 @@ for line in sys.stdin:
                 os._exit(status)
     print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], flush=True)
 """
-
-
-@pytest.fixture
-def genkit_(capsys):
-    """Call the command line; returns exit code, stdout and stderr."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 class Processes:

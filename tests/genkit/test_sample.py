@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Coefficients, Preconditioner, Schedule, Solver
+from genkit.latents import Derived
 from genkit.sample import GuidedDenoiser, denoise_fn, known_levels, sample, trajectory
 from genkit.types import State
 
@@ -69,11 +70,15 @@ class Shift(BoundGuidance):
         return denoised + self.by
 
 
-def draw(indices, steps=4, solver=None, denoiser=None, **settings):
+def draws(seeds, run_seed=0, labels=None):
+    drawn = Derived().draw((3,), seeds, 0, torch.device("cpu"), run_seed)
+    return replace(drawn, labels=labels)
+
+
+def draw(seeds, steps=4, solver=None, denoiser=None, seed=0, labels=None, **settings):
     return sample(
         denoiser or Gaussian(),
-        (3,),
-        indices,
+        draws(seeds, seed, labels),
         schedule=Halving(steps=steps),
         solver=solver or Euler(),
         **settings,
@@ -88,9 +93,10 @@ def test_a_sample_does_not_depend_on_the_batch_that_it_is_drawn_in(solver):
     assert not torch.equal(draw(range(10), solver=solver, seed=1).batch.data, whole)
 
 
-def test_samples_are_float32_on_the_cpu():
-    drawn = draw(range(2)).batch
-    assert (drawn.data.dtype, drawn.data.device.type) == (torch.float32, "cpu")
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_samples_have_the_precision_of_the_states(precision):
+    drawn = draw(range(2), precision=precision).batch
+    assert (drawn.data.dtype, drawn.data.device.type) == (getattr(torch, precision), "cpu")
     assert drawn.labels is None
 
 
@@ -99,12 +105,9 @@ def test_states_are_float64_and_networks_see_float32():
     states = list(
         trajectory(
             denoise_fn(denoiser),
-            (3,),
-            range(2),
+            draws(range(2)),
             schedule=Halving(steps=3),
             solver=Euler(),
-            seed=0,
-            device=torch.device("cpu"),
         )
     )
     assert [state.sigma for state in states] == [1.0, 0.5, 0.25, 0.0]
@@ -122,12 +125,9 @@ def test_the_start_has_the_deviation_of_the_first_noise_level():
     first = next(
         trajectory(
             denoise_fn(Gaussian()),
-            (3,),
-            range(2000),
+            draws(range(2000)),
             schedule=Wide(steps=1),
             solver=Euler(),
-            seed=0,
-            device=torch.device("cpu"),
         )
     )
     assert first.x.std() == pytest.approx(80, rel=0.03)
@@ -244,7 +244,7 @@ def test_a_schedule_learns_the_range_that_the_network_knows():
 def test_levels_that_are_one_to_the_network_are_one():
     schedule = Levels(levels=(5.0, 2.5, 1.06, 1.04, 0.3))
     assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
-    drawn = sample(Quartered(), (3,), range(2), schedule=schedule, solver=Euler())
+    drawn = sample(Quartered(), draws(range(2)), schedule=schedule, solver=Euler())
     assert drawn.nfe == 3
 
 
@@ -267,19 +267,16 @@ def test_solvers_and_samples_keep_to_the_levels_that_the_network_knows():
 
     denoiser = Rounding()
     start = sample(
-        denoiser, (3,), range(500), schedule=Levels(levels=(5.0, 1.1, 0.3)), solver=Euler()
+        denoiser, draws(range(500)), schedule=Levels(levels=(5.0, 1.1, 0.3)), solver=Euler()
     )
     assert denoiser.levels == [2.0, 1.0, 0.25]
     assert not start.batch.data.any()
     first = next(
         trajectory(
             denoise_fn(denoiser),
-            (3,),
-            range(2000),
+            draws(range(2000)),
             schedule=Levels(levels=(5.0, 1.1)),
             solver=Euler(),
-            seed=0,
-            device=torch.device("cpu"),
         )
     )
     assert first.sigma == 2

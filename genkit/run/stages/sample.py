@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,17 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.errors import DataError, InterruptedRun, Problem, UsageError
-from genkit.interfaces import Context, Denoiser, Guidance, Schedule, Solver, Stage, Stages
+from genkit.interfaces import (
+    Context,
+    Dataset,
+    Denoiser,
+    Guidance,
+    Latents,
+    Schedule,
+    Solver,
+    Stage,
+    Stages,
+)
 from genkit.report.grid import save_grid
 from genkit.sample import Drawn, StatePrecision, known_levels, sample, solver_over
 from genkit.settings import DenoiserRef, setting
@@ -31,6 +41,15 @@ class Sample(Stage):
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
     count: int = setting(64, doc="samples to draw", at_least=1)
+    first_seed: int = setting(
+        0,
+        doc="seed of the first sample; the others follow. EDM scores the seeds from 0, 50_000 and "
+        "100_000 on, 50_000 each",
+        at_least=0,
+    )
+    latents: Latents = setting(
+        doc="draws latents, classes and the noise of stochastic solvers", use={"use": "derived"}
+    )
     batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
@@ -40,7 +59,9 @@ class Sample(Stage):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        network = getattr(earlier.get(self.denoiser), "network", None)
+        stage = earlier.get(self.denoiser)
+        yield from self._latent_problems(stage)
+        network = getattr(stage, "network", None)
         if isinstance(network, Denoiser) and not any(self.schedule.check(earlier)):
             try:
                 known_levels(self.schedule, network.preconditioner)
@@ -52,16 +73,28 @@ class Sample(Stage):
             except DataError as error:
                 yield Problem(("solver",), str(error))
 
+    def _latent_problems(self, trained: Stage | None) -> Iterator[Problem]:
+        """Yield why the seeds, or items of the data's shape, cannot be drawn."""
+        data = getattr(trained, "data", None)
+        try:
+            shape = data.spec().shape if isinstance(data, Dataset) else ()
+        except DataError:
+            return  # reported where the data is named
+        try:
+            self.latents.require(shape, self.seeds())
+        except DataError as error:
+            yield Problem(("latents",), str(error))
+
     def run(self, context: Context) -> None:
         world = context.world
         parts = {k: context.folder / f"part-{k.start:08d}.safetensors" for k in self.batches()}
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
-        for turn, indices in enumerate(world.turns(missing), 1):
+        for turn, seeds in enumerate(world.turns(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
-            if indices is not None:
-                save_samples(parts[indices], self.draw(context, indices))
+            if seeds is not None:
+                save_samples(parts[seeds], self.draw(context, seeds))
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
         world.barrier()
@@ -73,34 +106,37 @@ class Sample(Stage):
                 path.unlink()
 
     def batches(self) -> Sequence[range]:
-        """Return the indices of the samples that are drawn at a time."""
-        starts = range(0, self.count, self.batch_size)
-        return [range(k, min(k + self.batch_size, self.count)) for k in starts]
+        """Return the seeds of the samples that are drawn at a time."""
+        seeds = self.seeds()
+        return [seeds[k : k + self.batch_size] for k in range(0, self.count, self.batch_size)]
+
+    def seeds(self) -> range:
+        """Return the seeds of all samples."""
+        return range(self.first_seed, self.first_seed + self.count)
 
     def draw_all(self, context: Context) -> Drawn:
         """Draw all samples at once, without touching the disk; every process returns all."""
         drawn: list[Drawn] = []
-        for indices in context.world.turns(self.batches()):
-            part = None if indices is None else self.draw(context, indices)
+        for seeds in context.world.turns(self.batches()):
+            part = None if seeds is None else self.draw(context, seeds)
             drawn += context.world.gather(part)
         return _joined(drawn)
 
-    def draw(self, context: Context, indices: Sequence[int]) -> Drawn:
-        """Draw the samples of some indices; class k is asked of every k-th where there are any."""
+    def draw(self, context: Context, seeds: Sequence[int]) -> Drawn:
+        """Draw the samples of some seeds, as float32."""
         denoiser = context.network(self.denoiser)
-        labels = torch.tensor(indices) % denoiser.classes if denoiser.classes else None
-        return sample(
+        draws = self.latents.draw(
+            denoiser.spec.shape, seeds, denoiser.classes, context.device, context.seed("samples")
+        )
+        drawn = sample(
             denoiser.module,
-            denoiser.spec.shape,
-            indices,
+            draws,
             schedule=self.schedule,
             solver=self.solver,
             guidance=[g.bind(context) for g in self.guidance],
-            labels=labels,
-            seed=context.seed("samples"),
-            device=context.device,
             precision=self.state_precision,
         )
+        return replace(drawn, batch=drawn.batch.with_data(drawn.batch.data.float()))
 
 
 def sample_stage(stage: Stage) -> Sample:
@@ -131,13 +167,13 @@ def load_samples(path: Path) -> Drawn:
 
 
 def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
-    """Return the indices whose parts are not there.
+    """Return the seeds whose parts are not there.
 
     The folder is listed: a shared one might remember for long that a file it was asked for by name
     was absent, after another machine has written it.
     """
     there = {path.name for path in folder.iterdir()}
-    return [indices for indices, path in parts.items() if path.name not in there]
+    return [seeds for seeds, path in parts.items() if path.name not in there]
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:

@@ -68,7 +68,7 @@ def test_each_seed_gives_the_image_that_python_draws(genkit_, images, tmp_path):
     drawn = load_denoiser(images, "cpu").sample([7], schedule={"steps": 3, "rho": 90.0})[0]
     with Image.open(out / "000007.png") as image:
         pixels = torch.from_numpy(np.array(image)).movedim(-1, 0)
-    assert torch.equal(pixels, ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+    assert torch.equal(pixels, (drawn * 127.5 + 128).clamp(0, 255).to(torch.uint8))
 
 
 def test_a_sample_does_not_depend_on_its_company(genkit_, images, tmp_path):
@@ -112,11 +112,27 @@ def test_vectors_are_written_as_arrays(genkit_, points, tmp_path):
     assert np.array_equal(np.load(out / "000002.npy"), drawn[2].numpy())
 
 
+def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = genkit_("sample", points, "--latents", "edm", "--device", "cpu", "--out", out)
+    assert code == 2
+    assert 'latents "edm" must be used for images, got items of shape [2]' in err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--seeds", "9-2"), "ends before it begins; write 2-9"),
-        (("--seeds", "a"), '"a" is no range of seeds; write 0-63'),
+        (("--seeds", "a"), 'from 0 on, got "a"; write 0-63'),
+        (("--seeds", "-5"), 'from 0 on, got "-5"; write 0-63'),
+        (("--seeds", str(2**63)), f"must be from 0 to {2**63 - 1}, got {2**63}"),
+        (("--latents", "edn"), 'did you mean "edm"'),
+        (("--latents", "{ seed = 1 }"), "use"),
+        (
+            ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
+            "undefined for noise levels from 0.5 to 80",
+        ),
         (("--seeds", "0-99999999"), "more than 10,000,000 samples"),
         (("--seeds", "0-9,10-10000009"), '"0-9,10-10000009" are more than 10,000,000 samples'),
         (("--steps", "0"), "steps: 0 is out of range"),
@@ -205,7 +221,7 @@ def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
 
 def test_seeds_come_once_and_in_their_order():
     assert parse_seeds("5, 7,6-8") == [5, 7, 6, 8]
-    with pytest.raises(UsageError, match="no range"):
+    with pytest.raises(UsageError, match="must be ranges"):
         parse_seeds("1-2-3")
 
 

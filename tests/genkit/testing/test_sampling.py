@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from genkit import interfaces
-from genkit.testing import LawBroken, check_schedule, check_solver
+from genkit.latents import Derived
+from genkit.random import PerSample
+from genkit.testing import LawBroken, check_latents, check_schedule, check_solver
 from genkit.types import State
 
 
@@ -182,3 +184,44 @@ def test_solvers(broken, law):
     check_solver(Solver())
     with pytest.raises(LawBroken, match=law):
         check_solver(broken())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents(Derived):
+    """Sound, but for what a test changes in its draws."""
+
+    def draw(self, shape, seeds, classes, device, run_seed):
+        drawn = super().draw(shape, seeds, classes, device, run_seed)
+        return self.changed(drawn, seeds)
+
+    def changed(self, drawn, seeds):
+        return drawn
+
+
+def repeated(seeds):
+    return lambda x: PerSample(0, ("once",), seeds).randn_like(x)
+
+
+@pytest.mark.parametrize(
+    ("changed", "law"),
+    [
+        (lambda d, s: replace(d, latents=d.latents.double()), "in float32"),
+        (lambda d, s: replace(d, latents=d.latents[0]), "samples' shape"),
+        (lambda d, s: replace(d, latents=2 * d.latents), r"are N\(0, 1\)"),
+        (
+            lambda d, s: replace(d, randn_like=lambda x: d.randn_like(x).float()),
+            "type of the states",
+        ),
+        (lambda d, s: replace(d, randn_like=repeated(s)), "no two samples or steps"),
+        (lambda d, s: replace(d, labels=None), "has an int64 class"),
+        (lambda d, s: d if d.labels is None else replace(d, labels=d.labels + 9), "int64 class"),
+        (lambda d, s: replace(d, labels=torch.zeros(len(s)).long()), "there are no labels"),
+        (lambda d, s: replace(d, latents=torch.randn(d.latents.shape)), "given generator alone"),
+        (lambda d, s: replace(d, latents=d.latents.flip(0)), "depend on the others"),
+    ],
+)
+def test_latents(changed, law):
+    check_latents(Latents())
+    broken = type("Broken", (Latents,), {"changed": lambda self, d, s: changed(d, s)})
+    with torch.random.fork_rng(), pytest.raises(LawBroken, match=law):
+        check_latents(broken())

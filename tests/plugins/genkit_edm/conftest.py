@@ -82,8 +82,9 @@ def solved(denoise, latents: Tensor, sigmas: Tensor, randn_like, **how) -> Tenso
         sigmas: noise levels above 0.
         randn_like: noise of a step; drawn in every step where there is churn.
         how: solver, schedule, scaling, alpha, range, S_churn, S_min, S_max and S_noise, under the
-            reference's names.
+            reference's names; and ``nearest``, the level of the network nearest to another.
     """
+    nearest = how.get("nearest", lambda sigma: sigma)
     schedule, churn = how.get("schedule", "linear"), how.get("S_churn", 0)
     beta = betas(*how["range"]) if schedule == "vp" else ()
     sigma_of = {
@@ -121,7 +122,7 @@ def solved(denoise, latents: Tensor, sigmas: Tensor, randn_like, **how) -> Tenso
             noise = randn_like(y)
             level, s = sigma_of(t), s_of(t)
             if how.get("S_min", 0) <= level <= float(how.get("S_max", math.inf)):
-                lifted = level * (1 + min(churn / len(sigmas), math.sqrt(2) - 1))
+                lifted = nearest(level * (1 + min(churn / len(sigmas), math.sqrt(2) - 1)))
                 t = time_of(lifted)
                 added = (lifted**2 - level**2).sqrt() * how.get("S_noise", 1) * noise
                 y = s_of(t) * (y / s + added)
