@@ -32,8 +32,16 @@ def decoded(data: Tensor) -> Tensor:
 
 
 def encoded(data: Tensor) -> Tensor:
-    """Return images as uint8 on the CPU, -1 as 0 and 1 as 255; what lies beyond is clipped."""
-    return ((data.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+    """Return images as uint8 on the CPU, -1 as 0 and 1 as 255; values beyond are clipped.
+
+    The arithmetic is that of EDM's image generation, so that equal samples give equal files: the
+    integer part of ``127.5 x + 128``, in float64 for float64 images and in float32 for all others.
+
+    Args:
+        data: images in [-1, 1] of any floating type, any shape.
+    """
+    wide = data if data.dtype == torch.float64 else data.float()
+    return (wide * 127.5 + 128).clamp(0, 255).to("cpu", torch.uint8)
 
 
 def require_finite(values: Tensor, what: str) -> None:

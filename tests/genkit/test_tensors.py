@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
@@ -16,6 +17,34 @@ def pool(dtype=torch.float64):
     return torch.randn((7, 3, 4), generator=g).to(dtype), torch.randn((5, 3, 4), generator=g).to(
         dtype
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_encoded_inverts_decoded(dtype):
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(tensors.encoded(tensors.decoded(values).to(dtype)), values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_are_encoded_as_edm_does(dtype):
+    # Where the result changes from one value to the next, and four steps of x to either side.
+    up = down = ((np.arange(-3, 260) - 128) / 127.5).astype(dtype)
+    near = [up, np.array([-2, 2, -1e30, 1e30], dtype)]
+    for _ in range(4):
+        up, down = np.nextafter(up, dtype(9)), np.nextafter(down, dtype(-9))
+        near += [up, down]
+    x = np.concatenate(near)
+    wanted = (x * dtype(127.5) + dtype(128)).clip(0, 255).astype(np.uint8)
+    encoded = tensors.encoded(torch.from_numpy(x))
+    assert encoded.dtype == torch.uint8
+    assert encoded.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_encoded_in_float32(dtype):
+    x = torch.linspace(-1.1, 1.1, 5_000).to(dtype)
+    wanted = (x.float().numpy() * np.float32(127.5) + np.float32(128)).clip(0, 255)
+    assert tensors.encoded(x).tolist() == wanted.astype(np.uint8).tolist()
 
 
 @pytest.mark.parametrize(

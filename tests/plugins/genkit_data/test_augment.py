@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from genkit.errors import DataError, SettingError
+from genkit.tensors import load
 from genkit.testing import check_augmentation
 from genkit.types import Batch
 from genkit_data.augment import Changes, EdmAugmentation
 from genkit_data.augment_warp import SYM6, warp
 
+DATA = Path(__file__).parents[2] / "data"
 SIZE = 32
 
 
@@ -82,24 +86,55 @@ def test_flips_are_exact():
     assert not after.augment_labels[:, 2:].any()
 
 
-@pytest.mark.parametrize(("right", "down"), [(3, 0), (0, -5), (-7, 9), (31, 0), (40, -70)])
-def test_a_shift_by_whole_pixels_is_exact_and_reflects(right, down):
-    before = images(2, dtype=torch.float64)
-    shifted = changes(2, right=right / SIZE, down=down / SIZE)
+def test_images_and_labels_are_those_of_the_reference():
+    golden, settings = load(DATA / "augment.safetensors")
+    made = Changes(**{name: golden[name] for name in Changes.__dataclass_fields__})
+    stds = ("scale_std", "anisotropy_std", "translation_std")
+    augmentation = EdmAugmentation(**{name: float(settings[name]) for name in stds})
+    torch.testing.assert_close(made.labels(), golden["labels"], rtol=0, atol=1e-6)
+    # In float64, except for the reference's filter, which has the precision of float32.
+    after = augmentation.changed(golden["images"], made)
+    torch.testing.assert_close(after, golden["after"], rtol=0, atol=5e-7)
+    after = augmentation.changed(golden["images"].float(), made)
+    torch.testing.assert_close(after, golden["after"].float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (8, 13)])
+@pytest.mark.parametrize(
+    ("right", "down"), [(3, 0), (0, -5), (-7, 9), (31, 0), (40, -45), (-12, 10), (0, 150)]
+)
+def test_a_shift_by_whole_pixels_reads_one_reflection_and_zeros_beyond(right, down, shape):
+    height, width = shape
+    before = images(2, (3, height, width), dtype=torch.float64)
+    shifted = changes(2, right=right / width, down=down / height)
     after = EdmAugmentation(translation_std=1.0).changed(before, shifted)
 
-    def source(shift):
-        """Return which row or column is seen, reflected as often as it takes."""
-        found = []
-        for k in range(SIZE):
-            at = k - shift
-            while not 0 <= at < SIZE:
-                at = -at if at < 0 else 2 * (SIZE - 1) - at
-            found.append(at)
-        return found
+    padded = F.pad(before, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
+    read, settled = [], []
+    for size, shift in ((height, down), (width, right)):
+        at = torch.arange(size) - shift + size - 1  # in the padded image
+        last = 3 * (size - 1)
+        read.append(at.clamp(-1, last + 1))  # one pixel before and behind for all that are 0
+        # The filter mixes three pixels on either side of an end of the padding.
+        settled.append(((at + 0.5).abs() > 3) & ((at - last - 0.5).abs() > 3))
+    beyond = F.pad(padded, (1, 1, 1, 1))
+    wanted = beyond[:, :, read[0] + 1][:, :, :, read[1] + 1]
+    compared = settled[0][:, None] & settled[1]
+    assert compared.any()
+    torch.testing.assert_close(after[..., compared], wanted[..., compared], rtol=0, atol=1e-11)
 
-    wanted = before[:, :, source(down)][:, :, :, source(right)]
-    torch.testing.assert_close(after, wanted, rtol=0, atol=1e-11)
+
+def test_strong_shrinking_leaves_0_around_the_padded_image():
+    before = torch.ones((1, 1, SIZE, SIZE), dtype=torch.float64)
+    after = EdmAugmentation(scale_std=1.0).changed(before, changes(scale=-3))
+    shown = (3 * SIZE - 2) / 8  # the padded image at an eighth of its size: 12 pixels
+    outside = int((SIZE - shown) / 2) - 3  # three pixels of the filter's reach
+    assert not after[..., :outside, :].any()
+    assert not after[..., -outside:].any()
+    middle = after[..., 14:18, 14:18]
+    torch.testing.assert_close(middle, torch.ones_like(middle), rtol=0, atol=1e-9)
+    # Every fourth pixel of the padded image is read, so its borders are found to half a pixel.
+    assert math.sqrt(after.sum()) == pytest.approx(shown, abs=0.5)
 
 
 def test_a_shift_by_whole_pixels_is_as_exact_as_float32():
@@ -214,8 +249,13 @@ def test_any_shape_of_image(shape):
     after = EdmAugmentation(probability=1.0).augment(Batch(before), draws())
     assert after.data.shape == before.shape
     assert torch.isfinite(after.data).all()
-    constant = EdmAugmentation(probability=1.0).augment(Batch(before * 0 + 0.5), draws())
-    torch.testing.assert_close(constant.data, before * 0 + 0.5, rtol=0, atol=1e-5)
+
+
+def test_a_constant_image_stays_within_its_reflection():
+    constant = torch.full((20, 2, 20, 32), 0.5)
+    augmentation = EdmAugmentation(probability=1.0, scale=0.0, anisotropy=0.0, translation_std=0.02)
+    after = augmentation.augment(Batch(constant), draws())
+    torch.testing.assert_close(after.data, constant, rtol=0, atol=1e-5)
 
 
 def test_an_image_does_not_depend_on_the_others():

@@ -1,0 +1,173 @@
+"""Compare the augmentation of genkit_data with a checkout of EDM's reference implementation.
+
+    python docs/results/edm_augment_parity.py --edm DIR
+
+DIR is a checkout of https://github.com/NVlabs/edm, whose ``training/augment.py`` is imported from
+there; it imports the package ``requests``. The random numbers that the reference draws are
+recorded, and genkit makes the same changes to the same images, which are uniform in [-1, 1]. The
+reference pads a batch by as many pixels as its farthest-reaching image requires, genkit always by
+the maximum of size - 1 pixels. So each batch is computed twice: as it is drawn, and with a last
+image that is shrunk so far that the reference pads by the maximum on every side. Columns:
+
+- ``padding``: minimum padding of the reference in any batch as drawn, as a part of the maximum;
+- ``labels``: maximum difference over all images and all nine labels;
+- ``as drawn`` and ``padded``: maximum difference over all pixels, for the two kinds of batch.
+
+The comparison is in float64, in which the reference's filter has the precision of float32, and once
+more in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genkit_data.augment import Changes, EdmAugmentation
+
+EDM = {"xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1}
+"""What EDM's ``train.py`` passes, beside the probability."""
+
+CASES: dict[str, dict[str, float]] = {
+    "EDM's settings": {"p": 0.12},
+    "every change": {"p": 1},
+    "strong shifts": {"p": 1, "translate_frac_std": 1},
+    "strong scaling": {"p": 1, "scale_std": 1},
+    "all strong": {"p": 1, "translate_frac_std": 0.5, "scale_std": 0.5, "aniso_std": 0.5},
+}
+NAMES = {
+    "p": "probability",
+    "scale_std": "scale_std",
+    "aniso_std": "anisotropy_std",
+    "translate_frac_std": "translation_std",
+}
+"""Settings of genkit for those of the reference that differ between cases."""
+
+SIZES = ((8, 8), (16, 16), (32, 32), (12, 20), (32, 16))  # height and width
+COUNT = 64  # images in a batch
+BATCHES = 8
+SHRUNK = -4.0  # log2 of the scale of the last image, where all paddings are to be the maximum
+
+
+class Recorder:
+    """Record what the reference draws and by how much it pads.
+
+    Attributes:
+        draws: results of torch.rand, randn and randint, in the order of the calls.
+        padding: minimum of the four paddings, as a part of the maximum.
+    """
+
+    def __init__(self, last_scale: float | None) -> None:
+        self.last_scale = last_scale  # of the last image, which is then half turned and not moved
+        self.draws: list[Tensor] = []
+        self.padding = 1.0
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record within a ``with`` block."""
+        drawing = {
+            name: self._recorded(getattr(torch, name), value)
+            for name, value in (("rand", 0.0), ("randn", 0.0), ("randint", 0))
+        }
+        with mock.patch.multiple(torch, **drawing), mock.patch.object(F, "pad", self._pad(F.pad)):
+            yield
+
+    def _recorded(self, function: Callable[..., Tensor], last: float) -> Callable[..., Tensor]:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            draw = function(*args, **kwargs)
+            if self.last_scale is not None:
+                # The scale is the fifth of all draws.
+                draw.view(-1, COUNT)[:, -1] = self.last_scale if len(self.draws) == 4 else last
+            self.draws.append(draw)
+            return draw
+
+        return call
+
+    def _pad(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(input: Tensor, pad: list[Tensor], mode: str) -> Tensor:  # noqa: A002
+            height, width = input.shape[2:]
+            sides = [int(side) for side in pad]
+            self.padding = min(
+                side / (size - 1)
+                for side, size in zip(sides, (width, width, height, height), strict=True)
+            )
+            return function(input, sides, mode=mode)
+
+        return call
+
+    def changes(self, p: float) -> Changes:
+        """Return the changes that the reference made of its draws."""
+        (x, x_done, y, y_done, scale, scale_done, angle, angle_done) = (
+            draw.flatten() for draw in self.draws[:8]
+        )
+        stretch, axis, stretch_done, axis_done = self.draws[8:12]
+        shift, shift_done = self.draws[12:]
+        made = {
+            "x_flip": x * (x_done < EDM["xflip"] * p),
+            "y_flip": y * (y_done < EDM["yflip"] * p),
+            "scale": scale * (scale_done < p),
+            "angle": (angle * 2 - 1) * torch.pi * (angle_done < p),
+            "stretch": stretch * (stretch_done < p),
+            "axis": (axis * 2 - 1) * torch.pi * (axis_done < 0.5),
+            "right": shift[0] * (shift_done[0] < p),
+            "down": shift[1] * (shift_done[0] < p),
+        }
+        return Changes(**{name: values.double() for name, values in made.items()})
+
+
+def compared(
+    pipe: type, case: dict[str, float], size: tuple[int, int], shrunk: bool
+) -> tuple[float, float, float]:
+    """Return the minimum padding and the maximum differences of labels and of images."""
+    settings = {NAMES[name]: value for name, value in case.items()}
+    augmentation = EdmAugmentation(**settings)  # type: ignore[arg-type]
+    padding, labels, pixels = 1.0, 0.0, 0.0
+    for seed in range(BATCHES):
+        torch.manual_seed(seed)  # the reference draws from the global generator
+        images = torch.rand(COUNT, 3, *size) * 2 - 1
+        recorder = Recorder(SHRUNK / case.get("scale_std", 0.2) if shrunk else None)
+        with recorder.recording():
+            wanted, wanted_labels = pipe(**EDM, **case)(images)
+        changes = recorder.changes(case["p"])
+        padding = min(padding, recorder.padding)
+        labels = max(labels, float((changes.labels() - wanted_labels).abs().max()))
+        pixels = max(pixels, float((augmentation.changed(images, changes) - wanted).abs().max()))
+    return padding, labels, pixels
+
+
+def main() -> None:
+    """Print a line for each case."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--edm", type=Path, required=True, help="a checkout of NVlabs/edm")
+    sys.path.insert(0, str(parser.parse_args().edm))
+    pipe = importlib.import_module("training.augment").AugmentPipe
+    for dtype in (torch.float64, torch.float32):
+        # The reference has no other way to choose a precision.
+        torch.set_default_dtype(dtype)
+        print(
+            f"{dtype!s:16} {'size':>7} {'padding':>8} {'labels':>8} {'as drawn':>9} {'padded':>8}"
+        )
+        for name, case in CASES.items():
+            for size in SIZES:
+                padding, labels, drawn = compared(pipe, case, size, shrunk=False)
+                maximum, shrunk_labels, padded = compared(pipe, case, size, shrunk=True)
+                if maximum < 1:
+                    raise RuntimeError(f"{name}: the reference padded by {maximum:.0%} only")
+                print(
+                    f"{name:16} {size[0]:>4}x{size[1]:<2} {padding:8.0%} "
+                    f"{max(labels, shrunk_labels):8.0e} {drawn:9.0e} {padded:8.0e}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
