@@ -197,6 +197,8 @@ class Imported:
         weights: by the names of genkit's network.
         images: it was trained for; 0 where the file does not tell.
         notes: what a user should know of it, a sentence each.
+        ema_length: relative length of the power-function average that the weights are; None for
+            other averages, and where the file does not tell.
     """
 
     network: Network
@@ -204,3 +206,4 @@ class Imported:
     weights: Mapping[str, Tensor]
     images: int
     notes: tuple[str, ...] = ()
+    ema_length: float | None = None

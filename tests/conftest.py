@@ -126,7 +126,7 @@ def module(weights, class_name, storage=plain_storage, **attributes):
         first, _, rest = name.partition(".")
         if rest:
             modules.setdefault(first, {})[rest] = values
-        elif first in ("resample_filter", "freqs", "u"):
+        elif first in ("resample_filter", "freqs", "phases", "u"):
             buffers[first] = tensor(values, storage)
         else:
             parameters[first] = parameter(tensor(values, storage))
@@ -142,7 +142,7 @@ def module(weights, class_name, storage=plain_storage, **attributes):
         ),
         **attributes,
     }
-    if any("_block" in name or "_conv" in name for name in modules):  # the encoder or the decoder
+    if any(name[0].isdigit() for name in modules):  # the encoder or the decoder
         return Call(Global("torch.nn.modules.container", "ModuleDict"), (), state=state)
     return persistent(class_name, state)
 
@@ -161,6 +161,17 @@ def snapshot(weights, precond, arguments):
         "augment_pipe": None,
         "dataset_kwargs": {"path": "cifar10.zip", "use_labels": False},
     }
+
+
+def edm2_snapshot(weights, precond, arguments, encoder="StandardRGBEncoder"):
+    """Return the tree of a network snapshot of EDM2."""
+    items = {
+        "encoder": persistent(encoder, {}),
+        "dataset_kwargs": {"path": "img64.zip", "use_labels": True},
+        "loss_fn": persistent("EDM2Loss", {"P_mean": -0.8}),
+        "ema": denoiser(weights, precond, arguments),
+    }
+    return Call(Global("dnnlib.util", "EasyDict"), (), items=items)
 
 
 def training_state(weights, precond, arguments):
@@ -199,19 +210,49 @@ def made_up(seed=0):
     }
     settings, spec = network_from_reference("EDMPrecond", arguments)
     entries = layout_of(settings.build_network(spec), 8, learned_variance=False).entries
-    rng = np.random.default_rng(seed)
-    weights = {
-        name: rng.standard_normal(entry.shape, np.float32) for name, entry in entries.items()
+    return random_weights(entries, seed), "EDMPrecond", arguments
+
+
+def made_up_edm2(seed=0, **changes):
+    """Return a small network of EDM2's reference, in float16 as its snapshots are."""
+    from genkit_edm.reference import network_from_reference
+    from genkit_edm.reference_names_edm2 import edm2_layout_of
+
+    arguments = {
+        "img_resolution": 8,
+        "img_channels": 1,
+        "label_dim": 3,
+        "use_fp16": True,
+        "model_channels": 8,
+        "channel_mult": [1, 2],
+        "num_blocks": 1,
+        "attn_resolutions": [4],
+        "channels_per_head": 8,
+        **changes,
     }
-    return weights, "EDMPrecond", arguments
+    settings, spec = network_from_reference("Precond", arguments)
+    entries = edm2_layout_of(settings.build(spec), settings, 8).entries
+    weights = random_weights(entries, seed)
+    halved = {name: values.astype(np.float16) for name, values in weights.items()}
+    return halved, "Precond", arguments
+
+
+def random_weights(entries, seed):
+    rng = np.random.default_rng(seed)
+    return {
+        name: np.asarray(rng.standard_normal(entry.shape, np.float32))
+        for name, entry in entries.items()
+    }
 
 
 @pytest.fixture(scope="session")
 def edm_files():
     """What assembles files in the reference's layout, from a tree or from weights."""
     return SimpleNamespace(
+        edm2_snapshot=edm2_snapshot,
         emitted=emitted,
         made_up=made_up,
+        made_up_edm2=made_up_edm2,
         nested=nested,
         snapshot=snapshot,
         storage_id=storage_id,

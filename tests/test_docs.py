@@ -93,6 +93,11 @@ def workplace(
     (tmp_path / "network-snapshot-200000.pkl").write_bytes(
         edm_files.emitted(edm_files.snapshot(*edm_files.made_up()))
     )
+    (tmp_path / "raw-snapshots").mkdir()
+    for length in ("0.050", "0.100"):
+        (tmp_path / "raw-snapshots" / f"network-snapshot-0002097-{length}.pkl").write_bytes(
+            edm_files.emitted(edm_files.edm2_snapshot(*edm_files.made_up_edm2()))
+        )
     batches = tmp_path / "data" / "cifar10" / "cifar-10-batches-bin"
     batches.mkdir(parents=True)
     for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:

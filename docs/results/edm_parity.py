@@ -1,11 +1,14 @@
-"""Compare the U-Nets of genkit_edm with a checkout of EDM's reference implementation.
+"""Compare the U-Nets of genkit_edm with a checkout of the reference implementation.
 
     python docs/results/edm_parity.py --edm DIR
+    python docs/results/edm_parity.py --edm2 DIR
 
-DIR is a checkout of https://github.com/NVlabs/edm, whose ``training/networks.py`` is imported from
-there. For every kind of network: the same random weights on both sides, the greatest difference of
-what they return relative to the norm of it; and how far the initial weights' standard deviations
-are apart, over the layers of at least 4,096 weights.
+DIR is a checkout of https://github.com/NVlabs/edm or https://github.com/NVlabs/edm2, whose networks
+are imported from there. For every kind of network: the same random weights on both sides, the
+greatest difference of outputs and of input gradients relative to their norm, in eval and in
+training mode; and the greatest relative difference of the standard deviations of initial weights,
+over the layers of at least 4,096 weights. The outputs of an EDM2 network are the denoised images
+and the uncertainty u(sigma).
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genkit.denoiser import Preconditioned
 from genkit_edm.reference import (
     denoiser_from_reference,
     network_from_reference,
     weights_from_reference,
 )
+from genkit_edm.uncertainty import Uncertain
 
 SMALL = {
     "img_resolution": 16,
@@ -52,6 +57,28 @@ NCSNPP = {
     "channel_mult_noise": 2,
     "resample_filter": [1, 3, 3, 1],
 }
+EDM2 = {
+    "img_resolution": 16,
+    "img_channels": 3,
+    "label_dim": 0,
+    "model_channels": 32,
+    "channel_mult": [1, 2, 4],
+    "num_blocks": 2,
+    "attn_resolutions": [8, 4],
+    "channels_per_head": 16,
+}
+
+
+def edm2_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield a name, a preconditioning and its arguments."""
+    yield "edm2", "Precond", EDM2
+    yield "edm2, classes", "Precond", {**EDM2, "label_dim": 4}
+    yield "edm2, one level", "Precond", {**EDM2, "channel_mult": [1], "attn_resolutions": []}
+    yield "edm2, one head", "Precond", {**EDM2, "channels_per_head": 32, "num_blocks": 1}
+    yield "edm2, other widths", "Precond", {**EDM2, "channel_mult": [2, 1, 3], "sigma_data": 0.7}
+    yield "edm2, latents", "Precond", {**EDM2, "img_channels": 4, "label_dim": 10}
+    size_xs = {"model_channels": 128, "img_resolution": 64, "label_dim": 1000}
+    yield "ImageNet-64, edm2-xs", "Precond", size_xs | {"img_channels": 3}
 
 
 def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -85,18 +112,32 @@ def randomised(model: nn.Module) -> dict[str, Tensor]:
         for p in model.parameters():
             if p.ndim > 1:
                 p.normal_(std=p[0].numel() ** -0.5)
-            else:
-                p.add_(0.1 * torch.randn_like(p))
+            else:  # a bias, or a gain of EDM2's, which is 0 at first
+                p.add_(torch.randn_like(p) * (0.1 if p.ndim else 1))
     return dict(model.state_dict())
+
+
+def outputs(
+    model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None, augment: Tensor | None
+) -> list[Tensor]:
+    """Return the denoised images, and u(sigma) of an EDM2 network, of ours or theirs."""
+    if isinstance(model, Uncertain):
+        return [model(x, sigma, labels), model.uncertainty(sigma)]
+    if isinstance(model, Preconditioned):
+        return [model(x, sigma, labels, augment)]
+    if hasattr(model, "logvar_linear"):
+        denoised, u = model(x, sigma, labels, return_logvar=True)
+        return [denoised, u.flatten()]
+    return [model(x, sigma, labels, **({} if augment is None else {"augment_labels": augment}))]
 
 
 def difference(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> float:
     """Return the greatest relative difference of outputs and gradients, also in training."""
     ours = denoiser_from_reference(randomised(theirs), precond, arguments)
     ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = arguments["img_resolution"]
+    size, channels = arguments["img_resolution"], arguments["img_channels"]
     sigma = torch.tensor([0.03, 0.5, 30.0])
-    x = torch.randn(3, 3, size, size) * (1 + sigma[:, None, None, None])
+    x = torch.randn(3, channels, size, size) * (1 + sigma[:, None, None, None])
     classes, augment = arguments.get("label_dim", 0), arguments.get("augment_dim", 0)
     labels = torch.eye(classes)[torch.arange(3) % classes] if classes else None
     told = torch.randn(3, augment) if augment else None
@@ -106,14 +147,9 @@ def difference(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> fl
         for model in (theirs.train(training), ours.train(training)):
             torch.manual_seed(0)  # of the labels that are dropped
             given = x.to(memory_format=torch.channels_last).requires_grad_()
-            rest = () if told is None else (told,)
-            result = (
-                model(given, sigma, labels, *rest)
-                if model is ours
-                else model(given, sigma, labels, **({"augment_labels": told} if rest else {}))
-            )
-            (gradient,) = torch.autograd.grad(result.square().mean(), given)
-            found.append((result.detach(), gradient))
+            results = outputs(model, given, sigma, labels, told)
+            (gradient,) = torch.autograd.grad(results[0].square().mean(), given)
+            found.append([*(result.detach() for result in results), gradient])
         for mine, other in zip(found[1], found[0], strict=True):
             worst = max(worst, float((mine - other).norm() / other.norm()))
     return worst
@@ -134,11 +170,15 @@ def start(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> float:
 def main() -> None:
     """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--edm", type=Path, required=True, help="a checkout of NVlabs/edm")
-    sys.path.insert(0, str(parser.parse_args().edm))
-    reference = importlib.import_module("training.networks")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--edm", type=Path, metavar="DIR", help="a checkout of NVlabs/edm")
+    source.add_argument("--edm2", type=Path, metavar="DIR", help="a checkout of NVlabs/edm2")
+    checkouts = parser.parse_args()
+    sys.path.insert(0, str(checkouts.edm or checkouts.edm2))
+    module = "training.networks" if checkouts.edm else "training.networks_edm2"
+    reference = importlib.import_module(module)
     print(f"{'case':44} {'weights':>10} {'output':>10} {'start':>8}")
-    for name, precond, arguments in cases():
+    for name, precond, arguments in cases() if checkouts.edm else edm2_cases():
         torch.manual_seed(0)
         theirs = getattr(reference, precond)(**arguments)
         apart = start(theirs, precond, arguments)

@@ -20,32 +20,147 @@ from genkit.terminal import console, say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from genkit.interfaces import Trained
+
+_DESCRIPTION = ("network", "spec")
+"""What must be the same in all snapshots of a training."""
 
 _LEAST_SECONDS = 120
 _BYTES_A_SECOND = 2_000_000  # a slow disk on a busy machine
 
 
 def import_edm(
-    file: Annotated[
+    source: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A network-snapshot-*.pkl or training-state-*.pt."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="A network-snapshot-*.pkl or training-state-*.pt; with --ema-length a folder.",
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
+    ema_length: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Average the weights over this relative length, from a folder of snapshots that "
+            "EDM2 wrote in one training.",
+        ),
+    ] = None,
 ) -> None:
-    """Bring in a denoiser that the code of EDM or EDM-AOT trained; none of its code is run."""
-    if not file.is_file():
-        raise UsageError(f"{file} is no file; name a network snapshot or a training state")
+    """Import a denoiser that was trained with the code of EDM, EDM2 or EDM-AOT."""
+    _require_source(source, ema_length)
     with mendable(out):
         require_new(out)
         with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
-            found = read_apart("edm", file, Path(folder))
-            trained = _checked(found, Path(folder) / WEIGHTS, out)
+            if ema_length is None:
+                found = read_apart("edm", source, Path(folder))
+                weights = _weights(Path(folder))
+            else:
+                weights, found = _averaged(source, ema_length, Path(folder))
+            trained = _written(weights, found, out)
     to = console()
     say(to, f"{out}: {_summary(trained, found)}")
     for note in found["notes"]:
         say(to, f"Note: {note}.")
     say(to, f"Draw samples with: genkit sample {out} --out DIR")
+
+
+def _require_source(source: Path, ema_length: float | None) -> None:
+    """Raise an error unless the source is a file, or a folder with a valid length."""
+    if ema_length is not None:
+        from genkit.train.power_ema import exponent
+
+        exponent(ema_length)
+        if source.is_file():
+            raise UsageError(
+                f"{source} must be a folder for --ema-length, got a file; write the folder of the "
+                "training's snapshots, or leave --ema-length out"
+            )
+        if not source.is_dir():
+            raise UsageError(f"{source} is no folder; write the folder of the training's snapshots")
+    elif source.is_dir():
+        raise UsageError(
+            f"{source} must be a file, got a folder; write one of its files, or write "
+            "--ema-length 0.1 to average all EDM2 snapshots in it"
+        )
+    elif not source.is_file():
+        raise UsageError(f"{source} is no file; name a network snapshot or a training state")
+
+
+def _averaged(
+    source: Path, ema_length: float, folder: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the average of a relative length over a training, and its description.
+
+    Args:
+        source: folder of EDM2's snapshots of the training.
+        ema_length: relative length of the average, which ends at the last snapshot.
+        folder: for temporary files.
+
+    Raises:
+        DataError: a snapshot is invalid, of unknown length, of another network than the first, or
+            of the same length and time as another one; or there are none.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from genkit.train.power_ema import GREATEST_LENGTH, reconstruct, snapshots_in, write_snapshot
+
+    to = Console(stderr=True)
+    files = sorted(source.glob("*.pkl"))
+    read: dict[tuple[int, float], Path] = {}
+    first: dict[str, Any] = {}
+    names: list[str] = []
+    for file in track(files, "reading", console=to, transient=True, disable=not to.is_terminal):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            found = read_apart("edm", file, Path(place))
+            weights = _weights(Path(place))
+        images, length = found["images"], found["ema_length"]
+        if length is None or not 0 < length <= GREATEST_LENGTH:
+            raise DataError(
+                f"{file} must be a snapshot of EDM2 with its time and length in its name, such as "
+                "network-snapshot-0002097-0.050.pkl; move it out of the folder"
+            )
+        if not images:
+            continue  # EDM2 also writes the initial weights, which no average needs
+        if not first:
+            first = found
+            names = [name for name, _ in _built(weights, found).module.named_parameters()]
+        if any(found[part] != first[part] for part in _DESCRIPTION):
+            raise DataError(
+                f"{file} is of another network than {next(iter(read.values()))}; "
+                "keep the snapshots of one training in the folder"
+            )
+        other = read.setdefault((images, length), file)
+        if other is not file:
+            raise DataError(
+                f"{file} and {other} are both averages of length {length} up to {images:,} images; "
+                "keep the snapshots of one training in the folder"
+            )
+        averaged = {name: _narrowed(weights.pop(name)) for name in names}
+        write_snapshot(folder, length, images, averaged, buffers=weights)
+    if not read:
+        raise DataError(
+            f"{source} must hold EDM2 snapshots of a training, got none; write a folder with files "
+            "such as network-snapshot-0002097-0.050.pkl"
+        )
+    images = max(images for images, _ in read)
+    average = reconstruct(snapshots_in(folder), ema_length, images)
+    return average, {**first, "images": images, "ema_length": ema_length}
+
+
+def _narrowed(weights: Tensor) -> Tensor:
+    """Return weights in float16 where it holds the same values, which takes half the disk space."""
+    half = weights.half()
+    return half if bool((half == weights).all()) else weights
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    from genkit import tensors
+
+    return tensors.load(folder / WEIGHTS)[0]
 
 
 def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
@@ -57,7 +172,7 @@ def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
         folder: in which the weights are left, as :data:`~genkit.commands.import_worker.WEIGHTS`.
 
     Returns:
-        ``network``, ``spec``, ``images`` and ``notes``, in plain values.
+        ``network``, ``spec``, ``images``, ``notes`` and ``ema_length``, in plain values.
 
     Raises:
         DataError: the file cannot be read, or takes more than it may.
@@ -84,18 +199,27 @@ def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _checked(found: Mapping[str, Any], path: Path, out: Path) -> Trained:
-    """Build the network that was found, with its weights, and write it."""
-    from genkit import tensors
-    from genkit.plugin.manager import load_plugins
-    from genkit.train.checkpoint import rebuilt, save_network
+def _written(weights: Mapping[str, Tensor], found: Mapping[str, Any], out: Path) -> Trained:
+    """Build the network with its weights, and write it."""
+    from genkit.train.checkpoint import save_network
 
-    weights, _ = tensors.load(path)
-    described = {name: json.dumps(found[name], sort_keys=True) for name in ("network", "spec")}
-    described["kind"] = "denoiser"
-    trained = rebuilt(weights, described, load_plugins().registry)
-    save_network(out, weights, described, found["images"])
+    trained = _built(weights, found)
+    save_network(out, weights, _description(found), found["images"])
     return trained
+
+
+def _built(weights: Mapping[str, Tensor], found: Mapping[str, Any]) -> Trained:
+    from genkit.plugin.manager import load_plugins
+    from genkit.train.checkpoint import rebuilt
+
+    return rebuilt(weights, _description(found), load_plugins().registry)
+
+
+def _description(found: Mapping[str, Any]) -> dict[str, str]:
+    described = {name: json.dumps(found[name], sort_keys=True) for name in _DESCRIPTION}
+    if found["ema_length"] is not None:
+        described["ema_length"] = str(found["ema_length"])
+    return {**described, "kind": "denoiser"}
 
 
 def _summary(trained: Trained, found: Mapping[str, Any]) -> str:
@@ -110,4 +234,6 @@ def _summary(trained: Trained, found: Mapping[str, Any]) -> str:
         if found["images"]
         else "trained for a number of images that the file's name does not tell",
     ]
+    if found["ema_length"] is not None:
+        parts.append(f"averaged over a relative length of {found['ema_length']}")
     return ", ".join(parts)

@@ -61,6 +61,7 @@ def _read(importer: Importer, file: Path, folder: Path) -> dict[str, object]:
         "spec": dataclasses.asdict(imported.spec),
         "images": imported.images,
         "notes": imported.notes,
+        "ema_length": imported.ema_length,
     }
 
 

@@ -154,9 +154,9 @@ class PowerEma:
         """
         current = model.state_dict()
         for length, average in zip(self.lengths, self._averages, strict=True):
-            named = {_AVERAGED + name: _halved(tensor) for name, tensor in average.items()}
-            named |= {_AS_IT_IS + name: t for name, t in current.items() if name not in average}
-            tensors.save(folder / f"ema-{length!r}-{images:011d}.safetensors", named, {})
+            halved = {name: _halved(tensor) for name, tensor in average.items()}
+            buffers = {name: tensor for name, tensor in current.items() if name not in average}
+            write_snapshot(folder, length, images, halved, buffers)
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,27 @@ class Snapshot:
     path: Path
     length: float
     images: int
+
+
+def write_snapshot(
+    folder: Path,
+    length: float,
+    images: int,
+    averaged: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+) -> None:
+    """Write an average to a file that :func:`snapshots_in` finds.
+
+    Args:
+        folder: of the file.
+        length: relative length of the average.
+        images: at which it ends.
+        averaged: the averaged weights, of any floating type.
+        buffers: the other tensors in the state of the network.
+    """
+    named = {_AVERAGED + name: tensor for name, tensor in averaged.items()}
+    named |= {_AS_IT_IS + name: tensor for name, tensor in buffers.items()}
+    tensors.save(folder / f"ema-{length!r}-{images:011d}.safetensors", named, {})
 
 
 def snapshots_in(folder: Path) -> list[Snapshot]:

@@ -1,163 +1,72 @@
-"""Networks of EDM's reference implementation as ours: settings, weights, denoisers.
-
-The reference's names and defaults are those of the checkpoints that NVIDIA publishes.
-"""
+"""Networks of EDM's and EDM2's reference implementations as ours: settings, weights, denoisers."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError, SettingError
-from genkit.interfaces import Preconditioner
 from genkit.random import seeded
-from genkit.settings import near_match
+from genkit.settings import near_match, shown
 from genkit.types import DataSpec
-from genkit_edm.adm import Adm
 from genkit_edm.ddpmpp import Ddpmpp
+from genkit_edm.edm2 import Edm2
 from genkit_edm.iddpm import iddpm_levels
 from genkit_edm.ncsnpp import Ncsnpp
-from genkit_edm.preconditioning import EdmPreconditioner
 from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
-from genkit_edm.preconditioning_ve import VePreconditioner
-from genkit_edm.preconditioning_vp import VpPreconditioner
+from genkit_edm.reference_arguments import NETWORKS, PRECONDS, SETTINGS, NetworkClass
 from genkit_edm.reference_names import Layout, layout_of
+from genkit_edm.reference_names_edm2 import edm2_layout_of
 from genkit_edm.unet import UNet
-from genkit_edm.unet_settings import UNetDenoiser
+from genkit_edm.unet_settings import HalvingDenoiser
 
 Table = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class _Precond:
-    """A preconditioning of the reference.
-
-    Attributes:
-        settings: our component.
-        model_type: of the network that it has where no other is named.
-        names: our settings by the reference's arguments.
-        without_effect: arguments that change nothing of what the denoiser returns.
-    """
-
-    settings: type[Preconditioner]
-    model_type: str
-    names: Mapping[str, str]
-    without_effect: frozenset[str] = frozenset()
+_SIZES = ("img_resolution", "img_channels", "label_dim")
 
 
-_PRECONDS: Mapping[str, _Precond] = MappingProxyType(
-    {
-        "EDMPrecond": _Precond(
-            EdmPreconditioner,
-            "DhariwalUNet",
-            {"sigma_data": "sigma_data"},
-            frozenset({"sigma_min", "sigma_max"}),  # a sampler's limits: the network knows all
-        ),
-        "VPPrecond": _Precond(
-            VpPreconditioner,
-            "SongUNet",
-            {"beta_d": "beta_d", "beta_min": "beta_min", "M": "m", "epsilon_t": "eps_t"},
-        ),
-        "VEPrecond": _Precond(
-            VePreconditioner,
-            "SongUNet",
-            {"sigma_min": "sigma_min", "sigma_max": "sigma_max"},
-        ),
-        "iDDPMPrecond": _Precond(
-            IddpmPreconditioner, "DhariwalUNet", {"C_1": "c_1", "C_2": "c_2", "M": "m"}
-        ),
-    }
-)
-
-_NAMES: Table = MappingProxyType(
-    {
-        "model_channels": "channels",
-        "channel_mult": "channel_mult",
-        "channel_mult_emb": "channel_mult_emb",
-        "num_blocks": "blocks",
-        "attn_resolutions": "attention",
-        "dropout": "dropout",
-        "label_dropout": "label_dropout",
-        "embedding_type": "embedding",
-        "channel_mult_noise": "channel_mult_noise",
-        "encoder_type": "encoder",
-        "decoder_type": "decoder",
-        "resample_filter": "resample_filter",
-    }
-)
-"""Our settings by the reference's arguments, for all networks."""
-
-_DEFAULTS: Mapping[str, Table] = MappingProxyType(
-    {
-        "SongUNet": {
-            "model_channels": 128,
-            "channel_mult": (1, 2, 2, 2),
-            "channel_mult_emb": 4,
-            "num_blocks": 4,
-            "attn_resolutions": (16,),
-            "dropout": 0.1,
-            "label_dropout": 0.0,
-            "embedding_type": "positional",
-            "channel_mult_noise": 1,
-            "encoder_type": "standard",
-            "decoder_type": "standard",
-            "resample_filter": (1, 1),
-        },
-        "DhariwalUNet": {
-            "model_channels": 192,
-            "channel_mult": (1, 2, 3, 4),
-            "channel_mult_emb": 4,
-            "num_blocks": 3,
-            "attn_resolutions": (32, 16, 8),
-            "dropout": 0.1,
-            "label_dropout": 0.0,
-        },
-    }
-)
-"""What the reference takes where an argument is left out."""
-
-_DATA = ("img_resolution", "img_channels", "label_dim", "augment_dim")
-
-
-def network_from_reference(precond: str, arguments: Table) -> tuple[UNetDenoiser, DataSpec]:
+def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoiser, DataSpec]:
     """Return the settings of a network of the reference, and the data it is for.
 
     Args:
-        precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond.
+        precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond of
+            EDM, or Precond of EDM2.
         arguments: of its constructor; those left out are as the reference has them.
 
     Raises:
         DataError: a class or an argument that is not known, or a value out of range.
     """
-    kind = _known(precond, _PRECONDS, "preconditioning")
-    model_type = arguments.get("model_type", kind.model_type)
-    defaults = _known(model_type, _DEFAULTS, "network")
-    known = {*_DATA, *kind.names, *kind.without_effect, *defaults, "model_type", "use_fp16"}
+    kind = _known(precond, PRECONDS, "preconditioning")
+    default, *others = kind.models
+    model_type = arguments.get("model_type", default)
+    model = _known(model_type, {name: NETWORKS[name] for name in kind.models}, "network")
+    sizes = (*_SIZES, "augment_dim") if model.settings.takes_augment_labels else _SIZES
+    known = {*sizes, *kind.names, *kind.without_effect, *model.defaults, *model.fixed, "use_fp16"}
+    if others:
+        known.add("model_type")
     for name in arguments:
         if name not in known:
             raise DataError(
                 f"{precond} with {model_type} has no argument {name}; "
                 f"{near_match(name, known) or 'it has ' + ', '.join(sorted(known))}"
             )
-    resolution, channels, classes, augment_labels = (
-        _count(name, arguments, least) for name, least in zip(_DATA, (1, 1, 0, 0), strict=True)
-    )
+    resolution, channels = (_count(name, arguments, 1) for name in _SIZES[:2])
+    classes, augment_labels = (_count(name, arguments, 0) for name in ("label_dim", "augment_dim"))
     chosen: dict[str, Any] = {
-        _NAMES[name]: tuple(value) if isinstance(value, list) else value
-        for name, value in {**defaults, **_part(arguments, defaults)}.items()
+        SETTINGS[name]: _hashable(value)
+        for name, value in {**model.defaults, **_part(arguments, model.defaults)}.items()
     }
     if not classes:
         chosen["label_dropout"] = 0.0  # there is nothing to drop
-    network: type[UNetDenoiser] = Adm
-    if model_type == "SongUNet":
-        network = Ncsnpp if chosen["embedding"] == "fourier" else Ddpmpp
+    network = model.settings
+    if network is Ddpmpp and chosen["embedding"] == "fourier":
+        network = Ncsnpp
     try:
-        settings = network(
+        settings: HalvingDenoiser = network(
             preconditioner=kind.settings(
                 **{kind.names[name]: value for name, value in _part(arguments, kind.names).items()}
             ),
@@ -166,17 +75,15 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[UNetDenoiser
         )
     except SettingError as error:
         raise DataError(f"the arguments of {precond} make no network: {error}") from error
-    for problem in settings.check({}):
-        raise DataError(
-            f"the arguments of {precond} make no network: {problem.key[0]}: {problem.reason}"
-        )
+    _require_consistent(settings, precond)
+    _require_supported(model, settings, arguments)
     return settings, DataSpec((channels, resolution, resolution), classes, False, 0, augment_labels)
 
 
-def weights_from_reference(
+def from_reference(
     weights: Mapping[str, Tensor], precond: str, arguments: Table
-) -> dict[str, Tensor]:
-    """Return the weights under the names of the module that our settings build.
+) -> tuple[HalvingDenoiser, DataSpec, dict[str, Tensor]]:
+    """Return a trained network of the reference as ours: settings, data and weights.
 
     Args:
         weights: all of them, buffers too, under the reference's names, such as
@@ -185,7 +92,8 @@ def weights_from_reference(
         arguments: likewise.
 
     Returns:
-        The float32 state of ``settings.build(spec)``.
+        The settings, with the noise levels among the weights where the network has a table of
+        them; the specification of the data; and the float32 state of ``settings.build(spec)``.
 
     Raises:
         DataError: as for :func:`network_from_reference`; or a weight is missing, not expected, of
@@ -196,7 +104,7 @@ def weights_from_reference(
     result = {}
     for name, entry in layout.entries.items():
         value = _found(weights, name, entry.shape)
-        result[f"network.{entry.ours}"] = entry.convert(value.float())
+        result[entry.ours] = entry.convert(value.float())
     for name, expected in layout.fixed.items():
         value = _found(weights, name, tuple(expected.shape))
         if not torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-7):
@@ -204,7 +112,20 @@ def weights_from_reference(
     for name in weights:
         if name not in layout.entries and name not in layout.fixed:
             raise DataError(f"{name} is not part of the network that the arguments make")
-    return result
+    if isinstance(settings.preconditioner, IddpmPreconditioner):
+        # The last level of the reference is 0, which no network is evaluated at.
+        levels = weights["u"].float()[:-1].flip(0).tolist()
+        preconditioner = dataclasses.replace(settings.preconditioner, table=tuple(levels))
+        settings = dataclasses.replace(settings, preconditioner=preconditioner)
+        _require_consistent(settings, precond)
+    return settings, spec, result
+
+
+def weights_from_reference(
+    weights: Mapping[str, Tensor], precond: str, arguments: Table
+) -> dict[str, Tensor]:
+    """Return the weights of :func:`from_reference`, which has the same arguments and errors."""
+    return from_reference(weights, precond, arguments)[2]
 
 
 def denoiser_from_reference(
@@ -215,15 +136,14 @@ def denoiser_from_reference(
     It is called as ``denoiser(x, sigma, labels, augment_labels=None)``.
 
     Args:
-        weights: as for :func:`weights_from_reference`.
+        weights: as for :func:`from_reference`.
         precond: likewise.
         arguments: likewise.
 
     Raises:
         DataError: likewise.
     """
-    ours = weights_from_reference(weights, precond, arguments)
-    settings, spec = network_from_reference(precond, arguments)
+    settings, spec, ours = from_reference(weights, precond, arguments)
     with seeded(0):
         denoiser = settings.build(spec)
     denoiser.load_state_dict(ours)
@@ -247,20 +167,47 @@ def _count(name: str, arguments: Table, least: int) -> int:
     return value
 
 
-def _layout(settings: UNetDenoiser, spec: DataSpec, tensors: int) -> Layout:
-    """Return what the reference would have, from our network built without memory."""
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
+    """Raise DataError where settings contradict each other."""
+    for part in (settings, settings.preconditioner):
+        for problem in part.check({}):
+            raise DataError(
+                f"the arguments of {precond} make no network: {problem.key[0]}: {problem.reason}"
+            )
+
+
+def _require_supported(model: NetworkClass, settings: HalvingDenoiser, arguments: Table) -> None:
+    """Raise DataError where an argument has a value that our network cannot have."""
+    for name, value in _part(arguments, model.fixed).items():
+        allowed = model.fixed[name](settings.channel_mult)
+        if _hashable(value) not in allowed:
+            raise DataError(
+                f"{name} must be {' or '.join(map(shown, allowed))}, got {shown(value)}; "
+                "a network with another value cannot be imported"
+            )
+
+
+def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
+    """Return what the reference would have, from our denoiser built without memory."""
     blocks = len(settings.channel_mult) * (2 * settings.blocks + 1)
     if blocks > tensors:
         raise DataError(f"{tensors} weights are too few for the {blocks} blocks of the network")
     with torch.device("meta"):
-        network = cast(UNet, settings.build_network(spec))
-    preconditioner = settings.preconditioner
+        denoiser = settings.build(spec)
+    resolution = spec.shape[1]
+    if isinstance(settings, Edm2):
+        return edm2_layout_of(denoiser, settings, resolution)
+    network, preconditioner = cast(UNet, denoiser.network), settings.preconditioner
     if isinstance(preconditioner, IddpmPreconditioner):
         levels = iddpm_levels(preconditioner.c_1, preconditioner.c_2, preconditioner.m)
         u = torch.cat([levels.flip(0), levels.new_zeros(1)]).float()
-        layout = layout_of(network, spec.shape[1], learned_variance=True)
+        layout = layout_of(network, resolution, learned_variance=True)
         return Layout(layout.entries, {**layout.fixed, "u": u})
-    return layout_of(network, spec.shape[1], learned_variance=False)
+    return layout_of(network, resolution, learned_variance=False)
 
 
 def _found(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -13,6 +13,9 @@ from genkit_edm.progressive import InputSkip
 from genkit_edm.resampling import Resampling, filter_kernel
 from genkit_edm.unet import DecoderLevel, EncoderLevel, UNet
 
+Convert = Callable[[Tensor], Tensor]
+"""Returns the elements of a tensor of the reference in our order."""
+
 Place = tuple[str, str]
 """The name of a module: in our network, and in the reference's."""
 
@@ -21,14 +24,14 @@ class Entry(NamedTuple):
     """A tensor of the reference that becomes one of ours.
 
     Attributes:
-        ours: its name in our network.
+        ours: its name in our denoiser.
         shape: in the reference.
         convert: makes ours of it.
     """
 
     ours: str
     shape: tuple[int, ...]
-    convert: Callable[[Tensor], Tensor]
+    convert: Convert
 
 
 class Layout(NamedTuple):
@@ -60,8 +63,8 @@ def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
         for kind in ("weight", "bias", "freqs"):
             name = f"{ours}.{kind}"
             if name in state:
-                entries[f"model.{theirs}.{kind}"] = _entry(
-                    name, state[name], network, learned_variance
+                entries[f"model.{theirs}.{kind}"] = Entry(
+                    f"network.{name}", *_stored(name, state[name], network, learned_variance)
                 )
     fixed = {
         f"model.{theirs}.resample_filter": filter_kernel(filter_.taps)[None, None]
@@ -70,24 +73,31 @@ def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
     return Layout(entries, fixed)
 
 
-def _entry(ours: str, value: Tensor, network: UNet, learned_variance: bool) -> Entry:
-    """Return where a tensor comes from, with what sets the order of its elements apart."""
+def _stored(
+    ours: str, value: Tensor, network: UNet, learned_variance: bool
+) -> tuple[tuple[int, ...], Convert]:
+    """Return a tensor's shape in the reference, and the conversion of its elements to ours."""
     shape = tuple(value.shape)
     layer, _, kind = ours.rpartition(".")
     if layer.endswith(".qkv"):
-        return Entry(ours, shape, _queries_first)
+        return shape, queries_first
     if layer.endswith("image_out.conv") and learned_variance:
-        return Entry(ours, (2 * shape[0], *shape[1:]), lambda v: v[: shape[0]].clone())
+        return (2 * shape[0], *shape[1:]), lambda v: v[: shape[0]].clone()
     if network.family is ADM and kind == "weight":
         # ADM's embedding is cosines, then sines.
         if layer == "conditioning.first":
-            return Entry(ours, shape, lambda v: v.roll(shape[1] // 2, 1))
+            return shape, lambda v: v.roll(shape[1] // 2, 1)
         if layer == "conditioning.augment":
-            return Entry(ours, shape, lambda v: v.roll(shape[0] // 2, 0))
-    return Entry(ours, shape, lambda v: v)
+            return shape, lambda v: v.roll(shape[0] // 2, 0)
+    return shape, unchanged
 
 
-def _queries_first(value: Tensor) -> Tensor:
+def unchanged(value: Tensor) -> Tensor:
+    """Return the elements in their order."""
+    return value
+
+
+def queries_first(value: Tensor) -> Tensor:
     """Return ``[3 C, ...]`` as all queries, keys and values, not as those of each channel."""
     by_channel = value.view(-1, 3, *value.shape[1:])
     return by_channel.transpose(0, 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Network snapshots and training states of EDM's reference implementation, read as data."""
+"""Network snapshots and training states of EDM and EDM2, read as data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from genkit.errors import DataError
 from genkit.pickles import read_pickle
-from genkit_edm.torch_module import constructor, module_of, tensors_of
+from genkit_edm.reference_arguments import EDM2
+from genkit_edm.torch_module import constructor, mapping, module_of, tensors_of
 from genkit_edm.torch_storage import TensorReader, is_expected
 from genkit_edm.torch_zip import TorchZip
 
-_IMAGES = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})")
+_EDM_NAME = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})")
+_EDM2_NAME = re.compile(r"-(\d{7,12})(?:-(\d\.\d{1,9}))?\.pkl$")
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class Snapshot:
         arguments: of the constructor of that class.
         weights: parameters and buffers in float32, by their names in a state dictionary.
         averaged: False for a training state, which holds the weights that are being trained.
-        images: it was trained for, as the file's name tells; 0 where it does not.
+        encoder: class that converts between images and the generated data; empty for none.
+        images: number of training images in the file's name; 0 where the name has none.
+        ema_length: relative length of the average in the file's name; None where it has none.
     """
 
     precond: str
     arguments: Mapping[str, Any]
     weights: Mapping[str, NDArray[np.float32]]
     averaged: bool
+    encoder: str
     images: int
+    ema_length: float | None
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -65,15 +71,23 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         whole = read_pickle(content, what=str(path), expected=is_expected)
     except DataError as error:
         raise DataError(
-            f"{error}; no snapshot of EDM's, or one that is damaged or cut off"
+            f"{error}; no snapshot of EDM's or EDM2's, or one that is damaged or cut off"
         ) from error
-    if not isinstance(whole, dict) or not {"ema", "net"} & whole.keys():
-        raise DataError(f"{path} holds no network snapshot and no training state of EDM's")
-    averaged = "ema" in whole
     try:
-        module = module_of(whole["ema" if averaged else "net"])
+        parts = mapping(whole)
+    except DataError:
+        parts = {}
+    if not {"ema", "net"} & parts.keys():
+        raise DataError(
+            f"{path} holds no network snapshot and no training state of EDM's or EDM2's"
+        )
+    averaged = "ema" in parts
+    try:
+        module = module_of(parts["ema" if averaged else "net"])
         arguments = constructor(module)
         nodes = list(tensors_of(module))
+        encoder = parts.get("encoder")
+        encoder_class = "" if encoder is None else module_of(encoder).class_name
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     weights: dict[str, NDArray[np.float32]] = {}
@@ -82,9 +96,26 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
             weights[name] = _float32(reader.read(node))
         except DataError as error:
             raise DataError(f"{path}: {name}: {error}") from error
-    found = _IMAGES.search(path.name)
-    images = 1000 * int(found[1]) if found else 0
-    return Snapshot(module.class_name, arguments, weights, averaged, images)
+    images, ema_length = _training_time(path.name, module.class_name)
+    return Snapshot(
+        module.class_name, arguments, weights, averaged, encoder_class, images, ema_length
+    )
+
+
+def _training_time(name: str, precond: str) -> tuple[int, float | None]:
+    """Return the number of training images and the relative length in the name of a file."""
+    if precond != EDM2:
+        found = _EDM_NAME.search(name)
+        return (1000 * int(found[1]) if found else 0), None
+    found = _EDM2_NAME.search(name)
+    if not found:
+        return 0, None
+    # The name has thousands of images, rounded down, of a number that is a multiple of 1024.
+    thousands = int(found[1])
+    images = (1000 * thousands + 999) // 1024 * 1024
+    if images // 1000 != thousands:
+        return 0, None
+    return images, float(found[2]) if found[2] else None
 
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 
+from genkit import tensors
 from genkit.api import load_denoiser
 from genkit.commands import import_edm, import_worker
 from genkit.commands.import_worker import FOUND
 from genkit.errors import DataError
 from genkit.pickles import Call, Global
-from genkit_edm.reference import denoiser_from_reference
+from genkit_edm.reference import denoiser_from_reference, weights_from_reference
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,11 @@ def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
     out = tmp_path / "edm.safetensors"
     said = [
         ((tmp_path / "none.pkl", out), "none.pkl is no file; name a network snapshot"),
-        ((tmp_path, out), "is no file; name a network snapshot"),
+        ((tmp_path, out), "must be a file, got a folder; write one of its files, or write --ema-l"),
+        ((file, out, "--ema-length", 0.1), "must be a folder for --ema-length, got a file"),
+        ((tmp_path / "none", out, "--ema-length", 0.1), "none is no folder; write the folder of"),
+        ((tmp_path, out, "--ema-length", 0.3), "0.3 is no relative length"),
+        ((tmp_path, out, "--ema-length", 0), "0.0 is no relative length"),
         ((file, file), "exists; move it away, or write another name"),
         ((file, tmp_path / "no" / "edm.safetensors"), "is no folder; make it first"),
     ]
@@ -111,6 +118,151 @@ def test_neither_a_file_nor_its_folder_is_executed(genkit_, edm_files, file, tmp
     assert err.startswith(f"Error: {file}: ")
     assert "it asks for os.mkdir, which has no place" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "zipfile.py"]
+
+
+def gamma_of(length):
+    """Return the exponent of the average of a relative length (EDM2, eq. 123)."""
+    return brentq(lambda g: np.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3))) - length, 0, 1e4)
+
+
+class Trajectory:
+    """Weights that move as polynomials in time, and their averages in closed form.
+
+    The average of t^k up to T, with the profile (g + 1) t^g / T^(g + 1), is
+    (g + 1) / (g + 1 + k) T^k.
+    """
+
+    END = 2**20
+
+    def __init__(self, shapes):
+        rng = np.random.default_rng(5)
+        self.parts = {
+            name: [rng.standard_normal(shape) for _ in range(3)] for name, shape in shapes.items()
+        }
+
+    def average(self, name, length, images):
+        g = gamma_of(length)
+        if name.endswith(("freqs", "phases")):  # buffers are not trained
+            return self.parts[name][0]
+        return np.asarray(
+            sum(
+                (g + 1) / (g + 1 + k) * (images / self.END) ** k * part
+                for k, part in enumerate(self.parts[name])
+            )
+        )
+
+
+@pytest.fixture
+def training(edm_files, tmp_path):
+    """A folder with EDM2's snapshots of a training whose weights are known at any time."""
+    folder = tmp_path / "training"
+    folder.mkdir()
+    weights, precond, arguments = edm_files.made_up_edm2()
+    trajectory = Trajectory({name: values.shape for name, values in weights.items()})
+
+    def write(length, images, dtype, name=None, **changes):
+        made = {key: trajectory.average(key, length, images).astype(dtype) for key in weights}
+        tree = edm_files.edm2_snapshot(made, precond, {**arguments, **changes})
+        name = name or f"network-snapshot-{images // 1000:07d}-{length:.3f}.pkl"
+        (folder / name).write_bytes(edm_files.emitted(tree))
+
+    return SimpleNamespace(
+        folder=folder, write=write, made=(weights, precond, arguments), trajectory=trajectory
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float16, 1e-3)])
+def test_an_average_of_another_length(genkit_, training, tmp_path, inside, dtype, tolerance):
+    end, out = Trajectory.END, tmp_path / "average.safetensors"
+    for images in range(end // 8, end + 1, end // 8):
+        for length in (0.05, 0.1, 0.2):
+            training.write(length, images, dtype)
+    training.write(0.05, 0, dtype)  # the initial weights, which EDM2 writes too
+    code, printed, err = genkit_("import-edm", training.folder, out, "--ema-length", 0.08)
+    assert (code, err) == (0, "")
+    assert printed == (
+        f"{out}: edm2 of 45,459 parameters, preconditioning edm, images of 1 x 8 x 8, 3 classes, "
+        "trained for 1,048,576 images, averaged over a relative length of 0.08\n"
+        f"Draw samples with: genkit sample {out} --out DIR\n"
+    )
+    assert tensors.metadata(out)["ema_length"] == "0.08"
+    found, _ = tensors.load(out)
+    errors = {}
+    for length in (0.08, 0.1):
+        theirs = {
+            name: torch.from_numpy(training.trajectory.average(name, length, end))
+            for name in training.made[0]
+        }
+        expected = weights_from_reference(theirs, *training.made[1:])
+        assert found.keys() == expected.keys()
+        mine, closed_form = (
+            torch.cat([weights[name].flatten() for name in expected])
+            for weights in (found, expected)
+        )
+        errors[length] = float((mine - closed_form).norm() / closed_form.norm())
+    assert errors[0.08] < tolerance
+    assert errors[0.1] > 0.02
+
+
+def test_a_folder_that_makes_no_average(genkit_, edm_files, small, training, tmp_path, inside):
+    end, folder, out = Trajectory.END, training.folder, tmp_path / "average.safetensors"
+
+    def refused():
+        code, printed, err = genkit_("import-edm", folder, out, "--ema-length", 0.08)
+        assert (code, printed, err.count("\n")) == (2, "", 1)
+        assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+        return err
+
+    assert "must hold EDM2 snapshots of a training, got none; write a folder" in refused()
+    training.write(0.05, 0, np.float16)
+    assert "must hold EDM2 snapshots of a training, got none; write a folder" in refused()
+    training.write(0.05, end // 2, np.float16)
+    training.write(0.05, end // 2, np.float16, name="other-0000524-0.050.pkl")
+    assert "are both averages of length 0.05 up to 524,288 images" in refused()
+    (folder / "other-0000524-0.050.pkl").unlink()
+    training.write(0.1, end, np.float16, sigma_data=0.4)
+    assert "network-snapshot-0001048-0.100.pkl is of another network than" in refused()
+    for name in ("network-snapshot-0001048-0.100.pkl", "a-0001048-0.900.pkl", "a-0001048.pkl"):
+        (folder / "network-snapshot-0001048-0.100.pkl").unlink(missing_ok=True)
+        training.write(0.1, end, np.float16, name=name)
+        if name.startswith("a-"):
+            assert f"{name} must be a snapshot of EDM2 with its time and length" in refused()
+            (folder / name).unlink()
+    (folder / "network-snapshot-000012.pkl").write_bytes(
+        edm_files.emitted(edm_files.snapshot(*small))
+    )
+    assert "network-snapshot-000012.pkl must be a snapshot of EDM2 with its time" in refused()
+    (folder / "network-snapshot-000012.pkl").write_bytes(b"no")
+    assert "network-snapshot-000012.pkl: " in refused()
+
+
+def test_a_process_that_fails_is_not_taken_for_the_one_before(
+    genkit_, training, tmp_path, inside, monkeypatch
+):
+    for length in (0.05, 0.1):
+        training.write(length, Trajectory.END, np.float16)
+    run = subprocess.run
+
+    def failing(command, **settings):
+        if command[-2].endswith("0.050.pkl"):
+            return run(command, **settings)
+        return SimpleNamespace(stderr=b"killed", returncode=-9)
+
+    monkeypatch.setattr(subprocess, "run", failing)
+    out = tmp_path / "average.safetensors"
+    code, printed, err = genkit_("import-edm", training.folder, out, "--ema-length", 0.08)
+    assert (code, printed) == (2, "")
+    assert "0.100.pkl cannot be read: the process that reads it failed: killed" in err
+
+
+def test_one_edm2_snapshot_has_its_length(genkit_, training, tmp_path, inside):
+    out = tmp_path / "edm2.safetensors"
+    training.write(0.05, Trajectory.END, np.float16)
+    (file,) = training.folder.iterdir()
+    code, printed, _ = genkit_("import-edm", file, out)
+    assert code == 0
+    assert "trained for 1,048,576 images, averaged over a relative length of 0.05\n" in printed
+    assert tensors.metadata(out)["ema_length"] == "0.05"
 
 
 def test_a_full_disk_leaves_nothing_behind(genkit_, file, tmp_path, inside, monkeypatch):

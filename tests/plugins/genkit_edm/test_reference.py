@@ -8,7 +8,10 @@ import torch
 from genkit.errors import DataError
 from genkit_edm.adm import Adm
 from genkit_edm.ddpmpp import Ddpmpp
+from genkit_edm.edm2 import Edm2
+from genkit_edm.iddpm import iddpm_levels
 from genkit_edm.ncsnpp import Ncsnpp
+from genkit_edm.preconditioning import EdmPreconditioner
 from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
 from genkit_edm.preconditioning_ve import VePreconditioner
 from genkit_edm.preconditioning_vp import VpPreconditioner
@@ -97,14 +100,75 @@ def test_the_default_arguments_are_those_of_the_reference() -> None:
     settings, _ = network_from_reference("iDDPMPrecond", {**sizes, "M": 500, "use_fp16": True})
     assert settings.preconditioner == IddpmPreconditioner(c_1=0.001, c_2=0.008, m=500)
 
+    settings, spec = network_from_reference("Precond", {**sizes, "label_dim": 10, "use_fp16": True})
+    assert settings == Edm2(
+        channels=192,
+        channel_mult=(1, 2, 3, 4),
+        blocks=3,
+        attention=(16, 8),
+        channels_per_head=64,
+        dropout=0.0,
+        class_conditional=True,
+        preconditioner=EdmPreconditioner(sigma_data=0.5),
+    )
+    assert (spec.shape, spec.classes) == ((3, 32, 32), 10)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channel_mult_noise": None, "channel_mult_emb": None},
+        {"channel_mult_noise": 1, "channel_mult_emb": 4},
+        {"label_balance": 0.5, "concat_balance": 0.5, "res_balance": 0.3, "attn_balance": 0.3},
+        {"clip_act": 256, "resample_filter": [1, 1], "logvar_channels": 128},
+    ],
+)
+def test_edm2_arguments_that_our_network_has(arguments: dict) -> None:
+    sizes = {"img_resolution": 32, "img_channels": 3, "label_dim": 0}
+    plain = network_from_reference("Precond", sizes)
+    assert network_from_reference("Precond", {**sizes, **arguments}) == plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_balance": 0.3}, r"label_balance must be 0\.5, got 0\.3; a network with another"),
+        ({"concat_balance": 0.4}, r"concat_balance must be 0\.5, got 0\.4"),
+        ({"res_balance": 0.5}, r"res_balance must be 0\.3, got 0\.5"),
+        ({"attn_balance": 0.5}, r"attn_balance must be 0\.3, got 0\.5"),
+        ({"clip_act": None}, r"clip_act must be 256\.0, got None"),
+        (
+            {"resample_filter": [1, 3, 3, 1]},
+            r"resample_filter must be \[1, 1\], got \[1, 3, 3, 1\]",
+        ),
+        ({"logvar_channels": 64}, "logvar_channels must be 128, got 64"),
+        ({"channel_mult_noise": 2}, "channel_mult_noise must be None or 1, got 2"),
+        ({"channel_mult_emb": 3}, "channel_mult_emb must be None or 4, got 3"),
+        ({"model_type": "SongUNet"}, "'SongUNet' is no network of the reference; it has UNet"),
+        ({"model_type": "UNet"}, "Precond with UNet has no argument model_type"),
+        ({"augment_dim": 9}, "has no argument augment_dim"),
+        ({"label_dropout": 0.1}, "has no argument label_dropout"),
+        ({"label_balence": 0.5}, 'did you mean "label_balance"'),
+        ({"channel_mult": []}, "channel_mult: there is no level"),
+        ({"channels_per_head": 100}, "channels_per_head = "),
+    ],
+)
+def test_edm2_arguments_that_our_network_cannot_have(arguments: dict, message: str) -> None:
+    sizes = {"img_resolution": 32, "img_channels": 3, "label_dim": 0}
+    with pytest.raises(DataError, match=message):
+        weights_from_reference(
+            {str(k): torch.ones(1) for k in range(99)}, "Precond", sizes | arguments
+        )
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"sigma_dta": 0.5}, 'no argument sigma_dta; did you mean "sigma_data"'),
         ({"beta_d": 19.9}, "EDMPrecond with SongUNet has no argument beta_d"),
-        ({"model_type": "EDM2UNet"}, "'EDM2UNet' is no network .* SongUNet, DhariwalUNet"),
+        ({"model_type": "EDM2UNet"}, "'EDM2UNet' is no network .* DhariwalUNet, SongUNet"),
         ({"model_type": ["SongUNet"]}, "is no network"),
+        ({"model_type": "UNet"}, "'UNet' is no network"),
         ({"model_channels": 0}, "channels: 0 is out of range"),
         ({"num_blocks": "4"}, "blocks"),
         ({"resample_filter": [1, 2, 1]}, "resample_filter: "),
@@ -170,6 +234,34 @@ def test_a_table_of_noise_levels_that_does_not_fit_is_refused(stored) -> None:
         weights_from_reference(weights, precond, {**arguments, "C_2": 0.1})
     with pytest.raises(DataError, match=r"u has shape \[1001\]"):
         weights_from_reference(weights, precond, {**arguments, "M": 100})
+
+
+def test_an_iddpm_network_has_the_table_of_its_file(stored) -> None:
+    weights, precond, arguments, _ = stored("iddpm_adm")
+    table = weights["u"][:-1].flip(0)  # float32, and the level 0 left out
+    preconditioner = denoiser_from_reference(weights, precond, arguments).preconditioner
+    assert torch.equal(preconditioner.round_sigma(table), table)
+    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
+    assert preconditioner.round_sigma(ends).tolist() == [float(table[0]), float(table[-1])]
+    # The formula's levels differ: all of them in float64, and most in float32 too.
+    plain = network_from_reference(precond, arguments)[0].preconditioner
+    assert (plain.round_sigma(table) == table).float().mean() < 0.5
+    levels = torch.logspace(-2, 4, 2001, dtype=torch.float64)
+    exact = table.double()
+    nearest = exact[(levels[:, None] - exact).abs().argmin(1)]
+    assert torch.equal(preconditioner.round_sigma(levels), nearest)
+
+
+def test_a_table_that_does_not_increase_is_refused(stored) -> None:
+    weights, precond, arguments, _ = stored("iddpm_adm")
+    # Neighbours of a table this fine are as close as the check against the formula allows.
+    levels = iddpm_levels(m=20_000)
+    u = torch.cat([levels.flip(0), torch.zeros(1)]).float()
+    fine = {**arguments, "M": 20_000}
+    weights_from_reference({**weights, "u": u}, precond, fine)
+    u[10_000] = u[10_001]
+    with pytest.raises(DataError, match="table: must be above the level before"):
+        weights_from_reference({**weights, "u": u}, precond, fine)
 
 
 def test_double_precision_and_other_layouts_are_taken(stored) -> None:

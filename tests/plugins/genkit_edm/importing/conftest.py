@@ -89,7 +89,8 @@ class Hostile:
         made = weights or (small, "EDMPrecond", ARGUMENTS)
         self.files = edm_files
         self.random = random.Random(SEED)  # noqa: S311
-        self.tree = edm_files.snapshot(*made)
+        is_edm2 = made[1] == "Precond"
+        self.tree = (edm_files.edm2_snapshot if is_edm2 else edm_files.snapshot)(*made)
         self.slots = slots(self.tree)
         self.tensors = [
             node

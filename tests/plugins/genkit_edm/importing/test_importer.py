@@ -151,6 +151,29 @@ def test_a_snapshot_that_torch_pickled(small, tmp_path, persistence, protocol):
         pickle.loads(path.read_bytes())  # noqa: S301
 
 
+class EasyDict(dict):
+    """Is pickled as dnnlib's is."""
+
+
+EasyDict.__module__, EasyDict.__qualname__ = "dnnlib.util", "EasyDict"
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_edm2_snapshot_that_python_pickled(small, tmp_path, persistence, monkeypatch, protocol):
+    package, module = types.ModuleType("dnnlib"), types.ModuleType("dnnlib.util")
+    package.util, module.EasyDict = module, EasyDict
+    monkeypatch.setitem(sys.modules, "dnnlib", package)
+    monkeypatch.setitem(sys.modules, "dnnlib.util", module)
+    weights, _, arguments = small
+    root = as_module(weights, arguments).half()
+    snapshot = EasyDict(encoder=Persistent(), dataset_kwargs=EasyDict(path="x"), ema=root)
+    path = written(tmp_path, pickle.dumps(snapshot, protocol))
+    halved = {name: np.float32(values.astype(np.float16)) for name, values in weights.items()}
+    found = read_snapshot(path)
+    same_bits(found.weights, halved)
+    assert found.encoder == "Persistent"
+
+
 def test_a_training_state_that_torch_saved(small, tmp_path, persistence):
     weights, _, arguments = small
     root = as_module(weights, arguments)
@@ -158,6 +181,88 @@ def test_a_training_state_that_torch_saved(small, tmp_path, persistence):
     path = tmp_path / "training-state-000001.pt"
     torch.save({"net": root, "optimizer_state": optimizer.state_dict()}, path)
     same_bits(read_snapshot(path).weights, weights)
+
+
+EDM2_NAME = "network-snapshot-0002097-0.050.pkl"
+
+
+def test_an_edm2_snapshot_is_read_to_the_bit(edm_golden, edm_files, tmp_path):
+    tensors, metadata = edm_golden("edm2_uncond")
+    stored = {k.removeprefix("weights."): v.half() for k, v in tensors.items() if k[0] == "w"}
+    arguments = json.loads(metadata["arguments"])
+    tree = edm_files.edm2_snapshot({k: v.numpy() for k, v in stored.items()}, "Precond", arguments)
+    imported = EdmImporter().read(written(tmp_path, edm_files.emitted(tree), EDM2_NAME))
+    wide = {name: value.float() for name, value in stored.items()}
+    same_bits(imported.weights, weights_from_reference(wide, "Precond", arguments))
+    mine, theirs = (
+        torch.cat([value.flatten() for value in weights.values()]).sort().values
+        for weights in (imported.weights, wide)
+    )
+    assert torch.equal(mine, theirs)
+    model = imported.network.build(imported.spec).eval()
+    model.load_state_dict(imported.weights)
+    with torch.no_grad():
+        denoised = model(tensors["x"], tensors["sigma"])
+    # float16 rounds the weights by up to 5e-4.
+    assert (denoised - tensors["denoised"]).norm() / tensors["denoised"].norm() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "length"),
+    [
+        (EDM2_NAME, 2_097_152, 0.05),
+        ("edm2-img64-s-1073741-0.075.pkl", 2**30, 0.075),
+        ("edm2-img512-xxl-uncond-0939524-0.015.pkl", 939_524_096, 0.015),
+        ("network-snapshot-0002097.pkl", 2_097_152, None),
+        ("network-snapshot-0000000-0.050.pkl", 0, 0.05),
+        ("network-snapshot-0000042-0.050.pkl", 0, None),  # of no multiple of 1024
+        ("edm2-img64-s.pkl", 0, None),
+        ("network-snapshot-2097-0.050.pkl", 0, None),
+    ],
+)
+def test_the_name_of_an_edm2_snapshot_has_its_time_and_length(
+    edm_files, tmp_path, name, images, length
+):
+    tree = edm_files.edm2_snapshot(*edm_files.made_up_edm2())
+    imported = EdmImporter().read(written(tmp_path, edm_files.emitted(tree), name))
+    assert (imported.images, imported.ema_length, imported.notes) == (images, length, ())
+
+
+def test_an_edm2_snapshot_of_latents_has_a_note(edm_files, tmp_path):
+    tree = edm_files.edm2_snapshot(*edm_files.made_up_edm2(), encoder="StabilityVAEEncoder")
+    imported = EdmImporter().read(written(tmp_path, edm_files.emitted(tree), EDM2_NAME))
+    (note,) = imported.notes
+    assert note.startswith("these weights generate latents of StabilityVAEEncoder instead of imag")
+    assert "no decoder" in note
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda items: items.pop("ema"), "no network snapshot and no training state"),
+        (lambda items: items.update(encoder=5), "5 is no module"),
+        (lambda items: parts(items)["_init_kwargs"].update(clip_act=None), "clip_act must be 256"),
+        (
+            lambda items: parts(items, "unet")["_parameters"].items.pop("out_gain"),
+            "out_gain is mis",
+        ),
+        (lambda items: parts(items)["_modules"].items.pop("logvar_linear"), "logvar_linear.*miss"),
+    ],
+)
+def test_an_edm2_snapshot_that_does_not_fit_is_refused(edm_files, tmp_path, change, reason):
+    tree = edm_files.edm2_snapshot(*edm_files.made_up_edm2())
+    change(tree.items)
+    path = written(tmp_path, edm_files.emitted(tree), EDM2_NAME)
+    with pytest.raises(DataError, match=reason) as error:
+        EdmImporter().read(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_an_iddpm_snapshot_keeps_its_table(edm_golden, edm_files, tmp_path):
+    _, weights, precond, arguments = golden_case(edm_golden, "denoiser_iddpm_adm")
+    path = written(tmp_path, edm_files.emitted(edm_files.snapshot(weights, precond, arguments)))
+    table = EdmImporter().read(path).network.preconditioner.table
+    assert table == tuple(weights["u"][-2::-1].tolist())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -227,7 +332,7 @@ def attributes(**changes):
         (told(type="module"), "not a class in version 6"),
         (told(version=5), "not a class in version 6"),
         (told(class_name=None), "None is no name of a class"),
-        (told(class_name="Precond"), "'Precond' is no preconditioning"),
+        (told(class_name="XPrecond"), "'XPrecond' is no preconditioning"),
         (told(state=[]), "a list of 0 is no dictionary"),
         (lambda tree: parts(tree).pop("_init_args"), "not recorded by their names"),
         (lambda tree: parts(tree).update(_init_args=(8,)), "not recorded by their names"),

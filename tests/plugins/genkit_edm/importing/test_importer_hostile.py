@@ -104,10 +104,11 @@ def test_2000_hostile_files(hostile, place, watch):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 100_000  # KiB
 
 
-def test_hostile_files_of_a_whole_network(edm_files, hostile, place, watch):
+@pytest.mark.parametrize("kind", ["made_up", "made_up_edm2"])
+def test_hostile_files_of_a_whole_network(edm_files, hostile, place, watch, kind):
     """Up to the network's weights: a part of the files, with all that the importer does."""
     watch.events = REACHING  # the annotations of settings are compiled
-    files = hostile.files(place / "executed", edm_files.made_up())
+    files = hostile.files(place / "executed", getattr(edm_files, kind)())
     path = place / "network-snapshot-000001.pkl"
     path.write_bytes(files.plain)
     EdmImporter().read(path)
