@@ -1,30 +1,18 @@
-"""Compare the augmentation of genkit_data with a checkout of EDM's reference implementation.
+"""Augmented images and their labels beside those of EDM's AugmentPipe.
 
-    python docs/results/edm_augment_parity.py --edm DIR
-
-DIR is a checkout of https://github.com/NVlabs/edm, whose ``training/augment.py`` is imported from
-there; it imports the package ``requests``. The random numbers that the reference draws are
-recorded, and genkit makes the same changes to the same images, which are uniform in [-1, 1]. The
-reference pads a batch by as many pixels as its farthest-reaching image requires, genkit always by
-the maximum of size - 1 pixels. So each batch is computed twice: as it is drawn, and with a last
-image that is shrunk so far that the reference pads by the maximum on every side. Columns:
-
-- ``padding``: minimum padding of the reference in any batch as drawn, as a part of the maximum;
-- ``labels``: maximum difference over all images and all nine labels;
-- ``as drawn`` and ``padded``: maximum difference over all pixels, for the two kinds of batch.
-
-The comparison is in float64, in which the reference's filter has the precision of float32, and once
-more in float32.
+The random numbers that the reference draws are recorded, and genkit makes the same changes to the
+same images, which are uniform in [-1, 1]. The reference pads a batch by as many pixels as its
+farthest-reaching image requires, genkit always by the maximum of size - 1 pixels. So each batch is
+computed twice: as it is drawn, and with a last image that is shrunk so far that the reference pads
+by the maximum on every side. The comparison is in float64, in which the reference's filter has the
+precision of float32, and once more in float32.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -144,30 +132,26 @@ def compared(
     return padding, labels, pixels
 
 
-def main() -> None:
-    """Print a line for each case."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--edm", type=Path, required=True, help="a checkout of NVlabs/edm")
-    sys.path.insert(0, str(parser.parse_args().edm))
+def lines() -> Iterator[str]:
+    """Yield a table.
+
+    Its columns: minimum padding of the reference in any batch as drawn, as a part of the maximum;
+    maximum difference of all nine labels; of all pixels for batches as drawn, and for padded ones.
+    """
     pipe = importlib.import_module("training.augment").AugmentPipe
+    before = torch.get_default_dtype()
     for dtype in (torch.float64, torch.float32):
         # The reference has no other way to choose a precision.
         torch.set_default_dtype(dtype)
-        print(
-            f"{dtype!s:16} {'size':>7} {'padding':>8} {'labels':>8} {'as drawn':>9} {'padded':>8}"
-        )
+        yield f"{dtype!s:16} {'size':>7} {'padding':>8} {'labels':>8} {'as drawn':>9} {'padded':>8}"
         for name, case in CASES.items():
             for size in SIZES:
                 padding, labels, drawn = compared(pipe, case, size, shrunk=False)
                 maximum, shrunk_labels, padded = compared(pipe, case, size, shrunk=True)
                 if maximum < 1:
                     raise RuntimeError(f"{name}: the reference padded by {maximum:.0%} only")
-                print(
+                yield (
                     f"{name:16} {size[0]:>4}x{size[1]:<2} {padding:8.0%} "
-                    f"{max(labels, shrunk_labels):8.0e} {drawn:9.0e} {padded:8.0e}",
-                    flush=True,
+                    f"{max(labels, shrunk_labels):8.0e} {drawn:9.0e} {padded:8.0e}"
                 )
-
-
-if __name__ == "__main__":
-    main()
+    torch.set_default_dtype(before)

@@ -1,24 +1,16 @@
-"""Compare the U-Nets of genkit_edm with a checkout of the reference implementation.
+"""Outputs, input gradients and initial weights of networks beside those of the reference.
 
-    python docs/results/edm_parity.py --edm DIR
-    python docs/results/edm_parity.py --edm2 DIR
-
-DIR is a checkout of https://github.com/NVlabs/edm or https://github.com/NVlabs/edm2, whose networks
-are imported from there. For every kind of network: the same random weights on both sides, the
-greatest difference of outputs and of input gradients relative to their norm, in eval and in
-training mode; and the greatest relative difference of the standard deviations of initial weights,
-over the layers of at least 4,096 weights. The outputs of an EDM2 network are the denoised images
-and the uncertainty u(sigma).
+For every kind of network: the same random weights on both sides, the maximum difference of outputs
+and of input gradients relative to their norm, in eval and in training mode; and the maximum
+relative difference of the standard deviations of initial weights, over the layers of at least
+4,096 weights. The outputs of an EDM2 network are the denoised images and the uncertainty u(sigma).
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import itertools
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +23,8 @@ from genkit_edm.reference import (
     weights_from_reference,
 )
 from genkit_edm.uncertainty import Uncertain
+
+Arguments = dict[str, Any]
 
 SMALL = {
     "img_resolution": 16,
@@ -69,7 +63,7 @@ EDM2 = {
 }
 
 
-def edm2_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
+def edm2_cases() -> Iterator[tuple[str, str, Arguments]]:
     """Yield a name, a preconditioning and its arguments."""
     yield "edm2", "Precond", EDM2
     yield "edm2, classes", "Precond", {**EDM2, "label_dim": 4}
@@ -81,7 +75,7 @@ def edm2_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "ImageNet-64, edm2-xs", "Precond", size_xs | {"img_channels": 3}
 
 
-def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, str, Arguments]]:
     """Yield a name, a preconditioning and its arguments."""
     song = {**SMALL, "model_type": "SongUNet"}
     for embedding, encoder, decoder, taps in itertools.product(
@@ -131,7 +125,7 @@ def outputs(
     return [model(x, sigma, labels, **({} if augment is None else {"augment_labels": augment}))]
 
 
-def difference(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> float:
+def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
     """Return the greatest relative difference of outputs and gradients, also in training."""
     ours = denoiser_from_reference(randomised(theirs), precond, arguments)
     ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,7 +149,7 @@ def difference(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> fl
     return worst
 
 
-def start(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> float:
+def start(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
     """Return how far the standard deviations of initial weights are apart at most."""
     expected = weights_from_reference(dict(theirs.state_dict()), precond, arguments)
     settings, spec = network_from_reference(precond, arguments)
@@ -167,25 +161,16 @@ def start(theirs: nn.Module, precond: str, arguments: dict[str, Any]) -> float:
     )
 
 
-def main() -> None:
-    """Print a line for each case."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--edm", type=Path, metavar="DIR", help="a checkout of NVlabs/edm")
-    source.add_argument("--edm2", type=Path, metavar="DIR", help="a checkout of NVlabs/edm2")
-    checkouts = parser.parse_args()
-    sys.path.insert(0, str(checkouts.edm or checkouts.edm2))
-    module = "training.networks" if checkouts.edm else "training.networks_edm2"
-    reference = importlib.import_module(module)
-    print(f"{'case':44} {'weights':>10} {'output':>10} {'start':>8}")
-    for name, precond, arguments in cases() if checkouts.edm else edm2_cases():
-        torch.manual_seed(0)
-        theirs = getattr(reference, precond)(**arguments)
-        apart = start(theirs, precond, arguments)
-        count = sum(p.numel() for p in theirs.parameters())
-        worst = difference(theirs, precond, arguments)
-        print(f"{name:44} {count:10,} {worst:10.1e} {apart:8.2%}", flush=True)
+def compared(precond: str, arguments: Arguments, module: str) -> tuple[int, float, float]:
+    """Return the number of weights, and the differences of outputs and of initial weights.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        precond: class of the reference.
+        arguments: of its constructor.
+        module: of the reference in which the class is.
+    """
+    torch.manual_seed(0)
+    theirs = getattr(importlib.import_module(module), precond)(**arguments)
+    deviation = start(theirs, precond, arguments)
+    count = sum(p.numel() for p in theirs.parameters())
+    return count, difference(theirs, precond, arguments), deviation

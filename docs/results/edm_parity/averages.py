@@ -1,0 +1,84 @@
+"""Averages reconstructed after a training beside those of EDM2's reconstruct_phema.py."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from steps import EDM2
+from torch import Tensor, nn
+
+from genkit.cli import main
+from genkit.tensors import load
+from genkit_edm.reference import weights_from_reference
+
+LENGTHS = (0.05, 0.1)  # tracked
+RECONSTRUCTED = (0.03, 0.08, 0.15)
+SNAPSHOTS, STEPS, BATCH = 4, 64, 2048
+
+
+def reconstructed() -> Iterator[tuple[str, float]]:
+    """Yield the relative differences of reconstructed weights, for several lengths.
+
+    Weights walk at random; the reference tracks their averages, pickles snapshots of them in
+    float16, and reconstructs averages of other lengths from the pickles. genkit imports the same
+    folder with ``import-edm --ema-length``. The reference rounds its result to float16.
+    """
+    reference = importlib.import_module("reconstruct_phema")
+    networks = importlib.import_module("training.networks_edm2")
+    torch.manual_seed(0)
+    net = networks.Precond(**EDM2)
+    with tempfile.TemporaryDirectory() as folder:
+        snapshots = Path(folder) / "snapshots"
+        snapshots.mkdir()
+        _tracked(net, importlib.import_module("training.phema"), snapshots)
+        pickles = reference.list_input_pickles(str(snapshots))
+        results = reference.reconstruct_phema(pickles, list(RECONSTRUCTED), verbose=False)
+        *_, last = results
+        for theirs in last.out:
+            out = Path(folder) / f"{theirs.std}.safetensors"
+            _run("import-edm", str(snapshots), str(out), "--ema-length", str(theirs.std))
+            ours, _ = load(out)
+            expected = weights_from_reference(theirs.net.state_dict(), "Precond", EDM2)
+            yield f"length {theirs.std}", _apart(ours, expected)
+
+
+def _tracked(net: nn.Module, phema: ModuleType, folder: Path) -> None:
+    """Write snapshots of averages of random weights, named as EDM2's training names them."""
+    averages = phema.PowerFunctionEMA(net, stds=list(LENGTHS))
+    for step in range(1, SNAPSHOTS * STEPS + 1):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+        averages.update(cur_nimg=step * BATCH, batch_size=BATCH)
+        if step % STEPS == 0:
+            for average, suffix in averages.get():
+                name = f"network-snapshot-{step * BATCH // 1000:07d}{suffix}.pkl"
+                state = {k: v.clone() for k, v in average.state_dict().items()}
+                with (folder / name).open("wb") as stream:
+                    pickle.dump({"ema": average.to(torch.float16)}, stream)
+                average.to(torch.float32).load_state_dict(state)
+
+
+def _run(*arguments: str) -> None:
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
+def _apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    error, norm = (
+        torch.cat([value.flatten() for value in values])
+        for values in (
+            [found[name] - value for name, value in expected.items()],
+            list(expected.values()),
+        )
+    )
+    return float(error.norm() / norm.norm())

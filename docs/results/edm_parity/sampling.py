@@ -1,0 +1,149 @@
+"""Samplers, and images from the same seeds, beside those of EDM's generate.py."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import genkit
+from genkit.api import Denoiser, sampling_parts
+from genkit.tensors import encoded
+
+Settings = dict[str, Any]
+IMAGES = 16
+STEPS = 12
+
+
+class BlurredPoints(nn.Module):
+    """The exact denoiser of points blurred by 0.35, with the attributes that the samplers read."""
+
+    sigma_min, sigma_max = 0.0, float("inf")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = torch.randn(7, 48, generator=torch.Generator().manual_seed(0)).double()
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        total = 0.35**2 + sigma**2
+        distance = (x.flatten(1)[:, None] - self.points).square().sum(2)
+        mean = (torch.softmax(-distance / (2 * total), dim=1) @ self.points).reshape(x.shape)
+        return mean + 0.35**2 / total * (x - mean)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return torch.as_tensor(sigma)
+
+
+def cases() -> Iterator[Settings]:
+    """Yield settings of the reference's general sampler."""
+    ranges: list[Settings] = [{}, {"sigma_min": 0.01, "sigma_max": 50.0}]
+    churns: list[Settings] = [{}, {"S_churn": 15, "S_min": 0.05, "S_max": 30, "S_noise": 1.003}]
+    for levels, schedule, scaling, solver, ends, churn in itertools.product(
+        ("edm", "vp", "ve", "iddpm"),
+        ("linear", "vp", "ve"),
+        ("none", "vp"),
+        ("euler", "heun"),
+        ranges,
+        churns,
+    ):
+        how = {"discretization": levels, "schedule": schedule, "scaling": scaling}
+        yield {"num_steps": STEPS, **how, "solver": solver, **ends, **churn}
+    for rho, alpha in ((3.5, 1.0), (72, 1.0), (90, 0.5)):
+        yield {"num_steps": STEPS, "rho": rho, "alpha": alpha, "schedule": "vp", "scaling": "vp"}
+
+
+def tables(how: Settings) -> tuple[Settings, Settings]:
+    """Return genkit's tables of schedule and solver for settings of the reference."""
+    given = {name: how[name] for name in ("sigma_min", "sigma_max", "rho") if name in how}
+    schedule = {"use": how.get("discretization", "edm"), "steps": how["num_steps"], **given}
+    solver = {"use": how.get("solver", "heun")}
+    solver |= {name.lower(): float(value) for name, value in how.items() if name.startswith("S_")}
+    solver["path"], solver["scaling"] = how.get("schedule", "linear"), how.get("scaling", "none")
+    if solver["use"] == "heun":
+        solver["alpha"] = how.get("alpha", 1.0)
+    return schedule, solver
+
+
+def samplers(reference: ModuleType) -> Iterator[tuple[str, float]]:
+    """Yield the greatest difference of samples for each schedule and scaling."""
+    net, seeds = BlurredPoints(), range(4)
+    worst: dict[str, float] = {}
+    for how in cases():
+        theirs = reference.StackedRandomGenerator("cpu", seeds)
+        latents = theirs.randn([4, 3, 4, 4])
+        # Without churn the reference still adds noise, as large as the root of the rounding error
+        # of a noise level that is converted to a time and back: up to 3e-7 of a sample.
+        noise = theirs.randn_like if "S_churn" in how else torch.zeros_like
+        expected = reference.ablation_sampler(net, latents, randn_like=noise, **how)
+        schedule, solver, seeded = sampling_parts(*tables(how), "edm")
+        draws = seeded.draw((3, 4, 4), seeds, 0, torch.device("cpu"), 0)
+        sigmas = schedule.sigmas()
+        start = draws.latents.double() * sigmas[0]
+        solver = solver.between(*schedule.sigma_range())
+        *_, last = solver.solve(net, start, sigmas, draws.randn_like)
+        name = f"schedule {how['schedule']}, scaling {how['scaling']}"
+        apart = float((last.x - expected).abs().max())
+        worst[name] = max(worst.get(name, 0.0), apart)
+    yield from worst.items()
+
+
+def images(
+    reference: ModuleType, networks: Iterator[tuple[str, nn.Module]]
+) -> Iterator[tuple[str, int, int, float]]:
+    """Yield, for each network: identical images of :data:`IMAGES`, levels apart, pixels inside.
+
+    Each network is pickled as the reference's training does, imported, and sampled from the same
+    seeds. The last number is the share of pixels that are neither 0 nor 255.
+
+    Args:
+        reference: module ``generate`` of the checkout.
+        networks: names and denoisers of the reference, with all weights set.
+    """
+    for name, net in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network-snapshot-000001.pkl"
+            with file.open("wb") as stream:
+                pickle.dump({"ema": net.eval().requires_grad_(False)}, stream)
+            denoiser = imported(file)
+        theirs = reference.StackedRandomGenerator("cpu", range(IMAGES))
+        size = [IMAGES, net.img_channels, net.img_resolution, net.img_resolution]
+        latents, labels = theirs.randn(size), None
+        if net.label_dim:
+            labels = torch.eye(net.label_dim)[theirs.randint(net.label_dim, size=[IMAGES])]
+        samples = reference.edm_sampler(
+            net, latents, labels, randn_like=theirs.randn_like, S_churn=10, S_min=0.05, S_max=50
+        )
+        expected = (samples * 127.5 + 128).clip(0, 255).to(torch.uint8)
+        found = denoiser.sample(
+            IMAGES,
+            schedule={"steps": 18},
+            solver={"s_churn": 10.0, "s_min": 0.05, "s_max": 50.0},
+            latents="edm",
+            dtype=torch.float64,
+        )
+        pixels = encoded(found)
+        same = int((pixels == expected).flatten(1).all(1).sum())
+        apart = int((pixels.int() - expected.int()).abs().max())
+        inside = float(((expected > 0) & (expected < 255)).double().mean())
+        yield name, same, apart, inside
+
+
+def imported(file: Path) -> Denoiser:
+    """Return the denoiser of a snapshot."""
+    read = genkit.component("importer", "edm").read(file)
+    module = read.network.build(read.spec)
+    module.load_state_dict(read.weights)
+    trained = SimpleNamespace(
+        module=module.eval(),
+        spec=read.spec,
+        settings=read.network,
+        classes=read.spec.classes if read.network.class_conditional else 0,
+    )
+    return Denoiser(trained, torch.device("cpu"))  # type: ignore[arg-type]
