@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import io
 import pickle
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +30,8 @@ def reconstructed() -> Iterator[tuple[str, float]]:
 
     Weights walk at random; the reference tracks their averages, pickles snapshots of them in
     float16, and reconstructs averages of other lengths from the pickles. genkit imports the same
-    folder with ``import-edm --ema-length``. The reference rounds its result to float16.
+    folder with ``import-edm --ema-length``. The reference rounds its result to float16; genkit's,
+    which is float32, is rounded for the comparison.
     """
     reference = importlib.import_module("reconstruct_phema")
     networks = importlib.import_module("training.networks_edm2")
@@ -45,7 +49,8 @@ def reconstructed() -> Iterator[tuple[str, float]]:
             _run("import-edm", str(snapshots), str(out), "--ema-length", str(theirs.std))
             ours, _ = load(out)
             expected = weights_from_reference(theirs.net.state_dict(), "Precond", EDM2)
-            yield f"length {theirs.std}", _apart(ours, expected)
+            rounded = {name: value.half().float() for name, value in ours.items()}
+            yield f"length {theirs.std}", _apart(rounded, expected)
 
 
 def _tracked(net: nn.Module, phema: ModuleType, folder: Path) -> None:
@@ -59,18 +64,18 @@ def _tracked(net: nn.Module, phema: ModuleType, folder: Path) -> None:
         if step % STEPS == 0:
             for average, suffix in averages.get():
                 name = f"network-snapshot-{step * BATCH // 1000:07d}{suffix}.pkl"
-                state = {k: v.clone() for k, v in average.state_dict().items()}
+                frozen = copy.deepcopy(average).eval().requires_grad_(False).half()
                 with (folder / name).open("wb") as stream:
-                    pickle.dump({"ema": average.to(torch.float16)}, stream)
-                average.to(torch.float32).load_state_dict(state)
+                    pickle.dump({"ema": frozen}, stream)
 
 
 def _run(*arguments: str) -> None:
-    try:
-        main(arguments)
-    except SystemExit as ended:
-        if ended.code:
-            raise
+    with redirect_stdout(io.StringIO()):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            if ended.code:
+                raise
 
 
 def _apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
