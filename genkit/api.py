@@ -6,6 +6,7 @@ trainer needs to use a coupler.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
 from genkit.run.progress import SilentProgress, choose_progress
-from genkit.sample import known_levels, sample, solver_over
+from genkit.sample import draws_of, known_levels, sample, solver_over
 from genkit.settings import toml_value
 from genkit.train.checkpoint import load_network
 
@@ -193,7 +194,7 @@ class Denoiser:
             PluginError: a name is not that of a component.
             SettingError: a setting of the schedule, the solver or the latents is unknown or wrong.
         """
-        chosen = range(count) if isinstance(count, int) else count
+        chosen = range(count) if isinstance(count, int) else _integers(count)
         if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1")
         parts = sampling_parts(schedule, solver, latents)
@@ -202,8 +203,8 @@ class Denoiser:
         drawn = []
         for start in range(0, len(chosen), batch_size):
             part = slice(start, start + batch_size)
-            draws = parts.latents.draw(
-                self.spec.shape, chosen[part], self.classes, self.device, seed
+            draws = draws_of(
+                parts.latents, self.spec.shape, chosen[part], self.classes, self.device, seed
             )
             if classes is not None:
                 draws = replace(draws, labels=classes[part].to(self.device))
@@ -230,6 +231,14 @@ class Denoiser:
         if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
             raise DataError(f"label {int(wrong[0])} is no class; write 0 to {self.classes - 1}")
         return labels
+
+
+def _integers(seeds: Sequence[int]) -> Sequence[int]:
+    """Return seeds of any integer type, such as NumPy's, as Python's integers."""
+    try:
+        return seeds if isinstance(seeds, range) else [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise DataError(f"seeds must be integers: {error}") from error
 
 
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Denoise, Draws, Preconditioner, Schedule, Solver
+from genkit.interfaces import (
+    BoundGuidance,
+    Denoise,
+    Draws,
+    Latents,
+    Preconditioner,
+    Schedule,
+    Solver,
+)
 from genkit.types import Batch, State
 
 StatePrecision = Literal["float64", "float32"]
@@ -156,6 +164,44 @@ class Drawn:
 def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> torch.dtype:
     """Return the type of the states: float64, as EDM integrates, where the device has it."""
     return torch.float32 if precision == "float32" or device.type == "mps" else torch.float64
+
+
+def draws_of(
+    latents: Latents,
+    shape: tuple[int, ...],
+    seeds: Sequence[int],
+    classes: int,
+    device: torch.device,
+    run_seed: int,
+) -> Draws:
+    """Return the draws of some samples, checked; arguments as for :meth:`Latents.draw`.
+
+    Raises:
+        DataError: the samples cannot be drawn, or the component does not return such draws.
+    """
+    latents.require(shape, seeds)
+    draws = latents.draw(shape, seeds, classes, device, run_seed)
+    name, size = type(latents).__name__, (len(seeds), *shape)
+    found = draws.latents
+    if found.shape != size or not found.is_floating_point() or found.device.type != device.type:
+        raise DataError(
+            f"the latents of {name} must be floating-point numbers of shape {list(size)} on "
+            f"{device}, got {found.dtype} of shape {list(found.shape)} on {found.device}"
+        )
+    labels = draws.labels
+    if not classes:
+        valid = labels is None
+    else:
+        valid = (
+            labels is not None
+            and labels.dtype == torch.int64
+            and labels.shape == size[:1]
+            and bool(((labels >= 0) & (labels < classes)).all())
+        )
+    if not valid:
+        wanted = f"{len(seeds)} int64 classes below {classes}" if classes else "None"
+        raise DataError(f"the labels of {name} must be {wanted}, got {labels}")
+    return draws
 
 
 def trajectory(

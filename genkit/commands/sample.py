@@ -49,7 +49,9 @@ def sample(
     ] = "derived",
     class_index: Annotated[
         int | None,
-        typer.Option("--class", metavar="K", min=0, help="All of one class; else each in turn."),
+        typer.Option(
+            "--class", metavar="K", min=0, help="All of one class; else as --latents draws them."
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Samples drawn at a time; changes none.")

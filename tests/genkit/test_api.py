@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -171,6 +172,26 @@ def test_samples_are_the_same_in_any_batch(result):
 def test_no_samples_cannot_be_drawn(result, asked):
     with pytest.raises(DataError, match="at least 1"):
         result.denoiser(device="cpu").sample(**asked)
+
+
+@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"]])
+def test_seeds_are_integers_below_2_to_the_63(result, seeds):
+    with pytest.raises(DataError, match="seeds must be"):
+        result.denoiser(device="cpu").sample(seeds)
+
+
+def test_seeds_of_any_integer_type(result):
+    denoiser = result.denoiser(device="cpu")
+    expected = denoiser.sample([5, 3], schedule={"steps": 2})
+    for seeds in (torch.tensor([5, 3]), np.array([5, 3]), (5, 3)):
+        assert torch.equal(denoiser.sample(seeds, schedule={"steps": 2}), expected)
+
+
+def test_samples_in_double_precision(result):
+    denoiser = result.denoiser(device="cpu")
+    wide = denoiser.sample(4, schedule={"steps": 2}, dtype=torch.float64)
+    assert wide.dtype == torch.float64
+    assert torch.equal(wide.float(), denoiser.sample(4, schedule={"steps": 2}))
 
 
 def test_a_path_is_a_setting(tmp_path):

@@ -12,7 +12,14 @@ from torch import nn
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Coefficients, Preconditioner, Schedule, Solver
 from genkit.latents import Derived
-from genkit.sample import GuidedDenoiser, denoise_fn, known_levels, sample, trajectory
+from genkit.sample import (
+    GuidedDenoiser,
+    denoise_fn,
+    draws_of,
+    known_levels,
+    sample,
+    trajectory,
+)
 from genkit.types import State
 
 
@@ -281,3 +288,30 @@ def test_solvers_and_samples_keep_to_the_levels_that_the_network_knows():
     )
     assert first.sigma == 2
     assert first.x.std() == pytest.approx(2, rel=0.05)  # the start has the rounded level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed(Derived):
+    """Draws of which a test changes a part."""
+
+    def draw(self, shape, seeds, classes, device, run_seed):
+        return replace(super().draw(shape, seeds, classes, device, run_seed), **self.change)
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "said"),
+    [
+        ({"latents": torch.zeros(2, 4)}, 0, r"of Changed must be .* of shape \[2, 3\]"),
+        ({"latents": torch.zeros(2, 3).long()}, 0, "must be floating-point"),
+        ({"labels": torch.zeros(2).long()}, 0, "labels of Changed must be None"),
+        ({"labels": None}, 5, "must be 2 int64 classes below 5, got None"),
+        ({"labels": torch.zeros(2)}, 5, "int64"),
+        ({"labels": torch.zeros(3).long()}, 5, "2 int64"),
+        ({"labels": torch.tensor([0, 5])}, 5, "below 5"),
+    ],
+)
+def test_draws_of_a_plugin_are_checked(change, classes, said):
+    latents = type("Changed", (Changed,), {"change": change})()
+    with pytest.raises(DataError, match=said):
+        draws_of(latents, (3,), range(2), classes, torch.device("cpu"), 0)
+    assert draws_of(Derived(), (3,), range(2), classes, torch.device("cpu"), 0)

@@ -24,7 +24,7 @@ from genkit.interfaces import (
     Stages,
 )
 from genkit.report.grid import save_grid
-from genkit.sample import Drawn, StatePrecision, known_levels, sample, solver_over
+from genkit.sample import Drawn, StatePrecision, draws_of, known_levels, sample, solver_over
 from genkit.settings import DenoiserRef, setting
 from genkit.types import Batch
 
@@ -76,8 +76,10 @@ class Sample(Stage):
     def _latent_problems(self, trained: Stage | None) -> Iterator[Problem]:
         """Yield why the seeds, or items of the data's shape, cannot be drawn."""
         data = getattr(trained, "data", None)
+        if not isinstance(data, Dataset):
+            return  # a third-party stage, whose denoiser is checked when it is sampled
         try:
-            shape = data.spec().shape if isinstance(data, Dataset) else ()
+            shape = data.spec().shape
         except DataError:
             return  # reported where the data is named
         try:
@@ -125,8 +127,9 @@ class Sample(Stage):
     def draw(self, context: Context, seeds: Sequence[int]) -> Drawn:
         """Draw the samples of some seeds, as float32."""
         denoiser = context.network(self.denoiser)
-        draws = self.latents.draw(
-            denoiser.spec.shape, seeds, denoiser.classes, context.device, context.seed("samples")
+        seed = context.seed("samples")
+        draws = draws_of(
+            self.latents, denoiser.spec.shape, seeds, denoiser.classes, context.device, seed
         )
         drawn = sample(
             denoiser.module,
