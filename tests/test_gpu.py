@@ -42,6 +42,18 @@ def test_cpu_and_gpu_sample_alike(tmp_path):
     torch.testing.assert_close(on_cpu, on_gpu, atol=1e-3, rtol=1e-3)
 
 
+def test_the_draws_of_edm_come_from_the_generator_of_the_gpu():
+    shape, seeds, device = (3, 8, 8), [3, 50_000], torch.device("cuda")
+    draws = genkit.component("latents", "edm").draw(shape, seeds, 10, device, 0)
+    noise = draws.randn_like(draws.latents.double())
+    for k, seed in enumerate(seeds):
+        g = torch.Generator("cuda").manual_seed(seed)
+        assert torch.equal(draws.latents[k], torch.randn(shape, generator=g, device="cuda"))
+        assert draws.labels[k] == torch.randint(10, (), generator=g, device="cuda")
+        expected = torch.randn(shape, generator=g, device="cuda", dtype=torch.float64)
+        assert torch.equal(noise[k], expected)
+
+
 @pytest.mark.parametrize("name", ["hungarian", "sinkhorn", "partitioned", "pot-exact"])
 @pytest.mark.parametrize("size", [16, 700])
 def test_couplers_pair_on_the_gpu_as_well_as_on_the_cpu(name, size):
