@@ -23,7 +23,7 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
 from genkit.run.progress import SilentProgress, choose_progress
-from genkit.sample import draws_of, known_levels, sample, solver_over
+from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value
 from genkit.train.checkpoint import load_network
 
@@ -103,8 +103,8 @@ class SamplingParts(NamedTuple):
     """How samples are drawn.
 
     Attributes:
-        schedule: noise levels.
-        solver: integrates over them.
+        schedule: schedule of noise levels.
+        solver: solver of the sampling ODE.
         latents: random draws.
     """
 
@@ -114,11 +114,9 @@ class SamplingParts(NamedTuple):
 
 
 def sampling_parts(
-    schedule: Mapping[str, Any] | None = None,
-    solver: Mapping[str, Any] | None = None,
-    latents: Table = "derived",
+    schedule: Table = "edm", solver: Table = "heun", latents: Table = "derived"
 ) -> SamplingParts:
-    """Return the parts of sampling; a table without ``use`` is of schedule edm or solver heun.
+    """Return the parts of sampling; a table without ``use`` is of the default component.
 
     Raises:
         PluginError: a name is not that of a component.
@@ -126,11 +124,12 @@ def sampling_parts(
     """
     registry = load_plugins().registry
     parts: list[Any] = []
-    for kind, table in (
-        ("schedule", {"use": "edm", **(schedule or {})}),
-        ("solver", {"use": "heun", **(solver or {})}),
-        ("latents", {"use": latents} if isinstance(latents, str) else latents),
+    for kind, default, chosen in (
+        ("schedule", "edm", schedule),
+        ("solver", "heun", solver),
+        ("latents", "derived", latents),
     ):
+        table = {"use": chosen} if isinstance(chosen, str) else {"use": default, **chosen}
         part = decode.component(registry, kind, table)
         if problems := list(part.check({})):
             raise SettingError(type(part).__name__, problems)
@@ -161,8 +160,8 @@ class Denoiser:
         self,
         count: int | Sequence[int],
         *,
-        schedule: Mapping[str, Any] | None = None,
-        solver: Mapping[str, Any] | None = None,
+        schedule: Table = "edm",
+        solver: Table = "heun",
         latents: Table = "derived",
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
@@ -174,9 +173,10 @@ class Denoiser:
         Args:
             count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
                 depend on the others that are drawn with it.
-            schedule: a table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``.
-            solver: a table such as ``{"use": "heun"}``.
-            latents: a name or a table. With ``derived`` all draws follow from ``seed`` and the
+            schedule: name, or table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``; a table
+                without ``use`` is of ``edm``.
+            solver: name or table; a table without ``use`` is of ``heun``.
+            latents: name or table. With ``derived`` all draws follow from ``seed`` and the
                 number of the sample; with ``edm`` they are those of EDM's generate.py for the
                 number alone.
             labels: ``[N]`` classes, for a conditional denoiser; drawn by ``latents`` unless given:
@@ -214,10 +214,8 @@ class Denoiser:
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
         """Raise DataError unless the parts fit this denoiser and the seeds of samples."""
-        preconditioner = getattr(self.module, "preconditioner", None)
         parts.latents.require(self.spec.shape, seeds)
-        known_levels(parts.schedule, preconditioner)
-        solver_over(parts.schedule, parts.solver, preconditioner)
+        solver_over(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
     def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
         """Return the classes that were chosen; None where they are drawn, or there are none."""
@@ -238,7 +236,7 @@ def _integers(seeds: Sequence[int]) -> Sequence[int]:
     try:
         return seeds if isinstance(seeds, range) else [operator.index(seed) for seed in seeds]
     except TypeError as error:
-        raise DataError(f"seeds must be integers: {error}") from error
+        raise DataError(f"seeds must be integers, got others ({error}); write [0, 1, 2]") from error
 
 
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,8 +43,25 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Like :func:`write_bytes`, as indented JSON. Raises ValueError for NaN and infinity."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Like :func:`write_bytes`, as indented JSON; see :func:`json_text`."""
+    write_text(path, json_text(content, indent=2) + "\n")
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Return JSON. A setting of ``inf``, for which JSON has no number, becomes the string "inf".
+
+    Raises:
+        ValueError: a value is NaN or minus infinity.
+    """
+    return json.dumps(_with_inf_as_text(content), indent=indent, allow_nan=False)
+
+
+def _with_inf_as_text(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_inf_as_text(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_with_inf_as_text(value) for value in content]
+    return "inf" if content == math.inf else content
 
 
 def md5_of(path: Path) -> str:

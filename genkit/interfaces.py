@@ -22,7 +22,16 @@ from torch import Tensor, nn
 from genkit.denoiser import Preconditioned
 from genkit.errors import DataError, Problem, SettingError
 from genkit.settings import annotations_of, setting, setting_of, value_problems
-from genkit.types import Batch, DataSpec, Imported, Measurement, Pairs, RemoteFile, State
+from genkit.types import (
+    SEED_LIMIT,
+    Batch,
+    DataSpec,
+    Imported,
+    Measurement,
+    Pairs,
+    RemoteFile,
+    State,
+)
 from genkit.world import World
 
 Stages = Mapping[str, "Stage"]
@@ -30,9 +39,6 @@ Stages = Mapping[str, "Stage"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``, as a solver sees a denoiser."""
-
-SEEDS = 2**63
-"""Seeds of samples are below this number."""
 
 RandnLike = Callable[[Tensor], Tensor]
 """Returns unit Gaussian noise of the shape, type and device of its argument."""
@@ -479,11 +485,24 @@ class Schedule(Component):
 class Solver(Component):
     """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
 
-    def between(self, sigma_min: float, sigma_max: float) -> Solver:
+    @property
+    def keeps_equal_levels(self) -> bool:
+        """Whether a step between two equal noise levels has an effect, such as fresh noise.
+
+        Where it has none, levels that a network rounds to one are merged before solving.
+        """
+        return False
+
+    def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Solver:
         """Return the solver for a range of noise levels; itself, where it depends on none.
 
-        Called once before :meth:`solve`, with the range of the schedule narrowed to that of the
-        network. A solver whose time depends on the range, as that of the VP SDE, fixes it here.
+        Called once before :meth:`solve`. A solver whose time depends on the range, such as that of
+        the VP SDE, fixes it here.
+
+        Args:
+            sigma_min: lowest noise level of the schedule, narrowed to the range of the network.
+            sigma_max: highest noise level, likewise.
+            sigmas: ``[steps + 1]`` noise levels over which it will be solved.
 
         Raises:
             DataError: the solver is undefined for the range; both ends are named.
@@ -522,15 +541,19 @@ class Draws:
 class Latents(Component):
     """Draws the latents, the classes and the noise of samples from their seeds."""
 
+    depends_on_device: ClassVar[bool] = False
+    """Whether a CPU and a GPU draw different numbers. Samples of both are never mixed."""
+
     def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:
         """Raise DataError unless samples of this shape can be drawn from these seeds.
 
-        Called before anything is drawn or written.
+        Called before anything is drawn or written, with at least one seed.
         """
         for seed in (min(seeds), max(seeds)):
-            if not 0 <= seed < SEEDS:
+            if not 0 <= seed < SEED_LIMIT:
                 raise DataError(
-                    f"seeds must be from 0 to {SEEDS - 1}, got {seed}; write seeds of that range"
+                    f"seeds must be from 0 to {SEED_LIMIT - 1}, got {seed}; "
+                    "write seeds in that range"
                 )
 
     @abstractmethod
@@ -544,7 +567,7 @@ class Latents(Component):
     ) -> Draws:
         """Return the draws of some samples.
 
-        What a sample is given depends on its own seed, not on the others of its batch.
+        The draws of a sample depend on its own seed, not on the others of its batch.
 
         Args:
             shape: shape of one item.

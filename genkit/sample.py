@@ -20,6 +20,7 @@ from genkit.interfaces import (
     Schedule,
     Solver,
 )
+from genkit.tensors import require_finite
 from genkit.types import Batch, State
 
 StatePrecision = Literal["float64", "float32"]
@@ -62,9 +63,9 @@ class GuidedDenoiser:
         """Of the network; None for one that knows all noise levels."""
         return getattr(self._denoiser, "preconditioner", None)
 
-    def levels(self, schedule: Schedule) -> Tensor:
+    def levels(self, schedule: Schedule, keep_equal: bool = False) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
-        return known_levels(schedule, self.preconditioner)
+        return known_levels(schedule, self.preconditioner, keep_equal)
 
 
 def nearest_known(denoise: Denoise, sigma: Tensor) -> Tensor:
@@ -78,18 +79,22 @@ def nearest_known(denoise: Denoise, sigma: Tensor) -> Tensor:
     return sigma if known is None else known.round_sigma(sigma)
 
 
-def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> Tensor:
+def known_levels(
+    schedule: Schedule, preconditioner: Preconditioner | None, keep_equal: bool = False
+) -> Tensor:
     """Return the noise levels of a schedule, each rounded to the nearest that a network knows.
 
-    Levels that round to one are one, since a step between them would go nowhere: a network that
-    knows few levels may take fewer steps than the schedule has.
+    Levels that round to one are merged, since a step between them has no effect unless it adds
+    noise: a network that knows few levels may take fewer steps than the schedule has.
 
     Args:
         schedule: noise levels; narrowed to the range that the network knows.
-        preconditioner: of the network; None for one that knows all levels.
+        preconditioner: preconditioner of the network; None for one that knows all levels.
+        keep_equal: keep levels that round to one, as :attr:`Solver.keeps_equal_levels` asks.
 
     Returns:
-        ``[at most steps + 1]`` float64, decreasing, the last 0.
+        ``[at most steps + 1]`` float64, decreasing, the last 0; with ``keep_equal`` some may be
+        equal, and there are ``steps + 1``.
 
     Raises:
         DataError: to the network, all levels of the schedule are one; or the schedule has none
@@ -112,7 +117,7 @@ def known_levels(schedule: Schedule, preconditioner: Preconditioner | None) -> T
             f"its noise levels do not fall between {lowest:.4g} and {highest:.4g}, which is what "
             'the network knows; write another schedule, such as { use = "edm" }'
         )
-    return levels
+    return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
 
 
 def solver_over(
@@ -121,20 +126,21 @@ def solver_over(
     """Return the solver for the range of a schedule, narrowed to that of a network.
 
     Args:
-        schedule: noise levels.
-        solver: integrates over them.
-        preconditioner: of the network; None for one that supports all levels.
+        schedule: schedule of noise levels.
+        solver: solver, not yet bound to a range.
+        preconditioner: preconditioner of the network; None for one that knows all levels.
 
     Raises:
-        DataError: the solver is undefined for the range.
+        DataError: as for :func:`known_levels`, or the solver is undefined for the range.
     """
+    sigmas = known_levels(schedule, preconditioner, solver.keeps_equal_levels)
     if preconditioner is not None:
         schedule = schedule.within(*_known_range(preconditioner))
-    return solver.between(*schedule.sigma_range())
+    return solver.between(*schedule.sigma_range(), sigmas)
 
 
 def _known_range(preconditioner: Preconditioner) -> tuple[float, float]:
-    """Return the lowest and the highest noise level that a network supports."""
+    """Return the lowest and the highest noise level that a network knows."""
     ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
     lowest, highest = preconditioner.round_sigma(ends).tolist()
     return lowest, highest
@@ -181,27 +187,42 @@ def draws_of(
     """
     latents.require(shape, seeds)
     draws = latents.draw(shape, seeds, classes, device, run_seed)
-    name, size = type(latents).__name__, (len(seeds), *shape)
-    found = draws.latents
-    if found.shape != size or not found.is_floating_point() or found.device.type != device.type:
+    name, x, labels = type(latents).__name__, draws.latents, draws.labels
+    size = (len(seeds), *shape)
+    if x.shape != size or not x.is_floating_point() or x.device.type != device.type:
         raise DataError(
-            f"the latents of {name} must be floating-point numbers of shape {list(size)} on "
-            f"{device}, got {found.dtype} of shape {list(found.shape)} on {found.device}"
+            f"latents of {name} must be floating-point numbers of shape {list(size)} on "
+            f"{device.type}, got {_described(x)}"
         )
-    labels = draws.labels
-    if not classes:
-        valid = labels is None
-    else:
-        valid = (
-            labels is not None
-            and labels.dtype == torch.int64
-            and labels.shape == size[:1]
-            and bool(((labels >= 0) & (labels < classes)).all())
+    require_finite(x, f"latent of {name}")
+    if classes == 0 and labels is not None:
+        raise DataError(f"labels of {name} must be None for 0 classes, got {_described(labels)}")
+    if classes and (
+        labels is None
+        or labels.dtype != torch.int64
+        or labels.shape != size[:1]
+        or labels.device.type != device.type
+        or bool(((labels < 0) | (labels >= classes)).any())
+    ):
+        raise DataError(
+            f"labels of {name} must be {len(seeds)} int64 classes from 0 to {classes - 1} on "
+            f"{device.type}, got {_described(labels)}"
         )
-    if not valid:
-        wanted = f"{len(seeds)} int64 classes below {classes}" if classes else "None"
-        raise DataError(f"the labels of {name} must be {wanted}, got {labels}")
-    return draws
+
+    def randn_like(like: Tensor) -> Tensor:
+        noise = draws.randn_like(like)
+        if noise.shape != like.shape or noise.dtype != like.dtype:
+            raise DataError(f"noise of {name} must be {_described(like)}, got {_described(noise)}")
+        return noise
+
+    return Draws(x, labels, randn_like)
+
+
+def _described(values: Tensor | None) -> str:
+    if values is None:
+        return "None"
+    ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
+    return f"{values.dtype} of shape {list(values.shape)} on {values.device.type}{ends}"
 
 
 def trajectory(
@@ -227,7 +248,7 @@ def trajectory(
     """
     device = draws.latents.device
     dtype = state_dtype(device, precision)
-    sigmas = denoise.levels(schedule).to(device, dtype)
+    sigmas = denoise.levels(schedule, solver.keeps_equal_levels).to(device, dtype)
     solver = solver_over(schedule, solver, denoise.preconditioner)
     start = draws.latents.to(dtype) * sigmas[0]
     yield from solver.solve(denoise, start, sigmas, draws.randn_like)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from genkit.interfaces import Network
 
 
+SEED_LIMIT = 2**63
+"""Seeds of samples are from 0 to one less."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """What a network must know of its data.

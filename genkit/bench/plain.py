@@ -44,6 +44,7 @@ class PlainTrainer:
             self.model.parameters(),
             how.learning_rate,
             (0.9, how.adam_beta2),
+            how.adam_epsilon,
             foreach=False,
             fused=False,
         )

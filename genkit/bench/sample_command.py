@@ -87,7 +87,8 @@ def sample(
         from genkit.api import sampling_parts
         from genkit.train.checkpoint import load_network
 
-        parts = sampling_parts(levels, method)[:2]
+        chosen = sampling_parts(levels, method)
+        parts = chosen.schedule, chosen.solver
         trained = load_network(Path(denoiser), plugins.registry, where)
     else:
         trained, parts = _untrained(denoiser, plugins, overrides or [], stage, table, where)

@@ -15,6 +15,7 @@ from genkit.commands.processes import processes
 from genkit.errors import UsageError
 from genkit.settings import shown
 from genkit.terminal import check_device, console, say
+from genkit.types import SEED_LIMIT
 
 if TYPE_CHECKING:
     from genkit.api import Denoiser
@@ -94,6 +95,8 @@ def sample(
         def begin() -> list[int]:
             told: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             told |= {"schedule": levels, "solver": method, "latents": draws}
+            if parts.latents.depends_on_device:
+                told["device"] = denoiser.device.type
             return files.begin(told, chosen)
 
         with mendable(out), _enough_memory(batch_size):
@@ -123,7 +126,7 @@ def parse_seeds(text: str) -> list[int]:
     """Return the numbers of ``"0-63"`` or ``"5,7,100-199"``, each once, in their order.
 
     Raises:
-        UsageError: something else is written.
+        UsageError: something else is written, or a seed is out of range.
     """
     chosen: dict[int, None] = {}
     for part in text.split(","):
@@ -134,6 +137,11 @@ def parse_seeds(text: str) -> list[int]:
                 "write 0-63 or 5,7,100-199"
             )
         first, last = int(ends[0]), int(ends[-1])
+        if last >= SEED_LIMIT:
+            raise UsageError(
+                f"--seeds must be from 0 to {SEED_LIMIT - 1}, got {shown(part)}; "
+                "write smaller seeds"
+            )
         if last < first:
             raise UsageError(f"--seeds: {shown(part)} ends before it begins; write {last}-{first}")
         if len(chosen) + last - first >= MOST_SEEDS:

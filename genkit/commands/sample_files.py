@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.errors import DataError, UsageError
-from genkit.files import write_bytes, write_json
+from genkit.files import json_text, write_bytes, write_json
 from genkit.report.grid import save_grid
 from genkit.tensors import decoded, encoded
 from genkit.types import DataSpec
@@ -64,7 +64,8 @@ class SampleFiles:
             found = None
         if not isinstance(found, dict):
             raise UsageError(f"{self.folder} holds something else; choose another --out")
-        if differ := sorted(name for name in told if found.get(name) != told[name]):
+        drawn_with = json.loads(json_text(told))
+        if differ := sorted(name for name in told if found.get(name) != drawn_with[name]):
             raise UsageError(
                 f"{self.folder} holds samples of another {' and '.join(differ)}; "
                 "choose another --out"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from genkit.errors import DataError
 from genkit.interfaces import Draws, Latents, Schedule, Solver
 from genkit.random import PerSample
 from genkit.testing.laws import LawBroken, leaves_alone, require
@@ -30,6 +31,9 @@ def check_schedule(schedule: Schedule) -> None:
         decreasing = bool((sigmas.diff() < 0).all())
         require(decreasing, schedule, "noise levels decrease strictly", levels)
         require(levels[-1] == 0, schedule, "the last noise level is 0", levels)
+        low, high = replace(schedule, steps=steps).sigma_range()
+        law = "the range contains the noise levels above 0"
+        require(0 < low <= levels[-2] <= levels[0] <= high, schedule, law, (low, high, levels))
     unbounded = schedule.within(0.0, math.inf).sigmas()
     law = "a network that knows every noise level leaves a schedule as it is"
     require(torch.equal(unbounded, schedule.sigmas()), schedule, law, unbounded.tolist())
@@ -41,10 +45,24 @@ def check_solver(solver: Solver) -> None:
     Raises:
         LawBroken: with the law, and what was seen.
     """
+    _check_range(solver)
     _check_trajectory(solver, torch.float64, 1e-9)
     _check_trajectory(solver, torch.float32, 1e-4)
     _check_gaussian(solver)
     _check_company(solver)
+
+
+def _check_range(solver: Solver) -> None:
+    """Bind a solver to a range, twice; one that is undefined for it says so by a DataError."""
+    sigmas = torch.tensor([80.0, 4.0, 0.02, 0.0], dtype=torch.float64)
+    law = "a solver of a range is a solver, and is bound once"
+    try:
+        bound = solver.between(0.02, 80.0, sigmas)
+    except DataError:
+        return
+    require(isinstance(bound, Solver), solver, law, bound)
+    again = bound.between(0.02, 80.0, sigmas)
+    require(again == bound, solver, law, again)
 
 
 def check_latents(latents: Latents) -> None:
@@ -53,7 +71,7 @@ def check_latents(latents: Latents) -> None:
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    shape, seeds, classes = (3, 8, 8), [5, 0, 2**40, 7, 63], 10
+    shape, seeds, classes = (3, 8, 8), [5, 0, 2**31, 7, 63], 10
 
     def drawn(which: list[int], classes: int = classes) -> tuple[Draws, list[Tensor]]:
         """Return the draws of some seeds, and the noise of two steps."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from genkit.errors import DataError, Problem
@@ -14,9 +15,10 @@ from genkit.interfaces import Denoise, RandnLike, Solver, Stages
 from genkit.sample import nearest_known
 from genkit.settings import setting
 from genkit_edm.path import SCALINGS, TIMES, Path, ScalingName, TimeName
+from genkit_edm.sigma_range import GREATEST, LEAST
 from genkit_edm.vp import EARLIEST, VpTime
 
-MOST_CHURN = math.sqrt(2) - 1
+MAX_GAMMA = math.sqrt(2) - 1
 """Relative rise of the noise level at which the variance doubles."""
 
 
@@ -38,7 +40,8 @@ class ChurningSolver(Solver):
         None,
         doc="lowest and highest noise level, from which path vp derives beta_d and beta_min; left "
         "out, the range of the schedule",
-        above=0,
+        at_least=LEAST,
+        at_most=GREATEST,
     )
     s_churn: float = setting(0.0, doc="amount of noise added over all steps; 0: none", at_least=0)
     s_min: float = setting(0.0, doc="lowest noise level at which noise is added", at_least=0)
@@ -61,17 +64,23 @@ class ChurningSolver(Solver):
             return
         if self.path != "vp":
             yield Problem(
-                ("path_range",), f'path "{self.path}" depends on no range', "leave it out"
+                ("path_range",),
+                f'must be left out for path "{self.path}", which depends on no range',
+                'write path = "vp", or leave it out',
             )
         elif self.path_range[0] >= self.path_range[1]:
             low, high = self.path_range
             yield Problem(
                 ("path_range",),
-                f"the lowest level {low:g} is not below the highest {high:g}",
-                "write the lower level first",
+                f"must have the lower level first, got [{low:g}, {high:g}]",
+                f"write [{high:g}, {low:g}]",
             )
 
-    def between(self, sigma_min: float, sigma_max: float) -> Self:
+    @property
+    def keeps_equal_levels(self) -> bool:
+        return self.s_churn > 0
+
+    def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Self:
         """Return the solver whose path is that of a range of noise levels.
 
         Raises:
@@ -80,26 +89,40 @@ class ChurningSolver(Solver):
         if self.path != "vp":
             return self
         low, high = self.path_range or (sigma_min, sigma_max)
-        churned = self.s_churn > 0 and (self.s_max is None or self.s_max >= sigma_max)
-        reached = sigma_max * (1 + MOST_CHURN) if churned else sigma_max
-        if VpTime.between(low, high).highest() < max(reached, high):
-            # Up to log(1 + sigma_min^2) = EARLIEST log(1 + sigma_max^2) beta does not fall.
-            limit = math.sqrt(math.expm1(EARLIEST * math.log1p(high**2)))
-            raise DataError(
-                f'path "vp" is undefined for noise levels from {low:g} to {high:g}: its time does '
-                f"not increase up to {reached:g}; write a sigma_min of at most {limit:.2g}, or "
-                'path = "linear"'
-            )
+        self._vp_time(low, high, sigmas)
         return replace(self, path_range=(low, high))
 
     def path_over(self, sigmas: Tensor) -> Path:
-        """Return the path; its range is that of ``sigmas`` ``[steps + 1]`` if none was set."""
+        """Return the path; its range is that of ``sigmas`` ``[steps + 1]`` where none is set.
+
+        Raises:
+            DataError: path ``vp`` is undefined for the range.
+        """
         own: ScalingName = self.path if self.path in ("vp", "flow") else "none"
         scaling = SCALINGS[self.scaling or own]
         if self.path != "vp":
             return Path(TIMES[self.path], scaling)
         low, high = self.path_range or (float(sigmas[-2]), float(sigmas[0]))
-        return Path(VpTime.between(low, high), scaling)
+        return Path(self._vp_time(low, high, sigmas), scaling)
+
+    def _vp_time(self, low: float, high: float, sigmas: Tensor) -> VpTime:
+        """Return the times of a range, if they increase up to the highest level that is reached."""
+        time = VpTime.between(low, high)
+        highest = max(high, float(self._lifted(sigmas[:-1], len(sigmas) - 1).max()))
+        if time.highest() < highest:
+            # Up to log(1 + low^2) = EARLIEST log(1 + high^2) beta does not fall.
+            limit = math.sqrt(math.expm1(EARLIEST * math.log1p(high**2)))
+            raise DataError(
+                f'path "vp" must have a time for all noise levels up to {highest:g}, and is '
+                f"undefined for a range from {low:g} to {high:g}; write a lowest level of at most "
+                f'{limit:.2g}, or path = "linear"'
+            )
+        return time
+
+    def _lifted(self, sigma: Tensor, steps: int) -> Tensor:
+        """Return noise levels after fresh noise, and as they are where none is added."""
+        added = (sigma >= self.s_min) & (sigma <= (math.inf if self.s_max is None else self.s_max))
+        return torch.where(added, sigma * (1 + min(self.s_churn / steps, MAX_GAMMA)), sigma)
 
     def churn(
         self, denoise: Denoise, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
@@ -118,10 +141,10 @@ class ChurningSolver(Solver):
         if self.s_churn == 0:
             return x, sigma
         noise = randn_like(x)
-        if sigma < self.s_min or (self.s_max is not None and sigma > self.s_max):
+        lifted = self._lifted(sigma, steps)
+        if lifted == sigma:
             return x, sigma
-        gamma = min(self.s_churn / steps, MOST_CHURN)
-        sigma_hat = nearest_known(denoise, sigma * (1 + gamma))
+        sigma_hat = nearest_known(denoise, lifted)
         # In float32, rounding back to sigma may give a level just below it.
         added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
         return x + added * noise, sigma_hat

@@ -18,11 +18,12 @@ class EdmLatents(Latents):
 
     In this order: the latent in float32, the class uniformly where there are any, then the noise of
     each solver step in the precision of the states. The class is drawn even where another is
-    chosen, since it moves the generator on. Numbers come from the generator of the sampling device:
-    a CPU and a GPU give different samples. The seed of the run has no effect. Seeds that differ by
-    2^32 give the same sample.
+    chosen, since drawing it advances the generator. Numbers come from the generator of the sampling
+    device: a CPU and a GPU give different samples. The seed of the run has no effect. Seeds that
+    differ by 2^32 give the same sample.
     """
 
+    depends_on_device = True
     source = "EDM, arXiv 2206.00364, generate.py of its reference implementation"
 
     def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:

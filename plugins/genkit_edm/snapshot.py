@@ -73,15 +73,17 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         raise DataError(
             f"{error}; no snapshot of EDM's or EDM2's, or one that is damaged or cut off"
         ) from error
-    try:
-        parts = mapping(whole)
-    except DataError:
-        parts = {}
+    parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():
         raise DataError(
             f"{path} holds no network snapshot and no training state of EDM's or EDM2's"
         )
     averaged = "ema" in parts
+    if not averaged and _is_mapping(parts["net"]):
+        raise DataError(
+            f"{path} must describe its network, got weights alone, as in EDM2's training states; "
+            "import a network-snapshot-*.pkl of the same training"
+        )
     try:
         module = module_of(parts["ema" if averaged else "net"])
         arguments = constructor(module)
@@ -102,6 +104,14 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
     )
 
 
+def _is_mapping(node: Any) -> bool:
+    try:
+        mapping(node)
+    except DataError:
+        return False
+    return True
+
+
 def _training_time(name: str, precond: str) -> tuple[int, float | None]:
     """Return the number of training images and the relative length in the name of a file."""
     if precond != EDM2:
@@ -110,11 +120,11 @@ def _training_time(name: str, precond: str) -> tuple[int, float | None]:
     found = _EDM2_NAME.search(name)
     if not found:
         return 0, None
-    # The name has thousands of images, rounded down, of a number that is a multiple of 1024.
+    # The name has thousands of images, rounded down; the number usually is a multiple of 1024.
     thousands = int(found[1])
     images = (1000 * thousands + 999) // 1024 * 1024
-    if images // 1000 != thousands:
-        return 0, None
+    if images // 1000 != thousands:  # a batch size that does not divide 1024
+        images = 1000 * thousands
     return images, float(found[2]) if found[2] else None
 
 

@@ -304,10 +304,11 @@ class Changed(Derived):
         ({"latents": torch.zeros(2, 4)}, 0, r"of Changed must be .* of shape \[2, 3\]"),
         ({"latents": torch.zeros(2, 3).long()}, 0, "must be floating-point"),
         ({"labels": torch.zeros(2).long()}, 0, "labels of Changed must be None"),
-        ({"labels": None}, 5, "must be 2 int64 classes below 5, got None"),
+        ({"labels": None}, 5, "must be 2 int64 classes from 0 to 4 on cpu, got None"),
         ({"labels": torch.zeros(2)}, 5, "int64"),
         ({"labels": torch.zeros(3).long()}, 5, "2 int64"),
-        ({"labels": torch.tensor([0, 5])}, 5, "below 5"),
+        ({"labels": torch.tensor([0, 5])}, 5, "got .* from 0 to 5"),
+        ({"latents": torch.full((2, 3), torch.nan)}, 0, "latent of Changed 0 of 2 contains nan"),
     ],
 )
 def test_draws_of_a_plugin_are_checked(change, classes, said):
@@ -315,3 +316,11 @@ def test_draws_of_a_plugin_are_checked(change, classes, said):
     with pytest.raises(DataError, match=said):
         draws_of(latents, (3,), range(2), classes, torch.device("cpu"), 0)
     assert draws_of(Derived(), (3,), range(2), classes, torch.device("cpu"), 0)
+
+
+def test_noise_of_a_plugin_is_checked():
+    for noise in (lambda x: torch.zeros(3), lambda x: torch.zeros(x.shape)):
+        latents = type("Changed", (Changed,), {"change": {"randn_like": noise}})()
+        draws = draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
+        with pytest.raises(DataError, match="noise of Changed must be torch.float64 of shape"):
+            draws.randn_like(torch.zeros(2, 3, dtype=torch.float64))

@@ -72,7 +72,7 @@ def tables(how: Settings) -> tuple[Settings, Settings]:
 
 
 def samplers(reference: ModuleType) -> Iterator[tuple[str, float]]:
-    """Yield the greatest difference of samples for each schedule and scaling."""
+    """Yield the maximum difference of samples for each schedule and scaling."""
     net, seeds = BlurredPoints(), range(4)
     worst: dict[str, float] = {}
     for how in cases():
@@ -86,7 +86,7 @@ def samplers(reference: ModuleType) -> Iterator[tuple[str, float]]:
         draws = seeded.draw((3, 4, 4), seeds, 0, torch.device("cpu"), 0)
         sigmas = schedule.sigmas()
         start = draws.latents.double() * sigmas[0]
-        solver = solver.between(*schedule.sigma_range())
+        solver = solver.between(*schedule.sigma_range(), sigmas)
         *_, last = solver.solve(net, start, sigmas, draws.randn_like)
         name = f"schedule {how['schedule']}, scaling {how['scaling']}"
         apart = float((last.x - expected).abs().max())

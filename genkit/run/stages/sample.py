@@ -26,7 +26,7 @@ from genkit.interfaces import (
 from genkit.report.grid import save_grid
 from genkit.sample import Drawn, StatePrecision, draws_of, known_levels, sample, solver_over
 from genkit.settings import DenoiserRef, setting
-from genkit.types import Batch
+from genkit.types import SEED_LIMIT, Batch
 
 SAMPLES = "samples.safetensors"
 
@@ -59,23 +59,35 @@ class Sample(Stage):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        stage = earlier.get(self.denoiser)
-        yield from self._latent_problems(stage)
-        network = getattr(stage, "network", None)
-        if isinstance(network, Denoiser) and not any(self.schedule.check(earlier)):
-            try:
-                known_levels(self.schedule, network.preconditioner)
-            except DataError as error:
-                yield Problem(("schedule",), str(error), "choose levels of that range")
-                return
-            try:
-                solver_over(self.schedule, self.solver, network.preconditioner)
-            except DataError as error:
-                yield Problem(("solver",), str(error))
+        yield from self._latent_problems(earlier)
+        yield from self.level_problems(earlier)
 
-    def _latent_problems(self, trained: Stage | None) -> Iterator[Problem]:
+    def level_problems(self, earlier: Stages) -> Iterator[Problem]:
+        """Yield why the solver cannot follow the noise levels for this network."""
+        network = getattr(earlier.get(self.denoiser), "network", None)
+        parts = (self.schedule, self.solver)
+        if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in parts):
+            return  # mistakes of the parts themselves are reported where they are
+        try:
+            known_levels(self.schedule, network.preconditioner)
+        except DataError as error:
+            yield Problem(("schedule",), str(error), "choose levels of that range")
+            return
+        try:
+            solver_over(self.schedule, self.solver, network.preconditioner)
+        except DataError as error:
+            yield Problem(("solver",), str(error))
+
+    def _latent_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield why the seeds, or items of the data's shape, cannot be drawn."""
-        data = getattr(trained, "data", None)
+        if self.first_seed + self.count > SEED_LIMIT:
+            yield Problem(
+                ("first_seed",),
+                f"must be at most 2^63 - count = {SEED_LIMIT - self.count}, got {self.first_seed}",
+                "write a smaller seed",
+            )
+            return
+        data = getattr(earlier.get(self.denoiser), "data", None)
         if not isinstance(data, Dataset):
             return  # a third-party stage, whose denoiser is checked when it is sampled
         try:
@@ -89,7 +101,7 @@ class Sample(Stage):
 
     def run(self, context: Context) -> None:
         world = context.world
-        parts = {k: context.folder / f"part-{k.start:08d}.safetensors" for k in self.batches()}
+        parts = {k: context.folder / self._part(k, context) for k in self.batches()}
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
         for turn, seeds in enumerate(world.turns(missing), 1):
@@ -104,8 +116,13 @@ class Sample(Stage):
             drawn = _joined([load_samples(path) for path in parts.values()])
             save_samples(context.folder / SAMPLES, drawn)
             save_grid(context.folder / "samples.png", drawn.batch.data)
-            for path in parts.values():
+            for path in context.folder.glob("part-*.safetensors"):
                 path.unlink()
+
+    def _part(self, seeds: range, context: Context) -> str:
+        """Return the file of a part; of its device too where samples of two are not to be mixed."""
+        on = f"{context.device.type}-" if self.latents.depends_on_device else ""
+        return f"part-{on}{seeds.start:08d}.safetensors"
 
     def batches(self) -> Sequence[range]:
         """Return the seeds of the samples that are drawn at a time."""

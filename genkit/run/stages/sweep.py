@@ -49,6 +49,7 @@ class Sweep(Stage):
             yield Problem(("samples",), f'"{self.samples}" is not a stage `sample` of the core')
             return
         yield from comparison_problems(self.data, template, earlier)
+        template = dataclasses.replace(template, count=self.count)
         lists = dict(_flatten(self.vary))
         if not lists:
             yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
@@ -61,6 +62,19 @@ class Sweep(Stage):
             for value in values:
                 for problem in _value_problems(template, path.split("."), value, earlier):
                     yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
+        if len(lists) > 1 and all(isinstance(values, list) and values for values in lists.values()):
+            yield from self._cell_problems(template, earlier)
+
+    def _cell_problems(self, template: Sample, earlier: Stages) -> Iterator[Problem]:
+        """Yield the first combination of values that cannot be sampled, each being valid alone."""
+        for cell in self.cells():
+            try:
+                stage = _of_cell(template, cell)
+            except SettingError:
+                return  # reported with the value
+            for problem in stage.level_problems(earlier):
+                yield Problem(("vary",), f"of {shown(cell)}: {problem.reason}", problem.hint)
+                return
 
     def run(self, context: Context) -> None:
         template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
@@ -73,9 +87,7 @@ class Sweep(Stage):
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
-            stage = template
-            for key, value in cell.items():
-                stage = _with_value(stage, key.split("."), value)
+            stage = _of_cell(template, cell)
             drawn = stage.draw_all(context)
             found = measure(self.metrics, Subject(drawn.batch, reference, denoiser), context)
             cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
@@ -96,6 +108,17 @@ class Sweep(Stage):
         lists = dict(_flatten(self.vary))
         for values in itertools.product(*lists.values()):
             yield dict(zip(lists, values, strict=True))
+
+
+def _of_cell(template: Sample, cell: Cell) -> Sample:
+    """Return the stage with the values of one combination.
+
+    Raises:
+        SettingError: there is no such key, or the value is not allowed there.
+    """
+    for key, value in cell.items():
+        template = _with_value(template, key.split("."), value)
+    return template
 
 
 def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:

@@ -112,6 +112,29 @@ def test_vectors_are_written_as_arrays(genkit_, points, tmp_path):
     assert np.array_equal(np.load(out / "000002.npy"), drawn[2].numpy())
 
 
+def test_an_infinite_setting_is_written_and_compared(genkit_, images, tmp_path):
+    out, table = tmp_path / "out", '{ use = "heun", s_churn = 3.0, s_max = inf }'
+    common = ("--steps", 2, "--seeds", "0-1", "--device", "cpu", "--out", out)
+    for new in (2, 0):
+        code, printed, err = genkit_("sample", images, "--solver", table, *common)
+        assert (code, err) == (0, "")
+        assert printed == f"2 samples in {out}, of which {new} are new\n"
+    assert json.loads((out / "sampling.json").read_text())["solver"]["s_max"] == "inf"
+    assert genkit_("sample", images, *common)[0] == 2
+
+
+def test_draws_of_another_device_are_not_mixed(genkit_, images, tmp_path):
+    out = tmp_path / "out"
+    common = ("--steps", 2, "--seeds", "0", "--device", "cpu", "--out", out)
+    assert genkit_("sample", images, "--latents", "edm", *common)[0] == 0
+    drawn_with = json.loads((out / "sampling.json").read_text())
+    assert drawn_with["device"] == "cpu"
+    (out / "sampling.json").write_text(json.dumps({**drawn_with, "device": "cuda"}))
+    code, _, err = genkit_("sample", images, "--latents", "edm", *common)
+    assert code == 2
+    assert "holds samples of another device" in err
+
+
 def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
     out = tmp_path / "out"
     code, _, err = genkit_("sample", points, "--latents", "edm", "--device", "cpu", "--out", out)
@@ -126,12 +149,12 @@ def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
         (("--seeds", "9-2"), "ends before it begins; write 2-9"),
         (("--seeds", "a"), 'from 0 on, got "a"; write 0-63'),
         (("--seeds", "-5"), 'from 0 on, got "-5"; write 0-63'),
-        (("--seeds", str(2**63)), f"must be from 0 to {2**63 - 1}, got {2**63}"),
+        (("--seeds", str(2**63)), f'--seeds must be from 0 to {2**63 - 1}, got "{2**63}"'),
         (("--latents", "edn"), 'did you mean "edm"'),
-        (("--latents", "{ seed = 1 }"), "use"),
+        (("--latents", "{ seed = 1 }"), "derived.seed: unknown setting"),
         (
             ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
-            "undefined for noise levels from 0.5 to 80",
+            "undefined for a range from 0.5 to 80",
         ),
         (("--seeds", "0-99999999"), "more than 10,000,000 samples"),
         (("--seeds", "0-9,10-10000009"), '"0-9,10-10000009" are more than 10,000,000 samples'),

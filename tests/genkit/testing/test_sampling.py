@@ -48,6 +48,11 @@ class DividesByZero(Schedule):
         return super().sigmas() * (self.steps - 1) / torch.tensor(self.steps - 1.0)
 
 
+class OtherRange(Schedule):
+    def sigma_range(self):
+        return 0.1, 5.0
+
+
 class Narrowed(Schedule):
     def within(self, lowest, highest):
         return replace(self, steps=self.steps - 1)
@@ -56,6 +61,7 @@ class Narrowed(Schedule):
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (OtherRange, "range contains the noise levels"),
         (Narrowed, "knows every noise level leaves a schedule as it is"),
         (Float32Levels, "float64"),
         (OneTooFew, "1 steps have 2"),
@@ -109,6 +115,19 @@ class TooSmooth(Solver):
 class Stray(Solver):
     def step(self, x, denoised, sigma, following):
         return super().step(x, denoised, sigma, following) + (following > 0) * torch.randn_like(x)
+
+
+class Unbound(Solver):
+    def between(self, sigma_min, sigma_max, sigmas):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundAnew(Solver):
+    count: int = 0
+
+    def between(self, sigma_min, sigma_max, sigmas):
+        return replace(self, count=self.count + 1)
 
 
 class SkipsStart(Solver):
@@ -172,6 +191,8 @@ class Float64States(Solver):
         (HalfStep, "a single point is found exactly"),
         (TooSmooth, "its standard deviation within 10 %"),
         (Stray, "given generator alone"),
+        (Unbound, "a solver of a range is a solver"),
+        (BoundAnew, "is bound once"),
         (SkipsStart, "a state at each noise level"),
         (NoisyStart, "the first state is the start"),
         (Float32States, "shape and type of the start"),

@@ -138,4 +138,6 @@ def solved(denoise, latents: Tensor, sigmas: Tensor, randn_like, **how) -> Tenso
 @pytest.fixture(scope="session")
 def edm_sampler() -> SimpleNamespace:
     """EDM's noise levels and general sampler, independent of genkit's."""
-    return SimpleNamespace(levels=noise_levels, solved=solved, default_range=default_range)
+    return SimpleNamespace(
+        levels=noise_levels, solved=solved, default_range=default_range, betas=betas
+    )

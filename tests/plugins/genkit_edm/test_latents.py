@@ -16,7 +16,7 @@ from PIL import Image
 import genkit
 from genkit.cli import main
 from genkit.errors import DataError
-from genkit.interfaces import SEEDS
+from genkit.types import SEED_LIMIT as SEEDS
 from genkit_edm.latents import EdmLatents
 
 COUNT = 16
@@ -67,6 +67,8 @@ def known_range(precond, weights):
     if precond == "VPPrecond":
         ends = torch.tensor([1e-5, 1.0], dtype=torch.float64)
         return *(0.5 * 19.9 * ends**2 + 0.1 * ends).expm1().sqrt().tolist(), lambda sigma: sigma
+    if precond == "VEPrecond":
+        return 0.02, 100.0, lambda sigma: sigma
     if precond == "iDDPMPrecond":
         table = weights["u"].double()
 
@@ -141,6 +143,39 @@ def test_images_are_those_of_the_reference(
     assert sum(same) == COUNT
     inside = ((pixels > 0) & (pixels < 255)).mean()
     assert inside > 0.2  # the images show whether something differs
+
+
+NARROWED = {
+    # 64 levels of iDDPM's table are 63: one step adds noise and goes nowhere.
+    "iddpm_adm": (64, 0.002, 0.5, {"S_churn": 10}),
+    # The network knows 0.02 to 100, from which the path's constants follow.
+    "ve_ncsnpp": (6, 0.002, 150.0, {"schedule": "vp", "scaling": "vp"}),
+}
+
+
+@pytest.mark.parametrize("name", NARROWED)
+def test_levels_that_a_network_narrows_or_rounds(imported, edm_sampler, name) -> None:
+    file, (low, high, nearest) = imported(name)
+    steps, sigma_min, sigma_max, how = NARROWED[name]
+    denoiser = genkit.load_denoiser(file, "cpu")
+    draws = ReferenceDraws(range(2), denoiser.spec.shape, denoiser.classes)
+
+    @torch.no_grad()
+    def denoise(x, sigma):
+        return denoiser(x.float(), sigma.float().expand(len(x))).double()
+
+    ends = max(sigma_min, low), min(sigma_max, high)
+    assert ends != (sigma_min, sigma_max)
+    sigmas = nearest(edm_sampler.levels("edm", steps, *ends))
+    expected = edm_sampler.solved(
+        denoise, draws.latents, sigmas, draws.noise, range=ends, nearest=nearest, **how
+    )
+    schedule = {"steps": steps, "sigma_min": sigma_min, "sigma_max": sigma_max}
+    found = denoiser.sample(
+        2, schedule=schedule, solver=as_solver(how), latents="edm", dtype=torch.float64
+    )
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    assert (len(sigmas.unique()) < steps) is (name == "iddpm_adm")
 
 
 def test_a_chosen_class_leaves_the_noise_as_it_is(imported, edm_sampler) -> None:
@@ -233,7 +268,7 @@ def test_a_stage_draws_the_seeds_of_a_set(tmp_path) -> None:
     ("data", "conditional", "first", "said"),
     [
         ("swiss-roll", "false", 0, 'samples.latents: latents "edm" must be used for images'),
-        ("digits", "false", SEEDS - 5, f"samples.latents: seeds must be .* got {SEEDS}"),
+        ("digits", "false", SEEDS - 5, f"samples.first_seed: must be at most .* {SEEDS - 6}, got"),
         ("digits", "false", -1, "samples.first_seed: -1 is out of range"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genkit import component
-from genkit.errors import DataError
+from genkit.errors import DataError, SettingError
 from genkit_edm.euler import Euler
 from genkit_edm.heun import Heun
 from genkit_edm.path import SCALINGS, TIMES, Path
@@ -94,46 +94,74 @@ def test_a_path_has_its_own_scaling_unless_another_is_chosen(path, scaling) -> N
         assert Euler(path=path, scaling=other).path_over(sigmas).scaling is SCALINGS[other]
 
 
-def levels_of(highest: float) -> Tensor:
-    return torch.linspace(0.2, 1.0, 50, dtype=torch.float64) * highest
+def schedule(low: float, steps: int = 18) -> Tensor:
+    return component("schedule", "edm", sigma_min=low, sigma_max=80.0, steps=steps).sigmas()
 
 
-@pytest.mark.parametrize("low", [0.05, 0.12, 0.13, 0.14, 0.5])
-@pytest.mark.parametrize("s_churn", [0.0, 10.0])
-def test_a_range_without_a_vp_time_is_refused(low: float, s_churn: float) -> None:
-    """It is refused exactly where the times of its levels, churned ones too, do not increase."""
-    time = VpTime.between(low, 80.0)
-    reached = 80.0 * (2**0.5 if s_churn else 1.0)
-    defined = bool((time.time(levels_of(reached)).diff() > 0).all()) and bool(
-        (time.sigma(torch.linspace(1e-3, 1, 99, dtype=torch.float64)).diff() > 0).all()
-    )
-    solver = Heun(path="vp", s_churn=s_churn)
-    if defined:
-        assert solver.between(low, 80.0).path_range == (low, 80.0)
+def has_times(edm_sampler, low: float, levels: Tensor) -> bool:
+    """Whether B(t) rises from the earliest time on until it has passed every level.
+
+    The two constants come from the tests' own linear equations; B is walked along a fine grid.
+    """
+    beta_d, beta_min = edm_sampler.betas(low, 80.0)
+    times = torch.linspace(1e-3, 3.0, 300_001, dtype=torch.float64)
+    integral = 0.5 * beta_d * times**2 + beta_min * times
+    falls = (integral.diff() <= 0).nonzero()
+    rising = integral[: int(falls[0]) + 1] if len(falls) else integral
+    wanted = levels.square().log1p().max()
+    # The range itself ends at time 1.
+    return bool(rising[-1] >= wanted) and len(rising) > int((times < 1).sum())
+
+
+CHURNS = {
+    "none": {},
+    "light": {"s_churn": 0.1},
+    "strong": {"s_churn": 100.0},
+    "strong, below 79": {"s_churn": 100.0, "s_max": 79.0},
+    "strong, below 20": {"s_churn": 100.0, "s_max": 20.0},
+}
+
+
+@pytest.mark.parametrize("low", [0.05, 0.094, 0.1, 0.12, 0.13, 0.132, 0.134, 0.14, 0.5])
+@pytest.mark.parametrize("name", CHURNS)
+@pytest.mark.parametrize("steps", [18, 100])
+def test_a_range_without_a_vp_time_is_refused(edm_sampler, low, name, steps) -> None:
+    """It is refused exactly where a level that is reached has no time."""
+    churn, sigmas = CHURNS[name], schedule(low, steps)
+    above = sigmas[:-1][sigmas[:-1] <= churn.get("s_max", 1e9)]
+    lifted = above * (1 + min(churn.get("s_churn", 0) / steps, 2**0.5 - 1))
+    reached = torch.cat([sigmas[:1], lifted])
+    solver = Heun(path="vp", **churn)
+    if has_times(edm_sampler, low, reached):
+        assert solver.between(low, 80.0, sigmas).path_range == (low, 80.0)
     else:
-        with pytest.raises(DataError) as refused:
-            solver.between(low, 80.0)
-        assert f"{low:g}" in str(refused.value)
-        assert "80" in str(refused.value)
+        for call in (
+            lambda: solver.between(low, 80.0, sigmas),
+            lambda: solver.path_over(sigmas),  # not bound before
+        ):
+            with pytest.raises(DataError) as refused:
+                call()
+            assert f"from {low:g} to 80" in str(refused.value)
+            # What the message advises is accepted.
+            advised = float(str(refused.value).split("at most ")[1].split(",")[0])
+            assert solver.between(advised, 80.0, schedule(advised, steps))
 
 
-def test_both_answers_were_seen() -> None:
-    assert Heun(path="vp").between(0.13, 80.0)
-    for solver, low in ((Heun(path="vp"), 0.14), (Heun(path="vp", s_churn=1.0), 0.13)):
-        with pytest.raises(DataError):
-            solver.between(low, 80.0)
-    # What the message advises is accepted.
-    with pytest.raises(DataError, match=r"at most 0\.094"):
-        Heun(path="vp", s_churn=1.0).between(0.5, 80.0)
-    assert Heun(path="vp", s_churn=1.0).between(0.094, 80.0)
-    # Noise is added below s_max alone, and does not lift the first level.
-    assert Heun(path="vp", s_churn=1.0, s_max=50.0).between(0.13, 80.0)
+def test_both_answers_were_seen(edm_sampler) -> None:
+    for low, expected in ((0.13, True), (0.14, False)):
+        assert has_times(edm_sampler, low, torch.tensor([80.0]).double()) is expected
 
 
 def test_a_chosen_range_is_kept() -> None:
     solver = Euler(path="vp", path_range=(0.01, 100.0))
-    assert solver.between(0.002, 80.0).path_range == (0.01, 100.0)
-    assert Euler(path="ve").between(0.002, 80.0).path_range is None
+    assert solver.between(0.002, 80.0, schedule(0.002)).path_range == (0.01, 100.0)
+    assert Euler(path="ve").between(0.002, 80.0, schedule(0.002)).path_range is None
+
+
+@pytest.mark.parametrize("path_range", [(0.0, 1.0), (1e200, 1e300), (1.0, float("inf"))])
+def test_a_range_beyond_all_levels_is_refused(path_range) -> None:
+    with pytest.raises(SettingError, match="path_range"):
+        Heun(path="vp", path_range=path_range)
 
 
 @pytest.mark.parametrize(

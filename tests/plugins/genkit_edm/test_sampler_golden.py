@@ -48,7 +48,8 @@ def parts(case: dict[str, Any]) -> tuple[Schedule, Solver]:
     settings["scaling"] = case.get("scaling", "none")
     if (name := case.get("solver", "heun")) == "heun":
         settings["alpha"] = case.get("alpha", 1.0)
-    return schedule, component("solver", name, **settings).between(*schedule.sigma_range())
+    solver = component("solver", name, **settings)
+    return schedule, solver.between(*schedule.sigma_range(), schedule.sigmas())
 
 
 def drawn(cases, case: dict[str, Any]) -> Tensor:
@@ -107,7 +108,8 @@ def test_the_range_of_path_vp_shows(cases) -> None:
     fixed = component("solver", "heun", path="vp", alpha=0.5, path_range=own)
     sigmas = schedule.sigmas()
     x = golden["latents"] * sigmas[0]
-    for one, differs in ((solver, False), (fixed.between(*schedule.sigma_range()), True)):
+    bound = fixed.between(*schedule.sigma_range(), sigmas)
+    for one, differs in ((solver, False), (bound, True)):
         *_, last = one.solve(denoise, x, sigmas, torch.randn_like)
         assert (error(last.x, golden["samples_11"]) > 1000 * LIMIT) is differs
 

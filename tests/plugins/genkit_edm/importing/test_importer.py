@@ -215,7 +215,7 @@ def test_an_edm2_snapshot_is_read_to_the_bit(edm_golden, edm_files, tmp_path):
         ("edm2-img512-xxl-uncond-0939524-0.015.pkl", 939_524_096, 0.015),
         ("network-snapshot-0002097.pkl", 2_097_152, None),
         ("network-snapshot-0000000-0.050.pkl", 0, 0.05),
-        ("network-snapshot-0000042-0.050.pkl", 0, None),  # of no multiple of 1024
+        ("network-snapshot-0000042-0.050.pkl", 42_000, 0.05),  # of no multiple of 1024
         ("edm2-img64-s.pkl", 0, None),
         ("network-snapshot-2097-0.050.pkl", 0, None),
     ],
