@@ -79,14 +79,20 @@ def _require_source(source: Path, ema_length: float | None) -> None:
                 "training's snapshots, or leave --ema-length out"
             )
         if not source.is_dir():
-            raise UsageError(f"{source} is no folder; write the folder of the training's snapshots")
+            raise UsageError(
+                f"{source} must be a folder for --ema-length, and does not exist; "
+                "write the folder of the training's snapshots"
+            )
     elif source.is_dir():
         raise UsageError(
             f"{source} must be a file, got a folder; write one of its files, or write "
             "--ema-length 0.1 to average all EDM2 snapshots in it"
         )
     elif not source.is_file():
-        raise UsageError(f"{source} is no file; name a network snapshot or a training state")
+        raise UsageError(
+            f"{source} must be a file, and does not exist; write a network snapshot or a "
+            "training state"
+        )
 
 
 def _averaged(
@@ -100,8 +106,8 @@ def _averaged(
         folder: for temporary files.
 
     Raises:
-        DataError: a snapshot is invalid, of unknown length, of another network than the first, or
-            of the same length and time as another one; or there are none.
+        DataError: there are no snapshots; or one is invalid, has no known length, belongs to
+            another network than the first, or has the length and the time of another one.
     """
     from rich.console import Console
     from rich.progress import track
@@ -130,14 +136,15 @@ def _averaged(
             names = [name for name, _ in _built(weights, found).module.named_parameters()]
         if any(found[part] != first[part] for part in _DESCRIPTION):
             raise DataError(
-                f"{file} is of another network than {next(iter(read.values()))}; "
+                f"{file} must have the network of {next(iter(read.values()))}, got another; "
                 "keep the snapshots of one training in the folder"
             )
         other = read.setdefault((images, length), file)
         if other is not file:
             raise DataError(
-                f"{file} and {other} are both averages of length {length} up to {images:,} images; "
-                "keep the snapshots of one training in the folder"
+                f"{file} must differ from {other} in length or time, got two averages of length "
+                f"{length} up to {images:,} images; keep the snapshots of one training in the "
+                "folder"
             )
         averaged = {name: _narrowed(weights.pop(name)) for name in names}
         write_snapshot(folder, length, images, averaged, buffers=weights)

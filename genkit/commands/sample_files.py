@@ -80,7 +80,7 @@ class SampleFiles:
         """Write one sample: an image as PNG, anything else as a float32 array.
 
         Args:
-            seed: names the file.
+            seed: seed of the sample, which names the file.
             item: a sample; float64 is rendered to 8 bits without being rounded to float32 first.
 
         Raises:

@@ -166,7 +166,7 @@ class Snapshot:
     Attributes:
         path: of its file.
         length: relative length of the average.
-        images: at which it ends.
+        images: number of images after which the average ends.
     """
 
     path: Path
@@ -184,11 +184,11 @@ def write_snapshot(
     """Write an average to a file that :func:`snapshots_in` finds.
 
     Args:
-        folder: of the file.
+        folder: folder in which the file is written.
         length: relative length of the average.
-        images: at which it ends.
-        averaged: the averaged weights, of any floating type.
-        buffers: the other tensors in the state of the network.
+        images: number of images after which the average ends.
+        averaged: averaged weights, of any floating type.
+        buffers: all other tensors in the state of the network.
     """
     named = {_AVERAGED + name: tensor for name, tensor in averaged.items()}
     named |= {_AS_IT_IS + name: tensor for name, tensor in buffers.items()}
@@ -210,7 +210,7 @@ def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> N
     Args:
         snapshots: what is combined, no two alike.
         length: relative length of the average.
-        images: at which it ends.
+        images: number of images after which the average ends.
 
     Raises:
         DataError: the length is out of range.

@@ -45,7 +45,7 @@ class Optimization:
         learning_rate_decay: images from which on the learning rate falls with the inverse square
             root of the images seen (EDM2, arXiv 2312.02696, eq. 67); 0 for none.
         adam_beta2: of Adam, how much of the mean squared gradient a step keeps.
-        adam_epsilon: of Adam, added to the root of the mean squared gradient.
+        adam_epsilon: Adam's epsilon, added to the root of the mean squared gradient.
         gradient_clip: greatest norm of the gradient; None leaves it as it is.
         precision: of the network's arithmetic; weights and optimizer stay in float32.
         channels_last: lay images out as NHWC, which convolutions prefer.

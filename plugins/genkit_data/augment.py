@@ -56,7 +56,7 @@ class EdmAugmentation(Augmentation):
     """Mirrors, scales, turns, stretches and shifts images, and tells the network how.
 
     Each of the six changes is made with a probability of its own: ``probability`` times the
-    change's multiplier. A network that is told with zeros generates images as they are.
+    change's multiplier. Conditioned on zeros, a network generates unchanged images.
 
     Beyond its borders an image continues by one reflection, of width - 1 or height - 1 pixels on
     each side, and is 0 from there on: the padding of EDM's reference implementation for a batch in

@@ -18,7 +18,7 @@ from genkit_edm.edm2 import Edm2
 from genkit_edm.iddpm import iddpm_levels
 from genkit_edm.ncsnpp import Ncsnpp
 from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
-from genkit_edm.reference_arguments import NETWORKS, PRECONDS, SETTINGS, NetworkClass
+from genkit_edm.reference_arguments import NETWORKS, PRECONDS, SETTINGS, Allowed
 from genkit_edm.reference_names import Layout, layout_of
 from genkit_edm.reference_names_edm2 import edm2_layout_of
 from genkit_edm.unet import UNet
@@ -35,17 +35,17 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     Args:
         precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond of
             EDM, or Precond of EDM2.
-        arguments: of its constructor; those left out are as the reference has them.
+        arguments: arguments of its constructor; the reference's defaults for those left out.
 
     Raises:
-        DataError: a class or an argument that is not known, or a value out of range.
+        DataError: a class or an argument is unknown, or a value is not supported.
     """
     kind = _known(precond, PRECONDS, "preconditioning")
     default, *others = kind.models
     model_type = arguments.get("model_type", default)
     model = _known(model_type, {name: NETWORKS[name] for name in kind.models}, "network")
     sizes = (*_SIZES, "augment_dim") if model.settings.takes_augment_labels else _SIZES
-    known = {*sizes, *kind.names, *kind.without_effect, *model.defaults, *model.fixed, "use_fp16"}
+    known = {*sizes, *kind.names, *kind.fixed, *model.defaults, *model.fixed, "use_fp16"}
     if others:
         known.add("model_type")
     for name in arguments:
@@ -76,7 +76,7 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     except SettingError as error:
         raise DataError(f"the arguments of {precond} make no network: {error}") from error
     _require_consistent(settings, precond)
-    _require_supported(model, settings, arguments)
+    _require_supported({**kind.fixed, **model.fixed}, settings, arguments)
     return settings, DataSpec((channels, resolution, resolution), classes, False, 0, augment_labels)
 
 
@@ -180,10 +180,12 @@ def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
             )
 
 
-def _require_supported(model: NetworkClass, settings: HalvingDenoiser, arguments: Table) -> None:
+def _require_supported(
+    fixed: Mapping[str, Allowed], settings: HalvingDenoiser, arguments: Table
+) -> None:
     """Raise DataError where an argument has a value that our network cannot have."""
-    for name, value in _part(arguments, model.fixed).items():
-        allowed = model.fixed[name](settings.channel_mult)
+    for name, value in _part(arguments, fixed).items():
+        allowed = fixed[name](settings.channel_mult)
         if _hashable(value) not in allowed:
             raise DataError(
                 f"{name} must be {' or '.join(map(shown, allowed))}, got {shown(value)}; "

@@ -5,6 +5,7 @@ The names and defaults are those of the checkpoints that NVIDIA publishes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,13 +38,13 @@ class PrecondClass:
         settings: our component.
         models: classes of networks it may hold; the first is the default.
         names: our settings by its arguments.
-        without_effect: arguments that do not change the denoiser's output.
+        fixed: supported values of the arguments for which we have no setting.
     """
 
     settings: type[Preconditioner]
     models: tuple[str, ...]
     names: Mapping[str, str]
-    without_effect: frozenset[str] = frozenset()
+    fixed: Mapping[str, Allowed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ PRECONDS: Mapping[str, PrecondClass] = MappingProxyType(
             EdmPreconditioner,
             ("DhariwalUNet", "SongUNet"),
             {"sigma_data": "sigma_data"},
-            frozenset({"sigma_min", "sigma_max"}),  # a sampler's limits: the network knows all
+            # Limits at which the reference's samplers clip; our preconditioner has none.
+            {"sigma_min": _only(0), "sigma_max": _only(math.inf)},
         ),
         "VPPrecond": PrecondClass(
             VpPreconditioner,

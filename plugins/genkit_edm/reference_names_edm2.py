@@ -36,8 +36,8 @@ def edm2_layout_of(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layo
     """Return the reference's tensors for a denoiser of ours.
 
     Args:
-        denoiser: built from the settings; may lie on the meta device.
-        settings: of the denoiser.
+        denoiser: denoiser that was built from the settings, also on the meta device.
+        settings: settings of the denoiser.
         resolution: height of its images.
     """
     sizes = [f"{resolution >> level}" for level in range(len(settings.channel_mult))]

@@ -322,5 +322,5 @@ def test_noise_of_a_plugin_is_checked():
     for noise in (lambda x: torch.zeros(3), lambda x: torch.zeros(x.shape)):
         latents = type("Changed", (Changed,), {"change": {"randn_like": noise}})()
         draws = draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
-        with pytest.raises(DataError, match="noise of Changed must be torch.float64 of shape"):
+        with pytest.raises(DataError, match=r"noise of Changed must be torch\.float64 of shape"):
             draws.randn_like(torch.zeros(2, 3, dtype=torch.float64))

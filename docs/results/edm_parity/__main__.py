@@ -36,12 +36,13 @@ def edm() -> Iterator[str]:
     reference = importlib.import_module("generate")
     yield from _networks(list(networks.cases()), "training.networks")
     yield from _steps(steps.edm())
-    yield "\nsamplers: worst difference of samples, 32 settings each"
-    for name, apart in sampling.samplers(reference):
-        yield f"{name:44} {apart:10.1e}"
-    yield f"\nimages of {sampling.IMAGES} seeds: identical, grey levels apart, pixels inside 0 to 255"
+    yield "\nsamplers, without the noise that the reference adds from rounding where there is no churn"
+    yield f"{'':44} {'settings':>10} {'samples':>10}"
+    for name, count, apart in sampling.samplers(reference):
+        yield f"{name:44} {count:10} {apart:10.1e}"
+    yield f"\n{f'images of {sampling.IMAGES} seeds':44} {'identical':>10} {'levels':>8} {'inside':>8}"
     for name, same, levels, inside in sampling.images(reference, _drawable()):
-        yield f"{name:44} {same:4} of {sampling.IMAGES} {levels:4} {inside:8.0%}"
+        yield f"{name:44} {same:10} {levels:8} {inside:8.0%}"
     yield "\naugmentation"
     yield from augmentation.lines()
 
@@ -98,7 +99,7 @@ def main() -> None:
     sys.path.insert(0, str(folder))
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     commit = subprocess.run(run, cwd=Path(__file__).parent, capture_output=True, text=True)
-    print(f"--{name.replace('_', '-')}, commit {commit.stdout.strip()}, torch {torch.__version__}")
+    print(f"--{name.replace('_', '-')}, genkit {commit.stdout.strip()}, torch {torch.__version__}")
     for line in {"edm": edm, "edm_aot": edm_aot, "edm2": edm2}[name]():
         print(line, flush=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -57,9 +57,9 @@ class Errors:
     """Relative differences after the last step.
 
     Attributes:
-        loss: of the losses, the maximum over the steps.
-        weights: of the change of all weights.
-        averages: of the change of all averaged weights, the maximum over the averages.
+        loss: maximum difference of the losses over the steps.
+        weights: difference of the change of all weights.
+        averages: difference of the change of all averaged weights, the maximum over the averages.
         pairs: number of noise samples assigned to other images; None where none are assigned.
     """
 
@@ -67,10 +67,6 @@ class Errors:
     weights: float
     averages: float
     pairs: int | None = None
-
-
-Draws = Callable[[int], tuple[Tensor, Tensor, Tensor]]
-"""Returns the loss's quantiles, the unit noise and the reference's loss in a step."""
 
 
 def genkit_trainer(

@@ -84,10 +84,13 @@ def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
     monkeypatch.setattr(import_edm, "read_apart", None)
     out = tmp_path / "edm.safetensors"
     said = [
-        ((tmp_path / "none.pkl", out), "none.pkl is no file; name a network snapshot"),
+        ((tmp_path / "none.pkl", out), "none.pkl must be a file, and does not exist; write a"),
         ((tmp_path, out), "must be a file, got a folder; write one of its files, or write --ema-l"),
         ((file, out, "--ema-length", 0.1), "must be a folder for --ema-length, got a file"),
-        ((tmp_path / "none", out, "--ema-length", 0.1), "none is no folder; write the folder of"),
+        (
+            (tmp_path / "none", out, "--ema-length", 0.1),
+            "none must be a folder for --ema-length, and does not exist",
+        ),
         ((tmp_path, out, "--ema-length", 0.3), "0.3 is no relative length"),
         ((tmp_path, out, "--ema-length", 0), "0.0 is no relative length"),
         ((file, file), "exists; move it away, or write another name"),
@@ -218,10 +221,10 @@ def test_a_folder_that_makes_no_average(genkit_, edm_files, small, training, tmp
     assert "must hold EDM2 snapshots of a training, got none; write a folder" in refused()
     training.write(0.05, end // 2, np.float16)
     training.write(0.05, end // 2, np.float16, name="other-0000524-0.050.pkl")
-    assert "are both averages of length 0.05 up to 524,288 images" in refused()
+    assert "got two averages of length 0.05 up to 524,288 images" in refused()
     (folder / "other-0000524-0.050.pkl").unlink()
     training.write(0.1, end, np.float16, sigma_data=0.4)
-    assert "network-snapshot-0001048-0.100.pkl is of another network than" in refused()
+    assert "network-snapshot-0001048-0.100.pkl must have the network of" in refused()
     for name in ("network-snapshot-0001048-0.100.pkl", "a-0001048-0.900.pkl", "a-0001048.pkl"):
         (folder / "network-snapshot-0001048-0.100.pkl").unlink(missing_ok=True)
         training.write(0.1, end, np.float16, name=name)

@@ -172,6 +172,8 @@ def test_edm2_arguments_that_our_network_cannot_have(arguments: dict, message: s
     [
         ({"sigma_dta": 0.5}, 'no argument sigma_dta; did you mean "sigma_data"'),
         ({"beta_d": 19.9}, "EDMPrecond with SongUNet has no argument beta_d"),
+        ({"sigma_min": 0.002}, r"sigma_min must be 0, got 0\.002; a network with another"),
+        ({"sigma_max": 80.0}, r"sigma_max must be inf, got 80\.0; a network with another"),
         ({"model_type": "EDM2UNet"}, "'EDM2UNet' is no network .* DhariwalUNet, SongUNet"),
         ({"model_type": ["SongUNet"]}, "is no network"),
         ({"model_type": "UNet"}, "'UNet' is no network"),
