@@ -183,6 +183,16 @@ def test_a_training_state_that_torch_saved(small, tmp_path, persistence):
     same_bits(read_snapshot(path).weights, weights)
 
 
+def test_a_training_state_of_edm2_is_refused(small, tmp_path, persistence):
+    """EDM2's checkpoints hold the state of the network, and not what builds it."""
+    weights, _, arguments = small
+    net = as_module(weights, arguments)
+    path = tmp_path / "training-state-0000001.pt"
+    torch.save({"state": {"cur_nimg": 1024}, "net": net.state_dict()}, path)
+    with pytest.raises(DataError, match="must describe its network, got weights alone"):
+        read_snapshot(path)
+
+
 EDM2_NAME = "network-snapshot-0002097-0.050.pkl"
 
 
