@@ -7,15 +7,16 @@ trainer needs to use a coupler.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, SettingError
+from genkit.errors import DataError, Problem, SettingError
 from genkit.interfaces import Latents, Schedule, Solver, Trained
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
@@ -24,7 +25,7 @@ from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
 from genkit.run.progress import SilentProgress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
-from genkit.settings import toml_value
+from genkit.settings import shown, toml_value
 from genkit.train.checkpoint import load_network
 
 
@@ -114,9 +115,11 @@ class SamplingParts(NamedTuple):
 
 
 def sampling_parts(
-    schedule: Table = "edm", solver: Table = "heun", latents: Table = "derived"
+    schedule: Table | None = None, solver: Table | None = None, latents: Table | None = None
 ) -> SamplingParts:
-    """Return the parts of sampling; a table without ``use`` is of the default component.
+    """Return the parts of sampling: schedule `edm`, solver `heun` and latents `derived` by default.
+
+    A table without ``use`` is of the default component.
 
     Raises:
         PluginError: a name is not that of a component.
@@ -129,7 +132,11 @@ def sampling_parts(
         ("solver", "heun", solver),
         ("latents", "derived", latents),
     ):
-        table = {"use": chosen} if isinstance(chosen, str) else {"use": default, **chosen}
+        if not isinstance(chosen, (str, Mapping, NoneType)):
+            problem = Problem((kind,), f"must be a name or a table, got {type(chosen).__name__}")
+            raise SettingError("sample", [problem])
+        named = {"use": chosen} if isinstance(chosen, str) else chosen
+        table = {"use": default, **(named or {})}
         part = decode.component(registry, kind, table)
         if problems := list(part.check({})):
             raise SettingError(type(part).__name__, problems)
@@ -160,9 +167,9 @@ class Denoiser:
         self,
         count: int | Sequence[int],
         *,
-        schedule: Table = "edm",
-        solver: Table = "heun",
-        latents: Table = "derived",
+        schedule: Table | None = None,
+        solver: Table | None = None,
+        latents: Table | None = None,
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 256,
@@ -173,12 +180,12 @@ class Denoiser:
         Args:
             count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
                 depend on the others that are drawn with it.
-            schedule: name, or table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``; a table
-                without ``use`` is of ``edm``.
-            solver: name or table; a table without ``use`` is of ``heun``.
-            latents: name or table. With ``derived`` all draws follow from ``seed`` and the
-                number of the sample; with ``edm`` they are those of EDM's generate.py for the
-                number alone.
+            schedule: name, or table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``; ``edm``
+                where none is given.
+            solver: name or table; ``heun`` where none is given.
+            latents: name or table. With ``derived``, the default, all draws follow from ``seed``
+                and the number of the sample; with ``edm`` they are those of EDM's generate.py for
+                the number alone.
             labels: ``[N]`` classes, for a conditional denoiser; drawn by ``latents`` unless given:
                 by default sample k is of class k modulo their number.
             seed: seed that all samples share.
@@ -189,12 +196,16 @@ class Denoiser:
             ``[N, *shape]`` on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: nothing is to be drawn, a seed is out of range, the labels do not fit the
-                denoiser or N, or the parts do not fit the denoiser.
+            DataError: nothing is to be drawn, a seed is out of range, ``dtype`` is no
+                floating-point type, or labels or parts do not fit the denoiser.
             PluginError: a name is not that of a component.
             SettingError: a setting of the schedule, the solver or the latents is unknown or wrong.
         """
-        chosen = range(count) if isinstance(count, int) else _integers(count)
+        chosen = _seeds(count)
+        if not dtype.is_floating_point:
+            raise DataError(
+                f"dtype must be a floating-point type, got {dtype}; write torch.float32"
+            )
         if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1")
         parts = sampling_parts(schedule, solver, latents)
@@ -231,12 +242,18 @@ class Denoiser:
         return labels
 
 
-def _integers(seeds: Sequence[int]) -> Sequence[int]:
-    """Return seeds of any integer type, such as NumPy's, as Python's integers."""
+def _seeds(count: int | Sequence[int]) -> Sequence[int]:
+    """Return the seeds of samples. Integers of any type, such as NumPy's, become Python's."""
+    if isinstance(count, range):
+        return count
     try:
-        return seeds if isinstance(seeds, range) else [operator.index(seed) for seed in seeds]
+        if isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0:
+            return [operator.index(seed) for seed in count]
+        return range(operator.index(cast(SupportsIndex, count)))
     except TypeError as error:
-        raise DataError(f"seeds must be integers, got others ({error}); write [0, 1, 2]") from error
+        raise DataError(
+            f"seeds must be integers, or a count of them, got {shown(count)}; write [0, 1] or 16"
+        ) from error
 
 
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:

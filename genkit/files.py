@@ -43,25 +43,17 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Like :func:`write_bytes`, as indented JSON; see :func:`json_text`."""
-    write_text(path, json_text(content, indent=2) + "\n")
+    """Like :func:`write_bytes`, as indented JSON. Raises ValueError for NaN and infinity."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def json_text(content: Any, indent: int | None = None) -> str:
-    """Return JSON. A setting of ``inf``, for which JSON has no number, becomes the string "inf".
-
-    Raises:
-        ValueError: a value is NaN or minus infinity.
-    """
-    return json.dumps(_with_inf_as_text(content), indent=indent, allow_nan=False)
-
-
-def _with_inf_as_text(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _with_inf_as_text(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_with_inf_as_text(value) for value in content]
-    return "inf" if content == math.inf else content
+def inf_as_text(setting: Any) -> Any:
+    """Return a setting for JSON, which has no number for ``inf``: it becomes the string "inf"."""
+    if isinstance(setting, Mapping):
+        return {key: inf_as_text(value) for key, value in setting.items()}
+    if isinstance(setting, (list, tuple)):
+        return [inf_as_text(value) for value in setting]
+    return "inf" if setting == math.inf else setting
 
 
 def md5_of(path: Path) -> str:

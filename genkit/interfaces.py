@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,13 @@ from genkit.settings import annotations_of, setting, setting_of, value_problems
 from genkit.types import (
     SEED_LIMIT,
     Batch,
+    Coefficients,
     DataSpec,
+    Draws,
     Imported,
     Measurement,
     Pairs,
+    RandnLike,
     RemoteFile,
     State,
 )
@@ -39,9 +42,6 @@ Stages = Mapping[str, "Stage"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``, as a solver sees a denoiser."""
-
-RandnLike = Callable[[Tensor], Tensor]
-"""Returns unit Gaussian noise of the shape, type and device of its argument."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,15 +250,6 @@ class Network(Component):
         """Return the network for this data, freshly initialised from torch's global generator."""
 
 
-class Coefficients(NamedTuple):
-    """The four coefficients of EDM's eq. 7, each ``[B]``."""
-
-    c_skip: Tensor
-    c_out: Tensor
-    c_in: Tensor
-    c_noise: Tensor
-
-
 class Preconditioner(Component):
     """Sole owner of ``sigma_data``, of the four coefficients and of the loss weight."""
 
@@ -271,12 +262,21 @@ class Preconditioner(Component):
         """Return the weight of the denoising loss at noise levels ``[B]``."""
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """Return the nearest noise levels that the network knows; by default it knows all.
+        """Return the nearest supported noise levels; by default all are supported.
 
         Args:
             sigma: noise levels above 0, of any shape.
         """
         return sigma
+
+    def sigma_range(self) -> tuple[float, float]:
+        """Return the range to which schedules are narrowed, by default that of rounded levels.
+
+        Churn may exceed it: only :meth:`round_sigma` applies to the levels that a solver chooses.
+        """
+        ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
+        lowest, highest = self.round_sigma(ends).tolist()
+        return lowest, highest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -486,18 +486,15 @@ class Solver(Component):
     """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
 
     @property
-    def keeps_equal_levels(self) -> bool:
-        """Whether a step between two equal noise levels has an effect, such as fresh noise.
-
-        Where it has none, levels that a network rounds to one are merged before solving.
-        """
+    def stochastic(self) -> bool:
+        """Whether steps add fresh noise, so that one between equal noise levels has an effect."""
         return False
 
     def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Solver:
         """Return the solver for a range of noise levels; itself, where it depends on none.
 
-        Called once before :meth:`solve`. A solver whose time depends on the range, such as that of
-        the VP SDE, fixes it here.
+        Called before :meth:`solve`, and by checks. A solver whose time depends on the range, such
+        as that of the VP SDE, fixes it here.
 
         Args:
             sigma_min: lowest noise level of the schedule, narrowed to the range of the network.
@@ -523,21 +520,6 @@ class Solver(Component):
         """
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Random draws of a batch of samples.
-
-    Attributes:
-        latents: ``[B, *shape]`` unit Gaussian noise, on the device of the sampling.
-        labels: ``[B]`` int64 classes, on the same device; None for a denoiser without classes.
-        randn_like: noise of stochastic solvers; each call returns the next noise of every sample.
-    """
-
-    latents: Tensor
-    labels: Tensor | None
-    randn_like: RandnLike
-
-
 class Latents(Component):
     """Draws the latents, the classes and the noise of samples from their seeds."""
 
@@ -551,10 +533,8 @@ class Latents(Component):
         """
         for seed in (min(seeds), max(seeds)):
             if not 0 <= seed < SEED_LIMIT:
-                raise DataError(
-                    f"seeds must be from 0 to {SEED_LIMIT - 1}, got {seed}; "
-                    "write seeds in that range"
-                )
+                limit = SEED_LIMIT - 1
+                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write one of these")
 
     @abstractmethod
     def draw(

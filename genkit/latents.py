@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from genkit.interfaces import Draws, Latents
+from genkit.interfaces import Latents
 from genkit.random import PerSample
+from genkit.types import Draws
 
 
 @dataclass(frozen=True, kw_only=True)

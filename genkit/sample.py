@@ -11,17 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import (
-    BoundGuidance,
-    Denoise,
-    Draws,
-    Latents,
-    Preconditioner,
-    Schedule,
-    Solver,
-)
+from genkit.interfaces import BoundGuidance, Denoise, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
-from genkit.types import Batch, State
+from genkit.types import Batch, Draws, State
 
 StatePrecision = Literal["float64", "float32"]
 
@@ -60,90 +52,86 @@ class GuidedDenoiser:
 
     @property
     def preconditioner(self) -> Preconditioner | None:
-        """Of the network; None for one that knows all noise levels."""
+        """Preconditioner of the network; None for one that supports all noise levels."""
         return getattr(self._denoiser, "preconditioner", None)
 
-    def levels(self, schedule: Schedule, keep_equal: bool = False) -> Tensor:
+    def levels(self, schedule: Schedule) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
-        return known_levels(schedule, self.preconditioner, keep_equal)
+        return known_levels(schedule, self.preconditioner)
 
 
 def nearest_known(denoise: Denoise, sigma: Tensor) -> Tensor:
-    """Return the noise level that the network knows nearest to one that a solver chose.
+    """Return the supported noise level nearest to one that a solver chose.
 
     Args:
-        denoise: as a solver was given it; one that is no :class:`GuidedDenoiser` knows all levels.
-        sigma: 0-d, above 0.
+        denoise: denoiser of the solver; one that is no :class:`GuidedDenoiser` supports all levels.
+        sigma: 0-d noise level above 0.
     """
-    known = denoise.preconditioner if isinstance(denoise, GuidedDenoiser) else None
-    return sigma if known is None else known.round_sigma(sigma)
+    preconditioner = denoise.preconditioner if isinstance(denoise, GuidedDenoiser) else None
+    return sigma if preconditioner is None else preconditioner.round_sigma(sigma)
 
 
 def known_levels(
     schedule: Schedule, preconditioner: Preconditioner | None, keep_equal: bool = False
 ) -> Tensor:
-    """Return the noise levels of a schedule, each rounded to the nearest that a network knows.
+    """Return the noise levels of a schedule, each rounded to the nearest that a network supports.
 
     Levels that round to one are merged, since a step between them has no effect unless it adds
-    noise: a network that knows few levels may take fewer steps than the schedule has.
+    noise: a network with few levels may take fewer steps than the schedule has.
 
     Args:
-        schedule: noise levels; narrowed to the range that the network knows.
-        preconditioner: preconditioner of the network; None for one that knows all levels.
-        keep_equal: keep levels that round to one, as :attr:`Solver.keeps_equal_levels` asks.
+        schedule: schedule of noise levels; it is narrowed to the range of the network.
+        preconditioner: preconditioner of the network; None for one that supports all levels.
+        keep_equal: whether levels that round to one are kept, as for a stochastic solver.
 
     Returns:
         ``[at most steps + 1]`` float64, decreasing, the last 0; with ``keep_equal`` some may be
         equal, and there are ``steps + 1``.
 
     Raises:
-        DataError: to the network, all levels of the schedule are one; or the schedule has none
-            that fall in the range that the network knows.
+        DataError: all levels of the schedule round to one; or the schedule has none that decrease
+            in the range of the network.
     """
     if preconditioner is None:
         return schedule.sigmas()
-    lowest, highest = _known_range(preconditioner)
+    lowest, highest = preconditioner.sigma_range()
     sigmas = schedule.within(lowest, highest).sigmas()
-    rounded = preconditioner.round_sigma(sigmas[:-1])
+    rounded = preconditioner.round_sigma(sigmas[:-1].clamp(lowest, highest))
     falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
     levels = torch.cat([rounded[falls], sigmas[-1:]])
     if len(levels) == 2 < len(sigmas):
         raise DataError(
-            f"its noise levels are all {levels[0]:.4g} to the network, which knows "
-            f"{lowest:.4g} to {highest:.4g}"
+            "the schedule must have noise levels that differ for the network, got "
+            f"{levels[0]:.4g} alone; write levels from {lowest:.4g} to {highest:.4g}"
         )
     if bool((sigmas.diff() > 0).any()):
         raise DataError(
-            f"its noise levels do not fall between {lowest:.4g} and {highest:.4g}, which is what "
-            'the network knows; write another schedule, such as { use = "edm" }'
+            f"the schedule must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, "
+            'the range of the network, got others; write another one, such as { use = "edm" }'
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
 
 
 def solver_over(
     schedule: Schedule, solver: Solver, preconditioner: Preconditioner | None
-) -> Solver:
-    """Return the solver for the range of a schedule, narrowed to that of a network.
+) -> tuple[Solver, Tensor]:
+    """Return the solver for the range of a schedule and a network, and the levels of its steps.
 
     Args:
         schedule: schedule of noise levels.
         solver: solver, not yet bound to a range.
-        preconditioner: preconditioner of the network; None for one that knows all levels.
+        preconditioner: preconditioner of the network; None for one that supports all levels.
+
+    Returns:
+        The solver, and ``[at most steps + 1]`` noise levels in float64, see :func:`known_levels`.
 
     Raises:
         DataError: as for :func:`known_levels`, or the solver is undefined for the range.
     """
-    sigmas = known_levels(schedule, preconditioner, solver.keeps_equal_levels)
+    sigmas = known_levels(schedule, preconditioner, solver.stochastic)
     if preconditioner is not None:
-        schedule = schedule.within(*_known_range(preconditioner))
-    return solver.between(*schedule.sigma_range(), sigmas)
-
-
-def _known_range(preconditioner: Preconditioner) -> tuple[float, float]:
-    """Return the lowest and the highest noise level that a network knows."""
-    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-    lowest, highest = preconditioner.round_sigma(ends).tolist()
-    return lowest, highest
+        schedule = schedule.within(*preconditioner.sigma_range())
+    return solver.between(*schedule.sigma_range(), sigmas), sigmas
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:
@@ -211,7 +199,7 @@ def draws_of(
 
     def randn_like(like: Tensor) -> Tensor:
         noise = draws.randn_like(like)
-        if noise.shape != like.shape or noise.dtype != like.dtype:
+        if (noise.shape, noise.dtype, noise.device) != (like.shape, like.dtype, like.device):
             raise DataError(f"noise of {name} must be {_described(like)}, got {_described(noise)}")
         return noise
 
@@ -239,17 +227,16 @@ def trajectory(
         denoise: the (guided) denoiser.
         draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, rounded to those that the network knows.
-        solver: integrates over them.
-        precision: of the states; networks compute in their own.
+        solver: solver of the sampling ODE.
+        precision: precision of the states; networks compute in their own.
 
     Raises:
-        DataError: to the network, all noise levels of the schedule are one; or the solver is
-            undefined for their range.
+        DataError: as for :func:`solver_over`.
     """
     device = draws.latents.device
     dtype = state_dtype(device, precision)
-    sigmas = denoise.levels(schedule, solver.keeps_equal_levels).to(device, dtype)
-    solver = solver_over(schedule, solver, denoise.preconditioner)
+    solver, levels = solver_over(schedule, solver, denoise.preconditioner)
+    sigmas = levels.to(device, dtype)
     start = draws.latents.to(dtype) * sigmas[0]
     yield from solver.solve(denoise, start, sigmas, draws.randn_like)
 
@@ -269,9 +256,9 @@ def sample(
         denoiser: trained, in eval mode, on the device of the draws.
         draws: latents, classes and noise, of which the class may have been chosen otherwise.
         schedule: noise levels.
-        solver: integrates over them.
+        solver: solver of the sampling ODE.
         guidance: bound corrections.
-        precision: of the states.
+        precision: precision of the states.
 
     Raises:
         DataError: as for :func:`trajectory`.

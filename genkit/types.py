@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 SEED_LIMIT = 2**63
 """Seeds of samples are from 0 to one less."""
+
+
+RandnLike = Callable[["Tensor"], "Tensor"]
+"""Returns unit Gaussian noise of the shape, type and device of its argument."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,30 @@ class Pairs:
         return self.data.shape[0]
 
 
+class Coefficients(NamedTuple):
+    """The four coefficients of EDM's eq. 7, each ``[B]``."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random draws of a batch of samples.
+
+    Attributes:
+        latents: ``[B, *shape]`` unit Gaussian noise, on the device of the sampling.
+        labels: ``[B]`` int64 classes, on the same device; None for a denoiser without classes.
+        randn_like: noise of stochastic solvers; each call returns the next noise of every sample.
+    """
+
+    latents: Tensor
+    labels: Tensor | None
+    randn_like: RandnLike
+
+
 @dataclass(frozen=True)
 class State:
     """One point of a sampling trajectory.
@@ -202,7 +230,7 @@ class Imported:
         images: it was trained for; 0 where the file does not tell.
         notes: what a user should know of it, a sentence each.
         ema_length: relative length of the power-function average that the weights are; None for
-            other averages, and where the file does not tell.
+            other averages, and where it is not in the file's name.
     """
 
     network: Network

@@ -163,7 +163,7 @@ ONE = {
     ),
     "path that is undefined for the range": (
         ("steps = 5 }", 'steps = 5, sigma_min = 0.5 }\nsolver = { use = "heun", path = "vp" }'),
-        (19, "samples.solver", "undefined for a range from 0.5 to 80.*at most 0.094"),
+        (19, "samples.solver", "undefined for a range from 0.5 to 80.*at most 0.093"),
     ),
     "missing setting": (
         ("images = 1000\n", ""),

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from genkit.bench.flops import peak_flops, sampling_flops
 from genkit.bench.memory import PeakMemory
 from genkit.bench.phases import Phases, wait_for
-from genkit.interfaces import Draws, Schedule, Solver, Trained
+from genkit.interfaces import Schedule, Solver, Trained
 from genkit.latents import Derived
 from genkit.sample import sample
+from genkit.types import Draws
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,11 @@ def sample(
         files = SampleFiles(out, denoiser.spec)
 
         def begin() -> list[int]:
-            told: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
-            told |= {"schedule": levels, "solver": method, "latents": draws}
+            settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
+            settings |= {"schedule": levels, "solver": method, "latents": draws}
             if parts.latents.depends_on_device:
-                told["device"] = denoiser.device.type
-            return files.begin(told, chosen)
+                settings["device"] = denoiser.device.type
+            return files.begin(settings, chosen)
 
         with mendable(out), _enough_memory(batch_size):
             missing = world.lead(begin)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.errors import DataError, UsageError
-from genkit.files import json_text, write_bytes, write_json
+from genkit.files import inf_as_text, write_bytes, write_json
 from genkit.report.grid import save_grid
 from genkit.tensors import decoded, encoded
 from genkit.types import DataSpec
@@ -36,36 +36,35 @@ class SampleFiles:
     folder: Path
     spec: DataSpec
 
-    def begin(self, told: Mapping[str, Any], chosen: Iterable[int]) -> list[int]:
+    def begin(self, settings: Mapping[str, Any], chosen: Iterable[int]) -> list[int]:
         """Make the folder, or go on in it; return the seeds that are not there yet.
 
         Args:
-            told: what the samples are drawn with.
+            settings: settings with which the samples are drawn, by name.
             chosen: their seeds.
 
         Raises:
-            UsageError: the folder holds something else, or samples that were drawn with other
-                things.
+            UsageError: the folder holds something else, or samples drawn with other settings.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"{self.folder} is a file; choose a folder with --out")
         self.folder.mkdir(parents=True, exist_ok=True)
+        settings = inf_as_text(settings)
         there = {path.name for path in self.folder.iterdir()}
         if there:
-            self._require_same(told)
+            self._require_same(settings)
         else:
-            write_json(self.folder / _SETTINGS, told)
+            write_json(self.folder / _SETTINGS, settings)
         return [seed for seed in chosen if self.place(seed).name not in there]
 
-    def _require_same(self, told: Mapping[str, Any]) -> None:
+    def _require_same(self, settings: Mapping[str, Any]) -> None:
         try:
             found = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
             raise UsageError(f"{self.folder} holds something else; choose another --out")
-        drawn_with = json.loads(json_text(told))
-        if differ := sorted(name for name in told if found.get(name) != drawn_with[name]):
+        if differ := sorted(name for name in settings if found.get(name) != settings[name]):
             raise UsageError(
                 f"{self.folder} holds samples of another {' and '.join(differ)}; "
                 "choose another --out"

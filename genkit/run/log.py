@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from genkit.files import json_text, write_text
+from genkit.files import write_text
 
 METRICS = "metrics.jsonl"
 
@@ -47,4 +47,4 @@ class RowLog:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json_text(row) + "\n"
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -59,6 +59,8 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
         law = "round_sigma leaves a noise level that it returned"
         same = torch.equal(preconditioner.round_sigma(rounded), rounded)
         require(same, preconditioner, law, rounded.tolist())
+    low, high = preconditioner.sigma_range()
+    require(0 <= low < high, preconditioner, "the range of noise levels is increasing", (low, high))
 
 
 def check_sigma_distribution(distribution: SigmaDistribution) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Draws, Latents, Schedule, Solver
+from genkit.interfaces import Latents, Schedule, Solver
 from genkit.random import PerSample
 from genkit.testing.laws import LawBroken, leaves_alone, require
-from genkit.types import State
+from genkit.types import Draws, State
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -67,13 +67,17 @@ def _check_range(solver: Solver) -> None:
     require(again == bound, solver, law, again)
 
 
-def check_latents(latents: Latents) -> None:
-    """Check every law of the draws of samples, on images.
+def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
+    """Check every law of the draws of samples.
+
+    Args:
+        latents: component to check.
+        shape: shape of an item that it draws, of at least 100 numbers.
 
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    shape, seeds, classes = (3, 8, 8), [5, 0, 2**31, 7, 63], 10
+    seeds, classes = [5, 0, 2**31, 7, 63], 10
 
     def drawn(which: list[int], classes: int = classes) -> tuple[Draws, list[Tensor]]:
         """Return the draws of some seeds, and the noise of two steps."""

@@ -14,10 +14,10 @@ from scipy.integrate import DOP853, RK45, OdeSolver
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Denoise, RandnLike, Solver
+from genkit.interfaces import Denoise, Solver
 from genkit.settings import setting
 from genkit.tensors import require_finite
-from genkit.types import State
+from genkit.types import RandnLike, State
 
 Flat = NDArray[np.float64]
 METHODS: dict[str, type[OdeSolver]] = {"RK45": RK45, "DOP853": DOP853}

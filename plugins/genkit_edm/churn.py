@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Denoise, RandnLike, Solver, Stages
+from genkit.interfaces import Denoise, Solver, Stages
 from genkit.sample import nearest_known
 from genkit.settings import setting
+from genkit.types import RandnLike
 from genkit_edm.path import SCALINGS, TIMES, Path, ScalingName, TimeName
-from genkit_edm.sigma_range import GREATEST, LEAST
+from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA
 from genkit_edm.vp import EARLIEST, VpTime
 
 MAX_GAMMA = math.sqrt(2) - 1
@@ -40,8 +41,8 @@ class ChurningSolver(Solver):
         None,
         doc="lowest and highest noise level, from which path vp derives beta_d and beta_min; left "
         "out, the range of the schedule",
-        at_least=LEAST,
-        at_most=GREATEST,
+        at_least=MIN_SIGMA,
+        at_most=MAX_SIGMA,
     )
     s_churn: float = setting(0.0, doc="amount of noise added over all steps; 0: none", at_least=0)
     s_min: float = setting(0.0, doc="lowest noise level at which noise is added", at_least=0)
@@ -77,7 +78,7 @@ class ChurningSolver(Solver):
             )
 
     @property
-    def keeps_equal_levels(self) -> bool:
+    def stochastic(self) -> bool:
         return self.s_churn > 0
 
     def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Self:
@@ -109,13 +110,14 @@ class ChurningSolver(Solver):
         """Return the times of a range, if they increase up to the highest level that is reached."""
         time = VpTime.between(low, high)
         highest = max(high, float(self._lifted(sigmas[:-1], len(sigmas) - 1).max()))
-        if time.highest() < highest:
+        if time.limit() < math.log1p(highest**2):
             # Up to log(1 + low^2) = EARLIEST log(1 + high^2) beta does not fall.
             limit = math.sqrt(math.expm1(EARLIEST * math.log1p(high**2)))
+            unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
             raise DataError(
                 f'path "vp" must have a time for all noise levels up to {highest:g}, and is '
                 f"undefined for a range from {low:g} to {high:g}; write a lowest level of at most "
-                f'{limit:.2g}, or path = "linear"'
+                f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"'
             )
         return time
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Denoise, RandnLike, Solver
-from genkit.types import State
+from genkit.interfaces import Denoise, Solver
+from genkit.types import RandnLike, State
 
 
 @dataclass(frozen=True, kw_only=True)

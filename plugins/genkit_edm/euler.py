@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genkit.interfaces import Denoise, RandnLike
-from genkit.types import State
+from genkit.interfaces import Denoise
+from genkit.types import RandnLike, State
 from genkit_edm.churn import ChurningSolver
 
 

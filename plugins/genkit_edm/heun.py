@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genkit.interfaces import Denoise, RandnLike
+from genkit.interfaces import Denoise
 from genkit.settings import setting
-from genkit.types import State
+from genkit.types import RandnLike, State
 from genkit_edm.churn import ChurningSolver
 
 

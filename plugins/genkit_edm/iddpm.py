@@ -8,42 +8,25 @@ logarithms.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=8)
-def _table(c_1: float, c_2: float, m: int) -> Tensor:
-    """Return the levels of :func:`iddpm_levels` in float64 on the CPU."""
+def iddpm_levels(c_1: float = 0.001, c_2: float = 0.008, m: int = 1000) -> Tensor:
+    """Return the ``[m]`` noise levels u_{m-1} to u_0, increasing, in float64 on the CPU.
+
+    Args:
+        c_1: minimum ratio of neighbouring a(j); bounds the highest level.
+        c_2: offset of the cosine; bounds the lowest levels.
+        m: number of levels.
+    """
     # The reference evaluates a(j) and its ratios in float32, in this order, and the rest of its
     # sampler's table in float64. With a(j) in float64 samples would differ by up to 3e-6.
-    j = torch.arange(m, -1, -1)
+    j = torch.arange(m, -1, -1, dtype=torch.float32, device="cpu")
     a = (math.pi / 2 * j / m / (c_2 + 1)).sin().square()
     ratio = (a[1:] / a[:-1]).clamp(min=c_1).double()
     return torch.expm1(-ratio.log().cumsum(0)).sqrt()
-
-
-def iddpm_levels(
-    c_1: float = 0.001,
-    c_2: float = 0.008,
-    m: int = 1000,
-    *,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | None = None,
-) -> Tensor:
-    """Return the ``[m]`` noise levels u_{m-1} to u_0, increasing.
-
-    Args:
-        c_1: least ratio of neighbouring a(j); bounds the highest level.
-        c_2: offset of the cosine; bounds the lowest levels.
-        m: number of levels.
-        dtype: of the result.
-        device: of the result.
-    """
-    # Converted on the CPU, as not every device has float64; the copy does not synchronize.
-    return _table(c_1, c_2, m).to(dtype, copy=True).to(device, non_blocking=True)
 
 
 def nearest(sigma: Tensor, levels: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Draws, Latents
+from genkit.interfaces import Latents
+from genkit.types import Draws
 
 
 @dataclass(frozen=True, kw_only=True)

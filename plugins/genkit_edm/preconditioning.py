@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genkit.interfaces import Coefficients, Preconditioner
+from genkit.interfaces import Preconditioner
 from genkit.settings import setting
+from genkit.types import Coefficients
 
 
 @dataclass(frozen=True, kw_only=True)

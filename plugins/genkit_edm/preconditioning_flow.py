@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genkit.interfaces import Coefficients, Preconditioner
+from genkit.interfaces import Preconditioner
+from genkit.types import Coefficients
 
 
 @dataclass(frozen=True, kw_only=True)

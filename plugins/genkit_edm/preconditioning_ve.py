@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import Coefficients, Preconditioner, Stages
+from genkit.interfaces import Preconditioner, Stages
 from genkit.settings import setting
+from genkit.types import Coefficients
 from genkit_edm.sigma_range import range_problems
 
 
@@ -20,8 +21,12 @@ class VePreconditioner(Preconditioner):
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(0.02, doc="least noise level that the network knows", above=0)
-    sigma_max: float = setting(100.0, doc="greatest noise level that the network knows", above=0)
+    sigma_min: float = setting(
+        0.02, doc="lowest noise level that schedules are narrowed to", above=0
+    )
+    sigma_max: float = setting(
+        100.0, doc="highest noise level that schedules are narrowed to", above=0
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from range_problems(self.sigma_min, self.sigma_max)
@@ -34,5 +39,5 @@ class VePreconditioner(Preconditioner):
         """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
         return 1 / sigma.square()
 
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return sigma.clamp(self.sigma_min, self.sigma_max)
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max

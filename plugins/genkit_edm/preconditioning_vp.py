@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Coefficients, Preconditioner
+from genkit.interfaces import Preconditioner
 from genkit.settings import setting
+from genkit.types import Coefficients
 from genkit_edm.vp import VpTime
 
 
@@ -35,8 +36,8 @@ class VpPreconditioner(Preconditioner):
         """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
         return 1 / sigma.square()
 
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return sigma.clamp(self._times.level(self.eps_t), self._times.level(1.0))
+    def sigma_range(self) -> tuple[float, float]:
+        return self._times.level(self.eps_t), self._times.level(1.0)
 
     @property
     def _times(self) -> VpTime:

@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.errors import Problem
 from genkit.interfaces import Schedule, Stages
 from genkit.settings import setting
-from genkit_edm.sigma_range import GREATEST, LEAST, falling_problems
+from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA, falling_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class FlowSchedule(Schedule):
 
     # At 1000, t = 0.999: noise alone, t = 1, has no finite level.
     sigma_max: float = setting(
-        1000.0, doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+        1000.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from genkit.errors import DataError, Problem
 from genkit.settings import setting
 from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule
+from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA, RangeSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class IddpmSchedule(RangeSchedule):
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
     sigma_max: float = setting(
-        81.0, doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+        81.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
     c_1: float = setting(0.001, doc="bounds the highest level of the table", above=0, below=1)
     c_2: float = setting(0.008, doc="bounds the lowest levels of the table", above=0)

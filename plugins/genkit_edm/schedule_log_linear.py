@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genkit.settings import setting
-from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule
+from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA, RangeSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class VeSchedule(LogLinearSchedule):
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
     sigma_min: float = setting(
-        0.02, doc="least noise level before 0", at_least=LEAST, at_most=GREATEST
+        0.02, doc="least noise level before 0", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
     sigma_max: float = setting(
-        100.0, doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+        100.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.settings import setting
-from genkit_edm.sigma_range import GREATEST, LEAST, RangeSchedule, falling_problems
+from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA, RangeSchedule, falling_problems
 from genkit_edm.vp import EARLIEST, VpTime
 
 
@@ -24,10 +24,13 @@ class VpSchedule(RangeSchedule):
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
     sigma_min: float = setting(
-        VpTime().level(EARLIEST), doc="least noise level before 0", at_least=LEAST, at_most=GREATEST
+        VpTime().level(EARLIEST),
+        doc="least noise level before 0",
+        at_least=MIN_SIGMA,
+        at_most=MAX_SIGMA,
     )
     sigma_max: float = setting(
-        VpTime().level(1.0), doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+        VpTime().level(1.0), doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
 
     def check_levels(self) -> Iterator[Problem]:

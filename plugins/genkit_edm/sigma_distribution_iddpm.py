@@ -22,5 +22,5 @@ class IddpmDistribution(SigmaDistribution):
     m: int = setting(1000, doc="number of noise levels", at_least=2, at_most=100_000)
 
     def quantile(self, u: Tensor) -> Tensor:
-        levels = iddpm_levels(self.c_1, self.c_2, self.m, device=u.device)
+        levels = iddpm_levels(self.c_1, self.c_2, self.m).to(u.device, non_blocking=True)
         return levels[(u * self.m).long().clamp(max=self.m - 1)]

@@ -14,7 +14,7 @@ from genkit.errors import Problem
 from genkit.interfaces import Schedule, Stages
 from genkit.settings import setting
 
-LEAST, GREATEST = 1e-9, 1e9
+MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
 """Bounds of every noise level: networks square them in float32."""
 
 MOST_STEPS = 100_000
@@ -25,10 +25,10 @@ class RangeSchedule(Schedule):
     """Noise levels from ``sigma_max`` down to ``sigma_min``, then 0."""
 
     sigma_min: float = setting(
-        0.002, doc="least noise level before 0", at_least=LEAST, at_most=GREATEST
+        0.002, doc="least noise level before 0", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
     sigma_max: float = setting(
-        80.0, doc="noise level of the start", at_least=LEAST, at_most=GREATEST
+        80.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,10 +121,11 @@ def _training_time(name: str, precond: str) -> tuple[int, float | None]:
     found = _EDM2_NAME.search(name)
     if not found:
         return 0, None
-    # The name has thousands of images, rounded down; the number usually is a multiple of 1024.
+    # The name has thousands of images, rounded down. Snapshots are usually written at multiples of
+    # 1024 images, of which at most one has these thousands.
     thousands = int(found[1])
-    images = (1000 * thousands + 999) // 1024 * 1024
-    if images // 1000 != thousands:  # a batch size that does not divide 1024
+    images = 1024 * math.ceil(1000 * thousands / 1024)
+    if images >= 1000 * (thousands + 1):
         images = 1000 * thousands
     return images, float(found[2]) if found[2] else None
 

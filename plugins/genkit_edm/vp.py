@@ -55,15 +55,15 @@ class VpTime(Time):
     def between(cls, sigma_min: float, sigma_max: float) -> VpTime:
         """Return the times in which ``sigma_min`` is at :data:`EARLIEST` and ``sigma_max`` at 1.
 
-        They are usable for levels up to :meth:`highest`.
+        They are usable for levels whose B(t) is at most :meth:`limit`.
         """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         # Two linear equations, B(EARLIEST) = low and B(1) = high.
         beta_d = 2 * (high - low / EARLIEST) / (1 - EARLIEST)
         return cls(beta_d, high - beta_d / 2)
 
-    def highest(self) -> float:
-        """Return the supremum of the noise levels of increasing B; 0 if B falls before time 1.
+    def limit(self) -> float:
+        """Return the supremum of B(t) = log(1 + sigma^2) while B increases; 0 if it ends before 1.
 
         A high ``sigma_min`` makes beta fall over time. Where it reaches 0, noise levels end.
         """
@@ -71,4 +71,4 @@ class VpTime(Time):
             return math.inf
         if self.beta_min + self.beta_d <= 0:
             return 0.0
-        return math.sqrt(math.expm1(self.beta_min**2 / (-2 * self.beta_d)))
+        return self.beta_min**2 / (-2 * self.beta_d)

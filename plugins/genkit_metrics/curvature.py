@@ -28,6 +28,7 @@ class Curvature(TrajectoryMetric):
     source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
         if self.schedule.steps < 2:
             yield Problem(
                 ("schedule", "steps"),

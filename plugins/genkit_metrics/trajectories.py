@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import InterruptedRun
-from genkit.interfaces import Context, Metric, Schedule, Solver, Subject
+from genkit.errors import DataError, InterruptedRun, Problem
+from genkit.interfaces import Context, Metric, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
-from genkit.sample import denoise_fn, trajectory
+from genkit.sample import denoise_fn, solver_over, trajectory
 from genkit.settings import setting
 from genkit.types import State
 
@@ -27,6 +27,17 @@ class TrajectoryMetric(Metric):
     schedule: Schedule = setting(
         doc="noise levels of the many-step solution", use={"use": "edm", "steps": 64}
     )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.solver.stochastic:
+            yield Problem(
+                ("solver",), "must be deterministic, got one that adds noise", "leave s_churn out"
+            )
+        elif not any(self.schedule.check(earlier)) and not any(self.solver.check(earlier)):
+            try:
+                solver_over(self.schedule, self.solver, None)
+            except DataError as error:
+                yield Problem(("solver",), str(error))
 
     def starts(self) -> list[range]:
         """Return the indices of the trajectories that are solved at a time."""

@@ -26,6 +26,7 @@ class Truncation(TrajectoryMetric):
     steps: int = setting(5, doc="steps of the few-step solution", at_least=1)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
         if self.steps >= self.schedule.steps:
             yield Problem(
                 ("steps",),

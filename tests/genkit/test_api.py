@@ -174,7 +174,7 @@ def test_no_samples_cannot_be_drawn(result, asked):
         result.denoiser(device="cpu").sample(**asked)
 
 
-@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"]])
+@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"], "5", 2.5, None])
 def test_seeds_are_integers_below_2_to_the_63(result, seeds):
     with pytest.raises(DataError, match="seeds must be"):
         result.denoiser(device="cpu").sample(seeds)
@@ -185,6 +185,32 @@ def test_seeds_of_any_integer_type(result):
     expected = denoiser.sample([5, 3], schedule={"steps": 2})
     for seeds in (torch.tensor([5, 3]), np.array([5, 3]), (5, 3)):
         assert torch.equal(denoiser.sample(seeds, schedule={"steps": 2}), expected)
+
+
+def test_a_count_of_any_integer_type(result):
+    denoiser = result.denoiser(device="cpu")
+    expected = denoiser.sample(2, schedule={"steps": 2})
+    for count in (np.int64(2), torch.tensor(2), np.array(2), [0, 1]):
+        assert torch.equal(denoiser.sample(count, schedule={"steps": 2}), expected)
+
+
+def test_parts_that_are_left_out_are_the_defaults(result):
+    denoiser = result.denoiser(device="cpu")
+    expected = denoiser.sample(2, schedule="edm", solver="heun", latents="derived")
+    assert torch.equal(denoiser.sample(2), expected)
+    assert torch.equal(denoiser.sample(2, schedule=None, solver={}, latents=None), expected)
+
+
+@pytest.mark.parametrize("part", ["schedule", "solver", "latents"])
+@pytest.mark.parametrize("wrong", [5, ["edm"], object()])
+def test_a_part_is_a_name_or_a_table(result, part, wrong):
+    with pytest.raises(SettingError, match=f"{part}: must be a name or a table"):
+        result.denoiser(device="cpu").sample(2, **{part: wrong})
+
+
+def test_samples_are_of_floating_point(result):
+    with pytest.raises(DataError, match=r"dtype must be a floating-point type, got torch\.int64"):
+        result.denoiser(device="cpu").sample(2, dtype=torch.int64)
 
 
 def test_samples_in_double_precision(result):

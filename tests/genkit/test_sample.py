@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Coefficients, Preconditioner, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.latents import Derived
 from genkit.sample import (
     GuidedDenoiser,
@@ -18,9 +18,10 @@ from genkit.sample import (
     draws_of,
     known_levels,
     sample,
+    solver_over,
     trajectory,
 )
-from genkit.types import State
+from genkit.types import Coefficients, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,9 +256,25 @@ def test_levels_that_are_one_to_the_network_are_one():
     assert drawn.nfe == 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class AddsNoise(Euler):
+    stochastic = True
+
+
+def test_a_stochastic_solver_steps_between_equal_levels():
+    schedule = Levels(levels=(5.0, 2.5, 1.06, 1.04, 0.3))
+    kept = [2.0, 2.0, 1.0, 1.0, 0.25, 0.0]
+    assert known_levels(schedule, Quarters(), keep_equal=True).tolist() == kept
+    assert solver_over(schedule, AddsNoise(), Quarters())[1].tolist() == kept
+    drawn = sample(Quartered(), draws(range(2)), schedule=schedule, solver=AddsNoise())
+    assert drawn.nfe == 5
+
+
 @pytest.mark.parametrize("levels", [(5.0, 3.0), (0.1, 0.01)])
 def test_a_schedule_outside_of_what_the_network_knows_is_refused(levels):
-    with pytest.raises(DataError, match=r"to the network, which knows 0\.25 to 2"):
+    with pytest.raises(
+        DataError, match=r"must have noise levels that differ.* write levels from 0\.25 to 2"
+    ):
         known_levels(Clamped(levels=levels), Quarters())
 
 
@@ -319,7 +336,11 @@ def test_draws_of_a_plugin_are_checked(change, classes, said):
 
 
 def test_noise_of_a_plugin_is_checked():
-    for noise in (lambda x: torch.zeros(3), lambda x: torch.zeros(x.shape)):
+    for noise in (
+        lambda x: torch.zeros(3),
+        lambda x: torch.zeros(x.shape),
+        lambda x: torch.zeros_like(x, device="meta"),
+    ):
         latents = type("Changed", (Changed,), {"change": {"randn_like": noise}})()
         draws = draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
         with pytest.raises(DataError, match=r"noise of Changed must be torch\.float64 of shape"):

@@ -69,9 +69,9 @@ class Sample(Stage):
         if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in parts):
             return  # mistakes of the parts themselves are reported where they are
         try:
-            known_levels(self.schedule, network.preconditioner)
+            known_levels(self.schedule, network.preconditioner, self.solver.stochastic)
         except DataError as error:
-            yield Problem(("schedule",), str(error), "choose levels of that range")
+            yield Problem(("schedule",), str(error))
             return
         try:
             solver_over(self.schedule, self.solver, network.preconditioner)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from genkit.errors import InterruptedRun, Problem, SettingError
+from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.plots import score_plot
 from genkit.run.fingerprint import components, reference_fields
@@ -53,32 +54,28 @@ class Sweep(Stage):
         lists = dict(_flatten(self.vary))
         if not lists:
             yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
-        for path, values in lists.items():
-            if not isinstance(values, list) or not values:
-                yield Problem(
-                    ("vary", *path.split(".")), f"{shown(values)} is not a list of values"
-                )
-                continue
-            for value in values:
-                for problem in _value_problems(template, path.split("."), value, earlier):
-                    yield Problem(("vary", *path.split(".")), problem.reason, problem.hint)
-        if len(lists) > 1 and all(isinstance(values, list) and values for values in lists.values()):
-            yield from self._cell_problems(template, earlier)
+            return
+        problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
+        yield from problems or self._cell_problems(template, earlier)
 
     def _cell_problems(self, template: Sample, earlier: Stages) -> Iterator[Problem]:
-        """Yield the first combination of values that cannot be sampled, each being valid alone."""
+        """Yield why combinations of values cannot be sampled; each mistake once."""
+        seen = set()
         for cell in self.cells():
-            try:
-                stage = _of_cell(template, cell)
-            except SettingError:
-                return  # reported with the value
-            for problem in stage.level_problems(earlier):
-                yield Problem(("vary",), f"of {shown(cell)}: {problem.reason}", problem.hint)
-                return
+            stage = _of_cell(template, cell)
+            for problem in (p for part in components(stage) for p in part.check(earlier)):
+                blamed = (path for path in cell if {*path.split(".")} & {*problem.key})
+                path = next(blamed, next(iter(cell)))
+                if (path, problem.reason) not in seen:
+                    seen.add((path, problem.reason))
+                    where = f"with {shown(cell)}: " if len(cell) > 1 else ""
+                    key = ("vary", *path.split("."))
+                    yield Problem(key, f"{where}{problem.reason}", problem.hint)
 
     def run(self, context: Context) -> None:
         template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
-        cells, path = list(self.cells()), context.folder / "cells.jsonl"
+        cells = list(self.cells())
+        path = context.folder / self._rows_file(template, context)
         world = context.world
         entries = world.lead(lambda: read_rows(path))
         log = RowLog(path, list(entries)) if world.leads else None
@@ -91,7 +88,8 @@ class Sweep(Stage):
             drawn = stage.draw_all(context)
             found = measure(self.metrics, Subject(drawn.batch, reference, denoiser), context)
             cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
-            entries.append({"row": {**cell, **cost, **found.scores}, "facts": dict(found.facts)})
+            row = {**inf_as_text(cell), **cost, **found.scores}
+            entries.append({"row": row, "facts": dict(found.facts)})
             if log:
                 log.add(entries[-1])
             context.advance(len(entries), len(cells), "cells")
@@ -102,6 +100,12 @@ class Sweep(Stage):
         settings = {*cells[0], "nfe", "guidance_nfe"}
         for score in [name for name in rows[0] if name not in settings]:
             score_plot(context.folder / f"{score}-against-nfe.png", rows, score)
+
+    def _rows_file(self, template: Sample, context: Context) -> str:
+        """Return the file of the rows; of its device too where samples of two are not mixed."""
+        latents = [_of_cell(template, cell).latents for cell in self.cells()]
+        on = f"-{context.device.type}" if any(part.depends_on_device for part in latents) else ""
+        return f"cells{on}.jsonl"
 
     def cells(self) -> Iterator[Cell]:
         """Yield all combinations, the last list running fastest."""
@@ -130,17 +134,17 @@ def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]
             yield ".".join([*above, key]), value
 
 
-def _value_problems(
-    template: Sample, path: Sequence[str], value: Any, earlier: Stages
-) -> Iterator[Problem]:
-    """Yield what is wrong with one value at a key path, also beside the settings around it."""
-    try:
-        changed = _with_value(template, path, value)
-    except SettingError as error:
-        yield from error.problems
+def _problems(template: Sample, path: str, values: Any) -> Iterator[Problem]:
+    """Yield what is wrong with the values at a key path, each alone."""
+    key = ("vary", *path.split("."))
+    if not isinstance(values, list) or not values:
+        yield Problem(key, f"{shown(values)} is not a list of values")
         return
-    for part in components(changed):
-        yield from part.check(earlier)
+    for value in values:
+        try:
+            _of_cell(template, {path: value})
+        except SettingError as error:
+            yield from (Problem(key, problem.reason, problem.hint) for problem in error.problems)
 
 
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:

@@ -15,6 +15,7 @@ import torch
 
 import genkit.run.engine
 from genkit.errors import DataError, DivergedError, InterruptedRun, RecipeError, UsageError
+from genkit.latents import Derived
 from genkit.recipe.encode import resolved
 from genkit.run.engine import finished_stages, resolve_device
 from genkit.run.stages.sample import Sample
@@ -272,6 +273,25 @@ def interrupting(tiny, when=lambda done, total: 0 < done < total):
     return tiny.recorder(at_advance)
 
 
+@pytest.mark.parametrize(
+    ("stage", "total", "files"), [("samples", 24, "part-cpu-*"), ("sweep", 4, "cells-cpu.jsonl")]
+)
+def test_draws_of_another_device_are_not_continued(tiny, monkeypatch, stage, total, files):
+    monkeypatch.setattr(Derived, "depends_on_device", True)
+    asked = interrupting(tiny, lambda done, of: of == total and 0 < done < of)
+    with pytest.raises(InterruptedRun, match=f"stage {stage}"):
+        tiny.run(tiny.sweep, progress=asked)
+    left = list(tiny.folder.glob(f"*-{stage}/{files}"))
+    for path in left:
+        path.rename(path.with_name(path.name.replace("cpu", "cuda")))
+    reached = []
+    progress = tiny.recorder(lambda done, of: of == total and reached.append(done))
+    tiny.run(tiny.sweep, progress=progress)
+    assert left
+    assert min(reached) == {"samples": 16, "sweep": 1}[stage]  # from the beginning
+    assert not list(tiny.folder.glob(f"*-{stage}/part-*"))
+
+
 @pytest.fixture
 def uninterrupted(tiny):
     folder = tiny.folder.with_name("uninterrupted")
@@ -389,6 +409,59 @@ metrics = [{{ use = "truncation" }}]
     (line,) = caught.value.lines
     assert "sweep.vary" in line
     assert message in line
+
+
+def of_combinations(tiny, vary, *lines):
+    """Return a recipe whose sweep has a line for each list."""
+    kept = [line for line in tiny.sweep.splitlines() if not line.startswith("vary.")]
+    at = kept.index('samples = "samples"')
+    return "\n".join([*kept[: at + 1], *vary, *kept[at + 1 :], *lines])
+
+
+@pytest.mark.parametrize(
+    ("vary", "key", "reason"),
+    [
+        (
+            ["vary.solver.s_min = [0, 30]", "vary.solver.s_max = [10, 50]"],
+            "sweep.vary.solver.s_m",
+            'with { "solver.s_min" = 30',
+        ),
+        (
+            ["vary.schedule.sigma_min = [0.002, 2.0]", "vary.schedule.sigma_max = [1.0, 80.0]"],
+            "sweep.vary.schedule.sigma_min",
+            "is not below sigma_max = 1",
+        ),
+        (
+            ["vary.solver.path = ['vp']", "vary.schedule.sigma_min = [0.002, 0.5]"],
+            "sweep.vary.solver.path",
+            "undefined for a range from 0.5 to 80",
+        ),
+        (
+            ["vary.first_seed = [0, 9_223_372_036_854_775_800]", "vary.count = [4, 9]"],
+            "sweep.vary.first_seed",
+            "must be at most",
+        ),
+    ],
+)
+def test_combinations_that_cannot_be_sampled_are_named(tiny, vary, key, reason):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(of_combinations(tiny, vary))
+    (line,) = caught.value.lines
+    assert key in line
+    assert reason in line
+
+
+def test_values_that_fit_only_together_are_accepted(tiny):
+    vary = ["vary.solver.path = ['vp']", "vary.solver.path_range = [[0.002, 80.0], [0.01, 90.0]]"]
+    assert len(list(tiny.load(of_combinations(tiny, vary)).stages["sweep"].cells())) == 2
+
+
+def test_infinity_is_a_value_of_a_sweep(tiny):
+    vary = ["vary.solver.s_max = [1.0, inf]", "vary.solver.s_churn = [2.0]"]
+    tiny.run(of_combinations(tiny, vary))
+    (path,) = tiny.folder.glob("*-sweep/scores.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["solver.s_max"] for row in rows] == [1.0, "inf"]
 
 
 def test_every_combination_is_a_cell(tiny):

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from genkit import interfaces, testing
-from genkit.interfaces import Coefficients
 from genkit.random import generator
 from genkit.settings import setting
 from genkit.testing import LawBroken
-from genkit.types import Batch, DataSpec
+from genkit.types import Batch, Coefficients, DataSpec
 
 VECTORS = DataSpec((3,), classes=2)
 
@@ -60,6 +59,11 @@ class Halves(Preconditioner):
         return sigma / 2
 
 
+class Reversed(Preconditioner):
+    def sigma_range(self):
+        return 80.0, 0.002
+
+
 class Turns(Preconditioner):
     def round_sigma(self, sigma):
         return 1 / sigma
@@ -70,6 +74,7 @@ class Turns(Preconditioner):
     [
         (Narrows, "round_sigma keeps the shape and type"),
         (Halves, "round_sigma leaves a noise level that it returned"),
+        (Reversed, "range of noise levels is increasing"),
         (Turns, "round_sigma keeps the order"),
         (ScalarSkip, "c_skip has one value"),
         (Infinite, "c_in is finite"),

@@ -11,10 +11,10 @@ from torch import nn
 
 from genkit import files, tensors
 from genkit.errors import DataError
-from genkit.interfaces import Coefficients, Denoiser, Preconditioner
+from genkit.interfaces import Denoiser, Preconditioner
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.train.checkpoint import description, load_network, require_fit, save_network
-from genkit.types import DataSpec
+from genkit.types import Coefficients, DataSpec
 
 
 @dataclass(frozen=True, kw_only=True)

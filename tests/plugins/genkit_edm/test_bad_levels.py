@@ -46,8 +46,12 @@ schedule = SCHEDULE
         ("edm", '{ use = "linear", steps = 10_000_000 }', r"schedule\.steps.*100,000 or less"),
         ("edm", '{ use = "iddpm", steps = 1500 }', r"schedule\.steps.*table has \d+ noise levels"),
         ("edm", '{ use = "ve", sigma_min = 200.0 }', r"200 is not below sigma_max = 100"),
-        ("ve", '{ use = "edm", sigma_min = 150.0, sigma_max = 200.0 }', r"all 100 to the network"),
-        ("vp", '{ use = "edm", sigma_max = 5e-4, sigma_min = 1e-4 }', r"all 0\.001 to the network"),
+        (
+            "ve",
+            '{ use = "edm", sigma_min = 150.0, sigma_max = 200.0 }',
+            r"got 100 alone; write levels from 0",
+        ),
+        ("vp", '{ use = "edm", sigma_max = 5e-4, sigma_min = 1e-4 }', r"got 0\.001 alone"),
     ],
 )
 def test_levels_are_refused(
@@ -68,7 +72,7 @@ def test_levels_are_refused(
 def test_a_range_of_the_network_in_which_levels_do_not_fall_is_refused() -> None:
     """VP's parabola cannot start from so high a level: two steps would have been left."""
     network = component("preconditioner", "ve", sigma_min=0.5)
-    with pytest.raises(DataError, match=r"do not fall between 0\.5 and 100.*use = \"edm\""):
+    with pytest.raises(DataError, match=r"decreasing noise levels from 0\.5 to 100.*use = \"edm\""):
         known_levels(component("schedule", "vp"), network)
     assert len(known_levels(component("schedule", "edm"), network)) == 19
 

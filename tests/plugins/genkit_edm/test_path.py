@@ -122,7 +122,9 @@ CHURNS = {
 }
 
 
-@pytest.mark.parametrize("low", [0.05, 0.094, 0.1, 0.12, 0.13, 0.132, 0.134, 0.14, 0.5])
+@pytest.mark.parametrize(
+    "low", [0.05, 0.0938, 0.09385, 0.0939, 0.094, 0.1, 0.12, 0.13, 0.132, 0.134, 0.14, 0.5]
+)
 @pytest.mark.parametrize("name", CHURNS)
 @pytest.mark.parametrize("steps", [18, 100])
 def test_a_range_without_a_vp_time_is_refused(edm_sampler, low, name, steps) -> None:
@@ -145,11 +147,6 @@ def test_a_range_without_a_vp_time_is_refused(edm_sampler, low, name, steps) -> 
             # What the message advises is accepted.
             advised = float(str(refused.value).split("at most ")[1].split(",")[0])
             assert solver.between(advised, 80.0, schedule(advised, steps))
-
-
-def test_both_answers_were_seen(edm_sampler) -> None:
-    for low, expected in ((0.13, True), (0.14, False)):
-        assert has_times(edm_sampler, low, torch.tensor([80.0]).double()) is expected
 
 
 def test_a_chosen_range_is_kept() -> None:

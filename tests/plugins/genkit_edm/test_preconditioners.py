@@ -121,8 +121,7 @@ def test_iddpm_rounds_to_the_nearest_level() -> None:
     ],
 )
 def test_levels_are_kept_to_the_range_of_training(preconditioner, lowest, highest) -> None:
-    found = preconditioner.round_sigma(ENDS).tolist()
-    assert found == pytest.approx([lowest, highest], rel=1e-3)
+    assert preconditioner.sigma_range() == pytest.approx((lowest, highest), rel=1e-3)
     inside = torch.tensor([0.5], dtype=torch.float64)
     assert preconditioner.round_sigma(inside).item() == pytest.approx(0.5, rel=0.01)
 
@@ -172,13 +171,29 @@ def test_a_table_becomes_a_tensor_once(monkeypatch) -> None:
     assert torch.equal(preconditioner.round_sigma(sigma), expected)
 
 
-def test_a_denoiser_with_a_table_compiles() -> None:
-    preconditioner = IddpmPreconditioner(m=4, table=TABLE)
+@pytest.mark.parametrize("settings", [{"m": 4, "table": TABLE}, {}])
+def test_a_denoiser_with_a_table_compiles(settings) -> None:
+    """As it is: nothing is computed before, as by a call that is not compiled."""
     sigma = torch.tensor([0.01, 0.16, 0.5, 1.0, 99.0])
-    denoiser = Preconditioned(Known(torch.ones(5, 3)), preconditioner)
-    expected = denoiser(torch.ones(5, 3), sigma)
-    denoiser.compile(backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(denoiser(torch.ones(5, 3), sigma), expected)
+    compiled, plain = (
+        Preconditioned(Known(torch.ones(5, 3)), IddpmPreconditioner(**settings)) for _ in range(2)
+    )
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    found = compiled(torch.ones(5, 3), sigma)
+    torch.testing.assert_close(found, plain(torch.ones(5, 3), sigma))
+
+
+def test_levels_of_iddpm_do_not_depend_on_torchs_defaults() -> None:
+    expected = iddpm_levels()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            levels, preconditioner = iddpm_levels(), IddpmPreconditioner(m=4, table=TABLE)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(levels, expected)
+    assert preconditioner.sigma_range() == (TABLE[0], TABLE[-1])
 
 
 def test_a_range_of_ve_that_is_none_is_reported() -> None:

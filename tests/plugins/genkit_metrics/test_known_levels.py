@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genkit.interfaces import Coefficients, Preconditioner, Subject
-from genkit.types import Batch
+from genkit.interfaces import Preconditioner, Subject
+from genkit.types import Batch, Coefficients
 from genkit_metrics.curvature import Curvature
 
 

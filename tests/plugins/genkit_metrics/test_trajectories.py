@@ -9,6 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch import nn
 
+import genkit
 from genkit.errors import DataError
 from genkit.interfaces import Subject
 from genkit.plugin.manager import load_plugins
@@ -167,6 +168,19 @@ def test_values_that_are_not_finite_are_named(fake_context, edm_like, plain_eule
         metric(solver=plain_euler, schedule=edm_like, count=2).measure(
             subject(NotANumber()), fake_context()
         )
+
+
+@pytest.mark.parametrize("metric", [Curvature, Truncation])
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"s_churn": 1.0}, "must be deterministic"), ({"path": "vp"}, "from 0.5 to 80")],
+)
+def test_a_solver_that_cannot_follow_the_schedule_is_a_problem(metric, settings, reason):
+    schedule = genkit.component("schedule", "edm", steps=64, sigma_min=0.5)
+    solver = genkit.component("solver", "heun", **settings)
+    (problem,) = metric(solver=solver, schedule=schedule).check({})
+    assert problem.key == ("solver",)
+    assert reason in problem.reason
 
 
 def test_impossible_numbers_of_steps_are_problems(edm_like, plain_euler):
