@@ -40,9 +40,13 @@ def edm() -> Iterator[str]:
     yield f"{'':44} {'settings':>10} {'samples':>10}"
     for name, count, apart in sampling.samplers(reference):
         yield f"{name:44} {count:10} {apart:10.1e}"
-    yield f"\n{f'images of {sampling.IMAGES} seeds':44} {'identical':>10} {'levels':>8} {'inside':>8}"
-    for name, same, levels, inside in sampling.images(reference, _drawable()):
-        yield f"{name:44} {same:10} {levels:8} {inside:8.0%}"
+    title = f"images of {sampling.IMAGES} seeds"
+    yield f"\n{title:44} {'identical':>10} {'levels':>8} {'inside':>8} {'samples':>10}"
+    for name, found in sampling.images(reference, _drawable()):
+        yield (
+            f"{name:44} {found.identical:10} {found.levels:8} {found.inside:8.0%} "
+            f"{found.error:10.1e}"
+        )
     yield "\naugmentation"
     yield from augmentation.lines()
 
