@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple, SupportsIndex, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
 from genkit.run.progress import SilentProgress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
-from genkit.settings import shown, toml_value
+from genkit.settings import toml_value
 from genkit.train.checkpoint import load_network
 
 
@@ -201,8 +201,10 @@ class Denoiser:
             PluginError: a name is not that of a component.
             SettingError: a setting of the schedule, the solver or the latents is unknown or wrong.
         """
-        chosen = _seeds(count)
-        if not dtype.is_floating_point:
+        several = isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0
+        chosen = _integers("seeds", count) if several else range(_integer("count", count))
+        seed, batch_size = _integer("seed", seed), _integer("batch_size", batch_size)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DataError(
                 f"dtype must be a floating-point type, got {dtype}; write torch.float32"
             )
@@ -234,7 +236,7 @@ class Denoiser:
             return None
         if not self.classes:
             raise DataError("this denoiser knows no classes; leave labels out")
-        labels = torch.as_tensor(asked, dtype=torch.int64)
+        labels = torch.tensor(_integers("labels", asked))
         if labels.shape != (count,):
             raise DataError(f"{len(labels)} labels for {count} samples; give one for each")
         if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
@@ -242,18 +244,22 @@ class Denoiser:
         return labels
 
 
-def _seeds(count: int | Sequence[int]) -> Sequence[int]:
-    """Return the seeds of samples. Integers of any type, such as NumPy's, become Python's."""
-    if isinstance(count, range):
-        return count
+def _integer(name: str, value: Any) -> int:
+    """Return an integer of any type, such as NumPy's, as Python's."""
     try:
-        if isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0:
-            return [operator.index(seed) for seed in count]
-        return range(operator.index(cast(SupportsIndex, count)))
+        return operator.index(value)
     except TypeError as error:
-        raise DataError(
-            f"seeds must be integers, or a count of them, got {shown(count)}; write [0, 1] or 16"
-        ) from error
+        raise DataError(f"{name} must be an integer, got {value!r}; write 16") from error
+
+
+def _integers(name: str, values: Any) -> Sequence[int]:
+    """Return integers of any type, such as NumPy's, as Python's."""
+    if isinstance(values, range):
+        return values
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError as error:
+        raise DataError(f"{name} must be integers, got {values!r}; write [0, 1, 2]") from error
 
 
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:

@@ -175,9 +175,16 @@ def draws_of(
     """
     latents.require(shape, seeds)
     draws = latents.draw(shape, seeds, classes, device, run_seed)
-    name, x, labels = type(latents).__name__, draws.latents, draws.labels
-    size = (len(seeds), *shape)
-    if x.shape != size or not x.is_floating_point() or x.device.type != device.type:
+    name = type(latents).__name__
+    if not isinstance(draws, Draws):
+        raise DataError(f"{name} must return Draws, got {type(draws).__name__}")
+    x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
+    if (
+        not isinstance(x, Tensor)
+        or x.shape != size
+        or not x.is_floating_point()
+        or x.device.type != device.type
+    ):
         raise DataError(
             f"latents of {name} must be floating-point numbers of shape {list(size)} on "
             f"{device.type}, got {_described(x)}"
@@ -186,7 +193,7 @@ def draws_of(
     if classes == 0 and labels is not None:
         raise DataError(f"labels of {name} must be None for 0 classes, got {_described(labels)}")
     if classes and (
-        labels is None
+        not isinstance(labels, Tensor)
         or labels.dtype != torch.int64
         or labels.shape != size[:1]
         or labels.device.type != device.type
@@ -199,16 +206,21 @@ def draws_of(
 
     def randn_like(like: Tensor) -> Tensor:
         noise = draws.randn_like(like)
-        if (noise.shape, noise.dtype, noise.device) != (like.shape, like.dtype, like.device):
+        wrong = not isinstance(noise, Tensor)
+        if wrong or (noise.shape, noise.dtype, noise.device) != (
+            like.shape,
+            like.dtype,
+            like.device,
+        ):
             raise DataError(f"noise of {name} must be {_described(like)}, got {_described(noise)}")
         return noise
 
-    return Draws(x, labels, randn_like)
+    return Draws(x.detach(), labels, randn_like)
 
 
-def _described(values: Tensor | None) -> str:
-    if values is None:
-        return "None"
+def _described(values: object) -> str:
+    if not isinstance(values, Tensor):
+        return type(values).__name__
     ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
     return f"{values.dtype} of shape {list(values.shape)} on {values.device.type}{ends}"
 
@@ -261,7 +273,7 @@ def sample(
         precision: precision of the states.
 
     Raises:
-        DataError: as for :func:`trajectory`.
+        DataError: as for :func:`trajectory`, or a sample is not finite.
     """
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance)
     spent = sum(g.evaluations for g in guidance)
@@ -269,9 +281,16 @@ def sample(
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:
         raise ValueError(f"solver {type(solver).__name__} yielded no state")
+    x = ended[0].x.cpu()
+    bad = (~x.flatten(1).isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        raise DataError(
+            f"samples must be finite, got other values in sample {int(bad[0])} of {len(x)}; check "
+            "the weights of the denoiser, and the settings of the solver and of the guidance"
+        )
     labels = None if draws.labels is None else draws.labels.cpu()
     return Drawn(
-        Batch(ended[0].x.cpu(), labels=labels),
+        Batch(x, labels=labels),
         denoise.nfe,
         sum(g.evaluations for g in guidance) - spent,
     )

@@ -173,7 +173,7 @@ def value_problems(annotation: Any, value: Any, described: Setting) -> Iterator[
         elif isinstance(value, int) and value.bit_length() > 63:
             yield Problem((), f"{shown(value)} does not fit into 64 bits")
         elif not math.isfinite(value) and not (described.infinite and value == math.inf):
-            yield Problem((), f"{value} is not finite")
+            yield Problem((), f"{value} is not finite{' or inf' if described.infinite else ''}")
         elif not described.allows(value):
             yield Problem(
                 (), f"{shown(value)} is out of range", f"write a value {described.bounds}"

@@ -70,7 +70,12 @@ def _write(path: Path, out: Path, ema_length: float | None) -> int:
 
     weights, metadata = read_network(path)
     if ema_length is not None:
-        weights = reconstruct_network(path.parent, ema_length)
+        weights, error = reconstruct_network(path.parent, ema_length)
+        say(
+            console(),
+            f"Note: the snapshots represent an average of length {ema_length} with an error of "
+            f"{error:.2%}.",
+        )
         metadata["ema_length"] = str(ema_length)
     rebuilt(weights, metadata, load_plugins().registry)
     images = int(metadata["images"])

@@ -50,8 +50,8 @@ def import_edm(
     ] = None,
 ) -> None:
     """Import a denoiser that was trained with the code of EDM, EDM2 or EDM-AOT."""
-    _require_source(source, ema_length)
     with mendable(out):
+        _require_source(source, ema_length)
         require_new(out)
         with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
             if ema_length is None:
@@ -70,7 +70,7 @@ def import_edm(
 def _require_source(source: Path, ema_length: float | None) -> None:
     """Raise an error unless the source is a file, or a folder with a valid length."""
     if ema_length is not None:
-        from genkit.train.power_ema import exponent
+        from genkit.train.power_profile import exponent
 
         exponent(ema_length)
         if source.is_file():
@@ -106,13 +106,15 @@ def _averaged(
         folder: for temporary files.
 
     Raises:
-        DataError: there are no snapshots; or one is invalid, has no known length, belongs to
-            another network than the first, or has the length and the time of another one.
+        DataError: there are no snapshots, or none that represent the average; or one is invalid,
+            has no known length, belongs to another network than the first, or has the length and
+            the time of another one.
     """
     from rich.console import Console
     from rich.progress import track
 
-    from genkit.train.power_ema import GREATEST_LENGTH, reconstruct, snapshots_in, write_snapshot
+    from genkit.train.power_ema import reconstruct, snapshots_in, write_snapshot
+    from genkit.train.power_profile import MAX_LENGTH
 
     to = Console(stderr=True)
     files = sorted(source.glob("*.pkl"))
@@ -124,7 +126,7 @@ def _averaged(
             found = read_apart("edm", file, Path(place))
             weights = _weights(Path(place))
         images, length = found["images"], found["ema_length"]
-        if length is None or not 0 < length <= GREATEST_LENGTH:
+        if length is None or not 0 < length <= MAX_LENGTH:
             raise DataError(
                 f"{file} must be a snapshot of EDM2 with its time and length in its name, such as "
                 "network-snapshot-0002097-0.050.pkl; move it out of the folder"
@@ -154,8 +156,10 @@ def _averaged(
             "such as network-snapshot-0002097-0.050.pkl"
         )
     images = max(images for images, _ in read)
-    average = reconstruct(snapshots_in(folder), ema_length, images)
-    return average, {**first, "images": images, "ema_length": ema_length}
+    average, error = reconstruct(snapshots_in(folder), ema_length, images)
+    note = f"the snapshots represent an average of this length with an error of {error:.2%}"
+    found = {**first, "images": images, "ema_length": ema_length}
+    return average, {**found, "notes": [*first["notes"], note]}
 
 
 def _narrowed(weights: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def sample(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Samples drawn at a time; changes none.")
+        int,
+        typer.Option(metavar="N", min=1, help="Samples drawn at a time; they differ by rounding."),
     ] = 64,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")

@@ -51,7 +51,7 @@ class SampleFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = inf_as_text(settings)
         there = {path.name for path in self.folder.iterdir()}
-        if there:
+        if there - {_SETTINGS}:  # nothing was drawn where only the settings are written
             self._require_same(settings)
         else:
             write_json(self.folder / _SETTINGS, settings)
@@ -64,6 +64,7 @@ class SampleFiles:
             found = None
         if not isinstance(found, dict):
             raise UsageError(f"{self.folder} holds something else; choose another --out")
+        found.setdefault("latents", {"use": "derived"})  # version 0.1 had no other
         if differ := sorted(name for name in settings if found.get(name) != settings[name]):
             raise UsageError(
                 f"{self.folder} holds samples of another {' and '.join(differ)}; "
@@ -81,12 +82,7 @@ class SampleFiles:
         Args:
             seed: seed of the sample, which names the file.
             item: a sample; float64 is rendered to 8 bits without being rounded to float32 first.
-
-        Raises:
-            DataError: it is not finite.
         """
-        if not bool(item.isfinite().all()):
-            raise DataError(f"sample {seed} is not finite: the denoiser's weights are no good")
         content = io.BytesIO()
         path = self.place(seed)
         if path.suffix == ".png":

@@ -73,8 +73,8 @@ class ChurningSolver(Solver):
             low, high = self.path_range
             yield Problem(
                 ("path_range",),
-                f"must have the lower level first, got [{low:g}, {high:g}]",
-                f"write [{high:g}, {low:g}]",
+                f"must be a lower and a higher level, got [{low:g}, {high:g}]",
+                "write the lower level first, such as [0.002, 80.0]",
             )
 
     @property

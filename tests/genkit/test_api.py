@@ -89,7 +89,7 @@ def test_a_sample_is_the_same_whatever_the_count(result):
 def test_a_conditional_denoiser_is_asked_for_classes(conditional):
     in_turn = conditional.sample(4)
     assert torch.equal(in_turn, conditional.sample(4, labels=[0, 1, 0, 1]))
-    assert not torch.equal(in_turn, conditional.sample(4, labels=torch.zeros(4)))
+    assert not torch.equal(in_turn, conditional.sample(4, labels=torch.zeros(4).long()))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,9 @@ def test_a_conditional_denoiser_is_asked_for_classes(conditional):
         (2, [0], "1 labels for 2 samples"),
         (2, [0, 2], "label 2 .* 0 to 1"),
         (2, [-1, 0], "label -1 .* 0 to 1"),
+        (2, [0.7, 1.2], r"labels must be integers, got \[0\.7, 1\.2\]"),
+        (2, 3, "labels must be integers, got 3"),
+        (2, "01", "labels must be integers"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(conditional, count, labels, message):
@@ -174,7 +177,7 @@ def test_no_samples_cannot_be_drawn(result, asked):
         result.denoiser(device="cpu").sample(**asked)
 
 
-@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"], "5", 2.5, None])
+@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"], "5"])
 def test_seeds_are_integers_below_2_to_the_63(result, seeds):
     with pytest.raises(DataError, match="seeds must be"):
         result.denoiser(device="cpu").sample(seeds)
@@ -185,6 +188,12 @@ def test_seeds_of_any_integer_type(result):
     expected = denoiser.sample([5, 3], schedule={"steps": 2})
     for seeds in (torch.tensor([5, 3]), np.array([5, 3]), (5, 3)):
         assert torch.equal(denoiser.sample(seeds, schedule={"steps": 2}), expected)
+
+
+@pytest.mark.parametrize("count", [2.5, None])
+def test_a_count_is_an_integer(result, count):
+    with pytest.raises(DataError, match="count must be an integer"):
+        result.denoiser(device="cpu").sample(count)
 
 
 def test_a_count_of_any_integer_type(result):
@@ -208,9 +217,18 @@ def test_a_part_is_a_name_or_a_table(result, part, wrong):
         result.denoiser(device="cpu").sample(2, **{part: wrong})
 
 
-def test_samples_are_of_floating_point(result):
-    with pytest.raises(DataError, match=r"dtype must be a floating-point type, got torch\.int64"):
-        result.denoiser(device="cpu").sample(2, dtype=torch.int64)
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"dtype": torch.int64}, r"dtype must be a floating-point type, got torch\.int64"),
+        ({"dtype": "float64"}, "dtype must be a floating-point type, got float64"),
+        ({"seed": float("nan")}, "seed must be an integer, got nan"),
+        ({"batch_size": 1.5}, r"batch_size must be an integer, got 1\.5"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(result, settings, reason):
+    with pytest.raises(DataError, match=reason):
+        result.denoiser(device="cpu").sample(2, **settings)
 
 
 def test_samples_in_double_precision(result):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -318,6 +319,8 @@ class Changed(Derived):
 @pytest.mark.parametrize(
     ("change", "classes", "said"),
     [
+        ({"latents": np.zeros((2, 3))}, 0, "latents of Changed .* got ndarray"),
+        ({"labels": [0, 1]}, 5, "labels of Changed .* got list"),
         ({"latents": torch.zeros(2, 4)}, 0, r"of Changed must be .* of shape \[2, 3\]"),
         ({"latents": torch.zeros(2, 3).long()}, 0, "must be floating-point"),
         ({"labels": torch.zeros(2).long()}, 0, "labels of Changed must be None"),
@@ -335,11 +338,25 @@ def test_draws_of_a_plugin_are_checked(change, classes, said):
     assert draws_of(Derived(), (3,), range(2), classes, torch.device("cpu"), 0)
 
 
+def test_a_plugin_returns_draws():
+    latents = type("Odd", (Derived,), {"draw": lambda *arguments: None})()
+    with pytest.raises(DataError, match="Odd must return Draws, got NoneType"):
+        draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
+
+
+def test_samples_that_are_not_finite_are_refused():
+    drawn = draws(range(3))
+    drawn.latents[1] = torch.nan
+    with pytest.raises(DataError, match="other values in sample 1 of 3"):
+        sample(Gaussian(), drawn, schedule=Levels(levels=(5.0, 1.0)), solver=Euler())
+
+
 def test_noise_of_a_plugin_is_checked():
     for noise in (
         lambda x: torch.zeros(3),
         lambda x: torch.zeros(x.shape),
         lambda x: torch.zeros_like(x, device="meta"),
+        lambda x: None,
     ):
         latents = type("Changed", (Changed,), {"change": {"randn_like": noise}})()
         draws = draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)

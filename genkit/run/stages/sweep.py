@@ -55,6 +55,8 @@ class Sweep(Stage):
         if not lists:
             yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
             return
+        if any(any(part.check(earlier)) for part in components(template)):
+            return  # reported where the stage is
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
         yield from problems or self._cell_problems(template, earlier)
 

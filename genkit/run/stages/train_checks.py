@@ -9,7 +9,7 @@ import torch
 
 from genkit.errors import DataError, Problem
 from genkit.interfaces import Denoiser
-from genkit.train.power_ema import exponent
+from genkit.train.power_profile import exponent
 from genkit.types import DataSpec
 
 if TYPE_CHECKING:

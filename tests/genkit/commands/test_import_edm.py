@@ -186,6 +186,7 @@ def test_an_average_of_another_length(genkit_, training, tmp_path, inside, dtype
     assert printed == (
         f"{out}: edm2 of 45,459 parameters, preconditioning edm, images of 1 x 8 x 8, 3 classes, "
         "trained for 1,048,576 images, averaged over a relative length of 0.08\n"
+        "Note: the snapshots represent an average of this length with an error of 0.10%.\n"
         f"Draw samples with: genkit sample {out} --out DIR\n"
     )
     assert tensors.metadata(out)["ema_length"] == "0.08"

@@ -112,6 +112,29 @@ def test_vectors_are_written_as_arrays(genkit_, points, tmp_path):
     assert np.array_equal(np.load(out / "000002.npy"), drawn[2].numpy())
 
 
+def test_a_folder_in_which_nothing_was_drawn_takes_other_settings(genkit_, images, tmp_path):
+    out = tmp_path / "out"
+    common = ("--steps", 2, "--seeds", "0-1", "--device", "cpu", "--out", out)
+    noisy = '{ use = "heun", s_churn = 4.0, s_noise = 1e300 }'
+    code, _, err = genkit_("sample", images, "--solver", noisy, *common)
+    assert code == 2
+    assert "check the weights of the denoiser, and the settings of the solver" in err
+    assert set(files(out)) == {"sampling.json"}
+    assert genkit_("sample", images, *common)[0] == 0
+    assert json.loads((out / "sampling.json").read_text())["solver"] == {"use": "heun"}
+
+
+def test_a_folder_of_version_0_1_has_derived_latents(genkit_, images, tmp_path):
+    out = tmp_path / "out"
+    common = ("--steps", 2, "--seeds", "0-1", "--device", "cpu", "--out", out)
+    assert genkit_("sample", images, *common)[0] == 0
+    settings = json.loads((out / "sampling.json").read_text())
+    del settings["latents"]
+    (out / "sampling.json").write_text(json.dumps(settings))
+    assert genkit_("sample", images, *common)[0] == 0
+    assert genkit_("sample", images, "--latents", "edm", *common)[0] == 2
+
+
 def test_an_infinite_setting_is_written_and_compared(genkit_, images, tmp_path):
     out, table = tmp_path / "out", '{ use = "heun", s_churn = 3.0, s_max = inf }'
     common = ("--steps", 2, "--seeds", "0-1", "--device", "cpu", "--out", out)
@@ -277,7 +300,7 @@ def test_weights_that_are_not_finite_leave_no_image(genkit_, points, tmp_path):
     tensors.save(points, {name: tensor * torch.nan for name, tensor in weights.items()}, told)
     code, _, err = genkit_("sample", points, "--steps", 2, "--seeds", "3", "--out", tmp_path / "o")
     assert code == 2
-    assert "sample 3 is not finite" in err
+    assert "samples must be finite, got other values in sample 0 of 1" in err
     assert set(files(tmp_path / "o")) == {"sampling.json"}
 
 

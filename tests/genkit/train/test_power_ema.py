@@ -9,17 +9,15 @@ from torch import nn
 from genkit import tensors
 from genkit.errors import DataError
 from genkit.train.power_ema import (
-    GREATEST_LENGTH,
     PowerEma,
     Snapshot,
     coefficients,
-    decay,
-    exponent,
-    overlap,
+    profile_error,
     reconstruct,
     reconstruct_network,
     snapshots_in,
 )
+from genkit.train.power_profile import MAX_LENGTH, decay, exponent, overlap
 
 
 class Net(nn.Module):
@@ -56,7 +54,7 @@ def profile(tau, images, gamma):
     return (gamma + 1) * tau**gamma / images ** (gamma + 1) if tau <= images else 0.0
 
 
-@pytest.mark.parametrize("length", [0.01, 0.05, 0.1, 0.2, 0.28, GREATEST_LENGTH])
+@pytest.mark.parametrize("length", [0.01, 0.05, 0.1, 0.2, 0.28, MAX_LENGTH])
 def test_the_profile_has_the_relative_length(length):
     gamma = exponent(length)
     mean, _ = quad(lambda t: t * profile(t, 1.0, gamma), 0, 1)
@@ -67,7 +65,7 @@ def test_the_profile_has_the_relative_length(length):
 def test_exponents_of_the_paper():
     assert exponent(0.05) == pytest.approx(16.97, abs=0.005)
     assert exponent(0.10) == pytest.approx(6.94, abs=0.005)
-    assert exponent(GREATEST_LENGTH) == pytest.approx(0.0, abs=1e-6)
+    assert exponent(MAX_LENGTH) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("length", [0.0, -0.1, 0.29, float("nan")])
@@ -151,7 +149,7 @@ def test_lengths_that_were_not_tracked_are_reconstructed(tmp_path):
     model, direct = trained(tmp_path, extra=wanted)
     assert len(list(tmp_path.iterdir())) == 40
     for length in wanted:
-        found = reconstruct_network(tmp_path, length)
+        found, _ = reconstruct_network(tmp_path, length)
         assert found.keys() == model.state_dict().keys()
         assert int(found["counted"]) == 2000
         average = direct[f"{length}:weight"]
@@ -165,7 +163,8 @@ def test_lengths_that_were_not_tracked_are_reconstructed(tmp_path):
 def test_a_length_that_was_tracked_is_found_as_it_was_written(tmp_path):
     _, direct = trained(tmp_path)
     for length in (0.05, 0.1):
-        found = reconstruct_network(tmp_path, length)
+        found, error = reconstruct_network(tmp_path, length)
+        assert error < 1e-6
         assert torch.allclose(found["weight"], direct[f"{length}:weight"].half().float(), rtol=1e-6)
         shares = coefficients(snapshots_in(tmp_path), length, 64_000)
         assert shares.max() == pytest.approx(1.0, abs=1e-9)
@@ -174,10 +173,38 @@ def test_a_length_that_was_tracked_is_found_as_it_was_written(tmp_path):
 
 def test_an_average_that_ends_earlier(tmp_path):
     trained(tmp_path, steps=400)
-    early = reconstruct(snapshots_in(tmp_path), 0.05, 6_400)
+    early, _ = reconstruct(snapshots_in(tmp_path), 0.05, 6_400)
     written, _ = tensors.load(tmp_path / "ema-0.05-00000006400.safetensors")
     assert torch.allclose(early["weight"], written["averaged.weight"].float(), rtol=1e-6)
     assert int(early["counted"]) == 200
+
+
+@pytest.mark.parametrize("length", [0.001, 0.03, 0.08, 0.12, 0.25])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_error_of_a_combination_is_that_of_its_profile(count, length):
+    """Against profiles on a fine grid of times."""
+    snapshots = [Snapshot(None, s, 1000 * (k + 1)) for k in range(count) for s in (0.05, 0.1)]
+    end = 1000 * count
+    shares = coefficients(snapshots, length, end)
+    times = (np.arange(2_000_000) + 0.5) / 2_000_000 * end
+
+    def profile(length, images):
+        gamma = exponent(length)
+        powers = (gamma + 1) * (times / images) ** gamma / images
+        return np.where(times <= images, powers, 0.0)
+
+    combined = sum(c * profile(s.length, s.images) for c, s in zip(shares, snapshots, strict=True))
+    wanted = profile(length, end)
+    expected = np.linalg.norm(combined - wanted) / np.linalg.norm(wanted)
+    assert profile_error(snapshots, shares, length, end) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_length_that_snapshots_do_not_represent_is_refused(tmp_path):
+    PowerEma(Net(), [0.05]).snapshot(tmp_path, Net(), 10)
+    with pytest.raises(DataError, match=r"got 0\.1 for 1 of lengths 0\.05, which are 69% off"):
+        reconstruct_network(tmp_path, 0.1)
+    _, error = reconstruct_network(tmp_path, 0.06)
+    assert error == pytest.approx(0.16, abs=0.02)
 
 
 def test_combinations_sum_to_one():
@@ -194,7 +221,7 @@ def test_weights_beyond_float16_are_kept(tmp_path):
     with torch.no_grad():
         model.weight[0] = 1e6
     PowerEma(model, [0.1]).snapshot(tmp_path, model, 10)
-    found = reconstruct_network(tmp_path, 0.1)
+    found, _ = reconstruct_network(tmp_path, 0.1)
     assert torch.equal(found["weight"], model.weight)
 
 

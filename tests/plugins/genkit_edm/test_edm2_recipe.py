@@ -32,4 +32,4 @@ def test_the_recipe_leaves_what_averages_are_made_of(tmp_path):
     found = [(s.images, s.length) for s in snapshots_in(folder)]
     assert found == [(n, length) for n in (128, 256, 384, 512) for length in (0.05, 0.1)]
     module = result.denoiser(device="cpu").module
-    module.load_state_dict(reconstruct_network(folder, 0.08))
+    module.load_state_dict(reconstruct_network(folder, 0.08)[0])

@@ -1,0 +1,69 @@
+"""The profiles of power-function averages: their exponents, updates and integrals of products.
+
+Source: EDM2, arXiv 2312.02696, section 3 and appendix C.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from genkit.errors import DataError
+
+MAX_LENGTH = 12**-0.5
+"""The relative length at which every moment of training weighs the same."""
+
+
+def exponent(length: float) -> float:
+    """Return gamma of the power function of a relative length.
+
+    Args:
+        length: standard deviation of the profile over its images, above 0 and at most 12^-0.5.
+
+    Raises:
+        DataError: the length is out of this range.
+    """
+    if not 0 < length <= MAX_LENGTH:
+        raise DataError(
+            f"{length} is no relative length of an average of weights; "
+            f"write a value above 0 and at most {MAX_LENGTH:.4f}, such as 0.1"
+        )
+    # The variance (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic in gamma with
+    # one root from 0 on, the greatest.
+    inverse = length**-2
+    roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
+    return max(0.0, float(roots.real.max()))
+
+
+def decay(gamma: float, images: int, batch_size: int) -> float:
+    """Return the weight of the old average in an update.
+
+    Args:
+        gamma: exponent of the average.
+        images: seen before this batch; the first batch is followed at once.
+        batch_size: images in this batch.
+    """
+    old: float = (images / (images + batch_size)) ** (gamma + 1)
+    return old
+
+
+def overlap(
+    images: ArrayLike, exponents: ArrayLike, other_images: ArrayLike, other_exponents: ArrayLike
+) -> NDArray[np.float64]:
+    """Return the integrals of products of two profiles; arguments are broadcast.
+
+    Args:
+        images: at which the first averages end.
+        exponents: gamma of the first averages.
+        other_images: at which the second averages end.
+        other_exponents: gamma of the second averages.
+    """
+    t, u, gamma, delta = (
+        np.asarray(a, dtype=np.float64) for a in (images, other_images, exponents, other_exponents)
+    )
+    # Both are powers of tau up to the earlier end, and the earlier profile is 0 after it.
+    earlier, later = np.minimum(t, u), np.maximum(t, u)
+    of_later = np.where(t < u, delta, gamma)
+    scale = (gamma + 1) * (delta + 1) / ((gamma + delta + 1) * later)
+    product: NDArray[np.float64] = scale * (earlier / later) ** of_later
+    return product
