@@ -15,7 +15,7 @@ import typer
 from genkit.commands.disk import mendable, require_new
 from genkit.commands.import_worker import FOUND, WEIGHTS
 from genkit.errors import DataError, UsageError
-from genkit.terminal import console, say
+from genkit.terminal import console, say, tracked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,18 +110,14 @@ def _averaged(
             has no known length, belongs to another network than the first, or has the length and
             the time of another one.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from genkit.train.power_ema import reconstruct, snapshots_in, write_snapshot
     from genkit.train.power_profile import MAX_LENGTH
 
-    to = Console(stderr=True)
     files = sorted(source.glob("*.pkl"))
     read: dict[tuple[int, float], Path] = {}
     first: dict[str, Any] = {}
     names: list[str] = []
-    for file in track(files, "reading", console=to, transient=True, disable=not to.is_terminal):
+    for file in tracked(files, "reading"):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             found = read_apart("edm", file, Path(place))
             weights = _weights(Path(place))

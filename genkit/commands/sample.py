@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from genkit.commands.disk import mendable
 from genkit.commands.processes import processes
 from genkit.errors import UsageError
 from genkit.settings import shown
-from genkit.terminal import check_device, console, say
+from genkit.terminal import check_device, console, say, tracked
 from genkit.types import SEED_LIMIT
 
 if TYPE_CHECKING:
@@ -159,14 +159,8 @@ def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
 
 def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[Sequence[int]]:
     """Yield seeds in batches, and show how far they are."""
-    from rich.console import Console
-    from rich.progress import track
-
-    to = Console(stderr=True)
-    starts: Iterable[int] = range(0, len(seeds), batch_size)
-    if shown and to.is_terminal:
-        starts = track(starts, "sampling", console=to, transient=True)
-    for start in starts:
+    starts = range(0, len(seeds), batch_size)
+    for start in tracked(starts, "sampling") if shown else starts:
         yield seeds[start : start + batch_size]
 
 
