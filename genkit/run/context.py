@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage, Trained
 from genkit.plugin.registry import Registry
 from genkit.random import derive_seed
 from genkit.recipe.encode import table
+from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
 from genkit.run.stages.sample import SAMPLES, load_samples
+from genkit.settings import shown
 from genkit.tensors import file_digest
 from genkit.train.checkpoint import load_network
 from genkit.types import Batch
@@ -57,6 +61,7 @@ class StageContext:
         return torch.Generator().manual_seed(self.seed(*purpose))
 
     def stage(self, stage: str) -> Stage:
+        self._require_declared(stage)
         return self.stages[stage]
 
     def describe(self, component: Component) -> dict[str, Any]:
@@ -68,9 +73,11 @@ class StageContext:
         self.progress.advance(done, total, unit, loss, step)
 
     def path(self, stage: str) -> Path:
+        self._require_declared(stage)
         return self.folders[stage]
 
     def network(self, stage: str) -> Trained:
+        self._require_declared(stage)
         if stage not in self._loaded:
             path = self._left(stage)
             self._loaded[stage] = load_network(path, self.registry, self.device)
@@ -82,7 +89,25 @@ class StageContext:
     def digest(self, stage: str) -> str:
         return file_digest(self._left(stage))
 
+    def _require_declared(self, stage: str) -> None:
+        """Raise PluginError unless the running stage names this one, or one that names it.
+
+        Results of any other stage are not in the fingerprint: they could change, and what was
+        computed from them would be kept.
+        """
+        if stage not in self._declared:
+            raise PluginError(
+                f"{type(self.stages[self.stage_id]).__name__} must name the stage "
+                f"{shown(stage)} in a setting of a reference type, and does not; declare one such "
+                "as genkit.settings.DenoiserRef"
+            )
+
+    @cached_property
+    def _declared(self) -> frozenset[str]:
+        return reachable(self.stage_id, self.stages)
+
     def _left(self, stage: str) -> Path:
+        self._require_declared(stage)
         output = self.stages[stage].output
         name = SAMPLES if output == "samples" else f"{output}.safetensors"
         return self.folders[stage] / name

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.registry import Registry
@@ -56,15 +58,46 @@ def components(component: Component) -> Iterator[Component]:
 def references(component: Component) -> Iterator[str]:
     """Yield the ids of the earlier stages that a component names, at any depth."""
     for part in components(component):
-        for name in reference_fields(part):
-            yield getattr(part, name)
+        for name, annotation in annotations_of(type(part)).items():
+            yield from _named(annotation, getattr(part, name))
 
 
 def reference_fields(component: Component) -> list[str]:
-    """Return the names of a component's own settings that name earlier stages."""
-    return [
-        name
-        for name, annotation in annotations_of(type(component)).items()
-        if get_origin(annotation) is Annotated
-        and any(isinstance(mark, Ref) for mark in get_args(annotation))
-    ]
+    """Return the names of a component's own settings that may name earlier stages."""
+    return [name for name, found in annotations_of(type(component)).items() if _refers(found)]
+
+
+def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
+    """Return the ids of the stages that a stage names, and of those that these name, and so on.
+
+    The fingerprint of the stage depends on these and on no others.
+    """
+    found: set[str] = set()
+    waiting = [stage]
+    while waiting:
+        new = set(references(stages[waiting.pop()])) - found
+        found |= new
+        waiting += new
+    return frozenset(found)
+
+
+def _refers(annotation: Any) -> bool:
+    """Whether values of an annotation may name a stage: alone, optionally, or in a tuple."""
+    return any(isinstance(arg, Ref) or _refers(arg) for arg in get_args(annotation))
+
+
+def _named(annotation: Any, value: Any) -> Iterator[str]:
+    """Yield the ids of stages that a value of an annotation names."""
+    args = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        if any(isinstance(mark, Ref) for mark in args) and isinstance(value, str):
+            yield value
+        else:
+            yield from _named(args[0], value)
+    elif get_origin(annotation) in (Union, UnionType):
+        for option in args:
+            yield from _named(option, value)
+    elif get_origin(annotation) is tuple and isinstance(value, tuple):
+        kinds = itertools.repeat(args[0]) if args[-1] is Ellipsis else args
+        for kind, item in zip(kinds, value, strict=False):
+            yield from _named(kind, item)

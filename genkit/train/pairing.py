@@ -26,6 +26,7 @@ from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import ALONE, Exchange, Solved
+from genkit.train.pair_checks import Unchanged, require_pairs
 from genkit.types import Batch
 
 
@@ -94,20 +95,18 @@ class PairStream:
 
         Raises:
             DataError: an image, a noise or a cost is not finite, or the coupler returned
-                indices that make no pairs.
+                something else than it declares, or changed its arguments.
         """
         begun = time.perf_counter()
         with self._own_stream():
-            whole = self._data_there if self.coupler.whole_data else batch.to(self.device)
-            generator = self.generator("coupling", index)
-            pairs = self.coupler.pair(whole, noise.to(self.device), generator)
+            images = self._data_there if self.coupler.whole_data else batch.to(self.device)
+            there = noise.to(self.device)
+            unchanged = Unchanged(self.coupler, images, there)
+            found = self.coupler.pair(images, there, self.generator("coupling", index))
         seconds = time.perf_counter() - begun
+        unchanged.require()
         start, stop = self._span(index)
-        if not len(pairs.data) == len(pairs.noise) == stop - start:
-            raise DataError(
-                f"coupler {type(self.coupler).__name__} returned {len(pairs.data)} images and "
-                f"{len(pairs.noise)} noises for a pool of {stop - start}"
-            )
+        pairs = require_pairs(self.coupler, found, len(images), len(noise), stop - start)
         return Solved(pairs, seconds)
 
     def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solved) -> Pool:

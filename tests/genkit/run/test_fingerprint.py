@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
+from genkit.errors import PluginError
+from genkit.interfaces import Component
 from genkit.run.engine import fingerprints
-from genkit.run.fingerprint import components, references
+from genkit.run.fingerprint import components, reachable, reference_fields, references
+from genkit.run.stages.train import Train
+from genkit.settings import DenoiserRef, SamplesRef
 
 
 @pytest.fixture
@@ -102,3 +108,62 @@ guidance = [{ use = "discriminator", discriminator = "discriminator" }]
     assert sorted(references(stages["guided"])) == ["denoiser", "discriminator"]
     names = {type(part).__name__ for part in components(stages["discriminator"])}
     assert {"Train", "RealAndFake", "Moons", "Partitioned", "Hungarian", "LogNormal"} <= names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guides(Component):
+    """Names stages in every way that annotations allow."""
+
+    one: DenoiserRef = "a"
+    optional: DenoiserRef | None = None
+    several: tuple[SamplesRef, ...] = ()
+    pair: tuple[DenoiserRef, int] = ("b", 1)
+    nested: tuple[tuple[DenoiserRef, ...], ...] | None = None
+    plain: str = "z"
+
+
+def test_references_are_found_in_options_and_tuples():
+    assert list(references(Guides())) == ["a", "b"]
+    every = Guides(optional="c", several=("d", "e"), nested=(("f",), ("g", "h")))
+    assert list(references(every)) == ["a", "c", "d", "e", "b", "f", "g", "h"]
+    assert reference_fields(every) == ["one", "optional", "several", "pair", "nested"]
+
+
+def test_a_stage_depends_on_what_it_names_directly_or_not(tiny):
+    stages = tiny.load(tiny.sweep).stages
+    assert reachable("sweep", stages) == {"samples", "denoiser"}
+    assert reachable("samples", stages) == {"denoiser"}
+    assert reachable("denoiser", stages) == set()
+
+
+def test_a_stage_that_is_not_named_cannot_be_used(tiny, monkeypatch):
+    """Its results would not count in the fingerprint."""
+    uses = []
+    later = (
+        tiny.sample
+        + """
+[[stage]]
+id = "other"
+use = "train"
+images = 64
+batch_size = 64
+network = { use = "mlp", width = 8, blocks = 1 }
+objective = { use = "denoising" }
+"""
+    )
+    original = Train.run
+
+    def dispatched(self, context):
+        if context.stage_id != "other":
+            original(self, context)
+            return
+        with pytest.raises(PluginError, match='Train must name the stage "denoiser"'):
+            context.network("denoiser")
+        for use in (context.samples, context.path, context.digest, context.stage):
+            with pytest.raises(PluginError, match='Train must name the stage "samples"'):
+                use("samples")
+        uses.append(True)
+
+    monkeypatch.setattr(Train, "run", dispatched)
+    tiny.run(later)
+    assert uses == [True]

@@ -186,8 +186,49 @@ def test_a_value_that_is_not_finite_is_named_with_pool_and_index(value):
 
 
 def test_a_coupler_that_loses_images_is_caught():
-    with pytest.raises(DataError, match="pool 0: coupler Broken returned 256 images"):
+    with pytest.raises(DataError, match=r"pool 0: coupler Broken must return .* as 512 int64"):
         stream(Broken()).pool(0)
+
+
+ALL = torch.arange(512)
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (None, "must return Pairs, got NoneType"),
+        ((ALL, ALL), "must return Pairs, got tuple"),
+        (Pairs(ALL, ALL.tolist()), "must return noise indices as a tensor, got list"),
+        (Pairs(ALL, ALL.float()), r"512 int64 numbers on the CPU, got torch\.float32"),
+        (Pairs(ALL, ALL[:, None]), r"of shape \[512, 1\]"),
+        (Pairs(ALL, ALL.to("meta")), "on the CPU, got .* on meta"),
+        (Pairs(ALL, ALL + 1), "from 0 to 511, got 512 in pair 511"),
+        (Pairs(ALL - 1, ALL), "image indices from 0 to 511, got -1 in pair 0"),
+        (Pairs(ALL, torch.zeros(512).long()), "use each noise once, got noise 0 512 times"),
+        (Pairs(ALL.clamp(min=3), ALL), "use each image once, got image 0 0 times"),
+    ],
+)
+def test_what_a_coupler_returns_is_checked(returned, reason):
+    coupler = type("Odd", (Shuffle,), {"pair": lambda *arguments: returned})()
+    with pytest.raises(DataError, match=f"pool 0: coupler Odd .*{reason}"):
+        stream(coupler).pool(0)
+
+
+def test_a_coupler_that_declares_no_bijection_may_repeat_noise():
+    repeated = Pairs(ALL, torch.zeros(512).long())
+    settings = {"pair": lambda *arguments: repeated, "bijective": False}
+    assert len(stream(type("Free", (Shuffle,), settings)()).pool(0).noise) == 512
+
+
+@pytest.mark.parametrize("changed", ["images", "noise"])
+def test_a_coupler_that_changes_its_arguments_is_caught(changed):
+    def pair(self, batch, noise, generator):
+        {"images": batch.data, "noise": noise}[changed].mul_(2)
+        return Pairs(ALL, ALL)
+
+    coupler = type("Scaling", (Shuffle,), {"pair": pair})()
+    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {changed}"):
+        stream(coupler).pool(0)
 
 
 def test_quantiles_lie_strictly_inside_the_unit_interval():
