@@ -119,6 +119,10 @@ def run(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = None,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="Run a finished stage anew, and all that depend on it."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
     ] = False,
@@ -140,7 +144,7 @@ def run(
             resolve_device(device or loaded.device, world)
             if not world.leads:
                 return
-            finished = finished_stages(loaded, plugins, folder)
+            finished = finished_stages(loaded, plugins, folder, redo or ())
             place = RunFolder(folder, loaded.name)
             to = console()
             say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
@@ -151,7 +155,7 @@ def run(
         from genkit.run.progress import SilentProgress, choose_progress
 
         with choose_progress() if world.leads else SilentProgress() as progress:
-            results = execute(loaded, plugins, folder, device, progress, world)
+            results = execute(loaded, plugins, folder, device, progress, world, redo or ())
         if world.leads:
             show(console(), results, folder, loaded.next)
 

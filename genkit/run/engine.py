@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from genkit.recipe.recipe import Recipe
 from genkit.report.results import gather
 from genkit.run.context import StageContext
 from genkit.run.environment import environment, hardware
-from genkit.run.fingerprint import fingerprint
+from genkit.run.fingerprint import fingerprint, reachable
 from genkit.run.folder import RECIPE, RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
+from genkit.settings import near_match, shown
 from genkit.world import ALONE, World
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
@@ -79,14 +80,16 @@ def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
     return found
 
 
-def finished_stages(recipe: Recipe, plugins: Plugins, folder: Path) -> set[str]:
+def finished_stages(
+    recipe: Recipe, plugins: Plugins, folder: Path, redo: Sequence[str] = ()
+) -> set[str]:
     """Return the ids of the stages that a run in this folder would skip."""
-    run = RunFolder(folder, recipe.name)
+    run, redone = RunFolder(folder, recipe.name), _redone(recipe, redo)
     prints = fingerprints(recipe, plugins.registry)
     return {
         stage_id
         for number, stage_id in enumerate(recipe.stages, 1)
-        if run.finished(number, stage_id, prints[stage_id])
+        if stage_id not in redone and run.finished(number, stage_id, prints[stage_id])
     }
 
 
@@ -97,6 +100,7 @@ def execute(
     device: str | None,
     progress: Progress,
     world: World = ALONE,
+    redo: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or go on with it.
 
@@ -108,6 +112,7 @@ def execute(
         progress: is told how far each stage is.
         world: the processes that run it together. The leading one keeps the folder: it decides
             what is finished and writes down what becomes so.
+        redo: ids of finished stages that are run anew, with all that depend on them.
 
     Returns:
         What ``results.json`` holds.
@@ -120,11 +125,18 @@ def execute(
         torch.cuda.set_device(where)
     devices = world.gather(hardware(where))
     prints = fingerprints(recipe, plugins.registry)
+    redone = _redone(recipe, redo)
     folders: dict[str, Path] = {}
     run = world.lead(lambda: RunFolder(folder, recipe.name))
     locked = run.locked() if world.leads else nullcontext()
     with locked, stop_on_signal(world) as asked:
         order = list(enumerate(recipe.stages.items(), 1))
+        for number, (stage_id, _) in order:
+            # One that is unfinished was begun by such a call, and is resumed.
+            again = stage_id in redone and run.finished(number, stage_id, prints[stage_id])
+            if world.leads and again:
+                run.set_aside(number, stage_id)
+                progress.note(f"{stage_id}: run anew; the earlier result is kept in replaced/")
         # What is written down belongs to the results: a call that only shows them changes nothing.
         if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
@@ -160,12 +172,23 @@ def execute(
         return world.lead(partial(_results, recipe.name, folder, folders))
 
 
+def _redone(recipe: Recipe, redo: Sequence[str]) -> set[str]:
+    """Return the stages to run anew: those that are named, and all that depend on them."""
+    for name in redo:
+        if name not in recipe.stages:
+            hint = near_match(name, recipe.stages) or f"it has: {', '.join(recipe.stages)}"
+            raise UsageError(f"{recipe.name} has no stage {shown(name)} to redo; {hint}")
+    return {stage for stage in recipe.stages if {stage, *reachable(stage, recipe.stages)} & {*redo}}
+
+
 def _open(
     run: RunFolder, number: int, stage_id: str, fingerprint: str, progress: Progress
 ) -> tuple[Path, bool]:
     """Return the folder of a stage, and whether the stage is finished."""
     if run.changed(number, stage_id, fingerprint):
-        progress.note(f"{stage_id}: settings changed; what it left is kept in replaced/")
+        progress.note(
+            f"{stage_id}: settings or code changed; the earlier result is kept in replaced/"
+        )
     place = run.open_stage(number, stage_id, fingerprint)
     return place, run.finished(number, stage_id, fingerprint)
 

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -25,7 +27,7 @@ def fingerprint(
         stage_id: all its randomness is derived from it and the seed.
         stage: with all its settings.
         seed: of the run.
-        registry: for the names and versions of the plugins that bring its components.
+        registry: registry with the names and versions of the plugins that bring its components.
         upstream: fingerprints of the earlier stages.
     """
     owners = {
@@ -39,10 +41,35 @@ def fingerprint(
         "stage": table(registry, stage, result_only=True),
         "seed": seed,
         "plugins": sorted(owners),
+        "code": _code(stage),
         "data": [part.version() for part in components(stage) if isinstance(part, Dataset)],
         "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _code(stage: Stage) -> dict[str, str]:
+    """Return the SHA-256 of the modules that bring a stage's components, by their names.
+
+    The version of a plugin says nothing while it is being written. Bases of a component count where
+    they are in its package; other modules that it imports do not.
+    """
+    modules = {
+        base.__module__
+        for part in components(stage)
+        for base in type(part).__mro__
+        if base.__module__.partition(".")[0] == type(part).__module__.partition(".")[0]
+    }
+    return {name: _source_digest(name) for name in sorted(modules)}
+
+
+def _source_digest(module: str) -> str:
+    """Return the SHA-256 of a module's file in hex; empty where there is none to be read."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except OSError:
+        return ""
 
 
 def components(component: Component) -> Iterator[Component]:

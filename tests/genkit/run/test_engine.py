@@ -17,7 +17,7 @@ import genkit.run.engine
 from genkit.errors import DataError, DivergedError, InterruptedRun, RecipeError, UsageError
 from genkit.latents import Derived
 from genkit.recipe.encode import resolved
-from genkit.run.engine import finished_stages, resolve_device
+from genkit.run.engine import execute, finished_stages, resolve_device
 from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
 from genkit.tensors import load, save
@@ -540,7 +540,52 @@ def test_setting_a_stage_aside_is_told(tiny):
     progress = tiny.recorder()
     progress.note = told.append
     tiny.run(tiny.train, "denoiser.images=128", progress=progress)
-    assert told == ["denoiser: settings changed; what it left is kept in replaced/"]
+    assert told == ["denoiser: settings or code changed; the earlier result is kept in replaced/"]
+
+
+def test_a_finished_stage_is_run_anew_with_all_that_depend_on_it(tiny):
+    tiny.run(tiny.sweep)
+    before = tiny.bytes_of("samples.safetensors")
+    told = []
+    progress = tiny.recorder()
+    progress.note = told.append
+    recipe = tiny.load(tiny.sweep)
+    execute(recipe, tiny.plugins, tiny.folder, "cpu", progress, redo=["samples"])
+    assert (progress.skipped, progress.ran) == (["denoiser"], ["samples", "sweep"])
+    assert [line.partition(":")[0] for line in told] == ["samples", "sweep"]
+    assert tiny.bytes_of("samples.safetensors") == before
+    assert {path.name[4:] for path in (tiny.folder / "replaced").iterdir()} == {
+        "02-samples",
+        "03-sweep",
+    }
+    assert tiny.run(tiny.sweep)[0].ran == []
+
+
+def test_a_stage_that_is_run_anew_is_resumed_by_the_same_call(tiny):
+    tiny.run(tiny.sample)
+    recipe = tiny.load(tiny.sample)
+    asked = interrupting(tiny, lambda done, of: of == 256 and 0 < done < of)
+    with pytest.raises(InterruptedRun, match="stage denoiser"):
+        execute(recipe, tiny.plugins, tiny.folder, "cpu", asked, redo=["denoiser"])
+    reached = []
+    progress = tiny.recorder(lambda done, of: of == 256 and reached.append(done))
+    execute(recipe, tiny.plugins, tiny.folder, "cpu", progress, redo=["denoiser"])
+    assert progress.ran == ["denoiser", "samples"]
+    assert min(reached) > 64  # not from the beginning
+
+
+def test_a_stage_to_redo_is_one_of_the_recipe(tiny):
+    recipe = tiny.load(tiny.sample)
+    with pytest.raises(UsageError, match='no stage "sampels" to redo; did you mean "samples"'):
+        execute(recipe, tiny.plugins, tiny.folder, "cpu", tiny.recorder(), redo=["sampels"])
+    assert not tiny.folder.exists()
+
+
+def test_what_would_be_skipped_with_redo_is_known_beforehand(tiny):
+    tiny.run(tiny.sample)
+    recipe = tiny.load(tiny.sample)
+    found = finished_stages(recipe, tiny.plugins, tiny.folder, ["samples"])
+    assert found == {"denoiser"}
 
 
 def test_showing_finished_results_writes_nothing_down(tiny):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,29 @@ def test_the_version_of_a_plugin_counts_where_it_is_used(tiny, prints, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(type(registry), "entries", lambda self, kind=None: newer("dg")(kind))
         assert prints(tiny.sweep) == before
+
+
+def test_the_code_of_a_component_counts_where_it_is_used(tiny, prints, monkeypatch, tmp_path):
+    before = prints(tiny.sweep)
+    for module, stages in (
+        ("genkit_edm.schedule", ["samples", "sweep"]),
+        ("genkit_edm.churn", ["samples", "sweep"]),  # of the base of the solver
+        ("genkit_dg.guidance", []),
+    ):
+        loaded = importlib.import_module(module)
+        edited = tmp_path / f"{module}.py"
+        edited.write_text(Path(loaded.__file__).read_text() + "\n# edited\n")
+        with monkeypatch.context() as patched:
+            patched.setattr(loaded, "__file__", str(edited))
+            assert changed(before, prints(tiny.sweep)) == stages
+
+
+def test_a_component_without_a_file_counts_by_its_version(tiny, prints, monkeypatch, tmp_path):
+    module = importlib.import_module("genkit_edm.schedule")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "gone.py"))
+    assert prints(tiny.sweep) == prints(tiny.sweep)
+    monkeypatch.delattr(module, "__file__")
+    assert prints(tiny.sweep) == prints(tiny.sweep)
 
 
 def test_a_reference_is_found_at_any_depth(tiny):
