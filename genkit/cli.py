@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             then ends without waiting for threads that pair.
     """
     owned = arguments is None
+    shows_traceback = "--traceback" in (sys.argv[1:] if arguments is None else arguments)
     # OpenMP spins by default while it waits, which stalls torch when another process has the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -73,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"\n{error}. The same command goes on from there.", err=True)
         _leave(error.exit_code, owned)
     except GenkitError as error:
+        if shows_traceback:
+            traceback.print_exception(error)
         typer.echo(f"Error: {error}", err=True)
         _leave(error.exit_code, owned)
     except KeyboardInterrupt:
@@ -105,6 +109,9 @@ def _options(
         typer.Option(
             "--version", is_eager=True, callback=_print_version, help="Print the version and stop."
         ),
+    ] = False,
+    traceback: Annotated[  # read by main, which sees errors
+        bool, typer.Option("--traceback", help="Print where in the code an error was raised.")
     ] = False,
 ) -> None: ...
 

@@ -15,6 +15,7 @@ import torch
 
 from genkit.errors import GenkitError, InterruptedRun, UsageError
 from genkit.files import write_json, write_text
+from genkit.plugin.blame import plugin_errors
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import resolved
@@ -161,7 +162,7 @@ def execute(
                 _stop(asked, together),
                 together,
             )
-            with _named(stage_id):
+            with _named(stage_id), plugin_errors(plugins.registry):
                 if world.any(asked()):
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.leads:

@@ -71,6 +71,16 @@ def fails(monkeypatch, error):
     monkeypatch.setattr(genkit.run.engine, "execute", execute)
 
 
+def test_where_an_error_was_raised_is_printed_on_request(genkit_, recipe, monkeypatch):
+    fails(monkeypatch, DivergedError("the loss is nan"))
+    _, _, err = genkit_("run", recipe)
+    assert "Traceback" not in err
+    code, _, err = genkit_("--traceback", "run", recipe)
+    assert code == 3
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("Error: the loss is nan\n")
+
+
 # --- starting -------------------------------------------------------------------------------
 
 

@@ -1,0 +1,54 @@
+"""Whose code raised an error: a third-party plugin's is reported with its name."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from genkit.errors import GenkitError, PluginError
+from genkit.plugin.manager import OURS
+from genkit.plugin.registry import Owner, Registry
+
+_OF_THE_MACHINE = (MemoryError, OSError)
+"""Errors that are the machine's, whoever's code meets them."""
+
+
+@contextmanager
+def plugin_errors(registry: Registry) -> Iterator[None]:
+    """Turn an error that passes through a third-party plugin's code into one that names the plugin.
+
+    Errors of genkit, of its own plugins and of the machine are left as they are.
+
+    Raises:
+        PluginError: the error, with plugin, distribution, version, file and line.
+    """
+    try:
+        yield
+    except (GenkitError, *_OF_THE_MACHINE):
+        raise
+    except Exception as error:
+        owner, where = _blamed(error, registry)
+        if owner is None:
+            raise
+        text = " ".join(str(error).split())[:500]
+        raise PluginError(
+            f"{owner} raised {type(error).__name__}: {text} ({where}); report it to the author of "
+            "the plugin, with the output of `genkit --traceback` and the same command"
+        ) from error
+
+
+def _blamed(error: Exception, registry: Registry) -> tuple[Owner | None, str]:
+    """Return the third-party plugin whose code is innermost in a traceback, and the place."""
+    owners = {
+        entry.target.partition(":")[0].partition(".")[0]: entry.owner
+        for entry in registry.entries()
+        if entry.owner.distribution != OURS
+    }
+    found, where = None, ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        owner = owners.get(module.partition(".")[0])
+        if owner is not None:
+            found, where = owner, f"{frame.f_code.co_filename}, line {line}"
+    return found, where
