@@ -13,6 +13,7 @@ def genkit_register(registry: Registration) -> None:
     registry.add("latents", "derived", "genkit.latents:Derived")
     registry.add("dataset", "synthetic", "genkit.bench.synthetic:Synthetic")
     registry.add("stage", "train", "genkit.run.stages.train:Train")
+    registry.add("stage", "load", "genkit.run.stages.load:Load")
     registry.add("stage", "sample", "genkit.run.stages.sample:Sample")
     registry.add("stage", "evaluate", "genkit.run.stages.evaluate:Evaluate")
     registry.add("stage", "sweep", "genkit.run.stages.sweep:Sweep")

@@ -73,6 +73,13 @@ class Component(ABC):  # noqa: B024, its kinds have the abstract methods
         """
         return iter(())
 
+    def version(self) -> str:
+        """Return what differs where files differ that are read, and the settings do not.
+
+        Part of the fingerprint of a stage; empty where the settings determine the result.
+        """
+        return ""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -439,13 +446,6 @@ class Dataset(Component):
         Raises:
             DataError: a file is missing, unreadable, or of another shape than the rest.
         """
-
-    def version(self) -> str:
-        """Return what differs where the items differ and the settings do not.
-
-        Part of a stage's fingerprint; empty where the settings tell all.
-        """
-        return ""
 
     @abstractmethod
     def load(self, inputs: Inputs) -> Batch:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from genkit.interfaces import Component, Dataset, Stage
+from genkit.interfaces import Component, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
 from genkit.settings import Ref, annotations_of
@@ -42,7 +42,7 @@ def fingerprint(
         "seed": seed,
         "plugins": sorted(owners),
         "code": _code(stage),
-        "data": [part.version() for part in components(stage) if isinstance(part, Dataset)],
+        "files": [part.version() for part in components(stage)],
         "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""The load stage: a trained network from a file, such as published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from genkit import tensors
+from genkit.errors import DataError, Problem, SettingError
+from genkit.interfaces import Context, Stage, Stages
+from genkit.settings import setting, shown
+from genkit.tensors import file_digest
+from genkit.train.checkpoint import read_network, save_network
+
+KINDS = ("denoiser", "discriminator", "classifier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(Stage):
+    """Brings a trained network into a recipe, as the kind of network that its file describes.
+
+    The file is one that `train`, `genkit export` or `genkit import-edm` wrote. It is copied to the
+    run, and its SHA-256 is part of the fingerprint.
+
+    Raises:
+        SettingError: the file is missing or damaged, or describes no network.
+    """
+
+    path: str = setting(
+        doc="the .safetensors file, relative to the current directory; ~ is your home"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # What a stage leaves must be known where later ones refer to it, as a recipe is decoded.
+        reason = ""
+        if not self._file.is_file():
+            reason = f"there is no file {shown(self.path)}"
+        else:
+            try:
+                if self.output not in KINDS:
+                    reason = f"{self.path} describes no network that genkit saved"
+            except DataError as error:
+                reason = str(error)
+        if reason:
+            hint = "write a file of a training, of genkit export or of genkit import-edm"
+            raise SettingError(type(self).__name__, [Problem(("path",), reason, hint)])
+
+    @property
+    def output(self) -> str:
+        return tensors.metadata(self._file).get("kind", "")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        try:
+            read_network(self._file)
+        except DataError as error:
+            yield Problem(("path",), str(error), "copy or import the file again")
+
+    def version(self) -> str:
+        return file_digest(self._file)
+
+    def run(self, context: Context) -> None:
+        weights, described = read_network(self._file)
+        images = int(described["images"])
+        save_network(context.folder / f"{self.output}.safetensors", weights, described, images)
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.path).expanduser()

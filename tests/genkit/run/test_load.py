@@ -1,0 +1,147 @@
+"""The load stage: a network from a file, wherever it came from."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from genkit import tensors
+from genkit.errors import RecipeError
+from genkit.run.engine import fingerprints
+
+LOADED = """name = "loaded"
+data = {{ use = "moons", items = 200 }}
+
+[[stage]]
+id = "denoiser"
+use = "load"
+path = "{path}"
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+count = 24
+batch_size = 16
+schedule = {{ use = "edm", steps = 3 }}
+
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{{ use = "curvature", count = 4 }}]
+"""
+
+GUIDED = """
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 64
+batch_size = 64
+data = { use = "real-and-fake", fakes = "samples" }
+network = { use = "mlp-discriminator", width = 8 }
+objective = { use = "discrimination" }
+coupler = { use = "partitioned", by = ["source"] }
+
+[[stage]]
+id = "guided"
+use = "sample"
+denoiser = "denoiser"
+count = 8
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+
+[[stage]]
+id = "sweep"
+use = "sweep"
+samples = "guided"
+count = 8
+vary.guidance.weight = [0.0, 2.0]
+metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 4 } }]
+"""
+
+
+@pytest.fixture
+def file(tiny, tmp_path):
+    """Return a copy of the denoiser that a run trained."""
+    trained = tmp_path / "trained"
+    tiny.run(tiny.sample, folder=trained)
+    return shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", tmp_path / "d.safetensors")
+
+
+def test_a_loaded_denoiser_draws_the_samples_of_the_trained_one(tiny, tmp_path, file):
+    recipe = LOADED.format(path=file)
+    results = tiny.run(recipe)[1]
+    found, wanted = (
+        tensors.load(next(folder.glob("*-samples/samples.safetensors")))[0]["samples"]
+        for folder in (tiny.folder, tmp_path / "trained")
+    )
+    assert bool((found == wanted).all())
+    assert results["stages"]["scores"]["rows"][0]["curvature"] > 0
+
+
+def test_a_loaded_denoiser_is_guided_and_swept(tiny, file):
+    results = tiny.run(LOADED.format(path=file) + GUIDED)[1]
+    rows = results["stages"]["sweep"]["rows"]
+    assert [row["guidance.weight"] for row in rows] == [0.0, 2.0]
+    assert [row["guidance_nfe"] > 0 for row in rows] == [False, True]
+
+
+def test_a_checkpoint_is_loaded_as_its_average(tiny, tmp_path, file):
+    checkpoint = tmp_path / "trained" / "01-denoiser" / "checkpoint.safetensors"
+    tiny.run(LOADED.format(path=checkpoint))
+    assert tensors.load(next(tiny.folder.glob("01-*/denoiser.safetensors")))[0].keys() == (
+        tensors.load(file)[0].keys()
+    )
+
+
+def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
+    recipe = LOADED.format(path=file)
+    tiny.run(recipe)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert tiny.run(recipe)[0].ran == ["denoiser", "samples", "scores"]
+    assert tiny.run(recipe)[0].ran == []
+
+
+def test_another_file_beside_it_redoes_nothing(tiny, file):
+    recipe = LOADED.format(path=file)
+    before = fingerprints(tiny.load(recipe), tiny.plugins.registry)
+    (file.parent / "other.safetensors").write_bytes(b"other")
+    assert fingerprints(tiny.load(recipe), tiny.plugins.registry) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "there is no file"),
+        (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read as safetensors"),
+        (lambda path: tensors.save(path, tensors.load(path)[0], {}), "describes no network"),
+        (
+            lambda path: tensors.save(path, tensors.load(path)[0], {"kind": "denoiser"}),
+            "not a network that genkit saved: no network, spec",
+        ),
+        (
+            lambda path: tensors.save(
+                path, tensors.load(path)[0], {**tensors.metadata(path), "images": "many"}
+            ),
+            "makes no network",
+        ),
+    ],
+)
+def test_a_file_that_is_no_network_is_refused(tiny, file, damage, reason):
+    damage(file)
+    with pytest.raises(RecipeError, match=f"denoiser.path: .*{reason}") as caught:
+        tiny.load(LOADED.format(path=file))
+    assert "recipe:7" in str(caught.value)  # the line of the path
+    assert len(caught.value.lines) == 1  # and nothing about stages that name it
+
+
+def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
+    tiny.run(LOADED.format(path=file) + GUIDED)
+    discriminator = next(tiny.folder.glob("*/discriminator.safetensors"))
+    with pytest.raises(RecipeError, match='stage "denoiser" leaves discriminator'):
+        tiny.load(LOADED.format(path=discriminator))
