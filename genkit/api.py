@@ -56,7 +56,6 @@ def run_recipe(
     settings: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: bool = False,
-    redo: Sequence[str] = (),
 ) -> Result:
     """Run a recipe, or go on with a run that was stopped.
 
@@ -66,7 +65,6 @@ def run_recipe(
         settings: values by key path, as ``--set`` takes them: ``{"denoiser.pool_size": 1024}``.
         device: overrides the recipe's.
         progress: show it on stderr.
-        redo: ids of finished stages that are run anew, with all that depend on them.
 
     Raises:
         GenkitError: for everything the caller can mend, a mistake in the recipe above all.
@@ -79,7 +77,7 @@ def run_recipe(
     checked = load_recipe(read_source(recipe), plugins, overrides)
     folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else SilentProgress() as shown_progress:
-        results = execute(checked, plugins, folder, device, shown_progress, redo=redo)
+        results = execute(checked, plugins, folder, device, shown_progress)
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 

@@ -126,10 +126,6 @@ def run(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = None,
-    redo: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STAGE", help="Run a finished stage anew, and all that depend on it."),
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
     ] = False,
@@ -151,7 +147,7 @@ def run(
             resolve_device(device or loaded.device, world)
             if not world.leads:
                 return
-            finished = finished_stages(loaded, plugins, folder, redo or ())
+            finished = finished_stages(loaded, plugins, folder)
             place = RunFolder(folder, loaded.name)
             to = console()
             say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
@@ -162,7 +158,7 @@ def run(
         from genkit.run.progress import SilentProgress, choose_progress
 
         with choose_progress() if world.leads else SilentProgress() as progress:
-            results = execute(loaded, plugins, folder, device, progress, world, redo or ())
+            results = execute(loaded, plugins, folder, device, progress, world)
         if world.leads:
             show(console(), results, folder, loaded.next)
 

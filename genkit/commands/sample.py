@@ -167,7 +167,7 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[
 @contextmanager
 def _enough_memory(batch_size: int) -> Iterator[None]:
     """Tell what to do about too little memory."""
-    from genkit.run.engine import is_out_of_memory
+    from genkit.run.machine import is_out_of_memory
 
     try:
         yield

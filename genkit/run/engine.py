@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,22 +14,20 @@ import torch
 
 from genkit.errors import GenkitError, InterruptedRun, UsageError
 from genkit.files import write_json, write_text
-from genkit.plugin.blame import plugin_errors
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import resolved
 from genkit.recipe.recipe import Recipe
 from genkit.report.results import gather
+from genkit.run.blame import plugin_errors
 from genkit.run.context import StageContext
 from genkit.run.environment import environment, hardware
-from genkit.run.fingerprint import fingerprint, reachable
+from genkit.run.fingerprint import fingerprint
 from genkit.run.folder import RECIPE, RunFolder
 from genkit.run.interrupt import stop_on_signal
+from genkit.run.machine import is_of_the_disk, is_out_of_memory
 from genkit.run.progress import Progress
-from genkit.settings import near_match, shown
 from genkit.world import ALONE, World
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -81,16 +78,14 @@ def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
     return found
 
 
-def finished_stages(
-    recipe: Recipe, plugins: Plugins, folder: Path, redo: Sequence[str] = ()
-) -> set[str]:
+def finished_stages(recipe: Recipe, plugins: Plugins, folder: Path) -> set[str]:
     """Return the ids of the stages that a run in this folder would skip."""
-    run, redone = RunFolder(folder, recipe.name), _redone(recipe, redo)
+    run = RunFolder(folder, recipe.name)
     prints = fingerprints(recipe, plugins.registry)
     return {
         stage_id
         for number, stage_id in enumerate(recipe.stages, 1)
-        if stage_id not in redone and run.finished(number, stage_id, prints[stage_id])
+        if run.finished(number, stage_id, prints[stage_id])
     }
 
 
@@ -101,7 +96,6 @@ def execute(
     device: str | None,
     progress: Progress,
     world: World = ALONE,
-    redo: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or go on with it.
 
@@ -113,7 +107,6 @@ def execute(
         progress: is told how far each stage is.
         world: the processes that run it together. The leading one keeps the folder: it decides
             what is finished and writes down what becomes so.
-        redo: ids of finished stages that are run anew, with all that depend on them.
 
     Returns:
         What ``results.json`` holds.
@@ -126,18 +119,11 @@ def execute(
         torch.cuda.set_device(where)
     devices = world.gather(hardware(where))
     prints = fingerprints(recipe, plugins.registry)
-    redone = _redone(recipe, redo)
     folders: dict[str, Path] = {}
     run = world.lead(lambda: RunFolder(folder, recipe.name))
     locked = run.locked() if world.leads else nullcontext()
     with locked, stop_on_signal(world) as asked:
         order = list(enumerate(recipe.stages.items(), 1))
-        for number, (stage_id, _) in order:
-            # One that is unfinished was begun by such a call, and is resumed.
-            again = stage_id in redone and run.finished(number, stage_id, prints[stage_id])
-            if world.leads and again:
-                run.set_aside(number, stage_id)
-                progress.note(f"{stage_id}: run anew; the earlier result is kept in replaced/")
         # What is written down belongs to the results: a call that only shows them changes nothing.
         if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
@@ -171,15 +157,6 @@ def execute(
                 run.mark(place, prints[stage_id], finished=True)
             progress.end()
         return world.lead(partial(_results, recipe.name, folder, folders))
-
-
-def _redone(recipe: Recipe, redo: Sequence[str]) -> set[str]:
-    """Return the stages to run anew: those that are named, and all that depend on them."""
-    for name in redo:
-        if name not in recipe.stages:
-            hint = near_match(name, recipe.stages) or f"it has: {', '.join(recipe.stages)}"
-            raise UsageError(f"{recipe.name} has no stage {shown(name)} to redo; {hint}")
-    return {stage for stage in recipe.stages if {stage, *reachable(stage, recipe.stages)} & {*redo}}
 
 
 def _open(
@@ -216,7 +193,7 @@ def _named(stage_id: str) -> Iterator[None]:
         error.args = (f"stage {stage_id}: {error}",)
         raise
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if not is_of_the_disk(error):
             raise
         raise UsageError(
             f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "
@@ -228,12 +205,6 @@ def _named(stage_id: str) -> Iterator[None]:
         raise UsageError(
             f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network"
         ) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory of the machine or of its GPU is full."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _write_down(

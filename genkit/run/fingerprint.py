@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from genkit.interfaces import Component, Stage
+from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
 from genkit.settings import Ref, annotations_of
@@ -30,33 +30,39 @@ def fingerprint(
         registry: registry with the names and versions of the plugins that bring its components.
         upstream: fingerprints of the earlier stages.
     """
-    owners = {
-        str(entry.owner)
-        for part in components(stage)
-        for entry in registry.entries()
-        if entry.target == f"{type(part).__module__}:{type(part).__qualname__}"
-    }
     content = {
         "id": stage_id,
         "stage": table(registry, stage, result_only=True),
         "seed": seed,
-        "plugins": sorted(owners),
-        "code": _code(stage),
-        "files": [part.version() for part in components(stage)],
+        "plugins": owners_of(stage, registry),
+        "code": code_of(stage),
+        # Of these alone: another component may have a setting of the name `version`.
+        "files": [p.version() for p in components(stage) if isinstance(p, (Dataset, Stage))],
         "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _code(stage: Stage) -> dict[str, str]:
-    """Return the SHA-256 of the modules that bring a stage's components, by their names.
+def owners_of(component: Component, registry: Registry) -> list[str]:
+    """Return the plugins, with their versions, that bring a component and those that it holds."""
+    owners = {
+        str(entry.owner)
+        for part in components(component)
+        for entry in registry.entries()
+        if entry.target == f"{type(part).__module__}:{type(part).__qualname__}"
+    }
+    return sorted(owners)
+
+
+def code_of(component: Component) -> dict[str, str]:
+    """Return the SHA-256 of the modules that define a component and those that it holds, by name.
 
     The version of a plugin says nothing while it is being written. Bases of a component count where
     they are in its package; other modules that it imports do not.
     """
     modules = {
         base.__module__
-        for part in components(stage)
+        for part in components(component)
         for base in type(part).__mro__
         if base.__module__.partition(".")[0] == type(part).__module__.partition(".")[0]
     }

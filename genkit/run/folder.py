@@ -111,7 +111,7 @@ class RunFolder:
         if place.is_file() or (self.root / REPLACED).is_file():
             raise UsageError(f"a file stands in the way of {place} or {REPLACED}; move it")
         if self.changed(number, stage, fingerprint):
-            self._move_aside(found)
+            self._set_aside(found)
             found = self._replaced(stage, fingerprint) or place
         if found.exists() and found != place:
             found.rename(place)
@@ -137,16 +137,11 @@ class RunFolder:
         others = [p for p in sorted(self.root.glob("[0-9][0-9]-*")) if p.name[3:] == stage]
         return place if place.exists() or not others else others[0]
 
-    def set_aside(self, number: int, stage: str) -> None:
-        """Move what a stage wrote to ``replaced/``; it does not come back by itself."""
-        # In this order: a folder without a state would be resumed.
-        (self._move_aside(self._find(number, stage)) / STATE).unlink(missing_ok=True)
-
-    def _move_aside(self, folder: Path) -> Path:
+    def _set_aside(self, folder: Path) -> None:
         replaced = self.root / REPLACED
         replaced.mkdir(exist_ok=True)
         numbers = [int(p.name[:3]) for p in replaced.glob("[0-9][0-9][0-9]-*")]
-        return folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}")
+        folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}")
 
     def _replaced(self, stage: str, fingerprint: str) -> Path | None:
         """Return what a stage of these settings left earlier, if it was set aside."""

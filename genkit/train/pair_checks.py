@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
@@ -39,6 +42,13 @@ def require_pairs(coupler: Coupler, pairs: object, images: int, noises: int, cou
                     f"{index} {int(uses[index])} times; correct pair, or return False from "
                     "bijective"
                 )
+    gap, parts = pairs.gap, pairs.parts
+    if gap is not None and (not isinstance(gap, (int, float)) or not 0 <= gap < math.inf):
+        raise DataError(f"{name} must return a finite gap of at least 0 or None, got {gap!r}")
+    if not isinstance(parts, tuple) or not all(type(part) is int for part in parts):
+        raise DataError(f"{name} must return parts as a tuple of integers, got {parts!r}")
+    if parts and sum(parts) != count:
+        raise DataError(f"{name} must return parts of {count} pairs, got {sum(parts)} in all")
     return pairs
 
 
@@ -57,26 +67,25 @@ def _require_indices(demand: str, indices: object, limit: int, count: int) -> No
         )
 
 
-class Unchanged:
-    """Check that a coupler leaves its arguments as they are.
+def copied(batch: Batch) -> Batch:
+    """Return a batch with copies of all its tensors."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{n: t.clone() if isinstance(t, Tensor) else t for n, t in tensors.items()})
+
+
+def require_unchanged(coupler: Coupler, what: str, given: Batch, batch: Batch) -> None:
+    """Raise DataError if a coupler changed what it was given, a copy of ``batch``.
 
     Args:
-        coupler: coupler that is called.
-        batch: its images.
-        noise: its noise samples.
+        coupler: coupler that was called.
+        what: name of the argument in the message.
+        given: copy that it was given.
+        batch: what was copied.
     """
-
-    def __init__(self, coupler: Coupler, batch: Batch, noise: Tensor) -> None:
-        self._coupler = coupler
-        self._watched = {"images": batch.data, "noise": noise}
-        # torch counts the changes in place of every tensor; comparing copies would cost more.
-        self._versions = {name: tensor._version for name, tensor in self._watched.items()}
-
-    def require(self) -> None:
-        """Raise DataError if an argument was changed in place."""
-        for name, tensor in self._watched.items():
-            if tensor._version != self._versions[name]:
-                raise DataError(
-                    f"coupler {type(self._coupler).__name__} must leave its arguments as they are, "
-                    f"and changed the {name} in place; compute on a copy"
-                )
+    for name in (f.name for f in fields(batch)):
+        before, after = getattr(batch, name), getattr(given, name)
+        if isinstance(before, Tensor) and not torch.equal(before, after.to(before.device)):
+            raise DataError(
+                f"coupler {type(coupler).__name__} must leave its arguments as they are, and "
+                f"changed the {name} of the {what} in place; compute on a copy"
+            )

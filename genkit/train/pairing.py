@@ -26,7 +26,7 @@ from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import ALONE, Exchange, Solved
-from genkit.train.pair_checks import Unchanged, require_pairs
+from genkit.train.pair_checks import copied, require_pairs, require_unchanged
 from genkit.types import Batch
 
 
@@ -99,12 +99,16 @@ class PairStream:
         """
         begun = time.perf_counter()
         with self._own_stream():
-            images = self._data_there if self.coupler.whole_data else batch.to(self.device)
-            there = noise.to(self.device)
-            unchanged = Unchanged(self.coupler, images, there)
+            # Copies: what a coupler changes in place is neither trained on nor paired again.
+            whole = self.coupler.whole_data
+            images = self._data_there if whole else copied(batch).to(self.device)
+            there = noise.clone().to(self.device)
             found = self.coupler.pair(images, there, self.generator("coupling", index))
         seconds = time.perf_counter() - begun
-        unchanged.require()
+        # The whole data set is too large to be copied and compared for every pool.
+        require_unchanged(self.coupler, "noise", Batch(there), Batch(noise))
+        if not whole:
+            require_unchanged(self.coupler, "images", images, batch)
         start, stop = self._span(index)
         pairs = require_pairs(self.coupler, found, len(images), len(noise), stop - start)
         return Solved(pairs, seconds)

@@ -51,8 +51,8 @@ def executed(monkeypatch):
     """The calls of ``execute``, which does nothing."""
     calls = []
 
-    def execute(recipe, plugins, folder, device, progress, world, redo):
-        calls.append((recipe, folder, device, redo))
+    def execute(recipe, plugins, folder, device, progress, world):
+        calls.append((recipe, folder, device))
         progress.note("working")
         rows = [{"nfe": 13, "guidance_nfe": 0, "frechet": 0.5}]
         return {
@@ -136,10 +136,10 @@ def test_a_run_reports_on_stdout_and_goes_on_on_stderr(genkit_, recipe, executed
 def test_options_of_a_run(genkit_, recipe, executed, tmp_path):
     code, _, _ = genkit_(
         "run", recipe, "--out", tmp_path / "here", "--device", "cpu",
-        "--set", "denoiser.images=96", "--set", "seed=3", "--redo", "denoiser",
+        "--set", "denoiser.images=96", "--set", "seed=3",
     )  # fmt: skip
-    ((loaded, folder, device, redo),) = executed
-    assert (code, folder, device, redo) == (0, tmp_path / "here", "cpu", ["denoiser"])
+    ((loaded, folder, device),) = executed
+    assert (code, folder, device) == (0, tmp_path / "here", "cpu")
     assert (loaded.seed, loaded.stages["denoiser"].images) == (3, 96)
     assert loaded.overrides == ("denoiser.images=96", "seed=3")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from genkit import tensors
-from genkit.errors import DataError, Problem, SettingError
+from genkit.errors import DataError, PluginError, Problem, SettingError
 from genkit.interfaces import Context, Stage, Stages
+from genkit.plugin.manager import load_plugins
+from genkit.run.fingerprint import code_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import read_network, save_network
+from genkit.train.checkpoint import load_network, read_network, save_network
 
 KINDS = ("denoiser", "discriminator", "classifier")
 
@@ -34,15 +37,11 @@ class Load(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         # What a stage leaves must be known where later ones refer to it, as a recipe is decoded.
-        reason = ""
-        if not self._file.is_file():
-            reason = f"there is no file {shown(self.path)}"
-        else:
-            try:
-                if self.output not in KINDS:
-                    reason = f"{self.path} describes no network that genkit saved"
-            except DataError as error:
-                reason = str(error)
+        try:
+            reason = "" if self.output in KINDS else f"{self.path} describes no network"
+        except (AttributeError, DataError, OSError, RecursionError, RuntimeError) as error:
+            # A file may hold anything; a path may name a user or a folder that is not there.
+            reason = f"{shown(self.path)} is no file of a network: {error}"
         if reason:
             hint = "write a file of a training, of genkit export or of genkit import-edm"
             raise SettingError(type(self).__name__, [Problem(("path",), reason, hint)])
@@ -53,12 +52,16 @@ class Load(Stage):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
-            read_network(self._file)
-        except DataError as error:
+            load_network(self._file, load_plugins().registry)
+        except (DataError, PluginError, SettingError) as error:
             yield Problem(("path",), str(error), "copy or import the file again")
 
     def version(self) -> str:
-        return file_digest(self._file)
+        """Return the SHA-256 of the file, and the code of the network that it describes."""
+        registry = load_plugins().registry
+        network = load_network(self._file, registry).settings
+        code = {"plugins": owners_of(network, registry), "code": code_of(network)}
+        return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
 
     def run(self, context: Context) -> None:
         weights, described = read_network(self._file)

@@ -521,6 +521,8 @@ def odd(tmp_path, monkeypatch):
         ("return Pairs(1)", "raised TypeError: "),
         ("return pairwise_cost(None, noise)", "raised "),  # inside of the core, called wrongly
         ("import torch; return torch.zeros(2) @ torch.zeros(3)", "raised RuntimeError"),
+        ("open('/nowhere/at/all')", "raised FileNotFoundError"),
+        ("raise SystemExit(0)", "raised SystemExit"),
     ],
 )
 def test_an_error_of_a_plugin_names_it(tiny, tmp_path, odd, body, said):
@@ -550,6 +552,22 @@ def test_errors_of_the_machine_are_not_the_plugins(tiny, tmp_path, odd, body):
     with pytest.raises(UsageError, match=r"No space left|out of memory") as caught:
         execute(load_recipe(source, plugins), plugins, tmp_path / "run", "cpu", SilentProgress())
     assert "plugin odd" not in str(caught.value)
+
+
+def test_a_package_of_several_plugins_blames_none(tiny, tmp_path, odd):
+    plugins = odd("return batch.images")
+    registration = Registration(Owner("other", "genkit-other", "1"))
+    registration.add("coupler", "other", f"odd_{tmp_path.name}:Odd")
+    plugins.registry.accept(registration)
+    text = tiny.train.replace("objective", 'coupler = { use = "odd" }\nobjective', 1)
+    with pytest.raises(AttributeError, match="images"):
+        execute(
+            load_recipe(Source.parse(text), plugins),
+            plugins,
+            tmp_path / "run",
+            "cpu",
+            SilentProgress(),
+        )
 
 
 def test_an_error_of_genkits_own_plugins_is_left_as_it_is(tiny, monkeypatch):
@@ -630,51 +648,6 @@ def test_setting_a_stage_aside_is_told(tiny):
     progress.note = told.append
     tiny.run(tiny.train, "denoiser.images=128", progress=progress)
     assert told == ["denoiser: settings or code changed; the earlier result is kept in replaced/"]
-
-
-def test_a_finished_stage_is_run_anew_with_all_that_depend_on_it(tiny):
-    tiny.run(tiny.sweep)
-    before = tiny.bytes_of("samples.safetensors")
-    told = []
-    progress = tiny.recorder()
-    progress.note = told.append
-    recipe = tiny.load(tiny.sweep)
-    execute(recipe, tiny.plugins, tiny.folder, "cpu", progress, redo=["samples"])
-    assert (progress.skipped, progress.ran) == (["denoiser"], ["samples", "sweep"])
-    assert [line.partition(":")[0] for line in told] == ["samples", "sweep"]
-    assert tiny.bytes_of("samples.safetensors") == before
-    assert {path.name[4:] for path in (tiny.folder / "replaced").iterdir()} == {
-        "02-samples",
-        "03-sweep",
-    }
-    assert tiny.run(tiny.sweep)[0].ran == []
-
-
-def test_a_stage_that_is_run_anew_is_resumed_by_the_same_call(tiny):
-    tiny.run(tiny.sample)
-    recipe = tiny.load(tiny.sample)
-    asked = interrupting(tiny, lambda done, of: of == 256 and 0 < done < of)
-    with pytest.raises(InterruptedRun, match="stage denoiser"):
-        execute(recipe, tiny.plugins, tiny.folder, "cpu", asked, redo=["denoiser"])
-    reached = []
-    progress = tiny.recorder(lambda done, of: of == 256 and reached.append(done))
-    execute(recipe, tiny.plugins, tiny.folder, "cpu", progress, redo=["denoiser"])
-    assert progress.ran == ["denoiser", "samples"]
-    assert min(reached) > 64  # not from the beginning
-
-
-def test_a_stage_to_redo_is_one_of_the_recipe(tiny):
-    recipe = tiny.load(tiny.sample)
-    with pytest.raises(UsageError, match='no stage "sampels" to redo; did you mean "samples"'):
-        execute(recipe, tiny.plugins, tiny.folder, "cpu", tiny.recorder(), redo=["sampels"])
-    assert not tiny.folder.exists()
-
-
-def test_what_would_be_skipped_with_redo_is_known_beforehand(tiny):
-    tiny.run(tiny.sample)
-    recipe = tiny.load(tiny.sample)
-    found = finished_stages(recipe, tiny.plugins, tiny.folder, ["samples"])
-    assert found == {"denoiser"}
 
 
 def test_showing_finished_results_writes_nothing_down(tiny):

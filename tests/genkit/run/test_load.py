@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,17 @@ metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm",
 """
 
 
+def with_metadata(path, **changed):
+    weights, metadata = tensors.load(path)
+    tensors.save(path, weights, {**metadata, **changed})
+
+
+def without_a_weight(path):
+    weights, metadata = tensors.load(path)
+    weights.popitem()
+    tensors.save(path, weights, metadata)
+
+
 @pytest.fixture
 def file(tiny, tmp_path):
     """Return a copy of the denoiser that a run trained."""
@@ -106,17 +119,27 @@ def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
     assert tiny.run(recipe)[0].ran == []
 
 
-def test_another_file_beside_it_redoes_nothing(tiny, file):
+def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp_path):
     recipe = LOADED.format(path=file)
     before = fingerprints(tiny.load(recipe), tiny.plugins.registry)
-    (file.parent / "other.safetensors").write_bytes(b"other")
     assert fingerprints(tiny.load(recipe), tiny.plugins.registry) == before
+    module = importlib.import_module("genkit_edm.preconditioning")
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(module.__file__).read_text() + "\n# edited\n")
+    monkeypatch.setattr(module, "__file__", str(edited))
+    after = fingerprints(tiny.load(recipe), tiny.plugins.registry)
+    assert {stage for stage in before if before[stage] == after[stage]} == set()
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.unlink(), "there is no file"),
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: (path.unlink(), path.mkdir()), "is no file of a network"),
+        (lambda path: with_metadata(path, kind="samples"), "describes no network"),
+        (lambda path: with_metadata(path, network='{"use": "nothing"}'), 'called "nothing"'),
+        (lambda path: with_metadata(path, spec="[]"), "makes no network"),
+        (lambda path: without_a_weight(path), "there is no"),
         (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read as safetensors"),
         (lambda path: tensors.save(path, tensors.load(path)[0], {}), "describes no network"),
@@ -145,3 +168,9 @@ def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
     discriminator = next(tiny.folder.glob("*/discriminator.safetensors"))
     with pytest.raises(RecipeError, match='stage "denoiser" leaves discriminator'):
         tiny.load(LOADED.format(path=discriminator))
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/d.safetensors", "d" * 300, ""])
+def test_a_path_that_cannot_be_is_refused(tiny, path):
+    with pytest.raises(RecipeError, match=r"recipe:7: denoiser\.path: .* is no file of a network"):
+        tiny.load(LOADED.format(path=path))

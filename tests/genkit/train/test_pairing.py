@@ -206,6 +206,10 @@ ALL = torch.arange(512)
         (Pairs(ALL - 1, ALL), "image indices from 0 to 511, got -1 in pair 0"),
         (Pairs(ALL, torch.zeros(512).long()), "use each noise once, got noise 0 512 times"),
         (Pairs(ALL.clamp(min=3), ALL), "use each image once, got image 0 0 times"),
+        (Pairs(ALL, ALL, gap="little"), "finite gap of at least 0 or None, got 'little'"),
+        (Pairs(ALL, ALL, gap=math.nan), "finite gap of at least 0 or None, got nan"),
+        (Pairs(ALL, ALL, parts=[512]), r"parts as a tuple of integers, got \[512\]"),
+        (Pairs(ALL, ALL, parts=(500,)), "parts of 512 pairs, got 500 in all"),
     ],
 )
 def test_what_a_coupler_returns_is_checked(returned, reason):
@@ -220,14 +224,22 @@ def test_a_coupler_that_declares_no_bijection_may_repeat_noise():
     assert len(stream(type("Free", (Shuffle,), settings)()).pool(0).noise) == 512
 
 
-@pytest.mark.parametrize("changed", ["images", "noise"])
-def test_a_coupler_that_changes_its_arguments_is_caught(changed):
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda batch, noise: batch.data.mul_(2), "data of the images"),
+        (lambda batch, noise: batch.labels.add_(1), "labels of the images"),
+        (lambda batch, noise: noise.mul_(2), "data of the noise"),
+        (lambda batch, noise: noise.numpy().sort(axis=0), "data of the noise"),
+    ],
+)
+def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
     def pair(self, batch, noise, generator):
-        {"images": batch.data, "noise": noise}[changed].mul_(2)
+        change(batch, noise)
         return Pairs(ALL, ALL)
 
     coupler = type("Scaling", (Shuffle,), {"pair": pair})()
-    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {changed}"):
+    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {named}"):
         stream(coupler).pool(0)
 
 

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from genkit.errors import GenkitError, PluginError
 from genkit.plugin.manager import OURS
 from genkit.plugin.registry import Owner, Registry
-
-_OF_THE_MACHINE = (MemoryError, OSError)
-"""Errors that are the machine's, whoever's code meets them."""
+from genkit.run.machine import is_of_the_disk, is_out_of_memory
 
 
 @contextmanager
@@ -25,11 +23,11 @@ def plugin_errors(registry: Registry) -> Iterator[None]:
     """
     try:
         yield
-    except (GenkitError, *_OF_THE_MACHINE):
+    except GenkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         owner, where = _blamed(error, registry)
-        if owner is None:
+        if owner is None or is_of_the_disk(error) or is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:500]
         raise PluginError(
@@ -38,17 +36,18 @@ def plugin_errors(registry: Registry) -> Iterator[None]:
         ) from error
 
 
-def _blamed(error: Exception, registry: Registry) -> tuple[Owner | None, str]:
+def _blamed(error: BaseException, registry: Registry) -> tuple[Owner | None, str]:
     """Return the third-party plugin whose code is innermost in a traceback, and the place."""
-    owners = {
-        entry.target.partition(":")[0].partition(".")[0]: entry.owner
-        for entry in registry.entries()
-        if entry.owner.distribution != OURS
-    }
+    packages: dict[str, set[Owner]] = {}
+    for entry in registry.entries():
+        package = entry.target.partition(":")[0].partition(".")[0]
+        packages.setdefault(package, set()).add(entry.owner)
     found, where = None, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
-        owner = owners.get(module.partition(".")[0])
-        if owner is not None:
+        # A package in which several plugins have components, or genkit, tells nothing.
+        owners = packages.get(module.partition(".")[0], set())
+        owner = next(iter(owners)) if len(owners) == 1 else None
+        if owner is not None and owner.distribution != OURS:
             found, where = owner, f"{frame.f_code.co_filename}, line {line}"
     return found, where
