@@ -249,7 +249,9 @@ def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError as error:
-        raise DataError(f"{name} must be an integer, got {value!r}; write 16") from error
+        raise DataError(
+            f"{name} must be an integer, got {value!r}; write one such as 16"
+        ) from error
 
 
 def _integers(name: str, values: Any) -> Sequence[int]:

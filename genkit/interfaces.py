@@ -74,9 +74,9 @@ class Component(ABC):  # noqa: B024, its kinds have the abstract methods
         return iter(())
 
     def version(self) -> str:
-        """Return what differs where files differ that are read, and the settings do not.
+        """Return a hash of the files that are read; empty where the settings determine the result.
 
-        Part of the fingerprint of a stage; empty where the settings determine the result.
+        Part of the fingerprint of a stage, for data sets and stages.
         """
         return ""
 
@@ -534,7 +534,7 @@ class Latents(Component):
         for seed in (min(seeds), max(seeds)):
             if not 0 <= seed < SEED_LIMIT:
                 limit = SEED_LIMIT - 1
-                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write one of these")
+                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write one of them")
 
     @abstractmethod
     def draw(

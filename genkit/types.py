@@ -86,9 +86,9 @@ class Batch:
         """Return the chosen items, every attribute alike."""
         return self._each(lambda values: values[index])
 
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on a device."""
-        return self._each(lambda values: values.to(device))
+    def to(self, device: torch.device | str, *, copy: bool = False) -> Batch:
+        """Return the same batch on a device; with ``copy`` no tensor shares memory with this."""
+        return self._each(lambda values: values.to(device, copy=copy))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def changed(values: Tensor | None) -> Tensor | None:

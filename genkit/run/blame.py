@@ -1,4 +1,4 @@
-"""Whose code raised an error: a third-party plugin's is reported with its name."""
+"""Errors raised in the code of third-party plugins, reported with the name of the plugin."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from genkit.run.machine import is_of_the_disk, is_out_of_memory
 
 @contextmanager
 def plugin_errors(registry: Registry) -> Iterator[None]:
-    """Turn an error that passes through a third-party plugin's code into one that names the plugin.
+    """Convert an error from a third-party plugin's code to one that names the plugin.
 
-    Errors of genkit, of its own plugins and of the machine are left as they are.
+    Errors of genkit, of its own plugins and of the machine pass unchanged.
 
     Raises:
         PluginError: the error, with plugin, distribution, version, file and line.
@@ -45,7 +45,7 @@ def _blamed(error: BaseException, registry: Registry) -> tuple[Owner | None, str
     found, where = None, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
-        # A package in which several plugins have components, or genkit, tells nothing.
+        # A package with components of several plugins does not identify one.
         owners = packages.get(module.partition(".")[0], set())
         owner = next(iter(owners)) if len(owners) == 1 else None
         if owner is not None and owner.distribution != OURS:

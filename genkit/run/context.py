@@ -77,7 +77,6 @@ class StageContext:
         return self.folders[stage]
 
     def network(self, stage: str) -> Trained:
-        self._require_declared(stage)
         if stage not in self._loaded:
             path = self._left(stage)
             self._loaded[stage] = load_network(path, self.registry, self.device)

@@ -57,8 +57,8 @@ def owners_of(component: Component, registry: Registry) -> list[str]:
 def code_of(component: Component) -> dict[str, str]:
     """Return the SHA-256 of the modules that define a component and those that it holds, by name.
 
-    The version of a plugin says nothing while it is being written. Bases of a component count where
-    they are in its package; other modules that it imports do not.
+    A plugin under development keeps its version while its code changes. Bases of a component are
+    included if they are in its package; other modules that it imports are not.
     """
     modules = {
         base.__module__

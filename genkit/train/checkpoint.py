@@ -140,19 +140,31 @@ def rebuilt(
         DataError: it is no network, or the weights do not fit it; the first difference is named.
         PluginError: a component it needs is not installed.
     """
-    from genkit.recipe.decode import component
-
+    settings = network_of(described, registry)
     with _readable("its description"):
         fields = json.loads(described["spec"])
         spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
-        settings = component(registry, described["kind"], json.loads(described["network"]))
-        if not isinstance(settings, Network):
-            raise DataError(f"{described['kind']} is no kind of network")
         with seeded(0):  # its random weights are replaced
             model = settings.build(spec)
     require_fit(model, weights)
     model.load_state_dict(weights)
     return Trained(model.to(device).eval().requires_grad_(False), spec, settings)
+
+
+def network_of(described: Mapping[str, str], registry: Registry) -> Network:
+    """Return the settings of the network that a file describes.
+
+    Raises:
+        DataError: it describes no network.
+        PluginError: a component it needs is not installed.
+    """
+    from genkit.recipe.decode import component
+
+    with _readable("its description"):
+        settings = component(registry, described["kind"], json.loads(described["network"]))
+        if not isinstance(settings, Network):
+            raise DataError(f"{described['kind']} is no kind of network")
+    return settings
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

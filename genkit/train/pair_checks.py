@@ -1,4 +1,4 @@
-"""What a coupler returns is checked: pairs that are none would train a network on nothing."""
+"""Checks of the pairs that a coupler returns, and of arguments that it must not change."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from genkit.types import Batch, Pairs
 
 
 def require_pairs(coupler: Coupler, pairs: object, images: int, noises: int, count: int) -> Pairs:
-    """Return what a coupler returned, if it is what the coupler declares.
+    """Return the result of a coupler, checked against what the coupler declares.
 
     Args:
-        coupler: coupler that returned it.
-        pairs: its result.
+        coupler: coupler that computed the pairs.
+        pairs: result of the coupler.
         images: number of images from which it chose.
         noises: number of noise samples from which it chose.
         count: number of pairs of the pool.
 
     Raises:
         DataError: it is not ``Pairs`` of int64 vectors of this length on the CPU, an index is out
-            of range, or a coupler that declares a bijection uses an image or a noise sample twice.
+            of range, a coupler that declares a bijection uses an image or a noise sample twice, or
+            ``gap`` or ``parts`` is invalid.
     """
     name = f"coupler {type(coupler).__name__}"
     if not isinstance(pairs, Pairs):
@@ -65,12 +66,6 @@ def _require_indices(demand: str, indices: object, limit: int, count: int) -> No
         raise DataError(
             f"{demand} from 0 to {limit - 1}, got {int(indices[wrong[0]])} in pair {int(wrong[0])}"
         )
-
-
-def copied(batch: Batch) -> Batch:
-    """Return a batch with copies of all its tensors."""
-    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{n: t.clone() if isinstance(t, Tensor) else t for n, t in tensors.items()})
 
 
 def require_unchanged(coupler: Coupler, what: str, given: Batch, batch: Batch) -> None:

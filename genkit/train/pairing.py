@@ -26,7 +26,7 @@ from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import ALONE, Exchange, Solved
-from genkit.train.pair_checks import copied, require_pairs, require_unchanged
+from genkit.train.pair_checks import require_pairs, require_unchanged
 from genkit.types import Batch
 
 
@@ -94,15 +94,15 @@ class PairStream:
         """Let the coupler pair the inputs of a pool.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, or the coupler returned
-                something else than it declares, or changed its arguments.
+            DataError: an image, a noise or a cost is not finite, or the coupler changed its
+                arguments or returned pairs other than it declares.
         """
         begun = time.perf_counter()
         with self._own_stream():
             # Copies: what a coupler changes in place is neither trained on nor paired again.
             whole = self.coupler.whole_data
-            images = self._data_there if whole else copied(batch).to(self.device)
-            there = noise.clone().to(self.device)
+            images = self._data_there if whole else batch.to(self.device, copy=True)
+            there = noise.to(self.device, copy=True)
             found = self.coupler.pair(images, there, self.generator("coupling", index))
         seconds = time.perf_counter() - begun
         # The whole data set is too large to be copied and compared for every pool.

@@ -239,7 +239,11 @@ def reconstruct(
 def _combination(
     snapshots: Sequence[Snapshot], length: float, images: int
 ) -> tuple[list[float], float]:
-    """Return the coefficients of a combination and its error, which is at most the maximum."""
+    """Return the coefficients of the combination nearest to an average, and its error.
+
+    Raises:
+        DataError: the length is out of range, or the error above the maximum.
+    """
     shares = coefficients(snapshots, length, images)
     error = profile_error(snapshots, shares, length, images)
     if error > MAX_ERROR:

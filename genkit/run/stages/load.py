@@ -14,17 +14,17 @@ from genkit.plugin.manager import load_plugins
 from genkit.run.fingerprint import code_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import load_network, read_network, save_network
+from genkit.train.checkpoint import load_network, network_of, read_network, save_network
 
 KINDS = ("denoiser", "discriminator", "classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load(Stage):
-    """Brings a trained network into a recipe, as the kind of network that its file describes.
+    """Load a trained network from a file of `train`, `genkit export` or `genkit import-edm`.
 
-    The file is one that `train`, `genkit export` or `genkit import-edm` wrote. It is copied to the
-    run, and its SHA-256 is part of the fingerprint.
+    The file determines whether it is a denoiser, a discriminator or a classifier. It is copied to
+    the folder of the stage, and its SHA-256 is part of the fingerprint.
 
     Raises:
         SettingError: the file is missing or damaged, or describes no network.
@@ -38,13 +38,17 @@ class Load(Stage):
         super().__post_init__()
         # What a stage leaves must be known where later ones refer to it, as a recipe is decoded.
         try:
-            reason = "" if self.output in KINDS else f"{self.path} describes no network"
+            reason = "" if self.output in KINDS else "it describes none"
         except (AttributeError, DataError, OSError, RecursionError, RuntimeError) as error:
             # A file may hold anything; a path may name a user or a folder that is not there.
-            reason = f"{shown(self.path)} is no file of a network: {error}"
+            reason = str(error)
         if reason:
-            hint = "write a file of a training, of genkit export or of genkit import-edm"
-            raise SettingError(type(self).__name__, [Problem(("path",), reason, hint)])
+            problem = Problem(
+                ("path",),
+                f"must be a file of a network, got {shown(self.path)}: {reason}",
+                "write a file of a training, of genkit export or of genkit import-edm",
+            )
+            raise SettingError(type(self).__name__, [problem])
 
     @property
     def output(self) -> str:
@@ -59,7 +63,7 @@ class Load(Stage):
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
         registry = load_plugins().registry
-        network = load_network(self._file, registry).settings
+        network = network_of(tensors.metadata(self._file), registry)
         code = {"plugins": owners_of(network, registry), "code": code_of(network)}
         return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
 

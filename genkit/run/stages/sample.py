@@ -120,7 +120,7 @@ class Sample(Stage):
                 path.unlink()
 
     def _part(self, seeds: range, context: Context) -> str:
-        """Return the file of a part; of its device too where samples of two are not to be mixed."""
+        """Return the name of a part's file, with the device where the draws depend on it."""
         on = f"{context.device.type}-" if self.latents.depends_on_device else ""
         return f"part-{on}{seeds.start:08d}.safetensors"
 

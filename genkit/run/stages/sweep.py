@@ -55,10 +55,11 @@ class Sweep(Stage):
         if not lists:
             yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
             return
-        if any(any(part.check(earlier)) for part in components(template)):
-            return  # reported where the stage is
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
-        yield from problems or self._cell_problems(template, earlier)
+        yield from problems
+        # Mistakes of the sample stage are reported there, and would be again for each combination.
+        if not problems and not any(any(part.check(earlier)) for part in components(template)):
+            yield from self._cell_problems(template, earlier)
 
     def _cell_problems(self, template: Sample, earlier: Stages) -> Iterator[Problem]:
         """Yield why combinations of values cannot be sampled; each mistake once."""
@@ -104,7 +105,7 @@ class Sweep(Stage):
             score_plot(context.folder / f"{score}-against-nfe.png", rows, score)
 
     def _rows_file(self, template: Sample, context: Context) -> str:
-        """Return the file of the rows; of its device too where samples of two are not mixed."""
+        """Return the name of the rows' file, with the device where draws depend on it."""
         latents = [_of_cell(template, cell).latents for cell in self.cells()]
         on = f"-{context.device.type}" if any(part.depends_on_device for part in latents) else ""
         return f"cells{on}.jsonl"

@@ -48,6 +48,27 @@ metrics = [{ use = "truncation", count = 8, steps = 2, schedule = { use = "edm",
 """
 
 
+GUIDED = """
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 64
+batch_size = 64
+data = { use = "real-and-fake", fakes = "samples" }
+network = { use = "mlp-discriminator", width = 8 }
+objective = { use = "discrimination" }
+coupler = { use = "partitioned", by = ["source"] }
+
+[[stage]]
+id = "guided"
+use = "sample"
+denoiser = "denoiser"
+count = 8
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+"""
+
+
 class Recorder(SilentProgress):
     """Notes which stages ran and which were skipped, and calls back at every advance."""
 
@@ -73,6 +94,7 @@ class Tiny:
     """Runs tiny recipes in one folder."""
 
     train, sample, sweep = TRAIN, TRAIN + SAMPLE, TRAIN + SAMPLE + SWEEP
+    samples, guided = SAMPLE, GUIDED  # stages below that of a denoiser
     recorder = Recorder
 
     def __init__(self, folder: Path, plugins: Plugins) -> None:

@@ -12,48 +12,24 @@ from genkit import tensors
 from genkit.errors import RecipeError
 from genkit.run.engine import fingerprints
 
-LOADED = """name = "loaded"
-data = {{ use = "moons", items = 200 }}
+LOAD = """name = "loaded"
+data = { use = "moons", items = 200 }
 
 [[stage]]
 id = "denoiser"
 use = "load"
-path = "{path}"
+path = "FILE"
+"""
 
-[[stage]]
-id = "samples"
-use = "sample"
-denoiser = "denoiser"
-count = 24
-batch_size = 16
-schedule = {{ use = "edm", steps = 3 }}
-
+SCORES = """
 [[stage]]
 id = "scores"
 use = "evaluate"
 samples = "samples"
-metrics = [{{ use = "curvature", count = 4 }}]
+metrics = [{ use = "curvature", count = 4 }]
 """
 
-GUIDED = """
-[[stage]]
-id = "discriminator"
-use = "train"
-images = 64
-batch_size = 64
-data = { use = "real-and-fake", fakes = "samples" }
-network = { use = "mlp-discriminator", width = 8 }
-objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
-
-[[stage]]
-id = "guided"
-use = "sample"
-denoiser = "denoiser"
-count = 8
-schedule = { use = "edm", steps = 3 }
-guidance = [{ use = "discriminator", discriminator = "discriminator" }]
-
+SWEEP = """
 [[stage]]
 id = "sweep"
 use = "sweep"
@@ -62,6 +38,11 @@ count = 8
 vary.guidance.weight = [0.0, 2.0]
 metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 4 } }]
 """
+
+
+def loading(tiny, path):
+    """Return a recipe that loads a denoiser, samples it and scores the samples."""
+    return LOAD.replace("FILE", str(path)) + tiny.samples + SCORES
 
 
 def with_metadata(path, **changed):
@@ -84,7 +65,7 @@ def file(tiny, tmp_path):
 
 
 def test_a_loaded_denoiser_draws_the_samples_of_the_trained_one(tiny, tmp_path, file):
-    recipe = LOADED.format(path=file)
+    recipe = loading(tiny, file)
     results = tiny.run(recipe)[1]
     found, wanted = (
         tensors.load(next(folder.glob("*-samples/samples.safetensors")))[0]["samples"]
@@ -95,7 +76,7 @@ def test_a_loaded_denoiser_draws_the_samples_of_the_trained_one(tiny, tmp_path, 
 
 
 def test_a_loaded_denoiser_is_guided_and_swept(tiny, file):
-    results = tiny.run(LOADED.format(path=file) + GUIDED)[1]
+    results = tiny.run(loading(tiny, file) + tiny.guided + SWEEP)[1]
     rows = results["stages"]["sweep"]["rows"]
     assert [row["guidance.weight"] for row in rows] == [0.0, 2.0]
     assert [row["guidance_nfe"] > 0 for row in rows] == [False, True]
@@ -103,14 +84,14 @@ def test_a_loaded_denoiser_is_guided_and_swept(tiny, file):
 
 def test_a_checkpoint_is_loaded_as_its_average(tiny, tmp_path, file):
     checkpoint = tmp_path / "trained" / "01-denoiser" / "checkpoint.safetensors"
-    tiny.run(LOADED.format(path=checkpoint))
+    tiny.run(loading(tiny, checkpoint))
     assert tensors.load(next(tiny.folder.glob("01-*/denoiser.safetensors")))[0].keys() == (
         tensors.load(file)[0].keys()
     )
 
 
 def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
-    recipe = LOADED.format(path=file)
+    recipe = loading(tiny, file)
     tiny.run(recipe)
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -120,7 +101,7 @@ def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
 
 
 def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp_path):
-    recipe = LOADED.format(path=file)
+    recipe = loading(tiny, file)
     before = fingerprints(tiny.load(recipe), tiny.plugins.registry)
     assert fingerprints(tiny.load(recipe), tiny.plugins.registry) == before
     module = importlib.import_module("genkit_edm.preconditioning")
@@ -135,14 +116,14 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
     ("damage", "reason"),
     [
         (lambda path: path.unlink(), "No such file"),
-        (lambda path: (path.unlink(), path.mkdir()), "is no file of a network"),
-        (lambda path: with_metadata(path, kind="samples"), "describes no network"),
+        (lambda path: (path.unlink(), path.mkdir()), "must be a file of a network"),
+        (lambda path: with_metadata(path, kind="samples"), "it describes none"),
         (lambda path: with_metadata(path, network='{"use": "nothing"}'), 'called "nothing"'),
         (lambda path: with_metadata(path, spec="[]"), "makes no network"),
         (lambda path: without_a_weight(path), "there is no"),
         (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read as safetensors"),
-        (lambda path: tensors.save(path, tensors.load(path)[0], {}), "describes no network"),
+        (lambda path: tensors.save(path, tensors.load(path)[0], {}), "it describes none"),
         (
             lambda path: tensors.save(path, tensors.load(path)[0], {"kind": "denoiser"}),
             "not a network that genkit saved: no network, spec",
@@ -158,19 +139,19 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
 def test_a_file_that_is_no_network_is_refused(tiny, file, damage, reason):
     damage(file)
     with pytest.raises(RecipeError, match=f"denoiser.path: .*{reason}") as caught:
-        tiny.load(LOADED.format(path=file))
+        tiny.load(loading(tiny, file))
     assert "recipe:7" in str(caught.value)  # the line of the path
     assert len(caught.value.lines) == 1  # and nothing about stages that name it
 
 
 def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
-    tiny.run(LOADED.format(path=file) + GUIDED)
+    tiny.run(loading(tiny, file) + tiny.guided + SWEEP)
     discriminator = next(tiny.folder.glob("*/discriminator.safetensors"))
     with pytest.raises(RecipeError, match='stage "denoiser" leaves discriminator'):
-        tiny.load(LOADED.format(path=discriminator))
+        tiny.load(loading(tiny, discriminator))
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/d.safetensors", "d" * 300, ""])
 def test_a_path_that_cannot_be_is_refused(tiny, path):
-    with pytest.raises(RecipeError, match=r"recipe:7: denoiser\.path: .* is no file of a network"):
-        tiny.load(LOADED.format(path=path))
+    with pytest.raises(RecipeError, match=r"recipe:7: denoiser\.path: must be a file of a network"):
+        tiny.load(loading(tiny, path))

@@ -39,14 +39,6 @@ class Slow(Shuffle):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken(Coupler):
-    """Loses half of the pool."""
-
-    def pair(self, batch, noise, generator):
-        return Pairs(torch.arange(len(batch) // 2), torch.arange(len(batch) // 2))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Double(Augmentation):
     """Twice the image."""
 
@@ -183,64 +175,6 @@ def test_a_value_that_is_not_finite_is_named_with_pool_and_index(value):
     pairs.data.data[bad] = value
     with pytest.raises(DataError, match=r"pool 3: image 17 of 100 contains (nan|inf)"):
         list(pairs.batches(100))
-
-
-def test_a_coupler_that_loses_images_is_caught():
-    with pytest.raises(DataError, match=r"pool 0: coupler Broken must return .* as 512 int64"):
-        stream(Broken()).pool(0)
-
-
-ALL = torch.arange(512)
-
-
-@pytest.mark.parametrize(
-    ("returned", "reason"),
-    [
-        (None, "must return Pairs, got NoneType"),
-        ((ALL, ALL), "must return Pairs, got tuple"),
-        (Pairs(ALL, ALL.tolist()), "must return noise indices as a tensor, got list"),
-        (Pairs(ALL, ALL.float()), r"512 int64 numbers on the CPU, got torch\.float32"),
-        (Pairs(ALL, ALL[:, None]), r"of shape \[512, 1\]"),
-        (Pairs(ALL, ALL.to("meta")), "on the CPU, got .* on meta"),
-        (Pairs(ALL, ALL + 1), "from 0 to 511, got 512 in pair 511"),
-        (Pairs(ALL - 1, ALL), "image indices from 0 to 511, got -1 in pair 0"),
-        (Pairs(ALL, torch.zeros(512).long()), "use each noise once, got noise 0 512 times"),
-        (Pairs(ALL.clamp(min=3), ALL), "use each image once, got image 0 0 times"),
-        (Pairs(ALL, ALL, gap="little"), "finite gap of at least 0 or None, got 'little'"),
-        (Pairs(ALL, ALL, gap=math.nan), "finite gap of at least 0 or None, got nan"),
-        (Pairs(ALL, ALL, parts=[512]), r"parts as a tuple of integers, got \[512\]"),
-        (Pairs(ALL, ALL, parts=(500,)), "parts of 512 pairs, got 500 in all"),
-    ],
-)
-def test_what_a_coupler_returns_is_checked(returned, reason):
-    coupler = type("Odd", (Shuffle,), {"pair": lambda *arguments: returned})()
-    with pytest.raises(DataError, match=f"pool 0: coupler Odd .*{reason}"):
-        stream(coupler).pool(0)
-
-
-def test_a_coupler_that_declares_no_bijection_may_repeat_noise():
-    repeated = Pairs(ALL, torch.zeros(512).long())
-    settings = {"pair": lambda *arguments: repeated, "bijective": False}
-    assert len(stream(type("Free", (Shuffle,), settings)()).pool(0).noise) == 512
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda batch, noise: batch.data.mul_(2), "data of the images"),
-        (lambda batch, noise: batch.labels.add_(1), "labels of the images"),
-        (lambda batch, noise: noise.mul_(2), "data of the noise"),
-        (lambda batch, noise: noise.numpy().sort(axis=0), "data of the noise"),
-    ],
-)
-def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
-    def pair(self, batch, noise, generator):
-        change(batch, noise)
-        return Pairs(ALL, ALL)
-
-    coupler = type("Scaling", (Shuffle,), {"pair": pair})()
-    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {named}"):
-        stream(coupler).pool(0)
 
 
 def test_quantiles_lie_strictly_inside_the_unit_interval():

@@ -1,0 +1,116 @@
+"""Sweeps: what is varied, which combinations are refused, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from genkit.errors import RecipeError
+from genkit.run.stages.train import Train
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ("{}", "nothing is varied"),
+        ("{ schedule = { steps = 5 } }", "5 is not a list of values"),
+        ("{ schedule = { steps = [] } }", "[] is not a list of values"),
+        ("{ schedule = { stepz = [5] } }", 'no setting "stepz"; did you mean "steps"?'),
+        ("{ schedule = { steps = [5, 0] } }", "0 is out of range; write a value at least 1"),
+        ("{ schedule = { steps = [5, 2.5] } }", "2.5 is not an integer"),
+        ("{ schedule = { sigma_max = [80.0, 0.001] } }", "is not below sigma_max"),
+        ("{ guidance = { weight = [0.0] } }", "has no settings of its own to vary"),
+        ("{ count = { x = [1] } }", "has no settings of its own to vary"),
+        ("{ solver = ['heun'] }", '"heun" is not a solver'),
+        ("{ denoiser = ['other'] }", "names a stage"),
+    ],
+)
+def test_mistakes_in_what_a_sweep_varies(tiny, vary, message):
+    text = (
+        tiny.sample
+        + f"""
+[[stage]]
+id = "sweep"
+use = "sweep"
+samples = "samples"
+vary = {vary}
+metrics = [{{ use = "truncation" }}]
+"""
+    )
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(text)
+    (line,) = caught.value.lines
+    assert "sweep.vary" in line
+    assert message in line
+
+
+def of_combinations(tiny, vary, *lines):
+    """Return a recipe whose sweep has a line for each list."""
+    kept = [line for line in tiny.sweep.splitlines() if not line.startswith("vary.")]
+    at = kept.index('samples = "samples"')
+    return "\n".join([*kept[: at + 1], *vary, *kept[at + 1 :], *lines])
+
+
+@pytest.mark.parametrize(
+    ("vary", "key", "reason"),
+    [
+        (
+            ["vary.solver.s_min = [0, 30]", "vary.solver.s_max = [10, 50]"],
+            "sweep.vary.solver.s_m",
+            'with { "solver.s_min" = 30',
+        ),
+        (
+            ["vary.schedule.sigma_min = [0.002, 2.0]", "vary.schedule.sigma_max = [1.0, 80.0]"],
+            "sweep.vary.schedule.sigma_min",
+            "is not below sigma_max = 1",
+        ),
+        (
+            ["vary.solver.path = ['vp']", "vary.schedule.sigma_min = [0.002, 0.5]"],
+            "sweep.vary.solver.path",
+            "undefined for a range from 0.5 to 80",
+        ),
+        (
+            ["vary.first_seed = [0, 9_223_372_036_854_775_800]", "vary.count = [4, 9]"],
+            "sweep.vary.first_seed",
+            "must be at most",
+        ),
+    ],
+)
+def test_combinations_that_cannot_be_sampled_are_named(tiny, vary, key, reason):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(of_combinations(tiny, vary))
+    (line,) = caught.value.lines
+    assert key in line
+    assert reason in line
+
+
+def test_a_mistake_of_the_sample_stage_hides_none_of_the_values(tiny):
+    vary = ["vary.schedule.steps = [5, 0]"]
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(
+            of_combinations(tiny, vary), "samples.solver={ use = 'heun', s_min = 3.0, s_max = 2.0 }"
+        )
+    reported = [line.split(": ")[1] for line in caught.value.lines]
+    assert sorted(reported) == ["samples.solver.s_min", "sweep.vary.schedule.steps"]
+
+
+def test_values_that_fit_only_together_are_accepted(tiny):
+    vary = ["vary.solver.path = ['vp']", "vary.solver.path_range = [[0.002, 80.0], [0.01, 90.0]]"]
+    assert len(list(tiny.load(of_combinations(tiny, vary)).stages["sweep"].cells())) == 2
+
+
+def test_infinity_is_a_value_of_a_sweep(tiny):
+    vary = ["vary.solver.s_max = [1.0, inf]", "vary.solver.s_churn = [2.0]"]
+    tiny.run(of_combinations(tiny, vary))
+    (path,) = tiny.folder.glob("*-sweep/scores.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["solver.s_max"] for row in rows] == [1.0, "inf"]
+
+
+def test_every_combination_is_a_cell(tiny):
+    stages = tiny.load(tiny.sweep).stages
+    assert isinstance(stages["denoiser"], Train)
+    assert list(stages["sweep"].cells()) == [
+        {"schedule.steps": steps, "schedule.rho": rho} for steps in (2, 3) for rho in (7.0, 20.0)
+    ]

@@ -1,0 +1,74 @@
+"""What a coupler returns is checked in every pool, and that its arguments are unchanged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from genkit.errors import DataError
+from genkit.independent import Random
+from genkit.random import generator
+from genkit.train.pairing import PairStream
+from genkit.types import Batch, Pairs
+
+ALL = torch.arange(512)
+
+
+def pool_of(coupler):
+    """Return a pool of 512 numbered images."""
+    images = Batch(torch.arange(1000.0)[:, None], labels=torch.arange(1000))
+    streamed = PairStream(images, coupler, None, 512, 1700, lambda *purpose: generator(0, *purpose))
+    return streamed.pool(0)
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (None, "must return Pairs, got NoneType"),
+        ((ALL, ALL), "must return Pairs, got tuple"),
+        (Pairs(ALL[:256], ALL[:256]), r"image indices as 512 int64 numbers .* of shape \[256\]"),
+        (Pairs(ALL, ALL.tolist()), "must return noise indices as a tensor, got list"),
+        (Pairs(ALL, ALL.float()), r"512 int64 numbers on the CPU, got torch\.float32"),
+        (Pairs(ALL, ALL[:, None]), r"of shape \[512, 1\]"),
+        (Pairs(ALL, ALL.to("meta")), "on the CPU, got .* on meta"),
+        (Pairs(ALL, ALL + 1), "from 0 to 511, got 512 in pair 511"),
+        (Pairs(ALL - 1, ALL), "image indices from 0 to 511, got -1 in pair 0"),
+        (Pairs(ALL, torch.zeros(512).long()), "use each noise once, got noise 0 512 times"),
+        (Pairs(ALL.clamp(min=3), ALL), "use each image once, got image 0 0 times"),
+        (Pairs(ALL, ALL, gap="little"), "finite gap of at least 0 or None, got 'little'"),
+        (Pairs(ALL, ALL, gap=math.nan), "finite gap of at least 0 or None, got nan"),
+        (Pairs(ALL, ALL, parts=[512]), r"parts as a tuple of integers, got \[512\]"),
+        (Pairs(ALL, ALL, parts=(500,)), "parts of 512 pairs, got 500 in all"),
+    ],
+)
+def test_what_a_coupler_returns_is_checked(returned, reason):
+    coupler = type("Odd", (Random,), {"pair": lambda *arguments: returned})()
+    with pytest.raises(DataError, match=f"pool 0: coupler Odd .*{reason}"):
+        pool_of(coupler)
+
+
+def test_a_coupler_that_declares_no_bijection_may_repeat_noise():
+    repeated = Pairs(ALL, torch.zeros(512).long())
+    settings = {"pair": lambda *arguments: repeated, "bijective": False}
+    assert len(pool_of(type("Free", (Random,), settings)()).noise) == 512
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda batch, noise: batch.data.mul_(2), "data of the images"),
+        (lambda batch, noise: batch.labels.add_(1), "labels of the images"),
+        (lambda batch, noise: noise.mul_(2), "data of the noise"),
+        (lambda batch, noise: noise.numpy().sort(axis=0), "data of the noise"),
+    ],
+)
+def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
+    def pair(self, batch, noise, generator):
+        change(batch, noise)
+        return Pairs(ALL, ALL)
+
+    coupler = type("Scaling", (Random,), {"pair": pair})()
+    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {named}"):
+        pool_of(coupler)
