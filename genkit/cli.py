@@ -64,11 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             then ends without waiting for threads that pair.
     """
     owned = arguments is None
-    shows_traceback = "--traceback" in (sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Accepted at any place: it is added to a command that failed.
+    shows_traceback = "--traceback" in given
+    given = [argument for argument in given if argument != "--traceback"]
     # OpenMP spins by default while it waits, which stalls torch when another process has the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(args=arguments, prog_name="genkit")
+        app(args=given, prog_name="genkit")
     except EndedElsewhere as error:
         _leave(error.exit_code, owned)
     except InterruptedRun as error:
@@ -110,7 +113,7 @@ def _options(
             "--version", is_eager=True, callback=_print_version, help="Print the version and stop."
         ),
     ] = False,
-    traceback: Annotated[  # read by main, which sees errors
+    traceback: Annotated[  # for the help; main takes it out of the arguments
         bool, typer.Option("--traceback", help="Print where in the code an error was raised.")
     ] = False,
 ) -> None: ...

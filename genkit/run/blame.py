@@ -32,7 +32,7 @@ def plugin_errors(registry: Registry) -> Iterator[None]:
         text = " ".join(str(error).split())[:500]
         raise PluginError(
             f"{owner} raised {type(error).__name__}: {text} ({where}); report it to the author of "
-            "the plugin, with the output of `genkit --traceback` and the same command"
+            "the plugin, with the output of the same command and --traceback"
         ) from error
 
 

@@ -75,10 +75,12 @@ def test_where_an_error_was_raised_is_printed_on_request(genkit_, recipe, monkey
     fails(monkeypatch, DivergedError("the loss is nan"))
     _, _, err = genkit_("run", recipe)
     assert "Traceback" not in err
-    code, _, err = genkit_("--traceback", "run", recipe)
-    assert code == 3
-    assert "Traceback (most recent call last)" in err
-    assert err.endswith("Error: the loss is nan\n")
+    for arguments in (("--traceback", "run", recipe), ("run", recipe, "--traceback")):
+        code, _, err = genkit_(*arguments)
+        assert code == 3
+        assert "Traceback (most recent call last)" in err
+        assert err.endswith("Error: the loss is nan\n")
+    assert "--traceback" in genkit_("--help")[1]
 
 
 # --- starting -------------------------------------------------------------------------------
