@@ -5,7 +5,8 @@
     GenkitError                exit code
     ├── UsageError             2   a wrong command, name or folder
     │   ├── RecipeError        2   mistakes in a recipe, all of them at once
-    │   └── PluginError        2   a component that cannot be found or loaded
+    │   └── PluginError        2   a component that cannot be loaded
+    │       └── UnknownComponentError 2   a component that no plugin registers
     ├── SettingError           2   a component constructed with values it does not allow
     ├── DataError              2   data that is missing, unreadable or not finite
     ├── DivergedError          3   a loss or gradient that is not finite
@@ -18,46 +19,106 @@ Only the command line catches them. It prints the message and exits with ``exit_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import ClassVar
+
+
+class Code(StrEnum):
+    """Stable names of mistakes, for programs and tests; messages may change, codes do not.
+
+    Attributes:
+        meaning: the mistake in one sentence.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Code:
+        """Return the member of a name, with its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    SYNTAX = "syntax", "The file is not TOML, or is longer or deeper than a recipe may be."
+    UNKNOWN_KEY = "unknown-key", "The component, or the recipe, has no setting of this name."
+    RENAMED_KEY = "renamed-key", "The setting had this name in an earlier version."
+    MISSING_KEY = "missing-key", "A required setting is not given."
+    WRONG_TYPE = "wrong-type", "The value has another type than the setting."
+    WRONG_LENGTH = "wrong-length", "A list has too few or too many items."
+    OUT_OF_RANGE = "out-of-range", "A number is not finite, or outside of the range of the setting."
+    UNKNOWN_CHOICE = "unknown-choice", "The value is none of those that the setting allows."
+    INVALID_NAME = "invalid-name", "A name holds characters that it may not hold, or is reserved."
+    DUPLICATE = "duplicate", "Something that must be unique is given twice."
+    UNKNOWN_COMPONENT = "unknown-component", "No plugin registers a component of this name."
+    NOT_A_COMPONENT = "not-a-component", "A component is needed, and the value is not a table."
+    UNKNOWN_STAGE = "unknown-stage", "A reference names no stage of the recipe."
+    WRONG_REFERENCE = (
+        "wrong-reference",
+        "A reference names a stage that does not fit.",
+    )
+    CONFLICT = "conflict", "Settings that are valid alone do not fit each other or the data."
+    USAGE = "usage", "A command, a name or a folder cannot be used as given."
+    RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
+    PLUGIN = "plugin", "A component cannot be imported or accepted."
+    SETTING = "setting", "A component is constructed with values that it does not allow."
+    DATA = "data", "Data is missing, unreadable, of the wrong shape or not finite."
+    DIVERGED = "diverged", "A loss or a gradient is not finite."
+    ENDED_ELSEWHERE = "ended-elsewhere", "Another process of the run ended first."
+    INTERRUPTED = "interrupted", "The user stopped the run."
 
 
 class GenkitError(Exception):
     """Base of all errors that tell a user what to change."""
 
     exit_code: ClassVar[int] = 1
+    code: ClassVar[Code]
 
 
 class UsageError(GenkitError):
     """A command, a name or a folder that cannot be used as given."""
 
     exit_code = 2
+    code = Code.USAGE
 
 
 class PluginError(UsageError):
-    """A component that cannot be found, imported or accepted."""
+    """A component that cannot be imported or accepted."""
+
+    code = Code.PLUGIN
+
+
+class UnknownComponentError(PluginError):
+    """A component that no plugin registers."""
+
+    code = Code.UNKNOWN_COMPONENT
 
 
 class DataError(GenkitError):
     """Data that is missing, unreadable, of the wrong shape or not finite."""
 
     exit_code = 2
+    code = Code.DATA
 
 
 class DivergedError(GenkitError):
     """A loss or gradient that is not finite. The last good checkpoint is kept."""
 
     exit_code = 3
+    code = Code.DIVERGED
 
 
 class EndedElsewhere(GenkitError):  # noqa: N818, the error is in another process
     """Another process of the run ended first, and said why."""
+
+    code = Code.ENDED_ELSEWHERE
 
 
 class InterruptedRun(GenkitError):  # noqa: N818, an interruption is no error
     """The user stopped the run. The same command goes on where it stopped."""
 
     exit_code = 130
+    code = Code.INTERRUPTED
 
 
 Key = tuple[str | int, ...]
@@ -71,15 +132,17 @@ class Problem:
         key: path of the setting, relative to whoever reports it, such as ``("coupler", "by")``.
         reason: what is wrong, with the value that was found.
         hint: what to write instead; may be empty.
+        code: kind of the mistake; the default is for one that no single setting shows.
     """
 
     key: Key
     reason: str
     hint: str = ""
+    code: Code = Code.CONFLICT
 
     def under(self, *prefix: str | int) -> Problem:
         """Return the same problem seen from further out."""
-        return Problem((*prefix, *self.key), self.reason, self.hint)
+        return replace(self, key=(*prefix, *self.key))
 
 
 class RecipeError(UsageError):
@@ -88,6 +151,8 @@ class RecipeError(UsageError):
     Args:
         lines: one located message a mistake: file, line, key, reason and hint.
     """
+
+    code = Code.RECIPE
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
@@ -101,6 +166,7 @@ class SettingError(GenkitError, ValueError):
     """A component was constructed with values outside what its settings allow."""
 
     exit_code = 2
+    code = Code.SETTING
 
     def __init__(self, owner: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

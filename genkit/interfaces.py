@@ -8,7 +8,6 @@ that they build.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from genkit.denoiser import Preconditioned
 from genkit.errors import DataError, Problem, SettingError
-from genkit.settings import annotations_of, setting, setting_of, value_problems
+from genkit.settings import field_problems, setting
 from genkit.types import (
     SEED_LIMIT,
     Batch,
@@ -55,13 +54,11 @@ class Component(ABC):  # noqa: B024, its kinds have the abstract methods
     source: ClassVar[str] = ""
     """Where the method comes from: paper and equation."""
 
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What to write instead of a setting of an earlier version, by the old name."""
+
     def __post_init__(self) -> None:
-        annotations = annotations_of(type(self))
-        problems = [
-            problem.under(f.name)
-            for f in dataclasses.fields(self)
-            for problem in value_problems(annotations[f.name], getattr(self, f.name), setting_of(f))
-        ]
+        problems = list(field_problems(self))
         if problems:
             raise SettingError(type(self).__name__, problems)
 

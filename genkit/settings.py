@@ -117,6 +117,14 @@ def annotations_of(cls: type[Any]) -> Mapping[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
+def field_problems(component: Any) -> Iterator[Problem]:
+    """Yield what is wrong with the values of a component's fields."""
+    annotations = annotations_of(type(component))
+    for f in dataclasses.fields(component):
+        found = value_problems(annotations[f.name], getattr(component, f.name), setting_of(f))
+        yield from (problem.under(f.name) for problem in found)
+
+
 def near_match(wrong: object, known: Iterable[str]) -> str:
     """Return ``did you mean "x"?`` for the closest known name, or an empty string."""
     if not isinstance(wrong, str):

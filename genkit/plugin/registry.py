@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.errors import PluginError
+from genkit.errors import PluginError, UnknownComponentError
 from genkit.plugin.kinds import KINDS
 from genkit.settings import annotations_of, near_match, shown
 
@@ -115,7 +115,9 @@ class Registry:
             raise PluginError(f'"{name}" names more than one {what}')
         known = [e.name for kind in kinds for e in self.entries(kind)]
         hint = near_match(name, known) or f"known: {', '.join(known) or 'none'}"
-        raise PluginError("; ".join([f"no {what} is called {shown(name)}", hint, *self._absent]))
+        raise UnknownComponentError(
+            "; ".join([f"no {what} is called {shown(name)}", hint, *self._absent])
+        )
 
     def load(self, entry: Entry) -> type[Any]:
         """Import a component and check it against the base of its kind.

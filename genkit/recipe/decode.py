@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, TypeGuard
 
-from genkit.errors import Key, PluginError, Problem, SettingError
+from genkit.errors import Code, Key, PluginError, Problem, SettingError
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
@@ -89,13 +89,13 @@ class Decoder:
         self.current = ""
         self.inherited: dict[str, Component | None] = {}
 
-    def note(self, key: Key, reason: str, hint: str = "") -> None:
+    def note(self, key: Key, reason: str, hint: str = "", code: Code = Code.CONFLICT) -> None:
         """Note a mistake.
 
         Raises:
             TooManyProblems: there are enough to be read already.
         """
-        self.problems.append(Problem(key, reason, hint))
+        self.problems.append(Problem(key, reason, hint, code))
         if len(self.problems) >= MAX_PROBLEMS:
             raise TooManyProblems
 
@@ -130,8 +130,11 @@ class Decoder:
             return None
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         for name in (name for name in table if name not in fields):
+            if now := getattr(cls, "renamed", {}).get(name):
+                self.note((*key, name), "no longer a setting", f"write {now}", Code.RENAMED_KEY)
+                continue
             hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
-            self.note((*key, name), "unknown setting", hint)
+            self.note((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY)
         annotations = annotations_of(cls)
         values = {
             name: self._field(annotations[name], field, table, (*key, name))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -25,6 +25,8 @@ class ToyCoupler(Coupler):
 @dataclass(frozen=True, kw_only=True)
 class Greedy(ToyCoupler):
     """A coupler with settings."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"metric": "cost"}
 
     cost: Literal["euclidean", "squared"] = setting("euclidean", doc="the cost")
     weight: float = setting(1, doc="a weight", above=0)

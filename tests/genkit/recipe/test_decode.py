@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from genkit.errors import PluginError, SettingError
+from genkit.errors import Code, PluginError, SettingError
 from genkit.interfaces import Coupler
 from genkit.plugin.registry import Registry
 from genkit.recipe.decode import component
@@ -50,3 +50,11 @@ def test_endless_mistakes_end(registry: Registry) -> None:
 def test_an_unknown_setting_alone_is_a_mistake(registry: Registry) -> None:
     with pytest.raises(SettingError, match='did you mean "cost"'):
         component(registry, "coupler", {"use": "greedy", "kost": "squared"})
+
+
+def test_a_renamed_setting_names_the_new_one(registry: Registry) -> None:
+    with pytest.raises(SettingError) as caught:
+        component(registry, "coupler", {"use": "greedy", "metric": "squared"})
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.key) == (Code.RENAMED_KEY, ("metric",))
+    assert problem.hint == "write cost"
