@@ -24,6 +24,7 @@ from genkit.commands.import_edm import import_edm
 from genkit.commands.processes import processes, several
 from genkit.commands.sample import sample
 from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, RecipeError, UsageError
+from genkit.plugin.commands import Commands
 from genkit.terminal import check_device, console, say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="genkit",
+    cls=Commands,
     help="Train and sample diffusion models composed from plugins by a recipe.",
     add_completion=False,
     no_args_is_help=True,
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # OpenMP spins by default while it waits, which stalls torch when another process has the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(args=given, prog_name="genkit")
+        _call(given)
     except EndedElsewhere as error:
         _leave(error.exit_code, owned)
     except InterruptedRun as error:
@@ -87,6 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave(InterruptedRun.exit_code, owned)
     finally:
         _flush()
+
+
+def _call(arguments: list[str]) -> None:
+    """Run a command.
+
+    Raises:
+        PluginError: the code of a plugin raised an error, with plugin, distribution and line.
+    """
+    try:
+        app(args=arguments, prog_name="genkit")
+    except GenkitError:
+        raise
+    except Exception:
+        from genkit.plugin.manager import load_plugins
+        from genkit.run.blame import plugin_errors
+
+        with plugin_errors(load_plugins().registry):
+            raise
 
 
 def _leave(code: int, owned: bool) -> Never:

@@ -44,6 +44,13 @@ MISBEHAVING = {
         "@hookimpl\ndef genkit_register(registry, colour):\n    pass\n",
         "colour",
     ),
+    "commanding": (
+        "from genkit.plugin import hookimpl\n\n\n"
+        "@hookimpl\ndef genkit_commands(app):\n"
+        '    app.command("modest")(lambda: None)\n'
+        '    app.command("run")(lambda: None)\n',
+        'command "run" is already registered by genkit itself',
+    ),
     "grasping": (
         "from genkit.plugin import hookimpl\n\n\n"
         "@hookimpl\ndef genkit_register(registry):\n"
@@ -53,6 +60,23 @@ MISBEHAVING = {
     ),
 }
 """Module and expected reason, by the name of the plugin."""
+
+
+COMMANDS = """\
+from genkit.plugin import hookimpl
+
+
+@hookimpl
+def genkit_commands(app):
+    @app.command()
+    def couplers(fails: bool = False):
+        "List the couplers that are installed."
+        from genkit.plugin.manager import load_plugins
+
+        if fails:
+            raise KeyError("couplers")
+        print(*(entry.name for entry in load_plugins().registry.entries("coupler")))
+"""
 
 
 def tutorial_files() -> dict[str, str]:
@@ -68,10 +92,16 @@ class Environment:
     folder: Path
 
     def run(self, *command: object) -> str:
-        """Run a program of the environment, away from the checkout, and return its stdout."""
+        """Run a program of the environment, which must succeed, and return its stdout."""
+        done = self.finish(*command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def finish(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment, away from the checkout."""
         program, *arguments = map(str, command)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV_"))}
-        done = subprocess.run(
+        return subprocess.run(
             [self.python.with_name(program), *arguments],
             cwd=self.folder,
             env=clean,
@@ -79,8 +109,6 @@ class Environment:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{program} {arguments}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
 
     def install(self, *what: object) -> None:
         self.run("python", "-m", "pip", "install", "--quiet", "--no-compile", *what)
@@ -151,6 +179,23 @@ def test_the_test_of_the_tutorial_passes(environment: Environment) -> None:
 
 
 @pytest.mark.slow
+def test_a_command_of_a_plugin(environment: Environment) -> None:
+    files = {
+        "pyproject.toml": PYPROJECT.format(name="commands"),
+        "genkit_commands/__init__.py": COMMANDS,
+    }
+    environment.install("--no-deps", write_package(environment.folder / "commands", files))
+    assert environment.plugins()["commands"]["commands"] == ["couplers"]
+    assert "List the couplers that are installed." in environment.run("genkit", "--help")
+    assert {"greedy", "hungarian"} <= set(environment.run("genkit", "couplers").split())
+    done = environment.finish("genkit", "couplers", "--fails")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "plugin commands (genkit-commands 0.0.1) raised KeyError: 'couplers'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in environment.finish("genkit", "couplers", "--fails", "--traceback").stderr
+
+
+@pytest.mark.slow
 def test_plugins_that_misbehave_are_told_and_harm_nobody(environment: Environment) -> None:
     before = environment.plugins()
     packages = [
@@ -168,7 +213,7 @@ def test_plugins_that_misbehave_are_told_and_harm_nobody(environment: Environmen
     for name, (_, reason) in MISBEHAVING.items():
         assert found[name]["status"] == "failed"
         assert reason in found[name]["reason"]
-        assert found[name]["components"] == []
+        assert found[name]["components"] == found[name]["commands"] == []
         assert (found[name]["distribution"], found[name]["version"]) == (f"genkit-{name}", "0.0.1")
         assert reason in environment.run("genkit", "list-plugins")
     assert {name: plugin for name, plugin in found.items() if name not in MISBEHAVING} == before

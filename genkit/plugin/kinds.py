@@ -1,4 +1,4 @@
-"""The kinds of component, each with the place of its abstract base."""
+"""The kinds of component, each with the place of its abstract base, and the core's commands."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ KINDS: dict[str, str] = {
     "importer": "genkit.interfaces:Importer",
     "stage": "genkit.interfaces:Stage",
 }
+
+CORE_COMMANDS = frozenset(
+    {"bench", "data", "export", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
+)
+"""Names that no plugin can take for a command."""

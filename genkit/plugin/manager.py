@@ -6,6 +6,7 @@ import contextlib
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import pluggy
 
@@ -15,6 +16,8 @@ from genkit.plugin.registry import Entry, Owner, Registration, Registry
 
 OURS = "genkit-diffusion"
 
+_ARGUMENTS = {"genkit_register": "registry", "genkit_commands": "app"}
+
 
 @dataclass(frozen=True)
 class PluginStatus:
@@ -23,11 +26,13 @@ class PluginStatus:
     Attributes:
         owner: the plugin and its distribution.
         entries: the components it brought; empty where it failed.
+        commands: the names of the commands it brought; empty where it failed.
         reason: why it failed; empty where it did not.
     """
 
     owner: Owner
     entries: tuple[Entry, ...] = ()
+    commands: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -79,7 +84,8 @@ def load_plugins() -> Plugins:
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 fail(owner, error)
             else:
-                loaded.append(PluginStatus(owner, tuple(registration.entries.values())))
+                brought = tuple(registration.entries.values()), tuple(registration.commands)
+                loaded.append(PluginStatus(owner, *brought))
     return Plugins(registry, tuple(loaded), tuple(failed))
 
 
@@ -94,14 +100,29 @@ def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
     manager.add_hookspecs(hookspec)
     manager.register(plugin, name=owner.plugin)
     manager.check_pending()
-    found = manager.hook.genkit_register.get_hookimpls()
-    if not found:
+    registration = Registration(owner, point.module.partition(".")[0])
+    hooks = manager.get_hookcallers(plugin)
+    if not hooks:
         raise PluginError(f"{point.value} has no hook; decorate genkit_register with @hookimpl")
-    if "registry" not in found[0].argnames:
-        raise PluginError("genkit_register takes no registry; write def genkit_register(registry)")
-    registration = Registration(owner)
+    for hook in hooks:
+        argument = _ARGUMENTS[hook.name]
+        # pluggy accepts an implementation with fewer arguments than the specification.
+        if argument not in hook.get_hookimpls()[0].argnames:
+            raise PluginError(f"{hook.name} takes no {argument}; write def {hook.name}({argument})")
     manager.hook.genkit_register(registry=registration)
+    if manager.hook.genkit_commands.get_hookimpls():
+        registration.commands = _commands(manager)
     return registration
+
+
+def _commands(manager: pluggy.PluginManager) -> dict[str, Any]:
+    """Return the commands that a plugin adds to an empty application, as typer builds them."""
+    import typer
+    from typer.main import get_group
+
+    app = typer.Typer(rich_markup_mode=None)
+    manager.hook.genkit_commands(app=app)
+    return dict(get_group(app).commands)
 
 
 def _distributions() -> list[str]:

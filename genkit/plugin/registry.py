@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from genkit.errors import PluginError, UnknownComponentError
-from genkit.plugin.kinds import KINDS
+from genkit.plugin.kinds import CORE_COMMANDS, KINDS
 from genkit.settings import annotations_of, near_match, shown
 
 
@@ -37,10 +37,21 @@ class Entry:
 
 
 class Registration:
-    """What a plugin's hook is given. Its components join the registry only if all are sound."""
+    """Components and commands of a plugin. They join the registry only if all are valid.
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+    Args:
+        owner: the plugin.
+        package: top-level package of the plugin's entry point.
+
+    Attributes:
+        entries: the components by kind and name.
+        commands: the commands by name, as typer built them.
+    """
+
+    def __init__(self, owner: Owner, package: str = "") -> None:
+        self.owner = owner
+        self.package = package
+        self.commands: Mapping[str, Any] = {}
         self.entries: dict[tuple[str, str], Entry] = {}
 
     def add(self, kind: str, name: str, target: str) -> None:
@@ -64,13 +75,21 @@ class Registration:
             raise PluginError(f'target "{target}" of {kind} "{name}": write "package.module:Class"')
         if (kind, name) in self.entries:
             raise PluginError(f'{kind} "{name}" is added twice')
-        self.entries[kind, name] = Entry(kind, name, target, self._owner)
+        self.entries[kind, name] = Entry(kind, name, target, self.owner)
 
 
 class Registry:
-    """All components, filled once from the plugins and then only read."""
+    """All components and commands, filled once from the plugins and then only read.
+
+    Attributes:
+        commands: the plugins' commands by name, as typer built them.
+        packages: the plugins to which the code of a top-level package belongs.
+    """
 
     def __init__(self) -> None:
+        self.commands: dict[str, Any] = {}
+        self.packages: dict[str, set[Owner]] = {}
+        self._command_owners: dict[str, Owner | str] = dict.fromkeys(CORE_COMMANDS, "genkit itself")
         self._entries: dict[tuple[str, str], Entry] = {}
         self._absent: list[str] = []
 
@@ -79,7 +98,7 @@ class Registry:
         self._absent.append(f"{owner} failed to load: {reason}")
 
     def accept(self, registration: Registration) -> None:
-        """Take over all components of a plugin, or none.
+        """Take over all components and commands of a plugin, or none.
 
         Raises:
             PluginError: a name is taken; names both owners.
@@ -90,7 +109,31 @@ class Registry:
                     f'{entry.kind} "{entry.name}" is already registered by {taken.owner}; '
                     f"{entry.owner} must choose another name"
                 )
+        owner = registration.owner
+        for name in registration.commands:
+            if brought := self._command_owners.get(name):
+                raise PluginError(
+                    f'command "{name}" is already registered by {brought}; '
+                    f"{owner} must choose another name"
+                )
         self._entries.update(registration.entries)
+        self.commands.update(registration.commands)
+        self._command_owners.update(dict.fromkeys(registration.commands, owner))
+        targets = {entry.target.partition(":")[0] for entry in registration.entries.values()}
+        for package in {registration.package, *(t.partition(".")[0] for t in targets)} - {""}:
+            self.packages.setdefault(package, set()).add(owner)
+
+    def command(self, name: str) -> Any:
+        """Return a plugin's command, as typer built it.
+
+        Raises:
+            PluginError: no plugin has brought it; with a near match and the known names.
+        """
+        if name in self.commands:
+            return self.commands[name]
+        known = sorted(self._command_owners)
+        hint = near_match(name, known) or f"known: {', '.join(known)}"
+        raise PluginError("; ".join([f"no command is called {shown(name)}", hint, *self._absent]))
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """Return the components, of one kind or of all, by kind and name."""

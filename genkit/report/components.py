@@ -30,6 +30,8 @@ def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
         for entry in _entries(status, kind):
             names.setdefault(entry.kind, []).append(entry.name)
         lines = [f"{k}: {', '.join(sorted(names[k]))}" for k in KINDS if k in names]
+        if status.commands and kind is None:
+            lines.append(f"command: {', '.join(sorted(status.commands))}")
         what = [status.reason] if word == "failed" else lines
         table.add_row(
             status.owner.plugin,
@@ -56,6 +58,7 @@ def plugin_json(plugins: Plugins, kind: str | None = None) -> dict[str, Any]:
                     {"kind": entry.kind, "name": entry.name, "target": entry.target}
                     for entry in _entries(status, kind)
                 ],
+                "commands": sorted(status.commands),
             }
             for word, status in _statuses(plugins)
         ]

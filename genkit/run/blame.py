@@ -38,15 +38,11 @@ def plugin_errors(registry: Registry) -> Iterator[None]:
 
 def _blamed(error: BaseException, registry: Registry) -> tuple[Owner | None, str]:
     """Return the third-party plugin whose code is innermost in a traceback, and the place."""
-    packages: dict[str, set[Owner]] = {}
-    for entry in registry.entries():
-        package = entry.target.partition(":")[0].partition(".")[0]
-        packages.setdefault(package, set()).add(entry.owner)
     found, where = None, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
-        # A package with components of several plugins does not identify one.
-        owners = packages.get(module.partition(".")[0], set())
+        # A package of several plugins does not identify one.
+        owners = registry.packages.get(module.partition(".")[0], set())
         owner = next(iter(owners)) if len(owners) == 1 else None
         if owner is not None and owner.distribution != OURS:
             found, where = owner, f"{frame.f_code.co_filename}, line {line}"

@@ -18,27 +18,16 @@ def genkit_register(registry):
     registry.add("coupler", "{name}", "{module}:Nothing")
 """
 
+COMMAND = """
+from genkit.plugin import hookimpl
+
+@hookimpl
+def genkit_commands(app):
+    @app.command()
+    def greet(): ...
+"""
+
 Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a plugin's module and its distribution's metadata on the path."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def make(distribution: str, code: str, *, plugin: str = "", value: str = "") -> None:
-        module = f"toy_{distribution.replace('-', '_')}"
-        (tmp_path / f"{module}.py").write_text(code)
-        info = tmp_path / f"{distribution.replace('-', '_')}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n"
-        )
-        entry = f"{plugin or distribution} = {value or module}\n"
-        (info / "entry_points.txt").write_text(f"[genkit.plugins]\n{entry}")
-        monkeypatch.delitem(sys.modules, module, raising=False)
-
-    return make
 
 
 def hook(name: str, module: str = "toy_module") -> str:
@@ -89,6 +78,9 @@ plugin = Plugin()
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("import genkit_no_such_module", "ModuleNotFoundError: "),
         ("def broken(:", "SyntaxError: "),
+        (COMMAND.replace("(app)", "()"), "genkit_commands takes no app; write def"),
+        (COMMAND.replace("app.command", "app.comand"), "AttributeError: "),
+        (COMMAND.replace("greet()", "greet(name: bytearray | set)"), "AssertionError: "),
         ("x = 1", "has no hook; decorate genkit_register with @hookimpl"),
         ("def genkit_register(registry): ...", "has no hook"),
         (hook("toy").replace("(registry)", "(registry, more)"), "PluginValidationError: "),

@@ -60,6 +60,7 @@ def test_json_holds_all_of_it(plugins):
             {"kind": "stage", "name": "sample", "target": "genkit.run.stages.sample:Sample"},
             {"kind": "stage", "name": "train", "target": "genkit.run.stages.train:Train"},
         ],
+        "commands": [],
     }
     assert [p["status"] for p in content["plugins"]] == ["loaded", "failed", "failed"]
     assert content["plugins"][1]["reason"] == "KeyError: [red]x[/]"

@@ -1,0 +1,24 @@
+"""Commands of plugins in the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """Group of the core's commands and of those that plugins add.
+
+    Plugins are loaded only to list all commands, or to find one that is not the core's.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from genkit.plugin.manager import load_plugins
+
+        return [*super().list_commands(ctx), *sorted(load_plugins().registry.commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from genkit.plugin.manager import load_plugins
+
+        return super().get_command(ctx, cmd_name) or load_plugins().registry.command(cmd_name)

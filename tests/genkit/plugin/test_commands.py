@@ -1,0 +1,124 @@
+"""Commands that plugins add to `genkit`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.main import get_group
+
+from genkit.cli import app
+from genkit.plugin.kinds import CORE_COMMANDS
+from genkit.plugin.manager import load_plugins
+
+BOTH = """
+import typer
+from genkit.plugin import hookimpl
+
+tools = typer.Typer(help="Tools of a toy.")
+
+@tools.command()
+def count(upto: int):
+    for number in range(upto):
+        typer.echo(number)
+
+@tools.command()
+def leave(code: int):
+    raise typer.Exit(code)
+
+@tools.command()
+def abort(code: int):
+    raise SystemExit(code)
+
+@tools.command()
+def fail():
+    raise ValueError("no toy in this box")
+
+@hookimpl
+def genkit_register(registry):
+    registry.add("coupler", "toy", "toy_toy_box:Nothing")
+
+@hookimpl
+def genkit_commands(app):
+    app.add_typer(tools, name="toys")
+    app.command("greet")(lambda: typer.echo("hello"))
+"""
+
+GREET = """
+from genkit.plugin import hookimpl
+
+@hookimpl
+def genkit_commands(app):
+    app.command("modest")(lambda: None)
+    app.command("{name}")(lambda: None)
+"""
+
+
+def test_the_core_reserves_the_names_of_its_commands():
+    own = super(type(get_group(app)), get_group(app)).list_commands(None)
+    assert set(own) == CORE_COMMANDS
+
+
+def test_a_plugin_adds_commands_and_groups(install, genkit_):
+    install("toy-box", BOTH)
+    assert genkit_("greet") == (0, "hello\n", "")
+    assert genkit_("toys", "count", 2) == (0, "0\n1\n", "")
+    assert "Tools of a toy." in genkit_("--help")[1]
+    assert "count" in genkit_("toys", "-h")[1]
+
+
+def test_commands_are_listed_with_their_plugin(install, genkit_):
+    install("toy-box", BOTH)
+    listed = json.loads(genkit_("list-plugins", "--json")[1])["plugins"]
+    (plugin,) = [plugin for plugin in listed if plugin["plugin"] == "toy-box"]
+    assert plugin["commands"] == ["greet", "toys"]
+    assert [component["name"] for component in plugin["components"]] == ["toy"]
+    assert "command: greet, toys" in genkit_("list-plugins")[1]
+
+
+def test_a_command_may_end_with_a_code_of_its_own(install, genkit_):
+    install("toy-box", BOTH)
+    assert genkit_("toys", "leave", 3) == (3, "", "")
+    assert genkit_("toys", "abort", 4) == (4, "", "")
+    assert genkit_("toys", "count", "many")[0] == 2
+
+
+def test_a_command_that_raises_names_its_plugin(install, genkit_):
+    install("toy-box", BOTH)
+    code, out, err = genkit_("toys", "fail")
+    assert (code, out) == (2, "")
+    assert "plugin toy-box (toy-box 1.5) raised ValueError: no toy in this box" in err
+    assert "Traceback" not in err
+    code, _, err = genkit_("toys", "fail", "--traceback")
+    assert code == 2
+    assert "Traceback" in err
+    assert "toy_toy_box.py" in err
+
+
+@pytest.mark.parametrize("name", sorted(CORE_COMMANDS))
+def test_no_plugin_takes_a_command_of_the_core(install, genkit_, name):
+    install("aaa", GREET.format(name=name))
+    (failed,) = load_plugins().failed
+    assert failed.commands == ()
+    assert f'command "{name}" is already registered by genkit itself' in failed.reason
+    assert "plugin aaa (aaa 1.5)" in failed.reason
+    code, _, err = genkit_("modest")
+    assert code == 2
+    assert "plugin aaa (aaa 1.5) failed to load" in err
+
+
+def test_a_command_that_another_plugin_has_leaves_nothing_behind(install):
+    install("a-first", BOTH)
+    install("b-second", BOTH.replace('"toy"', '"other"').replace('"greet"', '"wave"'))
+    plugins = load_plugins()
+    (failed,) = plugins.failed
+    assert 'command "toys" is already registered by plugin a-first (a-first 1.5)' in failed.reason
+    assert set(plugins.registry.commands) >= {"greet", "toys"}
+    assert "wave" not in plugins.registry.commands
+    assert "other" not in [entry.name for entry in plugins.registry.entries("coupler")]
+
+
+def test_an_unknown_command_is_told_with_a_near_match(genkit_):
+    code, out, err = genkit_("validat")
+    assert (code, out) == (2, "")
+    assert 'did you mean "validate"' in err
