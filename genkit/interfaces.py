@@ -9,7 +9,7 @@ that they build.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from genkit.types import (
     Batch,
     Coefficients,
     DataSpec,
+    Denoise,
     Draws,
     Imported,
     Measurement,
@@ -38,9 +39,6 @@ from genkit.world import World
 
 Stages = Mapping[str, "Stage"]
 """The stages above the one that is looked at, by id."""
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``, as a solver sees a denoiser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -510,7 +508,8 @@ class Solver(Component):
         """Yield the trajectory: a state for each noise level, the last with ``sigma`` 0.
 
         Args:
-            denoise: the (guided) denoiser.
+            denoise: the (guided) denoiser. Each step evaluates it once at the state that is
+                yielded; every other evaluation is marked ``inner=True``.
             x: ``[B, *shape]`` the start, of standard deviation ``sigmas[0]``.
             sigmas: ``[steps + 1]`` decreasing noise levels, the last 0.
             randn_like: fresh noise for stochastic solvers.
@@ -562,7 +561,15 @@ class BoundGuidance(ABC):
     """Network calls so far, one for each call on a batch."""
 
     @abstractmethod
-    def correct(self, x: Tensor, sigma: Tensor, labels: Tensor | None, denoised: Tensor) -> Tensor:
+    def correct(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None,
+        denoised: Tensor,
+        *,
+        inner: bool = False,
+    ) -> Tensor:
         """Return the corrected ``denoised``.
 
         Args:
@@ -570,6 +577,7 @@ class BoundGuidance(ABC):
             sigma: ``[B]`` noise levels.
             labels: ``[B]`` int64 or None.
             denoised: ``[B, *shape]`` the denoiser's estimate.
+            inner: False for the first evaluation of a solver step; True for the others.
         """
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Denoise, Latents, Preconditioner, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
-from genkit.types import Batch, Draws, State
+from genkit.types import Batch, Denoise, Draws, State
 
 StatePrecision = Literal["float64", "float32"]
 
 
-class GuidedDenoiser:
+class GuidedDenoiser(Denoise):
     """A denoiser as a solver sees it: networks in float32, states in the solver's type.
 
     Args:
@@ -39,16 +39,20 @@ class GuidedDenoiser:
         self.nfe = 0
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the guided ``D(x; sigma)``; x ``[B, *shape]``, sigma 0-d."""
+    def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+        """Return the guided ``D(x; sigma)``; see :class:`~genkit.types.Denoise`."""
         self.nfe += 1
         narrow = x.to(torch.float32)
         level = sigma.to(narrow).expand(len(x))
         denoised = self._denoiser(narrow, level, self._labels)
         for guidance in self._guidance:
-            denoised = guidance.correct(narrow, level, self._labels, denoised)
+            denoised = guidance.correct(narrow, level, self._labels, denoised, inner=inner)
         widened: Tensor = denoised.to(x.dtype)
         return widened
+
+    def nearest(self, sigma: Tensor) -> Tensor:
+        """Return the nearest level that the preconditioner supports."""
+        return sigma if self.preconditioner is None else self.preconditioner.round_sigma(sigma)
 
     @property
     def preconditioner(self) -> Preconditioner | None:
@@ -58,17 +62,6 @@ class GuidedDenoiser:
     def levels(self, schedule: Schedule) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
         return known_levels(schedule, self.preconditioner)
-
-
-def nearest_known(denoise: Denoise, sigma: Tensor) -> Tensor:
-    """Return the supported noise level nearest to one that a solver chose.
-
-    Args:
-        denoise: denoiser of the solver; one that is no :class:`GuidedDenoiser` supports all levels.
-        sigma: 0-d noise level above 0.
-    """
-    preconditioner = denoise.preconditioner if isinstance(denoise, GuidedDenoiser) else None
-    return sigma if preconditioner is None else preconditioner.round_sigma(sigma)
 
 
 def known_levels(

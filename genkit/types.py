@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,32 @@ SEED_LIMIT = 2**63
 
 RandnLike = Callable[["Tensor"], "Tensor"]
 """Returns unit Gaussian noise of the shape, type and device of its argument."""
+
+
+class Denoise(Protocol):
+    """A denoiser, guided or not, as a solver sees it.
+
+    A wrapper passes ``inner`` on, and takes ``nearest`` from the denoiser that it wraps.
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+        """Return ``D(x; sigma)``, ``[B, *shape]``.
+
+        Args:
+            x: ``[B, *shape]`` noisy state.
+            sigma: 0-d noise level above 0.
+            inner: False for the first evaluation of a step, at the state that the solver yields;
+                True for every other one, such as the corrector of Heun's method.
+        """
+        ...
+
+    def nearest(self, sigma: Tensor) -> Tensor:
+        """Return the supported noise level that is nearest to a level chosen by a solver.
+
+        Args:
+            sigma: 0-d noise level above 0.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,16 @@ from genkit.testing.networks import (
     check_preconditioner,
     check_sigma_distribution,
 )
-from genkit.testing.sampling import check_latents, check_schedule, check_solver
+from genkit.testing.sampling import (
+    ClosedForm,
+    check_evaluations,
+    check_latents,
+    check_schedule,
+    check_solver,
+)
 
 __all__ = [
+    "ClosedForm",
     "LawBroken",
     "check_augmentation",
     "check_classifier",
@@ -37,6 +44,7 @@ __all__ = [
     "check_dataset",
     "check_denoiser",
     "check_discriminator",
+    "check_evaluations",
     "check_latents",
     "check_objective",
     "check_preconditioner",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,52 @@ from genkit.interfaces import Latents, Schedule, Solver
 from genkit.random import PerSample
 from genkit.sample import draws_of
 from genkit.testing.laws import LawBroken, leaves_alone, require
-from genkit.types import Draws, State
+from genkit.types import Denoise, Draws, State
+
+
+class ClosedForm(Denoise):
+    """A formula for D(x; sigma) as a solver sees it, which supports every noise level.
+
+    For normal data of standard deviation 1: ``ClosedForm(lambda x, sigma: x / (1 + sigma**2))``.
+
+    Args:
+        formula: ``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``.
+
+    Attributes:
+        evaluations: ``(x, sigma, inner)`` of each call, where x is a copy.
+    """
+
+    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.formula = formula
+        self.evaluations: list[tuple[Tensor, Tensor, bool]] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+        self.evaluations.append((x.clone(), sigma, inner))
+        return self.formula(x, sigma)
+
+    def nearest(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+
+def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[State]) -> None:
+    """Check that the evaluations of a solver that are not inner are those of its states.
+
+    Args:
+        solver: solver to check.
+        denoise: denoiser that the solver was given.
+        states: whole trajectory.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    first = [(x, float(sigma)) for x, sigma, inner in denoise.evaluations if not inner]
+    law = "the first evaluation of a step is at the state that is yielded; the others are inner"
+    same = len(first) == len(states) - 1 and all(
+        sigma == float(state.sigma) and torch.equal(x, state.x)
+        for (x, sigma), state in zip(first, states, strict=False)
+    )
+    levels = [(float(sigma), inner) for _, sigma, inner in denoise.evaluations]
+    require(same, solver, law, f"(sigma, inner) of each evaluation: {levels}")
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -122,11 +168,7 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     point = torch.tensor([0.5, -1.0, 0.25], dtype=dtype)
     sigmas = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.02, 0.0], dtype=dtype)
     start = 80.0 * _noise(4, "start").draw((3,), dtype)
-    seen: list[Tensor] = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(sigma)
-        return point.expand_as(x).clone()
+    denoise = ClosedForm(lambda x, _: point.expand_as(x).clone())
 
     def solve() -> tuple[list[State], list[Tensor]]:
         states, kept = [], []
@@ -138,9 +180,9 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     with leaves_alone(solver, start=start, sigmas=sigmas):
         states, kept = solve()
 
-    levels = [float(state.sigma) for state in states]
+    reached = [float(state.sigma) for state in states]
     law = "the trajectory has a state at each noise level, the last at 0"
-    require(levels == sigmas.tolist(), solver, law, levels)
+    require(reached == sigmas.tolist(), solver, law, reached)
     require(torch.equal(kept[0], start), solver, "the first state is the start", kept[0].tolist())
     for index, (state, x) in enumerate(zip(states, kept, strict=True)):
         same_kind = state.x.shape == start.shape and state.x.dtype == start.dtype
@@ -152,9 +194,10 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
         law = "every state but the last has what the denoiser returned"
         require((state.denoised is None) == last, solver, law, f"state {index}: {state.denoised}")
     law = "the denoiser is called with noise levels above 0, each a 0-d tensor"
-    asked = [sigma.tolist() for sigma in seen]
-    sound = all(sigma.ndim == 0 and float(sigma) > 0 for sigma in seen)
-    require(sound, solver, law, asked)
+    levels = [sigma for _, sigma, _ in denoise.evaluations]
+    sound = all(sigma.ndim == 0 and float(sigma) > 0 for sigma in levels)
+    require(sound, solver, law, [sigma.tolist() for sigma in levels])
+    check_evaluations(solver, denoise, states)
     error = float((kept[-1] - point).abs().max())
     law = "data that is a single point is found exactly"
     require(error <= rounding, solver, law, f"an error of {error:.3g}")
@@ -173,9 +216,8 @@ def _check_gaussian(solver: Solver) -> None:
     start = 80.0 * _noise(1, "Gaussian").draw((count,), torch.float64)
     churn = _noise(1, "Gaussian churn")
     x = start
-    for state in solver.solve(
-        lambda x, sigma: x * (s**2 / (s**2 + sigma**2)), start, sigmas, churn.randn_like
-    ):
+    denoise = ClosedForm(lambda x, sigma: x * (s**2 / (s**2 + sigma**2)))
+    for state in solver.solve(denoise, start, sigmas, churn.randn_like):
         x = state.x
     ratio = float(x.std()) / s
     law = "128 steps give Gaussian data its standard deviation within 10 %"
@@ -190,9 +232,8 @@ def _check_company(solver: Solver) -> None:
     def ends(indices: list[int]) -> Tensor:
         churn = PerSample(0, ("laws of solvers", "churn"), indices)
         x = starts[indices]
-        for state in solver.solve(
-            lambda x, sigma: x / (1 + 4 * sigma**2), x, sigmas, churn.randn_like
-        ):
+        denoise = ClosedForm(lambda x, sigma: x / (1 + 4 * sigma**2))
+        for state in solver.solve(denoise, x, sigmas, churn.randn_like):
             x = state.x
         return x
 

@@ -37,7 +37,15 @@ class BoundDiscriminator(BoundGuidance):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
 
-    def correct(self, x: Tensor, sigma: Tensor, labels: Tensor | None, denoised: Tensor) -> Tensor:
+    def correct(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None,
+        denoised: Tensor,
+        *,
+        inner: bool = False,
+    ) -> Tensor:
         acts = (sigma >= self.sigma_min) & (sigma <= self.sigma_max)
         if self.weight == 0 or not bool(acts.any()):
             return denoised

@@ -14,10 +14,10 @@ from scipy.integrate import DOP853, RK45, OdeSolver
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Denoise, Solver
+from genkit.interfaces import Solver
 from genkit.settings import setting
 from genkit.tensors import require_finite
-from genkit.types import RandnLike, State
+from genkit.types import Denoise, RandnLike, State
 
 Flat = NDArray[np.float64]
 METHODS: dict[str, type[OdeSolver]] = {"RK45": RK45, "DOP853": DOP853}
@@ -57,7 +57,7 @@ class Adaptive(Solver):
             # Older releases of scipy look beyond the end when they choose their first step.
             inside = min(max(log_sigma, last), first)
             at, sigma = tensor(flat), sigmas.new_tensor(math.exp(inside))
-            denoised = denoise(at, sigma)
+            denoised = denoise(at, sigma, inner=True)
             # Steps of a slope that is not finite would never be accepted.
             require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
             return _flat(at - denoised)
@@ -68,7 +68,7 @@ class Adaptive(Solver):
             denoised = denoise(at, sigma)
             yield State(at, float(sigma), denoised)
         if end < sigmas[-2]:
-            denoised = denoise(tensor(_solution(stepper, last)), end)
+            denoised = denoise(tensor(_solution(stepper, last)), end, inner=True)
         yield State(denoised, 0.0, None)
 
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Denoise, Solver, Stages
-from genkit.sample import nearest_known
+from genkit.interfaces import Solver, Stages
 from genkit.settings import setting
-from genkit.types import RandnLike
+from genkit.types import Denoise, RandnLike
 from genkit_edm.path import SCALINGS, TIMES, Path, ScalingName, TimeName
 from genkit_edm.sigma_range import MAX_SIGMA, MIN_SIGMA
 from genkit_edm.vp import EARLIEST, VpTime
@@ -146,7 +145,7 @@ class ChurningSolver(Solver):
         lifted = self._lifted(sigma, steps)
         if lifted == sigma:
             return x, sigma
-        sigma_hat = nearest_known(denoise, lifted)
+        sigma_hat = denoise.nearest(lifted)
         # In float32, rounding back to sigma may give a level just below it.
         added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
         return x + added * noise, sigma_hat

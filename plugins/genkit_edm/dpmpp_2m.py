@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Denoise, Solver
-from genkit.types import RandnLike, State
+from genkit.interfaces import Solver
+from genkit.types import Denoise, RandnLike, State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Denoise, Solver
-from genkit.types import RandnLike, State
+from genkit.interfaces import Solver
+from genkit.types import Denoise, RandnLike, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Dpmpp2s(Solver):
             yield State(x, float(sigma), denoised)
             middle = denoised
             if sigma_next > 0:
-                inner = (sigma * sigma_next).sqrt()
-                middle = denoise(torch.lerp(denoised, x, inner / sigma), inner)
+                sigma_inner = (sigma * sigma_next).sqrt()
+                x_inner = torch.lerp(denoised, x, sigma_inner / sigma)
+                middle = denoise(x_inner, sigma_inner, inner=True)
             x = torch.lerp(middle, x, sigma_next / sigma)
         yield State(x, 0.0, None)

@@ -8,8 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genkit.interfaces import Denoise
-from genkit.types import RandnLike, State
+from genkit.types import Denoise, RandnLike, State
 from genkit_edm.churn import ChurningSolver
 
 

@@ -8,9 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genkit.interfaces import Denoise
 from genkit.settings import setting
-from genkit.types import RandnLike, State
+from genkit.types import Denoise, RandnLike, State
 from genkit_edm.churn import ChurningSolver
 
 
@@ -39,9 +38,10 @@ class Heun(ChurningSolver):
             yield State(x_hat, float(sigma_hat), denoised)
             velocity = path.velocity(x_hat, sigma_hat, denoised)
             if sigma_next > 0:  # the velocity is undefined at noise level 0
-                inner = path.inner(sigma_hat, sigma_next, self.alpha)
-                x_inner = path.step(x_hat, sigma_hat, inner, velocity)
-                second = path.velocity(x_inner, inner, denoise(x_inner, inner))
+                sigma_inner = path.inner(sigma_hat, sigma_next, self.alpha)
+                x_inner = path.step(x_hat, sigma_hat, sigma_inner, velocity)
+                denoised = denoise(x_inner, sigma_inner, inner=True)
+                second = path.velocity(x_inner, sigma_inner, denoised)
                 share = 1 / (2 * self.alpha)
                 velocity = (1 - share) * velocity + share * second
             x = path.step(x_hat, sigma_hat, sigma_next, velocity)

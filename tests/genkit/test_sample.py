@@ -72,7 +72,7 @@ class Shift(BoundGuidance):
         self.by = by
         self.least = least
 
-    def correct(self, x, sigma, labels, denoised):
+    def correct(self, x, sigma, labels, denoised, *, inner=False):
         if sigma[0] < self.least:
             return denoised
         self.evaluations += 1
@@ -158,13 +158,28 @@ def test_guidance_that_was_used_before_starts_its_count_anew():
 
 def test_guidance_corrects_in_turn():
     class Double(BoundGuidance):
-        def correct(self, x, sigma, labels, denoised):
+        def correct(self, x, sigma, labels, denoised, *, inner=False):
             return 2 * denoised
 
     x, sigma = torch.ones(1, 3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
     plain = denoise_fn(Gaussian())(x, sigma)
     guided = GuidedDenoiser(Gaussian(), guidance=[Shift(1.0, 0.0), Double()])(x, sigma)
     assert torch.equal(guided, 2 * (plain + 1))
+
+
+def test_guidance_can_tell_the_first_evaluation_of_a_step():
+    seen = []
+
+    class Watching(BoundGuidance):
+        def correct(self, x, sigma, labels, denoised, *, inner=False):
+            seen.append(inner)
+            return denoised
+
+    denoise = GuidedDenoiser(Gaussian(), guidance=[Watching()])
+    x, sigma = torch.ones(1, 3), torch.tensor(1.0)
+    for marks in ({}, {"inner": True}, {"inner": False}):
+        denoise(x, sigma, **marks)
+    assert seen == [False, True, False]
 
 
 def test_labels_reach_the_network_and_stay_with_the_samples():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import genkit
 from genkit.api import Denoiser, sampling_parts
 from genkit.tensors import encoded
+from genkit.testing import ClosedForm
 
 Settings = dict[str, Any]
 IMAGES = 16
@@ -88,7 +89,7 @@ def samplers(reference: ModuleType) -> Iterator[tuple[str, int, float]]:
         sigmas = schedule.sigmas()
         start = draws.latents.double() * sigmas[0]
         solver = solver.between(*schedule.sigma_range(), sigmas)
-        *_, last = solver.solve(net, start, sigmas, draws.randn_like)
+        *_, last = solver.solve(ClosedForm(net), start, sigmas, draws.randn_like)
         name = f"schedule {how['schedule']}, scaling {how['scaling']}"
         differences.setdefault(name, []).append(float((last.x - expected).abs().max()))
     for name, values in differences.items():

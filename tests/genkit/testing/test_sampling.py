@@ -11,7 +11,13 @@ import torch
 from genkit import interfaces
 from genkit.latents import Derived
 from genkit.random import PerSample
-from genkit.testing import LawBroken, check_latents, check_schedule, check_solver
+from genkit.testing import (
+    ClosedForm,
+    LawBroken,
+    check_latents,
+    check_schedule,
+    check_solver,
+)
 from genkit.types import State
 
 
@@ -155,7 +161,32 @@ class KeepsNothing(Solver):
 
 class BatchOfSigma(Solver):
     def solve(self, denoise, x, sigmas, randn_like):
-        return super().solve(lambda x, s: denoise(x, s.expand(len(x))), x, sigmas, randn_like)
+        batched = ClosedForm(lambda x, s: denoise(x, s.expand(len(x))))
+        return super().solve(batched, x, sigmas, randn_like)
+
+
+class Unmarked(Solver):
+    """Evaluates twice in a step, and does not tell the two apart."""
+
+    def solve(self, denoise, x, sigmas, randn_like):
+        for sigma, following in pairwise(sigmas):
+            denoised = denoise(x, sigma)
+            yield State(x, float(sigma), denoised)
+            x = self.step(x, denoise(x, sigma), sigma, following)
+        yield State(x, 0.0, None)
+
+
+class AllInner(Solver):
+    def solve(self, denoise, *arguments):
+        marked = ClosedForm(lambda x, sigma: denoise(x, sigma, inner=True))
+        return super().solve(marked, *arguments)
+
+
+class Elsewhere(Solver):
+    """Evaluates where it does not say that it is."""
+
+    def solve(self, denoise, *arguments):
+        return super().solve(ClosedForm(lambda x, sigma: denoise(2 * x, sigma)), *arguments)
 
 
 class Hidden(Solver):
@@ -198,6 +229,9 @@ class Float64States(Solver):
         (Float32States, "shape and type of the start"),
         (KeepsNothing, "what the denoiser returned"),
         (BatchOfSigma, "each a 0-d tensor"),
+        (Unmarked, "the others are inner"),
+        (AllInner, "the first evaluation of a step"),
+        (Elsewhere, "at the state that is yielded"),
         (Hidden, "the same start and noise give the same states"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError
+from genkit.testing import ClosedForm
 from genkit_edm.adaptive import Adaptive
 from genkit_edm.heun import Heun
 from genkit_edm.schedule import EdmSchedule
@@ -23,7 +24,7 @@ def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def solve(solver: Adaptive, sigmas: Tensor, x: Tensor, denoise=gaussian):
-    return list(solver.solve(denoise, x, sigmas, torch.randn_like))
+    return list(solver.solve(ClosedForm(denoise), x, sigmas, torch.randn_like))
 
 
 @pytest.mark.parametrize("method", ["RK45", "DOP853"])
@@ -73,7 +74,7 @@ def test_other_solvers_converge_to_it() -> None:
     errors = []
     for steps in (40, 80):
         ramp = EdmSchedule(steps=steps, sigma_min=0.3).sigmas()
-        found = list(Heun().solve(denoise, x, ramp, torch.randn_like))[-2].x
+        found = list(Heun().solve(ClosedForm(denoise), x, ramp, torch.randn_like))[-2].x
         errors.append(float((found - exact).abs().max()))
     assert errors[1] < errors[0] / 3 < 2e-3
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genkit.interfaces import Solver
+from genkit.testing import ClosedForm
 from genkit_edm.dpmpp_2m import Dpmpp2m
 from genkit_edm.dpmpp_2s import Dpmpp2s
 from genkit_edm.schedule import EdmSchedule
@@ -76,7 +77,7 @@ def test_states_are_those_of_the_paper(solver: Solver, paper, schedule) -> None:
     sigmas = schedule.sigmas()
     lambdas = (-sigmas[:-1].log()).tolist()
     alpha = alpha_sigma(lambdas[0])[0]
-    states = list(solver.solve(denoise, START * sigmas[0], sigmas, torch.randn_like))
+    states = list(solver.solve(ClosedForm(denoise), START * sigmas[0], sigmas, torch.randn_like))
     for k in (1, 2, 3, 6, 11):
         ended = paper(alpha * (START * sigmas[0]).numpy(), lambdas[: k + 1])
         expected = torch.from_numpy(ended / alpha_sigma(lambdas[k])[0])
@@ -89,9 +90,8 @@ def test_states_are_those_of_the_paper(solver: Solver, paper, schedule) -> None:
 def test_a_constant_denoiser_is_solved_exactly(solver: Solver) -> None:
     point = torch.tensor([0.3, -0.7], dtype=torch.float64)
     sigmas = torch.tensor([80.0, 5.0, 0.1, 0.0], dtype=torch.float64)
-    states = list(
-        solver.solve(lambda x, sigma: point.expand_as(x), START * 80, sigmas, torch.randn_like)
-    )
+    constant = ClosedForm(lambda x, sigma: point.expand_as(x))
+    states = list(solver.solve(constant, START * 80, sigmas, torch.randn_like))
     for state in states:
         expected = point + state.sigma / 80 * (START * 80 - point)
         torch.testing.assert_close(state.x, expected)

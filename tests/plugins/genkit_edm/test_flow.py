@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genkit.denoiser import Preconditioned
 from genkit.sample import denoise_fn
+from genkit.testing import ClosedForm
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
 from genkit_edm.euler import Euler
@@ -66,7 +67,7 @@ def exact(x: Tensor, sigma: Tensor) -> Tensor:
 
 def states(solver: Euler | Heun, sigmas: Tensor, x: Tensor) -> Tensor:
     """Return the states of a solver on the flow's path, ``[steps + 1, *x.shape]``."""
-    found = solver.solve(exact, x, sigmas, torch.randn_like)
+    found = solver.solve(ClosedForm(exact), x, sigmas, torch.randn_like)
     return torch.stack([state.x / (1 + state.sigma) for state in found])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genkit import component
 from genkit.interfaces import Schedule, Solver
+from genkit.testing import ClosedForm
 
 CASES = range(35)
 LIMIT = 1e-9
@@ -56,7 +57,9 @@ def drawn(cases, case: dict[str, Any]) -> Tensor:
     golden, _, denoise = cases
     schedule, solver = parts(case)
     sigmas, noise = schedule.sigmas(), iter(golden["churn_draws"])
-    *_, last = solver.solve(denoise, golden["latents"] * sigmas[0], sigmas, lambda x: next(noise))
+    *_, last = solver.solve(
+        ClosedForm(denoise), golden["latents"] * sigmas[0], sigmas, lambda x: next(noise)
+    )
     return last.x
 
 
@@ -110,7 +113,7 @@ def test_the_range_of_path_vp_shows(cases) -> None:
     x = golden["latents"] * sigmas[0]
     bound = fixed.between(*schedule.sigma_range(), sigmas)
     for one, differs in ((solver, False), (bound, True)):
-        *_, last = one.solve(denoise, x, sigmas, torch.randn_like)
+        *_, last = one.solve(ClosedForm(denoise), x, sigmas, torch.randn_like)
         assert (error(last.x, golden["samples_11"]) > 1000 * LIMIT) is differs
 
 

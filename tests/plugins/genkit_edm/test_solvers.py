@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -12,7 +11,9 @@ from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
 from genkit.interfaces import Solver
 from genkit.sample import denoise_fn
-from genkit.types import State
+from genkit.testing import ClosedForm, check_evaluations
+from genkit.types import Denoise, State
+from genkit_edm.adaptive import Adaptive
 from genkit_edm.churn import ChurningSolver
 from genkit_edm.dpmpp_2m import Dpmpp2m
 from genkit_edm.dpmpp_2s import Dpmpp2s
@@ -28,23 +29,16 @@ SPREAD = 0.5
 """Standard deviation of the Gaussian data of the closed-form ODE."""
 
 
-class GaussianDenoiser:
-    """The exact denoiser of N(0, SPREAD^2) data; keeps the noise levels of its calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[float] = []
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        assert sigma.ndim == 0
-        self.calls.append(float(sigma))
-        return x * SPREAD**2 / (SPREAD**2 + sigma**2)
+def gaussian() -> ClosedForm:
+    """Return the exact denoiser of N(0, SPREAD^2) data."""
+    return ClosedForm(lambda x, sigma: x * SPREAD**2 / (SPREAD**2 + sigma**2))
 
 
 def no_noise(x: Tensor) -> Tensor:
     raise AssertionError("a deterministic solver asked for noise")
 
 
-def run(solver: Solver, denoise: Callable, x: Tensor, sigmas: Tensor, randn_like=no_noise):
+def run(solver: Solver, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like=no_noise):
     return list(solver.solve(denoise, x, sigmas, randn_like))
 
 
@@ -70,7 +64,7 @@ def test_order_of_convergence(solver: Solver, order: int) -> None:
     errors = []
     for steps in (64, 128, 256):
         sigmas = EdmSchedule(steps=steps, sigma_max=high, sigma_min=low, rho=2.0).sigmas()
-        final = run(solver, GaussianDenoiser(), x, sigmas)[-1]
+        final = run(solver, gaussian(), x, sigmas)[-1]
         errors.append(abs(float(final.x) - exact))
     for coarse, fine in pairwise(errors):
         # On this problem the midpoint gains an order.
@@ -88,21 +82,20 @@ def test_number_of_evaluations(steps: int) -> None:
         (Dpmpp2m(), steps),
         (Dpmpp2s(), 2 * steps - 1),
     ):
-        denoise = GaussianDenoiser()
+        denoise = gaussian()
         run(solver, denoise, x, sigmas)
-        assert len(denoise.calls) == expected
-        assert min(denoise.calls) > 0
+        assert len(denoise.evaluations) == expected
 
 
 @pytest.mark.parametrize("solver", [Heun(), Euler(path="vp"), Dpmpp2m(), Dpmpp2s()])
 def test_states_are_the_trajectory(solver: Solver) -> None:
     sigmas = EdmSchedule(steps=4).sigmas()
     x = torch.full((2, 3), 80.0, dtype=torch.float64)
-    states = run(solver, GaussianDenoiser(), x, sigmas)
+    states = run(solver, gaussian(), x, sigmas)
     assert [s.sigma for s in states] == sigmas.tolist()
     torch.testing.assert_close(states[0].x, x)
     for state in states[:-1]:
-        expected = GaussianDenoiser()(state.x, torch.tensor(state.sigma, dtype=torch.float64))
+        expected = gaussian()(state.x, torch.tensor(state.sigma, dtype=torch.float64))
         torch.testing.assert_close(state.denoised, expected)
     assert isinstance(states[-1], State)
     assert states[-1].denoised is None
@@ -123,7 +116,7 @@ def test_state_is_lifted_to_the_noise_level_that_the_denoiser_sees(solver: Churn
     x = 80 * torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
     states = run(
         solver,
-        GaussianDenoiser(),
+        gaussian(),
         x,
         sigmas,
         lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
@@ -137,7 +130,7 @@ def test_state_is_lifted_to_the_noise_level_that_the_denoiser_sees(solver: Churn
 def test_churn_at_most_doubles_the_variance() -> None:
     sigma = torch.tensor(2.0, dtype=torch.float64)
     x = torch.zeros(3, 2, dtype=torch.float64)
-    lifted, sigma_hat = Heun(s_churn=1e6).churn(GaussianDenoiser(), x, sigma, 10, torch.ones_like)
+    lifted, sigma_hat = Heun(s_churn=1e6).churn(gaussian(), x, sigma, 10, torch.ones_like)
     assert float(sigma_hat) ** 2 == pytest.approx(8.0)
     torch.testing.assert_close(lifted, torch.full_like(x, 2.0))
 
@@ -149,7 +142,7 @@ def test_churn_keeps_to_its_range(sigma: float, lifted: bool) -> None:
     level = torch.tensor(sigma, dtype=torch.float64)
     x = torch.zeros(1, 1, dtype=torch.float64)
     solver = Heun(s_churn=20.0, s_min=0.05, s_max=50.0)
-    sigma_hat = solver.churn(GaussianDenoiser(), x, level, 18, torch.ones_like)[1]
+    sigma_hat = solver.churn(gaussian(), x, level, 18, torch.ones_like)[1]
     assert (float(sigma_hat) > sigma) is lifted
 
 
@@ -157,7 +150,7 @@ def test_an_infinite_s_max_is_any_level() -> None:
     level = torch.tensor(1e6, dtype=torch.float64)
     x = torch.zeros(1, 1, dtype=torch.float64)
     for solver in (Heun(s_churn=20.0), Heun(s_churn=20.0, s_max=math.inf)):
-        assert float(solver.churn(GaussianDenoiser(), x, level, 18, torch.ones_like)[1]) > level
+        assert float(solver.churn(gaussian(), x, level, 18, torch.ones_like)[1]) > level
     assert list(Heun(s_min=2.0, s_max=math.inf).check({})) == []
     for value in (math.nan, -math.inf):
         with pytest.raises(SettingError, match="s_max"):
@@ -171,7 +164,7 @@ def test_noise_is_drawn_in_every_step_wherever_it_is_added() -> None:
         drawn = []
         run(
             solver,
-            GaussianDenoiser(),
+            gaussian(),
             torch.ones(1, 2, dtype=torch.float64),
             sigmas,
             lambda x, drawn=drawn: drawn.append(1) or torch.zeros_like(x),
@@ -214,6 +207,55 @@ def test_churn_lifts_to_a_level_that_the_network_knows(solver: ChurningSolver) -
     assert float(states[0].x.mean()) == pytest.approx(math.sqrt(states[0].sigma ** 2 - first**2))
 
 
+class Doubled:
+    """A wrapper as a third party writes it: it changes what a denoiser returns, and no more."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self._denoise = denoise
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+        return 2 * self._denoise(x, sigma, inner=inner)
+
+    def nearest(self, sigma: Tensor) -> Tensor:
+        return self._denoise.nearest(sigma)
+
+
+def test_a_wrapped_denoiser_keeps_the_levels_that_its_network_knows() -> None:
+    network = Preconditioned(nn.Identity(), IddpmPreconditioner())
+    network.forward = lambda x, sigma, labels: x / 4
+    denoise, x = denoise_fn(network), torch.ones(2, 3, dtype=torch.float64)
+    levels = denoise.levels(EdmSchedule(steps=16))
+    states = run(Heun(s_churn=4.0), Doubled(denoise), x, levels, torch.ones_like)
+    assert len(states) == len(levels)
+    assert {state.sigma for state in states[:-1]} <= set(iddpm_levels().tolist())
+
+
+def test_a_denoiser_that_names_no_nearest_level_is_refused_where_levels_are_chosen() -> None:
+    def denoise(x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+        return x / (1 + sigma**2)
+
+    sigmas, x = EdmSchedule(steps=4).sigmas(), torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(AttributeError, match="nearest"):
+        run(Heun(s_churn=4.0), denoise, x, sigmas, torch.ones_like)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *(Heun(path=path, s_churn=churn) for path in PATHS for churn in (0.0, 4.0)),
+        Heun(alpha=0.5, s_churn=4.0),
+        Euler(s_churn=4.0),
+        Adaptive(method="DOP853", sigma_end=1e-4),
+    ],
+    ids=repr,
+)
+def test_first_and_inner_evaluations_are_told_apart(solver: Solver) -> None:
+    denoise = gaussian()
+    x = torch.full((2, 3), 80.0, dtype=torch.float64)
+    states = run(solver, denoise, x, EdmSchedule(steps=5).sigmas(), torch.ones_like)
+    check_evaluations(solver, denoise, states)
+
+
 def test_a_lift_that_is_rounded_away_adds_nothing_in_float32() -> None:
     denoise = denoise_fn(Preconditioned(nn.Identity(), IddpmPreconditioner()))
     x = torch.zeros(1, 1)
@@ -231,7 +273,7 @@ def test_churn_gives_every_path_the_same_variance(path: str) -> None:
     x = 10 * torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
     states = run(
         Heun(s_churn=8.0, path=path, path_range=path_range),
-        lambda x, sigma: torch.zeros_like(x),
+        ClosedForm(lambda x, sigma: torch.zeros_like(x)),
         x,
         sigmas,
         lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
