@@ -62,7 +62,9 @@ SHORTENED = {
     ),
 }
 # Settings that have other names in other commits: the first that the recipe takes is used.
-RENAMED = {"edm2": (("denoiser.ema_snapshot_images=1000",), ("denoiser.average.snapshots=1000",))}
+RENAMED = {
+    "edm2": (("denoiser.ema_snapshot_images=1000",), ("denoiser.average.snapshot_images=1000",))
+}
 
 
 def main() -> None:

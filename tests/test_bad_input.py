@@ -154,8 +154,8 @@ ONE = {
         (18, "samples.schedule.steps", "0 is out of range; write a value at least 1"),
     ),
     "not finite": (
-        ("pool_size = 64", "learning_rate = inf"),
-        (9, "denoiser.learning_rate", "inf is not finite"),
+        ("pool_size = 64", "optimizer.learning_rate = inf"),
+        (9, "denoiser.optimizer.learning_rate", "inf is not finite"),
     ),
     "two settings that contradict each other": (
         ("steps = 5", "sigma_min = 90"),

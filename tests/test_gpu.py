@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,8 +15,9 @@ import genkit
 from genkit.random import derive_seed, seeded
 from genkit.tensors import pairwise_cost
 from genkit.train.precision import multiplying_in
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
+from genkit.world import ALONE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -107,12 +111,14 @@ def small_trainer(precision="float32", clip=None, compiled=False):
             label_dropout=0.1,
         )
         model = network.build(DataSpec((3, 16, 16), classes=10, augment_labels=9))
-    how = Optimization(
-        1e-3, 1000, 0, 0.999, 1e-12, clip, precision, True, compiled, 16, 1000, 0.05, (0.05, 0.1)
-    )
+    adam = genkit.component("optimizer", "adam", learning_rate_ramp=1000, gradient_clip=clip)
+    average = genkit.component("average", "power-ema", half_life=1000)
+    compute = Compute(precision=precision, channels_last=True, compiled=compiled, micro_batch=16)
     objective = genkit.component("objective", "denoising")
-    seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731
-    return Trainer(model, objective, how, torch.device("cuda"), seed)
+    context = SimpleNamespace(
+        device=torch.device("cuda"), world=ALONE, seed=partial(derive_seed, 0)
+    )
+    return Trainer(context, model, objective, adam, average, (3, 16, 16), compute)
 
 
 def small_batch(index=0):

@@ -89,7 +89,7 @@ TINY_CIFAR10 = {
     "denoiser.network.channels": 8,
     "denoiser.network.channel_mult": [1, 2],
     "denoiser.network.blocks": 1,
-    "denoiser.learning_rate_ramp": 64,
+    "denoiser.optimizer.learning_rate_ramp": 64,
     "samples.count": 12,
     "samples.schedule.steps": 3,
 }

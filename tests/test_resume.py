@@ -247,10 +247,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(runs, uninterrupted, stage):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(runs, uninterrupted):
-    runs.start("diverged", "discriminator.learning_rate=1e30")
+    runs.start("diverged", "discriminator.optimizer.learning_rate=1e30")
     assert runs.wait() == 3
     assert "Error: stage discriminator: the " in runs.messages()
-    assert "the last good checkpoint is kept; try a learning_rate below 1e+30" in runs.messages()
+    assert "checkpoint is kept; try optimizer.learning_rate below 1e+30" in runs.messages()
     folder = runs.folder / "diverged"
     assert reached(folder, "discriminator", "checkpoint.safetensors")
     assert not list(folder.rglob("discriminator.safetensors"))

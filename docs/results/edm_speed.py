@@ -19,17 +19,22 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from genkit.random import derive_seed, seeded
-from genkit.train.trainer import ADAM_EPSILON, Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
+from genkit.world import ALONE
 from genkit_edm.ddpmpp import Ddpmpp
 from genkit_edm.denoising import Denoising
 from genkit_edm.preconditioning import EdmPreconditioner
 from genkit_edm.sigma_distribution import LogNormal
+from genkit_optim.adam import Adam
+from genkit_optim.ema import Ema
 
 SPEC = DataSpec((3, 32, 32), augment_labels=9)
 DROPOUT = 0.13
@@ -47,15 +52,15 @@ def images(batch_size: int) -> tuple[Batch, torch.Tensor]:
 def genkit_step(batch_size: int) -> Callable[[], object]:
     with seeded(0):
         model = Ddpmpp(preconditioner=EdmPreconditioner(), dropout=DROPOUT).build(SPEC)
-    how = Optimization(
-        learning_rate=1e-3, learning_rate_ramp=10_000_000, learning_rate_decay=0, adam_beta2=0.999,
-        adam_epsilon=ADAM_EPSILON / 3072, gradient_clip=None, precision="float32",
-        channels_last=True, compiled=False, micro_batch=batch_size,
-        ema_half_life=500_000, ema_ramp_up=0.05, ema_lengths=(),
-    )  # fmt: skip
-    objective = Denoising(sigma_distribution=LogNormal())
-    seed = lambda *purpose: derive_seed(0, *purpose)  # noqa: E731
-    trainer = Trainer(model, objective, how, torch.device("cpu"), seed)
+    trainer = Trainer(
+        SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0)),
+        model,
+        Denoising(sigma_distribution=LogNormal()),
+        Adam(learning_rate_ramp=10_000_000),
+        Ema(),
+        SPEC.shape,
+        Compute(channels_last=True),
+    )
     batch, noise = images(batch_size)
     return lambda: trainer.step(batch, noise)
 

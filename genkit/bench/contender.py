@@ -105,7 +105,7 @@ class Contender:
         with PeakMemory(context.device) as peak, multiplying_in(self.precision):
             trainer = stage.trainer(cast(Context, context), spec)
             self.trainer: Trainer | PlainTrainer = (
-                PlainTrainer(trainer.model, stage.objective, trainer.how, context.device)
+                PlainTrainer(stage, trainer.model, spec.shape, context.device)
                 if name == PLAIN
                 else trainer
             )
@@ -156,11 +156,8 @@ def _watched(trainer: Trainer | PlainTrainer, phases: Phases) -> Iterator[None]:
     parts: list[tuple[Any, str, str]] = [
         (trainer, "_summed", "forward"),
         (trainer, "_update", "optimizer"),
+        (trainer.average, "update", "EMA"),
     ]
-    if isinstance(trainer, PlainTrainer):
-        parts.append((trainer, "_average", "EMA"))
-    else:
-        parts += [(trainer.ema, "update", "EMA"), (trainer.averages, "update", "EMA")]
     for owner, name, phase in parts:
         setattr(owner, name, phases.timed(phase, getattr(owner, name)))
     try:

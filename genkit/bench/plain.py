@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -10,44 +9,36 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.errors import DivergedError
-from genkit.interfaces import Objective
-from genkit.train.ema import Ema
-from genkit.train.trainer import Optimization
+from genkit.run.stages.train import Train
 from genkit.types import Batch
 
 
 class PlainTrainer:
     """Eager float32 and NCHW, attention by explicit matrices, one tensor after the other.
 
-    The host waits for the loss of every step, Adam and the average of the weights go from tensor
-    to tensor. Where nothing is dropped, the weights are those of
-    :class:`~genkit.train.trainer.Trainer` to the rounding.
+    The host waits for the loss of every step, and the optimizer goes from tensor to tensor. Where
+    nothing is dropped, the weights are those of :class:`~genkit.train.trainer.Trainer` to the
+    rounding.
 
     Args:
-        model: freshly built.
-        objective: gives the loss of each item.
-        how: batch, rates and average; what is faster is left off.
+        stage: objective, optimizer, average and micro-batch; what is faster is left off.
+        model: its network, freshly built.
+        shape: shape of one item.
         device: where to compute.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, how: Optimization, device: torch.device
+        self, stage: Train, model: nn.Module, shape: tuple[int, ...], device: torch.device
     ) -> None:
         self.model = model.to(device).train()
         self.images = 0
-        self._objective = objective
-        self._how = how
+        self.average = stage.average.build(self.model)
+        self._stage = stage
         self._device = device
-        self._schedule = Ema(nn.Identity(), how.ema_half_life, how.ema_ramp_up)
-        self._averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self._optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            how.learning_rate,
-            (0.9, how.adam_beta2),
-            how.adam_epsilon,
-            foreach=False,
-            fused=False,
-        )
+        terms = stage.objective.terms(shape)
+        self._optimizer = stage.optimizer.build(list(self.model.parameters()), terms)
+        for group in self._optimizer.param_groups:
+            group.update({name: False for name in ("foreach", "fused") if name in group})
 
     def step(self, batch: Batch, noise: Tensor) -> float:
         """Train on one batch and return its mean loss.
@@ -59,7 +50,7 @@ class PlainTrainer:
         Raises:
             DivergedError: the loss is not finite.
         """
-        total, size = 0.0, self._how.micro_batch
+        total, size = 0.0, self._stage.micro_batch or len(batch)
         self._optimizer.zero_grad(set_to_none=True)
         for start in range(0, len(batch), size):
             part = slice(start, start + size)
@@ -70,25 +61,19 @@ class PlainTrainer:
         if not math.isfinite(total):
             raise DivergedError(f"the loss is {total} at {self.images:,} images")
         self._update()
-        self._average(len(batch))
+        self.average.update(self.model, self.images, len(batch))
         self.images += len(batch)
         return total
 
     def _summed(self, batch: Batch, noise: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.images)
         items, assigned = batch.to(self._device), noise.to(self._device)
-        return self._objective.loss(self.model, items, assigned, generator).sum()
+        return self._stage.objective.loss(self.model, items, assigned, generator).sum()
 
     def _update(self) -> None:
-        clip = self._how.gradient_clip
+        clip = self._stage.optimizer.gradient_clip
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip, foreach=False)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._how.rate(self.images)
+            group["lr"] = self._stage.optimizer.rate(self.images)
         self._optimizer.step()
-
-    @torch.no_grad()
-    def _average(self, count: int) -> None:
-        share = 1.0 - self._schedule.decay(self.images, count)
-        for mine, theirs in zip(self._averaged.parameters(), self.model.parameters(), strict=True):
-            mine.lerp_(theirs, share)

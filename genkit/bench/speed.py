@@ -14,7 +14,7 @@ from genkit.bench.variants import PLAIN
 TRAINING_CAPTION = f"""\
 images/s: median of the rounds, with all that training waits for
 against {PLAIN}: median of the ratios within a round; {PLAIN} is eager float32, NCHW, attention by
-     explicit matrices, Adam and the average tensor by tensor, the host waiting for every loss
+     explicit matrices, the optimizer tensor by tensor, the host waiting for every loss
 {", ".join(PHASES)}: of a step, each waited for, so that together they take longer
 waiting: that a step stood still for its pairs
 memory: the most that weights, averages, optimizer and a step need

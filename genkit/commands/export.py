@@ -25,7 +25,7 @@ def export(
         typer.Option(
             metavar="LENGTH",
             help="Average the weights over this relative length, after the training; "
-            "needs ema_lengths in its recipe.",
+            "its recipe needs the average power-ema.",
         ),
     ] = None,
 ) -> None:
@@ -64,9 +64,9 @@ def _denoiser_file(run: Path, stage: str | None) -> Path:
 
 def _write(path: Path, out: Path, ema_length: float | None) -> int:
     """Write the network, built and so checked; return the images it was trained for."""
+    from genkit.parts.power_averages import reconstruct_network
     from genkit.plugin.manager import load_plugins
     from genkit.train.checkpoint import read_network, rebuilt, save_network
-    from genkit.train.power_ema import reconstruct_network
 
     weights, metadata = read_network(path)
     if ema_length is not None:

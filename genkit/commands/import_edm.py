@@ -70,7 +70,7 @@ def import_edm(
 def _require_source(source: Path, ema_length: float | None) -> None:
     """Raise an error unless the source is a file, or a folder with a valid length."""
     if ema_length is not None:
-        from genkit.train.power_profile import exponent
+        from genkit.parts.power_profile import exponent
 
         exponent(ema_length)
         if source.is_file():
@@ -110,8 +110,8 @@ def _averaged(
             has no known length, belongs to another network than the first, or has the length and
             the time of another one.
     """
-    from genkit.train.power_ema import reconstruct, snapshots_in, write_snapshot
-    from genkit.train.power_profile import MAX_LENGTH
+    from genkit.parts.power_averages import reconstruct, snapshots_in, write_snapshot
+    from genkit.parts.power_profile import MAX_LENGTH
 
     files = sorted(source.glob("*.pkl"))
     read: dict[tuple[int, float], Path] = {}

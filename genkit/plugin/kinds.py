@@ -14,6 +14,8 @@ KINDS: dict[str, str] = {
     "schedule": "genkit.interfaces:Schedule",
     "latents": "genkit.interfaces:Latents",
     "objective": "genkit.interfaces:Objective",
+    "optimizer": "genkit.interfaces:Optimizer",
+    "average": "genkit.interfaces:Average",
     "dataset": "genkit.interfaces:Dataset",
     "augmentation": "genkit.interfaces:Augmentation",
     "extractor": "genkit.interfaces:Extractor",

@@ -155,7 +155,11 @@ class Decoder:
         """Return a field's value; MISSING where its own default holds."""
         described = setting_of(field)
         if field.name in table:
-            return self.value(annotation, table[field.name], described, key)
+            value = table[field.name]
+            if described.use is not None and isinstance(value, Mapping) and "use" not in value:
+                # Such as --set denoiser.optimizer.learning_rate=0.01: settings of the default.
+                value = {**described.use, **value}
+            return self.value(annotation, value, described, key)
         if described.use is not None:
             return self.value(annotation, dict(described.use), described, key)
         if described.inherit in self.inherited:

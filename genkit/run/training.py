@@ -23,7 +23,7 @@ MOST_POOL_ROWS = 10_000
 _READ_SECONDS = 1.0  # between two readings of the loss, each of which waits for the device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loop:
     """Trains to the end of a stream of pairs; every process of the world goes through it alike.
 
@@ -35,7 +35,6 @@ class Loop:
         batch_size: images of an optimizer step.
         pools_ahead: pools that are coupled or wait ahead of training.
         checkpoint_seconds: time between checkpoints.
-        snapshot_images: images between two snapshots of the averages of several lengths.
         described: the network, for its checkpoints.
     """
 
@@ -46,7 +45,6 @@ class Loop:
     batch_size: int
     pools_ahead: int
     checkpoint_seconds: float
-    snapshot_images: int
     described: Mapping[str, str]
 
     def run(self) -> None:
@@ -80,7 +78,7 @@ class Loop:
                     loss = self._write(losses.row())
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.leads and snapshot:
-                    trainer.averages.snapshot(self.context.folder, trainer.model, trainer.images)
+                    trainer.average.snapshot(self.context.folder, trainer.images)
                 if self.context.world.leads and due:
                     save_checkpoint(self.context.folder, trainer, self.described)
                 saved = now if due else saved
@@ -109,9 +107,8 @@ class Loop:
 
     def _snapshot_is_due(self, count: int) -> bool:
         """Whether the last batch, of ``count`` images, came to a snapshot."""
-        now, every = self.trainer.images, self.snapshot_images
-        reached = now >= self.stream.total or now // every > (now - count) // every
-        return bool(self.trainer.averages.lengths) and reached
+        now, every = self.trainer.images, self.trainer.average.snapshot_images
+        return every > 0 and (now >= self.stream.total or now // every > (now - count) // every)
 
     @contextmanager
     def _remedied(self) -> Iterator[None]:
@@ -121,8 +118,8 @@ class Loop:
         except DivergedError as error:
             kept = "kept" if (self.context.folder / CHECKPOINT).exists() else "not yet written"
             raise DivergedError(
-                f"{error}: the last good checkpoint is {kept}; try a learning_rate "
-                f"below {self.trainer.how.learning_rate:g}, or gradient_clip = 1.0"
+                f"{error}: the last good checkpoint is {kept}; try optimizer.learning_rate below "
+                f"{self.trainer.settings.learning_rate:g}, or optimizer.gradient_clip = 1.0"
             ) from error
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 
+AVERAGED = "averaged."
+"""Prefix of the averaged weights in a checkpoint."""
+
 
 def description(kind: str, table: Mapping[str, Any], spec: DataSpec) -> dict[str, str]:
     """Return what a file tells of its network, so that it can be built again.
@@ -91,9 +94,8 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if missing:
         raise DataError(f"{path}: not a network that genkit saved: no {', '.join(sorted(missing))}")
     if "numbers" in metadata:
-        averaged = "ema."
         weights = {
-            n.removeprefix(averaged): t for n, t in weights.items() if n.startswith(averaged)
+            n.removeprefix(AVERAGED): t for n, t in weights.items() if n.startswith(AVERAGED)
         }
     with _readable(f"{path}: its description"):
         if "numbers" in metadata:

@@ -1,4 +1,4 @@
-"""One optimizer step, and everything it changes: weights, their averages, Adam's moments.
+"""One optimizer step, and everything it changes: weights, their average, the optimizer's state.
 
 A step asks nothing of the device and waits for nothing: the host prepares the next one meanwhile.
 Whether the loss and the gradient are finite is seen and obeyed on the device, and told at the next
@@ -8,7 +8,7 @@ reading of the loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -16,77 +16,50 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DivergedError
-from genkit.interfaces import Objective
+from genkit.interfaces import Average, Context, Objective, Optimizer
 from genkit.random import seeded
+from genkit.train.checkpoint import AVERAGED
 from genkit.train.compiler import require_compiler
-from genkit.train.ema import Ema
-from genkit.train.power_ema import PowerEma
+from genkit.train.finite_step import FiniteStep
 from genkit.train.precision import Precision, autocast
 from genkit.train.replicas import Replicas, SummedLoss, share_of
 from genkit.types import Batch
-from genkit.world import ALONE, World
 
 T = TypeVar("T")
-
-ADAM_EPSILON = 1e-8
-"""Adam's epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch."""
 
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """How weights are updated.
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a step is computed; the choice changes the rounding of its result alone.
 
     Attributes:
-        learning_rate: of Adam, the greatest it takes.
-        learning_rate_ramp: images over which the learning rate rises from 0; 0 for none.
-        learning_rate_decay: images from which on the learning rate falls with the inverse square
-            root of the images seen (EDM2, arXiv 2312.02696, eq. 67); 0 for none.
-        adam_beta2: of Adam, how much of the mean squared gradient a step keeps.
-        adam_epsilon: Adam's epsilon, added to the root of the mean squared gradient.
-        gradient_clip: greatest norm of the gradient; None leaves it as it is.
-        precision: of the network's arithmetic; weights and optimizer stay in float32.
+        precision: arithmetic of the network; weights and optimizer stay in float32.
         channels_last: lay images out as NHWC, which convolutions prefer.
         compiled: compile the network.
-        micro_batch: items that a process computes at a time; gradients are accumulated.
-        ema_half_life: see :class:`~genkit.train.ema.Ema`, in images.
-        ema_ramp_up: likewise.
-        ema_lengths: of further averages, see :class:`~genkit.train.power_ema.PowerEma`.
+        micro_batch: items that a process computes at a time, their gradients accumulated; None for
+            the whole batch.
     """
 
-    learning_rate: float
-    learning_rate_ramp: int
-    learning_rate_decay: int
-    adam_beta2: float
-    adam_epsilon: float
-    gradient_clip: float | None
-    precision: Precision
-    channels_last: bool
-    compiled: bool
-    micro_batch: int
-    ema_half_life: int
-    ema_ramp_up: float
-    ema_lengths: tuple[float, ...]
-
-    def rate(self, images: int) -> float:
-        """Return the learning rate after a number of images."""
-        ramp = min(images / self.learning_rate_ramp, 1.0) if self.learning_rate_ramp else 1.0
-        past = max(images / self.learning_rate_decay, 1.0) if self.learning_rate_decay else 1.0
-        return self.learning_rate * ramp / math.sqrt(past)
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compiled: bool = False
+    micro_batch: int | None = None
 
 
 class Trainer:
     """Holds a network under training and steps it.
 
     Args:
+        context: device, seeds and processes of the training; only these three are used.
         model: freshly built; moved to the device.
         objective: gives the loss of each item.
-        how: how weights are updated.
-        device: where to compute.
-        seed: of a purpose and indices, such as ``seed("dropout", 17, 0)``.
-        world: the processes that train it together, each on its share of every batch.
+        optimizer: settings of how the weights follow the gradient.
+        average: settings of the average of the weights.
+        shape: shape of one item.
+        compute: how a step is computed.
 
     Raises:
         UsageError: it is to be compiled, and there is no working compiler.
@@ -94,36 +67,27 @@ class Trainer:
 
     def __init__(
         self,
+        context: Context,
         model: nn.Module,
         objective: Objective,
-        how: Optimization,
-        device: torch.device,
-        seed: Callable[..., int],
-        world: World = ALONE,
+        optimizer: Optimizer,
+        average: Average,
+        shape: tuple[int, ...],
+        compute: Compute,
     ) -> None:
-        layout = torch.channels_last if how.channels_last else torch.preserve_format
+        device, self._seed, self._world = context.device, context.seed, context.world
+        layout = torch.channels_last if compute.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-        self.ema = Ema(self.model, how.ema_half_life, how.ema_ramp_up)
-        self.averages = PowerEma(self.model, how.ema_lengths)
-        self.images = 0
-        self.steps = 0
-        self.how = how
-        self._device = device
-        self._seed = seed
-        self._layout = layout
-        self._world = world
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            how.learning_rate,
-            (0.9, how.adam_beta2),
-            how.adam_epsilon,
-            fused=True,
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "float16")
-        if how.compiled:
+        self.average = average.build(self.model)
+        self.settings = optimizer
+        self.optimizer = optimizer.build(list(self.model.parameters()), objective.terms(shape))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
+        self._step_if = FiniteStep(self.optimizer)
+        self._compute, self._device, self._layout = compute, device, layout
+        if compute.compiled:
             require_compiler(device)
             self.model.compile()  # in place: names in the state stay as they are
-        self._loss = Replicas(SummedLoss(self.model, objective), world)
+        self._loss = Replicas(SummedLoss(self.model, objective), self._world)
         self._begin(0, 0)
 
     def _begin(self, images: int, steps: int) -> None:
@@ -147,12 +111,11 @@ class Trainer:
             0-d, on the device: the mean loss; of several processes, this one's part of the sum.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.how.rate(self.images)
+            group["lr"] = self.settings.rate(self.images)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(batch, noise)
         self._update(loss, len(batch))
-        self.ema.update(self.model, self.images, len(batch))
-        self.averages.update(self.model, self.images, len(batch))
+        self.average.update(self.model, self.images, len(batch))
         self._losses += loss
         self._unread += 1
         self.images += len(batch)
@@ -185,8 +148,8 @@ class Trainer:
         # Where a short last batch leaves nothing for a process, one item of weight 0 keeps it in
         # step with the others.
         share = mine or range(1)
-        starts = share[:: self.how.micro_batch]
-        parts = [slice(start, min(start + self.how.micro_batch, share.stop)) for start in starts]
+        size = self._compute.micro_batch or len(batch)
+        parts = [slice(start, min(start + size, share.stop)) for start in share[::size]]
         if self._loss.needs_rehearsal:
             with seeded(self._seed("rehearsal"), self._device):
                 self._loss.rehearse(lambda: self._summed(batch, noise, parts[0]))
@@ -207,32 +170,24 @@ class Trainer:
         generator = torch.Generator().manual_seed(self._seed("loss", self.steps, part.start))
         items = _sent(batch[part], self._device, self._layout)
         assigned = _copied(noise[part], self._device, self._layout)
-        with autocast(self.how.precision, self._device):
+        with autocast(self._compute.precision, self._device):
             return self._loss(items, assigned, generator)
 
     def _update(self, loss: Tensor, count: int) -> None:
-        """Step the optimizer, unless the gradient is not finite."""
-        clip = self.how.gradient_clip
-        so_far = self._finite == self.images
-        if self.scaler.is_enabled():
-            # An overflow is expected now and then: the scaler skips the step and halves.
-            self.scaler.unscale_(self.optimizer)
-            if clip is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self._finite += count * (so_far & loss.isfinite())
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        """Step the optimizer, unless the gradient or an earlier one is not finite."""
+        clip, parameters = self.settings.gradient_clip, list(self.model.parameters())
+        # Before the norm is taken: scaled gradients of float16 would all be clipped.
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if clip is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
-        finite = so_far & norm.isfinite()
-        # As GradScaler does: fused Adam changes nothing where this is 1.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        del self.optimizer.found_inf  # type: ignore[attr-defined]
-        self._finite += count * finite
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        so_far = self._finite == self.images
+        self._step_if(so_far & norm.isfinite())
+        self.scaler.update()
+        # An overflow of float16 is expected now and then: the scale falls, and training goes on.
+        decisive = loss if self.scaler.is_enabled() else norm
+        self._finite += count * (so_far & decisive.isfinite())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit.
@@ -243,10 +198,11 @@ class Trainer:
         if int(self._finite) < self.images:
             raise DivergedError(f"not finite from {int(self._finite):,} images on: nothing to save")
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
-        tensors |= {f"average.{name}": t for name, t in self.averages.state().items()}
+        averaged = self.average.model.state_dict()
+        tensors |= {f"{AVERAGED}{name}": t for name, t in averaged.items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.state().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": t for name, t in moments.items()}
+            tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
         numbers: dict[str, float] = {"images": self.images, "steps": self.steps}
         numbers |= {f"scaler.{name}": value for name, value in self.scaler.state_dict().items()}
         return tensors, numbers
@@ -254,14 +210,14 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
         """Go on from what :meth:`state` returned, of any number of processes."""
         self.model.load_state_dict(_under("model.", tensors))
-        self.ema.model.load_state_dict(_under("ema.", tensors))
-        self.averages.restore(_under("average.", tensors))
+        self.average.model.load_state_dict(_under(AVERAGED, tensors))
+        self.average.restore(_under("average.", tensors))
         parameters = list(self.model.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("adam.", tensors).items():
+        for name, tensor in _under("optimizer.", tensors).items():
             index, _, moment = name.partition(".")
             like = parameters[int(index)]
-            # Laid out as the weights are, for fused Adam looks at the memory alone.
+            # Laid out as the weights are: fused optimizers look at the memory alone.
             laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
             moments.setdefault(int(index), {})[moment] = laid
         groups = self.optimizer.state_dict()["param_groups"]

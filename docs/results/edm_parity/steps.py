@@ -86,9 +86,8 @@ def genkit_trainer(
     context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=seed)
     trainer = stage.trainer(context, spec)  # type: ignore[arg-type]
     _, _, ours = from_reference(weights, precond, arguments)
-    for model in (trainer.model, trainer.ema.model):
-        model.load_state_dict(ours)
-    trainer.averages = type(trainer.averages)(trainer.model, stage.ema_lengths)
+    trainer.model.load_state_dict(ours)
+    trainer.average = stage.average.build(trainer.model)
     return trainer
 
 
@@ -185,10 +184,10 @@ def _compared(
         precond,
         arguments,
         objective=genkit.component("objective", "denoising", sigma_distribution=distribution),
-        learning_rate=RATE,
-        learning_rate_ramp=RAMP,
-        ema_half_life=HALF_LIFE,
-        ema_ramp_up=0.05,
+        optimizer=genkit.component(
+            "optimizer", "adam", learning_rate=RATE, learning_rate_ramp=RAMP
+        ),
+        average=genkit.component("average", "ema", half_life=HALF_LIFE, ramp_up=0.05),
     )
     start = weights_from_reference({k: v.clone() for k, v in before.items()}, precond, arguments)
     net = net.train()
@@ -221,7 +220,7 @@ def _compared(
     return Errors(
         worst,
         apart(trainer.model.state_dict(), after, start),
-        apart(trainer.ema.model.state_dict(), averaged, start),
+        apart(trainer.average.model.state_dict(), averaged, start),
     )
 
 
@@ -248,11 +247,15 @@ def edm2() -> Iterator[tuple[str, Errors]]:
             "uncertainty-denoising",
             sigma_distribution={"use": "log-normal", "p_mean": -0.4, "p_std": 1.0},
         ),
-        learning_rate=EDM2_RATE,
-        learning_rate_ramp=EDM2_RAMP,
-        learning_rate_decay=EDM2_DECAY,
-        adam_beta2=0.99,
-        ema_lengths=LENGTHS,
+        optimizer=genkit.component(
+            "optimizer",
+            "adam",
+            learning_rate=EDM2_RATE,
+            learning_rate_ramp=EDM2_RAMP,
+            learning_rate_decay=EDM2_DECAY,
+            beta2=0.99,
+        ),
+        average=genkit.component("average", "power-ema", lengths=LENGTHS),
     )
     averages = phema.PowerFunctionEMA(net, stds=list(LENGTHS))
     optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
@@ -282,7 +285,7 @@ def edm2() -> Iterator[tuple[str, Errors]]:
         expected = float(loss.detach().flatten(1).mean(1).mean())
         worst = max(worst, abs(float(found) - expected) / abs(expected))
     after = weights_from_reference(dict(net.state_dict()), "Precond", EDM2)
-    ours = trainer.averages.state()
+    ours = trainer.average.state()
     differences = []
     for (theirs, _), length in zip(averages.get(), LENGTHS, strict=True):
         expected_average = weights_from_reference(dict(theirs.state_dict()), "Precond", EDM2)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ import torch
 from genkit.errors import Problem, UsageError
 from genkit.interfaces import (
     Augmentation,
+    Average,
     Context,
     Coupler,
     Dataset,
     Network,
     Objective,
+    Optimizer,
     Stage,
     Stages,
 )
@@ -32,7 +35,7 @@ from genkit.train.ahead import core_for_pairing
 from genkit.train.checkpoint import description, load_checkpoint, save_network
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
-from genkit.train.trainer import ADAM_EPSILON, Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
 
 
@@ -42,6 +45,19 @@ class Train(Stage):
 
     source = "EDM, arXiv 2206.00364, appendix F; pools after arXiv 2403.05069"
     shared = True
+    renamed = MappingProxyType(
+        {
+            "learning_rate": 'optimizer = { use = "adam", learning_rate = ... }',
+            "learning_rate_ramp": 'optimizer = { use = "adam", learning_rate_ramp = ... }',
+            "learning_rate_decay": 'optimizer = { use = "adam", learning_rate_decay = ... }',
+            "adam_beta2": 'optimizer = { use = "adam", beta2 = ... }',
+            "gradient_clip": 'optimizer = { use = "adam", gradient_clip = ... }',
+            "ema_half_life": 'average = { use = "ema", half_life = ... }',
+            "ema_ramp_up": 'average = { use = "ema", ramp_up = ... }',
+            "ema_lengths": 'average = { use = "power-ema", lengths = [...] }',
+            "ema_snapshot_images": 'average = { use = "power-ema", snapshot_images = ... }',
+        }
+    )
 
     data: Dataset = setting(doc="what to train on", inherit="data")
     network: Network = setting(doc="what to train")
@@ -65,35 +81,9 @@ class Train(Stage):
     pools_ahead: int = setting(
         2, doc="pools that are coupled or wait ahead of training", at_least=1, affects_result=False
     )
-    learning_rate: float = setting(1e-3, doc="of Adam", above=0)
-    learning_rate_ramp: int = setting(
-        0, doc="images over which the learning rate rises from 0", at_least=0
-    )
-    learning_rate_decay: int = setting(
-        0,
-        doc="images from which on the learning rate falls with the inverse square root of the "
-        "images seen; 0 for none",
-        at_least=0,
-    )
-    adam_beta2: float = setting(
-        0.999, doc="of Adam: how much of the mean squared gradient a step keeps", above=0, below=1
-    )
-    gradient_clip: float | None = setting(None, doc="greatest norm of the gradient", above=0)
-    ema_half_life: int = setting(
-        500_000, doc="half-life of the averaged weights, in images", at_least=0
-    )
-    ema_ramp_up: float = setting(
-        0.05,
-        doc="limits the half-life to this share of the images seen; 0 for no limit",
-        at_least=0,
-    )
-    ema_lengths: tuple[float, ...] = setting(
-        (),
-        doc="relative lengths of further averages, such as [0.05, 0.1], from whose snapshots one "
-        "of any length can be made afterwards (arXiv 2312.02696)",
-    )
-    ema_snapshot_images: int = setting(
-        8_000_000, doc="images between two snapshots of the averages of ema_lengths", at_least=1
+    optimizer: Optimizer = setting(doc="how the weights follow the gradient", use={"use": "adam"})
+    average: Average = setting(
+        doc="average of the weights, which later stages use", use={"use": "ema"}
     )
     precision: Precision = setting(
         "float32",
@@ -148,19 +138,18 @@ class Train(Stage):
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
         with core_for_pairing(), multiplying_in(self.precision):
             Loop(
-                context,
-                trainer,
-                stream,
-                log,
-                self.batch_size,
-                self.pools_ahead,
-                self.checkpoint_seconds,
-                self.ema_snapshot_images,
-                described,
+                context=context,
+                trainer=trainer,
+                stream=stream,
+                log=log,
+                batch_size=self.batch_size,
+                pools_ahead=self.pools_ahead,
+                checkpoint_seconds=self.checkpoint_seconds,
+                described=described,
             ).run()
         if log:
             path = context.folder / f"{self.output}.safetensors"
-            save_network(path, trainer.ema.model.state_dict(), described, trainer.images)
+            save_network(path, trainer.average.model.state_dict(), described, trainer.images)
             _draw(context.folder, log.rows, math.prod(spec.shape))
         context.world.barrier()
 
@@ -189,24 +178,17 @@ class Train(Stage):
             context: where it is trained.
             spec: of the data, as :meth:`spec` returns it.
         """
-        how = Optimization(
-            learning_rate=self.learning_rate,
-            learning_rate_ramp=self.learning_rate_ramp,
-            learning_rate_decay=self.learning_rate_decay,
-            adam_beta2=self.adam_beta2,
-            adam_epsilon=ADAM_EPSILON / self.objective.terms(spec.shape),
-            gradient_clip=self.gradient_clip,
+        compute = Compute(
             precision=self.precision,
             channels_last=self.channels_last,
             compiled=self.compile,
-            micro_batch=self.micro_batch or self.batch_size,
-            ema_half_life=self.ema_half_life,
-            ema_ramp_up=self.ema_ramp_up,
-            ema_lengths=self.ema_lengths,
+            micro_batch=self.micro_batch,
         )
         with seeded(context.seed("weights")):
             model = self.network.build(spec)
-        return Trainer(model, self.objective, how, context.device, context.seed, context.world)
+        return Trainer(
+            context, model, self.objective, self.optimizer, self.average, spec.shape, compute
+        )
 
 
 def _log(folder: Path, images: int) -> RowLog:

@@ -9,7 +9,6 @@ import torch
 
 from genkit.errors import DataError, Problem
 from genkit.interfaces import Denoiser
-from genkit.train.power_profile import exponent
 from genkit.types import DataSpec
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ def problems_of(stage: Train) -> Iterator[Problem]:
     if not isinstance(stage.network, stage.objective.trains):
         yield _mismatch(stage)
     yield from _pool(stage)
-    yield from _averages(stage)
     yield from _augmentation(stage)
     try:
         spec = stage.spec()
@@ -73,17 +71,6 @@ def _pool(stage: Train) -> Iterator[Problem]:
             "the noise that it pairs is no longer N(0, I), from which sampling starts",
             "choose another, or write accept_skewed_noise = true if it is meant",
         )
-
-
-def _averages(stage: Train) -> Iterator[Problem]:
-    """Lengths that no average of weights has."""
-    for index, length in enumerate(stage.ema_lengths):
-        try:
-            exponent(length)
-        except DataError as error:
-            yield Problem(("ema_lengths", index), str(error))
-        if length in stage.ema_lengths[:index]:
-            yield Problem(("ema_lengths", index), f"{length} is there already", "write it once")
 
 
 def _augmentation(stage: Train) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ use = "train"
 images = 64
 batch_size = 8
 pool_size = 16
-gradient_clip = 1.0
+optimizer.gradient_clip = 1.0
 network = { use = "mlp", width = 16, blocks = 1 }
 objective = { use = "denoising" }
 coupler = { use = "hungarian" }
@@ -100,9 +100,9 @@ def test_phases_add_up_to_the_step(monkeypatch):
     contender = Contender(stage, "float32", context, stage.spec(), feed)
     contender.look_inside(feed, 2)
     feed.close()
-    # A step looks at its own ends and at those of forward, optimizer, EMA and further averages.
-    assert contender.phases == {"forward": 1, "backward": 5, "optimizer": 1, "EMA": 2}
-    assert sum(contender.phases.values()) == 9
+    # A step looks at its own ends and at those of forward, optimizer and average.
+    assert contender.phases == {"forward": 1, "backward": 4, "optimizer": 1, "EMA": 1}
+    assert sum(contender.phases.values()) == 7
 
 
 def test_what_a_machine_cannot_do_is_noted(monkeypatch):
@@ -123,13 +123,13 @@ def test_the_plain_step_trains_the_same_weights():
     batches = list(stage.stream(context, 64).batches(8))
     fast = stage.trainer(context, stage.spec())
     with seeded(context.seed("weights")):
-        plain = PlainTrainer(stage.network.build(stage.spec()), stage.objective, fast.how, CPU)
+        plain = PlainTrainer(stage, stage.network.build(stage.spec()), stage.spec().shape, CPU)
     before = {name: p.detach().clone() for name, p in fast.model.named_parameters()}
     for batch, noise, _ in batches:
         loss = float(fast.step(batch, noise))
         assert plain.step(batch, noise) == pytest.approx(loss, rel=1e-5)
-    ours = dict(fast.ema.model.named_parameters())
-    pairs = [(p, ours[name], before[name]) for name, p in plain._averaged.named_parameters()]
+    ours = dict(fast.average.model.named_parameters())
+    pairs = [(p, ours[name], before[name]) for name, p in plain.average.model.named_parameters()]
     apart = torch.cat([(mine - other).flatten() for mine, other, _ in pairs])
     change = torch.cat([(other - start).flatten() for _, other, start in pairs])
     assert float(apart.norm() / change.norm()) < 1e-3
@@ -137,8 +137,7 @@ def test_the_plain_step_trains_the_same_weights():
 
 def test_the_plain_step_tells_what_diverged():
     stage = stage_of()
-    how = stage.trainer(BenchContext(CPU, 0), stage.spec()).how
-    trainer = PlainTrainer(stage.network.build(stage.spec()), stage.objective, how, CPU)
+    trainer = PlainTrainer(stage, stage.network.build(stage.spec()), stage.spec().shape, CPU)
     batch = Batch(torch.full((2, 1, 4, 4), torch.nan), quantile=torch.full((2,), 0.5).double())
     with pytest.raises(DivergedError, match="nan at 0 images"):
         trainer.step(batch, torch.zeros(2, 1, 4, 4))

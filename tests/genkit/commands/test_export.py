@@ -79,8 +79,8 @@ def test_an_average_of_another_length(genkit_, run, tmp_path):
     out = tmp_path / "d.safetensors"
     code, _, err = genkit_("export", run, out, "--ema-length", "0.1")
     assert code == 2
-    assert "ema_lengths = [0.05, 0.1]" in err
-    settings = {**SMALL, "denoiser.ema_lengths": [0.05, 0.1], "denoiser.ema_snapshot_images": 32}
+    assert "lengths = [0.05, 0.1]" in err
+    settings = {**SMALL, "denoiser.average": {"use": "power-ema", "snapshot_images": 32}}
     few = {"denoiser.batch_size": 16, "samples.count": 4, "scores.metrics": [{"use": "curvature"}]}
     averaged = tmp_path / "run"
     genkit.run_recipe("smoke", out=averaged, settings={**settings, **few}, device="cpu")

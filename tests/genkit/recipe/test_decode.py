@@ -58,3 +58,8 @@ def test_a_renamed_setting_names_the_new_one(registry: Registry) -> None:
     (problem,) = caught.value.problems
     assert (problem.code, problem.key) == (Code.RENAMED_KEY, ("metric",))
     assert problem.hint == "write cost"
+
+
+def test_a_table_without_use_sets_settings_of_the_default(registry: Registry) -> None:
+    made = component(registry, "coupler", {"use": "wrapped", "by": [], "inner": {"weight": 3}})
+    assert (type(made.inner).__name__, made.inner.weight) == ("Greedy", 3)

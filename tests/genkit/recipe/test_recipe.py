@@ -137,7 +137,7 @@ CASES = [
     (', by = ["source"]', "", 'f:8: denoiser.coupler.by: missing: attributes; write by = ["..."]'),
     ('by = ["source"]', 'by = "source"', 'f:8: denoiser.coupler.by: "source" is not a list; wri'),
     ('by = ["source"]', "by = [1]", "f:8: denoiser.coupler.by.0: 1 is not a string"),
-    ('use = "wrapped", ', "", "f:8: denoiser.coupler.use: missing: it names the coupler"),
+    ('couplers = [{ use = "random" }', "couplers = [{}", "samples.couplers.0.use: missing"),
     ('by = ["source"]', 'by = [], inner = "greedy"', '"greedy" is not a coupler; write { use = "g'),
     ('by = ["source"]', "by = [], inner = 3", '3 is not a coupler; write { use = "..." }'),
     ('by = ["source"]', 'by = [], inner = {use="toys"}', 'no coupler is called "toys"'),

@@ -69,7 +69,7 @@ def test_a_setting_without_effect_on_the_result_redoes_nothing(tiny):
 
 def test_a_default_that_is_written_out_redoes_nothing(tiny):
     tiny.run(tiny.train)
-    noted, _ = tiny.run(tiny.train, "denoiser.learning_rate=0.001", "seed=0")
+    noted, _ = tiny.run(tiny.train, "denoiser.optimizer.learning_rate=0.001", "seed=0")
     assert noted.skipped == ["denoiser"]
 
 
@@ -115,7 +115,7 @@ def test_the_run_folder(tiny, plugins):
     text = (folder / "resolved.toml").read_text()
     again = tiny.load(text)
     assert again == tiny.load(tiny.sweep, "seed=3")
-    assert resolved(again, plugins.registry)["stage"][0]["learning_rate"] == 1e-3
+    assert resolved(again, plugins.registry)["stage"][0]["optimizer"]["learning_rate"] == 1e-3
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["set"] == ["seed=3"]
     assert environment["device"] == "cpu"
@@ -256,7 +256,7 @@ def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tiny):
-    settings = ("denoiser.learning_rate=1e30", "denoiser.checkpoint_seconds=0")
+    settings = ("denoiser.optimizer.learning_rate=1e30", "denoiser.checkpoint_seconds=0")
     with pytest.raises(DivergedError, match=r"stage denoiser: .*checkpoint is kept.*learning_rate"):
         tiny.run(tiny.train, *settings)
     kept, _ = load(tiny.folder / "01-denoiser" / "checkpoint.safetensors")

@@ -39,7 +39,7 @@ def changed(before, after):
         ("sweep.count=9", ["sweep"]),
         ("sweep.vary.schedule.steps=[2]", ["sweep"]),
         ("denoiser.checkpoint_seconds=1.5", []),
-        ("denoiser.ema_ramp_up=0.05", []),
+        ("denoiser.average.ramp_up=0.05", []),
         ("denoiser.micro_batch=16", ["denoiser", "samples", "sweep"]),
         ('device="cpu"', []),
         ('next="rest"', []),
@@ -51,8 +51,8 @@ def test_a_setting_changes_its_stage_and_those_below(tiny, prints, override, sta
 
 
 def test_an_integer_where_a_float_is_meant_is_the_same(tiny, prints):
-    whole = prints(tiny.sweep, "denoiser.gradient_clip=1")
-    assert whole == prints(tiny.sweep, "denoiser.gradient_clip=1.0")
+    whole = prints(tiny.sweep, "denoiser.optimizer.gradient_clip=1")
+    assert whole == prints(tiny.sweep, "denoiser.optimizer.gradient_clip=1.0")
 
 
 def test_the_id_of_a_stage_counts_for_its_random_numbers_derive_from_it(tiny, prints):

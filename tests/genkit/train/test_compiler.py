@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,11 @@ from genkit.errors import UsageError
 from genkit.interfaces import Objective
 from genkit.random import derive_seed, seeded
 from genkit.train.compiler import require_compiler
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch
+from genkit.world import ALONE
+from genkit_optim.adam import Adam
+from genkit_optim.ema import Ema
 
 CPU = torch.device("cpu")
 
@@ -29,8 +34,9 @@ class Regression(Objective):
 def trainer(compiled: bool) -> Trainer:
     with seeded(7):
         model = nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 3))
-    how = Optimization(1e-2, 0, 0, 0.999, 1e-8, None, "float32", False, compiled, 64, 100, 0.0, ())
-    return Trainer(model, Regression(), how, CPU, lambda *purpose: derive_seed(0, *purpose))
+    context = SimpleNamespace(device=CPU, world=ALONE, seed=partial(derive_seed, 0))
+    compute = Compute(compiled=compiled)
+    return Trainer(context, model, Regression(), Adam(learning_rate=1e-2), Ema(), (3,), compute)
 
 
 @pytest.mark.slow

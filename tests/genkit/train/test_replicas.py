@@ -13,6 +13,7 @@ RANK = """
 import hashlib, json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -23,11 +24,14 @@ from genkit.random import derive_seed, generator, seeded
 from genkit.tensors import load, save
 from genkit.train.distributed import ALONE, Ranks
 from genkit.train.pairing import PairStream
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, Pairs
 from genkit.world import joined_world
+from genkit_optim.adam import Adam
+from genkit_optim.power_ema import PowerEma
 
-HOW = Optimization(1e-2, 64, 0, 0.999, 1e-8, None, "float32", False, False, 6, 100, 0.05, (0.1,))
+ADAM = Adam(learning_rate=1e-2, learning_rate_ramp=64)
+AVERAGE = PowerEma(half_life=100, lengths=(0.1,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,8 @@ def train(world, kind, total, file):
         model = Network()
     seed = lambda *purpose: derive_seed(0, *purpose)
     denoise = Denoise(diverging=kind == "diverging")
-    trainer = Trainer(model, denoise, HOW, torch.device("cpu"), seed, world)
+    context = SimpleNamespace(device=torch.device("cpu"), world=world, seed=seed)
+    trainer = Trainer(context, model, denoise, ADAM, AVERAGE, (3,), Compute(micro_batch=6))
     if file.exists():
         tensors, metadata = load(file)
         trainer.restore(tensors, json.loads(metadata["numbers"]))
@@ -89,7 +94,7 @@ def train(world, kind, total, file):
     except GenkitError as error:
         told = str(error)
     weights = hashlib.sha256()
-    for tensor in [*trainer.model.parameters(), *trainer.ema.model.parameters()]:
+    for tensor in [*trainer.model.parameters(), *trainer.average.model.parameters()]:
         weights.update(tensor.detach().numpy().tobytes())
     return digest.hexdigest(), losses, weights.hexdigest(), told, float(model.calls)
 

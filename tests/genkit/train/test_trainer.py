@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,24 +14,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genkit.errors import DivergedError
 from genkit.interfaces import Objective
 from genkit.random import derive_seed, seeded
-from genkit.train.trainer import SMALLEST_SCALE, Optimization, Trainer
+from genkit.train.trainer import SMALLEST_SCALE, Compute, Trainer
 from genkit.types import Batch
+from genkit.world import ALONE
+from genkit_optim.adam import Adam, AdamW
+from genkit_optim.ema import Ema
+from genkit_optim.power_ema import PowerEma
 
-PLAIN = Optimization(
-    learning_rate=1e-2,
-    learning_rate_ramp=0,
-    learning_rate_decay=0,
-    adam_beta2=0.999,
-    adam_epsilon=1e-8,
-    gradient_clip=None,
-    precision="float32",
-    channels_last=False,
-    compiled=False,
-    micro_batch=64,
-    ema_half_life=100,
-    ema_ramp_up=0.0,
-    ema_lengths=(),
-)
+PLAIN = {
+    "optimizer": Adam(learning_rate=1e-2),
+    "average": Ema(half_life=100, ramp_up=0.0),
+    "compute": Compute(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +51,12 @@ def network(dropout: float = 0.0) -> nn.Module:
         return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Dropout(dropout), nn.Linear(16, 3))
 
 
-def trainer(objective=None, how=PLAIN, model=None, seed=0) -> Trainer:
+def trainer(objective=None, model=None, seed=0, **parts) -> Trainer:
+    context = SimpleNamespace(
+        device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, seed)
+    )
     return Trainer(
-        model or network(),
-        objective or Regression(),
-        how,
-        torch.device("cpu"),
-        lambda *purpose: derive_seed(seed, *purpose),
+        context, model or network(), objective or Regression(), shape=(3,), **{**PLAIN, **parts}
     )
 
 
@@ -88,7 +83,7 @@ def test_a_step_is_a_step_of_adam():
 
 
 def test_micro_batches_accumulate_to_the_batch():
-    whole, cut = trainer(), trainer(how=replace(PLAIN, micro_batch=10))
+    whole, cut = trainer(), trainer(compute=Compute(micro_batch=10))
     for index in range(3):
         whole.step(*batch(index=index))
         cut.step(*batch(index=index))
@@ -96,7 +91,7 @@ def test_micro_batches_accumulate_to_the_batch():
 
 
 def test_the_learning_rate_rises_over_the_ramp():
-    ramped = trainer(how=replace(PLAIN, learning_rate_ramp=128))
+    ramped = trainer(optimizer=Adam(learning_rate=1e-2, learning_rate_ramp=128))
     rates = []
     for index in range(4):
         ramped.step(*batch(index=index))
@@ -106,14 +101,16 @@ def test_the_learning_rate_rises_over_the_ramp():
 
 def test_the_gradient_is_clipped_only_when_asked():
     for limit, expected in ((None, 1e3), (0.5, 0.5)):
-        ours = trainer(Regression(factor=1e6), replace(PLAIN, gradient_clip=limit))
+        ours = trainer(Regression(factor=1e6), optimizer=Adam(gradient_clip=limit))
         ours.step(*batch())
         norm = torch.stack([p.grad.norm() for p in ours.model.parameters()]).norm()
         assert float(norm) > expected if limit is None else float(norm) == pytest.approx(expected)
 
 
 def test_the_learning_rate_falls_with_the_inverse_root_of_the_images():
-    falling = trainer(how=replace(PLAIN, learning_rate_ramp=128, learning_rate_decay=192))
+    falling = trainer(
+        optimizer=Adam(learning_rate=1e-2, learning_rate_ramp=128, learning_rate_decay=192)
+    )
     rates = []
     for index in range(5):
         falling.step(*batch(index=index))
@@ -122,10 +119,27 @@ def test_the_learning_rate_falls_with_the_inverse_root_of_the_images():
     assert rates == pytest.approx([0, 0.5e-2, 1e-2, 1e-2, 1e-2 * (192 / 256) ** 0.5])
 
 
-def test_beta2_and_epsilon_are_those_of_adam():
-    ours = trainer(how=replace(PLAIN, adam_beta2=0.9, adam_epsilon=1e-3))
-    reference = network()
-    adam = torch.optim.Adam(reference.parameters(), lr=1e-2, betas=(0.9, 0.9), eps=1e-3)
+class OfManyTerms(Regression):
+    """A loss whose epsilon is large enough to be seen: 1e-8 divided by 1e-5."""
+
+    def terms(self, shape):
+        assert shape == (3,)
+        return 1e-5
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (Adam(learning_rate=1e-2, beta2=0.9), partial(torch.optim.Adam, betas=(0.9, 0.9))),
+        (
+            AdamW(learning_rate=1e-2, weight_decay=0.5),
+            partial(torch.optim.AdamW, weight_decay=0.5),
+        ),
+    ],
+)
+def test_settings_are_those_of_torch_and_epsilon_is_divided_by_the_terms(optimizer, expected):
+    ours, reference = trainer(OfManyTerms(), optimizer=optimizer), network()
+    adam = expected(reference.parameters(), lr=1e-2, eps=1e-3)
     for index in range(5):
         items, noise = batch(index=index)
         adam.zero_grad()
@@ -161,7 +175,7 @@ def test_what_is_not_finite_changes_nothing_and_is_told_at_the_next_reading(what
         ours.step(*batch(index=index))
     assert torch.equal(weights(ours.model), ours.before[0])
     assert all(torch.equal(a, b) for a, b in zip(moments(ours), ours.before[1], strict=True))
-    assert weights(ours.ema.model).isfinite().all()
+    assert weights(ours.average.model).isfinite().all()
     told = "loss is (nan|inf)" if what == "loss" else "gradient is not finite"
     with pytest.raises(DivergedError, match=f"the {told} at 64 images"):
         ours.mean_loss()
@@ -205,10 +219,12 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_a_step_waits_for_nothing(precision, clip):
-    how = replace(
-        PLAIN, precision=precision, gradient_clip=clip, micro_batch=16, ema_lengths=(0.1,)
+    ours = trainer(
+        model=network(0.5),
+        optimizer=Adam(gradient_clip=clip),
+        average=PowerEma(),
+        compute=Compute(precision=precision, micro_batch=16),
     )
-    ours = trainer(how=how, model=network(0.5))
     with NoWaiting():
         for index in range(3):
             ours.step(*batch(index=index))
@@ -218,14 +234,14 @@ def test_a_step_waits_for_nothing(precision, clip):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_trains_and_keeps_float32_weights(precision):
-    ours = trainer(how=replace(PLAIN, precision=precision))
+    ours = trainer(compute=Compute(precision=precision))
     losses = [float(ours.step(*batch())) for _ in range(60)]
     assert losses[-1] < 0.9 * losses[0]
     assert {p.dtype for p in ours.model.parameters()} == {torch.float32}
 
 
 def test_a_float16_overflow_skips_the_step_and_lowers_the_scale():
-    ours = trainer(InfiniteSlope(), replace(PLAIN, precision="float16"))
+    ours = trainer(InfiniteSlope(), compute=Compute(precision="float16"))
     before, scale = weights(ours.model), ours.scaler.get_scale()
     ours.step(*batch())
     assert torch.equal(weights(ours.model), before)
@@ -233,7 +249,7 @@ def test_a_float16_overflow_skips_the_step_and_lowers_the_scale():
 
 
 def test_float16_gives_up_when_no_scale_helps():
-    ours = trainer(InfiniteSlope(), replace(PLAIN, precision="float16"))
+    ours = trainer(InfiniteSlope(), compute=Compute(precision="float16"))
     ours.step(*batch())
     ours.mean_loss()
     ours.scaler.update(SMALLEST_SCALE)
@@ -258,21 +274,20 @@ def convolutions() -> nn.Module:
     ("change", "build", "items"),
     [
         ({}, lambda: network(0.5), batch),
-        ({"precision": "float16"}, lambda: network(0.5), batch),
-        ({"ema_lengths": (0.05, 0.1)}, network, batch),
+        ({"compute": Compute(precision="float16")}, lambda: network(0.5), batch),
+        ({"average": PowerEma(lengths=(0.05, 0.1))}, network, batch),
         # Adam's moments must come back in the layout of the weights.
-        ({"channels_last": True}, convolutions, images),
+        ({"compute": Compute(channels_last=True)}, convolutions, images),
     ],
 )
 def test_a_restored_trainer_goes_on_bit_for_bit(change, build, items):
-    how = replace(PLAIN, **change)
-    straight = trainer(how=how, model=build())
+    straight = trainer(model=build(), **change)
     for index in range(6):
         straight.step(*items(index=index))
         if index == 2:
             tensors, numbers = straight.state()
             tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    resumed = trainer(how=how, model=build())
+    resumed = trainer(model=build(), **change)
     resumed.restore(tensors, numbers)
     for index in range(3, 6):
         resumed.step(*items(index=index))
@@ -301,7 +316,7 @@ def test_channels_last_lays_images_out_as_asked():
             seen.append(x.is_contiguous(memory_format=torch.channels_last))
             return super().forward(x)
 
-    ours = trainer(how=replace(PLAIN, channels_last=True), model=Watch(3, 3, 3, padding=1))
+    ours = trainer(compute=Compute(channels_last=True), model=Watch(3, 3, 3, padding=1))
     images = torch.randn((2, 64, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     ours.step(Batch(images[0]), images[1])
     assert seen == [True]
@@ -309,10 +324,10 @@ def test_channels_last_lays_images_out_as_asked():
 
 
 def test_averages_of_several_lengths_follow_the_weights():
-    ours = trainer(how=replace(PLAIN, ema_lengths=(0.05, 0.1)))
+    ours = trainer(average=PowerEma(lengths=(0.05, 0.1)))
     for index in range(3):
         ours.step(*batch(index=index))
-    short, long = (ours.averages.state()[f"{length}:0.weight"] for length in (0.05, 0.1))
+    short, long = (ours.average.state()[f"{length}:0.weight"] for length in (0.05, 0.1))
     now = ours.model[0].weight.detach()
     assert 0 < float((short - now).norm()) < float((long - now).norm())
 
@@ -325,7 +340,7 @@ def test_micro_batches_draw_dropout_by_their_place_in_the_batch():
             seen.append((torch.initial_seed(), generator.initial_seed()))
             return super().loss(model, batch, noise, generator)
 
-    trainer(Seeds(), replace(PLAIN, micro_batch=24)).step(*batch())
+    trainer(Seeds(), compute=Compute(micro_batch=24)).step(*batch())
     assert seen == [
         (derive_seed(0, "dropout", 0, start), derive_seed(0, "loss", 0, start))
         for start in (0, 24, 48)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from genkit.api import run_recipe
-from genkit.train.power_ema import reconstruct_network, snapshots_in
+from genkit.parts.power_averages import reconstruct_network, snapshots_in
 
 TINY = {
     "denoiser.images": 512,
     "denoiser.batch_size": 64,
-    "denoiser.ema_snapshot_images": 128,
+    "denoiser.average.snapshot_images": 128,
     "denoiser.network.channels": 16,
     "denoiser.network.channels_per_head": 16,
     "classifier.images": 640,

@@ -57,23 +57,28 @@ def trained(golden: Weights, metadata: Mapping[str, str]) -> tuple[Weights, dict
         coupler=component("coupler", "random"),
         images=images[:, :, 0, 0, 0].numel(),
         batch_size=images.shape[1],
-        learning_rate=how["lr"],
-        learning_rate_ramp=how["lr_rampup"],
-        adam_beta2=how["beta2"],
-        ema_half_life=how["ema_halflife"],
-        ema_ramp_up=how["ema_rampup_ratio"],
+        optimizer=component(
+            "optimizer",
+            "adam",
+            learning_rate=how["lr"],
+            learning_rate_ramp=how["lr_rampup"],
+            beta2=how["beta2"],
+        ),
+        average=component(
+            "average", "ema", half_life=how["ema_halflife"], ramp_up=how["ema_rampup_ratio"]
+        ),
     )
     context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0))
     trainer = stage.trainer(context, spec)
     before = imported(golden, metadata, "before")
     trainer.model.load_state_dict(before)
-    trainer.ema.model.load_state_dict(before)
+    trainer.average.model.load_state_dict(before)
     quantiles = torch.special.ndtr(golden["rnd_normal"].double())
     losses = [
         trainer.step(Batch(x, quantile=q, augment_labels=labels), n)
         for x, n, q, labels in zip(images, noise, quantiles, golden["augment_labels"], strict=True)
     ]
-    after, ema = trainer.model.state_dict(), trainer.ema.model.state_dict()
+    after, ema = trainer.model.state_dict(), trainer.average.model.state_dict()
     return before, {"loss": torch.stack(losses), "after": after, "ema": ema}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +13,17 @@ from genkit.random import derive_seed, generator, seeded
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.testing.networks import check_objective
-from genkit.train.trainer import Optimization, Trainer
+from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
+from genkit.world import ALONE
 from genkit_edm.denoising import Denoising
 from genkit_edm.edm2 import Edm2
 from genkit_edm.preconditioning import EdmPreconditioner
 from genkit_edm.sigma_distribution import LogNormal
 from genkit_edm.uncertainty import Uncertain
 from genkit_edm.uncertainty_denoising import UncertaintyDenoising
+from genkit_optim.adam import Adam
+from genkit_optim.power_ema import PowerEma
 
 LEVELS = LogNormal(p_mean=-0.4, p_std=1.0)
 SETTINGS = Edm2(
@@ -117,27 +121,14 @@ def test_networks_without_it_are_refused(tmp_path):
 
 
 def test_training_goes_on_with_the_same_bits():
-    how = Optimization(
-        learning_rate=0.01,
-        learning_rate_ramp=0,
-        learning_rate_decay=8,
-        adam_beta2=0.99,
-        adam_epsilon=1e-8,
-        gradient_clip=None,
-        precision="float32",
-        channels_last=False,
-        compiled=False,
-        micro_batch=6,
-        ema_half_life=100,
-        ema_ramp_up=0.05,
-        ema_lengths=(0.05, 0.1),
-    )
+    adam = Adam(learning_rate=0.01, learning_rate_decay=8, beta2=0.99)
+    context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0))
 
     def trainer():
         with seeded(0):
             model = SETTINGS.build(DataSpec((1, 4, 4)))
         objective = UncertaintyDenoising(sigma_distribution=LEVELS)
-        return Trainer(model, objective, how, torch.device("cpu"), partial(derive_seed, 0))
+        return Trainer(context, model, objective, adam, PowerEma(), (1, 4, 4), Compute())
 
     first, second = trainer(), trainer()
     for _ in range(3):

@@ -7,9 +7,8 @@ from scipy.integrate import quad
 from torch import nn
 
 from genkit import tensors
-from genkit.errors import DataError
-from genkit.train.power_ema import (
-    PowerEma,
+from genkit.errors import DataError, SettingError
+from genkit.parts.power_averages import (
     Snapshot,
     coefficients,
     profile_error,
@@ -17,7 +16,8 @@ from genkit.train.power_ema import (
     reconstruct_network,
     snapshots_in,
 )
-from genkit.train.power_profile import MAX_LENGTH, decay, exponent, overlap
+from genkit.parts.power_profile import MAX_LENGTH, decay, exponent, overlap
+from genkit_optim.power_ema import PowerEma
 
 
 class Net(nn.Module):
@@ -26,6 +26,10 @@ class Net(nn.Module):
         self.weight = nn.Parameter(torch.randn(width))
         self.other = nn.Parameter(torch.randn(3, 5))
         self.register_buffer("counted", torch.tensor(0))
+
+
+def averages(model: nn.Module, lengths):
+    return PowerEma(lengths=tuple(lengths)).build(model)
 
 
 def wander(model: Net, generator: torch.Generator) -> None:
@@ -40,13 +44,13 @@ def trained(folder, lengths=(0.05, 0.1), extra=(), steps=2000, batch=32, every=1
     """Train for a while; return the network and every average, tracked in the same way."""
     generator = torch.Generator().manual_seed(1)
     model = Net()
-    ema, direct = PowerEma(model, lengths), PowerEma(model, (*lengths, *extra))
+    ema, direct = averages(model, lengths), averages(model, (*lengths, *extra))
     for step in range(steps):
         wander(model, generator)
         ema.update(model, step * batch, batch)
         direct.update(model, step * batch, batch)
         if (step + 1) % every == 0:
-            ema.snapshot(folder, model, (step + 1) * batch)
+            ema.snapshot(folder, (step + 1) * batch)
     return model, direct.state()
 
 
@@ -72,8 +76,8 @@ def test_exponents_of_the_paper():
 def test_a_length_out_of_range_is_refused(length):
     with pytest.raises(DataError, match="relative length"):
         exponent(length)
-    with pytest.raises(DataError, match="relative length"):
-        PowerEma(Net(), [length])
+    with pytest.raises((DataError, SettingError)):
+        averages(Net(), [length])
 
 
 def test_overlaps_are_the_integrals():
@@ -93,7 +97,7 @@ def test_overlaps_are_the_integrals():
 
 def test_the_first_batch_is_followed_at_once():
     model = Net()
-    ema = PowerEma(model, [0.1])
+    ema = averages(model, [0.1])
     wander(model, torch.Generator().manual_seed(0))
     ema.update(model, 0, 64)
     assert torch.equal(ema.state()["0.1:weight"], model.weight)
@@ -103,7 +107,7 @@ def test_updates_weigh_every_step_by_the_profile():
     # One weight that is 1 after a single step: its average is that step's part of the profile.
     length, steps, batch = 0.1, 400, 8
     model = Net(1)
-    ema = PowerEma(model, [length])
+    ema = averages(model, [length])
     for step in range(steps):
         with torch.no_grad():
             model.weight.fill_(float(step == 300))
@@ -123,12 +127,12 @@ def test_decay_does_not_depend_on_the_size_of_batches():
 def test_going_on_from_a_state_gives_the_same_bits():
     generator = torch.Generator().manual_seed(3)
     model = Net()
-    ema = PowerEma(model, [0.05, 0.1])
+    ema = averages(model, [0.05, 0.1])
     for step in range(5):
         wander(model, generator)
         ema.update(model, 8 * step, 8)
     kept = {name: tensor.clone() for name, tensor in ema.state().items()}
-    again = PowerEma(Net(), [0.05, 0.1])
+    again = averages(Net(), [0.05, 0.1])
     again.restore(kept)
     wander(model, generator)
     for average in (ema, again):
@@ -136,12 +140,15 @@ def test_going_on_from_a_state_gives_the_same_bits():
     assert all(torch.equal(t, again.state()[name]) for name, t in ema.state().items())
     assert not torch.equal(kept["0.05:weight"], ema.state()["0.05:weight"])
     with pytest.raises(KeyError):
-        PowerEma(Net(), [0.07]).restore(kept)
+        averages(Net(), [0.07]).restore(kept)
 
 
-def test_lengths_are_different():
-    with pytest.raises(DataError, match="not all different"):
-        PowerEma(Net(), [0.1, 0.1])
+@pytest.mark.parametrize(
+    ("lengths", "keys"), [((), [()]), ((0.1, 0.9), [(1,)]), ((0.1, 0.1, 0.05), [(1,)])]
+)
+def test_lengths_are_some_in_range_and_different(lengths, keys):
+    problems = PowerEma(lengths=lengths).check({})
+    assert [problem.key for problem in problems] == [("lengths", *key) for key in keys]
 
 
 def test_lengths_that_were_not_tracked_are_reconstructed(tmp_path):
@@ -200,7 +207,7 @@ def test_the_error_of_a_combination_is_that_of_its_profile(count, length):
 
 
 def test_a_length_that_snapshots_do_not_represent_is_refused(tmp_path):
-    PowerEma(Net(), [0.05]).snapshot(tmp_path, Net(), 10)
+    averages(Net(), [0.05]).snapshot(tmp_path, 10)
     with pytest.raises(DataError, match=r"got 0\.1 for 1 of lengths 0\.05, which are 69% off"):
         reconstruct_network(tmp_path, 0.1)
     _, error = reconstruct_network(tmp_path, 0.06)
@@ -220,7 +227,7 @@ def test_weights_beyond_float16_are_kept(tmp_path):
     model = Net()
     with torch.no_grad():
         model.weight[0] = 1e6
-    PowerEma(model, [0.1]).snapshot(tmp_path, model, 10)
+    averages(model, [0.1]).snapshot(tmp_path, 10)
     found, _ = reconstruct_network(tmp_path, 0.1)
     assert torch.equal(found["weight"], model.weight)
 
@@ -232,13 +239,13 @@ def test_errors(tmp_path):
     with pytest.raises(DataError, match="up to 5 images"):
         reconstruct([], 0.1, 5)
     model = Net(4)
-    PowerEma(model, [0.1]).snapshot(tmp_path, model, 10)
+    averages(model, [0.1]).snapshot(tmp_path, 10)
     with pytest.raises(DataError, match=r"up to 5 images \(the first is of 10 images\)"):
         reconstruct(snapshots_in(tmp_path), 0.1, 5)
     with pytest.raises(DataError, match="relative length"):
         reconstruct_network(tmp_path, 0.3)
     other = Net(5)
-    PowerEma(other, [0.05]).snapshot(tmp_path, other, 20)
+    averages(other, [0.05]).snapshot(tmp_path, 20)
     with pytest.raises(DataError, match=r"another network .* averaged.weight is \(5,\) and \(4,\)"):
         reconstruct_network(tmp_path, 0.1)
     (tmp_path / "ema-0.05-00000000020.safetensors").write_bytes(b"no")

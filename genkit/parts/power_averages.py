@@ -1,4 +1,4 @@
-"""Power-function averages of the weights, and averages of any length made of them afterwards.
+"""Snapshots of power-function averages of the weights, and averages of any length made of them.
 
 An average of relative length s over t images weighs the weights that training had after tau images
 by ``(gamma + 1) tau^gamma / t^(gamma + 1)``: a power function, whose standard deviation is s t.
@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from genkit import tensors
 from genkit.errors import DataError
-from genkit.train.power_profile import decay, exponent, overlap
+from genkit.parts.power_profile import exponent, overlap
 
 MAX_ERROR = 0.5
 """Relative error of its profile at which a combination is no average of the wanted length.
@@ -39,75 +38,6 @@ _FILE = re.compile(r"ema-(?P<length>\d.*)-(?P<images>\d+)\.safetensors")
 
 _AVERAGED, _AS_IT_IS = "averaged.", "as-it-is."
 """Prefixes of the tensors in a snapshot."""
-
-
-class PowerEma:
-    """Averages of several relative lengths that follow a network in training.
-
-    Args:
-        model: the network, freshly initialised.
-        lengths: relative lengths, such as 0.05 and 0.10.
-
-    Raises:
-        DataError: a length is out of range, or written twice.
-    """
-
-    def __init__(self, model: nn.Module, lengths: Sequence[float]) -> None:
-        self._exponents = [exponent(length) for length in lengths]
-        if len(set(lengths)) < len(lengths):
-            raise DataError(f"the lengths {list(lengths)} of averages are not all different")
-        self.lengths = tuple(lengths)
-        self._averages = [
-            {name: p.detach().clone() for name, p in _parameters(model).items()} for _ in lengths
-        ]
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, images: int, batch_size: int) -> None:
-        """Take one step towards the weights of ``model``.
-
-        Args:
-            model: after its optimizer step.
-            images: seen before this batch.
-            batch_size: images in this batch.
-        """
-        weights = list(_parameters(model).values())
-        for gamma, average in zip(self._exponents, self._averages, strict=True):
-            share = 1.0 - decay(gamma, images, batch_size)
-            torch._foreach_lerp_(list(average.values()), weights, share)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the tensors from which :meth:`restore` goes on, bit for bit."""
-        return {
-            f"{length!r}:{name}": tensor
-            for length, average in zip(self.lengths, self._averages, strict=True)
-            for name, tensor in average.items()
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` returned.
-
-        Raises:
-            KeyError: the state is of other lengths or of another network.
-        """
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
-
-    def snapshot(self, folder: Path, model: nn.Module, images: int) -> None:
-        """Write each average to a file of its own, such as ``ema-0.05-00012345600.safetensors``.
-
-        Weights are written in float16. Its rounding changes them by 2e-4 of their norm, and what is
-        reconstructed by 2e-4 to 1e-3; averages of different lengths differ by several percent.
-
-        Args:
-            folder: of the stage.
-            model: the network, for its buffers, which are not averaged.
-            images: seen so far, this batch included.
-        """
-        current = model.state_dict()
-        for length, average in zip(self.lengths, self._averages, strict=True):
-            halved = {name: _halved(tensor) for name, tensor in average.items()}
-            buffers = {name: tensor for name, tensor in current.items() if name not in average}
-            write_snapshot(folder, length, images, halved, buffers)
 
 
 @dataclass(frozen=True)
@@ -270,20 +200,9 @@ def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor],
     if not snapshots:
         raise DataError(
             f"{folder} holds no averages of weights to reconstruct others from; "
-            "train with ema_lengths = [0.05, 0.1] to write some"
+            'train with average = { use = "power-ema", lengths = [0.05, 0.1] } to write some'
         )
     return reconstruct(snapshots, length, snapshots[-1].images)
-
-
-def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the trained tensors by all of their names in the state of the network."""
-    return dict(model.named_parameters(remove_duplicate=False))
-
-
-def _halved(weights: Tensor) -> Tensor:
-    """Return weights in float16, or as they are where that cannot hold them."""
-    half = weights.half()
-    return half if bool(half.isfinite().all()) else weights
 
 
 def _opened(stack: ExitStack, path: Path) -> Any:

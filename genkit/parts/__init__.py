@@ -1,0 +1,1 @@
+"""Public parts that the core and several plugins share: what one writes and another reads."""

@@ -1,0 +1,69 @@
+"""Adam (arXiv 1412.6980), and Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from genkit.errors import Problem
+from genkit.interfaces import Optimizer, Stages
+from genkit.settings import setting
+
+BETA1 = 0.9
+"""Share of the mean gradient that a step keeps, as in EDM, EDM2 and torch."""
+
+EPSILON = 1e-8
+"""Epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Divide the mean gradient by the root of the mean squared gradient."""
+
+    source = "Adam, arXiv 1412.6980, algorithm 1"
+
+    beta2: float = setting(
+        0.999, doc="share of the mean squared gradient that a step keeps", above=0, below=1
+    )
+
+    def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
+        # Fused: one kernel for all weights, which leaves out a step that is not finite by itself.
+        return torch.optim.Adam(
+            parameters, self.learning_rate, (BETA1, self.beta2), EPSILON / terms, fused=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam, after a step in which the weights shrink by a share of themselves."""
+
+    source = "AdamW, arXiv 1711.05101, algorithm 2"
+
+    weight_decay: float = setting(
+        0.01,
+        doc="a step shrinks the weights by this share of themselves, times the learning rate",
+        at_least=0,
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
+        if self.weight_decay * self.learning_rate >= 1:
+            yield Problem(
+                ("weight_decay",),
+                f"must be below 1 / learning_rate = {1 / self.learning_rate:g}, "
+                f"got {self.weight_decay:g}: a step would take away the weights",
+                "write a value such as 0.01",
+            )
+
+    def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters,
+            self.learning_rate,
+            (BETA1, self.beta2),
+            EPSILON / terms,
+            self.weight_decay,
+            fused=True,
+        )

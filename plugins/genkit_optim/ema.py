@@ -1,0 +1,68 @@
+"""Exponential moving average of the weights, as in EDM (arXiv 2206.00364, appendix F.2)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from genkit.interfaces import Average, RunningAverage
+from genkit.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema(Average):
+    """Average the weights with exponentially falling shares of the past."""
+
+    source = "EDM, arXiv 2206.00364, appendix F.2"
+
+    half_life: int = setting(
+        500_000,
+        doc="images after which half of an old weight is forgotten; 0 follows at once",
+        at_least=0,
+    )
+    ramp_up: float = setting(
+        0.05,
+        doc="limits the half-life to this share of the images seen, so that the first, useless "
+        "weights are forgotten early; 0 for no limit",
+        at_least=0,
+    )
+
+    def decay(self, images: int, batch_size: int) -> float:
+        """Return the weight of the old average in an update.
+
+        Args:
+            images: seen before this batch.
+            batch_size: images in this batch.
+        """
+        half_life = float(self.half_life)
+        if self.ramp_up:
+            half_life = min(half_life, images * self.ramp_up)
+        return 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
+
+    def build(self, model: nn.Module) -> RunningAverage:
+        return RunningEma(self, model)
+
+
+class RunningEma(RunningAverage):
+    """A second set of weights that follows the trained ones.
+
+    Args:
+        settings: half-life and ramp.
+        model: the network that is trained.
+    """
+
+    def __init__(self, settings: Ema, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._settings = settings
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, images: int, batch_size: int) -> None:
+        """Take one step towards the weights of ``model``; buffers are copied."""
+        averaged = [p.data for p in self.model.parameters()]
+        share = 1.0 - self._settings.decay(images, batch_size)
+        torch._foreach_lerp_(averaged, [p.data for p in model.parameters()], share)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

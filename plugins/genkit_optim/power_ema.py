@@ -1,0 +1,117 @@
+"""Power-function averages of the weights, tracked and snapshotted beside the moving average.
+
+:mod:`genkit.parts.power_averages` makes an average of any length of the snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genkit.errors import DataError, Problem
+from genkit.interfaces import RunningAverage, Stages
+from genkit.parts.power_averages import write_snapshot
+from genkit.parts.power_profile import decay, exponent
+from genkit.settings import setting
+from genkit_optim.ema import Ema, RunningEma
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerEma(Ema):
+    """Write snapshots of power-function averages beside the moving average that `ema` leaves.
+
+    `genkit export --ema-length` makes a network of any averaging length of them.
+    """
+
+    source = "EDM2, arXiv 2312.02696, section 3 and appendix C"
+
+    lengths: tuple[float, ...] = setting(
+        (0.05, 0.1),
+        doc="relative lengths of the averages: the standard deviation of the weights' times, "
+        "divided by the training time",
+    )
+    snapshot_images: int = setting(
+        8_000_000, doc="images between two snapshots of the averages", at_least=1
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
+        if not self.lengths:
+            yield Problem(("lengths",), "must hold at least one length, got none", "use ema")
+        for index, length in enumerate(self.lengths):
+            try:
+                exponent(length)
+            except DataError as error:
+                yield Problem(("lengths", index), str(error))
+            if length in self.lengths[:index]:
+                yield Problem(("lengths", index), f"{length} is there already", "write it once")
+
+    def build(self, model: nn.Module) -> RunningAverage:
+        return RunningPowerEma(self, model)
+
+
+class RunningPowerEma(RunningEma):
+    """A moving average, and averages of several relative lengths beside it.
+
+    Args:
+        settings: half-life, lengths and so on.
+        model: the network, freshly initialised.
+
+    Raises:
+        DataError: a length is out of range.
+    """
+
+    def __init__(self, settings: PowerEma, model: nn.Module) -> None:
+        super().__init__(settings, model)
+        self.snapshot_images = settings.snapshot_images
+        self._averages = {
+            length: {name: p.detach().clone() for name, p in _parameters(model).items()}
+            for length in settings.lengths
+        }
+        self._exponents = {length: exponent(length) for length in settings.lengths}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, images: int, batch_size: int) -> None:
+        super().update(model, images, batch_size)
+        weights = list(_parameters(model).values())
+        for length, average in self._averages.items():
+            share = 1.0 - decay(self._exponents[length], images, batch_size)
+            torch._foreach_lerp_(list(average.values()), weights, share)
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            f"{length!r}:{name}": tensor
+            for length, average in self._averages.items()
+            for name, tensor in average.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    def snapshot(self, folder: Path, images: int) -> None:
+        """Write each average to a file of its own, such as ``ema-0.05-00012345600.safetensors``.
+
+        Weights are written in float16. Its rounding changes them by 2e-4 of their norm, and what is
+        reconstructed by 2e-4 to 1e-3; averages of different lengths differ by several percent.
+        """
+        current = self.model.state_dict()
+        for length, average in self._averages.items():
+            halved = {name: _halved(tensor) for name, tensor in average.items()}
+            buffers = {name: tensor for name, tensor in current.items() if name not in average}
+            write_snapshot(folder, length, images, halved, buffers)
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the trained tensors by all of their names in the state of the network."""
+    return dict(model.named_parameters(remove_duplicate=False))
+
+
+def _halved(weights: Tensor) -> Tensor:
+    """Return weights in float16, or as they are where that cannot hold them."""
+    half = weights.half()
+    return half if bool(half.isfinite().all()) else weights
