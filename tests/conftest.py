@@ -193,8 +193,8 @@ def training_state(weights, precond, arguments):
 
 def made_up(seed=0):
     """Return a small network of the reference: weights, preconditioning and arguments."""
-    from genkit_edm.reference import network_from_reference
-    from genkit_edm.reference_names import layout_of
+    from genkit_edm.reference.names import layout_of
+    from genkit_edm.reference.networks import network_from_reference
 
     arguments = {
         "img_resolution": 8,
@@ -215,8 +215,8 @@ def made_up(seed=0):
 
 def made_up_edm2(seed=0, **changes):
     """Return a small network of EDM2's reference, in float16 as its snapshots are."""
-    from genkit_edm.reference import network_from_reference
-    from genkit_edm.reference_names_edm2 import edm2_layout_of
+    from genkit_edm.reference.names import edm2_layout_of
+    from genkit_edm.reference.networks import network_from_reference
 
     arguments = {
         "img_resolution": 8,

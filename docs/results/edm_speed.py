@@ -29,10 +29,9 @@ from genkit.random import derive_seed, seeded
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
 from genkit.world import ALONE
-from genkit_edm.ddpmpp import Ddpmpp
 from genkit_edm.denoising import Denoising
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.sigma_distribution import LogNormal
+from genkit_edm.edm import EdmPreconditioner, LogNormal
+from genkit_edm.unet.denoisers import Ddpmpp
 from genkit_optim.adam import Adam
 from genkit_optim.ema import Ema
 

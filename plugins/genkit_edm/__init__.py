@@ -13,42 +13,29 @@ if TYPE_CHECKING:
 @hookimpl
 def genkit_register(registry: Registration) -> None:
     """Add networks, preconditionings, noise levels, losses, sampling and an importer."""
-    registry.add("denoiser", "ddpmpp", "genkit_edm.ddpmpp:Ddpmpp")
-    registry.add("denoiser", "ncsnpp", "genkit_edm.ncsnpp:Ncsnpp")
-    registry.add("denoiser", "adm", "genkit_edm.adm:Adm")
+    registry.add("denoiser", "ddpmpp", "genkit_edm.unet.denoisers:Ddpmpp")
+    registry.add("denoiser", "ncsnpp", "genkit_edm.unet.denoisers:Ncsnpp")
+    registry.add("denoiser", "adm", "genkit_edm.unet.denoisers:Adm")
+    registry.add("denoiser", "edm2", "genkit_edm.edm2.denoiser:Edm2")
     registry.add("denoiser", "mlp", "genkit_edm.mlp:Mlp")
-    registry.add("preconditioner", "edm", "genkit_edm.preconditioning:EdmPreconditioner")
-    registry.add("sigma-distribution", "log-normal", "genkit_edm.sigma_distribution:LogNormal")
     registry.add("objective", "denoising", "genkit_edm.denoising:Denoising")
-    registry.add("schedule", "edm", "genkit_edm.schedule:EdmSchedule")
-    registry.add("solver", "heun", "genkit_edm.heun:Heun")
-    registry.add("solver", "euler", "genkit_edm.euler:Euler")
-    registry.add("preconditioner", "vp", "genkit_edm.preconditioning_vp:VpPreconditioner")
-    registry.add("preconditioner", "ve", "genkit_edm.preconditioning_ve:VePreconditioner")
-    registry.add("preconditioner", "iddpm", "genkit_edm.preconditioning_iddpm:IddpmPreconditioner")
-    registry.add("preconditioner", "flow", "genkit_edm.preconditioning_flow:FlowPreconditioner")
-    registry.add("denoiser", "edm2", "genkit_edm.edm2:Edm2")
     registry.add(
-        "objective",
-        "uncertainty-denoising",
-        "genkit_edm.uncertainty_denoising:UncertaintyDenoising",
+        "objective", "uncertainty-denoising", "genkit_edm.edm2.uncertainty:UncertaintyDenoising"
     )
-    registry.add("sigma-distribution", "vp", "genkit_edm.sigma_distribution_vp:VpDistribution")
-    registry.add("sigma-distribution", "ve", "genkit_edm.sigma_distribution_ve:VeDistribution")
-    registry.add(
-        "sigma-distribution", "iddpm", "genkit_edm.sigma_distribution_iddpm:IddpmDistribution"
-    )
-    registry.add(
-        "sigma-distribution", "flow", "genkit_edm.sigma_distribution_flow:FlowDistribution"
-    )
-    registry.add("schedule", "vp", "genkit_edm.schedule_vp:VpSchedule")
-    registry.add("schedule", "ve", "genkit_edm.schedule_log_linear:VeSchedule")
-    registry.add("schedule", "iddpm", "genkit_edm.schedule_iddpm:IddpmSchedule")
-    registry.add("schedule", "linear", "genkit_edm.schedule_linear:LinearSchedule")
-    registry.add("schedule", "log-linear", "genkit_edm.schedule_log_linear:LogLinearSchedule")
-    registry.add("schedule", "flow", "genkit_edm.schedule_flow:FlowSchedule")
-    registry.add("solver", "dpmpp-2m", "genkit_edm.dpmpp_2m:Dpmpp2m")
-    registry.add("solver", "dpmpp-2s", "genkit_edm.dpmpp_2s:Dpmpp2s")
-    registry.add("solver", "adaptive", "genkit_edm.adaptive:Adaptive")
+    registry.add("preconditioner", "edm", "genkit_edm.edm:EdmPreconditioner")
+    registry.add("sigma-distribution", "log-normal", "genkit_edm.edm:LogNormal")
+    registry.add("schedule", "edm", "genkit_edm.edm:EdmSchedule")
+    registry.add("schedule", "linear", "genkit_edm.edm:LinearSchedule")
+    registry.add("schedule", "log-linear", "genkit_edm.edm:LogLinearSchedule")
+    for name, family in (("vp", "Vp"), ("ve", "Ve"), ("iddpm", "Iddpm"), ("flow", "Flow")):
+        module = f"genkit_edm.{name}"
+        registry.add("preconditioner", name, f"{module}:{family}Preconditioner")
+        registry.add("sigma-distribution", name, f"{module}:{family}Distribution")
+        registry.add("schedule", name, f"{module}:{family}Schedule")
+    registry.add("solver", "euler", "genkit_edm.solvers.heun:Euler")
+    registry.add("solver", "heun", "genkit_edm.solvers.heun:Heun")
+    registry.add("solver", "dpmpp-2m", "genkit_edm.solvers.dpmpp:Dpmpp2m")
+    registry.add("solver", "dpmpp-2s", "genkit_edm.solvers.dpmpp:Dpmpp2s")
+    registry.add("solver", "adaptive", "genkit_edm.solvers.adaptive:Adaptive")
     registry.add("latents", "edm", "genkit_edm.latents:EdmLatents")
-    registry.add("importer", "edm", "genkit_edm.importer:EdmImporter")
+    registry.add("importer", "edm", "genkit_edm.reference.importer:EdmImporter")

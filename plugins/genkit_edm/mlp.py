@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from genkit.interfaces import Denoiser
 from genkit.settings import setting
 from genkit.types import DataSpec
-from genkit_edm.conditioning import Conditioning, classes_of, scaled_class_embedding
-from genkit_edm.embedding import OctaveEmbedding
+from genkit_edm.unet.conditioning import (
+    Conditioning,
+    OctaveEmbedding,
+    classes_of,
+    scaled_class_embedding,
+)
 
 CONDITION = 64
 """Width of the conditioning vector: two numbers, noise level and class, need no more."""

@@ -1,4 +1,4 @@
-"""The times of the variance-preserving SDE (Song et al., arXiv 2011.13456, appendix B).
+"""The variance-preserving SDE (Song et al., arXiv 2011.13456, appendix B).
 
 With beta(t) = beta_min + beta_d t and B(t) its integral from 0, the process divided by its mean is
 ``x_0 + sigma n`` with sigma(t)^2 = exp(B(t)) - 1 (EDM, arXiv 2206.00364, table 1).
@@ -7,12 +7,18 @@ With beta(t) = beta_min + beta_d t and B(t) its integral from 0, the process div
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genkit_edm.path import Time
+from genkit.errors import Problem
+from genkit.interfaces import Preconditioner, SigmaDistribution
+from genkit.settings import setting
+from genkit.types import Coefficients
+from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, falling_problems
+from genkit_edm.solvers.path import Time
 
 EARLIEST = 1e-3
 """Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
@@ -72,3 +78,80 @@ class VpTime(Time):
         if self.beta_min + self.beta_d <= 0:
             return 0.0
         return self.beta_min**2 / (-2 * self.beta_d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VpPreconditioner(Preconditioner):
+    """The network predicts the noise, and is told the time of the VP process."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
+
+    beta_d: float = setting(19.9, doc="how much beta grows from time 0 to 1", above=0)
+    beta_min: float = setting(0.1, doc="beta at time 0", above=0)
+    m: int = setting(1000, doc="number of times of the discrete process", at_least=2)
+    eps_t: float = setting(1e-5, doc="least time of training", above=0, below=1)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        return Coefficients(
+            c_skip=torch.ones_like(sigma),
+            c_out=-sigma,
+            c_in=(1 + sigma.square()).rsqrt(),
+            c_noise=(self.m - 1) * self._times.time(sigma),
+        )
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        return 1 / sigma.square()
+
+    def sigma_range(self) -> tuple[float, float]:
+        return self._times.level(self.eps_t), self._times.level(1.0)
+
+    @property
+    def _times(self) -> VpTime:
+        return VpTime(self.beta_d, self.beta_min)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VpDistribution(SigmaDistribution):
+    """The time of the VP SDE is uniform."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
+
+    beta_d: float = setting(19.9, doc="how much beta grows from time 0 to 1", above=0)
+    beta_min: float = setting(0.1, doc="beta at time 0", above=0)
+    eps_t: float = setting(1e-5, doc="least time", above=0, below=1)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return VpTime(self.beta_d, self.beta_min).sigma(self.eps_t + u * (1 - self.eps_t))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VpSchedule(RangeSchedule):
+    """Noise levels evenly spaced in the time of the VP SDE, then 0.
+
+    The SDE's two constants follow from the range; by default they are 19.9 and 0.1.
+    """
+
+    source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(
+        VpTime().level(EARLIEST),
+        doc="least noise level before 0",
+        at_least=MIN_SIGMA,
+        at_most=MAX_SIGMA,
+    )
+    sigma_max: float = setting(
+        VpTime().level(1.0), doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
+    )
+
+    def check_levels(self) -> Iterator[Problem]:
+        # A high level so early makes a parabola of B(t) that rises above its end.
+        yield from falling_problems(
+            self,
+            "sigma_min",
+            "write a smaller value, 0.01 is usual, or use the schedule edm",
+        )
+
+    def levels(self) -> Tensor:
+        times = torch.linspace(1, EARLIEST, self.steps, dtype=torch.float64)
+        return VpTime.between(self.sigma_min, self.sigma_max).sigma(times)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genkit.cli import main
 from genkit.tensors import load
-from genkit_edm.reference import weights_from_reference
+from genkit_edm.reference.networks import weights_from_reference
 
 LENGTHS = (0.05, 0.1)  # tracked
 RECONSTRUCTED = (0.03, 0.08, 0.15)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from genkit.denoiser import Preconditioned
-from genkit_edm.reference import (
+from genkit_edm.edm2.uncertainty import Uncertain
+from genkit_edm.reference.networks import (
     denoiser_from_reference,
     network_from_reference,
     weights_from_reference,
 )
-from genkit_edm.uncertainty import Uncertain
 
 Arguments = dict[str, Any]
 

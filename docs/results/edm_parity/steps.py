@@ -24,7 +24,11 @@ from genkit.run.stages.train import Train
 from genkit.train.trainer import Trainer
 from genkit.types import Batch, Pairs
 from genkit.world import ALONE
-from genkit_edm.reference import from_reference, network_from_reference, weights_from_reference
+from genkit_edm.reference.networks import (
+    from_reference,
+    network_from_reference,
+    weights_from_reference,
+)
 
 STEPS, BATCH = 12, 16
 SHAPE = (3, 16, 16)

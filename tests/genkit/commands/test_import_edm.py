@@ -17,7 +17,7 @@ from genkit.commands import import_edm, import_worker
 from genkit.commands.import_worker import FOUND
 from genkit.errors import DataError
 from genkit.pickles import Call, Global
-from genkit_edm.reference import denoiser_from_reference, weights_from_reference
+from genkit_edm.reference.networks import denoiser_from_reference, weights_from_reference
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
     code = (
         "import sys\n"
         "from genkit.commands.import_worker import main\n"
-        "from genkit_edm.importer import EdmImporter\n"
+        "from genkit_edm.reference.importer import EdmImporter\n"
         "EdmImporter.read = lambda self, path: bytearray(2**30)\n"
         "main(sys.argv[1:])"
     )

@@ -87,8 +87,8 @@ def test_the_version_of_a_plugin_counts_where_it_is_used(tiny, prints, monkeypat
 def test_the_code_of_a_component_counts_where_it_is_used(tiny, prints, monkeypatch, tmp_path):
     before = prints(tiny.sweep)
     for module, stages in (
-        ("genkit_edm.schedule", ["samples", "sweep"]),
-        ("genkit_edm.churn", ["samples", "sweep"]),  # of the base of the solver
+        ("genkit_edm.solvers.heun", ["samples", "sweep"]),
+        ("genkit_edm.levels", ["samples", "sweep"]),  # of the base of the schedule
         ("genkit_dg.guidance", []),
     ):
         loaded = importlib.import_module(module)
@@ -100,7 +100,7 @@ def test_the_code_of_a_component_counts_where_it_is_used(tiny, prints, monkeypat
 
 
 def test_a_component_without_a_file_counts_by_its_version(tiny, prints, monkeypatch, tmp_path):
-    module = importlib.import_module("genkit_edm.schedule")
+    module = importlib.import_module("genkit_edm.solvers.heun")
     before = prints(tiny.sweep)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "gone.py"))
     gone = prints(tiny.sweep)

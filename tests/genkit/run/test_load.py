@@ -104,7 +104,7 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
     recipe = loading(tiny, file)
     before = fingerprints(tiny.load(recipe), tiny.plugins.registry)
     assert fingerprints(tiny.load(recipe), tiny.plugins.registry) == before
-    module = importlib.import_module("genkit_edm.preconditioning")
+    module = importlib.import_module("genkit_edm.edm")
     edited = tmp_path / "edited.py"
     edited.write_text(Path(module.__file__).read_text() + "\n# edited\n")
     monkeypatch.setattr(module, "__file__", str(edited))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.testing import ClosedForm
-from genkit_edm.adaptive import Adaptive
-from genkit_edm.heun import Heun
-from genkit_edm.schedule import EdmSchedule
-from genkit_edm.schedule_flow import FlowSchedule
+from genkit_edm.edm import EdmSchedule
+from genkit_edm.flow import FlowSchedule
+from genkit_edm.solvers.adaptive import Adaptive
+from genkit_edm.solvers.heun import Heun
 
 SPREAD = 0.5
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from genkit import testing
 from genkit.errors import DataError
 from genkit.types import DataSpec
-from genkit_edm.adm import Adm
-from genkit_edm.layers import Attention
-from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.unet.denoisers import Adm
+from genkit_edm.unet.layers import Attention
 
 SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (8, 4)}
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from genkit.errors import DataError, SettingError
 from genkit.types import DataSpec
-from genkit_edm.ddpmpp import Ddpmpp
-from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.unet.denoisers import Ddpmpp
 
 RGB = DataSpec((3, 8, 8), classes=4)
 

@@ -11,8 +11,7 @@ from genkit import component
 from genkit.errors import DataError
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.sigma_distribution import LogNormal
+from genkit_edm.edm import EdmPreconditioner, LogNormal
 
 OBJECTIVE = Denoising(sigma_distribution=LogNormal())
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from genkit.interfaces import Solver
 from genkit.testing import ClosedForm
-from genkit_edm.dpmpp_2m import Dpmpp2m
-from genkit_edm.dpmpp_2s import Dpmpp2s
-from genkit_edm.schedule import EdmSchedule
-from genkit_edm.schedule_vp import VpSchedule
+from genkit_edm.edm import EdmSchedule
+from genkit_edm.solvers.dpmpp import Dpmpp2m, Dpmpp2s
+from genkit_edm.vp import VpSchedule
 
 POINTS = torch.tensor([[0.5, -1.0], [0.25, 0.75], [-1.0, 0.0]], dtype=torch.float64)
 START = torch.tensor([[1.0, -0.3], [0.2, 0.8], [-1.4, 2.0]], dtype=torch.float64)

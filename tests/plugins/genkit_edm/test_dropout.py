@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit_edm.dropout import Dropout
+from genkit_edm.unet.layers import Dropout
 
 
 def dropped(x: torch.Tensor, probability: float = 0.13) -> torch.Tensor:

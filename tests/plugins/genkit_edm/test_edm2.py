@@ -11,11 +11,11 @@ from genkit.recipe.decode import component
 from genkit.testing.networks import check_denoiser
 from genkit.train.checkpoint import description, load_network, save_network
 from genkit.types import DataSpec
-from genkit_edm.edm2 import Edm2
-from genkit_edm.edm2_layers import MPConv, MPLinear
-from genkit_edm.edm2_unet import GREATEST_ACTIVATION, Block
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.uncertainty import Uncertain
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.edm2.denoiser import Edm2
+from genkit_edm.edm2.layers import MPConv, MPLinear
+from genkit_edm.edm2.network import GREATEST_ACTIVATION, Block
+from genkit_edm.edm2.uncertainty import Uncertain
 
 SPEC = DataSpec((3, 8, 8), classes=4)
 SMALL = Edm2(

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from genkit.random import generator, seeded
 from genkit.types import Batch
-from genkit_edm.reference import network_from_reference, weights_from_reference
-from genkit_edm.sigma_distribution import LogNormal
-from genkit_edm.uncertainty_denoising import UncertaintyDenoising
+from genkit_edm.edm import LogNormal
+from genkit_edm.edm2.uncertainty import UncertaintyDenoising
+from genkit_edm.reference.networks import network_from_reference, weights_from_reference
 
 TOLERANCE = 1e-5
 DAMAGE = 3e-5

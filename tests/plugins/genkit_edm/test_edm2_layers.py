@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.integrate import quad
 from torch import nn
 
-from genkit_edm.edm2_layers import (
+from genkit_edm.edm2.layers import (
     SILU_RMS,
     CosineAttention,
     MPConv,

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from genkit_edm.embedding import FourierEmbedding, OctaveEmbedding, PositionalEmbedding
+from genkit_edm.unet.conditioning import FourierEmbedding, OctaveEmbedding, PositionalEmbedding
 
 C_NOISE = torch.tensor([0.0, -1.3, 2.0])
 

@@ -13,12 +13,9 @@ from genkit.sample import denoise_fn
 from genkit.testing import ClosedForm
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
-from genkit_edm.euler import Euler
-from genkit_edm.heun import Heun
-from genkit_edm.preconditioning_flow import FlowPreconditioner
-from genkit_edm.schedule_flow import FlowSchedule
-from genkit_edm.sigma_distribution import LogNormal
-from genkit_edm.sigma_distribution_flow import FlowDistribution
+from genkit_edm.edm import LogNormal
+from genkit_edm.flow import FlowDistribution, FlowPreconditioner, FlowSchedule
+from genkit_edm.solvers.heun import Euler, Heun
 
 
 class Velocity(nn.Module):

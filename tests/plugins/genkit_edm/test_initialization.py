@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from genkit.types import DataSpec
-from genkit_edm.adm import Adm
-from genkit_edm.block import Block
-from genkit_edm.ddpmpp import Ddpmpp
-from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.unet.denoisers import Adm, Ddpmpp
+from genkit_edm.unet.layers import Block
 
 SPEC = DataSpec((3, 8, 8), classes=40, augment_labels=50)
 

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from genkit.errors import DataError, SettingError
 from genkit.types import Batch, DataSpec
 from genkit_edm.denoising import Denoising
+from genkit_edm.edm import EdmPreconditioner, LogNormal
 from genkit_edm.mlp import Mlp
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.sigma_distribution import LogNormal
 
 DIGITS = DataSpec((1, 8, 8), classes=10)
 

@@ -8,9 +8,9 @@ import torch
 from genkit import testing
 from genkit.interfaces import Preconditioner
 from genkit.types import DataSpec
-from genkit_edm.ncsnpp import Ncsnpp
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.iddpm import IddpmPreconditioner
+from genkit_edm.unet.denoisers import Ncsnpp
 
 SMALL = {"channels": 8, "channel_mult": (1, 2, 2), "blocks": 1, "attention": (4,)}
 

@@ -13,7 +13,7 @@ from genkit.random import generator
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.types import Batch
-from genkit_edm.preconditioning_flow import FlowPreconditioner
+from genkit_edm.flow import FlowPreconditioner
 
 TINY = {
     "denoiser.images": 2000,

@@ -11,12 +11,11 @@ from torch import nn
 from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
 from genkit.interfaces import Preconditioner
-from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.preconditioning_flow import FlowPreconditioner
-from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
-from genkit_edm.preconditioning_ve import VePreconditioner
-from genkit_edm.preconditioning_vp import VpPreconditioner
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.flow import FlowPreconditioner
+from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
+from genkit_edm.ve import VePreconditioner
+from genkit_edm.vp import VpPreconditioner
 
 SIGMA = torch.tensor([0.01, 0.1, 0.5, 3.0, 40.0], dtype=torch.float64)
 ENDS = torch.tensor([0.0, torch.inf], dtype=torch.float64)

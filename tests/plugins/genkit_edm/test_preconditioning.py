@@ -5,7 +5,7 @@ import torch
 
 from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
-from genkit_edm.preconditioning import EdmPreconditioner
+from genkit_edm.edm import EdmPreconditioner
 
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
 

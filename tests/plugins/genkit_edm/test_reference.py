@@ -6,20 +6,17 @@ import pytest
 import torch
 
 from genkit.errors import DataError
-from genkit_edm.adm import Adm
-from genkit_edm.ddpmpp import Ddpmpp
-from genkit_edm.edm2 import Edm2
-from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.ncsnpp import Ncsnpp
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
-from genkit_edm.preconditioning_ve import VePreconditioner
-from genkit_edm.preconditioning_vp import VpPreconditioner
-from genkit_edm.reference import (
+from genkit_edm.edm import EdmPreconditioner
+from genkit_edm.edm2.denoiser import Edm2
+from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
+from genkit_edm.reference.networks import (
     denoiser_from_reference,
     network_from_reference,
     weights_from_reference,
 )
+from genkit_edm.unet.denoisers import Adm, Ddpmpp, Ncsnpp
+from genkit_edm.ve import VePreconditioner
+from genkit_edm.vp import VpPreconditioner
 
 NAMES = ["adm", "ddpmpp", "iddpm_adm", "ncsnpp", "ve_ncsnpp", "vp_ddpmpp"]
 

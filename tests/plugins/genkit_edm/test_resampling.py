@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 import torch
 
-from genkit_edm.resampling import Downsampling, Upsampling, filter_kernel
+from genkit_edm.unet.layers import Downsampling, Upsampling, filter_kernel
 
 TAPS = [(1, 1), (1, 3, 3, 1), (1, 5, 10, 10, 5, 1), (1, 2)]
 

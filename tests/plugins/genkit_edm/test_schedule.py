@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from genkit.errors import SettingError
-from genkit_edm.schedule import EdmSchedule
-from genkit_edm.schedule_log_linear import LogLinearSchedule
+from genkit_edm.edm import EdmSchedule, LogLinearSchedule
 
 
 @pytest.mark.parametrize("steps", [2, 3, 18, 256])

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError, SettingError
-from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.schedule import EdmSchedule
-from genkit_edm.schedule_flow import FlowSchedule
-from genkit_edm.schedule_iddpm import IddpmSchedule
-from genkit_edm.schedule_linear import LinearSchedule
-from genkit_edm.schedule_log_linear import LogLinearSchedule, VeSchedule
-from genkit_edm.schedule_vp import VpSchedule
-from genkit_edm.sigma_range import RangeSchedule
+from genkit_edm.edm import EdmSchedule, LinearSchedule, LogLinearSchedule
+from genkit_edm.flow import FlowSchedule
+from genkit_edm.iddpm import IddpmSchedule, iddpm_levels
+from genkit_edm.levels import RangeSchedule
+from genkit_edm.ve import VeSchedule
+from genkit_edm.vp import VpSchedule
 
 RANGES = [
     EdmSchedule(),

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from genkit.errors import SettingError
-from genkit_edm.sigma_distribution import LogNormal
+from genkit_edm.edm import LogNormal
 
 
 @pytest.mark.parametrize(("p_mean", "p_std"), [(-1.2, 1.2), (0.4, 2.0)])

@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from genkit.interfaces import Preconditioner, SigmaDistribution
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
-from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.preconditioning_ve import VePreconditioner
-from genkit_edm.preconditioning_vp import VpPreconditioner
-from genkit_edm.sigma_distribution_iddpm import IddpmDistribution
-from genkit_edm.sigma_distribution_ve import VeDistribution
-from genkit_edm.sigma_distribution_vp import VpDistribution
+from genkit_edm.iddpm import IddpmDistribution, iddpm_levels
+from genkit_edm.ve import VeDistribution, VePreconditioner
+from genkit_edm.vp import VpDistribution, VpPreconditioner
 
 
 class ClosedForm(nn.Module):

@@ -13,15 +13,11 @@ from genkit.interfaces import Solver
 from genkit.sample import denoise_fn
 from genkit.testing import ClosedForm, check_evaluations
 from genkit.types import Denoise, State
-from genkit_edm.adaptive import Adaptive
-from genkit_edm.churn import ChurningSolver
-from genkit_edm.dpmpp_2m import Dpmpp2m
-from genkit_edm.dpmpp_2s import Dpmpp2s
-from genkit_edm.euler import Euler
-from genkit_edm.heun import Heun
-from genkit_edm.iddpm import iddpm_levels
-from genkit_edm.preconditioning_iddpm import IddpmPreconditioner
-from genkit_edm.schedule import EdmSchedule
+from genkit_edm.edm import EdmSchedule
+from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
+from genkit_edm.solvers.adaptive import Adaptive
+from genkit_edm.solvers.dpmpp import Dpmpp2m, Dpmpp2s
+from genkit_edm.solvers.heun import ChurningSolver, Euler, Heun
 
 PATHS = ("linear", "ve", "vp", "flow")
 

@@ -17,7 +17,7 @@ from genkit.random import derive_seed
 from genkit.run.stages.train import Train
 from genkit.types import Batch
 from genkit.world import ALONE
-from genkit_edm.reference import network_from_reference, weights_from_reference
+from genkit_edm.reference.networks import network_from_reference, weights_from_reference
 
 Weights = Mapping[str, Tensor]
 

@@ -17,11 +17,9 @@ from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
 from genkit.world import ALONE
 from genkit_edm.denoising import Denoising
-from genkit_edm.edm2 import Edm2
-from genkit_edm.preconditioning import EdmPreconditioner
-from genkit_edm.sigma_distribution import LogNormal
-from genkit_edm.uncertainty import Uncertain
-from genkit_edm.uncertainty_denoising import UncertaintyDenoising
+from genkit_edm.edm import EdmPreconditioner, LogNormal
+from genkit_edm.edm2.denoiser import Edm2
+from genkit_edm.edm2.uncertainty import Uncertain, UncertaintyDenoising
 from genkit_optim.adam import Adam
 from genkit_optim.power_ema import PowerEma
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genkit_edm import winograd
-from genkit_edm.winograd import Conv3x3, Winograd
+from genkit_edm.unet import winograd
+from genkit_edm.unet.winograd import Conv3x3, Winograd
 
 
 def given(channels: int = 5, out: int = 7, batch: int = 3, size: tuple = (6, 10)) -> list[Tensor]:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from genkit.errors import DataError
-from genkit_edm.importer import EdmImporter
-from genkit_edm.reference import weights_from_reference
-from genkit_edm.snapshot import read_snapshot
+from genkit_edm.reference.importer import EdmImporter
+from genkit_edm.reference.networks import weights_from_reference
+from genkit_edm.reference.snapshot import read_snapshot
 
 
 @pytest.fixture(scope="module")

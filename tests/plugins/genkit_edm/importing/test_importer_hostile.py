@@ -11,8 +11,8 @@ import tracemalloc
 import pytest
 
 from genkit.errors import DataError
-from genkit_edm.importer import EdmImporter
-from genkit_edm.snapshot import read_snapshot
+from genkit_edm.reference.importer import EdmImporter
+from genkit_edm.reference.snapshot import read_snapshot
 
 RUNNING = ("exec", "compile")
 """Audit events of code that is made and run."""

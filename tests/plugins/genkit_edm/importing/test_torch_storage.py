@@ -9,7 +9,7 @@ import torch
 
 from genkit.errors import DataError
 from genkit.pickles import Call, Global, Persistent, read_pickle
-from genkit_edm.torch_storage import TensorReader
+from genkit_edm.reference.torch_storage import TensorReader
 
 VALUES = np.arange(24, dtype=np.float32)
 

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from genkit.errors import DataError
-from genkit_edm.torch_zip import TorchZip
+from genkit_edm.reference.torch_zip import TorchZip
 
 
 def zipped(*members, packed=zipfile.ZIP_STORED):

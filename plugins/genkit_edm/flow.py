@@ -1,0 +1,92 @@
+r"""Linear-path flow matching as preconditioner, noise distribution and schedule of a denoiser.
+
+Flow matching (arXiv 2210.02747, eq. 20-23; rectified flow, arXiv 2209.03003) moves along
+x_t = (1 - t) x_0 + t n, from data at t = 0 to noise at t = 1, and trains a network F for the
+velocity v = dx_t/dt = n - x_0. Divided by 1 - t the path is x = x_0 + sigma n with
+
+    sigma = t / (1 - t),    t = sigma / (1 + sigma),    x_t = (1 - t) x = x / (1 + sigma).
+
+Since x_t = x_0 + t v, the velocity that F predicts stands for the clean image
+
+    D(x; sigma) = x_t - t F(x_t; t):    c_in = c_skip = 1 / (1 + sigma),    c_out = -t.
+
+And D - x_0 = -t (F - v), so that with the weight 1 / t^2 the denoising loss is the flow-matching
+loss |F - v|^2. Euler's step in sigma is Euler's step of dx_t/dt = F in t, to the same states: with
+(x - D) / sigma = x_t + (1 - t) F, a step from sigma to sigma' gives x'_t = x_t + (t' - t) F.
+
+(Some write the time the other way round, from noise at 0 to data at 1; v then has the other sign.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from genkit.errors import Problem
+from genkit.interfaces import Preconditioner, Schedule, SigmaDistribution, Stages
+from genkit.settings import setting
+from genkit.types import Coefficients
+from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, falling_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowPreconditioner(Preconditioner):
+    """The network predicts the velocity of a straight path from data to noise: flow matching."""
+
+    source = "Flow matching, arXiv 2210.02747, eq. 20-23; rectified flow, arXiv 2209.03003"
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        scale, time = 1 / (1 + sigma), sigma / (1 + sigma)
+        return Coefficients(c_skip=scale, c_out=-time, c_in=scale, c_noise=time)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / t^2``: the loss is that of the predicted velocity."""
+        return ((1 + sigma) / sigma).square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowDistribution(SigmaDistribution):
+    """The time t = sigma / (1 + sigma) of flow matching is uniform.
+
+    The logit-normal time of Stable Diffusion 3 (arXiv 2403.03206, section 3.1) needs no component
+    of its own: ln(sigma) is the logit of t, so it is ``log-normal`` with ``p_mean`` and ``p_std``
+    as its location and scale, 0 and 1 as a rule.
+    """
+
+    source = "Flow matching, arXiv 2210.02747, eq. 5; rectified flow, arXiv 2209.03003"
+
+    # Nearer to 0 float32 could not tell x_t from x_0, and the loss would be rounding.
+    eps_t: float = setting(
+        1e-5, doc="times nearer than this to 0 or 1 are left out", above=0, below=0.5
+    )
+
+    def quantile(self, u: Tensor) -> Tensor:
+        t = self.eps_t + u.double() * (1 - 2 * self.eps_t)
+        return t / (1 - t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSchedule(Schedule):
+    """Noise levels evenly spaced in t = sigma / (1 + sigma), down to 0."""
+
+    source = "Flow matching, arXiv 2210.02747, eq. 20; rectified flow, arXiv 2209.03003"
+
+    # At 1000, t = 0.999: noise alone, t = 1, has no finite level.
+    sigma_max: float = setting(
+        1000.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from falling_problems(self)
+
+    def within(self, lowest: float, highest: float) -> Self:
+        return replace(self, sigma_max=min(self.sigma_max, highest))
+
+    def sigmas(self) -> Tensor:
+        start = self.sigma_max / (1 + self.sigma_max)
+        t = torch.linspace(start, 0, self.steps + 1, dtype=torch.float64)
+        return t / (1 - t)

@@ -1,0 +1,45 @@
+"""Weights that EDM's or EDM2's reference implementation wrote become a denoiser of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genkit.errors import DataError
+from genkit.interfaces import Importer
+from genkit.types import Imported
+from genkit_edm.reference.networks import from_reference
+from genkit_edm.reference.snapshot import Snapshot, read_snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdmImporter(Importer):
+    """Reads snapshots of EDM, of EDM2 and of their forks, such as EDM-AOT."""
+
+    source = "arXiv 2206.00364 and arXiv 2312.02696, the layout of their published networks"
+
+    def read(self, path: Path) -> Imported:
+        snapshot = read_snapshot(path)
+        theirs = {name: torch.from_numpy(values) for name, values in snapshot.weights.items()}
+        try:
+            network, spec, weights = from_reference(theirs, snapshot.precond, snapshot.arguments)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            raise DataError(f"{path}: its arguments make no network: {reason}") from error
+        notes = tuple(_notes(snapshot))
+        return Imported(network, spec, weights, snapshot.images, notes, snapshot.ema_length)
+
+
+def _notes(snapshot: Snapshot) -> Iterator[str]:
+    if not snapshot.averaged:
+        yield "these weights are not averaged: a training state's"
+    if snapshot.encoder not in ("", "StandardRGBEncoder"):
+        yield (
+            f"these weights generate latents of {snapshot.encoder} instead of images, and genkit "
+            "has no decoder for them"
+        )

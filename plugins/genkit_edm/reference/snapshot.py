@@ -1,0 +1,139 @@
+"""Network snapshots and training states of EDM and EDM2, read as data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genkit.errors import DataError
+from genkit.pickles import read_pickle
+from genkit_edm.reference.arguments import EDM2
+from genkit_edm.reference.torch_module import constructor, mapping, module_of, tensors_of
+from genkit_edm.reference.torch_storage import TensorReader, is_expected
+from genkit_edm.reference.torch_zip import TorchZip
+
+_EDM_NAME = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})")
+_EDM2_NAME = re.compile(r"-(\d{7,12})(?:-(\d\.\d{1,9}))?\.pkl$")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A denoiser of the reference, under its names.
+
+    Attributes:
+        precond: class of its preconditioning.
+        arguments: of the constructor of that class.
+        weights: parameters and buffers in float32, by their names in a state dictionary.
+        averaged: False for a training state, which holds the weights that are being trained.
+        encoder: class that converts between images and the generated data; empty for none.
+        images: number of training images in the file's name; 0 where the name has none.
+        ema_length: relative length of the average in the file's name; None where it has none.
+    """
+
+    precond: str
+    arguments: Mapping[str, Any]
+    weights: Mapping[str, NDArray[np.float32]]
+    averaged: bool
+    encoder: str
+    images: int
+    ema_length: float | None
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read ``network-snapshot-*.pkl`` or ``training-state-*.pt``; nothing in them is executed.
+
+    Raises:
+        DataError: the file is missing, damaged, holds something else or contradicts itself.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    most = 2 * len(content)
+    if content.startswith(TorchZip.BEGINNING):
+        stored = TorchZip(content, str(path))
+        return _snapshot(path, stored.pickle(), TensorReader(stored.storage, most))
+    return _snapshot(path, content, TensorReader(_nothing_outside, most))
+
+
+def _nothing_outside(key: str) -> bytes:
+    raise DataError(f"storage {key[:40]!r} lies outside the pickle, and there is no file beside it")
+
+
+def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
+    try:
+        whole = read_pickle(content, what=str(path), expected=is_expected)
+    except DataError as error:
+        raise DataError(
+            f"{error}; no snapshot of EDM's or EDM2's, or one that is damaged or cut off"
+        ) from error
+    parts = mapping(whole) if _is_mapping(whole) else {}
+    if not {"ema", "net"} & parts.keys():
+        raise DataError(
+            f"{path} holds no network snapshot and no training state of EDM's or EDM2's"
+        )
+    averaged = "ema" in parts
+    if not averaged and _is_mapping(parts["net"]):
+        raise DataError(
+            f"{path} must describe its network, got weights alone, as in EDM2's training states; "
+            "import a network-snapshot-*.pkl of the same training"
+        )
+    try:
+        module = module_of(parts["ema" if averaged else "net"])
+        arguments = constructor(module)
+        nodes = list(tensors_of(module))
+        encoder = parts.get("encoder")
+        encoder_class = "" if encoder is None else module_of(encoder).class_name
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    weights: dict[str, NDArray[np.float32]] = {}
+    for name, node in nodes:
+        try:
+            weights[name] = _float32(reader.read(node))
+        except DataError as error:
+            raise DataError(f"{path}: {name}: {error}") from error
+    images, ema_length = _training_time(path.name, module.class_name)
+    return Snapshot(
+        module.class_name, arguments, weights, averaged, encoder_class, images, ema_length
+    )
+
+
+def _is_mapping(node: Any) -> bool:
+    try:
+        mapping(node)
+    except DataError:
+        return False
+    return True
+
+
+def _training_time(name: str, precond: str) -> tuple[int, float | None]:
+    """Return the number of training images and the relative length in the name of a file."""
+    if precond != EDM2:
+        found = _EDM_NAME.search(name)
+        return (1000 * int(found[1]) if found else 0), None
+    found = _EDM2_NAME.search(name)
+    if not found:
+        return 0, None
+    # The name has thousands of images, rounded down. Snapshots are usually written at multiples of
+    # 1024 images, of which at most one has these thousands.
+    thousands = int(found[1])
+    images = 1024 * math.ceil(1000 * thousands / 1024)
+    if images >= 1000 * (thousands + 1):
+        images = 1000 * thousands
+    return images, float(found[2]) if found[2] else None
+
+
+def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the same values in float32; nothing is rounded."""
+    with np.errstate(over="ignore"):
+        result = values.astype(np.float32)
+    if values.dtype == np.float64 and not np.array_equal(result, values, equal_nan=True):
+        raise DataError("its float64 values do not fit into float32, and are not rounded")
+    return result

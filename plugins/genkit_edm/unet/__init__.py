@@ -1,0 +1,1 @@
+"""The U-Nets of EDM (arXiv 2206.00364, table 7): DDPM++, NCSN++ and ADM."""

@@ -1,0 +1,235 @@
+"""Settings of the U-Nets of EDM: DDPM++, NCSN++ and ADM."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from genkit.errors import DataError, Problem
+from genkit.interfaces import Denoiser, Stages
+from genkit.settings import setting
+from genkit.types import DataSpec
+from genkit_edm.unet.conditioning import (
+    ClassEmbedding,
+    Conditioning,
+    FourierEmbedding,
+    PositionalEmbedding,
+    classes_of,
+    scaled_class_embedding,
+)
+from genkit_edm.unet.family import ADM, SONG, xavier
+from genkit_edm.unet.network import Decoder, Encoder, UNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvingDenoiser(Denoiser):
+    """A U-Net that denoises images."""
+
+    channels: int = setting(128, doc="unit of width", at_least=4)
+    channel_mult: tuple[int, ...] = setting(
+        (2, 2, 2), doc="width of each level in that unit; each level halves the size", at_least=1
+    )
+    blocks: int = setting(4, doc="residual blocks of each level", at_least=1)
+    attention: tuple[int, ...] = setting(
+        (16,), doc="heights of the feature maps that have self-attention", at_least=1
+    )
+    dropout: float = setting(
+        0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
+    )
+    label_dropout: float = setting(
+        0.0,
+        doc="probability that an item's class is hidden in training; above 0, the network can "
+        "also be asked without a class",
+        at_least=0,
+        below=1,
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if not self.channel_mult:
+            yield Problem(("channel_mult",), "there is no level", "write [2, 2, 2]")
+        if self.label_dropout and not self.class_conditional:
+            yield Problem(
+                ("label_dropout",),
+                "an unconditional network is given no classes to hide",
+                "write class_conditional = true, or label_dropout = 0.0",
+            )
+
+    def build_network(self, spec: DataSpec) -> nn.Module:
+        """Return the U-Net.
+
+        Raises:
+            DataError: the data is no images, or images that cannot be halved as often as there
+                are levels; or labels are asked of data that has none.
+        """
+        name = type(self).__name__.lower()
+        if not spec.is_image:
+            raise DataError(
+                f"{name} denoises images, and each item of this data is a vector of "
+                f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}'
+            )
+        channels, height, width = spec.shape
+        halvings = len(self.channel_mult) - 1
+        if height % 2**halvings or width % 2**halvings:
+            size = math.gcd(height, width)
+            possible = (size & -size).bit_length()  # 1 + how often 2 divides both
+            raise DataError(
+                f"{name} with channel_mult = {list(self.channel_mult)} halves images {halvings} "
+                f"times, and {height}x{width} cannot be halved so often; write channel_mult with "
+                f"at most {possible} value{'s' if possible > 1 else ''}"
+            )
+        classes = classes_of(spec, self.class_conditional)
+        return self.unet((channels, height, width), classes, spec.augment_labels)
+
+    @abstractmethod
+    def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
+        """Return the U-Net for images that the settings fit.
+
+        Args:
+            shape: ``(channels, height, width)`` of an image.
+            classes: number of classes it is told; 0 for none.
+            augment_labels: length of the vector that tells of augmentation; 0 for none.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetDenoiser(HalvingDenoiser):
+    """A U-Net of EDM's, which can be told how its images were augmented."""
+
+    takes_augment_labels = True
+
+    channel_mult_emb: int = setting(
+        4, doc="width of the conditioning vector, in units of width", at_least=1
+    )
+
+
+Embedding = Literal["positional", "fourier"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddpmpp(UNetDenoiser):
+    """The DDPM++ U-Net with positional embedding, for images."""
+
+    source = "EDM, arXiv 2206.00364, table 7; Song et al., arXiv 2011.13456"
+
+    embedding: Embedding = setting("positional", doc="of the noise level")
+    channel_mult_noise: int = setting(
+        1, doc="width of the embedded noise level, in units of width", at_least=1
+    )
+    resample_filter: tuple[float, ...] = setting(
+        (1, 1), doc="taps of the filter that halves and doubles sizes, an even number of them"
+    )
+    encoder: Encoder = setting("standard", doc="how the image itself reaches the smaller levels")
+    decoder: Decoder = setting("standard", doc="standard, or skip: the smaller levels make images")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
+        taps = self.resample_filter
+        if not taps or len(taps) % 2 or sum(taps) == 0:
+            yield Problem(
+                ("resample_filter",),
+                f"{list(taps)} is not an even number of taps with a sum",
+                "write [1, 1] or [1, 3, 3, 1]",
+            )
+
+    def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
+        width = self.channels * self.channel_mult_noise
+        noise = (
+            PositionalEmbedding(width, endpoint=True)
+            if self.embedding == "positional"
+            else FourierEmbedding(width)
+        )
+        return UNet(
+            shape,
+            Conditioning(
+                noise,
+                self.channels * self.channel_mult_emb,
+                scaled_class_embedding(classes, noise.width, self.label_dropout),
+                augment=xavier(nn.Linear(augment_labels, noise.width, bias=False))
+                if augment_labels
+                else None,
+            ),
+            SONG,
+            channels=self.channels,
+            channel_mult=self.channel_mult,
+            blocks=self.blocks,
+            attention=self.attention,
+            dropout=self.dropout,
+            taps=self.resample_filter,
+            encoder=self.encoder,
+            decoder=self.decoder,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ncsnpp(Ddpmpp):
+    """The NCSN++ U-Net: DDPM++ with Fourier features, smoother resampling and residual input."""
+
+    embedding: Embedding = setting("fourier", doc="of the noise level")
+    channel_mult_noise: int = setting(
+        2, doc="width of the embedded noise level, in units of width", at_least=1
+    )
+    resample_filter: tuple[float, ...] = setting(
+        (1, 3, 3, 1), doc="taps of the filter that halves and doubles sizes, an even number of them"
+    )
+    encoder: Encoder = setting("residual", doc="how the image itself reaches the smaller levels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adm(UNetDenoiser):
+    """The ADM U-Net, for larger images: the condition scales and shifts, attention has heads."""
+
+    source = "EDM, arXiv 2206.00364, table 7; Dhariwal and Nichol, arXiv 2105.05233"
+
+    channels: int = setting(192, doc="unit of width", at_least=4)
+    channel_mult: tuple[int, ...] = setting(
+        (1, 2, 3, 4), doc="width of each level in that unit; each level halves the size", at_least=1
+    )
+    blocks: int = setting(3, doc="residual blocks of each level", at_least=1)
+    attention: tuple[int, ...] = setting(
+        (32, 16, 8),
+        doc="heights of the feature maps that have self-attention: a head for each 64 channels, "
+        "so none where there are fewer",
+        at_least=1,
+    )
+
+    def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
+        for level, mult in enumerate(self.channel_mult):
+            width, heads = self.channels * mult, ADM.heads(self.channels * mult)
+            attends = shape[1] >> level in self.attention or level == len(self.channel_mult) - 1
+            if attends and heads and width % heads:
+                raise DataError(
+                    f"the {width} channels of level {level} of adm cannot be shared equally by "
+                    f"{heads} heads of attention; write channels and channel_mult whose product is "
+                    f"a multiple of 64"
+                )
+        start, condition = ADM.initialization, self.channels * self.channel_mult_emb
+        noise = PositionalEmbedding(self.channels, endpoint=False)
+        label = augment = None
+        if classes:
+            linear = nn.Linear(classes, condition, bias=False)
+            nn.init.normal_(linear.weight)
+            label = ClassEmbedding(linear, dropout=self.label_dropout)
+        if augment_labels:
+            augment = start.last(nn.Linear(augment_labels, noise.width, bias=False))
+        return UNet(
+            shape,
+            Conditioning(
+                noise,
+                condition,
+                label,
+                late_label=True,
+                augment=augment,
+                initialization=start,
+            ),
+            ADM,
+            channels=self.channels,
+            channel_mult=self.channel_mult,
+            blocks=self.blocks,
+            attention=self.attention,
+            dropout=self.dropout,
+        )

@@ -1,0 +1,287 @@
+"""The U-Net: residual blocks at halved sizes, and back up with skip connections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genkit_edm.unet.conditioning import Conditioning
+from genkit_edm.unet.family import Family
+from genkit_edm.unet.layers import Block, Downsampling, Upsampling, group_norm
+
+Encoder = Literal["standard", "skip", "residual"]
+Decoder = Literal["standard", "skip"]
+
+
+class InputSkip(nn.Module):
+    """Adds the image at the size of a level, projected, to its features.
+
+    Args:
+        channels_in: of the image.
+        channels_out: of the features.
+        taps: of the filter that halves the image.
+        family: how weights start.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, taps: Sequence[float], family: Family
+    ) -> None:
+        super().__init__()
+        self.down = Downsampling(taps)
+        self.conv = family.initialization.usual(nn.Conv2d(channels_in, channels_out, 1))
+
+    def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features and the image for the next level.
+
+        Args:
+            x: ``[B, channels_out, H, W]`` features.
+            image: ``[B, channels_in, 2 H, 2 W]``.
+        """
+        image = self.down(image)
+        return x + self.conv(image), image
+
+
+class InputResidual(nn.Module):
+    """Adds what the level above made of the image to the features of a level.
+
+    Args:
+        channels_in: of what the level above made; the image's for the first.
+        channels_out: of the features.
+        taps: of the filter that halves it.
+        family: how weights start.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, taps: Sequence[float], family: Family
+    ) -> None:
+        super().__init__()
+        # The convolution reaches far enough over the border for the filter after it.
+        padding = 1 + Downsampling(taps).padding
+        self.conv = family.initialization.usual(
+            nn.Conv2d(channels_in, channels_out, 3, padding=padding)
+        )
+        self.down = Downsampling(taps, padded=False)
+
+    def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features, as such and as what the next level starts from.
+
+        Args:
+            x: ``[B, channels_out, H, W]`` features.
+            image: ``[B, channels_in, 2 H, 2 W]``.
+        """
+        x = (x + self.down(self.conv(image))) * math.sqrt(0.5)
+        return x, x
+
+
+class ImageHead(nn.Module):
+    """Makes an image of the features of a level, added to the image of the smaller one.
+
+    Args:
+        channels_in: of the features.
+        channels_out: of the image.
+        up: doubles the smaller image; None for the first image.
+        family: how to normalise, and how weights start.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, up: Upsampling | None, family: Family
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.norm = group_norm(channels_in, family.eps)
+        self.conv = family.initialization.last(nn.Conv2d(channels_in, channels_out, 3, padding=1))
+
+    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        """Return ``[B, channels_out, H, W]``.
+
+        Args:
+            x: ``[B, channels_in, H, W]`` features.
+            image: ``[B, channels_out, H / 2, W / 2]``, or None for the first image.
+        """
+        made: Tensor = self.conv(F.silu(self.norm(x)))
+        return made if self.up is None else made + self.up(image)
+
+
+class EncoderLevel(nn.Module):
+    """The blocks of one size on the way down.
+
+    Args:
+        down: halves the size first; None at full size.
+        image_in: adds what comes from the image itself; None for nothing.
+        blocks: follow each other.
+    """
+
+    def __init__(
+        self,
+        down: Block | None,
+        image_in: InputSkip | InputResidual | None,
+        blocks: Sequence[Block],
+    ) -> None:
+        super().__init__()
+        self.down = down
+        self.image_in = image_in
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, image: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the features after each block, and the image for the next level."""
+        made = []
+        if self.down is not None:
+            x = self.down(x, condition)
+            if self.image_in is not None:
+                x, image = self.image_in(x, image)
+            made.append(x)
+        for block in self.blocks:
+            x = block(x, condition)
+            made.append(x)
+        return made, image
+
+
+class DecoderLevel(nn.Module):
+    """The blocks of one size on the way up.
+
+    Args:
+        up: doubles the size first; None at the smallest.
+        blocks: follow each other; each is also given what the encoder made.
+        image_out: makes an image of the features; None for no image at this size.
+    """
+
+    def __init__(
+        self, up: Block | None, blocks: Sequence[Block], image_out: ImageHead | None
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.blocks = nn.ModuleList(blocks)
+        self.image_out = image_out
+
+    def forward(
+        self, x: Tensor, image: Tensor | None, skips: Sequence[Tensor], condition: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the features, and the image so far.
+
+        Args:
+            x: ``[B, C, H, W]``, of the level below.
+            image: of the level below; None where there is none yet.
+            skips: what the encoder made, one for each block, in its order.
+            condition: ``[B, condition]``.
+        """
+        if self.up is not None:
+            x = self.up(x, condition)
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+            x = block(torch.cat([x, skip], dim=1), condition)
+        return x, image if self.image_out is None else self.image_out(x, image)
+
+
+class UNet(nn.Module):
+    """Source: EDM, arXiv 2206.00364, table 7.
+
+    Args:
+        shape: ``(channels, height, width)`` of an image; height and width divisible by
+            ``2 ** (len(channel_mult) - 1)``.
+        conditioning: makes one vector of noise level and all else that is known.
+        family: what sets the kinds of U-Net apart.
+        channels: unit of width.
+        channel_mult: width of each level in that unit, the full size first.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention: heights of the feature maps that have self-attention.
+        dropout: probability that an element is dropped in a block.
+        taps: of the filter that halves and doubles sizes.
+        encoder: how the image itself reaches the smaller levels.
+        decoder: whether the smaller levels make images too.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        conditioning: Conditioning,
+        family: Family,
+        *,
+        channels: int,
+        channel_mult: tuple[int, ...],
+        blocks: int,
+        attention: tuple[int, ...],
+        dropout: float,
+        taps: tuple[float, ...] = (1, 1),
+        encoder: Encoder = "standard",
+        decoder: Decoder = "standard",
+    ) -> None:
+        super().__init__()
+        block = partial(Block, family=family, condition=conditioning.width, dropout=dropout)
+        levels = [(channels * mult, shape[1] >> i) for i, mult in enumerate(channel_mult)]
+        image_in = {"standard": None, "skip": InputSkip, "residual": InputResidual}[encoder]
+        self.conditioning = conditioning
+        self.family = family
+
+        width = levels[0][0] if family.wide_stem else channels
+        image_width = shape[0]
+        self.stem = family.initialization.usual(nn.Conv2d(shape[0], width, 3, padding=1))
+        skips = [width]
+        self.encoder = nn.ModuleList()
+        for level, (level_width, height) in enumerate(levels):
+            down = merge = None
+            if level > 0:
+                down = block(width, width, resampling=Downsampling(taps))
+                skips.append(width)
+                if image_in is not None:
+                    merge = image_in(image_width, width, taps, family)
+                    image_width = width if encoder == "residual" else image_width
+            here = []
+            for _ in range(blocks):
+                here.append(block(width, level_width, attention=height in attention))
+                width = level_width
+                skips.append(width)
+            self.encoder.append(EncoderLevel(down, merge, here))
+
+        self.middle = nn.ModuleList([block(width, width, attention=True), block(width, width)])
+
+        self.skips = blocks + 1  # that a level of the decoder takes
+        self.decoder = nn.ModuleList()
+        for level, (level_width, height) in reversed(list(enumerate(levels))):
+            smallest = level == len(levels) - 1
+            up = None if smallest else block(width, width, resampling=Upsampling(taps))
+            here = []
+            for index in range(blocks + 1):
+                attends = height in attention and (family.attends_throughout or index == blocks)
+                here.append(block(width + skips.pop(), level_width, attention=attends))
+                width = level_width
+            head = None
+            if level == 0 or decoder == "skip":
+                first = smallest or decoder == "standard"
+                enlarge = None if first else Upsampling(taps)
+                head = ImageHead(width, shape[0], enlarge, family)
+            self.decoder.append(DecoderLevel(up, here, head))
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``F(x; c_noise)``, of the shape of ``x``.
+
+        Args:
+            x: ``[B, channels, height, width]`` scaled noisy images.
+            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            labels: ``[B]`` int64 classes, or ``[B, classes]`` float weights of them; ignored by an
+                unconditional network.
+            augment_labels: ``[B, A]`` how the images were augmented; None for not at all.
+        """
+        condition = self.conditioning(c_noise, labels, augment_labels)
+        image, made = x, [self.stem(x)]
+        for level in self.encoder:
+            features, image = level(made[-1], image, condition)
+            made += features
+        x = made[-1]
+        for block in self.middle:
+            x = block(x, condition)
+        result = None
+        for level in self.decoder:
+            skips, made = made[-self.skips :], made[: -self.skips]
+            x, result = level(x, result, skips, condition)
+        return cast(Tensor, result)

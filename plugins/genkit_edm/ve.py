@@ -1,0 +1,77 @@
+"""The variance-exploding SDE (Song et al., arXiv 2011.13456), as EDM writes it.
+
+Source: EDM, arXiv 2206.00364, table 1, column VE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.errors import Problem
+from genkit.interfaces import Preconditioner, SigmaDistribution, Stages
+from genkit.settings import setting
+from genkit.types import Coefficients
+from genkit_edm.edm import LogLinearSchedule
+from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, range_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class VePreconditioner(Preconditioner):
+    """The network sees the noisy image as it is, and predicts the noise with its sign turned."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(
+        0.02, doc="lowest noise level that schedules are narrowed to", above=0
+    )
+    sigma_max: float = setting(
+        100.0, doc="highest noise level that schedules are narrowed to", above=0
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from range_problems(self.sigma_min, self.sigma_max)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        ones = torch.ones_like(sigma)
+        return Coefficients(c_skip=ones, c_out=sigma, c_in=ones, c_noise=(sigma / 2).log())
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        return 1 / sigma.square()
+
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+
+@dataclass(frozen=True, kw_only=True)
+class VeDistribution(SigmaDistribution):
+    """The logarithm of the noise level is uniform."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(0.02, doc="least noise level", above=0)
+    sigma_max: float = setting(100.0, doc="greatest noise level", above=0)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from range_problems(self.sigma_min, self.sigma_max)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** u
+
+
+@dataclass(frozen=True, kw_only=True)
+class VeSchedule(LogLinearSchedule):
+    """Noise levels of the VE SDE: evenly spaced in log sigma from 100 to 0.02, then 0."""
+
+    source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
+
+    sigma_min: float = setting(
+        0.02, doc="least noise level before 0", at_least=MIN_SIGMA, at_most=MAX_SIGMA
+    )
+    sigma_max: float = setting(
+        100.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
+    )
