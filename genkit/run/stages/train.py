@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from genkit.errors import Problem, UsageError
+from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     Augmentation,
     Average,
@@ -28,7 +28,12 @@ from genkit.random import seeded
 from genkit.report.pairs import pairs_plot
 from genkit.report.plots import loss_plot
 from genkit.run.log import METRICS, RowLog, read_rows
-from genkit.run.stages.train_checks import problems_of
+from genkit.run.stages.train_checks import (
+    lacking_attributes,
+    problems_of,
+    skewed_conditions,
+    skewed_noise,
+)
 from genkit.run.training import Loop
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
@@ -121,7 +126,41 @@ class Train(Stage):
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        return problems_of(self)
+        try:
+            spec = self.spec()
+        except DataError:
+            spec = None  # reported where the data is named
+        yield from self._sizes(spec)
+        yield from problems_of(self.network, self.objective, self.coupler, self.augmentation, spec)
+        if not self.accept_skewed_noise:
+            yield from skewed_noise(self.coupler)
+        if not self.accept_label_blind and spec is not None:
+            yield from skewed_conditions(self.network, self.objective, self.coupler)
+
+    def _sizes(self, spec: DataSpec | None) -> Iterator[Problem]:
+        """Numbers of images that do not fit each other."""
+        if self.micro_batch and self.micro_batch > self.batch_size:
+            yield Problem(
+                ("micro_batch",),
+                f"{self.micro_batch} is more than the batch of {self.batch_size}",
+                f"write {self.batch_size} or less",
+            )
+        if self.images_per_class is None:
+            return
+        if self.coupler.whole_data:
+            yield Problem(
+                ("images_per_class",),
+                "the coupler chooses among the whole data set, so that no pool is drawn",
+                "leave it out",
+            )
+        elif self.images_per_class > self.pool:
+            yield Problem(
+                ("images_per_class",),
+                f"{self.images_per_class} is more than the pool of {self.pool}",
+                f"write {self.pool} or less",
+            )
+        if spec is not None and "labels" not in spec.attributes:
+            yield lacking_attributes("images_per_class", ["labels"])
 
     def run(self, context: Context) -> None:
         if self.batch_size < context.world.size:

@@ -1,71 +1,43 @@
-"""What the train stage refuses before anything runs."""
+"""Whether the parts of a training fit each other and the data, told before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Denoiser
+from genkit.interfaces import Augmentation, Coupler, Denoiser, Network, Objective
 from genkit.types import DataSpec
 
-if TYPE_CHECKING:
-    from genkit.run.stages.train import Train
+
+def problems_of(
+    network: Network,
+    objective: Objective,
+    coupler: Coupler,
+    augmentation: Augmentation | None,
+    spec: DataSpec | None,
+) -> Iterator[Problem]:
+    """Yield what does not fit, by the settings of the train stage.
+
+    Args:
+        network: to train.
+        objective: its loss.
+        coupler: assigns noise to images.
+        augmentation: changes the images.
+        spec: of the data, once it is augmented; None where the data cannot be read.
+    """
+    yield from _trained(network, objective)
+    yield from _augmented(network, augmentation)
+    if spec is not None:
+        yield from _attributes(network, objective, coupler, spec)
+        if not network.class_conditional or spec.classes:
+            yield from _built(network, spec)
 
 
-def problems_of(stage: Train) -> Iterator[Problem]:
-    """Yield what does not go together in the settings of a stage."""
-    if stage.micro_batch and stage.micro_batch > stage.batch_size:
-        yield Problem(
-            ("micro_batch",),
-            f"{stage.micro_batch} is more than the batch of {stage.batch_size}",
-            f"write {stage.batch_size} or less",
-        )
-    if not isinstance(stage.network, stage.objective.trains):
-        yield _mismatch(stage)
-    yield from _pool(stage)
-    yield from _augmentation(stage)
-    try:
-        spec = stage.spec()
-    except DataError:
-        return  # reported where the data is named
-    yield from _attributes(stage, spec)
-    if not stage.network.class_conditional or spec.classes:
-        yield from _build(stage, spec)
-
-
-def _mismatch(stage: Train) -> Problem:
-    """A network that the objective has no loss for."""
-    trained, network = stage.objective.trains, stage.network
-    reason = f"{type(stage.objective).__name__} trains a {trained.output}"
-    if trained.output != network.output:
-        return Problem(("objective",), f"{reason}, and the network is a {network.output}")
-    needed = (trained.__doc__ or trained.__name__).partition("\n")[0].rstrip(".")
-    return Problem(
-        ("objective",),
-        f"{reason} of a certain kind, and {type(network).__name__} is none",
-        f"choose {needed[0].lower()}{needed[1:]}",
-    )
-
-
-def _pool(stage: Train) -> Iterator[Problem]:
-    """Pools that are not drawn as the recipe says, and noise that is not the sampler's."""
-    if stage.images_per_class is not None:
-        if stage.coupler.whole_data:
-            yield Problem(
-                ("images_per_class",),
-                "the coupler chooses among the whole data set, so that no pool is drawn",
-                "leave it out",
-            )
-        elif stage.images_per_class > stage.pool:
-            yield Problem(
-                ("images_per_class",),
-                f"{stage.images_per_class} is more than the pool of {stage.pool}",
-                f"write {stage.pool} or less",
-            )
-    if not stage.coupler.preserves_noise_marginal and not stage.accept_skewed_noise:
+def skewed_noise(coupler: Coupler) -> Iterator[Problem]:
+    """Yield a problem where the paired noise is not N(0, I), as that of the sampler is."""
+    if not coupler.preserves_noise_marginal:
         yield Problem(
             ("coupler",),
             "the noise that it pairs is no longer N(0, I), from which sampling starts",
@@ -73,46 +45,15 @@ def _pool(stage: Train) -> Iterator[Problem]:
         )
 
 
-def _augmentation(stage: Train) -> Iterator[Problem]:
-    """A denoiser that cannot be told how its images were changed would generate changed ones."""
-    network, augmentation = stage.network, stage.augmentation
-    if not augmentation or not augmentation.augment_labels or not isinstance(network, Denoiser):
-        return
-    if not network.takes_augment_labels:
-        yield Problem(
-            ("augmentation",),
-            f"tells the network how images were changed, and {type(network).__name__} cannot be "
-            "told: it would generate changed images",
-            "choose a network that takes augment_labels, such as ddpmpp, or leave it out",
-        )
-
-
-def _attributes(stage: Train, spec: DataSpec) -> Iterator[Problem]:
-    """Labels and sources: who needs them, who has them, who would skew them."""
-    conditions = set(stage.objective.conditions)
-    if stage.network.class_conditional:
-        conditions.add("labels")
-        if "labels" not in spec.attributes:
-            yield Problem(
-                ("network", "class_conditional"),
-                "the data has no labels",
-                "write class_conditional = false, or choose labelled data",
-            )
-    for name, needed in (
-        ("objective", stage.objective.requires),
-        ("coupler", stage.coupler.requires),
-        ("images_per_class", {"labels"} if stage.images_per_class else set()),
-    ):
-        if lacking := sorted(needed - spec.attributes):
-            yield Problem(
-                (name,),
-                f"needs {' and '.join(lacking)}, which the data has not",
-                "choose data that has them, or leave it out",
-            )
-    skewed = sorted(conditions - stage.coupler.preserves_conditional_prior)
-    if skewed and not stage.accept_label_blind:
+def skewed_conditions(
+    network: Network, objective: Objective, coupler: Coupler
+) -> Iterator[Problem]:
+    """Yield a problem where the noise is not N(0, I) given what the network is conditioned on."""
+    conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
+    skewed = sorted(conditions - coupler.preserves_conditional_prior)
+    if skewed:
         by = ", ".join(f'"{name.removesuffix("s")}"' for name in skewed)
-        parted = stage.coupler.preserves_noise_marginal and not stage.coupler.whole_data
+        parted = coupler.preserves_noise_marginal and not coupler.whole_data
         yield Problem(
             ("coupler",),
             f"pairs across {' and '.join(skewed)}, which the network is conditioned on: "
@@ -126,10 +67,64 @@ def _attributes(stage: Train, spec: DataSpec) -> Iterator[Problem]:
         )
 
 
-def _build(stage: Train, spec: DataSpec) -> Iterator[Problem]:
+def _trained(network: Network, objective: Objective) -> Iterator[Problem]:
+    """A network that the objective has no loss for."""
+    trained = objective.trains
+    if isinstance(network, trained):
+        return
+    reason = f"{type(objective).__name__} trains a {trained.output}"
+    if trained.output != network.output:
+        yield Problem(("objective",), f"{reason}, and the network is a {network.output}")
+        return
+    needed = (trained.__doc__ or trained.__name__).partition("\n")[0].rstrip(".")
+    yield Problem(
+        ("objective",),
+        f"{reason} of a certain kind, and {type(network).__name__} is none",
+        f"choose {needed[0].lower()}{needed[1:]}",
+    )
+
+
+def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[Problem]:
+    """A denoiser that cannot be told how its images were changed would generate changed ones."""
+    if not augmentation or not augmentation.augment_labels or not isinstance(network, Denoiser):
+        return
+    if not network.takes_augment_labels:
+        yield Problem(
+            ("augmentation",),
+            f"tells the network how images were changed, and {type(network).__name__} cannot be "
+            "told: it would generate changed images",
+            "choose a network that takes augment_labels, such as ddpmpp, or leave it out",
+        )
+
+
+def _attributes(
+    network: Network, objective: Objective, coupler: Coupler, spec: DataSpec
+) -> Iterator[Problem]:
+    """Labels and sources that are needed and that the data has not."""
+    if network.class_conditional and "labels" not in spec.attributes:
+        yield Problem(
+            ("network", "class_conditional"),
+            "the data has no labels",
+            "write class_conditional = false, or choose labelled data",
+        )
+    for name, needed in (("objective", objective.requires), ("coupler", coupler.requires)):
+        if lacking := sorted(needed - spec.attributes):
+            yield lacking_attributes(name, lacking)
+
+
+def lacking_attributes(key: str, lacking: list[str]) -> Problem:
+    """Return the problem of a setting that needs attributes which the data has not."""
+    return Problem(
+        (key,),
+        f"needs {' and '.join(lacking)}, which the data has not",
+        "choose data that has them, or leave it out",
+    )
+
+
+def _built(network: Network, spec: DataSpec) -> Iterator[Problem]:
     """Build on no memory at all, to see whether the network takes this shape."""
     try:
         with torch.device("meta"):
-            stage.network.build(spec)
+            network.build(spec)
     except DataError as error:
         yield Problem(("network",), str(error))

@@ -13,7 +13,6 @@ import torch
 from genkit.errors import DivergedError, InterruptedRun, RecipeError, UsageError
 from genkit.interfaces import Augmentation, Denoiser
 from genkit.parts.power_averages import snapshots_in
-from genkit.run.stages.train_checks import problems_of
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
@@ -42,7 +41,7 @@ def test_more_processes_than_images_are_refused_before_anything_else(tiny):
 
 
 def test_an_augmentation_that_the_denoiser_cannot_be_told_of_is_refused(tiny):
-    (problem,) = problems_of(replace(stage(tiny), augmentation=Told()))
+    (problem,) = replace(stage(tiny), augmentation=Told()).check({})
     assert problem.key == ("augmentation",)
     assert "Mlp cannot be told" in problem.reason
     assert problem.hint
@@ -61,7 +60,7 @@ def test_a_denoiser_that_takes_augment_labels_is_built_for_them(tiny):
 
     takes = Takes(preconditioner=stage(tiny).network.preconditioner)
     told = replace(stage(tiny), network=takes, augmentation=Told())
-    assert not list(problems_of(told))
+    assert not list(told.check({}))
     assert built == [told.spec().augment_labels] == [2]
     assert stage(tiny).spec().augment_labels == 0
 
