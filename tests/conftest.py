@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zipfile
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from genkit.cli import main
+from genkit.errors import DataError
 from genkit.pickles import Call, Global, Persistent
 
 MAGIC, FORMAT = 0x1950A86A20F9469CFC6C, 1001
@@ -243,6 +245,51 @@ def random_weights(entries, seed):
         name: np.asarray(rng.standard_normal(entry.shape, np.float32))
         for name, entry in entries.items()
     }
+
+
+class Watch:
+    """Records what Python's audit hooks report while something is read.
+
+    Attributes:
+        events: beginnings of the events that are recorded.
+        seen: recorded events.
+    """
+
+    def __init__(self):
+        self.source = None
+        self.events = ()
+        self.seen = []
+        for codec in ("cp437", "raw-unicode-escape"):  # imported when they are first used
+            b"x".decode(codec)
+        sys.addaudithook(self.hear)
+
+    def hear(self, event, args):
+        own = event == "open" and str(args[0]) == str(self.source)
+        if self.source is not None and event.startswith(self.events) and not own:
+            self.seen.append((event, args))
+
+    def outcome(self, read, source):
+        """Return the reason for which a path or a pickle is refused; empty where it is read."""
+        self.source = source
+        try:
+            read(source)
+        except DataError as error:
+            return str(error)
+        finally:
+            self.source = None
+        return ""
+
+
+@pytest.fixture(scope="session")
+def _watch():
+    return Watch()  # once: a hook stays as long as the process
+
+
+@pytest.fixture
+def watch(_watch):
+    """Records the audit events of what is read."""
+    _watch.events, _watch.seen = (), []
+    return _watch
 
 
 @pytest.fixture(scope="session")

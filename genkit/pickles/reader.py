@@ -1,77 +1,160 @@
-"""Reads a pickle: opcode by opcode until it stops."""
+"""Read a pickle with the standard library's unpickler, without imports and without calls.
+
+A pickle is a program for a stack machine. Most opcodes make plain values. The others import names,
+call them and change the results; here these others make records.
+
+The base is the unpickler written in Python. With the one in C, a subclass replaces nothing but
+``find_class`` and ``persistent_load``: records would have to be classes, extension codes would be
+looked up in a registry of the process, tuples of any depth would be hashed, and a pickle of ten
+bytes could reserve a memo of 64 GB.
+"""
 
 from __future__ import annotations
 
+import io
+import pickle
+import struct
 from collections.abc import Callable
-from typing import Any
+from pickle import _Unpickler
+from typing import Any, ClassVar
 
-from genkit.pickles.depth import is_deeper
-from genkit.pickles.machine import Limits, Machine
-from genkit.pickles.nodes import Global
-from genkit.pickles.opcodes import OPCODES, STOP
-from genkit.pickles.stream import Stream
+from genkit.errors import DataError
+from genkit.pickles.records import Call, Global, Persistent, described
 
-_DEFAULT = Limits()
+_MAX_INTEGER_BITS = 2048  # far below the 4300 digits above which Python refuses to print one
+_DEFAULT: dict[int, Any] = _Unpickler.dispatch
+# Extension codes and external buffers have a meaning for the writer alone. The other two are
+# integers of more than 255 bytes and keyword arguments, which no file that is read contains.
+_REFUSED = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
+_REFUSED += pickle.LONG4 + pickle.NEWOBJ_EX
+_HASHED = {  # by opcode, what it hashes of the stack; the values above a mark are a stack apart
+    pickle.SETITEM: slice(-2, -1),
+    pickle.SETITEMS: slice(0, None, 2),
+    pickle.DICT: slice(0, None, 2),
+    pickle.ADDITEMS: slice(0, None),
+    pickle.FROZENSET: slice(0, None),
+}
+_INVALID = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    Warning,  # for an invalid escape, where warnings are errors
+    struct.error,
+)
+"""Exceptions that the standard library raises for an invalid pickle."""
 
 
 def read_pickle(
-    data: bytes,
+    data: bytes | io.BytesIO,
     *,
     what: str = "pickle",
-    limits: Limits = _DEFAULT,
     expected: Callable[[Global], bool] | None = None,
 ) -> Any:
-    """Return what a pickle holds, as plain values and notes.
+    """Return the content of a pickle as plain values and records.
 
     Tuples, lists, dictionaries, sets, strings, bytes and numbers are themselves; strings of Python
-    2 are bytes. All else is a :class:`~genkit.pickles.Global`, a :class:`~genkit.pickles.Call` or a
-    :class:`~genkit.pickles.Persistent`. Parts may be shared, and a container may hold itself.
+    2 are bytes. Everything else is a :class:`~genkit.pickles.Global`, a
+    :class:`~genkit.pickles.Call` or a :class:`~genkit.pickles.Persistent`. Parts may be shared, a
+    container may contain itself, and nesting is as deep as the pickle says. Memory is proportional
+    to the length of the pickle, up to 300 bytes for a byte.
 
     Args:
-        data: the whole pickle, of any protocol.
-        what: it is called in messages, such as its path.
-        limits: what it may take.
-        expected: whether a name may be asked for; left out, every one may, as it is only noted.
+        data: pickle of protocol 0 to 5, or a file at its start, which is left at its end.
+        what: name of the pickle in messages, such as its path.
+        expected: predicate for the names in the pickle, None to accept every name.
 
     Raises:
-        DataError: it is damaged, ends early or late, takes more than it may, asks for a name that
-            is not expected, or for the extension registry or buffers from outside; with the byte
-            at which that shows.
+        DataError: the pickle is damaged, contains a name that is not expected, or refers to the
+            extension registry or to buffers outside of it.
     """
-    tree, end = read_next(data, 0, what=what, limits=limits, expected=expected)
-    if end != len(data):
-        stream = Stream(data, end, what)
-        raise stream.failure(f"the pickle has ended, and {len(data) - end} bytes follow")
-    return tree
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    try:
+        return _Reader(file, expected).load()
+    except _INVALID as error:
+        known = isinstance(error, pickle.UnpicklingError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        raise DataError(f"{what}: the pickle is invalid or cut off: {reason[:300]}") from error
 
 
-def read_next(
-    data: bytes,
-    start: int,
-    *,
-    what: str = "pickle",
-    limits: Limits = _DEFAULT,
-    expected: Callable[[Global], bool] | None = None,
-) -> tuple[Any, int]:
-    """Return what the pickle that begins at a byte holds, and where it ends.
+def _bounded_integer(opcode: int) -> Callable[[_Reader], None]:
+    def load(reader: _Reader) -> None:
+        _DEFAULT[opcode](reader)
+        if (bits := reader.stack[-1].bit_length()) > _MAX_INTEGER_BITS:
+            raise pickle.UnpicklingError(f"an integer has {bits} bits")
 
-    Like :func:`read_pickle`, for a pickle that others follow.
+    return load
+
+
+def _without_tuples(opcode: int, keys: slice) -> Callable[[_Reader], None]:
+    """Return the default of an opcode that hashes values, preceded by a check of the values.
+
+    The hash of a deep tuple exhausts the C stack. That of a tuple which contains the same tuple
+    several times, and so on, takes exponential time.
     """
-    stream = Stream(data, start, what)
-    machine = Machine(stream, limits, expected)
-    for _ in range(limits.opcodes):
-        opcode = stream.opcode()
-        if opcode == STOP:
-            return _finished(machine), stream.position
-        if opcode not in OPCODES:
-            raise stream.failure(f"0x{opcode:02x} is no opcode of a pickle")
-        OPCODES[opcode](machine)
-    raise stream.failure(f"the pickle has more than {limits.opcodes} opcodes")
+
+    def load(reader: _Reader) -> None:
+        if any(isinstance(key, tuple) for key in reader.stack[keys]):
+            raise pickle.UnpicklingError("a tuple is a key or in a set")
+        _DEFAULT[opcode](reader)
+
+    return load
 
 
-def _finished(machine: Machine) -> Any:
-    machine.stream.stop()
-    tree = machine.pop()
-    if is_deeper(tree, limit := machine.limits.depth):
-        machine.fail(f"containers and calls lie more than {limit} deep inside one another")
-    return tree
+class _Reader(_Unpickler):
+    """Unpickler that makes records where the default one imports or calls.
+
+    Args:
+        file: file at the start of the pickle.
+        expected: predicate for names, None to accept every name.
+    """
+
+    stack: list[Any]
+
+    def __init__(self, file: io.BytesIO, expected: Callable[[Global], bool] | None) -> None:
+        super().__init__(file, encoding="bytes")
+        self._expected = expected
+
+    def find_class(self, module: str, name: str) -> Global:
+        found = Global(module, name)
+        if self._expected is not None and not self._expected(found):
+            raise pickle.UnpicklingError(
+                f"it asks for {str(found)[:200]}, which has no place in such a file"
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Persistent:
+        return Persistent(pid)
+
+    def _instantiate(self, function: Any, args: list[Any] | tuple[Any, ...]) -> None:
+        if not isinstance(function, (Global, Call, Persistent)):
+            raise pickle.UnpicklingError(f"{described(function)} is called")
+        self.stack.append(Call(function, tuple(args)))
+
+    def _load_call(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(args, tuple):  # a copy of a list for each call would be too large
+            raise pickle.UnpicklingError(f"{described(args)} is the arguments of a call")
+        self._instantiate(function, args)
+
+    def _load_build(self) -> None:
+        state, call = self.stack.pop(), self.stack[-1]
+        if not isinstance(call, Call) or call.state is not None:
+            raise pickle.UnpicklingError(f"{described(call)} cannot be given a state")
+        call.state = state
+
+    def _load_bytearray8(self) -> None:
+        # The default reserves as many bytes as are announced before it reads them.
+        _DEFAULT[pickle.BINBYTES8[0]](self)
+        self.stack[-1] = bytearray(self.stack[-1])
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **{opcode: load for opcode, load in _DEFAULT.items() if opcode not in _REFUSED},
+        **{opcode[0]: _without_tuples(opcode[0], keys) for opcode, keys in _HASHED.items()},
+        **{opcode: _bounded_integer(opcode) for opcode in pickle.INT + pickle.LONG},
+        **dict.fromkeys(pickle.REDUCE + pickle.NEWOBJ, _load_call),
+        pickle.BUILD[0]: _load_build,
+        pickle.BYTEARRAY8[0]: _load_bytearray8,
+    }

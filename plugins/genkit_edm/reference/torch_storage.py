@@ -7,6 +7,7 @@ in its format before 1.6; in a zip file of ``torch.save`` it is a member of that
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import DataError
-from genkit.pickles import Call, Global, Persistent, described, read_next
+from genkit.pickles import Call, Global, Persistent, described, read_pickle
 
 Values = NDArray[Any]
 
@@ -119,12 +120,10 @@ class TensorReader:
 
 def _nested(content: bytes) -> Values:
     """Return the one storage of a file of ``torch.save`` in its format before 1.6."""
-    what, position = "a storage inside the pickle", 0
-    parts = []
-    for _ in range(5):  # magic number, format, system, the storage's id, list of keys
-        part, position = read_next(content, position, what=what, expected=is_expected)
-        parts.append(part)
-    magic, number, system, storage, keys = parts
+    what, file = "a storage inside the pickle", io.BytesIO(content)
+    magic, number, system, storage, keys = (
+        read_pickle(file, what=what, expected=is_expected) for _ in range(5)
+    )
     if (magic, number) != (_MAGIC, _FORMAT):
         raise DataError(f"{what} is no file of torch.save in format {_FORMAT}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
@@ -134,10 +133,10 @@ def _nested(content: bytes) -> Values:
     dtype, key, count = _storage_id(storage.id)
     if keys != [key]:
         raise DataError(f"{what} does not hold the one storage that it tells of")
-    length = content[position : position + 8]
+    length = file.read(8)
     if len(length) < 8 or int.from_bytes(length, "little", signed=True) != count:
         raise DataError(f"{what} tells two lengths, of which one is {count}")
-    return _values(content, position + 8, dtype, count)
+    return _values(content, file.tell(), dtype, count)
 
 
 def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:

@@ -305,3 +305,15 @@ def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
     subprocess.run(command, check=True)
     found = json.loads((tmp_path / FOUND).read_text())
     assert found == {"error": f"{file} takes more than 512 MiB of memory to read"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what a process has")
+def test_a_memory_bomb_ends_the_process_that_reads_it(genkit_, tmp_path):
+    file, out = tmp_path / "network-snapshot-002500.pkl", tmp_path / "edm.safetensors"
+    file.write_bytes(b"\x80\x04" + b"\x8f" * 2**22)  # a set of 216 bytes for each byte
+    code, printed, err = genkit_("import-edm", file, out)
+    assert (code, printed) == (2, "")
+    assert "MiB of memory to read" in err or "the process that reads it failed" in err
+    assert err.startswith(f"Error: {file}")
+    assert err.count("\n") == 1
+    assert not out.exists()

@@ -21,44 +21,6 @@ REACHING = ("pickle.find_class", "import", "open", "os.", "subprocess.", "shutil
 """Audit events of what reaches beyond the values in a file."""
 
 
-class Watch:
-    """Hears what Python's audit hooks tell while a file is read.
-
-    Attributes:
-        events: that reading must not raise.
-        seen: those that it raised.
-    """
-
-    def __init__(self):
-        self.path = None
-        self.events = ()
-        self.seen = []
-        for codec in ("cp437", "raw-unicode-escape"):  # imported when they are first used
-            b"x".decode(codec)
-        sys.addaudithook(self.hear)
-
-    def hear(self, event, args):
-        own = event == "open" and str(args[0]) == str(self.path)
-        if self.path is not None and event.startswith(self.events) and not own:
-            self.seen.append((event, args))
-
-    def outcome(self, read, path):
-        """Return the reason for which a file is refused; empty where it is read."""
-        self.path = path
-        try:
-            read(path)
-        except DataError as error:
-            return str(error)
-        finally:
-            self.path = None
-        return ""
-
-
-@pytest.fixture(scope="module")
-def watch():
-    return Watch()
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A working folder with a module that shows when it is imported."""

@@ -8,4 +8,3 @@ def test_a_message_never_shows_a_whole_tree():
     call = Call(Global("a" * 1000, "b"), tuple(held))
     for node in (held, call, Persistent(held), Global("a" * 1000, "b"), "x" * 10**6, None, 1.5):
         assert len(described(node)) < 250
-    assert len(repr(Persistent(held))) < 50

@@ -1,0 +1,74 @@
+"""Inert records of what a pickle would import, call or look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that a pickle would import.
+
+    Attributes:
+        module: module of the name.
+        name: name in the module.
+    """
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Call:
+    """A call that a pickle would make.
+
+    Attributes:
+        function: what would be called: a :class:`Global`, a :class:`Persistent` or a :class:`Call`.
+        args: arguments.
+        state: state that the result would be given, None for none.
+        elements: values that would be appended to the result.
+        items: items that would be set in the result.
+    """
+
+    function: Any
+    args: tuple[Any, ...]
+    state: Any = None
+    elements: list[Any] = field(default_factory=list)
+    items: dict[Any, Any] = field(default_factory=dict)
+
+    def append(self, value: Any) -> None:
+        """Record a value that would be appended."""
+        self.elements.append(value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Persistent:
+    """An object outside of the pickle.
+
+    Attributes:
+        id: persistent id of the object.
+    """
+
+    id: Any
+
+
+def described(value: Any) -> str:
+    """Return a short description for a message: a value may be large, or contain itself."""
+    if isinstance(value, Call):
+        function = value.function
+        name = str(function) if isinstance(function, Global) else type(function).__name__
+        return f"a call of {name[:200]}"
+    if isinstance(value, Global):
+        return f"the name {str(value)[:200]}"
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)[:200]
+    kind = type(value).__name__.lower()
+    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}{size}"
