@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import Preconditioned
 from genkit.errors import DataError, Problem, SettingError
 from genkit.settings import field_problems, setting
+from genkit.tensors import as_column
 from genkit.types import (
     SEED_LIMIT,
     Batch,
@@ -29,7 +29,6 @@ from genkit.types import (
     DataSpec,
     Denoise,
     Draws,
-    Imported,
     Measurement,
     Pairs,
     RandnLike,
@@ -282,6 +281,43 @@ class Preconditioner(Component):
         return lowest, highest
 
 
+class Preconditioned(nn.Module):
+    """``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`` (EDM, arXiv 2206.00364, eq. 7).
+
+    Args:
+        network: ``F``; called as ``network(x, c_noise, labels)`` with ``c_noise`` ``[B]``, and with
+            ``augment_labels`` as a fourth argument where they are given.
+        preconditioner: owner of the four coefficients and of the loss weight.
+    """
+
+    def __init__(self, network: nn.Module, preconditioner: Preconditioner) -> None:
+        super().__init__()
+        self.network = network
+        self.preconditioner = preconditioner
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return the denoised ``x``.
+
+        Args:
+            x: ``[B, *shape]`` noisy data.
+            sigma: ``[B]`` noise levels, above 0.
+            labels: ``[B]`` int64 class indices, where the network takes them.
+            augment_labels: ``[B, A]`` how the data was augmented, where the network takes that;
+                None for data as it is, and for sampling.
+        """
+        c = self.preconditioner.coefficients(sigma)
+        told = () if augment_labels is None else (augment_labels,)
+        raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels, *told)
+        denoised: Tensor = as_column(c.c_skip, x) * x + as_column(c.c_out, x) * raw.to(x.dtype)
+        return denoised
+
+
 @dataclass(frozen=True, kw_only=True)
 class Denoiser(Network):
     """A network that, behind its preconditioner, estimates the clean image.
@@ -329,6 +365,28 @@ class Classifier(Network):
     """
 
     output = "classifier"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A denoiser that was trained elsewhere.
+
+    Attributes:
+        network: settings that build it.
+        spec: of the data it was trained on.
+        weights: by the names of genkit's network.
+        images: it was trained for; 0 where the file does not tell.
+        notes: what a user should know of it, a sentence each.
+        ema_length: relative length of the power-function average that the weights are; None for
+            other averages, and where it is not in the file's name.
+    """
+
+    network: Network
+    spec: DataSpec
+    weights: Mapping[str, Tensor]
+    images: int
+    notes: tuple[str, ...] = ()
+    ema_length: float | None = None
 
 
 class Importer(Component):

@@ -22,6 +22,11 @@ _METADATA = "genkit"
 Cost = Literal["euclidean", "squared"]
 
 
+def as_column(values: Tensor, like: Tensor) -> Tensor:
+    """Return ``[B]`` values shaped ``[B, 1, ...]`` so that they broadcast over ``like``."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def decoded(data: Tensor) -> Tensor:
     """Return images as float32 in [-1, 1]; what is not uint8 is returned as it is.
 

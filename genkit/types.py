@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from genkit.interfaces import Network
-
 
 SEED_LIMIT = 2**63
 """Seeds of samples are from 0 to one less."""
@@ -243,25 +241,3 @@ class RemoteFile:
     url: str
     size: int
     md5: str
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A denoiser that was trained elsewhere.
-
-    Attributes:
-        network: settings that build it.
-        spec: of the data it was trained on.
-        weights: by the names of genkit's network.
-        images: it was trained for; 0 where the file does not tell.
-        notes: what a user should know of it, a sentence each.
-        ema_length: relative length of the power-function average that the weights are; None for
-            other averages, and where it is not in the file's name.
-    """
-
-    network: Network
-    spec: DataSpec
-    weights: Mapping[str, Tensor]
-    images: int
-    notes: tuple[str, ...] = ()
-    ema_length: float | None = None

@@ -26,7 +26,6 @@ LAYERS = {
     "commands": 5,
     "terminal": 1,
     "interfaces": 1,
-    "denoiser": 1,
     "plugin": 2,
     "recipe": 2,
     "independent": 2,
@@ -53,7 +52,6 @@ PUBLIC = {
     "random",
     "settings",
     "interfaces",
-    "denoiser",
     "plugin",
     "sample",
     "latents",
@@ -121,10 +119,7 @@ def test_every_room_has_a_layer():
 
 def test_a_room_imports_nothing_above_it():
     allowed = {
-        # Type hints alone: a denoiser is described beside the preconditioner that it holds, and
         # genkit's names are imported on their first use.
-        ("denoiser", "interfaces"),
-        ("types", "interfaces"),
         ("__init__", "api"),
     }
     found = {

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.denoiser import as_column
 from genkit.errors import DataError
 from genkit.interfaces import Discriminator, Objective, SigmaDistribution
 from genkit.settings import setting
+from genkit.tensors import as_column
 from genkit.types import Batch
 
 

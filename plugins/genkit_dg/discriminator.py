@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.denoiser import as_column
 from genkit.errors import DataError, Problem
 from genkit.interfaces import Discriminator, Stages
 from genkit.settings import setting
+from genkit.tensors import as_column
 from genkit.types import DataSpec
 from genkit_dg.condition import Condition, classes_seen
 from genkit_dg.vp import vp_mean

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import as_column
 from genkit.errors import Problem
 from genkit.interfaces import BoundGuidance, Guidance, Inputs, Stages
 from genkit.settings import DiscriminatorRef, setting
+from genkit.tensors import as_column
 
 
 class BoundDiscriminator(BoundGuidance):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from genkit.denoiser import as_column
 from genkit.interfaces import Discriminator
 from genkit.settings import setting
+from genkit.tensors import as_column
 from genkit.types import DataSpec
 from genkit_dg.condition import Condition, classes_seen
 from genkit_dg.vp import vp_mean

@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import as_column
 from genkit.interfaces import Denoiser, Objective, Preconditioner, SigmaDistribution
 from genkit.settings import setting
+from genkit.tensors import as_column
 from genkit.types import Batch
 
 

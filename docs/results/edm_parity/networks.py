@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import Preconditioned
+from genkit.interfaces import Preconditioned
 from genkit_edm.edm2.uncertainty import Uncertain
 from genkit_edm.reference.networks import (
     denoiser_from_reference,

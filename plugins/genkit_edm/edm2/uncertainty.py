@@ -9,8 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import Preconditioned
-from genkit.interfaces import Denoiser, Preconditioner
+from genkit.interfaces import Denoiser, Preconditioned, Preconditioner
 from genkit.types import Batch, DataSpec
 from genkit_edm.denoising import Denoising
 from genkit_edm.edm2.layers import MPFourier, MPLinear
@@ -25,7 +24,7 @@ class Uncertain(Preconditioned):
     Sampling has no use for u; it is saved with the network so that training can go on.
 
     Args:
-        network: see :class:`~genkit.denoiser.Preconditioned`.
+        network: see :class:`~genkit.interfaces.Preconditioned`.
         preconditioner: likewise.
     """
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from genkit.errors import DataError
-from genkit.interfaces import Importer
-from genkit.types import Imported
+from genkit.interfaces import Imported, Importer
 from genkit_edm.reference.networks import from_reference
 from genkit_edm.reference.snapshot import Snapshot, read_snapshot
 

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import Preconditioned
+from genkit.interfaces import Preconditioned
 from genkit.sample import denoise_fn
 from genkit.testing import ClosedForm
 from genkit.types import Batch

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
-from genkit.interfaces import Preconditioner
+from genkit.interfaces import Preconditioned, Preconditioner
 from genkit_edm.edm import EdmPreconditioner
 from genkit_edm.flow import FlowPreconditioner
 from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
+from genkit.interfaces import Preconditioned
 from genkit_edm.edm import EdmPreconditioner
 
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genkit.denoiser import Preconditioned
 from genkit.errors import SettingError
-from genkit.interfaces import Solver
+from genkit.interfaces import Preconditioned, Solver
 from genkit.sample import denoise_fn
 from genkit.testing import ClosedForm, check_evaluations
 from genkit.types import Denoise, State
