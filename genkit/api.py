@@ -23,7 +23,7 @@ from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute, resolve_device
-from genkit.run.progress import SilentProgress, choose_progress
+from genkit.run.progress import Progress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value
 from genkit.train.checkpoint import load_network
@@ -76,7 +76,7 @@ def run_recipe(
     ]
     checked = load_recipe(read_source(recipe), plugins, overrides)
     folder = Path(out) if out is not None else default_folder(checked)
-    with choose_progress() if progress else SilentProgress() as shown_progress:
+    with choose_progress() if progress else Progress() as shown_progress:
         results = execute(checked, plugins, folder, device, shown_progress)
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 

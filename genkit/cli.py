@@ -178,9 +178,9 @@ def run(
             return
 
         from genkit.report.results import show
-        from genkit.run.progress import SilentProgress, choose_progress
+        from genkit.run.progress import Progress, choose_progress
 
-        with choose_progress() if world.leads else SilentProgress() as progress:
+        with choose_progress() if world.leads else Progress() as progress:
             results = execute(loaded, plugins, folder, device, progress, world)
         if world.leads:
             show(console(), results, folder, loaded.next)

@@ -1,198 +1,102 @@
-"""What a person sees while a run goes on, all of it on stderr: results alone go to stdout."""
+"""Show on stderr how a run goes on; results alone go to stdout."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self
 
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, Task, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
 
-Clock = Callable[[], float]
-"""Returns seconds since any fixed moment."""
-
-_PERIOD = 10.0  # seconds, the least time between two plain lines
-_LIVE_PERIOD = 0.1  # seconds, the least time between two states of the live line
-_BAR = 20  # columns of the live line's bar
-_BAR_FROM = 110  # columns of a terminal that has room for it
+_LINE_PERIOD = 10.0  # seconds, the least time between two lines of a stage
+_BAR_PERIOD = 0.1  # seconds, the least time between two states of a bar
+_BAR_WIDTH = 20  # columns
+_BAR_FROM = 110  # columns of a terminal with room for a bar beside the numbers
 
 
-class Progress(Protocol):
-    """Is told how a run goes on. A context manager, so that a terminal is always restored."""
+class Progress:
+    """Show nothing, for calls from Python; the base of what shows how a run goes on.
+
+    A context manager, so that a terminal is always restored.
+    """
 
     def begin(self, number: int, count: int, stage: str, use: str) -> None:
-        """Stage ``number`` of ``count`` starts or goes on: its id and what it uses."""
-        ...
+        """Start or resume stage ``number`` of ``count``: its id and the name of its component."""
 
     def skip(self, number: int, count: int, stage: str) -> None:
-        """Stage ``number`` of ``count`` was finished by an earlier call."""
-        ...
+        """Report that stage ``number`` of ``count`` was finished by an earlier call."""
 
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Report where the stage is.
+        """Report the position in the stage.
 
         Args:
-            done: units finished, those of earlier calls included.
+            done: finished units, including those of earlier calls.
             total: units of the whole stage.
-            unit: ``images``, ``samples`` or ``cells``.
-            loss: recent mean loss, where there is one.
-            step: of the optimizer, where there is one.
+            unit: plural noun, such as ``images``, ``samples`` or ``cells``.
+            loss: recent mean loss, None where there is none.
+            step: step of the optimizer, None where there is none.
         """
-        ...
 
     def end(self) -> None:
         """Finish the stage."""
-        ...
 
     def note(self, text: str) -> None:
-        """Tell something worth knowing."""
-        ...
+        """Show a line."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
 
-def choose_progress() -> Progress:
-    """Return a live line where stderr is a terminal, and plain lines where it is not."""
-    console = Console(stderr=True)
-    return LiveProgress(console) if console.is_terminal else PlainProgress(sys.stderr)
+class Display(Progress):
+    """Show a bar for the running stage on a terminal and a line every ten seconds elsewhere.
 
-
-class SilentProgress(Progress):
-    """Says nothing; for calls from Python."""
-
-    def begin(self, number: int, count: int, stage: str, use: str) -> None:
-        """Say nothing."""
-
-    def skip(self, number: int, count: int, stage: str) -> None:
-        """Say nothing."""
-
-    def advance(
-        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
-    ) -> None:
-        """Say nothing."""
-
-    def end(self) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-
-class Meter:
-    """Speed and remaining time of one stage, from what this call did alone.
-
-    A resumed stage starts with units that an earlier call finished, so speed counts from the first
-    report on.
+    On both, a finished stage is one line.
 
     Args:
-        clock: seconds.
+        console: console on stderr.
+        clock: function that returns seconds since a fixed moment.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._begun = clock()
-        self._first: tuple[float, int] | None = None
+    _task: Task
+    _stage = ""
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the stage began."""
-        return self._clock() - self._begun
-
-    def speed(self, done: int) -> float | None:
-        """Return units a second, None as long as nothing is known."""
-        now = self._clock()
-        if self._first is None:
-            self._first = (now, done)
-        then, before = self._first
-        return (done - before) / (now - then) if now > then and done > before else None
-
-
-class PlainProgress(Progress):
-    """Plain lines for logs: the begin and the end of a stage, and a line every ten seconds.
-
-    Args:
-        stream: where to write.
-        clock: seconds.
-    """
-
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._stage = ""
-        self._meter = Meter(clock)
-        self._said = clock()
-
-    def begin(self, number: int, count: int, stage: str, use: str) -> None:
-        self._stage = f"[{number}/{count}] {stage}"
-        self._meter, self._said = Meter(self._clock), self._clock()
-        self.note(f"{self._stage} ({use}): started")
-
-    def skip(self, number: int, count: int, stage: str) -> None:
-        self.note(f"[{number}/{count}] {stage}: finished before")
-
-    def advance(
-        self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
-    ) -> None:
-        speed = self._meter.speed(done)
-        if self._clock() - self._said < _PERIOD:
-            return
-        self._said = self._clock()
-        share = [f"{100 * done / total:.0f} %"] if total else []
-        parts = [
-            f"{done:,} of {total:,} {unit}",
-            *share,
-            *_facts(done, total, unit, speed, loss, step),
-        ]
-        self.note(f"{self._stage}: {', '.join(parts)}")
-
-    def end(self) -> None:
-        self.note(_closing(self._stage, self._meter.elapsed))
-
-    def note(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
-
-
-class LiveProgress(Progress):
-    """A live line for the running stage, above it a line for each finished one.
-
-    Args:
-        console: on stderr.
-        clock: seconds.
-    """
-
-    def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        # Redrawn by ``advance`` and not by a thread: nothing runs beside the training loop.
-        self._live = Live(
-            console=console, auto_refresh=False, transient=True, redirect_stdout=False
+        self._shown = clock()
+        bar = [BarColumn(_BAR_WIDTH)] if console.width >= _BAR_FROM else []
+        text = Column(no_wrap=True, overflow="ellipsis")
+        self._bars = Bars(
+            *bar,
+            TextColumn("{task.description}", markup=False, table_column=text),
+            console=console,
+            # ``advance`` draws, and no thread runs beside the training loop.
+            auto_refresh=False,
+            # The speed is that of the last 1,000 reports, however far apart these are.
+            speed_estimate_period=math.inf,
+            transient=True,
+            redirect_stdout=False,
+            get_time=clock,
+            disable=not console.is_terminal,
         )
-        self._stage = ""
-        self._meter = Meter(clock)
-        self._drawn = clock()
 
     def begin(self, number: int, count: int, stage: str, use: str) -> None:
-        self._stage = f"[{number}/{count}] {stage}"
-        self._meter = Meter(self._clock)
-        self._draw(Text(f"{self._stage} ({use})"))
+        self._stage, self._shown = f"[{number}/{count}] {stage}", self._clock()
+        # rich measures speed from the first increase on. With -1 that is the first report, also of
+        # a stage at 0; what an earlier call of a resumed stage did does not count.
+        self._bars.add_task(f"{self._stage} ({use})", total=None, completed=-1)
+        self._task = self._bars.tasks[-1]
+        if self._bars.disable:
+            self.note(f"{self._stage} ({use}): started")
 
     def skip(self, number: int, count: int, stage: str) -> None:
         self.note(f"[{number}/{count}] {stage}: finished before")
@@ -200,62 +104,48 @@ class LiveProgress(Progress):
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        speed = self._meter.speed(done)
-        if self._clock() - self._drawn < _LIVE_PERIOD and done < total:
+        self._bars.update(self._task.id, completed=done, total=total)
+        now, lines = self._clock(), self._bars.disable
+        period = _LINE_PERIOD if lines else _BAR_PERIOD
+        if now - self._shown < period and (lines or done < total):  # a bar shows its last state
             return
-        facts = [f"{done:,}/{total:,}", *_facts(done, total, unit, speed, loss, step)]
-        text = Text("  ".join([self._stage, *facts]), no_wrap=True, overflow="ellipsis")
-        if self._console.width < _BAR_FROM:
-            self._draw(text)
-            return
-        line = Table.grid(padding=(0, 1))
-        line.add_row(ProgressBar(total=max(1, total), completed=done, width=_BAR), text)
-        self._draw(line)
+        self._shown = now
+        facts = [] if step is None else [f"step {step:,}"]
+        if (speed := self._task.speed) is not None:
+            facts.append(f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.2g} {unit}/s")
+        if loss is not None:
+            facts.append(f"loss {loss:.4g}")
+        if (left := self._task.time_remaining) is not None:
+            facts.append(f"{duration(left)} left")
+        if lines:
+            share = [f"{self._task.percentage:.0f} %"] if total else []
+            facts = [f"{done:,} of {total:,} {unit}", *share, *facts]
+            self.note(f"{self._stage}: {', '.join(facts)}")
+        else:
+            text = "  ".join([self._stage, f"{done:,}/{total:,}", *facts])
+            self._bars.update(self._task.id, description=text, refresh=True)
 
     def end(self) -> None:
-        self.note(_closing(self._stage, self._meter.elapsed))
-        self._draw(Text(""))
+        self._bars.remove_task(self._task.id)
+        self._bars.refresh()
+        self.note(f"{self._stage}: done in {duration(self._task.elapsed or 0)}")
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.out(text, highlight=False)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        if not self._bars.disable:
+            self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def _draw(self, line: Text | Table) -> None:
-        self._drawn = self._clock()
-        self._live.update(line, refresh=True)
+    def __exit__(self, *error: object) -> None:
+        if not self._bars.disable:
+            self._bars.stop()
 
 
-def _facts(
-    done: int, total: int, unit: str, speed: float | None, loss: float | None, step: int | None
-) -> list[str]:
-    """Return step, speed, loss and remaining time, as far as they are known."""
-    facts = [] if step is None else [f"step {step:,}"]
-    if speed is not None:
-        facts.append(f"{_rate(speed)} {unit}/s")
-    if loss is not None:
-        facts.append(f"loss {loss:.4g}")
-    if speed is not None:
-        facts.append(f"{duration(max(0, total - done) / speed)} left")
-    return facts
-
-
-def _closing(stage: str, seconds: float) -> str:
-    return f"{stage}: done in {duration(seconds)}"
-
-
-def _rate(speed: float) -> str:
-    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+def choose_progress() -> Progress:
+    """Return a display on stderr."""
+    return Display(Console(stderr=True))
 
 
 def duration(seconds: float) -> str:

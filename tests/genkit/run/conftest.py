@@ -11,7 +11,7 @@ from genkit.plugin.manager import Plugins, load_plugins
 from genkit.recipe.recipe import Recipe, load_recipe
 from genkit.recipe.source import Source
 from genkit.run.engine import execute
-from genkit.run.progress import SilentProgress
+from genkit.run.progress import Progress
 
 TRAIN = """# A tiny denoiser of two moons.
 name = "tiny"
@@ -69,7 +69,7 @@ guidance = [{ use = "discriminator", discriminator = "discriminator" }]
 """
 
 
-class Recorder(SilentProgress):
+class Recorder(Progress):
     """Notes which stages ran and which were skipped, and calls back at every advance."""
 
     def __init__(self, at_advance: Callable[[int, int], None] | None = None) -> None:

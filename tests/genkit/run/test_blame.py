@@ -10,7 +10,7 @@ from genkit.plugin.registry import Owner, Registration
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
 from genkit.run.engine import execute
-from genkit.run.progress import SilentProgress
+from genkit.run.progress import Progress
 
 ODD = """
 from genkit.interfaces import Coupler
@@ -58,7 +58,7 @@ def test_an_error_of_a_plugin_names_it(tiny, tmp_path, odd, body, said):
     )
     recipe = load_recipe(source, plugins)
     with pytest.raises(PluginError, match=said) as caught:
-        execute(recipe, plugins, tmp_path / "run", "cpu", SilentProgress())
+        execute(recipe, plugins, tmp_path / "run", "cpu", Progress())
     text = str(caught.value)
     assert "plugin odd (genkit-odd 0.3)" in text
     assert f"odd_{tmp_path.name}.py, line 8" in text
@@ -76,7 +76,7 @@ def test_errors_of_the_machine_are_not_the_plugins(tiny, tmp_path, odd, body):
         tiny.train.replace("objective", 'coupler = { use = "odd" }\nobjective', 1)
     )
     with pytest.raises(UsageError, match=r"No space left|out of memory") as caught:
-        execute(load_recipe(source, plugins), plugins, tmp_path / "run", "cpu", SilentProgress())
+        execute(load_recipe(source, plugins), plugins, tmp_path / "run", "cpu", Progress())
     assert "plugin odd" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_a_package_of_several_plugins_blames_none(tiny, tmp_path, odd):
             plugins,
             tmp_path / "run",
             "cpu",
-            SilentProgress(),
+            Progress(),
         )
 
 
