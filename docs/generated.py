@@ -16,7 +16,7 @@ from genkit.cli import app as command_line
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.plugin.registry import Entry, Registry, base_of
-from genkit.report.components import fields_of
+from genkit.report.components import settings_of
 
 FOLDER = "reference/components"
 
@@ -110,8 +110,8 @@ def _section(registry: Registry, entry: Entry) -> str:
 
 def _table(cls: type) -> str:
     rows = [
-        (f"`{fact.name}`", fact.type, f"`{fact.default}`", fact.bounds, fact.meaning)
-        for fact in fields_of(cls)
+        (f"`{name}`", words, f"`{default}`", bounds, meaning)
+        for name, words, default, bounds, meaning in settings_of(cls)
     ]
     if not rows:
         return "No settings."

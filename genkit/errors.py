@@ -57,6 +57,7 @@ class Code(StrEnum):
         "wrong-reference",
         "A reference names a stage that does not fit.",
     )
+    TOO_MANY = "too-many", "There are more mistakes than are listed."
     CONFLICT = "conflict", "Settings that are valid alone do not fit each other or the data."
     USAGE = "usage", "A command, a name or a folder cannot be used as given."
     RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
@@ -144,22 +145,73 @@ class Problem:
         """Return the same problem seen from further out."""
         return replace(self, key=(*prefix, *self.key))
 
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return " ".join(f"{self.reason}{hint} [{self.code}]".split())
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A problem with its place in a recipe or on the command line.
+
+    Attributes:
+        problem: what is wrong.
+        key: path of the setting as ``--set`` takes it; empty if it is the file as a whole.
+        file: path of the recipe.
+        line: line in the file, from 1; None if it is unknown.
+        column: column in the line, from 1; None if it is unknown.
+        override: ``KEY=VALUE`` after ``--set`` that is wrong, instead of a place in the file.
+    """
+
+    problem: Problem
+    key: str = ""
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    override: str = ""
+
+    def __str__(self) -> str:
+        if self.override:
+            text = " ".join(self.override.split())
+            place = f"--set {text if len(text) <= 60 else text[:57] + '...'}"
+        else:
+            place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        return ": ".join(part for part in (place, self.key, str(self.problem)) if part)
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """Return the content for programs; what is unknown is None."""
+        return {
+            "code": self.problem.code.value,
+            "file": self.file or None,
+            "line": self.line,
+            "column": self.column,
+            "override": self.override or None,
+            "key": self.key or None,
+            "message": self.problem.reason,
+            "suggestion": self.problem.hint or None,
+        }
+
 
 class RecipeError(UsageError):
     """Mistakes in a recipe.
 
     Args:
-        lines: one located message a mistake: file, line, key, reason and hint.
+        mistakes: each with its place.
     """
 
     code = Code.RECIPE
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.lines = tuple(lines)
-        count = len(self.lines)
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = len(self.mistakes)
         head = "1 mistake" if count == 1 else f"{count} mistakes"
-        listed = "".join(f"\n  {line}" for line in self.lines)
+        listed = "".join(f"\n  {mistake}" for mistake in self.mistakes)
         super().__init__(f"{head} in the recipe:{listed}")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A message for each mistake: place, key, reason, hint and code."""
+        return tuple(map(str, self.mistakes))
 
 
 class SettingError(GenkitError, ValueError):
@@ -170,9 +222,5 @@ class SettingError(GenkitError, ValueError):
 
     def __init__(self, owner: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        told = []
-        for problem in problems:
-            where = ".".join([owner, *map(str, problem.key)])
-            hint = f" ({problem.hint})" if problem.hint else ""
-            told.append(f"{where}: {problem.reason}{hint}")
-        super().__init__("; ".join(told))
+        keys = (".".join([owner, *map(str, problem.key)]) for problem in self.problems)
+        super().__init__("; ".join(f"{k}: {p}" for k, p in zip(keys, self.problems, strict=True)))

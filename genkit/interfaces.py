@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, Problem, SettingError
-from genkit.settings import field_problems, setting
+from genkit.errors import DataError, Problem
+from genkit.fields import Settings
+from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import (
     SEED_LIMIT,
@@ -42,7 +43,7 @@ Stages = Mapping[str, "Stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Component(ABC):  # noqa: B024, its kinds have the abstract methods
+class Component(Settings, ABC):
     """Anything that a recipe names with ``use``.
 
     Raises:
@@ -51,14 +52,6 @@ class Component(ABC):  # noqa: B024, its kinds have the abstract methods
 
     source: ClassVar[str] = ""
     """Where the method comes from: paper and equation."""
-
-    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What to write instead of a setting of an earlier version, by the old name."""
-
-    def __post_init__(self) -> None:
-        problems = list(field_problems(self))
-        if problems:
-            raise SettingError(type(self).__name__, problems)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         """Yield mistakes that no single setting shows, before anything runs.

@@ -19,6 +19,8 @@ LAYERS = {
     "tensors": 0,
     "random": 0,
     "settings": 0,
+    "field_types": 0,
+    "fields": 0,
     "world": 0,
     "pickles": 0,
     "download": 1,

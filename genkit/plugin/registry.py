@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from genkit.errors import PluginError, UnknownComponentError
+from genkit.fields import fields_of
 from genkit.plugin.kinds import CORE_COMMANDS, KINDS
-from genkit.settings import annotations_of, near_match, shown
+from genkit.settings import near_match, shown
 
 
 @dataclass(frozen=True)
@@ -180,12 +181,9 @@ class Registry:
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
             raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
         try:
-            annotations_of(cls)
-        except (NameError, TypeError, SyntaxError) as error:
-            raise PluginError(
-                f"{what} has an annotation that cannot be read: {error}; "
-                "import what its fields name outside of TYPE_CHECKING"
-            ) from error
+            fields_of(cls)
+        except PluginError as error:
+            raise PluginError(f"{what}: {error}") from error
         return cls
 
     def name_of(self, component: object) -> str:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, TypeGuard
+from typing import Any
 
 from genkit.errors import Code, Key, PluginError, Problem, SettingError
+from genkit.field_types import FAILED
+from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
-from genkit.settings import (
-    Ref,
-    Setting,
-    annotations_of,
-    describe_type,
-    near_match,
-    setting_of,
-    shown,
-    value_problems,
-)
+from genkit.settings import near_match, shown
 
 MAX_PROBLEMS = 200
-
-_FAILED: Final = object()
-"""Stands for a value that could not be decoded; its problems are noted already."""
 
 
 class TooManyProblems(Exception):  # noqa: N818
@@ -89,13 +78,13 @@ class Decoder:
         self.current = ""
         self.inherited: dict[str, Component | None] = {}
 
-    def note(self, key: Key, reason: str, hint: str = "", code: Code = Code.CONFLICT) -> None:
+    def note(self, problem: Problem) -> None:
         """Note a mistake.
 
         Raises:
             TooManyProblems: there are enough to be read already.
         """
-        self.problems.append(Problem(key, reason, hint, code))
+        self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
             raise TooManyProblems
 
@@ -103,19 +92,26 @@ class Decoder:
         """Decode a table into a component of one of some kinds; None where it has mistakes."""
         what = " or ".join(kinds)
         if not isinstance(table, Mapping):
-            name = shown(table) if isinstance(table, str) else '"..."'
-            self.note(key, f"{shown(table)} is not a {what}", f"write {{ use = {name} }}")
+            name = shown(table if isinstance(table, str) else "...")
+            hint = f"write {{ use = {name} }}"
+            reason = f"must be a table of a {what}, got {shown(table)}"
+            self.note(Problem(key, reason, hint, Code.NOT_A_COMPONENT))
             return None
+        key_of_name = (*key, "use")
         if not isinstance(table.get("use"), str):
             known = [e.name for kind in kinds for e in self._registry.entries(kind)]
-            found = f"{shown(table['use'])} is not a string" if "use" in table else "missing"
             hint = f'write use = "..." with one of: {", ".join(known) or "none"}'
-            self.note((*key, "use"), f"{found}: it names the {what}", hint)
+            if "use" in table:
+                reason = f"must be the name of a {what}, got {shown(table['use'])}"
+                self.note(Problem(key_of_name, reason, hint, Code.WRONG_TYPE))
+            else:
+                reason = f"missing: name of the {what}"
+                self.note(Problem(key_of_name, reason, hint, Code.MISSING_KEY))
             return None
         try:
             cls = self._registry.load(self._registry.find(kinds, table["use"]))
         except PluginError as error:
-            self.note((*key, "use"), str(error))
+            self.note(Problem(key_of_name, str(error), code=error.code))
             return None
         settings = {name: value for name, value in table.items() if name != "use"}
         made = self.dataclass(cls, settings, key)
@@ -123,130 +119,80 @@ class Decoder:
             self.components.append((key, made))
         return typing.cast("Component | None", made)
 
-    def dataclass(self, cls: type[Any], table: object, key: Key) -> Any | None:
-        """Decode a table into a dataclass by its annotations; None where it has mistakes."""
-        if not isinstance(table, Mapping):
-            self.note(key, f"{shown(table)} is not a table", "write { key = value }")
-            return None
-        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    def dataclass(self, cls: type[Any], table: Mapping[str, Any], key: Key) -> Any | None:
+        """Decode a table into a dataclass by its fields; None where it has mistakes."""
+        fields = {field.name: field for field in fields_of(cls)}
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):
-                self.note((*key, name), "no longer a setting", f"write {now}", Code.RENAMED_KEY)
+                renamed = Problem((), "no longer a setting", f"write {now}", Code.RENAMED_KEY)
+                self.note(renamed.under(*key, name))
                 continue
             hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
-            self.note((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY)
-        annotations = annotations_of(cls)
-        values = {
-            name: self._field(annotations[name], field, table, (*key, name))
-            for name, field in fields.items()
-        }
-        if any(value is _FAILED for value in values.values()):
+            self.note(Problem((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY))
+        values = {name: self._field(field, table, (*key, name)) for name, field in fields.items()}
+        if any(value is FAILED for value in values.values()):
             return None
         try:
             return cls(**{n: v for n, v in values.items() if v is not dataclasses.MISSING})
         except SettingError as error:
             for problem in error.problems:
-                self.note((*key, *problem.key), problem.reason, problem.hint)
+                self.note(problem.under(*key))
             return None
 
-    def _field(
-        self, annotation: Any, field: dataclasses.Field[Any], table: Mapping[str, Any], key: Key
-    ) -> Any:
+    def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
         """Return a field's value; MISSING where its own default holds."""
-        described = setting_of(field)
+        setting = field.setting
         if field.name in table:
             value = table[field.name]
-            if described.use is not None and isinstance(value, Mapping) and "use" not in value:
+            if setting.use is not None and isinstance(value, Mapping) and "use" not in value:
                 # Such as --set denoiser.optimizer.learning_rate=0.01: settings of the default.
-                value = {**described.use, **value}
-            return self.value(annotation, value, described, key)
-        if described.use is not None:
-            return self.value(annotation, dict(described.use), described, key)
-        if described.inherit in self.inherited:
-            found = self.inherited[described.inherit]
-            return _FAILED if found is None else found
-        defaults = (field.default, field.default_factory)
-        if any(default is not dataclasses.MISSING for default in defaults):
+                value = {**setting.use, **value}
+        elif setting.use is not None:
+            value = dict(setting.use)
+        elif setting.inherit in self.inherited:
+            inherited = self.inherited[setting.inherit]
+            return FAILED if inherited is None else inherited
+        elif field.default is not dataclasses.MISSING:
             return dataclasses.MISSING
-        hint = f"write {field.name} = {_example(annotation, described)}"
-        if described.inherit:
-            hint += f", here or at the top of the recipe as {described.inherit}"
-        self.note(key, "missing" + (f": {described.doc}" if described.doc else ""), hint)
-        return _FAILED
-
-    def value(self, annotation: Any, value: Any, described: Setting, key: Key) -> Any:
-        """Return the value that an annotation makes of what TOML holds, or ``_FAILED``."""
-        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is Annotated:
-            found = self.value(args[0], value, described, key)
-            ref = next((a for a in args[1:] if isinstance(a, Ref)), None)
-            return found if found is _FAILED or ref is None else self._reference(ref, found, key)
-        if origin in (typing.Union, types.UnionType):
-            options = [a for a in args if a is not types.NoneType]
-            slots = [a for a in options if _is_component(a)]
-            if slots and (len(slots) == len(options) or isinstance(value, Mapping)):
-                kinds = [kind for slot in slots for kind in kinds_of(slot)]
-                return self._or_failed(self.component(list(dict.fromkeys(kinds)), value, key))
-            if len(options) == 1:
-                return self.value(options[0], value, described, key)
-        elif _is_component(annotation):
-            return self._or_failed(self.component(kinds_of(annotation), value, key))
-        elif isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            return self._or_failed(self.dataclass(annotation, value, key))
-        elif origin is tuple and isinstance(value, (list, tuple)):
-            kinds_of_items = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-            if len(kinds_of_items) == len(value):
-                items = [
-                    self.value(kind, item, described, (*key, index))
-                    for index, (kind, item) in enumerate(zip(kinds_of_items, value, strict=True))
-                ]
-                return _FAILED if any(item is _FAILED for item in items) else tuple(items)
-        problems = list(value_problems(annotation, value, described))
+        else:
+            hint = f"write {field.name} = {field.type.example()}"
+            if setting.inherit:
+                hint += f", here or at the top of the recipe as {setting.inherit}"
+            reason = "missing" + (f": {setting.doc}" if setting.doc else "")
+            self.note(Problem(key, reason, hint, Code.MISSING_KEY))
+            return FAILED
+        value = field.type.convert(value, key, self)
+        problems = [] if value is FAILED else list(field.type.problems(value))
         for problem in problems:
-            self.note((*key, *problem.key), problem.reason, problem.hint)
-        if problems:
-            return _FAILED
-        return float(value) if annotation is float else value
+            self.note(problem.under(*key))
+        return FAILED if problems else value
 
-    @staticmethod
-    def _or_failed(made: Any | None) -> Any:
-        return _FAILED if made is None else made
+    def slot(self, base: type[Any], table: object, key: Key) -> Any:
+        """Return the component of a table; implements :class:`genkit.field_types.Decoding`."""
+        made = self.component(kinds_of(base), table, key)
+        return FAILED if made is None else made
 
-    def _reference(self, ref: Ref, stage: str, key: Key) -> Any:
-        """Check that a stage above leaves what is needed."""
+    def reference(self, output: str, stage: str, key: Key) -> Any:
+        """Return the id of a stage; implements :class:`genkit.field_types.Decoding`."""
         if self._stage_ids is None:
             return stage
-        suitable = [i for i, s in self.stages.items() if s is not None and s.output == ref.output]
+        suitable = [i for i, s in self.stages.items() if s is not None and s.output == output]
         if stage in suitable or (stage in self.stages and self.stages[stage] is None):
             self.references.append((key, stage))
             return stage
-        needed = f"a stage above that leaves {ref.output} is needed"
+        needed = f"must be the id of a stage above with output {output}"
         names = ", ".join(suitable)
-        near = near_match(stage, suitable or self.stages.keys() - {stage})
-        hint = near or (f"suitable: {names}" if names else "add one above")
+        hint = near_match(stage, suitable or self.stages.keys() - {stage})
+        hint = hint or (f"suitable: {names}" if names else "add one above")
         above = self.stages.get(stage)
+        code = Code.WRONG_REFERENCE
         if above is not None:
-            self.note(key, f"stage {shown(stage)} leaves {above.output}; {needed}", hint)
+            what = f"which has output {above.output}"
         elif stage == self.current:
-            self.note(key, f"{shown(stage)} is this stage itself; {needed}", hint)
+            what = "which is this stage itself"
         elif stage in self._stage_ids:
-            self.note(key, f"stage {shown(stage)} must stand above the stage that needs it")
+            what, hint = "which is below", "move that stage above this one"
         else:
-            self.note(key, f"there is no stage {shown(stage)}; {needed}", hint)
-        return _FAILED
-
-
-def _is_component(annotation: Any) -> TypeGuard[type[Component]]:
-    return isinstance(annotation, type) and issubclass(annotation, Component)
-
-
-def _example(annotation: Any, described: Setting) -> str:
-    """Return what to write for a required field."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if _is_component(annotation):
-        return '{ use = "..." }'
-    if origin is tuple:
-        return f"[{_example(args[0], described)}]"
-    if annotation is str or (origin is Annotated and args[0] is str):
-        return '"..."'
-    return f"..., {describe_type(annotation)} {described.bounds}".rstrip()
+            what, code = "and there is no such stage", Code.UNKNOWN_STAGE
+        self.note(Problem(key, f"{needed}, got {shown(stage)}, {what}", hint, code))
+        return FAILED

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.errors import Key, Problem, RecipeError
+from genkit.errors import Code, Key, Mistake, Problem, RecipeError
 from genkit.recipe.source import parse_toml
 from genkit.settings import near_match, shown
 
@@ -31,15 +31,10 @@ class Override:
     key: Key
     text: str
 
-    @property
-    def label(self) -> str:
-        """What messages call it."""
-        return f"--set {one_line(self.text)}"
-
 
 def apply_overrides(
     table: Mapping[str, Any], texts: Sequence[str]
-) -> tuple[dict[str, Any], list[Override], list[str]]:
+) -> tuple[dict[str, Any], list[Override], list[Mistake]]:
     """Change a recipe's table, one override after the other.
 
     Args:
@@ -47,46 +42,41 @@ def apply_overrides(
         texts: ``KEY=VALUE``, the value as TOML writes it.
 
     Returns:
-        The changed table, the overrides that were made, and a message for each that was not.
+        The changed table, the overrides that were made, and a mistake for each that was not.
     """
     changed = copy.deepcopy(dict(table)) if texts else dict(table)
     made: list[Override] = []
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for text in texts:
         try:
             parts, value = _parse(text)
             key = _assign(changed, _resolve(changed, parts), value)
-        except _Mistake as error:
-            hint = f"; {error.problem.hint}" if error.problem.hint else ""
-            mistakes.append(f"--set {one_line(text)}: {error.problem.reason}{hint}")
+        except _Refused as error:
+            mistakes.append(Mistake(error.problem, override=text))
         else:
             made.append(Override(key, text))
     return changed, made, mistakes
 
 
-def one_line(text: str) -> str:
-    """Return a command-line argument, cut where it is long, for a message."""
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-class _Mistake(Exception):  # noqa: N818
-    def __init__(self, reason: str, hint: str = "") -> None:
+class _Refused(Exception):  # noqa: N818
+    def __init__(self, code: Code, reason: str, hint: str = "") -> None:
         super().__init__(reason)
-        self.problem = Problem((), reason, hint)
+        self.problem = Problem((), reason, hint, code)
 
 
 def _parse(text: str) -> tuple[list[str], Any]:
     key, equals, value = _split(text)
     if not equals:
-        raise _Mistake("there is no =", "write --set KEY=VALUE, such as --set seed=1")
+        raise _Refused(Code.SYNTAX, "there is no =", "write --set KEY=VALUE, such as --set seed=1")
     if not value:
-        raise _Mistake("there is no value", "write --set KEY=VALUE, such as --set seed=1")
+        raise _Refused(
+            Code.SYNTAX, "there is no value", "write --set KEY=VALUE, such as --set seed=1"
+        )
     try:
         node: Any = parse_toml(f"{key.splitlines()[0] if key else ''} = 0", "")
     except RecipeError:
         hint = "write names with dots between, such as denoiser.pool_size"
-        raise _Mistake(f"{shown(key)} is not a key", hint) from None
+        raise _Refused(Code.SYNTAX, f"{shown(key)} is not a key", hint) from None
     parts: list[str] = []
     while isinstance(node, dict):
         ((part, node),) = node.items()
@@ -98,8 +88,8 @@ def _parse(text: str) -> tuple[list[str], Any]:
     if len(parsed) != 1:
         quoted = value.strip("\"'")
         plain = re.fullmatch(r"[^\"'\[\]{}\n=]*", quoted)
-        hint = f"a string needs quotes: --set '{key}=\"{one_line(quoted)}\"'" if plain else ""
-        raise _Mistake(f"{shown(value)} is not a TOML value", hint)
+        hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if plain else ""
+        raise _Refused(Code.SYNTAX, f"{shown(value)} is not a TOML value", hint)
     return parts, parsed["value"]
 
 
@@ -114,7 +104,7 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
     """Return the path in the recipe of a key that names stages by id."""
     first, *rest = parts
     if first == "stage":
-        raise _Mistake("stages are named by id", "write ID.KEY=VALUE")
+        raise _Refused(Code.UNKNOWN_KEY, "stages are named by id", "write ID.KEY=VALUE")
     if first in TOP_LEVEL:
         return tuple(parts)
     stages = table.get("stage")
@@ -123,9 +113,11 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
     if first not in ids:
         known = [*(i for i in ids if isinstance(i, str)), *TOP_LEVEL[:-1]]
         hint = near_match(first, known) or f"known: {', '.join(known[:20])}"
-        raise _Mistake(f"there is no stage or setting {shown(first)}", hint)
+        raise _Refused(Code.UNKNOWN_KEY, f"there is no stage or setting {shown(first)}", hint)
     if not rest:
-        raise _Mistake("this would replace the whole stage", f"write {first}.KEY=VALUE")
+        raise _Refused(
+            Code.UNKNOWN_KEY, "this would replace the whole stage", f"write {first}.KEY=VALUE"
+        )
     return ("stage", ids.index(first), *rest)
 
 
@@ -141,7 +133,9 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
         elif isinstance(node, dict):
             node = node.setdefault(part, {}) if len(path) < len(key) - 1 else None
         else:
-            raise _Mistake(f"{shown(node)} has no {shown(part)}: it is not a table")
+            raise _Refused(
+                Code.UNKNOWN_KEY, f"{shown(node)} has no {shown(part)}: it is not a table"
+            )
         path = (*path, part)
     outer[path[-1]] = value
     return path
@@ -150,5 +144,5 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
 def _index(part: str, length: int) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", part) or int(part) >= length:
         last = f"the last is {length - 1}" if length else "it is empty"
-        raise _Mistake(f"the list has no item {shown(part)}", last)
+        raise _Refused(Code.UNKNOWN_KEY, f"the list has no item {shown(part)}", last)
     return int(part)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from genkit.errors import DataError, Key, Problem, RecipeError
+from genkit.errors import Code, DataError, Key, Mistake, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
@@ -55,7 +55,7 @@ def load_recipe(source: Source, plugins: Plugins, overrides: Sequence[str] = ())
         overrides: ``KEY=VALUE`` from the command line.
 
     Raises:
-        RecipeError: all mistakes at once, by line: ``FILE:LINE: key.path: reason; hint``.
+        RecipeError: all mistakes at once, by line: ``FILE:LINE: key.path: reason; hint [code]``.
     """
     table, made, mistakes = apply_overrides(source.table, overrides)
     reading = _Reading(table, plugins)
@@ -105,50 +105,60 @@ class _Reading:
         if head is None:
             return None
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
+            reason = f"must be the name of a folder, got {shown(head.name)}"
             hint = "write at most 100 letters, digits and . _ - and start with a letter or digit"
-            decoder.note(("name",), f"{shown(head.name)} cannot name a folder", hint)
+            decoder.note(Problem(("name",), reason, hint, Code.INVALID_NAME))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", head.device):
-            decoder.note(
-                ("device",),
-                f"{shown(head.device)} is no device",
-                "write auto, cpu, cuda, cuda:N or mps",
-            )
+            reason = f"must be a device, got {shown(head.device)}"
+            hint = "write auto, cpu, cuda, cuda:N or mps"
+            decoder.note(Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE))
         return head
 
     def _stages(self) -> None:
-        note = self.decoder.note
         stages = self.table.get("stage")
-        if "stage" not in self.table or stages == []:
-            note(("stage",), "missing: a recipe has at least one stage", "write [[stage]]")
-        elif not isinstance(stages, list):
-            note(("stage",), "is not a list of tables", "write [[stage]] with double brackets")
+        missing = "stage" not in self.table or stages == []
+        if missing or not isinstance(stages, list):
+            code = Code.MISSING_KEY if missing else Code.WRONG_TYPE
+            reason = "a recipe must have a list of one or more stages"
+            hint = "write [[stage]] with double brackets, and its settings below"
+            self.decoder.note(Problem(("stage",), reason, hint, code))
         elif len(stages) > MAX_STAGES:
-            note(("stage",), f"{len(stages)} stages; a recipe has at most {MAX_STAGES}")
+            reason = f"must be at most {MAX_STAGES} stages, got {len(stages)}"
+            self.decoder.note(Problem(("stage",), reason, code=Code.WRONG_LENGTH))
             return
         for index, raw in enumerate(self.raw_stages):
             self._stage(raw, self.ids[index], ("stage", index))
 
     def _stage(self, raw: object, stage_id: str, key: Key) -> None:
-        note = self.decoder.note
         if not isinstance(raw, dict):
-            note(key, f"{shown(raw)} is not a stage", "write [[stage]] and its settings below")
+            reason = f"must be the table of a stage, got {shown(raw)}"
+            hint = "write [[stage]] and its settings below"
+            self.decoder.note(Problem(key, reason, hint, Code.NOT_A_COMPONENT))
             return
-        before = len(self.decoder.problems)
-        if "id" not in raw:
-            note((*key, "id"), "missing: other stages name this one by it", 'write id = "..."')
-        elif not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", stage_id):
-            hint = "write a string of at most 100 lower-case letters, digits, _ and -"
-            note((*key, "id"), f"{shown(raw['id'])} cannot be an id", hint)
-        elif stage_id in TOP_LEVEL:
-            note((*key, "id"), f"{shown(stage_id)} is a key of the recipe", "choose another id")
-        elif stage_id in self.decoder.stages:
-            note((*key, "id"), f"{shown(stage_id)} is the id of a stage above", "choose another id")
-        named = before == len(self.decoder.problems)
+        if mistake := self._id_problem(raw, stage_id):
+            self.decoder.note(mistake.under(*key, "id"))
         settings = {name: value for name, value in raw.items() if name != "id"}
         self.decoder.current = stage_id
         stage = self.decoder.component(["stage"], settings, key)
         if stage_id not in self.decoder.stages:
-            self.decoder.stages[stage_id] = stage if named and isinstance(stage, Stage) else None
+            sound = stage if isinstance(stage, Stage) and not mistake else None
+            self.decoder.stages[stage_id] = sound
+
+    def _id_problem(self, raw: Mapping[str, Any], stage_id: str) -> Problem | None:
+        got = f"got {shown(raw.get('id'))}"
+        if "id" not in raw:
+            reason = "missing: name of the stage, for references and --set"
+            return Problem((), reason, 'write id = "..."', Code.MISSING_KEY)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", stage_id):
+            hint = "write a string of at most 100 lower-case letters, digits, _ and -"
+            return Problem((), f"must be an id, {got}", hint, Code.INVALID_NAME)
+        if stage_id in TOP_LEVEL:
+            reason = f"must not be a key of the recipe, {got}"
+            return Problem((), reason, "choose another id", Code.INVALID_NAME)
+        if stage_id in self.decoder.stages:
+            reason = f"must differ from the ids of the stages above, {got}"
+            return Problem((), reason, "choose another id", Code.DUPLICATE)
+        return None
 
     def _check(self, stages: Mapping[str, Stage]) -> None:
         """Ask data sets for their data, and every component of sound stages for its mistakes."""
@@ -180,11 +190,11 @@ class _Reading:
         """Note what a component yields; data that cannot be read is told once, where it stands."""
         try:
             for problem in problems:
-                self.decoder.note((*key, *problem.key), problem.reason, problem.hint)
+                self.decoder.note(problem.under(*key))
         except DataError as error:
             if str(error) not in seen:
                 seen.add(str(error))
-                self.decoder.note(key, str(error))
+                self.decoder.note(Problem(key, str(error), code=error.code))
 
 
 def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
@@ -199,31 +209,37 @@ def _stage_id(raw: object) -> str:
 
 def _located(
     problems: Sequence[Problem], source: Source, made: Sequence[Override], table: Mapping[str, Any]
-) -> list[str]:
-    """Return a line for each problem, by its place in the file, then in the overrides."""
+) -> list[Mistake]:
+    """Return the problems by their place in the file, then in the overrides."""
     lines = key_lines(source.text) if problems else {}
-    located: list[tuple[int, str]] = []
+    ordered: list[tuple[int, Mistake]] = []
     for problem in problems:
-        order, place = _place(problem.key, lines, made, source.label)
         key = _written(problem.key, table)
-        said = " ".join(f"{problem.reason}{'; ' * bool(problem.hint)}{problem.hint}".split())
-        located.append((order, f"{place}: {key}: {said}"))
-    located.sort(key=lambda item: item[0])
+        number, override = _override_of(problem.key, made)
+        if override is not None:
+            mistake = Mistake(problem, key, override=override.text)
+        else:
+            mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
+        ordered.append((number, mistake))
+    located = [m for _, m in sorted(ordered, key=lambda item: (item[0], item[1].line or 0))]
     if len(problems) >= MAX_PROBLEMS:
-        located.append((0, f"{source.label}: there may be more than these {MAX_PROBLEMS} mistakes"))
-    return [line for _, line in located]
+        reason = f"there may be more than these {MAX_PROBLEMS} mistakes"
+        located.append(Mistake(Problem((), reason, code=Code.TOO_MANY), "", source.label))
+    return located
 
 
-def _place(
-    key: Key, lines: Mapping[Key, int], made: Sequence[Override], label: str
-) -> tuple[int, str]:
-    """Return the place of a key, or of the nearest table around it that is written anywhere."""
-    for number, override in reversed(list(enumerate(made))):
+def _override_of(key: Key, made: Sequence[Override]) -> tuple[int, Override | None]:
+    """Return the last override that holds a key, with its number from 1; or 0 and None."""
+    for number, override in reversed(list(enumerate(made, 1))):
         if key[: len(override.key)] == override.key:
-            return (1_000_000_000 + number, override.label)
+            return number, override
+    return 0, None
+
+
+def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
+    """Return the line of a key, or of the nearest table around it that is written anywhere."""
     around = (key[:length] for length in range(len(key), 0, -1))
-    line = next((lines[k] for k in around if k in lines), 1)
-    return (line, f"{label}:{line}")
+    return next((lines[k] for k in around if k in lines), 1)
 
 
 def _written(key: Key, table: Mapping[str, Any]) -> str:

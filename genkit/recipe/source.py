@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import Key, RecipeError, UsageError
+from genkit.errors import Code, Key, Mistake, Problem, RecipeError, UsageError
 from genkit.recipe.locate import key_lines, long_key
 from genkit.settings import near_match, shown, toml_key
 
@@ -91,18 +91,17 @@ def parse_toml(text: str, label: str) -> dict[str, Any]:
     """
     # tomllib takes quadratic time and memory for a dotted key.
     if line := long_key(text, MAX_DEPTH):
-        raise RecipeError([f"{label}:{line}: a key has more than {MAX_DEPTH} parts"])
+        raise _syntax_error(label, f"a key has more than {MAX_DEPTH} parts", line=line)
     try:
         table = tomllib.loads(text)
     except RecursionError:
-        raise RecipeError([f"{label}: values nest deeper than {MAX_DEPTH} levels"]) from None
+        raise _syntax_error(label, f"values nest deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
-        message = str(error).partition(";")[0]
-        raise RecipeError([_syntax_mistake(text, label, message)]) from None
+        raise _not_toml(text, label, str(error).partition(";")[0]) from None
     if mistake := _shape_mistake(table):
         key, reason = mistake
         line = key_lines(text).get(key[:MAX_DEPTH], 1)
-        raise RecipeError([f"{label}:{line}: {'.'.join(map(toml_key, key))}: {reason}"])
+        raise _syntax_error(label, reason, key=".".join(map(toml_key, key)), line=line)
     return table
 
 
@@ -155,17 +154,21 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _syntax_mistake(text: str, label: str, message: str) -> str:
+def _not_toml(text: str, label: str, message: str) -> RecipeError:
+    """Return the error for a message of tomllib."""
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     hint = next((h for start, h in _HINTS.items() if message.startswith(start)), "")
     if place is None:
-        where = label
-    else:
-        message = message[: place.start()]
-        ends = place[1] is None
-        where = f"{label}:{len(text.splitlines()) or 1 if ends else place[1] + ':' + place[2]}"
-        message += " at the end of the file" if ends else ""
-    return f"{where}: not TOML: {message}" + (f"; {hint}" if hint else "")
+        return _syntax_error(label, f"not TOML: {message}", hint)
+    reason = f"not TOML: {message[: place.start()]}"
+    if place[1]:
+        return _syntax_error(label, reason, hint, line=int(place[1]), column=int(place[2]))
+    last = len(text.splitlines()) or 1
+    return _syntax_error(label, f"{reason} at the end of the file", hint, line=last)
+
+
+def _syntax_error(label: str, reason: str, hint: str = "", **place: Any) -> RecipeError:
+    return RecipeError([Mistake(Problem((), reason, hint, Code.SYNTAX), file=label, **place)])
 
 
 def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:

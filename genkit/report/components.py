@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
-import typing
 from typing import Any
 
 from rich.box import SIMPLE
@@ -13,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genkit.fields import Field, fields_of
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Entry, Registry
-from genkit.settings import annotations_of, describe_type, setting_of, shown
+from genkit.settings import shown
 
 
 def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
@@ -65,29 +64,11 @@ def plugin_json(plugins: Plugins, kind: str | None = None) -> dict[str, Any]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldFacts:
-    """A setting of a component in words."""
-
-    name: str
-    type: str
-    default: str
-    bounds: str
-    meaning: str
-
-
-def fields_of(cls: type) -> list[FieldFacts]:
-    """Return the settings of a component's class."""
-    annotations = annotations_of(cls)
+def settings_of(cls: type) -> list[tuple[str, str, str, str, str]]:
+    """Return the settings of a component's class: name, type, default, range and meaning."""
     return [
-        FieldFacts(
-            name=field.name,
-            type=_type(annotations[field.name]),
-            default=_default(field),
-            bounds=setting_of(field).bounds,
-            meaning=setting_of(field).doc,
-        )
-        for field in dataclasses.fields(cls)
+        (f.name, f.type.words(), _default(f), f.setting.bounds, f.setting.doc)
+        for f in fields_of(cls)
     ]
 
 
@@ -99,41 +80,23 @@ def show_component(console: Console, registry: Registry, entry: Entry) -> None:
     console.print(f"{entry.kind} {entry.name}", style="bold", highlight=False)
     for line in (summary, *(f"{name}: {fact}" for name, fact in facts.items() if fact)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    fields = fields_of(cls)
-    if not fields:
+    settings = settings_of(cls)
+    if not settings:
         console.print("no settings")
         return
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for column in ("setting", "type", "default", "range", "meaning"):
         table.add_column(column, no_wrap=column == "setting")
-    for fact in fields:
-        table.add_row(*map(Text, dataclasses.astuple(fact)))
+    for row in settings:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
-def _type(annotation: Any) -> str:
-    """Return an annotation in words; a slot by the kinds that fill it."""
-    from genkit.interfaces import Component
-    from genkit.plugin.registry import kinds_of
-
-    if isinstance(annotation, type) and issubclass(annotation, Component):
-        return " or ".join(kinds_of(annotation))
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is tuple and args[-1:] == (Ellipsis,):
-        return f"a list of {_type(args[0])}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("nothing" if a is types.NoneType else _type(a) for a in args)
-    return describe_type(annotation)
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    described = setting_of(field)
-    if described.use is not None:
-        return shown(dict(described.use))
-    if described.inherit:
-        return f"the recipe's {described.inherit}"
-    if field.default_factory is not dataclasses.MISSING:
-        return shown(field.default_factory())
+def _default(field: Field) -> str:
+    if field.setting.use is not None:
+        return shown(dict(field.setting.use))
+    if field.setting.inherit:
+        return f"the recipe's {field.setting.inherit}"
     if field.default is dataclasses.MISSING:
         return "required"
     return "nothing" if field.default is None else shown(field.default)

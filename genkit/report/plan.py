@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator
 
 from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from genkit.field_types import Slot
+from genkit.fields import fields_of
 from genkit.interfaces import Component
 from genkit.plugin.registry import Registry
 from genkit.recipe.recipe import Recipe
@@ -44,14 +45,10 @@ def plan_table(
 
 def _facts(component: Component, registry: Registry) -> Iterator[str]:
     """Yield the settings that are not left at their default; slots by what fills them."""
-    for field in dataclasses.fields(component):
+    for field in fields_of(type(component)):
         value = getattr(component, field.name)
-        if isinstance(value, Component):
-            yield f"{field.name} {registry.name_of(value)}"
-        elif isinstance(value, tuple) and value and isinstance(value[0], Component):
-            yield f"{field.name} {' + '.join(registry.name_of(part) for part in value)}"
-        elif field.default_factory is not dataclasses.MISSING:
-            if value != field.default_factory():
-                yield f"{field.name} {shown(value)}"
+        parts = [part for leaf, part in field.type.leaves(value) if isinstance(leaf, Slot)]
+        if parts:
+            yield f"{field.name} {' + '.join(map(registry.name_of, parts))}"
         elif value != field.default:
             yield f"{field.name} {shown(value)}"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
 
+from genkit.field_types import Reference, Slot
+from genkit.fields import leaves_of
 from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
-from genkit.settings import Ref, annotations_of
 
 
 def fingerprint(
@@ -81,23 +78,15 @@ def _source_digest(module: str) -> str:
 def components(component: Component) -> Iterator[Component]:
     """Yield a component and all that its settings hold."""
     yield component
-    for field in dataclasses.fields(component):
-        value = getattr(component, field.name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Component):
-                yield from components(part)
+    for leaf, value in leaves_of(component):
+        if isinstance(leaf, Slot):
+            yield from components(value)
 
 
 def references(component: Component) -> Iterator[str]:
     """Yield the ids of the earlier stages that a component names, at any depth."""
     for part in components(component):
-        for name, annotation in annotations_of(type(part)).items():
-            yield from _named(annotation, getattr(part, name))
-
-
-def reference_fields(component: Component) -> list[str]:
-    """Return the names of a component's own settings that may name earlier stages."""
-    return [name for name, found in annotations_of(type(component)).items() if _refers(found)]
+        yield from (value for leaf, value in leaves_of(part) if isinstance(leaf, Reference))
 
 
 def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
@@ -112,25 +101,3 @@ def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
         found |= new
         waiting += new
     return frozenset(found)
-
-
-def _refers(annotation: Any) -> bool:
-    """Whether values of an annotation may name a stage: alone, optionally, or in a tuple."""
-    return any(isinstance(arg, Ref) or _refers(arg) for arg in get_args(annotation))
-
-
-def _named(annotation: Any, value: Any) -> Iterator[str]:
-    """Yield the ids of stages that a value of an annotation names."""
-    args = get_args(annotation)
-    if get_origin(annotation) is Annotated:
-        if any(isinstance(mark, Ref) for mark in args) and isinstance(value, str):
-            yield value
-        else:
-            yield from _named(args[0], value)
-    elif get_origin(annotation) in (Union, UnionType):
-        for option in args:
-            yield from _named(option, value)
-    elif get_origin(annotation) is tuple and isinstance(value, tuple):
-        kinds = itertools.repeat(args[0]) if args[-1] is Ellipsis else args
-        for kind, item in zip(kinds, value, strict=False):
-            yield from _named(kind, item)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from genkit.errors import InterruptedRun, Problem, SettingError
+from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, Dataset, Metric, Stage, Stages, Subject
 from genkit.report.plots import score_plot
-from genkit.run.fingerprint import components, reference_fields
+from genkit.run.fingerprint import components, references
 from genkit.run.log import RowLog, read_rows
 from genkit.run.stages.sample import Sample, sample_stage
 from genkit.run.stages.scores import (
@@ -53,7 +53,8 @@ class Sweep(Stage):
         template = dataclasses.replace(template, count=self.count)
         lists = dict(_flatten(self.vary))
         if not lists:
-            yield Problem(("vary",), "nothing is varied", "write vary.schedule.steps = [5, 7, 14]")
+            hint = "write vary.schedule.steps = [5, 7, 14]"
+            yield Problem(("vary",), "nothing is varied", hint, Code.MISSING_KEY)
             return
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
         yield from problems
@@ -73,7 +74,8 @@ class Sweep(Stage):
                     seen.add((path, problem.reason))
                     where = f"with {shown(cell)}: " if len(cell) > 1 else ""
                     key = ("vary", *path.split("."))
-                    yield Problem(key, f"{where}{problem.reason}", problem.hint)
+                    reason = f"{where}{problem.reason}"
+                    yield dataclasses.replace(problem, key=key, reason=reason)
 
     def run(self, context: Context) -> None:
         template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
@@ -141,13 +143,13 @@ def _problems(template: Sample, path: str, values: Any) -> Iterator[Problem]:
     """Yield what is wrong with the values at a key path, each alone."""
     key = ("vary", *path.split("."))
     if not isinstance(values, list) or not values:
-        yield Problem(key, f"{shown(values)} is not a list of values")
+        yield Problem(key, f"must be a list of values, got {shown(values)}", code=Code.WRONG_TYPE)
         return
     for value in values:
         try:
             _of_cell(template, {path: value})
         except SettingError as error:
-            yield from (Problem(key, problem.reason, problem.hint) for problem in error.problems)
+            yield from (dataclasses.replace(problem, key=key) for problem in error.problems)
 
 
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
@@ -161,17 +163,20 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
     owner = type(component).__name__
     if key not in fields:
         reason = f'{owner} has no setting "{key}"'
-        raise SettingError(owner, [Problem((key,), reason, near_match(key, fields))])
-    if key in reference_fields(component):
-        reason = f"{owner}.{key} names a stage, which is chosen before anything runs"
-        raise SettingError(owner, [Problem((key,), reason, "write a sweep for each stage")])
+        raise SettingError(
+            owner, [Problem((key,), reason, near_match(key, fields), Code.UNKNOWN_KEY)]
+        )
     if rest:
         inner = getattr(component, key)
         several = isinstance(inner, tuple)
         parts = inner if several else (inner,)
         if not parts or not all(isinstance(part, Component) for part in parts):
             reason = f"{owner}.{key} has no settings of its own to vary"
-            raise SettingError(owner, [Problem((key,), reason)])
+            raise SettingError(owner, [Problem((key,), reason, code=Code.UNKNOWN_KEY)])
         changed = tuple(_with_value(part, rest, value) for part in parts)
         return dataclasses.replace(component, **{key: changed if several else changed[0]})
-    return dataclasses.replace(component, **{key: value})
+    made = dataclasses.replace(component, **{key: value})
+    if set(references(made)) != set(references(component)):
+        reason = f"{owner}.{key} names a stage, which is chosen before anything runs"
+        raise SettingError(owner, [Problem((key,), reason, "write a sweep for each stage")])
+    return made

@@ -65,7 +65,7 @@ class Train(Stage):
     )
 
     data: Dataset = setting(doc="what to train on", inherit="data")
-    network: Network = setting(doc="what to train")
+    network: Network = setting(doc="denoiser, discriminator or classifier to train")
     objective: Objective = setting(doc="the loss")
     coupler: Coupler = setting(doc="which noise meets which image", use={"use": "random"})
     augmentation: Augmentation | None = setting(None, doc="random change of the images")

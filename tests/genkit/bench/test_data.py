@@ -104,7 +104,7 @@ def test_images_that_are_kept_as_bytes_are_decoded(tmp_path):
     ("table", "told"),
     [
         ({"use": "digit"}, 'did you mean "digits"'),
-        ({"use": "moons", "items": 0}, "moons.items: 0 is out of range"),
+        ({"use": "moons", "items": 0}, r"moons\.items: .*\[out-of-range\]"),
         ({"use": "image-folder", "root": "/there is none"}, "there is none"),
         (
             {"use": "real-and-fake", "real": {"use": "digits"}, "fakes": "samples"},

@@ -174,16 +174,16 @@ def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
         (("--seeds", "-5"), 'from 0 on, got "-5"; write 0-63'),
         (("--seeds", str(2**63)), f'--seeds must be from 0 to {2**63 - 1}, got "{2**63}"'),
         (("--latents", "edn"), 'did you mean "edm"'),
-        (("--latents", "{ seed = 1 }"), "derived.seed: unknown setting"),
+        (("--latents", "{ seed = 1 }"), "derived.seed: ...[unknown-key]"),
         (
             ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
             "undefined for a range from 0.5 to 80",
         ),
         (("--seeds", "0-99999999"), "more than 10,000,000 samples"),
         (("--seeds", "0-9,10-10000009"), '"0-9,10-10000009" are more than 10,000,000 samples'),
-        (("--steps", "0"), "steps: 0 is out of range"),
-        (("--rho", "-1"), "rho: -1.0 is out of range"),
-        (("--rho", "nan"), "rho: nan"),
+        (("--steps", "0"), "steps: ...got 0 [out-of-range]"),
+        (("--rho", "-1"), "rho: ...got -1.0 [out-of-range]"),
+        (("--rho", "nan"), "rho: ...got nan [out-of-range]"),
         (("--schedule", '{ use = "edm", sigma_min = 90.0 }'), "not below sigma_max = 80"),
         (("--schedule", "edn"), 'did you mean "edm"'),
         (("--class", "3"), "--class 3: the denoiser has no such class; write 0 to 2"),
@@ -193,7 +193,7 @@ def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
 def test_mistakes(genkit_, images, tmp_path, arguments, said):
     code, printed, err = genkit_("sample", images, "--out", tmp_path / "out", *arguments)
     assert (code, printed) == (2, "")
-    assert said in err
+    assert all(part in err for part in said.split("..."))
     assert not (tmp_path / "out").exists()
 
 

@@ -66,11 +66,6 @@ class Toys(Dataset):
         return Batch(torch.zeros(4, 2))
 
 
-@dataclass(frozen=True)
-class Ema:
-    half_life: int = setting(500, doc="half-life", at_least=1)
-
-
 class ToyStage(Stage):
     def run(self, context: Context) -> None:
         raise NotImplementedError
@@ -89,7 +84,6 @@ class Train(ToyStage):
     batch_size: int = setting(4, doc="batch", at_least=1)
     pool_size: int = setting(8, doc="pool")
     rate: float | None = setting(None, doc="rate")
-    ema: Ema = setting(Ema(), doc="averaging")
     vary: Mapping[str, Any] = setting({}, doc="anything")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -124,6 +118,14 @@ class Broken(ToyStage):
     what: Nowhere = setting(doc="nothing")  # noqa: F821
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unwritable(ToyStage):
+    """Has a field that no recipe can write."""
+
+    output = "scores"
+    what: tuple[set[int], ...] = setting((), doc="nothing")
+
+
 @pytest.fixture
 def registry() -> Registry:
     def target(cls: type[Component]) -> str:
@@ -137,6 +139,7 @@ def registry() -> Registry:
     registration.add("stage", "train", target(Train))
     registration.add("stage", "sample", target(Sample))
     registration.add("stage", "broken", target(Broken))
+    registration.add("stage", "unwritable", target(Unwritable))
     registration.add("stage", "absent", "genkit_no_such_module:Absent")
     registry = Registry()
     registry.accept(registration)

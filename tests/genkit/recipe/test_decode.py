@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from genkit.errors import Code, PluginError, SettingError
+from genkit.errors import Code, Key, PluginError, SettingError
 from genkit.interfaces import Coupler
 from genkit.plugin.registry import Registry
 from genkit.recipe.decode import component
+
+
+def refused(registry: Registry, kind: str, table: Any) -> list[tuple[Key, Code]]:
+    """Return the keys and codes of the mistakes in a table."""
+    with pytest.raises(SettingError) as caught:
+        component(registry, kind, table)
+    return [(problem.key, problem.code) for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize("what", [Coupler, "coupler"])
@@ -16,9 +25,12 @@ def test_decodes_a_single_component(registry: Registry, what: type[Coupler] | st
 
 
 def test_all_mistakes_are_in_the_error(registry: Registry) -> None:
-    with pytest.raises(SettingError) as caught:
-        component(registry, "coupler", {"use": "wrapped", "by": 1, "inner": {"use": "x"}, "z": 1})
-    assert {p.key for p in caught.value.problems} == {("by",), ("inner", "use"), ("z",)}
+    table = {"use": "wrapped", "by": 1, "inner": {"use": "x"}, "z": 1}
+    assert refused(registry, "coupler", table) == [
+        (("z",), Code.UNKNOWN_KEY),
+        (("by",), Code.WRONG_TYPE),
+        (("inner", "use"), Code.UNKNOWN_COMPONENT),
+    ]
 
 
 def test_stage_references_are_taken_as_they_are(registry: Registry) -> None:
@@ -27,13 +39,13 @@ def test_stage_references_are_taken_as_they_are(registry: Registry) -> None:
 
 
 def test_what_is_inherited_must_be_given(registry: Registry) -> None:
-    with pytest.raises(SettingError, match=r"train.data: missing"):
-        component(registry, "stage", {"use": "train", "images": 1})
+    assert refused(registry, "stage", {"use": "train", "images": 1}) == [
+        (("data",), Code.MISSING_KEY)
+    ]
 
 
 def test_not_a_table(registry: Registry) -> None:
-    with pytest.raises(SettingError, match="is not a coupler"):
-        component(registry, "coupler", "random")  # type: ignore[arg-type]
+    assert refused(registry, "coupler", "random") == [((), Code.NOT_A_COMPONENT)]
 
 
 def test_unknown_kind(registry: Registry) -> None:
@@ -42,22 +54,20 @@ def test_unknown_kind(registry: Registry) -> None:
 
 
 def test_endless_mistakes_end(registry: Registry) -> None:
-    with pytest.raises(SettingError) as caught:
-        component(registry, "coupler", {"use": "wrapped", "by": list(range(5000))})
-    assert len(caught.value.problems) == 200
+    assert len(refused(registry, "coupler", {"use": "wrapped", "by": list(range(5000))})) == 200
 
 
 def test_an_unknown_setting_alone_is_a_mistake(registry: Registry) -> None:
-    with pytest.raises(SettingError, match='did you mean "cost"'):
-        component(registry, "coupler", {"use": "greedy", "kost": "squared"})
+    assert refused(registry, "coupler", {"use": "greedy", "kost": "squared"}) == [
+        (("kost",), Code.UNKNOWN_KEY)
+    ]
 
 
 def test_a_renamed_setting_names_the_new_one(registry: Registry) -> None:
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(SettingError, match="write cost") as caught:
         component(registry, "coupler", {"use": "greedy", "metric": "squared"})
     (problem,) = caught.value.problems
     assert (problem.code, problem.key) == (Code.RENAMED_KEY, ("metric",))
-    assert problem.hint == "write cost"
 
 
 def test_a_table_without_use_sets_settings_of_the_default(registry: Registry) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from genkit.errors import Code
 from genkit.recipe.overrides import apply_overrides
 
 TABLE: dict[str, Any] = {
@@ -29,7 +30,7 @@ TABLE: dict[str, Any] = {
         ('name="a=b"', ("name",), "a=b"),
         ('data.use="moons"', ("data", "use"), "moons"),
         ('denoiser.coupler={use="greedy"}', ("stage", 0, "coupler"), {"use": "greedy"}),
-        ("denoiser.ema.half_life=3", ("stage", 0, "ema", "half_life"), 3),
+        ("denoiser.made.below=3", ("stage", 0, "made", "below"), 3),
         ('denoiser."odd=key"=true', ("stage", 0, "odd=key"), True),
         ("denoiser.list=[1,\n2]", ("stage", 0, "list"), [1, 2]),
         ("samples.guidance.0=1", ("stage", 1, "guidance", 0), 1),
@@ -48,34 +49,34 @@ def test_sets_a_value(text: str, key: tuple[str | int, ...], value: object) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "hint"),
     [
-        ("seed", "there is no =; write --set KEY=VALUE"),
-        ("seed=", "there is no value"),
-        ("=1", '"" is not a key'),
-        ("a b=1", '"a b" is not a key'),
-        ("name=abc", '"abc" is not a TOML value; a string needs quotes: --set \'name="abc"\''),
-        ("seed=1\nname=2", "is not a TOML value"),
-        ("seed=" + "[" * 3000, "is not a TOML value"),
-        ("a" + ".a" * 3000 + "=1", "is not a key"),
-        ("denoise.x=1", 'there is no stage or setting "denoise"; did you mean "denoiser"?'),
-        ("sead=1", 'did you mean "seed"?'),
-        ("stage.0.x=1", "stages are named by id"),
-        ("denoiser=1", "this would replace the whole stage; write denoiser.KEY=VALUE"),
-        ("name.x=1", '"x" has no "x": it is not a table'),
-        ("samples.guidance.1.weight=1", 'the list has no item "1"; the last is 0'),
-        ("samples.guidance.weight=1", 'the list has no item "weight"'),
+        ("seed", Code.SYNTAX, "write --set KEY=VALUE"),
+        ("seed=", Code.SYNTAX, "write --set KEY=VALUE"),
+        ("=1", Code.SYNTAX, "write names with dots between"),
+        ("a b=1", Code.SYNTAX, "write names with dots between"),
+        ("name=abc", Code.SYNTAX, "a string needs quotes: --set 'name=\"abc\"'"),
+        ("seed=1\nname=2", Code.SYNTAX, ""),
+        ("seed=" + "[" * 3000, Code.SYNTAX, ""),
+        ("a" + ".a" * 3000 + "=1", Code.SYNTAX, "write names with dots between"),
+        ("denoise.x=1", Code.UNKNOWN_KEY, 'did you mean "denoiser"?'),
+        ("sead=1", Code.UNKNOWN_KEY, 'did you mean "seed"?'),
+        ("stage.0.x=1", Code.UNKNOWN_KEY, "write ID.KEY=VALUE"),
+        ("denoiser=1", Code.UNKNOWN_KEY, "write denoiser.KEY=VALUE"),
+        ("name.x=1", Code.UNKNOWN_KEY, ""),
+        ("samples.guidance.1.weight=1", Code.UNKNOWN_KEY, "the last is 0"),
+        ("samples.guidance.weight=1", Code.UNKNOWN_KEY, "the last is 0"),
     ],
 )
-def test_mistakes(text: str, message: str) -> None:
-    changed, made, mistakes = apply_overrides(TABLE, [text])
+def test_mistakes(text: str, code: Code, hint: str) -> None:
+    changed, made, (mistake,) = apply_overrides(TABLE, [text])
     assert changed == TABLE
     assert not made
-    assert len(mistakes) == 1
-    assert mistakes[0].startswith("--set ")
-    assert message in mistakes[0]
-    assert "\n" not in mistakes[0]
-    assert len(mistakes[0]) < 250
+    assert (mistake.problem.code, mistake.override) == (code, text)
+    assert mistake.problem.hint.startswith(hint)
+    assert str(mistake).startswith("--set ")
+    assert "\n" not in str(mistake)
+    assert len(str(mistake)) < 250
 
 
 def test_the_last_one_holds() -> None:

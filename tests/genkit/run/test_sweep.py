@@ -6,27 +6,27 @@ import json
 
 import pytest
 
-from genkit.errors import RecipeError
+from genkit.errors import Code, RecipeError
 from genkit.run.stages.train import Train
 
 
 @pytest.mark.parametrize(
-    ("vary", "message"),
+    ("vary", "code", "told"),
     [
-        ("{}", "nothing is varied"),
-        ("{ schedule = { steps = 5 } }", "5 is not a list of values"),
-        ("{ schedule = { steps = [] } }", "[] is not a list of values"),
-        ("{ schedule = { stepz = [5] } }", 'no setting "stepz"; did you mean "steps"?'),
-        ("{ schedule = { steps = [5, 0] } }", "0 is out of range; write a value at least 1"),
-        ("{ schedule = { steps = [5, 2.5] } }", "2.5 is not an integer"),
-        ("{ schedule = { sigma_max = [80.0, 0.001] } }", "is not below sigma_max"),
-        ("{ guidance = { weight = [0.0] } }", "has no settings of its own to vary"),
-        ("{ count = { x = [1] } }", "has no settings of its own to vary"),
-        ("{ solver = ['heun'] }", '"heun" is not a solver'),
-        ("{ denoiser = ['other'] }", "names a stage"),
+        ("{}", Code.MISSING_KEY, "sweep.vary"),
+        ("{ schedule = { steps = 5 } }", Code.WRONG_TYPE, "got 5"),
+        ("{ schedule = { steps = [] } }", Code.WRONG_TYPE, "got []"),
+        ("{ schedule = { stepz = [5] } }", Code.UNKNOWN_KEY, 'did you mean "steps"?'),
+        ("{ schedule = { steps = [5, 0] } }", Code.OUT_OF_RANGE, "at least 1, got 0"),
+        ("{ schedule = { steps = [5, 2.5] } }", Code.WRONG_TYPE, "got 2.5"),
+        ("{ schedule = { sigma_max = [80.0, 0.001] } }", Code.CONFLICT, "sigma_max"),
+        ("{ guidance = { weight = [0.0] } }", Code.UNKNOWN_KEY, "Sample.guidance"),
+        ("{ count = { x = [1] } }", Code.UNKNOWN_KEY, "Sample.count"),
+        ("{ solver = ['heun'] }", Code.NOT_A_COMPONENT, 'solver, got "heun"'),
+        ("{ denoiser = ['other'] }", Code.CONFLICT, "Sample.denoiser"),
     ],
 )
-def test_mistakes_in_what_a_sweep_varies(tiny, vary, message):
+def test_mistakes_in_what_a_sweep_varies(tiny, vary, code, told):
     text = (
         tiny.sample
         + f"""
@@ -40,9 +40,10 @@ metrics = [{{ use = "truncation" }}]
     )
     with pytest.raises(RecipeError) as caught:
         tiny.load(text)
-    (line,) = caught.value.lines
-    assert "sweep.vary" in line
-    assert message in line
+    (mistake,) = caught.value.mistakes
+    assert mistake.key.startswith("sweep.vary")
+    assert mistake.problem.code == code
+    assert told in str(mistake)
 
 
 def of_combinations(tiny, vary, *lines):

@@ -223,7 +223,7 @@ def test_a_penalty_that_overflows_is_refused():
         ({"weight": -1.0}, "at least 0"),
         ({"weight": 1e5}, "at most 10000"),
         ({"candidates": 0.0}, "above 0"),
-        ({"by": "source"}, '"source" is none of "label", "embedding"'),
+        ({"by": "source"}, r"by: .*\[unknown-choice\]"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, reason):

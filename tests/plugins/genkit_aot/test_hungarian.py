@@ -96,7 +96,7 @@ def test_the_gap_is_within_the_tolerance():
 
 
 def test_a_negative_tolerance_is_refused():
-    with pytest.raises(SettingError, match=r"tolerance: -0\.1 is out of range"):
+    with pytest.raises(SettingError, match=r"tolerance: .*got -0\.1 \[out-of-range\]"):
         Hungarian(tolerance=-0.1)
 
 
@@ -106,5 +106,5 @@ def test_unlike_lengths_are_refused():
 
 
 def test_an_unknown_cost_is_refused():
-    with pytest.raises(SettingError, match='cost: "manhattan" is none of "euclidean", "squared"'):
+    with pytest.raises(SettingError, match=r"cost: .*\[unknown-choice\]"):
         Hungarian(cost="manhattan")

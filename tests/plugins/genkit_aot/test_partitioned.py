@@ -343,5 +343,5 @@ def test_a_sound_recipe_has_no_mistakes():
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(SettingError, match='"labels" is none of "label", "source"'):
+    with pytest.raises(SettingError, match=r"by\.0: .*\[unknown-choice\]"):
         Partitioned(by=("labels",))

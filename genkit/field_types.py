@@ -1,0 +1,223 @@
+"""The types that fields of a component may have, and what each of them does with a value."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from genkit.errors import Code, Key, Problem
+from genkit.settings import Setting, near_match, shown
+
+FAILED: Final = object()
+"""Stands for a value that could not be decoded; its problems are noted already."""
+
+
+class Decoding(Protocol):
+    """What types need to decode the values of a recipe. Each method may return ``FAILED``."""
+
+    def slot(self, base: type[Any], table: object, key: Key) -> Any:
+        """Return the component of a table."""
+        ...
+
+    def reference(self, output: str, stage: str, key: Key) -> Any:
+        """Return the id of a stage if it has the output."""
+        ...
+
+
+class FieldType(ABC):
+    """The type of a field: which values it takes, and how a recipe writes them."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """Return the type in words that a recipe's author knows."""
+
+    def example(self) -> str:
+        """Return what to write for a required field."""
+        return f"..., {self.words()}"
+
+    @abstractmethod
+    def problems(self, value: Any) -> Iterator[Problem]:
+        """Yield what is wrong with a value. Types are strict, but an integer is also a number."""
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        """Return a value as its component keeps it, if it has no problems.
+
+        Args:
+            value: value of a recipe or of Python.
+            key: its path in the recipe.
+            decoding: makes its components and checks its references; None if they are made.
+        """
+        return value
+
+    def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
+        """Yield the single values, each with its type, that a value without problems holds."""
+        yield self, value
+
+    def _mismatch(self, value: Any, hint: str = "") -> Problem:
+        return Problem((), f"must be {self.words()}, got {shown(value)}", hint, Code.WRONG_TYPE)
+
+
+@dataclass(frozen=True)
+class Number(FieldType):
+    """An integer or a float in the range of its setting."""
+
+    integer: bool
+    setting: Setting
+
+    def words(self) -> str:
+        return "an integer" if self.integer else "a number"
+
+    def example(self) -> str:
+        return f"..., {self.words()} {self.setting.bounds}".rstrip()
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if isinstance(value, bool) or not isinstance(value, int if self.integer else (int, float)):
+            yield self._mismatch(value)
+            return
+        if isinstance(value, int) and value.bit_length() > 63:
+            bound = "an integer of at most 64 bits"
+        elif not math.isfinite(value) and not (self.setting.infinite and value == math.inf):
+            bound = "finite or inf" if self.setting.infinite else "finite"
+        elif not self.setting.allows(value):
+            bound = self.setting.bounds
+        else:
+            return
+        yield Problem((), f"must be {bound}, got {shown(value)}", code=Code.OUT_OF_RANGE)
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        # 1 and 1.0 must have one fingerprint.
+        return value if self.integer or any(self.problems(value)) else float(value)
+
+
+@dataclass(frozen=True)
+class Plain(FieldType):
+    """A string, a boolean or a table."""
+
+    cls: type
+    name: str
+
+    def words(self) -> str:
+        return self.name
+
+    def example(self) -> str:
+        return '"..."' if self.cls is str else super().example()
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, self.cls):
+            quotable = self.cls is str and not isinstance(value, (list, tuple, Mapping))
+            yield self._mismatch(value, f'write "{shown(value)}"' if quotable else "")
+
+
+@dataclass(frozen=True)
+class Reference(Plain):
+    """The id of an earlier stage with a certain output."""
+
+    output: str
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        if decoding is None or not isinstance(value, str):
+            return value
+        return decoding.reference(self.output, value, key)
+
+
+@dataclass(frozen=True)
+class Choice(FieldType):
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    def words(self) -> str:
+        return " or ".join(map(shown, self.values))
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not any(value == known and type(value) is type(known) for known in self.values):
+            hint = near_match(value, map(str, self.values))
+            reason = f"must be {self.words()}, got {shown(value)}"
+            yield Problem((), reason, hint, Code.UNKNOWN_CHOICE)
+
+
+@dataclass(frozen=True)
+class Slot(FieldType):
+    """A component of a base."""
+
+    base: type[Any]
+
+    def words(self) -> str:
+        # The kinds are named after their bases: SigmaDistribution is "sigma-distribution".
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.base.__name__).lower()
+
+    def example(self) -> str:
+        return '{ use = "..." }'
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, self.base):
+            reason = f"must be a component of kind {self.words()}, got {shown(value)}"
+            yield Problem((), reason, code=Code.NOT_A_COMPONENT)
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        return decoding.slot(self.base, value, key) if decoding else value
+
+
+@dataclass(frozen=True)
+class Optional(FieldType):
+    """A value or None, which a recipe writes by leaving the key out."""
+
+    inner: FieldType
+
+    def words(self) -> str:
+        return f"{self.inner.words()} or nothing"
+
+    def example(self) -> str:
+        return self.inner.example()
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        return iter(()) if value is None else self.inner.problems(value)
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        return None if value is None else self.inner.convert(value, key, decoding)
+
+    def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
+        return iter(()) if value is None else self.inner.leaves(value)
+
+
+@dataclass(frozen=True)
+class List(FieldType):
+    """A tuple: of any length with items of one type, or with a type for each item."""
+
+    inner: tuple[FieldType, ...]
+    any_length: bool
+
+    def words(self) -> str:
+        first, count = self.inner[0].words(), len(self.inner)
+        return f"a list of {first}" if self.any_length else f"{count} values"
+
+    def example(self) -> str:
+        return f"[{', '.join(inner.example() for inner in self.inner)}]"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, (list, tuple)):
+            yield self._mismatch(value, f"write [{shown(value)}]")
+        elif not self.any_length and len(value) != len(self.inner):
+            reason = f"must have {len(self.inner)} items, got {len(value)}"
+            yield Problem((), reason, code=Code.WRONG_LENGTH)
+        else:
+            for index, (inner, item) in enumerate(self._paired(value)):
+                yield from (problem.under(index) for problem in inner.problems(item))
+
+    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        paired = enumerate(self._paired(value))
+        items = [inner.convert(item, (*key, index), decoding) for index, (inner, item) in paired]
+        return FAILED if any(item is FAILED for item in items) else (*items, *value[len(items) :])
+
+    def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
+        for inner, item in self._paired(value):
+            yield from inner.leaves(item)
+
+    def _paired(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
+        return zip(self.inner * len(value) if self.any_length else self.inner, value, strict=False)

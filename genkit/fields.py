@@ -1,0 +1,131 @@
+"""The fields of a component, parsed once from the annotations of its class.
+
+One description serves construction in Python, decoding a recipe, the fingerprint, ``genkit show``
+and the reference pages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from genkit.errors import PluginError, Problem, SettingError
+from genkit.field_types import Choice, FieldType, List, Number, Optional, Plain, Reference, Slot
+from genkit.settings import Ref, Setting, setting_of
+
+
+class Settings:
+    """Base of frozen dataclasses whose fields are settings. Its subclasses fill slots.
+
+    Raises:
+        SettingError: on construction with a value outside its type or range.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
+    """What to write instead of a setting of an earlier version, by the old name."""
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        for field in fields_of(type(self)):
+            value = field.type.convert(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            problems += (problem.under(field.name) for problem in field.type.problems(value))
+        if problems:
+            raise SettingError(type(self).__name__, problems)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a component.
+
+    Attributes:
+        name: key in a recipe.
+        type: which values it takes.
+        setting: meaning and range.
+        default: value where it is left out; ``dataclasses.MISSING`` if there is none.
+    """
+
+    name: str
+    type: FieldType
+    setting: Setting
+    default: Any
+
+
+def fields_of(cls: type[Any]) -> tuple[Field, ...]:
+    """Return the fields of a component's class.
+
+    Raises:
+        PluginError: an annotation cannot be read, or is no type of a setting.
+    """
+    return _fields_of(cls)  # type: ignore[arg-type]  # mypy takes classes for unhashable
+
+
+@functools.cache
+def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
+    try:
+        annotations = typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise PluginError(
+            f"{cls.__qualname__} has an annotation that cannot be read: {error}; "
+            "import what its fields name outside of TYPE_CHECKING"
+        ) from error
+    fields = []
+    for field in dataclasses.fields(cls):
+        setting = setting_of(field)
+        try:
+            parsed = _parse(annotations[field.name], setting)
+        except TypeError as error:
+            raise PluginError(
+                f"{cls.__qualname__}.{field.name} must have a type that a recipe can write, got "
+                f"{error}; write bool, int, float, str, Literal, Mapping[str, Any], a reference "
+                "such as genkit.settings.DenoiserRef, a kind of component, or a tuple of these "
+                "or | None"
+            ) from None
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        fields.append(Field(field.name, parsed, setting, default))
+    return tuple(fields)
+
+
+def leaves_of(component: Settings) -> Iterator[tuple[FieldType, Any]]:
+    """Yield the single values of a component's fields, each with its type."""
+    for field in fields_of(type(component)):
+        yield from field.type.leaves(getattr(component, field.name))
+
+
+def _parse(annotation: Any, setting: Setting) -> FieldType:
+    """Return the type that an annotation describes.
+
+    Raises:
+        TypeError: it describes none; with the part that does not.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (int, float):
+        return Number(annotation is int, setting)
+    if annotation in (str, bool):
+        return Plain(str, "a string") if annotation is str else Plain(bool, "true or false")
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return Slot(annotation)
+    if origin is Annotated:
+        marks = [mark for mark in args[1:] if isinstance(mark, Ref)]
+        if not marks:
+            return _parse(args[0], setting)
+        output = marks[0].output
+        return Reference(str, f"the id of a stage with output {output}", output)
+    if origin is Literal:
+        return Choice(args)
+    if origin is Mapping:
+        return Plain(Mapping, "a table")
+    if origin in (typing.Union, types.UnionType) and len(args) == 2 and types.NoneType in args:
+        return Optional(_parse(next(a for a in args if a is not types.NoneType), setting))
+    if origin is tuple and args:
+        any_length = args[-1] is Ellipsis
+        inner = (_parse(arg, setting) for arg in args if arg is not Ellipsis)
+        return List(tuple(inner), any_length)
+    raise TypeError(inspect.formatannotation(annotation))
