@@ -86,7 +86,7 @@ class Trained:
     @property
     def classes(self) -> int:
         """Classes that it is conditioned on, 0 for none."""
-        return self.spec.classes if self.settings.class_conditional else 0
+        return self.settings.classes_of(self.spec)
 
 
 class Inputs(Protocol):
@@ -239,6 +239,19 @@ class Network(Component):
     """What training it leaves for other stages: ``denoiser``, ``discriminator``, ``classifier``."""
 
     class_conditional: bool = setting(False, doc="give the network each item's class")
+
+    def classes_of(self, spec: DataSpec) -> int:
+        """Return the number of classes that the network is conditioned on; 0 for none.
+
+        Raises:
+            DataError: the network is class-conditional, and the data has no labels.
+        """
+        if self.class_conditional and not spec.classes:
+            raise DataError(
+                "class_conditional must be false where the data has no labels, got true; "
+                "write class_conditional = false or choose a data set with labels"
+            )
+        return spec.classes if self.class_conditional else 0
 
     @abstractmethod
     def build(self, spec: DataSpec) -> nn.Module:

@@ -76,6 +76,15 @@ def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) ->
         )
 
 
+def require_one_shape(data: Tensor, noise: Tensor) -> None:
+    """Raise DataError unless images ``[N, *shape]`` and noise ``[M, *shape]`` have one shape."""
+    if data.shape[1:] != noise.shape[1:]:
+        raise DataError(
+            f"noise must have the shape of the images, {tuple(data.shape[1:])}, got "
+            f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
+        )
+
+
 def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tensor:
     """Return the cost of every image-noise pair.
 
@@ -90,11 +99,7 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
     Raises:
         DataError: the items differ in shape, or an image, a noise, or a cost is not finite.
     """
-    if data.shape[1:] != noise.shape[1:]:
-        raise DataError(
-            f"images of shape {tuple(data.shape[1:])} cannot meet noise of shape "
-            f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
-        )
+    require_one_shape(data, noise)
     require_finite(data, "image")
     require_finite(noise, "noise")
     wide = torch.float64 if torch.float64 in (data.dtype, noise.dtype) else torch.float32

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
-from genkit.tensors import Cost, require_finite
+from genkit.tensors import Cost, require_finite, require_one_shape
 
 GIB = 2**30
 
@@ -74,11 +73,7 @@ class Costs:
     def __init__(
         self, images: Tensor, noise: Tensor, cost: Cost = "euclidean", memory: float = 2.0
     ) -> None:
-        if images.shape[1:] != noise.shape[1:]:
-            raise DataError(
-                f"images of shape {tuple(images.shape[1:])} cannot meet noise of shape "
-                f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
-            )
+        require_one_shape(images, noise)
         wide = torch.float64 if torch.float64 in (images.dtype, noise.dtype) else torch.float32
         self._images, self._noise = (
             v.detach()[:, None].flatten(1).to(wide) for v in (images, noise)

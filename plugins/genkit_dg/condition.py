@@ -8,27 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.interfaces import Discriminator
-from genkit.types import DataSpec
-from genkit_dg.vp import vp_time
+from genkit.parts.vp_sde import VpSde
 
 FREQUENCIES = 32
-
-
-def classes_seen(settings: Discriminator, spec: DataSpec) -> int:
-    """Return the number of classes that a discriminator distinguishes, 0 for none.
-
-    Raises:
-        DataError: it is class-conditional and the data has no labels.
-    """
-    if not settings.class_conditional:
-        return 0
-    if not spec.classes:
-        raise DataError(
-            "class_conditional = true, but the data has no labels; "
-            "set class_conditional = false or use data with labels"
-        )
-    return spec.classes
 
 
 class Condition(nn.Module):
@@ -52,7 +34,7 @@ class Condition(nn.Module):
         Raises:
             DataError: labels are missing where the class is given.
         """
-        embedded: Tensor = self.noise(_waves(1000 * vp_time(sigma)))
+        embedded: Tensor = self.noise(_waves(1000 * VpSde().time(sigma)))
         if self.label is not None:
             if labels is None:
                 raise DataError("a class-conditional discriminator was given no labels")

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from genkit.errors import DataError, Problem
 from genkit.interfaces import Discriminator, Stages
+from genkit.parts.vp_sde import vp_mean
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import DataSpec
-from genkit_dg.condition import Condition, classes_seen
-from genkit_dg.vp import vp_mean
+from genkit_dg.condition import Condition
 
 
 class ConvEncoder(nn.Module):
@@ -116,6 +116,4 @@ class ConvDiscriminator(Discriminator):
                 'give fewer multipliers or use "mlp-discriminator"'
             )
         widths = tuple(self.channels * m for m in self.multipliers)
-        return ConvEncoder(
-            spec.shape[0], widths, self.blocks, self.dropout, classes_seen(self, spec)
-        )
+        return ConvEncoder(spec.shape[0], widths, self.blocks, self.dropout, self.classes_of(spec))

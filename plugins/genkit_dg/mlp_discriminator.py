@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from genkit.interfaces import Discriminator
+from genkit.parts.vp_sde import vp_mean
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import DataSpec
-from genkit_dg.condition import Condition, classes_seen
-from genkit_dg.vp import vp_mean
+from genkit_dg.condition import Condition
 
 
 class ResidualMlp(nn.Module):
@@ -67,5 +67,5 @@ class MlpDiscriminator(Discriminator):
 
     def build(self, spec: DataSpec) -> ResidualMlp:
         return ResidualMlp(
-            math.prod(spec.shape), self.width, self.blocks, self.dropout, classes_seen(self, spec)
+            math.prod(spec.shape), self.width, self.blocks, self.dropout, self.classes_of(spec)
         )

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from genkit.interfaces import SigmaDistribution
-from genkit_dg.vp import importance_sampled_time, vp_sigma
+from genkit.parts.vp_sde import VpSde
+
+TIME_MIN = 1e-5
+"""Minimum time that importance sampling draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DgImportance(SigmaDistribution):
-    """Importance-sampled VP times: uniform in log sigma from 0.001 to 152."""
+    """Importance-sampled VP times: uniform in log sigma from 0.001 to 152.
+
+    The density of times is proportional to beta(t) / s(t)^2 on [1e-5, 1], as by Song et al. Its
+    antiderivative is log(exp(B) - 1) = 2 log sigma.
+    """
 
     source = "Discriminator guidance, arXiv 2211.17091; importance sampling of arXiv 2101.09258"
 
     def quantile(self, u: Tensor) -> Tensor:
-        return vp_sigma(importance_sampled_time(u))
+        low, high = VpSde().sigma(torch.tensor([TIME_MIN, 1.0], dtype=torch.float64)).log()
+        sigma: Tensor = (low + u * (high - low)).exp()
+        return sigma

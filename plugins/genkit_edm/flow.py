@@ -31,6 +31,30 @@ from genkit.interfaces import Preconditioner, Schedule, SigmaDistribution, Stage
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, falling_problems
+from genkit_edm.solvers.path import Scaling, Time
+
+
+class FlowTime(Time):
+    """t = sigma / (1 + sigma): the time of flow matching."""
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return time / (1 - time)
+
+    def rate(self, sigma: Tensor) -> Tensor:
+        return (1 + sigma).square()
+
+
+class FlowScaling(Scaling):
+    """s = 1 / (1 + sigma): with the time of flow matching dy/dt = n - x_0."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)
+
+    def scale_rate(self, sigma: Tensor) -> Tensor:
+        return -self.scale(sigma).square()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from genkit.types import DataSpec
 from genkit_edm.unet.conditioning import (
     Conditioning,
     OctaveEmbedding,
-    classes_of,
     scaled_class_embedding,
 )
 
@@ -38,7 +37,7 @@ class Mlp(Denoiser):
         Raises:
             DataError: labels are asked of data that has none.
         """
-        classes = classes_of(spec, self.class_conditional)
+        classes = self.classes_of(spec)
         conditioning = Conditioning(
             OctaveEmbedding(CONDITION), CONDITION, scaled_class_embedding(classes, CONDITION)
         )

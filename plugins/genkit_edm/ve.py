@@ -17,6 +17,20 @@ from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, range_problems
+from genkit_edm.solvers.path import Time
+
+
+class VeTime(Time):
+    """sigma(t) = sqrt(t): the time of the variance-exploding SDE."""
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma.square()
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return time.sqrt()
+
+    def rate(self, sigma: Tensor) -> Tensor:
+        return 1 / (2 * sigma)
 
 
 @dataclass(frozen=True, kw_only=True)

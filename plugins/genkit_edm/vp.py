@@ -1,8 +1,4 @@
-"""The variance-preserving SDE (Song et al., arXiv 2011.13456, appendix B).
-
-With beta(t) = beta_min + beta_d t and B(t) its integral from 0, the process divided by its mean is
-``x_0 + sigma n`` with sigma(t)^2 = exp(B(t)) - 1 (EDM, arXiv 2206.00364, table 1).
-"""
+"""The column VP of EDM's table 1: the variance-preserving SDE (see :mod:`genkit.parts.vp_sde`)."""
 
 from __future__ import annotations
 
@@ -15,38 +11,19 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import Preconditioner, SigmaDistribution
+from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, falling_problems
-from genkit_edm.solvers.path import Time
+from genkit_edm.solvers.path import Scaling, Time
 
 EARLIEST = 1e-3
 """Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
 
 
 @dataclass(frozen=True)
-class VpTime(Time):
-    """Noise levels as times, 0 to 1 for the levels of a schedule.
-
-    Attributes:
-        beta_d: growth of beta from time 0 to 1.
-        beta_min: beta at time 0. It is negative for ranges such as EDM's own, 0.002 to 80; B then
-            falls below 0 before it rises, and only the times after its second zero have a level.
-    """
-
-    beta_d: float = 19.9
-    beta_min: float = 0.1
-
-    def sigma(self, time: Tensor) -> Tensor:
-        return torch.expm1(time * (self.beta_min + self.beta_d / 2 * time)).sqrt()
-
-    def time(self, sigma: Tensor) -> Tensor:
-        integral = sigma.square().log1p()
-        root = (self.beta_min**2 + 2 * self.beta_d * integral).sqrt()
-        # Of the two forms of the root of B(t) = integral, each is taken where it does not cancel.
-        if self.beta_min > 0:
-            return 2 * integral / (self.beta_min + root)
-        return torch.where(integral > 0, (root - self.beta_min) / self.beta_d, 0)
+class VpTime(VpSde, Time):
+    """The time of the VP SDE, in which the noise levels of a schedule are 0 to 1."""
 
     def rate(self, sigma: Tensor) -> Tensor:
         beta = self.beta_min + self.beta_d * self.time(sigma)
@@ -80,14 +57,24 @@ class VpTime(Time):
         return self.beta_min**2 / (-2 * self.beta_d)
 
 
+class VpScaling(Scaling):
+    """s = 1 / sqrt(1 + sigma^2), which keeps the variance of the state near 1."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return vp_mean(sigma)
+
+    def scale_rate(self, sigma: Tensor) -> Tensor:
+        return -sigma * self.scale(sigma) ** 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class VpPreconditioner(Preconditioner):
     """The network predicts the noise, and is told the time of the VP process."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    beta_d: float = setting(19.9, doc="how much beta grows from time 0 to 1", above=0)
-    beta_min: float = setting(0.1, doc="beta at time 0", above=0)
+    beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
+    beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
     m: int = setting(1000, doc="number of times of the discrete process", at_least=2)
     eps_t: float = setting(1e-5, doc="least time of training", above=0, below=1)
 
@@ -95,7 +82,7 @@ class VpPreconditioner(Preconditioner):
         return Coefficients(
             c_skip=torch.ones_like(sigma),
             c_out=-sigma,
-            c_in=(1 + sigma.square()).rsqrt(),
+            c_in=vp_mean(sigma),
             c_noise=(self.m - 1) * self._times.time(sigma),
         )
 
@@ -117,8 +104,8 @@ class VpDistribution(SigmaDistribution):
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    beta_d: float = setting(19.9, doc="how much beta grows from time 0 to 1", above=0)
-    beta_min: float = setting(0.1, doc="beta at time 0", above=0)
+    beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
+    beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
     eps_t: float = setting(1e-5, doc="least time", above=0, below=1)
 
     def quantile(self, u: Tensor) -> Tensor:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
 from genkit.interfaces import Coupler
 from genkit.settings import setting
-from genkit.tensors import require_finite, require_same_length
+from genkit.tensors import require_finite, require_one_shape, require_same_length
 from genkit.types import Batch, Pairs
 
 BLOCK = 1024
@@ -69,11 +68,7 @@ def distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
     Raises:
         DataError: the items differ in shape, or an image, a noise, or a distance is not finite.
     """
-    if data.shape[1:] != noise.shape[1:]:
-        raise DataError(
-            f"images of shape {tuple(data.shape[1:])} cannot meet noise of shape "
-            f"{tuple(noise.shape[1:])}; draw noise of the images' shape"
-        )
+    require_one_shape(data, noise)
     require_finite(data, "image")
     require_finite(noise, "noise")
     wide = torch.float64 if torch.float64 in (data.dtype, noise.dtype) else torch.float32

@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import Coupler, Inputs, Stages
 from genkit.settings import Ref, setting, shown
-from genkit.tensors import require_finite
+from genkit.tensors import require_finite, require_one_shape
 from genkit.types import Batch, Pairs
 from genkit_semidiscrete.potential import POTENTIAL, By, Potential, flat
 from genkit_semidiscrete.search import search
@@ -91,11 +91,7 @@ class BoundSemidiscrete(Semidiscrete):
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         self.fitted.require(batch)
-        if noise.shape[1:] != batch.data.shape[1:]:
-            raise DataError(
-                f"images of shape {self.fitted.shape} cannot meet noise of shape "
-                f"{tuple(noise.shape[1:])}; draw it with the images' shape"
-            )
+        require_one_shape(batch.data, noise)
         require_finite(noise, "noise")
         points, wanted, images = flat(batch.data), flat(noise), self.fitted.images
         # A class is dealt without a look at the noise, so that given the class it is N(0, I).

@@ -90,7 +90,7 @@ def test_values_that_are_not_finite_are_named(fit: Any) -> None:
         pair(coupler, batch.with_data(bad))
     with pytest.raises(DataError, match="noise 2 of 20 contains nan"):
         pair(coupler, batch, wanted)
-    with pytest.raises(DataError, match="cannot meet noise of shape"):
+    with pytest.raises(DataError, match="noise must have the shape of the images"):
         pair(coupler, batch, noise().transpose(2, 3))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,12 +15,26 @@ from genkit.errors import DataError, Problem
 from genkit.interfaces import Solver, Stages
 from genkit.settings import setting
 from genkit.types import Denoise, RandnLike, State
+from genkit_edm.flow import FlowScaling, FlowTime
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA
-from genkit_edm.solvers.path import SCALINGS, TIMES, Path, ScalingName, TimeName
-from genkit_edm.vp import EARLIEST, VpTime
+from genkit_edm.solvers.path import Path, Scaling, Time
+from genkit_edm.ve import VeTime
+from genkit_edm.vp import EARLIEST, VpScaling, VpTime
 
 MAX_GAMMA = math.sqrt(2) - 1
 """Relative rise of the noise level at which the variance doubles."""
+
+TimeName = Literal["linear", "ve", "vp", "flow"]
+ScalingName = Literal["none", "vp", "flow"]
+
+TIMES: dict[TimeName, Time] = {"linear": Time(), "ve": VeTime(), "flow": FlowTime()}
+"""The times that do not depend on a range of noise levels: all but that of the VP SDE."""
+
+SCALINGS: dict[ScalingName, Scaling] = {
+    "none": Scaling(),
+    "vp": VpScaling(),
+    "flow": FlowScaling(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

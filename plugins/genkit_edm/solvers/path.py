@@ -12,13 +12,9 @@ independent choices.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-TimeName = Literal["linear", "ve", "vp", "flow"]
-ScalingName = Literal["none", "vp", "flow"]
 
 
 class Time:
@@ -37,32 +33,6 @@ class Time:
         return torch.ones_like(sigma)
 
 
-class VeTime(Time):
-    """sigma(t) = sqrt(t): the time of the variance-exploding SDE."""
-
-    def time(self, sigma: Tensor) -> Tensor:
-        return sigma.square()
-
-    def sigma(self, time: Tensor) -> Tensor:
-        return time.sqrt()
-
-    def rate(self, sigma: Tensor) -> Tensor:
-        return 1 / (2 * sigma)
-
-
-class FlowTime(Time):
-    """t = sigma / (1 + sigma): the time of flow matching."""
-
-    def time(self, sigma: Tensor) -> Tensor:
-        return sigma / (1 + sigma)
-
-    def sigma(self, time: Tensor) -> Tensor:
-        return time / (1 - time)
-
-    def rate(self, sigma: Tensor) -> Tensor:
-        return (1 + sigma).square()
-
-
 class Scaling:
     """No scaling: s = 1."""
 
@@ -73,26 +43,6 @@ class Scaling:
     def scale_rate(self, sigma: Tensor) -> Tensor:
         """Return ds / d sigma at a noise level."""
         return torch.zeros_like(sigma)
-
-
-class VpScaling(Scaling):
-    """s = 1 / sqrt(1 + sigma^2), which keeps the variance of the state near 1."""
-
-    def scale(self, sigma: Tensor) -> Tensor:
-        return (1 + sigma.square()).rsqrt()
-
-    def scale_rate(self, sigma: Tensor) -> Tensor:
-        return -sigma * self.scale(sigma) ** 3
-
-
-class FlowScaling(Scaling):
-    """s = 1 / (1 + sigma): with the time of flow matching dy/dt = n - x_0."""
-
-    def scale(self, sigma: Tensor) -> Tensor:
-        return 1 / (1 + sigma)
-
-    def scale_rate(self, sigma: Tensor) -> Tensor:
-        return -self.scale(sigma).square()
 
 
 @dataclass(frozen=True)
@@ -121,13 +71,3 @@ class Path:
     def inner(self, sigma: Tensor, sigma_next: Tensor, alpha: float) -> Tensor:
         """Return the noise level at the fraction ``alpha`` of a step in time."""
         return self.time.sigma(torch.lerp(self.time.time(sigma), self.time.time(sigma_next), alpha))
-
-
-TIMES: dict[TimeName, Time] = {"linear": Time(), "ve": VeTime(), "flow": FlowTime()}
-"""The times that do not depend on a range of noise levels: all but that of the VP SDE."""
-
-SCALINGS: dict[ScalingName, Scaling] = {
-    "none": Scaling(),
-    "vp": VpScaling(),
-    "flow": FlowScaling(),
-}

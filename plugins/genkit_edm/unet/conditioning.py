@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import DataError
-from genkit.types import DataSpec
 from genkit_edm.unet.family import XAVIER, Initialization, xavier
 
 
@@ -226,17 +225,3 @@ def scaled_class_embedding(classes: int, width: int, dropout: float = 0.0) -> Cl
     if not classes:
         return None
     return ClassEmbedding(xavier(nn.Linear(classes, width)), math.sqrt(classes), dropout)
-
-
-def classes_of(spec: DataSpec, class_conditional: bool) -> int:
-    """Return how many classes a network is told apart; 0 for an unconditional one.
-
-    Raises:
-        DataError: a class-conditional network for data without labels.
-    """
-    if class_conditional and not spec.classes:
-        raise DataError(
-            "class_conditional = true, but the data has no labels; "
-            "write class_conditional = false or choose a data set with labels"
-        )
-    return spec.classes if class_conditional else 0

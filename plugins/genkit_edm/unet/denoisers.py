@@ -19,7 +19,6 @@ from genkit_edm.unet.conditioning import (
     Conditioning,
     FourierEmbedding,
     PositionalEmbedding,
-    classes_of,
     scaled_class_embedding,
 )
 from genkit_edm.unet.family import ADM, SONG, xavier
@@ -82,7 +81,7 @@ class HalvingDenoiser(Denoiser):
                 f"times, and {height}x{width} cannot be halved so often; write channel_mult with "
                 f"at most {possible} value{'s' if possible > 1 else ''}"
             )
-        classes = classes_of(spec, self.class_conditional)
+        classes = self.classes_of(spec)
         return self.unet((channels, height, width), classes, spec.augment_labels)
 
     @abstractmethod

@@ -8,12 +8,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from genkit.errors import SettingError
+from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.random import generator, seeded
 from genkit.testing import check_component
 from genkit.types import DataSpec
 from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
 from genkit_dg.mlp_discriminator import MlpDiscriminator
-from genkit_dg.vp import vp_mean, vp_time
 
 
 class GoldenDiscriminator(nn.Module):
@@ -25,7 +25,7 @@ class GoldenDiscriminator(nn.Module):
 
     def forward(self, x, sigma, labels):
         scaled = (vp_mean(sigma)[:, None, None, None] * x).flatten(1)
-        return 0.1 * scaled @ self.direction + vp_time(sigma) - 0.3
+        return 0.1 * scaled @ self.direction + VpSde().time(sigma) - 0.3
 
 
 class Counting(nn.Module):

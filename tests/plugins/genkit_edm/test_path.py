@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genkit import component
 from genkit.errors import DataError, SettingError
-from genkit_edm.solvers.heun import Euler, Heun
-from genkit_edm.solvers.path import SCALINGS, TIMES, Path
+from genkit_edm.solvers.heun import SCALINGS, TIMES, Euler, Heun
+from genkit_edm.solvers.path import Path
 from genkit_edm.vp import VpTime
 
 EDM = VpTime.between(0.002, 80.0)

@@ -1,0 +1,45 @@
+"""The variance-preserving SDE (Song et al., arXiv 2011.13456, appendix B).
+
+With beta(t) = beta_min + beta_d t and B(t) its integral from 0, the process is x_t = m x_0 + s n
+with m^2 = exp(-B) and s^2 = 1 - exp(-B). Divided by m it is x_0 + sigma n, the process that
+denoisers see, with sigma = s / m and B = log(1 + sigma^2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VpSde:
+    """Convert between noise levels and times of the VP SDE, 0 to 1 with its own constants.
+
+    Attributes:
+        beta_d: growth of beta from time 0 to 1.
+        beta_min: beta at time 0. It may be negative; B then falls below 0 before it rises, and
+            only the times after its second zero have a level.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """Return the noise level of a time."""
+        return torch.expm1(time * (self.beta_min + self.beta_d / 2 * time)).sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return the time of a noise level, 0 for level 0; the inverse of :meth:`sigma`."""
+        integral = sigma.square().log1p()
+        root = (self.beta_min**2 + 2 * self.beta_d * integral).sqrt()
+        # Of the two forms of the root of B(t) = integral, each is taken where it does not cancel.
+        if self.beta_min > 0:
+            return 2 * integral / (self.beta_min + root)
+        return torch.where(integral > 0, (root - self.beta_min) / self.beta_d, 0)
+
+
+def vp_mean(sigma: Tensor) -> Tensor:
+    """Return the factor m, in (0, 1], that takes ``x_0 + sigma n`` to the VP process."""
+    return (1 + sigma.square()).rsqrt()
