@@ -17,6 +17,7 @@ class Random(Coupler):
     """Noise number k meets image number k; both were drawn independently."""
 
     source = "EDM, arXiv 2206.00364, section 5"
+    bijective = True
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, Problem
+from genkit.errors import DataError, Problem, UsageError
 from genkit.fields import Settings
 from genkit.settings import setting
 from genkit.tensors import as_column
@@ -53,6 +53,9 @@ class Component(Settings, ABC):
     source: ClassVar[str] = ""
     """Where the method comes from: paper and equation."""
 
+    implements: ClassVar[tuple[str, ...]] = ()
+    """Methods of which a class implements at least one; none where all are abstract or default."""
+
     def check(self, earlier: Stages) -> Iterator[Problem]:
         """Yield mistakes that no single setting shows, before anything runs.
 
@@ -67,6 +70,12 @@ class Component(Settings, ABC):
         Part of the fingerprint of a stage, for data sets and stages.
         """
         return ""
+
+
+def unbound(component: Component, method: str) -> UsageError:
+    """Return the error of a method that only the bound object has."""
+    name = type(component).__name__
+    return UsageError(f"{name} refers to earlier stages; call bind(inputs).{method}(...)")
 
 
 @dataclass(frozen=True)
@@ -160,22 +169,40 @@ class Context(Inputs, Protocol):
 # --- coupling -------------------------------------------------------------------------------
 
 
-class Coupler(Component):
-    """Decides which noise meets which image."""
+class BoundCoupler(Protocol):
+    """A coupler that is ready to pair: what :meth:`Coupler.bind` returns."""
 
-    @property
-    def bijective(self) -> bool:
-        """Every image and every noise is used exactly once: arange and a permutation."""
-        return True
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        """Pair a pool of images with unit-variance noise, see :meth:`Coupler.pair`."""
+        ...
+
+
+class BoundDatasetCoupler(Protocol):
+    """A coupler that is ready to choose: what :meth:`DatasetCoupler.bind` returns."""
+
+    def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose an image for each noise sample, see :meth:`DatasetCoupler.choose`."""
+        ...
+
+
+class BaseCoupler(Component):
+    """Declarations of both kinds of coupler. What is not declared is not guaranteed."""
+
+    @abstractmethod
+    def bind(self, inputs: Inputs) -> BoundCoupler | BoundDatasetCoupler:
+        """Return the object that pairs, with what it reads of earlier stages.
+
+        Called once per stage. A coupler that refers to no stage is that object itself.
+        """
 
     @property
     def preserves_noise_marginal(self) -> bool:
-        """Over many pools the paired noise is still N(0, I)."""
-        return True
+        """Whether the paired noise is N(0, I) over many pools."""
+        return False
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        """The attributes of a batch, such as ``labels``, given which the noise is still N(0, I).
+        """Attributes of a batch, such as ``labels``, given which the noise is still N(0, I).
 
         A conditional network needs its condition in here.
         """
@@ -183,49 +210,86 @@ class Coupler(Component):
 
     @property
     def requires(self) -> frozenset[str]:
-        """The attributes of a batch, such as ``labels``, without which it cannot pair."""
+        """Attributes of a batch, such as ``labels``, without which it cannot pair."""
         return frozenset()
+
+
+class Coupler(BaseCoupler):
+    """Assigns noise samples to the images of a pool. Implements ``pair`` or ``bind``."""
+
+    implements = ("pair", "bind")
+
+    @property
+    def bijective(self) -> bool:
+        """Whether every image and every noise sample of a pool is used exactly once."""
+        return False
+
+    @property
+    def preserves_noise_marginal(self) -> bool:
+        """Whether the paired noise is N(0, I) over many pools, which a bijection implies."""
+        return self.bijective
 
     @property
     def noises_per_image(self) -> int:
-        """Noises that are drawn for each image of a pool; it is paired with one of them."""
+        """Number of noise samples drawn for each image of a pool; one of all is paired with it."""
         return 1
 
-    @property
-    def whole_data(self) -> bool:
-        """It chooses an image for each noise among the whole data set, and not among a pool."""
-        return False
-
-    def bind(self, inputs: Inputs) -> Coupler:
-        """Return the coupler that pairs, with what earlier stages left for it.
-
-        Called once before training. A coupler that refers to no stage is bound already.
-        """
+    def bind(self, inputs: Inputs) -> BoundCoupler:
         return self
 
-    @abstractmethod
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         """Pair a pool of images with unit-variance noise.
 
-        A pure function: the same arguments and generator state give the same pairs, and the
-        arguments are left as they are. It is called from several threads at a time, and computes
-        on the device of its arguments where it can.
+        A pure function: equal arguments and generator state give equal pairs, and the arguments
+        are left unchanged. It is called from several threads at a time, and computes on the
+        device of its arguments where it can.
 
         Args:
-            batch: ``[N, *shape]`` images (augmented) with what is known of each; all images of
-                the data set, not augmented, for a coupler of ``whole_data``.
+            batch: ``[N, *shape]`` images (augmented) with what is known of each.
             noise: ``[M, *shape]`` noise of unit variance, before any sigma; M is
-                N * ``noises_per_image``, those of image k from k * ``noises_per_image`` on. For a
-                coupler of ``whole_data`` M is any number.
-            generator: on the CPU, for every random choice the coupler makes.
+                N * ``noises_per_image``, those of image k from k * ``noises_per_image`` on.
+            generator: generator on the CPU, for every random choice.
 
         Returns:
-            Two int64 index vectors on the CPU, of M / ``noises_per_image`` pairs.
+            Two int64 index vectors on the CPU, of N pairs.
 
         Raises:
             DataError: an image, a noise or a cost is not finite, named by index; or N and M do
                 not fit.
+            UsageError: the coupler pairs after :meth:`bind` alone.
         """
+        raise unbound(self, "pair")
+
+
+class DatasetCoupler(BaseCoupler):
+    """Assigns an image of the whole data set to each noise. Implements ``choose`` or ``bind``."""
+
+    implements = ("choose", "bind")
+
+    @property
+    def preserves_noise_marginal(self) -> bool:
+        """True: every noise sample is used exactly once."""
+        return True
+
+    def bind(self, inputs: Inputs) -> BoundDatasetCoupler:
+        return self
+
+    def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose an image for each noise sample; a pure function, as :meth:`Coupler.pair`.
+
+        Args:
+            data: all ``N`` items of the data set, not augmented.
+            noise: ``[M, *shape]`` noise of unit variance, for any M.
+            generator: generator on the CPU, for every random choice.
+
+        Returns:
+            ``[M]`` int64 indices of items on the CPU.
+
+        Raises:
+            DataError: an image, a noise or a cost is not finite, named by index.
+            UsageError: the coupler chooses after :meth:`bind` alone.
+        """
+        raise unbound(self, "choose")
 
 
 # --- networks -------------------------------------------------------------------------------

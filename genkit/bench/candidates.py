@@ -10,8 +10,8 @@ import torch
 
 from genkit.bench.alone import NoStages
 from genkit.errors import GenkitError, SettingError, UsageError
-from genkit.interfaces import Coupler
-from genkit.plugin.registry import Registry
+from genkit.interfaces import BaseCoupler, BoundCoupler, BoundDatasetCoupler
+from genkit.plugin.registry import Registry, kinds_of
 from genkit.recipe.decode import component
 from genkit.settings import toml_value
 
@@ -22,26 +22,26 @@ class Candidate:
 
     Attributes:
         name: in the table.
-        coupler: bound, ready to pair; None where there is none.
+        coupler: coupler as a recipe has it; None where there is none.
+        bound: object that its ``bind`` returned.
         reason: why there is none.
     """
 
     name: str
-    coupler: Coupler | None
+    coupler: BaseCoupler | None
+    bound: BoundCoupler | BoundDatasetCoupler | None = None
     reason: str = ""
 
 
 def every_candidate(registry: Registry, device: torch.device) -> list[Candidate]:
     """Return each registered coupler with its defaults, or with the reason why there is none."""
     found = []
-    for entry in registry.entries("coupler"):
+    for entry in (e for kind in kinds_of(BaseCoupler) for e in registry.entries(kind)):
         try:
-            coupler = _bound(registry, {"use": entry.name}, device)
+            found.append(_bound(registry, {"use": entry.name}, device))
         # A stranger's code may raise anything; the others are measured all the same.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            found.append(Candidate(entry.name, None, reason_of(error)))
-        else:
-            found.append(Candidate(entry.name, coupler))
+            found.append(Candidate(entry.name, None, reason=reason_of(error)))
     return found
 
 
@@ -53,10 +53,10 @@ def chosen_candidates(
     Raises:
         GenkitError: a table has a mistake, or a coupler needs an earlier stage.
     """
-    for table in tables:
-        registry.find(["coupler"], str(table.get("use")))  # first of all, for its message is short
+    for table in tables:  # first of all, for its message is short
+        registry.find(kinds_of(BaseCoupler), str(table.get("use")))
     named = {name_of(table): table for table in tables}
-    return [Candidate(name, _bound(registry, table, device)) for name, table in named.items()]
+    return [_bound(registry, table, device) for table in named.values()]
 
 
 def name_of(table: Mapping[str, Any]) -> str:
@@ -70,11 +70,11 @@ def name_of(table: Mapping[str, Any]) -> str:
     return f"{use}({settings})" if settings else use
 
 
-def _bound(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Coupler:
-    coupler = component(registry, "coupler", table)
-    if not isinstance(coupler, Coupler):
+def _bound(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Candidate:
+    coupler = component(registry, BaseCoupler, table)
+    if not isinstance(coupler, BaseCoupler):
         raise UsageError(f"{name_of(table)} is no coupler")
-    return coupler.bind(NoStages(device))
+    return Candidate(name_of(table), coupler, coupler.bind(NoStages(device)))
 
 
 def reason_of(error: BaseException) -> str:

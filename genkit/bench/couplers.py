@@ -156,10 +156,10 @@ class _Bench:
         self._limits = limits
         self._tell = tell
         self._worker = Worker()
-        usable = [(c.name, c.coupler) for c in candidates if c.coupler is not None]
+        usable = [(c.name, c.coupler, c.bound) for c in candidates if c.coupler and c.bound]
         couplers = [
-            _Course(name, cost_of(coupler), partial(solve, pools, coupler))
-            for name, coupler in usable
+            _Course(name, cost_of(coupler), partial(solve, pools, coupler, bound=bound))
+            for name, coupler, bound in usable
         ]
         costs = sorted({course.cost for course in couplers})
         self._plain = {

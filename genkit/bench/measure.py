@@ -14,10 +14,15 @@ from torch import Tensor
 from genkit.bench.data import Pools
 from genkit.bench.memory import PeakMemory
 from genkit.bench.phases import wait_for
-from genkit.errors import DataError
-from genkit.interfaces import Coupler
+from genkit.interfaces import (
+    BaseCoupler,
+    BoundCoupler,
+    BoundDatasetCoupler,
+    Coupler,
+    DatasetCoupler,
+)
+from genkit.pairs import pairs_of
 from genkit.tensors import Cost, pairwise_cost
-from genkit.types import Batch, Pairs
 
 _BLOCK = 1024  # pairs whose cost is taken at a time
 
@@ -41,7 +46,7 @@ class Solved:
     bound: float | None = None
 
 
-def cost_of(coupler: Coupler) -> Cost:
+def cost_of(coupler: BaseCoupler) -> Cost:
     """Return the cost that a coupler minimises, or that of the coupler inside it.
 
     The distance itself where it names none.
@@ -51,7 +56,7 @@ def cost_of(coupler: Coupler) -> Cost:
         if own == cost:
             return typing.cast("Cost", cost)
     for field in dataclasses.fields(coupler):
-        if isinstance(inner := getattr(coupler, field.name), Coupler):
+        if isinstance(inner := getattr(coupler, field.name), BaseCoupler):
             return cost_of(inner)
     return "euclidean"
 
@@ -69,24 +74,31 @@ def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
     return total / len(data)
 
 
-def solve(pools: Pools, coupler: Coupler, size: int, index: int) -> Solved:
+def solve(
+    pools: Pools,
+    coupler: BaseCoupler,
+    size: int,
+    index: int,
+    bound: BoundCoupler | BoundDatasetCoupler | None = None,
+) -> Solved:
     """Let a coupler pair one pool.
 
-    A coupler of ``whole_data`` chooses for ``size`` noises among all items; others get the noises
-    that they ask for.
+    A dataset coupler chooses for ``size`` noises among all items; others get the noises that they
+    ask for.
 
     Raises:
         DataError: what it returned makes no pairs.
     """
-    batch = pools.data.to(pools.device) if coupler.whole_data else pools.batch(size, index)
-    noise = pools.noise(size, index, coupler.noises_per_image)
+    whole = isinstance(coupler, DatasetCoupler)
+    batch = pools.data.to(pools.device) if whole else pools.batch(size, index)
+    several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
+    noise = pools.noise(size, index, several)
     draws = torch.Generator().manual_seed(index)
     with PeakMemory(pools.device, wanted=index == 0) as peak:
         begun = time.perf_counter()
-        pairs = coupler.pair(batch, noise, draws)
+        pairs = pairs_of(coupler, bound, batch, noise, draws)
         wait_for(pools.device)
         seconds = time.perf_counter() - begun
-    _check(pairs, batch, noise, size)
     paired = batch.data[pairs.data.to(pools.device)], noise[pairs.noise.to(pools.device)]
     paid = mean_cost(*paired, cost_of(coupler))
     return Solved(seconds, peak.bytes, len(pairs), paid, pairs.gap)
@@ -121,18 +133,3 @@ def time_cost_matrix(pools: Pools, cost: Cost, size: int, index: int) -> float:
 def cost_at_random(pools: Pools, cost: Cost, size: int, index: int) -> float:
     """Return the mean cost of one pool's pairs before any coupling: noise k for image k."""
     return mean_cost(pools.batch(size, index).data, pools.noise(size, index), cost)
-
-
-def _check(pairs: Pairs, batch: Batch, noise: Tensor, size: int) -> None:
-    """Raise DataError unless the indices make pairs."""
-    for name, values, count in (
-        ("data", pairs.data, len(batch)),
-        ("noise", pairs.noise, len(noise)),
-    ):
-        if values.dtype != torch.int64 or values.shape != (size,):
-            raise DataError(
-                f"pairs.{name} is {values.dtype} of shape {list(values.shape)}, "
-                f"and a pool of {size} needs int64 of shape [{size}]"
-            )
-        if int(values.min()) < 0 or int(values.max()) >= count:
-            raise DataError(f"pairs.{name} has indices outside of 0 to {count - 1}")

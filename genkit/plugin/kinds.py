@@ -4,6 +4,7 @@ from __future__ import annotations
 
 KINDS: dict[str, str] = {
     "coupler": "genkit.interfaces:Coupler",
+    "dataset-coupler": "genkit.interfaces:DatasetCoupler",
     "denoiser": "genkit.interfaces:Denoiser",
     "guidance": "genkit.interfaces:Guidance",
     "solver": "genkit.interfaces:Solver",

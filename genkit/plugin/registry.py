@@ -36,6 +36,9 @@ class Entry:
     target: str
     owner: Owner
 
+    def __str__(self) -> str:
+        return f'{self.kind} "{self.name}" of {self.owner}'
+
 
 class Registration:
     """Components and commands of a plugin. They join the registry only if all are valid.
@@ -177,6 +180,9 @@ class Registry:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise PluginError(f"{what} does not implement {missing}")
+        either = base.implements
+        if either and all(getattr(cls, name) is getattr(base, name) for name in either):
+            raise PluginError(f"{what} does not implement {' or '.join(either)}")
         # Looked up on the class itself: an inherited decorator would lose the class's own fields.
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
             raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
@@ -192,14 +198,22 @@ class Registry:
         Raises:
             PluginError: it is not registered.
         """
+        return self.entry_of(component).name
+
+    def entry_of(self, component: object) -> Entry:
+        """Return the entry of a component's class; its text is how messages name the component.
+
+        Raises:
+            PluginError: it is not registered.
+        """
         cls = type(component)
         target = f"{cls.__module__}:{cls.__qualname__}"
         for entry in self._entries.values():
             if entry.target == target:
-                return entry.name
+                return entry
         for entry in self._entries.values():  # registered through a module that re-exports it
             if entry.target.endswith(f":{cls.__name__}") and self.load(entry) is cls:
-                return entry.name
+                return entry
         raise PluginError(f"{target} is not registered by any plugin")
 
 

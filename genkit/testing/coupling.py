@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from genkit.interfaces import Coupler
+from genkit.interfaces import BaseCoupler, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.tensors import Cost, pairwise_cost
 from genkit.testing.elsewhere import can_be_told, check_processes, check_threads
@@ -29,7 +29,7 @@ POOLS = 128
 
 
 def check_coupler(
-    coupler: Coupler,
+    coupler: BaseCoupler,
     *,
     minimises: Cost | None = None,
     fit: Fit | None = None,
@@ -43,9 +43,9 @@ def check_coupler(
             exactly where that is None. A coupler that both requires labels or sources and keeps
             the prior given them is held to the least among the pairs inside such a class. None
             where it minimises none, or one with a penalty.
-        fit: returns the coupler that pairs a batch, for a coupler that refers to an earlier
-            stage, such as one that fits something to a whole data set; every law then calls
-            ``fit(batch).pair(batch, ...)``.
+        fit: returns the bound coupler of a batch, for a coupler that refers to an earlier stage,
+            such as one that fits something to a whole data set; every law then calls
+            ``fit(batch).pair(batch, ...)``, or ``choose`` of a dataset coupler.
         another_process: also pair in a new process, which takes the seconds that torch needs to
             start; False for tests of many variants of one coupler. A coupler that such a process
             cannot build is left out of this law: one with ``fit``, one of a class that was
@@ -75,19 +75,21 @@ def check_coupler(
 
 
 def _check_pool(subject: Subject, batch: Batch, noise: Tensor, minimises: Cost | None) -> None:
-    with leaves_alone(subject.settings, noise=noise, **tensors_of(batch)):
-        coupler = subject.ready(batch)
-        pairs = pair(coupler, batch, noise)
+    coupler = subject.settings
+    with leaves_alone(coupler, noise=noise, **tensors_of(batch)):
+        ready = subject.ready(batch)
+        pairs = pair(ready, batch, noise)
     _check_indices(subject, pairs, len(batch), len(noise))
     law = "the same arguments and generator state give the same pairs"
-    subject.require(same(pairs, pair(coupler, batch, noise)), law, "others on a second call")
-    parted = coupler.bijective and (bool(pairs.parts) or minimises is not None)
+    subject.require(same(pairs, pair(ready, batch, noise)), law, "others on a second call")
+    bijective = isinstance(coupler, Coupler) and coupler.bijective
+    parted = bijective and (bool(pairs.parts) or minimises is not None)
     restriction = _restriction(coupler, batch) if parted else None
     if restriction is not None:
         law = "noise stays with the images that share what is required and kept"
         crossed = (~restriction[pairs.data, pairs.noise]).nonzero()[:, 0].tolist()
         subject.require(not crossed, law, f"pairs {crossed} of unlike images")
-    if minimises is not None and not coupler.whole_data:
+    if minimises is not None and isinstance(coupler, Coupler):
         _check_total(subject, coupler, batch, noise, pairs, minimises)
 
 
@@ -100,10 +102,11 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
         subject.require(inside, f"pairs.{name} lies in 0 to {count - 1}", index.tolist())
     lengths = len(pairs.data), len(pairs.noise)
     subject.require(lengths[0] == lengths[1], "both vectors have one length", lengths)
-    expected = noises // subject.settings.noises_per_image
+    coupler = subject.settings
+    expected = noises // coupler.noises_per_image if isinstance(coupler, Coupler) else noises
     law = "there is a pair for each of the noises_per_image noises"
     subject.require(lengths[0] == expected, law, f"{lengths[0]} pairs from {noises} noises")
-    if subject.settings.bijective:
+    if isinstance(coupler, Coupler) and coupler.bijective:
         whole = torch.arange(images)
         law = "a bijective coupler returns arange for the data"
         subject.require(torch.equal(pairs.data, whole), law, pairs.data.tolist())
@@ -117,7 +120,7 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
     subject.require(sound, "pairs.parts are sizes that sum to the number of pairs", pairs.parts)
 
 
-def _restriction(coupler: Coupler, batch: Batch) -> Tensor | None:
+def _restriction(coupler: BaseCoupler, batch: Batch) -> Tensor | None:
     """Return which noise an image may meet, ``[N, N]``, if a class keeps its own."""
     kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "sources"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
@@ -158,15 +161,15 @@ def _check_total(
 def _check_marginal(subject: Subject, given: str | None) -> None:
     """Check the mean and variance of paired noise, of all of it or given an attribute."""
     whole = pool(64)
-    coupler = subject.ready(whole)
+    coupler, ready = subject.settings, subject.ready(whole)
     values: dict[int, list[Tensor]] = {}
     for index in range(POOLS):
-        if coupler.whole_data:
+        if isinstance(coupler, DatasetCoupler):
             batch, noise = whole, noise_for(coupler, pool(16), index)
         else:
             batch = pool(16, index)
-            coupler, noise = subject.ready(batch), noise_for(coupler, batch, index)
-        pairs = pair(coupler, batch, noise, index)
+            ready, noise = subject.ready(batch), noise_for(coupler, batch, index)
+        pairs = pair(ready, batch, noise, index)
         paired = noise[pairs.noise]
         parts = _classes(batch, given)[pairs.data]
         for part in sorted(set(parts.tolist())):

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from genkit.interfaces import Component, Coupler
+from genkit.interfaces import BaseCoupler, Component
 from genkit.testing.laws import LawBroken, require
-from genkit.testing.pools import NoStages, Subject, noise_for, pair, pool, same
+from genkit.testing.pools import Subject, noise_for, pair, pool, same
 from genkit.types import Pairs
 
 THREADS = 4
@@ -28,7 +28,7 @@ def check_threads(subject: Subject) -> None:
     """Require the same pairs from several threads that pair the same pool at a time."""
     batch = pool(16)
     coupler = subject.ready(batch)
-    noise = noise_for(coupler, batch)
+    noise = noise_for(subject.settings, batch)
     here = pair(coupler, batch, noise)
     with ThreadPoolExecutor(THREADS) as threads:
         found = [threads.submit(pair, coupler, batch, noise) for _ in range(THREADS)]
@@ -37,7 +37,7 @@ def check_threads(subject: Subject) -> None:
     subject.require(alike == THREADS, law, f"other pairs in {THREADS - alike} of {THREADS}")
 
 
-def check_processes(couplers: Sequence[Coupler]) -> None:
+def check_processes(couplers: Sequence[BaseCoupler]) -> None:
     """Require the same pairs from a new process, one for all couplers: torch starts slowly.
 
     The process is told each coupler's class and settings in JSON, imports the class by its name,
@@ -64,7 +64,7 @@ def check_processes(couplers: Sequence[Coupler]) -> None:
         require(_found(coupler) == there, coupler, law, "others")
 
 
-def can_be_told(coupler: Coupler) -> bool:
+def can_be_told(coupler: BaseCoupler) -> bool:
     """Whether another process can build a coupler: its class is no local one, its settings plain.
 
     A class is reached through its module; one of the script that runs, of an interactive session
@@ -82,12 +82,12 @@ def answer() -> None:
     json.dump([_found(_built(told)) for told in json.load(sys.stdin)], sys.stdout)
 
 
-def _found(coupler: Coupler) -> list[list[list[int]]]:
-    bound = coupler.bind(NoStages(coupler))
+def _found(coupler: BaseCoupler) -> list[list[list[int]]]:
     found: list[Pairs] = []
     for size in SIZES:
         batch = pool(size)
-        found.append(pair(bound, batch, noise_for(bound, batch)))
+        ready = Subject(coupler, None).ready(batch)
+        found.append(pair(ready, batch, noise_for(coupler, batch)))
     return [[pairs.data.tolist(), pairs.noise.tolist()] for pairs in found]
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Coupler, Trained
+from genkit.interfaces import (
+    BaseCoupler,
+    BoundCoupler,
+    BoundDatasetCoupler,
+    Coupler,
+    DatasetCoupler,
+    Trained,
+)
 from genkit.random import generator
 from genkit.testing.laws import LawBroken, require
 from genkit.types import Batch, Pairs
@@ -21,7 +29,10 @@ SHAPE = (1, 2, 3)
 ATTRIBUTES = ("labels", "sources", "embeddings")
 """What a coupler may require of a batch, or keep the prior given it."""
 
-Fit = Callable[[Batch], Coupler]
+Ready = Callable[[Batch, Tensor, torch.Generator], Pairs]
+"""A bound coupler of either base as one function."""
+
+Fit = Callable[[Batch], BoundCoupler | BoundDatasetCoupler]
 
 
 def pool(size: int, index: int = 0) -> Batch:
@@ -36,16 +47,17 @@ def pool(size: int, index: int = 0) -> Batch:
     return Batch(data, labels, sources, embeddings=embeddings)
 
 
-def noise_for(coupler: Coupler, batch: Batch, index: int = 0) -> Tensor:
+def noise_for(coupler: BaseCoupler, batch: Batch, index: int = 0) -> Tensor:
     """Return as much noise as a coupler takes for a batch, ``[M, *SHAPE]``."""
-    # Any number is right for a coupler of the whole data set; another than that of the images.
-    count = len(batch) * coupler.noises_per_image + 3 * coupler.whole_data
+    # A dataset coupler takes any number; here another than that of the images.
+    several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
+    count = len(batch) * several + 3 * isinstance(coupler, DatasetCoupler)
     return torch.randn((count, *SHAPE), generator=generator(0, "noise", count, index))
 
 
-def pair(coupler: Coupler, batch: Batch, noise: Tensor, index: int = 0) -> Pairs:
+def pair(ready: Ready, batch: Batch, noise: Tensor, index: int = 0) -> Pairs:
     """Return the pairs that a coupler makes with the generator of an index."""
-    return coupler.pair(batch, noise, generator(0, "pairs", index))
+    return ready(batch, noise, generator(0, "pairs", index))
 
 
 def same(one: Pairs, other: Pairs) -> bool:
@@ -71,22 +83,25 @@ class Subject:
 
     Attributes:
         settings: the coupler as it was given.
-        fit: returns the coupler that pairs a batch; None where ``bind`` alone makes it ready.
+        fit: returns the bound coupler of a batch; None where ``bind`` alone makes it ready.
     """
 
-    settings: Coupler
+    settings: BaseCoupler
     fit: Fit | None
 
-    def ready(self, batch: Batch) -> Coupler:
-        """Return the coupler that pairs a batch."""
+    def ready(self, batch: Batch) -> Ready:
+        """Return the bound coupler of a batch, as a function."""
         if self.fit is None:
-            made: object = self.settings.bind(NoStages(self.settings))
-            law = "bind returns a coupler"
+            bound: object = self.settings.bind(NoStages(self.settings))
         else:
-            made, law = self.fit(batch), "fit returns a coupler"
-        if not isinstance(made, Coupler):
-            raise LawBroken(self.settings, law, type(made).__name__)
-        return made
+            bound = self.fit(batch)
+        method = "choose" if isinstance(self.settings, DatasetCoupler) else "pair"
+        law = f"{'bind' if self.fit is None else 'fit'} returns an object with the method {method}"
+        self.require(callable(getattr(bound, method, None)), law, type(bound).__name__)
+        call: Callable[..., Any] = getattr(bound, method)
+        if method == "pair":
+            return call
+        return lambda data, noise, g: Pairs(call(data, noise, g), torch.arange(len(noise)))
 
     def refusal(self, batch: Batch, noise: Tensor) -> str | None:
         """Return the message of the DataError that pairing raises, or None."""
@@ -109,7 +124,7 @@ class NoStages:
         asking: the coupler that is bound, named where it asks for a stage.
     """
 
-    asking: Coupler
+    asking: BaseCoupler
 
     @property
     def device(self) -> torch.device:

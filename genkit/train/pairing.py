@@ -21,12 +21,19 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import Augmentation, Coupler
+from genkit.interfaces import (
+    Augmentation,
+    BaseCoupler,
+    BoundCoupler,
+    BoundDatasetCoupler,
+    Coupler,
+    DatasetCoupler,
+)
+from genkit.pairs import pairs_of, require_unchanged
 from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import ALONE, Exchange, Solved
-from genkit.train.pair_checks import require_pairs, require_unchanged
 from genkit.types import Batch
 
 
@@ -51,23 +58,26 @@ class PairStream:
 
     Attributes:
         data: all items.
-        coupler: decides who meets whom; bound to what earlier stages left for it.
+        coupler: assigns noise samples to images; declares what holds.
         augmentation: applied before the pairing, or None.
         pool_size: pairs that are coupled together.
         total: length of the stream; the last pool ends with it.
         generator: of a purpose and an index, such as ``generator("noise", 3)``.
         images_per_class: length of the runs of one class in which items stand; None for no runs.
         device: where the coupler computes.
+        bound: object that the coupler's ``bind`` returned; None for the coupler itself, where it
+            refers to no stage.
     """
 
     data: Batch
-    coupler: Coupler
+    coupler: BaseCoupler
     augmentation: Augmentation | None
     pool_size: int
     total: int
     generator: Callable[..., torch.Generator]
     images_per_class: int | None = None
     device: torch.device = torch.device("cpu")  # noqa: RUF009, immutable
+    bound: BoundCoupler | BoundDatasetCoupler | None = None
 
     def items(self, start: int, stop: int) -> Tensor:
         """Return which items stand at positions of the stream: shuffled anew in each epoch."""
@@ -81,12 +91,12 @@ class PairStream:
     def inputs(self, index: int) -> tuple[Batch, Tensor]:
         """Return what the coupler is given of a pool: images and noise, on the CPU."""
         start, stop = self._span(index)
-        if self.coupler.whole_data:
+        if self._over_dataset:
             batch, noises = self._whole, stop - start
         else:
             batch = self._augmented(_decoded(self.data[self.items(start, stop)]), index)
             require_finite(batch.data, "image")
-            noises = (stop - start) * self.coupler.noises_per_image
+            noises = (stop - start) * self._noises_per_image
         shape = (noises, *batch.data.shape[1:])
         return batch, torch.randn(shape, generator=self.generator("noise", index))
 
@@ -100,17 +110,16 @@ class PairStream:
         begun = time.perf_counter()
         with self._own_stream():
             # Copies: what a coupler changes in place is neither trained on nor paired again.
-            whole = self.coupler.whole_data
+            whole = self._over_dataset
             images = self._data_there if whole else batch.to(self.device, copy=True)
             there = noise.to(self.device, copy=True)
-            found = self.coupler.pair(images, there, self.generator("coupling", index))
+            generator = self.generator("coupling", index)
+            pairs = pairs_of(self.coupler, self.bound, images, there, generator)
         seconds = time.perf_counter() - begun
         # The whole data set is too large to be copied and compared for every pool.
         require_unchanged(self.coupler, "noise", Batch(there), Batch(noise))
         if not whole:
             require_unchanged(self.coupler, "images", images, batch)
-        start, stop = self._span(index)
-        pairs = require_pairs(self.coupler, found, len(images), len(noise), stop - start)
         return Solved(pairs, seconds)
 
     def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solved) -> Pool:
@@ -121,12 +130,12 @@ class PairStream:
         # no before, pairs of two neighbours are as good as random ones.
         unpaired = (
             assigned.roll(1, dims=0)
-            if self.coupler.whole_data
-            else noise[pairs.data * self.coupler.noises_per_image]
+            if self._over_dataset
+            else noise[pairs.data * self._noises_per_image]
         )
         start, stop = self._span(index)
         told = report(index, start, paired.data, unpaired, assigned, pairs, solved.seconds)
-        if self.coupler.whole_data:
+        if self._over_dataset:
             paired = self._augmented(paired, index)
         if self.images_per_class is not None:  # or a batch would hold few classes
             mixed = torch.randperm(len(assigned), generator=self.generator("mixing", index))
@@ -201,6 +210,15 @@ class PairStream:
                     parts.append((pool.batch[chosen], pool.noise[chosen]))
                     position += len(parts[-1][1])
                 yield _join([b for b, _ in parts]), torch.cat([n for _, n in parts]), reports
+
+    @property
+    def _over_dataset(self) -> bool:
+        """Whether the coupler chooses among the whole data set; a pool then is one of noise."""
+        return isinstance(self.coupler, DatasetCoupler)
+
+    @property
+    def _noises_per_image(self) -> int:
+        return self.coupler.noises_per_image if isinstance(self.coupler, Coupler) else 1
 
     def _span(self, index: int) -> tuple[int, int]:
         """Return the positions of a pool: its first, and that behind its last."""

@@ -37,6 +37,7 @@ class Conditional(Coupler):
     """
 
     source = "C2OT, arXiv 2503.10636"
+    bijective = True
 
     cost: Cost = setting(
         "euclidean",

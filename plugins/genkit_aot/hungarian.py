@@ -24,6 +24,7 @@ class Hungarian(Coupler):
     """
 
     source = "EDM-AOT, arXiv 2403.05069, section 3"
+    bijective = True
 
     cost: Cost = setting(
         "euclidean",

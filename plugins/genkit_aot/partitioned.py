@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Coupler, Inputs, Stages
+from genkit.interfaces import BoundCoupler, Coupler, Inputs, Stages
+from genkit.pairs import pairs_of
 from genkit.random import generator as derived_generator
 from genkit.settings import setting, shown
 from genkit.tensors import require_finite, require_same_length
@@ -80,8 +81,8 @@ class Partitioned(Coupler):
     def noises_per_image(self) -> int:
         return self.inner.noises_per_image
 
-    def bind(self, inputs: Inputs) -> Partitioned:
-        return replace(self, inner=self.inner.bind(inputs))
+    def bind(self, inputs: Inputs) -> BoundPartitioned:
+        return BoundPartitioned(self, self.inner.bind(inputs))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.by:
@@ -89,12 +90,6 @@ class Partitioned(Coupler):
         for index, by in enumerate(self.by):
             if by in self.by[:index]:
                 yield Problem(("by", index), f"{shown(by)} is named twice", "name it once")
-        if self.inner.whole_data:
-            yield Problem(
-                ("inner",),
-                "it chooses among the whole data set, and a part is cut from a pool",
-                "write it as the coupler itself; where it can keep to a class, ask that of it",
-            )
         if isinstance(self.inner, Partitioned):
             for index, by in enumerate(self.inner.by):
                 if by in self.by:
@@ -105,21 +100,41 @@ class Partitioned(Coupler):
                     )
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
-        require_same_length(batch, noise, self.noises_per_image)
+        return BoundPartitioned(self, self.inner).pair(batch, noise, generator)
+
+
+@dataclass(frozen=True)
+class BoundPartitioned:
+    """The coupler with its bound inner coupler.
+
+    Attributes:
+        settings: coupler as the recipe has it.
+        inner: object that pairs one part.
+    """
+
+    settings: Partitioned
+    inner: BoundCoupler
+
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        """Pair each part of a pool, see :meth:`Coupler.pair`."""
+        settings, inner = self.settings, self.settings.inner
+        several = settings.noises_per_image
+        require_same_length(batch, noise, several)
         require_finite(batch.data, "image")  # here, where an index is still one of the pool
         require_finite(noise, "noise")
         # A part's random stream follows from its label and not from the parts beside it.
         seed = int(torch.randint(2**62, (), generator=generator))
-        parts = list(self._parts(batch))
+        parts = list(_parts(batch, settings.by, several))
 
         def solved(part: _Part) -> Pairs:
-            if len(part.members) == 1 and self.bijective and self.noises_per_image == 1:
+            if len(part.members) == 1 and settings.bijective and several == 1:
                 return Pairs(torch.zeros(1).long(), torch.zeros(1).long(), gap=0.0)
             own = derived_generator(seed, "part", *part.values)
             try:
-                return self.inner.pair(batch[part.members], noise[part.noises], own)
+                images, assigned = batch[part.members], noise[part.noises]
+                return pairs_of(inner, self.inner, images, assigned, own)
             except DataError as error:
-                names = ", ".join(f"{b} {v}" for b, v in zip(self.by, part.values, strict=True))
+                names = ", ".join(f"{b} {v}" for b, v in zip(settings.by, part.values, strict=True))
                 raise DataError(f"in the part of {names}: {error}") from error
 
         # Solvers release the interpreter lock. Results and errors come in the order of the parts.
@@ -133,23 +148,25 @@ class Partitioned(Coupler):
             found = [solved(part) for part in parts]
         return _joined(parts, found)
 
-    def _parts(self, batch: Batch) -> Iterator[_Part]:
-        columns = []
-        for by in self.by:
-            column = getattr(batch, ATTRIBUTE[by])
-            if column is None:
-                raise DataError(
-                    f"the pool is parted by {by}, and this data has no {ATTRIBUTE[by]}; "
-                    f"leave {shown(by)} out of by, or choose data that has them"
-                )
-            columns.append(column.cpu())
-        values, part, sizes = torch.unique(
-            torch.stack(columns, dim=1), dim=0, return_inverse=True, return_counts=True
-        )
-        each = torch.arange(self.noises_per_image)
-        members = part.argsort(stable=True).split(sizes.tolist())
-        for common, own in zip(values.tolist(), members, strict=True):
-            yield _Part(common, own, (own[:, None] * len(each) + each).flatten())
+
+def _parts(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> Iterator[_Part]:
+    """Yield the parts of a pool, by rising values of the attributes."""
+    columns = []
+    for by in attributes:
+        column = getattr(batch, ATTRIBUTE[by])
+        if column is None:
+            raise DataError(
+                f"the pool is parted by {by}, and this data has no {ATTRIBUTE[by]}; "
+                f"leave {shown(by)} out of by, or choose data that has them"
+            )
+        columns.append(column.cpu())
+    values, part, sizes = torch.unique(
+        torch.stack(columns, dim=1), dim=0, return_inverse=True, return_counts=True
+    )
+    each = torch.arange(noises_per_image)
+    members = part.argsort(stable=True).split(sizes.tolist())
+    for common, own in zip(values.tolist(), members, strict=True):
+        yield _Part(common, own, (own[:, None] * len(each) + each).flatten())
 
 
 def _joined(parts: list[_Part], found: list[Pairs]) -> Pairs:

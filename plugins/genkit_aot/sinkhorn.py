@@ -41,6 +41,7 @@ class Sinkhorn(Coupler):
     """
 
     source = "Cuturi 2013, arXiv 1306.0895; annealed as in Schmitzer 2019, arXiv 1610.06519"
+    preserves_noise_marginal = True
 
     cost: Cost = setting(
         "euclidean",

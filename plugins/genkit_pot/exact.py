@@ -25,6 +25,7 @@ class Exact(Coupler):
     """
 
     source = "Bonneel et al. 2011, doi 10.1145/2070781.2024192, as POT's ot.emd"
+    bijective = True
 
     cost: Cost = setting(
         "euclidean",

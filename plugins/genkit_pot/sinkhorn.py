@@ -30,6 +30,7 @@ class Sinkhorn(Coupler):
     """
 
     source = "Cuturi 2013, arXiv 1306.0895, as POT's ot.sinkhorn in the log domain"
+    preserves_noise_marginal = True
 
     cost: Cost = setting(
         "euclidean",
@@ -50,10 +51,6 @@ class Sinkhorn(Coupler):
         below=1,
     )
     iterations: int = setting(10_000, doc="iterations after which it gives up", at_least=1)
-
-    @property
-    def bijective(self) -> bool:
-        return False
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         cost = pairwise_cost(batch.data, noise, self.cost).cpu().double().numpy()

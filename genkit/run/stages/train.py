@@ -15,9 +15,10 @@ from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     Augmentation,
     Average,
+    BaseCoupler,
     Context,
-    Coupler,
     Dataset,
+    DatasetCoupler,
     Network,
     Objective,
     Optimizer,
@@ -67,7 +68,7 @@ class Train(Stage):
     data: Dataset = setting(doc="what to train on", inherit="data")
     network: Network = setting(doc="denoiser, discriminator or classifier to train")
     objective: Objective = setting(doc="the loss")
-    coupler: Coupler = setting(doc="which noise meets which image", use={"use": "random"})
+    coupler: BaseCoupler = setting(doc="which noise meets which image", use={"use": "random"})
     augmentation: Augmentation | None = setting(None, doc="random change of the images")
     images: int = setting(doc="images to train for, repeats counted", at_least=1)
     batch_size: int = setting(256, doc="images an optimizer step", at_least=1)
@@ -147,7 +148,7 @@ class Train(Stage):
             )
         if self.images_per_class is None:
             return
-        if self.coupler.whole_data:
+        if isinstance(self.coupler, DatasetCoupler):
             yield Problem(
                 ("images_per_class",),
                 "the coupler chooses among the whole data set, so that no pool is drawn",
@@ -200,7 +201,7 @@ class Train(Stage):
         """
         return PairStream(
             self.data.load(context),
-            self.coupler.bind(context),
+            self.coupler,
             self.augmentation,
             self.pool,
             total,
@@ -208,6 +209,7 @@ class Train(Stage):
             self.images_per_class,
             # Proofs need float64, which mps has not.
             context.device if context.device.type == "cuda" else torch.device("cpu"),
+            self.coupler.bind(context),
         )
 
     def trainer(self, context: Context, spec: DataSpec) -> Trainer:

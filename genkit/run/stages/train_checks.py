@@ -7,14 +7,21 @@ from collections.abc import Iterator
 import torch
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Augmentation, Coupler, Denoiser, Network, Objective
+from genkit.interfaces import (
+    Augmentation,
+    BaseCoupler,
+    DatasetCoupler,
+    Denoiser,
+    Network,
+    Objective,
+)
 from genkit.types import DataSpec
 
 
 def problems_of(
     network: Network,
     objective: Objective,
-    coupler: Coupler,
+    coupler: BaseCoupler,
     augmentation: Augmentation | None,
     spec: DataSpec | None,
 ) -> Iterator[Problem]:
@@ -35,25 +42,26 @@ def problems_of(
             yield from _built(network, spec)
 
 
-def skewed_noise(coupler: Coupler) -> Iterator[Problem]:
+def skewed_noise(coupler: BaseCoupler) -> Iterator[Problem]:
     """Yield a problem where the paired noise is not N(0, I), as that of the sampler is."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
             ("coupler",),
-            "the noise that it pairs is no longer N(0, I), from which sampling starts",
-            "choose another, or write accept_skewed_noise = true if it is meant",
+            "does not declare that its paired noise is N(0, I), from which sampling starts",
+            "choose another, or write accept_skewed_noise = true if it is meant; a coupler of your "
+            "own declares bijective or preserves_noise_marginal where it holds",
         )
 
 
 def skewed_conditions(
-    network: Network, objective: Objective, coupler: Coupler
+    network: Network, objective: Objective, coupler: BaseCoupler
 ) -> Iterator[Problem]:
     """Yield a problem where the noise is not N(0, I) given what the network is conditioned on."""
     conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
     skewed = sorted(conditions - coupler.preserves_conditional_prior)
     if skewed:
         by = ", ".join(f'"{name.removesuffix("s")}"' for name in skewed)
-        parted = coupler.preserves_noise_marginal and not coupler.whole_data
+        parted = coupler.preserves_noise_marginal and not isinstance(coupler, DatasetCoupler)
         yield Problem(
             ("coupler",),
             f"pairs across {' and '.join(skewed)}, which the network is conditioned on: "
@@ -98,7 +106,7 @@ def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[
 
 
 def _attributes(
-    network: Network, objective: Objective, coupler: Coupler, spec: DataSpec
+    network: Network, objective: Objective, coupler: BaseCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
     """Labels and sources that are needed and that the data has not."""
     if network.class_conditional and "labels" not in spec.attributes:

@@ -36,14 +36,6 @@ class Immiscible(Coupler):
     )
 
     @property
-    def bijective(self) -> bool:
-        return False
-
-    @property
-    def preserves_noise_marginal(self) -> bool:
-        return False
-
-    @property
     def noises_per_image(self) -> int:
         return self.candidates
 

@@ -87,7 +87,6 @@ def test_what_it_declares() -> None:
     assert not coupler.bijective
     assert not coupler.preserves_noise_marginal
     assert coupler.preserves_conditional_prior == frozenset()
-    assert not coupler.whole_data
 
 
 def test_a_tie_takes_the_first() -> None:

@@ -10,4 +10,4 @@ from genkit.plugin.registry import Registration
 def genkit_register(registry: Registration) -> None:
     """Add the stage that fits a potential, and the coupler that uses it."""
     registry.add("stage", "fit-potential", "genkit_semidiscrete.stage:FitPotential")
-    registry.add("coupler", "semidiscrete", "genkit_semidiscrete.coupler:Semidiscrete")
+    registry.add("dataset-coupler", "semidiscrete", "genkit_semidiscrete.coupler:Semidiscrete")

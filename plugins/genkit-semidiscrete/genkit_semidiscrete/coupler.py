@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem, UsageError
-from genkit.interfaces import Coupler, Inputs, Stages
+from genkit.errors import DataError, Problem
+from genkit.interfaces import DatasetCoupler, Inputs, Stages
 from genkit.settings import Ref, setting, shown
 from genkit.tensors import require_finite, require_one_shape
-from genkit.types import Batch, Pairs
+from genkit.types import Batch
 from genkit_semidiscrete.potential import POTENTIAL, By, Potential, flat
 from genkit_semidiscrete.search import search
 from genkit_semidiscrete.stage import FitPotential
@@ -22,7 +22,7 @@ PotentialRef = Annotated[str, Ref("potential")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Semidiscrete(Coupler):
+class Semidiscrete(DatasetCoupler):
     """Each noise takes its image of the whole data set, by a potential that was fitted before.
 
     The potential makes the choice fair: over many noises each image is chosen about equally
@@ -36,14 +36,6 @@ class Semidiscrete(Coupler):
     by: tuple[By, ...] = setting(
         (), doc='as in that stage: ["label"] for images of the dealt class alone'
     )
-
-    @property
-    def bijective(self) -> bool:
-        return False
-
-    @property
-    def whole_data(self) -> bool:
-        return True
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
@@ -71,29 +63,25 @@ class Semidiscrete(Coupler):
         fitted = Potential.load(path)
         if fitted.by != self.by:
             raise DataError(f"{path} was fitted by {shown(fitted.by)}, not by {shown(self.by)}")
-        return BoundSemidiscrete(potential=self.potential, by=self.by, fitted=fitted)
-
-    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
-        raise UsageError(
-            "the coupler semidiscrete pairs with a fitted potential; "
-            "call bind(inputs).pair(...), as the stage train does"
-        )
+        return BoundSemidiscrete(fitted)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoundSemidiscrete(Semidiscrete):
-    """The coupler with its potential."""
+@dataclass(frozen=True)
+class BoundSemidiscrete:
+    """The coupler with its potential.
 
-    fitted: Potential = setting(doc="what the stage left")
+    Attributes:
+        fitted: potential of an earlier stage.
+    """
 
-    def bind(self, inputs: Inputs) -> BoundSemidiscrete:
-        return self
+    fitted: Potential
 
-    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
-        self.fitted.require(batch)
-        require_one_shape(batch.data, noise)
+    def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose an image for each noise, see :meth:`DatasetCoupler.choose`."""
+        self.fitted.require(data)
+        require_one_shape(data.data, noise)
         require_finite(noise, "noise")
-        points, wanted, images = flat(batch.data), flat(noise), self.fitted.images
+        points, wanted, images = flat(data.data), flat(noise), self.fitted.images
         # A class is dealt without a look at the noise, so that given the class it is N(0, I).
         dealt = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
         chosen = torch.empty(len(noise), dtype=torch.int64)
@@ -106,4 +94,4 @@ class BoundSemidiscrete(Semidiscrete):
             potential = self.fitted.values[members].to(points.device)
             found, _ = search(among, potential, wanted[mine.to(wanted.device)])
             chosen[mine] = members[found.cpu()]
-        return Pairs(images.any_twin(chosen, generator), torch.arange(len(noise)))
+        return images.any_twin(chosen, generator)

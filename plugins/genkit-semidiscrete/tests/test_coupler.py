@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError, UsageError
-from genkit.interfaces import Stage
+from genkit.interfaces import DatasetCoupler, Stage
 from genkit.random import generator
 from genkit.tensors import save
 from genkit.testing import check_coupler
@@ -27,7 +27,8 @@ def noise(count: int = 20) -> Tensor:
 
 
 def pair(coupler: BoundSemidiscrete, batch: Batch, among: Tensor | None = None) -> Tensor:
-    return coupler.pair(batch, noise() if among is None else among, generator(0, "pairs")).data
+    among = noise() if among is None else among
+    return coupler.choose(batch, among, generator(0, "pairs"))
 
 
 @pytest.mark.parametrize("by", [(), ("label",)])
@@ -41,8 +42,7 @@ def test_laws(fit: Any, by: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_declares_what_it_keeps() -> None:
     blind, by_class = (Semidiscrete(potential="p", by=by) for by in ((), ("label",)))
-    assert blind.whole_data
-    assert not blind.bijective
+    assert isinstance(blind, DatasetCoupler)
     assert blind.preserves_noise_marginal
     assert blind.preserves_conditional_prior == blind.requires == frozenset()
     assert by_class.preserves_conditional_prior == by_class.requires == {"labels"}
@@ -59,7 +59,7 @@ def test_images_of_every_device_and_type_are_known_again(fit: Any) -> None:
 
 def test_without_its_potential_it_says_what_to_call() -> None:
     with pytest.raises(UsageError, match=r"bind\(inputs\)"):
-        Semidiscrete(potential="p").pair(images(), noise(), generator(0))
+        Semidiscrete(potential="p").choose(images(), noise(), generator(0))
 
 
 def test_another_data_set_is_refused(fit: Any) -> None:
@@ -120,11 +120,6 @@ def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
     assert "not a stage `fit-potential`" in problem.reason
     assert list(coupler.check({})) == []  # told where references are looked up
     assert list(coupler.check({"p": fit.stage(images())})) == []
-
-
-def test_a_bound_coupler_is_bound(fit: Any) -> None:
-    coupler = fit(images())
-    assert coupler.bind(fit.place()) is coupler
 
 
 def test_a_class_that_no_noise_is_dealt_is_left_out(fit: Any) -> None:

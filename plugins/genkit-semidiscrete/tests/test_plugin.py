@@ -54,7 +54,7 @@ def test_it_is_found_by_its_entry_point() -> None:
     registry = load_plugins().registry
     for kind, name, cls in (
         ("stage", "fit-potential", FitPotential),
-        ("coupler", "semidiscrete", Semidiscrete),
+        ("dataset-coupler", "semidiscrete", Semidiscrete),
     ):
         (entry,) = [e for e in registry.entries(kind) if e.name == name]
         owner = entry.owner.distribution, entry.owner.version

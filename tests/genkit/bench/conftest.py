@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genkit.bench.data import Pools, completed, synthetic
-from genkit.interfaces import Coupler
+from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.settings import DenoiserRef, setting
 from genkit.types import Pairs
@@ -46,16 +46,11 @@ class Picky(Coupler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(Coupler):
+class Nearest(DatasetCoupler):
     """Chooses among the whole data set."""
 
-    @property
-    def whole_data(self):
-        return True
-
-    def pair(self, batch, noise, generator):
-        distance = torch.cdist(noise.flatten(1), batch.data.flatten(1))
-        return Pairs(distance.argmin(dim=1), torch.arange(len(noise)))
+    def choose(self, data, noise, generator):
+        return torch.cdist(noise.flatten(1), data.data.flatten(1)).argmin(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +61,6 @@ class Bound(Coupler):
 
     def bind(self, inputs):
         return inputs.network(self.denoiser)
-
-    def pair(self, batch, noise, generator):
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +95,8 @@ def registry(monkeypatch):
     monkeypatch.setitem(sys.modules, "strangers", module)
     registration = Registration(Owner("strange", "stranger", "0.1"))
     for cls in (Reversed, Picky, Nearest, Bound, Needy):
-        registration.add("coupler", cls.__name__.lower(), f"strangers:{cls.__name__}")
+        kind = "dataset-coupler" if issubclass(cls, DatasetCoupler) else "coupler"
+        registration.add(kind, cls.__name__.lower(), f"strangers:{cls.__name__}")
     registration.add("coupler", "gone", "strangers:Gone")
     registry = Registry()
     registry.accept(registration)

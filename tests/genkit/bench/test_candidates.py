@@ -11,9 +11,9 @@ CPU = torch.device("cpu")
 
 def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry):
     found = {one.name: one for one in every_candidate(registry, CPU)}
-    assert list(found) == ["bound", "gone", "nearest", "needy", "picky", "reversed"]
+    assert list(found) == ["bound", "gone", "needy", "picky", "reversed", "nearest"]
     usable = [name for name, one in found.items() if one.coupler is not None]
-    assert usable == ["nearest", "picky", "reversed"]
+    assert usable == ["picky", "reversed", "nearest"]
     assert found["reversed"].reason == ""
     assert found["needy"].reason == "denoiser: missing: a stage"
     assert 'it needs what a stage "denoiser" left' in found["bound"].reason
@@ -33,12 +33,12 @@ def test_chosen_couplers_are_made_from_their_tables(registry):
         (
             {"use": "reverse"},
             PluginError,
-            '^no coupler is called "reverse"; did you mean "reversed',
+            '^no coupler or dataset-coupler is called "reverse"; did you mean "reversed',
         ),
         ({"use": "reversed", "cost": 1}, SettingError, r"reversed\.cost: .*\[wrong-type\]"),
         ({"use": "needy"}, SettingError, r"needy\.denoiser: .*\[missing-key\]"),
         ({"use": "bound"}, UsageError, "a bench runs no stages"),
-        ({}, PluginError, "no coupler is called"),
+        ({}, PluginError, "no coupler or dataset-coupler is called"),
     ],
 )
 def test_a_chosen_coupler_that_cannot_be_made_is_an_error(registry, table, error, told):

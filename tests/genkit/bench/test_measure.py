@@ -60,9 +60,9 @@ def test_the_cost_is_the_couplers_or_that_of_the_one_inside():
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        ("short", r"pairs.data is torch.int64 of shape \[7\], and a pool of 8 needs int64"),
-        ("float", "pairs.data is torch.float64"),
-        ("outside", "pairs.noise has indices outside of 0 to 7"),
+        ("short", r"image indices as 8 int64 numbers .* of shape \[7\]"),
+        ("float", "got torch.float64"),
+        ("outside", "noise indices from 0 to 7, got 8"),
     ],
 )
 def test_what_makes_no_pairs_is_refused(registry, pools, broken, told):

@@ -18,6 +18,8 @@ from genkit.tensors import pairwise_cost
 from genkit.types import Pairs
 
 class Odd(Coupler):
+    bijective = True
+
     def pair(self, batch, noise, generator):
         {body}
 """
@@ -61,7 +63,7 @@ def test_an_error_of_a_plugin_names_it(tiny, tmp_path, odd, body, said):
         execute(recipe, plugins, tmp_path / "run", "cpu", Progress())
     text = str(caught.value)
     assert "plugin odd (genkit-odd 0.3)" in text
-    assert f"odd_{tmp_path.name}.py, line 8" in text
+    assert f"odd_{tmp_path.name}.py, line 10" in text
     assert text.startswith("stage denoiser: ")
     assert caught.value.exit_code == 2
     assert caught.value.__cause__ is not None

@@ -11,7 +11,7 @@ import torch
 
 from genkit.errors import InterruptedRun, RecipeError
 from genkit.independent import Random
-from genkit.interfaces import Coupler
+from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.types import Pairs
 
 HUNGARIAN = 'denoiser.coupler={ use = "hungarian" }'
@@ -125,25 +125,20 @@ def test_images_per_class_gives_larger_parts(tiny):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(Coupler):
-    """The nearest image of the data set, as many as an earlier stage left."""
-
-    preserved: bool = True
-
-    @property
-    def bijective(self):
-        return False
-
-    @property
-    def whole_data(self):
-        return True
-
-    @property
-    def preserves_noise_marginal(self):
-        return self.preserved
+class Reversed(Coupler):
+    """Pairs in reverse; declares nothing."""
 
     def pair(self, batch, noise, generator):
-        return Pairs(torch.cdist(noise, batch.data).argmin(dim=1), torch.arange(len(noise)))
+        index = torch.arange(len(batch))
+        return Pairs(index, index.flip(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest(DatasetCoupler):
+    """The nearest image of the data set."""
+
+    def choose(self, data, noise, generator):
+        return torch.cdist(noise, data.data).argmin(dim=1)
 
 
 def problems(tiny, coupler, *settings):
@@ -154,9 +149,13 @@ def problems(tiny, coupler, *settings):
 def test_a_coupler_is_bound_to_what_earlier_stages_left(tiny, monkeypatch):
     folders = []
 
+    class Sorted:
+        def pair(self, batch, noise, generator):
+            return Pairs(batch.data[:, 0].argsort(), noise[:, 0].argsort())
+
     def bind(self, inputs):
         folders.append(inputs.folder)
-        return Nearest()
+        return Sorted()
 
     monkeypatch.setattr(Random, "bind", bind)
     tiny.run(tiny.train)
@@ -166,9 +165,9 @@ def test_a_coupler_is_bound_to_what_earlier_stages_left(tiny, monkeypatch):
 
 
 def test_noise_that_is_not_the_samplers_is_refused_unless_it_is_meant(tiny):
-    (reason,) = problems(tiny, Nearest(preserved=False))
-    assert "no longer N(0, I)" in reason
-    assert problems(tiny, Nearest(preserved=False), "denoiser.accept_skewed_noise=true") == []
+    (reason,) = problems(tiny, Reversed())
+    assert "does not declare" in reason
+    assert problems(tiny, Reversed(), "denoiser.accept_skewed_noise=true") == []
     assert problems(tiny, Nearest()) == []
 
 

@@ -25,6 +25,8 @@ from genkit.types import Pairs
 class Coupler(interfaces.Coupler):
     """Sound: noise number k meets image number k."""
 
+    bijective = True
+
     @property
     def preserves_conditional_prior(self):
         return frozenset({"labels", "sources", "embeddings"})
@@ -99,9 +101,8 @@ class SkewsClass(Coupler):
 
 
 class Skews(SkewsClass):
-    @property
-    def bijective(self):
-        return False
+    bijective = False
+    preserves_noise_marginal = True
 
     def choose(self, batch, noise, generator):
         return Pairs(torch.arange(len(batch)), noise.flatten(1).sum(1).argmax().repeat(len(batch)))
@@ -226,9 +227,7 @@ class Crosses(PerClass):
 class Several(Coupler):
     """Sound: each image takes the first of its two noises."""
 
-    @property
-    def bijective(self):
-        return False
+    bijective = False
 
     @property
     def noises_per_image(self):
@@ -240,9 +239,7 @@ class Several(Coupler):
 
 
 class SeveralAndBijective(Several):
-    @property
-    def bijective(self):
-        return True
+    bijective = True
 
 
 class TakesAll(Several):
@@ -260,11 +257,6 @@ class NoNoise(Several):
 class BoundToNothing(Coupler):
     def bind(self, inputs):
         return None
-
-
-class BoundToAnother(Coupler):
-    def bind(self, inputs):
-        return Several()
 
 
 class Refers(Coupler):
@@ -305,8 +297,7 @@ class Refers(Coupler):
         (SeveralAndBijective, "a bijective coupler takes one noise for each image"),
         (TakesAll, "a pair for each of the noises_per_image noises"),
         (NoNoise, "noises_per_image is at least 1"),
-        (BoundToNothing, "bind returns a coupler"),
-        (BoundToAnother, "the same before and after bind"),
+        (BoundToNothing, "bind returns an object with the method pair"),
         (Refers, "an earlier stage is checked with check_coupler.*; seen: bind asked for 'fitted'"),
     ],
 )
@@ -403,34 +394,32 @@ def test_what_another_process_cannot_build_is_left_out():
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(interfaces.Coupler):
+class Nearest(interfaces.DatasetCoupler):
     """Needs to see the data before it pairs: each noise takes the nearest of all images."""
 
-    @property
-    def bijective(self):
-        return False
-
-    @property
-    def whole_data(self):
-        return True
-
-    def pair(self, batch, noise, generator):
+    def bind(self, inputs):
         raise AssertionError("pairs without fit")
 
 
-class Fitted(Nearest):
-    def pair(self, batch, noise, generator):
-        tensors.require_finite(batch.data, "image")
-        cost = tensors.pairwise_cost(batch.data, noise)
-        return Pairs(cost.argmin(dim=0), torch.arange(len(noise)))
+class Fitted:
+    def choose(self, data, noise, generator):
+        tensors.require_finite(data.data, "image")
+        return tensors.pairwise_cost(data.data, noise).argmin(dim=0)
+
+
+class TooMany(Fitted):
+    def choose(self, data, noise, generator):
+        return super().choose(data, noise, generator).repeat(2)
 
 
 def test_a_coupler_that_is_fitted_first():
     seen = []
     check_coupler(Nearest(), fit=lambda batch: seen.append(batch) or Fitted())
     assert seen
-    with pytest.raises(LawBroken, match="fit returns a coupler; seen: NoneType"):
+    with pytest.raises(LawBroken, match=r"fit returns an object .* choose; seen: NoneType"):
         check_coupler(Nearest(), fit=lambda batch: None)
+    with pytest.raises(LawBroken, match="both vectors have one length"):
+        check_coupler(Nearest(), fit=lambda batch: TooMany())
 
 
 class Optimal(Coupler):

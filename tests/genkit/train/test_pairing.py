@@ -13,7 +13,7 @@ import torch
 
 from genkit.errors import DataError
 from genkit.independent import Random
-from genkit.interfaces import Augmentation, Coupler
+from genkit.interfaces import Augmentation, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.train.ahead import core_for_pairing
 from genkit.train.pairing import PairStream, stratified
@@ -24,6 +24,7 @@ from genkit.types import Batch, Pairs
 class Shuffle(Coupler):
     """A random permutation, solved with a random delay."""
 
+    bijective = True
     delay: ClassVar[float] = 0.0
 
     def pair(self, batch, noise, generator):
@@ -201,10 +202,6 @@ class NearestOfThree(Coupler):
     """The nearest of three noises."""
 
     @property
-    def bijective(self):
-        return False
-
-    @property
     def noises_per_image(self):
         return 3
 
@@ -215,20 +212,11 @@ class NearestOfThree(Coupler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearestOfAll(Coupler):
+class NearestOfAll(DatasetCoupler):
     """The nearest image of the data set for each noise."""
 
-    @property
-    def bijective(self):
-        return False
-
-    @property
-    def whole_data(self):
-        return True
-
-    def pair(self, batch, noise, generator):
-        near = (noise - batch.data.T).abs().argmin(dim=1)
-        return Pairs(near, torch.arange(len(noise)))
+    def choose(self, data, noise, generator):
+        return (noise - data.data.T).abs().argmin(dim=1)
 
 
 def test_a_coupler_may_have_several_noises_for_an_image():

@@ -36,6 +36,8 @@ AVERAGE = PowerEma(half_life=100, lengths=(0.1,))
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffle(Coupler):
+    bijective = True
+
     def pair(self, batch, noise, generator):
         return Pairs(torch.arange(len(batch)), torch.randperm(len(batch), generator=generator))
 

@@ -13,9 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from genkit import tensors
-from genkit.errors import DataError, SettingError
+from genkit.errors import DataError, SettingError, UsageError
 from genkit.independent import Random
-from genkit.interfaces import Coupler
+from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.testing import LawBroken, check_coupler
 from genkit.types import Batch, Pairs
@@ -29,6 +29,8 @@ DATA = Path(__file__).parents[2] / "data"
 class Shuffled(Coupler):
     """A permutation drawn from the generator."""
 
+    bijective = True
+
     def pair(self, batch, noise, generator):
         tensors.pairwise_cost(batch.data, noise)
         tensors.require_same_length(batch, noise)
@@ -38,14 +40,6 @@ class Shuffled(Coupler):
 @dataclass(frozen=True, kw_only=True)
 class Nearest(Coupler):
     """Each image takes its nearest noise, which skews the noise."""
-
-    @property
-    def bijective(self):
-        return False
-
-    @property
-    def preserves_noise_marginal(self):
-        return False
 
     def pair(self, batch, noise, generator):
         cost = tensors.pairwise_cost(batch.data, noise)
@@ -91,10 +85,11 @@ class Never(Shuffled):
         raise AssertionError("there is nothing to choose")
 
 
-class Whole(Nearest):
-    @property
-    def whole_data(self):
-        return True
+@dataclass(frozen=True, kw_only=True)
+class Boasts(Nearest):
+    """Declares a bijection and is none."""
+
+    bijective = True
 
 
 @pytest.mark.parametrize("by", [("label",), ("source",), ("label", "source")])
@@ -250,14 +245,39 @@ def test_a_part_is_dealt_all_noises_of_its_images():
 
 
 def test_bind_binds_the_inner_coupler():
-    class Unbound(Shuffled):
+    @dataclass(frozen=True, kw_only=True)
+    class Unbound(Coupler):
+        bijective = True
+
         def bind(self, inputs):
             assert inputs == "inputs"
-            return Nearest()
+            return Shuffled()
 
-    assert Partitioned(by=("source",), inner=Unbound()).bind("inputs") == Partitioned(
-        by=("source",), inner=Nearest()
-    )
+    batch, noise = pool()
+    coupler = Partitioned(by=("source",), inner=Unbound())
+    expected = Partitioned(by=("source",), inner=Shuffled()).pair(batch, noise, generator(0))
+    found = coupler.bind("inputs").pair(batch, noise, generator(0))
+    assert torch.equal(found.noise, expected.noise)
+    with pytest.raises(UsageError, match=r"Unbound refers to earlier stages; call bind"):
+        coupler.pair(batch, noise, generator(0))
+
+
+def test_a_declared_bijection_of_the_inner_coupler_is_checked_for_each_part():
+    batch, noise = pool()
+    expected = r"in the part of label 0: Boasts declares a bijection .* got noise \d+ \d times"
+    with pytest.raises(DataError, match=expected):
+        Partitioned(inner=Boasts()).pair(batch, noise, generator(0))
+    assert len(Partitioned(inner=Nearest()).pair(batch, noise, generator(0))) == len(batch)
+
+
+def test_the_inner_coupler_pairs_a_part_and_never_chooses_among_the_whole_data_set():
+    @dataclass(frozen=True, kw_only=True)
+    class Whole(DatasetCoupler):
+        def choose(self, data, noise, generator):
+            return torch.zeros(len(noise)).long()
+
+    with pytest.raises(SettingError, match=r"inner: .* is not a coupler"):
+        Partitioned(inner=Whole())
 
 
 def test_a_label_blind_coupler_skews_the_noise_of_a_class_and_this_does_not():
@@ -327,7 +347,6 @@ def test_a_bad_cost_is_named_with_its_part():
     [
         (Partitioned(by=()), ("by",), "names nothing to part the pool by"),
         (Partitioned(by=("label", "label")), ("by", 1), '"label" is named twice'),
-        (Partitioned(inner=Whole()), ("inner",), "chooses among the whole data set"),
         (Partitioned(inner=Partitioned()), ("inner", "by", 0), 'already parted by "label"'),
     ],
 )

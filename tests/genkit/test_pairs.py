@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from genkit.errors import DataError
 from genkit.independent import Random
+from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
@@ -45,7 +47,7 @@ def pool_of(coupler):
 )
 def test_what_a_coupler_returns_is_checked(returned, reason):
     coupler = type("Odd", (Random,), {"pair": lambda *arguments: returned})()
-    with pytest.raises(DataError, match=f"pool 0: coupler Odd .*{reason}"):
+    with pytest.raises(DataError, match=f"pool 0: Odd .*{reason}"):
         pool_of(coupler)
 
 
@@ -70,5 +72,46 @@ def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
         return Pairs(ALL, ALL)
 
     coupler = type("Scaling", (Random,), {"pair": pair})()
-    with pytest.raises(DataError, match=f"pool 0: coupler Scaling .* changed the {named}"):
+    with pytest.raises(DataError, match=f"pool 0: Scaling .* changed the {named}"):
         pool_of(coupler)
+
+
+def test_plugin_and_distribution_of_a_coupler_are_named(monkeypatch):
+    monkeypatch.setattr(Random, "pair", lambda *arguments: Pairs(ALL, ALL.roll(1) * 0 + 7))
+    named = r'pool 0: coupler "random" of plugin \w+ \(genkit-diffusion [\d.]+\) declares'
+    with pytest.raises(DataError, match=f"{named}.* got noise 0 0 times"):
+        pool_of(Random())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chooses(DatasetCoupler):
+    """Chooses what it is given."""
+
+    found: object
+
+    def choose(self, data, noise, generator):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "image indices as a tensor, got NoneType"),
+        (ALL[:3], r"512 int64 numbers .* of shape \[3\]"),
+        (ALL + 489, "from 0 to 999, got 1000 in pair 511"),
+    ],
+)
+def test_what_a_dataset_coupler_returns_is_checked(found, reason):
+    assert len(pool_of(Chooses(found=ALL + 488)).noise) == 512
+    with pytest.raises(DataError, match=f"pool 0: Chooses .*{reason}"):
+        pool_of(Chooses(found=found))
+
+
+def test_a_coupler_that_declares_nothing_guarantees_nothing():
+    @dataclass(frozen=True, kw_only=True)
+    class Bare(Coupler):
+        pair = Random.pair
+
+    bare = Bare()
+    assert (bare.bijective, bare.preserves_noise_marginal) == (False, False)
+    assert bare.preserves_conditional_prior == bare.requires == frozenset()

@@ -1,0 +1,135 @@
+"""Pairs of a coupler, checked against what the coupler declares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from genkit.errors import DataError, PluginError
+from genkit.interfaces import (
+    BaseCoupler,
+    BoundCoupler,
+    BoundDatasetCoupler,
+    Component,
+    Coupler,
+    DatasetCoupler,
+)
+from genkit.plugin.manager import load_plugins
+from genkit.types import Batch, Pairs
+
+
+def pairs_of(
+    coupler: BaseCoupler,
+    bound: BoundCoupler | BoundDatasetCoupler | None,
+    images: Batch,
+    noise: Tensor,
+    generator: torch.Generator,
+) -> Pairs:
+    """Return the pairs of images and noise, checked.
+
+    Args:
+        coupler: coupler as the recipe has it, which declares what holds.
+        bound: object that its ``bind`` returned; None for the coupler itself.
+        images: images of a pool, or all items of the data set for a dataset coupler.
+        noise: ``[M, *shape]`` unit-variance noise.
+        generator: generator on the CPU.
+
+    Raises:
+        DataError: the result is none of the declared type, device, length or range; a coupler
+            that declares a bijection uses an image or a noise sample twice; or ``gap`` or
+            ``parts`` is invalid. The message names component, plugin, distribution and index.
+    """
+    ready = coupler if bound is None else bound
+    if isinstance(coupler, DatasetCoupler):
+        chosen = cast("BoundDatasetCoupler", ready).choose(images, noise, generator)
+        _require_indices(coupler, "image", chosen, len(images), len(noise))
+        return Pairs(chosen, torch.arange(len(noise)))
+    pairs: object = cast("BoundCoupler", ready).pair(images, noise, generator)
+    if not isinstance(pairs, Pairs):
+        raise refused(coupler, f"must return Pairs, got {type(pairs).__name__}")
+    for what, indices, limit in (
+        ("image", pairs.data, len(images)),
+        ("noise", pairs.noise, len(noise)),
+    ):
+        _require_indices(coupler, what, indices, limit, len(images))
+        if isinstance(coupler, Coupler) and coupler.bijective:
+            _require_each_once(coupler, what, indices, limit)
+    gap, parts = pairs.gap, pairs.parts
+    if gap is not None and (not isinstance(gap, (int, float)) or not 0 <= gap < math.inf):
+        raise refused(coupler, f"must return a finite gap of at least 0 or None, got {gap!r}")
+    if not isinstance(parts, tuple) or not all(type(part) is int for part in parts):
+        raise refused(coupler, f"must return parts as a tuple of integers, got {parts!r}")
+    if parts and sum(parts) != len(images):
+        raise refused(coupler, f"must return parts of {len(images)} pairs, got {sum(parts)} in all")
+    return pairs
+
+
+def _require_indices(
+    coupler: BaseCoupler, what: str, indices: object, limit: int, count: int
+) -> None:
+    demand = f"must return {what} indices"
+    if not isinstance(indices, Tensor):
+        raise refused(coupler, f"{demand} as a tensor, got {type(indices).__name__}")
+    if indices.shape != (count,) or indices.dtype != torch.int64 or indices.device.type != "cpu":
+        raise refused(
+            coupler,
+            f"{demand} as {count} int64 numbers on the CPU, got {indices.dtype} of shape "
+            f"{list(indices.shape)} on {indices.device.type}",
+        )
+    wrong = ((indices < 0) | (indices >= limit)).nonzero()
+    if len(wrong):
+        raise refused(
+            coupler,
+            f"{demand} from 0 to {limit - 1}, got {int(indices[wrong[0]])} in pair {int(wrong[0])}",
+        )
+
+
+def _require_each_once(coupler: BaseCoupler, what: str, indices: Tensor, limit: int) -> None:
+    uses = torch.bincount(indices, minlength=limit)
+    wrong = (uses != 1).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise refused(
+            coupler,
+            f"declares a bijection and must use each {what} once, got {what} {index} "
+            f"{int(uses[index])} times; correct pair, or do not declare bijective",
+        )
+
+
+def require_unchanged(coupler: BaseCoupler, what: str, given: Batch, batch: Batch) -> None:
+    """Raise DataError if a coupler changed what it was given, a copy of ``batch``.
+
+    Args:
+        coupler: coupler that was called.
+        what: name of the argument in the message.
+        given: copy that it was given.
+        batch: what was copied.
+    """
+    for name in (f.name for f in fields(batch)):
+        before, after = getattr(batch, name), getattr(given, name)
+        if isinstance(before, Tensor) and not torch.equal(before, after.to(before.device)):
+            raise refused(
+                coupler,
+                f"must leave its arguments as they are, and changed the {name} of the {what} in "
+                "place; compute on a copy",
+            )
+
+
+def refused(component: Component, reason: str) -> DataError:
+    """Return the error of a component whose result is refused, with its plugin named."""
+    return DataError(f"{called(component)} {reason}")
+
+
+def called(component: Component) -> str:
+    """Return how messages name a component: kind, name, plugin and distribution.
+
+    A class that no plugin registers is named by itself.
+    """
+    try:
+        return str(load_plugins().registry.entry_of(component))
+    except PluginError:
+        return type(component).__name__
