@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import pytest
@@ -91,6 +93,56 @@ def test_a_pool_that_begins_where_training_goes_on_is_logged_once(tiny):
         tiny.run(tiny.train, HUNGARIAN, progress=tiny.recorder(stop))
     tiny.run(tiny.train, HUNGARIAN)
     assert [row["pool"] for row in pools(tiny)] == [0, 1, 2, 3]
+
+
+KILLED = """
+import os, signal, sys
+
+from genkit.cli import main
+from genkit.train.trainer import Trainer
+
+method, left = sys.argv[1], int(sys.argv[2])
+original = getattr(Trainer, method)
+
+def killing(self, *arguments):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments)
+
+setattr(Trainer, method, killing)
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "calls", "pool_size"),
+    [
+        # The pool that begins at the checkpoint is logged, and its first step is not made.
+        ("step", 2, 64),
+        # The step and the four pools of its batch are logged, and its checkpoint is not written.
+        ("state", 2, 16),
+        # A pool reaches across the checkpoint, and another begins after it.
+        ("step", 3, 100),
+    ],
+)
+def test_a_killed_run_logs_every_pool_once(tiny, method, calls, pool_size):
+    settings = (HUNGARIAN, f"denoiser.pool_size={pool_size}", "denoiser.checkpoint_seconds=0")
+    recipe = tiny.folder.with_suffix(".toml")
+    recipe.write_text(tiny.train)
+    sets = [part for setting in settings for part in ("--set", setting)]
+    command = ["run", str(recipe), "--out", str(tiny.folder), "--device", "cpu", *sets]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, method, str(calls), *command],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert tiny.metrics()[-1]["images"] < 256
+    tiny.run(tiny.train, *settings)
+    assert [row["pool"] for row in pools(tiny)] == list(range(-(-256 // pool_size)))
+    assert [row["images"] for row in tiny.metrics() if "loss" in row] == [64, 128, 192, 256]
 
 
 def test_of_very_many_pools_some_are_logged(tiny, monkeypatch):

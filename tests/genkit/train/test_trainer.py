@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genkit.errors import DivergedError
-from genkit.interfaces import Objective
+from genkit.errors import DivergedError, PluginError
+from genkit.interfaces import Objective, Optimizer
 from genkit.random import derive_seed, seeded
 from genkit.train.trainer import SMALLEST_SCALE, Compute, Trainer
 from genkit.types import Batch
@@ -44,6 +44,14 @@ class InfiniteSlope(Objective):
 
     def loss(self, model, batch, noise, generator):
         return (model(noise) * 0).abs().sqrt().flatten(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfused(Optimizer):
+    """An optimizer of a plugin, which takes every step that it is asked for."""
+
+    def build(self, parameters, terms):
+        return torch.optim.RMSprop(parameters, self.learning_rate, momentum=0.9)
 
 
 def network(dropout: float = 0.0) -> nn.Module:
@@ -149,9 +157,12 @@ def test_settings_are_those_of_torch_and_epsilon_is_divided_by_the_terms(optimiz
     torch.testing.assert_close(weights(ours.model), weights(reference))
 
 
-def broken(what: str) -> Trainer:
+OPTIMIZERS = [Adam(learning_rate=1e-2), Unfused(learning_rate=1e-2)]
+
+
+def broken(what: str, optimizer=OPTIMIZERS[0]) -> Trainer:
     """Return a trainer that made one good step, and then one that is not finite."""
-    ours = trainer()
+    ours = trainer(optimizer=optimizer)
     ours.step(*batch())
     ours.before = weights(ours.model), [m.clone() for m in moments(ours)]
     items, noise = batch()
@@ -167,9 +178,10 @@ def moments(ours: Trainer) -> list[torch.Tensor]:
     return [t for moment in ours.optimizer.state.values() for t in moment.values()]
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_changes_nothing_and_is_told_at_the_next_reading(what):
-    ours = broken(what)
+def test_what_is_not_finite_changes_nothing_and_is_told_at_the_next_reading(what, optimizer):
+    ours = broken(what, optimizer)
     ours._loss._alone._objective = Regression()
     for index in range(3):  # what follows before anyone looks changes nothing either
         ours.step(*batch(index=index))
@@ -217,14 +229,17 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
-@pytest.mark.parametrize("clip", [None, 0.5])
-def test_a_step_waits_for_nothing(precision, clip):
+@pytest.mark.parametrize(
+    "optimizer", [Adam(), Adam(gradient_clip=0.5), AdamW(), Unfused(gradient_clip=0.5)]
+)
+def test_a_step_waits_for_nothing(precision, optimizer):
     ours = trainer(
         model=network(0.5),
-        optimizer=Adam(gradient_clip=clip),
+        optimizer=optimizer,
         average=PowerEma(),
         compute=Compute(precision=precision, micro_batch=16),
     )
+    ours.step(*batch())  # the first of an optimizer that is not fused waits
     with NoWaiting():
         for index in range(3):
             ours.step(*batch(index=index))
@@ -240,12 +255,21 @@ def test_low_precision_trains_and_keeps_float32_weights(precision):
     assert {p.dtype for p in ours.model.parameters()} == {torch.float32}
 
 
-def test_a_float16_overflow_skips_the_step_and_lowers_the_scale():
-    ours = trainer(InfiniteSlope(), compute=Compute(precision="float16"))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_float16_overflow_skips_the_step_and_lowers_the_scale(optimizer):
+    half = Compute(precision="float16")
+    ours = trainer(InfiniteSlope(), compute=half, optimizer=optimizer)
     before, scale = weights(ours.model), ours.scaler.get_scale()
     ours.step(*batch())
     assert torch.equal(weights(ours.model), before)
     assert ours.scaler.get_scale() < scale
+    # What follows is as if the step had not been.
+    ours._loss._alone._objective = Regression()
+    straight = trainer(compute=half, optimizer=optimizer)
+    straight.scaler.load_state_dict(ours.scaler.state_dict())
+    for one in (ours, straight):
+        one.step(*batch())
+    assert torch.equal(weights(ours.model), weights(straight.model))
 
 
 def test_float16_gives_up_when_no_scale_helps():
@@ -276,6 +300,7 @@ def convolutions() -> nn.Module:
         ({}, lambda: network(0.5), batch),
         ({"compute": Compute(precision="float16")}, lambda: network(0.5), batch),
         ({"average": PowerEma(lengths=(0.05, 0.1))}, network, batch),
+        ({"optimizer": Unfused()}, network, batch),
         # Adam's moments must come back in the layout of the weights.
         ({"compute": Compute(channels_last=True)}, convolutions, images),
     ],
@@ -345,3 +370,74 @@ def test_micro_batches_draw_dropout_by_their_place_in_the_batch():
         (derive_seed(0, "dropout", 0, start), derive_seed(0, "loss", 0, start))
         for start in (0, 24, 48)
     ]
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_a_float16_gradient_is_clipped_at_its_own_size_not_at_that_of_the_scaled_loss(share):
+    """By share of its norm: below 1 it is shortened to the limit, above 1 it stays."""
+
+    def gradient(precision, clip):
+        ours = trainer(optimizer=Adam(gradient_clip=clip), compute=Compute(precision=precision))
+        ours.step(*batch())
+        return torch.cat([p.grad.flatten() for p in ours.model.parameters()])
+
+    whole = gradient("float32", None)
+    limit = share * float(whole.norm())
+    torch.testing.assert_close(
+        gradient("float16", limit), whole * min(share, 1.0), atol=5e-4, rtol=1e-2
+    )
+
+
+def test_the_average_weighs_the_weights_of_each_step_by_the_images_since():
+    """Against the closed form, with batches of different sizes."""
+    half_life, counts = 150, (64, 32, 64, 16, 64)
+    ours = trainer(average=Ema(half_life=half_life, ramp_up=0))
+    history, seen = [weights(ours.model)], [0]
+    for index, count in enumerate(counts):
+        ours.step(*batch(count, index))
+        history.append(weights(ours.model))
+        seen.append(seen[-1] + count)
+    # What is left of the past n images ago; the first weights stand for all of the past.
+    left = [0.0, *(2 ** ((images - seen[-1]) / half_life) for images in seen)]
+    expected = sum(
+        (after - before) * values
+        for before, after, values in zip(left, left[1:], history, strict=False)
+    )
+    torch.testing.assert_close(weights(ours.average.model), expected, atol=1e-7, rtol=1e-5)
+
+
+def test_the_ramp_of_the_average_counts_the_images_seen_before_the_batch():
+    ours = trainer(average=Ema(half_life=10**6, ramp_up=0.5))
+    history = []
+    for count in (64, 32, 48):
+        ours.step(*batch(count))
+        history.append(weights(ours.model))
+    # After 0, 64 and 96 images the half-life is 0, 32 and 48: that of the batch, twice.
+    expected = 0.25 * history[0] + 0.25 * history[1] + 0.5 * history[2]
+    torch.testing.assert_close(weights(ours.average.model), expected, atol=1e-7, rtol=1e-5)
+
+
+def test_a_plugins_optimizer_that_is_not_fused_trains_as_it_does_alone():
+    ours, reference = trainer(optimizer=Unfused(learning_rate=1e-2)), network()
+    alone = torch.optim.RMSprop(reference.parameters(), 1e-2, momentum=0.9)
+    for index in range(5):
+        items, noise = batch(index=index)
+        alone.zero_grad()
+        (reference(noise) - items.data).square().mean().backward()
+        alone.step()
+        ours.step(items, noise)
+    torch.testing.assert_close(weights(ours.model), weights(reference))
+
+
+def test_an_optimizer_keeps_tensors_alone():
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            self.state[self.param_groups[0]["params"][0]]["steps"] = 1
+
+    class Counts(Unfused):
+        def build(self, parameters, terms):
+            return Counting(parameters, self.learning_rate)
+
+    with pytest.raises(PluginError, match=r"Counting .* steps of type int"):
+        trainer(optimizer=Counts()).step(*batch())
