@@ -18,11 +18,12 @@ from torch import Tensor
 
 from genkit.errors import DataError, Problem, SettingError
 from genkit.interfaces import Latents, Schedule, Solver, Trained
+from genkit.machine import resolve_device
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
-from genkit.run.engine import default_folder, execute, resolve_device
+from genkit.run.engine import default_folder, execute
 from genkit.run.progress import Progress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value

@@ -8,10 +8,9 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the independent coupling, the default draws, data to measure with, and the stages."""
+    """Add the independent coupling, the default draws, and the stages."""
     registry.add("coupler", "random", "genkit.independent:Random")
     registry.add("latents", "derived", "genkit.latents:Derived")
-    registry.add("dataset", "synthetic", "genkit.bench.synthetic:Synthetic")
     registry.add("stage", "train", "genkit.run.stages.train:Train")
     registry.add("stage", "load", "genkit.run.stages.load:Load")
     registry.add("stage", "sample", "genkit.run.stages.sample:Sample")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
-from genkit.bench.command import app as bench
 from genkit.commands.data import app as data
 from genkit.commands.export import export
 from genkit.commands.import_edm import import_edm
@@ -158,7 +157,8 @@ def run(
     with processes() as world:
         loaded, plugins = _load(_read(recipe), overrides)
 
-        from genkit.run.engine import default_folder, execute, finished_stages, resolve_device
+        from genkit.machine import resolve_device
+        from genkit.run.engine import default_folder, execute, finished_stages
         from genkit.world import ALONE
 
         world = world or ALONE
@@ -243,7 +243,6 @@ app.command()(sample)
 app.command()(export)
 app.command("import-edm")(import_edm)
 app.add_typer(data, name="data")
-app.add_typer(bench, name="bench")
 
 
 def _read(recipe: str | None) -> Source:

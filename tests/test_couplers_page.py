@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from genkit.bench.candidates import chosen_candidates
-from genkit.bench.couplers import Limits, Row, measure_couplers
-from genkit.bench.data import Pools, completed, synthetic
-from genkit.bench.report import report
 from genkit.plugin.manager import load_plugins
+from genkit_bench.candidates import chosen_candidates
+from genkit_bench.couplers import Limits, Row, measure_couplers
+from genkit_bench.pools import Pools, completed
+from genkit_bench.synthetic import synthetic
+from genkit_bench.tables import couplers_report
 
 ROOT = Path(__file__).parents[1]
 MADE = {"command": "python docs/results/couplers.py speed", "commit": "abc"}
@@ -204,6 +205,6 @@ def test_what_the_bench_reports_is_what_the_page_reads(write):
     candidates = chosen_candidates(plugins.registry, tables, pools.device)
     limits = Limits(1)
     found = list(measure_couplers(candidates, pools, [8, 512], limits, str))
-    part = {**MADE, **report(found, pools, limits, plugins, "images")}
+    part = {**MADE, **couplers_report(found, pools, limits, plugins, "images")}
     page = write(speed=json.loads(json.dumps(part)))
     assert page.count("| euclidean |") == page.count("| squared |") == 2

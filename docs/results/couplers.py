@@ -6,7 +6,7 @@
     python docs/results/couplers.py waiting
     python docs/results/couplers.py page
 
-Each but the last measures one thing with `genkit.bench` and writes it to `couplers/NAME.json` beside
+Each but the last measures one thing with `genkit_bench` and writes it to `couplers/NAME.json` beside
 this file. `page` writes `couplers.md` and its picture from whatever was measured, that of
 `couplers_torchcfm.py` and `couplers_digits.py` included. With `--images FILE`, a safetensors file
 that has uint8 `train_images` [N, 3, 32, 32] such as CIFAR-10, pools are of real images.
@@ -34,17 +34,16 @@ import torch
 from couplers_page import write_page
 
 import genkit
-from genkit.bench.candidates import Candidate, chosen_candidates, every_candidate, name_of
-from genkit.bench.couplers import Limits, measure_couplers
-from genkit.bench.data import Pools, completed, synthetic_items
-from genkit.bench.measure import cost_at_random, cost_of, solve
-from genkit.bench.memory import resident
-from genkit.bench.report import report
+from genkit.machine import resident, resolve_device
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.source import read_source
-from genkit.run.engine import resolve_device
 from genkit.types import Batch
+from genkit_bench.candidates import Candidate, chosen_candidates, every_candidate, name_of
+from genkit_bench.couplers import Limits, measure_couplers
+from genkit_bench.measure import cost_at_random, cost_of, solve
+from genkit_bench.pools import Pools, completed, synthetic_items
+from genkit_bench.tables import couplers_report
 
 HERE = Path(__file__).parent
 PARTS = HERE / "couplers"
@@ -131,7 +130,7 @@ def measured(
     plugins = load_plugins()
     candidates = choose(plugins.registry, pools)
     rows = list(measure_couplers(candidates, pools, sorted(sizes), limits, tell))
-    return report(rows, pools, limits, plugins, data)
+    return couplers_report(rows, pools, limits, plugins, data)
 
 
 def pools_of(chosen: argparse.Namespace, largest: int) -> tuple[Pools, str]:

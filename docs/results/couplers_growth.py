@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from couplers_sections import described, rows_of
 
-from genkit.bench.report import time_text
 from genkit.report.figure import figure_with_axes, label_ends, line_style, save_figure, set_title
+from genkit_bench.tables import time_text
 
 PICTURE = Path(__file__).parents[1] / "images" / "couplers-growth.png"
 FIT_FROM = 1024  # images in a pool; below, what does not grow hides what does

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genkit.bench.report import gap_text, memory_text, time_text
+from genkit_bench.tables import gap_text, memory_text, time_text
 
 READING = Path(__file__).parent / "couplers_digits_reading.md"
 FASTER = {512: 3, 1024: 3, 2048: 8, 4096: 8}

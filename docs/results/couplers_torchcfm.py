@@ -27,13 +27,14 @@ import torch
 from torch import Tensor
 from torchcfm.optimal_transport import OTPlanSampler
 
-from genkit.bench.data import Pools, synthetic
+from genkit.machine import environment
 from genkit.plugin.manager import load_plugins
 from genkit.random import derive_seed, generator
 from genkit.recipe.decode import component
-from genkit.run.environment import environment
 from genkit.tensors import pairwise_cost
 from genkit.types import Batch
+from genkit_bench.pools import Pools
+from genkit_bench.synthetic import synthetic
 
 HERE = Path(__file__).parent
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -244,7 +245,7 @@ def line_of(row: dict[str, Any]) -> str:
 def images_of(path: Path | None, largest: int, seed: int) -> tuple[str, Batch]:
     """Return the images that pools are drawn from, and what they are."""
     if path is None:
-        told = f"synthetic, genkit.bench.data.synthetic({SHAPE}, {CLASSES}, {largest}, {seed})"
+        told = f"synthetic, genkit_bench.synthetic.synthetic({SHAPE}, {CLASSES}, {largest}, {seed})"
         return told, synthetic(SHAPE, CLASSES, largest, seed)
     values = safetensors.torch.load_file(path)["train_images"]
     return f"{path.name}, {len(values)} images", Batch(values.float() / 127.5 - 1)

@@ -70,7 +70,7 @@ def limit_memory(more: int) -> None:
 
     Other systems do not tell how much a process has, or do not hold it to a limit.
     """
-    from genkit.bench.memory import resident
+    from genkit.machine import resident
 
     held = resident("VmSize")
     if held is None or sys.platform == "win32":

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.bench.options import parse_component
 from genkit.commands.disk import mendable
 from genkit.commands.processes import processes
 from genkit.errors import UsageError
+from genkit.recipe.source import parse_component
 from genkit.settings import shown
 from genkit.terminal import check_device, console, say, tracked
 from genkit.types import SEED_LIMIT
@@ -82,7 +82,7 @@ def sample(
 
         from genkit.api import load_denoiser, sampling_parts
         from genkit.commands.sample_files import SampleFiles
-        from genkit.run.engine import resolve_device
+        from genkit.machine import resolve_device
         from genkit.tensors import file_digest
         from genkit.world import ALONE
 
@@ -167,7 +167,7 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[
 @contextmanager
 def _enough_memory(batch_size: int) -> Iterator[None]:
     """Tell what to do about too little memory."""
-    from genkit.run.machine import is_out_of_memory
+    from genkit.machine import is_out_of_memory
 
     try:
         yield

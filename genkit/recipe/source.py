@@ -187,3 +187,24 @@ def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
 def _children(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     return (((*key, name), child) for name, child in inner if isinstance(child, (dict, list)))
+
+
+def parse_component(text: str, option: str) -> Mapping[str, Any]:
+    """Return the table of a component that is given by name or as a table.
+
+    Raises:
+        UsageError: what looks like a table is none.
+    """
+    if not text.strip().startswith("{"):
+        return {"use": text.strip()}
+    try:
+        parsed = parse_toml(f"value = {text.strip()}", option)
+    except RecipeError:
+        parsed = {}
+    table = parsed.get("value")
+    if len(parsed) != 1 or not isinstance(table, dict):
+        raise UsageError(
+            f"{option}: {shown(text)} is no TOML table; write a name, or a table such as "
+            "'{ use = \"NAME\", setting = 1 }'"
+        )
+    return table

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from genkit.errors import GenkitError, PluginError
+from genkit.machine import is_of_the_disk, is_out_of_memory
 from genkit.plugin.manager import OURS
 from genkit.plugin.registry import Owner, Registry
-from genkit.run.machine import is_of_the_disk, is_out_of_memory
 
 
 @contextmanager

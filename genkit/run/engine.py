@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -14,6 +13,13 @@ import torch
 
 from genkit.errors import GenkitError, InterruptedRun, UsageError
 from genkit.files import write_json, write_text
+from genkit.machine import (
+    environment,
+    hardware,
+    is_of_the_disk,
+    is_out_of_memory,
+    resolve_device,
+)
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import resolved
@@ -21,11 +27,9 @@ from genkit.recipe.recipe import Recipe
 from genkit.report.results import gather
 from genkit.run.blame import plugin_errors
 from genkit.run.context import StageContext
-from genkit.run.environment import environment, hardware
 from genkit.run.fingerprint import fingerprint
 from genkit.run.folder import RECIPE, RunFolder
 from genkit.run.interrupt import stop_on_signal
-from genkit.run.machine import is_of_the_disk, is_out_of_memory
 from genkit.run.progress import Progress
 from genkit.world import ALONE, World
 
@@ -33,41 +37,6 @@ from genkit.world import ALONE, World
 def default_folder(recipe: Recipe) -> Path:
     """Return where a recipe runs unless told otherwise: ``runs/NAME``."""
     return Path("runs") / recipe.name
-
-
-def resolve_device(name: str, world: World = ALONE) -> torch.device:
-    """Return the device of a name; ``auto`` takes a GPU where there is one.
-
-    Args:
-        name: of the device.
-        world: the processes of which each gets a GPU of its own.
-
-    Raises:
-        UsageError: this machine has no such device, or too few for its processes.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    counts = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
-    if match is None or int(match[2] or 0) >= counts[match[1]]:
-        raise UsageError(f'this machine has no device "{name}"; choose auto or cpu')
-    if world.size == 1 or name == "cpu":
-        return torch.device(name)
-    if name != "cuda":
-        raise UsageError(
-            f'{world.size} processes cannot share the device "{name}"; '
-            "choose cuda, which gives each process a GPU of its own, or cpu"
-        )
-    if world.local_rank >= counts["cuda"]:
-        raise UsageError(
-            f"process {world.local_rank + 1} of this machine has no GPU, there being "
-            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less"
-        )
-    return torch.device("cuda", world.local_rank)
 
 
 def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genkit.errors import Code, RecipeError, UsageError
-from genkit.recipe.source import MAX_BYTES, Source, read_source, shipped_recipes
+from genkit.recipe.source import MAX_BYTES, Source, parse_component, read_source, shipped_recipes
 
 
 def test_reads_a_file_verbatim(tmp_path: Path) -> None:
@@ -171,3 +171,15 @@ def test_reading_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_component_is_named_or_written_as_a_table():
+    assert parse_component("hungarian", "--coupler") == {"use": "hungarian"}
+    table = ' { use = "partitioned", by = ["label"], inner = { use = "pot-exact" } }'
+    assert parse_component(table, "--coupler")["inner"] == {"use": "pot-exact"}
+
+
+@pytest.mark.parametrize("text", ["{", "{ use = x }", "{}\nmore = 1", "{ a = " * 99])
+def test_what_is_no_table_is_refused(text):
+    with pytest.raises(UsageError, match=r"--coupler.*is no TOML table"):
+        parse_component(text, "--coupler")

@@ -22,8 +22,9 @@ from genkit.errors import (
     UsageError,
 )
 from genkit.latents import Derived
+from genkit.machine import resolve_device
 from genkit.recipe.encode import resolved
-from genkit.run.engine import finished_stages, resolve_device
+from genkit.run.engine import finished_stages
 from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
 from genkit.tensors import load, save

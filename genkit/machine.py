@@ -1,0 +1,122 @@
+"""The machine: its devices, what it is, how much memory a process has, and errors of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genkit.errors import UsageError
+from genkit.world import ALONE, World
+
+if TYPE_CHECKING:
+    from genkit.plugin.manager import Plugins
+
+PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors", "torchmetrics")
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_STATUS = Path("/proc/self/status")
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error says that a disk is full, damaged or closed to the user."""
+    return isinstance(error, OSError) and error.errno in _OF_THE_DISK
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of its GPU is full."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def resolve_device(name: str, world: World = ALONE) -> torch.device:
+    """Return the device of a name; ``auto`` takes a GPU where there is one.
+
+    Args:
+        name: of the device.
+        world: the processes of which each gets a GPU of its own.
+
+    Raises:
+        UsageError: this machine has no such device, or too few for its processes.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
+    if match is None or int(match[2] or 0) >= counts[match[1]]:
+        raise UsageError(f'this machine has no device "{name}"; choose auto or cpu')
+    if world.size == 1 or name == "cpu":
+        return torch.device(name)
+    if name != "cuda":
+        raise UsageError(
+            f'{world.size} processes cannot share the device "{name}"; '
+            "choose cuda, which gives each process a GPU of its own, or cpu"
+        )
+    if world.local_rank >= counts["cuda"]:
+        raise UsageError(
+            f"process {world.local_rank + 1} of this machine has no GPU, there being "
+            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less"
+        )
+    return torch.device("cuda", world.local_rank)
+
+
+def environment(device: torch.device, plugins: Plugins) -> dict[str, Any]:
+    """Return versions, hardware and the command."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "hardware": _named(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": [str(status.owner) for status in plugins.loaded],
+    }
+
+
+def hardware(device: torch.device) -> dict[str, str]:
+    """Return where one process of a run computes."""
+    return {"host": platform.node(), "device": str(device), "hardware": _named(device)}
+
+
+def _named(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def _processor() -> str:
+    """Return the processor's model where Linux tells it, else its architecture."""
+    found = Path("/proc/cpuinfo")
+    text = found.read_text(encoding="utf-8", errors="replace") if found.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def resident(name: str) -> int | None:
+    """Return the resident memory of this process in bytes, None where the system does not tell.
+
+    Args:
+        name: ``VmRSS`` for what it is, ``VmHWM`` for the most that it was.
+    """
+    if not _STATUS.exists():
+        return None
+    found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(errors="replace"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

@@ -1,0 +1,184 @@
+"""A variant of a training, ready to be timed, and the pairs that it is fed with."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from genkit.interfaces import Context, Objective
+from genkit.random import derive_seed
+from genkit.train.pairing import PairStream
+from genkit.train.precision import multiplying_in
+from genkit.train.trainer import Trainer
+from genkit.types import Batch, DataSpec
+from genkit.world import ALONE, World
+from genkit_bench.meters import PeakMemory, Phases, wait_for
+from genkit_bench.plain import PlainTrainer
+from genkit_bench.stages import NoStages, TrainStage, changed
+from genkit_bench.variants import PLAIN
+
+PHASES = ("forward", "backward", "optimizer", "EMA")
+"""Phases of a step, in their order."""
+
+_WARM_UP = 2  # steps before anything is timed: kernels are chosen, and the network is compiled
+
+
+class BenchContext(NoStages):
+    """As much of :class:`genkit.interfaces.Context` as building and pairing need."""
+
+    world: World = ALONE
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        super().__init__(device)
+        self._seed = seed
+
+    def seed(self, *purpose: str | int) -> int:
+        return derive_seed(self._seed, "bench", *purpose)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed(*purpose))
+
+
+class Feed:
+    """Batches of a stream, and the reports of their pools.
+
+    Args:
+        stream: stream of pairs.
+        batch_size: images of a batch.
+        ahead: pools that are coupled ahead.
+    """
+
+    def __init__(self, stream: PairStream, batch_size: int, ahead: int) -> None:
+        self._batches = stream.batches(batch_size, ahead=ahead)
+        self.waited = 0.0
+        self.solving: list[float] = []
+
+    def next(self) -> tuple[Batch, Tensor]:
+        batch, noise, reports = next(self._batches)
+        self.waited += sum(pool.seconds_waited for pool in reports)
+        self.solving += [pool.seconds_solving for pool in reports]
+        return batch, noise
+
+    def close(self) -> None:
+        self._batches.close()
+
+
+class TimedObjective(Objective):
+    """A loss whose calls are the phase ``forward``.
+
+    Args:
+        inner: the loss.
+        phases: phases of a step.
+    """
+
+    inner: Objective
+    phases: Phases
+
+    def __init__(self, inner: Objective, phases: Phases) -> None:
+        vars(self).update(inner=inner, phases=phases)  # a component is frozen
+
+    def terms(self, shape: tuple[int, ...]) -> int:
+        return self.inner.terms(shape)
+
+    def loss(
+        self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        with self.phases.phase("forward"):
+            return self.inner.loss(model, batch, noise, generator)
+
+
+class Contender:
+    """A variant that is ready to be timed.
+
+    Args:
+        stage: stage with the settings of the variant.
+        name: name of the variant.
+        context: where it is trained.
+        spec: description of the data.
+        feed: batches for the warm-up.
+    """
+
+    def __init__(
+        self, stage: TrainStage, name: str, context: BenchContext, spec: DataSpec, feed: Feed
+    ) -> None:
+        self.name = name
+        self.precision = stage.precision
+        self.seconds: list[float] = []
+        self.waited = 0.0
+        self.steps = 0
+        self._device = context.device
+        self._phases = Phases(context.device)
+        self._looks: list[dict[str, float]] = []
+        stage = changed(stage, {"objective": TimedObjective(stage.objective, self._phases)})
+        with PeakMemory(context.device) as peak, multiplying_in(self.precision):
+            trainer = stage.trainer(cast(Context, context), spec)
+            self.trainer: Trainer | PlainTrainer = (
+                PlainTrainer(stage, trainer.model, spec.shape, context.device)
+                if name == PLAIN
+                else trainer
+            )
+            del trainer
+            for _ in range(_WARM_UP):
+                self.trainer.step(*feed.next())
+            wait_for(context.device)
+        self.peak = peak.bytes
+
+    def run(self, feed: Feed, steps: int) -> None:
+        """Train for some steps, timed as a whole."""
+        before = feed.waited
+        with multiplying_in(self.precision):
+            wait_for(self._device)
+            begun = time.perf_counter()
+            for _ in range(steps):
+                self.trainer.step(*feed.next())
+            wait_for(self._device)
+        self.seconds.append((time.perf_counter() - begun) / steps)
+        self.waited += feed.waited - before
+        self.steps += steps
+
+    def look_inside(self, feed: Feed, steps: int) -> None:
+        """Train for some steps, each phase timed by itself; what is no other is the backward."""
+        phases = self._phases
+        with multiplying_in(self.precision), phases.counting(), _optimizers_timed(phases):
+            for _ in range(steps):
+                batch, noise = feed.next()
+                with phases.phase("step"):
+                    self.trainer.step(batch, noise)
+                    phases.end("EMA")
+        spent = {name: phases.seconds[name] / steps for name in ("step", *PHASES)}
+        rest = spent.pop("step")
+        self._looks.append({**spent, "backward": max(0.0, rest - sum(spent.values()))})
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase in a step: median over the rounds."""
+        return {name: statistics.median(look[name] for look in self._looks) for name in PHASES}
+
+
+@contextmanager
+def _optimizers_timed(phases: Phases) -> Iterator[None]:
+    """Time the steps of optimizers in the block; the average of the weights follows each."""
+
+    def before(*_: object) -> None:
+        phases.begin("optimizer")
+
+    def after(*_: object) -> None:
+        phases.end("optimizer")
+        phases.begin("EMA")
+
+    handles = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

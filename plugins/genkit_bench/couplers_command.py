@@ -1,0 +1,124 @@
+"""``genkit bench couplers``: parses, measures, prints. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genkit.errors import InterruptedRun, UsageError
+from genkit.recipe.source import parse_component
+from genkit.terminal import check_device, console, say
+from genkit_bench.options import AsJson, Device, parse_shape, parse_sizes
+
+if TYPE_CHECKING:
+    from genkit_bench.couplers import Row
+
+SHAPE, CLASSES = "3,32,32", 10
+
+
+def couplers(
+    sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Pool sizes.")] = "256,512,1024",
+    coupler: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A coupler by name or by its table, such as "
+            '\'{ use = "hungarian", cost = "squared" }\'; may be given several times. '
+            "Every registered one by default.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A data set by name or by its table; synthetic images by default.",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,N",
+            help=f"Of a synthetic item: channels, height and width, or a vector's length; {SHAPE}.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help=f"Classes of the synthetic images; {CLASSES}."),
+    ] = None,
+    device: Device = "auto",
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pools of each size; the median is shown.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses data and noise.")] = 0,
+    limit: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="A coupler expected to take longer for a pool is not tried."
+        ),
+    ] = 120.0,
+    reference_limit: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Largest pool that plain scipy solves.")
+    ] = 4096,
+    as_json: AsJson = False,
+) -> None:
+    """Measure couplers: time, gap to the optimum, memory, beside plain scipy in the same run."""
+    pool_sizes, item = parse_sizes(sizes), parse_shape(SHAPE if shape is None else shape)
+    table = None if data is None else parse_component(data, "--data")
+    tables = [parse_component(text, "--coupler") for text in coupler or ()]
+    check_device(device)
+    if not 0 < limit < math.inf:
+        raise UsageError(f"--limit {limit:g} is no time; write a number of seconds above 0")
+    if data is not None and (shape is not None or classes is not None):
+        raise UsageError("--shape and --classes describe synthetic images; leave out --data")
+
+    from rich.console import Console
+
+    from genkit.machine import resolve_device
+    from genkit.plugin.manager import load_plugins
+    from genkit_bench.candidates import chosen_candidates, every_candidate
+    from genkit_bench.couplers import Limits, measure_couplers
+    from genkit_bench.pools import Pools, completed, load_items, synthetic_items
+    from genkit_bench.tables import couplers_report
+
+    where, plugins = resolve_device(device), load_plugins()
+    candidates = (
+        chosen_candidates(plugins.registry, tables, where)
+        if tables
+        else every_candidate(plugins.registry, where)
+    )
+    items = (
+        synthetic_items(item, CLASSES if classes is None else classes, pool_sizes[-1], seed)
+        if table is None
+        else load_items(plugins.registry, table, pool_sizes[-1])
+    )
+    pools = Pools(completed(items, seed), seed, where)
+    limits = Limits(repeats, limit, reference_limit)
+    rows: list[Row] = []
+    stopped = False
+    try:
+        with Console(stderr=True).status("starting") as status:
+            rows.extend(measure_couplers(candidates, pools, pool_sizes, limits, status.update))
+    except KeyboardInterrupt:
+        stopped = True
+    if as_json:
+        found = couplers_report(rows, pools, limits, plugins, data or "synthetic")
+        typer.echo(json.dumps({**found, "stopped": stopped}, indent=2))
+    else:
+        _show(rows)
+    if stopped:
+        typer.echo("\nStopped; the sizes that were finished are shown.", err=True)
+        raise typer.Exit(InterruptedRun.exit_code)
+
+
+def _show(rows: list[Row]) -> None:
+    from genkit_bench.tables import COUPLERS, COUPLERS_CAPTION, notes, table
+
+    to = console()
+    if any(row.seconds is not None for row in rows):
+        to.print(table(rows, COUPLERS, section=lambda row: row.pool))
+        say(to, f"\n{COUPLERS_CAPTION}")
+    for note in notes(rows):
+        say(to, note)

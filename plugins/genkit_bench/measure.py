@@ -1,0 +1,134 @@
+"""One coupler, or plain scipy, on one pool: time, memory, and the cost of the pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import typing
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from genkit.interfaces import (
+    BaseCoupler,
+    BoundCoupler,
+    BoundDatasetCoupler,
+    Coupler,
+    DatasetCoupler,
+)
+from genkit.pairs import pairs_of
+from genkit.tensors import Cost, pairwise_cost
+from genkit_bench.meters import PeakMemory, wait_for
+from genkit_bench.pools import Pools
+
+_BLOCK = 1024  # pairs whose cost is taken at a time
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What one call took, and what it gave.
+
+    Attributes:
+        seconds: of the whole call.
+        peak: memory above what was held before, in bytes; None where it cannot be measured.
+        pairs: how many there are.
+        mean_cost: of the pairs, summed in float64.
+        bound: the gap that the coupler itself proves, see :class:`genkit.types.Pairs`.
+    """
+
+    seconds: float
+    peak: int | None
+    pairs: int
+    mean_cost: float
+    bound: float | None = None
+
+
+def cost_of(coupler: BaseCoupler) -> Cost:
+    """Return the cost that a coupler minimises, or that of the coupler inside it.
+
+    The distance itself where it names none.
+    """
+    own = getattr(coupler, "cost", None)
+    for cost in typing.get_args(Cost):
+        if own == cost:
+            return typing.cast("Cost", cost)
+    for field in dataclasses.fields(coupler):
+        if isinstance(inner := getattr(coupler, field.name), BaseCoupler):
+            return cost_of(inner)
+    return "euclidean"
+
+
+def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
+    """Return the mean cost of pairs: ``data[k]`` and ``noise[k]``, both ``[M, *shape]``."""
+    total = 0.0
+    for start in range(0, len(data), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        # On the CPU, for not every device has float64.
+        squares = (
+            (data[block].cpu().double() - noise[block].cpu().double()).square().flatten(1).sum(1)
+        )
+        total += float((squares if cost == "squared" else squares.sqrt()).sum())
+    return total / len(data)
+
+
+def solve(
+    pools: Pools,
+    coupler: BaseCoupler,
+    size: int,
+    index: int,
+    bound: BoundCoupler | BoundDatasetCoupler | None = None,
+) -> Solved:
+    """Let a coupler pair one pool.
+
+    A dataset coupler chooses for ``size`` noises among all items; others get the noises that they
+    ask for.
+
+    Raises:
+        DataError: what it returned makes no pairs.
+    """
+    whole = isinstance(coupler, DatasetCoupler)
+    batch = pools.data.to(pools.device) if whole else pools.batch(size, index)
+    several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
+    noise = pools.noise(size, index, several)
+    draws = torch.Generator().manual_seed(index)
+    with PeakMemory(pools.device, wanted=index == 0) as peak:
+        begun = time.perf_counter()
+        pairs = pairs_of(coupler, bound, batch, noise, draws)
+        wait_for(pools.device)
+        seconds = time.perf_counter() - begun
+    paired = batch.data[pairs.data.to(pools.device)], noise[pairs.noise.to(pools.device)]
+    paid = mean_cost(*paired, cost_of(coupler))
+    return Solved(seconds, peak.bytes, len(pairs), paid, pairs.gap)
+
+
+def solve_plainly(pools: Pools, cost: Cost, size: int, index: int) -> Solved:
+    """Pair one pool as the paper's reference does: the full cost matrix, then scipy.
+
+    The matrix is made in float32 and widened to float64, which scipy would do itself. What is
+    solved is one made in float64 throughout, so that the optimum is exact.
+    """
+    batch, noise = pools.batch(size, index), pools.noise(size, index)
+    exact = pairwise_cost(batch.data.cpu().double(), noise.cpu().double(), cost).numpy()
+    with PeakMemory(pools.device, wanted=index == 0) as peak:
+        begun = time.perf_counter()
+        widened = pairwise_cost(batch.data, noise, cost).cpu().double()
+        rows, columns = linear_sum_assignment(exact)
+        seconds = time.perf_counter() - begun
+        del widened
+    return Solved(seconds, peak.bytes, size, float(exact[rows, columns].mean()))
+
+
+def time_cost_matrix(pools: Pools, cost: Cost, size: int, index: int) -> float:
+    """Return the seconds that ``genkit.tensors.pairwise_cost`` takes for one pool."""
+    batch, noise = pools.batch(size, index), pools.noise(size, index)
+    begun = time.perf_counter()
+    pairwise_cost(batch.data, noise, cost)
+    wait_for(pools.device)
+    return time.perf_counter() - begun
+
+
+def cost_at_random(pools: Pools, cost: Cost, size: int, index: int) -> float:
+    """Return the mean cost of one pool's pairs before any coupling: noise k for image k."""
+    return mean_cost(pools.batch(size, index).data, pools.noise(size, index), cost)

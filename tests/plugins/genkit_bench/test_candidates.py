@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genkit.errors import PluginError, SettingError, UsageError
+from genkit_bench.candidates import chosen_candidates, every_candidate, name_of, reason_of
+
+CPU = torch.device("cpu")
+
+
+def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry):
+    found = {one.name: one for one in every_candidate(registry, CPU)}
+    assert list(found) == ["bound", "gone", "needy", "picky", "reversed", "nearest"]
+    usable = [name for name, one in found.items() if one.coupler is not None]
+    assert usable == ["picky", "reversed", "nearest"]
+    assert found["reversed"].reason == ""
+    assert found["needy"].reason == "denoiser: missing: a stage"
+    assert 'it needs what a stage "denoiser" left' in found["bound"].reason
+    assert "cannot be loaded: AttributeError" in found["gone"].reason
+
+
+def test_chosen_couplers_are_made_from_their_tables(registry):
+    tables = [{"use": "reversed"}, {"use": "reversed", "cost": "euclidean"}, {"use": "reversed"}]
+    found = chosen_candidates(registry, tables, CPU)
+    assert [one.name for one in found] == ["reversed", "reversed(cost=euclidean)"]
+    assert found[1].coupler.cost == "euclidean"
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "told"),
+    [
+        (
+            {"use": "reverse"},
+            PluginError,
+            '^no coupler or dataset-coupler is called "reverse"; did you mean "reversed',
+        ),
+        ({"use": "reversed", "cost": 1}, SettingError, r"reversed\.cost: .*\[wrong-type\]"),
+        ({"use": "needy"}, SettingError, r"needy\.denoiser: .*\[missing-key\]"),
+        ({"use": "bound"}, UsageError, "a bench runs no stages"),
+        ({}, PluginError, "no coupler or dataset-coupler is called"),
+    ],
+)
+def test_a_chosen_coupler_that_cannot_be_made_is_an_error(registry, table, error, told):
+    with pytest.raises(error, match=told):
+        chosen_candidates(registry, [table], CPU)
+
+
+def test_names_are_short():
+    inner = {"use": "hungarian", "cost": "squared"}
+    assert name_of({"use": "random"}) == "random"
+    table = {"use": "partitioned", "by": ["label"], "inner": inner}
+    assert name_of(table) == 'partitioned(by=["label"], inner=hungarian(cost=squared))'
+
+
+def test_a_reason_is_one_line():
+    assert reason_of(ValueError("two\n lines")) == "ValueError: two lines"
+    assert reason_of(KeyError()) == "KeyError"

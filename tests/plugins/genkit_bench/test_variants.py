@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from genkit.errors import UsageError
+from genkit_bench.variants import parse_variants, settings_of, usual_variants
+
+
+def test_names_are_combinations():
+    exact = {"precision": "float32", "channels_last": False, "compile": False}
+    assert settings_of("plain") == settings_of("float32") == exact
+    assert settings_of("channels-last") == {**exact, "channels_last": True}
+    assert settings_of("bfloat16+channels-last+compiled") == {
+        "precision": "bfloat16",
+        "channels_last": True,
+        "compile": True,
+    }
+    assert settings_of("recipe") == {}
+
+
+def test_lists_keep_their_order_and_name_each_once():
+    assert parse_variants("tf32, plain,tf32") == ("tf32", "plain")
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_the_usual_ones_are_known(on_gpu):
+    names = usual_variants(on_gpu)
+    assert parse_variants(",".join(names)) == names
+    assert names[0] == "plain"
+    assert ("tf32" in names) == on_gpu
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plain,bflaot16", 'did you mean "bfloat16"'),
+        ("plain+compiled", '"plain" is unknown'),
+        ("", "is unknown"),
+        ("float32+tf32", "more than one precision"),
+        ("compiled+compiled", "twice"),
+    ],
+)
+def test_mistakes(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_variants(text)
