@@ -23,7 +23,6 @@ LAYERS = {
     "fields": 0,
     "world": 0,
     "pickles": 0,
-    "download": 1,
     "parts": 1,
     "commands": 5,
     "machine": 2,
