@@ -185,7 +185,7 @@ class BoundDatasetCoupler(Protocol):
         ...
 
 
-class BaseCoupler(Component):
+class AnyCoupler(Component):
     """Declarations of both kinds of coupler. What is not declared is not guaranteed."""
 
     @abstractmethod
@@ -214,7 +214,7 @@ class BaseCoupler(Component):
         return frozenset()
 
 
-class Coupler(BaseCoupler):
+class Coupler(AnyCoupler):
     """Assigns noise samples to the images of a pool. Implements ``pair`` or ``bind``."""
 
     implements = ("pair", "bind")
@@ -261,7 +261,7 @@ class Coupler(BaseCoupler):
         raise unbound(self, "pair")
 
 
-class DatasetCoupler(BaseCoupler):
+class DatasetCoupler(AnyCoupler):
     """Assigns an image of the whole data set to each noise. Implements ``choose`` or ``bind``."""
 
     implements = ("choose", "bind")
