@@ -19,6 +19,7 @@ from genkit.interfaces import (
     Context,
     Dataset,
     DatasetCoupler,
+    Design,
     Network,
     Objective,
     Optimizer,
@@ -125,6 +126,9 @@ class Train(Stage):
         """
         spec, augmentation = self.data.spec(), self.augmentation
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
+
+    def design(self) -> Design:
+        return Design(self.network, self.spec())
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
