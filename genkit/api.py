@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem, SettingError
+from genkit.errors import Code, DataError, Problem, SettingError
 from genkit.interfaces import Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
 from genkit.plugin.manager import load_plugins
@@ -134,7 +134,8 @@ def sampling_parts(
         ("latents", "derived", latents),
     ):
         if not isinstance(chosen, (str, Mapping, NoneType)):
-            problem = Problem((kind,), f"must be a name or a table, got {type(chosen).__name__}")
+            reason = f"must be a name or a table, got {type(chosen).__name__}"
+            problem = Problem((kind,), reason, code=Code.WRONG_TYPE)
             raise SettingError("sample", [problem])
         named = {"use": chosen} if isinstance(chosen, str) else chosen
         table = {"use": default, **(named or {})}

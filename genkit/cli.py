@@ -13,22 +13,20 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import Annotated, Never
 
 import typer
 
+from genkit.commands.data import app as data
 from genkit.commands.export import export
 from genkit.commands.import_edm import import_edm
 from genkit.commands.processes import processes, several
+from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summary
 from genkit.commands.sample import sample
-from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, RecipeError, UsageError
+from genkit.commands.validate import validate
+from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
 from genkit.terminal import check_device, console, say
-
-if TYPE_CHECKING:
-    from genkit.plugin.manager import Plugins
-    from genkit.recipe.recipe import Recipe
-    from genkit.recipe.source import Source
 
 app = typer.Typer(
     name="genkit",
@@ -41,18 +39,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting, such as denoiser.pool_size=1024; may be given several times.",
-    ),
-]
 Kind = Annotated[str | None, typer.Option(metavar="KIND", help="Only components of this kind.")]
 
 
@@ -154,7 +140,7 @@ def run(
     """Run a recipe, or go on with a run that was interrupted."""
     check_device(device)
     with processes() as world:
-        loaded, plugins = _load(_read(recipe), overrides)
+        loaded, plugins = load_recipe(recipe, overrides)
 
         from genkit.machine import resolve_device
         from genkit.run.engine import default_folder, execute, finished_stages
@@ -172,7 +158,7 @@ def run(
             finished = finished_stages(loaded, plugins, folder)
             place = RunFolder(folder, loaded.name)
             to = console()
-            say(to, f"{_summary(loaded)}, device {device or loaded.device}, in {folder}\n")
+            say(to, f"{summary(loaded)}, device {device or loaded.device}, in {folder}\n")
             to.print(plan_table(loaded, plugins.registry, place, finished))
             return
 
@@ -182,19 +168,10 @@ def run(
         with choose_progress() if world.leads else Progress() as progress:
             results = execute(loaded, plugins, folder, device, progress, world)
         if world.leads:
-            show(console(), results, folder, loaded.next)
+            show(console(), results, folder)
 
 
-@app.command()
-def validate(recipe: RecipeArgument = None, overrides: Overrides = None) -> None:
-    """Check a recipe without running it."""
-    loaded, plugins = _load(_read(recipe), overrides)
-
-    from genkit.report.plan import plan_table
-
-    to = console()
-    say(to, f"OK: {_summary(loaded)}\n")
-    to.print(plan_table(loaded, plugins.registry))
+app.command()(validate)
 
 
 @app.command("list-plugins")
@@ -241,57 +218,7 @@ def show(
 app.command()(sample)
 app.command()(export)
 app.command("import-edm")(import_edm)
-
-
-def _read(recipe: str | None) -> Source:
-    """Return a recipe's text, parsed; needs no torch, so that a mistake in it shows at once."""
-    from genkit.recipe.source import read_source
-
-    if recipe is None:
-        raise UsageError(f"no recipe is given; name a file or one of these:\n{_shipped()}")
-    try:
-        return read_source(recipe)
-    except RecipeError:
-        raise
-    except UsageError as error:
-        if _exists(recipe):
-            raise
-        raise UsageError(f"{error}\nShipped recipes:\n{_shipped()}") from error
-
-
-def _load(source: Source, overrides: list[str] | None) -> tuple[Recipe, Plugins]:
-    from genkit.plugin.manager import load_plugins
-    from genkit.recipe.recipe import load_recipe
-
-    plugins = load_plugins()
-    return load_recipe(source, plugins, overrides or []), plugins
-
-
-def _exists(recipe: str) -> bool:
-    try:
-        return Path(recipe).exists()
-    except OSError:  # a name that is too long
-        return False
-
-
-def _shipped() -> str:
-    """Return the shipped recipes with the comment that each begins with, a line each."""
-    from genkit.recipe.source import shipped_recipes
-
-    lines = []
-    shipped = shipped_recipes()
-    width = max(map(len, shipped), default=0)
-    for name, path in shipped.items():
-        with path.open(encoding="utf-8") as file:
-            first = file.readline()
-        about = first.lstrip("#").strip() if first.startswith("#") else ""
-        lines.append(f"  {name:<{width}}  {about}".rstrip())
-    return "\n".join(lines)
-
-
-def _summary(recipe: Recipe) -> str:
-    count = len(recipe.stages)
-    return f"{recipe.name}, {count} stage{'' if count == 1 else 's'}, seed {recipe.seed}"
+app.add_typer(data, name="data")
 
 
 def _check_kind(kind: str | None) -> None:

@@ -58,7 +58,10 @@ class Code(StrEnum):
         "A reference names a stage that does not fit.",
     )
     TOO_MANY = "too-many", "There are more mistakes than are listed."
-    CONFLICT = "conflict", "Settings that are valid alone do not fit each other or the data."
+    MISSING_ATTRIBUTE = "missing-attribute", "Data has no labels or sources, and they are required."
+    MISSING_PACKAGE = "missing-package", "A Python package is required and not installed."
+    SKEWED_NOISE = "skewed-noise", "The paired noise is not N(0, I), or not given the condition."
+    CONFLICT = "conflict", "Values do not fit each other, the data or what the component can do."
     USAGE = "usage", "A command, a name or a folder cannot be used as given."
     RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
     PLUGIN = "plugin", "A component cannot be imported or accepted."
@@ -73,7 +76,12 @@ class GenkitError(Exception):
     """Base of all errors that tell a user what to change."""
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[Code]
+    code: ClassVar[Code] = Code.USAGE
+
+    @property
+    def mistakes(self) -> Sequence[Mistake]:
+        """What is wrong, with its place where there is one."""
+        return (Mistake(Problem((), str(self), code=self.code)),)
 
 
 class UsageError(GenkitError):
@@ -202,16 +210,20 @@ class RecipeError(UsageError):
     code = Code.RECIPE
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        count = len(self.mistakes)
+        self._mistakes = tuple(mistakes)
+        count = len(mistakes)
         head = "1 mistake" if count == 1 else f"{count} mistakes"
-        listed = "".join(f"\n  {mistake}" for mistake in self.mistakes)
+        listed = "".join(f"\n  {mistake}" for mistake in mistakes)
         super().__init__(f"{head} in the recipe:{listed}")
+
+    @property
+    def mistakes(self) -> Sequence[Mistake]:
+        return self._mistakes
 
     @property
     def lines(self) -> tuple[str, ...]:
         """A message for each mistake: place, key, reason, hint and code."""
-        return tuple(map(str, self.mistakes))
+        return tuple(map(str, self._mistakes))
 
 
 class SettingError(GenkitError, ValueError):

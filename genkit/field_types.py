@@ -147,7 +147,11 @@ class Slot(FieldType):
     base: type[Any]
 
     def words(self) -> str:
-        # The kinds are named after their bases: SigmaDistribution is "sigma-distribution".
+        # Kinds are named after their bases: SigmaDistribution is "sigma-distribution". A base of
+        # several kinds, such as Network, has their bases beside it in its module.
+        kinds = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]
+        if kinds:
+            return " or ".join(Slot(kind).words() for kind in kinds)
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.base.__name__).lower()
 
     def example(self) -> str:

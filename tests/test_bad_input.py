@@ -180,17 +180,17 @@ ONE = {
     ),
     "labels asked of data without labels": (
         ('data = { use = "moons" }', 'data = { use = "swiss-roll" }'),
-        (10, "denoiser.network", "conflict", "class_conditional = false"),
+        (10, "denoiser.network", "missing-attribute", "class_conditional = false"),
         ('{ use = "mlp" }', '{ use = "mlp", class_conditional = true }'),
     ),
     "pairs by label on data without labels": (
         ('data = { use = "moons" }', 'data = { use = "swiss-roll" }'),
-        (12, "denoiser.coupler", "conflict", "labels"),
+        (12, "denoiser.coupler", "missing-attribute", "labels"),
         ('{ use = "random" }', '{ use = "partitioned", by = ["label"] }'),
     ),
     "label-blind coupler": (
         ('{ use = "random" }', '{ use = "hungarian" }'),
-        (12, "denoiser.coupler", "conflict", 'by = ["label"]'),
+        (12, "denoiser.coupler", "skewed-noise", 'by = ["label"]'),
         ('{ use = "mlp" }', '{ use = "mlp", class_conditional = true }'),
     ),
     "wrong objective": (
@@ -235,7 +235,7 @@ def test_a_mistake_is_located_and_explained(mistakes, tmp_path, case):
 
 def test_a_source_blind_coupler_of_a_discriminator(mistakes):
     ((line, key, said, code),) = mistakes(GOOD + DISCRIMINATOR)
-    assert (line, key, code) == (33, "discriminator.coupler", "conflict")
+    assert (line, key, code) == (33, "discriminator.coupler", "skewed-noise")
     assert 'by = ["source"]' in said
 
 

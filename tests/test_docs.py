@@ -22,6 +22,7 @@ from PIL import Image
 
 import genkit
 from genkit import cli
+from genkit.errors import Code
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.overrides import TOP_LEVEL
 from genkit.recipe.recipe import load_recipe
@@ -205,6 +206,12 @@ def test_the_readme_shows_the_recipes_differences(pair: tuple[str, str]) -> None
     files = [f"recipes/{name}.toml" for name in pair]
     found = subprocess.run(["diff", *files], cwd=ROOT, capture_output=True, text=True, check=False)
     assert f"$ diff {' '.join(files)}\n{found.stdout}" in blocks(README, "diff")
+
+
+def test_the_page_of_problems_lists_all_codes() -> None:
+    text = (ROOT / "docs" / "reference" / "problems.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(code.value, code.meaning) for code in Code]
 
 
 def test_edm_aot_differs_from_edm_in_name_coupler_and_pool_alone() -> None:

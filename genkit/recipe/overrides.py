@@ -16,7 +16,9 @@ from genkit.errors import Code, Key, Mistake, Problem, RecipeError
 from genkit.recipe.source import parse_toml
 from genkit.settings import near_match, shown
 
-TOP_LEVEL = ("name", "seed", "data", "device", "next", "stage")
+TOP_LEVEL = ("name", "seed", "data", "device", "stage")
+RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
+"""What to write instead of keys of earlier versions at the top of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
     first, *rest = parts
     if first == "stage":
         raise _Refused(Code.UNKNOWN_KEY, "stages are named by id", "write ID.KEY=VALUE")
-    if first in TOP_LEVEL:
+    if first in (*TOP_LEVEL, *RETIRED):
         return tuple(parts)
     stages = table.get("stage")
     stages = stages if isinstance(stages, list) else []

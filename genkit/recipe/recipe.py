@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from genkit.errors import Code, DataError, Key, Mistake, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
 from genkit.recipe.locate import key_lines
-from genkit.recipe.overrides import TOP_LEVEL, Override, apply_overrides
+from genkit.recipe.overrides import RETIRED, TOP_LEVEL, Override, apply_overrides
 from genkit.recipe.source import Source
 from genkit.settings import setting, shown, toml_key
 
@@ -24,11 +24,12 @@ MAX_STAGES = 99
 class Head:
     """The keys at the top of a recipe."""
 
+    renamed: ClassVar[Mapping[str, str]] = RETIRED
+
     name: str = setting(doc="name of the run's folder: letters, digits and . _ -")
     seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
     data: Dataset | None = setting(None, doc="the data of every stage that names no other")
     device: str = setting("auto", doc="where to compute: auto, cpu, cuda, cuda:N or mps")
-    next: str = setting("", doc="command to suggest when the run is finished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,6 @@ def load_recipe(source: Source, plugins: Plugins, overrides: Sequence[str] = ())
         seed=head.seed,
         data=head.data,
         device=head.device,
-        next=head.next,
         stages=MappingProxyType(stages),
         source=source,
         overrides=tuple(overrides),

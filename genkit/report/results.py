@@ -35,14 +35,13 @@ def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
     return {"stages": scored, "pictures": pictures}
 
 
-def show(console: Console, results: Mapping[str, Any], folder: Path, following: str = "") -> None:
-    """Print the report: a table for each scoring stage, the pictures, and what to try next.
+def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
+    """Print the report: a table for each scoring stage, and the pictures.
 
     Args:
         console: where to print.
         results: as :func:`gather` returns them.
         folder: of the run.
-        following: command for the next thing to try; left out where empty.
     """
     for stage, content in results["stages"].items():
         console.print(f"\nScores of {stage}", style="bold", markup=False, highlight=False)
@@ -56,5 +55,3 @@ def show(console: Console, results: Mapping[str, Any], folder: Path, following: 
             line = f"  {folder / picture}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
-    if following:
-        console.print(f"Next: {following}", markup=False, highlight=False, soft_wrap=True)

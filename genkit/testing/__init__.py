@@ -26,7 +26,6 @@ from genkit.testing.networks import (
     check_preconditioner,
     check_sigma_distribution,
 )
-from genkit.testing.optimizing import check_average, check_optimizer
 from genkit.testing.sampling import (
     ClosedForm,
     check_evaluations,
@@ -39,7 +38,6 @@ __all__ = [
     "ClosedForm",
     "LawBroken",
     "check_augmentation",
-    "check_average",
     "check_classifier",
     "check_component",
     "check_coupler",
@@ -49,7 +47,6 @@ __all__ = [
     "check_evaluations",
     "check_latents",
     "check_objective",
-    "check_optimizer",
     "check_preconditioner",
     "check_schedule",
     "check_sigma_distribution",

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import BoundCoupler, Coupler, Inputs, Stages
 from genkit.pairs import pairs_of
 from genkit.random import generator as derived_generator
@@ -86,10 +86,14 @@ class Partitioned(Coupler):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.by:
-            yield Problem(("by",), "names nothing to part the pool by", 'write ["label"]')
+            yield Problem(
+                ("by",), "names nothing to part the pool by", 'write ["label"]', Code.WRONG_LENGTH
+            )
         for index, by in enumerate(self.by):
             if by in self.by[:index]:
-                yield Problem(("by", index), f"{shown(by)} is named twice", "name it once")
+                yield Problem(
+                    ("by", index), f"{shown(by)} is named twice", "name it once", Code.DUPLICATE
+                )
         if isinstance(self.inner, Partitioned):
             for index, by in enumerate(self.inner.by):
                 if by in self.by:
@@ -97,6 +101,7 @@ class Partitioned(Coupler):
                         ("inner", "by", index),
                         f"the pool is already parted by {shown(by)}",
                         "name it in one of the two",
+                        Code.DUPLICATE,
                     )
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Dataset, Inputs, Stages
 from genkit.settings import SamplesRef, setting
 from genkit.tensors import decoded, require_finite
@@ -34,12 +34,15 @@ class RealAndFake(Dataset):
         denoiser = earlier.get(getattr(sampling, "denoiser", ""))
         network = getattr(denoiser, "network", None)
         if self.labels and self.real.spec().classes == 0:
-            yield Problem(("labels",), "the real data has no labels", "write false")
+            yield Problem(
+                ("labels",), "the real data has no labels", "write false", Code.MISSING_ATTRIBUTE
+            )
         if self.labels and not getattr(network, "class_conditional", True):
             yield Problem(
                 ("labels",),
                 f'the samples of "{self.fakes}" have no labels: their denoiser is not conditional',
                 "write false, or give its network class_conditional = true",
+                Code.MISSING_ATTRIBUTE,
             )
         imitated = getattr(denoiser, "data", self.real)
         if imitated != self.real and imitated.spec().shape != self.real.spec().shape:

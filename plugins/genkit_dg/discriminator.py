@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Discriminator, Stages
 from genkit.parts.vp_sde import vp_mean
 from genkit.settings import setting
@@ -105,7 +105,9 @@ class ConvDiscriminator(Discriminator):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.multipliers:
-            yield Problem(("multipliers",), "no resolution is given", "write [1, 2, 2]")
+            yield Problem(
+                ("multipliers",), "no resolution is given", "write [1, 2, 2]", Code.WRONG_LENGTH
+            )
 
     def build(self, spec: DataSpec) -> ConvEncoder:
         smallest = 2 ** (len(self.multipliers) - 1)

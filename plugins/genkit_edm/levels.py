@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from genkit.errors import Problem
+from genkit.errors import Code, Problem
 from genkit.interfaces import Schedule, Stages
 from genkit.settings import setting
 
@@ -77,9 +77,8 @@ def falling_problems(
         hint: what to write there instead.
     """
     if schedule.steps > MOST_STEPS:
-        yield Problem(
-            ("steps",), f"{schedule.steps:,} are too many", f"write {MOST_STEPS:,} or less"
-        )
+        reason = f"must be at most {MOST_STEPS:,}, got {schedule.steps:,}"
+        yield Problem(("steps",), reason, f"write {MOST_STEPS:,} or less", Code.OUT_OF_RANGE)
         return
     sigmas = schedule.sigmas().float()  # networks see them so
     stuck = ~(sigmas.isfinite()[:-1] & (sigmas.diff() < 0))

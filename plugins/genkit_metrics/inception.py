@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, PluginError, Problem
+from genkit.errors import Code, DataError, PluginError, Problem
 from genkit.interfaces import Extractor, Inputs, Stages
 from genkit.settings import setting
 from genkit.tensors import encoded, file_digest
@@ -72,12 +72,14 @@ class Inception(Extractor):
                 f"needs {' and '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} not "
                 "installed",
                 'pip install "genkit-diffusion[fid]", or choose another extractor',
+                Code.MISSING_PACKAGE,
             )
         if self.weights is not None and not Path(self.weights).expanduser().is_file():
             yield Problem(
                 ("weights",),
                 f"there is no file {self.weights}",
                 "write the path of weights-inception-2015-12-05-6726825d.pth, or leave it out",
+                Code.DATA,
             )
 
     def bind(self, inputs: Inputs) -> nn.Module:

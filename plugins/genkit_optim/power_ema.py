@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import RunningAverage, Stages
 from genkit.parts.power_averages import write_snapshot
 from genkit.parts.power_profile import decay, exponent
@@ -41,14 +41,16 @@ class PowerEma(Ema):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
         if not self.lengths:
-            yield Problem(("lengths",), "must hold at least one length, got none", "use ema")
+            reason = "must hold at least one length, got none"
+            yield Problem(("lengths",), reason, "use ema", Code.WRONG_LENGTH)
         for index, length in enumerate(self.lengths):
             try:
                 exponent(length)
             except DataError as error:
-                yield Problem(("lengths", index), str(error))
+                yield Problem(("lengths", index), str(error), code=Code.OUT_OF_RANGE)
             if length in self.lengths[:index]:
-                yield Problem(("lengths", index), f"{length} is there already", "write it once")
+                reason = f"must be given once, got {length} again"
+                yield Problem(("lengths", index), reason, "write it once", Code.DUPLICATE)
 
     def build(self, model: nn.Module) -> RunningAverage:
         return RunningPowerEma(self, model)

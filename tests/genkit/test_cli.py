@@ -19,7 +19,6 @@ from genkit.plugin.registry import Owner, Registry
 RECIPE = """# Two moons.
 name = "moons"
 data = { use = "moons" }
-next = "genkit run edm"
 
 [[stage]]
 id = "denoiser"
@@ -131,7 +130,7 @@ def test_a_run_reports_on_stdout_and_goes_on_on_stderr(genkit_, recipe, executed
     assert "Scores of scores" in out
     assert "0.5" in out
     assert "runs/moons/02-samples/samples.png" in out
-    assert out.endswith("Next: genkit run edm\n")
+    assert out.endswith("Everything is in runs/moons\n")
     assert err == "working\n"
 
 
@@ -207,7 +206,7 @@ def test_all_mistakes_are_told_without_a_traceback(genkit_, recipe, tmp_path):
     code, out, err = genkit_("run", recipe, "--set", "sed=1")
     assert (code, out) == (2, "")
     assert err.startswith("Error: 3 mistakes in the recipe:\n")
-    assert f"{recipe}:9: denoiser.images" in err
+    assert f"{recipe}:8: denoiser.images" in err
     assert 'did you mean "mlp"?' in err
     assert "--set sed=1" in err
     assert "Traceback" not in err
@@ -258,6 +257,53 @@ def test_validate_refuses_what_run_refuses(genkit_, recipe):
     code, out, err = genkit_("validate", recipe, "--set", "seed=-5")
     assert (code, out) == (2, "")
     assert "seed" in err
+
+
+def test_validate_refuses_a_device_that_run_would_refuse(genkit_, recipe):
+    for command in ("run", "validate"):
+        code, _, err = genkit_(command, recipe, "--set", 'device="cuda:999"')
+        assert (code, "cuda:999" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        ("", (), []),
+        (
+            'sead = 1\nname = "a"\n[[stage]]\n',
+            (),
+            [
+                ("unknown-key", "bad.toml", 1, None, None, "sead", 'did you mean "seed"?'),
+                ("missing-key", "bad.toml", 3, None, None, "stage.0.id", 'write id = "..."'),
+                ("missing-key", "bad.toml", 3, None, None, "stage.0.use", None),
+            ],
+        ),
+        ("a = b\n", (), [("syntax", "bad.toml", 1, 5, None, None, None)]),
+        (
+            "",
+            ("seed=-1", "sed=1"),
+            [
+                ("out-of-range", None, None, None, "seed=-1", "seed", None),
+                ("unknown-key", None, None, None, "sed=1", None, 'did you mean "seed"?'),
+            ],
+        ),
+        ("", ('device="cuda:999"',), [("usage", None, None, None, None, None, None)]),
+        (None, (), [("usage", None, None, None, None, None, None)]),
+    ],
+)
+def test_validate_prints_json(genkit_, recipe, tmp_path, text, settings, expected):
+    if text is not None:
+        (tmp_path / "bad.toml").write_text(text or recipe.read_text())
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    code, out, err = genkit_("validate", "bad.toml", *arguments, "--json")
+    assert (code, err) == (2 if expected else 0, "")
+    places = ("code", "file", "line", "column", "override", "key")
+    found = json.loads(out)
+    assert [tuple(one[name] for name in places) for one in found] == [e[:6] for e in expected]
+    assert all(one["message"] and one.keys() == {*places, "message", "suggestion"} for one in found)
+    for one, (*_, suggestion) in zip(found, expected, strict=True):
+        assert suggestion is None or one["suggestion"] == suggestion
+    assert genkit_("validate", "bad.toml", *arguments)[0] == code
 
 
 # --- plugins --------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import pytest
 from genkit.errors import Code, PluginError, SettingError
 from genkit.field_types import FieldType, Reference, Slot
 from genkit.fields import Settings, fields_of, leaves_of
-from genkit.interfaces import Component
+from genkit.interfaces import BaseCoupler, Component, Network
+from genkit.plugin.kinds import KINDS
+from genkit.plugin.registry import base_of, kinds_of
 from genkit.settings import DenoiserRef, SamplesRef, setting
 
 HUGE = 16**5000 - 1
@@ -193,6 +195,16 @@ def test_fields() -> None:
 def test_types_in_words(annotation: Any, words: str, example: str) -> None:
     assert parsed(annotation).words() == words
     assert parsed(annotation).example() == example
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slot_is_called_after_its_kind(kind: str) -> None:
+    assert Slot(base_of(kind)).words() == kind
+
+
+@pytest.mark.parametrize("base", [Network, BaseCoupler])
+def test_a_slot_of_several_kinds_is_called_after_all(base: type) -> None:
+    assert Slot(base).words() == " or ".join(kinds_of(base))
 
 
 def test_components_and_references_inside_values() -> None:

@@ -47,7 +47,8 @@ class Sweep(Stage):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         template = earlier[self.samples]
         if not isinstance(template, Sample):
-            yield Problem(("samples",), f'"{self.samples}" is not a stage `sample` of the core')
+            reason = f'must be the id of a stage `sample` of the core, got "{self.samples}"'
+            yield Problem(("samples",), reason, code=Code.WRONG_REFERENCE)
             return
         yield from comparison_problems(self.data, template, earlier)
         template = dataclasses.replace(template, count=self.count)

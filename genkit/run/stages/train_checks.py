@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
-    AnyCoupler,
     Augmentation,
+    BaseCoupler,
     DatasetCoupler,
     Denoiser,
     Network,
@@ -21,7 +21,7 @@ from genkit.types import DataSpec
 def problems_of(
     network: Network,
     objective: Objective,
-    coupler: AnyCoupler,
+    coupler: BaseCoupler,
     augmentation: Augmentation | None,
     spec: DataSpec | None,
 ) -> Iterator[Problem]:
@@ -42,7 +42,7 @@ def problems_of(
             yield from _built(network, spec)
 
 
-def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
+def skewed_noise(coupler: BaseCoupler) -> Iterator[Problem]:
     """Yield a problem where the paired noise is not N(0, I), as that of the sampler is."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
@@ -50,11 +50,12 @@ def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
             "does not declare that its paired noise is N(0, I), from which sampling starts",
             "choose another, or write accept_skewed_noise = true if it is meant; a coupler of your "
             "own declares bijective or preserves_noise_marginal where it holds",
+            Code.SKEWED_NOISE,
         )
 
 
 def skewed_conditions(
-    network: Network, objective: Objective, coupler: AnyCoupler
+    network: Network, objective: Objective, coupler: BaseCoupler
 ) -> Iterator[Problem]:
     """Yield a problem where the noise is not N(0, I) given what the network is conditioned on."""
     conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
@@ -72,6 +73,7 @@ def skewed_conditions(
                 else f"choose a coupler that keeps to it, by = [{by}] where it has that, "
             )
             + "or accept_label_blind = true if it is meant",
+            Code.SKEWED_NOISE,
         )
 
 
@@ -106,7 +108,7 @@ def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[
 
 
 def _attributes(
-    network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
+    network: Network, objective: Objective, coupler: BaseCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
     """Labels and sources that are needed and that the data has not."""
     if network.class_conditional and "labels" not in spec.attributes:
@@ -114,6 +116,7 @@ def _attributes(
             ("network", "class_conditional"),
             "the data has no labels",
             "write class_conditional = false, or choose labelled data",
+            Code.MISSING_ATTRIBUTE,
         )
     for name, needed in (("objective", objective.requires), ("coupler", coupler.requires)):
         if lacking := sorted(needed - spec.attributes):
@@ -126,6 +129,7 @@ def lacking_attributes(key: str, lacking: list[str]) -> Problem:
         (key,),
         f"needs {' and '.join(lacking)}, which the data has not",
         "choose data that has them, or leave it out",
+        Code.MISSING_ATTRIBUTE,
     )
 
 

@@ -36,7 +36,7 @@ def test_registering_imports_nothing_heavy() -> None:
 
 
 def test_the_recipe_is_without_mistakes() -> None:
-    assert load_recipe(read_source(str(RECIPE)), load_plugins()).next
+    assert load_recipe(read_source(str(RECIPE)), load_plugins()).stages
 
 
 def test_the_recipe_has_to_say_that_the_skew_is_meant() -> None:

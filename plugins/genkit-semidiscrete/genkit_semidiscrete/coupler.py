@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import DatasetCoupler, Inputs, Stages
 from genkit.settings import Ref, setting, shown
 from genkit.tensors import require_finite, require_one_shape
@@ -50,7 +50,8 @@ class Semidiscrete(DatasetCoupler):
         if stage is None:
             return  # reported as a reference to no stage
         if not isinstance(stage, FitPotential):
-            yield Problem(("potential",), f'"{self.potential}" is not a stage `fit-potential`')
+            reason = f'must be the id of a stage `fit-potential`, got "{self.potential}"'
+            yield Problem(("potential",), reason, code=Code.WRONG_REFERENCE)
         elif stage.by != self.by:
             yield Problem(
                 ("by",),

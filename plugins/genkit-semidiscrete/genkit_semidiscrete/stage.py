@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genkit import tensors
-from genkit.errors import DataError, InterruptedRun, Problem
+from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.files import write_json, write_text
 from genkit.interfaces import Context, Dataset, Stage, Stages
 from genkit.settings import setting
@@ -65,7 +65,7 @@ class FitPotential(Stage):
         except DataError:
             return  # reported where the data is named
         if self.by and "labels" not in spec.attributes:
-            yield Problem(("by",), "the data has no labels", "leave it out")
+            yield Problem(("by",), "the data has no labels", "leave it out", Code.MISSING_ATTRIBUTE)
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)

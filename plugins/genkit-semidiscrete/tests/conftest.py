@@ -15,11 +15,11 @@ from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
 from genkit_semidiscrete.stage import FitPotential
 
 
-@dataclass(frozen=True, kw_only=True)
 class Held(Dataset):
-    """A data set that is given as it is."""
+    """A data set that is given as it is, which is no setting."""
 
-    batch: Batch
+    def __init__(self, batch: Batch) -> None:
+        object.__setattr__(self, "batch", batch)
 
     def spec(self) -> DataSpec:
         labels = self.batch.labels

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, UsageError
+from genkit.errors import Code, DataError, UsageError
 from genkit.interfaces import DatasetCoupler, Stage
 from genkit.random import generator
 from genkit.tensors import save
@@ -117,7 +117,7 @@ def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
 
     coupler = Semidiscrete(potential="p")
     (problem,) = coupler.check({"p": Other()})
-    assert "not a stage `fit-potential`" in problem.reason
+    assert problem.code == Code.WRONG_REFERENCE
     assert list(coupler.check({})) == []  # told where references are looked up
     assert list(coupler.check({"p": fit.stage(images())})) == []
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Denoiser, Stages
 from genkit.settings import setting
 from genkit.types import DataSpec
@@ -50,7 +50,9 @@ class HalvingDenoiser(Denoiser):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.channel_mult:
-            yield Problem(("channel_mult",), "there is no level", "write [2, 2, 2]")
+            yield Problem(
+                ("channel_mult",), "there is no level", "write [2, 2, 2]", Code.WRONG_LENGTH
+            )
         if self.label_dropout and not self.class_conditional:
             yield Problem(
                 ("label_dropout",),

@@ -16,7 +16,6 @@ RECIPE = """\
 name = "a"
 seed = 3
 data = { use = "toys" }
-next = 'say "hi"'
 [[stage]]
 id = "denoiser"
 use = "train"

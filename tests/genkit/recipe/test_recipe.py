@@ -48,7 +48,7 @@ def load(plugins: Plugins, text: str, *overrides: str) -> Recipe:
 
 def test_decodes(plugins: Plugins) -> None:
     recipe = load(plugins, GOOD)
-    assert (recipe.name, recipe.seed, recipe.device, recipe.next) == ("good", 0, "auto", "")
+    assert (recipe.name, recipe.seed, recipe.device) == ("good", 0, "auto")
     assert list(recipe.stages) == ["denoiser", "samples"]
     train, sample = recipe.stages.values()
     assert train.data is recipe.data
@@ -82,6 +82,7 @@ CASES = [
     ('name = "good"', 'name = "a"\nseed = 0x' + "f" * 5000, [(2, "seed", "out-of-range")]),
     ('name = "good"', 'name = "a"\ndevice = "gpu"', [(2, "device", "unknown-choice")]),
     ('name = "good"', 'name = "a"\nsead = 1', [(2, "sead", "unknown-key")]),
+    ('name = "good"', 'name = "a"\nnext = "genkit run b"', [(2, "next", "renamed-key")]),
     ('name = "good"', 'name = "a"\n"o d" = 1', [(2, '"o d"', "unknown-key")]),
     ('data = { use = "toys" }', "", [(4, "denoiser.data", "missing-key")]),
     ('data = { use = "toys" }', 'data = "toys"', [(2, "data", "not-a-component")]),
@@ -192,6 +193,7 @@ def test_a_mistake_has_a_place_a_key_and_a_code(
     [
         ('name = "good"', "name = 3", 'write "3"'),
         ('name = "good"', 'name = "a"\nsead = 1', 'did you mean "seed"?'),
+        ('name = "good"', 'name = "a"\nnext = "b"', "write what to run next in a comment"),
         ('data = { use = "toys" }', "", 'write data = { use = "..." }, here or at the top of the'),
         ('data = { use = "toys" }', 'data = "toys"', 'write { use = "toys" }'),
         ("images = 100", "", "write images = ..., an integer at least 1"),
@@ -290,6 +292,8 @@ def test_an_overridden_value_is_located_at_the_override(mistakes: Mistakes) -> N
     assert (found.override, found.file, found.line) == (override, "", None)
     assert (found.key, found.problem.code) == ("denoiser.coupler.by.0", Code.WRONG_TYPE)
     assert str(found).startswith(f"--set {override}: denoiser.coupler.by.0: ")
+    (found,) = mistakes(GOOD, "next='b'")
+    assert (found.override, found.problem.code) == ("next='b'", Code.RENAMED_KEY)
     (found,) = mistakes(GOOD, "samples.couplers.1.weight=0")
     assert (found.key, found.problem.code) == ("samples.couplers.1.weight", Code.OUT_OF_RANGE)
 

@@ -88,7 +88,7 @@ def test_settings_are_shown_with_type_default_range_and_meaning(plugins):
 
     train = settings("train")
     assert train["images"][:3] == ("an integer", "required", "at least 1")
-    assert train["network"][0] == "network"
+    assert train["network"][0] == "denoiser or discriminator or classifier"
     assert train["coupler"][1] == '{ use = "random" }'
     assert train["data"][1] == "the recipe's data"
     assert train["augmentation"][:2] == ("augmentation or nothing", "nothing")

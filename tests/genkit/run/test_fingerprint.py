@@ -42,7 +42,6 @@ def changed(before, after):
         ("denoiser.average.ramp_up=0.05", []),
         ("denoiser.micro_batch=16", ["denoiser", "samples", "sweep"]),
         ('device="cpu"', []),
-        ('next="rest"', []),
         ('name="other"', []),
     ],
 )

@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -317,7 +319,7 @@ class Around(Coupler):
 
     inner: interfaces.Coupler = setting(Coupler(), doc="does it")
     names: tuple[str, ...] = setting(("a",), doc="of nothing")
-    table: dict[str, float] = setting({"b": 0.1}, doc="of nothing")
+    table: Mapping[str, Any] = setting({"b": 0.1}, doc="of nothing")
 
     def choose(self, batch, noise, generator):
         if (self.names, dict(self.table)) != (("x", "y"), {"z": 1e-3}):

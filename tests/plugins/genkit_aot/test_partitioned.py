@@ -276,7 +276,7 @@ def test_the_inner_coupler_pairs_a_part_and_never_chooses_among_the_whole_data_s
         def choose(self, data, noise, generator):
             return torch.zeros(len(noise)).long()
 
-    with pytest.raises(SettingError, match="not-a-component"):
+    with pytest.raises(SettingError, match=r"inner: .*\[not-a-component\]"):
         Partitioned(inner=Whole())
 
 

@@ -1,0 +1,88 @@
+"""The recipe that a command is given: found, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genkit.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from genkit.plugin.manager import Plugins
+    from genkit.recipe.recipe import Recipe
+    from genkit.recipe.source import Source
+
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, such as denoiser.pool_size=1024; may be given several times.",
+    ),
+]
+
+
+def load_recipe(recipe: str | None, overrides: list[str] | None) -> tuple[Recipe, Plugins]:
+    """Return a checked recipe, with the plugins that it was checked against.
+
+    Raises:
+        UsageError: there is no such file.
+        RecipeError: all mistakes of the recipe.
+    """
+    source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
+
+    from genkit.plugin.manager import load_plugins
+    from genkit.recipe import recipe as checking
+
+    plugins = load_plugins()
+    return checking.load_recipe(source, plugins, overrides or []), plugins
+
+
+def summary(recipe: Recipe) -> str:
+    """Return a recipe in a few words."""
+    count = len(recipe.stages)
+    return f"{recipe.name}, {count} stage{'' if count == 1 else 's'}, seed {recipe.seed}"
+
+
+def _read(recipe: str | None) -> Source:
+    """Return a recipe's text, parsed; needs no torch, so that a mistake in it shows at once."""
+    from genkit.recipe.source import read_source
+
+    if recipe is None:
+        raise UsageError(f"no recipe is given; name a file or one of these:\n{_shipped()}")
+    try:
+        return read_source(recipe)
+    except RecipeError:
+        raise
+    except UsageError as error:
+        if _exists(recipe):
+            raise
+        raise UsageError(f"{error}\nShipped recipes:\n{_shipped()}") from error
+
+
+def _exists(recipe: str) -> bool:
+    try:
+        return Path(recipe).exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _shipped() -> str:
+    """Return the shipped recipes with the comment that each begins with, a line each."""
+    from genkit.recipe.source import shipped_recipes
+
+    lines = []
+    shipped = shipped_recipes()
+    width = max(map(len, shipped), default=0)
+    for name, path in shipped.items():
+        with path.open(encoding="utf-8") as file:
+            first = file.readline()
+        about = first.lstrip("#").strip() if first.startswith("#") else ""
+        lines.append(f"  {name:<{width}}  {about}".rstrip())
+    return "\n".join(lines)
