@@ -148,7 +148,7 @@ def torchcfm(session: nox.Session) -> None:
     install(session, ".")
     # Alone: its couplers import torch and POT, which genkit brings, and nothing else it asks for.
     install(session, "--no-deps", "torchcfm")
-    session.run("python", "docs/results/couplers_torchcfm.py", *session.posargs)
+    session.run("python", "benchmarks/couplers_torchcfm.py", *session.posargs)
 
 
 @nox.session(name="at-least-one")

@@ -17,7 +17,6 @@ from typing import Annotated, Never
 
 import typer
 
-from genkit.commands.data import app as data
 from genkit.commands.export import export
 from genkit.commands.import_edm import import_edm
 from genkit.commands.processes import processes, several
@@ -218,7 +217,6 @@ def show(
 app.command()(sample)
 app.command()(export)
 app.command("import-edm")(import_edm)
-app.add_typer(data, name="data")
 
 
 def _check_kind(kind: str | None) -> None:

@@ -79,23 +79,49 @@ def unbound(component: Component, method: str) -> UsageError:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network that an earlier stage trained.
+class Design:
+    """A network as it is known before it is trained.
 
     Attributes:
-        module: with the averaged weights, in eval mode, on the device, no gradients asked.
-        spec: of the data it was trained on.
-        settings: it was built from.
+        settings: settings from which it is built.
+        spec: data on which it is trained.
     """
 
-    module: nn.Module
-    spec: DataSpec
     settings: Network
+    spec: DataSpec
 
     @property
     def classes(self) -> int:
-        """Classes that it is conditioned on, 0 for none."""
+        """Number of classes on which it is conditioned; 0 for none."""
         return self.settings.classes_of(self.spec)
+
+    def misfits(self, denoiser: Design) -> Iterator[Problem]:
+        """Yield why the network cannot be called with the states and the classes of a denoiser."""
+        if self.spec.shape != denoiser.spec.shape:
+            yield Problem(
+                (),
+                f"must be trained on items of the denoiser's shape {denoiser.spec.shape}, got "
+                f"{self.spec.shape}",
+                "choose a network that was trained on such data",
+            )
+        elif self.classes not in (0, denoiser.classes):
+            yield Problem(
+                (),
+                f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
+                f"{self.classes}",
+                "choose a network that is not class-conditional, or another denoiser",
+            )
+
+
+@dataclass(frozen=True)
+class Trained(Design):
+    """A network that an earlier stage trained.
+
+    Attributes:
+        module: module with averaged weights, in eval mode, on the device, with gradients disabled.
+    """
+
+    module: nn.Module
 
 
 class Inputs(Protocol):
@@ -185,7 +211,7 @@ class BoundDatasetCoupler(Protocol):
         ...
 
 
-class BaseCoupler(Component):
+class AnyCoupler(Component):
     """Declarations of both kinds of coupler. What is not declared is not guaranteed."""
 
     @abstractmethod
@@ -214,7 +240,7 @@ class BaseCoupler(Component):
         return frozenset()
 
 
-class Coupler(BaseCoupler):
+class Coupler(AnyCoupler):
     """Assigns noise samples to the images of a pool. Implements ``pair`` or ``bind``."""
 
     implements = ("pair", "bind")
@@ -261,7 +287,7 @@ class Coupler(BaseCoupler):
         raise unbound(self, "pair")
 
 
-class DatasetCoupler(BaseCoupler):
+class DatasetCoupler(AnyCoupler):
     """Assigns an image of the whole data set to each noise. Implements ``choose`` or ``bind``."""
 
     implements = ("choose", "bind")
@@ -782,13 +808,13 @@ class Latents(Component):
 
 
 class BoundGuidance(ABC):
-    """A guidance that has its networks, and counts how often it calls them."""
+    """A guidance with its networks; it counts how often it calls them."""
 
     evaluations: int = 0
     """Network calls so far, one for each call on a batch."""
 
     @abstractmethod
-    def correct(
+    def correction(
         self,
         x: Tensor,
         sigma: Tensor,
@@ -797,13 +823,15 @@ class BoundGuidance(ABC):
         *,
         inner: bool = False,
     ) -> Tensor:
-        """Return the corrected ``denoised``.
+        """Return the addend ``[B, *shape]`` to the denoised image.
+
+        The corrections of several guidances are summed, so that their order has no effect.
 
         Args:
-            x: ``[B, *shape]`` noisy state.
+            x: ``[B, *shape]`` noisy state, float32.
             sigma: ``[B]`` noise levels.
             labels: ``[B]`` int64 or None.
-            denoised: ``[B, *shape]`` the denoiser's estimate.
+            denoised: ``[B, *shape]`` estimate of the denoiser, without any guidance.
             inner: False for the first evaluation of a solver step; True for the others.
         """
 
@@ -811,9 +839,18 @@ class BoundGuidance(ABC):
 class Guidance(Component):
     """A correction of the denoised image, usable by every solver."""
 
+    def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        """Yield why it cannot guide a denoiser, before anything is drawn.
+
+        Args:
+            denoiser: denoiser that is guided.
+            networks: networks to which it may refer, by the value of the reference.
+        """
+        return iter(())
+
     @abstractmethod
     def bind(self, inputs: Inputs) -> BoundGuidance:
-        """Return the guidance with the networks that earlier stages trained."""
+        """Return the guidance with its networks. Called once per stage, not for each batch."""
 
 
 # --- evaluation -----------------------------------------------------------------------------
@@ -878,3 +915,13 @@ class Stage(Component):
     @abstractmethod
     def run(self, context: Context) -> None:
         """Do the work, or go on where an earlier call in the same folder stopped."""
+
+    def design(self) -> Design | None:
+        """Return what is known of the network that is its output; None if it is no network.
+
+        Called before anything runs, to check the stages that refer to this one.
+
+        Raises:
+            DataError: its data is missing or invalid.
+        """
+        return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genkit.errors import DataError, PluginError
 from genkit.interfaces import (
-    BaseCoupler,
+    AnyCoupler,
     BoundCoupler,
     BoundDatasetCoupler,
     Component,
@@ -23,7 +23,7 @@ from genkit.types import Batch, Pairs
 
 
 def pairs_of(
-    coupler: BaseCoupler,
+    coupler: AnyCoupler,
     bound: BoundCoupler | BoundDatasetCoupler | None,
     images: Batch,
     noise: Tensor,
@@ -69,7 +69,7 @@ def pairs_of(
 
 
 def _require_indices(
-    coupler: BaseCoupler, what: str, indices: object, limit: int, count: int
+    coupler: AnyCoupler, what: str, indices: object, limit: int, count: int
 ) -> None:
     demand = f"must return {what} indices"
     if not isinstance(indices, Tensor):
@@ -88,7 +88,7 @@ def _require_indices(
         )
 
 
-def _require_each_once(coupler: BaseCoupler, what: str, indices: Tensor, limit: int) -> None:
+def _require_each_once(coupler: AnyCoupler, what: str, indices: Tensor, limit: int) -> None:
     uses = torch.bincount(indices, minlength=limit)
     wrong = (uses != 1).nonzero()
     if len(wrong):
@@ -100,7 +100,7 @@ def _require_each_once(coupler: BaseCoupler, what: str, indices: Tensor, limit: 
         )
 
 
-def require_unchanged(coupler: BaseCoupler, what: str, given: Batch, batch: Batch) -> None:
+def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch) -> None:
     """Raise DataError if a coupler changed what it was given, a copy of ``batch``.
 
     Args:

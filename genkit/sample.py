@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class GuidedDenoiser(Denoise):
     Args:
         denoiser: ``(x, sigma, labels) -> D(x; sigma)``, in eval mode.
         labels: ``[B]`` class indices or None.
-        guidance: corrections, applied in turn.
+        guidance: corrections of the denoised image, which are summed.
     """
 
     def __init__(
@@ -45,8 +46,13 @@ class GuidedDenoiser(Denoise):
         narrow = x.to(torch.float32)
         level = sigma.to(narrow).expand(len(x))
         denoised = self._denoiser(narrow, level, self._labels)
-        for guidance in self._guidance:
-            denoised = guidance.correct(narrow, level, self._labels, denoised, inner=inner)
+        # Summed before they are added, so that the order of two makes no difference in any bit.
+        corrections = [
+            _correction(guidance, narrow, level, self._labels, denoised, inner)
+            for guidance in self._guidance
+        ]
+        if corrections:
+            denoised = denoised + functools.reduce(torch.add, corrections)
         widened: Tensor = denoised.to(x.dtype)
         return widened
 
@@ -62,6 +68,28 @@ class GuidedDenoiser(Denoise):
     def levels(self, schedule: Schedule) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
         return known_levels(schedule, self.preconditioner)
+
+
+def _correction(
+    guidance: BoundGuidance,
+    x: Tensor,
+    sigma: Tensor,
+    labels: Tensor | None,
+    denoised: Tensor,
+    inner: bool,
+) -> Tensor:
+    """Return the correction of a guidance.
+
+    Raises:
+        DataError: it is no tensor of the shape of ``denoised``.
+    """
+    found: object = guidance.correction(x, sigma, labels, denoised, inner=inner)
+    if not isinstance(found, Tensor) or found.shape != denoised.shape:
+        raise DataError(
+            f"correction of {type(guidance).__name__} must be a tensor of shape "
+            f"{list(denoised.shape)}, got {_described(found)}"
+        )
+    return found
 
 
 def known_levels(

@@ -17,7 +17,7 @@ from genkit_bench.synthetic import synthetic
 from genkit_bench.tables import couplers_report
 
 ROOT = Path(__file__).parents[1]
-MADE = {"command": "python docs/results/couplers.py speed", "commit": "abc"}
+MADE = {"command": "python benchmarks/couplers.py speed", "commit": "abc"}
 WHERE = {
     "device": "cpu",
     "hardware": "a processor",
@@ -31,11 +31,11 @@ WHERE = {
 @pytest.fixture
 def write(monkeypatch, tmp_path):
     """Write parts, then the page of them in a folder of its own; returns the page."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs" / "results"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import couplers_growth
     import couplers_page
 
-    monkeypatch.setattr(couplers_page, "HERE", tmp_path)
+    monkeypatch.setattr(couplers_page, "RESULTS", tmp_path)
     monkeypatch.setattr(couplers_page, "PAGE", tmp_path / "couplers.md")
     monkeypatch.setattr(couplers_growth, "PICTURE", tmp_path / "images" / "growth.png")
 

@@ -161,6 +161,16 @@ def test_objectives(entry):
     testing.check_objective(objective, model, batch)
 
 
+@pytest.mark.parametrize("entry", every("optimizer"))
+def test_optimizers(entry):
+    testing.check_optimizer(made(entry))
+
+
+@pytest.mark.parametrize("entry", every("average"))
+def test_averages(entry):
+    testing.check_average(made(entry))
+
+
 @pytest.mark.parametrize("entry", self_contained("dataset"))
 def test_datasets(entry):
     testing.check_dataset(made(entry))

@@ -26,6 +26,6 @@ KINDS: dict[str, str] = {
 }
 
 CORE_COMMANDS = frozenset(
-    {"data", "export", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
+    {"export", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
 )
 """Names that no plugin can take for a command."""

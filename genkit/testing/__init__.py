@@ -26,6 +26,7 @@ from genkit.testing.networks import (
     check_preconditioner,
     check_sigma_distribution,
 )
+from genkit.testing.optimizing import check_average, check_optimizer
 from genkit.testing.sampling import (
     ClosedForm,
     check_evaluations,
@@ -38,6 +39,7 @@ __all__ = [
     "ClosedForm",
     "LawBroken",
     "check_augmentation",
+    "check_average",
     "check_classifier",
     "check_component",
     "check_coupler",
@@ -47,6 +49,7 @@ __all__ = [
     "check_evaluations",
     "check_latents",
     "check_objective",
+    "check_optimizer",
     "check_preconditioner",
     "check_schedule",
     "check_sigma_distribution",

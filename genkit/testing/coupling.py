@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from genkit.interfaces import BaseCoupler, Coupler, DatasetCoupler
+from genkit.interfaces import AnyCoupler, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.tensors import Cost, pairwise_cost
 from genkit.testing.elsewhere import can_be_told, check_processes, check_threads
@@ -29,7 +29,7 @@ POOLS = 128
 
 
 def check_coupler(
-    coupler: BaseCoupler,
+    coupler: AnyCoupler,
     *,
     minimises: Cost | None = None,
     fit: Fit | None = None,
@@ -120,7 +120,7 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
     subject.require(sound, "pairs.parts are sizes that sum to the number of pairs", pairs.parts)
 
 
-def _restriction(coupler: BaseCoupler, batch: Batch) -> Tensor | None:
+def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
     """Return which noise an image may meet, ``[N, N]``, if a class keeps its own."""
     kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "sources"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)

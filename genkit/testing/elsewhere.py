@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from genkit.interfaces import BaseCoupler, Component
+from genkit.interfaces import AnyCoupler, Component
 from genkit.testing.laws import LawBroken, require
 from genkit.testing.pools import Subject, noise_for, pair, pool, same
 from genkit.types import Pairs
@@ -37,7 +37,7 @@ def check_threads(subject: Subject) -> None:
     subject.require(alike == THREADS, law, f"other pairs in {THREADS - alike} of {THREADS}")
 
 
-def check_processes(couplers: Sequence[BaseCoupler]) -> None:
+def check_processes(couplers: Sequence[AnyCoupler]) -> None:
     """Require the same pairs from a new process, one for all couplers: torch starts slowly.
 
     The process is told each coupler's class and settings in JSON, imports the class by its name,
@@ -64,7 +64,7 @@ def check_processes(couplers: Sequence[BaseCoupler]) -> None:
         require(_found(coupler) == there, coupler, law, "others")
 
 
-def can_be_told(coupler: BaseCoupler) -> bool:
+def can_be_told(coupler: AnyCoupler) -> bool:
     """Whether another process can build a coupler: its class is no local one, its settings plain.
 
     A class is reached through its module; one of the script that runs, of an interactive session
@@ -82,7 +82,7 @@ def answer() -> None:
     json.dump([_found(_built(told)) for told in json.load(sys.stdin)], sys.stdout)
 
 
-def _found(coupler: BaseCoupler) -> list[list[list[int]]]:
+def _found(coupler: AnyCoupler) -> list[list[list[int]]]:
     found: list[Pairs] = []
     for size in SIZES:
         batch = pool(size)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import (
-    BaseCoupler,
+    AnyCoupler,
     BoundCoupler,
     BoundDatasetCoupler,
     Coupler,
@@ -47,7 +47,7 @@ def pool(size: int, index: int = 0) -> Batch:
     return Batch(data, labels, sources, embeddings=embeddings)
 
 
-def noise_for(coupler: BaseCoupler, batch: Batch, index: int = 0) -> Tensor:
+def noise_for(coupler: AnyCoupler, batch: Batch, index: int = 0) -> Tensor:
     """Return as much noise as a coupler takes for a batch, ``[M, *SHAPE]``."""
     # A dataset coupler takes any number; here another than that of the images.
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
@@ -86,7 +86,7 @@ class Subject:
         fit: returns the bound coupler of a batch; None where ``bind`` alone makes it ready.
     """
 
-    settings: BaseCoupler
+    settings: AnyCoupler
     fit: Fit | None
 
     def ready(self, batch: Batch) -> Ready:
@@ -124,7 +124,7 @@ class NoStages:
         asking: the coupler that is bound, named where it asks for a stage.
     """
 
-    asking: BaseCoupler
+    asking: AnyCoupler
 
     @property
     def device(self) -> torch.device:

@@ -126,11 +126,13 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
     """
     seeds, classes = [5, 0, 2**31, 7, 63], 10
 
-    def drawn(which: list[int], classes: int = classes) -> tuple[Draws, list[Tensor]]:
-        """Return the draws of some seeds, and the noise of two steps."""
+    def drawn(
+        which: list[int], classes: int = classes, dtype: torch.dtype = torch.float64
+    ) -> tuple[Draws, list[Tensor]]:
+        """Return the draws of some seeds, and the noise of two steps with states of a type."""
         try:
             found = draws_of(latents, shape, which, classes, torch.device("cpu"), 3)
-            like = found.latents.double()
+            like = found.latents.to(dtype)
             return found, [found.randn_like(like), found.randn_like(like)]
         except DataError as error:
             raise LawBroken(latents, "draws are what Latents.draw states", error) from error
@@ -146,6 +148,13 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
     first = values.flatten(0, 1).flatten(1)[:, 0]
     distinct = len(set(first.tolist())) == len(first)
     require(distinct, latents, "no two samples or steps share their noise", first.tolist())
+    law = "latents and noise of the steps are independent"
+    for dtype in (torch.float32, torch.float64):
+        start, steps = drawn(seeds, dtype=dtype)
+        streams = torch.stack([start.latents.double(), *(step.double() for step in steps)])
+        # Of independent numbers, 960 or more, it is below 0.1.
+        correlation = torch.corrcoef(streams.flatten(1)).fill_diagonal_(0).abs().max()
+        require(bool(correlation < 0.3), latents, law, f"a correlation of {correlation:.2f}")
     drawn(seeds, 0)
     law = "the draws of a sample do not depend on the others of its batch"
     order = [3, 0, 4]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genkit import tensors
 from genkit.errors import DataError, GenkitError
-from genkit.interfaces import Network, Trained
+from genkit.interfaces import Design, Network, Trained
 from genkit.random import seeded
 from genkit.types import DataSpec
 
@@ -142,19 +142,17 @@ def rebuilt(
         DataError: it is no network, or the weights do not fit it; the first difference is named.
         PluginError: a component it needs is not installed.
     """
-    settings = network_of(described, registry)
-    with _readable("its description"):
-        fields = json.loads(described["spec"])
-        spec = DataSpec(**{**fields, "shape": tuple(fields["shape"])})
-        with seeded(0):  # its random weights are replaced
-            model = settings.build(spec)
+    design = design_of(described, registry)
+    settings, spec = design.settings, design.spec
+    with _readable("its description"), seeded(0):  # its random weights are replaced
+        model = settings.build(spec)
     require_fit(model, weights)
     model.load_state_dict(weights)
-    return Trained(model.to(device).eval().requires_grad_(False), spec, settings)
+    return Trained(settings, spec, model.to(device).eval().requires_grad_(False))
 
 
-def network_of(described: Mapping[str, str], registry: Registry) -> Network:
-    """Return the settings of the network that a file describes.
+def design_of(described: Mapping[str, str], registry: Registry) -> Design:
+    """Return the network that a file describes.
 
     Raises:
         DataError: it describes no network.
@@ -166,7 +164,8 @@ def network_of(described: Mapping[str, str], registry: Registry) -> Network:
         settings = component(registry, described["kind"], json.loads(described["network"]))
         if not isinstance(settings, Network):
             raise DataError(f"{described['kind']} is no kind of network")
-    return settings
+        fields = json.loads(described["spec"])
+        return Design(settings, DataSpec(**{**fields, "shape": tuple(fields["shape"])}))
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import (
+    AnyCoupler,
     Augmentation,
-    BaseCoupler,
     BoundCoupler,
     BoundDatasetCoupler,
     Coupler,
@@ -70,7 +70,7 @@ class PairStream:
     """
 
     data: Batch
-    coupler: BaseCoupler
+    coupler: AnyCoupler
     augmentation: Augmentation | None
     pool_size: int
     total: int

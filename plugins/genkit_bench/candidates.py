@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genkit.errors import GenkitError, SettingError, UsageError
-from genkit.interfaces import BaseCoupler, BoundCoupler, BoundDatasetCoupler
+from genkit.interfaces import AnyCoupler, BoundCoupler, BoundDatasetCoupler
 from genkit.plugin.registry import Registry, kinds_of
 from genkit.recipe.decode import component
 from genkit.settings import toml_value
@@ -28,7 +28,7 @@ class Candidate:
     """
 
     name: str
-    coupler: BaseCoupler | None
+    coupler: AnyCoupler | None
     bound: BoundCoupler | BoundDatasetCoupler | None = None
     reason: str = ""
 
@@ -36,7 +36,7 @@ class Candidate:
 def every_candidate(registry: Registry, device: torch.device) -> list[Candidate]:
     """Return each registered coupler with its defaults, or with the reason why there is none."""
     found = []
-    for entry in (e for kind in kinds_of(BaseCoupler) for e in registry.entries(kind)):
+    for entry in (e for kind in kinds_of(AnyCoupler) for e in registry.entries(kind)):
         try:
             found.append(_bound(registry, {"use": entry.name}, device))
         # A stranger's code may raise anything; the others are measured all the same.
@@ -54,7 +54,7 @@ def chosen_candidates(
         GenkitError: a table has a mistake, or a coupler needs an earlier stage.
     """
     for table in tables:  # first of all, for its message is short
-        registry.find(kinds_of(BaseCoupler), str(table.get("use")))
+        registry.find(kinds_of(AnyCoupler), str(table.get("use")))
     named = {name_of(table): table for table in tables}
     return [_bound(registry, table, device) for table in named.values()]
 
@@ -71,8 +71,8 @@ def name_of(table: Mapping[str, Any]) -> str:
 
 
 def _bound(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Candidate:
-    coupler = component(registry, BaseCoupler, table)
-    if not isinstance(coupler, BaseCoupler):
+    coupler = component(registry, AnyCoupler, table)
+    if not isinstance(coupler, AnyCoupler):
         raise UsageError(f"{name_of(table)} is no coupler")
     return Candidate(name_of(table), coupler, coupler.bind(NoStages(device)))
 

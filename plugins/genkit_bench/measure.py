@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genkit.interfaces import (
-    BaseCoupler,
+    AnyCoupler,
     BoundCoupler,
     BoundDatasetCoupler,
     Coupler,
@@ -45,7 +45,7 @@ class Solved:
     bound: float | None = None
 
 
-def cost_of(coupler: BaseCoupler) -> Cost:
+def cost_of(coupler: AnyCoupler) -> Cost:
     """Return the cost that a coupler minimises, or that of the coupler inside it.
 
     The distance itself where it names none.
@@ -55,7 +55,7 @@ def cost_of(coupler: BaseCoupler) -> Cost:
         if own == cost:
             return typing.cast("Cost", cost)
     for field in dataclasses.fields(coupler):
-        if isinstance(inner := getattr(coupler, field.name), BaseCoupler):
+        if isinstance(inner := getattr(coupler, field.name), AnyCoupler):
             return cost_of(inner)
     return "euclidean"
 
@@ -75,7 +75,7 @@ def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
 
 def solve(
     pools: Pools,
-    coupler: BaseCoupler,
+    coupler: AnyCoupler,
     size: int,
     index: int,
     bound: BoundCoupler | BoundDatasetCoupler | None = None,

@@ -135,5 +135,5 @@ def _untrained(
     with seeded(0):
         module = training.network.build(training.spec())
     module = module.to(device).eval().requires_grad_(False)
-    trained = Trained(module, training.spec(), training.network)
+    trained = Trained(training.network, training.spec(), module)
     return genkit.Denoiser(trained, device), drawing.schedule, drawing.solver

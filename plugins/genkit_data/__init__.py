@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from genkit.plugin import hookimpl
 from genkit.plugin.registry import Registration
+
+if TYPE_CHECKING:
+    import typer
 
 
 @hookimpl
@@ -22,3 +27,11 @@ def genkit_register(registry: Registration) -> None:
     registry.add("dataset", "moons", "genkit_data.points:Moons")
     registry.add("augmentation", "flip", "genkit_data.flip:Flip")
     registry.add("augmentation", "edm", "genkit_data.augment:EdmAugmentation")
+
+
+@hookimpl
+def genkit_commands(app: typer.Typer) -> None:
+    """Add the command that downloads data sets."""
+    from genkit_data.commands import app as data
+
+    app.add_typer(data, name="data")

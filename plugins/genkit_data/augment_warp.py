@@ -11,7 +11,7 @@ requires, but never by more than size - 1 pixels. Here the padding is always the
 the result for an image does not depend on the others. Both agree for a batch in which some image
 requires the maximum on every side. In others the reference's padding is slightly short for strongly
 shrunk images: pixels in [-1, 1] differ by up to 2e-4 at EDM's strengths
-(``docs/results/edm_parity``).
+(``benchmarks/edm_parity``).
 """
 
 from __future__ import annotations

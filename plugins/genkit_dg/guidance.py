@@ -2,19 +2,19 @@
 
 Where d(x; sigma) is the probability that x is noisy real data rather than a noisy sample of the
 denoiser, grad_x log(d / (1 - d)) is what the denoiser's score lacks. As the score is
-(D - x) / sigma^2, the corrected denoiser is D' = D + w sigma^2 grad_x log(d / (1 - d)).
+(D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from genkit.errors import Problem
-from genkit.interfaces import BoundGuidance, Guidance, Inputs, Stages
+from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Stages
 from genkit.settings import DiscriminatorRef, setting
 from genkit.tensors import as_column
 
@@ -37,7 +37,7 @@ class BoundDiscriminator(BoundGuidance):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
 
-    def correct(
+    def correction(
         self,
         x: Tensor,
         sigma: Tensor,
@@ -48,10 +48,10 @@ class BoundDiscriminator(BoundGuidance):
     ) -> Tensor:
         acts = (sigma >= self.sigma_min) & (sigma <= self.sigma_max)
         if self.weight == 0 or not bool(acts.any()):
-            return denoised
+            return torch.zeros_like(x)
         self.evaluations += 1
         scale = torch.where(acts, self.weight * sigma.square(), 0).to(x.dtype)
-        return denoised + as_column(scale, x) * self._gradient(x, sigma, labels).to(x.dtype)
+        return as_column(scale, x) * self._gradient(x, sigma, labels).to(x.dtype)
 
     def _gradient(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """grad_x log(d / (1 - d)) in float32; the parameters receive no gradient."""
@@ -80,6 +80,10 @@ class DiscriminatorGuidance(Guidance):
                 f"{self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}",
                 f"write a value below {self.sigma_max:g}",
             )
+
+    def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        if found := networks.get(self.discriminator):
+            yield from (p.under("discriminator") for p in found.misfits(denoiser))
 
     def bind(self, inputs: Inputs) -> BoundDiscriminator:
         return BoundDiscriminator(

@@ -92,6 +92,13 @@ def test_a_conditional_denoiser_is_asked_for_classes(conditional):
     assert not torch.equal(in_turn, conditional.sample(4, labels=torch.zeros(4).long()))
 
 
+def test_the_class_of_a_sample_follows_from_its_seed(conditional):
+    drawn = conditional.sample(range(1, 8), batch_size=3)
+    labels = [seed % 2 for seed in range(1, 8)]
+    assert torch.equal(drawn, conditional.sample(range(1, 8), labels=labels, batch_size=3))
+    assert torch.allclose(drawn[2:3], conditional.sample([3]), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("count", "labels", "message"),
     [

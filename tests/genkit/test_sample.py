@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.latents import Derived
+from genkit.random import generator
 from genkit.sample import (
     GuidedDenoiser,
     denoise_fn,
@@ -72,11 +74,11 @@ class Shift(BoundGuidance):
         self.by = by
         self.least = least
 
-    def correct(self, x, sigma, labels, denoised, *, inner=False):
+    def correction(self, x, sigma, labels, denoised, *, inner=False):
         if sigma[0] < self.least:
-            return denoised
+            return torch.zeros_like(x)
         self.evaluations += 1
-        return denoised + self.by
+        return torch.full_like(x, self.by)
 
 
 def draws(seeds, run_seed=0, labels=None):
@@ -156,24 +158,44 @@ def test_guidance_that_was_used_before_starts_its_count_anew():
         assert draw(range(2), guidance=guidance).guidance_nfe == 4
 
 
-def test_guidance_corrects_in_turn():
-    class Double(BoundGuidance):
-        def correct(self, x, sigma, labels, denoised, *, inner=False):
-            return 2 * denoised
+class Towards(BoundGuidance):
+    """Extrapolates from a weaker denoiser: (w - 1) (D - D_weak), as autoguidance does."""
 
-    x, sigma = torch.ones(1, 3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    def __init__(self, weight, weaker):
+        self.weight = weight
+        self.weaker = weaker
+
+    def correction(self, x, sigma, labels, denoised, *, inner=False):
+        return (self.weight - 1) * (denoised - self.weaker)
+
+
+def test_corrections_are_summed_and_their_order_has_no_effect():
+    x, sigma = torch.randn(4, 3, generator=generator(0)), torch.tensor(1.0)
     plain = denoise_fn(Gaussian())(x, sigma)
-    guided = GuidedDenoiser(Gaussian(), guidance=[Shift(1.0, 0.0), Double()])(x, sigma)
-    assert torch.equal(guided, 2 * (plain + 1))
+    first, second = Towards(2.0, 0.3), Towards(2.5, -0.1)
+    found = GuidedDenoiser(Gaussian(), guidance=[first, second])(x, sigma)
+    # Each sees the estimate without guidance: D + (D - 0.3) + 1.5 (D + 0.1) = 3.5 D - 0.15.
+    assert_close(found, 3.5 * plain - 0.15)
+    assert torch.equal(found, GuidedDenoiser(Gaussian(), guidance=[second, first])(x, sigma))
+
+
+@pytest.mark.parametrize("wrong", [None, torch.zeros(3), torch.zeros(4, 1), 0.0])
+def test_a_correction_of_another_shape_is_refused(wrong):
+    class Odd(BoundGuidance):
+        def correction(self, x, sigma, labels, denoised, *, inner=False):
+            return wrong
+
+    with pytest.raises(DataError, match=r"correction of Odd must be a tensor of shape \[4, 3\]"):
+        GuidedDenoiser(Gaussian(), guidance=[Odd()])(torch.ones(4, 3), torch.tensor(1.0))
 
 
 def test_guidance_can_tell_the_first_evaluation_of_a_step():
     seen = []
 
     class Watching(BoundGuidance):
-        def correct(self, x, sigma, labels, denoised, *, inner=False):
+        def correction(self, x, sigma, labels, denoised, *, inner=False):
             seen.append(inner)
-            return denoised
+            return torch.zeros_like(x)
 
     denoise = GuidedDenoiser(Gaussian(), guidance=[Watching()])
     x, sigma = torch.ones(1, 3), torch.tensor(1.0)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from genkit import tensors
 from genkit.errors import Code, DataError, PluginError, Problem, SettingError
-from genkit.interfaces import Context, Stage, Stages
+from genkit.interfaces import Context, Design, Stage, Stages
 from genkit.plugin.manager import load_plugins
 from genkit.run.fingerprint import code_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import load_network, network_of, read_network, save_network
+from genkit.train.checkpoint import design_of, load_network, read_network, save_network
 
 KINDS = ("denoiser", "discriminator", "classifier")
 
@@ -64,9 +64,15 @@ class Load(Stage):
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
         registry = load_plugins().registry
-        network = network_of(tensors.metadata(self._file), registry)
+        network = design_of(tensors.metadata(self._file), registry).settings
         code = {"plugins": owners_of(network, registry), "code": code_of(network)}
         return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
+
+    def design(self) -> Design | None:
+        try:
+            return design_of(tensors.metadata(self._file), load_plugins().registry)
+        except (DataError, PluginError, SettingError):
+            return None  # reported by check
 
     def run(self, context: Context) -> None:
         weights, described = read_network(self._file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,17 +14,20 @@ from torch import Tensor
 from genkit import tensors
 from genkit.errors import Code, DataError, InterruptedRun, Problem, UsageError
 from genkit.interfaces import (
+    BoundGuidance,
     Context,
-    Dataset,
     Denoiser,
+    Design,
     Guidance,
     Latents,
+    Network,
     Schedule,
     Solver,
     Stage,
     Stages,
 )
 from genkit.report.grid import save_grid
+from genkit.run.fingerprint import references
 from genkit.sample import Drawn, StatePrecision, draws_of, known_levels, sample, solver_over
 from genkit.settings import DenoiserRef, setting
 from genkit.types import SEED_LIMIT, Batch
@@ -53,18 +57,26 @@ class Sample(Stage):
     batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
-    guidance: tuple[Guidance, ...] = setting((), doc="corrections of the denoiser, in turn")
+    guidance: tuple[Guidance, ...] = setting(
+        (), doc="corrections of the denoised image, which are summed"
+    )
     state_precision: StatePrecision = setting(
         "float64", doc="of the solver's states; networks compute in their own"
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from self._latent_problems(earlier)
-        yield from self.level_problems(earlier)
+        designs = _designs({i: earlier[i] for i in references(self) if i in earlier})
+        denoiser = designs.get(self.denoiser)
+        if denoiser is None:
+            return  # reported where the reference or the data is named
+        yield from self._latent_problems(denoiser)
+        yield from self._level_problems(denoiser.settings, earlier)
+        for index, guidance in enumerate(self.guidance):
+            problems = guidance.check_guided(denoiser, designs)
+            yield from (problem.under("guidance", index) for problem in problems)
 
-    def level_problems(self, earlier: Stages) -> Iterator[Problem]:
+    def _level_problems(self, network: Network, earlier: Stages) -> Iterator[Problem]:
         """Yield why the solver cannot follow the noise levels for this network."""
-        network = getattr(earlier.get(self.denoiser), "network", None)
         parts = (self.schedule, self.solver)
         if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in parts):
             return  # mistakes of the parts themselves are reported where they are
@@ -78,7 +90,7 @@ class Sample(Stage):
         except DataError as error:
             yield Problem(("solver",), str(error))
 
-    def _latent_problems(self, earlier: Stages) -> Iterator[Problem]:
+    def _latent_problems(self, denoiser: Design) -> Iterator[Problem]:
         """Yield why the seeds, or items of the data's shape, cannot be drawn."""
         if self.first_seed + self.count > SEED_LIMIT:
             yield Problem(
@@ -88,15 +100,8 @@ class Sample(Stage):
                 Code.OUT_OF_RANGE,
             )
             return
-        data = getattr(earlier.get(self.denoiser), "data", None)
-        if not isinstance(data, Dataset):
-            return  # a third-party stage, whose denoiser is checked when it is sampled
         try:
-            shape = data.spec().shape
-        except DataError:
-            return  # reported where the data is named
-        try:
-            self.latents.require(shape, self.seeds())
+            self.latents.require(denoiser.spec.shape, self.seeds())
         except DataError as error:
             yield Problem(("latents",), str(error))
 
@@ -105,11 +110,12 @@ class Sample(Stage):
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
+        guidance = self.bound_guidance(context)
         for turn, seeds in enumerate(world.turns(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
-                save_samples(parts[seeds], self.draw(context, seeds))
+                save_samples(parts[seeds], self.draw(context, seeds, guidance))
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
         world.barrier()
@@ -134,15 +140,22 @@ class Sample(Stage):
         """Return the seeds of all samples."""
         return range(self.first_seed, self.first_seed + self.count)
 
+    def bound_guidance(self, context: Context) -> list[BoundGuidance]:
+        """Return the guidance with its networks, to be bound once for all batches."""
+        return [guidance.bind(context) for guidance in self.guidance]
+
     def draw_all(self, context: Context) -> Drawn:
         """Draw all samples at once, without touching the disk; every process returns all."""
         drawn: list[Drawn] = []
+        guidance = self.bound_guidance(context)
         for seeds in context.world.turns(self.batches()):
-            part = None if seeds is None else self.draw(context, seeds)
+            part = None if seeds is None else self.draw(context, seeds, guidance)
             drawn += context.world.gather(part)
         return _joined(drawn)
 
-    def draw(self, context: Context, seeds: Sequence[int]) -> Drawn:
+    def draw(
+        self, context: Context, seeds: Sequence[int], guidance: Sequence[BoundGuidance]
+    ) -> Drawn:
         """Draw the samples of some seeds, as float32."""
         denoiser = context.network(self.denoiser)
         seed = context.seed("samples")
@@ -154,7 +167,7 @@ class Sample(Stage):
             draws,
             schedule=self.schedule,
             solver=self.solver,
-            guidance=[g.bind(context) for g in self.guidance],
+            guidance=guidance,
             precision=self.state_precision,
         )
         return replace(drawn, batch=drawn.batch.with_data(drawn.batch.data.float()))
@@ -185,6 +198,17 @@ def load_samples(path: Path) -> Drawn:
     named, metadata = tensors.load(path)
     batch = Batch(named["samples"], labels=named.get("labels"))
     return Drawn(batch, int(metadata["nfe"]), int(metadata["guidance_nfe"]))
+
+
+def _designs(stages: Stages) -> dict[str, Design]:
+    """Return the networks that stages leave, as they are known before anything runs."""
+    found = {}
+    for name, stage in stages.items():
+        with suppress(DataError):  # reported where the data or the network is
+            design = stage.design()
+            if design is not None and design.classes >= 0:
+                found[name] = design
+    return found
 
 
 def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:

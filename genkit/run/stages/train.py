@@ -13,12 +13,13 @@ import torch
 
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
+    AnyCoupler,
     Augmentation,
     Average,
-    BaseCoupler,
     Context,
     Dataset,
     DatasetCoupler,
+    Design,
     Network,
     Objective,
     Optimizer,
@@ -68,7 +69,7 @@ class Train(Stage):
     data: Dataset = setting(doc="what to train on", inherit="data")
     network: Network = setting(doc="what to train")
     objective: Objective = setting(doc="the loss")
-    coupler: BaseCoupler = setting(doc="which noise meets which image", use={"use": "random"})
+    coupler: AnyCoupler = setting(doc="which noise meets which image", use={"use": "random"})
     augmentation: Augmentation | None = setting(None, doc="random change of the images")
     images: int = setting(doc="images to train for, repeats counted", at_least=1)
     batch_size: int = setting(256, doc="images an optimizer step", at_least=1)
@@ -125,6 +126,9 @@ class Train(Stage):
         """
         spec, augmentation = self.data.spec(), self.augmentation
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
+
+    def design(self) -> Design:
+        return Design(self.network, self.spec())
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:

@@ -8,8 +8,8 @@ import torch
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
+    AnyCoupler,
     Augmentation,
-    BaseCoupler,
     DatasetCoupler,
     Denoiser,
     Network,
@@ -21,7 +21,7 @@ from genkit.types import DataSpec
 def problems_of(
     network: Network,
     objective: Objective,
-    coupler: BaseCoupler,
+    coupler: AnyCoupler,
     augmentation: Augmentation | None,
     spec: DataSpec | None,
 ) -> Iterator[Problem]:
@@ -42,7 +42,7 @@ def problems_of(
             yield from _built(network, spec)
 
 
-def skewed_noise(coupler: BaseCoupler) -> Iterator[Problem]:
+def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
     """Yield a problem where the paired noise is not N(0, I), as that of the sampler is."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
@@ -55,7 +55,7 @@ def skewed_noise(coupler: BaseCoupler) -> Iterator[Problem]:
 
 
 def skewed_conditions(
-    network: Network, objective: Objective, coupler: BaseCoupler
+    network: Network, objective: Objective, coupler: AnyCoupler
 ) -> Iterator[Problem]:
     """Yield a problem where the noise is not N(0, I) given what the network is conditioned on."""
     conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
@@ -108,7 +108,7 @@ def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[
 
 
 def _attributes(
-    network: Network, objective: Objective, coupler: BaseCoupler, spec: DataSpec
+    network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
     """Labels and sources that are needed and that the data has not."""
     if network.class_conditional and "labels" not in spec.attributes:

@@ -22,6 +22,19 @@ def test_float32_states_change_samples_by_rounding(tiny):
     torch.testing.assert_close(wide, narrow, rtol=1e-3, atol=1e-3)
 
 
+def test_the_class_of_a_sample_follows_from_its_seed(tiny):
+    conditional = ("denoiser.network.class_conditional=true", "denoiser.coupler.by=['label']")
+    tiny.run(
+        tiny.sample.replace("[[stage]]", '[[stage]]\ncoupler = { use = "partitioned" }', 1),
+        *conditional,
+        "samples.first_seed=5",
+        "samples.count=7",
+        "samples.batch_size=3",
+    )
+    found = load(tiny.bytes_of("samples.safetensors"))
+    assert found["labels"].tolist() == [seed % 2 for seed in range(5, 12)]
+
+
 def test_a_schedule_outside_of_what_the_network_knows_is_refused(tiny):
     with pytest.raises(
         RecipeError,

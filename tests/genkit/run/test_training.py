@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +13,9 @@ import torch
 from genkit.errors import DivergedError, InterruptedRun, RecipeError, UsageError
 from genkit.interfaces import Augmentation, Denoiser
 from genkit.parts.power_averages import snapshots_in
+from genkit.recipe.source import parse_toml
+from genkit.run.stages.train import Train
+from genkit.settings import toml_value
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
@@ -75,6 +78,29 @@ def test_a_denoiser_that_takes_augment_labels_is_built_for_them(tiny):
 def test_lengths_that_no_average_has_are_refused(tiny, lengths, told):
     with pytest.raises(RecipeError, match=told):
         stage(tiny, f'denoiser.average={{ use = "power-ema", lengths = {lengths} }}')
+
+
+@pytest.mark.parametrize("old", Train.renamed)
+def test_an_old_key_is_told_with_a_new_one_that_is_a_setting(tiny, old):
+    with pytest.raises(RecipeError, match=r"(optimizer|average) = \{") as told:
+        stage(tiny, f"denoiser.{old}=1")
+    assert f"denoiser.{old}: " in str(told.value)
+    (slot, table), *_ = parse_toml(Train.renamed[old].replace("...", "1"), "").items()
+    (key,) = table.keys() - {"use"}
+    entry = tiny.plugins.registry.find([slot], table["use"])
+    assert key in {f.name for f in fields(tiny.plugins.registry.load(entry))}
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"use": "adam", "learning_rate_ramp": 9, "learning_rate_decay": 8}, "learning_rate_decay"),
+        ({"use": "adamw", "weight_decay": 20, "learning_rate": 0.1}, "weight_decay"),
+    ],
+)
+def test_an_optimizer_checks_its_settings_together(tiny, table, key):
+    with pytest.raises(RecipeError, match=rf"denoiser\.optimizer\.{key}: must be"):
+        stage(tiny, f"denoiser.optimizer={toml_value(table)}")
 
 
 def test_snapshots_of_averages_are_written_on_the_way_and_at_the_end(tiny):

@@ -270,6 +270,10 @@ def repeated(seeds):
             "noise of Broken must be torch.float64",
         ),
         (lambda d, s: replace(d, randn_like=repeated(s)), "no two samples or steps"),
+        (
+            lambda d, s: replace(d, randn_like=PerSample(3, ("latent",), s).randn_like),
+            "noise of the steps are independent",
+        ),
         (lambda d, s: replace(d, labels=None), "int64 classes .* got NoneType"),
         (lambda d, s: d if d.labels is None else replace(d, labels=d.labels + 9), "int64 class"),
         (lambda d, s: replace(d, labels=torch.zeros(len(s)).long()), "must be None for 0 classes"),

@@ -19,7 +19,7 @@ def settings():
 
 @pytest.fixture
 def trained():
-    return genkit.Denoiser(Trained(settings().build(SPEC).eval(), SPEC, settings()), CPU)
+    return genkit.Denoiser(Trained(settings(), SPEC, settings().build(SPEC).eval()), CPU)
 
 
 def measured(trained, steps=(2, 3), sizes=(1, 4)):
@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_noted(trained):
                 raise torch.OutOfMemoryError("no memory left\nat all")
             return x
 
-    found, _ = measured(genkit.Denoiser(Trained(Huge(), SPEC, settings()), CPU), steps=(2,))
+    found, _ = measured(genkit.Denoiser(Trained(settings(), SPEC, Huge()), CPU), steps=(2,))
     assert found.rows[0].images_per_second > 0
     assert found.rows[1].images_per_second is None
     assert found.rows[1].note == "no memory left"

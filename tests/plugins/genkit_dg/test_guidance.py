@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from genkit.errors import SettingError
+from genkit.interfaces import Design
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.random import generator, seeded
 from genkit.testing import check_component
@@ -47,13 +48,18 @@ def bound(network, **settings):
     return DiscriminatorGuidance(discriminator="d", **settings).bind(inputs)
 
 
+def design(shape, classes, conditional=False):
+    network = MlpDiscriminator(class_conditional=conditional)
+    return Design(network, DataSpec(shape, classes=classes))
+
+
 @pytest.mark.parametrize("weight", [1.0, 2.0])
 def test_correction_is_that_of_the_reference(dg_golden, weight):
     network = GoldenDiscriminator(dg_golden["direction"])
     x, sigma = dg_golden["x"], dg_golden["sigma"]
     assert_close(network(x, sigma, None), dg_golden["log_ratio"], rtol=1e-4, atol=1e-5)
     guidance = bound(network, weight=weight, sigma_min=1e-3, sigma_max=100.0)
-    drift = -guidance.correct(x, sigma, None, torch.zeros_like(x)) / sigma[:, None, None, None]
+    drift = -guidance.correction(x, sigma, None, torch.zeros_like(x)) / sigma[:, None, None, None]
     wanted = weight * dg_golden["grad_term"] / sigma[:, None, None, None]
     assert_close(drift, wanted, rtol=1e-4, atol=1e-9)
 
@@ -64,7 +70,7 @@ def test_gradient_is_that_of_finite_differences():
     draw = generator(0, "x")
     x = torch.randn(4, 3, generator=draw, dtype=torch.float64)
     sigma = torch.tensor([0.1, 0.5, 1.0, 4.0], dtype=torch.float64)
-    found = bound(network, weight=1.0).correct(x, sigma, None, torch.zeros_like(x))
+    found = bound(network, weight=1.0).correction(x, sigma, None, torch.zeros_like(x))
     wide, step = network.double(), 1e-5
     for pixel in range(3):
         shift = step * torch.eye(3, dtype=torch.float64)[pixel]
@@ -77,11 +83,11 @@ def test_computes_in_float32_and_answers_in_the_type_of_x():
     network = Counting()
     x = torch.ones(2, 4, dtype=torch.float64)
     with torch.no_grad():
-        found = bound(network, weight=0.5).correct(x, torch.tensor([1.0, 2.0]), None, 7 * x)
+        found = bound(network, weight=0.5).correction(x, torch.tensor([1.0, 2.0]), None, 7 * x)
     assert network.seen == torch.float32
     assert found.dtype == torch.float64
     assert not found.requires_grad
-    assert_close(found, 7 + 0.5 * 3 * torch.tensor([[1.0], [4.0]]).double().expand(2, 4))
+    assert_close(found, 0.5 * 3 * torch.tensor([[1.0], [4.0]]).double().expand(2, 4))
     assert network.scale.grad is None
     assert not x.requires_grad
 
@@ -91,7 +97,7 @@ def test_counts_one_evaluation_a_call():
     guidance = bound(network)
     x = torch.ones(5, 2)
     for _ in range(3):
-        guidance.correct(x, torch.ones(5), None, x)
+        guidance.correction(x, torch.ones(5), None, x)
     assert guidance.evaluations == network.calls == 3
 
 
@@ -99,7 +105,7 @@ def test_two_bound_guidances_count_apart():
     settings = DiscriminatorGuidance(discriminator="d")
     inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=Counting()))
     first, second = settings.bind(inputs), settings.bind(inputs)
-    first.correct(torch.ones(1, 2), torch.ones(1), None, torch.ones(1, 2))
+    first.correction(torch.ones(1, 2), torch.ones(1), None, torch.ones(1, 2))
     assert (first.evaluations, second.evaluations) == (1, 0)
     assert isinstance(first, BoundDiscriminator)
 
@@ -111,14 +117,14 @@ def test_does_not_call_where_it_does_not_act(weight, sigma):
     network = Counting()
     guidance = bound(network, weight=weight)
     x = torch.ones(2, 2)
-    assert guidance.correct(x, torch.full((2,), sigma), None, x) is x
+    assert not guidance.correction(x, torch.full((2,), sigma), None, x).any()
     assert guidance.evaluations == network.calls == 0
 
 
 def test_acts_on_those_items_of_a_batch_that_lie_in_its_range():
     guidance = bound(Counting(), sigma_min=0.5, sigma_max=2.0)
     x = torch.zeros(4, 2)
-    found = guidance.correct(x, torch.tensor([0.4, 0.5, 2.0, 3.0]), None, x)
+    found = guidance.correction(x, torch.tensor([0.4, 0.5, 2.0, 3.0]), None, x)
     assert [bool(row.any()) for row in found] == [False, True, True, False]
 
 
@@ -128,5 +134,21 @@ def test_range_must_not_be_empty():
     (problem,) = DiscriminatorGuidance(discriminator="d", sigma_min=20.0).check({})
     assert problem.key == ("sigma_min",)
     assert "not below sigma_max = 20" in problem.reason
-    with pytest.raises(SettingError, match="out of range"):
+    with pytest.raises(SettingError, match="out-of-range"):
         DiscriminatorGuidance(discriminator="d", weight=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "denoiser", "fits"),
+    [
+        (design((3,), 2, conditional=True), design((3,), 2, conditional=True), True),
+        (design((3,), 2), design((3,), 2, conditional=True), True),
+        (design((3,), 2, conditional=True), design((3,), 2), False),
+        (design((3,), 2, conditional=True), design((3,), 5, conditional=True), False),
+        (design((4,), 2), design((3,), 2), False),
+    ],
+)
+def test_a_discriminator_of_other_items_or_classes_cannot_guide(discriminator, denoiser, fits):
+    guidance = DiscriminatorGuidance(discriminator="d")
+    problems = list(guidance.check_guided(denoiser, {"d": discriminator}))
+    assert [problem.key for problem in problems] == ([] if fits else [("discriminator",)])

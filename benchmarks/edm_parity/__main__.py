@@ -1,8 +1,8 @@
 """Compare the parts of genkit with checkouts of the reference implementations.
 
-    python docs/results/edm_parity --edm DIR
-    python docs/results/edm_parity --edm-aot DIR
-    python docs/results/edm_parity --edm2 DIR
+    python benchmarks/edm_parity --edm DIR
+    python benchmarks/edm_parity --edm-aot DIR
+    python benchmarks/edm_parity --edm2 DIR
 
 DIR is a checkout of https://github.com/NVlabs/edm, https://github.com/large-scale-kim/EDM-AOT or
 https://github.com/NVlabs/edm2. Their modules have the same names, so that one is compared at a

@@ -1,9 +1,9 @@
 """Does a larger pool pay? Curvature and Frechet distance on digits for several couplers and pools.
 
-    OMP_NUM_THREADS=1 python docs/results/couplers_digits.py --jobs 2
+    OMP_NUM_THREADS=1 python benchmarks/couplers_digits.py --jobs 2
 
-runs the shipped recipe `edm_aot` with each coupler and seed and writes `couplers_digits.json` beside
-this file; `couplers.py` makes a page of it. Finished runs are not repeated. `semidiscrete` is in a
+runs the shipped recipe `edm_aot` with each coupler and seed and writes `couplers_digits.json` to
+`docs/results`; `couplers.py` makes a page of it. Finished runs are not repeated. `semidiscrete` is in a
 distribution of its own, `plugins/genkit-semidiscrete`, which must be installed.
 
 Network, batch, images seen, learning rate, noise levels and initial weights are the same for all
@@ -28,9 +28,9 @@ import tomli_w
 
 import genkit
 
-HERE = Path(__file__).parent
-RECIPE = HERE.parents[1] / "recipes" / "edm_aot.toml"
-FOUND = HERE / "couplers_digits.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RECIPE = RESULTS.parents[1] / "recipes" / "edm_aot.toml"
+FOUND = RESULTS / "couplers_digits.json"
 STEPS = [5, 7]  # of Heun: 9 and 13 NFE
 SAMPLES = 8192  # twice the recipe's: the finite sample alone costs the distance about a unit
 Table = dict[str, Any]
@@ -143,7 +143,9 @@ def shared_facts(runs: list[Table]) -> Table:
 def commit() -> str:
     """Return the commit that is measured, marked where the tree differs from it."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
-    return subprocess.run(run, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        run, cwd=RESULTS, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def main() -> None:
@@ -170,7 +172,7 @@ def main() -> None:
         found.sort(key=lambda run: run["seed"])
     command = (
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')} "
-        f"python docs/results/couplers_digits.py --jobs {chosen.jobs} "
+        f"python benchmarks/couplers_digits.py --jobs {chosen.jobs} "
         f"--seeds {' '.join(map(str, chosen.seeds))} --arms {' '.join(chosen.arms)}"
     )
     report = {

@@ -1,6 +1,6 @@
 """Time a training step of the full CIFAR-10 network beside a checkout of EDM's reference.
 
-    python docs/results/edm_speed.py --edm DIR --rounds 8
+    python benchmarks/edm_speed.py --edm DIR --rounds 8
 
 DIR is a checkout of https://github.com/NVlabs/edm, whose networks and loss are imported from there.
 Both sides train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random

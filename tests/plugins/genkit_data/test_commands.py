@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from genkit.commands.data import app
 from genkit.errors import DataError, PluginError, UsageError
 from genkit.interfaces import Dataset
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
 from genkit.types import RemoteFile
+from genkit_data.commands import app
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -91,8 +91,9 @@ def test_a_mirror_must_be_on_the_web(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_file_that_the_server_lacks(small, tmp_path):
+def test_a_file_that_the_server_lacks(small, tmp_path, monkeypatch):
     _, served = small
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     (served / "cifar-10-binary.tar.gz").unlink()
     result = get("cifar10", "--root", tmp_path / "data")
     assert isinstance(result.exception, DataError)
@@ -141,13 +142,13 @@ def test_a_file_in_place_of_the_folder(small, tmp_path):
 
 
 def test_a_stop_tells_how_to_go_on(genkit_, tmp_path, monkeypatch):
-    def stop(*arguments):
+    def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genkit.download._transfer", stop)
+    monkeypatch.setattr("genkit_data.download.requests.get", stop)
     code, printed, err = genkit_("data", "get", "cifar10", "--root", tmp_path / "data")
     assert (code, printed) == (130, "")
-    assert "stopped; what was fetched is kept. The same command goes on from there." in err
+    assert "stopped; files that were fetched whole are kept. The same command goes" in err
 
 
 def test_a_strangers_data_set(small, tmp_path, monkeypatch):

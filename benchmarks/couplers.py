@@ -1,13 +1,13 @@
 """Measure what couplers cost and what they give, and write the page of it.
 
-    python docs/results/couplers.py speed
-    python docs/results/couplers.py sinkhorn
-    python docs/results/couplers.py growth
-    python docs/results/couplers.py waiting
-    python docs/results/couplers.py page
+    python benchmarks/couplers.py speed
+    python benchmarks/couplers.py sinkhorn
+    python benchmarks/couplers.py growth
+    python benchmarks/couplers.py waiting
+    python benchmarks/couplers.py page
 
-Each but the last measures one thing with `genkit_bench` and writes it to `couplers/NAME.json` beside
-this file. `page` writes `couplers.md` and its picture from whatever was measured, that of
+Each but the last measures one thing with `genkit_bench` and writes it to `couplers/NAME.json` in
+`docs/results`. `page` writes `couplers.md` and its picture from whatever was measured, that of
 `couplers_torchcfm.py` and `couplers_digits.py` included. With `--images FILE`, a safetensors file
 that has uint8 `train_images` [N, 3, 32, 32] such as CIFAR-10, pools are of real images.
 """
@@ -45,8 +45,8 @@ from genkit_bench.measure import cost_at_random, cost_of, solve
 from genkit_bench.pools import Pools, completed, synthetic_items
 from genkit_bench.tables import couplers_report
 
-HERE = Path(__file__).parent
-PARTS = HERE / "couplers"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PARTS = RESULTS / "couplers"
 SHAPE, CLASSES = (3, 32, 32), 10
 SINKHORN = ({"use": "sinkhorn"}, {"use": "sinkhorn", "rounded": True})
 SMALL, LARGE = 4096, 16_384
@@ -211,13 +211,15 @@ def command() -> str:
     """Return what was typed, files without their folders."""
     typed = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
-    return " ".join([threads, "python docs/results/couplers.py", *typed])
+    return " ".join([threads, "python benchmarks/couplers.py", *typed])
 
 
 def commit() -> str:
     """Return the commit that is measured, marked where the tree differs from it."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
-    return subprocess.run(run, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        run, cwd=RESULTS, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def tell(text: str) -> None:

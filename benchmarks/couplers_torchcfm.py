@@ -3,7 +3,7 @@
     nox -s torchcfm
 
 installs torchcfm in an environment of its own, runs this file there, prints a table and writes
-`couplers_torchcfm.json` beside it. What is timed is what a training loop asks for: from images and
+`docs/results/couplers_torchcfm.json`. What is timed is what a training loop asks for: from images and
 noise to images and noise in their pairs.
 """
 
@@ -36,7 +36,7 @@ from genkit.types import Batch
 from genkit_bench.pools import Pools
 from genkit_bench.synthetic import synthetic
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHAPE, CLASSES = (3, 32, 32), 10
 EQUAL = 1 + 1e-6
 """Costs are called equal up to this factor: those of torchcfm are solved in float32."""
@@ -254,7 +254,9 @@ def images_of(path: Path | None, largest: int, seed: int) -> tuple[str, Batch]:
 def commit() -> str:
     """Return the commit of the checkout."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
-    return subprocess.run(run, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        run, cwd=RESULTS, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def main() -> None:
@@ -266,7 +268,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="safetensors file with uint8 train_images [N, 3, 32, 32]"
     )
-    parser.add_argument("--out", type=Path, default=HERE / "couplers_torchcfm.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "couplers_torchcfm.json")
     chosen = parser.parse_args()
     plugins = load_plugins()
     told, data = images_of(chosen.data, max(chosen.sizes), chosen.seed)

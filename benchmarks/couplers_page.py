@@ -10,8 +10,8 @@ from typing import Any
 from couplers_growth import draw_growth, growth
 from couplers_sections import digits, sinkhorn, speed, speed_on_gpu, torchcfm, waiting
 
-HERE = Path(__file__).parent
-PAGE = HERE / "couplers.md"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PAGE = RESULTS / "couplers.md"
 Table = dict[str, Any]
 
 INTRODUCTION = """# Couplers: what they cost and what they give
@@ -50,8 +50,8 @@ OTHERS = ("torchcfm", "digits")
 
 def write_page(_: argparse.Namespace) -> None:
     """Write the page and its picture."""
-    files = {name: HERE / "couplers" / f"{name}.json" for name in SECTIONS}
-    files |= {name: HERE / f"couplers_{name}.json" for name in OTHERS}
+    files = {name: RESULTS / "couplers" / f"{name}.json" for name in SECTIONS}
+    files |= {name: RESULTS / f"couplers_{name}.json" for name in OTHERS}
     parts: dict[str, Table] = {
         name: json.loads(path.read_text(encoding="utf-8"))
         for name, path in files.items()

@@ -1,4 +1,4 @@
-"""``genkit data``: fetches the files of data sets."""
+"""``genkit data``: downloads the files of data sets."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def get(
         typer.Option(metavar="URL", help="A mirror: the address that the files' names follow."),
     ] = None,
 ) -> None:
-    """Download a data set, or go on with a download that broke off; every file is verified."""
-    from genkit.download import require_web
+    """Download a data set; files that are there are kept, and every file is verified."""
     from genkit.plugin.manager import load_plugins
+    from genkit_data.download import require_web
 
     if url is not None:
         require_web(url)
@@ -57,7 +57,7 @@ def get(
     try:
         _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
     except KeyboardInterrupt as stop:
-        raise InterruptedRun("stopped; what was fetched is kept") from stop
+        raise InterruptedRun("stopped; files that were fetched whole are kept") from stop
     table = toml_value({"use": name, "root": str(root)})
     say(console(), f"{name} is in {root}. In a recipe: data = {table}")
 
@@ -97,7 +97,7 @@ def _fetch(files: Mapping[str, RemoteFile], folder: Path) -> None:
     )
     from rich.progress import Progress as Bars
 
-    from genkit.download import download, missing
+    from genkit_data.download import download, missing
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -110,7 +110,7 @@ def _fetch(files: Mapping[str, RemoteFile], folder: Path) -> None:
     with Bars(*columns, console=Console(stderr=True)) as progress:
         for file, remote in lacking.items():
             task = progress.add_task(file, total=remote.size)
-            download(remote, folder / file, partial(_advance, progress, task))
+            download(file, remote, folder, partial(_advance, progress, task))
 
 
 def _advance(progress: Progress, task: TaskID, done: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from genkit_bench.tables import gap_text, memory_text, time_text
 
-READING = Path(__file__).parent / "couplers_digits_reading.md"
+READING = Path(__file__).parents[1] / "docs" / "results" / "couplers_digits_reading.md"
 FASTER = {512: 3, 1024: 3, 2048: 8, 4096: 8}
 """How many times faster than plain scipy `hungarian` has to be, by pool."""
 

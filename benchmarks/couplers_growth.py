@@ -12,7 +12,7 @@ from couplers_sections import described, rows_of
 from genkit.report.figure import figure_with_axes, label_ends, line_style, save_figure, set_title
 from genkit_bench.tables import time_text
 
-PICTURE = Path(__file__).parents[1] / "images" / "couplers-growth.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "couplers-growth.png"
 FIT_FROM = 1024  # images in a pool; below, what does not grow hides what does
 Table = dict[str, Any]
 

@@ -1,10 +1,10 @@
 """Measure EDM against EDM-AOT, and EDM-AOT with and without guidance, on the digits.
 
-    python docs/results/digits.py --seeds 0 1 2
+    python benchmarks/digits.py --seeds 0 1 2
 
 runs the shipped recipes `edm` and `edm_aot_dg` for every seed (the denoiser of `edm_aot_dg` is that
-of `edm_aot`: same settings, same seed, same weights) and writes `digits.md` beside this file and
-`../images/digits.png`. Finished runs are not repeated.
+of `edm_aot`: same settings, same seed, same weights) and writes `docs/results/digits.md` and
+`docs/images/digits.png`. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 import genkit
 
-HERE = Path(__file__).parent
-PICTURE = HERE.parent / "images" / "digits.png"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PICTURE = RESULTS.parent / "images" / "digits.png"
 STEPS = {9: 5, 13: 7, 17: 9, 27: 14, 35: 18}
 FEWEST = min(STEPS)
 METHODS = ("EDM", "EDM-AOT", "EDM-AOT + DG")
@@ -208,7 +208,9 @@ def _tiles(images: torch.Tensor) -> torch.Tensor:
 
 def _commit() -> str:
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
-    return subprocess.run(run, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        run, cwd=RESULTS, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def main() -> None:
@@ -220,8 +222,8 @@ def main() -> None:
     chosen = parser.parse_args()
     runs = [measure(seed, chosen.out, chosen.device) for seed in chosen.seeds]
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
-    command = f"{threads} python docs/results/digits.py --seeds {' '.join(map(str, chosen.seeds))}"
-    (HERE / "digits.md").write_text(page(runs, command), encoding="utf-8")
+    command = f"{threads} python benchmarks/digits.py --seeds {' '.join(map(str, chosen.seeds))}"
+    (RESULTS / "digits.md").write_text(page(runs, command), encoding="utf-8")
     PICTURE.parent.mkdir(exist_ok=True)
     draw(runs, chosen.device)
     print(json.dumps(_ratios(runs), indent=2))

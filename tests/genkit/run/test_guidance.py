@@ -1,0 +1,50 @@
+"""Guidance in a recipe: checked with the stage that holds it, and bound once."""
+
+from __future__ import annotations
+
+import pytest
+
+from genkit.errors import RecipeError
+from genkit_dg.guidance import DiscriminatorGuidance
+
+DIGITS = """
+[[stage]]
+id = "digits"
+use = "train"
+images = 64
+data = { use = "digits" }
+network = { use = "mlp", width = 8, blocks = 1 }
+objective = { use = "denoising" }
+
+[[stage]]
+id = "other"
+use = "sample"
+denoiser = "digits"
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+"""
+
+
+def guided(tiny):
+    return tiny.sample + tiny.guided
+
+
+def test_a_network_of_another_shape_is_refused_before_anything_runs(tiny):
+    tiny.load(guided(tiny))
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(guided(tiny) + DIGITS)
+    (line,) = caught.value.lines
+    assert "other.guidance.0.discriminator" in line
+    assert "(1, 8, 8)" in line
+
+
+def test_guidance_is_bound_once_for_all_batches_of_a_stage(tiny, monkeypatch):
+    bound, bind = [], DiscriminatorGuidance.bind
+
+    def counting(self, inputs):
+        bound.append(self)
+        return bind(self, inputs)
+
+    monkeypatch.setattr(DiscriminatorGuidance, "bind", counting)
+    tiny.run(guided(tiny), "guided.batch_size=2")
+    assert len(bound) == 1
