@@ -122,9 +122,9 @@ def test_labels_are_refused_where_there_are_no_classes(result):
 
 def test_settings_of_a_sampler_are_checked(result):
     denoiser = result.denoiser(device="cpu")
-    with pytest.raises(SettingError, match="steps"):
+    with pytest.raises(SettingError, match=r"steps: .*\[out-of-range\]"):
         denoiser.sample(2, schedule={"steps": 0})
-    with pytest.raises(SettingError, match="huen"):
+    with pytest.raises(SettingError, match=r"huen.*\[unknown-component\]"):
         denoiser.sample(2, solver={"use": "huen"})
 
 
@@ -154,9 +154,9 @@ def test_a_component_with_a_slot():
 def test_a_component_that_is_not_there():
     with pytest.raises(PluginError, match='did you mean "coupler"'):
         genkit.component("copuler", "hungarian")
-    with pytest.raises(SettingError, match='did you mean "hungarian"'):
+    with pytest.raises(SettingError, match=r'did you mean "hungarian"\? \[unknown-component\]'):
         genkit.component("coupler", "hungarain")
-    with pytest.raises(SettingError, match="cost"):
+    with pytest.raises(SettingError, match=r"cost: .*\[unknown-choice\]"):
         genkit.component("coupler", "hungarian", cost="cheap")
 
 
@@ -220,7 +220,7 @@ def test_parts_that_are_left_out_are_the_defaults(result):
 @pytest.mark.parametrize("part", ["schedule", "solver", "latents"])
 @pytest.mark.parametrize("wrong", [5, ["edm"], object()])
 def test_a_part_is_a_name_or_a_table(result, part, wrong):
-    with pytest.raises(SettingError, match=f"{part}: must be a name or a table"):
+    with pytest.raises(SettingError, match=rf"{part}: .*\[wrong-type\]"):
         result.denoiser(device="cpu").sample(2, **{part: wrong})
 
 

@@ -41,7 +41,7 @@ def test_the_recipe_is_without_mistakes() -> None:
 
 def test_the_recipe_has_to_say_that_the_skew_is_meant() -> None:
     text = RECIPE.read_text(encoding="utf-8").replace("accept_skewed_noise = true", "")
-    with pytest.raises(RecipeError, match="accept_skewed_noise"):
+    with pytest.raises(RecipeError, match=r"accept_skewed_noise.*\[skewed-noise\]"):
         load_recipe(Source.parse(text, "edm_immiscible.toml"), load_plugins())
 
 

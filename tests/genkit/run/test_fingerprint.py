@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from genkit.errors import PluginError
-from genkit.interfaces import Component
+from genkit.interfaces import Component, Stage
+from genkit.run.context import StageContext
+from genkit.run.progress import Progress
 from genkit.run.engine import fingerprints
 from genkit.run.fingerprint import components, reachable, references
 from genkit.run.stages.train import Train
@@ -141,6 +144,41 @@ def test_a_stage_depends_on_what_it_names_directly_or_not(tiny):
     assert reachable("denoiser", stages) == set()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reads(Stage):
+    """Names stages by references, and one by a plain string."""
+
+    output = "scores"
+    optional: DenoiserRef | None = None
+    several: tuple[SamplesRef, ...] = ()
+    plain: str = ""
+
+    def run(self, context):
+        raise NotImplementedError
+
+
+def test_a_stage_reads_what_references_name_and_not_what_a_string_names(tiny, tmp_path):
+    reads = Reads(optional="a", several=("b", "c"), plain="d")
+    stages = {**dict.fromkeys("abcd", Reads()), "reads": reads}
+    context = StageContext(
+        stage_id="reads",
+        folder=tmp_path,
+        device=torch.device("cpu"),
+        run_seed=0,
+        stages=stages,
+        folders={stage: tmp_path / stage for stage in "abcd"},
+        registry=tiny.plugins.registry,
+        progress=Progress(),
+        stop_requested=lambda: False,
+    )
+    for stage in "abc":
+        assert context.path(stage) == tmp_path / stage
+        assert context.stage(stage) is stages[stage]
+    for use in (context.path, context.stage, context.samples, context.network, context.digest):
+        with pytest.raises(PluginError, match='Reads .*"d"'):
+            use("d")
+
+
 def test_a_stage_that_is_not_named_cannot_be_used(tiny, monkeypatch):
     """Its results would not count in the fingerprint."""
     uses = []
@@ -162,10 +200,10 @@ objective = { use = "denoising" }
         if context.stage_id != "other":
             original(self, context)
             return
-        with pytest.raises(PluginError, match='Train must name the stage "denoiser"'):
+        with pytest.raises(PluginError, match='Train .*"denoiser"'):
             context.network("denoiser")
         for use in (context.samples, context.path, context.digest, context.stage):
-            with pytest.raises(PluginError, match='Train must name the stage "samples"'):
+            with pytest.raises(PluginError, match='Train .*"samples"'):
                 use("samples")
         uses.append(True)
 

@@ -38,7 +38,7 @@ def test_the_class_of_a_sample_follows_from_its_seed(tiny):
 def test_a_schedule_outside_of_what_the_network_knows_is_refused(tiny):
     with pytest.raises(
         RecipeError,
-        match=r"samples\.schedule: the schedule must have noise levels that differ .* got 100",
+        match=r"samples\.schedule: .*got 100.*\[conflict\]",
     ):
         tiny.load(
             tiny.sample, VE, "samples.schedule={ use = 'edm', sigma_min = 2e2, sigma_max=3e2}"

@@ -285,5 +285,5 @@ def test_vectors_cannot_be_turned():
 
 @pytest.mark.parametrize("wrong", [{"probability": 1.5}, {"scale": -1.0}, {"scale_std": -0.1}])
 def test_values_out_of_range(wrong):
-    with pytest.raises(SettingError, match="out of range"):
+    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
         EdmAugmentation(**wrong)

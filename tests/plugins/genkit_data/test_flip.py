@@ -50,5 +50,5 @@ def test_vectors_have_no_left():
 
 
 def test_probability_out_of_range():
-    with pytest.raises(SettingError, match="out of range"):
+    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
         Flip(probability=1.5)

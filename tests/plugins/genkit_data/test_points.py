@@ -63,5 +63,5 @@ def test_moons_are_two_half_circles(inputs):
 
 @pytest.mark.parametrize("wrong", [{"items": 0}, {"noise": -0.1}, {"noise": 2.0}, {"seed": -1}])
 def test_settings_out_of_range(wrong):
-    with pytest.raises(SettingError, match="out of range"):
+    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
         Moons(**wrong)

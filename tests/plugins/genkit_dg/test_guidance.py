@@ -134,7 +134,7 @@ def test_range_must_not_be_empty():
     (problem,) = DiscriminatorGuidance(discriminator="d", sigma_min=20.0).check({})
     assert problem.key == ("sigma_min",)
     assert "not below sigma_max = 20" in problem.reason
-    with pytest.raises(SettingError, match="out-of-range"):
+    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
         DiscriminatorGuidance(discriminator="d", weight=-1.0)
 
 

@@ -13,7 +13,7 @@ import torch
 import torchmetrics.image.fid  # noqa: F401, before a stand-in for its optional part is there
 from torch import nn
 
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import Subject
 from genkit.random import generator
 from genkit.types import Batch
@@ -125,13 +125,15 @@ def test_a_download_that_fails_says_what_to_do(published):
 def test_a_file_that_is_missing_is_told_before_the_run(published, fid_extra):
     (problem,) = Inception(weights="nowhere.pth").check({})
     assert problem.key == ("weights",)
-    assert problem.reason == "there is no file nowhere.pth"
+    assert (problem.key, problem.code) == (("weights",), Code.DATA)
+    assert "nowhere.pth" in problem.reason
 
 
 def test_an_extra_that_is_missing_is_told_before_the_run(monkeypatch):
     monkeypatch.setattr(inception, "is_installed", lambda module: module != "torchvision")
     (problem,) = Inception().check({})
-    assert problem.reason == "needs torchvision, which is not installed"
+    assert problem.code == Code.MISSING_PACKAGE
+    assert "torchvision" in problem.reason
     assert 'pip install "genkit-diffusion[fid]"' in problem.hint
 
 
