@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from genkit.errors import Code, Key, Problem
 from genkit.settings import Setting, near_match, shown
@@ -16,16 +16,8 @@ FAILED: Final = object()
 """Stands for a value that could not be decoded; its problems are noted already."""
 
 
-class Decoding(Protocol):
-    """What types need to decode the values of a recipe. Each method may return ``FAILED``."""
-
-    def slot(self, base: type[Any], table: object, key: Key) -> Any:
-        """Return the component of a table."""
-        ...
-
-    def reference(self, output: str, stage: str, key: Key) -> Any:
-        """Return the id of a stage if it has the output."""
-        ...
+Resolve = Callable[["Slot | Reference", Any, Key], Any]
+"""Makes the component of a slot, or checks a reference; returns ``FAILED`` where it cannot."""
 
 
 class FieldType(ABC):
@@ -43,13 +35,13 @@ class FieldType(ABC):
     def problems(self, value: Any) -> Iterator[Problem]:
         """Yield what is wrong with a value. Types are strict, but an integer is also a number."""
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         """Return a value as its component keeps it, if it has no problems.
 
         Args:
             value: value of a recipe or of Python.
             key: its path in the recipe.
-            decoding: makes its components and checks its references; None if they are made.
+            resolve: makes its components and checks its references; None if that is done.
         """
         return value
 
@@ -88,7 +80,7 @@ class Number(FieldType):
             return
         yield Problem((), f"must be {bound}, got {shown(value)}", code=Code.OUT_OF_RANGE)
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         # 1 and 1.0 must have one fingerprint.
         return value if self.integer or any(self.problems(value)) else float(value)
 
@@ -118,10 +110,8 @@ class Reference(Plain):
 
     output: str
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
-        if decoding is None or not isinstance(value, str):
-            return value
-        return decoding.reference(self.output, value, key)
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
+        return resolve(self, value, key) if resolve and isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -162,8 +152,8 @@ class Slot(FieldType):
             reason = f"must be a component of kind {self.words()}, got {shown(value)}"
             yield Problem((), reason, code=Code.NOT_A_COMPONENT)
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
-        return decoding.slot(self.base, value, key) if decoding else value
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
+        return resolve(self, value, key) if resolve else value
 
 
 @dataclass(frozen=True)
@@ -181,8 +171,8 @@ class Optional(FieldType):
     def problems(self, value: Any) -> Iterator[Problem]:
         return iter(()) if value is None else self.inner.problems(value)
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
-        return None if value is None else self.inner.convert(value, key, decoding)
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
+        return None if value is None else self.inner.convert(value, key, resolve)
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
         return iter(()) if value is None else self.inner.leaves(value)
@@ -212,11 +202,11 @@ class List(FieldType):
             for index, (inner, item) in enumerate(self._paired(value)):
                 yield from (problem.under(index) for problem in inner.problems(item))
 
-    def convert(self, value: Any, key: Key = (), decoding: Decoding | None = None) -> Any:
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         if not isinstance(value, (list, tuple)):
             return value
         paired = enumerate(self._paired(value))
-        items = [inner.convert(item, (*key, index), decoding) for index, (inner, item) in paired]
+        items = [inner.convert(item, (*key, index), resolve) for index, (inner, item) in paired]
         return FAILED if any(item is FAILED for item in items) else (*items, *value[len(items) :])
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:

@@ -6,8 +6,9 @@ import dataclasses
 import difflib
 import itertools
 import json
+import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -44,26 +45,26 @@ class Setting:
     @property
     def bounds(self) -> str:
         """The range in words, empty where there is none."""
-        parts = [
-            f"{word} {value:g}"
-            for word, value in (
-                ("at least", self.at_least),
-                ("above", self.above),
-                ("at most", self.at_most),
-                ("below", self.below),
-            )
-            if value is not None
-        ]
-        return " and ".join(parts)
+        return " and ".join(
+            f"{name.replace('_', ' ')} {limit:g}" for name, limit, _ in self._limits()
+        )
 
     def allows(self, value: float) -> bool:
         """Whether a number lies in the range."""
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
+        return all(within(value, limit) for _, limit, within in self._limits())
+
+    def _limits(self) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
+        for name, within in _LIMITS.items():
+            if (limit := getattr(self, name)) is not None:
+                yield name, limit, within
+
+
+_LIMITS = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
 
 
 @dataclass(frozen=True)

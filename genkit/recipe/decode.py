@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genkit.errors import Code, Key, PluginError, Problem, SettingError
-from genkit.field_types import FAILED
+from genkit.field_types import FAILED, Reference, Slot
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
@@ -161,19 +161,20 @@ class Decoder:
             reason = "missing" + (f": {setting.doc}" if setting.doc else "")
             self.note(Problem(key, reason, hint, Code.MISSING_KEY))
             return FAILED
-        value = field.type.convert(value, key, self)
+        value = field.type.convert(value, key, self._resolve)
         problems = [] if value is FAILED else list(field.type.problems(value))
         for problem in problems:
             self.note(problem.under(*key))
         return FAILED if problems else value
 
-    def slot(self, base: type[Any], table: object, key: Key) -> Any:
-        """Return the component of a table; implements :class:`genkit.field_types.Decoding`."""
-        made = self.component(kinds_of(base), table, key)
+    def _resolve(self, leaf: Slot | Reference, value: Any, key: Key) -> Any:
+        """Return the component of a slot's table, or the id of a stage that fits a reference."""
+        if isinstance(leaf, Reference):
+            return self._reference(leaf.output, value, key)
+        made = self.component(kinds_of(leaf.base), value, key)
         return FAILED if made is None else made
 
-    def reference(self, output: str, stage: str, key: Key) -> Any:
-        """Return the id of a stage; implements :class:`genkit.field_types.Decoding`."""
+    def _reference(self, output: str, stage: str, key: Key) -> Any:
         if self._stage_ids is None:
             return stage
         suitable = [i for i, s in self.stages.items() if s is not None and s.output == output]

@@ -67,39 +67,35 @@ class _Refused(Exception):  # noqa: N818
 
 
 def _parse(text: str) -> tuple[list[str], Any]:
-    key, equals, value = _split(text)
-    if not equals:
-        raise _Refused(Code.SYNTAX, "there is no =", "write --set KEY=VALUE, such as --set seed=1")
-    if not value:
-        raise _Refused(
-            Code.SYNTAX, "there is no value", "write --set KEY=VALUE, such as --set seed=1"
-        )
-    try:
-        node: Any = parse_toml(f"{key.splitlines()[0] if key else ''} = 0", "")
-    except RecipeError:
+    # The first = outside of quotes, which a key may hold.
+    match = re.fullmatch(r"""((?:[^"'=]|"(?:[^"\\]|\\.)*"|'[^']*')*)=(.+)""", text, re.DOTALL)
+    if not match or not match[2].strip():
+        hint = "write --set KEY=VALUE, such as --set seed=1"
+        raise _Refused(Code.SYNTAX, "must have a key, = and a value", hint)
+    key, value = match[1].strip(), match[2].strip()
+    node: Any = _toml(f"{key} = 0" if "\n" not in key else "")
+    if not node:
         hint = "write names with dots between, such as denoiser.pool_size"
-        raise _Refused(Code.SYNTAX, f"{shown(key)} is not a key", hint) from None
+        raise _Refused(Code.SYNTAX, f"must have a key before =, got {shown(key)}", hint)
     parts: list[str] = []
     while isinstance(node, dict):
         ((part, node),) = node.items()
         parts.append(part)
-    try:
-        parsed = parse_toml(f"value = {value}", "")
-    except RecipeError:
-        parsed = {}
+    parsed = _toml(f"value = {value}")
     if len(parsed) != 1:
         quoted = value.strip("\"'")
         plain = re.fullmatch(r"[^\"'\[\]{}\n=]*", quoted)
         hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if plain else ""
-        raise _Refused(Code.SYNTAX, f"{shown(value)} is not a TOML value", hint)
+        raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {shown(value)}", hint)
     return parts, parsed["value"]
 
 
-def _split(text: str) -> tuple[str, str, str]:
-    """Cut at the first = that stands outside of quotes."""
-    match = re.match(r"""((?:[^"'=]|"(?:[^"\\]|\\.)*"|'[^']*')*)(=?)(.*)""", text, re.DOTALL)
-    key, equals, value = match.groups() if match else (text, "", "")
-    return key.strip(), equals, value.strip()
+def _toml(text: str) -> dict[str, Any]:
+    """Return a parsed text, or an empty table where it is not TOML."""
+    try:
+        return parse_toml(text, "")
+    except RecipeError:
+        return {}
 
 
 def _resolve(table: dict[str, Any], parts: list[str]) -> Key:

@@ -13,7 +13,7 @@ import pytest
 from genkit.errors import Code, PluginError, SettingError
 from genkit.field_types import FieldType, Reference, Slot
 from genkit.fields import Settings, fields_of, leaves_of
-from genkit.interfaces import BaseCoupler, Component, Network
+from genkit.interfaces import AnyCoupler, Component, Network
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import base_of, kinds_of
 from genkit.settings import DenoiserRef, SamplesRef, setting
@@ -202,7 +202,7 @@ def test_a_slot_is_called_after_its_kind(kind: str) -> None:
     assert Slot(base_of(kind)).words() == kind
 
 
-@pytest.mark.parametrize("base", [Network, BaseCoupler])
+@pytest.mark.parametrize("base", [Network, AnyCoupler])
 def test_a_slot_of_several_kinds_is_called_after_all(base: type) -> None:
     assert Slot(base).words() == " or ".join(kinds_of(base))
 

@@ -519,7 +519,9 @@ def test_a_typo_hides_no_other_mistake_of_its_stage(tiny):
 
 
 def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
-    with pytest.raises(RecipeError, match=r'sweep\.samples: .*did you mean "samples"\? \[unknown-stage\]'):
+    with pytest.raises(
+        RecipeError, match=r'sweep\.samples: .*did you mean "samples"\? \[unknown-stage\]'
+    ):
         tiny.load(tiny.sweep, "samples.count=-1", 'sweep.samples="sample"')
 
 

@@ -12,9 +12,9 @@ import torch
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage
 from genkit.run.context import StageContext
-from genkit.run.progress import Progress
 from genkit.run.engine import fingerprints
 from genkit.run.fingerprint import components, reachable, references
+from genkit.run.progress import Progress
 from genkit.run.stages.train import Train
 from genkit.settings import DenoiserRef, SamplesRef
 
@@ -175,7 +175,7 @@ def test_a_stage_reads_what_references_name_and_not_what_a_string_names(tiny, tm
         assert context.path(stage) == tmp_path / stage
         assert context.stage(stage) is stages[stage]
     for use in (context.path, context.stage, context.samples, context.network, context.digest):
-        with pytest.raises(PluginError, match='Reads .*"d"'):
+        with pytest.raises(PluginError, match=r'Reads .*"d"'):
             use("d")
 
 
@@ -200,10 +200,10 @@ objective = { use = "denoising" }
         if context.stage_id != "other":
             original(self, context)
             return
-        with pytest.raises(PluginError, match='Train .*"denoiser"'):
+        with pytest.raises(PluginError, match=r'Train .*"denoiser"'):
             context.network("denoiser")
         for use in (context.samples, context.path, context.digest, context.stage):
-            with pytest.raises(PluginError, match='Train .*"samples"'):
+            with pytest.raises(PluginError, match=r'Train .*"samples"'):
                 use("samples")
         uses.append(True)
 
