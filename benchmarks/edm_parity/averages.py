@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genkit.cli import main
 from genkit.tensors import load
-from genkit_edm.reference.networks import weights_from_reference
+from genkit_edm.reference.networks import from_reference
 
 LENGTHS = (0.05, 0.1)  # tracked
 RECONSTRUCTED = (0.03, 0.08, 0.15)
@@ -48,7 +48,7 @@ def reconstructed() -> Iterator[tuple[str, float]]:
             out = Path(folder) / f"{theirs.std}.safetensors"
             _run("import-edm", str(snapshots), str(out), "--ema-length", str(theirs.std))
             ours, _ = load(out)
-            expected = weights_from_reference(theirs.net.state_dict(), "Precond", EDM2)
+            expected = from_reference(theirs.net.state_dict(), "Precond", EDM2)[2]
             rounded = {name: value.half().float() for name, value in ours.items()}
             yield f"length {theirs.std}", _apart(rounded, expected)
 

@@ -20,8 +20,8 @@ from genkit.interfaces import Preconditioned
 from genkit_edm.edm2.uncertainty import Uncertain
 from genkit_edm.reference.networks import (
     denoiser_from_reference,
+    from_reference,
     network_from_reference,
-    weights_from_reference,
 )
 
 Arguments = dict[str, Any]
@@ -151,7 +151,7 @@ def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
 
 def start(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
     """Return how far the standard deviations of initial weights are apart at most."""
-    expected = weights_from_reference(dict(theirs.state_dict()), precond, arguments)
+    expected = from_reference(dict(theirs.state_dict()), precond, arguments)[2]
     settings, spec = network_from_reference(precond, arguments)
     found = settings.build(spec).state_dict()
     return max(

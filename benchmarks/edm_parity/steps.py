@@ -27,7 +27,6 @@ from genkit.world import ALONE
 from genkit_edm.reference.networks import (
     from_reference,
     network_from_reference,
-    weights_from_reference,
 )
 
 STEPS, BATCH = 12, 16
@@ -193,7 +192,7 @@ def _compared(
         ),
         average=genkit.component("average", "ema", half_life=HALF_LIFE, ramp_up=0.05),
     )
-    start = weights_from_reference({k: v.clone() for k, v in before.items()}, precond, arguments)
+    start = from_reference({k: v.clone() for k, v in before.items()}, precond, arguments)[2]
     net = net.train()
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.999), eps=1e-8)
@@ -218,8 +217,7 @@ def _compared(
         expected = float(loss.detach().flatten(1).mean(1).mean())
         worst = max(worst, abs(float(found) / expected - 1))
     after, averaged = (
-        weights_from_reference(dict(model.state_dict()), precond, arguments)
-        for model in (net, average)
+        from_reference(dict(model.state_dict()), precond, arguments)[2] for model in (net, average)
     )
     return Errors(
         worst,
@@ -239,9 +237,7 @@ def edm2() -> Iterator[tuple[str, Errors]]:
         for name, p in net.named_parameters():
             if name.endswith("gain"):
                 p.fill_(0.5)
-    start = weights_from_reference(
-        {k: v.clone() for k, v in net.state_dict().items()}, "Precond", EDM2
-    )
+    start = from_reference({k: v.clone() for k, v in net.state_dict().items()}, "Precond", EDM2)[2]
     trainer = genkit_trainer(
         dict(net.state_dict()),
         "Precond",
@@ -288,11 +284,11 @@ def edm2() -> Iterator[tuple[str, Errors]]:
         found = trainer.step(Batch(images, labels=labels, quantile=quantile), noise)
         expected = float(loss.detach().flatten(1).mean(1).mean())
         worst = max(worst, abs(float(found) - expected) / abs(expected))
-    after = weights_from_reference(dict(net.state_dict()), "Precond", EDM2)
+    after = from_reference(dict(net.state_dict()), "Precond", EDM2)[2]
     ours = trainer.average.state()
     differences = []
     for (theirs, _), length in zip(averages.get(), LENGTHS, strict=True):
-        expected_average = weights_from_reference(dict(theirs.state_dict()), "Precond", EDM2)
+        expected_average = from_reference(dict(theirs.state_dict()), "Precond", EDM2)[2]
         mine = {name: ours.get(f"{length!r}:{name}", start[name]) for name in start}
         differences.append(apart(mine, expected_average, start))
     yield "EDM2", Errors(worst, apart(trainer.model.state_dict(), after, start), max(differences))

@@ -30,7 +30,7 @@ from genkit.errors import Problem
 from genkit.interfaces import Preconditioner, Schedule, SigmaDistribution, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, falling_problems
+from genkit_edm.levels import falling_problems, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 
@@ -100,9 +100,7 @@ class FlowSchedule(Schedule):
     source = "Flow matching, arXiv 2210.02747, eq. 20; rectified flow, arXiv 2209.03003"
 
     # At 1000, t = 0.999: noise alone, t = 1, has no finite level.
-    sigma_max: float = setting(
-        1000.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
+    sigma_max: float = sigma_setting(1000.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from falling_problems(self)

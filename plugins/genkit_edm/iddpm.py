@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError, Problem
-from genkit.interfaces import Preconditioner, SigmaDistribution, Stages
+from genkit.interfaces import Component, SigmaDistribution, Stages
 from genkit.settings import setting
-from genkit.types import Coefficients
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule
+from genkit_edm.levels import RangeSchedule, sigma_setting
+from genkit_edm.vp import NoisePrediction
 
 
 def iddpm_levels(c_1: float = 0.001, c_2: float = 0.008, m: int = 1000) -> Tensor:
@@ -50,14 +50,24 @@ def nearest(sigma: Tensor, levels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IddpmPreconditioner(Preconditioner):
+class Table(Component):
+    """The settings of the table."""
+
+    c_1: float = setting(0.001, doc="bounds the highest noise level of the table", above=0, below=1)
+    c_2: float = setting(0.008, doc="bounds the lowest noise levels of the table", above=0)
+    m: int = setting(1000, doc="number of noise levels in the table", at_least=2, at_most=100_000)
+
+    def formula(self) -> Tensor:
+        """Return the ``[m]`` noise levels, see :func:`iddpm_levels`."""
+        return iddpm_levels(self.c_1, self.c_2, self.m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IddpmPreconditioner(Table, NoisePrediction):
     """The network predicts the noise, and is told the index of the level in its table."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
-    c_1: float = setting(0.001, doc="bounds the highest noise level", above=0, below=1)
-    c_2: float = setting(0.008, doc="bounds the lowest noise levels", above=0)
-    m: int = setting(1000, doc="number of noise levels", at_least=2, at_most=100_000)
     table: tuple[float, ...] = setting(
         (),
         doc="m increasing noise levels that replace those of the formula, such as the table of a "
@@ -86,17 +96,8 @@ class IddpmPreconditioner(Preconditioner):
                 )
                 return
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        return Coefficients(
-            c_skip=torch.ones_like(sigma),
-            c_out=-sigma,
-            c_in=(1 + sigma.square()).rsqrt(),
-            c_noise=nearest(sigma, self._levels(sigma)).to(sigma),
-        )
-
-    def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
-        return 1 / sigma.square()
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return nearest(sigma, self._levels(sigma)).to(sigma)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         levels = self._levels(sigma)
@@ -111,36 +112,27 @@ class IddpmPreconditioner(Preconditioner):
         """The levels in float64 on the CPU: making them takes 0.1 ms, a copy of them 4 us."""
         if self.table:
             return torch.tensor(self.table, dtype=torch.float64, device="cpu")
-        return iddpm_levels(self.c_1, self.c_2, self.m)
+        return self.formula()
 
 
 @dataclass(frozen=True, kw_only=True)
-class IddpmDistribution(SigmaDistribution):
+class IddpmDistribution(Table, SigmaDistribution):
     """Every level of improved DDPM's table is equally likely."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
-    c_1: float = setting(0.001, doc="bounds the highest noise level", above=0, below=1)
-    c_2: float = setting(0.008, doc="bounds the lowest noise levels", above=0)
-    m: int = setting(1000, doc="number of noise levels", at_least=2, at_most=100_000)
-
     def quantile(self, u: Tensor) -> Tensor:
-        levels = iddpm_levels(self.c_1, self.c_2, self.m).to(u.device, non_blocking=True)
+        levels = self.formula().to(u.device, non_blocking=True)
         return levels[(u * self.m).long().clamp(max=self.m - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IddpmSchedule(RangeSchedule):
+class IddpmSchedule(Table, RangeSchedule):
     """Levels of improved DDPM's table within the range, at even distances in it, then 0."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
-    sigma_max: float = setting(
-        81.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
-    c_1: float = setting(0.001, doc="bounds the highest level of the table", above=0, below=1)
-    c_2: float = setting(0.008, doc="bounds the lowest levels of the table", above=0)
-    m: int = setting(1000, doc="number of levels in the table", at_least=2, at_most=100_000)
+    sigma_max: float = sigma_setting(81.0, "noise level of the start")
 
     def check_levels(self) -> Iterator[Problem]:
         known = len(self._table())
@@ -165,5 +157,5 @@ class IddpmSchedule(RangeSchedule):
 
     def _table(self) -> Tensor:
         """Return the levels within the range, falling."""
-        levels = iddpm_levels(self.c_1, self.c_2, self.m).flip(0)
+        levels = self.formula().flip(0)
         return levels[(levels >= self.sigma_min) & (levels <= self.sigma_max)]

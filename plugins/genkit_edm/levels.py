@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,16 +20,17 @@ MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
 MOST_STEPS = 100_000
 
 
+def sigma_setting(default: float, doc: str) -> Any:
+    """Return the declaration of a noise level that a recipe may set."""
+    return setting(default, doc=doc, at_least=MIN_SIGMA, at_most=MAX_SIGMA)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RangeSchedule(Schedule):
     """Noise levels from ``sigma_max`` down to ``sigma_min``, then 0."""
 
-    sigma_min: float = setting(
-        0.002, doc="least noise level before 0", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
-    sigma_max: float = setting(
-        80.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
+    sigma_min: float = sigma_setting(0.002, "least noise level before 0")
+    sigma_max: float = sigma_setting(80.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         problems = list(range_problems(self.sigma_min, self.sigma_max))

@@ -16,7 +16,7 @@ from genkit.interfaces import Preconditioner, SigmaDistribution, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, range_problems
+from genkit_edm.levels import range_problems, sigma_setting
 from genkit_edm.solvers.path import Time
 
 
@@ -83,9 +83,5 @@ class VeSchedule(LogLinearSchedule):
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(
-        0.02, doc="least noise level before 0", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
-    sigma_max: float = setting(
-        100.0, doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
+    sigma_min: float = sigma_setting(0.02, "least noise level before 0")
+    sigma_max: float = sigma_setting(100.0, "noise level of the start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from genkit.interfaces import Preconditioner, SigmaDistribution
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, falling_problems
+from genkit_edm.levels import RangeSchedule, falling_problems, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 EARLIEST = 1e-3
@@ -67,8 +68,28 @@ class VpScaling(Scaling):
         return -sigma * self.scale(sigma) ** 3
 
 
+class NoisePrediction(Preconditioner):
+    """The network sees the noisy image with unit variance, and predicts its noise."""
+
+    @abstractmethod
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """Return the network's input for noise levels ``[B]``, of the same shape."""
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        return Coefficients(
+            c_skip=torch.ones_like(sigma),
+            c_out=-sigma,
+            c_in=vp_mean(sigma),
+            c_noise=self.c_noise(sigma),
+        )
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        return 1 / sigma.square()
+
+
 @dataclass(frozen=True, kw_only=True)
-class VpPreconditioner(Preconditioner):
+class VpPreconditioner(NoisePrediction):
     """The network predicts the noise, and is told the time of the VP process."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
@@ -78,17 +99,8 @@ class VpPreconditioner(Preconditioner):
     m: int = setting(1000, doc="number of times of the discrete process", at_least=2)
     eps_t: float = setting(1e-5, doc="least time of training", above=0, below=1)
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        return Coefficients(
-            c_skip=torch.ones_like(sigma),
-            c_out=-sigma,
-            c_in=vp_mean(sigma),
-            c_noise=(self.m - 1) * self._times.time(sigma),
-        )
-
-    def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
-        return 1 / sigma.square()
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        return (self.m - 1) * self._times.time(sigma)
 
     def sigma_range(self) -> tuple[float, float]:
         return self._times.level(self.eps_t), self._times.level(1.0)
@@ -121,15 +133,8 @@ class VpSchedule(RangeSchedule):
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(
-        VpTime().level(EARLIEST),
-        doc="least noise level before 0",
-        at_least=MIN_SIGMA,
-        at_most=MAX_SIGMA,
-    )
-    sigma_max: float = setting(
-        VpTime().level(1.0), doc="noise level of the start", at_least=MIN_SIGMA, at_most=MAX_SIGMA
-    )
+    sigma_min: float = sigma_setting(VpTime().level(EARLIEST), "least noise level before 0")
+    sigma_max: float = sigma_setting(VpTime().level(1.0), "noise level of the start")
 
     def check_levels(self) -> Iterator[Problem]:
         # A high level so early makes a parabola of B(t) that rises above its end.

@@ -14,7 +14,7 @@ from genkit.random import seeded
 from genkit.settings import near_match, shown
 from genkit.types import DataSpec
 from genkit_edm.edm2.denoiser import Edm2
-from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
+from genkit_edm.iddpm import IddpmPreconditioner
 from genkit_edm.reference.arguments import NETWORKS, PRECONDS, SETTINGS, Allowed
 from genkit_edm.reference.names import Layout, edm2_layout_of, layout_of
 from genkit_edm.unet.denoisers import Ddpmpp, HalvingDenoiser, Ncsnpp
@@ -117,13 +117,6 @@ def from_reference(
     return settings, spec, result
 
 
-def weights_from_reference(
-    weights: Mapping[str, Tensor], precond: str, arguments: Table
-) -> dict[str, Tensor]:
-    """Return the weights of :func:`from_reference`, which has the same arguments and errors."""
-    return from_reference(weights, precond, arguments)[2]
-
-
 def denoiser_from_reference(
     weights: Mapping[str, Tensor], precond: str, arguments: Table
 ) -> nn.Module:
@@ -201,7 +194,7 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
         return edm2_layout_of(denoiser, settings, resolution)
     network, preconditioner = cast(UNet, denoiser.network), settings.preconditioner
     if isinstance(preconditioner, IddpmPreconditioner):
-        levels = iddpm_levels(preconditioner.c_1, preconditioner.c_2, preconditioner.m)
+        levels = preconditioner.formula()
         u = torch.cat([levels.flip(0), levels.new_zeros(1)]).float()
         layout = layout_of(network, resolution, learned_variance=True)
         return Layout(layout.entries, {**layout.fixed, "u": u})

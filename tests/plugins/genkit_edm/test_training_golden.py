@@ -17,7 +17,7 @@ from genkit.random import derive_seed
 from genkit.run.stages.train import Train
 from genkit.types import Batch
 from genkit.world import ALONE
-from genkit_edm.reference.networks import network_from_reference, weights_from_reference
+from genkit_edm.reference.networks import from_reference, network_from_reference
 
 Weights = Mapping[str, Tensor]
 
@@ -42,7 +42,7 @@ def training(edm_golden):
 def imported(golden: Weights, metadata: Mapping[str, str], name: str) -> Weights:
     """Return weights of the file under genkit's names."""
     weights = {k.removeprefix(f"{name}."): v for k, v in golden.items() if k.startswith(name)}
-    return weights_from_reference(weights, metadata["precond"], json.loads(metadata["arguments"]))
+    return from_reference(weights, metadata["precond"], json.loads(metadata["arguments"]))[2]
 
 
 def trained(golden: Weights, metadata: Mapping[str, str]) -> tuple[Weights, dict[str, Any]]:

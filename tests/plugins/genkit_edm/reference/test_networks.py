@@ -11,8 +11,8 @@ from genkit_edm.edm2.denoiser import Edm2
 from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
 from genkit_edm.reference.networks import (
     denoiser_from_reference,
+    from_reference,
     network_from_reference,
-    weights_from_reference,
 )
 from genkit_edm.unet.denoisers import Adm, Ddpmpp, Ncsnpp
 from genkit_edm.ve import VePreconditioner
@@ -62,7 +62,7 @@ def test_denoised_is_that_of_the_reference(stored, name: str, layout) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_is_ours_to_the_bit(stored, name: str) -> None:
     weights, precond, arguments, _ = stored(name)
-    ours = weights_from_reference(weights, precond, arguments)
+    ours = from_reference(weights, precond, arguments)[2]
     settings, spec = network_from_reference(precond, arguments)
     state = settings.build(spec).state_dict()
     assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in state.items()}
@@ -159,9 +159,7 @@ def test_edm2_arguments_that_our_network_has(arguments: dict) -> None:
 def test_edm2_arguments_that_our_network_cannot_have(arguments: dict, message: str) -> None:
     sizes = {"img_resolution": 32, "img_channels": 3, "label_dim": 0}
     with pytest.raises(DataError, match=message):
-        weights_from_reference(
-            {str(k): torch.ones(1) for k in range(99)}, "Precond", sizes | arguments
-        )
+        from_reference({str(k): torch.ones(1) for k in range(99)}, "Precond", sizes | arguments)[2]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,7 @@ def test_arguments_that_make_no_network_are_refused(stored, change: dict, messag
     weights, precond, arguments, _ = stored("ddpmpp")
     changed = {"channel_mult": [1]} if "num_blocks" in change else {}
     with pytest.raises(DataError, match=message):
-        weights_from_reference(weights, precond, {**arguments, **changed, **change})
+        from_reference(weights, precond, {**arguments, **changed, **change})[2]
 
 
 def test_an_unknown_preconditioning_is_refused() -> None:
@@ -236,9 +234,9 @@ def test_the_first_difference_is_named(stored, how: str, message: str) -> None:
 def test_a_table_of_noise_levels_that_does_not_fit_is_refused(stored) -> None:
     weights, precond, arguments, _ = stored("iddpm_adm")
     with pytest.raises(DataError, match="u is not what the arguments make it"):
-        weights_from_reference(weights, precond, {**arguments, "C_2": 0.1})
+        from_reference(weights, precond, {**arguments, "C_2": 0.1})[2]
     with pytest.raises(DataError, match=r"u has shape \[1001\]"):
-        weights_from_reference(weights, precond, {**arguments, "M": 100})
+        from_reference(weights, precond, {**arguments, "M": 100})[2]
 
 
 def test_an_iddpm_network_has_the_table_of_its_file(stored) -> None:
@@ -263,15 +261,15 @@ def test_a_table_that_does_not_increase_is_refused(stored) -> None:
     levels = iddpm_levels(m=20_000)
     u = torch.cat([levels.flip(0), torch.zeros(1)]).float()
     fine = {**arguments, "M": 20_000}
-    weights_from_reference({**weights, "u": u}, precond, fine)
+    from_reference({**weights, "u": u}, precond, fine)[2]
     u[10_000] = u[10_001]
     with pytest.raises(DataError, match="table: must be above the level before"):
-        weights_from_reference({**weights, "u": u}, precond, fine)
+        from_reference({**weights, "u": u}, precond, fine)[2]
 
 
 def test_double_precision_and_other_layouts_are_taken(stored) -> None:
     weights, precond, arguments, _ = stored("ddpmpp")
     double = {name: value.double() for name, value in weights.items()}
-    ours = weights_from_reference(double, precond, arguments)
-    for name, value in weights_from_reference(weights, precond, arguments).items():
+    ours = from_reference(double, precond, arguments)[2]
+    for name, value in from_reference(weights, precond, arguments)[2].items():
         assert torch.equal(ours[name], value)

@@ -17,7 +17,7 @@ from genkit.random import generator, seeded
 from genkit.types import Batch
 from genkit_edm.edm import LogNormal
 from genkit_edm.edm2.uncertainty import UncertaintyDenoising
-from genkit_edm.reference.networks import network_from_reference, weights_from_reference
+from genkit_edm.reference.networks import from_reference, network_from_reference
 
 TOLERANCE = 1e-5
 DAMAGE = 3e-5
@@ -62,9 +62,7 @@ def found(golden) -> dict[str, Tensor]:
     settings, spec = network_from_reference("Precond", arguments)
     with seeded(0):
         model = settings.build(spec)
-    model.load_state_dict(
-        weights_from_reference(with_prefix(tensors, "weights."), "Precond", arguments)
-    )
+    model.load_state_dict(from_reference(with_prefix(tensors, "weights."), "Precond", arguments)[2])
     outputs = {}
     with torch.no_grad():
         outputs["denoised"] = model.eval()(tensors["x"], tensors["sigma"])
@@ -91,7 +89,7 @@ def in_the_order_of_the_reference(model, tensors, metadata, arguments) -> dict[s
         start += weights[name].numel()
     assert start < 2**24  # float32 holds these numbers
     counted = {name: value.float() for name, value in counted.items()}
-    places = weights_from_reference(counted, "Precond", arguments)
+    places = from_reference(counted, "Precond", arguments)[2]
     gradient = torch.full((start,), torch.nan)
     for name, parameter in model.named_parameters():
         gradient[places[name].long().flatten()] = parameter.grad.flatten()

@@ -13,7 +13,7 @@ import torch
 
 from genkit.errors import DataError
 from genkit_edm.reference.importer import EdmImporter
-from genkit_edm.reference.networks import weights_from_reference
+from genkit_edm.reference.networks import from_reference
 from genkit_edm.reference.snapshot import read_snapshot
 
 
@@ -58,7 +58,7 @@ def test_a_snapshot_assembled_by_hand_is_read_to_the_bit(edm_golden, edm_files, 
 
     imported = EdmImporter().read(path)
     theirs = {key: torch.from_numpy(value) for key, value in weights.items()}
-    same_bits(imported.weights, weights_from_reference(theirs, precond, arguments))
+    same_bits(imported.weights, from_reference(theirs, precond, arguments)[2])
     model = imported.network.build(imported.spec).eval()
     model.load_state_dict(imported.weights)
     labels = tensors["class_labels"].argmax(1) if "class_labels" in tensors else None
@@ -203,7 +203,7 @@ def test_an_edm2_snapshot_is_read_to_the_bit(edm_golden, edm_files, tmp_path):
     tree = edm_files.edm2_snapshot({k: v.numpy() for k, v in stored.items()}, "Precond", arguments)
     imported = EdmImporter().read(written(tmp_path, edm_files.emitted(tree), EDM2_NAME))
     wide = {name: value.float() for name, value in stored.items()}
-    same_bits(imported.weights, weights_from_reference(wide, "Precond", arguments))
+    same_bits(imported.weights, from_reference(wide, "Precond", arguments)[2])
     mine, theirs = (
         torch.cat([value.flatten() for value in weights.values()]).sort().values
         for weights in (imported.weights, wide)
