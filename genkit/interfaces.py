@@ -321,9 +321,19 @@ class DatasetCoupler(AnyCoupler):
 # --- networks -------------------------------------------------------------------------------
 
 
+class BoundNetwork(Protocol):
+    """A network that is ready to be built: what :meth:`Network.bind` returns."""
+
+    def build(self, spec: DataSpec) -> nn.Module:
+        """Return the network for this data, see :meth:`Network.build`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network(Component):
-    """Settings of something that the ``train`` stage trains."""
+    """Settings of something that the ``train`` stage trains. Implements ``build`` or ``bind``."""
+
+    implements: ClassVar[tuple[str, ...]] = ("build", "bind")
 
     output: ClassVar[str]
     """What training it leaves for other stages: ``denoiser``, ``discriminator``, ``classifier``."""
@@ -343,9 +353,17 @@ class Network(Component):
             )
         return spec.classes if self.class_conditional else 0
 
-    @abstractmethod
+    def bind(self, inputs: Inputs) -> BoundNetwork:
+        """Return the object that builds, with the networks of earlier stages that it contains.
+
+        Called once per stage, and when a file of the network is loaded. ``inputs`` gives networks
+        alone; a network holds one in :class:`genkit.parts.frozen.Frozen`. Its file contains theirs.
+        """
+        return self
+
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network for this data, freshly initialised from torch's global generator."""
+        raise unbound(self, "build")
 
 
 class Preconditioner(Component):
@@ -424,6 +442,7 @@ class Denoiser(Network):
     """
 
     output = "denoiser"
+    implements = ("build_network", "build", "bind")
 
     takes_augment_labels: ClassVar[bool] = False
     """Whether the raw network can be told how its images were augmented.
@@ -435,9 +454,9 @@ class Denoiser(Network):
         doc="scales the network's input and output", use={"use": "edm"}
     )
 
-    @abstractmethod
     def build_network(self, spec: DataSpec) -> nn.Module:
         """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``."""
+        raise unbound(self, "build")
 
     def build(self, spec: DataSpec) -> Preconditioned:
         return Preconditioned(self.build_network(spec), self.preconditioner)

@@ -70,7 +70,8 @@ def _write(path: Path, out: Path, ema_length: float | None) -> int:
 
     weights, metadata = read_network(path)
     if ema_length is not None:
-        weights, error = reconstruct_network(path.parent, ema_length)
+        reconstructed, error = reconstruct_network(path.parent, ema_length)
+        weights |= reconstructed  # beside the weights of networks that it contains
         say(
             console(),
             f"Note: the snapshots represent an average of length {ema_length} with an error of "

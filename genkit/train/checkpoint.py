@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from genkit import tensors
-from genkit.errors import DataError, GenkitError
+from genkit.errors import DataError, GenkitError, PluginError
 from genkit.interfaces import Design, Network, Trained
 from genkit.random import seeded
-from genkit.types import DataSpec
+from genkit.settings import shown
+from genkit.types import Batch, DataSpec
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
     from genkit.train.trainer import Trainer
 
 CHECKPOINT = "checkpoint.safetensors"
+
+NetworkFile = tuple[dict[str, Tensor], dict[str, str]]
+"""Weights and metadata of a network, as :func:`read_network` returns them."""
 
 AVERAGED = "averaged."
 """Prefix of the averaged weights in a checkpoint."""
@@ -70,7 +76,11 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
 
 
 def save_network(
-    path: Path, weights: Mapping[str, Tensor], described: Mapping[str, str], images: int
+    path: Path,
+    weights: Mapping[str, Tensor],
+    described: Mapping[str, str],
+    images: int,
+    contained: Mapping[str, NetworkFile] = MappingProxyType({}),
 ) -> None:
     """Write a trained network with all that is needed to build it again.
 
@@ -79,11 +89,18 @@ def save_network(
         weights: the state of what the network's ``build`` returned.
         described: of :func:`description`.
         images: it was trained for.
+        contained: files of the networks that it contains, as :func:`read_network` returns them,
+            by the references of its settings.
     """
-    tensors.save(path, weights, {**described, "images": str(images)})
+    weights, metadata = dict(weights), {**described, "images": str(images)}
+    for name, (inner, _) in contained.items():
+        weights |= {f"{name}/{key}": tensor for key, tensor in inner.items()}
+    if contained:
+        metadata["contains"] = json.dumps({name: inner for name, (_, inner) in contained.items()})
+    tensors.save(path, weights, metadata)
 
 
-def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_network(path: Path) -> NetworkFile:
     """Return the weights and the metadata of a network, or of the average in a checkpoint.
 
     Raises:
@@ -143,12 +160,76 @@ def rebuilt(
         PluginError: a component it needs is not installed.
     """
     design = design_of(described, registry)
-    settings, spec = design.settings, design.spec
+    own, contained = dict(weights), {}
+    for name, inner in contents(described).items():
+        mark = f"{name}/"
+        theirs = {n.removeprefix(mark): own.pop(n) for n in weights if n.startswith(mark)}
+        contained[name] = rebuilt(theirs, inner, registry, device)
     with _readable("its description"), seeded(0):  # its random weights are replaced
-        model = settings.build(spec)
-    require_fit(model, weights)
-    model.load_state_dict(weights)
-    return Trained(settings, spec, model.to(device).eval().requires_grad_(False))
+        inputs = Networks(torch.device(device), contained.get)
+        model = design.settings.bind(inputs).build(design.spec)
+    require_fit(model, own)
+    model.load_state_dict(own)
+    return Trained(design.settings, design.spec, model.to(device).eval().requires_grad_(False))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Inputs of networks alone, such as those that a file contains.
+
+    Attributes:
+        device: device on which they are.
+        find: returns the network of a reference, or None if there is none.
+    """
+
+    device: torch.device
+    find: Callable[[str], Trained | None]
+
+    def network(self, stage: str) -> Trained:
+        """Return the network of a reference.
+
+        Raises:
+            DataError: there is none.
+        """
+        if found := self.find(stage):
+            return found
+        raise DataError(
+            f"the network {shown(stage)} that it contains is not in the file; load the file that "
+            "is written at the end of a training, not a checkpoint"
+        )
+
+    def samples(self, stage: str) -> Batch:
+        raise self._absent(stage)
+
+    def path(self, stage: str) -> Path:
+        raise self._absent(stage)
+
+    def digest(self, stage: str) -> str:
+        raise self._absent(stage)
+
+    def _absent(self, stage: str) -> DataError:
+        return DataError(f"of {shown(stage)} only the network can be read here")
+
+
+def contents(described: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the descriptions of the networks that a network contains, by its references."""
+    with _readable("its description"):
+        contains = json.loads(described.get("contains", "{}"))
+        return {str(name): dict(inner) for name, inner in contains.items()}
+
+
+def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:
+    """Raise PluginError if tensors of contained networks are part of a model's state.
+
+    They would be averaged and saved with it.
+    """
+    frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in frozen:
+            raise PluginError(
+                f"{type(model).__name__} must hold the network of an earlier stage in "
+                f"genkit.parts.frozen.Frozen, got {name} among its own weights"
+            )
 
 
 def design_of(described: Mapping[str, str], registry: Registry) -> Design:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from genkit import tensors
 from genkit.errors import Code, DataError, PluginError, Problem, SettingError
-from genkit.interfaces import Context, Design, Stage, Stages
+from genkit.interfaces import Context, Design, Network, Stage, Stages
 from genkit.plugin.manager import load_plugins
+from genkit.plugin.registry import Registry
 from genkit.run.fingerprint import code_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import design_of, load_network, read_network, save_network
+from genkit.train.checkpoint import contents, design_of, load_network, read_network, save_network
 
 KINDS = ("denoiser", "discriminator", "classifier")
 
@@ -64,8 +65,11 @@ class Load(Stage):
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
         registry = load_plugins().registry
-        network = design_of(tensors.metadata(self._file), registry).settings
-        code = {"plugins": owners_of(network, registry), "code": code_of(network)}
+        networks = list(_networks(tensors.metadata(self._file), registry))
+        code = {
+            "plugins": sorted({owner for n in networks for owner in owners_of(n, registry)}),
+            "code": dict(item for n in networks for item in code_of(n).items()),
+        }
         return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
 
     def design(self) -> Design | None:
@@ -82,3 +86,10 @@ class Load(Stage):
     @property
     def _file(self) -> Path:
         return Path(self.path).expanduser()
+
+
+def _networks(described: Mapping[str, str], registry: Registry) -> Iterator[Network]:
+    """Yield the network that a file describes, and those that it contains."""
+    yield design_of(described, registry).settings
+    for inner in contents(described).values():
+        yield from _networks(inner, registry)

@@ -29,6 +29,7 @@ from genkit.interfaces import (
 from genkit.random import seeded
 from genkit.report.pairs import pairs_plot
 from genkit.report.plots import loss_plot
+from genkit.run.fingerprint import references
 from genkit.run.log import METRICS, RowLog, read_rows
 from genkit.run.stages.train_checks import (
     lacking_attributes,
@@ -39,7 +40,15 @@ from genkit.run.stages.train_checks import (
 from genkit.run.training import Loop
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
-from genkit.train.checkpoint import description, load_checkpoint, save_network
+from genkit.train.checkpoint import (
+    NetworkFile,
+    Networks,
+    description,
+    load_checkpoint,
+    read_network,
+    require_frozen,
+    save_network,
+)
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
 from genkit.train.trainer import Compute, Trainer
@@ -193,7 +202,9 @@ class Train(Stage):
             ).run()
         if log:
             path = context.folder / f"{self.output}.safetensors"
-            save_network(path, trainer.average.model.state_dict(), described, trainer.images)
+            weights = trainer.average.model.state_dict()
+            contained = {name: _file_of(name, context) for name in references(self.network)}
+            save_network(path, weights, described, trainer.images, contained)
             _draw(context.folder, log.rows, math.prod(spec.shape))
         context.world.barrier()
 
@@ -229,11 +240,19 @@ class Train(Stage):
             compiled=self.compile,
             micro_batch=self.micro_batch,
         )
+        contained = {name: context.network(name) for name in references(self.network)}
+        bound = self.network.bind(Networks(context.device, contained.get))
         with seeded(context.seed("weights")):
-            model = self.network.build(spec)
+            model = bound.build(spec)
+        require_frozen(model, [network.module for network in contained.values()])
         return Trainer(
             context, model, self.objective, self.optimizer, self.average, spec.shape, compute
         )
+
+
+def _file_of(stage: str, context: Context) -> NetworkFile:
+    """Return weights and metadata of the network of an earlier stage."""
+    return read_network(context.path(stage) / f"{context.stage(stage).output}.safetensors")
 
 
 def _log(folder: Path, images: int) -> RowLog:
