@@ -80,7 +80,8 @@ class Trainer:
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.average = average.build(self.model)
         self.settings = optimizer
-        self.optimizer = optimizer.build(list(self.model.parameters()), objective.terms(shape))
+        self._parameters = list(self.model.parameters())  # once: to collect them takes its time
+        self.optimizer = optimizer.build(self._parameters, objective.terms(shape))
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
         self._step_if = FiniteStep(self.optimizer)
         self._compute, self._device, self._layout = compute, device, layout
@@ -175,19 +176,21 @@ class Trainer:
 
     def _update(self, loss: Tensor, count: int) -> None:
         """Step the optimizer, unless the gradient or an earlier one is not finite."""
-        clip, parameters = self.settings.gradient_clip, list(self.model.parameters())
+        clip = self.settings.gradient_clip
         # Before the norm is taken: scaled gradients of float16 would all be clipped.
         self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+            nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
         so_far = self._finite == self.images
-        self._step_if(so_far & norm.isfinite())
+        finite = so_far & norm.isfinite()
+        self._step_if(finite)
         self.scaler.update()
-        # An overflow of float16 is expected now and then: the scale falls, and training goes on.
-        decisive = loss if self.scaler.is_enabled() else norm
-        self._finite += count * (so_far & decisive.isfinite())
+        if self.scaler.is_enabled():
+            # An overflow is expected now and then: the scale falls, and training goes on.
+            finite = so_far & loss.isfinite()
+        self._finite += count * finite
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit.
@@ -212,11 +215,10 @@ class Trainer:
         self.model.load_state_dict(_under("model.", tensors))
         self.average.model.load_state_dict(_under(AVERAGED, tensors))
         self.average.restore(_under("average.", tensors))
-        parameters = list(self.model.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, _, moment = name.partition(".")
-            like = parameters[int(index)]
+            like = self._parameters[int(index)]
             # Laid out as the weights are: fused optimizers look at the memory alone.
             laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
             moments.setdefault(int(index), {})[moment] = laid
