@@ -105,14 +105,14 @@ def every_coupler(registry: Registry, pools: Pools) -> list[Candidate]:
     """
     candidates = every_candidate(registry, pools.device)
     if find_spec("genkit_semidiscrete"):
-        from genkit_semidiscrete.coupler import BoundSemidiscrete
+        from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
         from genkit_semidiscrete.potential import Potential, know
 
         data, zeros = pools.data.data, torch.zeros(len(pools.data))
         fitted = Potential(know(pools.data, ()), zeros, tuple(data.shape[1:]), ())
-        bound = BoundSemidiscrete(potential="zeros", fitted=fitted)
+        coupler, bound = Semidiscrete(potential="zeros"), BoundSemidiscrete(fitted)
         candidates = [c for c in candidates if c.name != "semidiscrete"]
-        candidates.append(Candidate("semidiscrete(potential=zeros)", bound))
+        candidates.append(Candidate("semidiscrete(potential=zeros)", coupler, bound))
     embeddings = {"use": "conditional", "by": "embedding"}
     return [*candidates, *chosen_candidates(registry, [embeddings], pools.device)]
 
