@@ -98,9 +98,18 @@ class PluginError(UsageError):
 
 
 class UnknownComponentError(PluginError):
-    """A component that no plugin registers."""
+    """A component that no plugin registers.
+
+    Args:
+        reason: the name, and what was looked for.
+        hint: what to write instead.
+    """
 
     code = Code.UNKNOWN_COMPONENT
+
+    def __init__(self, reason: str, hint: str) -> None:
+        self.problem = Problem((), reason, hint, self.code)
+        super().__init__(f"{reason}; {hint}")
 
 
 class DataError(GenkitError):

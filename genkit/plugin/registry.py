@@ -162,9 +162,8 @@ class Registry:
             raise PluginError(f'"{name}" names more than one {what}')
         known = [e.name for kind in kinds for e in self.entries(kind)]
         hint = near_match(name, known) or f"known: {', '.join(known) or 'none'}"
-        raise UnknownComponentError(
-            "; ".join([f"no {what} is called {shown(name)}", hint, *self._absent])
-        )
+        reason = "; ".join([f"no {what} is called {shown(name)}", *self._absent])
+        raise UnknownComponentError(reason, hint)
 
     def load(self, entry: Entry) -> type[Any]:
         """Import a component and check it against the base of its kind.

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genkit.errors import Code, Key, PluginError, Problem, SettingError
+from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
 from genkit.field_types import FAILED, Reference, Slot
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
@@ -110,6 +110,9 @@ class Decoder:
             return None
         try:
             cls = self._registry.load(self._registry.find(kinds, table["use"]))
+        except UnknownComponentError as error:
+            self.note(error.problem.under(*key_of_name))
+            return None
         except PluginError as error:
             self.note(Problem(key_of_name, str(error), code=error.code))
             return None

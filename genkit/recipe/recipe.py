@@ -68,10 +68,7 @@ def load_recipe(source: Source, plugins: Plugins, overrides: Sequence[str] = ())
     if head is None or problems or mistakes:
         raise RecipeError([*_located(problems, source, made, table), *mistakes])
     return Recipe(
-        name=head.name,
-        seed=head.seed,
-        data=head.data,
-        device=head.device,
+        **vars(head),
         stages=MappingProxyType(stages),
         source=source,
         overrides=tuple(overrides),

@@ -278,6 +278,16 @@ def test_validate_refuses_a_device_that_run_would_refuse(genkit_, recipe):
                 ("missing-key", "bad.toml", 3, None, None, "stage.0.use", None),
             ],
         ),
+        (
+            RECIPE.replace('"mlp"', '"mpl"'),
+            (),
+            [
+                (
+                    *("unknown-component", "bad.toml", 10, None, None, "denoiser.network.use"),
+                    'did you mean "mlp"?',
+                )
+            ],
+        ),
         ("a = b\n", (), [("syntax", "bad.toml", 1, 5, None, None, None)]),
         (
             "",
