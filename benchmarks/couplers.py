@@ -42,7 +42,8 @@ from genkit.types import Batch
 from genkit_bench.candidates import Candidate, chosen_candidates, every_candidate, name_of
 from genkit_bench.couplers import Limits, measure_couplers
 from genkit_bench.measure import cost_at_random, cost_of, solve
-from genkit_bench.pools import Pools, completed, synthetic_items
+from genkit_bench.pools import Pools, completed
+from genkit_bench.synthetic import synthetic
 from genkit_bench.tables import couplers_report
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -136,7 +137,8 @@ def measured(
 def pools_of(chosen: argparse.Namespace, largest: int) -> tuple[Pools, str]:
     """Return pools of real or of synthetic images, and what they are."""
     if chosen.images is None:
-        items, name = synthetic_items(SHAPE, CLASSES, largest, chosen.seed), "synthetic images"
+        count, name = max(2048, largest), "synthetic images"
+        items = synthetic(SHAPE, CLASSES, count, chosen.seed)
     else:
         stored = safetensors.torch.load_file(chosen.images)
         images = stored["train_images"].float() / 127.5 - 1

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from genkit_bench.couplers import Row
 
 SHAPE, CLASSES = "3,32,32", 10
+FEWEST = 2048  # synthetic images, for couplers that choose among the whole data set
 
 
 def couplers(
@@ -66,13 +67,17 @@ def couplers(
 ) -> None:
     """Measure couplers: time, gap to the optimum, memory, beside plain scipy in the same run."""
     pool_sizes, item = parse_sizes(sizes), parse_shape(SHAPE if shape is None else shape)
-    table = None if data is None else parse_component(data, "--data")
     tables = [parse_component(text, "--coupler") for text in coupler or ()]
     check_device(device)
     if not 0 < limit < math.inf:
         raise UsageError(f"--limit {limit:g} is no time; write a number of seconds above 0")
     if data is not None and (shape is not None or classes is not None):
         raise UsageError("--shape and --classes describe synthetic images; leave out --data")
+    table = parse_component("synthetic" if data is None else data, "--data")
+    if data is None:
+        count = max(FEWEST, pool_sizes[-1])
+        made = CLASSES if classes is None else classes
+        table = {**table, "shape": list(item), "classes": made, "count": count, "seed": seed}
 
     from rich.console import Console
 
@@ -80,7 +85,7 @@ def couplers(
     from genkit.plugin.manager import load_plugins
     from genkit_bench.candidates import chosen_candidates, every_candidate
     from genkit_bench.couplers import Limits, measure_couplers
-    from genkit_bench.pools import Pools, completed, load_items, synthetic_items
+    from genkit_bench.pools import Pools, completed, load_items
     from genkit_bench.tables import couplers_report
 
     where, plugins = resolve_device(device), load_plugins()
@@ -89,11 +94,7 @@ def couplers(
         if tables
         else every_candidate(plugins.registry, where)
     )
-    items = (
-        synthetic_items(item, CLASSES if classes is None else classes, pool_sizes[-1], seed)
-        if table is None
-        else load_items(plugins.registry, table, pool_sizes[-1])
-    )
+    items = load_items(plugins.registry, table, pool_sizes[-1])
     pools = Pools(completed(items, seed), seed, where)
     limits = Limits(repeats, limit, reference_limit)
     rows: list[Row] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +42,20 @@ def training_flops(model: nn.Module, objective: Objective, batch: Batch, noise: 
         noise: paired with them.
     """
     generator = torch.Generator().manual_seed(0)
-    # Attention by explicit matrices, for not every fused kernel is known to the counter.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with _counted() as counter:
         objective.loss(model, batch, noise, generator).sum().backward()  # type: ignore[no-untyped-call]
-    total: int = counter.get_total_flops()
-    return total / len(batch)
+    return float(counter.get_total_flops() / len(batch))
 
 
 def sampling_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
     """Return the operations of one call of a denoiser for an item."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+    with _counted() as counter, torch.no_grad():
         model(x, sigma, labels)
-    total: int = counter.get_total_flops()
-    return total / len(x)
+    return float(counter.get_total_flops() / len(x))
+
+
+@contextmanager
+def _counted() -> Iterator[FlopCounterMode]:
+    # Attention by explicit matrices, for not every fused kernel is known to the counter.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        yield counter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,21 +19,9 @@ from genkit.settings import shown
 from genkit.tensors import decoded
 from genkit.types import Batch
 from genkit_bench.stages import NoStages
-from genkit_bench.synthetic import require_memory, synthetic
+from genkit_bench.synthetic import require_memory
 
-_FEWEST = 2048  # synthetic images, for couplers that choose among the whole data set
 _EMBEDDINGS = 16  # length of those that data without any is given
-
-
-def synthetic_items(shape: Sequence[int], classes: int, largest: int, seed: int) -> Batch:
-    """Return the data set from which synthetic pools of up to ``largest`` images are drawn.
-
-    Raises:
-        UsageError: the machine has too little memory for it.
-    """
-    count = max(_FEWEST, largest)
-    require_memory(count, shape)
-    return synthetic(shape, classes, count, seed)
 
 
 def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Batch:

@@ -9,7 +9,7 @@ import torch
 from genkit.errors import GenkitError, UsageError
 from genkit.plugin.manager import load_plugins
 from genkit.types import Batch
-from genkit_bench.pools import Pools, completed, load_items, synthetic_items
+from genkit_bench.pools import Pools, completed, load_items
 from genkit_bench.synthetic import require_memory, synthetic
 
 CPU = torch.device("cpu")
@@ -113,14 +113,9 @@ def test_data_that_cannot_be_had_is_refused(table, told):
 
 def test_too_much_for_the_machine_is_refused_before_it_is_made():
     with pytest.raises(UsageError, match="choose smaller pools or items"):
-        synthetic_items((3, 10**6, 10**6), 10, 64, 0)
+        load_items(load_plugins().registry, {"use": "synthetic", "shape": [3, 10**6, 10**6]}, 64)
 
 
 def test_a_system_that_does_not_tell_its_memory_is_trusted(monkeypatch):
     monkeypatch.delattr(os, "sysconf")
     require_memory(10**9, (10**9,))
-
-
-def test_there_are_enough_synthetic_images_to_choose_among():
-    assert len(synthetic_items((4,), 2, 8, 0)) == 2048
-    assert len(synthetic_items((4,), 2, 3000, 0)) == 3000
