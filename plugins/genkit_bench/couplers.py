@@ -86,23 +86,40 @@ class Row:
 
 @dataclass
 class _Course:
-    """One competitor, the reference or a coupler, and how it did so far.
+    """One competitor, the reference or a coupler, and its results so far.
 
     Attributes:
-        name: in the table.
-        cost: that it minimises.
+        name: name in the table.
+        cost: cost that it minimises.
         solve: pairs pool ``index`` of a size.
+        largest: largest pool that it is given; None for any.
         times: median seconds by size.
         stopped: why it is not tried any more.
+        solved: results of the size that is measured, by pool.
     """
 
     name: str
     cost: Cost
     solve: Callable[[int, int], Solved]
+    largest: int | None = None
     times: dict[int, float] = field(default_factory=dict)
     stopped: str = ""
+    solved: list[Solved] = field(default_factory=list)
 
-    def expected(self, size: int) -> float:
+    def begin(self, size: int, limit: float) -> None:
+        """Begin another size, unless it is too large or expected to take longer than a limit."""
+        self.solved = []
+        expected = self._expected(size)
+        if self.stopped:
+            return
+        if expected > limit:
+            self.stopped = (
+                f"not tried: it would take about {expected:.3g} s, the limit is {limit:g} s"
+            )
+        elif self.largest is not None and size > self.largest:
+            self.stopped = f"not tried beyond a pool of {self.largest:,}, its limit"
+
+    def _expected(self, size: int) -> float:
         """Return the seconds that a pool will take: growing as before, or as the pairs do."""
         if not self.times:
             return 0.0
@@ -112,6 +129,56 @@ class _Course:
             before, fewer = earlier[-1]
             exponent = max(1.0, math.log(seconds / fewer) / math.log(last / before))
         return float(seconds * (size / last) ** exponent)
+
+    def is_worth(self, index: int, limit: float) -> bool:
+        """Whether to measure pool ``index``: a pool less is better than a long wait."""
+        spent = [one.seconds for one in self.solved]
+        if self.stopped or len(spent) < index:
+            return False
+        return not spent or sum(spent) + spent[-1] <= limit
+
+    def seconds(self) -> float | None:
+        """Return the median time of the pools, without the first where there are more."""
+        found = [one.seconds for one in self.solved]
+        return statistics.median(found[1:] or found) if found else None
+
+    def row(self, size: int, plain: _Course, matrix: list[float], random: list[float]) -> Row:
+        """Return the row of a size.
+
+        Args:
+            size: images in a pool.
+            plain: the reference for the same cost.
+            matrix: seconds of the cost matrix of each pool.
+            random: mean cost of each pool before coupling.
+        """
+        seconds, solved = self.seconds(), self.solved
+        if seconds is None:
+            return Row(size, self.name, self.cost, note=self.stopped)
+        self.times[size] = seconds
+        known = [
+            (before, one.mean_cost, best.mean_cost)
+            for before, one, best in zip(random, solved, plain.solved, strict=False)
+        ]
+        gains = [(before - cost) / (before - best) for before, cost, best in known if before > best]
+        bounds = [one.bound for one in solved if one.bound is not None]
+        against = plain.seconds()
+        return Row(
+            pool=size,
+            coupler=self.name,
+            cost=self.cost,
+            matrix_seconds=statistics.median(matrix) if matrix else None,
+            seconds=seconds,
+            each=tuple(one.seconds for one in solved),
+            speed=against / seconds if against else None,
+            gap=max((cost / best - 1 for _, cost, best in known), default=None),
+            bound=max(bounds) if len(bounds) == len(solved) else None,
+            gain=statistics.mean(gains) if gains else None,
+            peak_bytes=max((one.peak for one in solved if one.peak is not None), default=None),
+            images_per_second=solved[0].pairs / seconds,
+            mean_cost=statistics.mean(one.mean_cost for one in solved),
+            random_cost=statistics.mean(random[: len(solved)]),
+            note=self.stopped,
+        )
 
 
 def measure_couplers(
@@ -127,153 +194,56 @@ def measure_couplers(
     else the machine does falls on all alike.
 
     Args:
-        candidates: what to measure; those without a coupler have one row, with the reason.
-        pools: what to pair.
-        sizes: of the pools, ascending.
+        candidates: couplers to measure; those that could not be made have one row, with the reason.
+        pools: pools to pair.
+        sizes: sizes of the pools, ascending.
         limits: how long to go on.
-        tell: is told what is going on, a line at a time.
+        tell: is called with what is measured next, a line at a time.
     """
-    for candidate in candidates:
-        if candidate.coupler is None:
-            yield Row(sizes[0], candidate.name, note=candidate.reason)
-    bench = _Bench(candidates, pools, limits, tell)
-    bench.warm_up(sizes[0])
-    for size in sizes:
-        yield from bench.rows(size)
-
-
-class _Bench:
-    """Plain scipy for each cost that is minimised, and the couplers."""
-
-    def __init__(
-        self,
-        candidates: Sequence[Candidate],
-        pools: Pools,
-        limits: Limits,
-        tell: Callable[[str], None],
-    ) -> None:
-        self._pools = pools
-        self._limits = limits
-        self._tell = tell
-        self._worker = Worker()
-        usable = [(c.name, c.coupler, c.bound) for c in candidates if c.coupler and c.bound]
-        couplers = [
-            _Course(name, cost_of(coupler), partial(solve, pools, coupler, bound=bound))
-            for name, coupler, bound in usable
-        ]
-        costs = sorted({course.cost for course in couplers})
-        self._plain = {
-            cost: _Course(
-                PLAIN if len(costs) == 1 else f"{PLAIN}, {cost}",
-                cost,
-                partial(solve_plainly, pools, cost),
-            )
-            for cost in costs
-        }
-        self._everyone = [*self._plain.values(), *couplers]
-
-    def warm_up(self, size: int) -> None:
-        """Pair a few with each, so that no measured call imports anything."""
-        for course in self._everyone:
-            self._solve(course, min(size, _WARM_UP), 0)
-
-    def rows(self, size: int) -> list[Row]:
-        """Return the rows of one size."""
-        everyone = self._everyone
-        for course in everyone:
-            self._stop_if_slow(course, size)
-        solved: dict[str, list[Solved]] = {course.name: [] for course in everyone}
-        matrix: dict[Cost, list[float]] = {cost: [] for cost in self._plain}
-        random: dict[Cost, list[float]] = {cost: [] for cost in self._plain}
-        for index in range(self._limits.repeats):
-            for cost in self._plain:
-                where = (self._pools, cost, size, index)
-                random[cost].append(cost_at_random(*where))
-                if size * size <= _LARGEST_MATRIX:
-                    matrix[cost].append(self._worker.call(partial(time_cost_matrix, *where)))
-            for course in everyone:
-                found = solved[course.name]
-                if not course.stopped and self._is_worth(found, index):
-                    found += self._solve(course, size, index)
-        for course in everyone:
-            if found := solved[course.name]:
-                course.times[size] = _median_seconds(found)
-        return [
-            _row(
-                size,
-                course,
-                solved[course.name],
-                solved[self._plain[course.cost].name],
-                matrix[course.cost],
-                random[course.cost],
-            )
-            for course in everyone
-        ]
-
-    def _stop_if_slow(self, course: _Course, size: int) -> None:
-        if course.stopped:
-            return
-        expected, limit = course.expected(size), self._limits.seconds
-        if expected > limit:
-            course.stopped = (
-                f"not tried: it would take about {expected:.3g} s, the limit is {limit:g} s"
-            )
-        elif course in self._plain.values() and size > self._limits.reference:
-            course.stopped = f"not tried beyond a pool of {self._limits.reference:,}, its limit"
-
-    def _is_worth(self, found: Sequence[Solved], index: int) -> bool:
-        """Whether to measure once more: a pool less is better than a long wait."""
-        spent = sum(one.seconds for one in found)
-        return len(found) == index and (
-            not found or spent + found[-1].seconds <= self._limits.seconds
+    courses = []
+    for one in candidates:
+        if one.coupler is None:
+            yield Row(sizes[0], one.name, note=one.reason)
+        else:
+            paired = partial(solve, pools, one.coupler, bound=one.bound)
+            courses.append(_Course(one.name, cost_of(one.coupler), paired))
+    costs = sorted({course.cost for course in courses})
+    plain = {
+        cost: _Course(
+            PLAIN if len(costs) == 1 else f"{PLAIN}, {cost}",
+            cost,
+            partial(solve_plainly, pools, cost),
+            limits.reference,
         )
+        for cost in costs
+    }
+    worker = Worker()
 
-    def _solve(self, course: _Course, size: int, index: int) -> list[Solved]:
-        """Return what a pool took; nothing where it failed, which is noted."""
-        self._tell(f"pool {size:,}, {index + 1} of {self._limits.repeats}: {course.name}")
+    def attempt(course: _Course, size: int, index: int) -> None:
+        tell(f"pool {size:,}, {index + 1} of {limits.repeats}: {course.name}")
         try:
-            return [self._worker.call(partial(course.solve, size, index))]
+            course.solved.append(worker.call(partial(course.solve, size, index)))
         # A stranger's code may raise anything; the others are measured all the same.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             course.stopped = f"failed at a pool of {size:,}: {reason_of(error)}"
-            return []
 
-
-def _row(
-    size: int,
-    course: _Course,
-    found: Sequence[Solved],
-    plain: Sequence[Solved],
-    matrix: Sequence[float],
-    random: Sequence[float],
-) -> Row:
-    """Return the row of one competitor; ``plain``, ``matrix`` and ``random`` are of its cost."""
-    if not found:
-        return Row(size, course.name, course.cost, note=course.stopped)
-    seconds = course.times[size]
-    known = list(zip(random, found, plain, strict=False))
-    gains = [(r - f.mean_cost) / (r - p.mean_cost) for r, f, p in known if r > p.mean_cost]
-    bounds = [one.bound for one in found if one.bound is not None]
-    peaks = [one.peak for one in found if one.peak is not None]
-    return Row(
-        pool=size,
-        coupler=course.name,
-        cost=course.cost,
-        matrix_seconds=statistics.median(matrix) if matrix else None,
-        seconds=seconds,
-        each=tuple(one.seconds for one in found),
-        speed=_median_seconds(plain) / seconds if plain else None,
-        gap=max((f.mean_cost / p.mean_cost - 1 for _, f, p in known), default=None),
-        bound=max(bounds) if len(bounds) == len(found) else None,
-        gain=statistics.mean(gains) if gains else None,
-        peak_bytes=max(peaks, default=None),
-        images_per_second=found[0].pairs / seconds,
-        mean_cost=statistics.mean(one.mean_cost for one in found),
-        random_cost=statistics.mean(random[: len(found)]),
-        note=course.stopped,
-    )
-
-
-def _median_seconds(found: Sequence[Solved]) -> float:
-    """Return the median time of the pools, without the first where there are more."""
-    return statistics.median(one.seconds for one in found[1:] or found)
+    everyone = [*plain.values(), *courses]
+    for course in everyone:  # so that no measured call imports anything
+        attempt(course, min(sizes[0], _WARM_UP), 0)
+    for size in sizes:
+        for course in everyone:
+            course.begin(size, limits.seconds)
+        matrix: dict[Cost, list[float]] = {cost: [] for cost in costs}
+        random: dict[Cost, list[float]] = {cost: [] for cost in costs}
+        for index in range(limits.repeats):
+            for cost in costs:
+                where = (pools, cost, size, index)
+                random[cost].append(cost_at_random(*where))
+                if size * size <= _LARGEST_MATRIX:
+                    matrix[cost].append(worker.call(partial(time_cost_matrix, *where)))
+            for course in everyone:
+                if course.is_worth(index, limits.seconds):
+                    attempt(course, size, index)
+        for course in everyone:
+            cost = course.cost
+            yield course.row(size, plain[cost], matrix[cost], random[cost])
