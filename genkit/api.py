@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from genkit.artifacts import DenoiserFile
+from genkit.artifacts.layout import stages_in
 from genkit.errors import Code, DataError, Problem, SettingError
 from genkit.interfaces import Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
+from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
@@ -27,7 +30,6 @@ from genkit.run.engine import default_folder, execute
 from genkit.run.progress import Progress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value
-from genkit.train.checkpoint import load_network
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Result:
 
     def denoiser(self, stage: str = "denoiser", device: str = "auto") -> Denoiser:
         """Load the denoiser that a stage trained."""
-        found = sorted(self.folder.glob(f"[0-9][0-9]-{stage}/denoiser.safetensors"))
-        if not found:
-            raise DataError(f"{self.folder}: no stage {stage} left a denoiser")
-        return load_denoiser(found[0], device)
+        place = stages_in(self.folder).get(stage)
+        if place is None or not (path := place / DenoiserFile.filename()).is_file():
+            raise DataError(f"{self.folder}: no stage {stage} wrote a denoiser")
+        return load_denoiser(path, device)
 
 
 def run_recipe(
@@ -273,9 +275,7 @@ def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
         DataError: the file is missing, damaged, or no denoiser.
     """
     where = resolve_device(device)
-    trained = load_network(Path(path), load_plugins().registry, where)
-    if trained.settings.output != "denoiser":
-        raise DataError(f"{path} is a {trained.settings.output}, not a denoiser")
+    trained = load_network(Path(path), load_plugins().registry, where, DenoiserFile)
     return Denoiser(trained, where)
 
 

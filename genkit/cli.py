@@ -18,7 +18,7 @@ from typing import Annotated, Never
 import typer
 
 from genkit.commands.export import export
-from genkit.commands.import_edm import import_edm
+from genkit.commands.importing import import_edm, import_network
 from genkit.commands.processes import processes, several
 from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summary
 from genkit.commands.sample import sample
@@ -149,16 +149,14 @@ def run(
         folder = out or default_folder(loaded)
         if dry_run:
             from genkit.report.plan import plan_table
-            from genkit.run.folder import RunFolder
 
             resolve_device(device or loaded.device, world)
             if not world.leads:
                 return
             finished = finished_stages(loaded, plugins, folder)
-            place = RunFolder(folder, loaded.name)
             to = console()
             say(to, f"{summary(loaded)}, device {device or loaded.device}, in {folder}\n")
-            to.print(plan_table(loaded, plugins.registry, place, finished))
+            to.print(plan_table(loaded, plugins.registry, folder, finished))
             return
 
         from genkit.report.results import show
@@ -216,6 +214,7 @@ def show(
 
 app.command()(sample)
 app.command()(export)
+app.command("import")(import_network)
 app.command("import-edm")(import_edm)
 
 

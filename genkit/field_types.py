@@ -108,7 +108,7 @@ class Plain(FieldType):
 class Reference(Plain):
     """The id of an earlier stage with a certain output."""
 
-    output: str
+    artifact: type[Any]
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         return resolve(self, value, key) if resolve and isinstance(value, str) else value
@@ -138,8 +138,10 @@ class Slot(FieldType):
 
     def words(self) -> str:
         # Kinds are named after their bases: SigmaDistribution is "sigma-distribution". A base of
-        # several kinds, such as Network, has their bases beside it in its module.
-        kinds = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]
+        # several kinds, such as Network, has their bases beside it in its module. One called after
+        # it, such as SamplingStage, is a special case of the same kind.
+        beside = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]
+        kinds = [c for c in beside if not c.__name__.endswith(self.base.__name__)]
         if kinds:
             return " or ".join(Slot(kind).words() for kind in kinds)
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.base.__name__).lower()

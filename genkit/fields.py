@@ -84,7 +84,7 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
             raise PluginError(
                 f"{cls.__qualname__}.{field.name} must have a type that a recipe can write, got "
                 f"{error}; write bool, int, float, str, Literal, Mapping[str, Any], a reference "
-                "such as genkit.settings.DenoiserRef, a kind of component, or a tuple of these "
+                "such as genkit.artifacts.DenoiserRef, a kind of component, or a tuple of these "
                 "or | None"
             ) from None
         made = field.default_factory
@@ -116,8 +116,8 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
         marks = [mark for mark in args[1:] if isinstance(mark, Ref)]
         if not marks:
             return _parse(args[0], setting)
-        output = marks[0].output
-        return Reference(str, f"the id of a stage with output {output}", output)
+        artifact = marks[0].artifact
+        return Reference(str, f"the id of a stage with output {artifact.name}", artifact)
     if origin is Literal:
         return Choice(args)
     if origin is Mapping:

@@ -14,11 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from genkit.artifacts import (
+    Artifact,
+    ClassifierFile,
+    DenoiserFile,
+    DiscriminatorFile,
+    NetworkFile,
+    Record,
+    Samples,
+    Scores,
+)
+from genkit.artifacts.network import Coupling
 from genkit.errors import DataError, Problem, UsageError
 from genkit.fields import Settings
 from genkit.settings import setting
@@ -37,6 +48,8 @@ from genkit.types import (
     State,
 )
 from genkit.world import World
+
+A = TypeVar("A", bound=Artifact)
 
 Stages = Mapping[str, "Stage"]
 """The stages above the one that is looked at, by id."""
@@ -115,17 +128,23 @@ class Design:
 
 @dataclass(frozen=True)
 class Trained(Design):
-    """A network that an earlier stage trained.
+    """A trained network.
 
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
+        coupling: what the coupler of its training declares; None where that is unknown.
     """
 
     module: nn.Module
+    coupling: Coupling | None = None
 
 
 class Inputs(Protocol):
-    """What earlier stages left behind, and where to compute."""
+    """Artifacts of earlier stages, and where to compute.
+
+    A stage can read those of the stages that its settings refer to, and of those to which these
+    refer. Any other raises a PluginError, since a change of its result would not be seen.
+    """
 
     @property
     def device(self) -> torch.device:
@@ -133,19 +152,20 @@ class Inputs(Protocol):
         ...
 
     def network(self, stage: str) -> Trained:
-        """Return the network that a stage trained."""
+        """Return the network that a stage wrote, built on the device."""
         ...
 
-    def samples(self, stage: str) -> Batch:
-        """Return the samples of a stage, on the CPU."""
-        ...
+    def read(self, stage: str, artifact: type[A]) -> A:
+        """Return the artifact of a stage, its tensors on the CPU.
 
-    def path(self, stage: str) -> Path:
-        """Return the folder of a stage."""
+        Raises:
+            DataError: the file is damaged.
+            PluginError: the stage writes an artifact of another type.
+        """
         ...
 
     def digest(self, stage: str) -> str:
-        """Return the SHA-256 of the network or the samples that a stage left, in hex."""
+        """Return the SHA-256 of the file of a stage's artifact, in hex."""
         ...
 
 
@@ -154,7 +174,12 @@ class Context(Inputs, Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where the stage writes."""
+        """Folder of the stage, for files besides those that the record writes."""
+        ...
+
+    @property
+    def record(self) -> Record:
+        """Writes the stage's artifact, pictures, rows and checkpoints."""
         ...
 
     @property
@@ -335,8 +360,8 @@ class Network(Component):
 
     implements: ClassVar[tuple[str, ...]] = ("build", "bind")
 
-    output: ClassVar[str]
-    """What training it leaves for other stages: ``denoiser``, ``discriminator``, ``classifier``."""
+    output: ClassVar[type[NetworkFile]]
+    """Type of the artifact of its training."""
 
     class_conditional: bool = setting(False, doc="give the network each item's class")
 
@@ -441,7 +466,7 @@ class Denoiser(Network):
     ``augment_labels`` ``[B, A]``, says how each image was augmented, where A is not 0.
     """
 
-    output = "denoiser"
+    output = DenoiserFile
     implements = ("build_network", "build", "bind")
 
     takes_augment_labels: ClassVar[bool] = False
@@ -469,7 +494,7 @@ class Discriminator(Network):
     logarithm of d / (1 - d), where d is the probability that x comes from real data.
     """
 
-    output = "discriminator"
+    output = DiscriminatorFile
 
 
 class Classifier(Network):
@@ -479,7 +504,7 @@ class Classifier(Network):
     ``features(x) -> [B, F]``.
     """
 
-    output = "classifier"
+    output = ClassifierFile
 
 
 @dataclass(frozen=True)
@@ -897,7 +922,8 @@ class Subject:
     Attributes:
         samples: generated items.
         reference: real items.
-        denoiser: the trained denoiser behind the samples, without guidance.
+        denoiser: the denoiser behind the samples, without guidance; raises a DataError when called
+            where it is unknown.
     """
 
     samples: Batch
@@ -908,9 +934,67 @@ class Subject:
 class Metric(Component):
     """A score of samples or of the denoiser behind them."""
 
+    requires_denoiser: ClassVar[bool] = False
+    """Whether it calls the denoiser, which samples from elsewhere do not have."""
+
     @abstractmethod
     def measure(self, subject: Subject, context: Context) -> Measurement:
         """Return scores, curves and what they depend on."""
+
+
+# --- tracking -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """The run that a tracker follows.
+
+    Attributes:
+        name: name of the recipe.
+        folder: folder for the tracker's files; need not exist.
+        recipe: the recipe with all defaults, as tables.
+    """
+
+    name: str
+    folder: Path
+    recipe: Mapping[str, Any]
+
+
+class BoundTracker(ABC):
+    """A tracker that follows a run. All calls come from one thread."""
+
+    @abstractmethod
+    def row(self, stage: str, row: Mapping[str, Any]) -> None:
+        """Take a row that a stage logged: numbers, text or lists by name.
+
+        ``images`` is the number of images seen, where the stage trains. After a kill, rows since
+        the last checkpoint come a second time.
+        """
+
+    @abstractmethod
+    def scores(self, stage: str, scores: Scores) -> None:
+        """Take the scores of a stage."""
+
+    @abstractmethod
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """Take a picture, a PNG file."""
+
+    def close(self) -> None:
+        """Write what is left; the last call."""
+        return
+
+
+class Tracker(Component):
+    """Passes the rows, scores and pictures of a run on, such as to a dashboard.
+
+    A tracker changes no result, and is not part of a fingerprint. It runs in a thread. One that
+    raises, or that does not return for a minute, is left out with one warning, and the run
+    continues.
+    """
+
+    @abstractmethod
+    def open(self, run: TrackedRun) -> BoundTracker:
+        """Return the tracker of a run, new or resumed."""
 
 
 # --- running --------------------------------------------------------------------------------
@@ -924,18 +1008,17 @@ class Stage(Component):
 
     @property
     @abstractmethod
-    def output(self) -> str:
-        """What it leaves for later stages.
+    def output(self) -> type[Artifact] | None:
+        """Type of the artifact that it writes with ``context.record.save``; None for none.
 
-        Such as ``denoiser``, ``discriminator``, ``classifier``, ``samples`` or ``scores``: the name
-        that a :class:`~genkit.settings.Ref` to it asks for, and that of its file.
+        A plain class attribute, ``output = Samples``, will do.
         """
 
     @abstractmethod
     def run(self, context: Context) -> None:
-        """Do the work, or go on where an earlier call in the same folder stopped."""
+        """Do the work, or resume where an earlier call in the same folder stopped."""
 
-    def design(self) -> Design | None:
+    def design(self, earlier: Stages) -> Design | None:
         """Return what is known of the network that is its output; None if it is no network.
 
         Called before anything runs, to check the stages that refer to this one.
@@ -944,3 +1027,40 @@ class Stage(Component):
             DataError: its data is missing or invalid.
         """
         return None
+
+    def drawn_by(self, earlier: Stages) -> str | None:
+        """Return the id of the stage whose denoiser draws the samples that are its output.
+
+        Called before anything runs. None means that the denoiser is unknown: the samples cannot be
+        scored by metrics that call it, and a wrong shape is found only when they are scored.
+        """
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingStage(Stage):
+    """A stage that draws samples, and that the stage `sweep` can vary."""
+
+    output = Samples
+
+    count: int = setting(64, doc="number of samples", at_least=1)
+
+    @property
+    def depends_on_device(self) -> bool:
+        """Whether a CPU and a GPU draw different samples. Samples of both are never mixed."""
+        return False
+
+    @abstractmethod
+    def draw(self, context: Context) -> Samples:
+        """Draw all samples without writing a file; collective: every rank returns all of them."""
+
+
+def design_behind(samples: str, earlier: Stages) -> Design | None:
+    """Return the denoiser that draws the samples of a stage; None where it is unknown.
+
+    Raises:
+        DataError: its data is missing or invalid.
+    """
+    stage = earlier.get(samples)
+    denoiser = stage and earlier.get(stage.drawn_by(earlier) or "")
+    return denoiser.design(earlier) if denoiser else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from genkit.artifacts import Samples
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
@@ -160,22 +160,6 @@ def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoi
     return GuidedDenoiser(denoiser, labels)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Samples and what they cost.
-
-    Attributes:
-        batch: the samples on the CPU, in the precision of the solver's states, with the labels
-            they were drawn for.
-        nfe: calls of the denoiser for each sample.
-        guidance_nfe: calls of guidance networks for each sample.
-    """
-
-    batch: Batch
-    nfe: int
-    guidance_nfe: int
-
-
 def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> torch.dtype:
     """Return the type of the states: float64, as EDM integrates, where the device has it."""
     return torch.float32 if precision == "float32" or device.type == "mps" else torch.float64
@@ -282,7 +266,7 @@ def sample(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
     precision: StatePrecision = "float64",
-) -> Drawn:
+) -> Samples:
     """Draw samples.
 
     Args:
@@ -310,7 +294,7 @@ def sample(
             "the weights of the denoiser, and the settings of the solver and of the guidance"
         )
     labels = None if draws.labels is None else draws.labels.cpu()
-    return Drawn(
+    return Samples(
         Batch(x, labels=labels),
         denoise.nfe,
         sum(g.evaluations for g in guidance) - spent,

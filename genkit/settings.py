@@ -10,7 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 _KEY = "genkit"
 
@@ -69,15 +69,12 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Ref:
-    """Marks a string as the id of an earlier stage that leaves ``output`` behind."""
+    """Marks a string as the id of an earlier stage that writes an artifact of a type.
 
-    output: str
+    Used as ``Annotated[str, Ref(TheArtifact)]``; :mod:`genkit.artifacts` has those of genkit's own.
+    """
 
-
-DenoiserRef = Annotated[str, Ref("denoiser")]
-DiscriminatorRef = Annotated[str, Ref("discriminator")]
-ClassifierRef = Annotated[str, Ref("classifier")]
-SamplesRef = Annotated[str, Ref("samples")]
+    artifact: type[Any]
 
 
 def setting(default: Any = dataclasses.MISSING, *, doc: str, **described: Any) -> Any:

@@ -19,9 +19,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import genkit
+from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.tensors import pairwise_cost
-from genkit.testing.data import NothingBefore
 from genkit.types import Batch, Pairs
 
 PICTURE = Path(__file__).parent.parent / "images" / "couplings.png"
@@ -38,7 +38,7 @@ Pairing = Callable[[Batch, Tensor, torch.Generator], Pairs]
 
 def data(name: str) -> Batch:
     """Return all items of a data set."""
-    return genkit.component("dataset", name).load(NothingBefore())
+    return genkit.component("dataset", name).load(NoStages())
 
 
 def pair_with(name: str, **settings: object) -> Pairing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,15 +43,16 @@ def export(
 def _denoiser_file(run: Path, stage: str | None) -> Path:
     """Return the file of the denoiser that is meant: the network, or a training's checkpoint."""
     from genkit import tensors
-    from genkit.train.checkpoint import CHECKPOINT
+    from genkit.artifacts import DenoiserFile
+    from genkit.artifacts.layout import CHECKPOINT, stages_in
 
     found: dict[str, Path] = {}
-    for place in sorted(run.glob("[0-9][0-9]-*")):
-        network, checkpoint = place / "denoiser.safetensors", place / CHECKPOINT
+    for stage_id, place in stages_in(run).items():
+        network, checkpoint = place / DenoiserFile.filename(), place / CHECKPOINT
         if network.is_file():
-            found[place.name[3:]] = network
+            found[stage_id] = network
         elif checkpoint.is_file() and tensors.metadata(checkpoint).get("kind") == "denoiser":
-            found[place.name[3:]] = checkpoint
+            found[stage_id] = checkpoint
     if not found:
         raise UsageError(f"{run}: no denoiser is in it yet; name the folder of a run")
     if stage is None and len(found) > 1:
@@ -64,21 +66,20 @@ def _denoiser_file(run: Path, stage: str | None) -> Path:
 
 def _write(path: Path, out: Path, ema_length: float | None) -> int:
     """Write the network, built and so checked; return the images it was trained for."""
+    from genkit.artifacts import DenoiserFile
+    from genkit.networks import build
     from genkit.parts.power_averages import reconstruct_network
     from genkit.plugin.manager import load_plugins
-    from genkit.train.checkpoint import read_network, rebuilt, save_network
 
-    weights, metadata = read_network(path)
+    file = DenoiserFile.load(path)
     if ema_length is not None:
-        reconstructed, error = reconstruct_network(path.parent, ema_length)
-        weights |= reconstructed  # beside the weights of networks that it contains
+        weights, error = reconstruct_network(path.parent, ema_length)
+        file = replace(file, weights=weights, ema_length=ema_length)
         say(
             console(),
             f"Note: the snapshots represent an average of length {ema_length} with an error of "
             f"{error:.2%}.",
         )
-        metadata["ema_length"] = str(ema_length)
-    rebuilt(weights, metadata, load_plugins().registry)
-    images = int(metadata["images"])
-    save_network(out, weights, metadata, images)
-    return images
+    build(file, load_plugins().registry)
+    file.save(out)
+    return file.images

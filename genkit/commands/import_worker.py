@@ -6,7 +6,6 @@ found in FOLDER, and the weights beside it.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from genkit.interfaces import Importer
 
 FOUND = "found.json"
-WEIGHTS = "weights.safetensors"
+NETWORK = "network.safetensors"
 
 _LEAST_MEMORY = 512 * 2**20
 _TIMES_THE_FILE = 8  # the file, its parts, the arrays, their copies and the file that is written
@@ -49,20 +48,20 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _read(importer: Importer, file: Path, folder: Path) -> dict[str, object]:
-    """Write the weights; return what tells of them."""
-    from genkit import tensors
+    """Write the network; return what a user should know of it."""
     from genkit.plugin.manager import load_plugins
     from genkit.recipe import encode
 
     imported = importer.read(file)
-    tensors.save(folder / WEIGHTS, imported.weights, {})
-    return {
-        "network": encode.table(load_plugins().registry, imported.network),
-        "spec": dataclasses.asdict(imported.spec),
-        "images": imported.images,
-        "notes": imported.notes,
-        "ema_length": imported.ema_length,
-    }
+    network = imported.network.output(
+        table=encode.table(load_plugins().registry, imported.network),
+        spec=imported.spec,
+        weights=imported.weights,
+        images=imported.images,
+        ema_length=imported.ema_length,
+    )
+    network.save(folder / NETWORK)
+    return {"notes": imported.notes}
 
 
 def limit_memory(more: int) -> None:

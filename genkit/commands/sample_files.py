@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genkit.errors import DataError, UsageError
 from genkit.files import inf_as_text, write_bytes, write_json
-from genkit.report.grid import save_grid
+from genkit.report.grid import grid
 from genkit.tensors import decoded, encoded
 from genkit.types import DataSpec
 
@@ -98,7 +98,8 @@ class SampleFiles:
         Raises:
             DataError: one of them was damaged.
         """
-        save_grid(self.folder / _GRID, torch.stack([self._load(seed) for seed in seeds]))
+        png = grid(torch.stack([self._load(seed) for seed in seeds]))
+        write_bytes(self.folder / _GRID, png)
 
     def _load(self, seed: int) -> Tensor:
         """Read what :meth:`save` wrote."""

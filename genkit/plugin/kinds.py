@@ -22,10 +22,11 @@ KINDS: dict[str, str] = {
     "extractor": "genkit.interfaces:Extractor",
     "metric": "genkit.interfaces:Metric",
     "importer": "genkit.interfaces:Importer",
+    "tracker": "genkit.interfaces:Tracker",
     "stage": "genkit.interfaces:Stage",
 }
 
 CORE_COMMANDS = frozenset(
-    {"export", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
+    {"export", "import", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
 )
 """Names that no plugin can take for a command."""

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genkit.artifacts import Artifact
 from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
 from genkit.field_types import FAILED, Reference, Slot
 from genkit.fields import Field, fields_of
@@ -173,25 +174,27 @@ class Decoder:
     def _resolve(self, leaf: Slot | Reference, value: Any, key: Key) -> Any:
         """Return the component of a slot's table, or the id of a stage that fits a reference."""
         if isinstance(leaf, Reference):
-            return self._reference(leaf.output, value, key)
+            return self._reference(leaf.artifact, value, key)
         made = self.component(kinds_of(leaf.base), value, key)
         return FAILED if made is None else made
 
-    def _reference(self, output: str, stage: str, key: Key) -> Any:
+    def _reference(self, artifact: type[Artifact], stage: str, key: Key) -> Any:
         if self._stage_ids is None:
             return stage
-        suitable = [i for i, s in self.stages.items() if s is not None and s.output == output]
+        suitable = [i for i, s in self.stages.items() if s is not None and _writes(s, artifact)]
         if stage in suitable or (stage in self.stages and self.stages[stage] is None):
             self.references.append((key, stage))
             return stage
-        needed = f"must be the id of a stage above with output {output}"
+        needed = f"must be the id of a stage above with output {artifact.name}"
         names = ", ".join(suitable)
         hint = near_match(stage, suitable or self.stages.keys() - {stage})
         hint = hint or (f"suitable: {names}" if names else "add one above")
         above = self.stages.get(stage)
         code = Code.WRONG_REFERENCE
         if above is not None:
-            what = f"which has output {above.output}"
+            what = (
+                f"which has output {above.output.name}" if above.output else "which has no output"
+            )
         elif stage == self.current:
             what = "which is this stage itself"
         elif stage in self._stage_ids:
@@ -200,3 +203,8 @@ class Decoder:
             what, code = "and there is no such stage", Code.UNKNOWN_STAGE
         self.note(Problem(key, f"{needed}, got {shown(stage)}, {what}", hint, code))
         return FAILED
+
+
+def _writes(stage: Stage, artifact: type[Artifact]) -> bool:
+    """Whether a stage writes what a reference asks for."""
+    return stage.output is not None and issubclass(stage.output, artifact)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from genkit.errors import Code, DataError, Key, Mistake, Problem, RecipeError
-from genkit.interfaces import Dataset, Stage
+from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
 from genkit.recipe.locate import key_lines
@@ -30,6 +30,9 @@ class Head:
     seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
     data: Dataset | None = setting(None, doc="the data of every stage that names no other")
     device: str = setting("auto", doc="where to compute: auto, cpu, cuda, cuda:N or mps")
+    trackers: tuple[Tracker, ...] = setting(
+        (), doc='what rows and pictures are passed on to, such as [{ use = "tensorboard" }]'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,15 @@
-"""Figures without global state: made from ``matplotlib.figure``, written in one step."""
+"""Figures without global state: made from ``matplotlib.figure``, returned as PNG."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from genkit.files import write_bytes
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is left out,
 # being too faint for a line on white.
@@ -105,9 +102,9 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return [mean + gap * (i - (size - 1) / 2) for mean, size in groups for i in range(size)]
 
 
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, in one step."""
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     content = io.BytesIO()
     # No software version in the file: equal pictures are equal bytes.
     figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
+    return content.getvalue()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit.files import write_bytes
-from genkit.report.figure import PALETTE, figure_with_axes, save_figure, set_title
+from genkit.report.figure import PALETTE, figure_with_axes, png_of, set_title
 from genkit.tensors import encoded, require_finite
 
 _MOST_IMAGES = 100
@@ -19,11 +17,10 @@ _LEAST_WIDTH = 600  # pixels
 _GAP = 2  # pixels of white between images
 
 
-def save_grid(path: Path, data: Tensor) -> None:
-    """Write a PNG that shows what samples look like.
+def grid(data: Tensor) -> bytes:
+    """Return a PNG that shows what samples look like.
 
     Args:
-        path: of the PNG.
         data: ``[N, C, H, W]`` images in [-1, 1], of which at most 100 are shown, in colour for
             three channels and else the first channel in grey; or ``[N, D]`` vectors, shown as a
             scatter of their first two dimensions.
@@ -33,12 +30,11 @@ def save_grid(path: Path, data: Tensor) -> None:
     """
     require_finite(data, "sample")
     if data.ndim == 4:
-        _save_images(path, data[:_MOST_IMAGES])
-    else:
-        _save_points(path, data.reshape(len(data), -1))
+        return _images(data[:_MOST_IMAGES])
+    return _points(data.reshape(len(data), -1))
 
 
-def _save_images(path: Path, images: Tensor) -> None:
+def _images(images: Tensor) -> bytes:
     count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -56,10 +52,10 @@ def _save_images(path: Path, images: Tensor) -> None:
         canvas[top : top + height * scale, left : left + width * scale] = image
     content = io.BytesIO()
     Image.fromarray(canvas.numpy()).save(content, format="png", optimize=True)
-    write_bytes(path, content.getvalue())
+    return content.getvalue()
 
 
-def _save_points(path: Path, points: Tensor) -> None:
+def _points(points: Tensor) -> bytes:
     count, dimensions = points.shape
     values = points.double().cpu().numpy()
     figure, (axes,) = figure_with_axes()
@@ -77,4 +73,4 @@ def _save_points(path: Path, points: Tensor) -> None:
         axes.set_xlabel("first dimension")
         axes.set_ylabel("second dimension")
         set_title(axes, what if dimensions == 2 else f"{what}, first 2 of {dimensions} dimensions")
-    save_figure(path, figure)
+    return png_of(figure)

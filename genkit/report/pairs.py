@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import NormalDist, fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from genkit.report.figure import PALETTE, figure_with_axes, label_ends, save_figure, set_title
-from genkit.report.table import Row, number
+from genkit.artifacts.scores import Row
+from genkit.report.figure import PALETTE, figure_with_axes, label_ends, png_of, set_title
+from genkit.report.table import number
 
 _MOST = 200  # points of a line; of a longer run each stands for several pools
 _MARKED = 30  # points up to which each is marked
@@ -24,14 +24,13 @@ Value = Callable[[Row], float]
 """What is drawn of a pool."""
 
 
-def pairs_plot(path: Path, rows: Sequence[Row], dimensions: int) -> None:
-    """Write a PNG of a run's pools: distances, seconds, noise, and gap and part sizes if any.
+def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
+    """Return a PNG of a run's pools: distances, seconds, noise, and gap and part sizes if any.
 
     Of many pools each point is the mean of some neighbours, and a pale band reaches from their
     least to their greatest.
 
     Args:
-        path: of the PNG.
         rows: as the train stage logs them, a pool each; those without ``pool`` are left out.
         dimensions: values of an item, which mean and variance of a pool's noise are taken over.
     """
@@ -58,7 +57,7 @@ def pairs_plot(path: Path, rows: Sequence[Row], dimensions: int) -> None:
         axes.set_xlim(0, end)
         if pools:
             label_ends(axes, lines)
-    save_figure(path, figure)
+    return png_of(figure)
 
 
 def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from genkit.artifacts.layout import stage_folder
 from genkit.field_types import Slot
 from genkit.fields import fields_of
 from genkit.interfaces import Component
 from genkit.plugin.registry import Registry
 from genkit.recipe.recipe import Recipe
-from genkit.run.folder import RunFolder
 from genkit.settings import shown
 
 
 def plan_table(
     recipe: Recipe,
     registry: Registry,
-    run: RunFolder | None = None,
+    run: Path | None = None,
     finished: Collection[str] = (),
 ) -> Table:
     """Return the stages of a recipe in order.
@@ -28,7 +29,7 @@ def plan_table(
     Args:
         recipe: checked.
         registry: that it was checked against.
-        run: where it would run; None leaves out where each stage would write.
+        run: folder in which it would run; None leaves out where each stage would write.
         finished: ids of the stages that a run would skip.
     """
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
@@ -37,7 +38,9 @@ def plan_table(
     table.add_column("settings")
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
         done = " (finished)" if stage_id in finished else ""
-        where = [Text(f"{run.place(number, stage_id)}{done}", overflow="fold")] if run else []
+        where = (
+            [Text(f"{stage_folder(run, number, stage_id)}{done}", overflow="fold")] if run else []
+        )
         facts = Text(", ".join(_facts(stage, registry)))
         table.add_row(str(number), stage_id, registry.name_of(stage), *where, facts)
     return table

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from genkit.artifacts.scores import Row, settings_of
 from genkit.report.figure import (
     PALETTE,
     figure_with_axes,
     label_ends,
     line_style,
-    save_figure,
+    png_of,
     set_title,
 )
-from genkit.report.table import Row, number, settings_of
+from genkit.report.table import number
 from genkit.types import Curve
 
 _LOG_FROM = 3.0  # greatest over least value; a narrower range has too few ticks on a log axis
 _STEPS = "schedule.steps"  # sets the NFE, so it varies along a line and not between lines
 
 
-def loss_plot(path: Path, images: Sequence[float], loss: Sequence[float]) -> None:
-    """Write a PNG of the training loss against the images seen.
+def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
+    """Return a PNG of the training loss against the images seen.
 
     Args:
-        path: of the PNG.
         images: images seen, ascending.
         loss: mean loss at each of them.
     """
@@ -43,11 +42,11 @@ def loss_plot(path: Path, images: Sequence[float], loss: Sequence[float]) -> Non
     set_title(axes, "Training loss")
     if loss:
         label_ends(axes, logged)
-    save_figure(path, figure)
+    return png_of(figure)
 
 
-def curve_plot(path: Path, curves: Mapping[str, Curve]) -> None:
-    """Write a PNG of curves; those with the same axes share them."""
+def curve_plot(curves: Mapping[str, Curve]) -> bytes:
+    """Return a PNG of curves; those with the same axes share them."""
     groups: dict[tuple[str, str, bool, bool], dict[str, Curve]] = {}
     for name, curve in curves.items():
         key = (curve.x_label, curve.y_label, curve.log_x, curve.log_y)
@@ -66,14 +65,13 @@ def curve_plot(path: Path, curves: Mapping[str, Curve]) -> None:
         set_title(axes, f"{', '.join(group)} against {x_label}" if len(group) == 1 else y_label)
         if len(group) > 1:
             label_ends(axes, lines)
-    save_figure(path, figure)
+    return png_of(figure)
 
 
-def score_plot(path: Path, rows: Sequence[Row], score: str) -> None:
-    """Write a PNG of a score against NFE, a line for each combination of the varied settings.
+def score_plot(rows: Sequence[Row], score: str) -> bytes:
+    """Return a PNG of a score against NFE, a line for each combination of the varied settings.
 
     Args:
-        path: of the PNG.
         rows: of a sweep; each has ``nfe`` and the settings that it was made with.
         score: column to draw. Rows without it are left out.
     """
@@ -104,7 +102,7 @@ def score_plot(path: Path, rows: Sequence[Row], score: str) -> None:
     set_title(axes, f"{score} against NFE")
     if list(lines) != [""]:
         label_ends(axes, drawn)
-    save_figure(path, figure)
+    return png_of(figure)
 
 
 def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float]]]:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-Row = Mapping[str, Any]
-"""One line of scores: the settings that were varied by key path, then ``nfe`` and
-``guidance_nfe``, the network calls for each sample of denoiser and guidance, then the scores."""
-
-COUNTS = ("nfe", "guidance_nfe")
-
-
-def settings_of(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of the settings that were varied: those before the counts."""
-    return list(dict.fromkeys(c for row in rows for c in takewhile(lambda c: c not in COUNTS, row)))
+from genkit.artifacts.scores import Row
 
 
 def render(rows: Sequence[Row]) -> Table:

@@ -6,23 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from genkit.artifacts import Artifact, NetworkFile, Record
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage, Trained
+from genkit.networks import load_network
 from genkit.plugin.registry import Registry
 from genkit.random import derive_seed
 from genkit.recipe.encode import table
 from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
-from genkit.run.stages.sample import SAMPLES, load_samples
 from genkit.settings import shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import load_network
-from genkit.types import Batch
 from genkit.world import ALONE, World
+
+A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class StageContext:
     Attributes:
         stage_id: of the stage that runs.
         folder: where it writes.
+        record: writes its artifact, pictures, rows and checkpoints.
         device: where it computes.
         run_seed: of the recipe.
         stages: all stages of the recipe by id.
@@ -44,6 +46,7 @@ class StageContext:
 
     stage_id: str
     folder: Path
+    record: Record
     device: torch.device
     run_seed: int
     stages: Mapping[str, Stage]
@@ -72,21 +75,17 @@ class StageContext:
     ) -> None:
         self.progress.advance(done, total, unit, loss, step)
 
-    def path(self, stage: str) -> Path:
-        self._require_declared(stage)
-        return self.folders[stage]
-
     def network(self, stage: str) -> Trained:
         if stage not in self._loaded:
-            path = self._left(stage)
+            path = self._file(stage, NetworkFile)
             self._loaded[stage] = load_network(path, self.registry, self.device)
         return self._loaded[stage]
 
-    def samples(self, stage: str) -> Batch:
-        return load_samples(self._left(stage)).batch
+    def read(self, stage: str, artifact: type[A]) -> A:
+        return artifact.load(self._file(stage, artifact))
 
     def digest(self, stage: str) -> str:
-        return file_digest(self._left(stage))
+        return file_digest(self._file(stage))
 
     def _require_declared(self, stage: str) -> None:
         """Raise PluginError unless the running stage names this one, or one that names it.
@@ -98,15 +97,25 @@ class StageContext:
             raise PluginError(
                 f"{type(self.stages[self.stage_id]).__name__} must name the stage "
                 f"{shown(stage)} in a setting of a reference type, and does not; declare one such "
-                "as genkit.settings.DenoiserRef"
+                "as genkit.artifacts.DenoiserRef"
             )
 
     @cached_property
     def _declared(self) -> frozenset[str]:
         return reachable(self.stage_id, self.stages)
 
-    def _left(self, stage: str) -> Path:
+    def _file(self, stage: str, artifact: type[Artifact] | None = None) -> Path:
+        """Return the file of a stage's artifact.
+
+        Raises:
+            PluginError: the stage writes none of this type, or the running stage does not name it.
+        """
         self._require_declared(stage)
-        output = self.stages[stage].output
-        name = SAMPLES if output == "samples" else f"{output}.safetensors"
-        return self.folders[stage] / name
+        written = self.stages[stage].output
+        if written is None or (artifact and not issubclass(written, artifact)):
+            wanted = artifact.__name__ if artifact else "a file"
+            raise PluginError(
+                f"{type(self.stages[self.stage_id]).__name__} must read what the stage "
+                f"{shown(stage)} writes, {written and written.__name__}, got {wanted}"
+            )
+        return self.folders[stage] / written.filename()

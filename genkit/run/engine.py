@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,11 @@ from typing import Any
 import tomli_w
 import torch
 
-from genkit.errors import GenkitError, InterruptedRun, UsageError
+from genkit.artifacts import Record
+from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
+from genkit.errors import GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
+from genkit.interfaces import Stage, TrackedRun
 from genkit.machine import (
     environment,
     hardware,
@@ -24,13 +27,15 @@ from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import resolved
 from genkit.recipe.recipe import Recipe
+from genkit.report.pictures import pictures_of
 from genkit.report.results import gather
 from genkit.run.blame import plugin_errors
 from genkit.run.context import StageContext
 from genkit.run.fingerprint import fingerprint
-from genkit.run.folder import RECIPE, RunFolder
+from genkit.run.folder import RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
+from genkit.run.tracking import Relay, tracked
 from genkit.world import ALONE, World
 
 
@@ -91,11 +96,18 @@ def execute(
     folders: dict[str, Path] = {}
     run = world.lead(lambda: RunFolder(folder, recipe.name))
     locked = run.locked() if world.leads else nullcontext()
-    with locked, stop_on_signal(world) as asked:
+    with ExitStack() as stack:
+        stack.enter_context(locked)
+        asked = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
+        relays: Sequence[Relay] = ()
         # What is written down belongs to the results: a call that only shows them changes nothing.
         if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
+            named = [(plugins.registry.name_of(tracker), tracker) for tracker in recipe.trackers]
+            tables = resolved(recipe, plugins.registry)
+            followed = TrackedRun(recipe.name, folder, tables)
+            relays = stack.enter_context(tracked(named, followed, progress.note))
         for number, (stage_id, stage) in order:
             opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
             place, finished = world.lead(opening)
@@ -105,9 +117,18 @@ def execute(
                 continue
             progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
             together = world if stage.shared else ALONE
+            record = Record(
+                stage_id,
+                place,
+                stage.output,
+                leads=world.leads,
+                observers=relays,
+                draw=pictures_of,
+            )
             context = StageContext(
                 stage_id,
                 place,
+                record,
                 where,
                 recipe.seed,
                 recipe.stages,
@@ -122,6 +143,7 @@ def execute(
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.leads:
                     stage.run(context)
+                    _require_saved(stage, record)
             if world.leads:
                 run.mark(place, prints[stage_id], finished=True)
             progress.end()
@@ -140,6 +162,15 @@ def _open(
     return place, run.finished(number, stage_id, fingerprint)
 
 
+def _require_saved(stage: Stage, record: Record) -> None:
+    """Raise PluginError where a stage did not write the artifact that it declares."""
+    if stage.output is not None and not record.saved:
+        raise PluginError(
+            f"{type(stage).__name__} must write the artifact that it declares, "
+            f"{stage.output.__name__}, and did not; call context.record.save in its run"
+        )
+
+
 def _stop(asked: Callable[[], bool], world: World) -> Callable[[], bool]:
     """Return what tells whether any process was asked to stop: all of them stop together."""
     return lambda: world.any(asked())
@@ -147,7 +178,7 @@ def _stop(asked: Callable[[], bool], world: World) -> Callable[[], bool]:
 
 def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any]:
     results = {"name": name, **gather(folder, folders)}
-    write_json(folder / "results.json", results)
+    write_json(folder / RESULTS, results)
     return results
 
 
@@ -184,7 +215,7 @@ def _write_down(
     devices: list[dict[str, str]],
 ) -> None:
     write_text(run.root / RECIPE, recipe.source.text)
-    write_text(run.root / "resolved.toml", tomli_w.dumps(resolved(recipe, plugins.registry)))
+    write_text(run.root / RESOLVED, tomli_w.dumps(resolved(recipe, plugins.registry)))
     found = {"set": list(recipe.overrides), **environment(device, plugins)}
     found |= {"processes": len(devices), "devices": devices}
-    write_json(run.root / "environment.json", found)
+    write_json(run.root / ENVIRONMENT, found)

@@ -1,15 +1,4 @@
-"""The run folder: one folder a run, one folder a stage, and what is known to be finished.
-
-::
-
-    runs/NAME/
-        recipe.toml          as it was given
-        resolved.toml        with every default and every --set written out
-        environment.json     versions, hardware, command
-        results.json         scores and pictures of all stages
-        01-denoiser/         a stage: state.json and what it left
-        replaced/            stages that a changed recipe made anew
-"""
+"""The run folder: one folder for each stage, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -21,13 +10,9 @@ from typing import Any
 
 import filelock
 
+from genkit.artifacts.layout import REPLACED, STATE, results_in, stage_folder, stages_in
 from genkit.errors import UsageError
 from genkit.files import write_json
-from genkit.train.checkpoint import CHECKPOINT
-
-STATE = "state.json"
-REPLACED = "replaced"
-RECIPE = "recipe.toml"
 
 
 class RunFolder:
@@ -90,7 +75,7 @@ class RunFolder:
         return (
             state.get("finished") is True
             and state.get("fingerprint") == fingerprint
-            and left == {name: size for name, size in _sizes(place).items() if name in left}
+            and left == {name: size for name, size in results_in(place).items() if name in left}
         )
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
@@ -122,20 +107,19 @@ class RunFolder:
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
         """Write down whose result a stage's folder holds and whether it is whole."""
-        files = _sizes(folder) if finished else {}
+        files = results_in(folder) if finished else {}
         write_json(
             folder / STATE, {"fingerprint": fingerprint, "finished": finished, "files": files}
         )
 
     def place(self, number: int, stage: str) -> Path:
         """Return where a stage writes, such as ``02-fakes``."""
-        return self.root / f"{number:02d}-{stage}"
+        return stage_folder(self.root, number, stage)
 
     def _find(self, number: int, stage: str) -> Path:
         """Return the stage's folder, also where a changed recipe gave it another number."""
         place = self.place(number, stage)
-        others = [p for p in sorted(self.root.glob("[0-9][0-9]-*")) if p.name[3:] == stage]
-        return place if place.exists() or not others else others[0]
+        return place if place.exists() else stages_in(self.root).get(stage, place)
 
     def _set_aside(self, folder: Path) -> None:
         replaced = self.root / REPLACED
@@ -149,18 +133,6 @@ class RunFolder:
             if _read(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size of each file that makes a finished stage whole.
-
-    Checkpoints and logs may be deleted once a stage is finished.
-    """
-    return {
-        path.name: path.stat().st_size
-        for path in sorted(folder.glob("*"))
-        if path.is_file() and path.name not in (STATE, CHECKPOINT) and path.suffix != ".jsonl"
-    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.errors import DivergedError, InterruptedRun
+from genkit.artifacts import NetworkFile, Record
+from genkit.artifacts.layout import CHECKPOINT
+from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context
-from genkit.run.log import RowLog
-from genkit.train.checkpoint import CHECKPOINT, save_checkpoint
 from genkit.train.diagnostics import PoolReport
 from genkit.train.distributed import ALONE, Ranks
 from genkit.train.pairing import PairStream
-from genkit.train.trainer import Trainer
+from genkit.train.trainer import AVERAGED, Trainer
 
 MOST_POOL_ROWS = 10_000
 """About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
@@ -31,21 +31,19 @@ class Loop:
         context: of the stage.
         trainer: freshly built, or restored.
         stream: of pairs.
-        log: where rows go; None in a process that does not lead.
         batch_size: images of an optimizer step.
         pools_ahead: pools that are coupled or wait ahead of training.
         checkpoint_seconds: time between checkpoints.
-        described: the network, for its checkpoints.
+        described: returns the averaged network as it is, for its checkpoints.
     """
 
     context: Context
     trainer: Trainer
     stream: PairStream
-    log: RowLog | None
     batch_size: int
     pools_ahead: int
     checkpoint_seconds: float
-    described: Mapping[str, str]
+    described: Callable[[], NetworkFile]
 
     def run(self) -> None:
         """Train, and leave a checkpoint of the end.
@@ -80,7 +78,8 @@ class Loop:
                 if self.context.world.leads and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
                 if self.context.world.leads and due:
-                    save_checkpoint(self.context.folder, trainer, self.described)
+                    network = {**self.described().metadata(), "prefix": AVERAGED}
+                    self.context.record.checkpoint(*trainer.state(), network)
                 saved = now if due else saved
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
@@ -101,8 +100,7 @@ class Loop:
 
     def _write(self, row: dict[str, Any]) -> float | None:
         """Write down a row; return its loss, where it has one."""
-        if self.log:
-            self.log.add(row)
+        self.context.record.log(row)
         return row.get("loss")
 
     def _snapshot_is_due(self, count: int) -> bool:
@@ -121,6 +119,25 @@ class Loop:
                 f"{error}: the last good checkpoint is {kept}; try optimizer.learning_rate below "
                 f"{self.trainer.settings.learning_rate:g}, or optimizer.gradient_clip = 1.0"
             ) from error
+
+
+def restore(trainer: Trainer, record: Record) -> None:
+    """Resume a training from its newest checkpoint, if there is one.
+
+    Raises:
+        DataError: all checkpoints are damaged, or of another version of genkit.
+    """
+    found = record.restore()
+    if found is None:
+        return
+    try:
+        trainer.restore(found.tensors, found.numbers)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"the checkpoint must be of this training, and was written by another version of "
+            f"genkit or damaged: {error}; delete {record.path(CHECKPOINT)} and older ones to train "
+            "this stage from its beginning"
+        ) from error
 
 
 class _Losses:

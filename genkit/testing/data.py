@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import torch
 
-from genkit.errors import UsageError
 from genkit.interfaces import Augmentation, Dataset, Inputs
+from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.tensors import require_finite
 from genkit.testing.laws import LawBroken, leaves_alone, require, tensors_of
@@ -15,17 +13,6 @@ from genkit.types import Batch
 
 OVERSHOOT = 2.0
 """How far beyond [-1, 1] an augmentation may go: sharp edges ring where images are resampled."""
-
-
-class NothingBefore:
-    """The inputs of a data set that refers to no earlier stage."""
-
-    device: torch.device = torch.device("cpu")
-
-    def _refuse(self, stage: str) -> NoReturn:
-        raise UsageError(f'there is no stage "{stage}": give check_dataset the inputs it left')
-
-    network = samples = path = digest = _refuse
 
 
 def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
@@ -38,7 +25,7 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    spec, batch = dataset.spec(), dataset.load(inputs or NothingBefore())
+    spec, batch = dataset.spec(), dataset.load(inputs or NoStages())
     data = batch.data
     require(len(batch) > 0, dataset, "there is an item", "none")
     shape = tuple(data.shape[1:])
@@ -69,7 +56,7 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
         sound = found.dtype == torch.float32 and found.shape == (len(batch), spec.embeddings)
         require(sound, dataset, law, f"{found.dtype} {list(found.shape)}")
         require_finite(found, "embedding")
-    again = tensors_of(dataset.load(inputs or NothingBefore()))
+    again = tensors_of(dataset.load(inputs or NoStages()))
     same = all(torch.equal(value, again[name]) for name, value in tensors_of(batch).items())
     require(same, dataset, "the items are the same on every load", "others on a second load")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from genkit.interfaces import (
     BoundDatasetCoupler,
     Coupler,
     DatasetCoupler,
-    Trained,
 )
+from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.testing.laws import LawBroken, require
 from genkit.types import Batch, Pairs
@@ -92,7 +91,7 @@ class Subject:
     def ready(self, batch: Batch) -> Ready:
         """Return the bound coupler of a batch, as a function."""
         if self.fit is None:
-            bound: object = self.settings.bind(NoStages(self.settings))
+            bound: object = self.settings.bind(no_stages(self.settings))
         else:
             bound = self.fit(batch)
         method = "choose" if isinstance(self.settings, DatasetCoupler) else "pair"
@@ -116,32 +115,7 @@ class Subject:
         require(holds, self.settings, law, seen)
 
 
-@dataclass(frozen=True)
-class NoStages:
-    """What earlier stages left, where there are none.
-
-    Attributes:
-        asking: the coupler that is bound, named where it asks for a stage.
-    """
-
-    asking: AnyCoupler
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def network(self, stage: str) -> Trained:
-        raise self._broken(stage)
-
-    def samples(self, stage: str) -> Batch:
-        raise self._broken(stage)
-
-    def path(self, stage: str) -> Path:
-        raise self._broken(stage)
-
-    def digest(self, stage: str) -> str:
-        raise self._broken(stage)
-
-    def _broken(self, stage: str) -> LawBroken:
-        law = "a coupler that needs an earlier stage is checked with check_coupler(..., fit=...)"
-        return LawBroken(self.asking, law, f"bind asked for {stage!r}")
+def no_stages(asking: AnyCoupler) -> NoStages:
+    """Return the inputs of a coupler that is checked without earlier stages."""
+    law = "a coupler that needs an earlier stage is checked with check_coupler(..., fit=...)"
+    return NoStages(refusal=lambda stage: LawBroken(asking, law, f"bind asked for {stage!r}"))

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from genkit.errors import DivergedError
 from genkit.interfaces import Average, Context, Objective, Optimizer
 from genkit.random import seeded
-from genkit.train.checkpoint import AVERAGED
 from genkit.train.compiler import require_compiler
 from genkit.train.finite_step import FiniteStep
 from genkit.train.precision import Precision, autocast
@@ -26,6 +25,9 @@ from genkit.train.replicas import Replicas, SummedLoss, share_of
 from genkit.types import Batch
 
 T = TypeVar("T")
+
+AVERAGED = "averaged."
+"""With what the names of the averaged weights in a checkpoint begin."""
 
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""

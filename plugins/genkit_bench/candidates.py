@@ -10,10 +10,10 @@ import torch
 
 from genkit.errors import GenkitError, SettingError, UsageError
 from genkit.interfaces import AnyCoupler, BoundCoupler, BoundDatasetCoupler
+from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry, kinds_of
 from genkit.recipe.decode import component
 from genkit.settings import toml_value
-from genkit_bench.stages import NoStages
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim.optimizer import (
 )
 
 from genkit.interfaces import Context, Objective
+from genkit.parts.no_stages import NoStages
 from genkit.random import derive_seed
 from genkit.train.pairing import PairStream
 from genkit.train.precision import multiplying_in
@@ -24,7 +26,7 @@ from genkit.types import Batch, DataSpec
 from genkit.world import ALONE, World
 from genkit_bench.meters import PeakMemory, Phases, wait_for
 from genkit_bench.plain import PlainTrainer
-from genkit_bench.stages import NoStages, TrainStage, changed
+from genkit_bench.stages import TrainStage, changed
 from genkit_bench.variants import PLAIN
 
 PHASES = ("forward", "backward", "optimizer", "EMA")
@@ -33,17 +35,20 @@ PHASES = ("forward", "backward", "optimizer", "EMA")
 _WARM_UP = 2  # steps before anything is timed: kernels are chosen, and the network is compiled
 
 
+@dataclass(frozen=True)
 class BenchContext(NoStages):
-    """As much of :class:`genkit.interfaces.Context` as building and pairing need."""
+    """As much of :class:`genkit.interfaces.Context` as building and pairing need.
 
+    Attributes:
+        root: seed from which all others are derived.
+        world: processes that train together.
+    """
+
+    root: int = 0
     world: World = ALONE
 
-    def __init__(self, device: torch.device, seed: int) -> None:
-        super().__init__(device)
-        self._seed = seed
-
     def seed(self, *purpose: str | int) -> int:
-        return derive_seed(self._seed, "bench", *purpose)
+        return derive_seed(self.root, "bench", *purpose)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed(*purpose))

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from genkit.errors import UsageError
 from genkit.interfaces import Dataset
+from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry
 from genkit.random import generator
 from genkit.recipe.decode import component
 from genkit.settings import shown
 from genkit.tensors import decoded
 from genkit.types import Batch
-from genkit_bench.stages import NoStages
 from genkit_bench.synthetic import require_memory
 
 _EMBEDDINGS = 16  # length of those that data without any is given

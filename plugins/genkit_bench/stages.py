@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
-
-import torch
+from typing import Any, Protocol, cast
 
 from genkit.errors import UsageError
-from genkit.interfaces import Average, Context, Network, Objective, Optimizer, Stage, Trained
+from genkit.interfaces import Average, Context, Network, Objective, Optimizer, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
@@ -18,29 +15,7 @@ from genkit.settings import near_match, shown, toml_value
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision
 from genkit.train.trainer import Trainer
-from genkit.types import Batch, DataSpec
-
-
-class NoStages:
-    """Implements :class:`genkit.interfaces.Inputs` where no stage came before."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def _refuse(self, stage: str) -> NoReturn:
-        raise UsageError(f"it needs what a stage {shown(stage)} left, and a bench runs no stages")
-
-    def network(self, stage: str) -> Trained:
-        self._refuse(stage)
-
-    def samples(self, stage: str) -> Batch:
-        self._refuse(stage)
-
-    def path(self, stage: str) -> Path:
-        self._refuse(stage)
-
-    def digest(self, stage: str) -> str:
-        self._refuse(stage)
+from genkit.types import DataSpec
 
 
 class TrainStage(Protocol):

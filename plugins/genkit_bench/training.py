@@ -112,7 +112,7 @@ def measure_training(
     Raises:
         GenkitError: the stage needs the output of an earlier one, or its data cannot be read.
     """
-    context, spec = BenchContext(device, seed), stage.spec()
+    context, spec = BenchContext(device, root=seed), stage.spec()
     tell("data")
     stream = stage.stream(cast(Context, context), _ENDLESS)
     seconds_data = statistics.median(_timed(stream.inputs, k) for k in range(_POOLS_READ))

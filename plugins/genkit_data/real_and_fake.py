@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from genkit.artifacts import Samples, SamplesRef
 from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import Dataset, Inputs, Stages
-from genkit.settings import SamplesRef, setting
+from genkit.interfaces import Dataset, Inputs, Stages, design_behind
+from genkit.settings import setting
 from genkit.tensors import decoded, require_finite
 from genkit.types import Batch, DataSpec
 
@@ -30,25 +31,22 @@ class RealAndFake(Dataset):
     labels: bool = setting(False, doc="keep the class labels, which both sources must then have")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        sampling = earlier.get(self.fakes)
-        denoiser = earlier.get(getattr(sampling, "denoiser", ""))
-        network = getattr(denoiser, "network", None)
+        denoiser = design_behind(self.fakes, earlier)
         if self.labels and self.real.spec().classes == 0:
             yield Problem(
                 ("labels",), "the real data has no labels", "write false", Code.MISSING_ATTRIBUTE
             )
-        if self.labels and not getattr(network, "class_conditional", True):
+        if self.labels and denoiser and not denoiser.settings.class_conditional:
             yield Problem(
                 ("labels",),
                 f'the samples of "{self.fakes}" have no labels: their denoiser is not conditional',
                 "write false, or give its network class_conditional = true",
                 Code.MISSING_ATTRIBUTE,
             )
-        imitated = getattr(denoiser, "data", self.real)
-        if imitated != self.real and imitated.spec().shape != self.real.spec().shape:
+        if denoiser and denoiser.spec.shape != self.real.spec().shape:
             yield Problem(
                 ("fakes",),
-                f'the samples of "{self.fakes}" have shape {imitated.spec().shape}, '
+                f'the samples of "{self.fakes}" have shape {denoiser.spec.shape}, '
                 f"but the real items {self.real.spec().shape}",
                 "name a stage whose denoiser was trained on data of this shape",
             )
@@ -58,7 +56,7 @@ class RealAndFake(Dataset):
         return DataSpec(real.shape, real.classes if self.labels else 0, sources=True)
 
     def load(self, inputs: Inputs) -> Batch:
-        real, fake = self.real.load(inputs), inputs.samples(self.fakes)
+        real, fake = self.real.load(inputs), inputs.read(self.fakes, Samples).batch
         real = real.with_data(decoded(real.data))
         for batch, what in ((real, "image"), (fake, f'sample of "{self.fakes}"')):
             if len(batch) == 0:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from genkit.artifacts import DiscriminatorRef
 from genkit.errors import Problem
 from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Stages
-from genkit.settings import DiscriminatorRef, setting
+from genkit.settings import setting
 from genkit.tensors import as_column
 
 

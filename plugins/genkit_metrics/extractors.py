@@ -8,8 +8,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from genkit.artifacts import ClassifierRef
 from genkit.interfaces import Extractor, Inputs
-from genkit.settings import ClassifierRef, setting
+from genkit.settings import setting
 
 
 class _Features(nn.Module):

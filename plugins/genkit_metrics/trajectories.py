@@ -22,6 +22,8 @@ BATCH = 256
 class TrajectoryMetric(Metric):
     """A score of the trajectories along which a denoiser turns noise into data."""
 
+    requires_denoiser = True
+
     count: int = setting(256, doc="number of trajectories", at_least=1)
     solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
     schedule: Schedule = setting(

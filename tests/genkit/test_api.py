@@ -129,11 +129,11 @@ def test_settings_of_a_sampler_are_checked(result):
 
 
 def test_only_a_denoiser_is_loaded_as_one(result, tmp_path):
-    with pytest.raises(DataError, match="no stage nowhere left a denoiser"):
+    with pytest.raises(DataError, match="no stage nowhere wrote a denoiser"):
         result.denoiser("nowhere")
     with pytest.raises(DataError, match="cannot be read"):
         genkit.load_denoiser(tmp_path / "absent.safetensors")
-    with pytest.raises(DataError, match="not a network"):
+    with pytest.raises(DataError, match="must be a network"):
         genkit.load_denoiser(result.folder / "02-samples" / "samples.safetensors")
 
 

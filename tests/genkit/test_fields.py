@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from genkit.artifacts import DenoiserRef, SamplesRef
 from genkit.errors import Code, PluginError, SettingError
 from genkit.field_types import FieldType, Reference, Slot
 from genkit.fields import Settings, fields_of, leaves_of
 from genkit.interfaces import AnyCoupler, Component, Network
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import base_of, kinds_of
-from genkit.settings import DenoiserRef, SamplesRef, setting
+from genkit.settings import setting
 
 HUGE = 16**5000 - 1
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from genkit.artifacts import Samples, SamplesRef, Scores
 from genkit.errors import Problem
-from genkit.files import write_json
-from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
-from genkit.report.plots import curve_plot
-from genkit.run.stages.sample import SAMPLES, load_samples, sample_stage
-from genkit.run.stages.scores import (
-    comparison_problems,
-    load_reference,
-    measure,
-    write_scores,
-)
-from genkit.settings import SamplesRef, setting
+from genkit.interfaces import Context, Dataset, Metric, Stage, Stages
+from genkit.run.stages.scores import comparison_problems, load_reference, measure
+from genkit.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Stage):
     """Measures samples against data, and the denoiser behind them."""
 
-    output = "scores"
+    output = Scores
     shared = True
 
     samples: SamplesRef = setting(doc="stage that drew the samples")
@@ -32,20 +24,10 @@ class Evaluate(Stage):
     metrics: tuple[Metric, ...] = setting(doc="what to measure")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        return comparison_problems(self.data, earlier[self.samples], earlier)
+        return comparison_problems(self.samples, self.data, self.metrics, earlier)
 
     def run(self, context: Context) -> None:
-        drawn = load_samples(context.path(self.samples) / SAMPLES)
-        denoiser = context.network(sample_stage(context.stage(self.samples)).denoiser)
-        subject = Subject(drawn.batch, load_reference(self.data, context), denoiser.module)
-        found = measure(self.metrics, subject, context)
-        if not context.world.leads:
-            return
-        row = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe, **found.scores}
-        write_json(
-            context.folder / "curves.json",
-            {name: dataclasses.asdict(curve) for name, curve in found.curves.items()},
-        )
-        for name, curve in found.curves.items():
-            curve_plot(context.folder / f"{name}.png", {name: curve})
-        write_scores(context, [row], found.facts)
+        samples = context.read(self.samples, Samples)
+        found = measure(self.metrics, samples, load_reference(self.data, context), context)
+        row = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe, **found.scores}
+        context.record.save(Scores([row], found.facts, found.curves))

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from genkit import tensors
+from genkit.artifacts import NetworkFile
 from genkit.errors import Code, DataError, PluginError, Problem, SettingError
 from genkit.interfaces import Context, Design, Network, Stage, Stages
+from genkit.networks import design_of, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
 from genkit.run.fingerprint import code_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
-from genkit.train.checkpoint import contents, design_of, load_network, read_network, save_network
-
-KINDS = ("denoiser", "discriminator", "classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load(Stage):
-    """Load a trained network from a file of `train`, `genkit export` or `genkit import-edm`.
+    """Load a trained network from a file of `train`, `genkit export` or `genkit import`.
 
     The file determines whether it is a denoiser, a discriminator or a classifier. It is copied to
     the folder of the stage, and its SHA-256 is part of the fingerprint.
@@ -32,29 +30,28 @@ class Load(Stage):
     """
 
     path: str = setting(
-        doc="the .safetensors file, relative to the current directory; ~ is your home"
+        doc="the .safetensors file, relative to the current directory; ~ is your home",
+        affects_result=False,  # its content does: see `version`
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # What a stage leaves must be known where later ones refer to it, as a recipe is decoded.
+        # Later stages may refer to it only if its artifact is known while a recipe is decoded.
         try:
-            reason = "" if self.output in KINDS else "it describes none"
+            NetworkFile.outline(self._file)
         except (AttributeError, DataError, OSError, RecursionError, RuntimeError) as error:
             # A file may hold anything; a path may name a user or a folder that is not there.
-            reason = str(error)
-        if reason:
             problem = Problem(
                 ("path",),
-                f"must be a file of a network, got {shown(self.path)}: {reason}",
-                "write a file of a training, of genkit export or of genkit import-edm",
+                f"must be a file of a network, got {shown(self.path)}: {error}",
+                "write a file of a training, of genkit export or of genkit import",
                 Code.DATA,
             )
-            raise SettingError(type(self).__name__, [problem])
+            raise SettingError(type(self).__name__, [problem]) from error
 
     @property
-    def output(self) -> str:
-        return tensors.metadata(self._file).get("kind", "")
+    def output(self) -> type[NetworkFile]:
+        return type(NetworkFile.outline(self._file))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
@@ -65,31 +62,29 @@ class Load(Stage):
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
         registry = load_plugins().registry
-        networks = list(_networks(tensors.metadata(self._file), registry))
+        networks = list(_networks(NetworkFile.outline(self._file), registry))
         code = {
             "plugins": sorted({owner for n in networks for owner in owners_of(n, registry)}),
             "code": dict(item for n in networks for item in code_of(n).items()),
         }
         return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
 
-    def design(self) -> Design | None:
+    def design(self, earlier: Stages) -> Design | None:
         try:
-            return design_of(tensors.metadata(self._file), load_plugins().registry)
+            return design_of(NetworkFile.outline(self._file), load_plugins().registry)
         except (DataError, PluginError, SettingError):
             return None  # reported by check
 
     def run(self, context: Context) -> None:
-        weights, described = read_network(self._file)
-        images = int(described["images"])
-        save_network(context.folder / f"{self.output}.safetensors", weights, described, images)
+        context.record.save(NetworkFile.load(self._file))
 
     @property
     def _file(self) -> Path:
         return Path(self.path).expanduser()
 
 
-def _networks(described: Mapping[str, str], registry: Registry) -> Iterator[Network]:
-    """Yield the network that a file describes, and those that it contains."""
-    yield design_of(described, registry).settings
-    for inner in contents(described).values():
+def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
+    """Yield the network of a file, and those that it contains."""
+    yield design_of(file, registry).settings
+    for inner in file.contained.values():
         yield from _networks(inner, registry)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from genkit import tensors
-from genkit.errors import Code, DataError, InterruptedRun, Problem, UsageError
+from genkit.artifacts import DenoiserRef, Samples
+from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
     BoundGuidance,
     Context,
@@ -21,30 +19,25 @@ from genkit.interfaces import (
     Guidance,
     Latents,
     Network,
+    SamplingStage,
     Schedule,
     Solver,
-    Stage,
     Stages,
 )
-from genkit.report.grid import save_grid
 from genkit.run.fingerprint import references
-from genkit.sample import Drawn, StatePrecision, draws_of, known_levels, sample, solver_over
-from genkit.settings import DenoiserRef, setting
+from genkit.sample import StatePrecision, draws_of, known_levels, sample, solver_over
+from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
-
-SAMPLES = "samples.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Stage):
+class Sample(SamplingStage):
     """Draws samples from a trained denoiser."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2"
-    output = "samples"
     shared = True
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
-    count: int = setting(64, doc="samples to draw", at_least=1)
     first_seed: int = setting(
         0,
         doc="seed of the first sample; the others follow. EDM scores the seeds from 0, 50_000 and "
@@ -65,7 +58,7 @@ class Sample(Stage):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        designs = _designs({i: earlier[i] for i in references(self) if i in earlier})
+        designs = _designs(references(self), earlier)
         denoiser = designs.get(self.denoiser)
         if denoiser is None:
             return  # reported where the reference or the data is named
@@ -105,6 +98,13 @@ class Sample(Stage):
         except DataError as error:
             yield Problem(("latents",), str(error))
 
+    def drawn_by(self, earlier: Stages) -> str:
+        return self.denoiser
+
+    @property
+    def depends_on_device(self) -> bool:
+        return self.latents.depends_on_device
+
     def run(self, context: Context) -> None:
         world = context.world
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
@@ -115,14 +115,12 @@ class Sample(Stage):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
-                save_samples(parts[seeds], self.draw(context, seeds, guidance))
+                self._draw(context, seeds, guidance).save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
         world.barrier()
         if world.leads:
-            drawn = _joined([load_samples(path) for path in parts.values()])
-            save_samples(context.folder / SAMPLES, drawn)
-            save_grid(context.folder / "samples.png", drawn.batch.data)
+            context.record.save(_joined([Samples.load(path) for path in parts.values()]))
             for path in context.folder.glob("part-*.safetensors"):
                 path.unlink()
 
@@ -144,18 +142,17 @@ class Sample(Stage):
         """Return the guidance with its networks, to be bound once for all batches."""
         return [guidance.bind(context) for guidance in self.guidance]
 
-    def draw_all(self, context: Context) -> Drawn:
-        """Draw all samples at once, without touching the disk; every process returns all."""
-        drawn: list[Drawn] = []
+    def draw(self, context: Context) -> Samples:
+        drawn: list[Samples] = []
         guidance = self.bound_guidance(context)
         for seeds in context.world.turns(self.batches()):
-            part = None if seeds is None else self.draw(context, seeds, guidance)
+            part = None if seeds is None else self._draw(context, seeds, guidance)
             drawn += context.world.gather(part)
         return _joined(drawn)
 
-    def draw(
+    def _draw(
         self, context: Context, seeds: Sequence[int], guidance: Sequence[BoundGuidance]
-    ) -> Drawn:
+    ) -> Samples:
         """Draw the samples of some seeds, as float32."""
         denoiser = context.network(self.denoiser)
         seed = context.seed("samples")
@@ -170,42 +167,16 @@ class Sample(Stage):
             guidance=guidance,
             precision=self.state_precision,
         )
-        return replace(drawn, batch=drawn.batch.with_data(drawn.batch.data.float()))
+        batch = drawn.batch.with_data(drawn.batch.data.float())
+        return replace(drawn, batch=batch, denoiser=self.denoiser)
 
 
-def sample_stage(stage: Stage) -> Sample:
-    """Return a stage as the sample stage it must be.
-
-    Raises:
-        UsageError: it is another one, brought by a plugin.
-    """
-    if not isinstance(stage, Sample):
-        raise UsageError(f"{type(stage).__name__} is not the stage `sample` of the core")
-    return stage
-
-
-def save_samples(path: Path, drawn: Drawn) -> None:
-    """Write samples (float32, in [-1, 1] for images), their labels and what they cost."""
-    named: dict[str, Tensor] = {"samples": drawn.batch.data}
-    if drawn.batch.labels is not None:
-        named["labels"] = drawn.batch.labels
-    cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
-    tensors.save(path, named, {name: json.dumps(value) for name, value in cost.items()})
-
-
-def load_samples(path: Path) -> Drawn:
-    """Read what :func:`save_samples` wrote."""
-    named, metadata = tensors.load(path)
-    batch = Batch(named["samples"], labels=named.get("labels"))
-    return Drawn(batch, int(metadata["nfe"]), int(metadata["guidance_nfe"]))
-
-
-def _designs(stages: Stages) -> dict[str, Design]:
-    """Return the networks that stages leave, as they are known before anything runs."""
+def _designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
+    """Return the networks that stages write, as they are known before anything runs, by id."""
     found = {}
-    for name, stage in stages.items():
-        with suppress(DataError):  # reported where the data or the network is
-            design = stage.design()
+    for name in names:
+        with suppress(DataError, KeyError):  # reported where the data or the reference is
+            design = earlier[name].design(earlier)
             if design is not None and design.classes >= 0:
                 found[name] = design
     return found
@@ -221,9 +192,9 @@ def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
     return [seeds for seeds, path in parts.items() if path.name not in there]
 
 
-def _joined(parts: Sequence[Drawn]) -> Drawn:
+def _joined(parts: Sequence[Samples]) -> Samples:
     labels = [part.batch.labels for part in parts if part.batch.labels is not None]
     batch = Batch(
         torch.cat([part.batch.data for part in parts]), labels=torch.cat(labels) if labels else None
     )
-    return Drawn(batch, parts[0].nfe, parts[0].guidance_nfe)
+    return replace(parts[0], batch=batch)

@@ -1,63 +1,104 @@
-"""What evaluate and sweep share: measuring samples, and the files that hold scores."""
+"""What evaluate and sweep share: measuring samples against data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Never
 
+from torch import nn
+
+from genkit.artifacts import Samples
 from genkit.errors import DataError, InterruptedRun, Problem
-from genkit.files import write_json
-from genkit.interfaces import Context, Dataset, Metric, Stage, Stages, Subject
-from genkit.report.results import SCORES
+from genkit.interfaces import Context, Dataset, Metric, Stages, Subject, design_behind
 from genkit.tensors import decoded
-from genkit.types import Batch, Curve, Measurement
+from genkit.types import Batch, Curve
 
 
-def comparison_problems(data: Dataset, sampling: Stage, earlier: Stages) -> Iterator[Problem]:
-    """Yield what keeps the samples of a stage from being compared with data."""
-    denoiser = earlier.get(getattr(sampling, "denoiser", ""))
-    imitated = getattr(denoiser, "data", data)
-    try:
-        made, real = imitated.spec().shape, data.spec().shape
-    except DataError:
-        return  # reported where the data is named
+def comparison_problems(
+    samples: str, data: Dataset, metrics: Sequence[Metric], earlier: Stages
+) -> Iterator[Problem]:
+    """Yield what keeps the samples of a stage from being compared with data by metrics."""
+    if earlier[samples].drawn_by(earlier) is None:
+        for index, metric in enumerate(metrics):
+            if metric.requires_denoiser:
+                yield Problem(
+                    ("metrics", index),
+                    f"calls the denoiser behind the samples, and stage {samples} names none",
+                    "leave the metric out, or choose a stage that samples a denoiser",
+                )
+    # A DataError of either is reported where the data is named.
+    shape, denoiser = data.spec().shape, design_behind(samples, earlier)
+    if denoiser is not None and denoiser.spec.shape != shape:
+        yield Problem(
+            ("data",),
+            f"must be items of the samples' shape {denoiser.spec.shape}, got {shape}",
+            "name data of the shape that the denoiser was trained on",
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What all metrics found, as one.
+
+    Attributes:
+        scores: by name.
+        facts: what a score depends on, by score.
+        curves: by name.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+
+def measure(
+    metrics: Sequence[Metric], samples: Samples, reference: Batch, context: Context
+) -> Measured:
+    """Return what all metrics found; collective: each metric measures with its share or alone.
+
+    Args:
+        metrics: at least one.
+        samples: generated items.
+        reference: real items, images in [-1, 1].
+        context: of the stage that measures.
+
+    Raises:
+        DataError: two metrics give a score of one name, a score is not finite, or the items of
+            samples and reference differ in shape.
+    """
+    made, real = samples.batch.data.shape[1:], reference.data.shape[1:]
     if made != real:
-        reason = f"items of shape {real} cannot be compared with samples of shape {made}"
-        yield Problem(("data",), reason, "name data of the shape that the denoiser was trained on")
+        raise DataError(
+            f"data must be items of the samples' shape {tuple(made)}, got {tuple(real)}; name data "
+            "of the shape that the denoiser was trained on"
+        )
+    denoiser = context.network(samples.denoiser).module if samples.denoiser else _Unknown()
+    subject = Subject(samples.batch, reference, denoiser)
+    measured = Measured()
+    for number, metric in enumerate(metrics):
+        if context.stop_requested():
+            raise InterruptedRun(f"{number} of {len(metrics)} metrics")
+        found = metric.measure(subject, context)
+        for name, value in found.scores.items():
+            if name in measured.scores:
+                raise DataError(f'two metrics give the score "{name}"; leave one out')
+            if value - value != 0:
+                raise DataError(f'the score "{name}" is {value}')
+            measured.scores[name] = value
+            measured.facts[name] = dict(found.facts)
+        measured.curves.update(found.curves)
+    return measured
+
+
+class _Unknown(nn.Module):
+    """The denoiser of samples from elsewhere."""
+
+    def forward(self, *arguments: object) -> Never:
+        raise DataError("the denoiser behind the samples is unknown; leave the metric out")
 
 
 def load_reference(data: Dataset, context: Context) -> Batch:
     """Return the items to compare with, images in [-1, 1]."""
     items = data.load(context)
     return items.with_data(decoded(items.data))
-
-
-def measure(metrics: Sequence[Metric], subject: Subject, context: Context) -> Measurement:
-    """Return what all metrics found, as one; every process measures, with its share or alone.
-
-    Raises:
-        DataError: two metrics give a score of one name, or a score is not finite.
-    """
-    scores: dict[str, float] = {}
-    curves: dict[str, Curve] = {}
-    facts: dict[str, str] = {}
-    for number, metric in enumerate(metrics):
-        if context.stop_requested():
-            raise InterruptedRun(f"{number} of {len(metrics)} metrics")
-        found = metric.measure(subject, context)
-        for name, value in found.scores.items():
-            if name in scores:
-                raise DataError(f'two metrics give the score "{name}"; leave one out')
-            if value - value != 0:
-                raise DataError(f'the score "{name}" is {value}')
-            scores[name] = value
-        curves.update(found.curves)
-        facts.update(found.facts)
-    return Measurement(scores, curves, facts)
-
-
-def write_scores(
-    context: Context, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
-) -> None:
-    """Write the table of a stage, one row a setting."""
-    write_json(context.folder / SCORES, {"rows": list(rows), "facts": dict(facts)})

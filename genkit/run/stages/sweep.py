@@ -8,20 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from genkit.artifacts import SamplesRef, Scores
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
-from genkit.interfaces import Component, Context, Dataset, Metric, Stage, Stages, Subject
-from genkit.report.plots import score_plot
+from genkit.interfaces import Component, Context, Dataset, Metric, SamplingStage, Stage, Stages
 from genkit.run.fingerprint import components, references
-from genkit.run.log import RowLog, read_rows
-from genkit.run.stages.sample import Sample, sample_stage
 from genkit.run.stages.scores import (
     comparison_problems,
     load_reference,
     measure,
-    write_scores,
 )
-from genkit.settings import SamplesRef, near_match, setting, shown
+from genkit.settings import near_match, setting, shown
 
 C = TypeVar("C", bound=Component)
 
@@ -33,7 +30,7 @@ Cell = dict[str, Any]
 class Sweep(Stage):
     """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage."""
 
-    output = "scores"
+    output = Scores
     shared = True
 
     samples: SamplesRef = setting(doc="sample stage whose settings hold, but for what is varied")
@@ -46,11 +43,15 @@ class Sweep(Stage):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         template = earlier[self.samples]
-        if not isinstance(template, Sample):
-            reason = f'must be the id of a stage `sample` of the core, got "{self.samples}"'
-            yield Problem(("samples",), reason, code=Code.WRONG_REFERENCE)
+        if not isinstance(template, SamplingStage):
+            yield Problem(
+                ("samples",),
+                f'must be a stage that can draw again, such as `sample`, got "{self.samples}"',
+                "name another; a stage of a plugin is one if it derives from SamplingStage",
+                Code.WRONG_REFERENCE,
+            )
             return
-        yield from comparison_problems(self.data, template, earlier)
+        yield from comparison_problems(self.samples, self.data, self.metrics, earlier)
         template = dataclasses.replace(template, count=self.count)
         lists = dict(_flatten(self.vary))
         if not lists:
@@ -63,7 +64,7 @@ class Sweep(Stage):
         if not problems and not any(any(part.check(earlier)) for part in components(template)):
             yield from self._cell_problems(template, earlier)
 
-    def _cell_problems(self, template: Sample, earlier: Stages) -> Iterator[Problem]:
+    def _cell_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
         """Yield why combinations of values cannot be sampled; each mistake once."""
         seen = set()
         for cell in self.cells():
@@ -79,39 +80,30 @@ class Sweep(Stage):
                     yield dataclasses.replace(problem, key=key, reason=reason)
 
     def run(self, context: Context) -> None:
-        template = dataclasses.replace(sample_stage(context.stage(self.samples)), count=self.count)
+        template = context.stage(self.samples)
+        if not isinstance(template, SamplingStage):  # `check` refuses it
+            raise TypeError(f"{type(template).__name__} is no SamplingStage")
+        template = dataclasses.replace(template, count=self.count)
         cells = list(self.cells())
-        path = context.folder / self._rows_file(template, context)
-        world = context.world
-        entries = world.lead(lambda: read_rows(path))
-        log = RowLog(path, list(entries)) if world.leads else None
+        # Where draws depend on the device, cells of another one are not mixed with these.
+        dependent = any(_of_cell(template, cell).depends_on_device for cell in cells)
+        device = context.device.type if dependent else "any"
+        entries = context.world.lead(
+            lambda: context.record.resume(lambda entry: entry.get("device") == device)
+        )
         reference = load_reference(self.data, context)
-        denoiser = context.network(template.denoiser).module
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
-            stage = _of_cell(template, cell)
-            drawn = stage.draw_all(context)
-            found = measure(self.metrics, Subject(drawn.batch, reference, denoiser), context)
-            cost = {"nfe": drawn.nfe, "guidance_nfe": drawn.guidance_nfe}
+            samples = _of_cell(template, cell).draw(context)
+            found = measure(self.metrics, samples, reference, context)
+            cost = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
             row = {**inf_as_text(cell), **cost, **found.scores}
-            entries.append({"row": row, "facts": dict(found.facts)})
-            if log:
-                log.add(entries[-1])
+            entries.append({"device": device, "row": row, "facts": found.facts})
+            context.record.log(entries[-1])
             context.advance(len(entries), len(cells), "cells")
-        if not world.leads:
-            return
         rows = [entry["row"] for entry in entries]
-        write_scores(context, rows, entries[-1]["facts"])
-        settings = {*cells[0], "nfe", "guidance_nfe"}
-        for score in [name for name in rows[0] if name not in settings]:
-            score_plot(context.folder / f"{score}-against-nfe.png", rows, score)
-
-    def _rows_file(self, template: Sample, context: Context) -> str:
-        """Return the name of the rows' file, with the device where draws depend on it."""
-        latents = [_of_cell(template, cell).latents for cell in self.cells()]
-        on = f"-{context.device.type}" if any(part.depends_on_device for part in latents) else ""
-        return f"cells{on}.jsonl"
+        context.record.save(Scores(rows, entries[-1]["facts"]))
 
     def cells(self) -> Iterator[Cell]:
         """Yield all combinations, the last list running fastest."""
@@ -120,7 +112,7 @@ class Sweep(Stage):
             yield dict(zip(lists, values, strict=True))
 
 
-def _of_cell(template: Sample, cell: Cell) -> Sample:
+def _of_cell(template: SamplingStage, cell: Cell) -> SamplingStage:
     """Return the stage with the values of one combination.
 
     Raises:
@@ -140,7 +132,7 @@ def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]
             yield ".".join([*above, key]), value
 
 
-def _problems(template: Sample, path: str, values: Any) -> Iterator[Problem]:
+def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Problem]:
     """Yield what is wrong with the values at a key path, each alone."""
     key = ("vary", *path.split("."))
     if not isinstance(values, list) or not values:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
+from genkit.artifacts import NetworkFile, Record
+from genkit.artifacts.network import Coupling
+from genkit.artifacts.record import Row
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
     Augmentation,
     Average,
     Context,
+    Coupler,
     Dataset,
     DatasetCoupler,
     Design,
@@ -26,29 +28,20 @@ from genkit.interfaces import (
     Stage,
     Stages,
 )
+from genkit.networks import Networks, require_frozen
 from genkit.random import seeded
 from genkit.report.pairs import pairs_plot
 from genkit.report.plots import loss_plot
 from genkit.run.fingerprint import references
-from genkit.run.log import METRICS, RowLog, read_rows
 from genkit.run.stages.train_checks import (
     lacking_attributes,
     problems_of,
     skewed_conditions,
     skewed_noise,
 )
-from genkit.run.training import Loop
+from genkit.run.training import Loop, restore
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
-from genkit.train.checkpoint import (
-    NetworkFile,
-    Networks,
-    description,
-    load_checkpoint,
-    read_network,
-    require_frozen,
-    save_network,
-)
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
 from genkit.train.trainer import Compute, Trainer
@@ -119,7 +112,7 @@ class Train(Stage):
     )
 
     @property
-    def output(self) -> str:
+    def output(self) -> type[NetworkFile]:
         return self.network.output
 
     @property
@@ -136,7 +129,7 @@ class Train(Stage):
         spec, augmentation = self.data.spec(), self.augmentation
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
-    def design(self) -> Design:
+    def design(self, earlier: Stages) -> Design:
         return Design(self.network, self.spec())
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -185,28 +178,38 @@ class Train(Stage):
             )
         spec, stream = self.spec(), self.stream(context, self.images)
         trainer = self.trainer(context, spec)
-        load_checkpoint(context.folder, trainer)
-        described = description(self.output, context.describe(self.network), spec)
-        log = _log(context.folder, trainer.images) if context.world.leads else None
+        restore(trainer, context.record)
+        context.record.resume(lambda row: _stays(row, trainer.images))
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
         with core_for_pairing(), multiplying_in(self.precision):
             Loop(
                 context=context,
                 trainer=trainer,
                 stream=stream,
-                log=log,
                 batch_size=self.batch_size,
                 pools_ahead=self.pools_ahead,
                 checkpoint_seconds=self.checkpoint_seconds,
-                described=described,
+                described=lambda: self._file(context, spec, trainer),
             ).run()
-        if log:
-            path = context.folder / f"{self.output}.safetensors"
-            weights = trainer.average.model.state_dict()
-            contained = {name: _file_of(name, context) for name in references(self.network)}
-            save_network(path, weights, described, trainer.images, contained)
-            _draw(context.folder, log.rows, math.prod(spec.shape))
+        _draw(context.record, math.prod(spec.shape))
+        contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
+        context.record.save(replace(self._file(context, spec, trainer), contained=contained))
         context.world.barrier()
+
+    def _file(self, context: Context, spec: DataSpec, trainer: Trainer) -> NetworkFile:
+        """Return the averaged network as it is, without those that it contains."""
+        coupler = self.coupler
+        return self.output(
+            table=context.describe(self.network),
+            spec=spec,
+            weights=trainer.average.model.state_dict(),
+            images=trainer.images,
+            coupling=Coupling(
+                bijective=isinstance(coupler, Coupler) and coupler.bijective,
+                preserves_noise_marginal=coupler.preserves_noise_marginal,
+                preserves_conditional_prior=tuple(sorted(coupler.preserves_conditional_prior)),
+            ),
+        )
 
     def stream(self, context: Context, total: int) -> PairStream:
         """Return the first ``total`` pairs to train on.
@@ -241,7 +244,7 @@ class Train(Stage):
             micro_batch=self.micro_batch,
         )
         contained = {name: context.network(name) for name in references(self.network)}
-        bound = self.network.bind(Networks(context.device, contained.get))
+        bound = self.network.bind(Networks(context.device, find=contained.get))
         with seeded(context.seed("weights")):
             model = bound.build(spec)
         require_frozen(model, [network.module for network in contained.values()])
@@ -250,25 +253,20 @@ class Train(Stage):
         )
 
 
-def _file_of(stage: str, context: Context) -> NetworkFile:
-    """Return weights and metadata of the network of an earlier stage."""
-    return read_network(context.path(stage) / f"{context.stage(stage).output}.safetensors")
+def _stays(row: Row, images: int) -> bool:
+    """Whether a row was logged before the checkpoint of ``images`` images.
+
+    A pool that begins there is reported again.
+    """
+    return bool(images and row.get("images", math.inf) + ("pool" in row) <= images)
 
 
-def _log(folder: Path, images: int) -> RowLog:
-    """Return the log of a stage, with the rows up to where training goes on."""
-    rows = read_rows(folder / METRICS) if images else []
-    # A pool that begins where training goes on is reported again.
-    known = [row for row in rows if row.get("images", math.inf) + ("pool" in row) <= images]
-    return RowLog(folder / METRICS, known)
-
-
-def _draw(folder: Path, rows: list[dict[str, Any]], dimensions: int) -> None:
+def _draw(record: Record, dimensions: int) -> None:
     """Draw the loss, and what the coupler did where it did anything."""
-    losses = [row for row in rows if "loss" in row]
-    loss_plot(
-        folder / "loss.png", [row["images"] for row in losses], [row["loss"] for row in losses]
-    )
-    pools = [row for row in rows if "pool" in row]
+    losses = [row for row in record.rows if "loss" in row]
+    if losses:
+        images, loss = [row["images"] for row in losses], [row["loss"] for row in losses]
+        record.picture("loss", loss_plot(images, loss))
+    pools = [row for row in record.rows if "pool" in row]
     if any(row["reduction"] for row in pools):
-        pairs_plot(folder / "pairs.png", pools, dimensions)
+        record.picture("pairs", pairs_plot(pools, dimensions))

@@ -14,11 +14,11 @@ from genkit.interfaces import DatasetCoupler, Inputs, Stages
 from genkit.settings import Ref, setting, shown
 from genkit.tensors import require_finite, require_one_shape
 from genkit.types import Batch
-from genkit_semidiscrete.potential import POTENTIAL, By, Potential, flat
+from genkit_semidiscrete.potential import By, Potential, flat
 from genkit_semidiscrete.search import search
 from genkit_semidiscrete.stage import FitPotential
 
-PotentialRef = Annotated[str, Ref("potential")]
+PotentialRef = Annotated[str, Ref(Potential)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,12 @@ class Semidiscrete(DatasetCoupler):
             )
 
     def bind(self, inputs: Inputs) -> BoundSemidiscrete:
-        path = inputs.path(self.potential) / POTENTIAL
-        fitted = Potential.load(path)
+        fitted = inputs.read(self.potential, Potential)
         if fitted.by != self.by:
-            raise DataError(f"{path} was fitted by {shown(fitted.by)}, not by {shown(self.by)}")
+            raise DataError(
+                f"by must be that of the stage {shown(self.potential)}, {shown(fitted.by)}, got "
+                f"{shown(self.by)}; write by = {shown(fitted.by)}"
+            )
         return BoundSemidiscrete(fitted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from genkit import tensors
+from genkit.artifacts import Artifact
 from genkit.errors import DataError
 from genkit.random import generator
 from genkit.tensors import require_finite
 from genkit.types import Batch
 
 By = Literal["label"]
-
-POTENTIAL = "potential.safetensors"
 
 _SLACK = 1e-3  # of an image's length, for marks that another device computes
 
@@ -111,7 +110,7 @@ def mark(points: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Potential:
+class Potential(Artifact):
     """A fitted potential.
 
     Attributes:
@@ -119,12 +118,16 @@ class Potential:
         values: ``[N]`` float32, h of each image; equal images have one value.
         shape: of an item.
         by: what the images of one part have in common; empty for one part.
+        facts: what is worth knowing of the fit.
     """
+
+    name = "potential"
 
     images: Images
     values: Tensor
     shape: tuple[int, ...]
     by: tuple[By, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self, batch: Batch) -> None:
         """Raise DataError unless a batch is the data set that this was fitted to."""
@@ -147,27 +150,23 @@ class Potential:
                 f"to; {mended}"
             )
 
-    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write it, with what is worth knowing of it."""
-        described = {"shape": self.shape, "by": self.by, "images": len(self.images), **facts}
+    def save(self, path: Path) -> None:
+        described = {"shape": self.shape, "by": self.by, "images": len(self.images)}
+        described |= {"facts": dict(self.facts)}
         named = {"potential": self.values, **vars(self.images)}
         tensors.save(path, named, {k: json.dumps(v) for k, v in described.items()})
 
     @classmethod
     def load(cls, path: Path) -> Potential:
-        """Return what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing, damaged or of another kind.
-        """
         named, metadata = tensors.load(path)
         try:
             images = Images(named["part"], named["twin"], named["mark"])
             shape, by = json.loads(metadata["shape"]), json.loads(metadata["by"])
-            found = cls(images, named["potential"], tuple(shape), tuple(by))
+            facts = json.loads(metadata["facts"])
+            found = cls(images, named["potential"], tuple(shape), tuple(by), facts)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path}: not a potential that the stage fit-potential left: {error!r}"
+                f"{path} must be a potential of the stage fit-potential: {error!r} in its header"
             ) from error
         require_finite(found.values, f"{path}: the potential of image")
         return found

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from genkit import tensors
+from genkit.artifacts import Scores
 from genkit.errors import Code, DataError, InterruptedRun, Problem
-from genkit.files import write_json, write_text
 from genkit.interfaces import Context, Dataset, Stage, Stages
 from genkit.settings import setting
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
-from genkit_semidiscrete.potential import POTENTIAL, By, Potential, digest, flat, know
+from genkit_semidiscrete.potential import By, Potential, digest, flat, know
 from genkit_semidiscrete.search import NOISES
-
-CHECKPOINT = "checkpoint.safetensors"
 
 LEAST_STEPS = 200
 """Of ascent: fewer do not carry a potential from its start to its place."""
@@ -33,15 +28,13 @@ REPORTS = 20
 MEASURED = 32
 """Noises for each image, with which the result is measured."""
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitPotential(Stage):
     """Fits the potential by which the coupler `semidiscrete` lets each noise choose its image."""
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
-    output = "potential"
+    output = Potential
 
     data: Dataset = setting(doc="the images that noise chooses among", inherit="data")
     by: tuple[By, ...] = setting((), doc='["label"] for a potential of each class apart')
@@ -83,51 +76,30 @@ class FitPotential(Stage):
             shape = (count, points.shape[1])
             return torch.randn(shape, generator=drawing, device=context.device)
 
-        path = context.folder / CHECKPOINT
-        if path.exists():
-            states, rows, done = load_checkpoint(path, len(fit.ascents))
-        else:
-            states, rows, done = fit.begin(noise(-1, NOISES)), [], 0
+        states, done = fit.begin(noise(-1, NOISES)), 0
+        if found := context.record.restore():
+            states = [State.of(found.tensors, str(part)) for part in range(len(fit.ascents))]
+            done = int(found.numbers["steps"])
+        context.record.resume(lambda row: row["noises"] <= done * self.batch_size)
         saved = time.monotonic()
         while done < total:
             states, done = fit.step(done, states, noise(done)), done + 1
             every = steps // REPORTS
             if done in (steps, total) or (done < steps and done % every == 0):
-                found = fit.progress(states) if done < total else fit.result(states)
-                rows.append({"noises": done * self.batch_size, **found})
+                row = fit.progress(states) if done < total else fit.result(states)
+                context.record.log({"noises": done * self.batch_size, **row})
                 states = fit.reported(states)
-                lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-                write_text(context.folder / "metrics.jsonl", lines)
             context.advance(done * self.batch_size, total * self.batch_size, "noises", step=done)
             stop = context.stop_requested() and done < total
             if stop or time.monotonic() - saved >= self.checkpoint_seconds:
-                save_checkpoint(path, states, rows, done)
+                state: dict[str, Tensor] = {}
+                for part, ascent in enumerate(states):
+                    state |= ascent.tensors(str(part))
+                context.record.checkpoint(state, {"steps": done})
                 saved = time.monotonic()
             if stop:
                 raise InterruptedRun(f"{done:,} of {total:,} steps")
-        facts = {"cost": "squared", "digest": digest(batch), **rows[-1]}
-        fitted = Potential(images, fit.values(states), tuple(batch.data.shape[1:]), self.by)
-        fitted.save(context.folder / POTENTIAL, facts)
-        write_json(context.folder / "scores.json", {"rows": rows[-1:], "facts": {}})
-
-
-def save_checkpoint(path: Path, states: Sequence[State], rows: list[Row], done: int) -> None:
-    """Replace the checkpoint in one step."""
-    named: dict[str, Tensor] = {}
-    for part, state in enumerate(states):
-        named |= state.tensors(str(part))
-    tensors.save(path, named, {"done": str(done), "rows": json.dumps(rows)})
-
-
-def load_checkpoint(path: Path, parts: int) -> tuple[list[State], list[Row], int]:
-    """Return the states, rows and steps of a checkpoint.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    try:
-        named, metadata = tensors.load(path)
-        states = [State.of(named, str(part)) for part in range(parts)]
-        return states, json.loads(metadata["rows"]), int(metadata["done"])
-    except (DataError, KeyError, ValueError) as error:
-        raise DataError(f"{error}; delete {path} to fit from the beginning") from error
+        shape, facts = tuple(batch.data.shape[1:]), {"cost": "squared", "digest": digest(batch)}
+        facts |= context.record.rows[-1]
+        context.record.scores(Scores([context.record.rows[-1]]))
+        context.record.save(Potential(images, fit.values(states), shape, self.by, facts))

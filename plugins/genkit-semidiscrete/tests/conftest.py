@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from genkit.artifacts import Artifact, Record
 from genkit.interfaces import Dataset
 from genkit.random import derive_seed
 from genkit.types import Batch, DataSpec
 from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
+from genkit_semidiscrete.potential import Potential
 from genkit_semidiscrete.stage import FitPotential
 
 
@@ -43,8 +46,12 @@ class Folder:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def path(self, stage: str) -> Path:
-        return self.folder
+    @cached_property
+    def record(self) -> Record:
+        return Record("potential", self.folder, Potential)
+
+    def read(self, stage: str, artifact: type[Artifact]) -> Artifact:
+        return artifact.load(self.folder / artifact.filename())
 
     def seed(self, *purpose: str | int) -> int:
         return derive_seed(self.seed_of_run, "potential", *purpose)

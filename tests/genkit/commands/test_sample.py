@@ -24,7 +24,6 @@ from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.recipe.encode import table
-from genkit.train.checkpoint import description, save_network
 from genkit.types import DataSpec
 
 
@@ -37,7 +36,7 @@ def save(path: Path, spec: DataSpec, **settings) -> Path:
         weights = {
             k: v + torch.randn(v.shape) / 4 for k, v in network.build(spec).state_dict().items()
         }
-    save_network(path, weights, description("denoiser", table(registry, network), spec), 5)
+    network.output(table(registry, network), spec, weights, images=5).save(path)
     return path
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from genkit.artifacts import DenoiserFile, DenoiserRef, Samples, SamplesRef, Scores
 from genkit.errors import DataError, Problem, SettingError
 from genkit.interfaces import Component, Context, Coupler, Dataset, Inputs, Stage, Stages
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.settings import DenoiserRef, SamplesRef, setting
+from genkit.settings import setting
 from genkit.types import Batch, DataSpec, Pairs
 
 
@@ -75,7 +76,7 @@ class ToyStage(Stage):
 class Train(ToyStage):
     """Leaves a denoiser."""
 
-    output = "denoiser"
+    output = DenoiserFile
 
     data: Dataset = setting(doc="the data", inherit="data")
     coupler: Coupler = setting(doc="the coupling", use={"use": "random"})
@@ -96,7 +97,7 @@ class Train(ToyStage):
 class Sample(ToyStage):
     """Leaves samples."""
 
-    output = "samples"
+    output = Samples
 
     denoiser: DenoiserRef = setting(doc="which denoiser")
     couplers: tuple[Coupler, ...] = setting((), doc="some couplers")
@@ -114,7 +115,7 @@ class Sample(ToyStage):
 class Broken(ToyStage):
     """Has an annotation that cannot be resolved."""
 
-    output = "scores"
+    output = Scores
     what: Nowhere = setting(doc="nothing")  # noqa: F821
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from genkit.errors import DataError
-from genkit.report.grid import save_grid
+from genkit.report.grid import grid
 
 
 def pixels(path):
@@ -23,7 +23,7 @@ def bluish(path):
 def test_tiny_images_are_enlarged_by_whole_pixels(tmp_path):
     images = torch.stack([torch.full((1, 8, 8), v) for v in (-1.0, 0.0, 1.0, 0.5)])
     images[0, 0, 0, 0] = 1.0
-    save_grid(tmp_path / "grid.png", images)
+    (tmp_path / "grid.png").write_bytes(grid(images))
     shown = pixels(tmp_path / "grid.png")
     scale = 38  # the least factor at which 2 columns of 8 pixels are at least 600 wide
     assert shown.shape == (2 * 8 * scale + 2, 2 * 8 * scale + 2, 3)
@@ -37,7 +37,7 @@ def test_tiny_images_are_enlarged_by_whole_pixels(tmp_path):
 
 def test_images_lie_in_rows_from_left_to_right(tmp_path):
     values = torch.linspace(-1, 1, 5)
-    save_grid(tmp_path / "grid.png", values[:, None, None, None].expand(-1, 1, 200, 200))
+    (tmp_path / "grid.png").write_bytes(grid(values[:, None, None, None].expand(-1, 1, 200, 200)))
     shown = pixels(tmp_path / "grid.png")
     assert shown.shape == (2 * 200 + 2, 3 * 200 + 2 * 2, 3)
     grey = [int(shown[y, x, 0]) for y in (50, 252) for x in (50, 252, 454)]
@@ -45,21 +45,21 @@ def test_images_lie_in_rows_from_left_to_right(tmp_path):
 
 
 def test_at_most_a_hundred_images_are_shown(tmp_path):
-    save_grid(tmp_path / "grid.png", torch.zeros(150, 1, 60, 60))
+    (tmp_path / "grid.png").write_bytes(grid(torch.zeros(150, 1, 60, 60)))
     assert pixels(tmp_path / "grid.png").shape == (10 * 60 + 9 * 2, 10 * 60 + 9 * 2, 3)
 
 
 def test_three_channels_are_a_colour_and_others_show_the_first(tmp_path):
     red = torch.full((1, 3, 4, 4), -1.0)
     red[:, 0] = 1
-    save_grid(tmp_path / "red.png", red)
+    (tmp_path / "red.png").write_bytes(grid(red))
     assert pixels(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
-    save_grid(tmp_path / "first.png", red[:, :2])
+    (tmp_path / "first.png").write_bytes(grid(red[:, :2]))
     assert pixels(tmp_path / "first.png")[0, 0].tolist() == [255, 255, 255]
 
 
 def test_values_outside_the_range_are_clipped(tmp_path):
-    save_grid(tmp_path / "grid.png", torch.tensor([3.0, -3.0])[:, None, None, None])
+    (tmp_path / "grid.png").write_bytes(grid(torch.tensor([3.0, -3.0])[:, None, None, None]))
     shown = pixels(tmp_path / "grid.png")
     assert shown[0, 0, 0] == 255
     assert shown[0, -1, 0] == 0
@@ -68,14 +68,14 @@ def test_values_outside_the_range_are_clipped(tmp_path):
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
 def test_vectors_are_a_plot(tmp_path, dimensions):
     points = torch.randn(50, dimensions, generator=torch.Generator().manual_seed(0))
-    save_grid(tmp_path / "points.png", points)
+    (tmp_path / "points.png").write_bytes(grid(points))
     assert bluish(tmp_path / "points.png").sum() > 100
 
 
 def test_points_keep_their_proportions(tmp_path):
     # Four corners of a square must be as far apart across as they are down.
     corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    save_grid(tmp_path / "points.png", corners)
+    (tmp_path / "points.png").write_bytes(grid(corners))
     ys, xs = np.nonzero(bluish(tmp_path / "points.png"))
     assert np.ptp(xs) == pytest.approx(np.ptp(ys), abs=2)
 
@@ -84,12 +84,12 @@ def test_a_value_that_is_not_finite_is_named(tmp_path):
     images = torch.zeros(3, 1, 2, 2)
     images[1, 0, 1, 1] = float("nan")
     with pytest.raises(DataError, match="sample 1 of 3 contains nan"):
-        save_grid(tmp_path / "grid.png", images)
+        (tmp_path / "grid.png").write_bytes(grid(images))
     assert not list(tmp_path.iterdir())
 
 
 def test_equal_pictures_are_equal_bytes(tmp_path):
     points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     for name in ("a.png", "b.png"):
-        save_grid(tmp_path / name, points)
+        (tmp_path / name).write_bytes(grid(points))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -16,16 +16,16 @@ DIMENSIONS = 64
 def panels(monkeypatch, tmp_path):
     """Draw rows; return the axes by title, each title up to its colon."""
     figures = []
-    write = pairs.save_figure
+    render = pairs.png_of
 
-    def keep(path, figure):
+    def keep(figure):
         figures.append(figure)
-        write(path, figure)
+        return render(figure)
 
-    monkeypatch.setattr(pairs, "save_figure", keep)
+    monkeypatch.setattr(pairs, "png_of", keep)
 
     def draw(rows, dimensions=DIMENSIONS):
-        pairs_plot(tmp_path / "pairs.png", rows, dimensions)
+        (tmp_path / "pairs.png").write_bytes(pairs_plot(rows, dimensions))
         assert matplotlib.image.imread(tmp_path / "pairs.png").shape[1] > 2000
         return {axes.get_title("left").split(":")[0]: axes for axes in figures[-1].axes}
 

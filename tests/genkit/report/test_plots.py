@@ -18,13 +18,13 @@ from genkit.types import Curve
 def drawn(monkeypatch):
     """The figures that were written, besides their files."""
     figures = []
-    write = plots.save_figure
+    render = plots.png_of
 
-    def keep(path, figure):
+    def keep(figure):
         figures.append(figure)
-        write(path, figure)
+        return render(figure)
 
-    monkeypatch.setattr(plots, "save_figure", keep)
+    monkeypatch.setattr(plots, "png_of", keep)
     return figures
 
 
@@ -49,7 +49,7 @@ def labels(axes):
 
 
 def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
-    score_plot(tmp_path / "score.png", sweep_rows(), "frechet")
+    (tmp_path / "score.png").write_bytes(score_plot(sweep_rows(), "frechet"))
     (axes,) = drawn[0].axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     # Neither the steps, nor what never changes, nor another score tells lines apart.
@@ -65,7 +65,7 @@ def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
 
 def test_one_line_needs_no_label(tmp_path, drawn):
     rows = [{"schedule.steps": s, "nfe": s, "guidance_nfe": 0, "frechet": 1.0 / s} for s in (1, 9)]
-    score_plot(tmp_path / "score.png", rows, "frechet")
+    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
     (axes,) = drawn[0].axes
     assert labels(axes) == []
     assert "guidance" not in axes.get_xlabel()
@@ -73,7 +73,7 @@ def test_one_line_needs_no_label(tmp_path, drawn):
 
 def test_rows_without_the_score_and_scores_of_zero_are_no_obstacle(tmp_path, drawn):
     rows = [{"nfe": 1, "frechet": 0.0}, {"nfe": 3, "frechet": 5.0}, {"nfe": 5}]
-    score_plot(tmp_path / "score.png", rows, "frechet")
+    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
     (axes,) = drawn[0].axes
     assert list(axes.get_lines()[0].get_xdata()) == [1, 3]
     assert axes.get_yscale() == "linear"
@@ -83,7 +83,7 @@ def test_many_lines_all_differ(tmp_path, drawn):
     rows = [
         {"guidance.weight": w, "nfe": nfe, "frechet": w + 1.0} for w in range(28) for nfe in (1, 2)
     ]
-    score_plot(tmp_path / "score.png", rows, "frechet")
+    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
     lines = drawn[0].axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 28
 
@@ -91,7 +91,7 @@ def test_many_lines_all_differ(tmp_path, drawn):
 def test_the_loss_is_drawn_with_its_running_mean(tmp_path, drawn):
     images = [256 * k for k in range(1, 101)]
     loss = [1 + (-1) ** k * 0.5 for k in range(100)]
-    loss_plot(tmp_path / "loss.png", images, loss)
+    (tmp_path / "loss.png").write_bytes(loss_plot(images, loss))
     (axes,) = drawn[0].axes
     logged, mean = axes.get_lines()
     assert list(logged.get_ydata()) == loss
@@ -102,7 +102,7 @@ def test_the_loss_is_drawn_with_its_running_mean(tmp_path, drawn):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_loss_of_few_values_is_drawn(tmp_path, count):
-    loss_plot(tmp_path / "loss.png", [256.0] * count, [0.5] * count)
+    (tmp_path / "loss.png").write_bytes(loss_plot([256.0] * count, [0.5] * count))
     assert (tmp_path / "loss.png").stat().st_size > 0
 
 
@@ -113,7 +113,7 @@ def test_curves_with_the_same_axes_share_them(tmp_path, drawn):
         "aot": Curve(levels, (1.0, 1.5, 2.0), "sigma", "curvature", log_x=True),
         "truncation": Curve((5.0, 9.0), (3.0, 1.0), "steps", "error", log_y=True),
     }
-    curve_plot(tmp_path / "curves.png", curves)
+    (tmp_path / "curves.png").write_bytes(curve_plot(curves))
     both, alone = drawn[0].axes
     assert [line.get_label() for line in both.get_lines()] == ["edm", "aot"]
     assert labels(both) == ["aot", "edm"]  # from the lowest to the highest

@@ -6,8 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
+from genkit.artifacts.scores import settings_of
 from genkit.report.results import gather, show
-from genkit.report.table import number, settings_of
+from genkit.report.table import number
 
 
 @pytest.fixture
@@ -22,7 +23,11 @@ def folder(tmp_path):
         {"schedule.rho": 7.0, "nfe": 13, "guidance_nfe": 0, "frechet": 0.4381234},
         {"schedule.rho": 90.0, "nfe": 13, "guidance_nfe": 7, "frechet": 1812.25},
     ]
-    content = {"rows": rows, "facts": {"extractor": "classifier [sha256:ab]"}}
+    content = {
+        "rows": rows,
+        "facts": {"frechet": {"extractor": "classifier [sha256:ab]"}},
+        "curves": {},
+    }
     (scores / "scores.json").write_text(json.dumps(content))
     return tmp_path
 
@@ -36,7 +41,9 @@ def test_scores_and_pictures_of_all_stages_are_gathered(folder):
     results = gathered(folder)
     assert list(results["stages"]) == ["scores"]
     assert results["stages"]["scores"]["rows"][0]["frechet"] == 0.4381234
-    assert results["stages"]["scores"]["facts"] == {"extractor": "classifier [sha256:ab]"}
+    assert results["stages"]["scores"]["facts"]["frechet"] == {
+        "extractor": "classifier [sha256:ab]"
+    }
     assert results["pictures"] == ["01-samples/samples.png", "02-scores/curvature.png"]
     assert json.loads(json.dumps(results)) == results
 
@@ -54,7 +61,7 @@ def test_the_report_shows_scores_and_pictures(folder):
     assert ["schedule.rho", "nfe", "guidance_nfe", "frechet"] in lines
     assert ["7", "13", "0", "0.4381"] in lines
     assert ["90", "13", "7", "1812"] in lines
-    assert "extractor: classifier [sha256:ab]" in text
+    assert "frechet: extractor classifier [sha256:ab]" in text
     assert f"  {folder}/01-samples/samples.png\n" in text
     assert text.endswith(f"Everything is in {folder}\n")
 

@@ -245,11 +245,11 @@ def test_the_device_of_the_call_goes_before_the_recipes(tiny):
 
 
 def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
-    def fail(self, context, indices):
+    def fail(self, context, seeds, guidance):
         raise DataError("the images are gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr("genkit.run.stages.sample.Sample.draw", fail)
+        patched.setattr("genkit.run.stages.sample.Sample._draw", fail)
         with pytest.raises(DataError, match="stage samples: the images are gone"):
             tiny.run(tiny.sample)
     noted, _ = tiny.run(tiny.sample)
@@ -281,7 +281,7 @@ def interrupting(tiny, when=lambda done, total: 0 < done < total):
 
 
 @pytest.mark.parametrize(
-    ("stage", "total", "files"), [("samples", 24, "part-cpu-*"), ("sweep", 4, "cells-cpu.jsonl")]
+    ("stage", "total", "files"), [("samples", 24, "part-cpu-*"), ("sweep", 4, "metrics.jsonl")]
 )
 def test_draws_of_another_device_are_not_continued(tiny, monkeypatch, stage, total, files):
     monkeypatch.setattr(Derived, "depends_on_device", True)
@@ -290,6 +290,8 @@ def test_draws_of_another_device_are_not_continued(tiny, monkeypatch, stage, tot
         tiny.run(tiny.sweep, progress=asked)
     left = list(tiny.folder.glob(f"*-{stage}/{files}"))
     for path in left:
+        if path.suffix == ".jsonl":
+            path.write_text(path.read_text().replace('"cpu"', '"cuda"'))
         path.rename(path.with_name(path.name.replace("cpu", "cuda")))
     reached = []
     progress = tiny.recorder(lambda done, of: of == total and reached.append(done))
@@ -327,13 +329,13 @@ def test_samples_that_are_drawn_are_not_drawn_again(tiny, monkeypatch):
     with pytest.raises(InterruptedRun):
         tiny.run(tiny.sample, progress=asked)
     drawn = []
-    real = Sample.draw
+    real = Sample._draw
 
-    def draw(self, context, indices):
-        drawn.append(indices)
-        return real(self, context, indices)
+    def draw(self, context, seeds, guidance):
+        drawn.append(seeds)
+        return real(self, context, seeds, guidance)
 
-    monkeypatch.setattr(Sample, "draw", draw)
+    monkeypatch.setattr(Sample, "_draw", draw)
     tiny.run(tiny.sample)
     assert drawn == [range(16, 24)]
 
@@ -342,7 +344,7 @@ def test_a_sweep_goes_on_cell_by_cell(tiny):
     asked = interrupting(tiny, lambda done, total: (done, total) == (2, 4))
     with pytest.raises(InterruptedRun, match="stopped in stage sweep: 2 of 4 cells"):
         tiny.run(tiny.sweep, progress=asked)
-    cells = tiny.folder / "03-sweep" / "cells.jsonl"
+    cells = tiny.folder / "03-sweep" / "metrics.jsonl"
     kept = cells.read_text()
     cells.write_text(kept + '{"row": {"sched')  # a kill cut the third one off
     reached = []
@@ -371,7 +373,7 @@ def test_training_goes_on_from_a_kill_after_its_last_checkpoint(tiny, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("genkit.run.stages.train.save_network", killed)
+        patched.setattr("genkit.artifacts.DenoiserFile.save", killed)
         with pytest.raises(KeyboardInterrupt):
             tiny.run(tiny.train)
     tiny.run(tiny.train)
@@ -472,7 +474,7 @@ def test_a_damaged_checkpoint_says_what_to_delete(tiny, content):
         save(path, {"x": torch.ones(1)}, {})
     else:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"delete .*checkpoint\.safetensors to train this stage"):
+    with pytest.raises(DataError, match=r"delete .*checkpoint\.safetensors to start this stage"):
         tiny.run(tiny.train)
 
 

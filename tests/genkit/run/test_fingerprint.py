@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from genkit.artifacts import DenoiserRef, Record, Samples, SamplesRef, Scores
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage
 from genkit.run.context import StageContext
@@ -16,7 +17,6 @@ from genkit.run.engine import fingerprints
 from genkit.run.fingerprint import components, reachable, references
 from genkit.run.progress import Progress
 from genkit.run.stages.train import Train
-from genkit.settings import DenoiserRef, SamplesRef
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_stage_depends_on_what_it_names_directly_or_not(tiny):
 class Reads(Stage):
     """Names stages by references, and one by a plain string."""
 
-    output = "scores"
+    output = Scores
     optional: DenoiserRef | None = None
     several: tuple[SamplesRef, ...] = ()
     plain: str = ""
@@ -163,6 +163,7 @@ def test_a_stage_reads_what_references_name_and_not_what_a_string_names(tiny, tm
     context = StageContext(
         stage_id="reads",
         folder=tmp_path,
+        record=Record("reads", tmp_path, None),
         device=torch.device("cpu"),
         run_seed=0,
         stages=stages,
@@ -172,9 +173,9 @@ def test_a_stage_reads_what_references_name_and_not_what_a_string_names(tiny, tm
         stop_requested=lambda: False,
     )
     for stage in "abc":
-        assert context.path(stage) == tmp_path / stage
         assert context.stage(stage) is stages[stage]
-    for use in (context.path, context.stage, context.samples, context.network, context.digest):
+    reading = (lambda stage: context.read(stage, Samples), context.network, context.digest)
+    for use in (context.stage, *reading):
         with pytest.raises(PluginError, match=r'Reads .*"d"'):
             use("d")
 
@@ -202,10 +203,11 @@ objective = { use = "denoising" }
             return
         with pytest.raises(PluginError, match=r'Train .*"denoiser"'):
             context.network("denoiser")
-        for use in (context.samples, context.path, context.digest, context.stage):
-            with pytest.raises(PluginError, match=r'Train .*"samples"'):
+        for use in (lambda stage: context.read(stage, Samples), context.digest, context.stage):
+            with pytest.raises(PluginError, match='Train must name the stage "samples"'):
                 use("samples")
         uses.append(True)
+        original(self, context)
 
     monkeypatch.setattr(Train, "run", dispatched)
     tiny.run(later)

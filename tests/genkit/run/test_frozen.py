@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from genkit import tensors
+from genkit.artifacts import DenoiserRef
 from genkit.errors import DataError, PluginError, RecipeError
 from genkit.interfaces import Denoiser, Preconditioned
+from genkit.networks import load_network
 from genkit.parts.frozen import Frozen
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Owner, Registration
-from genkit.settings import DenoiserRef, setting
-from genkit.train.checkpoint import load_network, save_network
+from genkit.settings import setting
 
 STAGE = """
 [[stage]]
@@ -130,7 +131,7 @@ def test_a_file_without_its_frozen_network_is_refused(thirds, tmp_path):
             del metadata["contains"]
             path = tmp_path / "bare.safetensors"
             own = {n: t for n, t in weights.items() if "/" not in n}
-            save_network(path, own, metadata, 1)
+            tensors.save(path, own, metadata)
         with pytest.raises(DataError, match='"denoiser" that it contains is not in the file'):
             load_network(path, thirds.plugins.registry)
 

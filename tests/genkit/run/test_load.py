@@ -117,16 +117,19 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
     [
         (lambda path: path.unlink(), "No such file"),
         (lambda path: (path.unlink(), path.mkdir()), "must be a file of a network"),
-        (lambda path: with_metadata(path, kind="samples"), "it describes none"),
+        (lambda path: with_metadata(path, kind="samples"), "must be a network, got a samples"),
         (lambda path: with_metadata(path, network='{"use": "nothing"}'), 'called "nothing"'),
         (lambda path: with_metadata(path, spec="[]"), "makes no network"),
         (lambda path: without_a_weight(path), "there is no"),
         (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read as safetensors"),
-        (lambda path: tensors.save(path, tensors.load(path)[0], {}), "it describes none"),
+        (
+            lambda path: tensors.save(path, tensors.load(path)[0], {}),
+            "that genkit saved: no images, kind",
+        ),
         (
             lambda path: tensors.save(path, tensors.load(path)[0], {"kind": "denoiser"}),
-            "not a network that genkit saved: no network, spec",
+            "that genkit saved: no images, network, spec",
         ),
         (
             lambda path: tensors.save(

@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from genkit import interfaces, tensors
+from genkit.artifacts import Samples
 from genkit.errors import DataError
 from genkit.settings import setting
 from genkit.testing import LawBroken, check_coupler
@@ -262,11 +263,12 @@ class BoundToNothing(Coupler):
 
 
 class Refers(Coupler):
-    asks = "samples"
+    asks = ("read", "fitted", Samples)
 
     def bind(self, inputs):
         assert inputs.device == torch.device("cpu")
-        return getattr(inputs, self.asks)("fitted")
+        method, *arguments = self.asks
+        return getattr(inputs, method)(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,9 @@ def test_the_process_builds_what_it_is_told(monkeypatch, tmp_path):
         answer()
 
 
-@pytest.mark.parametrize("asks", ["network", "samples", "path", "digest"])
+@pytest.mark.parametrize(
+    "asks", [("network", "fitted"), ("read", "fitted", Samples), ("digest", "fitted")]
+)
 def test_a_stage_that_is_asked_for_is_told(asks):
     class Asks(Refers):
         pass

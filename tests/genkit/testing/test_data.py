@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genkit import interfaces
+from genkit.artifacts import Samples
 from genkit.errors import DataError, UsageError
 from genkit.random import generator
 from genkit.testing import LawBroken, check_augmentation, check_dataset
@@ -85,13 +86,14 @@ def test_a_data_set_that_changes_is_found_out():
         check_dataset(broken())
 
 
-@pytest.mark.parametrize("method", ["network", "samples", "path", "digest"])
-def test_a_data_set_that_needs_a_stage_is_told_that_there_is_none(method):
+@pytest.mark.parametrize("asks", [("network",), ("read", Samples), ("digest",)])
+def test_a_data_set_that_needs_a_stage_is_told_that_there_is_none(asks):
     class NeedsStage(Dataset):
         def load(self, inputs):
-            return getattr(inputs, method)("fakes")
+            method, *more = asks
+            return getattr(inputs, method)("fakes", *more)
 
-    with pytest.raises(UsageError, match='no stage "fakes"'):
+    with pytest.raises(UsageError, match='no earlier stage "fakes"'):
         check_dataset(NeedsStage())
 
 

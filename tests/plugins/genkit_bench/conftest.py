@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from genkit.artifacts import DenoiserRef
 from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.settings import DenoiserRef, setting
+from genkit.settings import setting
 from genkit.types import Pairs
 from genkit_bench.pools import Pools, completed
 from genkit_bench.synthetic import synthetic

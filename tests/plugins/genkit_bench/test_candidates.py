@@ -16,7 +16,7 @@ def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry
     assert usable == ["picky", "reversed", "nearest"]
     assert found["reversed"].reason == ""
     assert found["needy"].reason == "denoiser: missing: a stage"
-    assert 'it needs what a stage "denoiser" left' in found["bound"].reason
+    assert 'there is no earlier stage "denoiser"' in found["bound"].reason
     assert "cannot be loaded: AttributeError" in found["gone"].reason
 
 
@@ -37,7 +37,7 @@ def test_chosen_couplers_are_made_from_their_tables(registry):
         ),
         ({"use": "reversed", "cost": 1}, SettingError, r"reversed\.cost: .*\[wrong-type\]"),
         ({"use": "needy"}, SettingError, r"needy\.denoiser: .*\[missing-key\]"),
-        ({"use": "bound"}, UsageError, "a bench runs no stages"),
+        ({"use": "bound"}, UsageError, "no earlier stage"),
         ({}, PluginError, "no coupler or dataset-coupler is called"),
     ],
 )

@@ -102,7 +102,7 @@ def test_images_that_are_kept_as_bytes_are_decoded(tmp_path):
         ({"use": "image-folder", "root": "/there is none"}, "there is none"),
         (
             {"use": "real-and-fake", "real": {"use": "digits"}, "fakes": "samples"},
-            'stage "samples" left, and a bench runs no stages',
+            'no earlier stage "samples"',
         ),
     ],
 )

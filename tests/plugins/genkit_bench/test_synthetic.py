@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from genkit.parts.no_stages import NoStages
 from genkit.types import DataSpec
-from genkit_bench.stages import NoStages
 from genkit_bench.synthetic import Synthetic
 
 

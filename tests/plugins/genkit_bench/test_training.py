@@ -96,7 +96,7 @@ def test_phases_add_up_to_the_step(monkeypatch):
     clock = SimpleNamespace(perf_counter=lambda: next(now))
     monkeypatch.setattr("genkit_bench.meters.time", clock)
     stage = stage_of()
-    context = BenchContext(CPU, 0)
+    context = BenchContext(CPU)
     feed = Feed(stage.stream(context, 640), stage.batch_size, 1)
     contender = Contender(stage, "float32", context, stage.spec(), feed)
     contender.look_inside(feed, 2)
@@ -120,7 +120,7 @@ def test_what_a_machine_cannot_do_is_noted(monkeypatch):
 
 def test_the_plain_step_trains_the_same_weights():
     stage = stage_of()
-    context = BenchContext(CPU, 0)
+    context = BenchContext(CPU)
     batches = list(stage.stream(context, 64).batches(8))
     fast = stage.trainer(context, stage.spec())
     with seeded(context.seed("weights")):

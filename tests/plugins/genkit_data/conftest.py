@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genkit.artifacts import Samples
 from genkit.types import Batch, RemoteFile
 from genkit_data.cifar10 import CIFAR10
 from genkit_data.cifar10_batches import BINARY, PYTHON, Version, read_binary
@@ -49,7 +50,9 @@ def inputs() -> SimpleNamespace:
 @pytest.fixture
 def with_samples() -> Callable[[Batch], SimpleNamespace]:
     """What earlier stages left: samples of the stage "fakes"."""
-    return lambda batch: SimpleNamespace(samples={"fakes": batch}.__getitem__)
+    return lambda batch: SimpleNamespace(
+        read=lambda stage, artifact: {("fakes", Samples): Samples(batch, nfe=1)}[stage, artifact]
+    )
 
 
 def py2(text: bytes) -> bytes:

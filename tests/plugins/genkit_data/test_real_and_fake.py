@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from genkit.errors import DataError
+from genkit.interfaces import Design
 from genkit.tensors import decoded
 from genkit.types import Batch, DataSpec
 from genkit_data.cifar10 import CIFAR10
@@ -94,9 +95,10 @@ def test_samples_of_another_shape(with_samples):
 def stages(conditional=True, data=None):
     """A stage that trains a denoiser and one that samples it, as far as a data set looks."""
     network = SimpleNamespace(class_conditional=conditional)
+    design = Design(network, (data or Digits()).spec())
     return {
-        "denoiser": SimpleNamespace(network=network, data=data or Digits()),
-        "fakes": SimpleNamespace(denoiser="denoiser"),
+        "denoiser": SimpleNamespace(design=lambda earlier: design),
+        "fakes": SimpleNamespace(drawn_by=lambda earlier: "denoiser"),
     }
 
 

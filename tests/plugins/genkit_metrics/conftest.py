@@ -10,7 +10,7 @@ from torch import nn
 
 from genkit.interfaces import Schedule, Solver
 from genkit.random import generator
-from genkit.types import Batch, State
+from genkit.types import State
 from genkit.world import ALONE, World
 
 
@@ -32,7 +32,7 @@ class FakeContext:
     def network(self, stage: str) -> FakeTrained:
         return FakeTrained(self.networks[stage])
 
-    def samples(self, stage: str) -> Batch:
+    def read(self, stage: str, artifact: type) -> object:
         raise NotImplementedError
 
     def digest(self, stage: str) -> str:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from genkit.artifacts import DenoiserFile
 from genkit.errors import DataError
+from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
 from genkit.testing.networks import check_denoiser
-from genkit.train.checkpoint import description, load_network, save_network
 from genkit.types import DataSpec
 from genkit_edm.edm import EdmPreconditioner
 from genkit_edm.edm2.denoiser import Edm2
@@ -202,8 +203,7 @@ def test_saved_and_read_again_with_its_uncertainty(tmp_path):
     assert settings == SMALL
     assert not settings.takes_augment_labels
     model = opened(settings).eval()
-    described = description("denoiser", table, SPEC)
-    save_network(tmp_path / "net.safetensors", model.state_dict(), described, 7)
+    DenoiserFile(table, SPEC, model.state_dict()).save(tmp_path / "net.safetensors")
     again = load_network(tmp_path / "net.safetensors", registry).module
     assert torch.equal(again.uncertainty(SIGMA), model.uncertainty(SIGMA))
     x = images()

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from genkit import tensors
 from genkit.api import load_denoiser
-from genkit.commands import import_edm, import_worker
+from genkit.commands import import_worker, importing
 from genkit.commands.import_worker import FOUND
 from genkit.errors import DataError
 from genkit.pickles import Call, Global
@@ -81,7 +81,7 @@ def test_a_training_state_is_told_from_an_average(genkit_, edm_files, small, tmp
 
 
 def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_edm, "read_apart", None)
+    monkeypatch.setattr(importing, "read_apart", None)
     out = tmp_path / "edm.safetensors"
     said = [
         ((tmp_path / "none.pkl", out), "none.pkl must be a file, and does not exist; write a"),
@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_nothing_behind(genkit_, file, tmp_path, inside, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     out = tmp_path / "edm.safetensors"
-    monkeypatch.setattr("genkit.train.checkpoint.save_network", full)
+    monkeypatch.setattr("genkit.artifacts.NetworkFile.save", full)
     code, printed, err = genkit_("import-edm", file, out)
     assert (code, printed) == (2, "")
     assert f"{out}: No space left on device; when that is mended, give the same command" in err
@@ -282,14 +282,14 @@ def test_a_full_disk_leaves_nothing_behind(genkit_, file, tmp_path, inside, monk
 
 
 def test_it_takes_no_longer_than_it_may(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_edm, "_LEAST_SECONDS", 0)
+    monkeypatch.setattr(importing, "_LEAST_SECONDS", 0)
     with pytest.raises(DataError, match="takes more than 0 s to read"):
-        import_edm.read_apart("edm", file, tmp_path)
+        importing.read_apart("edm", file, tmp_path)
 
 
 def test_a_process_that_fails_is_told(file, tmp_path):
     with pytest.raises(DataError, match=r'the process that reads it failed: .*"none"'):
-        import_edm.read_apart("none", file, tmp_path)
+        importing.read_apart("none", file, tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what a process has")

@@ -1,4 +1,4 @@
-"""``genkit import-edm``: published weights become a file that ``genkit sample`` draws from."""
+"""``genkit import``: a network of another project becomes a file of genkit's."""
 
 from __future__ import annotations
 
@@ -7,64 +7,82 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genkit.commands.disk import mendable, require_new
-from genkit.commands.import_worker import FOUND, WEIGHTS
+from genkit.commands.import_worker import FOUND, NETWORK
 from genkit.errors import DataError, UsageError
 from genkit.terminal import console, say, tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
+    from genkit.artifacts import NetworkFile
     from genkit.interfaces import Trained
-
-_DESCRIPTION = ("network", "spec")
-"""What must be the same in all snapshots of a training."""
 
 _LEAST_SECONDS = 120
 _BYTES_A_SECOND = 2_000_000  # a slow disk on a busy machine
 
 
-def import_edm(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A network-snapshot-*.pkl or training-state-*.pt; with --ema-length a folder.",
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="The file to read; with --ema-length a folder of snapshots."
+    ),
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")]
+EmaLength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LENGTH",
+        help="Average the weights over this relative length, from a folder of snapshots that "
+        "EDM2 wrote in one training.",
+    ),
+]
+
+
+def import_network(
+    source: Source,
+    out: Out,
+    importer: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="NAME", help="Importer; genkit list-plugins --kind importer shows all."
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
-    ema_length: Annotated[
-        float | None,
-        typer.Option(
-            metavar="LENGTH",
-            help="Average the weights over this relative length, from a folder of snapshots that "
-            "EDM2 wrote in one training.",
-        ),
-    ] = None,
+    ema_length: EmaLength = None,
 ) -> None:
-    """Import a denoiser that was trained with the code of EDM, EDM2 or EDM-AOT."""
+    """Import a network that was trained with the code of another project."""
+    from genkit.networks import build
+    from genkit.plugin.manager import load_plugins
+
+    registry = load_plugins().registry
     with mendable(out):
+        registry.find(["importer"], importer)
         _require_source(source, ema_length)
         require_new(out)
         with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
             if ema_length is None:
-                found = read_apart("edm", source, Path(folder))
-                weights = _weights(Path(folder))
+                file, notes = read_apart(importer, source, Path(folder))
             else:
-                weights, found = _averaged(source, ema_length, Path(folder))
-            trained = _written(weights, found, out)
+                file, notes = _averaged(importer, source, ema_length, Path(folder))
+            trained = build(file, registry)
+            file.save(out)
     to = console()
-    say(to, f"{out}: {_summary(trained, found)}")
-    for note in found["notes"]:
+    say(to, f"{out}: {_summary(file, trained)}")
+    for note in notes:
         say(to, f"Note: {note}.")
-    say(to, f"Draw samples with: genkit sample {out} --out DIR")
+    if file.kind == "denoiser":
+        say(to, f"Draw samples with: genkit sample {out} --out DIR")
+
+
+def import_edm(source: Source, out: Out, ema_length: EmaLength = None) -> None:
+    """Import a denoiser of EDM, EDM2 or EDM-AOT: genkit import --as edm."""
+    import_network(source, out, "edm", ema_length)
 
 
 def _require_source(source: Path, ema_length: float | None) -> None:
@@ -96,11 +114,12 @@ def _require_source(source: Path, ema_length: float | None) -> None:
 
 
 def _averaged(
-    source: Path, ema_length: float, folder: Path
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the average of a relative length over a training, and its description.
+    importer: str, source: Path, ema_length: float, folder: Path
+) -> tuple[NetworkFile, list[str]]:
+    """Return the average of a relative length over a training, and notes on it.
 
     Args:
+        importer: name of the component that reads a snapshot.
         source: folder of EDM2's snapshots of the training.
         ema_length: relative length of the average, which ends at the last snapshot.
         folder: for temporary files.
@@ -110,18 +129,21 @@ def _averaged(
             has no known length, belongs to another network than the first, or has the length and
             the time of another one.
     """
+    from genkit.networks import build
     from genkit.parts.power_averages import reconstruct, snapshots_in, write_snapshot
     from genkit.parts.power_profile import MAX_LENGTH
+    from genkit.plugin.manager import load_plugins
 
+    registry = load_plugins().registry
     files = sorted(source.glob("*.pkl"))
     read: dict[tuple[int, float], Path] = {}
-    first: dict[str, Any] = {}
+    first: NetworkFile | None = None
+    notes: list[str] = []
     names: list[str] = []
     for file in tracked(files, "reading"):
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            found = read_apart("edm", file, Path(place))
-            weights = _weights(Path(place))
-        images, length = found["images"], found["ema_length"]
+            found, said = read_apart(importer, file, Path(place))
+        images, length = found.images, found.ema_length
         if length is None or not 0 < length <= MAX_LENGTH:
             raise DataError(
                 f"{file} must be a snapshot of EDM2 with its time and length in its name, such as "
@@ -129,10 +151,10 @@ def _averaged(
             )
         if not images:
             continue  # EDM2 also writes the initial weights, which no average needs
-        if not first:
-            first = found
-            names = [name for name, _ in _built(weights, found).module.named_parameters()]
-        if any(found[part] != first[part] for part in _DESCRIPTION):
+        if first is None:
+            first, notes = replace(found, weights={}), said
+            names = [name for name, _ in build(found, registry).module.named_parameters()]
+        if (found.table, found.spec) != (first.table, first.spec):
             raise DataError(
                 f"{file} must have the network of {next(iter(read.values()))}, got another; "
                 "keep the snapshots of one training in the folder"
@@ -144,9 +166,10 @@ def _averaged(
                 f"{length} up to {images:,} images; keep the snapshots of one training in the "
                 "folder"
             )
+        weights = dict(found.weights)
         averaged = {name: _narrowed(weights.pop(name)) for name in names}
         write_snapshot(folder, length, images, averaged, buffers=weights)
-    if not read:
+    if first is None:
         raise DataError(
             f"{source} must hold EDM2 snapshots of a training, got none; write a folder with files "
             "such as network-snapshot-0002097-0.050.pkl"
@@ -154,8 +177,8 @@ def _averaged(
     images = max(images for images, _ in read)
     average, error = reconstruct(snapshots_in(folder), ema_length, images)
     note = f"the snapshots represent an average of this length with an error of {error:.2%}"
-    found = {**first, "images": images, "ema_length": ema_length}
-    return average, {**found, "notes": [*first["notes"], note]}
+    averaged_file = replace(first, weights=average, images=images, ema_length=ema_length)
+    return averaged_file, [*notes, note]
 
 
 def _narrowed(weights: Tensor) -> Tensor:
@@ -164,22 +187,16 @@ def _narrowed(weights: Tensor) -> Tensor:
     return half if bool((half == weights).all()) else weights
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    from genkit import tensors
-
-    return tensors.load(folder / WEIGHTS)[0]
-
-
-def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
+def read_apart(importer: str, file: Path, folder: Path) -> tuple[NetworkFile, list[str]]:
     """Read a file in a process of its own, within limits of memory and time.
 
     Args:
         importer: name of the component.
         file: to read.
-        folder: in which the weights are left, as :data:`~genkit.commands.import_worker.WEIGHTS`.
+        folder: folder for the files of that process.
 
     Returns:
-        ``network``, ``spec``, ``images``, ``notes`` and ``ema_length``, in plain values.
+        The network, and sentences that a user should know.
 
     Raises:
         DataError: the file cannot be read, or takes more than it may.
@@ -200,47 +217,27 @@ def read_apart(importer: str, file: Path, folder: Path) -> dict[str, Any]:
         told = done.stderr.decode(errors="replace").strip().splitlines()
         why = told[-1] if told else f"it ended with {done.returncode}"
         raise DataError(f"{file} cannot be read: the process that reads it failed: {why[:300]}")
+    from genkit.artifacts import NetworkFile
+
     found: dict[str, Any] = json.loads((folder / FOUND).read_text(encoding="utf-8"))
     if "error" in found:
         raise DataError(found["error"])
-    return found
+    network: NetworkFile = NetworkFile.load(folder / NETWORK)
+    return network, found["notes"]
 
 
-def _written(weights: Mapping[str, Tensor], found: Mapping[str, Any], out: Path) -> Trained:
-    """Build the network with its weights, and write it."""
-    from genkit.train.checkpoint import save_network
-
-    trained = _built(weights, found)
-    save_network(out, weights, _description(found), found["images"])
-    return trained
-
-
-def _built(weights: Mapping[str, Tensor], found: Mapping[str, Any]) -> Trained:
-    from genkit.plugin.manager import load_plugins
-    from genkit.train.checkpoint import rebuilt
-
-    return rebuilt(weights, _description(found), load_plugins().registry)
-
-
-def _description(found: Mapping[str, Any]) -> dict[str, str]:
-    described = {name: json.dumps(found[name], sort_keys=True) for name in _DESCRIPTION}
-    if found["ema_length"] is not None:
-        described["ema_length"] = str(found["ema_length"])
-    return {**described, "kind": "denoiser"}
-
-
-def _summary(trained: Trained, found: Mapping[str, Any]) -> str:
+def _summary(file: NetworkFile, trained: Trained) -> str:
     numbers = sum(p.numel() for p in trained.module.parameters())
-    shape = " x ".join(map(str, trained.spec.shape))
-    parts = [
-        f"{found['network']['use']} of {numbers:,} parameters",
-        f"preconditioning {found['network']['preconditioner']['use']}",
-        f"images of {shape}",
-        f"{trained.spec.classes} classes" if trained.spec.classes else "no classes",
-        f"trained for {found['images']:,} images"
-        if found["images"]
+    parts = [f"{file.kind} {file.table['use']} of {numbers:,} parameters"]
+    if "preconditioner" in file.table:
+        parts.append(f"preconditioning {file.table['preconditioner']['use']}")
+    parts += [
+        f"items of {' x '.join(map(str, file.spec.shape))}",
+        f"{trained.classes} classes" if trained.classes else "no classes",
+        f"trained for {file.images:,} images"
+        if file.images
         else "trained for a number of images that the file's name does not tell",
     ]
-    if found["ema_length"] is not None:
-        parts.append(f"averaged over a relative length of {found['ema_length']}")
+    if file.ema_length is not None:
+        parts.append(f"averaged over a relative length of {file.ema_length}")
     return ", ".join(parts)

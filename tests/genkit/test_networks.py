@@ -1,4 +1,4 @@
-"""Checkpoints and networks on disk."""
+"""Networks in files, and networks built from them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from genkit import files, tensors
+from genkit.artifacts import DenoiserFile, DiscriminatorFile, NetworkFile
+from genkit.artifacts.network import Coupling
 from genkit.errors import DataError
 from genkit.interfaces import Denoiser, Preconditioner
+from genkit.networks import load_network, require_fit
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.train.checkpoint import description, load_network, require_fit, save_network
 from genkit.types import Coefficients, DataSpec
 
 
@@ -58,17 +60,23 @@ def registry() -> Registry:
 
 TABLE = {"use": "linear", "preconditioner": {"use": "plain"}, "class_conditional": True}
 SPEC = DataSpec((4,), classes=3)
-DESCRIBED = description("denoiser", TABLE, SPEC)
+COUPLING = Coupling(True, True, ("labels",))
+
+
+def file_of(model, **changed):
+    parts = {"table": TABLE, "spec": SPEC, "images": 100, "coupling": COUPLING, **changed}
+    return DenoiserFile(weights=model.state_dict(), **parts)
 
 
 def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
     model = Linear(preconditioner=Plain()).build(SPEC)
-    save_network(tmp_path / "n.safetensors", model.state_dict(), DESCRIBED, 100)
+    file_of(model).save(tmp_path / "n.safetensors")
     loaded = load_network(tmp_path / "n.safetensors", registry)
     x, sigma = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2)
     assert torch.equal(loaded.module(x, sigma), model(x, sigma))
     assert loaded.spec == SPEC
     assert loaded.classes == 3
+    assert loaded.coupling == COUPLING
     assert not loaded.module.training
     assert not any(p.requires_grad for p in loaded.module.parameters())
 
@@ -76,14 +84,14 @@ def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
 def test_equal_networks_give_equal_bytes(tmp_path):
     model = Linear(preconditioner=Plain()).build(SPEC)
     for name in ("a", "b"):
-        described = description("denoiser", dict(reversed(TABLE.items())), SPEC)
-        save_network(tmp_path / name, model.state_dict(), described, 1)
+        table = TABLE if name == "a" else dict(reversed(TABLE.items()))
+        file_of(model, table=table).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path, registry):
     model = Linear(preconditioner=Plain()).build(DataSpec((5,)))
-    save_network(tmp_path / "n.safetensors", model.state_dict(), DESCRIBED, 100)
+    file_of(model).save(tmp_path / "n.safetensors")
     with pytest.raises(DataError, match="weights do not fit"):
         load_network(tmp_path / "n.safetensors", registry)
 
@@ -117,8 +125,29 @@ def test_a_damaged_file_is_refused(tmp_path, registry, content):
 
 def test_a_file_of_another_kind_is_refused(tmp_path, registry):
     tensors.save(tmp_path / "n.safetensors", {"x": torch.ones(1)}, {})
-    with pytest.raises(DataError, match="not a network that genkit saved: no kind, network, spec"):
+    with pytest.raises(DataError, match="no images, kind, network, spec"):
         load_network(tmp_path / "n.safetensors", registry)
+
+
+def test_a_network_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "n.safetensors"
+    file_of(Linear(preconditioner=Plain()).build(SPEC)).save(path)
+    with pytest.raises(DataError, match="must be a discriminator, got a denoiser"):
+        DiscriminatorFile.load(path)
+    assert type(NetworkFile.load(path)) is type(NetworkFile.outline(path)) is DenoiserFile
+    assert NetworkFile.outline(path).weights == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("spec", "{}"), ("spec", "3"), ("network", "[1]"), ("images", '"x"'), ("coupling", "[]")],
+)
+def test_a_damaged_description_is_refused(tmp_path, key, value):
+    path = tmp_path / "n.safetensors"
+    file = file_of(Linear(preconditioner=Plain()).build(SPEC))
+    tensors.save(path, file.weights, {**file.metadata(), key: value})
+    with pytest.raises(DataError, match="its description makes no network"):
+        DenoiserFile.load(path)
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,0 +1,45 @@
+"""What stages write and later stages read: file formats and names, and no stage.
+
+Every artifact is a value with ``save`` and ``load``, and one file in the folder of its stage. A
+plugin brings its own by a subclass of :class:`~genkit.artifacts.artifact.Artifact`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.network import (
+    ClassifierFile,
+    DenoiserFile,
+    DiscriminatorFile,
+    NetworkFile,
+)
+from genkit.artifacts.record import Record
+from genkit.artifacts.samples import Samples
+from genkit.artifacts.scores import Scores
+from genkit.settings import Ref
+
+DenoiserRef = Annotated[str, Ref(DenoiserFile)]
+"""Id of an earlier stage that writes a denoiser."""
+DiscriminatorRef = Annotated[str, Ref(DiscriminatorFile)]
+"""Id of an earlier stage that writes a discriminator."""
+ClassifierRef = Annotated[str, Ref(ClassifierFile)]
+"""Id of an earlier stage that writes a classifier."""
+SamplesRef = Annotated[str, Ref(Samples)]
+"""Id of an earlier stage that writes samples."""
+
+__all__ = [
+    "Artifact",
+    "ClassifierFile",
+    "ClassifierRef",
+    "DenoiserFile",
+    "DenoiserRef",
+    "DiscriminatorFile",
+    "DiscriminatorRef",
+    "NetworkFile",
+    "Record",
+    "Samples",
+    "SamplesRef",
+    "Scores",
+]

@@ -1,0 +1,77 @@
+"""The names of all files in a run folder.
+
+::
+
+    runs/NAME/
+        recipe.toml          as it was given
+        resolved.toml        with every default and every --set written out
+        environment.json     versions, hardware, command
+        results.json         scores and pictures of all stages
+        state.json           the name of the recipe, and stages that --redo asked for
+        01-denoiser/         a stage: its artifact, pictures, and
+            state.json           fingerprint, whether it is finished, sizes of its results
+            metrics.jsonl        one row a line, appended; rewritten on resume
+            checkpoint*.safetensors  from which it resumes; the newest without a number
+        replaced/            stages that a changed recipe made anew
+        trackers/            what trackers write, a folder each
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+RECIPE = "recipe.toml"
+RESOLVED = "resolved.toml"
+ENVIRONMENT = "environment.json"
+RESULTS = "results.json"
+STATE = "state.json"
+REPLACED = "replaced"
+TRACKERS = "trackers"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+
+_STAGE = re.compile(r"[0-9]{2}-(?P<id>.+)")
+
+
+def stage_folder(run: Path, number: int, stage: str) -> Path:
+    """Return where a stage writes, such as ``02-fakes``."""
+    return run / f"{number:02d}-{stage}"
+
+
+def stages_in(run: Path) -> dict[str, Path]:
+    """Return the folders of the stages of a run by their ids, in order.
+
+    Where a changed recipe left two folders of one id, the first is returned.
+    """
+    found: dict[str, Path] = {}
+    for folder in sorted(run.glob("[0-9][0-9]-*")):
+        if (match := _STAGE.fullmatch(folder.name)) and folder.is_dir():
+            found.setdefault(match["id"], folder)
+    return found
+
+
+def checkpoint_name(age: int) -> str:
+    """Return the file name of a checkpoint: the newest has age 0."""
+    stem, suffix = CHECKPOINT.split(".")
+    return CHECKPOINT if age == 0 else f"{stem}-{age}.{suffix}"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, by its name."""
+    return re.fullmatch(r"checkpoint(-[0-9]+)?\.safetensors", path.name) is not None
+
+
+def results_in(stage: Path) -> dict[str, int]:
+    """Return the size of each file that makes a finished stage whole, by name.
+
+    The state, checkpoints and logs are not results: they may be deleted once a stage is finished.
+    """
+    return {
+        path.name: path.stat().st_size
+        for path in sorted(stage.glob("*"))
+        if path.is_file()
+        and path.name != STATE
+        and path.suffix != ".jsonl"
+        and not is_checkpoint(path)
+    }

@@ -1,0 +1,179 @@
+"""Trained networks: weights, with all that is needed to build the network again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from genkit import tensors
+from genkit.artifacts.artifact import Artifact
+from genkit.errors import DataError, GenkitError
+from genkit.types import DataSpec
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What the coupler of a training declares of its pairs; see the interface ``Coupler``.
+
+    Attributes:
+        bijective: every image and every noise of a pool is used exactly once.
+        preserves_noise_marginal: over many pools the paired noise is N(0, I).
+        preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
+    """
+
+    bijective: bool
+    preserves_noise_marginal: bool
+    preserves_conditional_prior: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NetworkFile(Artifact):
+    """A trained network, as it lies in a file. ``context.network`` builds it.
+
+    Attributes:
+        table: recipe table that decodes to the settings of the network, with all defaults.
+        spec: data that it was trained on.
+        weights: state of the module that the settings build, by name.
+        images: images that it was trained for; 0 where that is unknown.
+        coupling: what the coupler of the training declares; None where that is unknown, as for
+            imported weights.
+        ema_length: relative length of the power-function average that the weights are, in (0, 1);
+            None for other averages.
+        contained: networks of earlier stages that are part of it, by the references of its
+            settings.
+    """
+
+    kind: ClassVar[str] = ""
+    """Kind of component that the table decodes to; empty for a network of any kind."""
+
+    table: Mapping[str, Any]
+    spec: DataSpec
+    weights: Mapping[str, Tensor] = field(repr=False)
+    images: int = 0
+    coupling: Coupling | None = None
+    ema_length: float | None = None
+    contained: Mapping[str, NetworkFile] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        tensors.save(path, self._all_weights(), self.metadata())
+
+    def _all_weights(self) -> dict[str, Tensor]:
+        """Return its weights, and those of contained networks below their references."""
+        named = dict(self.weights)
+        for reference, inner in self.contained.items():
+            named |= {f"{reference}/{name}": t for name, t in inner._all_weights().items()}
+        return named
+
+    def metadata(self) -> dict[str, str]:
+        """Return all but the weights, as the metadata of a file."""
+        values: dict[str, Any] = {
+            "network": dict(self.table),
+            "spec": dataclasses.asdict(self.spec),
+            "images": self.images,
+            "coupling": self.coupling and dataclasses.asdict(self.coupling),
+            "ema_length": self.ema_length,
+            "contains": {name: inner.metadata() for name, inner in self.contained.items()} or None,
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        return {"kind": self.kind} | {k: json.dumps(v, sort_keys=True) for k, v in known.items()}
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the network of a file, or the averaged network of a training's checkpoint.
+
+        Raises:
+            DataError: the file is missing, damaged, or of another kind.
+        """
+        weights, metadata = tensors.load(path)
+        prefix = metadata.get("prefix", "")
+        chosen = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+        return cls._parsed(path, metadata, chosen)
+
+    @classmethod
+    def outline(cls, path: Path) -> Self:
+        """Return the network of a file without its weights, which are not read.
+
+        Raises:
+            DataError: as for :meth:`load`.
+        """
+        return cls._parsed(path, tensors.metadata(path), {})
+
+    @classmethod
+    def _parsed(
+        cls, path: Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor]
+    ) -> Self:
+        if missing := sorted({"kind", "network", "spec", "images"} - metadata.keys()):
+            raise DataError(f"{path} must be a network that genkit saved: no {', '.join(missing)}")
+        kind = metadata["kind"]
+        found = NETWORK_FILES.get(kind)
+        if found is None or not issubclass(found, cls):
+            raise DataError(f"{path} must be a {cls.kind or 'network'}, got a {kind}")
+        with readable(f"{path}: its description"):
+            spec = json.loads(metadata["spec"])
+            coupling = json.loads(metadata.get("coupling", "null"))
+            own, contained = dict(weights), {}
+            for name, inner in json.loads(metadata.get("contains", "{}")).items():
+                mark = f"{name}/"
+                theirs = {n.removeprefix(mark): own.pop(n) for n in weights if n.startswith(mark)}
+                contained[name] = NetworkFile._parsed(path, inner, theirs)
+            return found(
+                table=dict(json.loads(metadata["network"])),
+                spec=DataSpec(**{**spec, "shape": tuple(spec["shape"])}),
+                weights=own,
+                images=int(metadata["images"]),
+                coupling=None if coupling is None else _coupling(coupling),
+                ema_length=json.loads(metadata.get("ema_length", "null")),
+                contained=contained,
+            )
+
+
+class DenoiserFile(NetworkFile):
+    """A trained denoiser; see :class:`NetworkFile`."""
+
+    name = kind = "denoiser"
+
+
+class DiscriminatorFile(NetworkFile):
+    """A trained discriminator; see :class:`NetworkFile`."""
+
+    name = kind = "discriminator"
+
+
+class ClassifierFile(NetworkFile):
+    """A trained classifier; see :class:`NetworkFile`."""
+
+    name = kind = "classifier"
+
+
+NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
+    cls.kind: cls for cls in (DenoiserFile, DiscriminatorFile, ClassifierFile)
+}
+"""The artifact of each kind of network."""
+
+
+def _coupling(values: Mapping[str, Any]) -> Coupling:
+    given = tuple(values["preserves_conditional_prior"])
+    return Coupling(**{**values, "preserves_conditional_prior": given})
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Convert errors from a description that genkit did not write to one DataError.
+
+    Raises:
+        DataError: with ``what``, the subject of the sentence, and the first line of the reason.
+    """
+    try:
+        yield
+    except GenkitError:
+        raise  # some are ValueErrors
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise DataError(f"{what} makes no network: {reason}") from error

@@ -1,0 +1,64 @@
+"""Scores, what each depends on, and curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from genkit.artifacts.artifact import Artifact
+from genkit.errors import DataError
+from genkit.files import write_json
+from genkit.types import Curve
+
+Row = Mapping[str, Any]
+"""One line of scores: the settings that were varied by key path, then ``nfe`` and
+``guidance_nfe``, the network calls for each sample of denoiser and guidance, then the scores."""
+
+COUNTS = ("nfe", "guidance_nfe")
+
+
+@dataclass(frozen=True)
+class Scores(Artifact):
+    """The scores of a stage.
+
+    Attributes:
+        rows: one for each setting that was scored.
+        facts: what a score depends on, such as the hash of its feature extractor, by score.
+        curves: lines for plots, by name.
+    """
+
+    name = "scores"
+    suffix = ".json"
+
+    rows: Sequence[Row]
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = [dict(row) for row in content["rows"]]
+            facts = {score: dict(found) for score, found in content["facts"].items()}
+            curves = {
+                name: Curve(**{**curve, "x": tuple(curve["x"]), "y": tuple(curve["y"])})
+                for name, curve in content["curves"].items()
+            }
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} must be a file of scores, and is unreadable: {error}"
+            ) from error
+        return cls(rows, facts, curves)
+
+
+def settings_of(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of the settings that were varied: those before the counts."""
+    return list(dict.fromkeys(c for row in rows for c in takewhile(lambda c: c not in COUNTS, row)))

@@ -1,0 +1,133 @@
+"""Builds trained networks from their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts.network import NetworkFile, readable
+from genkit.errors import DataError, PluginError
+from genkit.interfaces import Design, Network, Trained
+from genkit.parts.no_stages import NoStages
+from genkit.random import seeded
+from genkit.recipe.decode import component
+from genkit.settings import shown
+
+if TYPE_CHECKING:
+    from genkit.plugin.registry import Registry
+
+
+def load_network(
+    path: Path,
+    registry: Registry,
+    device: torch.device | str = "cpu",
+    kind: type[NetworkFile] = NetworkFile,
+) -> Trained:
+    """Build a network from its file, or from the checkpoint of a training, in eval mode.
+
+    Raises:
+        DataError: the file is damaged, not one that genkit wrote, or of another kind, or its
+            weights do not fit.
+        PluginError: a component it needs is not installed.
+    """
+    file = kind.load(path)
+    try:
+        return build(file, registry, device)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def build(file: NetworkFile, registry: Registry, device: torch.device | str = "cpu") -> Trained:
+    """Build a network with its weights, in eval mode, with gradients disabled.
+
+    Raises:
+        DataError: the table is of no network, or the weights do not fit; the first difference is
+            named.
+        PluginError: a component it needs is not installed.
+    """
+    design = design_of(file, registry)
+    contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
+    inputs = Networks(torch.device(device), find=contained.get)
+    with readable("its description"), seeded(0):  # the random weights are replaced
+        model = design.settings.bind(inputs).build(design.spec)
+    require_fit(model, file.weights)
+    model.load_state_dict(file.weights)
+    model = model.to(device).eval().requires_grad_(False)
+    return Trained(design.settings, design.spec, model, file.coupling)
+
+
+@dataclass(frozen=True)
+class Networks(NoStages):
+    """Inputs of networks alone, such as those that a file contains.
+
+    Attributes:
+        find: returns the network of a reference, or None if there is none.
+    """
+
+    find: Callable[[str], Trained | None] = lambda _: None
+
+    def network(self, stage: str) -> Trained:  # type: ignore[override]
+        """Return the network of a reference.
+
+        Raises:
+            DataError: there is none.
+        """
+        if found := self.find(stage):
+            return found
+        raise DataError(
+            f"the network {shown(stage)} that it contains is not in the file; load the file that "
+            "is written at the end of a training, not a checkpoint"
+        )
+
+
+def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:
+    """Raise PluginError if tensors of contained networks are part of a model's state.
+
+    They would be averaged and saved with it.
+    """
+    frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in frozen:
+            raise PluginError(
+                f"{type(model).__name__} must hold the network of an earlier stage in "
+                f"genkit.parts.frozen.Frozen, got {name} among its own weights"
+            )
+
+
+def design_of(file: NetworkFile, registry: Registry) -> Design:
+    """Return the network of a file as it was before its training; its weights are not looked at.
+
+    Raises:
+        DataError: the table is of no network.
+        PluginError: a component it needs is not installed.
+    """
+    with readable("its description"):
+        settings = component(registry, file.kind, file.table)
+        if not isinstance(settings, Network):
+            raise DataError(f"{file.kind} is no kind of network")
+    return Design(settings, file.spec)
+
+
+def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise DataError with the first name, shape or type in which weights and network differ."""
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            raise DataError(f"the weights do not fit the network: there is no {name}")
+        if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
+            raise DataError(
+                f"the weights do not fit the network: {name} is {_in_words(found)}, where the "
+                f"network has {_in_words(tensor)}"
+            )
+    for name in weights:
+        if name not in wanted:
+            raise DataError(f"the weights do not fit the network: it has no {name}")
+
+
+def _in_words(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"

@@ -1,0 +1,41 @@
+"""The inputs of a component that is used outside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Never
+
+import torch
+
+from genkit.artifacts import Artifact
+from genkit.errors import UsageError
+from genkit.settings import shown
+
+
+def _refusal(stage: str) -> Exception:
+    return UsageError(
+        f"there is no earlier stage {shown(stage)} outside of a run; write a recipe, or pass inputs"
+    )
+
+
+@dataclass(frozen=True)
+class NoStages:
+    """Implements :class:`genkit.interfaces.Inputs` where no stage came before.
+
+    Attributes:
+        device: device on which to compute.
+        refusal: returns the error that is raised for a stage that a component asks for.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    refusal: Callable[[str], Exception] = _refusal
+
+    def network(self, stage: str) -> Never:
+        raise self.refusal(stage)
+
+    def read(self, stage: str, artifact: type[Artifact]) -> Never:
+        raise self.refusal(stage)
+
+    def digest(self, stage: str) -> Never:
+        raise self.refusal(stage)

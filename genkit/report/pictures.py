@@ -1,0 +1,22 @@
+"""The pictures of an artifact, whatever stage wrote it."""
+
+from __future__ import annotations
+
+from genkit.artifacts import Artifact, Samples, Scores
+from genkit.artifacts.scores import COUNTS, settings_of
+from genkit.report.grid import grid
+from genkit.report.plots import curve_plot, score_plot
+
+
+def pictures_of(artifact: Artifact) -> dict[str, bytes]:
+    """Return PNG files by name: a grid of samples, the curves of scores, and a sweep's scores."""
+    if isinstance(artifact, Samples):
+        return {"samples": grid(artifact.batch.data)}
+    if not isinstance(artifact, Scores):
+        return {}
+    pictures = {name: curve_plot({name: curve}) for name, curve in artifact.curves.items()}
+    if len(artifact.rows) > 1 and all(count in row for row in artifact.rows for count in COUNTS):
+        apart = {*settings_of(artifact.rows), *COUNTS}
+        scores = [name for name in artifact.rows[0] if name not in apart]
+        pictures |= {f"{name}-against-nfe": score_plot(artifact.rows, name) for name in scores}
+    return pictures

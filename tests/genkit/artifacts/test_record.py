@@ -1,0 +1,205 @@
+"""The record: rows, pictures, the artifact and checkpoints of a running stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from genkit.artifacts import Artifact, Record, Samples, Scores
+from genkit.artifacts.layout import checkpoint_name, results_in
+from genkit.artifacts.record import read_rows
+from genkit.errors import DataError, PluginError
+from genkit.files import write_text
+from genkit.types import Batch, Curve
+
+SAMPLES = Samples(Batch(torch.zeros(2, 3), labels=torch.tensor([0, 1])), 7, 4, "denoiser")
+SCORES = Scores(
+    [{"nfe": 3, "guidance_nfe": 0, "frechet": 1.5}],
+    {"frechet": {"extractor": "pixels"}},
+    {"curve": Curve((1.0, 2.0), (3.0, 4.0), "x", "y", log_x=True)},
+)
+
+
+@dataclass
+class Watcher:
+    """An observer that keeps what it is passed."""
+
+    seen: list
+
+    def row(self, stage, row):
+        self.seen.append((stage, row))
+
+    def scores(self, stage, scores):
+        self.seen.append((stage, scores))
+
+    def picture(self, stage, name, png):
+        self.seen.append((stage, name, png))
+
+
+@pytest.fixture
+def seen():
+    return []
+
+
+@pytest.fixture
+def record(tmp_path, seen):
+    return Record(
+        "draw",
+        tmp_path,
+        Samples,
+        observers=[Watcher(seen)],
+        draw=lambda artifact: {"grid": artifact.name.encode()},
+    )
+
+
+def test_rows_come_back(tmp_path, record, seen):
+    for images in (1, 2, 3):
+        record.log({"images": images, "text": "a\u2028b\n"})
+    assert read_rows(tmp_path / "metrics.jsonl") == record.rows
+    assert [row["images"] for row in record.rows] == [1, 2, 3]
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 3
+    assert seen == [("draw", row) for row in record.rows]
+
+
+def test_no_file_has_no_rows(tmp_path):
+    assert read_rows(tmp_path / "absent.jsonl") == []
+
+
+@pytest.mark.parametrize("length", range(1, 14))
+def test_a_torn_last_line_is_left_out(tmp_path, length):
+    path = tmp_path / "rows.jsonl"
+    whole = json.dumps({"images": 10}) + "\n"
+    path.write_text(whole + json.dumps({"images": 20})[:length])
+    assert read_rows(path) == [{"images": 10}]
+
+
+@pytest.mark.parametrize("line", [b"[1, 2]", b'"x"', b"\xff\xfe"])
+def test_a_line_that_is_no_row_is_left_out(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"images": 10}\n' + line + b"\n")
+    assert read_rows(path) == [{"images": 10}]
+
+
+def test_rows_behind_the_checkpoint_are_dropped(tmp_path, record, seen):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"images": 10}\n{"images": 20}\n{"ima')
+    assert record.resume(lambda row: row["images"] <= 10) == [{"images": 10}]
+    record.log({"images": 15})
+    assert read_rows(path) == record.rows == [{"images": 10}, {"images": 15}]
+    assert seen == [("draw", {"images": 15})]  # earlier rows were passed on by an earlier call
+
+
+def test_rows_of_an_earlier_call_are_dropped_by_a_stage_that_does_not_resume(tmp_path, record):
+    (tmp_path / "metrics.jsonl").write_text('{"images": 10}\n')
+    record.log({"images": 5})
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"images": 5}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused(record, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record.log({"loss": value})
+
+
+def test_an_artifact_is_written_and_drawn(tmp_path, record, seen):
+    assert not record.saved
+    record.save(SAMPLES)
+    assert record.saved
+    read = Samples.load(tmp_path / "samples.safetensors")
+    assert torch.equal(read.batch.data, SAMPLES.batch.data)
+    assert torch.equal(read.batch.labels, SAMPLES.batch.labels)
+    assert (read.nfe, read.guidance_nfe, read.denoiser) == (7, 4, "denoiser")
+    assert (tmp_path / "grid.png").read_bytes() == b"samples"
+    assert seen == [("draw", "grid", b"samples")]
+
+
+@pytest.mark.parametrize("declared", [Samples, None])
+def test_an_artifact_that_is_not_declared_is_refused(tmp_path, declared):
+    record = Record("draw", tmp_path, declared)
+    with pytest.raises(PluginError, match="Scores"):
+        record.save(SCORES)
+    assert not record.saved
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_stage_may_have_scores(tmp_path, record, seen):
+    record.scores(SCORES)
+    assert Scores.load(tmp_path / "scores.json") == SCORES
+    assert seen[0] == ("draw", SCORES)
+    assert not record.saved  # of the artifact nothing is known yet
+
+
+def test_other_ranks_write_nothing(tmp_path, seen):
+    record = Record("draw", tmp_path, Samples, leads=False, observers=[Watcher(seen)])
+    record.log({"images": 1})
+    record.picture("x", b"png")
+    record.checkpoint({}, {"steps": 1})
+    record.save(SAMPLES)
+    assert list(tmp_path.iterdir()) == seen == []
+
+
+def test_the_newest_checkpoint_is_restored_and_one_before_it_kept(tmp_path, record):
+    assert record.restore() is None
+    for steps in (1, 2, 3):
+        record.checkpoint({"x": torch.full((2,), float(steps))}, {"steps": steps})
+    found = record.restore()
+    assert found.numbers == {"steps": 3}
+    assert found.tensors["x"].tolist() == [3.0, 3.0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-1.safetensors",
+        "checkpoint.safetensors",
+    ]
+    assert results_in(tmp_path) == {}
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, record):
+    for steps in (1, 2):
+        record.checkpoint({"x": torch.ones(1)}, {"steps": steps})
+    (tmp_path / checkpoint_name(0)).write_bytes(b"damaged")
+    assert record.restore().numbers == {"steps": 1}
+    (tmp_path / checkpoint_name(0)).unlink()  # a kill between the renames of a save
+    assert record.restore().numbers == {"steps": 1}
+    (tmp_path / checkpoint_name(1)).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"delete .*checkpoint-1\.safetensors to start"):
+        record.restore()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "facts": {}, "curves": {}}'])
+def test_damaged_scores_are_refused(tmp_path, content):
+    write_text(tmp_path / "scores.json", content)
+    with pytest.raises(DataError, match=r"scores\.json"):
+        Scores.load(tmp_path / "scores.json")
+
+
+@pytest.mark.parametrize("damage", ["nfe", "samples", "all"])
+def test_damaged_samples_are_refused(tmp_path, damage):
+    from genkit import tensors
+
+    path = tmp_path / "samples.safetensors"
+    named, metadata = {"samples": torch.zeros(1, 2)}, {"nfe": "3", "guidance_nfe": "0"}
+    named.pop(damage, None)
+    metadata.pop(damage, None)
+    tensors.save(path, named, metadata)
+    if damage == "all":
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"samples\.safetensors"):
+        Samples.load(path)
+
+
+def test_a_plugin_brings_its_own_artifact(tmp_path):
+    class Note(Artifact):
+        name = "note"
+        suffix = ".txt"
+
+        def save(self, path):
+            write_text(path, "x")
+
+        @classmethod
+        def load(cls, path):
+            return cls()
+
+    Record("write", tmp_path, Note).save(Note())
+    assert (tmp_path / "note.txt").read_text() == "x"
