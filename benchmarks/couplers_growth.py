@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from couplers_sections import described, rows_of
 
-from genkit.report.figure import figure_with_axes, label_ends, line_style, save_figure, set_title
+from genkit.report.figure import figure_with_axes, label_ends, line_style, png_of, set_title
 from genkit_bench.tables import time_text
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "couplers-growth.png"
@@ -92,4 +92,4 @@ def draw_growth(rows: Sequence[Table]) -> None:
     set_title(axes, "Time for a pool (in brackets: exponent)")
     label_ends(axes, drawn)
     PICTURE.parent.mkdir(exist_ok=True)
-    save_figure(PICTURE, figure)
+    PICTURE.write_bytes(png_of(figure))
