@@ -1,4 +1,4 @@
-"""The scripts of `benchmarks` take hours; that the names which they import exist is seen at once."""
+"""The scripts of `benchmarks` take hours; the names that they import are checked at once."""
 
 from __future__ import annotations
 
