@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
 from genkit.errors import Code, DataError, Problem, SettingError
-from genkit.interfaces import Latents, Schedule, Solver, Trained
+from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
 from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
@@ -27,6 +27,7 @@ from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute
+from genkit.run.guiding import bind_to_files, decoded_guidance
 from genkit.run.progress import Progress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value
@@ -103,6 +104,10 @@ Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
 
 
+AnyGuidance = Table | Guidance | BoundGuidance
+"""A guidance by its table, as a component, or with its networks."""
+
+
 class SamplingParts(NamedTuple):
     """How samples are drawn.
 
@@ -157,6 +162,7 @@ class Denoiser:
     """
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
+        self._trained = trained
         self.module = trained.module
         self.spec = trained.spec
         self.classes = trained.classes
@@ -174,6 +180,7 @@ class Denoiser:
         schedule: Table | None = None,
         solver: Table | None = None,
         latents: Table | None = None,
+        guidance: AnyGuidance | Sequence[AnyGuidance] = (),
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 256,
@@ -190,6 +197,9 @@ class Denoiser:
             latents: name or table. With ``derived``, the default, all draws follow from ``seed``
                 and the number of the sample; with ``edm`` they are those of EDM's generate.py for
                 the number alone.
+            guidance: one or several, whose corrections are summed. In a table, a reference to a
+                network is the path of its file: ``{"use": "discriminator", "discriminator":
+                "discriminator.safetensors", "weight": 2.0}``.
             labels: ``[N]`` classes, for a conditional denoiser; drawn by ``latents`` unless given:
                 by default sample k is of class k modulo their number.
             seed: seed that all samples share.
@@ -203,7 +213,8 @@ class Denoiser:
             DataError: nothing is to be drawn, a seed is out of range, ``dtype`` is no
                 floating-point type, or labels or parts do not fit the denoiser.
             PluginError: a name is not that of a component.
-            SettingError: a setting of the schedule, the solver or the latents is unknown or wrong.
+            SettingError: a setting of the schedule, the solver, the latents or the guidance is
+                unknown or wrong, or a guidance does not fit the denoiser.
         """
         several = isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0
         chosen = _integers("seeds", count) if several else range(_integer("count", count))
@@ -216,6 +227,7 @@ class Denoiser:
             raise DataError("count and batch_size must be at least 1")
         parts = sampling_parts(schedule, solver, latents)
         self.require(parts, chosen)
+        bound = self.bind_guidance(guidance)
         classes = self._labels(len(chosen), labels)
         drawn = []
         for start in range(0, len(chosen), batch_size):
@@ -225,9 +237,27 @@ class Denoiser:
             )
             if classes is not None:
                 draws = replace(draws, labels=classes[part].to(self.device))
-            found = sample(self.module, draws, schedule=parts.schedule, solver=parts.solver)
+            found = sample(
+                self.module, draws, schedule=parts.schedule, solver=parts.solver, guidance=bound
+            )
             drawn.append(found.batch.data.to(dtype))
         return torch.cat(drawn)
+
+    def bind_guidance(self, guidance: AnyGuidance | Sequence[AnyGuidance]) -> list[BoundGuidance]:
+        """Return guidance with its networks loaded, for several calls of :meth:`sample`.
+
+        Raises:
+            SettingError: as for :meth:`sample`.
+        """
+        several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
+        bound = []
+        for given in cast("Sequence[AnyGuidance]", guidance if several else [guidance]):
+            if isinstance(given, BoundGuidance):
+                bound.append(given)
+                continue
+            made = given if isinstance(given, Guidance) else decoded_guidance(given)
+            bound.append(bind_to_files(made, self._trained, self.device))
+        return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
         """Raise DataError unless the parts fit this denoiser and the seeds of samples."""

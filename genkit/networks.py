@@ -80,8 +80,8 @@ class Networks(NoStages):
         if found := self.find(stage):
             return found
         raise DataError(
-            f"the network {shown(stage)} that it contains is not in the file; load the file that "
-            "is written at the end of a training, not a checkpoint"
+            f"the network {shown(stage)} is not given; the file that is written at the end of a "
+            "training contains those that it refers to, and a checkpoint does not"
         )
 
 

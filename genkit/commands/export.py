@@ -19,7 +19,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
     stage: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Which training, where the run has several denoisers."),
+        typer.Option(metavar="ID", help="Training: of several denoisers, or of another network."),
     ] = None,
     ema_length: Annotated[
         float | None,
@@ -30,48 +30,57 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a trained denoiser to a file of its own."""
+    """Write a trained network to a file of its own: a denoiser, or with --stage any other."""
     with mendable(out):
         require_new(out)
-        path = _denoiser_file(run, stage)
+        path, kind = _network_file(run, stage)
         images = _write(path, out, ema_length)
     to = console()
-    say(to, f"{out}: the denoiser of {path.parent}, trained for {images:,} images")
-    say(to, f"Draw samples with: genkit sample {out} --out DIR")
+    say(to, f"{out}: the {kind} of {path.parent}, trained for {images:,} images")
+    if kind == "denoiser":
+        say(to, f"Draw samples with: genkit sample {out} --out DIR")
 
 
-def _denoiser_file(run: Path, stage: str | None) -> Path:
-    """Return the file of the denoiser that is meant: the network, or a training's checkpoint."""
+def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
+    """Return the file that is meant, of a network or a training's checkpoint, and its kind."""
     from genkit import tensors
-    from genkit.artifacts import DenoiserFile
     from genkit.artifacts.layout import CHECKPOINT, stages_in
+    from genkit.artifacts.network import NETWORK_FILES
 
-    found: dict[str, Path] = {}
-    for stage_id, place in stages_in(run).items():
-        network, checkpoint = place / DenoiserFile.filename(), place / CHECKPOINT
-        if network.is_file():
-            found[stage_id] = network
-        elif checkpoint.is_file() and tensors.metadata(checkpoint).get("kind") == "denoiser":
-            found[stage_id] = checkpoint
-    if not found:
-        raise UsageError(f"{run}: no denoiser is in it yet; name the folder of a run")
-    if stage is None and len(found) > 1:
-        raise UsageError(f"{run} has several denoisers; choose with --stage: {', '.join(found)}")
-    chosen = stage or next(iter(found))
-    if chosen not in found:
-        hint = near_match(chosen, found) or f"it has: {', '.join(found)}"
-        raise UsageError(f'{run}: no stage "{chosen}" left a denoiser; {hint}')
-    return found[chosen]
+    found: dict[str, tuple[Path, str]] = {}
+    for name, place in stages_in(run).items():
+        checkpoint = place / CHECKPOINT
+        if checkpoint.is_file():
+            kind = tensors.metadata(checkpoint).get("kind", "")
+            if kind in NETWORK_FILES:
+                found[name] = checkpoint, kind
+        for kind, artifact in NETWORK_FILES.items():
+            if (network := place / artifact.filename()).is_file():  # the training has ended
+                found[name] = network, kind
+    if stage is None:
+        denoisers = [name for name, (_, kind) in found.items() if kind == "denoiser"]
+        if not denoisers:
+            hint = f"choose with --stage: {', '.join(found)}" if found else "name a folder of a run"
+            raise UsageError(f"{run}: no denoiser is in it yet; {hint}")
+        if len(denoisers) > 1:
+            raise UsageError(
+                f"{run} has several denoisers; choose with --stage: {', '.join(denoisers)}"
+            )
+        stage = denoisers[0]
+    if stage not in found:
+        hint = near_match(stage, found) or f"it has: {', '.join(found) or 'none'}"
+        raise UsageError(f'{run}: no stage "{stage}" left a network; {hint}')
+    return found[stage]
 
 
 def _write(path: Path, out: Path, ema_length: float | None) -> int:
     """Write the network, built and so checked; return the images it was trained for."""
-    from genkit.artifacts import DenoiserFile
+    from genkit.artifacts import NetworkFile
     from genkit.networks import build
     from genkit.parts.power_averages import reconstruct_network
     from genkit.plugin.manager import load_plugins
 
-    file = DenoiserFile.load(path)
+    file = NetworkFile.load(path)
     if ema_length is not None:
         weights, error = reconstruct_network(path.parent, ema_length)
         file = replace(file, weights=weights, ema_length=ema_length)

@@ -48,6 +48,14 @@ def sample(
             help="Random draws, by name or by its table; edm: those of EDM's generate.py.",
         ),
     ] = "derived",
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Correction of the denoiser, by its table, in which a network is the path of its "
+            "file; several are summed.",
+        ),
+    ] = None,
     class_index: Annotated[
         int | None,
         typer.Option(
@@ -72,6 +80,7 @@ def sample(
         }
         method = parse_component(solver, "--solver")
         draws = parse_component(latents, "--latents")
+        corrections = [parse_component(text, "--guidance") for text in guidance or []]
         check_device(device)
         if checkpoint.is_dir():
             raise UsageError(f"{checkpoint} is a folder; genkit export makes a file of a run")
@@ -83,19 +92,26 @@ def sample(
         from genkit.api import load_denoiser, sampling_parts
         from genkit.commands.sample_files import SampleFiles
         from genkit.machine import resolve_device
+        from genkit.run.guiding import decoded_guidance, digests
         from genkit.tensors import file_digest
         from genkit.world import ALONE
 
         world = world or ALONE
         parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
+        guides = [decoded_guidance(table) for table in corrections]
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
         _check_class(class_index, denoiser)
         denoiser.require(parts, chosen)
+        bound = denoiser.bind_guidance(guides)
         files = SampleFiles(out, denoiser.spec)
 
         def begin() -> list[int]:
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
+            settings["guidance"] = [
+                {"settings": table, "files": digests(guide)}
+                for table, guide in zip(corrections, guides, strict=True)
+            ]
             if parts.latents.depends_on_device:
                 settings["device"] = denoiser.device.type
             return files.begin(settings, chosen)
@@ -110,6 +126,7 @@ def sample(
                     schedule=levels,
                     solver=method,
                     latents=draws,
+                    guidance=bound,
                     labels=labels,
                     batch_size=batch_size,
                     dtype=torch.float64,

@@ -9,6 +9,10 @@ import torch
 
 import genkit
 from genkit.api import load_denoiser
+from genkit.networks import load_network
+from genkit.plugin.manager import load_plugins
+from genkit.recipe.encode import table
+from genkit.types import DataSpec
 
 SMALL = {"data.items": 200, "denoiser.images": 64, "denoiser.network.width": 8}
 
@@ -92,3 +96,38 @@ def test_an_average_of_another_length(genkit_, run, tmp_path):
         "length" in genkit_("export", averaged, tmp_path / "f.safetensors", "--ema-length", "7")[2]
     )
     assert not (tmp_path / "f.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def several(run):
+    """Return the run with a discriminator, a classifier and a checkpoint of another one beside."""
+    for number, kind in enumerate(("discriminator", "classifier"), 4):
+        network = genkit.component(kind, NETWORKS[kind])
+        spec = DataSpec(*SPECS[kind])
+        folder = run / f"{number:02d}-{kind}"
+        folder.mkdir()
+        weights = network.build(spec).state_dict()
+        settings = table(load_plugins().registry, network)
+        network.output(settings, spec, weights, 7).save(folder / f"{kind}.safetensors")
+    return run
+
+
+NETWORKS = {"discriminator": "mlp-discriminator", "classifier": "cnn-classifier"}
+SPECS = {"discriminator": ((2,),), "classifier": ((1, 8, 8), 3)}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_any_other_network_is_written_if_its_stage_is_named(genkit_, several, tmp_path, kind):
+    out = tmp_path / "network.safetensors"
+    code, printed, err = genkit_("export", several, out, "--stage", kind)
+    assert (code, err) == (0, "")
+    assert printed.startswith(f"{out}: the {kind} of ")
+    assert "genkit sample" not in printed
+    loaded = load_network(out, load_plugins().registry)
+    assert loaded.settings == genkit.component(kind, NETWORKS[kind])
+
+
+def test_without_a_stage_the_denoiser_is_meant(genkit_, several, tmp_path):
+    out = tmp_path / "network.safetensors"
+    assert genkit_("export", several, out)[0] == 0
+    assert load_denoiser(out, "cpu").spec.shape == (2,)

@@ -132,7 +132,7 @@ def test_a_file_without_its_frozen_network_is_refused(thirds, tmp_path):
             path = tmp_path / "bare.safetensors"
             own = {n: t for n, t in weights.items() if "/" not in n}
             tensors.save(path, own, metadata)
-        with pytest.raises(DataError, match='"denoiser" that it contains is not in the file'):
+        with pytest.raises(DataError, match='network "denoiser" is not given'):
             load_network(path, thirds.plugins.registry)
 
 

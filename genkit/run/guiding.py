@@ -1,0 +1,118 @@
+"""Guidance outside of a run: what refers to a stage in a recipe is the path of a file here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from genkit.artifacts import Artifact, NetworkFile
+from genkit.errors import Code, DataError, GenkitError, Key, Problem, SettingError
+from genkit.field_types import Reference, Slot
+from genkit.fields import fields_of
+from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Trained
+from genkit.networks import load_network
+from genkit.plugin.manager import load_plugins
+from genkit.recipe import decode
+from genkit.run.fingerprint import components
+from genkit.tensors import file_digest
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Artifacts by the paths of their files; implements :class:`genkit.interfaces.Inputs`.
+
+    Attributes:
+        device: device of the networks.
+        networks: networks by the paths of their files.
+    """
+
+    device: torch.device
+    networks: Mapping[str, Trained]
+
+    def network(self, stage: str) -> Trained:
+        return self.networks[stage]
+
+    def read(self, stage: str, artifact: type[A]) -> A:
+        return artifact.load(Path(stage).expanduser())
+
+    def digest(self, stage: str) -> str:
+        return file_digest(Path(stage).expanduser())
+
+
+def decoded_guidance(table: str | Mapping[str, Any]) -> Guidance:
+    """Return the guidance of a name or a table.
+
+    Raises:
+        SettingError: a setting is unknown or wrong.
+        PluginError: the name is not that of a guidance.
+    """
+    if not isinstance(table, (str, Mapping)):
+        reason = f"must be a name, a table or a guidance, got {type(table).__name__}"
+        raise SettingError("sample", [Problem(("guidance",), reason, code=Code.WRONG_TYPE)])
+    named = {"use": table} if isinstance(table, str) else dict(table)
+    plain = {key: str(v) if isinstance(v, Path) else v for key, v in named.items()}
+    guidance = decode.component(load_plugins().registry, "guidance", plain)
+    problems = [problem for part in components(guidance) for problem in part.check({})]
+    if problems or not isinstance(guidance, Guidance):
+        raise SettingError("guidance", problems)
+    return guidance
+
+
+def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) -> BoundGuidance:
+    """Return a guidance with the networks of the files that it names.
+
+    Args:
+        guidance: guidance, whose references are paths of files of networks.
+        denoiser: denoiser that it guides.
+        device: device of the networks.
+
+    Raises:
+        SettingError: a file is missing, damaged or of another kind of network, or the guidance
+            cannot guide the denoiser; all mistakes at once.
+    """
+    registry = load_plugins().registry
+    networks, problems = {}, []
+    for key, artifact, path in _references(guidance):
+        file = Path(path).expanduser()
+        try:
+            if issubclass(artifact, NetworkFile):
+                networks[path] = load_network(file, registry, device, artifact)
+            else:
+                artifact.load(file)
+        except (GenkitError, OSError, RuntimeError) as error:
+            reason = f"must be the path of a file of a {artifact.name}, got {path}: {error}"
+            hint = "write a file of a run or of genkit export"
+            problems.append(Problem(key, reason, hint, Code.DATA))
+    problems += guidance.check_guided(denoiser, networks)
+    if problems:
+        raise SettingError("guidance", problems)
+    return guidance.bind(Files(device, networks))
+
+
+def digests(guidance: Guidance) -> dict[str, str]:
+    """Return the SHA-256 of the files that a guidance names, by their paths.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    try:
+        return {path: file_digest(Path(path).expanduser()) for _, _, path in _references(guidance)}
+    except OSError as error:
+        raise DataError(f"guidance: {error.filename}: {error.strerror}") from error
+
+
+def _references(component: Component, *above: str) -> Iterator[tuple[Key, type[Artifact], str]]:
+    """Yield key, artifact and value of each reference of a component, at any depth."""
+    for field in fields_of(type(component)):
+        key = (*above, field.name)
+        for kind, value in field.type.leaves(getattr(component, field.name)):
+            if isinstance(kind, Reference):
+                yield key, kind.artifact, value
+            elif isinstance(kind, Slot):
+                yield from _references(value, *key)
