@@ -10,7 +10,6 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import NoneType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
-from genkit.errors import Code, DataError, Problem, SettingError
+from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
 from genkit.networks import load_network
@@ -27,7 +26,7 @@ from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute
-from genkit.run.guiding import bind_to_files, decoded_guidance
+from genkit.run.guiding import bind_to_files
 from genkit.run.progress import Progress, choose_progress
 from genkit.sample import draws_of, sample, solver_over
 from genkit.settings import toml_value
@@ -134,22 +133,11 @@ def sampling_parts(
         SettingError: a setting is unknown or wrong.
     """
     registry = load_plugins().registry
-    parts: list[Any] = []
-    for kind, default, chosen in (
-        ("schedule", "edm", schedule),
-        ("solver", "heun", solver),
-        ("latents", "derived", latents),
-    ):
-        if not isinstance(chosen, (str, Mapping, NoneType)):
-            reason = f"must be a name or a table, got {type(chosen).__name__}"
-            problem = Problem((kind,), reason, code=Code.WRONG_TYPE)
-            raise SettingError("sample", [problem])
-        named = {"use": chosen} if isinstance(chosen, str) else chosen
-        table = {"use": default, **(named or {})}
-        part = decode.component(registry, kind, table)
-        if problems := list(part.check({})):
-            raise SettingError(type(part).__name__, problems)
-        parts.append(part)
+    parts: Any = (
+        decode.checked(registry, "schedule", schedule, "edm"),
+        decode.checked(registry, "solver", solver, "heun"),
+        decode.checked(registry, "latents", latents, "derived"),
+    )
     return SamplingParts(*parts)
 
 
@@ -255,8 +243,10 @@ class Denoiser:
             if isinstance(given, BoundGuidance):
                 bound.append(given)
                 continue
-            made = given if isinstance(given, Guidance) else decoded_guidance(given)
-            bound.append(bind_to_files(made, self._trained, self.device))
+            if not isinstance(given, Guidance):
+                registry = load_plugins().registry
+                given = cast(Guidance, decode.checked(registry, "guidance", given))
+            bound.append(bind_to_files(given, self._trained, self.device))
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:

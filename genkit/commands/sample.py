@@ -92,13 +92,16 @@ def sample(
         from genkit.api import load_denoiser, sampling_parts
         from genkit.commands.sample_files import SampleFiles
         from genkit.machine import resolve_device
-        from genkit.run.guiding import decoded_guidance, digests
+        from genkit.plugin.manager import load_plugins
+        from genkit.recipe.decode import checked
+        from genkit.run.guiding import digests
         from genkit.tensors import file_digest
         from genkit.world import ALONE
 
         world = world or ALONE
         parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
-        guides = [decoded_guidance(table) for table in corrections]
+        registry = load_plugins().registry
+        guides: list[Any] = [checked(registry, "guidance", table) for table in corrections]
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
         _check_class(class_index, denoiser)
         denoiser.require(parts, chosen)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from genkit.artifacts import Artifact
@@ -50,6 +52,32 @@ def component(
         owner = table.get("use") if isinstance(table, Mapping) else None
         raise SettingError(str(owner or " or ".join(kinds)), decoder.problems)
     return made
+
+
+def checked(
+    registry: Registry, kind: str, chosen: str | Mapping[str, Any] | None, default: str = ""
+) -> Component:
+    """Return the component of a name or a table, outside of a recipe, if it finds no problem.
+
+    Args:
+        registry: where components are found.
+        kind: kind of the component.
+        chosen: name, or table in which a path may be one of Python's; None for the default.
+        default: name for a table without ``use``; empty where there is none.
+
+    Raises:
+        SettingError: a setting is unknown or wrong, or ``chosen`` is neither name nor table.
+        PluginError: the name is not that of a component.
+    """
+    if not isinstance(chosen, (str, Mapping, types.NoneType)):
+        reason = f"must be a name or a table, got {type(chosen).__name__}"
+        raise SettingError("sample", [Problem((kind,), reason, code=Code.WRONG_TYPE)])
+    table = {"use": chosen} if isinstance(chosen, str) else dict(chosen or {})
+    table = {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
+    part = component(registry, kind, {"use": default, **table} if default else table)
+    if problems := list(part.check({})):
+        raise SettingError(str(table.get("use", default)), problems)
+    return part
 
 
 class Decoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -16,8 +16,6 @@ from genkit.fields import fields_of
 from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Trained
 from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
-from genkit.recipe import decode
-from genkit.run.fingerprint import components
 from genkit.tensors import file_digest
 
 A = TypeVar("A", bound=Artifact)
@@ -43,25 +41,6 @@ class Files:
 
     def digest(self, stage: str) -> str:
         return file_digest(Path(stage).expanduser())
-
-
-def decoded_guidance(table: str | Mapping[str, Any]) -> Guidance:
-    """Return the guidance of a name or a table.
-
-    Raises:
-        SettingError: a setting is unknown or wrong.
-        PluginError: the name is not that of a guidance.
-    """
-    if not isinstance(table, (str, Mapping)):
-        reason = f"must be a name, a table or a guidance, got {type(table).__name__}"
-        raise SettingError("sample", [Problem(("guidance",), reason, code=Code.WRONG_TYPE)])
-    named = {"use": table} if isinstance(table, str) else dict(table)
-    plain = {key: str(v) if isinstance(v, Path) else v for key, v in named.items()}
-    guidance = decode.component(load_plugins().registry, "guidance", plain)
-    problems = [problem for part in components(guidance) for problem in part.check({})]
-    if problems or not isinstance(guidance, Guidance):
-        raise SettingError("guidance", problems)
-    return guidance
 
 
 def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) -> BoundGuidance:
@@ -95,7 +74,7 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
     return guidance.bind(Files(device, networks))
 
 
-def digests(guidance: Guidance) -> dict[str, str]:
+def digests(guidance: Component) -> dict[str, str]:
     """Return the SHA-256 of the files that a guidance names, by their paths.
 
     Raises:
