@@ -931,15 +931,29 @@ class Subject:
     denoiser: nn.Module
 
 
+class BoundMetric(Protocol):
+    """A metric that is ready to measure: what :meth:`Metric.bind` returns."""
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores, curves and what they depend on."""
+        ...
+
+
 class Metric(Component):
-    """A score of samples or of the denoiser behind them."""
+    """A score of samples or of the denoiser behind them. Implements ``measure`` or ``bind``."""
+
+    implements = ("measure", "bind")
 
     requires_denoiser: ClassVar[bool] = False
     """Whether it calls the denoiser, which samples from elsewhere do not have."""
 
-    @abstractmethod
+    def bind(self, inputs: Inputs) -> BoundMetric:
+        """Return the object that measures; called once per stage, not for each set of samples."""
+        return self
+
     def measure(self, subject: Subject, context: Context) -> Measurement:
         """Return scores, curves and what they depend on."""
+        raise unbound(self, "measure")
 
 
 # --- tracking -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import DataError, PluginError
-from genkit.interfaces import Context, Extractor, Metric, Subject
+from genkit.interfaces import Context, Extractor, Inputs, Metric, Subject
 from genkit.settings import setting
 from genkit.tensors import decoded, require_finite
 from genkit.types import Batch, Measurement
@@ -42,12 +42,31 @@ class Frechet(Metric):
         doc="the features in which samples and real items are compared", use={"use": "pixels"}
     )
 
+    def bind(self, inputs: Inputs) -> BoundFrechet:
+        return BoundFrechet(self.extractor, self.extractor.bind(inputs))
+
     def measure(self, subject: Subject, context: Context) -> Measurement:
+        return self.bind(context).measure(subject, context)
+
+
+@dataclass(frozen=True)
+class BoundFrechet:
+    """The distance with the module of its extractor.
+
+    Attributes:
+        extractor: extractor as the recipe has it.
+        module: module that returns the features.
+    """
+
+    extractor: Extractor
+    module: nn.Module
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        """Return the distance of samples and reference, see :meth:`Metric.measure`."""
         samples, reference = subject.samples, subject.reference
         _require_comparable(samples, reference)
-        extractor = self.extractor.bind(context)
-        real = _features(extractor, reference.data, context, "reference item")
-        fake = _features(extractor, samples.data, context, "sample")
+        real = _features(self.module, reference.data, context, "reference item")
+        fake = _features(self.module, samples.data, context, "sample")
         return Measurement(
             scores={self.extractor.score: context.world.lead(lambda: _distance(real, fake))},
             facts={

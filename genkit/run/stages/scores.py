@@ -10,7 +10,7 @@ from torch import nn
 
 from genkit.artifacts import Samples
 from genkit.errors import DataError, InterruptedRun, Problem
-from genkit.interfaces import Context, Dataset, Metric, Stages, Subject, design_behind
+from genkit.interfaces import BoundMetric, Context, Dataset, Metric, Stages, Subject, design_behind
 from genkit.tensors import decoded
 from genkit.types import Batch, Curve
 
@@ -53,12 +53,12 @@ class Measured:
 
 
 def measure(
-    metrics: Sequence[Metric], samples: Samples, reference: Batch, context: Context
+    metrics: Sequence[BoundMetric], samples: Samples, reference: Batch, context: Context
 ) -> Measured:
     """Return what all metrics found; collective: each metric measures with its share or alone.
 
     Args:
-        metrics: at least one.
+        metrics: bound metrics, at least one.
         samples: generated items.
         reference: real items, images in [-1, 1].
         context: of the stage that measures.

@@ -92,11 +92,12 @@ class Sweep(Stage):
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
         )
         reference = load_reference(self.data, context)
+        metrics = [metric.bind(context) for metric in self.metrics]
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
             samples = _of_cell(template, cell).draw(context)
-            found = measure(self.metrics, samples, reference, context)
+            found = measure(metrics, samples, reference, context)
             cost = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
             row = {**inf_as_text(cell), **cost, **found.scores}
             entries.append({"device": device, "row": row, "facts": found.facts})

@@ -6,6 +6,7 @@ import pytest
 
 from genkit.errors import RecipeError
 from genkit_dg.guidance import DiscriminatorGuidance
+from genkit_metrics.extractors import Pixels
 
 DIGITS = """
 [[stage]]
@@ -47,4 +48,17 @@ def test_guidance_is_bound_once_for_all_batches_of_a_stage(tiny, monkeypatch):
 
     monkeypatch.setattr(DiscriminatorGuidance, "bind", counting)
     tiny.run(guided(tiny), "guided.batch_size=2")
+    assert len(bound) == 1
+
+
+def test_an_extractor_is_bound_once_for_all_cells_of_a_sweep(tiny, monkeypatch):
+    bound, bind = [], Pixels.bind
+
+    def counting(self, inputs):
+        bound.append(self)
+        return bind(self, inputs)
+
+    monkeypatch.setattr(Pixels, "bind", counting)
+    sweep = tiny.sweep[len(tiny.sample) :].partition("metrics")[0]
+    tiny.run(f'{tiny.sample}{sweep}metrics = [{{ use = "frechet" }}]')
     assert len(bound) == 1
