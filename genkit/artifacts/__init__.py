@@ -19,6 +19,8 @@ from genkit.artifacts.record import Record
 from genkit.artifacts.samples import Samples
 from genkit.artifacts.scores import Scores
 from genkit.settings import Ref
+from genkit.tensors import load as load_tensors
+from genkit.tensors import save as save_tensors
 
 DenoiserRef = Annotated[str, Ref(DenoiserFile)]
 """Id of an earlier stage that writes a denoiser."""
@@ -42,4 +44,6 @@ __all__ = [
     "Samples",
     "SamplesRef",
     "Scores",
+    "load_tensors",
+    "save_tensors",
 ]

@@ -1,5 +1,72 @@
-"""How components are found: kinds, the registry, and the plugins that fill it."""
+"""The one import for whoever writes a plugin, of any kind of component.
 
-from genkit.plugin.hookspec import hookimpl
+::
 
-__all__ = ["hookimpl"]
+    from genkit.plugin import Coupler, Pairs, hookimpl, pairwise_cost, setting
+
+A name is imported on its first use. ``hookimpl``, ``Registration`` and the errors need no torch, so
+that a plugin that is registered delays nothing; whatever else a plugin's ``__init__`` imports is
+imported with every command.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from genkit.plugin.hookspec import hookimpl as hookimpl
+from genkit.plugin.registry import Registration as Registration
+
+if TYPE_CHECKING:
+    from genkit.artifacts import *  # noqa: F403
+    from genkit.errors import *  # noqa: F403
+    from genkit.interfaces import *  # noqa: F403
+    from genkit.latents import *  # noqa: F403
+    from genkit.parts.frozen import *  # noqa: F403
+    from genkit.parts.no_stages import *  # noqa: F403
+    from genkit.random import *  # noqa: F403
+    from genkit.sample import *  # noqa: F403
+    from genkit.settings import *  # noqa: F403
+    from genkit.tensors import *  # noqa: F403
+    from genkit.types import *  # noqa: F403
+    from genkit.world import *  # noqa: F403
+
+_NAMES = {
+    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
+    "DiscriminatorFile DiscriminatorRef NetworkFile Record Samples SamplesRef Scores "
+    "load_tensors save_tensors",
+    "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
+    "UsageError",
+    "genkit.interfaces": "AnyCoupler Augmentation Average BoundCoupler BoundDatasetCoupler "
+    "BoundGuidance BoundNetwork BoundTracker Classifier Component Context Coupler Dataset "
+    "DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer Inputs "
+    "Latents Metric Network Objective Optimizer Preconditioned Preconditioner RunningAverage "
+    "SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject TrackedRun Tracker "
+    "Trained design_behind unbound",
+    "genkit.latents": "Derived",
+    "genkit.parts.frozen": "Frozen",
+    "genkit.parts.no_stages": "NoStages",
+    "genkit.random": "PerSample derive_seed generator seeded",
+    "genkit.sample": "denoise_fn known_levels sample solver_over trajectory",
+    "genkit.settings": "Ref setting shown",
+    "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
+    "require_one_shape require_same_length",
+    "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws Measurement Pairs RandnLike "
+    "RemoteFile State",
+    "genkit.world": "World",
+}
+"""The names that an author uses, by the module that defines them."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'genkit.plugin' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOME, "Registration", "hookimpl"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from genkit.plugin import hookimpl
-from genkit.plugin.registry import Registration
+from genkit.plugin import Registration, hookimpl
 
 
 @hookimpl

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Coupler
-from genkit.settings import setting
-from genkit.tensors import require_finite, require_one_shape, require_same_length
-from genkit.types import Batch, Pairs
+from genkit.plugin import (
+    Batch,
+    Coupler,
+    Pairs,
+    require_finite,
+    require_one_shape,
+    require_same_length,
+    setting,
+)
 
 BLOCK = 1024
 """Noises whose differences from their images are held at a time; those of one image at least."""

@@ -9,11 +9,20 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import DatasetCoupler, Inputs, Stages
-from genkit.settings import Ref, setting, shown
-from genkit.tensors import require_finite, require_one_shape
-from genkit.types import Batch
+from genkit.plugin import (
+    Batch,
+    Code,
+    DataError,
+    DatasetCoupler,
+    Inputs,
+    Problem,
+    Ref,
+    Stages,
+    require_finite,
+    require_one_shape,
+    setting,
+    shown,
+)
 from genkit_semidiscrete.potential import By, Potential, flat
 from genkit_semidiscrete.search import search
 from genkit_semidiscrete.stage import FitPotential

@@ -12,12 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genkit import tensors
-from genkit.artifacts import Artifact
-from genkit.errors import DataError
-from genkit.random import generator
-from genkit.tensors import require_finite
-from genkit.types import Batch
+from genkit.plugin import (
+    Artifact,
+    Batch,
+    DataError,
+    generator,
+    load_tensors,
+    require_finite,
+    save_tensors,
+)
 
 By = Literal["label"]
 
@@ -154,11 +157,11 @@ class Potential(Artifact):
         described = {"shape": self.shape, "by": self.by, "images": len(self.images)}
         described |= {"facts": dict(self.facts)}
         named = {"potential": self.values, **vars(self.images)}
-        tensors.save(path, named, {k: json.dumps(v) for k, v in described.items()})
+        save_tensors(path, named, {k: json.dumps(v) for k, v in described.items()})
 
     @classmethod
     def load(cls, path: Path) -> Potential:
-        named, metadata = tensors.load(path)
+        named, metadata = load_tensors(path)
         try:
             images = Images(named["part"], named["twin"], named["mark"])
             shape, by = json.loads(metadata["shape"]), json.loads(metadata["by"])

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit import tensors
-from genkit.artifacts import Scores
-from genkit.errors import Code, DataError, InterruptedRun, Problem
-from genkit.interfaces import Context, Dataset, Stage, Stages
-from genkit.settings import setting
+from genkit.plugin import (
+    Code,
+    Context,
+    DataError,
+    Dataset,
+    InterruptedRun,
+    Problem,
+    Scores,
+    Stage,
+    Stages,
+    decoded,
+    setting,
+)
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
 from genkit_semidiscrete.potential import By, Potential, digest, flat, know
@@ -62,7 +70,7 @@ class FitPotential(Stage):
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)
-        batch = batch.with_data(tensors.decoded(batch.data))
+        batch = batch.with_data(decoded(batch.data))
         images = know(batch, self.by)
         largest = max(len(members) for _, members in images.parts())
         steps = max(LEAST_STEPS, -(-self.noises_per_image * largest // self.batch_size))
