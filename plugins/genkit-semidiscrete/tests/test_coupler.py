@@ -15,6 +15,7 @@ from genkit.testing import check_coupler
 from genkit.types import Batch
 from genkit_semidiscrete import stage
 from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
+from genkit_semidiscrete.potential import Potential
 
 
 def images() -> Batch:
@@ -101,17 +102,17 @@ def test_the_file_is_looked_at(fit: Any) -> None:
     with pytest.raises(DataError, match=r"potential\.safetensors: cannot be read"):
         coupler.bind(place)
     fit.stage(images(), by=("label",)).run(place)
-    with pytest.raises(DataError, match=r'fitted by \["label"\], not by \[\]'):
+    with pytest.raises(DataError, match=r'^by must be .* \["label"\], got \[\]'):
         coupler.bind(place)
     save(path, {"weights": torch.zeros(2)}, {})
-    with pytest.raises(DataError, match="not a potential that the stage fit-potential left"):
+    with pytest.raises(DataError, match="must be a potential of the stage fit-potential"):
         coupler.bind(place)
 
 
 def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Other(Stage):
-        output = "potential"
+        output = Potential
 
         def run(self, context: object) -> None: ...
 

@@ -27,9 +27,7 @@ def points(count: int, dimensions: int, *, scale: float = 1.0) -> Tensor:
 def chosen(coupler: BoundSemidiscrete, batch: Batch, noises: int) -> tuple[Tensor, Tensor]:
     """Return fresh noise and the image of each."""
     noise = torch.randn(noises, *batch.data.shape[1:], generator=generator(1, "fresh"))
-    pairs = coupler.pair(batch, noise, generator(1, "coupling"))
-    assert torch.equal(pairs.noise, torch.arange(noises))
-    return noise, pairs.data
+    return noise, coupler.choose(batch, noise, generator(1, "coupling"))
 
 
 def relative_error(index: Tensor, shares: Tensor) -> Tensor:
@@ -137,9 +135,10 @@ def test_the_file_says_what_it_belongs_to(fit: Any) -> None:
     assert named["potential"].shape == (9,)
     assert told["images"] == 9
     assert told["by"] == ["label"]
-    assert told["cost"] == "squared"
-    assert len(told["digest"]) == 64
-    assert told["marginal_error"] == fit.rows(place)[-1]["marginal_error"]
+    facts = told["facts"]
+    assert facts["cost"] == "squared"
+    assert len(facts["digest"]) == 64
+    assert facts["marginal_error"] == fit.rows(place)[-1]["marginal_error"]
     scores = json.loads((place.folder / "scores.json").read_text(encoding="utf-8"))
     assert scores["rows"] == fit.rows(place)[-1:]
 
