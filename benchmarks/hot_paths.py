@@ -1,0 +1,131 @@
+"""Compare pairs, training steps and samples per second of two installations, in one run.
+
+    python benchmarks/hot_paths.py BEFORE/bin/python AFTER/bin/python [--rounds 12]
+
+Each installation runs the parts of the recipe `edm_aot` at two lengths; the difference of their CPU
+seconds is the
+cost of the work between them, without start-up. The two alternate, so that a busy machine slows
+down both, and ratios are taken within a round. One thread each.
+
+- pairs: a network so small that the coupler takes nearly all of the time
+- steps: the recipe's network, with random pairs
+- samples: the stage `sample` alone; the training of the run is finished before
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+TINY = ("denoiser.network.width=8", "denoiser.network.blocks=1", "denoiser.batch_size=512")
+TRAINING = "denoiser.images"
+DRAWING = "samples.count"
+# What is varied, from and to, and the settings that hold.
+WORK = {
+    "pairs": (TRAINING, 2_048, 51_200, TINY),
+    "steps": (TRAINING, 2_560, 64_000, ('denoiser.coupler={use="random"}',)),
+    "samples": (DRAWING, 256, 8_192, ("denoiser.images=2560",)),
+}
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    # Not resolved: the link in a virtual environment is what selects it.
+    parser.add_argument("before", type=lambda path: Path(path).absolute())
+    parser.add_argument("after", type=lambda path: Path(path).absolute())
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK))
+    asked = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread each")
+    for name in asked.only:
+        what, low, high, settings = WORK[name]
+        ratios, rates = [], []
+        for turn in range(asked.rounds):
+            pair = (asked.before, asked.after)
+            order = pair if turn % 2 == 0 else pair[::-1]
+            seconds = {python: cost(python, what, low, high, settings) for python in order}
+            ratios.append(seconds[asked.before] / seconds[asked.after])
+            rates.append((high - low) / seconds[asked.after])
+        found = {
+            "work": name,
+            "per_cpu_second": round(statistics.median(rates), 1),
+            "after_over_before": round(statistics.median(ratios), 4),
+            "quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
+            "rounds": asked.rounds,
+        }
+        print(json.dumps(found), flush=True)
+
+
+def cost(python: Path, what: str, low: int, high: int, settings: tuple[str, ...]) -> float:
+    """Return the CPU seconds that the work between two lengths takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run(python, what, high, settings, folder) - run(python, what, low, settings, folder)
+
+
+def run(python: Path, what: str, size: int, settings: tuple[str, ...], folder: str) -> float:
+    """Return the CPU seconds of a run; its training is already there where samples are timed."""
+    recipe = Path(folder) / "recipe.toml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    out = Path(folder) / (f"{what}-{size}" if what == TRAINING else "samples")
+    sets = [*settings, f"{what}={size}"]
+    command = [
+        str(python),
+        "-m",
+        "genkit",
+        "run",
+        str(recipe),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    command += [part for setting in sets for part in ("--set", setting)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if what == DRAWING:  # its training first, so that the timed run only samples
+        once = [*command, "--set", f"{DRAWING}=1"]
+        subprocess.run(once, env=env, cwd=folder, check=True, capture_output=True)
+    before = children()
+    # Not in the checkout, whose modules would be imported in place of the installed ones.
+    subprocess.run(command, env=env, cwd=folder, check=True, capture_output=True)
+    return children() - before
+
+
+def children() -> float:
+    """Return the CPU seconds of all processes that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+RECIPE = """
+name = "hot-paths"
+data = { use = "digits" }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 2560
+batch_size = 256
+pool_size = 512
+network = { use = "mlp" }
+objective = { use = "denoising" }
+coupler = { use = "hungarian" }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+count = 1
+schedule = { use = "edm", steps = 7 }
+"""
+
+
+if __name__ == "__main__":
+    main()
