@@ -22,7 +22,6 @@ from PIL import Image
 
 import genkit
 from genkit import cli
-from genkit.artifacts import DenoiserFile
 from genkit.errors import Code
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.overrides import TOP_LEVEL
@@ -65,11 +64,21 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small denoiser of the digits, as a training leaves it."""
+    """The run of a small denoiser, with a discriminator of random weights beside it."""
     settings = {"denoiser.images": 64, "denoiser.batch_size": 64, "denoiser.network.width": 8}
     less = {"samples.count": 2, "scores.metrics": [{"use": "truncation", "count": 2}]}
     folder = tmp_path_factory.mktemp("trained") / "run"
-    return genkit.run_recipe("smoke", out=folder, settings={**settings, **less}).folder
+    result = genkit.run_recipe("smoke", out=folder, settings={**settings, **less})
+    judge = folder / "09-discriminator" / "discriminator.safetensors"
+    judge.parent.mkdir()
+    write_network(judge, "discriminator", "mlp-discriminator", result.denoiser().spec)
+    return folder
+
+
+def write_network(path: Path, kind: str, name: str, spec: DataSpec) -> None:
+    """Write a network of random weights."""
+    network = genkit.component(kind, name)
+    network.output({"use": name}, spec, network.build(spec).state_dict()).save(path)
 
 
 @pytest.fixture
@@ -165,9 +174,7 @@ def test_the_readmes_coupler_runs_in_a_loop() -> None:
 @pytest.mark.parametrize("page", with_blocks("toml", [p for p in PAGES if p != TUTORIAL]))
 def test_recipes_of_a_page_are_valid(page: Path, workplace: Path) -> None:
     plugins = load_plugins()
-    table, spec = {"use": "mlp", "width": 1, "blocks": 1}, DataSpec((3, 32, 32))
-    weights = genkit.component("denoiser", "mlp", width=1, blocks=1).build(spec).state_dict()
-    DenoiserFile(table, spec, weights, images=0).save(Path("edm.safetensors"))
+    write_network(Path("edm.safetensors"), "denoiser", "mlp", DataSpec((3, 32, 32)))
     for text in blocks(page, "toml"):
         table = tomllib.loads(text)
         if "name" not in table:
