@@ -69,7 +69,6 @@ RESULTS = (
     "denoiser.safetensors",
     "samples.safetensors",
     "scores.json",
-    "curves.json",
     "results.json",
 )
 

@@ -38,11 +38,11 @@ _NAMES = {
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCoupler BoundDatasetCoupler "
-    "BoundGuidance BoundNetwork BoundTracker Classifier Component Context Coupler Dataset "
-    "DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer Inputs "
-    "Latents Metric Network Objective Optimizer Preconditioned Preconditioner RunningAverage "
-    "SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject TrackedRun Tracker "
-    "Trained design_behind unbound",
+    "BoundGuidance BoundMetric BoundNetwork BoundTracker Classifier Component Context Coupler "
+    "Dataset DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer "
+    "Inputs Latents Metric Network Objective Optimizer Preconditioned Preconditioner "
+    "RunningAverage SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
+    "TrackedRun Tracker Trained design_behind unbound",
     "genkit.latents": "Derived",
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",

@@ -143,6 +143,7 @@ def execute(
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.leads:
                     stage.run(context)
+                if world.leads:
                     _require_saved(stage, record)
             if world.leads:
                 run.mark(place, prints[stage_id], finished=True)
