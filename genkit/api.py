@@ -7,7 +7,7 @@ trainer needs to use a coupler.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -59,6 +59,7 @@ def run_recipe(
     settings: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: bool = False,
+    redo: Collection[str] = (),
 ) -> Result:
     """Run a recipe, or go on with a run that was stopped.
 
@@ -68,6 +69,7 @@ def run_recipe(
         settings: values by key path, as ``--set`` takes them: ``{"denoiser.pool_size": 1024}``.
         device: overrides the recipe's.
         progress: show it on stderr.
+        redo: ids of stages to run again, with all that depend on them.
 
     Raises:
         GenkitError: for everything the caller can mend, a mistake in the recipe above all.
@@ -80,7 +82,7 @@ def run_recipe(
     checked = load_recipe(read_source(recipe), plugins, overrides)
     folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else Progress() as shown_progress:
-        results = execute(checked, plugins, folder, device, shown_progress)
+        results = execute(checked, plugins, folder, device, shown_progress, redo=redo)
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 

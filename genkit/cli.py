@@ -132,6 +132,13 @@ def run(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = None,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE",
+            help="Run a stage again, and all that depend on it; may be given several times.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
     ] = False,
@@ -142,7 +149,7 @@ def run(
         loaded, plugins = load_recipe(recipe, overrides)
 
         from genkit.machine import resolve_device
-        from genkit.run.engine import default_folder, execute, finished_stages
+        from genkit.run.engine import default_folder, execute, stage_states
         from genkit.world import ALONE
 
         world = world or ALONE
@@ -153,17 +160,17 @@ def run(
             resolve_device(device or loaded.device, world)
             if not world.leads:
                 return
-            finished = finished_stages(loaded, plugins, folder)
+            states = stage_states(loaded, plugins, folder, redo or ())
             to = console()
             say(to, f"{summary(loaded)}, device {device or loaded.device}, in {folder}\n")
-            to.print(plan_table(loaded, plugins.registry, folder, finished))
+            to.print(plan_table(loaded, plugins.registry, folder, states))
             return
 
         from genkit.report.results import show
         from genkit.run.progress import Progress, choose_progress
 
         with choose_progress() if world.leads else Progress() as progress:
-            results = execute(loaded, plugins, folder, device, progress, world)
+            results = execute(loaded, plugins, folder, device, progress, world, redo or ())
         if world.leads:
             show(console(), results, folder)
 

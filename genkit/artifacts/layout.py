@@ -12,7 +12,7 @@
             state.json           fingerprint, whether it is finished, sizes of its results
             metrics.jsonl        one row a line, appended; rewritten on resume
             checkpoint*.safetensors  from which it resumes; the newest without a number
-        replaced/            stages that a changed recipe made anew
+        replaced/            what changed stages had left; after --redo the names end in .redone
         trackers/            what trackers write, a folder each
 """
 
@@ -39,15 +39,20 @@ def stage_folder(run: Path, number: int, stage: str) -> Path:
     return run / f"{number:02d}-{stage}"
 
 
-def stages_in(run: Path) -> dict[str, Path]:
-    """Return the folders of the stages of a run by their ids, in order.
+def stage_folders(run: Path) -> list[tuple[str, Path]]:
+    """Return the id and the folder of each stage of a run, in order.
 
-    Where a changed recipe left two folders of one id, the first is returned.
+    A changed recipe may have left two folders of one id.
     """
+    numbered = [(_STAGE.fullmatch(path.name), path) for path in sorted(run.glob("[0-9][0-9]-*"))]
+    return [(match["id"], path) for match, path in numbered if match and path.is_dir()]
+
+
+def stages_in(run: Path) -> dict[str, Path]:
+    """Return the folders of the stages of a run by their ids, in order; the first of each id."""
     found: dict[str, Path] = {}
-    for folder in sorted(run.glob("[0-9][0-9]-*")):
-        if (match := _STAGE.fullmatch(folder.name)) and folder.is_dir():
-            found.setdefault(match["id"], folder)
+    for stage, folder in stage_folders(run):
+        found.setdefault(stage, folder)
     return found
 
 

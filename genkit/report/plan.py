@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -22,7 +23,7 @@ def plan_table(
     recipe: Recipe,
     registry: Registry,
     run: Path | None = None,
-    finished: Collection[str] = (),
+    states: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Return the stages of a recipe in order.
 
@@ -30,16 +31,16 @@ def plan_table(
         recipe: checked.
         registry: that it was checked against.
         run: folder in which it would run; None leaves out where each stage would write.
-        finished: ids of the stages that a run would skip.
+        states: what a run would do with a stage, such as ``finished`` for one that it would skip.
     """
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for column in ("", "stage", "use", *(["writes to"] if run else [])):
         table.add_column(column, no_wrap=True)
     table.add_column("settings")
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
-        done = " (finished)" if stage_id in finished else ""
+        state = f" ({states[stage_id]})" if stage_id in states else ""
         where = (
-            [Text(f"{stage_folder(run, number, stage_id)}{done}", overflow="fold")] if run else []
+            [Text(f"{stage_folder(run, number, stage_id)}{state}", overflow="fold")] if run else []
         )
         facts = Text(", ".join(_facts(stage, registry)))
         table.add_row(str(number), stage_id, registry.name_of(stage), *where, facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from genkit.report.pictures import pictures_of
 from genkit.report.results import gather
 from genkit.run.blame import plugin_errors
 from genkit.run.context import StageContext
-from genkit.run.fingerprint import fingerprint
+from genkit.run.fingerprint import dependents, fingerprint
 from genkit.run.folder import RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
@@ -52,15 +52,27 @@ def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
     return found
 
 
-def finished_stages(recipe: Recipe, plugins: Plugins, folder: Path) -> set[str]:
-    """Return the ids of the stages that a run in this folder would skip."""
+def stage_states(
+    recipe: Recipe, plugins: Plugins, folder: Path, redo: Collection[str] = ()
+) -> dict[str, str]:
+    """Return how a run in this folder would treat stages, by their ids. Writes nothing.
+
+    Returns:
+        ``finished`` for a stage that it would skip, ``redo`` for one that it would run again.
+    """
     run = RunFolder(folder, recipe.name)
     prints = fingerprints(recipe, plugins.registry)
-    return {
-        stage_id
-        for number, stage_id in enumerate(recipe.stages, 1)
-        if run.finished(number, stage_id, prints[stage_id])
-    }
+    again = run.redo.including(redo, dependents(redo, recipe.stages))
+    states: dict[str, str] = {}
+    for number, stage_id in enumerate(recipe.stages, 1):
+        pending = stage_id in again.pending
+        if run.finished(number, stage_id, prints[stage_id]) and not (
+            pending and not again.set_aside
+        ):
+            states[stage_id] = "finished"
+        elif pending:
+            states[stage_id] = "redo"
+    return states
 
 
 def execute(
@@ -70,6 +82,7 @@ def execute(
     device: str | None,
     progress: Progress,
     world: World = ALONE,
+    redo: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or go on with it.
 
@@ -81,6 +94,8 @@ def execute(
         progress: is told how far each stage is.
         world: the processes that run it together. The leading one keeps the folder: it decides
             what is finished and writes down what becomes so.
+        redo: ids of stages to run again, with all that depend on them. A run that is stopped
+            resumes this, whether its command names them again or not.
 
     Returns:
         What ``results.json`` holds.
@@ -92,6 +107,7 @@ def execute(
     if world.size > 1 and where.type == "cuda":
         torch.cuda.set_device(where)
     devices = world.gather(hardware(where))
+    again = dependents(redo, recipe.stages)
     prints = fingerprints(recipe, plugins.registry)
     folders: dict[str, Path] = {}
     run = world.lead(lambda: RunFolder(folder, recipe.name))
@@ -100,6 +116,9 @@ def execute(
         stack.enter_context(locked)
         asked = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
+        if world.leads:
+            for stage_id in run.set_aside(run.redo.including(redo, again), recipe.stages):
+                progress.note(f"{stage_id}: runs again; the earlier result is kept in replaced/")
         relays: Sequence[Relay] = ()
         # What is written down belongs to the results: a call that only shows them changes nothing.
         if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
@@ -147,6 +166,7 @@ def execute(
                     _require_saved(stage, record)
             if world.leads:
                 run.mark(place, prints[stage_id], finished=True)
+                run.end(stage_id)
             progress.end()
         return world.lead(partial(_results, recipe.name, folder, folders))
 
@@ -160,7 +180,9 @@ def _open(
             f"{stage_id}: settings or code changed; the earlier result is kept in replaced/"
         )
     place = run.open_stage(number, stage_id, fingerprint)
-    return place, run.finished(number, stage_id, fingerprint)
+    if finished := run.finished(number, stage_id, fingerprint):
+        run.end(stage_id)
+    return place, finished
 
 
 def _require_saved(stage: Stage, record: Record) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from genkit.errors import UsageError
 from genkit.field_types import Reference, Slot
 from genkit.fields import leaves_of
 from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
+from genkit.settings import near_match, shown
 
 
 def fingerprint(
@@ -101,3 +103,16 @@ def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
         found |= new
         waiting += new
     return frozenset(found)
+
+
+def dependents(requested: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
+    """Return the ids of stages and of all that refer to them, directly or not, in their order.
+
+    Raises:
+        UsageError: there is no stage of an id.
+    """
+    for stage in requested:
+        if stage not in stages:
+            hint = near_match(stage, stages) or f"stages: {', '.join(stages)}"
+            raise UsageError(f"redo must be the id of a stage, got {shown(stage)}; {hint}")
+    return [i for i in stages if not ({i} | reachable(i, stages)).isdisjoint(requested)]

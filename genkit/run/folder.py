@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from genkit.artifacts.layout import REPLACED, STATE, results_in, stage_folder, stages_in
+from genkit.artifacts.layout import (
+    REPLACED,
+    STATE,
+    results_in,
+    stage_folder,
+    stage_folders,
+    stages_in,
+)
 from genkit.errors import UsageError
 from genkit.files import write_json
+
+_REDONE = ".redone"  # ends the names of folders in replaced/ that never come back
+
+
+@dataclass(frozen=True)
+class Redo:
+    """A request to run stages again although nothing changed, kept until all of them are finished.
+
+    Attributes:
+        requested: ids of the requested stages.
+        pending: ids of the unfinished ones among these and all stages that depend on them.
+        set_aside: whether the earlier results are in ``replaced/``. What is in the folders of
+            pending stages is new from then on, and resumed after a kill.
+    """
+
+    requested: Sequence[str] = ()
+    pending: Sequence[str] = ()
+    set_aside: bool = True
+
+    def including(self, stages: Collection[str], dependents: Collection[str]) -> Redo:
+        """Return this with further stages; without any, or with the same, it is resumed as it is.
+
+        Args:
+            stages: ids of the requested stages.
+            dependents: ids of these and of all that depend on them.
+        """
+        if set(stages) <= set(self.requested):
+            return self
+        return Redo(sorted({*self.requested, *stages}), sorted({*self.pending, *dependents}), False)
+
+    def without(self, stage: str) -> Redo:
+        """Return this without a stage, which is finished."""
+        return replace(self, pending=[other for other in self.pending if other != stage])
 
 
 class RunFolder:
@@ -59,10 +100,51 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
         try:
-            write_json(self.root / STATE, {"name": self._name})
+            self._write(self.redo)
             yield
         finally:
             lock.release()
+
+    @property
+    def redo(self) -> Redo:
+        """The request to run stages again, as far as it is unfinished. Writes nothing."""
+        return Redo(**_read(self.root / STATE).get("redo", {}))
+
+    def _write(self, redo: Redo) -> None:
+        state: dict[str, Any] = {"name": self._name}
+        if redo.pending:
+            state["redo"] = asdict(redo)
+        write_json(self.root / STATE, state)
+
+    def set_aside(self, redo: Redo, stages: Collection[str]) -> list[str]:
+        """Set aside the results of the stages that run again, those that depend on others first.
+
+        The request is written before anything is moved: after a kill, every later run goes on
+        with it. Results that are set aside here never come back from ``replaced/``.
+
+        Args:
+            redo: the request.
+            stages: ids of all stages of the recipe.
+
+        Returns:
+            The ids of the stages whose results were set aside.
+        """
+        moved = []
+        if not redo.set_aside:
+            self._write(redo)
+            for stage, folder in reversed(stage_folders(self.root)):
+                if stage in redo.pending:
+                    self._set_aside(folder, _REDONE)
+                    moved.append(stage)
+        if redo.pending:
+            left = [stage for stage in redo.pending if stage in stages]
+            self._write(replace(redo, pending=left, set_aside=True))
+        return moved
+
+    def end(self, stage: str) -> None:
+        """Note that a stage is finished, and no longer pending."""
+        if stage in (redo := self.redo).pending:
+            self._write(redo.without(stage))
 
     def finished(self, number: int, stage: str, fingerprint: str) -> bool:
         """Whether a stage is finished and unchanged. Writes nothing."""
@@ -97,7 +179,9 @@ class RunFolder:
             raise UsageError(f"a file stands in the way of {place} or {REPLACED}; move it")
         if self.changed(number, stage, fingerprint):
             self._set_aside(found)
-            found = self._replaced(stage, fingerprint) or place
+            # A stage that is to run again does not come back from an earlier run.
+            pending = stage in self.redo.pending
+            found = (not pending and self._replaced(stage, fingerprint)) or place
         if found.exists() and found != place:
             found.rename(place)
         place.mkdir(exist_ok=True)
@@ -121,15 +205,15 @@ class RunFolder:
         place = self.place(number, stage)
         return place if place.exists() else stages_in(self.root).get(stage, place)
 
-    def _set_aside(self, folder: Path) -> None:
+    def _set_aside(self, folder: Path, ending: str = "") -> None:
         replaced = self.root / REPLACED
         replaced.mkdir(exist_ok=True)
         numbers = [int(p.name[:3]) for p in replaced.glob("[0-9][0-9][0-9]-*")]
-        folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}")
+        folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}{ending}")
 
     def _replaced(self, stage: str, fingerprint: str) -> Path | None:
-        """Return what a stage of these settings left earlier, if it was set aside."""
-        for folder in sorted((self.root / REPLACED).glob(f"*-{stage}")):
+        """Return what a stage of these settings left last, if it was set aside."""
+        for folder in sorted((self.root / REPLACED).glob(f"*-{stage}"), reverse=True):
             if _read(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None

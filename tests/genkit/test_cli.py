@@ -50,8 +50,8 @@ def executed(monkeypatch):
     """The calls of ``execute``, which does nothing."""
     calls = []
 
-    def execute(recipe, plugins, folder, device, progress, world):
-        calls.append((recipe, folder, device))
+    def execute(recipe, plugins, folder, device, progress, world, redo):
+        calls.append((recipe, folder, device, redo))
         progress.note("working")
         rows = [{"nfe": 13, "guidance_nfe": 0, "frechet": 0.5}]
         return {
@@ -137,10 +137,10 @@ def test_a_run_reports_on_stdout_and_goes_on_on_stderr(genkit_, recipe, executed
 def test_options_of_a_run(genkit_, recipe, executed, tmp_path):
     code, _, _ = genkit_(
         "run", recipe, "--out", tmp_path / "here", "--device", "cpu",
-        "--set", "denoiser.images=96", "--set", "seed=3",
+        "--set", "denoiser.images=96", "--set", "seed=3", "--redo", "samples", "--redo", "denoiser",
     )  # fmt: skip
-    ((loaded, folder, device),) = executed
-    assert (code, folder, device) == (0, tmp_path / "here", "cpu")
+    ((loaded, folder, device, redo),) = executed
+    assert (code, folder, device, redo) == (0, tmp_path / "here", "cpu", ["samples", "denoiser"])
     assert (loaded.seed, loaded.stages["denoiser"].images) == (3, 96)
     assert loaded.overrides == ("denoiser.images=96", "seed=3")
 
@@ -165,11 +165,20 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(genkit_, recipe, executed, 
 
 
 def test_a_dry_run_tells_what_is_finished(genkit_, recipe, monkeypatch):
-    monkeypatch.setattr(genkit.run.engine, "finished_stages", lambda *_: {"denoiser"})
+    monkeypatch.setattr(genkit.run.engine, "stage_states", lambda *_: {"denoiser": "finished"})
     _, out, _ = genkit_("run", recipe, "--dry-run")
     first, second = out.splitlines()[-2:]
     assert "(finished)" in first
     assert "(finished)" not in second
+
+
+def test_a_dry_run_tells_what_runs_again(genkit_, recipe, executed):
+    _, out, _ = genkit_("run", recipe, "--dry-run", "--redo", "samples")
+    first, second = out.splitlines()[-2:]
+    assert "(redo)" not in first
+    assert "(redo)" in second
+    code, _, err = genkit_("run", recipe, "--dry-run", "--redo", "sample")
+    assert (code, 'did you mean "samples"?' in err) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonesuch"]])

@@ -24,7 +24,7 @@ from genkit.errors import (
 from genkit.latents import Derived
 from genkit.machine import resolve_device
 from genkit.recipe.encode import resolved
-from genkit.run.engine import finished_stages
+from genkit.run.engine import stage_states
 from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
 from genkit.tensors import load, save
@@ -34,7 +34,7 @@ from genkit.world import World
 # --- what is redone -------------------------------------------------------------------------
 
 
-def test_finished_stages_are_skipped(tiny):
+def test_stage_states_are_skipped(tiny):
     first, found = tiny.run(tiny.sample)
     assert first.ran == ["denoiser", "samples"]
     before = tiny.bytes_of("samples.safetensors")
@@ -98,12 +98,13 @@ def test_an_unfinished_stage_goes_on_with_other_settings_only_anew(tiny):
 
 def test_what_a_run_would_skip_is_known_beforehand(tiny):
     recipe = tiny.load(tiny.sample)
-    assert finished_stages(recipe, tiny.plugins, tiny.folder) == set()
+    assert stage_states(recipe, tiny.plugins, tiny.folder) == {}
     assert not tiny.folder.exists()
     tiny.run(tiny.sample)
-    assert finished_stages(recipe, tiny.plugins, tiny.folder) == {"denoiser", "samples"}
+    both = {"denoiser": "finished", "samples": "finished"}
+    assert stage_states(recipe, tiny.plugins, tiny.folder) == both
     changed = tiny.load(tiny.sample, "samples.count=5")
-    assert finished_stages(changed, tiny.plugins, tiny.folder) == {"denoiser"}
+    assert stage_states(changed, tiny.plugins, tiny.folder) == {"denoiser": "finished"}
 
 
 # --- what is written ------------------------------------------------------------------------
@@ -428,10 +429,18 @@ def test_a_finished_stage_that_lost_a_file_is_made_again(tiny, damage):
     assert tiny.bytes_of("samples.safetensors") == before
 
 
-def test_a_checkpoint_may_be_deleted_when_its_stage_is_finished(tiny):
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "metrics.jsonl"])
+def test_a_checkpoint_or_a_log_may_be_deleted_when_its_stage_is_finished(tiny, name):
     tiny.run(tiny.train)
-    (checkpoint,) = tiny.folder.glob("*/checkpoint.safetensors")
-    checkpoint.unlink()
+    (path,) = tiny.folder.glob(f"*/{name}")
+    path.unlink()
+    assert tiny.run(tiny.train)[0].skipped == ["denoiser"]
+
+
+def test_a_log_that_grows_is_no_other_result(tiny):
+    tiny.run(tiny.train)
+    (log,) = tiny.folder.glob("*/metrics.jsonl")
+    log.write_text(log.read_text() + '{"note": "looked at"}\n')
     assert tiny.run(tiny.train)[0].skipped == ["denoiser"]
 
 
