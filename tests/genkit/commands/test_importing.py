@@ -49,7 +49,7 @@ def test_a_snapshot_becomes_a_denoiser(genkit_, file, small, tmp_path):
     code, printed, err = genkit_("import-edm", file, out)
     assert (code, err) == (0, "")
     assert printed == (
-        f"{out}: ddpmpp of 2,801 parameters, preconditioning edm, images of 1 x 8 x 8, "
+        f"{out}: denoiser ddpmpp of 2,801 parameters, preconditioning edm, items of 1 x 8 x 8, "
         "no classes, trained for 2,500,000 images\n"
         f"Draw samples with: genkit sample {out} --out DIR\n"
     )
@@ -184,8 +184,8 @@ def test_an_average_of_another_length(genkit_, training, tmp_path, inside, dtype
     code, printed, err = genkit_("import-edm", training.folder, out, "--ema-length", 0.08)
     assert (code, err) == (0, "")
     assert printed == (
-        f"{out}: edm2 of 45,459 parameters, preconditioning edm, images of 1 x 8 x 8, 3 classes, "
-        "trained for 1,048,576 images, averaged over a relative length of 0.08\n"
+        f"{out}: denoiser edm2 of 45,459 parameters, preconditioning edm, items of 1 x 8 x 8, "
+        "3 classes, trained for 1,048,576 images, averaged over a relative length of 0.08\n"
         "Note: the snapshots represent an average of this length with an error of 0.10%.\n"
         f"Draw samples with: genkit sample {out} --out DIR\n"
     )

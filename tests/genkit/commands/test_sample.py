@@ -217,7 +217,7 @@ def test_what_is_no_checkpoint(genkit_, tmp_path):
         {"spec": '{"shape": 5}'},
         {"spec": '{"shape": [2], "more": 1}'},
         {"network": "{"},
-        {"numbers": "{}"},
+        {"images": "{}"},
     ],
 )
 def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):

@@ -100,7 +100,7 @@ def test_a_failing_plugin_is_isolated(install: Install, code: str, reason: str) 
     plugins = load_plugins()
     assert reason in failure(plugins, "a-bad")
     assert "\n" not in failure(plugins, "a-bad")
-    assert [s.owner.distribution for s in plugins.loaded][-1] == "b-good"
+    assert "b-good" in [s.owner.distribution for s in plugins.loaded]
     with pytest.raises(PluginError, match=r'no coupler is called "toy".*a-bad 1\.5\) failed'):
         plugins.registry.find(["coupler"], "toy")
 
