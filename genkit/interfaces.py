@@ -869,7 +869,8 @@ class BoundGuidance(ABC):
     ) -> Tensor:
         """Return the addend ``[B, *shape]`` to the denoised image.
 
-        The corrections of several guidances are summed, so that their order has no effect.
+        The corrections of several guidances are summed, so that their order has no effect. A pure
+        function; the correction of an item does not depend on the others of its batch.
 
         Args:
             x: ``[B, *shape]`` noisy state, float32.
@@ -881,7 +882,10 @@ class BoundGuidance(ABC):
 
 
 class Guidance(Component):
-    """A correction of the denoised image, usable by every solver."""
+    """A correction of the denoised image, usable by every solver.
+
+    A setting ``weight``, where there is one, is its strength: 0 gives no correction.
+    """
 
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         """Yield why it cannot guide a denoiser, before anything is drawn.
@@ -952,7 +956,7 @@ class Metric(Component):
         return self
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores, curves and what they depend on."""
+        """Return scores, curves and what they depend on; the subject is left as it is."""
         raise unbound(self, "measure")
 
 
@@ -975,7 +979,10 @@ class TrackedRun:
 
 
 class BoundTracker(ABC):
-    """A tracker that follows a run. All calls come from one thread."""
+    """A tracker that follows a run. All calls come from one thread.
+
+    It writes below the folder of the run alone, and keeps what an earlier call of the run wrote.
+    """
 
     @abstractmethod
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
@@ -1030,7 +1037,10 @@ class Stage(Component):
 
     @abstractmethod
     def run(self, context: Context) -> None:
-        """Do the work, or resume where an earlier call in the same folder stopped."""
+        """Do the work, or resume where an earlier call in the same folder stopped or was killed.
+
+        The results are the same bytes in either case, for one seed. Pictures may differ.
+        """
 
     def design(self, earlier: Stages) -> Design | None:
         """Return what is known of the network that is its output; None if it is no network.

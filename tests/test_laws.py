@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
 from genkit import testing
+from genkit.errors import Code
 from genkit.latents import Derived
-from genkit.plugin.manager import load_plugins
+from genkit.plugin.manager import OURS, load_plugins
 from genkit.random import generator, seeded
 from genkit.recipe.decode import component
 from genkit.sample import sample
 from genkit.settings import setting_of
 from genkit.testing.elsewhere import check_processes
+from genkit.testing.workplace import workplace
 from genkit.types import Batch, DataSpec
 
 REGISTRY = load_plugins().registry
@@ -26,6 +29,80 @@ SMALL = {"channels": 64, "blocks": 1}
 """Settings of a small network, where it has them."""
 
 IMAGES = DataSpec((1, 8, 8), classes=10)
+
+MOONS = {"use": "moons", "items": 60}
+
+SHORT = {"use": "train", "images": 96, "batch_size": 32}
+"""Settings of a training that takes a moment."""
+
+STAGES = {
+    "train": {
+        **SHORT,
+        "data": MOONS,
+        "network": {"use": "mlp", "width": 8, "blocks": 1},
+        "objective": {"use": "denoising"},
+    },
+    "load": {"use": "load", "path": "trained.safetensors"},
+    "sample": {
+        "use": "sample",
+        "denoiser": "train",
+        "count": 12,
+        "batch_size": 4,
+        "schedule": {"use": "edm", "steps": 3},
+    },
+    "evaluate": {
+        "use": "evaluate",
+        "samples": "sample",
+        "data": MOONS,
+        "metrics": [{"use": "frechet"}, {"use": "curvature", "count": 4}],
+    },
+    "sweep": {
+        "use": "sweep",
+        "samples": "sample",
+        "data": MOONS,
+        "count": 8,
+        "vary": {"schedule": {"steps": [2, 3]}},
+        "metrics": [{"use": "frechet"}],
+    },
+    "discriminate": {
+        **SHORT,
+        "data": {"use": "real-and-fake", "real": MOONS, "fakes": "sample"},
+        "network": {"use": "mlp-discriminator", "width": 8},
+        "objective": {"use": "discrimination"},
+        "coupler": {"use": "partitioned", "by": ["source"]},
+    },
+    "classify": {
+        **SHORT,
+        "data": {"use": "digits"},
+        "network": {"use": "cnn-classifier", "channels": 4},
+        "objective": {"use": "classification"},
+    },
+}
+"""Small stages by id, each with the earlier ones before it."""
+
+SETTINGS = {
+    "guidance-discriminator": {"discriminator": "discriminate"},
+    "extractor-classifier": {"classifier": "classify"},
+}
+"""Settings of components that have no default for one."""
+
+
+def earlier(*ids):
+    return {name: component(REGISTRY, "stage", STAGES[name]) for name in ids}
+
+
+def ours(kind):
+    """Return genkit's own components; those of other distributions are checked in their tests."""
+    entries = [e for e in REGISTRY.entries(kind) if e.owner.distribution == OURS]
+    return [pytest.param(e, id=e.name) for e in entries]
+
+
+def installed(entry, part):
+    """Skip a component whose extra is not installed."""
+    missing = [p for p in part.check({}) if p.code is Code.MISSING_PACKAGE]
+    if missing:
+        pytest.skip(f"{entry.name}: {missing[0]}")
+    return part
 
 
 def every(kind=None):
@@ -179,3 +256,63 @@ def test_datasets(entry):
 @pytest.mark.parametrize("entry", every("augmentation"))
 def test_augmentations(entry):
     testing.check_augmentation(made(entry))
+
+
+@pytest.mark.parametrize("entry", ours("guidance"))
+def test_guidance(entry):
+    stages = earlier("train", "sample", "discriminate")
+    guidance = made(entry, **SETTINGS.get(f"guidance-{entry.name}", {}))
+    testing.check_guidance(guidance, DataSpec((2,)), stages)
+
+
+@pytest.mark.parametrize("entry", ours("extractor"))
+def test_extractors(entry):
+    extractor = installed(entry, made(entry, **SETTINGS.get(f"extractor-{entry.name}", {})))
+    testing.check_extractor(extractor, IMAGES, earlier("classify"))
+
+
+@pytest.mark.parametrize("entry", ours("metric"))
+@pytest.mark.parametrize("spec", [DataSpec((2,)), IMAGES])
+def test_metrics(entry, spec):
+    testing.check_metric(made(entry), spec)
+
+
+def test_a_metric_over_the_features_of_an_earlier_stage():
+    extractor = {"use": "classifier", "classifier": "classify"}
+    metric = component(REGISTRY, "metric", {"use": "frechet", "extractor": extractor})
+    testing.check_metric(metric, IMAGES, earlier("classify"))
+
+
+@pytest.mark.parametrize("entry", ours("stage"))
+def test_stages(entry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if entry.name == "load":
+        with workplace(earlier("train")) as place:
+            shutil.copy(place.root / "train" / "denoiser.safetensors", "trained.safetensors")
+    before = {"sample": ["train"], "evaluate": ["train", "sample"], "sweep": ["train", "sample"]}
+    (stage,) = earlier(entry.name).values()
+    testing.check_stage(stage, earlier(*before.get(entry.name, [])))
+
+
+@pytest.mark.parametrize("stage", ["discriminate", "classify"])
+def test_the_training_of_other_networks(stage):
+    testing.check_stage(*earlier(stage).values(), earlier("train", "sample"))
+
+
+@pytest.mark.parametrize("entry", ours("importer"))
+def test_importers(entry, edm_files, tmp_path):
+    files = {
+        "snapshot.pkl": edm_files.emitted(edm_files.snapshot(*edm_files.made_up())),
+        "network-snapshot-0002097-0.050.pkl": edm_files.emitted(
+            edm_files.edm2_snapshot(*edm_files.made_up_edm2())
+        ),
+        "training-state-000001.pt": edm_files.training_state(*edm_files.made_up()),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        testing.check_importer(made(entry), tmp_path / name)
+
+
+@pytest.mark.parametrize("entry", ours("tracker"))
+def test_trackers(entry):
+    testing.check_tracker(installed(entry, made(entry)))

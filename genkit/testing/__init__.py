@@ -14,9 +14,11 @@ recipe.
 
 from __future__ import annotations
 
+from genkit.testing.binding import check_extractor, check_guidance, check_metric
 from genkit.testing.components import check_component
 from genkit.testing.coupling import check_coupler
 from genkit.testing.data import check_augmentation, check_dataset
+from genkit.testing.importing import check_importer
 from genkit.testing.laws import LawBroken
 from genkit.testing.networks import (
     check_classifier,
@@ -27,6 +29,7 @@ from genkit.testing.networks import (
     check_sigma_distribution,
 )
 from genkit.testing.optimizing import check_average, check_optimizer
+from genkit.testing.running import check_stage, check_tracker
 from genkit.testing.sampling import (
     ClosedForm,
     check_evaluations,
@@ -47,11 +50,17 @@ __all__ = [
     "check_denoiser",
     "check_discriminator",
     "check_evaluations",
+    "check_extractor",
+    "check_guidance",
+    "check_importer",
     "check_latents",
+    "check_metric",
     "check_objective",
     "check_optimizer",
     "check_preconditioner",
     "check_schedule",
     "check_sigma_distribution",
     "check_solver",
+    "check_stage",
+    "check_tracker",
 ]

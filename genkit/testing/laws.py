@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from genkit.types import Batch
+from genkit.random import generator
+from genkit.types import Batch, DataSpec
 
 
 class LawBroken(AssertionError):  # noqa: N818, a law is broken, not in error
@@ -36,6 +37,12 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
     return {name: value for name, value in vars(batch).items() if value is not None}
 
 
+def items(spec: DataSpec, count: int) -> Batch:
+    """Return items in [-1, 1], with labels where there are classes."""
+    data = torch.rand((count, *spec.shape), generator=generator(0, "laws", count)) * 2 - 1
+    return Batch(data, torch.arange(count) % spec.classes if spec.classes else None)
+
+
 @contextmanager
 def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
     """Require that the block changes none of the inputs, nor torch's global generator."""
@@ -48,3 +55,12 @@ def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
     same = torch.equal(state, torch.get_rng_state())
     law = "random numbers come from the given generator alone"
     require(same, component, law, "a draw from torch's global generator")
+
+
+def same_alone(component: object, what: str, alone: Tensor, whole: Tensor) -> None:
+    """Require that the first item of a batch gives what it gives alone, up to rounding."""
+    same = alone.shape[1:] == whole.shape[1:] and torch.allclose(
+        alone[0], whole[0], rtol=1e-3, atol=1e-4
+    )
+    law = f"{what} does not depend on the others in its batch"
+    require(same, component, law, (alone[0], whole[0]))

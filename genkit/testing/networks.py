@@ -18,7 +18,7 @@ from genkit.interfaces import (
     SigmaDistribution,
 )
 from genkit.random import generator, seeded
-from genkit.testing.laws import leaves_alone, require, tensors_of
+from genkit.testing.laws import items, leaves_alone, require, same_alone, tensors_of
 from genkit.types import Batch, DataSpec
 
 SIGMAS = torch.logspace(-3, 3, 13)
@@ -112,7 +112,7 @@ def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
     _check_network(classifier, spec, _clean, (spec.classes,))
     model = classifier.build(spec).eval()
     with torch.no_grad():
-        features = model.features(_items(spec).data)  # type: ignore[operator]
+        features = model.features(items(spec, 3).data)  # type: ignore[operator]
     law = "features are a matrix with a row for each item"
     require(features.ndim == 2 and len(features) == 3, classifier, law, list(features.shape))
 
@@ -161,15 +161,10 @@ def _clean(model: nn.Module, batch: Batch) -> Tensor:
     return result
 
 
-def _items(spec: DataSpec) -> Batch:
-    data = torch.randn((3, *spec.shape), generator=generator(0, "laws of networks"))
-    return Batch(data, torch.arange(3) % spec.classes if spec.classes else None)
-
-
 def _check_network(network: Network, spec: DataSpec, call: Call, item: tuple[int, ...]) -> None:
     """Check a network without classes and, where there are some, with them."""
     for told in (False, True) if spec.classes else (False,):
-        chosen, batch = replace(network, class_conditional=told), _items(spec)
+        chosen, batch = replace(network, class_conditional=told), items(spec, 3)
         with seeded(0):
             model = chosen.build(spec).eval()
         with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
@@ -179,9 +174,7 @@ def _check_network(network: Network, spec: DataSpec, call: Call, item: tuple[int
         require(bool(found.isfinite().all()), chosen, "the network's output is finite", found)
         with torch.no_grad():
             alone = call(model, batch[:1])
-        law = "what an item gives does not depend on the others in its batch"
-        same = torch.allclose(alone[0], found[0], rtol=1e-3, atol=1e-4)
-        require(same, chosen, law, f"a difference of {float((alone[0] - found[0]).abs().max())}")
+        same_alone(chosen, "what an item gives", alone, found)
         with seeded(0):
             twin = chosen.build(spec)
         weights, others = model.state_dict(), twin.state_dict()

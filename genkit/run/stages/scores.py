@@ -73,7 +73,7 @@ def measure(
             f"data must be items of the samples' shape {tuple(made)}, got {tuple(real)}; name data "
             "of the shape that the denoiser was trained on"
         )
-    denoiser = context.network(samples.denoiser).module if samples.denoiser else _Unknown()
+    denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
     subject = Subject(samples.batch, reference, denoiser)
     measured = Measured()
     for number, metric in enumerate(metrics):
@@ -91,7 +91,7 @@ def measure(
     return measured
 
 
-class _Unknown(nn.Module):
+class Unknown(nn.Module):
     """The denoiser of samples from elsewhere."""
 
     def forward(self, *arguments: object) -> Never:

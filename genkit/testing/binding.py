@@ -1,0 +1,175 @@
+"""Laws of what is bound to the networks of earlier stages: guidance, extractors and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts import NetworkFile
+from genkit.errors import DataError
+from genkit.interfaces import BoundGuidance, Extractor, Guidance, Metric, Stages, Subject
+from genkit.run.fingerprint import references
+from genkit.run.stages.scores import Unknown
+from genkit.tensors import as_column
+from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of
+from genkit.testing.workplace import workplace, writes_below
+from genkit.types import Batch, DataSpec, Measurement
+
+LEVELS = (0.002, 0.5, 80.0)
+"""Noise levels at which a guidance is checked."""
+
+
+def check_guidance(guidance: Guidance, spec: DataSpec, earlier: Stages | None = None) -> None:
+    """Check every law of a guidance.
+
+    A correction has shape, type and device of the denoised image, is finite and has no gradient; it
+    is a pure function, and that of an item does not depend on the others of its batch; all calls of
+    networks are counted; and a setting `weight` of 0 gives no correction.
+
+    Args:
+        guidance: guidance to check.
+        spec: data that it guides to.
+        earlier: stages to which it refers, by id; they are run once.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    batch = items(spec, 3)
+    calls: list[object] = []
+    with workplace(earlier) as place:
+        inputs = place.holding(guidance)
+        for name in references(guidance):
+            if issubclass(place.stages[name].output or object, NetworkFile):
+                module = inputs.network(name).module
+                module.register_forward_hook(lambda *_: calls.append(0))
+        bound = guidance.bind(inputs)
+        law = "bind returns a BoundGuidance"
+        require(isinstance(bound, BoundGuidance), guidance, law, type(bound).__name__)
+        for level in LEVELS:
+            for inner in (False, True):
+                _check_correction(guidance, bound, batch, torch.full((3,), level), inner)
+        law = "evaluations is the number of calls of its networks"
+        # A network whose methods are called instead of the module itself is not seen here.
+        counted = bound.evaluations
+        require(counted == len(calls) or not calls, guidance, law, f"{counted} of {len(calls)}")
+        if hasattr(guidance, "weight"):
+            bound = replace(guidance, weight=0.0).bind(inputs)  # type: ignore[call-arg]
+            found = bound.correction(batch.data, torch.ones(3), batch.labels, batch.data / 2)
+            require(not bool(found.any()), guidance, "weight 0 gives no correction", found)
+
+
+def _check_correction(
+    guidance: Guidance, bound: BoundGuidance, batch: Batch, sigma: Tensor, inner: bool
+) -> None:
+    x = batch.data * (1 + sigma[0])
+    denoised = batch.data / 2
+
+    def correction(count: int = 3) -> Tensor:
+        labels = None if batch.labels is None else batch.labels[:count]
+        return bound.correction(x[:count], sigma[:count], labels, denoised[:count], inner=inner)
+
+    given = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
+    with torch.no_grad(), leaves_alone(guidance, **given):
+        found, again, alone = correction(), correction(), correction(1)
+    law = "a correction has shape, type and device of the denoised image, and no gradient"
+    kind = (found.shape, found.dtype, found.device, found.requires_grad)
+    wanted = (denoised.shape, denoised.dtype, denoised.device, False)
+    require(kind == wanted, guidance, law, kind)
+    require(bool(found.isfinite().all()), guidance, "a correction is finite", found)
+    law = "the same arguments give the same correction"
+    require(torch.equal(found, again), guidance, law, "another on a second call")
+    same_alone(guidance, "the correction of an item", alone, found)
+
+
+def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None = None) -> None:
+    """Check every law of a feature extractor.
+
+    Features are a finite matrix with a row for each item, which depends on that item alone; equal
+    items and weights give equal features and one identity, other features another identity.
+
+    Args:
+        extractor: extractor to check.
+        spec: data whose items it turns into features.
+        earlier: stages to which it refers, by id; they are run with two seeds.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    batch, seen = items(spec, 5), []
+    for seed in (0, 0, 1) if earlier else (0, 0):
+        with workplace(earlier, seed) as place:
+            inputs = place.holding(extractor)
+            module = extractor.bind(inputs)
+            law = "bind returns a module"
+            require(isinstance(module, nn.Module), extractor, law, type(module).__name__)
+            with torch.no_grad(), leaves_alone(extractor, data=batch.data):
+                found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
+            law = "features are a matrix with a row for each item"
+            shape = list(found.shape)
+            sound = found.is_floating_point() and shape[:1] == [5] and len(shape) == 2
+            require(sound, extractor, law, f"{found.dtype} {shape}")
+            require(bool(found.isfinite().all()), extractor, "features are finite", found)
+            law = "the same items have the same features"
+            require(torch.equal(found, again), extractor, law, "others on a second call")
+            same_alone(extractor, "what an item gives", alone, found)
+            seen.append((found, extractor.identity(inputs)))
+    (one, name), (twin, its_name), *others = seen
+    law = "its identity is a text that does not change"
+    require(isinstance(name, str) and name == its_name != "", extractor, law, (name, its_name))
+    law = "features of one identity are the same"
+    require(torch.equal(one, twin), extractor, law, "others when it was bound again")
+    for other, its_name in others:
+        sound = its_name != name or torch.equal(one, other)
+        require(sound, extractor, law, f"others for other weights, both {name!r}")
+
+
+def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
+    """Check every law of a metric.
+
+    Scores are finite numbers by name, the same on every call; the items that are compared are left
+    as they are; and the denoiser is called only where `requires_denoiser` says so.
+
+    Args:
+        metric: metric to check.
+        spec: data that it compares.
+        earlier: stages to which it refers, by id; they are run once.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    denoiser = Gaussian() if metric.requires_denoiser else Unknown()
+    subject = Subject(items(spec, 32), items(spec, 48), denoiser)
+    given = {**tensors_of(subject.samples)}
+    given |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
+    seen = []
+    with workplace(earlier) as place:
+        context = place.holding(metric)
+        for _ in range(2):
+            try:
+                with leaves_alone(metric, **given), writes_below(metric, place.root):
+                    found = metric.bind(context).measure(subject, context)
+            except DataError as error:
+                law = "sound items are measured, without the denoiser unless requires_denoiser"
+                raise LawBroken(metric, law, error) from error
+            law = "measure returns a Measurement"
+            require(isinstance(found, Measurement), metric, law, type(found).__name__)
+            seen.append(found)
+    numbers = {name: value for name, value in found.scores.items() if isinstance(value, float)}
+    sound = bool(numbers) and numbers.keys() == found.scores.keys()
+    sound = sound and all(value - value == 0 for value in numbers.values())
+    require(sound, metric, "scores are finite numbers by name", found.scores)
+    texts = all(isinstance(fact, str) for fact in found.facts.values())
+    require(texts, metric, "facts are texts by name", found.facts)
+    lengths = all(len(curve.x) == len(curve.y) for curve in found.curves.values())
+    require(lengths, metric, "a curve has as many values as positions", found.curves)
+    require(seen[0] == seen[1], metric, "the same items have the same scores", seen)
+
+
+class Gaussian(nn.Module):
+    """The denoiser of N(0, I), where D(x; sigma) = x / (1 + sigma^2)."""
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the posterior mean of ``x``."""
+        return x / (1 + as_column(sigma, x).square())

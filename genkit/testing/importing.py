@@ -1,0 +1,80 @@
+"""Laws of importers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from genkit.errors import DataError
+from genkit.interfaces import Imported, Importer
+from genkit.networks import require_fit
+from genkit.parts.no_stages import NoStages
+from genkit.random import generator, seeded
+from genkit.testing.laws import LawBroken, leaves_alone, require
+
+DAMAGES = 24
+"""Places at which a file is cut, and at which a byte of it is changed."""
+
+
+def check_importer(importer: Importer, file: Path) -> None:
+    """Check every law of an importer.
+
+    It reads the file, the same each time, into weights that fit their network; and refuses the file
+    with a DataError, and with no other error, where it is missing, empty, cut, or something else. A
+    file with one changed byte may be read or refused.
+
+    Args:
+        importer: importer to check.
+        file: sound file, under a name that the importer may read more from.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    content = file.read_bytes()
+    with leaves_alone(importer):
+        found, again = (_read(importer, file, "a sound file") for _ in range(2))
+    if found is None or again is None:
+        raise LawBroken(importer, "a sound file is read", "a DataError")
+    weights = found.weights
+    same = weights.keys() == again.weights.keys() and all(
+        torch.equal(t, again.weights[name]) for name, t in weights.items()
+    )
+    law = "a file is the same network each time"
+    require(same and found.network == again.network, importer, law, "another")
+    with seeded(0):
+        model = found.network.bind(NoStages()).build(found.spec)
+    try:
+        require_fit(model, weights)
+    except DataError as error:
+        raise LawBroken(importer, "weights fit their network", error) from error
+    require(file.read_bytes() == content, importer, "the file is left as it is", "another")
+    g = generator(0, "laws of importers")
+    cut = len(content) // DAMAGES
+    damaged: dict[str, bytes | None] = {
+        f"a file of its first {k * cut} bytes": content[: k * cut] for k in range(DAMAGES)
+    }
+    damaged |= {"zeros": bytes(4096), "text": b"no network\n", "a missing file": None}
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / file.name
+        for what, instead in damaged.items():
+            place.unlink(missing_ok=True) if instead is None else place.write_bytes(instead)
+            taken = _read(importer, place, what) is not None
+            require(not taken, importer, f"{what} is refused with a DataError", "a network")
+        for index in torch.randint(len(content), (DAMAGES,), generator=g).tolist():
+            changed = bytearray(content)
+            changed[index] ^= 255
+            place.write_bytes(changed)
+            _read(importer, place, f"a file whose byte {index} is changed")
+
+
+def _read(importer: Importer, place: Path, what: str) -> Imported | None:
+    """Return what is read; None where it is refused."""
+    try:
+        return importer.read(place)
+    except (DataError, MemoryError):  # genkit import reports either as a DataError
+        return None
+    except Exception as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise LawBroken(importer, f"{what} is read or refused with a DataError", seen) from error

@@ -1,0 +1,228 @@
+"""Laws of stages and of trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import torch
+
+from genkit.artifacts import NetworkFile, Samples, Scores
+from genkit.artifacts.layout import results_in
+from genkit.errors import InterruptedRun
+from genkit.interfaces import BoundTracker, SamplingStage, Stage, Stages, TrackedRun, Tracker
+from genkit.networks import design_of
+from genkit.plugin.manager import load_plugins
+from genkit.run.progress import Progress
+from genkit.testing.laws import LawBroken, leaves_alone, require
+from genkit.testing.workplace import Workplace, workplace, writes_below
+from genkit.world import ALONE, World
+
+T = TypeVar("T")
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c63f8"
+    "0f00010101001bb6ee560000000049454e44ae426082"
+)
+"""A picture of one white pixel."""
+
+
+class Killed(BaseException):
+    """What ends a stage as a kill does: no code of the stage may handle it."""
+
+
+@dataclass
+class _Ending(Progress):
+    """Ends a stage where told to, and counts where it could have been ended.
+
+    Attributes:
+        stop_at: from which question on the answer is to stop; 0 for never.
+        kill_at: report of its position at which the stage is killed; 0 for none.
+        asked: number of questions whether to stop.
+        reports: number of reports.
+    """
+
+    stop_at: int = 0
+    kill_at: int = 0
+    asked: int = 0
+    reports: int = 0
+
+    def stop(self) -> bool:
+        self.asked += 1
+        return 0 < self.stop_at <= self.asked
+
+    def advance(self, *position: Any) -> None:
+        self.reports += 1
+        if self.reports == self.kill_at:
+            raise Killed
+
+
+class _Follower(World):
+    """A process other than rank 0, whose peers are asked for nothing."""
+
+    @property
+    def leads(self) -> bool:
+        return False
+
+    def lead(self, act: Callable[[], T]) -> T:
+        """Return what rank 0 would answer, which sees the same folder."""
+        return act()
+
+
+def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
+    """Check every law of a stage, with settings by which it runs for a second or so.
+
+    It saves the artifact that it declares, which is read as it was written; writes to its own
+    folder alone; gives the same bytes in another folder, after a stop that was asked for, and after
+    a kill; writes no result as another process than rank 0; and `design` and `drawn_by` state what
+    it writes.
+
+    Args:
+        stage: stage to check.
+        earlier: stages to which it refers, by id; they are run once.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    with workplace(earlier) as place:
+        with writes_below(stage, place.root):
+            problems = list(stage.check(place.stages))
+        require(not problems, stage, "check accepts what runs", problems)
+        whole = _Ending()
+        _run(stage, place, "whole", whole)
+        _check_artifact(stage, place)
+        results = _results(place, "whole")
+
+        def resumed(after: str, ending: _Ending) -> bool:
+            """Run the stage, and once more where it was ended; return whether it was."""
+            ended = _run(stage, place, after, ending)
+            if ended:
+                _run(stage, place, after, _Ending())
+            found = _results(place, after)
+            others = sorted(name for name, _ in found.items() ^ results.items())
+            require(not others, stage, f"results are the same bytes after {after}", others)
+            return ended
+
+        resumed("nothing", _Ending())
+        for ask in _some(whole.asked):
+            after = f"a stop at {ask} of {whole.asked} questions"
+            ended = resumed(after, _Ending(stop_at=ask))
+            law = "a stage that is to stop raises InterruptedRun"
+            # After its last step a stage may end instead.
+            require(ended or ask == whole.asked, stage, law, f"none after {after}")
+        for report in _some(whole.reports):
+            resumed(f"a kill at {report} of {whole.reports} reports", _Ending(kill_at=report))
+        if stage.shared:
+            _run(stage, place, "other", _Ending(), _Follower())
+            written = sorted(results.keys() & _results(place, "other").keys())
+            law = "a process other than rank 0 writes no result"
+            require(not written, stage, law, written)
+
+
+def _run(stage: Stage, place: Workplace, name: str, ending: _Ending, world: World = ALONE) -> bool:
+    """Run a stage in the folder of a name; return whether it was ended."""
+    context = place.context(stage, name, progress=ending, stop=ending.stop, world=world)
+    try:
+        with writes_below(stage, place.root, context.folder), leaves_alone(stage):
+            stage.run(context)
+    except (InterruptedRun, Killed):
+        return True
+    law = "a stage saves its declared artifact with context.record"
+    saved = context.record.saved or stage.output is None or not world.leads
+    require(saved, stage, law, "none")
+    return False
+
+
+def _some(count: int) -> set[int]:
+    """Return the first, a middle and the last of the numbers from 1; none of no numbers."""
+    return {1, (count + 1) // 2, count} if count else set()
+
+
+def _results(place: Workplace, name: str) -> dict[str, bytes]:
+    """Return the results in a folder, without pictures, which may show how long a stage took."""
+    files = [place.root / name / file for file in results_in(place.root / name)]
+    return {file.name: file.read_bytes() for file in files if file.suffix != ".png"}
+
+
+def _check_artifact(stage: Stage, place: Workplace) -> None:
+    """Check the artifact in the folder ``whole``, and what is stated of it before it is there."""
+    if stage.output is None:
+        return
+    path = place.root / "whole" / stage.output.filename()
+    artifact = stage.output.load(path)
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        artifact.save(copy)
+        law = "an artifact that was read is written as the same bytes"
+        require(copy.read_bytes() == path.read_bytes(), stage, law, "others")
+    if isinstance(artifact, NetworkFile):
+        trained = design_of(artifact, load_plugins().registry)
+        design = stage.design(place.stages)
+        known = design and (design.settings, design.spec)
+        law = "design returns settings and data of the network that is written"
+        require(known == (trained.settings, trained.spec), stage, law, known)
+    if isinstance(artifact, Samples):
+        named = stage.drawn_by(place.stages)
+        law = "drawn_by names the denoiser that the samples name"
+        require(artifact.denoiser == named, stage, law, (named, artifact.denoiser))
+    if isinstance(artifact, Samples) and isinstance(stage, SamplingStage):
+        drawn = stage.draw(place.context(stage, "drawn")).batch.data
+        law = "draw returns the samples that run writes"
+        require(torch.equal(drawn, artifact.batch.data), stage, law, "others")
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Check every law of a tracker.
+
+    It opens in a folder that is not there, takes rows, scores and pictures, and closes, all in one
+    thread; is opened again for a resumed run, and keeps what it wrote; leaves what it is passed and
+    torch's global generator alone; and writes below its folder.
+
+    Raises:
+        LawBroken: with the law, and what was seen.
+    """
+    with TemporaryDirectory() as root:
+        folder = Path(root) / "trackers" / "checked"
+        run = TrackedRun("laws", folder, {"name": "laws", "stage": [{"id": "one", "use": "load"}]})
+        before: dict[Path, int] = {}
+        for opened in ("a new run", "a resumed run"):
+            with (
+                writes_below(tracker, Path(root), folder),
+                leaves_alone(tracker),
+                ThreadPoolExecutor(1) as thread,  # as in a run, where it is not the main thread
+            ):
+                thread.submit(_follow, tracker, run, opened).result()
+            files = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+            lost = [path.name for path, size in before.items() if files.get(path, 0) < size]
+            require(not lost, tracker, "a resumed run keeps what was written", lost)
+            before = files
+
+
+def _follow(tracker: Tracker, run: TrackedRun, what: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"images": 64, "loss": 0.5, "note": "é, \n", "levels": [0.1, 1.0]},
+        {"images": 128, "rate": 1e-3},
+        {"images": 128, "rate": 1e-3},  # again, as after a kill
+    ]
+    scores = Scores([{"nfe": 5, "guidance_nfe": 0, "distance": 0.25}])
+    passed = repr((rows, scores))
+    try:
+        bound = tracker.open(run)
+        sound = isinstance(bound, BoundTracker)
+        require(sound, tracker, "open returns a BoundTracker", type(bound).__name__)
+        for row in rows:
+            bound.row("one", row)
+        bound.scores("two", scores)
+        bound.picture("two", "samples", PNG)
+        bound.close()
+    except LawBroken:
+        raise
+    except Exception as error:
+        law = f"rows, scores and pictures of {what} are taken"
+        raise LawBroken(tracker, law, f"{type(error).__name__}: {error}") from error
+    changed = repr((rows, scores)) != passed
+    require(not changed, tracker, "what is passed is left as it is", (rows, scores))

@@ -1,0 +1,107 @@
+"""Where components are checked that need earlier stages, or that write files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from genkit.artifacts import Record
+from genkit.interfaces import Component, Stage, Stages
+from genkit.plugin.manager import load_plugins
+from genkit.run.context import StageContext
+from genkit.run.progress import Progress
+from genkit.settings import setting
+from genkit.testing.laws import require
+from genkit.world import ALONE, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder(Stage):
+    """A stage that does nothing with a component."""
+
+    output = None
+    part: Component = setting(doc="component to check")
+
+    def run(self, context: object) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder in which earlier stages have run.
+
+    Attributes:
+        root: folder of the stages.
+        stages: earlier stages by id.
+        seed: seed of the run.
+    """
+
+    root: Path
+    stages: Stages
+    seed: int = 0
+
+    def context(
+        self,
+        stage: Stage,
+        name: str,
+        *,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        world: World = ALONE,
+    ) -> StageContext:
+        """Return the context of a stage that runs in the folder ``root / name``."""
+        folder = self.root / name
+        folder.mkdir(exist_ok=True)
+        record = Record(name, folder, stage.output, leads=world.leads)
+        return StageContext(
+            # Random numbers of a stage follow from its id: an id for all places.
+            name if name in self.stages else "checked",
+            folder,
+            record,
+            torch.device("cpu"),
+            self.seed,
+            {**self.stages, "checked": stage},
+            {earlier: self.root / earlier for earlier in self.stages},
+            load_plugins().registry,
+            progress or Progress(),
+            stop,
+            world,
+        )
+
+    def holding(self, part: Component) -> StageContext:
+        """Return the context of a stage that holds a component."""
+        return self.context(Holder(part=part), "checked")
+
+
+@contextmanager
+def workplace(earlier: Stages | None, seed: int = 0) -> Iterator[Workplace]:
+    """Run stages in a temporary folder, in their order."""
+    with TemporaryDirectory() as folder:
+        made = Workplace(Path(folder), earlier or {}, seed)
+        for name, stage in made.stages.items():
+            stage.run(made.context(stage, name))
+        yield made
+
+
+@contextmanager
+def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None]:
+    """Require that the block changes nothing in a folder, but below the allowed ones.
+
+    The current directory is looked at as well, without the folders in it.
+    """
+
+    def files() -> dict[Path, tuple[int, int]]:
+        places = (*root.rglob("*"), *(p for p in Path.cwd().glob("*") if p.is_file()))
+        kept = [p for p in places if not any(p.is_relative_to(folder) for folder in allowed)]
+        sizes = {p: p.stat() for p in kept}
+        return {p: (s.st_size, s.st_mtime_ns) for p, s in sizes.items() if p.is_file()}
+
+    before = files()
+    yield
+    changed = sorted(path.name for path, _ in before.items() ^ files().items())
+    require(not changed, component, "files are written to its own folder alone", changed)
