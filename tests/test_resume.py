@@ -77,7 +77,6 @@ RESULTS = (
     "discriminator.safetensors",
     "samples.safetensors",
     "scores.json",
-    "curves.json",
 )
 
 SERVER = """
@@ -210,7 +209,7 @@ STAGES = {
     "discriminator": "checkpoint.safetensors",
     "samples": "part-*.safetensors",
     "scores": "state.json",
-    "sweep": "cells.jsonl",
+    "sweep": "metrics.jsonl",
 }
 """Every stage of the recipe, and the file from which one sees that it is at work."""
 

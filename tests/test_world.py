@@ -345,7 +345,7 @@ from genkit.errors import DataError
 from genkit.run.stages.sample import Sample
 def draw(*arguments):
     raise {error}("item 7 is broken")
-Sample.draw = draw
+Sample._draw = draw
 """
 
 

@@ -13,7 +13,7 @@ from genkit.artifacts.layout import CHECKPOINT
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context
 from genkit.train.diagnostics import PoolReport
-from genkit.train.distributed import ALONE, Ranks
+from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
 
@@ -58,7 +58,7 @@ class Loop:
         begun_at, loss = trainer.images, None
         saved = read = self._clock()
         losses = _Losses(trainer)
-        exchange = Ranks(group) if group else ALONE
+        exchange = Ranks(group) if group else UNSHARED
         batches = self.stream.batches(self.batch_size, begun_at, self.pools_ahead, exchange)
         with closing(batches):
             for batch, noise, pools in batches:

@@ -52,7 +52,7 @@ class Exchange(Protocol):
         ...
 
 
-class _Alone:
+class _Unshared:
     """One process solves every pool."""
 
     def solves(self, index: int) -> bool:
@@ -64,7 +64,7 @@ class _Alone:
         raise found or DataError(f"pool {index} was not solved")
 
 
-ALONE: Exchange = _Alone()
+UNSHARED: Exchange = _Unshared()
 
 
 class Ranks:

@@ -33,7 +33,7 @@ from genkit.pairs import pairs_of, require_unchanged
 from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
-from genkit.train.distributed import ALONE, Exchange, Solved
+from genkit.train.distributed import UNSHARED, Exchange, Solved
 from genkit.types import Batch
 
 
@@ -176,10 +176,10 @@ class PairStream:
             return self.assemble(index, batch, noise, exchange.share(index, found))
 
         last = -(-self.total // self.pool_size)
-        return run_ahead(range(first, last), prepare, finish, ahead, exchange is not ALONE)
+        return run_ahead(range(first, last), prepare, finish, ahead, exchange is not UNSHARED)
 
     def batches(
-        self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = ALONE
+        self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = UNSHARED
     ) -> Generator[tuple[Batch, Tensor, list[PoolReport]]]:
         """Yield batches from position ``start`` on; later pools are coupled meanwhile.
 

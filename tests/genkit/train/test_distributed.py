@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genkit.errors import DataError
-from genkit.train.distributed import ALONE, Solved
+from genkit.train.distributed import UNSHARED, Solved
 from genkit.types import Pairs
 
 RANK = """
@@ -18,7 +18,7 @@ import torch
 from genkit.errors import DataError, GenkitError
 from genkit.interfaces import Coupler
 from genkit.random import generator
-from genkit.train.distributed import ALONE, Ranks
+from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
 from genkit.world import joined_world
@@ -43,7 +43,7 @@ data = Batch(torch.arange(100.0)[:, None], torch.arange(100))
 stream = PairStream(data, Shuffle(), None, 16, 150, lambda *purpose: generator(0, *purpose))
 digest, reports, told = hashlib.sha256(), [], ""
 with joined_world() as world:
-    exchange = Ranks(world.group()) if world.size > 1 else ALONE
+    exchange = Ranks(world.group()) if world.size > 1 else UNSHARED
     try:
         for batch, noise, found in stream.batches(12, exchange=exchange):
             for tensor in (batch.data, batch.labels, batch.quantile, noise):
@@ -72,7 +72,7 @@ def test_an_error_in_one_process_is_told_in_all(processes):
 
 def test_a_process_alone_solves_every_pool():
     solved = Solved(Pairs(torch.arange(2), torch.arange(2)), 0.1)
-    assert all(ALONE.solves(index) for index in range(5))
-    assert ALONE.share(3, solved) is solved
+    assert all(UNSHARED.solves(index) for index in range(5))
+    assert UNSHARED.share(3, solved) is solved
     with pytest.raises(DataError, match="broken"):
-        ALONE.share(3, DataError("broken"))
+        UNSHARED.share(3, DataError("broken"))

@@ -22,7 +22,7 @@ from genkit.errors import GenkitError
 from genkit.interfaces import Coupler, Objective
 from genkit.random import derive_seed, generator, seeded
 from genkit.tensors import load, save
-from genkit.train.distributed import ALONE, Ranks
+from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, Pairs
@@ -80,7 +80,7 @@ def train(world, kind, total, file):
         trainer.restore(tensors, json.loads(metadata["numbers"]))
     data = Batch(torch.randn(100, 3, generator=generator(1)), torch.arange(100))
     stream = PairStream(data, Shuffle(), None, 32, 625, lambda *purpose: generator(0, *purpose))
-    exchange = Ranks(world.group()) if world.size > 1 else ALONE
+    exchange = Ranks(world.group()) if world.size > 1 else UNSHARED
     digest, losses, told = hashlib.sha256(), [], ""
     try:
         for batch, noise, found in stream.batches(12, trainer.images, exchange=exchange):
