@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
+from genkit.blame import plugin_errors
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
@@ -52,6 +53,7 @@ class Result:
         return load_denoiser(path, device)
 
 
+@plugin_errors()
 def run_recipe(
     recipe: str | Path,
     *,
@@ -86,6 +88,7 @@ def run_recipe(
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 
+@plugin_errors()
 def component(kind: str, name: str, **settings: Any) -> Any:
     """Return a component by kind and name, such as ``component("coupler", "hungarian")``.
 
@@ -123,6 +126,7 @@ class SamplingParts(NamedTuple):
     latents: Latents
 
 
+@plugin_errors()
 def sampling_parts(
     schedule: Table | None = None, solver: Table | None = None, latents: Table | None = None
 ) -> SamplingParts:
@@ -163,6 +167,7 @@ class Denoiser:
         result: Tensor = self.module(x, sigma, labels)
         return result
 
+    @plugin_errors()
     def sample(
         self,
         count: int | Sequence[int],
@@ -233,6 +238,7 @@ class Denoiser:
             drawn.append(found.batch.data.to(dtype))
         return torch.cat(drawn)
 
+    @plugin_errors()
     def bind_guidance(self, guidance: AnyGuidance | Sequence[AnyGuidance]) -> list[BoundGuidance]:
         """Return guidance with its networks loaded, for several calls of :meth:`sample`.
 
@@ -290,6 +296,7 @@ def _integers(name: str, values: Any) -> Sequence[int]:
         raise DataError(f"{name} must be integers, got {values!r}; write [0, 1, 2]") from error
 
 
+@plugin_errors()
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
     """Load a ``denoiser.safetensors`` that the train stage wrote.
 

@@ -84,12 +84,12 @@ def _call(arguments: list[str]) -> None:
         app(args=arguments, prog_name="genkit")
     except GenkitError:
         raise
-    except Exception:
-        from genkit.plugin.manager import load_plugins
-        from genkit.run.blame import plugin_errors
+    except Exception as error:
+        from genkit.blame import blamed
 
-        with plugin_errors(load_plugins().registry):
-            raise
+        if found := blamed(error):
+            raise found from error
+        raise
 
 
 def _leave(code: int, owned: bool) -> Never:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.network import NetworkFile, readable
+from genkit.blame import plugin_errors
 from genkit.errors import DataError, PluginError
 from genkit.interfaces import Design, Network, Trained
 from genkit.parts.no_stages import NoStages
@@ -53,7 +54,8 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     design = design_of(file, registry)
     contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
     inputs = Networks(torch.device(device), find=contained.get)
-    with readable("its description"), seeded(0):  # the random weights are replaced
+    described = readable("its description")
+    with described, plugin_errors(registry), seeded(0):  # the random weights are replaced
         model = design.settings.bind(inputs).build(design.spec)
     require_fit(model, file.weights)
     model.load_state_dict(file.weights)
@@ -106,7 +108,7 @@ def design_of(file: NetworkFile, registry: Registry) -> Design:
         DataError: the table is of no network.
         PluginError: a component it needs is not installed.
     """
-    with readable("its description"):
+    with readable("its description"), plugin_errors(registry):
         settings = component(registry, file.kind, file.table)
         if not isinstance(settings, Network):
             raise DataError(f"{file.kind} is no kind of network")

@@ -247,7 +247,7 @@ def test_the_guided_recipe(tmp_path):
     stages = ["denoiser", "classifier", "fakes", "discriminator", "samples", "scores", "sweep"]
     folder = result.folder
     check_folder(folder, stages, SHIPPED["edm_aot_dg"].read_text())
-    with pytest.raises(DataError, match="is a discriminator, not a denoiser"):
+    with pytest.raises(DataError, match="must be a denoiser, got a discriminator"):
         load_denoiser(folder / "04-discriminator" / "discriminator.safetensors", "cpu")
     assert (folder / "05-samples" / "samples.png").is_file()
     rows = result.scores["sweep"]

@@ -18,11 +18,14 @@ def mendable(out: Path) -> Iterator[None]:
 
     Raises:
         UsageError: the disk is full, a folder cannot be written, a name is too long.
+        PluginError: a plugin's code raised it.
     """
     try:
         yield
     except OSError as error:
-        raise UsageError(
+        from genkit.blame import blamed
+
+        raise blamed(error) or UsageError(
             f"{error.filename or out}: {error.strerror or error}; when that is mended, give the "
             "same command again"
         ) from error

@@ -7,15 +7,17 @@ found in FOLDER, and the weights beside it.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genkit.errors import GenkitError
+from genkit.errors import GenkitError, PluginError
 from genkit.files import write_json
 
 if TYPE_CHECKING:
     from genkit.interfaces import Importer
+    from genkit.plugin.registry import Registry
 
 FOUND = "found.json"
 NETWORK = "network.safetensors"
@@ -28,33 +30,35 @@ def main(arguments: Sequence[str]) -> None:
     """Read the file with as much memory as one of its size may take."""
     name, file, folder = arguments[0], Path(arguments[1]), Path(arguments[2])
 
+    from genkit.blame import plugin_errors
     from genkit.interfaces import Importer
     from genkit.plugin.manager import load_plugins
     from genkit.recipe import decode
 
     registry = load_plugins().registry
-    importer = decode.component(registry, "importer", {"use": name})
-    if not isinstance(importer, Importer):
-        raise TypeError(f"{name} is no importer")
     allowed = _LEAST_MEMORY + _TIMES_THE_FILE * file.stat().st_size
-    limit_memory(allowed)
     try:
-        found = _read(importer, file, folder)
+        with plugin_errors(registry):
+            importer = decode.component(registry, "importer", {"use": name})
+            if not isinstance(importer, Importer):
+                raise TypeError(f"{name} is no importer")
+            limit_memory(allowed)
+            found = _read(importer, registry, file, folder)
     except GenkitError as error:
-        found = {"error": str(error)}
+        found = {"error": str(error), "of_plugin": isinstance(error, PluginError)}
+        found["traceback"] = "".join(traceback.format_exception(error))
     except MemoryError:
         found = {"error": f"{file} takes more than {allowed >> 20} MiB of memory to read"}
     write_json(folder / FOUND, found)
 
 
-def _read(importer: Importer, file: Path, folder: Path) -> dict[str, object]:
+def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> dict[str, object]:
     """Write the network; return what a user should know of it."""
-    from genkit.plugin.manager import load_plugins
     from genkit.recipe import encode
 
     imported = importer.read(file)
     network = imported.network.output(
-        table=encode.table(load_plugins().registry, imported.network),
+        table=encode.table(registry, imported.network),
         spec=imported.spec,
         weights=imported.weights,
         images=imported.images,

@@ -15,7 +15,7 @@ import typer
 
 from genkit.commands.disk import mendable, require_new
 from genkit.commands.import_worker import FOUND, NETWORK
-from genkit.errors import DataError, UsageError
+from genkit.errors import DataError, PluginError, UsageError
 from genkit.terminal import console, say, tracked
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def read_apart(importer: str, file: Path, folder: Path) -> tuple[NetworkFile, li
 
     Raises:
         DataError: the file cannot be read, or takes more than it may.
+        PluginError: the importer's code failed.
     """
     seconds = _LEAST_SECONDS + file.stat().st_size // _BYTES_A_SECOND
     module = "genkit.commands.import_worker"
@@ -221,7 +222,9 @@ def read_apart(importer: str, file: Path, folder: Path) -> tuple[NetworkFile, li
 
     found: dict[str, Any] = json.loads((folder / FOUND).read_text(encoding="utf-8"))
     if "error" in found:
-        raise DataError(found["error"])
+        refused = (PluginError if found.get("of_plugin") else DataError)(found["error"])
+        refused.add_note(found.get("traceback", ""))  # shown by --traceback
+        raise refused
     network: NetworkFile = NetworkFile.load(folder / NETWORK)
     return network, found["notes"]
 

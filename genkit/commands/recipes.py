@@ -34,14 +34,17 @@ def load_recipe(recipe: str | None, overrides: list[str] | None) -> tuple[Recipe
     Raises:
         UsageError: there is no such file.
         RecipeError: all mistakes of the recipe.
+        PluginError: a plugin's code failed in a check.
     """
     source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
 
+    from genkit.blame import plugin_errors
     from genkit.plugin.manager import load_plugins
     from genkit.recipe import recipe as checking
 
     plugins = load_plugins()
-    return checking.load_recipe(source, plugins, overrides or []), plugins
+    with plugin_errors(plugins.registry):
+        return checking.load_recipe(source, plugins, overrides or []), plugins
 
 
 def summary(recipe: Recipe) -> str:

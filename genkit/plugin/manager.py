@@ -12,7 +12,7 @@ import pluggy
 
 from genkit.errors import PluginError
 from genkit.plugin import hookspec
-from genkit.plugin.registry import Entry, Owner, Registration, Registry
+from genkit.plugin.registry import Entry, Owner, Registration, Registry, in_words, place_of
 
 OURS = "genkit-diffusion"
 
@@ -63,7 +63,8 @@ def load_plugins() -> Plugins:
     failed: list[PluginStatus] = []
 
     def fail(owner: Owner, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, PluginError) else _described(error)
+        own = isinstance(error, PluginError)
+        reason = str(error) if own else in_words(error) + place_of(error)
         failed.append(PluginStatus(owner, reason=reason))
         registry.note_absent(owner, reason)
 
@@ -136,8 +137,3 @@ def _distributions() -> list[str]:
             if f"[{hookspec.GROUP}]" in text and distribution.name:
                 names.add(re.sub(r"[-_.]+", "-", distribution.name).lower())
     return sorted(names, key=lambda name: (name != OURS, name))
-
-
-def _described(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -232,4 +233,21 @@ def _import(target: str, what: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what} cannot be loaded: {in_words(error)}{place_of(error)}") from error
+
+
+def in_words(error: BaseException) -> str:
+    """Return the type of an error and the beginning of its message, on one line."""
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an imported plugin raised an error, in brackets; empty for no code of one."""
+    ours = ("genkit", "importlib", "pluggy")
+    places = [
+        f" ({frame.f_code.co_filename}, line {line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ours
+    ]
+    return places[-1] if places else ""

@@ -13,6 +13,7 @@ import torch
 
 from genkit.artifacts import Record
 from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
+from genkit.blame import plugin_errors
 from genkit.errors import GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
 from genkit.interfaces import Stage, TrackedRun
@@ -29,7 +30,6 @@ from genkit.recipe.encode import resolved
 from genkit.recipe.recipe import Recipe
 from genkit.report.pictures import pictures_of
 from genkit.report.results import gather
-from genkit.run.blame import plugin_errors
 from genkit.run.context import StageContext
 from genkit.run.fingerprint import dependents, fingerprint
 from genkit.run.folder import RunFolder
@@ -108,12 +108,12 @@ def execute(
         torch.cuda.set_device(where)
     devices = world.gather(hardware(where))
     again = dependents(redo, recipe.stages)
-    prints = fingerprints(recipe, plugins.registry)
     folders: dict[str, Path] = {}
-    run = world.lead(lambda: RunFolder(folder, recipe.name))
-    locked = run.locked() if world.leads else nullcontext()
     with ExitStack() as stack:
-        stack.enter_context(locked)
+        stack.enter_context(plugin_errors(plugins.registry))
+        prints = fingerprints(recipe, plugins.registry)
+        run = world.lead(lambda: RunFolder(folder, recipe.name))
+        stack.enter_context(run.locked() if world.leads else nullcontext())
         asked = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
         if world.leads:

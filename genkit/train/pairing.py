@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.blame import plugin_errors
 from genkit.errors import DataError
 from genkit.interfaces import (
     AnyCoupler,
@@ -165,7 +166,7 @@ class PairStream:
             if not exchange.solves(index):
                 return batch, noise, None
             try:
-                with _named(index):
+                with _named(index), plugin_errors():  # another process has no traceback of it
                     return batch, noise, self.solve(index, batch, noise)
             # Whatever it is, the other processes wait for the pairs, or this.
             except Exception as error:  # noqa: BLE001

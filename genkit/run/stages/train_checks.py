@@ -83,9 +83,9 @@ def _trained(network: Network, objective: Objective) -> Iterator[Problem]:
     trained = objective.trains
     if isinstance(network, trained):
         return
-    reason = f"{type(objective).__name__} trains a {trained.output}"
+    reason = f"{type(objective).__name__} trains a {trained.output.name}"
     if trained.output != network.output:
-        yield Problem(("objective",), f"{reason}, and the network is a {network.output}")
+        yield Problem(("objective",), f"{reason}, and the network is a {network.output.name}")
         return
     needed = (trained.__doc__ or trained.__name__).partition("\n")[0].rstrip(".")
     yield Problem(

@@ -1,0 +1,86 @@
+"""Errors raised in the code of third-party plugins, reported with component, plugin and place."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from genkit.errors import GenkitError, PluginError
+from genkit.machine import is_of_the_disk, is_out_of_memory
+from genkit.plugin.manager import OURS, load_plugins
+from genkit.plugin.registry import Entry, Owner, Registry, in_words
+
+
+@contextmanager
+def plugin_errors(registry: Registry | None = None) -> Iterator[None]:
+    """Convert an error from a third-party plugin's code to one that names the plugin.
+
+    Errors of genkit, of its own plugins and of the machine pass unchanged.
+
+    Args:
+        registry: registry with the plugins; None loads them where there is an error.
+
+    Raises:
+        PluginError: the error, with component, plugin, distribution, version, file and line.
+    """
+    try:
+        yield
+    except GenkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        if found := blamed(error, registry):
+            raise found from error
+        raise
+
+
+def blamed(error: BaseException, registry: Registry | None = None) -> PluginError | None:
+    """Return the error that names the plugin in whose code another was raised; None without one.
+
+    Args:
+        error: caught error, with its traceback.
+        registry: registry with the plugins; None loads them.
+    """
+    if isinstance(error, GenkitError) or is_of_the_disk(error) or is_out_of_memory(error):
+        return None
+    source = _source(error, registry or load_plugins().registry)
+    if source is None:
+        return None
+    name, place = source
+    return PluginError(
+        f"{name} raised {in_words(error)} ({place}); report it to the author of the plugin, with "
+        "the output of the same command and --traceback"
+    )
+
+
+def _source(error: BaseException, registry: Registry) -> tuple[Entry | Owner, str] | None:
+    """Return the component or plugin whose code is innermost in a traceback, and the place."""
+    found: tuple[Entry | Owner, str] | None = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        owners = registry.packages.get(package, set())
+        entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
+        # A package of several plugins does not identify one.
+        owner = entry.owner if entry else next(iter(owners)) if len(owners) == 1 else None
+        if owner is None or owner.distribution == OURS:
+            continue
+        # A helper module belongs to the component that called it.
+        caller = found[0] if found else None
+        called = isinstance(caller, Entry) and caller.owner == owner
+        name = entry or (caller if caller and called else owner)
+        found = name, f"{frame.f_code.co_filename}, line {line}"
+    return found
+
+
+def _component(frame: FrameType, entries: list[Entry]) -> Entry | None:
+    """Return the component to which the code of a frame belongs, if it is the only such one."""
+    module = frame.f_globals.get("__name__", "")
+    itself = frame.f_locals.get("self")
+    targets = {
+        f"{type(itself).__module__}:{type(itself).__qualname__}",  # also in inherited code
+        f"{module}:{frame.f_code.co_qualname.partition('.')[0]}",
+    }
+    found = [entry for entry in entries if entry.target in targets]
+    found = found or [entry for entry in entries if entry.target.partition(":")[0] == module]
+    return found[0] if len(found) == 1 else None

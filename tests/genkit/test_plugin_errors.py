@@ -1,0 +1,352 @@
+"""Errors in the code of a third-party package name component, plugin and line, at any place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import pytest
+
+import genkit
+from genkit.blame import blamed, plugin_errors
+from genkit.errors import DataError, PluginError
+from genkit.plugin.manager import load_plugins
+
+HOOKS = """
+import typer
+from genkit.plugin import hookimpl
+
+@hookimpl
+def genkit_register(registry):
+    for kind, target in (
+        ("coupler", "Pairing"), ("dataset", "Points"), ("denoiser", "Net"),
+        ("metric", "Score"), ("importer", "Reader"), ("schedule", "Levels"),
+    ):
+        registry.add(kind, "frail", f"toy_frail.parts:{target}")
+    registry.add("solver", "frail", "toy_frail.absent:Nothing")
+
+@hookimpl
+def genkit_commands(app):
+    @app.command()
+    def frailty(code: int = 0):
+        from toy_frail.helper import fail
+        if code:
+            raise SystemExit(code)
+        fail("command")
+"""
+
+HELPER = """
+import os
+
+def fail(place):
+    if os.environ.get("FRAIL") == place:
+        raise ZeroDivisionError(place)
+    if os.environ.get("FRAIL") == f"exit {place}":
+        raise SystemExit(0)
+    if os.environ.get("FRAIL") == f"disk {place}":
+        raise OSError(28, "No space left on device")
+"""
+
+PARTS = """
+from dataclasses import dataclass
+
+import genkit
+import torch
+from torch import nn
+
+from genkit.interfaces import (
+    Coupler, Dataset, Denoiser, Imported, Importer, Measurement, Metric, Schedule,
+)
+from genkit.types import Batch, DataSpec, Pairs
+from toy_frail.helper import fail
+
+class Base(Coupler):
+    bijective = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        fail("__post_init__")
+
+    def check(self, earlier):
+        fail("check")
+        yield from ()
+
+    def pair(self, batch, noise, generator):
+        fail("pair")
+        return Pairs(torch.arange(len(batch)), torch.arange(len(batch)))
+
+class Pairing(Base):
+    pass
+
+class Points(Dataset):
+    def spec(self):
+        fail("spec")
+        return DataSpec((2,))
+
+    def version(self):
+        fail("version")
+        return ""
+
+    def load(self, inputs):
+        fail("load")
+        return Batch(torch.linspace(-1, 1, 64).reshape(32, 2))
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x, c_noise, labels):
+        fail("forward")
+        return self.linear(x)
+
+class Net(Denoiser):
+    def build_network(self, spec):
+        fail("build")
+        return Linear()
+
+class Score(Metric):
+    def measure(self, subject, context):
+        fail("measure")
+        return Measurement({"ones": 1.0})
+
+class Levels(Schedule):
+    def sigmas(self):
+        fail("sigmas")
+        return torch.tensor([1.0, 0.1, 0.0], dtype=torch.float64)
+
+class Reader(Importer):
+    def read(self, path):
+        fail("read")
+        net = Net(preconditioner=genkit.component("preconditioner", "edm"))
+        spec = DataSpec((2,))
+        return Imported(net, spec, net.build(spec).state_dict(), 0)
+"""
+
+RECIPE = """
+name = "frail"
+data = { use = "frail" }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 32
+batch_size = 16
+network = { use = "frail" }
+objective = { use = "denoising" }
+coupler = { use = "frail" }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+count = 4
+schedule = { use = "frail" }
+
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{ use = "frail" }]
+"""
+
+OWNER = "plugin frail (genkit-frail 1.5)"
+
+
+@pytest.fixture
+def frail(tmp_path, monkeypatch):
+    """Install the package and return what makes it fail at a place."""
+    package = tmp_path / "site" / "toy_frail"
+    package.mkdir(parents=True)
+    for name, text in (("__init__", HOOKS), ("helper", HELPER), ("parts", PARTS)):
+        (package / f"{name}.py").write_text(text)
+    info = package.parent / "genkit_frail-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-frail\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[genkit.plugins]\nfrail = toy_frail\n")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))  # of the process that imports
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frail.toml").write_text(RECIPE)
+    yield lambda place: monkeypatch.setenv("FRAIL", place)
+    for name in [name for name in sys.modules if name.startswith("toy_frail")]:
+        del sys.modules[name]
+
+
+RUNS = {
+    "__post_init__": 'coupler "frail"',
+    "check": 'coupler "frail"',
+    "pair": 'coupler "frail"',
+    "spec": 'dataset "frail"',
+    "version": 'dataset "frail"',
+    "load": 'dataset "frail"',
+    "build": 'denoiser "frail"',
+    "measure": 'metric "frail"',
+    "sigmas": 'schedule "frail"',
+}
+"""The component that is named, by the place at which it fails."""
+
+
+def require_named(error, component, place):
+    assert f"{component} of {OWNER} raised ZeroDivisionError: {place} (" in error
+    assert "helper.py, line 6)" in error
+
+
+@pytest.mark.parametrize(("place", "component"), RUNS.items())
+def test_a_run_names_the_component(genkit_, frail, place, component):
+    frail(place)
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    require_named(err, component, place)
+    assert "Traceback" not in err
+    assert "Traceback" in genkit_("run", "frail.toml", "--device", "cpu", "--traceback")[2]
+
+
+@pytest.mark.parametrize("place", ["__post_init__", "check", "spec"])
+def test_validation_names_the_component(genkit_, frail, place):
+    frail(place)
+    code, _, err = genkit_("validate", "frail.toml")
+    assert code == 2
+    require_named(err, RUNS[place], place)
+    code, out, err = genkit_("validate", "frail.toml", "--json")
+    assert (code, err) == (2, "")
+    (mistake,) = json.loads(out)
+    assert mistake["code"] == "plugin"
+    require_named(mistake["message"], RUNS[place], place)
+
+
+@pytest.mark.parametrize("place", ["check", "pair", "measure"])
+def test_code_that_ends_the_process_does_not_pass_for_success(genkit_, frail, place):
+    frail(f"exit {place}")
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert f"{RUNS[place]} of {OWNER} raised SystemExit: 0 (" in err
+
+
+def test_a_dry_run_names_the_component(genkit_, frail):
+    frail("version")
+    code, _, err = genkit_("run", "frail.toml", "--dry-run")
+    assert code == 2
+    require_named(err, 'dataset "frail"', "version")
+
+
+@pytest.mark.parametrize(("place", "component"), RUNS.items())
+def test_python_raises_the_same_error(frail, place, component):
+    frail(place)
+    with pytest.raises(PluginError) as caught:
+        genkit.run_recipe("frail.toml", device="cpu")
+    require_named(str(caught.value), component, place)
+    cause = caught.value
+    while isinstance(cause, PluginError):
+        cause = cause.__cause__
+    assert isinstance(cause, ZeroDivisionError)
+
+
+def test_a_component_alone_in_python(frail):
+    frail("__post_init__")
+    with pytest.raises(PluginError) as caught:
+        genkit.component("coupler", "frail")
+    require_named(str(caught.value), 'coupler "frail"', "__post_init__")
+
+
+@pytest.fixture
+def trained(frail):
+    return genkit.run_recipe("frail.toml", device="cpu").folder
+
+
+@pytest.mark.parametrize(
+    ("place", "component", "arguments"),
+    [
+        ("build", 'denoiser "frail"', ["sample", "denoiser.safetensors", "--out", "out"]),
+        (
+            "sigmas",
+            'schedule "frail"',
+            ["sample", "denoiser.safetensors", "--out", "out", "--schedule", "frail"],
+        ),
+        ("build", 'denoiser "frail"', ["export", "runs/frail", "out.safetensors"]),
+    ],
+)
+def test_commands_on_files_name_the_component(genkit_, frail, trained, place, component, arguments):
+    shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", "denoiser.safetensors")
+    frail(place)
+    code, _, err = genkit_(*arguments)
+    assert code == 2
+    require_named(err, component, place)
+
+
+def test_a_module_is_no_component_and_names_the_plugin(genkit_, frail, trained):
+    frail("forward")
+    path = trained / "01-denoiser" / "denoiser.safetensors"
+    code, _, err = genkit_("sample", path, "--out", "out")
+    assert code == 2
+    assert f"Error: {OWNER} raised ZeroDivisionError: forward (" in err
+
+
+def test_a_file_in_python(frail, trained):
+    path = trained / "01-denoiser" / "denoiser.safetensors"
+    denoiser = genkit.load_denoiser(path, "cpu")
+    frail("build")
+    with pytest.raises(PluginError):
+        genkit.load_denoiser(path, "cpu")
+    frail("forward")
+    with pytest.raises(PluginError) as caught:
+        denoiser.sample(2)
+    assert OWNER in str(caught.value)
+
+
+def test_an_import_names_the_component_in_the_other_process(genkit_, frail, tmp_path):
+    (tmp_path / "file").touch()
+    frail("read")
+    arguments = ("import", "--as", "frail", "file", "out.safetensors")
+    code, _, err = genkit_(*arguments)
+    assert code == 2
+    require_named(err, 'importer "frail"', "read")
+    assert "Traceback" not in err
+    assert 'fail("read")' in genkit_(*arguments, "--traceback")[2]
+    frail("exit read")
+    code, _, err = genkit_(*arguments)
+    assert (code, "raised SystemExit: 0" in err) == (2, True)
+    frail("")
+    assert genkit_(*arguments)[2] == ""
+
+
+def test_a_command_names_the_plugin(genkit_, frail):
+    frail("command")
+    code, _, err = genkit_("frailty")
+    assert code == 2
+    assert f"Error: {OWNER} raised ZeroDivisionError: command (" in err
+    assert genkit_("frailty", "--code", 7)[0] == 7
+
+
+def test_a_component_that_cannot_be_imported(genkit_, frail, tmp_path):
+    absent = tmp_path / "site" / "toy_frail" / "absent.py"
+    absent.write_text("import os\n\n1 / 0\n")
+    for arguments in (["show", "frail"], ["sample", "x", "--out", "out", "--solver", "frail"]):
+        code, _, err = genkit_(*arguments)
+        assert code == 2
+        assert f'solver "frail" (toy_frail.absent:Nothing, {OWNER}) cannot be loaded' in err
+        assert f"ZeroDivisionError: division by zero ({absent}, line 3)" in err
+
+
+@pytest.mark.parametrize("place", ["load", "measure"])
+def test_a_full_disk_is_not_the_plugins(genkit_, frail, place):
+    frail(f"disk {place}")
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert "No space left on device" in err
+    assert OWNER not in err
+
+
+def test_a_mistake_of_the_user_is_not_the_plugins(genkit_, frail):
+    code, _, err = genkit_("run", "frail.toml", "--set", "denoiser.coupler.by=1")
+    assert (code, OWNER in err) == (2, False)
+
+
+@pytest.mark.usefixtures("frail")
+def test_errors_of_others_pass_unchanged():
+    for error in (KeyError("ours"), DataError("the user's")):
+        with pytest.raises(type(error)) as caught, plugin_errors(load_plugins().registry):
+            raise error
+        assert caught.value is error
+        assert blamed(error) is None
