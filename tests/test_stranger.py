@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+THIRD_PARTY = ROOT / "tests" / "third_party" / "genkit-outside"
 TUTORIAL = ROOT / "docs" / "tutorial" / "write-a-coupler.md"
 FILE = re.compile(r"^\*\*`([^`\n]+)`\*\*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COUPLER = 'denoiser.coupler={ use = "greedy" }'
@@ -193,6 +195,27 @@ def test_a_command_of_a_plugin(environment: Environment) -> None:
     assert "plugin commands (genkit-commands 0.0.1) raised KeyError: 'couplers'" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in environment.finish("genkit", "couplers", "--fails", "--traceback").stderr
+
+
+@pytest.mark.slow
+def test_a_package_of_stages_is_installed(environment: Environment) -> None:
+    environment.install(
+        "--no-deps", shutil.copytree(THIRD_PARTY, environment.folder / THIRD_PARTY.name)
+    )
+    found = environment.plugins()["outside"]
+    assert (found["distribution"], found["version"]) == ("genkit-outside", "1.5")
+    assert (found["status"], found["commands"]) == ("loaded", ["spread"])
+    copied = (
+        'name = "copied"\n'
+        '[[stage]]\nid = "network"\nuse = "load"\npath = "{}"\n'
+        '[[stage]]\nid = "drawn"\nuse = "euler-samples"\ndenoiser = "network"\n'
+        '[[stage]]\nid = "copied"\nuse = "copy-samples"\nsamples = "drawn"\n'
+    )
+    environment.train("outside")
+    (file,) = (environment.folder / "outside").glob("*-denoiser/denoiser.safetensors")
+    (environment.folder / "copied.toml").write_text(copied.format(file))
+    environment.run("genkit", "run", "copied.toml", "--out", "copied")
+    assert float(environment.run("genkit", "spread", "copied", "copied")) > 0
 
 
 @pytest.mark.slow
