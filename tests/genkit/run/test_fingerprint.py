@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import torch
 from genkit.artifacts import DenoiserRef, Record, Samples, SamplesRef, Scores
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage
+from genkit.plugin.manager import load_plugins
+from genkit.plugin.registry import Owner, Registration
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import Source
 from genkit.run.context import StageContext
 from genkit.run.engine import fingerprints
 from genkit.run.fingerprint import components, reachable, references
@@ -90,7 +95,7 @@ def test_the_code_of_a_component_counts_where_it_is_used(tiny, prints, monkeypat
     before = prints(tiny.sweep)
     for module, stages in (
         ("genkit_edm.solvers.heun", ["samples", "sweep"]),
-        ("genkit_edm.levels", ["samples", "sweep"]),  # of the base of the schedule
+        ("genkit_edm.solvers.path", ["samples", "sweep"]),  # that the module of the solver imports
         ("genkit_dg.guidance", []),
     ):
         loaded = importlib.import_module(module)
@@ -99,6 +104,90 @@ def test_the_code_of_a_component_counts_where_it_is_used(tiny, prints, monkeypat
         with monkeypatch.context() as patched:
             patched.setattr(loaded, "__file__", str(edited))
             assert changed(before, prints(tiny.sweep)) == stages
+
+
+THIRD_PARTY = {
+    "__init__.py": "",
+    "coupler.py": """
+from genkit.types import Pairs
+from .base import Base
+
+class Mine(Base):
+    def pair(self, batch, noise, generator):
+        from .inner.deep import order
+        return Pairs(order(batch), order(batch))
+""",
+    "base.py": """
+from genkit.interfaces import Coupler
+
+class Base(Coupler):
+    bijective = True
+""",
+    "schedule.py": """
+import genkit_lab.numbers
+from genkit.interfaces import Schedule
+
+class Levels(Schedule):
+    def sigmas(self):
+        return genkit_lab.numbers.levels()
+""",
+    "numbers.py": """
+import torch
+
+def levels():
+    return torch.tensor([1.0, 0.0], dtype=torch.float64)
+""",
+    "inner/__init__.py": "",
+    "inner/deep.py": "from ..order import order\n",
+    "order.py": "import torch\n\ndef order(batch):\n    return torch.arange(len(batch))\n",
+    "unused.py": "",
+}
+
+
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """Return a registry with a third-party coupler and a schedule, and the folder of their code."""
+    folder = tmp_path / "genkit_lab"
+    for name, text in THIRD_PARTY.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins = load_plugins()
+    registration = Registration(Owner("lab", "genkit-lab", "0.1"))
+    registration.add("coupler", "mine", "genkit_lab.coupler:Mine")
+    registration.add("schedule", "levels", "genkit_lab.schedule:Levels")
+    plugins.registry.accept(registration)
+    yield plugins, folder
+    for name in [name for name in sys.modules if name.startswith("genkit_lab")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("coupler.py", ["denoiser", "samples", "sweep"]),
+        ("base.py", ["denoiser", "samples", "sweep"]),
+        ("inner/deep.py", ["denoiser", "samples", "sweep"]),
+        ("order.py", ["denoiser", "samples", "sweep"]),
+        ("schedule.py", ["samples", "sweep"]),
+        ("numbers.py", ["samples", "sweep"]),
+        ("unused.py", []),
+        ("__init__.py", []),
+    ],
+)
+def test_an_edit_of_a_third_partys_module_redoes_what_uses_it(tiny, laboratory, file, stages):
+    plugins, folder = laboratory
+    text = tiny.sweep.replace("objective", 'coupler = { use = "mine" }\nobjective', 1)
+    text = text.replace('{ use = "edm", steps = 3 }', '{ use = "levels" }')
+    text = text.replace("vary.schedule.steps = [2, 3]\nvary.schedule.rho = [7.0, 20.0]\n", "")
+    text = text.replace("count = 8\nmetrics", "count = 8\nvary.first_seed = [0, 1]\nmetrics")
+    recipe = load_recipe(Source.parse(text), plugins)
+    before = fingerprints(recipe, plugins.registry)
+    assert fingerprints(recipe, plugins.registry) == before
+    (folder / file).write_text((folder / file).read_text() + "\n# edited\n")
+    assert changed(before, fingerprints(recipe, plugins.registry)) == stages
+    importlib.import_module("genkit_lab.inner.deep")  # whether it is imported yet is no matter
+    assert changed(before, fingerprints(recipe, plugins.registry)) == stages
 
 
 def test_a_component_without_a_file_counts_by_its_version(tiny, prints, monkeypatch, tmp_path):
