@@ -13,11 +13,14 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 from torch import Tensor
 
+from genkit import component
 from genkit.errors import DataError, InterruptedRun
 from genkit.random import generator
 from genkit.tensors import decoded, load
+from genkit.testing import check_component, check_stage
 from genkit.types import Batch
 from genkit_semidiscrete.coupler import BoundSemidiscrete
+from genkit_semidiscrete.stage import FitPotential
 
 
 def points(count: int, dimensions: int, *, scale: float = 1.0) -> Tensor:
@@ -186,3 +189,10 @@ def test_labels_are_needed_to_part_by_them(fit: Any) -> None:
         fit(Batch(points(6, 3)), by=("label",))
     (problem,) = fit.stage(Batch(points(6, 3)), by=("label",)).check({})
     assert problem.key == ("by",)
+
+
+@pytest.mark.parametrize("by", [(), ("label",)])
+def test_laws(by: tuple[str, ...]) -> None:
+    moons = component("dataset", "moons", items=40)
+    check_component(FitPotential)
+    check_stage(FitPotential(data=moons, by=by, batch_size=64, noises_per_image=1))

@@ -100,6 +100,94 @@ def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
     assert tiny.run(recipe)[0].ran == []
 
 
+IMPORTED = """name = "imported"
+data = { use = "digits" }
+
+[[stage]]
+id = "published"
+use = "load"
+path = "published.safetensors"
+
+[[stage]]
+id = "fakes"
+use = "sample"
+denoiser = "published"
+count = 64
+schedule = { use = "edm", steps = 2 }
+
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 64
+batch_size = 32
+data = { use = "real-and-fake", fakes = "fakes" }
+network = { use = "mlp-discriminator", width = 8 }
+objective = { use = "discrimination" }
+coupler = { use = "partitioned", by = ["source"] }
+
+[[stage]]
+id = "guided"
+use = "sample"
+denoiser = "published"
+count = 32
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "guided"
+metrics = [{ use = "frechet" }, { use = "curvature", count = 2 }]
+
+[[stage]]
+id = "own"
+use = "train"
+images = 64
+batch_size = 32
+network = { use = "mlp", width = 8, blocks = 1 }
+objective = { use = "denoising" }
+
+[[stage]]
+id = "own-samples"
+use = "sample"
+denoiser = "own"
+count = 8
+schedule = { use = "edm", steps = 2 }
+"""
+
+
+@pytest.mark.slow
+def test_an_imported_snapshot_is_sampled_guided_and_evaluated(
+    tiny, tmp_path, edm_files, genkit_, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    snapshot = tmp_path / "network-snapshot-200000.pkl"
+    snapshot.write_bytes(edm_files.emitted(edm_files.snapshot(*edm_files.made_up())))
+    published = tmp_path / "published.safetensors"
+    assert genkit_("import", snapshot, published, "--as", "edm")[0] == 0
+
+    results = tiny.run(IMPORTED)[1]
+    (row,) = results["stages"]["scores"]["rows"]
+    assert row["guidance_nfe"] > 0
+    assert row["frechet"] > 0
+    assert row["curvature"] > 0
+    assert tiny.run(IMPORTED)[0].ran == []
+    kept = {name: tiny.bytes_of(name) for name in ("discriminator.safetensors", "scores.json")}
+
+    content = published.read_bytes()
+    changed = bytearray(content)
+    changed[-1] ^= 1  # one weight becomes 4 times as large, or as small
+    published.write_bytes(changed)
+    depending = ["published", "fakes", "discriminator", "guided", "scores"]
+    assert tiny.run(IMPORTED)[0].ran == depending
+    assert tiny.run(IMPORTED)[0].ran == []
+    assert all(tiny.bytes_of(name) != before for name, before in kept.items())
+
+    published.write_bytes(content)  # the results of the first file come back
+    assert tiny.run(IMPORTED)[0].ran == []
+    assert all(tiny.bytes_of(name) == before for name, before in kept.items())
+
+
 def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp_path):
     recipe = loading(tiny, file)
     before = fingerprints(tiny.load(recipe), tiny.plugins.registry)
