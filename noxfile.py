@@ -52,7 +52,7 @@ def require_cpu_torch(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
     require_cpu_torch(session)
-    install(session, ".[test,huggingface]")
+    install(session, ".[test,huggingface,tensorboard,wandb]")
     session.run(
         "pytest",
         "--cov",
@@ -68,7 +68,7 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The quick tests on the lowest versions that pyproject.toml allows."""
     require_cpu_torch(session)
-    install(session, ".[test]", constraints=LOWEST)
+    install(session, ".[test,tensorboard,wandb]", constraints=LOWEST)
     session.run("pytest", "-m", "not slow", *session.posargs, env=ENV)
 
 

@@ -62,6 +62,7 @@ def run_recipe(
     device: str | None = None,
     progress: bool = False,
     redo: Collection[str] = (),
+    trackers: Sequence[Table] = (),
 ) -> Result:
     """Run a recipe, or go on with a run that was stopped.
 
@@ -72,6 +73,8 @@ def run_recipe(
         device: overrides the recipe's.
         progress: show it on stderr.
         redo: ids of stages to run again, with all that depend on them.
+        trackers: trackers besides those of the recipe, by name or by table:
+            ``["csv", {"use": "wandb", "mode": "offline"}]``.
 
     Raises:
         GenkitError: for everything the caller can mend, a mistake in the recipe above all.
@@ -81,7 +84,7 @@ def run_recipe(
         f"{key}={toml_value(str(value) if isinstance(value, Path) else value)}"
         for key, value in (settings or {}).items()
     ]
-    checked = load_recipe(read_source(recipe), plugins, overrides)
+    checked = load_recipe(read_source(recipe), plugins, overrides, trackers)
     folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else Progress() as shown_progress:
         results = execute(checked, plugins, folder, device, shown_progress, redo=redo)

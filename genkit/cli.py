@@ -70,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         typer.echo("\nStopped at once. The same command goes on from what was saved.", err=True)
         _leave(InterruptedRun.exit_code, owned)
+    except SystemExit as end:  # how typer ends every command
+        if not _tracker_hangs():
+            raise
+        _leave(end.code if isinstance(end.code, int) else 0, owned)
     finally:
         _flush()
 
@@ -96,10 +100,17 @@ def _leave(code: int, owned: bool) -> Never:
     """End; where the process is owned, without waiting for threads that pair or for others."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
-    if owned and (several() or not all(thread.daemon for thread in threads)):
+    waits = several() or _tracker_hangs() or not all(thread.daemon for thread in threads)
+    if owned and waits:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _tracker_hangs() -> bool:
+    """Whether a tracker was left out that hangs, and that could hold up Python's own end."""
+    tracking = sys.modules.get("genkit.run.tracking")  # there is no tracker where none imported it
+    return tracking is not None and tracking.unfinished()
 
 
 def _print_version(wanted: bool) -> None:
@@ -139,6 +150,15 @@ def run(
             help="Run a stage again, and all that depend on it; may be given several times.",
         ),
     ] = None,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Pass rows, scores and pictures on to a tracker, such as tensorboard; may be "
+            "given several times.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
     ] = False,
@@ -146,7 +166,7 @@ def run(
     """Run a recipe, or go on with a run that was interrupted."""
     check_device(device)
     with processes() as world:
-        loaded, plugins = load_recipe(recipe, overrides)
+        loaded, plugins = load_recipe(recipe, overrides, trackers)
 
         from genkit.machine import resolve_device
         from genkit.run.engine import default_folder, execute, stage_states

@@ -178,6 +178,7 @@ class Mistake:
         line: line in the file, from 1; None if it is unknown.
         column: column in the line, from 1; None if it is unknown.
         override: ``KEY=VALUE`` after ``--set`` that is wrong, instead of a place in the file.
+        option: option that ``override`` follows.
     """
 
     problem: Problem
@@ -186,11 +187,12 @@ class Mistake:
     line: int | None = None
     column: int | None = None
     override: str = ""
+    option: str = "--set"
 
     def __str__(self) -> str:
         if self.override:
             text = " ".join(self.override.split())
-            place = f"--set {text if len(text) <= 60 else text[:57] + '...'}"
+            place = f"{self.option} {text if len(text) <= 60 else text[:57] + '...'}"
         else:
             place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         return ": ".join(part for part in (place, self.key, str(self.problem)) if part)

@@ -981,15 +981,22 @@ class TrackedRun:
 class BoundTracker(ABC):
     """A tracker that follows a run. All calls come from one thread.
 
-    It writes below the folder of the run alone, and keeps what an earlier call of the run wrote.
+    It writes below the folder of the run alone. What is passed to it is a copy.
     """
+
+    def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take the rows that stay of earlier calls of the run; none where a stage begins anew.
+
+        The first call for a stage that logs rows. What an earlier tracker in the same folder was
+        passed of this stage, and is not among the rows, no longer holds.
+        """
+        return
 
     @abstractmethod
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
         """Take a row that a stage logged: numbers, text or lists by name.
 
-        ``images`` is the number of images seen, where the stage trains. After a kill, rows since
-        the last checkpoint come a second time.
+        ``images`` is the number of images seen, where the stage trains.
         """
 
     @abstractmethod
@@ -1008,9 +1015,10 @@ class BoundTracker(ABC):
 class Tracker(Component):
     """Passes the rows, scores and pictures of a run on, such as to a dashboard.
 
-    A tracker changes no result, and is not part of a fingerprint. It runs in a thread. One that
-    raises, or that does not return for a minute, is left out with one warning, and the run
-    continues.
+    A tracker changes no result, and is not part of a fingerprint: it may be added when a run is
+    resumed. It runs in a thread, in the main process alone, and must write nothing to the terminal.
+    One that raises, or that does not return for a minute, is left out with one warning, and the run
+    continues. The end of the run waits ten seconds at most.
     """
 
     @abstractmethod

@@ -6,6 +6,7 @@ import io
 import struct
 import sys
 import zipfile
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
@@ -324,4 +325,4 @@ def genkit_(capsys):
 @pytest.fixture
 def fid_extra(monkeypatch):
     """As if torch-fidelity and torchvision were installed; they cannot be where tests run."""
-    monkeypatch.setattr("genkit_metrics.inception.is_installed", lambda module: True)
+    monkeypatch.setattr("genkit.parts.packages.find_spec", lambda module: ModuleSpec(module, None))

@@ -314,5 +314,6 @@ def test_importers(entry, edm_files, tmp_path):
 
 
 @pytest.mark.parametrize("entry", ours("tracker"))
-def test_trackers(entry):
+def test_trackers(entry, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
     testing.check_tracker(installed(entry, made(entry)))

@@ -26,6 +26,10 @@ Draw = Callable[[Artifact], Mapping[str, bytes]]
 class Observer(Protocol):
     """What is passed all that stages record, such as a tracker."""
 
+    def resume(self, stage: str, rows: Sequence[Row]) -> None:
+        """Take the rows of earlier calls that stay, before any other row of the stage."""
+        ...
+
     def row(self, stage: str, row: Row) -> None:
         """Take a row of numbers."""
         ...
@@ -85,6 +89,8 @@ class Record:
             return []
         self._rows = [row for row in read_rows(self._folder / METRICS) if keep(row)]
         write_text(self._folder / METRICS, "".join(map(_line, self._rows)))
+        for observer in self._observers:
+            observer.resume(self._stage, self._rows)
         return list(self._rows)
 
     def log(self, row: Row) -> None:

@@ -28,7 +28,9 @@ Overrides = Annotated[
 ]
 
 
-def load_recipe(recipe: str | None, overrides: list[str] | None) -> tuple[Recipe, Plugins]:
+def load_recipe(
+    recipe: str | None, overrides: list[str] | None, trackers: list[str] | None = None
+) -> tuple[Recipe, Plugins]:
     """Return a checked recipe, with the plugins that it was checked against.
 
     Raises:
@@ -44,7 +46,7 @@ def load_recipe(recipe: str | None, overrides: list[str] | None) -> tuple[Recipe
 
     plugins = load_plugins()
     with plugin_errors(plugins.registry):
-        return checking.load_recipe(source, plugins, overrides or []), plugins
+        return checking.load_recipe(source, plugins, overrides or [], trackers or []), plugins
 
 
 def summary(recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ from genkit.errors import Code, Key, Mistake, Problem, RecipeError
 from genkit.recipe.source import parse_toml
 from genkit.settings import near_match, shown
 
-TOP_LEVEL = ("name", "seed", "data", "device", "stage")
+TOP_LEVEL = ("name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
 """What to write instead of keys of earlier versions at the top of a recipe."""
 
@@ -27,11 +27,13 @@ class Override:
 
     Attributes:
         key: path of the setting in the recipe's table.
-        text: as it was typed, without ``--set``.
+        text: as it was typed, without the option.
+        option: ``--set`` or ``--track``.
     """
 
     key: Key
     text: str
+    option: str = "--set"
 
 
 def apply_overrides(
@@ -58,6 +60,23 @@ def apply_overrides(
         else:
             made.append(Override(key, text))
     return changed, made, mistakes
+
+
+def add_trackers(
+    table: Mapping[str, Any], trackers: Sequence[str | Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[Override]]:
+    """Add trackers, by name or table, to those of a recipe's table, which is left as it is.
+
+    Returns:
+        The changed table, and an override for each tracker.
+    """
+    own = table.get("trackers", [])
+    if not isinstance(own, list):  # a mistake, which is reported when the table is decoded
+        return dict(table), []
+    tables = [{"use": t} if isinstance(t, str) else t for t in trackers]
+    names = [t if isinstance(t, str) else shown(t) for t in trackers]
+    made = [Override(("trackers", len(own) + i), t, "--track") for i, t in enumerate(names)]
+    return {**table, **({"trackers": [*own, *tables]} if tables else {})}, made
 
 
 class _Refused(Exception):  # noqa: N818

@@ -13,7 +13,13 @@ from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
 from genkit.recipe.locate import key_lines
-from genkit.recipe.overrides import RETIRED, TOP_LEVEL, Override, apply_overrides
+from genkit.recipe.overrides import (
+    RETIRED,
+    TOP_LEVEL,
+    Override,
+    add_trackers,
+    apply_overrides,
+)
 from genkit.recipe.source import Source
 from genkit.settings import setting, shown, toml_key
 
@@ -50,18 +56,26 @@ class Recipe(Head):
     overrides: tuple[str, ...] = field(default=(), compare=False)
 
 
-def load_recipe(source: Source, plugins: Plugins, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    source: Source,
+    plugins: Plugins,
+    overrides: Sequence[str] = (),
+    trackers: Sequence[str | Mapping[str, Any]] = (),
+) -> Recipe:
     """Decode and check a recipe, before anything runs or is written.
 
     Args:
         source: the recipe as it was read.
         plugins: where components are found.
         overrides: ``KEY=VALUE`` from the command line.
+        trackers: trackers besides those of the recipe, each by its name or its table.
 
     Raises:
         RecipeError: all mistakes at once, by line: ``FILE:LINE: key.path: reason; hint [code]``.
     """
     table, made, mistakes = apply_overrides(source.table, overrides)
+    table, added = add_trackers(table, trackers)
+    made = [*made, *added]
     reading = _Reading(table, plugins)
     try:
         head, stages = reading.decode()
@@ -112,6 +126,14 @@ class _Reading:
             reason = f"must be a device, got {shown(head.device)}"
             hint = "write auto, cpu, cuda, cuda:N or mps"
             decoder.note(Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE))
+        above: set[type] = set()
+        for index, tracker in enumerate(head.trackers):
+            if type(tracker) in above:  # both would write in one folder
+                use = self.table["trackers"][index]["use"]
+                reason = f"must differ from the trackers above, got {shown(use)}"
+                key = ("trackers", index)
+                decoder.note(Problem(key, reason, "leave one of the two out", Code.DUPLICATE))
+            above.add(type(tracker))
         return head
 
     def _stages(self) -> None:
@@ -217,7 +239,7 @@ def _located(
         key = _written(problem.key, table)
         number, override = _override_of(problem.key, made)
         if override is not None:
-            mistake = Mistake(problem, key, override=override.text)
+            mistake = Mistake(problem, key, override=override.text, option=override.option)
         else:
             mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
         ordered.append((number, mistake))

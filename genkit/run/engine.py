@@ -123,10 +123,10 @@ def execute(
         # What is written down belongs to the results: a call that only shows them changes nothing.
         if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
-            named = [(plugins.registry.name_of(tracker), tracker) for tracker in recipe.trackers]
-            tables = resolved(recipe, plugins.registry)
-            followed = TrackedRun(recipe.name, folder, tables)
-            relays = stack.enter_context(tracked(named, followed, progress.note))
+            followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
+            relays = stack.enter_context(
+                tracked(recipe.trackers, followed, plugins.registry, progress.warn)
+            )
         for number, (stage_id, stage) in order:
             opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
             place, finished = world.lead(opening)

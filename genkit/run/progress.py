@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -48,6 +49,10 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Show a line."""
+
+    def warn(self, text: str) -> None:
+        """Show a line that the user must not miss; it is logged where nothing is shown."""
+        logging.getLogger("genkit").warning(text)
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +137,9 @@ class Display(Progress):
 
     def note(self, text: str) -> None:
         self._console.out(text, highlight=False)
+
+    def warn(self, text: str) -> None:
+        self.note(f"Warning: {text}")
 
     def __enter__(self) -> Self:
         if not self._bars.disable:

@@ -1,14 +1,17 @@
 """Passes what stages record on to trackers, so that no tracker can stop or slow down a run.
 
 Each tracker runs in a thread of its own, behind a queue. One that raises, that does not return, or
-that falls too far behind is left out from then on, with one warning.
+that falls too far behind is left out from then on, with one warning. The warning is shown by the
+main thread, at the next call, so that it never cuts through a line of progress.
 """
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,15 +20,23 @@ from typing import Any
 from genkit.artifacts import Scores
 from genkit.artifacts.layout import TRACKERS
 from genkit.interfaces import BoundTracker, TrackedRun, Tracker
+from genkit.plugin.registry import Registry
 
 QUEUED = 10_000
 """Calls that may wait for a tracker, a few minutes of a fast training."""
 
+QUEUED_BYTES = 64 * 2**20
+"""Bytes of pictures that may wait for a tracker; a picture has some hundred thousand."""
+
 CALL_SECONDS = 60.0
-"""How long one call may take while the run goes on."""
+"""How long one call may take while the run continues."""
 
 CLOSING_SECONDS = 10.0
-"""How long the end of a run waits for one call. A longer wait would be felt."""
+"""How long the end of a run waits for all trackers together. A longer wait would be felt."""
+
+THREAD = "genkit-tracker"
+
+Call = Callable[[BoundTracker], None]
 
 
 @dataclass
@@ -33,8 +44,8 @@ class Relay:
     """One tracker behind a queue; an :class:`~genkit.artifacts.record.Observer`.
 
     Args:
-        name: what warnings call it.
-        tracker: to open, in the thread.
+        name: name in warnings, with the plugin.
+        tracker: tracker to open, in the thread.
         run: passed to it.
         warn: shows one line to the user.
     """
@@ -45,31 +56,50 @@ class Relay:
     warn: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._calls: queue.Queue[Callable[[BoundTracker], None]] = queue.Queue(QUEUED)
+        self._calls: queue.Queue[Call] = queue.Queue(QUEUED)
         self._begun: float | None = time.monotonic()  # of the call that runs; None between calls
         self._failure = ""
         self._left_out = False
-        self._thread = threading.Thread(target=self._work, daemon=True, name=f"tracker-{self.name}")
+        # Each is changed by one thread alone, so that no lock is needed.
+        self._bytes_passed, self._bytes_taken = 0, 0
+        self._thread = threading.Thread(target=self._work, daemon=True, name=THREAD)
         self._thread.start()
 
+    # The thread copies what it passes on: a tracker that changes it changes no result.
+
+    def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        stay = list(rows)  # the record appends to its own
+        self._pass(lambda bound: bound.resume(stage, copy.deepcopy(stay)))
+
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
-        self._pass(lambda bound: bound.row(stage, row))
+        self._pass(lambda bound: bound.row(stage, copy.deepcopy(row)))
 
     def scores(self, stage: str, scores: Scores) -> None:
-        self._pass(lambda bound: bound.scores(stage, scores))
+        self._pass(lambda bound: bound.scores(stage, copy.deepcopy(scores)))
 
     def picture(self, stage: str, name: str, png: bytes) -> None:
-        self._pass(lambda bound: bound.picture(stage, name, png))
+        def call(bound: BoundTracker) -> None:
+            self._bytes_taken += len(png)
+            bound.picture(stage, name, png)
 
-    def close(self) -> None:
-        """Wait until all is passed on, as long as the tracker gets on with it."""
+        self._bytes_passed += len(png)
+        if self._bytes_passed - self._bytes_taken > QUEUED_BYTES:
+            self._leave_out(f"is {QUEUED_BYTES / 2**20:g} MiB of pictures behind")
+        self._pass(call)
+
+    def finish(self) -> None:
+        """Ask the tracker to close; leave it out where it does not return."""
+        self._require_alive(CLOSING_SECONDS)
         self._pass(_close)
-        while self._thread.is_alive() and not self._left_out:
-            self._thread.join(0.05)
-            self._require_alive(CLOSING_SECONDS)
-        self._report()
 
-    def _pass(self, call: Callable[[BoundTracker], None]) -> None:
+    def wait(self, until: float) -> None:
+        """Wait until it is closed, or until this time of ``time.monotonic``."""
+        self._thread.join(0 if self._left_out else max(0.0, until - time.monotonic()))
+        self._report()
+        if self._thread.is_alive():
+            self._leave_out(f"did not finish within {CLOSING_SECONDS:g} s of the end")
+
+    def _pass(self, call: Call) -> None:
         self._require_alive(CALL_SECONDS)
         if self._left_out:
             return
@@ -92,22 +122,26 @@ class Relay:
     def _leave_out(self, reason: str) -> None:
         if not self._left_out:
             self._left_out = True
-            self.warn(f"tracker {self.name} {reason}; the run continues without it")
+            with self._calls.mutex:
+                self._calls.queue.clear()
+            self._calls.put_nowait(_close)  # should it return at last
+            self.warn(f"{self.name} {reason}; the run continues without it")
 
     def _work(self) -> None:
         """Open the tracker and make the calls, in the thread."""
         try:
             bound = self.tracker.open(self.run)
-            call: Callable[[BoundTracker], None] | None = None
-            while call is not _close and not self._left_out:
+            call: Call | None = None
+            while call is not _close:
                 self._begun = None
                 call = self._calls.get()
                 self._begun = time.monotonic()
                 call(bound)
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            # Whatever a tracker raises: a full disk, no server, a mistake in its code.
-            text = " ".join(str(error).split())[:300]
-            self._failure = f"raised {type(error).__name__}: {text}"
+        except BaseException as error:  # noqa: BLE001
+            # Whatever a tracker raises: a full disk, no server, a mistake in its code, sys.exit.
+            # The error's own text may raise, too; the traceback module survives that.
+            text = " ".join("".join(traceback.format_exception_only(error)).split())
+            self._failure = f"raised {text[:300]}"
         finally:
             self._begun = None
 
@@ -118,23 +152,37 @@ def _close(bound: BoundTracker) -> None:
 
 @contextmanager
 def tracked(
-    trackers: Sequence[tuple[str, Tracker]],
+    trackers: Sequence[Tracker],
     run: TrackedRun,
+    registry: Registry,
     warn: Callable[[str], None],
 ) -> Iterator[list[Relay]]:
     """Open the trackers of a run, and close them when the block ends, also by an error.
 
     Args:
-        trackers: with the name of each.
+        trackers: one of each name.
         run: run with its own folder; each tracker is passed one below its ``trackers/``.
+        registry: where the trackers are registered.
         warn: shows one line to the user.
     """
-    relays = [
-        Relay(name, tracker, replace(run, folder=run.folder / TRACKERS / name), warn)
-        for name, tracker in trackers
-    ]
+    relays = []
+    for tracker in trackers:
+        entry = registry.entry_of(tracker)
+        own = replace(
+            run, folder=run.folder / TRACKERS / entry.name, recipe=copy.deepcopy(run.recipe)
+        )
+        relays.append(Relay(str(entry), tracker, own, warn))
     try:
         yield relays
     finally:
+        # All close at the same time: one that hangs takes nothing from the others.
+        until = time.monotonic() + CLOSING_SECONDS
         for relay in relays:
-            relay.close()
+            relay.finish()
+        for relay in relays:
+            relay.wait(until)
+
+
+def unfinished() -> bool:
+    """Whether the thread of a tracker is alive that was left out and does not return."""
+    return any(thread.name == THREAD for thread in threading.enumerate())

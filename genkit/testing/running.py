@@ -214,6 +214,7 @@ def _follow(tracker: Tracker, run: TrackedRun, what: str) -> None:
         bound = tracker.open(run)
         sound = isinstance(bound, BoundTracker)
         require(sound, tracker, "open returns a BoundTracker", type(bound).__name__)
+        bound.resume("one", rows[:2] if "resumed" in what else [])
         for row in rows:
             bound.row("one", row)
         bound.scores("two", scores)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import Dataset, Inputs
+from genkit.parts.packages import installing
 from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
@@ -69,8 +70,7 @@ class HuggingFace(Dataset):
             datasets = importlib.import_module("datasets")
         except ImportError as error:
             raise DataError(
-                'data set "huggingface" needs the library datasets: '
-                'pip install "genkit-diffusion[huggingface]"'
+                f'data set "huggingface" needs the library datasets: {installing("huggingface")}'
             ) from error
         folder = Path(self.path).expanduser()
         known = datasets.exceptions.DatasetsError

@@ -6,11 +6,9 @@ torch-fidelity is an extra, and is imported where this extractor is used and now
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, PluginError, Problem
 from genkit.interfaces import Extractor, Inputs, Stages
+from genkit.parts.packages import installing, missing_packages
 from genkit.settings import setting
 from genkit.tensors import encoded, file_digest
 
@@ -53,7 +52,7 @@ class _Features(nn.Module):
 class Inception(Extractor):
     """The 2,048 features of Inception-v3, in which the Frechet distance is the FID.
 
-    Needs the extra ``fid``: ``pip install "genkit-diffusion[fid]"``. Samples and real images are
+    Needs the extra ``fid``: ``pip install 'genkit-diffusion[fid]'``. Samples and real images are
     rounded to 8 bits a channel first. Without ``weights`` torch-fidelity's file of 95 MB is
     downloaded once, into the cache of ``torch.hub``.
     """
@@ -66,14 +65,7 @@ class Inception(Extractor):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        if lacking := [name for name in NEEDED if not is_installed(name)]:
-            yield Problem(
-                (),
-                f"needs {' and '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} not "
-                "installed",
-                'pip install "genkit-diffusion[fid]", or choose another extractor',
-                Code.MISSING_PACKAGE,
-            )
+        yield from missing_packages(NEEDED, "fid")
         if self.weights is not None and not Path(self.weights).expanduser().is_file():
             yield Problem(
                 ("weights",),
@@ -119,11 +111,6 @@ class Inception(Extractor):
         return file
 
 
-def is_installed(module: str) -> bool:
-    """Whether a module can be found; it is not imported."""
-    return module in sys.modules or find_spec(module) is not None
-
-
 def _torch_fidelity() -> Any:
     """Return torch-fidelity's module of Inception."""
     try:
@@ -131,5 +118,5 @@ def _torch_fidelity() -> Any:
     except ImportError as error:
         raise PluginError(
             f'extractor "inception" needs torch-fidelity and torchvision: {error}; '
-            'install them: pip install "genkit-diffusion[fid]"'
+            f"install them: {installing('fid')}"
         ) from error

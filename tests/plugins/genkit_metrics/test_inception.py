@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -17,7 +18,6 @@ from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import Subject
 from genkit.random import generator
 from genkit.types import Batch
-from genkit_metrics import inception
 from genkit_metrics.extractors import Pixels
 from genkit_metrics.frechet import Frechet
 from genkit_metrics.inception import Inception
@@ -130,11 +130,12 @@ def test_a_file_that_is_missing_is_told_before_the_run(published, fid_extra):
 
 
 def test_an_extra_that_is_missing_is_told_before_the_run(monkeypatch):
-    monkeypatch.setattr(inception, "is_installed", lambda module: module != "torchvision")
+    found = {"torch_fidelity": ModuleSpec("torch_fidelity", None)}
+    monkeypatch.setattr("genkit.parts.packages.find_spec", found.get)
     (problem,) = Inception().check({})
     assert problem.code == Code.MISSING_PACKAGE
     assert "torchvision" in problem.reason
-    assert 'pip install "genkit-diffusion[fid]"' in problem.hint
+    assert "pip install 'genkit-diffusion[fid]'" in problem.hint
 
 
 class Hostile:
@@ -171,7 +172,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch, missin
         (tmp_path / "torch_fidelity" / "__init__.py").write_text("import torchvision\n")
         monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
-    install = r'pip install "genkit-diffusion\[fid\]"'
+    install = r"pip install 'genkit-diffusion\[fid\]'"
     with pytest.raises(PluginError, match=rf"{missing}.*{install}"):
         Inception(weights="any.pth").bind(INPUTS)
 

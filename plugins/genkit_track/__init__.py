@@ -1,0 +1,18 @@
+"""Trackers: what a run records, as a CSV file, for TensorBoard and for Weights & Biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genkit.plugin import hookimpl
+
+if TYPE_CHECKING:
+    from genkit.plugin.registry import Registration
+
+
+@hookimpl
+def genkit_register(registry: Registration) -> None:
+    """Add the trackers."""
+    registry.add("tracker", "csv", "genkit_track.csv_file:Csv")
+    registry.add("tracker", "tensorboard", "genkit_track.tensorboard:TensorBoard")
+    registry.add("tracker", "wandb", "genkit_track.wandb:WandB")

@@ -1,0 +1,139 @@
+"""Event files for TensorBoard, written through ``torch.utils.tensorboard``.
+
+Its ``SummaryWriter`` writes in a thread of its own, where an error such as a full disk ends in a
+traceback on the terminal. A tracker has its thread already, so the parts below it are used: the
+format of the records and the protocol buffers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genkit.artifacts import Scores
+from genkit.errors import Problem
+from genkit.interfaces import BoundTracker, Stages, TrackedRun, Tracker
+from genkit.parts.packages import missing_packages
+from genkit_track.values import numbers, table_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBoard(Tracker):
+    """Write event files, which ``tensorboard --logdir runs`` shows.
+
+    Needs the extra ``tensorboard``: ``pip install 'genkit-diffusion[tensorboard]'``. Every stage is
+    a run of TensorBoard, so that one tag, such as ``loss``, compares stages and runs. The step is
+    the number of images seen; in a stage that does not train it is the number of the row.
+    """
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from missing_packages(["tensorboard"], "tensorboard")
+
+    def open(self, run: TrackedRun) -> BoundTracker:
+        return EventFiles(run.folder)
+
+
+class EventFiles(BoundTracker):
+    """The event files of a run, one for each stage.
+
+    Args:
+        folder: the files lie in a folder below it for each stage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, EventFile] = {}
+
+    def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._file(stage).row(row)
+
+    def row(self, stage: str, row: Mapping[str, Any]) -> None:
+        self._file(stage).row(row)
+
+    def scores(self, stage: str, scores: Scores) -> None:
+        self._file(stage).scores(scores)
+
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        self._file(stage).picture(name, png)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _file(self, stage: str) -> EventFile:
+        if stage not in self._files:
+            self._files[stage] = EventFile(self._folder / stage)
+        return self._files[stage]
+
+
+class EventFile:
+    """The event file of a stage.
+
+    It begins with an event that makes readers drop all of the files before it: rows of an earlier
+    call that still hold are written again.
+
+    Args:
+        folder: where it lies, among those of earlier calls.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._events = import_module("tensorboard.compat.proto.event_pb2")
+        self._summaries = import_module("tensorboard.compat.proto.summary_pb2")
+        self._make = import_module("torch.utils.tensorboard.summary")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Readers look for this name, and read files in the order of their names.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb")
+        self._records = import_module("torch.utils.tensorboard").RecordWriter(self._file)
+        self._rows, self._step = 0, 0
+        self._write(file_version="brain.Event:2")
+        start = self._events.SessionLog(status=self._events.SessionLog.START)
+        self._write(step=0, session_log=start)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Write the numbers of a row."""
+        self._step = int(row.get("images", self._rows))
+        self._rows += 1
+        self._scalars(numbers(row), self._step)
+
+    def scores(self, scores: Scores) -> None:
+        """Write each score as a scalar, and all of them as a table."""
+        for step, row in enumerate(scores.rows):
+            self._scalars(numbers({"scores": row}), step)
+        names, lines = table_of(scores)
+        table: list[Sequence[object]] = [names, ["---"] * len(names), *lines]
+        text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in table)
+        self._write(step=0, summary=self._make.text("scores", text))
+
+    def picture(self, name: str, png: bytes) -> None:
+        """Write a picture, at the step of the last row."""
+        with Image.open(BytesIO(png)) as image:
+            width, height, channels = *image.size, len(image.getbands())
+        content = self._summaries.Summary.Image(
+            width=width, height=height, colorspace=channels, encoded_image_string=png
+        )
+        value = self._summaries.Summary.Value(tag=name, image=content)
+        self._write(step=self._step, summary=self._summaries.Summary(value=[value]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._records.close()
+
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._write(step=step, summary=self._make.scalar(name, value))
+
+    def _write(self, **content: Any) -> None:
+        event = self._events.Event(wall_time=time.time(), **content)
+        self._records.write(event.SerializeToString())
+        self._records.flush()

@@ -1,0 +1,102 @@
+"""Runs of Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from io import BytesIO
+from typing import Any, Literal
+
+from PIL import Image
+
+from genkit.artifacts import Scores
+from genkit.errors import Problem, UsageError
+from genkit.interfaces import BoundTracker, Stages, TrackedRun, Tracker
+from genkit.parts.packages import missing_packages
+from genkit.settings import setting
+from genkit_track.values import numbers, table_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandB(Tracker):
+    """Write a run of Weights & Biases, which is uploaded or, offline, kept in the run's folder.
+
+    Needs the extra ``wandb``: ``pip install 'genkit-diffusion[wandb]'``. The key is never a
+    setting: it comes from ``wandb login`` or the environment variable ``WANDB_API_KEY``. A run that
+    is resumed is another one of W&B, in the same group, which begins with all rows of the stage
+    that still hold.
+    """
+
+    project: str = setting("genkit", doc="project of W&B")
+    mode: Literal["online", "offline"] | None = setting(
+        None, doc="offline for a later `wandb sync`; else as WANDB_MODE says, or online"
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from missing_packages(["wandb"], "wandb")
+
+    def open(self, run: TrackedRun) -> BoundTracker:
+        wandb = import_module("wandb")
+        mode = self.mode or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+        # W&B would ask for the key on the terminal, from this thread.
+        if mode == "online" and not any(map(os.environ.get, keys)) and not wandb.api.api_key:
+            raise UsageError("no key of W&B; run wandb login, or set WANDB_MODE=offline")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        return WandBRun(
+            wandb,
+            wandb.init(
+                project=self.project,
+                mode=mode,
+                dir=str(run.folder),
+                name=run.name,
+                group=run.name,
+                config=dict(run.recipe),
+                # Nothing goes to the terminal, and what the terminal shows is not uploaded.
+                settings=wandb.Settings(console="off", silent=True, disable_git=True),
+            ),
+        )
+
+
+class WandBRun(BoundTracker):
+    """A run of W&B. Names begin with the stage; the step of a stage is its images seen.
+
+    Args:
+        wandb: the module.
+        run: run that it began.
+    """
+
+    def __init__(self, wandb: Any, run: Any) -> None:
+        self._wandb = wandb
+        self._run = run
+        self._training: set[str] = set()
+
+    def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.row(stage, row)
+
+    def row(self, stage: str, row: Mapping[str, Any]) -> None:
+        values = numbers(row)
+        if "images" in row:
+            values["images"] = row["images"]
+            if stage not in self._training:
+                self._training.add(stage)
+                self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/images")
+        self._run.log({f"{stage}/{name}": value for name, value in values.items()})
+
+    def scores(self, stage: str, scores: Scores) -> None:
+        names, lines = table_of(scores)
+        # A score may be text, such as "inf", among numbers.
+        table = self._wandb.Table(columns=names, data=lines, allow_mixed_types=True)
+        self._run.log({f"{stage}/scores": table})
+        for row in scores.rows:
+            self._run.log({f"{stage}/{name}": value for name, value in numbers(row).items()})
+
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        with Image.open(BytesIO(png)) as image:
+            self._run.log({f"{stage}/{name}": self._wandb.Image(image)})
+
+    def close(self) -> None:
+        self._run.finish()
