@@ -10,7 +10,7 @@ from types import FrameType
 from genkit.errors import GenkitError, PluginError
 from genkit.machine import is_of_the_disk, is_out_of_memory
 from genkit.plugin.manager import OURS, load_plugins
-from genkit.plugin.registry import Entry, Owner, Registry, in_words
+from genkit.plugin.registry import Entry, Registry, in_words
 
 
 @contextmanager
@@ -54,21 +54,19 @@ def blamed(error: BaseException, registry: Registry | None = None) -> PluginErro
     )
 
 
-def _source(error: BaseException, registry: Registry) -> tuple[Entry | Owner, str] | None:
+def _source(error: BaseException, registry: Registry) -> tuple[Entry | str, str] | None:
     """Return the component or plugin whose code is innermost in a traceback, and the place."""
-    found: tuple[Entry | Owner, str] | None = None
+    found: tuple[Entry | str, str] | None = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         owners = registry.packages.get(package, set())
-        entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
-        # A package of several plugins does not identify one.
-        owner = entry.owner if entry else next(iter(owners)) if len(owners) == 1 else None
-        if owner is None or owner.distribution == OURS:
+        if not owners or any(owner.distribution == OURS for owner in owners):
             continue
-        # A helper module belongs to the component that called it.
+        entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
         caller = found[0] if found else None
-        called = isinstance(caller, Entry) and caller.owner == owner
-        name = entry or (caller if caller and called else owner)
+        if entry is None and isinstance(caller, Entry) and caller.owner in owners:
+            entry = caller  # whose helper this is
+        name = entry or " or ".join(sorted(map(str, owners)))
         found = name, f"{frame.f_code.co_filename}, line {line}"
     return found
 

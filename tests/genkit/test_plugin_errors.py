@@ -21,7 +21,8 @@ from genkit.plugin import hookimpl
 def genkit_register(registry):
     for kind, target in (
         ("coupler", "Pairing"), ("dataset", "Points"), ("denoiser", "Net"),
-        ("metric", "Score"), ("importer", "Reader"), ("schedule", "Levels"),
+        ("metric", "Score"), ("importer", "Reader"), ("schedule", "Levels"), ("stage", "Own"),
+        ("augmentation", "Flip"), ("guidance", "Push"),
     ):
         registry.add(kind, "frail", f"toy_frail.parts:{target}")
     registry.add("solver", "frail", "toy_frail.absent:Nothing")
@@ -56,7 +57,8 @@ import torch
 from torch import nn
 
 from genkit.interfaces import (
-    Coupler, Dataset, Denoiser, Imported, Importer, Measurement, Metric, Schedule,
+    Augmentation, BoundGuidance, Coupler, Dataset, Denoiser, Guidance, Imported, Importer,
+    Measurement, Metric, Schedule, Stage,
 )
 from genkit.types import Batch, DataSpec, Pairs
 from toy_frail.helper import fail
@@ -116,6 +118,33 @@ class Levels(Schedule):
         fail("sigmas")
         return torch.tensor([1.0, 0.1, 0.0], dtype=torch.float64)
 
+class Own(Stage):
+    @property
+    def output(self):
+        fail("output")
+
+    def run(self, context):
+        fail("run")
+
+class Flip(Augmentation):
+    def augment(self, batch, generator):
+        fail("augment")
+        return batch
+
+class BoundPush(BoundGuidance):
+    def correction(self, x, sigma, labels, denoised, *, inner=False):
+        fail("correction")
+        return torch.zeros_like(x)
+
+class Push(Guidance):
+    def check_guided(self, denoiser, networks):
+        fail("check_guided")
+        yield from ()
+
+    def bind(self, inputs):
+        fail("bind")
+        return BoundPush()
+
 class Reader(Importer):
     def read(self, path):
         fail("read")
@@ -136,6 +165,7 @@ batch_size = 16
 network = { use = "frail" }
 objective = { use = "denoising" }
 coupler = { use = "frail" }
+augmentation = { use = "frail" }
 
 [[stage]]
 id = "samples"
@@ -143,12 +173,17 @@ use = "sample"
 denoiser = "denoiser"
 count = 4
 schedule = { use = "frail" }
+guidance = [{ use = "frail" }]
 
 [[stage]]
 id = "scores"
 use = "evaluate"
 samples = "samples"
 metrics = [{ use = "frail" }]
+
+[[stage]]
+id = "own"
+use = "frail"
 """
 
 OWNER = "plugin frail (genkit-frail 1.5)"
@@ -184,6 +219,11 @@ RUNS = {
     "build": 'denoiser "frail"',
     "measure": 'metric "frail"',
     "sigmas": 'schedule "frail"',
+    "augment": 'augmentation "frail"',
+    "check_guided": 'guidance "frail"',
+    "bind": 'guidance "frail"',
+    "output": 'stage "frail"',
+    "run": 'stage "frail"',
 }
 """The component that is named, by the place at which it fails."""
 
@@ -203,7 +243,7 @@ def test_a_run_names_the_component(genkit_, frail, place, component):
     assert "Traceback" in genkit_("run", "frail.toml", "--device", "cpu", "--traceback")[2]
 
 
-@pytest.mark.parametrize("place", ["__post_init__", "check", "spec"])
+@pytest.mark.parametrize("place", ["__post_init__", "check", "check_guided", "spec"])
 def test_validation_names_the_component(genkit_, frail, place):
     frail(place)
     code, _, err = genkit_("validate", "frail.toml")
@@ -273,6 +313,13 @@ def test_commands_on_files_name_the_component(genkit_, frail, trained, place, co
     code, _, err = genkit_(*arguments)
     assert code == 2
     require_named(err, component, place)
+
+
+def test_what_a_component_binds_is_none_and_names_the_plugin(genkit_, frail):
+    frail("correction")
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert f"Error: stage samples: {OWNER} raised ZeroDivisionError: correction (" in err
 
 
 def test_a_module_is_no_component_and_names_the_plugin(genkit_, frail, trained):

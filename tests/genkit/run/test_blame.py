@@ -82,13 +82,14 @@ def test_errors_of_the_machine_are_not_the_plugins(tiny, tmp_path, odd, body):
     assert "plugin odd" not in str(caught.value)
 
 
-def test_a_package_of_several_plugins_blames_none(tiny, tmp_path, odd):
+def test_a_package_of_several_plugins_names_all(tiny, tmp_path, odd):
     plugins = odd("return batch.images")
     registration = Registration(Owner("other", "genkit-other", "1"))
     registration.add("coupler", "other", f"odd_{tmp_path.name}:Odd")
     plugins.registry.accept(registration)
     text = tiny.train.replace("objective", 'coupler = { use = "odd" }\nobjective', 1)
-    with pytest.raises(AttributeError, match="images"):
+    both = r"plugin odd \(genkit-odd 0.3\) or plugin other \(genkit-other 1\) raised AttributeError"
+    with pytest.raises(PluginError, match=both):
         execute(
             load_recipe(Source.parse(text), plugins),
             plugins,
