@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import DataError, GenkitError
 from genkit.types import Pairs
 
 
@@ -104,7 +104,7 @@ class Ranks:
 def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
     """Return facts as JSON bytes, and the index vectors; images in their order are left out."""
     if not isinstance(found, Solved):
-        kind = "" if isinstance(found, DataError) else f"{type(found).__name__}: "
+        kind = "" if isinstance(found, GenkitError) else f"{type(found).__name__}: "
         facts: dict[str, object] = {"error": f"{kind}{found}"}
         vectors = torch.empty(0, 0, dtype=torch.int64)
     else:

@@ -7,11 +7,16 @@ import shutil
 import sys
 
 import pytest
+import torch
 
 import genkit
 from genkit.blame import blamed, plugin_errors
 from genkit.errors import DataError, PluginError
 from genkit.plugin.manager import load_plugins
+from genkit.random import generator
+from genkit.train.distributed import _packed
+from genkit.train.pairing import PairStream
+from genkit.types import Batch
 
 HOOKS = """
 import typer
@@ -50,7 +55,7 @@ def fail(place):
 """
 
 PARTS = """
-from dataclasses import dataclass
+import os
 
 import genkit
 import torch
@@ -76,7 +81,8 @@ class Base(Coupler):
 
     def pair(self, batch, noise, generator):
         fail("pair")
-        return Pairs(torch.arange(len(batch)), torch.arange(len(batch)))
+        ordered = torch.arange(len(batch))
+        return Pairs(ordered, ordered * (os.environ.get("FRAIL") != "one noise for all"))
 
 class Pairing(Base):
     pass
@@ -356,6 +362,37 @@ def test_an_import_names_the_component_in_the_other_process(genkit_, frail, tmp_
     assert (code, "raised SystemExit: 0" in err) == (2, True)
     frail("")
     assert genkit_(*arguments)[2] == ""
+
+
+def test_other_processes_are_told_the_component_of_a_pool(frail):
+    told = []
+
+    class Telling:
+        """Takes what a process sends to the others."""
+
+        def solves(self, index):
+            return True
+
+        def share(self, index, found):
+            told.append(found)
+            raise found
+
+    frail("pair")
+    images, seed = Batch(torch.zeros(8, 2)), lambda *purpose: generator(0, *purpose)
+    stream = PairStream(images, genkit.component("coupler", "frail"), None, 4, 8, seed)
+    with pytest.raises(PluginError):
+        list(stream.batches(4, exchange=Telling()))
+    require_named(str(told[0]), 'coupler "frail"', "pair")
+    message, _ = _packed(told[0])
+    require_named(json.loads(bytes(message.tolist()))["error"], 'coupler "frail"', "pair")
+
+
+def test_pairs_that_break_a_declaration_name_coupler_pool_and_index(genkit_, frail):
+    frail("one noise for all")
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert f'stage denoiser: pool 0: coupler "frail" of {OWNER} declares a bijection' in err
+    assert "got noise 0 16 times" in err
 
 
 def test_a_command_names_the_plugin(genkit_, frail):
