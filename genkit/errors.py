@@ -5,7 +5,7 @@
     GenkitError                exit code
     ├── UsageError             2   a wrong command, name or folder
     │   ├── RecipeError        2   mistakes in a recipe, all of them at once
-    │   └── PluginError        2   a component that cannot be loaded
+    │   └── PluginError        2   a component that cannot be loaded, or whose code failed
     │       └── UnknownComponentError 2   a component that no plugin registers
     ├── SettingError           2   a component constructed with values it does not allow
     ├── DataError              2   data that is missing, unreadable or not finite
@@ -64,7 +64,7 @@ class Code(StrEnum):
     CONFLICT = "conflict", "Values do not fit each other, the data or what the component can do."
     USAGE = "usage", "A command, a name or a folder cannot be used as given."
     RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
-    PLUGIN = "plugin", "A component cannot be imported or accepted."
+    PLUGIN = "plugin", "A component cannot be imported or accepted, or its code failed."
     SETTING = "setting", "A component is constructed with values that it does not allow."
     DATA = "data", "Data is missing, unreadable, of the wrong shape or not finite."
     DIVERGED = "diverged", "A loss or a gradient is not finite."
@@ -92,7 +92,7 @@ class UsageError(GenkitError):
 
 
 class PluginError(UsageError):
-    """A component that cannot be imported or accepted."""
+    """A component that cannot be imported or accepted, or the code of a plugin that failed."""
 
     code = Code.PLUGIN
 
