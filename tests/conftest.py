@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
+import tomllib
 import zipfile
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
@@ -326,3 +328,25 @@ def genkit_(capsys):
 def fid_extra(monkeypatch):
     """As if torch-fidelity and torchvision were installed; they cannot be where tests run."""
     monkeypatch.setattr("genkit.parts.packages.find_spec", lambda module: ModuleSpec(module, None))
+
+
+def put_on_path(package, folder, monkeypatch):
+    """Put a distribution on the path as an installer would, for other processes as well."""
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name, version = project["name"], project["version"]
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    points = project["entry-points"]["genkit.plugins"].items()
+    listed = "".join(f"{plugin} = {module}\n" for plugin, module in points)
+    (info / "entry_points.txt").write_text(f"[genkit.plugins]\n{listed}")
+    known = [os.environ[name] for name in ("PYTHONPATH",) if name in os.environ]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), str(folder), *known]))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(package)
+
+
+@pytest.fixture(scope="session")
+def installed():
+    """Puts a distribution on the path: ``installed(package, folder, monkeypatch)``."""
+    return put_on_path

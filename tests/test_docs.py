@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import re
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from PIL import Image
 import genkit
 from genkit import cli
 from genkit.errors import Code
+from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.overrides import TOP_LEVEL
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source, read_source
-from genkit.testing import check_coupler
+from genkit.testing import check_component, check_coupler
 from genkit.types import DataSpec
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "write-a-coupler.md"
+EXTEND = ROOT / "docs" / "how-to" / "extend.md"
 GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 PAGES = [
     README,
@@ -117,6 +120,28 @@ def workplace(
     return tmp_path
 
 
+def write_extended(folder: Path) -> Path:
+    """Write the package of the page on all kinds: its hook, and one module of all examples."""
+    project = dict(NAMED.findall(TUTORIAL.read_text(encoding="utf-8")))["pyproject.toml"]
+    (hook,) = [block for block in blocks(EXTEND, "python") if "genkit_register" in block]
+    parts = "\n\n".join(block for block in blocks(EXTEND, "python") if block != hook)
+    package = folder / "genkit_extended"
+    package.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(project.replace("greedy", "extended"))
+    (package / "__init__.py").write_text(hook)
+    (package / "parts.py").write_text(parts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, installed: Any) -> Iterator[Any]:
+    """The module of all examples, whose components are registered."""
+    folder = tmp_path_factory.mktemp("extended")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        installed(write_extended(folder / "genkit-extended"), folder / "site", monkeypatch)
+        yield importlib.import_module("genkit_extended.parts")
+
+
 def execute(code: str, names: dict[str, Any]) -> None:
     """Run a page's Python, without the ``from __future__`` of this module."""
     names["__name__"] = "page"
@@ -172,7 +197,7 @@ def test_the_readmes_coupler_runs_in_a_loop() -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("toml", [p for p in PAGES if p != TUTORIAL]))
-def test_recipes_of_a_page_are_valid(page: Path, workplace: Path) -> None:
+def test_recipes_of_a_page_are_valid(page: Path, workplace: Path, extended: Any) -> None:
     plugins = load_plugins()
     write_network(Path("edm.safetensors"), "denoiser", "mlp", DataSpec((3, 32, 32)))
     for text in blocks(page, "toml"):
@@ -210,6 +235,29 @@ def test_the_tutorials_coupler_keeps_all_laws() -> None:
         names: dict[str, Any] = {}
         execute(module, names)
         check_coupler(names["Greedy"]())
+
+
+EXAMPLES = re.findall(r"^def (test_\w+)\(", EXTEND.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_example_of_a_kind_keeps_its_laws(extended: Any, example: str) -> None:
+    getattr(extended, example)()
+
+
+def test_every_kind_has_an_example_a_recipe_and_a_contract_test(extended: Any) -> None:
+    registry = load_plugins().registry
+    ours = [e for e in registry.entries() if e.owner.distribution == "genkit-extended"]
+    assert [entry.kind for entry in ours] == list(KINDS)
+    for entry in ours:
+        check_component(registry.load(entry))
+    assert {f"test_{kind.replace('-', '_')}" for kind in KINDS} == set(EXAMPLES)
+    sections = re.split(r"^### ", EXTEND.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert {section.partition("\n")[0] for section in sections} == set(KINDS)
+    uses = "".join(blocks(EXTEND, "toml"))
+    for entry in ours:  # an importer is named on the command line
+        named = f'use = "{entry.name}"' in uses
+        assert named or f"--as {entry.name}" in EXTEND.read_text(encoding="utf-8"), entry.name
 
 
 @pytest.mark.parametrize("pair", [("edm", "edm_aot"), ("edm_aot", "edm_aot_dg")])

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,24 +100,8 @@ metrics = [{ use = "frechet" }]
 """
 
 
-def installed(package, folder, monkeypatch):
-    """Put a distribution on the path as an installer would, for other processes as well."""
-    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    name, version = project["name"], project["version"]
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    points = project["entry-points"]["genkit.plugins"].items()
-    listed = "".join(f"{plugin} = {module}\n" for plugin, module in points)
-    (info / "entry_points.txt").write_text(f"[genkit.plugins]\n{listed}")
-    known = [os.environ[name] for name in ("PYTHONPATH",) if name in os.environ]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), str(folder), *known]))
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.syspath_prepend(package)
-
-
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory):
+def outside(tmp_path_factory, installed):
     """The third-party distribution, installed."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         installed(PACKAGE, tmp_path_factory.mktemp("site"), monkeypatch)
@@ -380,7 +362,7 @@ def genkit_register(registry):
 
 
 @pytest.fixture
-def broken(tmp_path, monkeypatch):
+def broken(tmp_path, monkeypatch, installed):
     """Install a distribution whose components do not do what they declare."""
     package = tmp_path / "genkit-broken"
     (package / "genkit_broken").mkdir(parents=True)
