@@ -288,6 +288,12 @@ def test_a_plugins_init_imports_nothing_heavy():
         assert {m.split(".")[0] for m in imports(path)} <= light
 
 
+def test_a_separate_distribution_uses_the_one_import():
+    for path in (path for path in PLUGINS if any(folder in path.parents for folder in SEPARATE)):
+        ours = {m for m in imports(path) if m.split(".")[0] == "genkit"}
+        assert ours <= {"genkit.plugin"}, name_of(path)
+
+
 @pytest.mark.parametrize("folder", SEPARATE, ids=name_of)
 def test_a_separate_distribution_is_a_strangers(folder):
     """It names itself, depends on genkit and is found by its entry point; genkit ships it not."""
