@@ -124,8 +124,11 @@ def main() -> None:
         for number in range(options.rounds):
             # Another order each time, so that nobody always runs first.
             order = CONTENDERS[number % len(CONTENDERS) :] + CONTENDERS[: number % len(CONTENDERS)]
-            rounds.append({who: seconds(who, options.images, site) for who in order})
-            print(f"round {number + 1}: {rounds[-1][()]:.1f} s without", file=sys.stderr)
+            rounds.append({})
+            for who in order:
+                rounds[-1][who] = seconds(who, options.images, site)
+                name = "+".join(who) or "without"
+                print(f"round {number + 1}: {name} {rounds[-1][who]:.2f} s", file=sys.stderr)
     print(f"without trackers: {statistics.median(r[()] for r in rounds):.2f} s")
     for who in CONTENDERS[1:]:
         ratios = sorted(r[who] / r[()] for r in rounds)
