@@ -56,7 +56,7 @@ def test_a_recipe_that_is_finished_is_not_run_again(result, capsys):
 
 def test_a_run_goes_to_runs_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("genkit.api.execute", lambda recipe, plugins, folder, *rest: {"stages": {}})
+    monkeypatch.setattr("genkit.api.execute", lambda *arguments, **more: {"stages": {}})
     assert genkit.run_recipe("smoke").folder.as_posix() == "runs/smoke"
 
 
