@@ -196,7 +196,9 @@ def check_tracker(tracker: Tracker) -> None:
                 ThreadPoolExecutor(1) as thread,  # as in a run, where it is not the main thread
             ):
                 thread.submit(_follow, tracker, run, opened).result()
-            files = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+            # A link may point to the newest run, as W&B's do.
+            real = [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
+            files = {path: path.stat().st_size for path in real}
             lost = [path.name for path, size in before.items() if files.get(path, 0) < size]
             require(not lost, tracker, "a resumed run keeps what was written", lost)
             before = files
