@@ -1,4 +1,4 @@
-"""Errors raised in the code of third-party plugins, reported with component, plugin and place."""
+"""Errors in the code or the results of components, reported with component and plugin."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from genkit.errors import GenkitError, PluginError
+from torch import Tensor
+
+from genkit.errors import DataError, GenkitError, PluginError
 from genkit.machine import is_of_the_disk, is_out_of_memory
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.plugin.registry import Entry, Registry, in_words
+from genkit.types import Batch
 
 
 @contextmanager
@@ -52,6 +55,53 @@ def blamed(error: BaseException, registry: Registry | None = None) -> PluginErro
         f"{name} raised {in_words(error)} ({place}); report it to the author of the plugin, with "
         "the output of the same command and --traceback"
     )
+
+
+@contextmanager
+def unchanged(component: object, **arguments: Batch | Tensor | None) -> Iterator[None]:
+    """Refuse a component that changes its arguments in place, except through NumPy.
+
+    PyTorch counts the changes of a tensor and of its views: nothing is copied or compared, and
+    nothing synchronizes with the device.
+
+    Args:
+        component: component, or what its ``bind`` returned, that is called in the context.
+        arguments: tensors that it is given, by name.
+
+    Raises:
+        DataError: an argument was changed; names component and argument.
+    """
+    before = {name: _changes(value) for name, value in arguments.items()}
+    yield
+    for name, value in arguments.items():
+        if _changes(value) != before[name]:
+            raise refused(
+                component,
+                f"must not change its arguments, but changed {name} in place; compute on a copy",
+            )
+
+
+def _changes(argument: Batch | Tensor | None) -> list[int]:
+    parts = vars(argument).values() if isinstance(argument, Batch) else [argument]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    # An inference tensor has no counter, and cannot be changed in place outside inference mode.
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
+
+
+def refused(component: object, reason: str) -> DataError:
+    """Return the error of a component whose result is refused, with its plugin named."""
+    return DataError(f"{called(component)} {reason}")
+
+
+def called(component: object) -> str:
+    """Return how messages name a component: kind, name, plugin and distribution.
+
+    A class that no plugin registers is named by itself.
+    """
+    try:
+        return str(load_plugins().registry.entry_of(component))
+    except PluginError:
+        return type(component).__name__
 
 
 def _source(error: BaseException, registry: Registry) -> tuple[Entry | str, str] | None:

@@ -9,16 +9,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, PluginError
+from genkit.blame import refused
 from genkit.interfaces import (
     AnyCoupler,
     BoundCoupler,
     BoundDatasetCoupler,
-    Component,
     Coupler,
     DatasetCoupler,
 )
-from genkit.plugin.manager import load_plugins
 from genkit.types import Batch, Pairs
 
 
@@ -117,19 +115,3 @@ def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch
                 f"must leave its arguments as they are, and changed the {name} of the {what} in "
                 "place; compute on a copy",
             )
-
-
-def refused(component: Component, reason: str) -> DataError:
-    """Return the error of a component whose result is refused, with its plugin named."""
-    return DataError(f"{called(component)} {reason}")
-
-
-def called(component: Component) -> str:
-    """Return how messages name a component: kind, name, plugin and distribution.
-
-    A class that no plugin registers is named by itself.
-    """
-    try:
-        return str(load_plugins().registry.entry_of(component))
-    except PluginError:
-        return type(component).__name__

@@ -28,7 +28,7 @@ class Evaluate(Stage):
 
     def run(self, context: Context) -> None:
         samples = context.read(self.samples, Samples)
-        metrics = [metric.bind(context) for metric in self.metrics]
+        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
         found = measure(metrics, samples, load_reference(self.data, context), context)
         row = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe, **found.scores}
         context.record.save(Scores([row], found.facts, found.curves))

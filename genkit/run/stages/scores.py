@@ -9,6 +9,7 @@ from typing import Never
 from torch import nn
 
 from genkit.artifacts import Samples
+from genkit.blame import unchanged
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import BoundMetric, Context, Dataset, Metric, Stages, Subject, design_behind
 from genkit.tensors import decoded
@@ -53,19 +54,22 @@ class Measured:
 
 
 def measure(
-    metrics: Sequence[BoundMetric], samples: Samples, reference: Batch, context: Context
+    metrics: Sequence[tuple[Metric, BoundMetric]],
+    samples: Samples,
+    reference: Batch,
+    context: Context,
 ) -> Measured:
     """Return what all metrics found; collective: each metric measures with its share or alone.
 
     Args:
-        metrics: bound metrics, at least one.
+        metrics: metrics as the recipe has them and what their ``bind`` returned, at least one.
         samples: generated items.
         reference: real items, images in [-1, 1].
         context: of the stage that measures.
 
     Raises:
-        DataError: two metrics give a score of one name, a score is not finite, or the items of
-            samples and reference differ in shape.
+        DataError: two metrics give a score of one name, a score is not finite, a metric changes
+            the subject, or the items of samples and reference differ in shape.
     """
     made, real = samples.batch.data.shape[1:], reference.data.shape[1:]
     if made != real:
@@ -76,10 +80,11 @@ def measure(
     denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
     subject = Subject(samples.batch, reference, denoiser)
     measured = Measured()
-    for number, metric in enumerate(metrics):
+    for number, (metric, bound) in enumerate(metrics):
         if context.stop_requested():
             raise InterruptedRun(f"{number} of {len(metrics)} metrics")
-        found = metric.measure(subject, context)
+        with unchanged(metric, samples=samples.batch, reference=reference):
+            found = bound.measure(subject, context)
         for name, value in found.scores.items():
             if name in measured.scores:
                 raise DataError(f'two metrics give the score "{name}"; leave one out')

@@ -92,7 +92,7 @@ class Sweep(Stage):
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
         )
         reference = load_reference(self.data, context)
-        metrics = [metric.bind(context) for metric in self.metrics]
+        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")

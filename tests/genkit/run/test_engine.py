@@ -401,6 +401,18 @@ def test_two_scores_of_one_name_are_refused(tiny):
         tiny.run(text)
 
 
+@pytest.mark.parametrize("argument", ["samples", "reference"])
+def test_a_metric_that_changes_what_later_metrics_see_is_refused(tiny, monkeypatch, argument):
+    def measure(self, subject, context):
+        getattr(subject, argument).data[:2].mul_(2)  # a view
+        return Measurement({"curvature": 1.0})
+
+    monkeypatch.setattr("genkit_metrics.curvature.Curvature.measure", measure)
+    named = r'stage scores: metric "curvature" of plugin \w+ \(genkit-diffusion'
+    with pytest.raises(DataError, match=f"{named}.* changed {argument} in place"):
+        tiny.run(tiny.sample + SCORES)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_is_refused(tiny, monkeypatch, value):
     monkeypatch.setattr(
