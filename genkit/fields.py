@@ -61,7 +61,8 @@ def fields_of(cls: type[Any]) -> tuple[Field, ...]:
     """Return the fields of a component's class.
 
     Raises:
-        PluginError: an annotation cannot be read, or is no type of a setting.
+        PluginError: an annotation cannot be read, or is no type of a setting, or a field hides a
+            method, such as ``version``.
     """
     return _fields_of(cls)  # type: ignore[arg-type]  # mypy takes classes for unhashable
 
@@ -77,6 +78,11 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
         ) from error
     fields = []
     for field in dataclasses.fields(cls):
+        if any(inspect.isfunction(vars(base).get(field.name)) for base in cls.__mro__):
+            raise PluginError(
+                f"{cls.__qualname__}.{field.name} must not have the name of a method; rename the "
+                "setting"
+            )
         setting = setting_of(field)
         try:
             parsed = _parse(annotations[field.name], setting)

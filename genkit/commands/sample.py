@@ -94,6 +94,7 @@ def sample(
         from genkit.machine import resolve_device
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
+        from genkit.run.fingerprint import files_of
         from genkit.run.guiding import digests
         from genkit.tensors import file_digest
         from genkit.world import ALONE
@@ -115,6 +116,7 @@ def sample(
                 {"settings": table, "files": digests(guide)}
                 for table, guide in zip(corrections, guides, strict=True)
             ]
+            settings["file"] = [h for part in (*parts, *guides) for h in files_of(part) if h]
             if parts.latents.depends_on_device:
                 settings["device"] = denoiser.device.type
             return files.begin(settings, chosen)

@@ -66,6 +66,7 @@ class SampleFiles:
             raise UsageError(f"{self.folder} holds something else; choose another --out")
         found.setdefault("latents", {"use": "derived"})  # version 0.1 had no other
         found.setdefault("guidance", [])
+        found.setdefault("file", [])
         if differ := sorted(name for name in settings if found.get(name) != settings[name]):
             raise UsageError(
                 f"{self.folder} holds samples of another {' and '.join(differ)}; "

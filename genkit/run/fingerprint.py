@@ -13,7 +13,7 @@ from pathlib import Path
 from genkit.errors import UsageError
 from genkit.field_types import Reference, Slot
 from genkit.fields import leaves_of
-from genkit.interfaces import Component, Dataset, Stage
+from genkit.interfaces import Component, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
 from genkit.settings import near_match, shown
@@ -37,8 +37,7 @@ def fingerprint(
         "seed": seed,
         "plugins": owners_of(stage, registry),
         "code": code_of(stage),
-        # Of these alone: another component may have a setting of the name `version`.
-        "files": [p.version() for p in components(stage) if isinstance(p, (Dataset, Stage))],
+        "files": files_of(stage),
         "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -53,6 +52,11 @@ def owners_of(component: Component, registry: Registry) -> list[str]:
         if entry.target == f"{type(part).__module__}:{type(part).__qualname__}"
     }
     return sorted(owners)
+
+
+def files_of(component: Component) -> list[str]:
+    """Return the hashes of the files that a component and those that it holds read, in order."""
+    return [part.version() for part in components(component)]
 
 
 def code_of(component: Component) -> dict[str, str]:

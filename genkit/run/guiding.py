@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from genkit.artifacts import Artifact, NetworkFile
-from genkit.errors import Code, DataError, GenkitError, Key, Problem, SettingError
+from genkit.errors import Code, GenkitError, Key, Problem, SettingError
 from genkit.field_types import Reference, Slot
 from genkit.fields import fields_of
 from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Trained
@@ -80,10 +80,7 @@ def digests(guidance: Component) -> dict[str, str]:
     Raises:
         DataError: a file cannot be read.
     """
-    try:
-        return {path: file_digest(Path(path).expanduser()) for _, _, path in _references(guidance)}
-    except OSError as error:
-        raise DataError(f"guidance: {error.filename}: {error.strerror}") from error
+    return {path: file_digest(Path(path).expanduser()) for _, _, path in _references(guidance)}
 
 
 def _references(component: Component, *above: str) -> Iterator[tuple[Key, type[Artifact], str]]:

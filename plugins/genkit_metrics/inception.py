@@ -74,6 +74,10 @@ class Inception(Extractor):
                 Code.DATA,
             )
 
+    def version(self) -> str:
+        # The file that is downloaded is always the same: torch-fidelity's URL holds its hash.
+        return "" if self.weights is None else file_digest(self._file())
+
     def bind(self, inputs: Inputs) -> nn.Module:
         published = _torch_fidelity()
         file = self._file()

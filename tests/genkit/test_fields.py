@@ -216,3 +216,11 @@ def test_components_and_references_inside_values() -> None:
     assert [v for t, v in leaves_of(made) if isinstance(t, Slot)] == [first, second]
     assert [v for t, v in leaves_of(made) if isinstance(t, Reference)] == list("acdebfgh")
     assert [v for t, v in leaves_of(Holder()) if isinstance(t, Reference)] == ["a", "b"]
+
+
+def test_a_setting_cannot_hide_a_method() -> None:
+    hiding = dataclasses.make_dataclass(
+        "Hiding", [("version", str, setting("1", doc="version"))], bases=(Component,), frozen=True
+    )
+    with pytest.raises(PluginError, match=r"Hiding\.version must not have the name of a method"):
+        hiding()

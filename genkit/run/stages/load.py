@@ -13,7 +13,7 @@ from genkit.interfaces import Context, Design, Network, Stage, Stages
 from genkit.networks import design_of, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
-from genkit.run.fingerprint import code_of, owners_of
+from genkit.run.fingerprint import code_of, files_of, owners_of
 from genkit.settings import setting, shown
 from genkit.tensors import file_digest
 
@@ -66,6 +66,7 @@ class Load(Stage):
         code = {
             "plugins": sorted({owner for n in networks for owner in owners_of(n, registry)}),
             "code": dict(item for n in networks for item in code_of(n).items()),
+            "files": [hash_ for n in networks for hash_ in files_of(n)],
         }
         return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
 

@@ -28,6 +28,7 @@ from genkit.recipe.decode import component
 from genkit.recipe.encode import table
 from genkit.settings import setting
 from genkit.types import DataSpec
+from genkit_edm.solvers.heun import Heun
 
 MLP = {"use": "mlp-discriminator", "width": 8}
 
@@ -441,6 +442,16 @@ def test_samples_of_another_guidance_are_not_mixed(genkit_, points, judge, tmp_p
     save(judge, DataSpec((2,)), "discriminator", use="mlp-discriminator", width=16)
     code, _, err = genkit_(*common, *out, "--guidance", text)
     assert (code, "holds samples of another guidance" in err) == (2, True)
+
+
+def test_samples_of_another_file_of_a_component_are_not_mixed(
+    genkit_, points, tmp_path, monkeypatch
+):
+    common = ("sample", points, "--steps", 2, "--device", "cpu", "--out", tmp_path / "out")
+    assert genkit_(*common, "--seeds", "0")[0] == 0
+    monkeypatch.setattr(Heun, "version", lambda self: "another file")
+    code, _, err = genkit_(*common, "--seeds", "1")
+    assert (code, "holds samples of another file" in err) == (2, True)
 
 
 def test_guidance_that_does_not_fit_is_refused_before_anything_is_drawn(

@@ -200,6 +200,22 @@ def test_a_component_without_a_file_counts_by_its_version(tiny, prints, monkeypa
     assert prints(tiny.sweep) == gone
 
 
+@pytest.mark.parametrize(
+    ("target", "stages"),
+    [
+        ("genkit_edm.solvers.heun:Heun", ["samples", "sweep"]),
+        ("genkit_metrics.truncation:Truncation", ["sweep"]),
+        ("genkit_edm.mlp:Mlp", ["denoiser", "samples", "sweep"]),
+    ],
+)
+def test_the_files_of_every_component_count(tiny, prints, monkeypatch, target, stages):
+    module, _, name = target.partition(":")
+    before = prints(tiny.sweep)
+    cls = getattr(importlib.import_module(module), name)
+    monkeypatch.setattr(cls, "version", lambda self: "another file", raising=True)
+    assert changed(before, prints(tiny.sweep)) == stages
+
+
 def test_a_reference_is_found_at_any_depth(tiny):
     stages = tiny.load(tiny.sample + tiny.guided).stages
     assert list(references(stages["discriminator"])) == ["samples"]

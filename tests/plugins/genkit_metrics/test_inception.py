@@ -105,6 +105,18 @@ def test_a_local_file_is_used_and_named_by_its_hash(published, fid_extra, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
+def test_another_file_is_another_version(published):
+    extractor = Inception(weights=str(published))
+    before = extractor.version()
+    assert before == extractor.version() != ""
+    torch.save({"scale": torch.tensor(3.0)}, published)
+    assert extractor.version() != before
+    published.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        extractor.version()
+    assert Inception().version() == ""  # nothing is downloaded for it
+
+
 def test_without_a_file_the_published_one_is_downloaded_once(published, tmp_path):
     extractor = Inception()
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
