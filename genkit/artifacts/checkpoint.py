@@ -18,6 +18,8 @@ KEPT = 2
 
 Numbers = Mapping[str, float]
 
+_DAMAGE = (DataError, KeyError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -35,7 +37,10 @@ class Checkpoint:
 def save(
     folder: Path, state: Mapping[str, Tensor], numbers: Numbers, described: Mapping[str, str]
 ) -> None:
-    """Write the newest checkpoint of a folder; older ones move one place down.
+    """Write the newest checkpoint of a folder; older sound ones move one place down.
+
+    The new file is whole before an older one moves: a kill at any moment, or a full disk, leaves a
+    sound checkpoint where there was one.
 
     Args:
         folder: folder of the stage.
@@ -44,13 +49,28 @@ def save(
         described: further metadata, by which others can read a part of the file; see
             :meth:`genkit.artifacts.record.Record.checkpoint`.
     """
+    content = {"numbers": json.dumps(dict(numbers)), **described}
+    written = folder / checkpoint_name(KEPT)  # a name that is never restored
+    tensors.save(written, state, content)
     # From the oldest on, so that a kill between two renames loses none but the oldest.
     for age in range(KEPT - 1, 0, -1):
         newer = folder / checkpoint_name(age - 1)
-        if newer.exists():
+        if _is_sound(newer):  # a damaged one must not replace the one to which a restore fell back
             newer.replace(folder / checkpoint_name(age))
-    content = {"numbers": json.dumps(dict(numbers)), **described}
-    tensors.save(folder / checkpoint_name(0), state, content)
+    written.replace(folder / checkpoint_name(0))
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a checkpoint can be restored; its tensors are not read, for a cut file shows."""
+    try:
+        _numbers(tensors.metadata(path))
+    except _DAMAGE:
+        return False
+    return True
+
+
+def _numbers(metadata: Mapping[str, str]) -> dict[str, float]:
+    return dict(json.loads(metadata["numbers"]))
 
 
 def load(folder: Path) -> Checkpoint | None:
@@ -65,8 +85,8 @@ def load(folder: Path) -> Checkpoint | None:
     for path in paths:
         try:
             state, metadata = tensors.load(path)
-            return Checkpoint(state, dict(json.loads(metadata["numbers"])))
-        except (DataError, KeyError, TypeError, ValueError) as error:
+            return Checkpoint(state, _numbers(metadata))
+        except _DAMAGE as error:
             what = "no numbers" if isinstance(error, KeyError) else str(error)
             reason = reason or f"{path} must be a checkpoint, and is damaged: {what}"
     if reason:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from genkit import tensors
 from genkit.artifacts import Artifact, Record, Samples, Scores
 from genkit.artifacts.layout import checkpoint_name, results_in
 from genkit.artifacts.record import read_rows
@@ -170,6 +171,36 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, record):
         record.restore()
 
 
+@pytest.mark.parametrize("damage", ["cut", "no numbers"])
+def test_a_damaged_checkpoint_does_not_replace_the_sound_one_before_it(tmp_path, record, damage):
+    for steps in (1, 2):
+        record.checkpoint({"x": torch.ones(9)}, {"steps": steps})
+    newest = tmp_path / checkpoint_name(0)
+    if damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-4])
+    else:
+        tensors.save(newest, {"x": torch.ones(9)}, {})
+    assert record.restore().numbers == {"steps": 1}
+    record.checkpoint({"x": torch.ones(9)}, {"steps": 3})
+    assert record.restore().numbers == {"steps": 3}
+    newest.write_bytes(b"")
+    assert record.restore().numbers == {"steps": 1}
+
+
+def test_the_newest_checkpoint_stays_until_the_next_one_is_written(tmp_path, record, monkeypatch):
+    record.checkpoint({}, {"steps": 1})
+
+    def full(path, content):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tensors, "write_bytes", full)
+        with pytest.raises(OSError, match="no space"):
+            record.checkpoint({}, {"steps": 2})
+    assert (tmp_path / checkpoint_name(0)).exists()
+    assert record.restore().numbers == {"steps": 1}
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "facts": {}, "curves": {}}'])
 def test_damaged_scores_are_refused(tmp_path, content):
     write_text(tmp_path / "scores.json", content)
@@ -179,8 +210,6 @@ def test_damaged_scores_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize("damage", ["nfe", "samples", "all"])
 def test_damaged_samples_are_refused(tmp_path, damage):
-    from genkit import tensors
-
     path = tmp_path / "samples.safetensors"
     named, metadata = {"samples": torch.zeros(1, 2)}, {"nfe": "3", "guidance_nfe": "0"}
     named.pop(damage, None)
