@@ -80,11 +80,7 @@ class Component(Settings, ABC):
     def version(self) -> str:
         """Return a hash of the files that are read; empty where the settings determine the result.
 
-        Part of the fingerprint of every stage that holds the component, and of what
-        ``genkit sample`` compares before it resumes. Called after :meth:`check`.
-
-        Raises:
-            DataError: a file cannot be read.
+        Part of the fingerprint of a stage that holds it. Raises DataError for an unreadable file.
         """
         return ""
 
