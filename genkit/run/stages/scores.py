@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Never
+from dataclasses import asdict, dataclass, field, replace
+from typing import Never, SupportsFloat
 
 from torch import nn
 
 from genkit.artifacts import Samples
-from genkit.blame import unchanged
+from genkit.blame import refused, unchanged
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import BoundMetric, Context, Dataset, Metric, Stages, Subject, design_behind
 from genkit.tensors import decoded
-from genkit.types import Batch, Curve
+from genkit.types import Batch, Curve, Measurement
 
 
 def comparison_problems(
@@ -68,8 +70,8 @@ def measure(
         context: of the stage that measures.
 
     Raises:
-        DataError: two metrics give a score of one name, a score is not finite, a metric changes
-            the subject, or the items of samples and reference differ in shape.
+        DataError: two metrics give a score of one name, the result of a metric is invalid, a
+            metric changes the subject, or the items of samples and reference differ in shape.
     """
     made, real = samples.batch.data.shape[1:], reference.data.shape[1:]
     if made != real:
@@ -84,16 +86,45 @@ def measure(
         if context.stop_requested():
             raise InterruptedRun(f"{number} of {len(metrics)} metrics")
         with unchanged(metric, samples=samples.batch, reference=reference):
-            found = bound.measure(subject, context)
+            found = _checked(metric, bound.measure(subject, context))
         for name, value in found.scores.items():
             if name in measured.scores:
                 raise DataError(f'two metrics give the score "{name}"; leave one out')
-            if value - value != 0:
-                raise DataError(f'the score "{name}" is {value}')
             measured.scores[name] = value
             measured.facts[name] = dict(found.facts)
         measured.curves.update(found.curves)
     return measured
+
+
+def _checked(metric: Metric, found: object) -> Measurement:
+    """Return the result of a metric, its scores as floats.
+
+    Raises:
+        DataError: it is invalid; names the metric and its plugin.
+    """
+    if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
+        raise refused(metric, f"must return a Measurement of scores by name, got {found!r:.60}")
+    scores = {name: _number(value) for name, value in found.scores.items()}
+    for name, number in scores.items():
+        if not math.isfinite(number):
+            value = f"{found.scores[name]!r:.60}"
+            raise refused(metric, f'must return a finite number as score "{name}", got {value}')
+    measurement = replace(found, scores=scores)
+    try:
+        json.dumps(asdict(measurement), allow_nan=False)
+    except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
+        raise refused(
+            metric, f"must return facts as texts and curves of finite floats, got others: {error}"
+        ) from error
+    return measurement
+
+
+def _number(value: object) -> float:
+    """Return a number, a NumPy number or a tensor of one as a float; NaN for all others."""
+    try:
+        return float(value) if isinstance(value, SupportsFloat) else math.nan
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
+        return math.nan
 
 
 class Unknown(nn.Module):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import filelock
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,7 @@ from genkit.run.engine import stage_states
 from genkit.run.stages.sample import Sample
 from genkit.run.stages.train import Train
 from genkit.tensors import load, save
-from genkit.types import Measurement
+from genkit.types import Curve, Measurement
 from genkit.world import World
 
 # --- what is redone -------------------------------------------------------------------------
@@ -413,15 +414,40 @@ def test_a_metric_that_changes_what_later_metrics_see_is_refused(tiny, monkeypat
         tiny.run(tiny.sample + SCORES)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_not_finite_is_refused(tiny, monkeypatch, value):
-    monkeypatch.setattr(
-        "genkit_metrics.curvature.Curvature.measure",
-        lambda self, subject, context: Measurement({"curvature": value}),
-    )
-    with pytest.raises(DataError, match=f'stage scores: the score "curvature" is {value}'):
+def measuring(monkeypatch, found):
+    monkeypatch.setattr("genkit_metrics.curvature.Curvature.measure", lambda *arguments: found)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "a Measurement of scores by name, got None"),
+        (Measurement(1.0), "a Measurement of scores by name, got "),
+        (Measurement({"curvature": float("nan")}), 'number as score "curvature", got nan'),
+        (Measurement({"curvature": float("inf")}), 'number as score "curvature", got inf'),
+        (Measurement({"curvature": None}), 'number as score "curvature", got None'),
+        (Measurement({"curvature": torch.ones(2)}), 'number as score "curvature", got '),
+        (Measurement({"curvature": 1.0}, facts={"n": torch.ones(1)}), "facts as texts"),
+        (
+            Measurement({}, {"c": Curve((1.0,), (float("nan"),), "x", "y")}),
+            "curves of finite floats",
+        ),
+    ],
+)
+def test_an_invalid_result_of_a_metric_is_refused(tiny, monkeypatch, found, reason):
+    measuring(monkeypatch, found)
+    named = r'stage scores: metric "curvature" of plugin \w+ \(genkit-diffusion'
+    with pytest.raises(DataError, match=f"{named}.* must return .*{reason}"):
         tiny.run(tiny.sample + SCORES)
     assert not list(tiny.folder.rglob("scores.json"))
+
+
+@pytest.mark.parametrize("one", [np.float32(1), torch.ones(()), 1])
+def test_a_score_becomes_a_float(tiny, monkeypatch, one):
+    measuring(monkeypatch, Measurement({"curvature": one}))
+    tiny.run(tiny.sample + SCORES)
+    (row,) = json.loads(tiny.bytes_of("scores.json"))["rows"]
+    assert isinstance(row["curvature"], float)
 
 
 # --- what the user did to the folder --------------------------------------------------------
