@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import Samples
+from genkit.blame import refused, unchanged
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
@@ -81,13 +82,21 @@ def _correction(
     """Return the correction of a guidance.
 
     Raises:
-        DataError: it is no tensor of the shape of ``denoised``.
+        DataError: it is no real tensor of the shape and on the device of ``denoised``, or the
+            guidance changed its arguments.
     """
-    found: object = guidance.correction(x, sigma, labels, denoised, inner=inner)
-    if not isinstance(found, Tensor) or found.shape != denoised.shape:
-        raise DataError(
-            f"correction of {type(guidance).__name__} must be a tensor of shape "
-            f"{list(denoised.shape)}, got {_described(found)}"
+    with unchanged(guidance, x=x, sigma=sigma, labels=labels, denoised=denoised):
+        found: object = guidance.correction(x, sigma, labels, denoised, inner=inner)
+    if (
+        not isinstance(found, Tensor)
+        or found.shape != denoised.shape
+        or not found.is_floating_point()
+        or found.device != denoised.device
+    ):
+        raise refused(
+            guidance,
+            f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
+            f"on {denoised.device}, got {_described(found)}",
         )
     return found
 

@@ -179,14 +179,44 @@ def test_corrections_are_summed_and_their_order_has_no_effect():
     assert torch.equal(found, GuidedDenoiser(Gaussian(), guidance=[second, first])(x, sigma))
 
 
-@pytest.mark.parametrize("wrong", [None, torch.zeros(3), torch.zeros(4, 1), 0.0])
-def test_a_correction_of_another_shape_is_refused(wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        0.0,
+        torch.zeros(3),
+        torch.zeros(4, 1),
+        torch.zeros(4, 3, dtype=torch.complex64),
+        torch.zeros(4, 3, dtype=torch.int64),
+        torch.zeros(4, 3, device="meta"),
+    ],
+)
+def test_a_correction_that_cannot_be_added_is_refused(wrong):
     class Odd(BoundGuidance):
         def correction(self, x, sigma, labels, denoised, *, inner=False):
             return wrong
 
-    with pytest.raises(DataError, match=r"correction of Odd must be a tensor of shape \[4, 3\]"):
+    numbers = r"correction of floating-point numbers of shape \[4, 3\] on cpu"
+    with pytest.raises(DataError, match=f"Odd must return a {numbers}"):
         GuidedDenoiser(Gaussian(), guidance=[Odd()])(torch.ones(4, 3), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", ["x", "labels", "denoised"])
+def test_guidance_that_changes_its_arguments_is_refused(name):
+    class Hasty(BoundGuidance):
+        def correction(self, x, sigma, labels, denoised, *, inner=False):
+            {"x": x, "labels": labels, "denoised": denoised}[name].mul_(2)
+            return torch.zeros_like(x)
+
+    denoise = GuidedDenoiser(Gaussian(), torch.ones(4).long(), [Hasty()])
+    with pytest.raises(DataError, match=f"Hasty must not .* changed {name} in place"):
+        denoise(torch.ones(4, 3), torch.tensor(1.0))
+
+
+def test_guidance_acts_in_inference_mode():
+    with torch.inference_mode():
+        denoise = GuidedDenoiser(Gaussian(), guidance=[Shift(1.0, 0.0)])
+        assert denoise(torch.ones(4, 3), torch.tensor(1.0)).shape == (4, 3)
 
 
 def test_guidance_can_tell_the_first_evaluation_of_a_step():
