@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.blame import plugin_errors
+from genkit.blame import plugin_errors, unchanged
 from genkit.errors import DataError
 from genkit.interfaces import (
     AnyCoupler,
@@ -115,9 +115,10 @@ class PairStream:
             images = self._data_there if whole else batch.to(self.device, copy=True)
             there = noise.to(self.device, copy=True)
             generator = self.generator("coupling", index)
-            pairs = pairs_of(self.coupler, self.bound, images, there, generator)
+            # The whole data set is too large to be copied and compared for every pool.
+            with unchanged(self.coupler, images=images, noise=there):
+                pairs = pairs_of(self.coupler, self.bound, images, there, generator)
         seconds = time.perf_counter() - begun
-        # The whole data set is too large to be copied and compared for every pool.
         require_unchanged(self.coupler, "noise", Batch(there), Batch(noise))
         if not whole:
             require_unchanged(self.coupler, "images", images, batch)

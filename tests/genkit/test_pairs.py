@@ -60,9 +60,10 @@ def test_a_coupler_that_declares_no_bijection_may_repeat_noise():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda batch, noise: batch.data.mul_(2), "data of the images"),
-        (lambda batch, noise: batch.labels.add_(1), "labels of the images"),
-        (lambda batch, noise: noise.mul_(2), "data of the noise"),
+        (lambda batch, noise: batch.data.mul_(2), "images"),
+        (lambda batch, noise: batch.labels.add_(1), "images"),
+        (lambda batch, noise: batch.labels.numpy().fill(0), "labels of the images"),
+        (lambda batch, noise: noise.mul_(2), "noise"),
         (lambda batch, noise: noise.numpy().sort(axis=0), "data of the noise"),
     ],
 )
@@ -72,7 +73,18 @@ def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
         return Pairs(ALL, ALL)
 
     coupler = type("Scaling", (Random,), {"pair": pair})()
-    with pytest.raises(DataError, match=f"pool 0: Scaling .* changed the {named}"):
+    with pytest.raises(DataError, match=f"pool 0: Scaling must .* changed .*{named} in place"):
+        pool_of(coupler)
+
+
+@pytest.mark.parametrize("name", ["data", "labels"])
+def test_a_dataset_coupler_that_changes_the_data_set_is_caught(name):
+    def choose(self, data, noise, generator):
+        getattr(data, name).add_(1)
+        return ALL
+
+    coupler = type("Adding", (DatasetCoupler,), {"choose": choose})()
+    with pytest.raises(DataError, match=r"pool 0: Adding must .* changed images in place"):
         pool_of(coupler)
 
 
