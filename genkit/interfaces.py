@@ -910,6 +910,15 @@ class Extractor(Component):
     score: ClassVar[str] = "frechet"
     """What the Frechet distance over these features is called; ``fid`` for Inception's alone."""
 
+    def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        """Yield why it has no features of some items, before anything runs.
+
+        Args:
+            spec: data from which the items come.
+            networks: networks to which it may refer, by the value of the reference.
+        """
+        return iter(())
+
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
         """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``."""
@@ -950,6 +959,9 @@ class Metric(Component):
 
     requires_denoiser: ClassVar[bool] = False
     """Whether it calls the denoiser, which samples from elsewhere do not have."""
+
+    min_samples: ClassVar[int] = 1
+    """Minimum number of samples that it can measure."""
 
     def bind(self, inputs: Inputs) -> BoundMetric:
         """Return the object that measures; called once per stage, not for each set of samples."""
@@ -1085,14 +1097,3 @@ class SamplingStage(Stage):
     @abstractmethod
     def draw(self, context: Context) -> Samples:
         """Draw all samples without writing a file; collective: every rank returns all of them."""
-
-
-def design_behind(samples: str, earlier: Stages) -> Design | None:
-    """Return the denoiser that draws the samples of a stage; None where it is unknown.
-
-    Raises:
-        DataError: its data is missing or invalid.
-    """
-    stage = earlier.get(samples)
-    denoiser = stage and earlier.get(stage.drawn_by(earlier) or "")
-    return denoiser.design(earlier) if denoiser else None

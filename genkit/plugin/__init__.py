@@ -19,6 +19,7 @@ from genkit.plugin.registry import Registration as Registration
 
 if TYPE_CHECKING:
     from genkit.artifacts import *  # noqa: F403
+    from genkit.designs import *  # noqa: F403
     from genkit.errors import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
     from genkit.latents import *  # noqa: F403
@@ -35,6 +36,7 @@ _NAMES = {
     "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Samples SamplesRef Scores "
     "load_tensors save_tensors",
+    "genkit.designs": "design_behind",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCoupler BoundDatasetCoupler "
@@ -42,7 +44,7 @@ _NAMES = {
     "Dataset DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer "
     "Inputs Latents Metric Network Objective Optimizer Preconditioned Preconditioner "
     "RunningAverage SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
-    "TrackedRun Tracker Trained design_behind unbound",
+    "TrackedRun Tracker Trained unbound",
     "genkit.latents": "Derived",
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from genkit.designs import problems_of
 from genkit.errors import Code, DataError, Key, Mistake, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
@@ -196,7 +197,7 @@ class _Reading:
             here = ("stage", index)
             for key, component in self.decoder.components:
                 if key[:2] == here and not self._refers(key, shaky):
-                    self._collect(key, seen, component.check(MappingProxyType(earlier)))
+                    self._collect(key, seen, problems_of(component, MappingProxyType(earlier)))
             if self._refers(here, shaky):
                 shaky.add(stage_id)
             elif stage_id in stages:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from genkit.artifacts import Samples, SamplesRef
+from genkit.designs import design_behind
 from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import Dataset, Inputs, Stages, design_behind
+from genkit.interfaces import Dataset, Inputs, Stages
 from genkit.settings import setting
 from genkit.tensors import decoded, require_finite
 from genkit.types import Batch, DataSpec

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
 
 from genkit.artifacts import ClassifierRef
-from genkit.interfaces import Extractor, Inputs
+from genkit.errors import Problem
+from genkit.interfaces import Design, Extractor, Inputs
 from genkit.settings import setting
+from genkit.types import DataSpec
 
 
 class _Features(nn.Module):
@@ -30,6 +32,15 @@ class ClassifierFeatures(Extractor):
     source = "in the place of Inception in arXiv 1706.08500, for data unlike photographs"
 
     classifier: ClassifierRef = setting(doc="stage that trained the classifier")
+
+    def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        found = networks.get(self.classifier)
+        if found and found.spec.shape != spec.shape:
+            yield Problem(
+                ("classifier",),
+                f"must be trained on items of the shape {spec.shape}, got {found.spec.shape}",
+                "choose a classifier that was trained on such data",
+            )
 
     def bind(self, inputs: Inputs) -> nn.Module:
         return _Features(inputs.network(self.classifier).module)

@@ -37,6 +37,7 @@ class Frechet(Metric):
     """Frechet distance of feature means and covariances; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
+    min_samples = 2  # of which there is a covariance
 
     extractor: Extractor = setting(
         doc="the features in which samples and real items are compared", use={"use": "pixels"}

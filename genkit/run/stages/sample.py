@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from genkit.artifacts import DenoiserRef, Samples
+from genkit.designs import designs
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
     BoundGuidance,
@@ -24,7 +24,6 @@ from genkit.interfaces import (
     Solver,
     Stages,
 )
-from genkit.run.fingerprint import references
 from genkit.sample import StatePrecision, draws_of, known_levels, sample, solver_over
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
@@ -58,15 +57,11 @@ class Sample(SamplingStage):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        designs = _designs(references(self), earlier)
-        denoiser = designs.get(self.denoiser)
+        denoiser = designs([self.denoiser], earlier).get(self.denoiser)
         if denoiser is None:
             return  # reported where the reference or the data is named
         yield from self._latent_problems(denoiser)
         yield from self._level_problems(denoiser.settings, earlier)
-        for index, guidance in enumerate(self.guidance):
-            problems = guidance.check_guided(denoiser, designs)
-            yield from (problem.under("guidance", index) for problem in problems)
 
     def _level_problems(self, network: Network, earlier: Stages) -> Iterator[Problem]:
         """Yield why the solver cannot follow the noise levels for this network."""
@@ -169,17 +164,6 @@ class Sample(SamplingStage):
         )
         batch = drawn.batch.with_data(drawn.batch.data.float())
         return replace(drawn, batch=batch, denoiser=self.denoiser)
-
-
-def _designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
-    """Return the networks that stages write, as they are known before anything runs, by id."""
-    found = {}
-    for name in names:
-        with suppress(DataError, KeyError):  # reported where the data or the reference is
-            design = earlier[name].design(earlier)
-            if design is not None and design.classes >= 0:
-                found[name] = design
-    return found
 
 
 def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:

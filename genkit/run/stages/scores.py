@@ -12,8 +12,18 @@ from torch import nn
 
 from genkit.artifacts import Samples
 from genkit.blame import refused, unchanged
-from genkit.errors import DataError, InterruptedRun, Problem
-from genkit.interfaces import BoundMetric, Context, Dataset, Metric, Stages, Subject, design_behind
+from genkit.designs import design_behind, designs, held
+from genkit.errors import Code, DataError, InterruptedRun, Problem
+from genkit.interfaces import (
+    BoundMetric,
+    Context,
+    Dataset,
+    Extractor,
+    Metric,
+    SamplingStage,
+    Stages,
+    Subject,
+)
 from genkit.tensors import decoded
 from genkit.types import Batch, Curve, Measurement
 
@@ -22,16 +32,28 @@ def comparison_problems(
     samples: str, data: Dataset, metrics: Sequence[Metric], earlier: Stages
 ) -> Iterator[Problem]:
     """Yield what keeps the samples of a stage from being compared with data by metrics."""
-    if earlier[samples].drawn_by(earlier) is None:
-        for index, metric in enumerate(metrics):
-            if metric.requires_denoiser:
-                yield Problem(
-                    ("metrics", index),
-                    f"calls the denoiser behind the samples, and stage {samples} names none",
-                    "leave the metric out, or choose a stage that samples a denoiser",
-                )
+    stage = earlier[samples]
+    for index, metric in enumerate(metrics):
+        key = ("metrics", index)
+        if metric.requires_denoiser and stage.drawn_by(earlier) is None:
+            yield Problem(
+                key,
+                f"calls the denoiser behind the samples, and stage {samples} names none",
+                "leave the metric out, or choose a stage that samples a denoiser",
+            )
+        if isinstance(stage, SamplingStage) and stage.count < metric.min_samples:
+            reason = f"requires at least {metric.min_samples} samples, got {stage.count}"
+            yield Problem(key, reason, f"write a larger count in stage {samples}")
+        if metric in metrics[:index]:
+            reason, hint = "must differ from the metrics above", "leave one of the two out"
+            yield Problem(key, reason, hint, Code.DUPLICATE)
     # A DataError of either is reported where the data is named.
-    shape, denoiser = data.spec().shape, design_behind(samples, earlier)
+    spec, networks = data.spec(), designs(earlier, earlier)
+    for index, metric in enumerate(metrics):
+        for below, extractor in held(metric, Extractor):
+            problems = extractor.check_items(spec, networks)
+            yield from (problem.under("metrics", index, *below) for problem in problems)
+    shape, denoiser = spec.shape, design_behind(samples, earlier)
     if denoiser is not None and denoiser.spec.shape != shape:
         yield Problem(
             ("data",),

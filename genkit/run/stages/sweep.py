@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from genkit.artifacts import SamplesRef, Scores
+from genkit.designs import problems_of
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, Dataset, Metric, SamplingStage, Stage, Stages
@@ -51,8 +52,9 @@ class Sweep(Stage):
                 Code.WRONG_REFERENCE,
             )
             return
-        yield from comparison_problems(self.samples, self.data, self.metrics, earlier)
         template = dataclasses.replace(template, count=self.count)
+        varied = {**earlier, self.samples: template}
+        yield from comparison_problems(self.samples, self.data, self.metrics, varied)
         lists = dict(_flatten(self.vary))
         if not lists:
             hint = "write vary.schedule.steps = [5, 7, 14]"
@@ -61,7 +63,9 @@ class Sweep(Stage):
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
         yield from problems
         # Mistakes of the sample stage are reported there, and would be again for each combination.
-        if not problems and not any(any(part.check(earlier)) for part in components(template)):
+        if not problems and not any(
+            any(problems_of(part, earlier)) for part in components(template)
+        ):
             yield from self._cell_problems(template, earlier)
 
     def _cell_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
@@ -69,7 +73,7 @@ class Sweep(Stage):
         seen = set()
         for cell in self.cells():
             stage = _of_cell(template, cell)
-            for problem in (p for part in components(stage) for p in part.check(earlier)):
+            for problem in (p for part in components(stage) for p in problems_of(part, earlier)):
                 blamed = (path for path in cell if {*path.split(".")} & {*problem.key})
                 path = next(blamed, next(iter(cell)))
                 if (path, problem.reason) not in seen:

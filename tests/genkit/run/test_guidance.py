@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 
+from genkit.artifacts import DenoiserRef
+from genkit.designs import problems_of
 from genkit.errors import RecipeError
+from genkit.interfaces import Guidance, SamplingStage
+from genkit.settings import setting
 from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_metrics.extractors import Pixels
 
@@ -62,3 +68,27 @@ def test_an_extractor_is_bound_once_for_all_cells_of_a_sweep(tiny, monkeypatch):
     sweep = tiny.sweep[len(tiny.sample) :].partition("metrics")[0]
     tiny.run(f'{tiny.sample}{sweep}metrics = [{{ use = "frechet" }}]')
     assert len(bound) == 1
+
+
+def test_a_guidance_of_another_stage_that_draws_samples_is_checked_too(tiny):
+    @dataclass(frozen=True, kw_only=True)
+    class Drawing(SamplingStage):
+        denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
+        guidance: Guidance = setting(doc="correction")
+
+        def drawn_by(self, earlier):
+            return self.denoiser
+
+        def draw(self, context):
+            raise NotImplementedError
+
+        def run(self, context):
+            raise NotImplementedError
+
+    stages = tiny.load(guided(tiny)).stages
+    other = tiny.load(tiny.train + DIGITS.partition('[[stage]]\nid = "other"')[0]).stages["digits"]
+    guidance = DiscriminatorGuidance(discriminator="discriminator")
+    fits = Drawing(denoiser="denoiser", guidance=guidance)
+    assert list(problems_of(fits, stages)) == []
+    (problem,) = problems_of(replace(fits, denoiser="digits"), {**stages, "digits": other})
+    assert problem.key == ("guidance", "discriminator")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 
+from genkit.errors import RecipeError
 from genkit.interfaces import Dataset
 from genkit.run.stages.scores import load_reference
 from genkit.types import Batch, DataSpec
@@ -29,3 +31,42 @@ def test_images_are_decoded_before_they_are_compared():
     expected = torch.tensor([[-1, 127 / 127.5 - 1, 1], [1, -1, -0.6]])
     torch.testing.assert_close(found.data.flatten(1), expected)
     assert found.labels.tolist() == [0, 1]
+
+
+CLASSIFIER = """
+[[stage]]
+id = "digits"
+use = "train"
+images = 64
+data = { use = "digits" }
+network = { use = "cnn-classifier" }
+objective = { use = "classification" }
+"""
+
+SCORES = """
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{ use = "frechet", extractor = { use = "classifier", classifier = "digits" } }]
+"""
+
+
+def test_an_extractor_of_other_items_is_refused_before_anything_runs(tiny):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(tiny.sample + CLASSIFIER + SCORES)
+    (line,) = caught.value.lines
+    assert "scores.metrics.0.extractor.classifier: must be trained on items of the shape" in line
+
+
+def test_samples_too_few_for_a_metric_are_refused_before_anything_runs(tiny):
+    scores = SCORES.replace('"classifier", classifier = "digits"', '"pixels"')
+    tiny.load(tiny.sample + scores, "samples.count=2")
+    with pytest.raises(RecipeError, match="requires at least 2 samples, got 1; write a larger"):
+        tiny.load(tiny.sample + scores, "samples.count=1")
+
+
+def test_one_metric_twice_is_refused_before_anything_runs(tiny):
+    twice = SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet" }, { use = "frechet" }]'
+    with pytest.raises(RecipeError, match=r"metrics\.1: must differ from the metrics above"):
+        tiny.load(tiny.sample + twice)

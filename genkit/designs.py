@@ -1,0 +1,58 @@
+"""Networks as they are known before anything runs, and what does not fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from genkit.errors import DataError, Key, Problem
+from genkit.fields import fields_of
+from genkit.interfaces import Component, Design, Guidance, SamplingStage, Stages
+
+
+def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
+    """Return the networks that stages write, by id; without those of unknown data."""
+    found = {}
+    for name in names:
+        with suppress(DataError, KeyError):  # reported where the data or the reference is
+            design = earlier[name].design(earlier)
+            if design is not None and design.classes >= 0:
+                found[name] = design
+    return found
+
+
+def design_behind(samples: str, earlier: Stages) -> Design | None:
+    """Return the denoiser that draws the samples of a stage; None where it is unknown.
+
+    Raises:
+        DataError: its data is missing or invalid.
+    """
+    stage = earlier.get(samples)
+    denoiser = stage and earlier.get(stage.drawn_by(earlier) or "")
+    return denoiser.design(earlier) if denoiser else None
+
+
+def held(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
+    """Yield the outermost components of a kind that settings hold, with their keys."""
+    for field in fields_of(type(component)):
+        value = getattr(component, field.name)
+        for index, (_, part) in enumerate(field.type.leaves(value)):
+            key = (field.name, index) if isinstance(value, tuple) else (field.name,)
+            if isinstance(part, kind):
+                yield key, part
+            elif isinstance(part, Component):
+                yield from (((*key, *below), found) for below, found in held(part, kind))
+
+
+def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:
+    """Yield the mistakes of a component, and why guidance of a sampling stage cannot guide."""
+    yield from part.check(earlier)
+    if not isinstance(part, SamplingStage):
+        return
+    guides = list(held(part, Guidance))
+    networks = designs(earlier if guides else (), earlier)
+    if denoiser := networks.get(part.drawn_by(earlier) or ""):
+        for key, guidance in guides:
+            problems = guidance.check_guided(denoiser, networks)
+            yield from (problem.under(*key) for problem in problems)
