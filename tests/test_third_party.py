@@ -340,6 +340,13 @@ class WritesNothing(Stage):
         pass
 
 
+class NamesNoDenoiser(Stage):
+    output = Samples
+
+    def run(self, context):
+        context.record.save(Samples(Batch(torch.zeros(4, 2)), nfe=1, denoiser="first"))
+
+
 class Collapsed(Coupler):
     bijective = True
 
@@ -357,6 +364,7 @@ from genkit.plugin import hookimpl
 def genkit_register(registry):
     registry.add("stage", "writes-scores", "genkit_broken.parts:WritesScores")
     registry.add("stage", "writes-nothing", "genkit_broken.parts:WritesNothing")
+    registry.add("stage", "names-no-denoiser", "genkit_broken.parts:NamesNoDenoiser")
     registry.add("coupler", "collapsed", "genkit_broken.parts:Collapsed")
 """
 
@@ -378,6 +386,7 @@ def broken(tmp_path, monkeypatch, installed):
     [
         ("writes-scores", ["Samples", "Scores"]),
         ("writes-nothing", ["WritesNothing", "Samples", "did not"]),
+        ("names-no-denoiser", ["NamesNoDenoiser.drawn_by", "'first', got None"]),
     ],
 )
 def test_a_stage_that_does_not_write_what_it_declares(broken, tmp_path, genkit_, use, named):

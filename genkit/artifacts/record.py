@@ -67,8 +67,8 @@ class Record:
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
     ) -> None:
-        self.saved = False
-        """Whether the artifact was saved."""
+        self.saved: Artifact | None = None
+        """The artifact that was saved."""
         self._stage = stage
         self._folder = folder
         self._declared = declared
@@ -133,7 +133,7 @@ class Record:
                 f"got {type(artifact).__name__}; change one of the two"
             )
         self._write(artifact)
-        self.saved = True
+        self.saved = artifact
 
     def scores(self, scores: Scores) -> None:
         """Write scores, which any stage may have besides its artifact."""
