@@ -11,7 +11,6 @@ from torch import Tensor
 
 from genkit.plugin import (
     Batch,
-    Code,
     DataError,
     DatasetCoupler,
     Inputs,
@@ -56,12 +55,8 @@ class Semidiscrete(DatasetCoupler):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier.get(self.potential)
-        if stage is None:
-            return  # reported as a reference to no stage
-        if not isinstance(stage, FitPotential):
-            reason = f'must be the id of a stage `fit-potential`, got "{self.potential}"'
-            yield Problem(("potential",), reason, code=Code.WRONG_REFERENCE)
-        elif stage.by != self.by:
+        # The potential of another stage is checked when it is read.
+        if isinstance(stage, FitPotential) and stage.by != self.by:
             yield Problem(
                 ("by",),
                 f'{shown(self.by)}, and stage "{self.potential}" fitted by {shown(stage.by)}',

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genkit.errors import Code, DataError, UsageError
+from genkit.errors import DataError, UsageError
 from genkit.interfaces import DatasetCoupler, Stage
 from genkit.random import generator
 from genkit.tensors import save
@@ -109,7 +109,7 @@ def test_the_file_is_looked_at(fit: Any) -> None:
         coupler.bind(place)
 
 
-def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
+def test_another_stage_may_write_the_potential(fit: Any) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Other(Stage):
         output = Potential
@@ -117,8 +117,7 @@ def test_a_stage_of_another_kind_is_named(fit: Any) -> None:
         def run(self, context: object) -> None: ...
 
     coupler = Semidiscrete(potential="p")
-    (problem,) = coupler.check({"p": Other()})
-    assert problem.code == Code.WRONG_REFERENCE
+    assert list(coupler.check({"p": Other()})) == []
     assert list(coupler.check({})) == []  # told where references are looked up
     assert list(coupler.check({"p": fit.stage(images())})) == []
 
