@@ -532,6 +532,9 @@ class Imported:
 class Importer(Component):
     """Reads a denoiser from a file that another project wrote, without running any of it."""
 
+    snapshots: ClassVar[str] = "*"
+    """Pattern of the names of its files in a folder of one training, for averages of any length."""
+
     @abstractmethod
     def read(self, path: Path) -> Imported:
         """Return the denoiser of a file.

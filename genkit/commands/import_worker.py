@@ -1,11 +1,12 @@
-"""The process in which ``genkit import-edm`` reads a file that nobody vouches for.
+"""Process that reads an untrusted file for ``genkit import``.
 
-``python -m genkit.commands.import_worker IMPORTER FILE FOLDER`` leaves a description of what it
-found in FOLDER, and the weights beside it.
+``python -m genkit.commands.import_worker IMPORTER FILE FOLDER``, where IMPORTER is the table of a
+component as JSON, writes a description of the network and its weights to FOLDER.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ _TIMES_THE_FILE = 8  # the file, its parts, the arrays, their copies and the fil
 
 def main(arguments: Sequence[str]) -> None:
     """Read the file with as much memory as one of its size may take."""
-    name, file, folder = arguments[0], Path(arguments[1]), Path(arguments[2])
+    table, file, folder = json.loads(arguments[0]), Path(arguments[1]), Path(arguments[2])
 
     from genkit.blame import plugin_errors
     from genkit.interfaces import Importer
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     allowed = _LEAST_MEMORY + _TIMES_THE_FILE * file.stat().st_size
     try:
         with plugin_errors(registry):
-            importer = decode.component(registry, "importer", {"use": name})
+            importer = decode.component(registry, "importer", table)
             if not isinstance(importer, Importer):
-                raise TypeError(f"{name} is no importer")
+                raise TypeError(f"{table} is no importer")
             limit_memory(allowed)
             found = _read(importer, registry, file, folder)
     except GenkitError as error:

@@ -7,22 +7,24 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from genkit.commands.disk import mendable, require_new
 from genkit.commands.import_worker import FOUND, NETWORK
 from genkit.errors import DataError, PluginError, UsageError
+from genkit.recipe.source import parse_component
 from genkit.terminal import console, say, tracked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from genkit.artifacts import NetworkFile
-    from genkit.interfaces import Trained
+    from genkit.interfaces import Importer, Trained
 
 _LEAST_SECONDS = 120
 _BYTES_A_SECOND = 2_000_000  # a slow disk on a busy machine
@@ -39,8 +41,8 @@ EmaLength = Annotated[
     float | None,
     typer.Option(
         metavar="LENGTH",
-        help="Average the weights over this relative length, from a folder of snapshots that "
-        "EDM2 wrote in one training.",
+        help="Average the weights over this relative length, from a folder of snapshots of one "
+        "training.",
     ),
 ]
 
@@ -51,7 +53,10 @@ def import_network(
     importer: Annotated[
         str,
         typer.Option(
-            "--as", metavar="NAME", help="Importer; genkit list-plugins --kind importer shows all."
+            "--as",
+            metavar="NAME",
+            help="Importer, by name or by its table; genkit list-plugins --kind importer shows "
+            "all.",
         ),
     ],
     ema_length: EmaLength = None,
@@ -59,17 +64,20 @@ def import_network(
     """Import a network that was trained with the code of another project."""
     from genkit.networks import build
     from genkit.plugin.manager import load_plugins
+    from genkit.recipe.decode import checked
 
     registry = load_plugins().registry
+    table = parse_component(importer, "--as")
     with mendable(out):
-        registry.find(["importer"], importer)
+        reader = cast("Importer", checked(registry, "importer", table))
         _require_source(source, ema_length)
         require_new(out)
         with tempfile.TemporaryDirectory(prefix="genkit-import-") as folder:
             if ema_length is None:
-                file, notes = read_apart(importer, source, Path(folder))
+                file, notes = read_apart(table, source, Path(folder))
             else:
-                file, notes = _averaged(importer, source, ema_length, Path(folder))
+                pattern = reader.snapshots
+                file, notes = _averaged(table, pattern, source, ema_length, Path(folder))
             trained = build(file, registry)
             file.save(out)
     to = console()
@@ -104,7 +112,7 @@ def _require_source(source: Path, ema_length: float | None) -> None:
     elif source.is_dir():
         raise UsageError(
             f"{source} must be a file, got a folder; write one of its files, or write "
-            "--ema-length 0.1 to average all EDM2 snapshots in it"
+            "--ema-length 0.1 to average all snapshots in it"
         )
     elif not source.is_file():
         raise UsageError(
@@ -114,13 +122,14 @@ def _require_source(source: Path, ema_length: float | None) -> None:
 
 
 def _averaged(
-    importer: str, source: Path, ema_length: float, folder: Path
+    importer: Mapping[str, Any], pattern: str, source: Path, ema_length: float, folder: Path
 ) -> tuple[NetworkFile, list[str]]:
     """Return the average of a relative length over a training, and notes on it.
 
     Args:
-        importer: name of the component that reads a snapshot.
-        source: folder of EDM2's snapshots of the training.
+        importer: table of the component that reads a snapshot.
+        pattern: pattern of the names of snapshots.
+        source: folder of the snapshots of the training.
         ema_length: relative length of the average, which ends at the last snapshot.
         folder: for temporary files.
 
@@ -135,7 +144,7 @@ def _averaged(
     from genkit.plugin.manager import load_plugins
 
     registry = load_plugins().registry
-    files = sorted(source.glob("*.pkl"))
+    files = sorted(source.glob(pattern))
     read: dict[tuple[int, float], Path] = {}
     first: NetworkFile | None = None
     notes: list[str] = []
@@ -146,11 +155,11 @@ def _averaged(
         images, length = found.images, found.ema_length
         if length is None or not 0 < length <= MAX_LENGTH:
             raise DataError(
-                f"{file} must be a snapshot of EDM2 with its time and length in its name, such as "
-                "network-snapshot-0002097-0.050.pkl; move it out of the folder"
+                f"{file} must be a snapshot of which time and length are known, as its name may "
+                "state them; move it out of the folder"
             )
         if not images:
-            continue  # EDM2 also writes the initial weights, which no average needs
+            continue  # the initial weights, which no average needs
         if first is None:
             first, notes = replace(found, weights={}), said
             names = [name for name, _ in build(found, registry).module.named_parameters()]
@@ -171,8 +180,8 @@ def _averaged(
         write_snapshot(folder, length, images, averaged, buffers=weights)
     if first is None:
         raise DataError(
-            f"{source} must hold EDM2 snapshots of a training, got none; write a folder with files "
-            "such as network-snapshot-0002097-0.050.pkl"
+            f"{source} must hold snapshots of a training, got no {pattern}; write the folder of "
+            "the training's snapshots"
         )
     images = max(images for images, _ in read)
     average, error = reconstruct(snapshots_in(folder), ema_length, images)
@@ -187,11 +196,13 @@ def _narrowed(weights: Tensor) -> Tensor:
     return half if bool((half == weights).all()) else weights
 
 
-def read_apart(importer: str, file: Path, folder: Path) -> tuple[NetworkFile, list[str]]:
+def read_apart(
+    importer: Mapping[str, Any], file: Path, folder: Path
+) -> tuple[NetworkFile, list[str]]:
     """Read a file in a process of its own, within limits of memory and time.
 
     Args:
-        importer: name of the component.
+        importer: table of the component.
         file: to read.
         folder: folder for the files of that process.
 
@@ -205,7 +216,7 @@ def read_apart(importer: str, file: Path, folder: Path) -> tuple[NetworkFile, li
     seconds = _LEAST_SECONDS + file.stat().st_size // _BYTES_A_SECOND
     module = "genkit.commands.import_worker"
     # -P: a file of the working folder that is called like a module is not imported.
-    command = [sys.executable, "-P", "-m", module, importer, str(file), str(folder)]
+    command = [sys.executable, "-P", "-m", module, json.dumps(importer), str(file), str(folder)]
     # Threads would take address space of their own for their stacks and their memory.
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     try:

@@ -85,7 +85,7 @@ def sample(
         if checkpoint.is_dir():
             raise UsageError(f"{checkpoint} is a folder; genkit export makes a file of a run")
         if checkpoint.suffix in (".pkl", ".pt"):
-            raise UsageError(f"{checkpoint} is a pickle; genkit import-edm brings it in")
+            raise UsageError(f"{checkpoint} is a pickle; genkit import converts it")
 
         import torch
 

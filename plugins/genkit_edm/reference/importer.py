@@ -19,6 +19,7 @@ class EdmImporter(Importer):
     """Reads snapshots of EDM, of EDM2 and of their forks, such as EDM-AOT."""
 
     source = "arXiv 2206.00364 and arXiv 2312.02696, the layout of their published networks"
+    snapshots = "*.pkl"
 
     def read(self, path: Path) -> Imported:
         snapshot = read_snapshot(path)

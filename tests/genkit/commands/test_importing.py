@@ -103,6 +103,14 @@ def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
+def test_an_importer_is_named_by_its_table(genkit_, file, tmp_path, inside):
+    out = tmp_path / "edm.safetensors"
+    code, _, err = genkit_("import", file, out, "--as", '{ use = "edm", width = 3 }')
+    assert (code, out.exists()) == (2, False)
+    assert "width" in err
+    assert genkit_("import", file, out, "--as", '{ use = "edm" }')[0] == 0
+
+
 def test_a_bad_file_leaves_nothing_behind(genkit_, file, tmp_path, inside):
     file.write_bytes(file.read_bytes().replace(b"EDMPrecond", b"XDMPrecond"))
     code, printed, err = genkit_("import-edm", file, tmp_path / "edm.safetensors")
@@ -217,9 +225,9 @@ def test_a_folder_that_makes_no_average(genkit_, edm_files, small, training, tmp
         assert [path.name for path in tmp_path.iterdir()] == [folder.name]
         return err
 
-    assert "must hold EDM2 snapshots of a training, got none; write a folder" in refused()
+    assert "must hold snapshots of a training, got no *.pkl; write the folder" in refused()
     training.write(0.05, 0, np.float16)
-    assert "must hold EDM2 snapshots of a training, got none; write a folder" in refused()
+    assert "must hold snapshots of a training, got no *.pkl; write the folder" in refused()
     training.write(0.05, end // 2, np.float16)
     training.write(0.05, end // 2, np.float16, name="other-0000524-0.050.pkl")
     assert "got two averages of length 0.05 up to 524,288 images" in refused()
@@ -230,12 +238,12 @@ def test_a_folder_that_makes_no_average(genkit_, edm_files, small, training, tmp
         (folder / "network-snapshot-0001048-0.100.pkl").unlink(missing_ok=True)
         training.write(0.1, end, np.float16, name=name)
         if name.startswith("a-"):
-            assert f"{name} must be a snapshot of EDM2 with its time and length" in refused()
+            assert f"{name} must be a snapshot of which time and length are known" in refused()
             (folder / name).unlink()
     (folder / "network-snapshot-000012.pkl").write_bytes(
         edm_files.emitted(edm_files.snapshot(*small))
     )
-    assert "network-snapshot-000012.pkl must be a snapshot of EDM2 with its time" in refused()
+    assert "network-snapshot-000012.pkl must be a snapshot of which time" in refused()
     (folder / "network-snapshot-000012.pkl").write_bytes(b"no")
     assert "network-snapshot-000012.pkl: " in refused()
 
@@ -284,12 +292,12 @@ def test_a_full_disk_leaves_nothing_behind(genkit_, file, tmp_path, inside, monk
 def test_it_takes_no_longer_than_it_may(file, tmp_path, monkeypatch):
     monkeypatch.setattr(importing, "_LEAST_SECONDS", 0)
     with pytest.raises(DataError, match="takes more than 0 s to read"):
-        importing.read_apart("edm", file, tmp_path)
+        importing.read_apart({"use": "edm"}, file, tmp_path)
 
 
 def test_a_process_that_fails_is_told(file, tmp_path):
     with pytest.raises(DataError, match=r"the process that reads it failed: .*absent"):
-        importing.read_apart("edm", file, tmp_path / "absent")
+        importing.read_apart({"use": "edm"}, file, tmp_path / "absent")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what a process has")
@@ -301,7 +309,7 @@ def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
         "EdmImporter.read = lambda self, path: bytearray(2**30)\n"
         "main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", code, "edm", str(file), str(tmp_path)]
+    command = [sys.executable, "-c", code, '{"use": "edm"}', str(file), str(tmp_path)]
     subprocess.run(command, check=True)
     found = json.loads((tmp_path / FOUND).read_text())
     assert found == {"error": f"{file} takes more than 512 MiB of memory to read"}
