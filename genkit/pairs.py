@@ -22,7 +22,7 @@ from genkit.types import Batch, Pairs
 
 def pairs_of(
     coupler: AnyCoupler,
-    bound: BoundCoupler | BoundDatasetCoupler | None,
+    bound: BoundCoupler | BoundDatasetCoupler,
     images: Batch,
     noise: Tensor,
     generator: torch.Generator,
@@ -31,7 +31,7 @@ def pairs_of(
 
     Args:
         coupler: coupler as the recipe has it, which declares what holds.
-        bound: object that its ``bind`` returned; None for the coupler itself.
+        bound: object that its ``bind`` returned.
         images: images of a pool, or all items of the data set for a dataset coupler.
         noise: ``[M, *shape]`` unit-variance noise.
         generator: generator on the CPU.
@@ -41,12 +41,11 @@ def pairs_of(
             that declares a bijection uses an image or a noise sample twice; or ``gap`` or
             ``parts`` is invalid. The message names component, plugin, distribution and index.
     """
-    ready = coupler if bound is None else bound
     if isinstance(coupler, DatasetCoupler):
-        chosen = cast("BoundDatasetCoupler", ready).choose(images, noise, generator)
+        chosen = cast("BoundDatasetCoupler", bound).choose(images, noise, generator)
         _require_indices(coupler, "image", chosen, len(images), len(noise))
         return Pairs(chosen, torch.arange(len(noise)))
-    pairs: object = cast("BoundCoupler", ready).pair(images, noise, generator)
+    pairs: object = cast("BoundCoupler", bound).pair(images, noise, generator)
     if not isinstance(pairs, Pairs):
         raise refused(coupler, f"must return Pairs, got {type(pairs).__name__}")
     for what, indices, limit in (

@@ -59,26 +59,25 @@ class PairStream:
 
     Attributes:
         data: all items.
-        coupler: assigns noise samples to images; declares what holds.
+        coupler: coupler as the recipe has it, which declares what holds.
+        bound: object that the coupler's ``bind`` returned, which assigns noise samples to images.
         augmentation: applied before the pairing, or None.
         pool_size: pairs that are coupled together.
         total: length of the stream; the last pool ends with it.
         generator: of a purpose and an index, such as ``generator("noise", 3)``.
         images_per_class: length of the runs of one class in which items stand; None for no runs.
         device: where the coupler computes.
-        bound: object that the coupler's ``bind`` returned; None for the coupler itself, where it
-            refers to no stage.
     """
 
     data: Batch
     coupler: AnyCoupler
+    bound: BoundCoupler | BoundDatasetCoupler
     augmentation: Augmentation | None
     pool_size: int
     total: int
     generator: Callable[..., torch.Generator]
     images_per_class: int | None = None
     device: torch.device = torch.device("cpu")  # noqa: RUF009, immutable
-    bound: BoundCoupler | BoundDatasetCoupler | None = None
 
     def items(self, start: int, stop: int) -> Tensor:
         """Return which items stand at positions of the stream: shuffled anew in each epoch."""

@@ -19,6 +19,7 @@ from genkit.interfaces import (
     DatasetCoupler,
 )
 from genkit.pairs import pairs_of
+from genkit.parts.no_stages import NoStages
 from genkit.tensors import Cost, pairwise_cost
 from genkit_bench.meters import PeakMemory, wait_for
 from genkit_bench.pools import Pools
@@ -90,12 +91,13 @@ def solve(
     """
     whole = isinstance(coupler, DatasetCoupler)
     batch = pools.data.to(pools.device) if whole else pools.batch(size, index)
+    ready = bound or coupler.bind(NoStages())
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
     noise = pools.noise(size, index, several)
     draws = torch.Generator().manual_seed(index)
     with PeakMemory(pools.device, wanted=index == 0) as peak:
         begun = time.perf_counter()
-        pairs = pairs_of(coupler, bound, batch, noise, draws)
+        pairs = pairs_of(coupler, ready, batch, noise, draws)
         wait_for(pools.device)
         seconds = time.perf_counter() - begun
     paired = batch.data[pairs.data.to(pools.device)], noise[pairs.noise.to(pools.device)]

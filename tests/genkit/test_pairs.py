@@ -21,7 +21,9 @@ ALL = torch.arange(512)
 def pool_of(coupler):
     """Return a pool of 512 numbered images."""
     images = Batch(torch.arange(1000.0)[:, None], labels=torch.arange(1000))
-    streamed = PairStream(images, coupler, None, 512, 1700, lambda *purpose: generator(0, *purpose))
+    streamed = PairStream(
+        images, coupler, coupler, None, 512, 1700, lambda *purpose: generator(0, *purpose)
+    )
     return streamed.pool(0)
 
 

@@ -379,7 +379,8 @@ def test_other_processes_are_told_the_component_of_a_pool(frail):
 
     frail("pair")
     images, seed = Batch(torch.zeros(8, 2)), lambda *purpose: generator(0, *purpose)
-    stream = PairStream(images, genkit.component("coupler", "frail"), None, 4, 8, seed)
+    coupler = genkit.component("coupler", "frail")
+    stream = PairStream(images, coupler, coupler, None, 4, 8, seed)
     with pytest.raises(PluginError):
         list(stream.batches(4, exchange=Telling()))
     require_named(str(told[0]), 'coupler "frail"', "pair")

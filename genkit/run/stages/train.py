@@ -220,6 +220,7 @@ class Train(Stage):
         return PairStream(
             self.data.load(context),
             self.coupler,
+            self.coupler.bind(context),
             self.augmentation,
             self.pool,
             total,
@@ -227,7 +228,6 @@ class Train(Stage):
             self.images_per_class,
             # Proofs need float64, which mps has not.
             context.device if context.device.type == "cuda" else torch.device("cpu"),
-            self.coupler.bind(context),
         )
 
     def trainer(self, context: Context, spec: DataSpec) -> Trainer:

@@ -40,7 +40,8 @@ class Shuffle(Coupler):
 
 
 data = Batch(torch.arange(100.0)[:, None], torch.arange(100))
-stream = PairStream(data, Shuffle(), None, 16, 150, lambda *purpose: generator(0, *purpose))
+shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
+stream = PairStream(data, shuffle, shuffle, None, 16, 150, seeds)
 digest, reports, told = hashlib.sha256(), [], ""
 with joined_world() as world:
     exchange = Ranks(world.group()) if world.size > 1 else UNSHARED

@@ -55,6 +55,7 @@ def stream(coupler=None, *, count=1000, pool=512, total=1700, augmentation=None)
     return PairStream(
         numbered(count),
         coupler or Shuffle(),
+        coupler or Shuffle(),
         augmentation,
         pool,
         total,
@@ -275,6 +276,7 @@ def test_a_stratified_pool_gives_parts_worth_solving_and_mixed_batches():
         pairs = PairStream(
             data,
             Random(),
+            Random(),
             None,
             256,
             20_000,
@@ -324,7 +326,7 @@ def test_a_thread_keeps_its_stream_of_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or len(made))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     on_gpu = PairStream(
-        numbered(4), Random(), None, 2, 4, generator, device=torch.device("cuda", 1)
+        numbered(4), Random(), Random(), None, 2, 4, generator, device=torch.device("cuda", 1)
     )
     assert [on_gpu._own_stream() for _ in range(3)] == [1, 1, 1]
     other = []

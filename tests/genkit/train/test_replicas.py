@@ -79,7 +79,8 @@ def train(world, kind, total, file):
         tensors, metadata = load(file)
         trainer.restore(tensors, json.loads(metadata["numbers"]))
     data = Batch(torch.randn(100, 3, generator=generator(1)), torch.arange(100))
-    stream = PairStream(data, Shuffle(), None, 32, 625, lambda *purpose: generator(0, *purpose))
+    shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
+    stream = PairStream(data, shuffle, shuffle, None, 32, 625, seeds)
     exchange = Ranks(world.group()) if world.size > 1 else UNSHARED
     digest, losses, told = hashlib.sha256(), [], ""
     try:
