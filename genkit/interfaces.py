@@ -914,12 +914,7 @@ class Extractor(Component):
     """What the Frechet distance over these features is called; ``fid`` for Inception's alone."""
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        """Yield why it has no features of some items, before anything runs.
-
-        Args:
-            spec: data from which the items come.
-            networks: networks to which it may refer, by the value of the reference.
-        """
+        """Yield why it has no features of such items; networks as for ``check_guided``."""
         return iter(())
 
     @abstractmethod
