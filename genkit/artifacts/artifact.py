@@ -16,7 +16,10 @@ class Artifact(ABC):
     """
 
     name: ClassVar[str]
-    """Its name in messages, and the stem of its file: lower-case letters, digits, ``-``, ``_``."""
+    """Its name in messages, and the stem of its file: lower-case letters, digits, ``-``, ``_``.
+
+    Names of files that genkit writes itself, such as ``checkpoint``, are reserved.
+    """
 
     suffix: ClassVar[str] = ".safetensors"
 

@@ -21,6 +21,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.scores import Scores
+from genkit.errors import PluginError
+from genkit.settings import shown
+
 RECIPE = "recipe.toml"
 RESOLVED = "resolved.toml"
 ENVIRONMENT = "environment.json"
@@ -65,6 +70,26 @@ def checkpoint_name(age: int) -> str:
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint, by its name."""
     return re.fullmatch(r"checkpoint(-[0-9]+)?\.safetensors", path.name) is not None
+
+
+def require_file_name(output: type[Artifact]) -> None:
+    """Raise PluginError unless a stage can write this type of artifact beside its other files."""
+    sound = isinstance(output, type) and issubclass(output, Artifact)
+    if not (sound and hasattr(output, "name")):
+        got = output.__name__ if isinstance(output, type) else shown(str(output))
+        raise PluginError(
+            f"output must be a type of artifact with a name, got {got}; declare one, such as "
+            "DenoiserFile or Samples"
+        )
+    file = output.filename()
+    path = Path(file)
+    reserved = file == STATE or path.suffix == ".jsonl" or is_checkpoint(path)
+    reserved |= file == Scores.filename() and not issubclass(output, Scores)
+    if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
+        raise PluginError(
+            f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
+            f"_ that genkit does not use itself, got {shown(file)}; choose another name"
+        )
 
 
 def results_in(stage: Path) -> dict[str, int]:

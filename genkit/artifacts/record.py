@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
-from genkit.artifacts.layout import METRICS
+from genkit.artifacts.layout import METRICS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.files import write_bytes, write_text
@@ -67,6 +67,8 @@ class Record:
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
     ) -> None:
+        if declared is not None:
+            require_file_name(declared)
         self.saved: Artifact | None = None
         """The artifact that was saved."""
         self._stage = stage
@@ -132,17 +134,18 @@ class Record:
                 f"the stage must write what it declares as output, {wanted}, "
                 f"got {type(artifact).__name__}; change one of the two"
             )
-        self._write(artifact)
+        self._write(artifact, declared)
         self.saved = artifact
 
     def scores(self, scores: Scores) -> None:
         """Write scores, which any stage may have besides its artifact."""
-        self._write(scores)
+        self._write(scores, Scores)
 
-    def _write(self, artifact: Artifact) -> None:
+    def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._leads:
             return
-        artifact.save(self._folder / artifact.filename())
+        # Readers know the declared type alone: a subclass may have a file name of its own.
+        artifact.save(self._folder / declared.filename())
         if isinstance(artifact, Scores):
             for observer in self._observers:
                 observer.scores(self._stage, artifact)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from genkit.artifacts.layout import require_file_name
 from genkit.designs import problems_of
-from genkit.errors import Code, DataError, Key, Mistake, Problem, RecipeError
+from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
@@ -163,6 +164,12 @@ class _Reading:
         settings = {name: value for name, value in raw.items() if name != "id"}
         self.decoder.current = stage_id
         stage = self.decoder.component(["stage"], settings, key)
+        if isinstance(stage, Stage) and stage.output is not None:
+            try:
+                require_file_name(stage.output)
+            except PluginError as error:
+                self.decoder.note(Problem((*key, "use"), str(error), code=error.code))
+                stage = None
         if stage_id not in self.decoder.stages:
             sound = stage if isinstance(stage, Stage) and not mistake else None
             self.decoder.stages[stage_id] = sound

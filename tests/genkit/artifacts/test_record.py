@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genkit import tensors
-from genkit.artifacts import Artifact, Record, Samples, Scores
+from genkit.artifacts import Artifact, NetworkFile, Record, Samples, Scores
 from genkit.artifacts.layout import checkpoint_name, results_in
 from genkit.artifacts.record import read_rows
 from genkit.errors import DataError, PluginError
@@ -235,3 +235,35 @@ def test_a_plugin_brings_its_own_artifact(tmp_path):
 
     Record("write", tmp_path, Note).save(Note())
     assert (tmp_path / "note.txt").read_text() == "x"
+
+
+@dataclass(frozen=True)
+class Drawn(Samples):
+    """Samples with a name of their own."""
+
+    name = "drawn"
+
+
+def test_a_subclass_of_the_declared_artifact_is_written_where_readers_look(tmp_path):
+    Record("draw", tmp_path, Samples).save(Drawn(SAMPLES.batch, 7))
+    assert Samples.load(tmp_path / Samples.filename()).nfe == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        *[("state", ".json"), ("metrics", ".jsonl"), ("rows", ".jsonl"), ("scores", ".json")],
+        *[("checkpoint", ".safetensors"), ("checkpoint-1", ".safetensors")],
+        *[("../escape", ".txt"), (".hidden", ".txt"), ("Upper", ".txt"), ("", ".txt"), ("x", "")],
+    ],
+)
+def test_a_file_name_that_is_reserved_or_invalid_is_refused(tmp_path, name, suffix):
+    named = type("Named", (Artifact,), {"name": name, "suffix": suffix})
+    with pytest.raises(PluginError, match="the file of Named must have a name"):
+        Record("write", tmp_path, named)
+
+
+@pytest.mark.parametrize("declared", [NetworkFile, Artifact, str, "samples"])
+def test_an_output_that_has_no_file_is_refused(tmp_path, declared):
+    with pytest.raises(PluginError, match="output must be a type of artifact with a name"):
+        Record("write", tmp_path, declared)

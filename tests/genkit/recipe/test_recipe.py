@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from genkit.artifacts import NetworkFile
 from genkit.errors import Code, Mistake, RecipeError
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Owner
@@ -328,3 +329,13 @@ def test_a_failed_plugin_is_named_where_a_component_is_missing(
     (found,) = mistakes(GOOD.replace('"wrapped"', '"hungarian"'))
     assert found.problem.code == Code.UNKNOWN_COMPONENT
     assert "plugin aot (box 1) failed to load: ImportError: no scipy" in found.problem.reason
+
+
+def test_a_stage_whose_output_has_no_file_is_refused(
+    plugins: Plugins, mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = plugins.registry.load(plugins.registry.find(["stage"], "train"))
+    monkeypatch.setattr(train, "output", NetworkFile)
+    (found,) = mistakes(GOOD)
+    assert (found.key, found.problem.code) == ("denoiser.use", Code.PLUGIN)
+    assert "got NetworkFile" in found.problem.reason
