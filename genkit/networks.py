@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,13 +55,25 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     design = design_of(file, registry)
     contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
     inputs = Networks(torch.device(device), find=contained.get)
-    described = readable("its description")
-    with described, plugin_errors(registry), seeded(0):  # the random weights are replaced
-        model = design.settings.bind(inputs).build(design.spec)
+    with readable("its description"), plugin_errors(registry):
+        if not contained:  # those have tensors, which do not mix with meta ones
+            _require_sizes(design, inputs, file.weights)
+        with seeded(0):  # the random weights are replaced
+            model = design.settings.bind(inputs).build(design.spec)
     require_fit(model, file.weights)
     model.load_state_dict(file.weights)
     model = model.to(device).eval().requires_grad_(False)
     return Trained(design.settings, design.spec, model, file.coupling)
+
+
+def _require_sizes(design: Design, inputs: Networks, weights: Mapping[str, Tensor]) -> None:
+    """Raise DataError where weights and network differ, before memory is allocated for it.
+
+    A damaged description may be of a network that fills the memory. A network that cannot be built
+    on the device "meta", since it reads values of tensors, is compared when it is built.
+    """
+    with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), torch.device("meta"):
+        require_fit(design.settings.bind(inputs).build(design.spec), weights)
 
 
 @dataclass(frozen=True)

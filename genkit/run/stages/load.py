@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from genkit.artifacts import NetworkFile
@@ -68,7 +69,7 @@ class Load(Stage):
             "code": dict(item for n in networks for item in code_of(n).items()),
             "files": [hash_ for n in networks for hash_ in files_of(n)],
         }
-        return f"{file_digest(self._file)} {json.dumps(code, sort_keys=True)}"
+        return f"{self._digest} {json.dumps(code, sort_keys=True)}"
 
     def design(self, earlier: Stages) -> Design | None:
         try:
@@ -77,7 +78,15 @@ class Load(Stage):
             return None  # reported by check
 
     def run(self, context: Context) -> None:
-        context.record.save(NetworkFile.load(self._file))
+        network = NetworkFile.load(self._file)
+        if file_digest(self._file) != self._digest:
+            raise DataError(f"{self.path}: changed since the recipe was checked; run again")
+        context.record.save(network)
+
+    @cached_property
+    def _digest(self) -> str:
+        """SHA-256 of the file, as it is part of the fingerprint."""
+        return file_digest(self._file)
 
     @property
     def _file(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,9 +59,10 @@ class Sample(SamplingStage):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         denoiser = designs([self.denoiser], earlier).get(self.denoiser)
-        if denoiser is None:
-            return  # reported where the reference or the data is named
         yield from self._latent_problems(denoiser)
+        if denoiser is None:
+            yield from self._design_problems(earlier)
+            return
         yield from self._level_problems(denoiser.settings, earlier)
 
     def _level_problems(self, network: Network, earlier: Stages) -> Iterator[Problem]:
@@ -78,7 +80,17 @@ class Sample(SamplingStage):
         except DataError as error:
             yield Problem(("solver",), str(error))
 
-    def _latent_problems(self, denoiser: Design) -> Iterator[Problem]:
+    def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
+        """Yield that the denoiser has no design, unless its stage reports why."""
+        with suppress(DataError, KeyError):
+            stage = earlier[self.denoiser]
+            if stage.design(earlier) is None and not any(stage.check(earlier)):
+                name = type(stage).__name__
+                reason = f"must be a stage with a design of its network, got {name}, which has none"
+                hint = f"implement {name}.design"
+                yield Problem(("denoiser",), reason, hint, Code.PLUGIN)
+
+    def _latent_problems(self, denoiser: Design | None) -> Iterator[Problem]:
         """Yield why the seeds, or items of the data's shape, cannot be drawn."""
         if self.first_seed + self.count > SEED_LIMIT:
             yield Problem(
@@ -89,7 +101,8 @@ class Sample(SamplingStage):
             )
             return
         try:
-            self.latents.require(denoiser.spec.shape, self.seeds())
+            if denoiser is not None:
+                self.latents.require(denoiser.spec.shape, self.seeds())
         except DataError as error:
             yield Problem(("latents",), str(error))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from genkit import tensors
-from genkit.errors import RecipeError
+from genkit.errors import DataError, RecipeError
 from genkit.run.engine import fingerprints
+from genkit_edm.mlp import Mlp
 
 LOAD = """name = "loaded"
 data = { use = "moons", items = 200 }
@@ -247,3 +250,29 @@ def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
 def test_a_path_that_cannot_be_is_refused(tiny, path):
     with pytest.raises(RecipeError, match=r"recipe:7: denoiser\.path: .*\[data\]"):
         tiny.load(loading(tiny, path))
+
+
+def test_a_file_that_changed_since_the_recipe_was_checked_is_not_loaded(tiny, file):
+    class Changing(tiny.recorder):
+        def begin(self, number, count, stage, use):
+            content = bytearray(file.read_bytes())
+            content[-1] ^= 1
+            file.write_bytes(content)
+
+    with pytest.raises(DataError, match="changed since the recipe was checked; run again"):
+        tiny.run(loading(tiny, file), progress=Changing())
+    assert tiny.run(loading(tiny, file))[0].ran == ["denoiser", "samples", "scores"]
+
+
+def test_a_description_of_a_huge_network_allocates_no_memory(tiny, file, monkeypatch):
+    build = Mlp.build
+
+    def watched(self, spec):
+        assert torch.empty(()).device.type == "meta"
+        return build(self, spec)
+
+    network = json.loads(tensors.metadata(file)["network"])
+    with_metadata(file, network=json.dumps({**network, "width": 60_000}))
+    monkeypatch.setattr(Mlp, "build", watched)
+    with pytest.raises(RecipeError, match="the weights do not fit the network"):
+        tiny.load(loading(tiny, file))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from genkit.errors import RecipeError
+from genkit.errors import Code, RecipeError
+from genkit.run.stages.train import Train
+from genkit.types import SEED_LIMIT
 
 VE = 'denoiser.network.preconditioner={ use = "ve" }'
 
@@ -50,3 +52,16 @@ def test_a_schedule_that_is_wrong_by_itself_is_told_once(tiny):
         tiny.load(tiny.sample, VE, "samples.schedule.rho=1e-9")
     assert "1 mistake in the recipe" in str(told.value)
     assert "samples.schedule.rho: the noise levels must fall" in str(told.value)
+
+
+def test_a_stage_that_does_not_describe_its_denoiser_is_refused_and_seeds_are_checked(
+    tiny, monkeypatch
+):
+    monkeypatch.setattr(Train, "design", lambda self, earlier: None)
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(tiny.sample, f"samples.first_seed={SEED_LIMIT - 1}")
+    found = {(mistake.key, mistake.problem.code) for mistake in caught.value.mistakes}
+    assert found == {
+        ("samples.first_seed", Code.OUT_OF_RANGE),
+        ("samples.denoiser", Code.PLUGIN),
+    }
