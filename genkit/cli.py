@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EndedElsewhere as error:
         _leave(error.exit_code, owned)
     except InterruptedRun as error:
-        typer.echo(f"\n{error}. The same command goes on from there.", err=True)
+        typer.echo(f"\n{error}. Run the same command to resume.", err=True)
         _leave(error.exit_code, owned)
     except GenkitError as error:
         if shows_traceback:
@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"Error: {error}", err=True)
         _leave(error.exit_code, owned)
     except KeyboardInterrupt:
-        typer.echo("\nStopped at once. The same command goes on from what was saved.", err=True)
+        typer.echo(
+            "\nStopped at once. Run the same command to resume from what was saved.", err=True
+        )
         _leave(InterruptedRun.exit_code, owned)
     except SystemExit as end:  # how typer ends every command
         if not _tracker_hangs():

@@ -133,7 +133,7 @@ class EndedElsewhere(GenkitError):  # noqa: N818, the error is in another proces
 
 
 class InterruptedRun(GenkitError):  # noqa: N818, an interruption is no error
-    """The user stopped the run. The same command goes on where it stopped."""
+    """The user stopped the run. The same command resumes it."""
 
     exit_code = 130
     code = Code.INTERRUPTED

@@ -1,4 +1,4 @@
-"""Every abstract base, on one page: the constitution.
+"""Abstract bases of all components.
 
 A component is a frozen dataclass. Its fields are what a recipe may set, each declared with
 :func:`genkit.settings.setting`; a field whose type is one of these bases is a slot for another
@@ -212,7 +212,7 @@ class Context(Inputs, Protocol):
     def stop_requested(self) -> bool:
         """Whether the user asked to stop: save, then raise InterruptedRun.
 
-        All processes of ``world`` get one answer, and so ask at the same places.
+        Collective: every rank must call this at the same point.
         """
         ...
 
@@ -765,7 +765,7 @@ class Schedule(Component):
         """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
 
     def within(self, lowest: float, highest: float) -> Schedule:
-        """Return the schedule for a network that knows these noise levels alone; 0 to inf: all."""
+        """Return the schedule for a network that supports only these noise levels."""
         return self
 
     def sigma_range(self) -> tuple[float, float]:
@@ -928,7 +928,7 @@ class Extractor(Component):
 
 @dataclass(frozen=True)
 class Subject:
-    """What a metric looks at.
+    """Inputs of a metric.
 
     Attributes:
         samples: generated items.

@@ -134,7 +134,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which noise meets which image: ``batch.data[data[k]]`` meets ``noise[noise[k]]``.
+    """Indices of paired images and noise samples: ``batch.data[data[k]]``, ``noise[noise[k]]``.
 
     Attributes:
         data: ``[M]`` int64 indices into the batch.

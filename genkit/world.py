@@ -152,7 +152,7 @@ def joined_world() -> Iterator[World]:
             raise
         if re.search(r"gloo|NCCL|Connection (closed|reset)", str(error)):
             raise GenkitError(
-                "another process of this run was killed or lost; the same command goes on"
+                "another process of this run was killed or lost; run the same command to resume"
             ) from error
         traceback.print_exception(error)
         raise EndedElsewhere(str(error)) from error

@@ -238,7 +238,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(runs, uninterrupted, stage):
     code, in_time = stop_in(runs, out, stage, STAGES[stage], 0.0, signal.SIGINT)
     assert (code, in_time) == (130, True)
     assert f"stopped in stage {stage}" in runs.messages()
-    assert "The same command goes on from there." in runs.messages()
+    assert "Run the same command to resume." in runs.messages()
     assert "Traceback" not in runs.messages()
     runs.start(out)
     assert runs.wait() == 0, runs.messages()

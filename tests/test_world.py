@@ -286,7 +286,7 @@ def test_a_stop_is_one_for_all_and_the_run_goes_on_to_the_same_bytes(
     assert codes[1] != 0
     leading, other = runs.messages(out)
     assert f"stopped in stage {stage}: " in leading
-    assert "The same command goes on from there." in leading
+    assert "Run the same command to resume." in leading
     assert "Traceback" not in leading
     assert other == ""
     assert runs.run(out, size) == together  # also where other processes draw the rest
@@ -300,7 +300,9 @@ def test_a_process_that_is_killed_ends_the_others(runs, together):
     assert runs.wait() == [1, -signal.SIGKILL]
     assert time.monotonic() - begun < 20
     leading = runs.messages("killed")[0]
-    assert "another process of this run was killed or lost; the same command goes on" in leading
+    assert (
+        "another process of this run was killed or lost; run the same command to resume" in leading
+    )
     assert "Traceback" not in leading
     assert runs.run("killed", 2) == together
 
@@ -337,7 +339,7 @@ def test_a_second_ctrl_c_waits_for_no_coupler(runs, size):
     assert time.monotonic() - begun < 60
     told = "".join(runs.messages(f"twice-{size}"))
     assert "Traceback" not in told
-    assert "the same command goes on" in told.lower()
+    assert "run the same command to resume" in told.lower()
 
 
 FAILS = """

@@ -24,7 +24,7 @@ Draw = Callable[[Artifact], Mapping[str, bytes]]
 
 
 class Observer(Protocol):
-    """What is passed all that stages record, such as a tracker."""
+    """Receiver of rows, scores and pictures, such as a tracker."""
 
     def resume(self, stage: str, rows: Sequence[Row]) -> None:
         """Take the rows of earlier calls that stay, before any other row of the stage."""

@@ -1,4 +1,4 @@
-"""The registry: which component of which kind lies where, and who brought it."""
+"""Registry of components, with kind, module and plugin."""
 
 from __future__ import annotations
 

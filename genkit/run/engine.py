@@ -227,7 +227,7 @@ def _named(stage_id: str) -> Iterator[None]:
             raise
         raise UsageError(
             f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "
-            "when that is mended, the same command goes on"
+            "when that is corrected, run the same command to resume"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

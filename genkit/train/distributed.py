@@ -1,4 +1,4 @@
-"""Pools are shared out among processes: one solves a pool, and only who meets whom travels.
+"""Pools are shared out among processes: one solves a pool, and only the pairs are broadcast.
 
 Images, noise and augmentation follow from the seed and the position, so that each process derives
 them on its own.
@@ -20,7 +20,7 @@ from genkit.types import Pairs
 
 @dataclass(frozen=True)
 class Solved:
-    """Who meets whom in a pool.
+    """Pairs of a pool.
 
     Attributes:
         pairs: as the coupler returned them.

@@ -1,8 +1,7 @@
 """One optimizer step, and everything it changes: weights, their average, the optimizer's state.
 
-A step asks nothing of the device and waits for nothing: the host prepares the next one meanwhile.
-Whether the loss and the gradient are finite is seen and obeyed on the device, and told at the next
-reading of the loss.
+A step never synchronizes with the device: the host prepares the next one meanwhile. Whether the
+loss and the gradient are finite is checked on the device and reported when the loss is next read.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from genkit.types import Batch
 T = TypeVar("T")
 
 AVERAGED = "averaged."
-"""With what the names of the averaged weights in a checkpoint begin."""
+"""Prefix of the averaged weights in a checkpoint."""
 
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""
@@ -95,7 +94,7 @@ class Trainer:
 
     def _begin(self, images: int, steps: int) -> None:
         self.images, self.steps = images, steps
-        # On the device: the images up to which all was finite, and losses that nobody read yet.
+        # On the device: the images up to which all was finite, and unread losses.
         self._finite = torch.tensor(images, device=self._device)
         self._losses = torch.zeros((), device=self._device)
         self._unread = 0
@@ -157,7 +156,7 @@ class Trainer:
             with seeded(self._seed("rehearsal"), self._device):
                 self._loss.rehearse(lambda: self._summed(batch, noise, parts[0]))
         for part in parts:
-            # Dropout takes no generator, so the global ones are lent to it.
+            # Dropout takes no generator, so the global generators are seeded for it.
             seed = self._seed("dropout", self.steps, part.start)
             with self._loss.exchanging(last=part is parts[-1]), seeded(seed, self._device):
                 loss = self._summed(batch, noise, part) / len(batch) * bool(mine)

@@ -231,7 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(genkit_, recipe, monkeypatch):
     fails(monkeypatch, InterruptedRun("stopped in stage denoiser at 64 images; it is saved"))
     code, out, err = genkit_("run", recipe)
     assert (code, out) == (130, "")
-    assert "it is saved. The same command goes on from there.\n" in err
+    assert "it is saved. Run the same command to resume.\n" in err
     assert "Error" not in err
 
 

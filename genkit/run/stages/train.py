@@ -71,7 +71,7 @@ class Train(Stage):
     data: Dataset = setting(doc="what to train on", inherit="data")
     network: Network = setting(doc="what to train")
     objective: Objective = setting(doc="the loss")
-    coupler: AnyCoupler = setting(doc="which noise meets which image", use={"use": "random"})
+    coupler: AnyCoupler = setting(doc="assigns noise samples to images", use={"use": "random"})
     augmentation: Augmentation | None = setting(None, doc="random change of the images")
     images: int = setting(doc="images to train for, repeats counted", at_least=1)
     batch_size: int = setting(256, doc="images an optimizer step", at_least=1)

@@ -1,4 +1,4 @@
-"""Whether the parts of a training fit each other and the data, told before anything runs."""
+"""Check that the parts of a training fit each other and the data, before anything runs."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def _trained(network: Network, objective: Objective) -> Iterator[Problem]:
 
 
 def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[Problem]:
-    """A denoiser that cannot be told how its images were changed would generate changed ones."""
+    """Yield that a denoiser that does not take augment_labels would generate changed images."""
     if not augmentation or not augmentation.augment_labels or not isinstance(network, Denoiser):
         return
     if not network.takes_augment_labels:
         yield Problem(
             ("augmentation",),
-            f"tells the network how images were changed, and {type(network).__name__} cannot be "
-            "told: it would generate changed images",
+            f"requires a network that takes augment_labels, got {type(network).__name__}, which "
+            "would generate changed images",
             "choose a network that takes augment_labels, such as ddpmpp, or leave it out",
         )
 
@@ -125,10 +125,10 @@ def _attributes(
 
 
 def lacking_attributes(key: str, lacking: list[str]) -> Problem:
-    """Return the problem of a setting that needs attributes which the data has not."""
+    """Return the problem of a setting that requires attributes that the data lacks."""
     return Problem(
         (key,),
-        f"needs {' and '.join(lacking)}, which the data has not",
+        f"requires {' and '.join(lacking)}, but the data has none",
         "choose data that has them, or leave it out",
         Code.MISSING_ATTRIBUTE,
     )

@@ -247,7 +247,7 @@ def test_the_first_name_or_shape_that_differs_is_told(genkit_, points, tmp_path)
 
 
 def test_what_another_command_makes_a_checkpoint_of(genkit_, tmp_path):
-    for name, command in ((".", "export"), ("network-snapshot-1.pkl", "import-edm")):
+    for name, command in ((".", "export"), ("network-snapshot-1.pkl", "import ")):
         code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
         assert code == 2
         assert f"genkit {command}" in err
@@ -339,7 +339,7 @@ def test_a_stop_tells_how_to_go_on(genkit_, images, tmp_path, monkeypatch):
     monkeypatch.setattr("genkit.api.sample", stop)
     code, _, err = genkit_("sample", images, "--out", tmp_path / "out")
     assert code == 130
-    assert "The same command goes on from there." in err
+    assert "Run the same command to resume." in err
 
 
 def test_an_error_of_the_program_is_not_taken_for_one_of_the_users(genkit_, images, monkeypatch):

@@ -46,7 +46,7 @@ def test_more_processes_than_images_are_refused_before_anything_else(tiny):
 def test_an_augmentation_that_the_denoiser_cannot_be_told_of_is_refused(tiny):
     (problem,) = replace(stage(tiny), augmentation=Told()).check({})
     assert problem.key == ("augmentation",)
-    assert "Mlp cannot be told" in problem.reason
+    assert "takes augment_labels, got Mlp" in problem.reason
     assert problem.hint
 
 
