@@ -197,5 +197,5 @@ def _enough_memory(batch_size: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UsageError(
-            f"out of memory; write a --batch-size below {batch_size} and run the command again"
+            f"out of memory; write a --batch-size below {batch_size} in the same command to resume"
         ) from error
