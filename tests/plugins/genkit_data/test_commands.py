@@ -148,7 +148,7 @@ def test_a_stop_tells_how_to_go_on(genkit_, tmp_path, monkeypatch):
     monkeypatch.setattr("genkit_data.download.requests.get", stop)
     code, printed, err = genkit_("data", "get", "cifar10", "--root", tmp_path / "data")
     assert (code, printed) == (130, "")
-    assert "stopped; files that were fetched whole are kept. The same command goes" in err
+    assert "stopped; files that were fetched whole are kept. Run the same command" in err
 
 
 def test_a_strangers_data_set(small, tmp_path, monkeypatch):
