@@ -397,7 +397,8 @@ metrics = [{ use = "curvature", count = 4 }]
 
 def test_two_scores_of_one_name_are_refused(tiny):
     metric = '{ use = "curvature", count = 4 }'
-    text = tiny.sample + SCORES.replace(metric, f"{metric}, {metric}")
+    other = '{ use = "curvature", count = 5 }'  # another metric, with a score of the same name
+    text = tiny.sample + SCORES.replace(metric, f"{metric}, {other}")
     with pytest.raises(DataError, match=r"stage scores: two metrics give the score .*leave one"):
         tiny.run(text)
 
