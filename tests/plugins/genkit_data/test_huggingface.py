@@ -26,7 +26,7 @@ def png(values):
 
 def test_without_the_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    told = r'needs the library datasets: pip install "genkit-diffusion\[huggingface\]"'
+    told = r"pip install 'genkit-diffusion\[huggingface\]'"
     with pytest.raises(DataError, match=told):
         HuggingFace(path=str(tmp_path)).spec()
 
