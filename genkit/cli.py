@@ -157,8 +157,8 @@ def run(
         typer.Option(
             "--track",
             metavar="NAME",
-            help="Pass rows, scores and pictures on to a tracker, such as tensorboard; may be "
-            "given several times.",
+            help="Pass rows, scores and pictures on to a tracker, by name or by its table, such as "
+            "tensorboard; may be given several times.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -42,7 +42,7 @@ class Code(StrEnum):
 
     SYNTAX = "syntax", "The file is not TOML, or is longer or deeper than a recipe may be."
     UNKNOWN_KEY = "unknown-key", "The component, or the recipe, has no setting of this name."
-    RENAMED_KEY = "renamed-key", "The setting had this name in an earlier version."
+    RENAMED_KEY = "renamed-key", "The setting has another name or place, which the message states."
     MISSING_KEY = "missing-key", "A required setting is not given."
     WRONG_TYPE = "wrong-type", "The value has another type than the setting."
     WRONG_LENGTH = "wrong-length", "A list has too few or too many items."
@@ -81,7 +81,9 @@ class GenkitError(Exception):
     @property
     def mistakes(self) -> Sequence[Mistake]:
         """What is wrong, with its place where there is one."""
-        return (Mistake(Problem((), str(self), code=self.code)),)
+        # Of a message: what is wrong; what to write instead. A list may follow in further lines.
+        reason, _, hint = str(self).partition("\n")[0].partition("; ")
+        return (Mistake(Problem((), reason, hint, self.code)),)
 
 
 class UsageError(GenkitError):

@@ -6,7 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from genkit.errors import Code, Key, Problem
@@ -217,3 +217,12 @@ class List(FieldType):
 
     def _paired(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
         return zip(self.inner * len(value) if self.any_length else self.inner, value, strict=False)
+
+
+def in_files(kind: FieldType) -> FieldType:
+    """Return a type whose references are paths of files, as they are outside of a recipe."""
+    if isinstance(kind, Reference):
+        return replace(kind, name=f"the path of a {kind.artifact.name} file")
+    if isinstance(kind, Optional):
+        return Optional(in_files(kind.inner))
+    return replace(kind, inner=tuple(map(in_files, kind.inner))) if isinstance(kind, List) else kind

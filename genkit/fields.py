@@ -28,7 +28,7 @@ class Settings:
     """
 
     renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
-    """What to write instead of a setting of an earlier version, by the old name."""
+    """What to write instead of keys of earlier versions and other projects, by the key."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

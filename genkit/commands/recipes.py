@@ -60,7 +60,7 @@ def _read(recipe: str | None) -> Source:
     from genkit.recipe.source import read_source
 
     if recipe is None:
-        raise UsageError(f"no recipe is given; name a file or one of these:\n{_shipped()}")
+        raise UsageError(f"no recipe is given; name a file or a shipped recipe\n{_shipped()}")
     try:
         return read_source(recipe)
     except RecipeError:
@@ -68,7 +68,7 @@ def _read(recipe: str | None) -> Source:
     except UsageError as error:
         if _exists(recipe):
             raise
-        raise UsageError(f"{error}\nShipped recipes:\n{_shipped()}") from error
+        raise UsageError(f"{error}\n{_shipped()}") from error
 
 
 def _exists(recipe: str) -> bool:
@@ -79,10 +79,10 @@ def _exists(recipe: str) -> bool:
 
 
 def _shipped() -> str:
-    """Return the shipped recipes with the comment that each begins with, a line each."""
+    """Return a list of the shipped recipes, each with the comment that it begins with."""
     from genkit.recipe.source import shipped_recipes
 
-    lines = []
+    lines = ["Shipped recipes:"]
     shipped = shipped_recipes()
     width = max(map(len, shipped), default=0)
     for name, path in shipped.items():

@@ -72,7 +72,7 @@ def read_pickle(
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        return _Reader(file, expected).load()
+        return _Reader(file, what, expected).load()
     except _INVALID as error:
         known = isinstance(error, pickle.UnpicklingError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
@@ -108,20 +108,24 @@ class _Reader(_Unpickler):
 
     Args:
         file: file at the start of the pickle.
+        what: name of the pickle in messages.
         expected: predicate for names, None to accept every name.
     """
 
     stack: list[Any]
 
-    def __init__(self, file: io.BytesIO, expected: Callable[[Global], bool] | None) -> None:
+    def __init__(
+        self, file: io.BytesIO, what: str, expected: Callable[[Global], bool] | None
+    ) -> None:
         super().__init__(file, encoding="bytes")
-        self._expected = expected
+        self._what, self._expected = what, expected
 
     def find_class(self, module: str, name: str) -> Global:
         found = Global(module, name)
         if self._expected is not None and not self._expected(found):
-            raise pickle.UnpicklingError(
-                f"it asks for {str(found)[:200]}, which has no place in such a file"
+            raise DataError(
+                f"{self._what}: the pickle contains code, which genkit does not run: it asks for "
+                f"{str(found)[:200]}, which has no place in such a file"
             )
         return found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
-from genkit.field_types import FAILED, Reference, Slot
+from genkit.field_types import FAILED, Reference, Slot, in_files
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
@@ -37,20 +37,22 @@ def component(
 
     Raises:
         SettingError: every mistake in the table.
-        PluginError: the kind is unknown.
+        PluginError: the kind is unknown, or the name is not that of a component.
     """
     if isinstance(base_or_kind, str) and base_or_kind not in KINDS:
         hint = near_match(base_or_kind, KINDS) or f"known: {', '.join(KINDS)}"
         raise PluginError(f"unknown kind {shown(base_or_kind)}; {hint}")
     kinds = [base_or_kind] if isinstance(base_or_kind, str) else kinds_of(base_or_kind)
+    use = table.get("use") if isinstance(table, Mapping) else None
+    if isinstance(use, str):
+        registry.find(kinds, use)
     decoder = Decoder(registry)
     try:
         made = decoder.component(kinds, table, ())
     except TooManyProblems:
         made = None
     if made is None or decoder.problems:
-        owner = table.get("use") if isinstance(table, Mapping) else None
-        raise SettingError(str(owner or " or ".join(kinds)), decoder.problems)
+        raise SettingError(str(use or " or ".join(kinds)), decoder.problems)
     return made
 
 
@@ -85,8 +87,8 @@ class Decoder:
 
     Args:
         registry: where components are found.
-        stage_ids: of all stages of the recipe in their order; None where references to stages
-            cannot be checked.
+        stage_ids: of all stages of the recipe in their order; None outside of a recipe, where
+            references are paths of files and are not checked.
 
     Attributes:
         problems: every mistake so far, keys relative to the recipe.
@@ -156,7 +158,7 @@ class Decoder:
         fields = {field.name: field for field in fields_of(cls)}
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):
-                renamed = Problem((), "no longer a setting", f"write {now}", Code.RENAMED_KEY)
+                renamed = Problem((), "not a setting here", f"write {now}", Code.RENAMED_KEY)
                 self.note(renamed.under(*key, name))
                 continue
             hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
@@ -174,6 +176,7 @@ class Decoder:
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
         """Return a field's value; MISSING where its own default holds."""
         setting = field.setting
+        kind = field.type if self._stage_ids is not None else in_files(field.type)
         if field.name in table:
             value = table[field.name]
             if setting.use is not None and isinstance(value, Mapping) and "use" not in value:
@@ -190,11 +193,12 @@ class Decoder:
             hint = f"write {field.name} = {field.type.example()}"
             if setting.inherit:
                 hint += f", here or at the top of the recipe as {setting.inherit}"
-            reason = "missing" + (f": {setting.doc}" if setting.doc else "")
+            about = setting.doc if kind == field.type else kind.words()
+            reason = "missing" + (f": {about}" if about else "")
             self.note(Problem(key, reason, hint, Code.MISSING_KEY))
             return FAILED
-        value = field.type.convert(value, key, self._resolve)
-        problems = [] if value is FAILED else list(field.type.problems(value))
+        value = kind.convert(value, key, self._resolve)
+        problems = [] if value is FAILED else list(kind.problems(value))
         for problem in problems:
             self.note(problem.under(*key))
         return FAILED if problems else value

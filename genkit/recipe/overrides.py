@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genkit.errors import Code, Key, Mistake, Problem, RecipeError
-from genkit.recipe.source import parse_toml
+from genkit.recipe.source import parse_component, parse_toml
 from genkit.settings import near_match, shown
 
 TOP_LEVEL = ("name", "seed", "data", "device", "trackers", "stage")
@@ -69,11 +69,14 @@ def add_trackers(
 
     Returns:
         The changed table, and an override for each tracker.
+
+    Raises:
+        UsageError: what looks like a table is none.
     """
     own = table.get("trackers", [])
     if not isinstance(own, list):  # a mistake, which is reported when the table is decoded
         return dict(table), []
-    tables = [{"use": t} if isinstance(t, str) else t for t in trackers]
+    tables = [parse_component(t, "--track") if isinstance(t, str) else t for t in trackers]
     names = [t if isinstance(t, str) else shown(t) for t in trackers]
     made = [Override(("trackers", len(own) + i), t, "--track") for i, t in enumerate(names)]
     return {**table, **({"trackers": [*own, *tables]} if tables else {})}, made

@@ -56,13 +56,17 @@ class Train(Stage):
     shared = True
     renamed = MappingProxyType(
         {
+            "lr": 'optimizer = { use = "adam", learning_rate = ... }',
             "learning_rate": 'optimizer = { use = "adam", learning_rate = ... }',
             "learning_rate_ramp": 'optimizer = { use = "adam", learning_rate_ramp = ... }',
             "learning_rate_decay": 'optimizer = { use = "adam", learning_rate_decay = ... }',
             "adam_beta2": 'optimizer = { use = "adam", beta2 = ... }',
+            "adam_betas": 'optimizer = { use = "adam", beta2 = ... }',
+            "weight_decay": 'optimizer = { use = "adamw", weight_decay = ... }',
             "gradient_clip": 'optimizer = { use = "adam", gradient_clip = ... }',
             "ema_half_life": 'average = { use = "ema", half_life = ... }',
             "ema_ramp_up": 'average = { use = "ema", ramp_up = ... }',
+            "ema_rampup": 'average = { use = "ema", ramp_up = ... }',
             "ema_lengths": 'average = { use = "power-ema", lengths = [...] }',
             "ema_snapshot_images": 'average = { use = "power-ema", snapshot_images = ... }',
         }

@@ -72,7 +72,7 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         whole = read_pickle(content, what=str(path), expected=is_expected)
     except DataError as error:
         raise DataError(
-            f"{error}; no snapshot of EDM's or EDM2's, or one that is damaged or cut off"
+            f"{error}; write the path of a snapshot of EDM or EDM2, or download it again"
         ) from error
     parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():

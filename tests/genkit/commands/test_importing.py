@@ -111,6 +111,14 @@ def test_an_importer_is_named_by_its_table(genkit_, file, tmp_path, inside):
     assert genkit_("import", file, out, "--as", '{ use = "edm" }')[0] == 0
 
 
+def test_an_unknown_importer_is_named_with_the_known_ones(genkit_, file, tmp_path):
+    for name in ("nope", '{ use = "nope" }'):
+        code, _, err = genkit_("import", file, tmp_path / "edm.safetensors", "--as", name)
+        assert code == 2
+        assert err.startswith('Error: no importer is called "nope"; ')
+        assert err.endswith("known: edm\n")
+
+
 def test_a_bad_file_leaves_nothing_behind(genkit_, file, tmp_path, inside):
     file.write_bytes(file.read_bytes().replace(b"EDMPrecond", b"XDMPrecond"))
     code, printed, err = genkit_("import-edm", file, tmp_path / "edm.safetensors")
@@ -127,7 +135,8 @@ def test_neither_a_file_nor_its_folder_is_executed(genkit_, edm_files, file, tmp
     code, printed, err = genkit_("import-edm", file, tmp_path / "edm.safetensors")
     assert (code, printed) == (2, "")
     assert err.startswith(f"Error: {file}: ")
-    assert "it asks for os.mkdir, which has no place" in err
+    assert "contains code, which genkit does not run: it asks for os.mkdir" in err
+    assert "invalid" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "zipfile.py"]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from genkit.errors import Code, Key, PluginError, SettingError
+from genkit.errors import Code, Key, PluginError, SettingError, UnknownComponentError
 from genkit.interfaces import Coupler
 from genkit.plugin.registry import Registry
 from genkit.recipe.decode import component
@@ -36,6 +36,27 @@ def test_all_mistakes_are_in_the_error(registry: Registry) -> None:
 def test_stage_references_are_taken_as_they_are(registry: Registry) -> None:
     made = component(registry, "stage", {"use": "sample", "denoiser": "anything"})
     assert made.denoiser == "anything"
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        ("stage", {"use": "sample"}),
+        ("stage", {"use": "sample", "denoiser": 3}),
+        ("stage", {"use": "sample", "denoiser": "a", "others": [3]}),
+        ("dataset", {"use": "toys", "fakes": 3}),
+    ],
+)
+def test_references_outside_of_a_recipe_are_paths_of_files(
+    registry: Registry, kind: str, table: Any
+) -> None:
+    with pytest.raises(SettingError, match=r"the path of a (denoiser|samples) file"):
+        component(registry, kind, table)
+
+
+def test_an_unknown_name_is_no_setting(registry: Registry) -> None:
+    with pytest.raises(UnknownComponentError):
+        component(registry, "coupler", {"use": "nope", "cost": "squared"})
 
 
 def test_what_is_inherited_must_be_given(registry: Registry) -> None:

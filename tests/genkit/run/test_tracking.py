@@ -329,10 +329,11 @@ def problems_of(tiny, text, *trackers):
 
 def test_trackers_join_those_of_the_recipe(tiny, odd):
     source = Source.parse(with_odd(tiny.train, how="prints"))
-    recipe = load_recipe(source, tiny.plugins, (), ["csv", {"use": "other", "how": "prints"}])
-    names = [tiny.plugins.registry.name_of(tracker) for tracker in recipe.trackers]
-    assert names == ["odd", "csv", "other"]
-    assert recipe.trackers[2].how == "prints"
+    for other in ({"use": "other", "how": "prints"}, '{ use = "other", how = "prints" }'):
+        recipe = load_recipe(source, tiny.plugins, (), ["csv", other])
+        names = [tiny.plugins.registry.name_of(tracker) for tracker in recipe.trackers]
+        assert names == ["odd", "csv", "other"]
+        assert recipe.trackers[2].how == "prints"
     assert source.table["trackers"] == [{"use": "odd", "at": "", "how": "prints"}]
 
 
