@@ -74,8 +74,8 @@ class Sweep(Stage):
         for cell in self.cells():
             stage = _of_cell(template, cell)
             for problem in (p for part in components(stage) for p in problems_of(part, earlier)):
-                blamed = (path for path in cell if {*path.split(".")} & {*problem.key})
-                path = next(blamed, next(iter(cell)))
+                at = {*map(str, problem.key)}
+                path = max(cell, key=lambda path: len(at & {*path.split(".")}))
                 if (path, problem.reason) not in seen:
                     seen.add((path, problem.reason))
                     where = f"with {shown(cell)}: " if len(cell) > 1 else ""
@@ -151,7 +151,9 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
 
 
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
-    """Return the component with another value at a key path; in a list, in every item of it.
+    """Return the component with another value at a key path.
+
+    An item of a list is named by its number, as in ``guidance.1.weight``; an only one needs none.
 
     Raises:
         SettingError: there is no such key, or the value is not allowed there.
@@ -171,7 +173,14 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
         if not parts or not all(isinstance(part, Component) for part in parts):
             reason = f"{owner}.{key} has no settings of its own to vary"
             raise SettingError(owner, [Problem((key,), reason, code=Code.UNKNOWN_KEY)])
-        changed = tuple(_with_value(part, rest, value) for part in parts)
+        only = "0" if len(parts) == 1 else ""
+        number = rest.pop(0) if several and rest[0].isdigit() else only
+        if not rest or number not in map(str, range(len(parts))):
+            reason = f"{owner}.{key} has {len(parts)} items, of which one must be varied"
+            hint = f"write {key}.0.{'.'.join(rest) or 'SETTING'} for the first"
+            raise SettingError(owner, [Problem((key,), reason, hint, Code.UNKNOWN_KEY)])
+        changed = list(parts)
+        changed[int(number)] = _with_value(parts[int(number)], rest, value)
         return dataclasses.replace(component, **{key: changed if several else changed[0]})
     made = dataclasses.replace(component, **{key: value})
     if set(references(made)) != set(references(component)):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from genkit.errors import Code, RecipeError
+from genkit.run.stages.sweep import _of_cell
 from genkit.run.stages.train import Train
 
 
@@ -107,6 +108,42 @@ def test_infinity_is_a_value_of_a_sweep(tiny):
     (path,) = tiny.folder.glob("*-sweep/scores.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row["solver.s_max"] for row in rows] == [1.0, "inf"]
+
+
+GUIDES = """
+[[stage]]
+id = "sweep"
+use = "sweep"
+samples = "guided"
+count = 8
+vary.PATH = [0.0, 2.0]
+metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 4 } }]
+"""
+TWO = 'guidance = [{ use = "discriminator", discriminator = "discriminator" }, '
+
+
+def of_two_guidances(tiny, path):
+    text = tiny.guided.replace("guidance = [", TWO)
+    assert text != tiny.guided
+    return tiny.sample + text + GUIDES.replace("PATH", path)
+
+
+def test_one_of_several_guidances_is_varied(tiny):
+    recipe = tiny.load(of_two_guidances(tiny, "guidance.1.weight"))
+    sweep, guided = recipe.stages["sweep"], recipe.stages["guided"]
+    weights = [
+        [guidance.weight for guidance in _of_cell(guided, cell).guidance] for cell in sweep.cells()
+    ]
+    own = guided.guidance[0].weight
+    assert weights == [[own, 0.0], [own, 2.0]]
+
+
+@pytest.mark.parametrize("path", ["guidance.weight", "guidance.2.weight", "guidance.0"])
+def test_a_path_that_means_several_guidances_or_none_is_refused(tiny, path):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(of_two_guidances(tiny, path))
+    assert {mistake.problem.code for mistake in caught.value.mistakes} == {Code.UNKNOWN_KEY}
+    assert "write guidance.0." in str(caught.value)
 
 
 def test_every_combination_is_a_cell(tiny):
