@@ -48,8 +48,8 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """Build a network with its weights, in eval mode, with gradients disabled.
 
     Raises:
-        DataError: the table is of no network, or the weights do not fit; the first difference is
-            named.
+        DataError: the table is of no network, or the weights do not fit or are NaN; the first
+            such tensor is named.
         PluginError: a component it needs is not installed.
     """
     design = design_of(file, registry)
@@ -61,6 +61,9 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
         with seeded(0):  # the random weights are replaced
             model = design.settings.bind(inputs).build(design.spec)
     require_fit(model, file.weights)
+    for name, tensor in file.weights.items():  # a buffer may be infinite, such as a mask
+        if bool(tensor.isnan().any()):
+            raise DataError(f"the weights must be numbers, got nan in {name}")
     model.load_state_dict(file.weights)
     model = model.to(device).eval().requires_grad_(False)
     return Trained(design.settings, design.spec, model, file.coupling)

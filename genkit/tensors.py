@@ -130,28 +130,33 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DataError: the file is missing or not a safetensors file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _described(file)  # noqa: SIM118
 
 
 def metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file, as :func:`load` does, and read no tensor."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return _described(file)
 
 
 def _described(file: Any) -> dict[str, str]:
     found: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("its metadata is no table of strings")
     return found
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; raises a DataError for one that is missing, or none."""
     try:
+        path.open("rb").close()  # for the system's reason: a folder, a missing file
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
+    except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as safetensors: {reason}") from error
 
 
 def file_digest(path: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from genkit import tensors
 from genkit.artifacts.artifact import Artifact
 from genkit.errors import DataError, GenkitError
+from genkit.settings import shown
 from genkit.types import DataSpec
 
 
@@ -110,11 +111,13 @@ class NetworkFile(Artifact):
         cls, path: Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor]
     ) -> Self:
         if missing := sorted({"kind", "network", "spec", "images"} - metadata.keys()):
-            raise DataError(f"{path} must be a network that genkit saved: no {', '.join(missing)}")
+            lacking = f"a file without {', '.join(missing)} in its metadata"
+            raise DataError(f"{path} must be a network that genkit wrote, got {lacking}")
         kind = metadata["kind"]
         found = NETWORK_FILES.get(kind)
         if found is None or not issubclass(found, cls):
-            raise DataError(f"{path} must be a {cls.kind or 'network'}, got a {kind}")
+            got = f"a {kind}" if found else f"the unknown kind {shown(kind)}"
+            raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}")
         with readable(f"{path}: its description"):
             spec = json.loads(metadata["spec"])
             coupling = json.loads(metadata.get("coupling", "null"))
@@ -168,12 +171,11 @@ def readable(what: str) -> Iterator[None]:
     """Convert errors from a description that genkit did not write to one DataError.
 
     Raises:
-        DataError: with ``what``, the subject of the sentence, and the first line of the reason.
+        DataError: with ``what``, the subject of the sentence.
     """
     try:
         yield
     except GenkitError:
         raise  # some are ValueErrors
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        raise DataError(f"{what} makes no network: {reason}") from error
+        raise DataError(f"{what} makes no network") from error

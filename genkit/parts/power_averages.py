@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -151,7 +150,7 @@ def reconstruct(
         first = min((f"the first is of {s.images:,} images" for s in snapshots), default="none")
         raise DataError(f"no average of weights was written up to {images:,} images ({first})")
     with ExitStack() as stack:
-        files = [_opened(stack, snapshot.path) for snapshot in used]
+        files = [stack.enter_context(tensors.opened(snapshot.path)) for snapshot in used]
         names = _common_names(used, files)
         shares, error = _combination(used, length, images)
         state = {}
@@ -203,13 +202,6 @@ def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor],
             'train with average = { use = "power-ema", lengths = [0.05, 0.1] } to write some'
         )
     return reconstruct(snapshots, length, snapshots[-1].images)
-
-
-def _opened(stack: ExitStack, path: Path) -> Any:
-    try:
-        return stack.enter_context(safetensors.safe_open(path, framework="pt"))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
 def _common_names(snapshots: Sequence[Snapshot], files: Sequence[Any]) -> list[str]:

@@ -125,7 +125,7 @@ def test_a_damaged_file_is_refused(tmp_path, registry, content):
 
 def test_a_file_of_another_kind_is_refused(tmp_path, registry):
     tensors.save(tmp_path / "n.safetensors", {"x": torch.ones(1)}, {})
-    with pytest.raises(DataError, match="no images, kind, network, spec"):
+    with pytest.raises(DataError, match="without images, kind, network, spec"):
         load_network(tmp_path / "n.safetensors", registry)
 
 

@@ -15,7 +15,7 @@ from genkit.networks import design_of, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
 from genkit.run.fingerprint import code_of, files_of, owners_of
-from genkit.settings import setting, shown
+from genkit.settings import setting
 from genkit.tensors import file_digest
 
 
@@ -40,14 +40,10 @@ class Load(Stage):
         # Later stages may refer to it only if its artifact is known while a recipe is decoded.
         try:
             NetworkFile.outline(self._file)
-        except (AttributeError, DataError, OSError, RecursionError, RuntimeError) as error:
-            # A file may hold anything; a path may name a user or a folder that is not there.
-            problem = Problem(
-                ("path",),
-                f"must be a file of a network, got {shown(self.path)}: {error}",
-                "write a file of a training, of genkit export or of genkit import",
-                Code.DATA,
-            )
+        except (DataError, RuntimeError) as error:  # RuntimeError: ~ of no user
+            reason = str(error) if isinstance(error, DataError) else f"{self.path}: {error}"
+            hint = "write a file of a training, of genkit export or of genkit import"
+            problem = Problem(("path",), reason, hint, Code.DATA)
             raise SettingError(type(self).__name__, [problem]) from error
 
     @property

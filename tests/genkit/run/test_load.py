@@ -59,6 +59,12 @@ def without_a_weight(path):
     tensors.save(path, weights, metadata)
 
 
+def without_a_number(path):
+    weights, metadata = tensors.load(path)
+    next(iter(weights.values())).view(-1)[0] = torch.nan
+    tensors.save(path, weights, metadata)
+
+
 @pytest.fixture
 def file(tiny, tmp_path):
     """Return a copy of the denoiser that a run trained."""
@@ -206,27 +212,30 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.unlink(), "No such file"),
-        (lambda path: (path.unlink(), path.mkdir()), "must be a file of a network"),
-        (lambda path: with_metadata(path, kind="samples"), "must be a network, got a samples"),
+        (lambda path: path.unlink(), "No such file or directory; write a"),
+        (lambda path: (path.unlink(), path.mkdir()), "Is a directory; write a"),
+        (lambda path: with_metadata(path, kind="samples"), 'got the unknown kind "samples"'),
+        (lambda path: with_metadata(path, kind=["denoiser"]), "no table of strings"),
         (lambda path: with_metadata(path, network='{"use": "nothing"}'), 'called "nothing"'),
-        (lambda path: with_metadata(path, spec="[]"), "makes no network"),
+        (lambda path: with_metadata(path, spec="[]"), "its description makes no network; write a"),
+        (lambda path: with_metadata(path, spec="[" * 99_999), "makes no network; write a"),
+        (without_a_number, "the weights must be numbers, got nan in "),
         (lambda path: without_a_weight(path), "there is no"),
         (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read as safetensors"),
         (
             lambda path: tensors.save(path, tensors.load(path)[0], {}),
-            "that genkit saved: no images, kind",
+            "that genkit wrote, got a file without images, kind, network, spec",
         ),
         (
             lambda path: tensors.save(path, tensors.load(path)[0], {"kind": "denoiser"}),
-            "that genkit saved: no images, network, spec",
+            "that genkit wrote, got a file without images, network, spec",
         ),
         (
             lambda path: tensors.save(
                 path, tensors.load(path)[0], {**tensors.metadata(path), "images": "many"}
             ),
-            "makes no network",
+            "makes no network; write a",
         ),
     ],
 )
@@ -235,7 +244,15 @@ def test_a_file_that_is_no_network_is_refused(tiny, file, damage, reason):
     with pytest.raises(RecipeError, match=f"denoiser.path: .*{reason}") as caught:
         tiny.load(loading(tiny, file))
     assert "recipe:7" in str(caught.value)  # the line of the path
-    assert len(caught.value.lines) == 1  # and nothing about stages that name it
+    (line,) = caught.value.lines  # and nothing about stages that name it
+    assert line.count(str(file)) <= 1
+
+
+@pytest.mark.parametrize("kind", ["discriminator", "classifier", "samples", ""])
+def test_a_forged_kind_is_refused(tiny, file, kind):
+    with_metadata(file, kind=kind)
+    with pytest.raises(RecipeError, match=r"recipe:7: denoiser\.path: "):
+        tiny.load(LOAD.replace("FILE", str(file)))
 
 
 def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
