@@ -93,13 +93,13 @@ def refused(component: object, reason: str) -> DataError:
     return DataError(f"{called(component)} {reason}")
 
 
-def called(component: object) -> str:
+def called(component: object, registry: Registry | None = None) -> str:
     """Return how messages name a component: kind, name, plugin and distribution.
 
-    A class that no plugin registers is named by itself.
+    A class that no plugin of the registry registers is named by itself; None loads the plugins.
     """
     try:
-        return str(load_plugins().registry.entry_of(component))
+        return str((registry or load_plugins().registry).entry_of(component))
     except PluginError:
         return type(component).__name__
 

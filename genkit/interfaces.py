@@ -860,6 +860,9 @@ class BoundGuidance(ABC):
     evaluations: int = 0
     """Network calls so far, one for each call on a batch."""
 
+    component: Guidance | None = None
+    """Guidance that was bound, for messages; set by who calls its ``bind``."""
+
     @abstractmethod
     def correction(
         self,

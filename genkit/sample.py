@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import Samples
-from genkit.blame import refused, unchanged
+from genkit.blame import called, refused, unchanged
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
@@ -85,7 +85,8 @@ def _correction(
         DataError: it is no real tensor of the shape and on the device of ``denoised``, or the
             guidance changed its arguments.
     """
-    with unchanged(guidance, x=x, sigma=sigma, labels=labels, denoised=denoised):
+    component = guidance.component or guidance
+    with unchanged(component, x=x, sigma=sigma, labels=labels, denoised=denoised):
         found: object = guidance.correction(x, sigma, labels, denoised, inner=inner)
     if (
         not isinstance(found, Tensor)
@@ -94,7 +95,7 @@ def _correction(
         or found.device != denoised.device
     ):
         raise refused(
-            guidance,
+            component,
             f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
             f"on {denoised.device}, got {_described(found)}",
         )
@@ -294,13 +295,14 @@ def sample(
     states = trajectory(denoise, draws, schedule=schedule, solver=solver, precision=precision)
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:
-        raise ValueError(f"solver {type(solver).__name__} yielded no state")
+        raise refused(solver, "must yield a state for each noise level, got none")
     x = ended[0].x.cpu()
     bad = (~x.flatten(1).isfinite().all(dim=1)).nonzero()
     if len(bad):
+        parts = ["the solver", *(called(g.component or g) for g in guidance)]
         raise DataError(
             f"samples must be finite, got other values in sample {int(bad[0])} of {len(x)}; check "
-            "the weights of the denoiser, and the settings of the solver and of the guidance"
+            f"the weights of the denoiser, and the settings of {' and of '.join(parts)}"
         )
     labels = None if draws.labels is None else draws.labels.cpu()
     return Samples(

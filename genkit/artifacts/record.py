@@ -55,6 +55,8 @@ class Record:
         leads: whether this process is rank 0.
         observers: trackers of the run.
         draw: pictures of artifacts, drawn when these are saved.
+        called: how messages name the stage.
+        warn: shows one line to the user.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Record:
         leads: bool = True,
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
+        called: str = "the stage",
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         if declared is not None:
             require_file_name(declared)
@@ -77,6 +81,8 @@ class Record:
         self._leads = leads
         self._observers = observers
         self._draw = draw
+        self.called = called
+        self._warn = warn
         self._rows: list[Row] | None = None
 
     # --- rows ---------------------------------------------------------------------------
@@ -131,7 +137,7 @@ class Record:
         if declared is None or not isinstance(artifact, declared):
             wanted = declared.__name__ if declared else "nothing"
             raise PluginError(
-                f"the stage must write what it declares as output, {wanted}, "
+                f"{self.called} must write what it declares as output, {wanted}, "
                 f"got {type(artifact).__name__}; change one of the two"
             )
         self._write(artifact, declared)
@@ -158,6 +164,11 @@ class Record:
             write_bytes(self._folder / f"{name}.png", png)
             for observer in self._observers:
                 observer.picture(self._stage, name, png)
+
+    def warn(self, text: str) -> None:
+        """Show a warning to the user."""
+        if self._leads:
+            self._warn(f"{self._stage}: {text}")
 
     def path(self, name: str) -> Path:
         """Return where a file of the stage lies."""

@@ -95,9 +95,8 @@ class StageContext:
         """
         if stage not in self._declared:
             raise PluginError(
-                f"{type(self.stages[self.stage_id]).__name__} must name the stage "
-                f"{shown(stage)} in a setting of a reference type, and does not; declare one such "
-                "as genkit.artifacts.DenoiserRef"
+                f"{self.record.called} must name the stage {shown(stage)} in a setting of a "
+                "reference type, and does not; declare one such as genkit.artifacts.DenoiserRef"
             )
 
     @cached_property
@@ -115,7 +114,7 @@ class StageContext:
         if written is None or (artifact and not issubclass(written, artifact)):
             wanted = artifact.__name__ if artifact else "a file"
             raise PluginError(
-                f"{type(self.stages[self.stage_id]).__name__} must read what the stage "
-                f"{shown(stage)} writes, {written and written.__name__}, got {wanted}"
+                f"{self.record.called} must read what the stage {shown(stage)} writes, "
+                f"{written and written.__name__}, got {wanted}"
             )
         return self.folders[stage] / written.filename()

@@ -11,9 +11,9 @@ from typing import Any
 import tomli_w
 import torch
 
-from genkit.artifacts import Artifact, Record, Samples
+from genkit.artifacts import Record, Samples
 from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
-from genkit.blame import plugin_errors
+from genkit.blame import called, plugin_errors
 from genkit.errors import GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
 from genkit.interfaces import Stage, Stages, TrackedRun
@@ -143,6 +143,8 @@ def execute(
                 leads=world.leads,
                 observers=relays,
                 draw=pictures_of,
+                called=called(stage, plugins.registry),
+                warn=progress.warn,
             )
             context = StageContext(
                 stage_id,
@@ -163,7 +165,7 @@ def execute(
                 if stage.shared or world.leads:
                     stage.run(context)
                 if world.leads:
-                    _require_declared(stage, record.saved, recipe.stages)
+                    _require_declared(stage, record, recipe.stages)
             if world.leads:
                 run.mark(place, prints[stage_id], finished=True)
                 run.end(stage_id)
@@ -185,19 +187,19 @@ def _open(
     return place, finished
 
 
-def _require_declared(stage: Stage, saved: Artifact | None, stages: Stages) -> None:
+def _require_declared(stage: Stage, record: Record, stages: Stages) -> None:
     """Raise PluginError where a stage wrote another artifact than it declares, or none."""
-    name = type(stage).__name__
+    saved = record.saved
     if stage.output is not None and saved is None:
         raise PluginError(
-            f"{name} must write the artifact that it declares, {stage.output.__name__}, and did "
-            "not; call context.record.save in its run"
+            f"{record.called} must write the artifact that it declares, {stage.output.__name__}, "
+            "and did not; call context.record.save in its run"
         )
     # Before the run, checks go by drawn_by; metrics call the denoiser that the samples name.
     if isinstance(saved, Samples) and saved.denoiser != (drawn_by := stage.drawn_by(stages)):
         raise PluginError(
-            f"{name}.drawn_by must return the stage that its samples name as denoiser, "
-            f"{saved.denoiser!r}, got {drawn_by!r}; correct drawn_by, or Samples.denoiser"
+            f"{record.called} must return from drawn_by the stage that its samples name as "
+            f"denoiser, {saved.denoiser!r}, got {drawn_by!r}; correct one of the two"
         )
 
 

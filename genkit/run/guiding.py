@@ -10,10 +10,11 @@ from typing import TypeVar
 import torch
 
 from genkit.artifacts import Artifact, NetworkFile
+from genkit.blame import refused
 from genkit.errors import Code, GenkitError, Key, Problem, SettingError
 from genkit.field_types import Reference, Slot
 from genkit.fields import fields_of
-from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Trained
+from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Inputs, Trained
 from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
 from genkit.tensors import file_digest
@@ -58,20 +59,29 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
     registry = load_plugins().registry
     networks, problems = {}, []
     for key, artifact, path in _references(guidance):
-        file = Path(path).expanduser()
         try:
+            file = Path(path).expanduser()
             if issubclass(artifact, NetworkFile):
                 networks[path] = load_network(file, registry, device, artifact)
             else:
                 artifact.load(file)
         except (GenkitError, OSError, RuntimeError) as error:
-            reason = f"must be the path of a file of a {artifact.name}, got {path}: {error}"
-            hint = "write a file of a run or of genkit export"
+            reason = str(error) if isinstance(error, GenkitError) else f"{path}: {error}"
+            hint = f"write the {artifact.name} file of a run or of genkit export"
             problems.append(Problem(key, reason, hint, Code.DATA))
     problems += guidance.check_guided(denoiser, networks)
     if problems:
         raise SettingError("guidance", problems)
-    return guidance.bind(Files(device, networks))
+    return bind(guidance, Files(device, networks))
+
+
+def bind(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
+    """Return a guidance with its networks, by whose component messages name it."""
+    bound: object = guidance.bind(inputs)
+    if not isinstance(bound, BoundGuidance):
+        raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
+    bound.component = guidance
+    return bound
 
 
 def digests(guidance: Component) -> dict[str, str]:

@@ -61,6 +61,7 @@ import genkit
 import torch
 from torch import nn
 
+from genkit.artifacts import Samples, Scores
 from genkit.interfaces import (
     Augmentation, BoundGuidance, Coupler, Dataset, Denoiser, Guidance, Imported, Importer,
     Measurement, Metric, Schedule, Stage,
@@ -128,9 +129,17 @@ class Own(Stage):
     @property
     def output(self):
         fail("output")
+        return {"saves nothing": Scores, "drawn": Samples}.get(os.environ.get("FRAIL"))
 
     def run(self, context):
         fail("run")
+        how = os.environ.get("FRAIL")
+        if how == "saves":
+            context.record.save(Scores([]))
+        if how == "drawn":
+            context.record.save(Samples(Batch(torch.zeros(1, 2)), 1, denoiser="denoiser"))
+        if how == "reads":
+            context.stage("samples")
 
 class Flip(Augmentation):
     def augment(self, batch, generator):
@@ -140,7 +149,8 @@ class Flip(Augmentation):
 class BoundPush(BoundGuidance):
     def correction(self, x, sigma, labels, denoised, *, inner=False):
         fail("correction")
-        return torch.zeros_like(x)
+        others = {"flat": x[0], "infinite": x / 0}
+        return others.get(os.environ.get("FRAIL"), torch.zeros_like(x))
 
 class Push(Guidance):
     def check_guided(self, denoiser, networks):
@@ -149,7 +159,7 @@ class Push(Guidance):
 
     def bind(self, inputs):
         fail("bind")
-        return BoundPush()
+        return None if os.environ.get("FRAIL") == "binds nothing" else BoundPush()
 
 class Reader(Importer):
     def read(self, path):
@@ -394,6 +404,28 @@ def test_pairs_that_break_a_declaration_name_coupler_pool_and_index(genkit_, fra
     assert code == 2
     assert f'stage denoiser: pool 0: coupler "frail" of {OWNER} declares a bijection' in err
     assert "got noise 0 16 times" in err
+
+
+BROKEN_RULES = {
+    "saves nothing": ("own", 'stage "frail"', "must write the artifact that it declares, Scores"),
+    "saves": ("own", 'stage "frail"', "must write what it declares as output, nothing, got Scores"),
+    "drawn": ("own", 'stage "frail"', "must return from drawn_by the stage"),
+    "reads": ("own", 'stage "frail"', 'must name the stage "samples"'),
+    "binds nothing": ("samples", 'guidance "frail"', "must bind to a BoundGuidance, got NoneType"),
+    "flat": ("samples", 'guidance "frail"', "must return a correction of floating-point numbers"),
+    "infinite": ("samples", 'guidance "frail"', "must be finite"),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN_RULES)
+def test_a_broken_rule_names_component_and_plugin(genkit_, frail, rule):
+    frail(rule)
+    stage, component, reason = BROKEN_RULES[rule]
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert f"Error: stage {stage}: " in err
+    assert f"{component} of {OWNER}" in err
+    assert reason in err
 
 
 def test_a_command_names_the_plugin(genkit_, frail):

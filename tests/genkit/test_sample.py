@@ -255,7 +255,7 @@ def test_no_gradient_is_kept():
 
 
 def test_a_solver_that_yields_nothing_is_an_error():
-    with pytest.raises(ValueError, match="solver Nothing yielded no state"):
+    with pytest.raises(DataError, match="Nothing must yield a state"):
         draw(range(2), solver=Nothing())
 
 

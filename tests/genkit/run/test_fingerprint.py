@@ -281,7 +281,7 @@ def test_a_stage_reads_what_references_name_and_not_what_a_string_names(tiny, tm
         assert context.stage(stage) is stages[stage]
     reading = (lambda stage: context.read(stage, Samples), context.network, context.digest)
     for use in (context.stage, *reading):
-        with pytest.raises(PluginError, match=r'Reads .*"d"'):
+        with pytest.raises(PluginError, match='must name the stage "d"'):
             use("d")
 
 
@@ -306,10 +306,12 @@ objective = { use = "denoising" }
         if context.stage_id != "other":
             original(self, context)
             return
-        with pytest.raises(PluginError, match=r'Train .*"denoiser"'):
+        with pytest.raises(
+            PluginError, match=r'stage "train" of plugin .* must name the stage "denoiser"'
+        ):
             context.network("denoiser")
         for use in (lambda stage: context.read(stage, Samples), context.digest, context.stage):
-            with pytest.raises(PluginError, match='Train must name the stage "samples"'):
+            with pytest.raises(PluginError, match='must name the stage "samples"'):
                 use("samples")
         uses.append(True)
         original(self, context)
