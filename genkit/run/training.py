@@ -10,9 +10,10 @@ from typing import Any
 
 from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.layout import CHECKPOINT
+from genkit.blame import called
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context
-from genkit.train.diagnostics import PoolReport
+from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
@@ -97,6 +98,21 @@ class Loop:
         for pool in pools:
             if pool.pool % thinned == 0:
                 self._write(pool.row())
+                # Looked at when their number has doubled: not all rows for each.
+                if (pool.pool // thinned + 1).bit_count() == 1:
+                    self._warn_of_skew()
+
+    def _warn_of_skew(self) -> None:
+        """Warn, the first time that it shows, of a coupler whose declaration does not hold."""
+        coupler, shape = self.stream.coupler, self.stream.data.data.shape[1:]
+        rows = [row for row in self.context.record.rows if "noises" in row]
+        known = not coupler.preserves_noise_marginal or is_skewed(rows[: len(rows) // 2], shape)
+        if not known and is_skewed(rows, shape):
+            self.context.record.warn(
+                f"{called(coupler)} declares preserves_noise_marginal, but the noise that it "
+                "assigns is not N(0, I), see noise_mean, noise_variance and noise_worst in "
+                "metrics.jsonl; correct the coupler, or do not declare it"
+            )
 
     def _write(self, row: dict[str, Any]) -> float | None:
         """Write down a row; return its loss, where it has one."""

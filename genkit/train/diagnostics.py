@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genkit.types import Pairs
@@ -25,6 +27,8 @@ class PoolReport:
         seconds_solving: that the coupler took.
         gap: see :class:`~genkit.types.Pairs`.
         parts: least, median and greatest number of pairs in a part, where the pool was parted.
+        noises: effective number of noise samples, ``(sum c)^2 / sum c^2`` where each is assigned c
+            times; ``pairs`` where each is assigned once.
         noise_mean: over all values of the assigned noise; 0 for N(0, I).
         noise_variance: over all values of the assigned noise; 1 for N(0, I).
         noise_worst: greatest of the dimensions' means, in standard errors: for N(0, I) about
@@ -40,6 +44,7 @@ class PoolReport:
     seconds_solving: float
     gap: float | None
     parts: tuple[int, float, int] | None
+    noises: float
     noise_mean: float
     noise_variance: float
     noise_worst: float
@@ -75,6 +80,7 @@ def report(
     x, before, after = (t[:, None].flatten(1).float() for t in (data, unpaired, assigned))
     means = after.mean(dim=0)
     sizes = sorted(pairs.parts)
+    uses = pairs.noise.bincount().double()
     return PoolReport(
         pool=pool,
         images=images,
@@ -84,10 +90,35 @@ def report(
         seconds_solving=seconds,
         gap=pairs.gap,
         parts=(sizes[0], statistics.median(sizes), sizes[-1]) if sizes else None,
+        noises=float(uses.sum().square() / uses.square().sum()),
         noise_mean=float(means.mean()),
         noise_variance=float(after.square().mean() - means.mean().square()),
         noise_worst=float(means.abs().max()) * math.sqrt(len(x)),
     )
+
+
+def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
+    """Whether rows of 8 pools or more show that the noise assigned in them is not N(0, I)."""
+    if len(rows) < 8:
+        return False
+    mean, variance, worst, noises, pairs = (
+        torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        for name in ("noise_mean", "noise_variance", "noise_worst", "noises", "pairs")
+    )
+    # In units of the error of so many independent draws: the mean, the mean square (a term has the
+    # variance 2), and the greatest mean of a dimension above the bound of its expectation.
+    count = math.prod(shape)
+    square = (variance + mean.square() - 1) / math.sqrt(2)
+    above = worst * (noises / pairs).sqrt() - math.sqrt(2 * math.log(2 * count))
+    z = torch.stack([*(torch.stack([mean, square]) * (noises * count).sqrt()), above])
+    # Noise may be N(0, I) over many pools and in none of them, so that their own scatter counts if
+    # it is larger. 10 errors have a probability of 2e-5 in 8 pools of any scatter (Student's t),
+    # and of 1e-22 where the draws are independent. The rest is for iterative couplers, which
+    # assign one noise as often as another up to a tolerance of 1 %.
+    error = z.std(dim=1).clamp(min=1) / math.sqrt(len(rows))
+    found = z.mean(dim=1)
+    found[:2] = found[:2].abs()
+    return bool((found > 10 * error + 0.02 * noises.max().sqrt()).any())
 
 
 def _short(value: float) -> float:

@@ -14,7 +14,12 @@ import torch
 from genkit.errors import InterruptedRun, RecipeError
 from genkit.independent import Random
 from genkit.interfaces import Coupler, DatasetCoupler
-from genkit.types import Pairs
+from genkit.random import generator
+from genkit.train.diagnostics import is_skewed
+from genkit.train.pairing import PairStream
+from genkit.types import Batch, Pairs
+from genkit_aot.hungarian import Hungarian
+from genkit_aot.sinkhorn import Sinkhorn
 
 HUNGARIAN = 'denoiser.coupler={ use = "hungarian" }'
 PER_POOL = {
@@ -28,6 +33,7 @@ PER_POOL = {
     "seconds_waited",
     "gap",
     "parts",
+    "noises",
     "noise_mean",
     "noise_variance",
     "noise_worst",
@@ -176,6 +182,77 @@ def test_images_per_class_gives_larger_parts(tiny):
     assert any(row["parts"][0] == 32 for row in pools(tiny))
 
 
+# --- couplers that declare that the noise is N(0, I) --------------------------------------------
+
+
+class Drawn(Coupler):
+    """Independent draws from the noise of the pool, some of which are assigned several times."""
+
+    def pair(self, batch, noise, generator):
+        return Pairs(torch.arange(len(batch)), self.chosen(batch.data, noise, generator))
+
+    def chosen(self, images, noise, generator):
+        return torch.randint(len(noise), (len(images),), generator=generator)
+
+
+class OneOfAll(Drawn):
+    """One sample for all images: N(0, I) over many pools, and in none of them."""
+
+    def chosen(self, images, noise, generator):
+        return torch.zeros(len(images), dtype=torch.int64)
+
+
+class Nearest(Drawn):
+    def chosen(self, images, noise, generator):
+        return torch.cdist(images, noise).argmin(dim=1)
+
+
+class Shortest(Drawn):
+    def chosen(self, images, noise, generator):
+        return noise.flatten(1).norm(dim=1).argsort()[: len(images) // 2].repeat(2)
+
+
+class Shifted(Drawn):
+    """Noise whose first dimension is above, and whose second is below the mean."""
+
+    def chosen(self, images, noise, generator):
+        order = (noise[:, 1] - noise[:, 0]).argsort()
+        return order[: len(images) // 2].repeat(2)
+
+
+def rows_of(coupler, shape=(2,), pool=64, count=64):
+    images = torch.randn((512, *shape), generator=generator(0, "images")) * 2 + 1
+    stream = PairStream(
+        Batch(images), coupler, coupler, None, pool, pool * count, lambda *key: generator(1, *key)
+    )
+    return [stream.pool(index).report.row() for index in range(count)]
+
+
+@pytest.mark.parametrize("coupler", [Random(), Hungarian(), Sinkhorn(), Drawn(), OneOfAll()])
+@pytest.mark.parametrize("shape", [(1,), (2,), (40,)])
+def test_noise_of_a_correct_coupler_is_not_skewed(coupler, shape):
+    rows = rows_of(coupler, shape)
+    assert not any(is_skewed(rows[start:], shape) for start in range(56))
+
+
+@pytest.mark.parametrize("coupler", [Nearest(), Shortest(), Shifted()])
+def test_skewed_noise_is_found(coupler):
+    rows = rows_of(coupler)
+    assert is_skewed(rows, (2,))
+    assert not is_skewed(rows[:7], (2,))
+
+
+def test_a_declaration_that_does_not_hold_is_reported_once(tiny, monkeypatch, caplog):
+    settings = ('denoiser.coupler={ use = "sinkhorn" }', "denoiser.images=4096")
+    tiny.run(tiny.train, *settings)
+    assert caplog.records == []
+    monkeypatch.setattr(Sinkhorn, "pair", Nearest.pair)
+    monkeypatch.setattr(Sinkhorn, "chosen", Nearest.chosen, raising=False)
+    tiny.run(tiny.train, *settings, "seed=1")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith('denoiser: coupler "sinkhorn" of plugin aot (genkit-diffusion ')
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reversed(Coupler):
     """Pairs in reverse; declares nothing."""
@@ -186,7 +263,7 @@ class Reversed(Coupler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(DatasetCoupler):
+class NearestImage(DatasetCoupler):
     """The nearest image of the data set."""
 
     def choose(self, data, noise, generator):
@@ -220,9 +297,9 @@ def test_noise_that_is_not_the_samplers_is_refused_unless_it_is_meant(tiny):
     (reason,) = problems(tiny, Reversed())
     assert "does not declare" in reason
     assert problems(tiny, Reversed(), "denoiser.accept_skewed_noise=true") == []
-    assert problems(tiny, Nearest()) == []
+    assert problems(tiny, NearestImage()) == []
 
 
 def test_there_are_no_stratified_pools_of_the_whole_data_set(tiny):
-    (reason,) = problems(tiny, Nearest(), "denoiser.images_per_class=8")
+    (reason,) = problems(tiny, NearestImage(), "denoiser.images_per_class=8")
     assert "chooses among the whole data set" in reason

@@ -304,6 +304,7 @@ def test_a_report_tells_what_the_coupler_did():
     assert told.cost_before == pytest.approx(float((items - drawn).abs().mean()), rel=1e-6)
     after = (pool.batch.data - pool.noise).abs().mean()
     assert told.cost_after == pytest.approx(float(after), rel=1e-6)
+    assert told.noises == 100
     assert told.noise_mean == pytest.approx(float(drawn.mean()), rel=1e-5)
     assert told.noise_variance == pytest.approx(float(drawn.var(correction=0)), rel=1e-5)
     assert told.noise_worst == pytest.approx(10 * abs(float(drawn.mean())), rel=1e-5)
