@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from couplers_sections import described, rows_of
 
-from genkit.report.figure import figure_with_axes, label_ends, line_style, png_of, set_title
+from genkit.parts.figure import figure_with_axes, label_ends, line_style, png_of, set_title
 from genkit_bench.tables import time_text
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "couplers-growth.png"

@@ -17,15 +17,11 @@ from typing import Annotated, Never
 
 import typer
 
-from genkit.commands.export import export
-from genkit.commands.importing import import_edm, import_network
-from genkit.commands.processes import processes, several
 from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summary
-from genkit.commands.sample import sample
 from genkit.commands.validate import validate
 from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
-from genkit.terminal import check_device, console, say
+from genkit.terminal import check_device, console, processes, say, several
 
 app = typer.Typer(
     name="genkit",
@@ -239,12 +235,6 @@ def show(
         if index:
             to.print()
         show_component(to, registry, entry)
-
-
-app.command()(sample)
-app.command()(export)
-app.command("import")(import_network)
-app.command("import-edm")(import_edm)
 
 
 def _check_kind(kind: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Networks as they are known before anything runs, and what does not fit them."""
+"""What settings hold and name, networks as they are known before they run, and their misfits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from genkit.errors import DataError, Key, Problem
-from genkit.fields import fields_of
+from genkit.field_types import Reference
+from genkit.fields import leaves_of
 from genkit.interfaces import Component, Design, Guidance, SamplingStage, Stages
 
 
@@ -33,16 +34,27 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
     return denoiser.design(earlier) if denoiser else None
 
 
+def components(component: Component) -> Iterator[Component]:
+    """Yield a component and all that its settings hold, at any depth."""
+    yield component
+    yield from (part for _, _, part in leaves_of(component) if isinstance(part, Component))
+
+
+def references(component: Component) -> Iterator[str]:
+    """Yield the ids of the earlier stages that a component names, at any depth.
+
+    Outside of a run they are paths of files.
+    """
+    return (value for _, kind, value in leaves_of(component) if isinstance(kind, Reference))
+
+
 def held(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
     """Yield the outermost components of a kind that settings hold, with their keys."""
-    for field in fields_of(type(component)):
-        value = getattr(component, field.name)
-        for index, (_, part) in enumerate(field.type.leaves(value)):
-            key = (field.name, index) if isinstance(value, tuple) else (field.name,)
-            if isinstance(part, kind):
-                yield key, part
-            elif isinstance(part, Component):
-                yield from (((*key, *below), found) for below, found in held(part, kind))
+    outer: list[Key] = []
+    for key, _, part in leaves_of(component):
+        if isinstance(part, kind) and not any(key[: len(above)] == above for above in outer):
+            outer.append(key)
+            yield key, part
 
 
 def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:

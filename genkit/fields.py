@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from genkit.errors import PluginError, Problem, SettingError
+from genkit.errors import Key, PluginError, Problem, SettingError
 from genkit.field_types import Choice, FieldType, List, Number, Optional, Plain, Reference, Slot
 from genkit.settings import Ref, Setting, setting_of
 
@@ -99,10 +99,15 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def leaves_of(component: Settings) -> Iterator[tuple[FieldType, Any]]:
-    """Yield the single values of a component's fields, each with its type."""
+def leaves_of(component: Settings, *above: str | int) -> Iterator[tuple[Key, FieldType, Any]]:
+    """Yield the single values of a component, and of those that it holds, with key and type."""
     for field in fields_of(type(component)):
-        yield from field.type.leaves(getattr(component, field.name))
+        value = getattr(component, field.name)
+        for index, (kind, leaf) in enumerate(field.type.leaves(value)):
+            key = (*above, field.name, *((index,) if isinstance(value, tuple) else ()))
+            yield key, kind, leaf
+            if isinstance(leaf, Settings):
+                yield from leaves_of(leaf, *key)
 
 
 def _parse(annotation: Any, setting: Setting) -> FieldType:

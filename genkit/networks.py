@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """
     design = design_of(file, registry)
     contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
-    inputs = Networks(torch.device(device), find=contained.get)
+    inputs = Networks(torch.device(device), given=contained)
     with readable("its description"), plugin_errors(registry):
         if not contained:  # those have tensors, which do not mix with meta ones
             _require_sizes(design, inputs, file.weights)
@@ -84,10 +84,10 @@ class Networks(NoStages):
     """Inputs of networks alone, such as those that a file contains.
 
     Attributes:
-        find: returns the network of a reference, or None if there is none.
+        given: networks by reference.
     """
 
-    find: Callable[[str], Trained | None] = lambda _: None
+    given: Mapping[str, Trained] = field(default_factory=dict)
 
     def network(self, stage: str) -> Trained:  # type: ignore[override]
         """Return the network of a reference.
@@ -95,8 +95,8 @@ class Networks(NoStages):
         Raises:
             DataError: there is none.
         """
-        if found := self.find(stage):
-            return found
+        if stage in self.given:
+            return self.given[stage]
         raise DataError(
             f"the network {shown(stage)} is not given; the file that is written at the end of a "
             "training contains those that it refers to, and a checkpoint does not"

@@ -1,16 +1,20 @@
-"""What the commands share: the console that they print to, and names that they check."""
+"""What commands share: the console, names that they check, and the processes of ``torchrun``."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from genkit.errors import UsageError
+from genkit.errors import InterruptedRun, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from genkit.world import World
 
 T = TypeVar("T")
 
@@ -47,3 +51,28 @@ def check_device(device: str | None) -> None:
     """Raise UsageError unless a device could have this name; needs no torch."""
     if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
         raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
+
+
+def several() -> bool:
+    """Whether ``torchrun`` started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+@contextmanager
+def processes() -> Iterator[World | None]:
+    """Join the processes that ``torchrun`` started; without them torch is not imported for it.
+
+    Raises:
+        InterruptedRun: the user stopped the command at once.
+    """
+    try:
+        if not several():
+            yield None
+            return
+
+        from genkit.world import joined_world
+
+        with joined_world() as world:
+            yield world
+    except KeyboardInterrupt as stop:  # which typer would answer, and then wait for threads
+        raise InterruptedRun("stopped at once, with what was saved before") from stop

@@ -55,7 +55,9 @@ LAYERS = {
 """Where each room of genkit lies; a room imports those below it and beside it."""
 
 PUBLIC = {
+    "api",
     "artifacts",
+    "blame",
     "types",
     "errors",
     "files",
@@ -66,6 +68,7 @@ PUBLIC = {
     "plugin",
     "pairs",
     "designs",
+    "networks",
     "sample",
     "latents",
     "world",
@@ -82,7 +85,7 @@ PUBLIC = {
 PICKLES = "genkit/pickles/reader.py"
 """The one file that uses the standard library's unpickler."""
 
-MOST_LINES = 14_887
+MOST_LINES = 13_920
 """Lines of the core. The goal is 10,500: lower this with every change that removes some."""
 
 LAZY = {"genkit", "genkit.plugin"}

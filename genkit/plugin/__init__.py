@@ -36,7 +36,7 @@ _NAMES = {
     "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Samples SamplesRef Scores "
     "load_tensors save_tensors",
-    "genkit.designs": "design_behind",
+    "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCoupler BoundDatasetCoupler "

@@ -26,7 +26,5 @@ KINDS: dict[str, str] = {
     "stage": "genkit.interfaces:Stage",
 }
 
-CORE_COMMANDS = frozenset(
-    {"export", "import", "import-edm", "list-plugins", "run", "sample", "show", "validate"}
-)
+CORE_COMMANDS = frozenset({"list-plugins", "run", "show", "validate"})
 """Names that no plugin can take for a command."""

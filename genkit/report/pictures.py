@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genkit.artifacts import Artifact, Samples, Scores
 from genkit.artifacts.scores import COUNTS, settings_of
-from genkit.report.grid import grid
+from genkit.parts.grid import grid
 from genkit.report.plots import curve_plot, score_plot
 
 

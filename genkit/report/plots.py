@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from genkit.artifacts.scores import Row, settings_of
-from genkit.report.figure import (
+from genkit.parts.figure import (
     PALETTE,
     figure_with_axes,
     label_ends,

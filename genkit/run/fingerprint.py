@@ -7,12 +7,11 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from genkit.designs import components, references
 from genkit.errors import UsageError
-from genkit.field_types import Reference, Slot
-from genkit.fields import leaves_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
@@ -135,20 +134,6 @@ def _imports(source: bytes, package: str) -> frozenset[str]:
             origin = ".".join([*start, *filter(None, [node.module])])
             found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
     return frozenset(name for name in found if _package(name) == _package(package))
-
-
-def components(component: Component) -> Iterator[Component]:
-    """Yield a component and all that its settings hold."""
-    yield component
-    for leaf, value in leaves_of(component):
-        if isinstance(leaf, Slot):
-            yield from components(value)
-
-
-def references(component: Component) -> Iterator[str]:
-    """Yield the ids of the earlier stages that a component names, at any depth."""
-    for part in components(component):
-        yield from (value for leaf, value in leaves_of(part) if isinstance(leaf, Reference))
 
 
 def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from genkit.artifacts import Artifact, NetworkFile
-from genkit.blame import refused
-from genkit.errors import Code, GenkitError, Key, Problem, SettingError
-from genkit.field_types import Reference, Slot
-from genkit.fields import fields_of
-from genkit.interfaces import BoundGuidance, Component, Design, Guidance, Inputs, Trained
-from genkit.networks import load_network
+from genkit.errors import Code, GenkitError, Problem, SettingError
+from genkit.field_types import Reference
+from genkit.fields import leaves_of
+from genkit.interfaces import BoundGuidance, Design, Guidance
+from genkit.networks import Networks, load_network
 from genkit.plugin.manager import load_plugins
+from genkit.sample import bind_guidance
 from genkit.tensors import file_digest
 
 A = TypeVar("A", bound=Artifact)
 
 
-@dataclass(frozen=True)
-class Files:
-    """Artifacts by the paths of their files; implements :class:`genkit.interfaces.Inputs`.
+class Files(Networks):
+    """Inputs from files, whose paths are the references; of networks those that are given."""
 
-    Attributes:
-        device: device of the networks.
-        networks: networks by the paths of their files.
-    """
-
-    device: torch.device
-    networks: Mapping[str, Trained]
-
-    def network(self, stage: str) -> Trained:
-        return self.networks[stage]
-
-    def read(self, stage: str, artifact: type[A]) -> A:
+    def read(self, stage: str, artifact: type[A]) -> A:  # type: ignore[override]
         return artifact.load(Path(stage).expanduser())
 
-    def digest(self, stage: str) -> str:
+    def digest(self, stage: str) -> str:  # type: ignore[override]
         return file_digest(Path(stage).expanduser())
 
 
@@ -58,7 +44,10 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
     """
     registry = load_plugins().registry
     networks, problems = {}, []
-    for key, artifact, path in _references(guidance):
+    for key, kind, path in leaves_of(guidance):
+        if not isinstance(kind, Reference):
+            continue
+        artifact = kind.artifact
         try:
             file = Path(path).expanduser()
             if issubclass(artifact, NetworkFile):
@@ -72,33 +61,4 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
     problems += guidance.check_guided(denoiser, networks)
     if problems:
         raise SettingError("guidance", problems)
-    return bind(guidance, Files(device, networks))
-
-
-def bind(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
-    """Return a guidance with its networks, by whose component messages name it."""
-    bound: object = guidance.bind(inputs)
-    if not isinstance(bound, BoundGuidance):
-        raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
-    bound.component = guidance
-    return bound
-
-
-def digests(guidance: Component) -> dict[str, str]:
-    """Return the SHA-256 of the files that a guidance names, by their paths.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    return {path: file_digest(Path(path).expanduser()) for _, _, path in _references(guidance)}
-
-
-def _references(component: Component, *above: str) -> Iterator[tuple[Key, type[Artifact], str]]:
-    """Yield key, artifact and value of each reference of a component, at any depth."""
-    for field in fields_of(type(component)):
-        key = (*above, field.name)
-        for kind, value in field.type.leaves(getattr(component, field.name)):
-            if isinstance(kind, Reference):
-                yield key, kind.artifact, value
-            elif isinstance(kind, Slot):
-                yield from _references(value, *key)
+    return bind_guidance(guidance, Files(device, given=networks))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import NetworkFile
+from genkit.designs import references
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Extractor, Guidance, Metric, Stages, Subject
-from genkit.run.fingerprint import references
 from genkit.run.stages.scores import Unknown
 from genkit.tensors import as_column
 from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of

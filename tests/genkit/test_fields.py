@@ -213,9 +213,10 @@ def test_components_and_references_inside_values() -> None:
     made = Holder(
         optional="c", several=("d", "e"), nested=(("f",), ("g", "h")), part=first, parts=(second,)
     )
-    assert [v for t, v in leaves_of(made) if isinstance(t, Slot)] == [first, second]
-    assert [v for t, v in leaves_of(made) if isinstance(t, Reference)] == list("acdebfgh")
-    assert [v for t, v in leaves_of(Holder()) if isinstance(t, Reference)] == ["a", "b"]
+    slots = {key: value for key, kind, value in leaves_of(made) if isinstance(kind, Slot)}
+    assert slots == {("part",): first, ("parts", 0): second}
+    assert [v for _, t, v in leaves_of(made) if isinstance(t, Reference)] == list("acdebfgh")
+    assert [v for _, t, v in leaves_of(Holder()) if isinstance(t, Reference)] == ["a", "b"]
 
 
 def test_a_setting_cannot_hide_a_method() -> None:

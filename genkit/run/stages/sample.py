@@ -25,8 +25,14 @@ from genkit.interfaces import (
     Solver,
     Stages,
 )
-from genkit.run.guiding import bind
-from genkit.sample import StatePrecision, draws_of, known_levels, sample, solver_over
+from genkit.sample import (
+    StatePrecision,
+    bind_guidance,
+    draws_of,
+    known_levels,
+    sample,
+    solver_over,
+)
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
 
@@ -149,7 +155,7 @@ class Sample(SamplingStage):
 
     def bound_guidance(self, context: Context) -> list[BoundGuidance]:
         """Return the guidance with its networks, to be bound once for all batches."""
-        return [bind(guidance, context) for guidance in self.guidance]
+        return [bind_guidance(guidance, context) for guidance in self.guidance]
 
     def draw(self, context: Context) -> Samples:
         drawn: list[Samples] = []

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from genkit.artifacts import SamplesRef, Scores
-from genkit.designs import problems_of
+from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, Dataset, Metric, SamplingStage, Stage, Stages
-from genkit.run.fingerprint import components, references
 from genkit.run.stages.scores import (
     comparison_problems,
     load_reference,

@@ -12,6 +12,7 @@ import torch
 from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.network import Coupling
 from genkit.artifacts.record import Row
+from genkit.designs import references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
@@ -32,7 +33,6 @@ from genkit.networks import Networks, require_frozen
 from genkit.random import seeded
 from genkit.report.pairs import pairs_plot
 from genkit.report.plots import loss_plot
-from genkit.run.fingerprint import references
 from genkit.run.stages.train_checks import (
     lacking_attributes,
     problems_of,
@@ -248,7 +248,7 @@ class Train(Stage):
             micro_batch=self.micro_batch,
         )
         contained = {name: context.network(name) for name in references(self.network)}
-        bound = self.network.bind(Networks(context.device, find=contained.get))
+        bound = self.network.bind(Networks(context.device, given=contained))
         with seeded(context.seed("weights")):
             model = bound.build(spec)
         require_frozen(model, [network.module for network in contained.values()])

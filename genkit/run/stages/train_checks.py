@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from genkit.designs import references
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     AnyCoupler,
@@ -15,7 +16,6 @@ from genkit.interfaces import (
     Network,
     Objective,
 )
-from genkit.run.fingerprint import references
 from genkit.types import DataSpec
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from genkit.errors import DataError
-from genkit.report.grid import grid
+from genkit.parts.grid import grid
 
 
 def pixels(path):

@@ -8,8 +8,8 @@ import sys
 import matplotlib.image
 import pytest
 
+from genkit.parts.figure import spread
 from genkit.report import plots
-from genkit.report.figure import spread
 from genkit.report.plots import curve_plot, loss_plot, score_plot
 from genkit.types import Curve
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from genkit.artifacts import DenoiserRef, Record, Samples, SamplesRef, Scores
+from genkit.designs import components, references
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage
 from genkit.plugin.manager import load_plugins
@@ -19,7 +20,7 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
 from genkit.run.context import StageContext
 from genkit.run.engine import fingerprints
-from genkit.run.fingerprint import components, reachable, references
+from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
 from genkit.run.stages.train import Train
 

@@ -13,11 +13,11 @@ from scipy.optimize import brentq
 
 from genkit import tensors
 from genkit.api import load_denoiser
-from genkit.commands import import_worker, importing
-from genkit.commands.import_worker import FOUND
 from genkit.errors import DataError
 from genkit.pickles import Call, Global
 from genkit_edm.reference.networks import denoiser_from_reference, from_reference
+from genkit_files import import_worker, importing
+from genkit_files.import_worker import FOUND
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_a_process_that_fails_is_told(file, tmp_path):
 def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
     code = (
         "import sys\n"
-        "from genkit.commands.import_worker import main\n"
+        "from genkit_files.import_worker import main\n"
         "from genkit_edm.reference.importer import EdmImporter\n"
         "EdmImporter.read = lambda self, path: bytearray(2**30)\n"
         "main(sys.argv[1:])"

@@ -1,6 +1,6 @@
 """Process that reads an untrusted file for ``genkit import``.
 
-``python -m genkit.commands.import_worker IMPORTER FILE FOLDER``, where IMPORTER is the table of a
+``python -m genkit_files.import_worker IMPORTER FILE FOLDER``, where IMPORTER is the table of a
 component as JSON, writes a description of the network and its weights to FOLDER.
 """
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit.report.figure import PALETTE, figure_with_axes, png_of, set_title
+from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
 from genkit.tensors import encoded, require_finite
 
 _MOST_IMAGES = 100

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from genkit.commands.disk import mendable, require_new
-from genkit.commands.import_worker import FOUND, NETWORK
 from genkit.errors import DataError, PluginError, UsageError
 from genkit.recipe.source import parse_component
 from genkit.terminal import console, say, tracked
+from genkit_files.disk import mendable, require_new
+from genkit_files.import_worker import FOUND, NETWORK
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,7 +214,7 @@ def read_apart(
         PluginError: the importer's code failed.
     """
     seconds = _LEAST_SECONDS + file.stat().st_size // _BYTES_A_SECOND
-    module = "genkit.commands.import_worker"
+    module = "genkit_files.import_worker"
     # -P: a file of the working folder that is called like a module is not imported.
     command = [sys.executable, "-P", "-m", module, json.dumps(importer), str(file), str(folder)]
     # Threads would take address space of their own for their stacks and their memory.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genkit.errors import DataError, UsageError
 from genkit.files import inf_as_text, write_bytes, write_json
-from genkit.report.grid import grid
+from genkit.parts.grid import grid
 from genkit.tensors import decoded, encoded
 from genkit.types import DataSpec
 

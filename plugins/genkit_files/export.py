@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from genkit.commands.disk import mendable, require_new
 from genkit.errors import UsageError
 from genkit.settings import near_match
 from genkit.terminal import console, say
+from genkit_files.disk import mendable, require_new
 
 
 def export(

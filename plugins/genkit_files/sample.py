@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.commands.disk import mendable
-from genkit.commands.processes import processes
 from genkit.errors import UsageError
 from genkit.recipe.source import parse_component
 from genkit.settings import shown
-from genkit.terminal import check_device, console, say, tracked
+from genkit.terminal import check_device, console, processes, say, tracked
 from genkit.types import SEED_LIMIT
+from genkit_files.disk import mendable
 
 if TYPE_CHECKING:
     from genkit.api import Denoiser
@@ -90,14 +89,13 @@ def sample(
         import torch
 
         from genkit.api import load_denoiser, sampling_parts
-        from genkit.commands.sample_files import SampleFiles
+        from genkit.designs import components, references
         from genkit.machine import resolve_device
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
-        from genkit.run.fingerprint import files_of
-        from genkit.run.guiding import digests
         from genkit.tensors import file_digest
         from genkit.world import ALONE
+        from genkit_files.sample_files import SampleFiles
 
         world = world or ALONE
         parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
@@ -113,10 +111,11 @@ def sample(
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
             settings["guidance"] = [
-                {"settings": table, "files": digests(guide)}
+                {"settings": table, "files": _digests(references(guide))}
                 for table, guide in zip(corrections, guides, strict=True)
             ]
-            settings["file"] = [h for part in (*parts, *guides) for h in files_of(part) if h]
+            held = (part for one in (*parts, *guides) for part in components(one))
+            settings["file"] = [version for part in held if (version := part.version())]
             if parts.latents.depends_on_device:
                 settings["device"] = denoiser.device.type
             return files.begin(settings, chosen)
@@ -171,6 +170,13 @@ def parse_seeds(text: str) -> list[int]:
             raise UsageError(f"--seeds: {shown(text)} are more than {MOST_SEEDS:,} samples")
         chosen |= dict.fromkeys(range(first, last + 1))
     return list(chosen)
+
+
+def _digests(paths: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of files in hex, by their paths."""
+    from genkit.tensors import file_digest
+
+    return {path: file_digest(Path(path).expanduser()) for path in paths}
 
 
 def _check_class(class_index: int | None, denoiser: Denoiser) -> None:

@@ -19,7 +19,6 @@ from genkit import tensors
 from genkit.api import load_denoiser
 from genkit.artifacts import DenoiserRef
 from genkit.cli import main
-from genkit.commands.sample import parse_seeds
 from genkit.errors import SettingError, UsageError
 from genkit.interfaces import BoundGuidance, Guidance, Network
 from genkit.plugin.manager import load_plugins
@@ -29,6 +28,7 @@ from genkit.recipe.encode import table
 from genkit.settings import setting
 from genkit.types import DataSpec
 from genkit_edm.solvers.heun import Heun
+from genkit_files.sample import parse_seeds
 
 MLP = {"use": "mlp-discriminator", "width": 8}
 
@@ -353,7 +353,7 @@ def test_an_error_of_the_program_is_not_taken_for_one_of_the_users(genkit_, imag
 
 TOGETHER = """
 import os, sys
-import genkit.api, genkit.commands.sample_files as place
+import genkit.api, genkit_files.sample_files as place
 from genkit.cli import main
 save = place.SampleFiles.save
 def noted(self, seed, item):
@@ -537,5 +537,5 @@ def test_a_third_partys_guidance_may_have_any_number_of_references(points, tmp_p
     differs = Between(weaker=str(points), others=(str(points), str(other)))
     assert not torch.equal(denoiser.sample(2, schedule={"steps": 2}, guidance=differs), plain)
     missing = Between(weaker=str(points), others=(str(tmp_path / "none.safetensors"),))
-    with pytest.raises(SettingError, match=r"guidance\.others: .*none\.safetensors: cannot"):
+    with pytest.raises(SettingError, match=r"guidance\.others\.0: .*none\.safetensors: cannot"):
         denoiser.sample(2, guidance=missing)
