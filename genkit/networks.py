@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,13 @@ class Networks(NoStages):
             f"the network {shown(stage)} is not given; the file that is written at the end of a "
             "training contains those that it refers to, and a checkpoint does not"
         )
+
+
+class Unknown(nn.Module):
+    """The denoiser of samples from elsewhere."""
+
+    def forward(self, *arguments: object) -> Never:
+        raise DataError("the denoiser behind the samples is unknown; leave the metric out")
 
 
 def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:

@@ -236,7 +236,7 @@ def test_as_many_processes_leave_the_same_bytes_again(runs, together):
     assert runs.run("again", 2) == together
 
 
-UNSHARED = "from genkit.run.stages.evaluate import Evaluate; Evaluate.shared = False"
+UNSHARED = "from genkit_stages.evaluate import Evaluate; Evaluate.shared = False"
 
 
 @pytest.mark.parametrize(("size", "before"), [(2, ""), (3, ""), (2, UNSHARED)])
@@ -261,7 +261,7 @@ def test_the_processes_are_written_down(runs, together):
 
 SLOW = """
 import time
-from genkit.run.stages.sample import Sample
+from genkit_stages.sample import Sample
 draw = Sample.draw
 def slowly(*arguments):
     time.sleep(0.2)
@@ -344,7 +344,7 @@ def test_a_second_ctrl_c_waits_for_no_coupler(runs, size):
 
 FAILS = """
 from genkit.errors import DataError
-from genkit.run.stages.sample import Sample
+from genkit_stages.sample import Sample
 def draw(*arguments):
     raise {error}("item 7 is broken")
 Sample._draw = draw

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.random import derive_seed
-from genkit.run.stages.train import Train
 from genkit.train.trainer import Trainer
 from genkit.types import Batch, Pairs
 from genkit.world import ALONE
@@ -28,6 +27,7 @@ from genkit_edm.reference.networks import (
     from_reference,
     network_from_reference,
 )
+from genkit_stages.train import Train
 
 STEPS, BATCH = 12, 16
 SHAPE = (3, 16, 16)

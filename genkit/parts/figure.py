@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is left out,
 # being too faint for a line on white.
@@ -17,6 +18,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", "--", ":", "-.")
 
 _DPI = 140
+_LOG_FROM = 3.0  # greatest over least value; a narrower range has too few ticks on a log axis
 _LABEL_GAP = 0.05  # of the height of the axes, the least distance between two labels
 
 
@@ -100,6 +102,22 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
             size += members
         groups.append((mean, size))
     return [mean + gap * (i - (size - 1) / 2) for mean, size in groups for i in range(size)]
+
+
+def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
+    """Scale y logarithmically, with plain numbers, where the values span a wide range."""
+    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def number(value: Any) -> str:
+    """Return a number for people: four significant digits for a float, anything else as it is."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+    return str(value)
 
 
 def png_of(figure: Figure) -> bytes:

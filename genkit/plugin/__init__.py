@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from genkit.settings import *  # noqa: F403
     from genkit.tensors import *  # noqa: F403
     from genkit.types import *  # noqa: F403
+    from genkit.versions import *  # noqa: F403
     from genkit.world import *  # noqa: F403
 
 _NAMES = {
@@ -49,12 +50,13 @@ _NAMES = {
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",
     "genkit.random": "PerSample derive_seed generator seeded",
-    "genkit.sample": "denoise_fn known_levels sample solver_over trajectory",
+    "genkit.sample": "bind_guidance denoise_fn known_levels sample solver_over trajectory",
     "genkit.settings": "Ref setting shown",
     "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",
     "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws Measurement Pairs RandnLike "
     "RemoteFile State",
+    "genkit.versions": "versions_of",
     "genkit.world": "World",
 }
 """The names that an author uses, by the module that defines them."""

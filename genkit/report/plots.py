@@ -1,48 +1,22 @@
-"""Plots of a run: the loss, the curves of metrics, and scores against NFE."""
+"""Plots of scores: the curves of metrics, and scores against NFE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
 from genkit.artifacts.scores import Row, settings_of
 from genkit.parts.figure import (
-    PALETTE,
     figure_with_axes,
     label_ends,
     line_style,
+    log_where_wide,
+    number,
     png_of,
     set_title,
 )
-from genkit.report.table import number
 from genkit.types import Curve
 
-_LOG_FROM = 3.0  # greatest over least value; a narrower range has too few ticks on a log axis
 _STEPS = "schedule.steps"  # sets the NFE, so it varies along a line and not between lines
-
-
-def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
-    """Return a PNG of the training loss against the images seen.
-
-    Args:
-        images: images seen, ascending.
-        loss: mean loss at each of them.
-    """
-    figure, (axes,) = figure_with_axes()
-    logged = axes.plot(images, loss, color=PALETTE[4], linewidth=0.8, label="logged")
-    if reach := len(loss) // 40:
-        smooth = _moving_mean(loss, reach)
-        logged += axes.plot(images, smooth, color=PALETTE[0], linewidth=2, label="running mean")
-    _log_where_wide(axes, loss)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.set_xlabel("images seen")
-    axes.set_ylabel("loss")
-    set_title(axes, "Training loss")
-    if loss:
-        label_ends(axes, logged)
-    return png_of(figure)
 
 
 def curve_plot(curves: Mapping[str, Curve]) -> bytes:
@@ -91,7 +65,7 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
         )
     ]
     values = [value for points in lines.values() for _, value in points]
-    _log_where_wide(axes, values)
+    log_where_wide(axes, values)
     nfes = sorted({nfe for points in lines.values() for nfe, _ in points})
     if len(nfes) <= 12:
         axes.set_xticks(nfes)
@@ -116,22 +90,3 @@ def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float
         label = " ".join(f"{s}={number(row[s])}" for s in varied if s in row)
         lines.setdefault(label, []).append((row["nfe"], row[score]))
     return {label: sorted(points) for label, points in lines.items()}
-
-
-def _log_where_wide(axes: Axes, values: Sequence[float]) -> None:
-    """Scale y logarithmically, with plain numbers, where the values span a wide range."""
-    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Return the mean of each value and its ``reach`` neighbours on either side, where they are."""
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    last = len(values)
-    spans = [(max(0, k - reach), min(last, k + reach + 1)) for k in range(last)]
-    return [(sums[right] - sums[left]) / (right - left) for left, right in spans]

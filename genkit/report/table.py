@@ -1,14 +1,14 @@
-"""Score rows as people and plots read them."""
+"""Score rows as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from genkit.artifacts.scores import Row
+from genkit.parts.figure import number
 
 
 def render(rows: Sequence[Row]) -> Table:
@@ -20,10 +20,3 @@ def render(rows: Sequence[Row]) -> Table:
     for row in rows:
         table.add_row(*(number(row[c]) if c in row else "" for c in columns))
     return table
-
-
-def number(value: Any) -> str:
-    """Return a cell: four significant digits for a float, anything else as it is."""
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
-    return str(value)

@@ -11,7 +11,7 @@ from genkit.artifacts import NetworkFile
 from genkit.designs import references
 from genkit.errors import DataError
 from genkit.interfaces import BoundGuidance, Extractor, Guidance, Metric, Stages, Subject
-from genkit.run.stages.scores import Unknown
+from genkit.networks import Unknown
 from genkit.tensors import as_column
 from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of
 from genkit.testing.workplace import workplace, writes_below

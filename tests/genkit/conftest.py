@@ -12,7 +12,7 @@ import pytest
 SERVER = """
 import json, os, sys
 import torch._dynamo  # here, and not in every process by DistributedDataParallel
-import genkit.run.stages.train  # and with it all that trains
+import genkit_stages.train  # and with it all that trains
 
 for line in sys.stdin:
     code, processes, arguments, out = json.loads(line)

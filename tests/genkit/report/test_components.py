@@ -21,8 +21,8 @@ def plugins():
     owner = Owner("core", "genkit-diffusion", "1.2")
     registration = Registration(owner)
     registration.add("coupler", "random", "genkit.independent:Random")
-    registration.add("stage", "sample", "genkit.run.stages.sample:Sample")
-    registration.add("stage", "train", "genkit.run.stages.train:Train")
+    registration.add("stage", "sample", "genkit_stages.sample:Sample")
+    registration.add("stage", "train", "genkit_stages.train:Train")
     registry = Registry()
     registry.accept(registration)
     loaded = PluginStatus(owner, tuple(registration.entries.values()))
@@ -57,8 +57,8 @@ def test_json_holds_all_of_it(plugins):
         "reason": "",
         "components": [
             {"kind": "coupler", "name": "random", "target": "genkit.independent:Random"},
-            {"kind": "stage", "name": "sample", "target": "genkit.run.stages.sample:Sample"},
-            {"kind": "stage", "name": "train", "target": "genkit.run.stages.train:Train"},
+            {"kind": "stage", "name": "sample", "target": "genkit_stages.sample:Sample"},
+            {"kind": "stage", "name": "train", "target": "genkit_stages.train:Train"},
         ],
         "commands": [],
     }

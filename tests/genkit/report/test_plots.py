@@ -10,7 +10,7 @@ import pytest
 
 from genkit.parts.figure import spread
 from genkit.report import plots
-from genkit.report.plots import curve_plot, loss_plot, score_plot
+from genkit.report.plots import curve_plot, score_plot
 from genkit.types import Curve
 
 
@@ -86,24 +86,6 @@ def test_many_lines_all_differ(tmp_path, drawn):
     (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
     lines = drawn[0].axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 28
-
-
-def test_the_loss_is_drawn_with_its_running_mean(tmp_path, drawn):
-    images = [256 * k for k in range(1, 101)]
-    loss = [1 + (-1) ** k * 0.5 for k in range(100)]
-    (tmp_path / "loss.png").write_bytes(loss_plot(images, loss))
-    (axes,) = drawn[0].axes
-    logged, mean = axes.get_lines()
-    assert list(logged.get_ydata()) == loss
-    assert mean.get_ydata()[50] == pytest.approx(sum(loss[48:53]) / 5)
-    assert labels(axes) == ["logged", "running mean"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("images seen", "loss")
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_loss_of_few_values_is_drawn(tmp_path, count):
-    (tmp_path / "loss.png").write_bytes(loss_plot([256.0] * count, [0.5] * count))
-    assert (tmp_path / "loss.png").stat().st_size > 0
 
 
 def test_curves_with_the_same_axes_share_them(tmp_path, drawn):

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from genkit.artifacts.scores import settings_of
+from genkit.parts.figure import number
 from genkit.report.results import gather, show
-from genkit.report.table import number
 
 
 @pytest.fixture

@@ -26,11 +26,11 @@ from genkit.latents import Derived
 from genkit.machine import resolve_device
 from genkit.recipe.encode import resolved
 from genkit.run.engine import stage_states
-from genkit.run.stages.sample import Sample
-from genkit.run.stages.train import Train
 from genkit.tensors import load, save
 from genkit.types import Curve, Measurement
 from genkit.world import World
+from genkit_stages.sample import Sample
+from genkit_stages.train import Train
 
 # --- what is redone -------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
         raise DataError("the images are gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr("genkit.run.stages.sample.Sample._draw", fail)
+        patched.setattr("genkit_stages.sample.Sample._draw", fail)
         with pytest.raises(DataError, match="stage samples: the images are gone"):
             tiny.run(tiny.sample)
     noted, _ = tiny.run(tiny.sample)

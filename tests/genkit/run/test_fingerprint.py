@@ -22,7 +22,7 @@ from genkit.run.context import StageContext
 from genkit.run.engine import fingerprints
 from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
-from genkit.run.stages.train import Train
+from genkit_stages.train import Train
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_a_pending_stage_does_not_come_back_with_other_settings(tiny, text, monk
     run(tiny, text, overrides=other)
     mark(tiny.folder)
     run(tiny, text)
-    monkeypatch.setattr("genkit.run.stages.sample.Sample.run", killed)
+    monkeypatch.setattr("genkit_stages.sample.Sample.run", killed)
     with pytest.raises(Killed):
         run(tiny, text, "beside")
     monkeypatch.undo()
@@ -151,7 +151,7 @@ def test_what_would_run_again_is_known_beforehand(tiny, text):
 def test_a_second_request_joins_one_that_was_killed(tiny, text, monkeypatch):
     run(tiny, text)
     mark(tiny.folder)
-    monkeypatch.setattr("genkit.run.stages.evaluate.Evaluate.run", killed)
+    monkeypatch.setattr("genkit_stages.evaluate.Evaluate.run", killed)
     with pytest.raises(Killed):
         run(tiny, text, "samples")
     monkeypatch.undo()

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load
 
 from genkit.errors import Code, RecipeError
-from genkit.run.stages.train import Train
 from genkit.types import SEED_LIMIT
+from genkit_stages.train import Train
 
 VE = 'denoiser.network.preconditioner={ use = "ve" }'
 

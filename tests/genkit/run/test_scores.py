@@ -9,8 +9,8 @@ import torch
 
 from genkit.errors import RecipeError
 from genkit.interfaces import Dataset
-from genkit.run.stages.scores import load_reference
 from genkit.types import Batch, DataSpec
+from genkit_stages.scores import load_reference
 
 
 @dataclass(frozen=True, kw_only=True)

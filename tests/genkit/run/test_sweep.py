@@ -7,8 +7,8 @@ import json
 import pytest
 
 from genkit.errors import Code, RecipeError
-from genkit.run.stages.sweep import _of_cell
-from genkit.run.stages.train import Train
+from genkit_stages.sweep import _of_cell
+from genkit_stages.train import Train
 
 
 @pytest.mark.parametrize(

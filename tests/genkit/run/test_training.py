@@ -14,11 +14,11 @@ from genkit.errors import DivergedError, InterruptedRun, RecipeError, UsageError
 from genkit.interfaces import Augmentation, Denoiser
 from genkit.parts.power_averages import snapshots_in
 from genkit.recipe.source import parse_toml
-from genkit.run.stages.train import Train
 from genkit.settings import toml_value
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
+from genkit_stages.train import Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def test_rows_hold_the_mean_loss_of_their_steps(tiny, monkeypatch):
         losses.append(float(step(self, batch, noise)))
 
     monkeypatch.setattr(Trainer, "step", noted)
-    monkeypatch.setattr("genkit.run.training._READ_SECONDS", 0.0)
+    monkeypatch.setattr("genkit_stages.training._READ_SECONDS", 0.0)
     settings = ("denoiser.images=20000", "denoiser.batch_size=50", "denoiser.pool_size=20000")
     tiny.run(tiny.train, *settings)
     rows = [row for row in tiny.metrics() if "loss" in row]
@@ -166,7 +166,7 @@ def test_the_loss_is_read_rarely(tiny, monkeypatch):
         return mean_loss(self)
 
     monkeypatch.setattr(Trainer, "mean_loss", noted)
-    monkeypatch.setattr("genkit.run.training._READ_SECONDS", 1e9)
+    monkeypatch.setattr("genkit_stages.training._READ_SECONDS", 1e9)
     settings = ("denoiser.images=6400", "denoiser.batch_size=16", "denoiser.pool_size=6400")
     tiny.run(tiny.train, *settings)
     assert read == list(range(2, 401, 2))  # a row every 200th of the way

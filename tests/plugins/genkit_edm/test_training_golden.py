@@ -14,10 +14,10 @@ from torch import Tensor
 
 from genkit import component
 from genkit.random import derive_seed
-from genkit.run.stages.train import Train
 from genkit.types import Batch
 from genkit.world import ALONE
 from genkit_edm.reference.networks import from_reference, network_from_reference
+from genkit_stages.train import Train
 
 Weights = Mapping[str, Tensor]
 

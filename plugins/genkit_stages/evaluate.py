@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from genkit.artifacts import Samples, SamplesRef, Scores
 from genkit.errors import Problem
 from genkit.interfaces import Context, Dataset, Metric, Stage, Stages
-from genkit.run.stages.scores import comparison_problems, load_reference, measure
 from genkit.settings import setting
+from genkit_stages.scores import comparison_problems, load_reference, measure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,21 +31,21 @@ from genkit.interfaces import (
 )
 from genkit.networks import Networks, require_frozen
 from genkit.random import seeded
-from genkit.report.pairs import pairs_plot
-from genkit.report.plots import loss_plot
-from genkit.run.stages.train_checks import (
-    lacking_attributes,
-    problems_of,
-    skewed_conditions,
-    skewed_noise,
-)
-from genkit.run.training import Loop, restore
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
 from genkit.train.pairing import PairStream
 from genkit.train.precision import Precision, multiplying_in
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
+from genkit_stages.loss_plot import loss_plot
+from genkit_stages.pairs_plot import pairs_plot
+from genkit_stages.train_checks import (
+    lacking_attributes,
+    problems_of,
+    skewed_conditions,
+    skewed_noise,
+)
+from genkit_stages.training import Loop, restore
 
 
 @dataclass(frozen=True, kw_only=True)

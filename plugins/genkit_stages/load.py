@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 from genkit.artifacts import NetworkFile
+from genkit.designs import components
 from genkit.errors import Code, DataError, PluginError, Problem, SettingError
 from genkit.interfaces import Context, Design, Network, Stage, Stages
 from genkit.networks import design_of, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
-from genkit.run.fingerprint import code_of, files_of, owners_of
 from genkit.settings import setting
 from genkit.tensors import file_digest
+from genkit.versions import versions_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,8 @@ class Load(Stage):
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
         registry = load_plugins().registry
-        networks = list(_networks(NetworkFile.outline(self._file), registry))
-        code = {
-            "plugins": sorted({owner for n in networks for owner in owners_of(n, registry)}),
-            "code": dict(item for n in networks for item in code_of(n).items()),
-            "files": [hash_ for n in networks for hash_ in files_of(n)],
-        }
+        networks = _networks(NetworkFile.outline(self._file), registry)
+        code = versions_of((part for n in networks for part in components(n)), registry)
         return f"{self._digest} {json.dumps(code, sort_keys=True)}"
 
     def design(self, earlier: Stages) -> Design | None:

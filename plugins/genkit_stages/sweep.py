@@ -13,12 +13,12 @@ from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, Dataset, Metric, SamplingStage, Stage, Stages
-from genkit.run.stages.scores import (
+from genkit.settings import near_match, setting, shown
+from genkit_stages.scores import (
     comparison_problems,
     load_reference,
     measure,
 )
-from genkit.settings import near_match, setting, shown
 
 C = TypeVar("C", bound=Component)
 

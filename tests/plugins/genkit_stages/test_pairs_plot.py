@@ -6,8 +6,8 @@ import random
 import matplotlib.image
 import pytest
 
-from genkit.report import pairs
-from genkit.report.pairs import pairs_plot
+from genkit_stages import pairs_plot as pairs
+from genkit_stages.pairs_plot import pairs_plot
 
 DIMENSIONS = 64
 

@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from genkit.artifacts.scores import Row
-from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, png_of, set_title
-from genkit.report.table import number
+from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, number, png_of, set_title
 
 _MOST = 200  # points of a line; of a longer run each stands for several pools
 _MARKED = 30  # points up to which each is marked

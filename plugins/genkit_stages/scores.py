@@ -6,9 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Never, SupportsFloat
-
-from torch import nn
+from typing import SupportsFloat
 
 from genkit.artifacts import Samples
 from genkit.blame import refused, unchanged
@@ -24,6 +22,7 @@ from genkit.interfaces import (
     Stages,
     Subject,
 )
+from genkit.networks import Unknown
 from genkit.tensors import decoded
 from genkit.types import Batch, Curve, Measurement
 
@@ -147,13 +146,6 @@ def _number(value: object) -> float:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
     except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
         return math.nan
-
-
-class Unknown(nn.Module):
-    """The denoiser of samples from elsewhere."""
-
-    def forward(self, *arguments: object) -> Never:
-        raise DataError("the denoiser behind the samples is unknown; leave the metric out")
 
 
 def load_reference(data: Dataset, context: Context) -> Batch:

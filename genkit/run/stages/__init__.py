@@ -1,1 +1,0 @@
-"""The four stages of the core: train, sample, evaluate, sweep."""

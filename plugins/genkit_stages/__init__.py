@@ -1,0 +1,20 @@
+"""The stages of a recipe: train, load, sample, evaluate and sweep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genkit.plugin import hookimpl
+
+if TYPE_CHECKING:
+    from genkit.plugin.registry import Registration
+
+
+@hookimpl
+def genkit_register(registry: Registration) -> None:
+    """Add the stages."""
+    registry.add("stage", "train", "genkit_stages.train:Train")
+    registry.add("stage", "load", "genkit_stages.load:Load")
+    registry.add("stage", "sample", "genkit_stages.sample:Sample")
+    registry.add("stage", "evaluate", "genkit_stages.evaluate:Evaluate")
+    registry.add("stage", "sweep", "genkit_stages.sweep:Sweep")
