@@ -108,24 +108,16 @@ class Batch:
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         """Return the chosen items, every attribute alike."""
-        return self._each(lambda values: values[index])
+        return self.map(lambda values: values[index])
 
     def to(self, device: torch.device | str, *, copy: bool = False) -> Batch:
         """Return the same batch on a device; with ``copy`` no tensor shares memory with this."""
-        return self._each(lambda values: values.to(device, copy=copy))
+        return self.map(lambda values: values.to(device, copy=copy))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        def changed(values: Tensor | None) -> Tensor | None:
-            return None if values is None else change(values)
-
-        return Batch(
-            change(self.data),
-            changed(self.labels),
-            changed(self.sources),
-            changed(self.quantile),
-            changed(self.embeddings),
-            changed(self.augment_labels),
-        )
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor replaced by what a function returns for it."""
+        known = {name: change(t) for name, t in vars(self).items() if t is not None}
+        return replace(self, **known)
 
     def with_data(self, data: Tensor) -> Batch:
         """Return the same items with other values, as an augmentation makes them."""

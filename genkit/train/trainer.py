@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -170,10 +170,17 @@ class Trainer:
     def _summed(self, batch: Batch, noise: Tensor, part: slice) -> Tensor:
         """Return the summed loss of a part of the batch."""
         generator = torch.Generator().manual_seed(self._seed("loss", self.steps, part.start))
-        items = _sent(batch[part], self._device, self._layout)
-        assigned = _copied(noise[part], self._device, self._layout)
+        items = batch[part].map(self._copied)
+        assigned = self._copied(noise[part])
         with autocast(self._compute.precision, self._device):
             return self._loss(items, assigned, generator)
+
+    def _copied(self, values: Tensor) -> Tensor:
+        """Return values on the device, images laid out as asked; the host does not wait."""
+        if self._device.type == "cuda":
+            values = values.pin_memory()
+        there = values.to(self._device, non_blocking=True)
+        return there.to(memory_format=self._layout) if there.ndim == 4 else there
 
     def _update(self, loss: Tensor, count: int) -> None:
         """Step the optimizer, unless the gradient or an earlier one is not finite."""
@@ -228,20 +235,6 @@ class Trainer:
         if scaler := _under("scaler.", numbers):
             self.scaler.load_state_dict(scaler)
         self._begin(int(numbers["images"]), int(numbers["steps"]))
-
-
-def _sent(batch: Batch, device: torch.device, layout: torch.memory_format) -> Batch:
-    """Return the batch on the device, its images laid out as asked."""
-    known = {f.name: v for f in fields(batch) if (v := getattr(batch, f.name)) is not None}
-    return replace(batch, **{name: _copied(v, device, layout) for name, v in known.items()})
-
-
-def _copied(values: Tensor, device: torch.device, layout: torch.memory_format) -> Tensor:
-    """Return values on the device; to a GPU they go while the host goes on."""
-    if device.type == "cuda":
-        values = values.pin_memory()
-    there = values.to(device, non_blocking=True)
-    return there.to(memory_format=layout) if there.ndim == 4 else there
 
 
 def _under(prefix: str, named: Mapping[str, T]) -> dict[str, T]:

@@ -19,7 +19,7 @@ from genkit.types import DataSpec
 
 
 class TrainStage(Protocol):
-    """What is used of the stage ``train``, a name that no plugin can take from the core."""
+    """What is used of the stage ``train``, a name that no third-party plugin can take."""
 
     network: Network
     objective: Objective
