@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.network import NetworkFile, readable
-from genkit.blame import plugin_errors
+from genkit.blame import plugin_errors, refused
 from genkit.errors import DataError, PluginError
-from genkit.interfaces import Design, Network, Trained
+from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Network, Trained
 from genkit.parts.no_stages import NoStages
 from genkit.random import seeded
 from genkit.recipe.decode import component
@@ -108,6 +108,15 @@ class Unknown(nn.Module):
 
     def forward(self, *arguments: object) -> Never:
         raise DataError("the denoiser behind the samples is unknown; leave the metric out")
+
+
+def bind_guidance(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
+    """Return a guidance with its networks, by whose component messages name it."""
+    bound: object = guidance.bind(inputs)
+    if not isinstance(bound, BoundGuidance):
+        raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
+    bound.component = guidance
+    return bound
 
 
 def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:

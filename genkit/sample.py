@@ -13,15 +13,7 @@ from torch import Tensor, nn
 from genkit.artifacts import Samples
 from genkit.blame import called, refused, unchanged
 from genkit.errors import DataError
-from genkit.interfaces import (
-    BoundGuidance,
-    Guidance,
-    Inputs,
-    Latents,
-    Preconditioner,
-    Schedule,
-    Solver,
-)
+from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
 from genkit.types import Batch, Denoise, Draws, State
 
@@ -108,15 +100,6 @@ def _correction(
             f"on {denoised.device}, got {_described(found)}",
         )
     return found
-
-
-def bind_guidance(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
-    """Return a guidance with its networks, by whose component messages name it."""
-    bound: object = guidance.bind(inputs)
-    if not isinstance(bound, BoundGuidance):
-        raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
-    bound.component = guidance
-    return bound
 
 
 def known_levels(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from genkit.errors import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
     from genkit.latents import *  # noqa: F403
+    from genkit.networks import *  # noqa: F403
     from genkit.parts.frozen import *  # noqa: F403
     from genkit.parts.no_stages import *  # noqa: F403
     from genkit.random import *  # noqa: F403
@@ -47,10 +48,11 @@ _NAMES = {
     "RunningAverage SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
     "TrackedRun Tracker Trained unbound",
     "genkit.latents": "Derived",
+    "genkit.networks": "bind_guidance",
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",
     "genkit.random": "PerSample derive_seed generator seeded",
-    "genkit.sample": "bind_guidance denoise_fn known_levels sample solver_over trajectory",
+    "genkit.sample": "denoise_fn known_levels sample solver_over trajectory",
     "genkit.settings": "Ref setting shown",
     "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",

@@ -12,9 +12,8 @@ from genkit.errors import Code, GenkitError, Problem, SettingError
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
 from genkit.interfaces import BoundGuidance, Design, Guidance
-from genkit.networks import Networks, load_network
+from genkit.networks import Networks, bind_guidance, load_network
 from genkit.plugin.manager import load_plugins
-from genkit.sample import bind_guidance
 from genkit.tensors import file_digest
 
 A = TypeVar("A", bound=Artifact)

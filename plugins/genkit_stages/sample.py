@@ -25,14 +25,8 @@ from genkit.interfaces import (
     Solver,
     Stages,
 )
-from genkit.sample import (
-    StatePrecision,
-    bind_guidance,
-    draws_of,
-    known_levels,
-    sample,
-    solver_over,
-)
+from genkit.networks import bind_guidance
+from genkit.sample import StatePrecision, draws_of, known_levels, sample, solver_over
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
 
