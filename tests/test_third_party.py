@@ -384,9 +384,9 @@ def broken(tmp_path, monkeypatch, installed):
 @pytest.mark.parametrize(
     ("use", "named"),
     [
-        ("writes-scores", ["Samples", "Scores"]),
-        ("writes-nothing", ["WritesNothing", "Samples", "did not"]),
-        ("names-no-denoiser", ["NamesNoDenoiser.drawn_by", "'first', got None"]),
+        ("writes-scores", ["(genkit-broken 1.5)", "Samples", "Scores"]),
+        ("writes-nothing", ["(genkit-broken 1.5)", "Samples", "did not"]),
+        ("names-no-denoiser", ["(genkit-broken 1.5)", "drawn_by", "'first', got None"]),
     ],
 )
 def test_a_stage_that_does_not_write_what_it_declares(broken, tmp_path, genkit_, use, named):
