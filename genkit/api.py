@@ -18,7 +18,7 @@ from torch import Tensor
 from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
 from genkit.blame import plugin_errors
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
 from genkit.networks import load_network
@@ -49,7 +49,7 @@ class Result:
         """Load the denoiser that a stage trained."""
         place = stages_in(self.folder).get(stage)
         if place is None or not (path := place / DenoiserFile.filename()).is_file():
-            raise DataError(f"{self.folder}: no stage {stage} wrote a denoiser")
+            raise DataError(f"{self.folder}: no stage {stage} wrote a denoiser", Code.NOT_FOUND)
         return load_denoiser(path, device)
 
 
@@ -219,10 +219,11 @@ class Denoiser:
         seed, batch_size = _integer("seed", seed), _integer("batch_size", batch_size)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DataError(
-                f"dtype must be a floating-point type, got {dtype}; write torch.float32"
+                f"dtype must be a floating-point type, got {dtype}; write torch.float32",
+                Code.WRONG_TYPE,
             )
         if len(chosen) < 1 or batch_size < 1:
-            raise DataError("count and batch_size must be at least 1")
+            raise DataError("count and batch_size must be at least 1", Code.OUT_OF_RANGE)
         parts = sampling_parts(schedule, solver, latents)
         self.require(parts, chosen)
         bound = self.bind_guidance(guidance)
@@ -270,12 +271,15 @@ class Denoiser:
         if asked is None:
             return None
         if not self.classes:
-            raise DataError("this denoiser knows no classes; leave labels out")
+            raise DataError("this denoiser knows no classes; leave labels out", Code.CONFLICT)
         labels = torch.tensor(_integers("labels", asked))
         if labels.shape != (count,):
-            raise DataError(f"{len(labels)} labels for {count} samples; give one for each")
+            raise DataError(f"there must be {count} labels, got {len(labels)}", Code.WRONG_LENGTH)
         if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
-            raise DataError(f"label {int(wrong[0])} is no class; write 0 to {self.classes - 1}")
+            raise DataError(
+                f"label {int(wrong[0])} is no class; write 0 to {self.classes - 1}",
+                Code.OUT_OF_RANGE,
+            )
         return labels
 
 
@@ -285,7 +289,7 @@ def _integer(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError as error:
         raise DataError(
-            f"{name} must be an integer, got {value!r}; write one such as 16"
+            f"{name} must be an integer, got {value!r}; write one such as 16", Code.WRONG_TYPE
         ) from error
 
 
@@ -296,7 +300,9 @@ def _integers(name: str, values: Any) -> Sequence[int]:
     try:
         return [operator.index(value) for value in values]
     except TypeError as error:
-        raise DataError(f"{name} must be integers, got {values!r}; write [0, 1, 2]") from error
+        raise DataError(
+            f"{name} must be integers, got {values!r}; write [0, 1, 2]", Code.WRONG_TYPE
+        ) from error
 
 
 @plugin_errors()

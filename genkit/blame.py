@@ -9,7 +9,7 @@ from types import FrameType
 
 from torch import Tensor
 
-from genkit.errors import DataError, GenkitError, PluginError
+from genkit.errors import Code, DataError, GenkitError, PluginError
 from genkit.machine import is_of_the_disk, is_out_of_memory
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.plugin.registry import Entry, Registry, in_words
@@ -78,6 +78,7 @@ def unchanged(component: object, **arguments: Batch | Tensor | None) -> Iterator
             raise refused(
                 component,
                 f"must not change its arguments, but changed {name} in place; compute on a copy",
+                Code.CHANGED,
             )
 
 
@@ -88,9 +89,9 @@ def _changes(argument: Batch | Tensor | None) -> list[int]:
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
-def refused(component: object, reason: str) -> DataError:
+def refused(component: object, reason: str, code: Code = Code.INVALID_RESULT) -> DataError:
     """Return the error of a component whose result is refused, with its plugin named."""
-    return DataError(f"{called(component)} {reason}")
+    return DataError(f"{called(component)} {reason}", code)
 
 
 def called(component: object, registry: Registry | None = None) -> str:

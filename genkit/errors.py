@@ -44,24 +44,36 @@ class Code(StrEnum):
     UNKNOWN_KEY = "unknown-key", "The component, or the recipe, has no setting of this name."
     RENAMED_KEY = "renamed-key", "The setting has another name or place, which the message states."
     MISSING_KEY = "missing-key", "A required setting is not given."
-    WRONG_TYPE = "wrong-type", "The value has another type than the setting."
-    WRONG_LENGTH = "wrong-length", "A list has too few or too many items."
-    OUT_OF_RANGE = "out-of-range", "A number is not finite, or outside of the range of the setting."
-    UNKNOWN_CHOICE = "unknown-choice", "The value is none of those that the setting allows."
+    WRONG_TYPE = "wrong-type", "A value has another type than is allowed."
+    WRONG_LENGTH = "wrong-length", "A list or an array has too few or too many items."
+    WRONG_SHAPE = "wrong-shape", "An array or an image has another shape than is needed."
+    WRONG_KIND = "wrong-kind", "A file or an object is of another kind than is needed."
+    OUT_OF_RANGE = "out-of-range", "A number is outside of its range, or a setting is not finite."
+    NOT_FINITE = "not-finite", "An array contains a number that is not finite."
+    UNKNOWN_CHOICE = "unknown-choice", "The value is none of those that are allowed."
     INVALID_NAME = "invalid-name", "A name holds characters that it may not hold, or is reserved."
     DUPLICATE = "duplicate", "Something that must be unique is given twice."
     UNKNOWN_COMPONENT = "unknown-component", "No plugin registers a component of this name."
     NOT_A_COMPONENT = "not-a-component", "A component is needed, and the value is not a table."
-    UNKNOWN_STAGE = "unknown-stage", "A reference names no stage of the recipe."
-    WRONG_REFERENCE = (
-        "wrong-reference",
-        "A reference names a stage that does not fit.",
-    )
+    UNKNOWN_STAGE = "unknown-stage", "A reference names no stage, or there are no stages."
+    WRONG_REFERENCE = "wrong-reference", "A reference names a stage that does not fit."
     TOO_MANY = "too-many", "There are more mistakes than are listed."
-    MISSING_ATTRIBUTE = "missing-attribute", "Data has no labels or sources, and they are required."
+    MISSING_ATTRIBUTE = "missing-attribute", "Data lacks labels, sources or what else is required."
     MISSING_PACKAGE = "missing-package", "A Python package is required and not installed."
     SKEWED_NOISE = "skewed-noise", "The paired noise is not N(0, I), or not given the condition."
     CONFLICT = "conflict", "Values do not fit each other, the data or what the component can do."
+    NOT_FOUND = "not-found", "A file, a folder or an entry of a file does not exist."
+    UNREADABLE = "unreadable", "A file is damaged, cut off or in another format."
+    UNSAFE = "unsafe", "A file is larger than allowed, or would write or run something."
+    IO_ERROR = "io-error", "The system refuses to read or write a file."
+    DOWNLOAD = "download", "A file cannot be downloaded."
+    OCCUPIED = "occupied", "Something else is in the place of an output."
+    IN_USE = "in-use", "Another process works in the folder."
+    NO_DEVICE = "no-device", "The machine has no such device, or too few of them."
+    OUT_OF_MEMORY = "out-of-memory", "More memory is needed than there is."
+    CHANGED = "changed", "Something changed that must stay as it is: an argument, or a file."
+    INVALID_RESULT = "invalid-result", "A component returned what its interface does not allow."
+    NOT_CONVERGED = "not-converged", "An iteration ended before it reached its tolerance."
     USAGE = "usage", "A command, a name or a folder cannot be used as given."
     RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
     PLUGIN = "plugin", "A component cannot be imported or accepted, or its code failed."
@@ -73,10 +85,19 @@ class Code(StrEnum):
 
 
 class GenkitError(Exception):
-    """Base of all errors that tell a user what to change."""
+    """Base of all errors that tell a user what to change.
+
+    Args:
+        message: what is wrong, and what to do instead.
+        code: kind of the mistake; the default is that of the class.
+    """
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[Code] = Code.USAGE
+    code: Code = Code.USAGE
+
+    def __init__(self, message: str, code: Code | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
     @property
     def mistakes(self) -> Sequence[Mistake]:
@@ -249,3 +270,7 @@ class SettingError(GenkitError, ValueError):
         self.problems = tuple(problems)
         keys = (".".join([owner, *map(str, problem.key)]) for problem in self.problems)
         super().__init__("; ".join(f"{k}: {p}" for k, p in zip(keys, self.problems, strict=True)))
+
+    @property
+    def mistakes(self) -> Sequence[Mistake]:
+        return tuple(Mistake(p, ".".join(map(str, p.key))) for p in self.problems)

@@ -30,7 +30,7 @@ from genkit.artifacts import (
     Scores,
 )
 from genkit.artifacts.network import Coupling
-from genkit.errors import DataError, Problem, UsageError
+from genkit.errors import Code, DataError, Problem, UsageError
 from genkit.fields import Settings
 from genkit.settings import setting
 from genkit.tensors import as_column
@@ -374,7 +374,8 @@ class Network(Component):
         if self.class_conditional and not spec.classes:
             raise DataError(
                 "class_conditional must be false where the data has no labels, got true; "
-                "write class_conditional = false or choose a data set with labels"
+                "write class_conditional = false or choose a data set with labels",
+                Code.MISSING_ATTRIBUTE,
             )
         return spec.classes if self.class_conditional else 0
 
@@ -701,7 +702,8 @@ class SigmaDistribution(Component):
         if batch.quantile is None:
             raise DataError(
                 "the batch has no quantile, so its noise levels are unknown; "
-                "set Batch(quantile=...) to float64 values in (0, 1), one for each item"
+                "set Batch(quantile=...) to float64 values in (0, 1), one for each item",
+                Code.MISSING_ATTRIBUTE,
             )
         return self.quantile(batch.quantile).float()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -55,18 +55,20 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
     }
     match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
     if match is None or int(match[2] or 0) >= counts[match[1]]:
-        raise UsageError(f'this machine has no device "{name}"; choose auto or cpu')
+        raise UsageError(f'this machine has no device "{name}"; choose auto or cpu', Code.NO_DEVICE)
     if world.size == 1 or name == "cpu":
         return torch.device(name)
     if name != "cuda":
         raise UsageError(
             f'{world.size} processes cannot share the device "{name}"; '
-            "choose cuda, which gives each process a GPU of its own, or cpu"
+            "choose cuda, which gives each process a GPU of its own, or cpu",
+            Code.NO_DEVICE,
         )
     if world.local_rank >= counts["cuda"]:
         raise UsageError(
             f"process {world.local_rank + 1} of this machine has no GPU, there being "
-            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less"
+            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less",
+            Code.NO_DEVICE,
         )
     return torch.device("cuda", world.local_rank)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genkit.artifacts.network import NetworkFile, readable
 from genkit.blame import plugin_errors, refused
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Network, Trained
 from genkit.parts.no_stages import NoStages
 from genkit.random import seeded
@@ -41,7 +41,7 @@ def load_network(
     try:
         return build(file, registry, device)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}", error.code) from error
 
 
 def build(file: NetworkFile, registry: Registry, device: torch.device | str = "cpu") -> Trained:
@@ -152,15 +152,18 @@ def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in weights:
-            raise DataError(f"the weights do not fit the network: there is no {name}")
+            raise DataError(
+                f"the weights do not fit the network: there is no {name}", Code.CONFLICT
+            )
         if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
             raise DataError(
                 f"the weights do not fit the network: {name} is {_in_words(found)}, where the "
-                f"network has {_in_words(tensor)}"
+                f"network has {_in_words(tensor)}",
+                Code.CONFLICT,
             )
     for name in weights:
         if name not in wanted:
-            raise DataError(f"the weights do not fit the network: it has no {name}")
+            raise DataError(f"the weights do not fit the network: it has no {name}", Code.CONFLICT)
 
 
 def _in_words(tensor: Tensor) -> str:

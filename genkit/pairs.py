@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.blame import refused
+from genkit.errors import Code
 from genkit.interfaces import (
     AnyCoupler,
     BoundCoupler,
@@ -113,4 +114,5 @@ def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch
                 coupler,
                 f"must leave its arguments as they are, and changed the {name} of the {what} in "
                 "place; compute on a copy",
+                Code.CHANGED,
             )

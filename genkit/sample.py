@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genkit.artifacts import Samples
 from genkit.blame import called, refused, unchanged
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.tensors import require_finite
 from genkit.types import Batch, Denoise, Draws, State
@@ -138,7 +138,8 @@ def known_levels(
     if bool((sigmas.diff() > 0).any()):
         raise DataError(
             f"the schedule must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, "
-            'the range of the network, got others; write another one, such as { use = "edm" }'
+            'the range of the network, got others; write another one, such as { use = "edm" }',
+            Code.OUT_OF_RANGE,
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
 
@@ -302,7 +303,8 @@ def sample(
         parts = ["the solver", *(called(g.component or g) for g in guidance)]
         raise DataError(
             f"samples must be finite, got other values in sample {int(bad[0])} of {len(x)}; check "
-            f"the weights of the denoiser, and the settings of {' and of '.join(parts)}"
+            f"the weights of the denoiser, and the settings of {' and of '.join(parts)}",
+            Code.NOT_FINITE,
         )
     labels = None if draws.labels is None else draws.labels.cpu()
     return Samples(

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.files import write_bytes
 
 _METADATA = "genkit"
@@ -63,7 +63,7 @@ def require_finite(values: Tensor, what: str) -> None:
         index = int((~rows).nonzero()[0])
         bad = values[index].reshape(-1)
         value = float(bad[~torch.isfinite(bad)][0])
-        raise DataError(f"{what} {index} of {len(values)} contains {value}")
+        raise DataError(f"{what} {index} of {len(values)} contains {value}", Code.NOT_FINITE)
 
 
 def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) -> None:
@@ -72,7 +72,8 @@ def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) ->
         each = "one noise" if noises_per_image == 1 else f"{noises_per_image} noises"
         raise DataError(
             f"{len(data)} images cannot be paired with {len(noise)} noises; "
-            f"give {each} for each image"
+            f"give {each} for each image",
+            Code.WRONG_LENGTH,
         )
 
 
@@ -81,7 +82,8 @@ def require_one_shape(data: Tensor, noise: Tensor) -> None:
     if data.shape[1:] != noise.shape[1:]:
         raise DataError(
             f"noise must have the shape of the images, {tuple(data.shape[1:])}, got "
-            f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)"
+            f"{tuple(noise.shape[1:])}; draw it with torch.randn(images.shape)",
+            Code.WRONG_SHAPE,
         )
 
 
@@ -156,7 +158,9 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read as safetensors: {reason}") from error
+        raise DataError(
+            f"{path}: cannot be read as safetensors: {reason}", Code.UNREADABLE
+        ) from error
 
 
 def file_digest(path: Path) -> str:
@@ -169,4 +173,4 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error

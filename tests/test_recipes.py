@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from genkit.api import load_denoiser, run_recipe
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
 from genkit.recipe.recipe import load_recipe
@@ -26,6 +26,7 @@ from genkit.tensors import file_digest, load
 from genkit_data.cifar10 import CIFAR10
 from genkit_data.cifar10_batches import BINARY
 from genkit_metrics.inception import Inception
+from raising import raises_code
 
 SHIPPED = shipped_recipes()
 
@@ -247,7 +248,7 @@ def test_the_guided_recipe(tmp_path):
     stages = ["denoiser", "classifier", "fakes", "discriminator", "samples", "scores", "sweep"]
     folder = result.folder
     check_folder(folder, stages, SHIPPED["edm_aot_dg"].read_text())
-    with pytest.raises(DataError, match="must be a denoiser, got a discriminator"):
+    with raises_code(DataError, Code.WRONG_KIND, "denoiser", "discriminator"):
         load_denoiser(folder / "04-discriminator" / "discriminator.safetensors", "cpu")
     assert (folder / "05-samples" / "samples.png").is_file()
     rows = result.scores["sweep"]

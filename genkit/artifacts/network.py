@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.artifacts.artifact import Artifact
-from genkit.errors import DataError, GenkitError
+from genkit.errors import Code, DataError, GenkitError
 from genkit.settings import shown
 from genkit.types import DataSpec
 
@@ -117,7 +117,7 @@ class NetworkFile(Artifact):
         found = NETWORK_FILES.get(kind)
         if found is None or not issubclass(found, cls):
             got = f"a {kind}" if found else f"the unknown kind {shown(kind)}"
-            raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}")
+            raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}", Code.WRONG_KIND)
         with readable(f"{path}: its description"):
             spec = json.loads(metadata["spec"])
             coupling = json.loads(metadata.get("coupling", "null"))
@@ -178,4 +178,4 @@ def readable(what: str) -> Iterator[None]:
     except GenkitError:
         raise  # some are ValueErrors
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{what} makes no network") from error
+        raise DataError(f"{what} makes no network", Code.UNREADABLE) from error

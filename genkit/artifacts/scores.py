@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.artifacts.artifact import Artifact
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.files import write_json
 from genkit.types import Curve
 
@@ -54,7 +54,7 @@ class Scores(Artifact):
             }
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a file of scores, and is unreadable: {error}"
+                f"{path} must be a file of scores, and is unreadable: {error}", Code.UNREADABLE
             ) from error
         return cls(rows, facts, curves)
 

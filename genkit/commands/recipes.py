@@ -68,7 +68,7 @@ def _read(recipe: str | None) -> Source:
     except UsageError as error:
         if _exists(recipe):
             raise
-        raise UsageError(f"{error}\n{_shipped()}") from error
+        raise UsageError(f"{error}\n{_shipped()}", error.code) from error
 
 
 def _exists(recipe: str) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genkit import tensors
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.parts.power_profile import exponent, overlap
 
 MAX_ERROR = 0.5
@@ -212,6 +212,7 @@ def _common_names(snapshots: Sequence[Snapshot], files: Sequence[Any]) -> list[s
             name = min(found.items() ^ shapes[0].items())[0]
             raise DataError(
                 f"{snapshot.path} is of another network than {snapshots[0].path}: "
-                f"{name} is {found.get(name, 'absent')} and {shapes[0].get(name, 'absent')}"
+                f"{name} is {found.get(name, 'absent')} and {shapes[0].get(name, 'absent')}",
+                Code.CONFLICT,
             )
     return list(shapes[0])

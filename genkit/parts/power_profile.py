@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 
 MAX_LENGTH = 12**-0.5
 """The relative length at which every moment of training weighs the same."""
@@ -26,7 +26,8 @@ def exponent(length: float) -> float:
     if not 0 < length <= MAX_LENGTH:
         raise DataError(
             f"{length} is no relative length of an average of weights; "
-            f"write a value above 0 and at most {MAX_LENGTH:.4f}, such as 0.1"
+            f"write a value above 0 and at most {MAX_LENGTH:.4f}, such as 0.1",
+            Code.OUT_OF_RANGE,
         )
     # The variance (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic in gamma with
     # one root from 0 on, the greatest.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pickle import _Unpickler
 from typing import Any, ClassVar
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles.records import Call, Global, Persistent, described
 
 _MAX_INTEGER_BITS = 2048  # far below the 4300 digits above which Python refuses to print one
@@ -76,7 +76,9 @@ def read_pickle(
     except _INVALID as error:
         known = isinstance(error, pickle.UnpicklingError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        raise DataError(f"{what}: the pickle is invalid or cut off: {reason[:300]}") from error
+        raise DataError(
+            f"{what}: the pickle is invalid or cut off: {reason[:300]}", Code.UNREADABLE
+        ) from error
 
 
 def _bounded_integer(opcode: int) -> Callable[[_Reader], None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.errors import PluginError, UnknownComponentError
+from genkit.errors import Code, PluginError, UnknownComponentError
 from genkit.fields import fields_of
 from genkit.plugin.kinds import CORE_COMMANDS, KINDS
 from genkit.settings import near_match, shown
@@ -214,7 +214,7 @@ class Registry:
         for entry in self._entries.values():  # registered through a module that re-exports it
             if entry.target.endswith(f":{cls.__name__}") and self.load(entry) is cls:
                 return entry
-        raise PluginError(f"{target} is not registered by any plugin")
+        raise PluginError(f"{target} is not registered by any plugin", Code.UNKNOWN_COMPONENT)
 
 
 def base_of(kind: str) -> type[Any]:

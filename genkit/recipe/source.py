@@ -121,11 +121,11 @@ def _find(recipe: str | Path) -> Path:
         return path
     if not path.parent.is_dir():
         hint = near_match(name, shipped) or f"there is no folder {path.parent}"
-        raise UsageError(f"recipe {recipe} does not exist; {hint}")
+        raise UsageError(f"recipe {recipe} does not exist; {hint}", Code.NOT_FOUND)
     siblings = itertools.islice(path.parent.glob("*.toml"), 1000)
     hint = near_match(str(path), map(str, siblings)) or near_match(name, shipped)
     hint = hint or f"shipped recipes: {', '.join(shipped) or 'none'}"
-    raise UsageError(f"recipe {recipe} does not exist; {hint}")
+    raise UsageError(f"recipe {recipe} does not exist; {hint}", Code.NOT_FOUND)
 
 
 def _read(path: Path) -> str:
@@ -133,24 +133,25 @@ def _read(path: Path) -> str:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise UsageError(f"recipe {path} is a folder; name a file in it")
+            raise UsageError(f"recipe {path} is a folder; name a file in it", Code.WRONG_KIND)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"recipe {path} is not a regular file; save it to a file first")
         if status.st_size > MAX_BYTES:
-            raise UsageError(f"recipe {path} has {status.st_size:,} bytes; {limit}")
+            raise UsageError(f"recipe {path} has {status.st_size:,} bytes; {limit}", Code.SYNTAX)
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:  # a file of the system, which tells no size, or one that is growing
-        raise UsageError(f"recipe {path} is too long; {limit}")
+        raise UsageError(f"recipe {path} is too long; {limit}", Code.SYNTAX)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, line = data[error.start], data.count(b"\n", 0, error.start) + 1
         raise UsageError(
             f"{path}:{line}: byte 0x{byte:02x} at offset {error.start} is not UTF-8; "
-            "save the file as UTF-8"
+            "save the file as UTF-8",
+            Code.SYNTAX,
         ) from error
 
 
@@ -205,6 +206,7 @@ def parse_component(text: str, option: str) -> Mapping[str, Any]:
     if len(parsed) != 1 or not isinstance(table, dict):
         raise UsageError(
             f"{option}: {shown(text)} is no TOML table; write a name, or a table such as "
-            "'{ use = \"NAME\", setting = 1 }'"
+            "'{ use = \"NAME\", setting = 1 }'",
+            Code.NOT_A_COMPONENT,
         )
     return table

@@ -14,7 +14,7 @@ import torch
 from genkit.artifacts import Record, Samples
 from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
 from genkit.blame import called, plugin_errors
-from genkit.errors import GenkitError, InterruptedRun, PluginError, UsageError
+from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
 from genkit.interfaces import Stage, Stages, TrackedRun
 from genkit.machine import (
@@ -229,13 +229,15 @@ def _named(stage_id: str) -> Iterator[None]:
             raise
         raise UsageError(
             f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "
-            "when that is corrected, run the same command to resume"
+            "when that is corrected, run the same command to resume",
+            Code.IO_ERROR,
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise UsageError(
-            f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network"
+            f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network",
+            Code.OUT_OF_MEMORY,
         ) from error
 
 

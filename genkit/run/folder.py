@@ -19,7 +19,7 @@ from genkit.artifacts.layout import (
     stage_folders,
     stages_in,
 )
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.files import write_json
 
 _REDONE = ".redone"  # ends the names of folders in replaced/ that never come back
@@ -72,17 +72,23 @@ class RunFolder:
         self._name = name
         try:
             if root.exists() and not root.is_dir():
-                raise UsageError(f"{root} is a file; choose a folder with --out")
+                raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
             held = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
         except OSError as error:
-            raise UsageError(f"{root} cannot be used: {error.strerror}") from error
+            raise UsageError(f"{root} cannot be used: {error.strerror}", Code.IO_ERROR) from error
         if held and not (root / STATE).exists():
-            raise UsageError(f"{root} is not empty and holds no run; choose another --out")
+            raise UsageError(
+                f"{root} is not empty and holds no run; choose another --out", Code.OCCUPIED
+            )
         holds = _read(root / STATE).get("name") if held else name
         if holds is None:
-            raise UsageError(f"{root / STATE} is damaged or unreadable; choose another --out")
+            raise UsageError(
+                f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
+            )
         if holds != name:
-            raise UsageError(f'{root} holds the run of "{holds}"; choose another --out')
+            raise UsageError(
+                f'{root} holds the run of "{holds}"; choose another --out', Code.OCCUPIED
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,7 +102,7 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout as error:
-            raise UsageError(f"another genkit is at work in {self.root}") from error
+            raise UsageError(f"another genkit is at work in {self.root}", Code.IN_USE) from error
         except OSError as error:
             raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 
 
 def require_compiler(device: torch.device) -> None:
@@ -21,5 +21,6 @@ def require_compiler(device: torch.device) -> None:
         needed = "triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
         raise UsageError(
             f"compile = true needs {needed} that works: {type(error).__name__}: {reason}; "
-            "install it, or write compile = false"
+            "install it, or write compile = false",
+            Code.MISSING_PACKAGE,
         ) from error

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genkit.errors import DataError, GenkitError
+from genkit.errors import Code, DataError, GenkitError
 from genkit.types import Pairs
 
 
@@ -104,8 +104,9 @@ class Ranks:
 def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
     """Return facts as JSON bytes, and the index vectors; images in their order are left out."""
     if not isinstance(found, Solved):
-        kind = "" if isinstance(found, GenkitError) else f"{type(found).__name__}: "
-        facts: dict[str, object] = {"error": f"{kind}{found}"}
+        code = found.code if isinstance(found, GenkitError) else None
+        kind = "" if code else f"{type(found).__name__}: "
+        facts: dict[str, object] = {"error": f"{kind}{found}", "code": (code or Code.DATA).name}
         vectors = torch.empty(0, 0, dtype=torch.int64)
     else:
         pairs = found.pairs
@@ -118,7 +119,7 @@ def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
 def _unpacked(told: Tensor, vectors: Tensor) -> Solved:
     facts = json.loads(bytes(told.tolist()))
     if "error" in facts:
-        raise DataError(facts["error"])
+        raise DataError(facts["error"], Code[facts["code"]])
     data = vectors[1] if len(vectors) == 2 else torch.arange(vectors.shape[1])
     pairs = Pairs(data, vectors[0], facts["gap"], tuple(facts["parts"]))
     return Solved(pairs, facts["seconds"])

@@ -302,7 +302,7 @@ def _named(index: int) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"pool {index}: {error}") from error
+        raise DataError(f"pool {index}: {error}", error.code) from error
 
 
 def _join(batches: list[Batch]) -> Batch:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Coupler, Stages
 from genkit.settings import setting
 from genkit.tensors import Cost, pairwise_cost, require_finite, require_same_length
@@ -154,5 +154,6 @@ def adaptive_weight(cost: Tensor, apart: Tensor, candidates: float) -> float:
 def _missing(attribute: str, by: str) -> DataError:
     return DataError(
         f"conditions are compared by {by}, and this data has no {attribute}; "
-        "choose data that has them, or hungarian for data without conditions"
+        "choose data that has them, or hungarian for data without conditions",
+        Code.MISSING_ATTRIBUTE,
     )

@@ -140,7 +140,7 @@ class BoundPartitioned:
                 return pairs_of(inner, self.inner, images, assigned, own)
             except DataError as error:
                 names = ", ".join(f"{b} {v}" for b, v in zip(settings.by, part.values, strict=True))
-                raise DataError(f"in the part of {names}: {error}") from error
+                raise DataError(f"in the part of {names}: {error}", error.code) from error
 
         # Solvers release the interpreter lock. Results and errors come in the order of the parts.
         # A GPU takes one part after another anyway, on a stream that is the calling thread's own.
@@ -162,7 +162,8 @@ def _parts(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> I
         if column is None:
             raise DataError(
                 f"the pool is parted by {by}, and this data has no {ATTRIBUTE[by]}; "
-                f"leave {shown(by)} out of by, or choose data that has them"
+                f"leave {shown(by)} out of by, or choose data that has them",
+                Code.MISSING_ATTRIBUTE,
             )
         columns.append(column.cpu())
     values, part, sizes = torch.unique(

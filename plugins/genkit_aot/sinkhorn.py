@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Coupler
 from genkit.settings import setting
 from genkit.tensors import Cost, require_same_length
@@ -92,7 +92,8 @@ class Sinkhorn(Coupler):
             raise DataError(
                 f"Sinkhorn's iteration reached an error of {found.error:.2g} in {self.iterations} "
                 f"iterations on a pool of {len(batch)}, and tolerance is {self.tolerance:g}; "
-                "raise epsilon, iterations or tolerance"
+                "raise epsilon, iterations or tolerance",
+                Code.NOT_CONVERGED,
             )
         index = torch.arange(len(batch))
         if not self.rounded:

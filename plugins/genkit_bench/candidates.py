@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from genkit.errors import GenkitError, SettingError, UsageError
+from genkit.errors import Code, GenkitError, SettingError, UsageError
 from genkit.interfaces import AnyCoupler, BoundCoupler, BoundDatasetCoupler
 from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry, kinds_of
@@ -73,7 +73,7 @@ def name_of(table: Mapping[str, Any]) -> str:
 def _bound(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Candidate:
     coupler = component(registry, AnyCoupler, table)
     if not isinstance(coupler, AnyCoupler):
-        raise UsageError(f"{name_of(table)} is no coupler")
+        raise UsageError(f"{name_of(table)} is no coupler", Code.WRONG_KIND)
     return Candidate(name_of(table), coupler, coupler.bind(NoStages(device)))
 
 

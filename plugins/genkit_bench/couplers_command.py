@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genkit.errors import InterruptedRun, UsageError
+from genkit.errors import Code, InterruptedRun, UsageError
 from genkit.recipe.source import parse_component
 from genkit.terminal import check_device, console, say
 from genkit_bench.options import AsJson, Device, parse_shape, parse_sizes
@@ -70,9 +70,13 @@ def couplers(
     tables = [parse_component(text, "--coupler") for text in coupler or ()]
     check_device(device)
     if not 0 < limit < math.inf:
-        raise UsageError(f"--limit {limit:g} is no time; write a number of seconds above 0")
+        raise UsageError(
+            f"--limit {limit:g} is no time; write a number of seconds above 0", Code.OUT_OF_RANGE
+        )
     if data is not None and (shape is not None or classes is not None):
-        raise UsageError("--shape and --classes describe synthetic images; leave out --data")
+        raise UsageError(
+            "--shape and --classes describe synthetic images; leave out --data", Code.CONFLICT
+        )
     table = parse_component("synthetic" if data is None else data, "--data")
     if data is None:
         count = max(FEWEST, pool_sizes[-1])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.settings import shown
 
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -53,7 +53,8 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if len(shape) not in (1, 3):
         raise UsageError(
             f'--shape "{text}" has {len(shape)} numbers; write channels, height and width, such as '
-            "3,32,32, or the length of a vector, such as 3072"
+            "3,32,32, or the length of a vector, such as 3072",
+            Code.WRONG_LENGTH,
         )
     return shape
 
@@ -65,6 +66,7 @@ def _integers(text: str, option: str, example: str) -> tuple[int, ...]:
         if not (part.isascii() and part.isdigit() and len(part) <= 9 and int(part) > 0):
             raise UsageError(
                 f"{option}: {shown(part)} is no whole number above 0 and below 10^9; "
-                f"write {example}"
+                f"write {example}",
+                Code.OUT_OF_RANGE,
             )
     return tuple(int(part) for part in parts)

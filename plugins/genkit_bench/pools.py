@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.interfaces import Dataset
 from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry
@@ -34,7 +34,7 @@ def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Ba
     registry.find(["dataset"], str(table.get("use")))  # first of all, for its message is short
     dataset = component(registry, "dataset", table)
     if not isinstance(dataset, Dataset):
-        raise UsageError(f"{shown(table)} is no data set")
+        raise UsageError(f"{shown(table)} is no data set", Code.WRONG_KIND)
     batch = dataset.load(NoStages(torch.device("cpu")))
     require_memory(max(largest, len(batch)), tuple(batch.data.shape[1:]))
     return batch.with_data(decoded(batch.data))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from genkit.errors import SettingError, UsageError
+from genkit.errors import Code, SettingError, UsageError
 from genkit.recipe.source import parse_component, read_source
 from genkit.terminal import check_device, console, say
 from genkit_bench.options import AsJson, Data, Device, Overrides, Rounds, parse_sizes
@@ -130,7 +130,8 @@ def _untrained(
     if not hasattr(training, "network"):
         raise UsageError(
             f'stage {drawing.denoiser} must be of `use = "train"`, got '
-            f"{type(training).__name__}; give its file instead of the recipe"
+            f"{type(training).__name__}; give its file instead of the recipe",
+            Code.WRONG_KIND,
         )
     with seeded(0):
         module = training.network.build(training.spec())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.interfaces import Average, Context, Network, Objective, Optimizer, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.recipe import load_recipe
@@ -83,7 +83,7 @@ def load_stages(
     if chosen not in ids:
         hint = near_match(wanted, ids) or f"it has {', '.join(ids) or 'none'}"
         named = f"{use} stage" + (f" {shown(wanted)}" if wanted else "")
-        raise UsageError(f"{source.label} has no {named}; {hint}")
+        raise UsageError(f"{source.label} has no {named}; {hint}", Code.UNKNOWN_STAGE)
     index = next(i for i, stage in enumerate(stages) if stage.get("id") == chosen)
     kept = replace(source, table={**source.table, "stage": stages[: index + 1]})
     if data is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.interfaces import Dataset, Inputs
 from genkit.random import generator
 from genkit.settings import setting
@@ -106,5 +106,6 @@ def require_memory(count: int, shape: Sequence[int]) -> None:
     if needed > has:
         raise UsageError(
             f"{count:,} items of shape {tuple(shape)} and their noise take {needed / 2**30:,.0f} "
-            f"GiB, and this machine has {has / 2**30:,.0f}; choose smaller pools or items"
+            f"GiB, and this machine has {has / 2**30:,.0f}; choose smaller pools or items",
+            Code.OUT_OF_MEMORY,
         )

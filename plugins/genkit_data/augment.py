@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Augmentation
 from genkit.settings import setting
 from genkit.types import Batch
@@ -96,7 +96,9 @@ class EdmAugmentation(Augmentation):
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         if batch.data.ndim != 4:
             shape = tuple(batch.data.shape[1:])
-            raise DataError(f'augmentation "edm" changes images, but items have shape {shape}')
+            raise DataError(
+                f'augmentation "edm" changes images, but items have shape {shape}', Code.WRONG_SHAPE
+            )
         changes = self.drawn(len(batch), generator)
         told = changes.labels().to(batch.data.device)
         return replace(batch, data=self.changed(batch.data, changes), augment_labels=told)

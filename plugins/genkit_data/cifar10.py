@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
@@ -71,7 +71,10 @@ class CIFAR10(Dataset):
                     return _Found(version, present[name], version.batches[self.split])
         known = [name for version in self.versions for name in (version.archive, version.folder)]
         hint = next((hint for name in known if (hint := near_match(name, present))), "")
-        raise DataError("; ".join(filter(None, (f"{folder}: holds no {known[0]}", hint, remedy))))
+        raise DataError(
+            "; ".join(filter(None, (f"{folder}: holds no {known[0]}", hint, remedy))),
+            Code.NOT_FOUND,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class _Found:
         if not self.unpacked and sizes[0] != published:
             raise DataError(
                 f"{self.place}: has {sizes[0]:,} bytes, but the published file {published:,}; "
-                "remove it and download it again"
+                "remove it and download it again",
+                Code.UNREADABLE,
             )
 
     def decode(self) -> Decoding:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles import array, described, read_pickle
 from genkit.types import Batch, RemoteFile
 
@@ -34,7 +34,8 @@ def read_binary(content: bytes, count: int, where: str) -> Batch:
     if len(content) != count * (1 + _PIXELS):
         raise DataError(
             f"{where}: has {len(content):,} bytes; {count:,} images of {1 + _PIXELS:,} bytes "
-            f"have {count * (1 + _PIXELS):,}"
+            f"have {count * (1 + _PIXELS):,}",
+            Code.WRONG_LENGTH,
         )
     records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(count, 1 + _PIXELS)
     return _batch(records[:, 1:], records[:, 0].long(), where)
@@ -51,21 +52,25 @@ def read_python(content: bytes, count: int, where: str) -> Batch:
     """
     tree = read_pickle(content, what=where)
     if not isinstance(tree, dict):
-        raise DataError(f"{where}: holds {described(tree)}, where a batch is a dictionary")
+        raise DataError(
+            f"{where}: holds {described(tree)}, where a batch is a dictionary", Code.WRONG_KIND
+        )
     # Python 2 wrote the names as bytes.
     parts = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in tree.items()}
     if missing := next((name for name in ("data", "labels") if name not in parts), None):
-        raise DataError(f'{where}: has no "{missing}"')
+        raise DataError(f'{where}: has no "{missing}"', Code.NOT_FOUND)
     pixels, labels = array(parts["data"], what=where), parts["labels"]
     if pixels.dtype != np.uint8 or pixels.shape != (count, _PIXELS):
         raise DataError(
             f'{where}: "data" is {pixels.dtype} of shape {pixels.shape}; {count:,} images are '
-            f"uint8 of shape ({count}, {_PIXELS})"
+            f"uint8 of shape ({count}, {_PIXELS})",
+            Code.WRONG_SHAPE,
         )
     plain = isinstance(labels, list) and all(type(k) is int and 0 <= k < 256 for k in labels)
     if not plain or len(labels) != count:
         raise DataError(
-            f'{where}: "labels" is {described(labels)}, not a list of {count:,} classes'
+            f'{where}: "labels" is {described(labels)}, not a list of {count:,} classes',
+            Code.WRONG_TYPE,
         )
     return _batch(torch.from_numpy(pixels), torch.tensor(labels), where)
 
@@ -75,7 +80,8 @@ def _batch(pixels: torch.Tensor, labels: torch.Tensor, where: str) -> Batch:
     if bool(wrong.any()):
         index = int(wrong.nonzero()[0])
         raise DataError(
-            f"{where}: the class of image {index} is {int(labels[index])}; classes are 0 to 9"
+            f"{where}: the class of image {index} is {int(labels[index])}; classes are 0 to 9",
+            Code.OUT_OF_RANGE,
         )
     return Batch(pixels.reshape(-1, *SHAPE), labels)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genkit.errors import InterruptedRun, PluginError, UsageError
+from genkit.errors import Code, InterruptedRun, PluginError, UsageError
 from genkit.settings import toml_value
 from genkit.terminal import console, say
 
@@ -53,7 +53,9 @@ def get(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{root}: cannot be made a folder: {error.strerror}") from error
+        raise UsageError(
+            f"{root}: cannot be made a folder: {error.strerror}", Code.IO_ERROR
+        ) from error
     try:
         _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
     except KeyboardInterrupt as stop:
@@ -67,7 +69,10 @@ def _published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
     files: Mapping[str, RemoteFile] = registry.load(registry.find(["dataset"], name)).archives
     if not files:
         others = ", ".join(sorted(_fetchable(registry)))
-        raise UsageError(f'the files of data set "{name}" cannot be fetched; those of {others} can')
+        raise UsageError(
+            f'the files of data set "{name}" cannot be fetched; those of {others} can',
+            Code.UNKNOWN_CHOICE,
+        )
     return files
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pooch
 import requests
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.files import md5_of
 from genkit.types import RemoteFile
 
@@ -36,10 +36,12 @@ def missing(files: Mapping[str, RemoteFile], folder: Path) -> dict[str, RemoteFi
         if not path.exists():
             lacking[name] = remote
         elif path.stat().st_size != remote.size or md5_of(path) != remote.md5:
-            raise DataError(f"{path}: is not the published file; move or remove it")
+            raise DataError(f"{path}: is not the published file; move or remove it", Code.OCCUPIED)
     needed, free = sum(r.size for r in lacking.values()), shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(f"{folder}: has {free:,} bytes free, and {needed:,} are needed")
+        raise DataError(
+            f"{folder}: has {free:,} bytes free, and {needed:,} are needed", Code.IO_ERROR
+        )
     return lacking
 
 
@@ -78,16 +80,22 @@ def download(name: str, remote: RemoteFile, folder: Path, report: Report) -> Non
         (folder / name).chmod(0o644)  # a temporary file is readable by its owner alone
     except requests.HTTPError as error:
         said = str(error).partition(" for url")[0]
-        raise DataError(f"{remote.url}: the server answers {said}") from error
+        raise DataError(f"{remote.url}: the server answers {said}", Code.DOWNLOAD) from error
     except requests.RequestException as error:
-        raise DataError(f"{remote.url}: cannot be fetched: {error}; {again}") from error
+        raise DataError(
+            f"{remote.url}: cannot be fetched: {error}; {again}", Code.DOWNLOAD
+        ) from error
     except ValueError as error:  # of the checksum
-        raise DataError(f"{remote.url}: {error}") from error
+        raise DataError(f"{remote.url}: {error}", Code.DOWNLOAD) from error
     except OSError as error:
-        raise DataError(f"{folder / name}: {error.strerror or error}; {again}") from error
+        raise DataError(
+            f"{folder / name}: {error.strerror or error}; {again}", Code.IO_ERROR
+        ) from error
 
 
 def require_web(url: str) -> None:
     """Raise DataError unless an address is one of the web."""
     if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url}: is no address of the web; write http://... or https://...")
+        raise DataError(
+            f"{url}: is no address of the web; write http://... or https://...", Code.INVALID_NAME
+        )

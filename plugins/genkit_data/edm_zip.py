@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import setting, shown
 from genkit.types import Batch, DataSpec
@@ -97,7 +97,9 @@ class _Files(ABC):
         """The names of the images, in order."""
         found = sorted(n for n in self.names if f".{n.rpartition('.')[2].lower()}" in SUFFIXES)
         if not found:
-            raise DataError(f"{self.path}: holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(
+                f"{self.path}: holds no image ({', '.join(sorted(SUFFIXES))})", Code.NOT_FOUND
+            )
         return tuple(found)
 
     def where(self, name: str) -> str:
@@ -118,7 +120,7 @@ class _Zip(_Files):
     def read(self, name: str) -> bytes:
         member = self.archive.getinfo(name)
         if member.file_size > _LARGEST:
-            raise DataError(f"{self.where(name)} has {member.file_size:,} bytes")
+            raise DataError(f"{self.where(name)} has {member.file_size:,} bytes", Code.UNSAFE)
         return self.archive.read(member)
 
 
@@ -149,13 +151,13 @@ def _classes(files: _Files) -> Tensor:
     """Return the class of each image, ``[N]`` int64."""
     where = files.where(_LABELS)
     if _LABELS not in files.names:
-        raise DataError(f"{files.path}: holds no {_LABELS}; write labels = false")
+        raise DataError(f"{files.path}: holds no {_LABELS}; write labels = false", Code.NOT_FOUND)
     try:
         listed = json.loads(files.read(_LABELS))["labels"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f'{where} is no table with "labels": {error}') from error
+        raise DataError(f'{where} is no table with "labels": {error}', Code.UNREADABLE) from error
     if not listed:
-        raise DataError(f"{where} has no labels; write labels = false")
+        raise DataError(f"{where} has no labels; write labels = false", Code.MISSING_ATTRIBUTE)
     classes: dict[str, int] = {}
     for entry in listed if isinstance(listed, list) else [listed]:
         match entry:
@@ -164,16 +166,20 @@ def _classes(files: _Files) -> Tensor:
             case _:
                 raise DataError(
                     f'{where}: {shown(entry)} is no ["name of an image", class]; where labels '
-                    "are no classes, write labels = false"
+                    "are no classes, write labels = false",
+                    Code.WRONG_TYPE,
                 )
         if name in classes:
-            raise DataError(f"{where}: {name} has two labels")
+            raise DataError(f"{where}: {name} has two labels", Code.DUPLICATE)
         classes[name] = label
     images = set(files.images)
     if missing := sorted(images - classes.keys()):
-        raise DataError(f"{where}: {missing[0]} has no label, as {len(missing):,} of the images")
+        raise DataError(
+            f"{where}: {missing[0]} has no label, as {len(missing):,} of the images",
+            Code.MISSING_ATTRIBUTE,
+        )
     if lost := sorted(classes.keys() - images):
-        raise DataError(f"{where}: there is no image {lost[0]}, but a label for it")
+        raise DataError(f"{where}: there is no image {lost[0]}, but a label for it", Code.NOT_FOUND)
     found = torch.tensor([classes[name] for name in files.images])
     require_classes(found, where)
     return found
@@ -200,5 +206,8 @@ def _shape(files: _Files, name: str) -> Shape:
 def _strict(image: Image.Image, where: str) -> Shape:
     shape = shape_of(image, where)
     if image.mode not in ("L", "RGB"):
-        raise DataError(f"{where}: is of mode {image.mode}; write 8-bit grey (L) or RGB images")
+        raise DataError(
+            f"{where}: is of mode {image.mode}; write 8-bit grey (L) or RGB images",
+            Code.WRONG_SHAPE,
+        )
     return shape

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
@@ -54,7 +54,9 @@ class FashionMNIST(Dataset):
         count, height, width = idx.read_shape(images, 3)
         (label_count,) = idx.read_shape(labels, 1)
         if count != label_count:
-            raise DataError(f"{images} holds {count} images, but {labels} {label_count} labels")
+            raise DataError(
+                f"{images} holds {count} images, but {labels} {label_count} labels", Code.CONFLICT
+            )
         return DataSpec((1, height, width), CLASSES)
 
     def version(self) -> str:
@@ -71,7 +73,8 @@ class FashionMNIST(Dataset):
         if bool((wrong := labels >= CLASSES).any()):
             index = int(wrong.nonzero()[0])
             raise DataError(
-                f"{labels_file}: label {index} is {int(labels[index])}; classes are 0 to 9"
+                f"{labels_file}: label {index} is {int(labels[index])}; classes are 0 to 9",
+                Code.OUT_OF_RANGE,
             )
         count, height, width = images.shape
         batch = Batch(images.reshape(count, *spec.shape), labels)
@@ -88,6 +91,6 @@ class FashionMNIST(Dataset):
             if name not in present:
                 hint = near_match(name, others)
                 told = (f"{folder}: holds no {name}", hint, remedy)
-                raise DataError("; ".join(filter(None, told)))
+                raise DataError("; ".join(filter(None, told)), Code.NOT_FOUND)
         images, labels = FILES[self.split]
         return folder / images, folder / labels

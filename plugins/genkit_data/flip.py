@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Augmentation
 from genkit.settings import setting
 from genkit.types import Batch
@@ -24,7 +24,10 @@ class Flip(Augmentation):
         images = batch.data
         if images.ndim != 4:
             shape = tuple(images.shape[1:])
-            raise DataError(f'augmentation "flip" mirrors images, but items have shape {shape}')
+            raise DataError(
+                f'augmentation "flip" mirrors images, but items have shape {shape}',
+                Code.WRONG_SHAPE,
+            )
         mirrored = torch.rand(len(batch), generator=generator) < self.probability
         mask = mirrored.to(images.device)[:, None, None, None]
         return batch.with_data(torch.where(mask, images.flip(-1), images))

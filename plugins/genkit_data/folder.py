@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.files import md5_of
 from genkit.settings import near_match
 
@@ -28,11 +28,12 @@ def existing_folder(root: str, remedy: str = "") -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise DataError(f"{root} is a file; write the folder that it lies in")
+        raise DataError(f"{root} is a file; write the folder that it lies in", Code.WRONG_KIND)
     missing, beside = _missing(folder)
     hint = near_match(missing.name, [path.name for path in beside if path.is_dir()])
     raise DataError(
-        "; ".join(filter(None, (f"{root}: there is no folder {missing}", hint, remedy)))
+        "; ".join(filter(None, (f"{root}: there is no folder {missing}", hint, remedy))),
+        Code.NOT_FOUND,
     )
 
 
@@ -52,14 +53,16 @@ def existing(path: str) -> Path:
         return found
     missing, beside = _missing(found)
     hint = near_match(missing.name, [path.name for path in beside])
-    raise DataError(f"{path}: there is no {missing}" + (f"; {hint}" if hint else ""))
+    raise DataError(
+        f"{path}: there is no {missing}" + (f"; {hint}" if hint else ""), Code.NOT_FOUND
+    )
 
 
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}", Code.NOT_FOUND) from error
 
 
 def _missing(path: Path) -> tuple[Path, list[Path]]:
@@ -101,11 +104,11 @@ def content_of(path: Path, at_most: int) -> bytes:
         DataError: it cannot be read, or has more than ``at_most`` bytes.
     """
     if (size := size_of(path)) > at_most:
-        raise DataError(f"{path}: has {size:,} bytes where {at_most:,} are the most")
+        raise DataError(f"{path}: has {size:,} bytes where {at_most:,} are the most", Code.UNSAFE)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error
 
 
 def require_md5(path: Path, published: str) -> None:
@@ -113,11 +116,12 @@ def require_md5(path: Path, published: str) -> None:
     try:
         found = md5_of(path)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error
     if found != published:
         raise DataError(
             f"{path}: is damaged: its MD5 is {found}, the published one {published}; remove it and "
-            "download it again"
+            "download it again",
+            Code.UNREADABLE,
         )
 
 
@@ -125,7 +129,7 @@ def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error
 
 
 def entries(folder: Path) -> list[Path]:
@@ -137,5 +141,5 @@ def entries(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}", Code.IO_ERROR) from error
     return sorted(found, key=lambda path: path.name)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.parts.packages import installing
 from genkit.settings import near_match, setting
@@ -70,7 +70,8 @@ class HuggingFace(Dataset):
             datasets = importlib.import_module("datasets")
         except ImportError as error:
             raise DataError(
-                f'data set "huggingface" needs the library datasets: {installing("huggingface")}'
+                f'data set "huggingface" needs the library datasets: {installing("huggingface")}',
+                Code.MISSING_PACKAGE,
             ) from error
         folder = Path(self.path).expanduser()
         known = datasets.exceptions.DatasetsError
@@ -79,13 +80,14 @@ class HuggingFace(Dataset):
                 str(folder) if folder.is_dir() else self.path, split=self.split
             )
         except (OSError, ValueError, known) as error:
-            raise DataError(f"{self.path}: cannot be loaded: {error}") from error
+            raise DataError(f"{self.path}: cannot be loaded: {error}", Code.UNREADABLE) from error
         for column in filter(None, (self.image, self.label)):
             if column not in table.column_names:
                 hint = near_match(column, table.column_names)
                 raise DataError(
                     f'{self.path}: has no column "{column}", but {", ".join(table.column_names)}'
-                    + (f"; {hint}" if hint else "")
+                    + (f"; {hint}" if hint else ""),
+                    Code.NOT_FOUND,
                 )
         if isinstance(table.features[self.image], datasets.Image):
             return table.cast_column(self.image, datasets.Image(decode=False))
@@ -103,9 +105,9 @@ class HuggingFace(Dataset):
         try:
             labels = torch.tensor(values)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{where} holds no classes: {error}") from error
+            raise DataError(f"{where} holds no classes: {error}", Code.WRONG_TYPE) from error
         if labels.dtype != torch.int64 or labels.ndim != 1:
-            raise DataError(f"{where} holds no classes, but {values[0]!r}")
+            raise DataError(f"{where} holds no classes, but {values[0]!r}", Code.WRONG_TYPE)
         require_classes(labels, where)
         return labels
 
@@ -137,4 +139,6 @@ def _file(cell: Any, where: str) -> Path | io.BytesIO:
         case {"path": str(path)}:
             return Path(path)
         case _:
-            raise DataError(f"{where}: the cell holds no image file, but {type(cell).__name__}")
+            raise DataError(
+                f"{where}: the cell holds no image file, but {type(cell).__name__}", Code.WRONG_TYPE
+            )

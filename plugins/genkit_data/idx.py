@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 
 
 def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
@@ -43,7 +43,8 @@ def read(path: Path, dimensions: int) -> Tensor:
     if len(content) != size:
         raise DataError(
             f"{path}: holds {len(content)} bytes where its header promises {size} "
-            f"({' x '.join(map(str, shape))}); fetch the file again"
+            f"({' x '.join(map(str, shape))}); fetch the file again",
+            Code.WRONG_LENGTH,
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 
@@ -54,7 +55,7 @@ def _opened(path: Path) -> Iterator[gzip.GzipFile]:
         with gzip.open(path, "rb") as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as gzip: {error}") from error
+        raise DataError(f"{path}: cannot be read as gzip: {error}", Code.UNREADABLE) from error
 
 
 def _shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
@@ -63,11 +64,14 @@ def _shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
     if not magic.startswith(head[:4]):
         raise DataError(
             f"{path}: starts with bytes {head[:4].hex()}, but IDX bytes of {dimensions} "
-            f"dimension{'s' if dimensions > 1 else ''} start with {magic.hex()}"
+            f"dimension{'s' if dimensions > 1 else ''} start with {magic.hex()}",
+            Code.WRONG_KIND,
         )
     if len(head) < size:
-        raise DataError(f"{path}: ends after {len(head)} of the {size} bytes of its IDX header")
+        raise DataError(
+            f"{path}: ends after {len(head)} of the {size} bytes of its IDX header", Code.UNREADABLE
+        )
     shape = struct.unpack(f">{dimensions}I", head[4:])
     if 0 in shape:
-        raise DataError(f"{path}: is empty ({' x '.join(map(str, shape))})")
+        raise DataError(f"{path}: is empty ({' x '.join(map(str, shape))})", Code.WRONG_SHAPE)
     return shape

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
@@ -67,20 +67,26 @@ def _listed(root: Path) -> tuple[list[Path], list[int]]:
     if folders and loose:
         raise DataError(
             f"{root}: holds both files ({loose[0].name}) and folders ({folders[0].name}); keep "
-            "all images in it, or each in the folder of its class"
+            "all images in it, or each in the folder of its class",
+            Code.CONFLICT,
         )
     if loose:
         return loose, []
     if not folders:
-        raise DataError(f"{root}: holds no image")
+        raise DataError(f"{root}: holds no image", Code.NOT_FOUND)
     files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
         found = entries(folder)
         if not found:
-            raise DataError(f"{folder}: holds no image; remove the folder or fill the class")
+            raise DataError(
+                f"{folder}: holds no image; remove the folder or fill the class", Code.NOT_FOUND
+            )
         if deeper := next((path for path in found if path.is_dir()), None):
-            raise DataError(f"{deeper}: is a folder inside the folder of a class; move its images")
+            raise DataError(
+                f"{deeper}: is a folder inside the folder of a class; move its images",
+                Code.CONFLICT,
+            )
         files += found
         labels += [label] * len(found)
     return files, labels

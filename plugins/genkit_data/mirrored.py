@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Dataset, Inputs, Stages
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
@@ -43,6 +43,8 @@ class Mirrored(Dataset):
         batch = self.inner.load(inputs)
         if batch.data.ndim != 4:
             shape = tuple(batch.data.shape[1:])
-            raise DataError(f'"mirrored" mirrors images, but items have shape {shape}')
+            raise DataError(
+                f'"mirrored" mirrors images, but items have shape {shape}', Code.WRONG_SHAPE
+            )
         twice = batch[torch.arange(len(batch)).repeat(2)]
         return twice.with_data(torch.cat([batch.data, batch.data.flip(-1)]))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import setting
 from genkit.tensors import require_finite
@@ -70,12 +70,14 @@ class NPZ(Dataset):
         array = find(path, archive, _LABELS)
         if array is None:
             raise DataError(
-                f'{path}: holds no array "{_LABELS[0]}" or "{_LABELS[1]}"; write labels = false'
+                f'{path}: holds no array "{_LABELS[0]}" or "{_LABELS[1]}"; write labels = false',
+                Code.NOT_FOUND,
             )
         if array.dtype.kind not in "iu" or array.shape != (count,):
             raise DataError(
                 f"{array.where} is {array.dtype} of shape {array.shape}; the classes of {count:,} "
-                f"images are integers of shape ({count},)"
+                f"images are integers of shape ({count},)",
+                Code.WRONG_SHAPE,
             )
         classes = torch.from_numpy(array.read().astype(np.int64))
         require_classes(classes, array.where)
@@ -118,7 +120,8 @@ class _Images:
             index = int(outside.nonzero()[0])
             raise DataError(
                 f"{self.array.where}: image {index} reaches from {float(values[index].min()):g} to "
-                f"{float(values[index].max()):g}; floats go from -1 to 1, and bytes from 0 to 255"
+                f"{float(values[index].max()):g}; floats go from -1 to 1, and bytes from 0 to 255",
+                Code.OUT_OF_RANGE,
             )
         return values.contiguous()
 
@@ -130,20 +133,23 @@ class _Images:
 def _images(path: Path, archive: ZipFile) -> _Images:
     array = find(path, archive, _IMAGES)
     if array is None:
-        raise DataError(f'{path}: holds no array "{_IMAGES[0]}" or "{_IMAGES[1]}"')
+        raise DataError(f'{path}: holds no array "{_IMAGES[0]}" or "{_IMAGES[1]}"', Code.NOT_FOUND)
     shape = array.shape
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise DataError(
-            f"{array.where} is {array.dtype}; write uint8 from 0 to 255 or floats from -1 to 1"
+            f"{array.where} is {array.dtype}; write uint8 from 0 to 255 or floats from -1 to 1",
+            Code.WRONG_TYPE,
         )
     if len(shape) != 4 or 0 in shape:
         raise DataError(
-            f"{array.where} has shape {shape}; images have [N, H, W, C] or [N, C, H, W]"
+            f"{array.where} has shape {shape}; images have [N, H, W, C] or [N, C, H, W]",
+            Code.WRONG_SHAPE,
         )
     first, last = shape[1] <= _CHANNELS, shape[3] <= _CHANNELS
     if first == last:
         raise DataError(
             f"{array.where} has shape {shape}, which does not tell the channels (1 to {_CHANNELS}) "
-            "from height and width"
+            "from height and width",
+            Code.WRONG_SHAPE,
         )
     return _Images(array, channels_last=last)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Array:
             try:
                 content: NDArray[Any] = npy.read_array(file, allow_pickle=False)
             except (ValueError, MemoryError) as error:
-                raise DataError(f"{self.where} cannot be read: {error}") from error
+                raise DataError(f"{self.where} cannot be read: {error}", Code.UNREADABLE) from error
         return content
 
     @cached_property
@@ -69,15 +69,18 @@ class Array:
                     raise ValueError(f"its format is {version}")  # noqa: TRY301
                 shape, _, dtype = readers[version](file)
             except (ValueError, TypeError) as error:
-                raise DataError(f"{self.where} has no sound header: {error}") from error
+                raise DataError(
+                    f"{self.where} has no sound header: {error}", Code.UNREADABLE
+                ) from error
             start = file.tell()
         if dtype.hasobject:
-            raise DataError(f"{self.where} holds Python objects, which are never read")
+            raise DataError(f"{self.where} holds Python objects, which are never read", Code.UNSAFE)
         promised = math.prod(shape) * dtype.itemsize
         if (has := self._size - start) != promised:
             raise DataError(
                 f"{self.where} has {has:,} bytes where its header promises {promised:,} "
-                f"({' x '.join(map(str, shape))} of {dtype})"
+                f"({' x '.join(map(str, shape))} of {dtype})",
+                Code.WRONG_LENGTH,
             )
         return shape, dtype
 

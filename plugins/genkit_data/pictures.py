@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.types import Batch
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -49,7 +49,9 @@ def opened(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
     ) as error:
         # The library's own words would tell where in memory the file lies.
         reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{where}: cannot be read as an image: {reason}") from error
+        raise DataError(
+            f"{where}: cannot be read as an image: {reason}", Code.UNREADABLE
+        ) from error
 
 
 def shape_of(image: Image.Image, where: str) -> Shape:
@@ -59,7 +61,9 @@ def shape_of(image: Image.Image, where: str) -> Shape:
         DataError: it has more than 8 bits a channel.
     """
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits: a conversion would clip them
-        raise DataError(f"{where}: has more than 8 bits a channel (mode {image.mode})")
+        raise DataError(
+            f"{where}: has more than 8 bits a channel (mode {image.mode})", Code.WRONG_TYPE
+        )
     return (1 if image.mode == "L" else 3, image.height, image.width)
 
 
@@ -68,7 +72,8 @@ def require_shape(shape: Shape, where: str, first: Shape, first_where: str) -> N
     if shape != first:
         raise DataError(
             f"{where} is {_in_words(shape)}, but {first_where} is {_in_words(first)}; all images "
-            "must have one size, and all be grey or all in colour"
+            "must have one size, and all be grey or all in colour",
+            Code.WRONG_SHAPE,
         )
 
 

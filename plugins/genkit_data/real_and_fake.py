@@ -61,14 +61,18 @@ class RealAndFake(Dataset):
         real = real.with_data(decoded(real.data))
         for batch, what in ((real, "image"), (fake, f'sample of "{self.fakes}"')):
             if len(batch) == 0:
-                raise DataError(f"there is no {what}")
+                raise DataError(f"there is no {what}", Code.WRONG_LENGTH)
             if self.labels and batch.labels is None:
-                raise DataError(f"labels = true, but no {what} has a label; write labels = false")
+                raise DataError(
+                    f"labels = true, but no {what} has a label; write labels = false",
+                    Code.MISSING_ATTRIBUTE,
+                )
             require_finite(batch.data, what)
         if real.data.shape[1:] != fake.data.shape[1:]:
             raise DataError(
                 f'the samples of "{self.fakes}" have shape {tuple(fake.data.shape[1:])}, '
-                f"but the real items {tuple(real.data.shape[1:])}"
+                f"but the real items {tuple(real.data.shape[1:])}",
+                Code.WRONG_SHAPE,
             )
         count = max(len(real), len(fake))
         real, fake = _stretched(real, count), _stretched(fake, count)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 
 _RATIO = 100  # photographs, also as plain arrays, are compressed a few times at most
 _SMALL = 64 * 2**20  # bytes that may come of any archive
@@ -38,7 +38,9 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         NotImplementedError,
         UnicodeDecodeError,
     ) as error:
-        raise DataError(f"{path}: cannot be read as a zip archive: {error}") from error
+        raise DataError(
+            f"{path}: cannot be read as a zip archive: {error}", Code.UNREADABLE
+        ) from error
 
 
 def _require_harmless(path: Path, archive: zipfile.ZipFile) -> None:
@@ -59,12 +61,13 @@ def _require_harmless(path: Path, archive: zipfile.ZipFile) -> None:
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             reason = "is neither stored nor deflated"
         if reason:
-            raise DataError(f'{path}: member "{name}" {reason}')
+            raise DataError(f'{path}: member "{name}" {reason}', Code.UNSAFE)
         seen.add(member.filename)
         total += member.file_size
     packed = path.stat().st_size
     if total > max(_SMALL, _RATIO * packed):
         raise DataError(
             f"{path}: its {packed:,} bytes would unpack to {total:,}, more than {_RATIO} times as "
-            "many; that is no archive of photographs"
+            "many; that is no archive of photographs",
+            Code.UNSAFE,
         )

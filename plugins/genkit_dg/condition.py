@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.parts.vp_sde import VpSde
 
 FREQUENCIES = 32
@@ -37,7 +37,9 @@ class Condition(nn.Module):
         embedded: Tensor = self.noise(_waves(1000 * VpSde().time(sigma)))
         if self.label is not None:
             if labels is None:
-                raise DataError("a class-conditional discriminator was given no labels")
+                raise DataError(
+                    "a class-conditional discriminator was given no labels", Code.MISSING_ATTRIBUTE
+                )
             embedded = embedded + self.label(labels)
         return nn.functional.silu(embedded)
 

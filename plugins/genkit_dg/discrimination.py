@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Discriminator, Objective, SigmaDistribution
 from genkit.settings import setting
 from genkit.tensors import as_column
@@ -40,7 +40,8 @@ class Discrimination(Objective):
         if batch.sources is None:
             raise DataError(
                 "the data does not say which items are real and which generated; "
-                'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }'
+                'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }',
+                Code.MISSING_ATTRIBUTE,
             )
         sigma = self.sigma_distribution.levels(batch)
         logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()

@@ -115,7 +115,8 @@ class ConvDiscriminator(Discriminator):
             raise DataError(
                 f"dg-discriminator with {len(self.multipliers)} resolutions needs images of at "
                 f"least {smallest}x{smallest}, not items of shape {spec.shape}; "
-                'give fewer multipliers or use "mlp-discriminator"'
+                'give fewer multipliers or use "mlp-discriminator"',
+                Code.WRONG_SHAPE,
             )
         widths = tuple(self.channels * m for m in self.multipliers)
         return ConvEncoder(spec.shape[0], widths, self.blocks, self.dropout, self.classes_of(spec))

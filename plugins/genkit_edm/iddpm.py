@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Component, SigmaDistribution, Stages
 from genkit.settings import setting
 from genkit_edm.levels import RangeSchedule, sigma_setting
@@ -150,7 +150,8 @@ class IddpmSchedule(Table, RangeSchedule):
         table = self._table()
         if not len(table):
             raise DataError(
-                f"the table has no noise level from {self.sigma_min:g} to {self.sigma_max:g}"
+                f"the table has no noise level from {self.sigma_min:g} to {self.sigma_max:g}",
+                Code.OUT_OF_RANGE,
             )
         stride = (len(table) - 1) / max(self.steps - 1, 1)
         return table[(stride * torch.arange(self.steps, dtype=torch.float64)).round().long()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Latents
 from genkit.types import Draws
 
@@ -32,7 +32,8 @@ class EdmLatents(Latents):
         if len(shape) != 3:
             raise DataError(
                 f'latents "edm" must be used for images, got items of shape {list(shape)}; '
-                'write latents = { use = "derived" }'
+                'write latents = { use = "derived" }',
+                Code.WRONG_SHAPE,
             )
 
     def draw(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Classifier, Objective
 from genkit.types import Batch
 
@@ -32,5 +32,7 @@ class Classification(Objective):
         generator: torch.Generator,
     ) -> Tensor:
         if batch.labels is None:
-            raise DataError("classification needs labels and the data has none")
+            raise DataError(
+                "classification needs labels and the data has none", Code.MISSING_ATTRIBUTE
+            )
         return F.cross_entropy(model(batch.data).float(), batch.labels, reduction="none")

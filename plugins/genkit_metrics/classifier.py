@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Classifier, Stages
 from genkit.settings import setting
 from genkit.types import DataSpec
@@ -72,11 +72,13 @@ class CnnClassifier(Classifier):
         if not spec.is_image:
             raise DataError(
                 f"cnn-classifier needs images [channels, height, width], not items of shape "
-                f'{spec.shape}; compare vectors with extractor = {{ use = "pixels" }}'
+                f'{spec.shape}; compare vectors with extractor = {{ use = "pixels" }}',
+                Code.WRONG_SHAPE,
             )
         if not spec.classes:
             raise DataError(
                 "a classifier needs labels and the data has none; "
-                'use data with labels, or extractor = { use = "pixels" }'
+                'use data with labels, or extractor = { use = "pixels" }',
+                Code.MISSING_ATTRIBUTE,
             )
         return SmallCnn(spec.shape[0], self.channels, self.features, spec.classes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import Context, Extractor, Inputs, Metric, Subject
 from genkit.settings import setting
 from genkit.tensors import decoded, require_finite
@@ -84,12 +84,14 @@ def _require_comparable(samples: Batch, reference: Batch) -> None:
         if len(items) < 2:
             raise DataError(
                 f"the Frechet distance needs a covariance, so at least 2 {what}, "
-                f"not {len(items)}; several times the number of features are advised"
+                f"not {len(items)}; several times the number of features are advised",
+                Code.WRONG_LENGTH,
             )
     if samples.data.shape[1:] != reference.data.shape[1:]:
         raise DataError(
             f"samples of shape {tuple(samples.data.shape[1:])} cannot be compared with "
-            f"reference items of shape {tuple(reference.data.shape[1:])}"
+            f"reference items of shape {tuple(reference.data.shape[1:])}",
+            Code.WRONG_SHAPE,
         )
     require_finite(samples.data, "sample")
     require_finite(reference.data, "reference item")
@@ -114,7 +116,8 @@ def _distance(real: Tensor, fake: Tensor) -> float:
     except ImportError as error:
         raise PluginError(
             f"torchmetrics cannot be imported: {error}; it fails with torch-fidelity without "
-            "torchvision: install both, or neither"
+            "torchvision: install both, or neither",
+            Code.MISSING_PACKAGE,
         ) from error
 
     # The features of all processes are here: torchmetrics must not gather them once more.

@@ -9,7 +9,7 @@ import ot
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Coupler
 from genkit.settings import setting
 from genkit.tensors import Cost, pairwise_cost, require_same_length
@@ -51,13 +51,15 @@ class Exact(Coupler):
         if log["warning"]:
             raise DataError(
                 f"ot.emd found no optimal pairs for a pool of {len(cost)} in {self.iterations} "
-                f"iterations ({log['warning']}); raise iterations, or use hungarian"
+                f"iterations ({log['warning']}); raise iterations, or use hungarian",
+                Code.NOT_CONVERGED,
             )
         index = torch.arange(len(cost))
         permutation = torch.from_numpy(plan.argmax(axis=1)).long()
         if not torch.equal(permutation.sort().values, index):
             raise DataError(
                 f"ot.emd returned a plan for a pool of {len(cost)} that is no permutation; "
-                "use hungarian"
+                "use hungarian",
+                Code.INVALID_RESULT,
             )
         return Pairs(index, permutation)

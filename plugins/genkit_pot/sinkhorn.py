@@ -10,7 +10,7 @@ import ot
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Coupler
 from genkit.settings import setting
 from genkit.tensors import Cost, pairwise_cost
@@ -73,7 +73,8 @@ class Sinkhorn(Coupler):
             raise DataError(
                 f"Sinkhorn's iteration reached an error of {error:.2g} in {self.iterations} "
                 f"iterations on a pool of {images}, and tolerance is {self.tolerance:g}; "
-                "raise epsilon, iterations or tolerance"
+                "raise epsilon, iterations or tolerance",
+                Code.NOT_CONVERGED,
             )
         drawn = torch.multinomial(torch.from_numpy(plan), 1, generator=generator)
         return Pairs(torch.arange(images), drawn[:, 0])

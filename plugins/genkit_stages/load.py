@@ -44,7 +44,8 @@ class Load(Stage):
         except (DataError, RuntimeError) as error:  # RuntimeError: ~ of no user
             reason = str(error) if isinstance(error, DataError) else f"{self.path}: {error}"
             hint = "write a file of a training, of genkit export or of genkit import"
-            problem = Problem(("path",), reason, hint, Code.DATA)
+            code = error.code if isinstance(error, DataError) else Code.DATA
+            problem = Problem(("path",), reason, hint, code)
             raise SettingError(type(self).__name__, [problem]) from error
 
     @property
@@ -55,7 +56,8 @@ class Load(Stage):
         try:
             load_network(self._file, load_plugins().registry)
         except (DataError, PluginError, SettingError) as error:
-            yield Problem(("path",), str(error), "copy or import the file again", Code.DATA)
+            code = error.mistakes[0].problem.code
+            yield Problem(("path",), str(error), "copy or import the file again", code)
 
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
@@ -73,7 +75,9 @@ class Load(Stage):
     def run(self, context: Context) -> None:
         network = NetworkFile.load(self._file)
         if file_digest(self._file) != self._digest:
-            raise DataError(f"{self.path}: changed since the recipe was checked; run again")
+            raise DataError(
+                f"{self.path}: changed since the recipe was checked; run again", Code.CHANGED
+            )
         context.record.save(network)
 
     @cached_property

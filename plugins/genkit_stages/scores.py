@@ -98,7 +98,8 @@ def measure(
     if made != real:
         raise DataError(
             f"data must be items of the samples' shape {tuple(made)}, got {tuple(real)}; name data "
-            "of the shape that the denoiser was trained on"
+            "of the shape that the denoiser was trained on",
+            Code.WRONG_SHAPE,
         )
     denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
     subject = Subject(samples.batch, reference, denoiser)

@@ -11,6 +11,7 @@ import torch
 
 import genkit
 from genkit.errors import (
+    Code,
     DataError,
     PluginError,
     RecipeError,
@@ -18,6 +19,7 @@ from genkit.errors import (
     UnknownComponentError,
     UsageError,
 )
+from raising import raises_code
 
 SMALL = {
     "data.items": 200,
@@ -68,11 +70,11 @@ def test_a_run_goes_to_runs_by_default(tmp_path, monkeypatch):
 
 
 def test_mistakes_are_raised(tmp_path):
-    with pytest.raises(RecipeError, match=r"denoiser\.imagez"):
+    with raises_code(RecipeError, Code.UNKNOWN_KEY, "denoiser.imagez"):
         genkit.run_recipe("smoke", out=tmp_path / "run", settings={"denoiser.imagez": 1})
-    with pytest.raises(UsageError, match='did you mean "smoke"'):
+    with raises_code(UsageError, Code.NOT_FOUND, '"smoke"'):
         genkit.run_recipe("smokee", out=tmp_path / "run")
-    with pytest.raises(UsageError, match='no device "gpu"'):
+    with raises_code(UsageError, Code.NO_DEVICE, '"gpu"'):
         genkit.run_recipe("smoke", out=tmp_path / "run", device="gpu")
     assert not (tmp_path / "run").exists()
 
@@ -109,38 +111,38 @@ def test_the_class_of_a_sample_follows_from_its_seed(conditional):
 @pytest.mark.parametrize(
     ("count", "labels", "message"),
     [
-        (2, [0], "1 labels for 2 samples"),
-        (2, [0, 2], "label 2 .* 0 to 1"),
-        (2, [-1, 0], "label -1 .* 0 to 1"),
-        (2, [0.7, 1.2], r"labels must be integers, got \[0\.7, 1\.2\]"),
-        (2, 3, "labels must be integers, got 3"),
-        (2, "01", "labels must be integers"),
+        (2, [0], (Code.WRONG_LENGTH, "2 labels", 1)),
+        (2, [0, 2], (Code.OUT_OF_RANGE, "label 2", "0 to 1")),
+        (2, [-1, 0], (Code.OUT_OF_RANGE, "label -1", "0 to 1")),
+        (2, [0.7, 1.2], (Code.WRONG_TYPE, "labels", [0.7, 1.2])),
+        (2, 3, (Code.WRONG_TYPE, "labels", 3)),
+        (2, "01", (Code.WRONG_TYPE, "labels", "'01'")),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(conditional, count, labels, message):
-    with pytest.raises(DataError, match=message):
+    with raises_code(DataError, *message):
         conditional.sample(count, labels=labels)
 
 
 def test_labels_are_refused_where_there_are_no_classes(result):
-    with pytest.raises(DataError, match="no classes"):
+    with raises_code(DataError, Code.CONFLICT, "labels"):
         result.denoiser(device="cpu").sample(2, labels=[0, 1])
 
 
 def test_settings_of_a_sampler_are_checked(result):
     denoiser = result.denoiser(device="cpu")
-    with pytest.raises(SettingError, match=r"steps: .*\[out-of-range\]"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "steps"):
         denoiser.sample(2, schedule={"steps": 0})
-    with pytest.raises(UnknownComponentError):
+    with raises_code(UnknownComponentError, Code.UNKNOWN_COMPONENT, '"huen"'):
         denoiser.sample(2, solver={"use": "huen"})
 
 
 def test_only_a_denoiser_is_loaded_as_one(result, tmp_path):
-    with pytest.raises(DataError, match="no stage nowhere wrote a denoiser"):
+    with raises_code(DataError, Code.NOT_FOUND, "nowhere"):
         result.denoiser("nowhere")
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises_code(DataError, Code.UNREADABLE, "absent.safetensors"):
         genkit.load_denoiser(tmp_path / "absent.safetensors")
-    with pytest.raises(DataError, match="must be a network"):
+    with raises_code(DataError, Code.DATA, "samples.safetensors"):
         genkit.load_denoiser(result.folder / "02-samples" / "samples.safetensors")
 
 
@@ -159,11 +161,11 @@ def test_a_component_with_a_slot():
 
 
 def test_a_component_that_is_not_there():
-    with pytest.raises(PluginError, match='did you mean "coupler"'):
+    with raises_code(PluginError, Code.PLUGIN, '"coupler"'):
         genkit.component("copuler", "hungarian")
-    with pytest.raises(UnknownComponentError, match='did you mean "hungarian"'):
+    with raises_code(UnknownComponentError, Code.UNKNOWN_COMPONENT, '"hungarian"'):
         genkit.component("coupler", "hungarain")
-    with pytest.raises(SettingError, match=r"cost: .*\[unknown-choice\]"):
+    with raises_code(SettingError, Code.UNKNOWN_CHOICE, "cost"):
         genkit.component("coupler", "hungarian", cost="cheap")
 
 
@@ -187,13 +189,22 @@ def test_samples_are_the_same_in_any_batch(result):
 
 @pytest.mark.parametrize("asked", [{"count": 0}, {"count": 2, "batch_size": 0}])
 def test_no_samples_cannot_be_drawn(result, asked):
-    with pytest.raises(DataError, match="at least 1"):
+    with raises_code(DataError, Code.OUT_OF_RANGE, "count", "batch_size"):
         result.denoiser(device="cpu").sample(**asked)
 
 
-@pytest.mark.parametrize("seeds", [[0, 2.5], [-1], [2**63], ["a"], "5"])
-def test_seeds_are_integers_below_2_to_the_63(result, seeds):
-    with pytest.raises(DataError, match="seeds must be"):
+@pytest.mark.parametrize(
+    ("seeds", "code"),
+    [
+        ([0, 2.5], Code.WRONG_TYPE),
+        ([-1], Code.DATA),
+        ([2**63], Code.DATA),
+        (["a"], Code.WRONG_TYPE),
+        ("5", Code.WRONG_TYPE),
+    ],
+)
+def test_seeds_are_integers_below_2_to_the_63(result, seeds, code):
+    with raises_code(DataError, code, "seeds"):
         result.denoiser(device="cpu").sample(seeds)
 
 
@@ -206,7 +217,7 @@ def test_seeds_of_any_integer_type(result):
 
 @pytest.mark.parametrize("count", [2.5, None])
 def test_a_count_is_an_integer(result, count):
-    with pytest.raises(DataError, match="count must be an integer"):
+    with raises_code(DataError, Code.WRONG_TYPE, "count"):
         result.denoiser(device="cpu").sample(count)
 
 
@@ -227,21 +238,21 @@ def test_parts_that_are_left_out_are_the_defaults(result):
 @pytest.mark.parametrize("part", ["schedule", "solver", "latents"])
 @pytest.mark.parametrize("wrong", [5, ["edm"], object()])
 def test_a_part_is_a_name_or_a_table(result, part, wrong):
-    with pytest.raises(SettingError, match=rf"{part}: .*\[wrong-type\]"):
+    with raises_code(SettingError, Code.WRONG_TYPE, part):
         result.denoiser(device="cpu").sample(2, **{part: wrong})
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"dtype": torch.int64}, r"dtype must be a floating-point type, got torch\.int64"),
-        ({"dtype": "float64"}, "dtype must be a floating-point type, got float64"),
-        ({"seed": float("nan")}, "seed must be an integer, got nan"),
-        ({"batch_size": 1.5}, r"batch_size must be an integer, got 1\.5"),
+        ({"dtype": torch.int64}, ("dtype", "torch.int64")),
+        ({"dtype": "float64"}, ("dtype", "float64")),
+        ({"seed": float("nan")}, ("seed", "nan")),
+        ({"batch_size": 1.5}, ("batch_size", 1.5)),
     ],
 )
 def test_arguments_of_other_types_are_refused(result, settings, reason):
-    with pytest.raises(DataError, match=reason):
+    with raises_code(DataError, Code.WRONG_TYPE, *reason):
         result.denoiser(device="cpu").sample(2, **settings)
 
 
@@ -253,7 +264,7 @@ def test_samples_in_double_precision(result):
 
 
 def test_a_path_is_a_setting(tmp_path):
-    with pytest.raises(RecipeError, match="photos"):
+    with raises_code(RecipeError, Code.NOT_FOUND, "photos"):
         genkit.run_recipe(
             "smoke",
             out=tmp_path / "run",

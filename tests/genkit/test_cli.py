@@ -306,8 +306,8 @@ def test_validate_refuses_a_device_that_run_would_refuse(genkit_, recipe):
                 ("unknown-key", None, None, None, "sed=1", None, 'did you mean "seed"?'),
             ],
         ),
-        ("", ('device="cuda:999"',), [("usage", None, None, None, None, None, None)]),
-        (None, (), [("usage", None, None, None, None, None, None)]),
+        ("", ('device="cuda:999"',), [("no-device", None, None, None, None, None, None)]),
+        (None, (), [("not-found", None, None, None, None, None, None)]),
     ],
 )
 def test_validate_prints_json(genkit_, recipe, tmp_path, text, settings, expected):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.independent import Random
 from genkit.random import generator
 from genkit.testing import check_coupler
 from genkit.types import Batch
+from raising import raises_code
 
 
 def test_laws():
@@ -20,5 +20,5 @@ def test_noise_meets_the_image_at_its_own_position():
 
 
 def test_fewer_noises_than_images_are_refused():
-    with pytest.raises(DataError, match="4 images cannot be paired with 3 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "3 noises"):
         Random().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))

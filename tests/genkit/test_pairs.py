@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.independent import Random
 from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
+from raising import raises_code
 
 ALL = torch.arange(512)
 
@@ -30,26 +31,26 @@ def pool_of(coupler):
 @pytest.mark.parametrize(
     ("returned", "reason"),
     [
-        (None, "must return Pairs, got NoneType"),
-        ((ALL, ALL), "must return Pairs, got tuple"),
-        (Pairs(ALL[:256], ALL[:256]), r"image indices as 512 int64 numbers .* of shape \[256\]"),
-        (Pairs(ALL, ALL.tolist()), "must return noise indices as a tensor, got list"),
-        (Pairs(ALL, ALL.float()), r"512 int64 numbers on the CPU, got torch\.float32"),
-        (Pairs(ALL, ALL[:, None]), r"of shape \[512, 1\]"),
-        (Pairs(ALL, ALL.to("meta")), "on the CPU, got .* on meta"),
-        (Pairs(ALL, ALL + 1), "from 0 to 511, got 512 in pair 511"),
-        (Pairs(ALL - 1, ALL), "image indices from 0 to 511, got -1 in pair 0"),
-        (Pairs(ALL, torch.zeros(512).long()), "use each noise once, got noise 0 512 times"),
-        (Pairs(ALL.clamp(min=3), ALL), "use each image once, got image 0 0 times"),
-        (Pairs(ALL, ALL, gap="little"), "finite gap of at least 0 or None, got 'little'"),
-        (Pairs(ALL, ALL, gap=math.nan), "finite gap of at least 0 or None, got nan"),
-        (Pairs(ALL, ALL, parts=[512]), r"parts as a tuple of integers, got \[512\]"),
-        (Pairs(ALL, ALL, parts=(500,)), "parts of 512 pairs, got 500 in all"),
+        (None, ("Pairs", "NoneType")),
+        ((ALL, ALL), ("Pairs", "tuple")),
+        (Pairs(ALL[:256], ALL[:256]), ("image indices", "int64", [256])),
+        (Pairs(ALL, ALL.tolist()), ("noise indices", "list")),
+        (Pairs(ALL, ALL.float()), ("512 int64", "torch.float32")),
+        (Pairs(ALL, ALL[:, None]), ([512, 1],)),
+        (Pairs(ALL, ALL.to("meta")), ("CPU", "meta")),
+        (Pairs(ALL, ALL + 1), ("0 to 511", "512", "pair 511")),
+        (Pairs(ALL - 1, ALL), ("image indices", "0 to 511", "-1", "pair 0")),
+        (Pairs(ALL, torch.zeros(512).long()), ("noise 0 512",)),
+        (Pairs(ALL.clamp(min=3), ALL), ("image 0 0",)),
+        (Pairs(ALL, ALL, gap="little"), ("gap", "'little'")),
+        (Pairs(ALL, ALL, gap=math.nan), ("gap", "nan")),
+        (Pairs(ALL, ALL, parts=[512]), ("parts", [512])),
+        (Pairs(ALL, ALL, parts=(500,)), ("parts", "512 pairs", 500)),
     ],
 )
 def test_what_a_coupler_returns_is_checked(returned, reason):
     coupler = type("Odd", (Random,), {"pair": lambda *arguments: returned})()
-    with pytest.raises(DataError, match=f"pool 0: Odd .*{reason}"):
+    with raises_code(DataError, Code.INVALID_RESULT, "pool 0", "Odd", *reason):
         pool_of(coupler)
 
 
@@ -75,7 +76,7 @@ def test_a_coupler_that_changes_its_arguments_is_caught(change, named):
         return Pairs(ALL, ALL)
 
     coupler = type("Scaling", (Random,), {"pair": pair})()
-    with pytest.raises(DataError, match=f"pool 0: Scaling must .* changed .*{named} in place"):
+    with raises_code(DataError, Code.CHANGED, "pool 0", "Scaling", named):
         pool_of(coupler)
 
 
@@ -86,14 +87,20 @@ def test_a_dataset_coupler_that_changes_the_data_set_is_caught(name):
         return ALL
 
     coupler = type("Adding", (DatasetCoupler,), {"choose": choose})()
-    with pytest.raises(DataError, match=r"pool 0: Adding must .* changed images in place"):
+    with raises_code(DataError, Code.CHANGED, "pool 0", "Adding", "images"):
         pool_of(coupler)
 
 
 def test_plugin_and_distribution_of_a_coupler_are_named(monkeypatch):
     monkeypatch.setattr(Random, "pair", lambda *arguments: Pairs(ALL, ALL.roll(1) * 0 + 7))
-    named = r'pool 0: coupler "random" of plugin \w+ \(genkit-diffusion [\d.]+\) declares'
-    with pytest.raises(DataError, match=f"{named}.* got noise 0 0 times"):
+    with raises_code(
+        DataError,
+        Code.INVALID_RESULT,
+        "pool 0",
+        'coupler "random"',
+        "genkit-diffusion",
+        "noise 0 0",
+    ):
         pool_of(Random())
 
 
@@ -105,14 +112,14 @@ def choosing(found):
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (None, "image indices as a tensor, got NoneType"),
-        (ALL[:3], r"512 int64 numbers .* of shape \[3\]"),
-        (ALL + 489, "from 0 to 999, got 1000 in pair 511"),
+        (None, ("image indices", "NoneType")),
+        (ALL[:3], ("512 int64", [3])),
+        (ALL + 489, ("0 to 999", "1000", "pair 511")),
     ],
 )
 def test_what_a_dataset_coupler_returns_is_checked(found, reason):
     assert len(pool_of(choosing(ALL + 488)).noise) == 512
-    with pytest.raises(DataError, match=f"pool 0: Chooses .*{reason}"):
+    with raises_code(DataError, Code.INVALID_RESULT, "pool 0", "Chooses", *reason):
         pool_of(choosing(found))
 
 

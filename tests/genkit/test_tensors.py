@@ -8,8 +8,9 @@ import torch
 from scipy.spatial.distance import cdist
 
 from genkit import tensors
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.random import generator
+from raising import raises_code
 
 
 def pool(dtype=torch.float64):
@@ -93,7 +94,7 @@ def test_cost_leaves_its_inputs_as_they_are():
 def test_values_that_are_not_finite_are_named_by_index(which, value):
     data, noise = pool()
     (data if which == "image" else noise)[4, 1, 2] = value
-    with pytest.raises(DataError, match=rf"^{which} 4 of [75] contains {value}$"):
+    with raises_code(DataError, Code.NOT_FINITE, f"{which} 4", value):
         tensors.pairwise_cost(data, noise)
 
 
@@ -101,14 +102,14 @@ def test_values_that_are_not_finite_are_named_by_index(which, value):
 def test_a_distance_that_overflows_is_named(cost):
     data, noise = pool(torch.float32)
     data[2] = 1e20
-    with pytest.raises(DataError, match="the cost of image 2 of 7 contains inf"):
+    with raises_code(DataError, Code.NOT_FINITE, "the cost of image 2", "inf"):
         tensors.pairwise_cost(data, noise, cost)
 
 
 def test_one_noise_for_each_image():
     data, noise = pool()
     tensors.require_same_length(data, data)
-    with pytest.raises(DataError, match="7 images cannot be paired with 5 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "7 images", "5 noises"):
         tensors.require_same_length(data, noise)
 
 
@@ -131,12 +132,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"weights\.safetensors: cannot be read"):
+    with raises_code(DataError, Code.UNREADABLE, "weights.safetensors"):
         tensors.load(path)
 
 
 def test_items_of_unlike_shape_have_no_cost():
-    with pytest.raises(DataError, match=r"noise must have .* \(2,\), got \(3,\)"):
+    with raises_code(DataError, Code.WRONG_SHAPE, "(2,)", "(3,)"):
         tensors.pairwise_cost(torch.zeros(4, 2), torch.zeros(4, 3))
 
 

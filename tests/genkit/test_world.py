@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.world import ALONE, World, joined_world
+from raising import raises_code
 
 TALK = """
 import json
@@ -81,7 +82,7 @@ def test_a_world_without_a_way_to_the_others_is_refused(monkeypatch, size):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with (
-        pytest.raises(UsageError, match=f"WORLD_SIZE is {size}.*; start with torchrun, or unset"),
+        raises_code(UsageError, Code.USAGE, f"WORLD_SIZE is {size}"),
         joined_world(),
     ):
         pass

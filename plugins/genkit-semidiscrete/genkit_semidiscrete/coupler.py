@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genkit.plugin import (
     Batch,
+    Code,
     DataError,
     DatasetCoupler,
     Inputs,
@@ -68,7 +69,8 @@ class Semidiscrete(DatasetCoupler):
         if fitted.by != self.by:
             raise DataError(
                 f"by must be that of the stage {shown(self.potential)}, {shown(fitted.by)}, got "
-                f"{shown(self.by)}; write by = {shown(fitted.by)}"
+                f"{shown(self.by)}; write by = {shown(fitted.by)}",
+                Code.CONFLICT,
             )
         return BoundSemidiscrete(fitted)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from genkit.plugin import (
     Artifact,
     Batch,
+    Code,
     DataError,
     generator,
     load_tensors,
@@ -101,7 +102,8 @@ def parts_of(batch: Batch, by: tuple[By, ...]) -> Tensor:
     if batch.labels is None:
         raise DataError(
             "the potential is for each label, and this data has no labels; "
-            "write by = [], or choose data that has them"
+            "write by = [], or choose data that has them",
+            Code.MISSING_ATTRIBUTE,
         )
     return batch.labels.cpu()
 
@@ -138,7 +140,8 @@ class Potential(Artifact):
         if len(batch) != len(self.images) or tuple(batch.data.shape[1:]) != self.shape:
             raise DataError(
                 f"the potential belongs to {len(self.images)} images of shape {self.shape}, and "
-                f"not to {len(batch)} of shape {tuple(batch.data.shape[1:])}; {mended}"
+                f"not to {len(batch)} of shape {tuple(batch.data.shape[1:])}; {mended}",
+                Code.WRONG_SHAPE,
             )
         points = flat(batch.data)
         expected = self.images.mark.to(points.device)
@@ -150,7 +153,8 @@ class Potential(Artifact):
             what, index = ("image", off) if bool(off.any()) else ("the label of image", other)
             raise DataError(
                 f"{what} {int(index.nonzero()[0])} is not the one that the potential was fitted "
-                f"to; {mended}"
+                f"to; {mended}",
+                Code.CONFLICT,
             )
 
     def save(self, path: Path) -> None:
@@ -169,7 +173,8 @@ class Potential(Artifact):
             found = cls(images, named["potential"], tuple(shape), tuple(by), facts)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a potential of the stage fit-potential: {error!r} in its header"
+                f"{path} must be a potential of the stage fit-potential: {error!r} in its header",
+                Code.WRONG_KIND,
             ) from error
         require_finite(found.values, f"{path}: the potential of image")
         return found

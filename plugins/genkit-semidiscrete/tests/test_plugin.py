@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from genkit import run_recipe
-from genkit.errors import DataError, RecipeError
+from genkit.errors import Code, DataError, RecipeError
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source, read_source
@@ -117,8 +117,10 @@ def test_data_of_another_stage_is_found_at_the_first_pool(tmp_path: Path) -> Non
     recipe = tmp_path / "tiny.toml"
     other = 'use = "train"\ndata = { use = "moons", items = 60, seed = 1 }'
     recipe.write_text(TINY.replace('use = "train"', other), encoding="utf-8")
-    with pytest.raises(DataError, match="stage denoiser: pool 0: image 0 is not the one"):
+    with pytest.raises(DataError) as caught:
         run_recipe(recipe, out=tmp_path / "run", device="cpu")
+    assert caught.value.code == Code.CONFLICT
+    assert "stage denoiser: pool 0: image 0" in str(caught.value)
 
 
 def test_the_readme_shows_what_is_so() -> None:

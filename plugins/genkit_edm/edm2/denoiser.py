@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.settings import setting
 from genkit_edm.edm2.network import Edm2UNet
 from genkit_edm.edm2.uncertainty import UncertainDenoiser
@@ -57,5 +57,6 @@ class Edm2(HalvingDenoiser, UncertainDenoiser):
                 raise DataError(
                     f"edm2 has attention over {width} channels, which are no whole number of heads "
                     f"of {self.channels_per_head}; write channels_per_head = "
-                    f"{math.gcd(*attending, widths[-1])}"
+                    f"{math.gcd(*attending, widths[-1])}",
+                    Code.CONFLICT,
                 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Imported, Importer
 from genkit_edm.reference.networks import from_reference
 from genkit_edm.reference.snapshot import Snapshot, read_snapshot
@@ -27,10 +27,12 @@ class EdmImporter(Importer):
         try:
             network, spec, weights = from_reference(theirs, snapshot.precond, snapshot.arguments)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise DataError(f"{path}: {error}", error.code) from error
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-            raise DataError(f"{path}: its arguments make no network: {reason}") from error
+            raise DataError(
+                f"{path}: its arguments make no network: {reason}", Code.UNREADABLE
+            ) from error
         notes = tuple(_notes(snapshot))
         return Imported(network, spec, weights, snapshot.images, notes, snapshot.ema_length)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import DataError, SettingError
+from genkit.errors import Code, DataError, SettingError
 from genkit.random import seeded
 from genkit.settings import near_match, shown
 from genkit.types import DataSpec
@@ -48,7 +48,8 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
         if name not in known:
             raise DataError(
                 f"{precond} with {model_type} has no argument {name}; "
-                f"{near_match(name, known) or 'it has ' + ', '.join(sorted(known))}"
+                f"{near_match(name, known) or 'it has ' + ', '.join(sorted(known))}",
+                Code.UNKNOWN_KEY,
             )
     resolution, channels = (_count(name, arguments, 1) for name in _SIZES[:2])
     classes, augment_labels = (_count(name, arguments, 0) for name in ("label_dim", "augment_dim"))
@@ -70,7 +71,9 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
             **chosen,
         )
     except SettingError as error:
-        raise DataError(f"the arguments of {precond} make no network: {error}") from error
+        raise DataError(
+            f"the arguments of {precond} make no network: {error}", error.problems[0].code
+        ) from error
     _require_consistent(settings, precond)
     _require_supported({**kind.fixed, **model.fixed}, settings, arguments)
     return settings, DataSpec((channels, resolution, resolution), classes, False, 0, augment_labels)
@@ -104,10 +107,12 @@ def from_reference(
     for name, expected in layout.fixed.items():
         value = _found(weights, name, tuple(expected.shape))
         if not torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-7):
-            raise DataError(f"{name} is not what the arguments make it")
+            raise DataError(f"{name} is not what the arguments make it", Code.CONFLICT)
     for name in weights:
         if name not in layout.entries and name not in layout.fixed:
-            raise DataError(f"{name} is not part of the network that the arguments make")
+            raise DataError(
+                f"{name} is not part of the network that the arguments make", Code.CONFLICT
+            )
     if isinstance(settings.preconditioner, IddpmPreconditioner):
         # The last level of the reference is 0, which no network is evaluated at.
         levels = weights["u"].float()[:-1].flip(0).tolist()
@@ -141,7 +146,10 @@ def denoiser_from_reference(
 
 def _known(name: Any, table: Mapping[str, Any], what: str) -> Any:
     if not isinstance(name, str) or name not in table:
-        raise DataError(f"{name!r} is no {what} of the reference; it has {', '.join(table)}")
+        raise DataError(
+            f"{name!r} is no {what} of the reference; it has {', '.join(table)}",
+            Code.UNKNOWN_CHOICE,
+        )
     return table[name]
 
 
@@ -152,7 +160,9 @@ def _part(arguments: Table, names: Table) -> dict[str, Any]:
 def _count(name: str, arguments: Table, least: int) -> int:
     value = arguments.get(name, least if least == 0 else None)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DataError(f"{name} is {value!r}, and must be an integer of at least {least}")
+        raise DataError(
+            f"{name} is {value!r}, and must be an integer of at least {least}", Code.OUT_OF_RANGE
+        )
     return value
 
 
@@ -165,7 +175,8 @@ def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
     for part in (settings, settings.preconditioner):
         for problem in part.check({}):
             raise DataError(
-                f"the arguments of {precond} make no network: {problem.key[0]}: {problem.reason}"
+                f"the arguments of {precond} make no network: {problem.key[0]}: {problem.reason}",
+                Code.CONFLICT,
             )
 
 
@@ -178,7 +189,8 @@ def _require_supported(
         if _hashable(value) not in allowed:
             raise DataError(
                 f"{name} must be {' or '.join(map(shown, allowed))}, got {shown(value)}; "
-                "a network with another value cannot be imported"
+                "a network with another value cannot be imported",
+                Code.CONFLICT,
             )
 
 
@@ -186,7 +198,10 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
     """Return what the reference would have, from our denoiser built without memory."""
     blocks = len(settings.channel_mult) * (2 * settings.blocks + 1)
     if blocks > tensors:
-        raise DataError(f"{tensors} weights are too few for the {blocks} blocks of the network")
+        raise DataError(
+            f"{tensors} weights are too few for the {blocks} blocks of the network",
+            Code.WRONG_LENGTH,
+        )
     with torch.device("meta"):
         denoiser = settings.build(spec)
     resolution = spec.shape[1]
@@ -203,14 +218,19 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
 
 def _found(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     if name not in weights:
-        raise DataError(f"{name} is missing, which the network that the arguments make has")
+        raise DataError(
+            f"{name} is missing, which the network that the arguments make has", Code.NOT_FOUND
+        )
     value = weights[name]
     if tuple(value.shape) != shape:
         raise DataError(
-            f"{name} has shape {list(value.shape)} where the arguments make it {list(shape)}"
+            f"{name} has shape {list(value.shape)} where the arguments make it {list(shape)}",
+            Code.WRONG_SHAPE,
         )
     if not value.is_floating_point():
-        raise DataError(f"{name} holds {value.dtype} where floating-point numbers are needed")
+        raise DataError(
+            f"{name} holds {value.dtype} where floating-point numbers are needed", Code.WRONG_TYPE
+        )
     if not bool(value.isfinite().all()):
-        raise DataError(f"{name} holds a value that is not finite")
+        raise DataError(f"{name} holds a value that is not finite", Code.NOT_FINITE)
     return value

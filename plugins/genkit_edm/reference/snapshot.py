@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles import read_pickle
 from genkit_edm.reference.arguments import EDM2
 from genkit_edm.reference.torch_module import constructor, mapping, module_of, tensors_of
@@ -55,7 +55,9 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}", Code.IO_ERROR
+        ) from error
     most = 2 * len(content)
     if content.startswith(TorchZip.BEGINNING):
         stored = TorchZip(content, str(path))
@@ -64,7 +66,10 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def _nothing_outside(key: str) -> bytes:
-    raise DataError(f"storage {key[:40]!r} lies outside the pickle, and there is no file beside it")
+    raise DataError(
+        f"storage {key[:40]!r} lies outside the pickle, and there is no file beside it",
+        Code.UNREADABLE,
+    )
 
 
 def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
@@ -72,18 +77,21 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         whole = read_pickle(content, what=str(path), expected=is_expected)
     except DataError as error:
         raise DataError(
-            f"{error}; write the path of a snapshot of EDM or EDM2, or download it again"
+            f"{error}; write the path of a snapshot of EDM or EDM2, or download it again",
+            Code.UNREADABLE,
         ) from error
     parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():
         raise DataError(
-            f"{path} holds no network snapshot and no training state of EDM's or EDM2's"
+            f"{path} holds no network snapshot and no training state of EDM's or EDM2's",
+            Code.WRONG_KIND,
         )
     averaged = "ema" in parts
     if not averaged and _is_mapping(parts["net"]):
         raise DataError(
             f"{path} must describe its network, got weights alone, as in EDM2's training states; "
-            "import a network-snapshot-*.pkl of the same training"
+            "import a network-snapshot-*.pkl of the same training",
+            Code.WRONG_KIND,
         )
     try:
         module = module_of(parts["ema" if averaged else "net"])
@@ -92,13 +100,13 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         encoder = parts.get("encoder")
         encoder_class = "" if encoder is None else module_of(encoder).class_name
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}", error.code) from error
     weights: dict[str, NDArray[np.float32]] = {}
     for name, node in nodes:
         try:
             weights[name] = _float32(reader.read(node))
         except DataError as error:
-            raise DataError(f"{path}: {name}: {error}") from error
+            raise DataError(f"{path}: {name}: {error}", error.code) from error
     images, ema_length = _training_time(path.name, module.class_name)
     return Snapshot(
         module.class_name, arguments, weights, averaged, encoder_class, images, ema_length
@@ -135,5 +143,7 @@ def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         result = values.astype(np.float32)
     if values.dtype == np.float64 and not np.array_equal(result, values, equal_nan=True):
-        raise DataError("its float64 values do not fit into float32, and are not rounded")
+        raise DataError(
+            "its float64 values do not fit into float32, and are not rounded", Code.OUT_OF_RANGE
+        )
     return result

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global, array, described
 
 _RECONSTRUCT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -41,18 +41,22 @@ def module_of(node: Any) -> Module:
         DataError: it stands for something else.
     """
     if not isinstance(node, Call):
-        raise DataError(f"{described(node)} is no module")
+        raise DataError(f"{described(node)} is no module", Code.WRONG_KIND)
     if node.function == _RECONSTRUCT and len(node.args) == 1:
         told = mapping(node.args[0])
         if told.get("type") != "class" or told.get("version") != _VERSION:
-            raise DataError(f"a module is not a class in version {_VERSION} of the reference")
+            raise DataError(
+                f"a module is not a class in version {_VERSION} of the reference", Code.WRONG_KIND
+            )
         class_name, state = told.get("class_name"), told.get("state")
     elif isinstance(node.function, Global) and node.function.module.startswith("torch.nn.modules."):
         class_name, state = node.function.name, node.state
     else:
-        raise DataError(f"{described(node)} is no module of the reference or of torch")
+        raise DataError(
+            f"{described(node)} is no module of the reference or of torch", Code.WRONG_KIND
+        )
     if not isinstance(class_name, str):
-        raise DataError(f"{described(class_name)} is no name of a class")
+        raise DataError(f"{described(class_name)} is no name of a class", Code.INVALID_NAME)
     return Module(class_name, mapping(state))
 
 
@@ -64,16 +68,21 @@ def constructor(module: Module) -> dict[str, Any]:
     """
     positional, named = module.state.get("_init_args"), module.state.get("_init_kwargs")
     if positional != ():
-        raise DataError(f"the arguments of {module.class_name} were not recorded by their names")
+        raise DataError(
+            f"the arguments of {module.class_name} were not recorded by their names",
+            Code.MISSING_KEY,
+        )
     arguments = {}
     for name, value in mapping(named).items():
         if not isinstance(name, str):
-            raise DataError(f"{described(name)} is no name of an argument")
+            raise DataError(f"{described(name)} is no name of an argument", Code.INVALID_NAME)
         arguments[name] = _plain(value, name, depth=0)
     for name, value in arguments.items():
         kept = module.state.get(name, value)
         if isinstance(kept, (bool, int, float, str)) and kept != value:
-            raise DataError(f"{module.class_name} was made with {name} {value}, and holds {kept}")
+            raise DataError(
+                f"{module.class_name} was made with {name} {value}, and holds {kept}", Code.CONFLICT
+            )
     return arguments
 
 
@@ -91,7 +100,8 @@ def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
         if modules > _MOST_MODULES or depth > _DEEPEST:
             raise DataError(
                 f"there are more than {_MOST_MODULES} modules, or more than {_DEEPEST} inside one "
-                "another"
+                "another",
+                Code.UNSAFE,
             )
         passing = _names(here.state.get("_non_persistent_buffers_set", set()))
         for part in ("_parameters", "_buffers"):
@@ -114,7 +124,7 @@ def mapping(node: Any) -> Mapping[Any, Any]:
         return node
     if isinstance(node, Call) and str(node.function) in _DICTIONARIES and not node.args:
         return node.items
-    raise DataError(f"{described(node)} is no dictionary")
+    raise DataError(f"{described(node)} is no dictionary", Code.WRONG_TYPE)
 
 
 def _names(node: Any) -> Collection[Any]:
@@ -122,16 +132,19 @@ def _names(node: Any) -> Collection[Any]:
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
-        raise DataError(f"{described(node)} is no set of names")
+        raise DataError(f"{described(node)} is no set of names", Code.WRONG_TYPE)
     return node
 
 
 def _parts(module: Module, kind: str) -> Iterator[tuple[str, Any]]:
     if kind not in module.state:
-        raise DataError(f"a {module.class_name} has no {kind}")
+        raise DataError(f"a {module.class_name} has no {kind}", Code.NOT_FOUND)
     for name, node in mapping(module.state[kind]).items():
         if not isinstance(name, str) or not name or "." in name:
-            raise DataError(f"{described(name)} is no name in the {kind} of a {module.class_name}")
+            raise DataError(
+                f"{described(name)} is no name in the {kind} of a {module.class_name}",
+                Code.INVALID_NAME,
+            )
         yield name, node
 
 
@@ -143,4 +156,4 @@ def _plain(value: Any, name: str, depth: int) -> Any:
         return [_plain(item, name, depth + 1) for item in value]
     if isinstance(value, Call) and len((number := array(value)).shape) == 0:
         return number.item()
-    raise DataError(f"the argument {name} is {described(value)}")
+    raise DataError(f"the argument {name} is {described(value)}", Code.WRONG_TYPE)

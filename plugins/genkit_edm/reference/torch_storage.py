@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global, Persistent, described, read_pickle
 
 Values = NDArray[Any]
@@ -66,7 +66,7 @@ class TensorReader:
         if _is_call(node, _PARAMETER, 3):
             node = node.args[0]
         if not (_is_call(node, _TENSOR, 6) or _is_call(node, _TENSOR, 7)):
-            raise DataError(f"{described(node)} is no tensor")
+            raise DataError(f"{described(node)} is no tensor", Code.WRONG_KIND)
         storage, offset, shape, strides = node.args[:4]
         return self._part(self._storage(storage), offset, shape, strides)
 
@@ -78,25 +78,32 @@ class TensorReader:
         sizes, steps = _lengths(shape, "shape"), _lengths(strides, "strides")
         (start,) = _lengths((offset,), "offset")
         if len(sizes) != len(steps):
-            raise DataError(f"shape {shape} and strides {strides} differ in length")
+            raise DataError(
+                f"shape {shape} and strides {strides} differ in length", Code.WRONG_LENGTH
+            )
         count = math.prod(sizes)
         last = start + sum((n - 1) * step for n, step in zip(sizes, steps, strict=True))
         if count and last >= len(storage):
             raise DataError(
                 f"offset {offset}, shape {shape} and strides {strides} reach element {last} of a "
-                f"storage of {len(storage)}"
+                f"storage of {len(storage)}",
+                Code.OUT_OF_RANGE,
             )
         extent = 1
         for step, n in sorted((step, n) for step, n in zip(steps, sizes, strict=True) if n > 1):
             if count and step < extent:
-                raise DataError(f"shape {shape} with strides {strides} takes an element twice")
+                raise DataError(
+                    f"shape {shape} with strides {strides} takes an element twice", Code.DUPLICATE
+                )
             extent = step * (n - 1) + extent
         width = storage.itemsize
         self._left -= count * width
         if self._left < 0:
-            raise DataError("the tensors hold far more than the file, whose storages they share")
+            raise DataError(
+                "the tensors hold far more than the file, whose storages they share", Code.UNSAFE
+            )
         if math.prod(n or 1 for n in sizes) >= _MOST:  # numpy refuses it even without elements
-            raise DataError(f"shape {shape} is larger than any tensor")
+            raise DataError(f"shape {shape} is larger than any tensor", Code.UNSAFE)
         if not count:
             return np.empty(sizes, storage.dtype)
         by_bytes = tuple(step * width if n > 1 else 0 for step, n in zip(steps, sizes, strict=True))
@@ -109,12 +116,12 @@ class TensorReader:
                 self._known[id(content)] = _nested(content)
             return self._known[id(content)]
         if not isinstance(node, Persistent):
-            raise DataError(f"{described(node)} is no storage of a tensor")
+            raise DataError(f"{described(node)} is no storage of a tensor", Code.WRONG_KIND)
         dtype, key, count = _storage_id(node.id)
         if key not in self._known:
             self._known[key] = _values(self._outside(key), 0, dtype, count)
         if len(found := self._known[key]) != count or found.dtype != dtype:
-            raise DataError(f"storage {key} is described in two ways")
+            raise DataError(f"storage {key} is described in two ways", Code.CONFLICT)
         return found
 
 
@@ -125,33 +132,37 @@ def _nested(content: bytes) -> Values:
         read_pickle(file, what=what, expected=is_expected) for _ in range(5)
     )
     if (magic, number) != (_MAGIC, _FORMAT):
-        raise DataError(f"{what} is no file of torch.save in format {_FORMAT}")
+        raise DataError(f"{what} is no file of torch.save in format {_FORMAT}", Code.WRONG_KIND)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise DataError(f"{what} was written by a machine that is not little-endian")
+        raise DataError(
+            f"{what} was written by a machine that is not little-endian", Code.UNKNOWN_CHOICE
+        )
     if not isinstance(storage, Persistent):
-        raise DataError(f"{what} holds {described(storage)}")
+        raise DataError(f"{what} holds {described(storage)}", Code.WRONG_TYPE)
     dtype, key, count = _storage_id(storage.id)
     if keys != [key]:
-        raise DataError(f"{what} does not hold the one storage that it tells of")
+        raise DataError(f"{what} does not hold the one storage that it tells of", Code.NOT_FOUND)
     length = file.read(8)
     if len(length) < 8 or int.from_bytes(length, "little", signed=True) != count:
-        raise DataError(f"{what} tells two lengths, of which one is {count}")
+        raise DataError(f"{what} tells two lengths, of which one is {count}", Code.CONFLICT)
     return _values(content, file.tell(), dtype, count)
 
 
 def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
     """Return type, key and number of elements from what torch knows a storage by."""
     if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-        raise DataError(f"{described(found)} is not what torch knows a storage by")
+        raise DataError(f"{described(found)} is not what torch knows a storage by", Code.WRONG_KIND)
     kind, key, location, count = found[1:5]
     dtype = _TYPES.get(kind) if isinstance(kind, Global) else None
     if dtype is None:
         known = ", ".join(known.name for known in _TYPES)
-        raise DataError(f"{described(kind)} is no type of storage that is read: {known}")
+        raise DataError(
+            f"{described(kind)} is no type of storage that is read: {known}", Code.UNKNOWN_CHOICE
+        )
     if not (isinstance(key, str) and isinstance(location, str)):
-        raise DataError("a storage is not known by a string")
+        raise DataError("a storage is not known by a string", Code.INVALID_NAME)
     if found[5:] not in ((), (None,)):
-        raise DataError("a storage is a part of another one")
+        raise DataError("a storage is a part of another one", Code.UNSAFE)
     (length,) = _lengths((count,), "length of a storage")
     return dtype, key, length
 
@@ -159,7 +170,8 @@ def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
 def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Values:
     if len(content) - start != (wanted := count * dtype.itemsize):
         raise DataError(
-            f"a storage of {count} {dtype} needs {wanted} bytes, and has {len(content) - start}"
+            f"a storage of {count} {dtype} needs {wanted} bytes, and has {len(content) - start}",
+            Code.WRONG_LENGTH,
         )
     return np.frombuffer(content, dtype, count, start)
 
@@ -167,7 +179,7 @@ def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Val
 def _lengths(found: Any, what: str) -> tuple[int, ...]:
     plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < _MOST for n in found)
     if not plain or len(found) > 32:
-        raise DataError(f"{what} is not made of numbers from 0 to 2^48")
+        raise DataError(f"{what} is not made of numbers from 0 to 2^48", Code.WRONG_TYPE)
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ import struct
 import zipfile
 from typing import ClassVar
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 
 _PROBLEMS = (
     zipfile.BadZipFile,
@@ -41,23 +41,32 @@ class TorchZip:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except _PROBLEMS as error:
-            raise DataError(f"{what} is a damaged zip file: {error}") from error
+            raise DataError(f"{what} is a damaged zip file: {error}", Code.UNREADABLE) from error
         members = self._zip.infolist()
         names = [member.filename for member in members]
         if len(set(names)) < len(names):
-            raise DataError(f"{what} has a member twice: {_first_twice(names)!r}")
+            raise DataError(f"{what} has a member twice: {_first_twice(names)!r}", Code.DUPLICATE)
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-                raise DataError(f"{what}: {member.filename[:80]!r} is packed or encrypted")
+                raise DataError(
+                    f"{what}: {member.filename[:80]!r} is packed or encrypted", Code.WRONG_TYPE
+                )
         if sum(member.file_size for member in members) > len(content):
-            raise DataError(f"{what} has members that are larger together than it is itself")
+            raise DataError(
+                f"{what} has members that are larger together than it is itself", Code.UNSAFE
+            )
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise DataError(f"{what} has {len(pickles)} members called NAME/data.pkl, and not one")
+            raise DataError(
+                f"{what} has {len(pickles)} members called NAME/data.pkl, and not one",
+                Code.WRONG_LENGTH,
+            )
         self._folder = pickles[0].removesuffix("data.pkl")
         order = f"{self._folder}byteorder"
         if order in names and self._member(order) != b"little":
-            raise DataError(f"{what} was written by a machine that is not little-endian")
+            raise DataError(
+                f"{what} was written by a machine that is not little-endian", Code.UNKNOWN_CHOICE
+            )
 
     def pickle(self) -> bytes:
         """Return the pickle."""
@@ -71,9 +80,11 @@ class TorchZip:
         try:
             return self._zip.read(name)
         except KeyError as error:
-            raise DataError(f"{self._what} has no member {name[:80]!r}") from error
+            raise DataError(f"{self._what} has no member {name[:80]!r}", Code.NOT_FOUND) from error
         except _PROBLEMS as error:
-            raise DataError(f"{self._what}: {name[:80]!r} is damaged: {error}") from error
+            raise DataError(
+                f"{self._what}: {name[:80]!r} is damaged: {error}", Code.UNREADABLE
+            ) from error
 
 
 def _first_twice(names: list[str]) -> str:

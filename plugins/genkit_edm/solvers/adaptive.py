@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.integrate import DOP853, RK45, OdeSolver
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Solver
 from genkit.settings import setting
 from genkit.tensors import require_finite
@@ -88,7 +88,8 @@ def _solution(stepper: OdeSolver, time: float) -> Flat:
         if failure is not None:
             raise DataError(
                 f"the adaptive solver stopped at noise level {math.exp(stepper.t):.4g}: {failure} "
-                "Allow a greater rtol and atol"
+                "Allow a greater rtol and atol",
+                Code.NOT_CONVERGED,
             )
     found: Flat = stepper.y if stepper.t == time else stepper.dense_output()(time)
     return found

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Solver, Stages
 from genkit.settings import setting
 from genkit.types import Denoise, RandnLike, State
@@ -131,7 +131,8 @@ class ChurningSolver(Solver):
             raise DataError(
                 f'path "vp" must have a time for all noise levels up to {highest:g}, and is '
                 f"undefined for a range from {low:g} to {high:g}; write a lowest level of at most "
-                f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"'
+                f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"',
+                Code.OUT_OF_RANGE,
             )
         return time
 

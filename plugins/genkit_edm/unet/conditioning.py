@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit_edm.unet.family import XAVIER, Initialization, xavier
 
 
@@ -132,7 +132,8 @@ class ClassEmbedding(nn.Module):
             if not self.dropout:
                 raise DataError(
                     f"a class-conditional network needs labels; give each item a class "
-                    f"from 0 to {classes - 1}"
+                    f"from 0 to {classes - 1}",
+                    Code.MISSING_ATTRIBUTE,
                 )
             return like.new_zeros(items, classes)
         if not labels.is_floating_point():
@@ -140,7 +141,8 @@ class ClassEmbedding(nn.Module):
         if labels.shape != (items, classes):
             raise DataError(
                 f"class weights of shape {list(labels.shape)} where {[items, classes]} is needed; "
-                f"give each item a class as an integer, or a weight for each class"
+                f"give each item a class as an integer, or a weight for each class",
+                Code.WRONG_SHAPE,
             )
         return labels.to(like.dtype)
 
@@ -208,7 +210,8 @@ class Conditioning(nn.Module):
             if self.augment is None:
                 raise DataError(
                     "this network was built for data that is not augmented, and cannot be told "
-                    "how it was; leave augment_labels out"
+                    "how it was; leave augment_labels out",
+                    Code.CONFLICT,
                 )
             known = known + self.augment(augment_labels)
         hidden = self.second(F.silu(self.first(known)))

@@ -71,7 +71,8 @@ class HalvingDenoiser(Denoiser):
         if not spec.is_image:
             raise DataError(
                 f"{name} denoises images, and each item of this data is a vector of "
-                f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}'
+                f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}',
+                Code.WRONG_SHAPE,
             )
         channels, height, width = spec.shape
         halvings = len(self.channel_mult) - 1
@@ -81,7 +82,8 @@ class HalvingDenoiser(Denoiser):
             raise DataError(
                 f"{name} with channel_mult = {list(self.channel_mult)} halves images {halvings} "
                 f"times, and {height}x{width} cannot be halved so often; write channel_mult with "
-                f"at most {possible} value{'s' if possible > 1 else ''}"
+                f"at most {possible} value{'s' if possible > 1 else ''}",
+                Code.WRONG_SHAPE,
             )
         classes = self.classes_of(spec)
         return self.unet((channels, height, width), classes, spec.augment_labels)
@@ -206,7 +208,8 @@ class Adm(UNetDenoiser):
                 raise DataError(
                     f"the {width} channels of level {level} of adm cannot be shared equally by "
                     f"{heads} heads of attention; write channels and channel_mult whose product is "
-                    f"a multiple of 64"
+                    f"a multiple of 64",
+                    Code.CONFLICT,
                 )
         start, condition = ADM.initialization, self.channels * self.channel_mult_emb
         noise = PositionalEmbedding(self.channels, endpoint=False)

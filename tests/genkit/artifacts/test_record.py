@@ -12,9 +12,10 @@ from genkit import tensors
 from genkit.artifacts import Artifact, NetworkFile, Record, Samples, Scores
 from genkit.artifacts.layout import checkpoint_name, results_in
 from genkit.artifacts.record import read_rows
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, PluginError
 from genkit.files import write_text
 from genkit.types import Batch, Curve
+from raising import raises_code
 
 SAMPLES = Samples(Batch(torch.zeros(2, 3), labels=torch.tensor([0, 1])), 7, 4, "denoiser")
 SCORES = Scores(
@@ -123,7 +124,7 @@ def test_an_artifact_is_written_and_drawn(tmp_path, record, seen):
 @pytest.mark.parametrize("declared", [Samples, None])
 def test_an_artifact_that_is_not_declared_is_refused(tmp_path, declared):
     record = Record("draw", tmp_path, declared)
-    with pytest.raises(PluginError, match="Scores"):
+    with raises_code(PluginError, Code.PLUGIN, "Scores"):
         record.save(SCORES)
     assert not record.saved
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +168,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, record):
     (tmp_path / checkpoint_name(0)).unlink()  # a kill between the renames of a save
     assert record.restore().numbers == {"steps": 1}
     (tmp_path / checkpoint_name(1)).write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"delete .*checkpoint-1\.safetensors to start"):
+    with raises_code(DataError, Code.DATA, "checkpoint-1.safetensors"):
         record.restore()
 
 
@@ -204,12 +205,14 @@ def test_the_newest_checkpoint_stays_until_the_next_one_is_written(tmp_path, rec
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "facts": {}, "curves": {}}'])
 def test_damaged_scores_are_refused(tmp_path, content):
     write_text(tmp_path / "scores.json", content)
-    with pytest.raises(DataError, match=r"scores\.json"):
+    with raises_code(DataError, Code.UNREADABLE, "scores.json"):
         Scores.load(tmp_path / "scores.json")
 
 
-@pytest.mark.parametrize("damage", ["nfe", "samples", "all"])
-def test_damaged_samples_are_refused(tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "code"), [("nfe", Code.DATA), ("samples", Code.DATA), ("all", Code.UNREADABLE)]
+)
+def test_damaged_samples_are_refused(tmp_path, damage, code):
     path = tmp_path / "samples.safetensors"
     named, metadata = {"samples": torch.zeros(1, 2)}, {"nfe": "3", "guidance_nfe": "0"}
     named.pop(damage, None)
@@ -217,7 +220,7 @@ def test_damaged_samples_are_refused(tmp_path, damage):
     tensors.save(path, named, metadata)
     if damage == "all":
         path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"samples\.safetensors"):
+    with raises_code(DataError, code, "samples.safetensors"):
         Samples.load(path)
 
 
@@ -259,11 +262,11 @@ def test_a_subclass_of_the_declared_artifact_is_written_where_readers_look(tmp_p
 )
 def test_a_file_name_that_is_reserved_or_invalid_is_refused(tmp_path, name, suffix):
     named = type("Named", (Artifact,), {"name": name, "suffix": suffix})
-    with pytest.raises(PluginError, match="the file of Named must have a name"):
+    with raises_code(PluginError, Code.PLUGIN, "Named"):
         Record("write", tmp_path, named)
 
 
 @pytest.mark.parametrize("declared", [NetworkFile, Artifact, str, "samples"])
 def test_an_output_that_has_no_file_is_refused(tmp_path, declared):
-    with pytest.raises(PluginError, match="output must be a type of artifact with a name"):
+    with raises_code(PluginError, Code.PLUGIN, "output"):
         Record("write", tmp_path, declared)

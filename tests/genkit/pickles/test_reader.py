@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global, Persistent, read_pickle
+from raising import raises_code
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -228,7 +229,7 @@ def test_every_truncation_is_refused(protocol):
 def test_names_that_are_not_expected_are_refused_even_where_they_are_dropped(written):
     assert read_pickle(written) is None
     assert read_pickle(written, expected=lambda name: name.module == "os") is None
-    with pytest.raises(DataError, match=r"it asks for os\.system, which has no place"):
+    with raises_code(DataError, Code.UNREADABLE, "os.system"):
         read_pickle(written, expected=lambda name: name.module == "torch")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from genkit.errors import PluginError
+from genkit.errors import Code, PluginError
 from genkit.plugin.manager import Plugins, load_plugins
+from raising import raises_code
 
 HOOK = """
 from genkit.plugin import hookimpl
@@ -101,7 +102,7 @@ def test_a_failing_plugin_is_isolated(install: Install, code: str, reason: str) 
     assert reason in failure(plugins, "a-bad")
     assert "\n" not in failure(plugins, "a-bad")
     assert "b-good" in [s.owner.distribution for s in plugins.loaded]
-    with pytest.raises(PluginError, match=r'no coupler is called "toy".*a-bad 1\.5\) failed'):
+    with raises_code(PluginError, Code.UNKNOWN_COMPONENT, '"toy"', "a-bad 1.5"):
         plugins.registry.find(["coupler"], "toy")
 
 

@@ -8,6 +8,7 @@ from genkit.errors import Code, Key, PluginError, SettingError, UnknownComponent
 from genkit.interfaces import Coupler
 from genkit.plugin.registry import Registry
 from genkit.recipe.decode import component
+from raising import raises_code
 
 
 def refused(registry: Registry, kind: str, table: Any) -> list[tuple[Key, Code]]:
@@ -70,7 +71,7 @@ def test_not_a_table(registry: Registry) -> None:
 
 
 def test_unknown_kind(registry: Registry) -> None:
-    with pytest.raises(PluginError, match='did you mean "coupler"'):
+    with raises_code(PluginError, Code.PLUGIN, '"coupler"'):
         component(registry, "couplr", {"use": "random"})
 
 
@@ -85,7 +86,7 @@ def test_an_unknown_setting_alone_is_a_mistake(registry: Registry) -> None:
 
 
 def test_a_renamed_setting_names_the_new_one(registry: Registry) -> None:
-    with pytest.raises(SettingError, match="write cost") as caught:
+    with raises_code(SettingError, Code.RENAMED_KEY, "cost") as caught:
         component(registry, "coupler", {"use": "greedy", "metric": "squared"})
     (problem,) = caught.value.problems
     assert (problem.code, problem.key) == (Code.RENAMED_KEY, ("metric",))

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import tomli_w
 
-from genkit.errors import PluginError
+from genkit.errors import Code, PluginError
 from genkit.interfaces import Component
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
@@ -11,6 +10,7 @@ from genkit.recipe.decode import component
 from genkit.recipe.encode import resolved, table
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
+from raising import raises_code
 
 RECIPE = """\
 name = "a"
@@ -74,5 +74,5 @@ def test_a_strange_component_has_no_name(registry: Registry) -> None:
     class Strange(Component):
         pass
 
-    with pytest.raises(PluginError, match="is not registered by any plugin"):
+    with raises_code(PluginError, Code.UNKNOWN_COMPONENT, "Strange"):
         table(registry, Strange())

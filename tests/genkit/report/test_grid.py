@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.parts.grid import grid
+from raising import raises_code
 
 
 def pixels(path):
@@ -83,7 +84,7 @@ def test_points_keep_their_proportions(tmp_path):
 def test_a_value_that_is_not_finite_is_named(tmp_path):
     images = torch.zeros(3, 1, 2, 2)
     images[1, 0, 1, 1] = float("nan")
-    with pytest.raises(DataError, match="sample 1 of 3 contains nan"):
+    with raises_code(DataError, Code.NOT_FINITE, "sample 1", "nan"):
         (tmp_path / "grid.png").write_bytes(grid(images))
     assert not list(tmp_path.iterdir())
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.run.folder import STATE, RunFolder
+from raising import raises_code
 
 
 @pytest.fixture
@@ -73,14 +74,14 @@ def test_a_damaged_state_is_an_unfinished_stage(run, content):
 
 def test_a_file_in_the_way_of_a_stage_is_named(run):
     (run.root / "01-denoiser").write_text("mine")
-    with pytest.raises(UsageError, match=r"a file stands in the way of .*01-denoiser"):
+    with raises_code(UsageError, Code.USAGE, "01-denoiser"):
         run.open_stage(1, "denoiser", "abc")
 
 
 def test_a_damaged_state_of_the_run_is_told(run):
     (run.root / STATE).write_text("{")
     (run.root / "recipe.toml").write_text("")
-    with pytest.raises(UsageError, match=r"state\.json is damaged"):
+    with raises_code(UsageError, Code.UNREADABLE, "state.json"):
         RunFolder(run.root, "tiny")
 
 
@@ -111,5 +112,5 @@ def test_the_folder_is_free_again_after_an_error(tmp_path):
     run = RunFolder(tmp_path, "tiny")
     with pytest.raises(ZeroDivisionError), run.locked():
         raise ZeroDivisionError
-    with run.locked(), pytest.raises(UsageError, match="at work"), run.locked():
+    with run.locked(), raises_code(UsageError, Code.IN_USE), run.locked():
         pass

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from genkit.errors import InterruptedRun, RecipeError
+from genkit.errors import Code, InterruptedRun, RecipeError
 from genkit.independent import Random
 from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.random import generator
@@ -20,6 +20,7 @@ from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
 from genkit_aot.hungarian import Hungarian
 from genkit_aot.sinkhorn import Sinkhorn
+from raising import raises_code
 
 HUNGARIAN = 'denoiser.coupler={ use = "hungarian" }'
 PER_POOL = {
@@ -172,7 +173,7 @@ def test_a_pool_may_be_smaller_than_a_batch(tiny):
 
 def test_images_per_class_needs_labels(tiny):
     text = tiny.train.replace('use = "moons"', 'use = "swiss-roll"')
-    with pytest.raises(RecipeError, match=r"images_per_class: .*\[missing-attribute\]"):
+    with raises_code(RecipeError, Code.MISSING_ATTRIBUTE, "images_per_class"):
         tiny.load(text, "denoiser.images_per_class=8")
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genkit.errors import RecipeError
+from genkit.errors import Code, RecipeError
 from genkit.interfaces import Dataset
 from genkit.types import Batch, DataSpec
 from genkit_stages.scores import load_reference
+from raising import raises_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,11 @@ def test_an_extractor_of_other_items_is_refused_before_anything_runs(tiny):
 def test_samples_too_few_for_a_metric_are_refused_before_anything_runs(tiny):
     scores = SCORES.replace('"classifier", classifier = "digits"', '"pixels"')
     tiny.load(tiny.sample + scores, "samples.count=2")
-    with pytest.raises(RecipeError, match="requires at least 2 samples, got 1; write a larger"):
+    with raises_code(RecipeError, Code.CONFLICT, "2 samples", 1):
         tiny.load(tiny.sample + scores, "samples.count=1")
 
 
 def test_one_metric_twice_is_refused_before_anything_runs(tiny):
     twice = SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet" }, { use = "frechet" }]'
-    with pytest.raises(RecipeError, match=r"metrics\.1: must differ from the metrics above"):
+    with raises_code(RecipeError, Code.DUPLICATE, "metrics.1"):
         tiny.load(tiny.sample + twice)

@@ -9,10 +9,11 @@ import torch
 
 from genkit import interfaces
 from genkit.artifacts import Samples
-from genkit.errors import DataError, UsageError
+from genkit.errors import Code, DataError, UsageError
 from genkit.random import generator
 from genkit.testing import LawBroken, check_augmentation, check_dataset
 from genkit.types import Batch, DataSpec
+from raising import raises_code
 
 IMAGES = Batch(
     torch.rand((6, 1, 4, 4), generator=generator(0)) * 2 - 1,
@@ -93,7 +94,7 @@ def test_a_data_set_that_needs_a_stage_is_told_that_there_is_none(asks):
             method, *more = asks
             return getattr(inputs, method)("fakes", *more)
 
-    with pytest.raises(UsageError, match='no earlier stage "fakes"'):
+    with raises_code(UsageError, Code.UNKNOWN_STAGE, '"fakes"'):
         check_dataset(NeedsStage())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.train.distributed import UNSHARED, Solved
 from genkit.types import Pairs
+from raising import raises_code
 
 RANK = """
 import hashlib, json
@@ -75,5 +76,5 @@ def test_a_process_alone_solves_every_pool():
     solved = Solved(Pairs(torch.arange(2), torch.arange(2)), 0.1)
     assert all(UNSHARED.solves(index) for index in range(5))
     assert UNSHARED.share(3, solved) is solved
-    with pytest.raises(DataError, match="broken"):
+    with raises_code(DataError, Code.DATA, "broken"):
         UNSHARED.share(3, DataError("broken"))

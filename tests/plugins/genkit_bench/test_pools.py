@@ -6,11 +6,12 @@ import numpy
 import pytest
 import torch
 
-from genkit.errors import GenkitError, UsageError
+from genkit.errors import Code, GenkitError, UsageError
 from genkit.plugin.manager import load_plugins
 from genkit.types import Batch
 from genkit_bench.pools import Pools, completed, load_items
 from genkit_bench.synthetic import require_memory, synthetic
+from raising import raises_code
 
 CPU = torch.device("cpu")
 
@@ -97,22 +98,22 @@ def test_images_that_are_kept_as_bytes_are_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"use": "digit"}, 'did you mean "digits"'),
-        ({"use": "moons", "items": 0}, r"moons\.items: .*\[out-of-range\]"),
-        ({"use": "image-folder", "root": "/there is none"}, "there is none"),
+        ({"use": "digit"}, (Code.UNKNOWN_COMPONENT, '"digits"')),
+        ({"use": "moons", "items": 0}, (Code.OUT_OF_RANGE, "moons.items")),
+        ({"use": "image-folder", "root": "/there is none"}, (Code.NOT_FOUND, "there is none")),
         (
             {"use": "real-and-fake", "real": {"use": "digits"}, "fakes": "samples"},
-            'no earlier stage "samples"',
+            (Code.UNKNOWN_STAGE, '"samples"'),
         ),
     ],
 )
 def test_data_that_cannot_be_had_is_refused(table, told):
-    with pytest.raises(GenkitError, match=told):
+    with raises_code(GenkitError, *told):
         load_items(load_plugins().registry, table, 64)
 
 
 def test_too_much_for_the_machine_is_refused_before_it_is_made():
-    with pytest.raises(UsageError, match="choose smaller pools or items"):
+    with raises_code(UsageError, Code.OUT_OF_MEMORY):
         load_items(load_plugins().registry, {"use": "synthetic", "shape": [3, 10**6, 10**6]}, 64)
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit_bench.variants import parse_variants, settings_of, usual_variants
+from raising import raises_code
 
 
 def test_names_are_combinations():
@@ -33,13 +34,13 @@ def test_the_usual_ones_are_known(on_gpu):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("plain,bflaot16", 'did you mean "bfloat16"'),
-        ("plain+compiled", '"plain" is unknown'),
-        ("", "is unknown"),
-        ("float32+tf32", "more than one precision"),
-        ("compiled+compiled", "twice"),
+        ("plain,bflaot16", (Code.UNKNOWN_CHOICE, '"bflaot16"', '"bfloat16"')),
+        ("plain+compiled", (Code.UNKNOWN_CHOICE, '"plain"')),
+        ("", (Code.UNKNOWN_CHOICE, '""')),
+        ("float32+tf32", (Code.DUPLICATE, '"float32+tf32"')),
+        ("compiled+compiled", (Code.DUPLICATE, '"compiled+compiled"')),
     ],
 )
 def test_mistakes(text, message):
-    with pytest.raises(UsageError, match=message):
+    with raises_code(UsageError, *message):
         parse_variants(text)

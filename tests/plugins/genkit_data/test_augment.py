@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genkit.errors import DataError, SettingError
+from genkit.errors import Code, DataError, SettingError
 from genkit.tensors import load
 from genkit.testing import check_augmentation
 from genkit.types import Batch
 from genkit_data.augment import Changes, EdmAugmentation
 from genkit_data.augment_warp import SYM6, warp
+from raising import raises_code
 
 DATA = Path(__file__).parents[2] / "data"
 SIZE = 32
@@ -279,11 +280,11 @@ def test_the_filter_is_orthogonal_and_keeps_means():
 
 
 def test_vectors_cannot_be_turned():
-    with pytest.raises(DataError, match=r'"edm" changes images, but items have shape \(2,\)'):
+    with raises_code(DataError, Code.WRONG_SHAPE, '"edm"', "(2,)"):
         EdmAugmentation().augment(Batch(torch.rand(3, 2)), draws())
 
 
 @pytest.mark.parametrize("wrong", [{"probability": 1.5}, {"scale": -1.0}, {"scale_std": -0.1}])
 def test_values_out_of_range(wrong):
-    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE):
         EdmAugmentation(**wrong)

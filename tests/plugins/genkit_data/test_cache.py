@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from genkit import tensors
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.types import Batch
 from genkit_data.cache import Decoding, cached
+from raising import raises_code
 
 
 def images(count=5, seed=0):
@@ -172,7 +173,7 @@ def test_data_that_cannot_be_decoded_leaves_nothing(place):
         yield Batch(images(2))
         raise DataError("image 2 is damaged")
 
-    with pytest.raises(DataError, match="image 2 is damaged"):
+    with raises_code(DataError, Code.DATA, "image 2"):
         cached(place, "a", "1", lambda: Decoding((5, 3, 2, 3), False, parts()))
     assert [path.name for path in place.rglob("*safetensors*")] == []
 

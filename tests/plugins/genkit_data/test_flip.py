@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit.errors import DataError, SettingError
+from genkit.errors import Code, DataError, SettingError
 from genkit.types import Batch
 from genkit_data.flip import Flip
+from raising import raises_code
 
 
 @pytest.fixture
@@ -45,10 +46,10 @@ def test_the_generator_decides(batch):
 
 
 def test_vectors_have_no_left():
-    with pytest.raises(DataError, match=r"mirrors images, but items have shape \(2,\)"):
+    with raises_code(DataError, Code.WRONG_SHAPE, '"flip"', "(2,)"):
         Flip().augment(Batch(torch.rand(3, 2)), draws())
 
 
 def test_probability_out_of_range():
-    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE):
         Flip(probability=1.5)

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from genkit.errors import SettingError
+from genkit.errors import Code, SettingError
 from genkit.types import DataSpec
 from genkit_data.points import Moons, SwissRoll
+from raising import raises_code
 
 BOTH = pytest.mark.parametrize("cls", [SwissRoll, Moons])
 
@@ -63,5 +64,5 @@ def test_moons_are_two_half_circles(inputs):
 
 @pytest.mark.parametrize("wrong", [{"items": 0}, {"noise": -0.1}, {"noise": 2.0}, {"seed": -1}])
 def test_settings_out_of_range(wrong):
-    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE):
         Moons(**wrong)

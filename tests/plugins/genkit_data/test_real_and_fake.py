@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Design
 from genkit.tensors import decoded
 from genkit.types import Batch, DataSpec
@@ -14,6 +14,7 @@ from genkit_data.cifar10_batches import BINARY
 from genkit_data.handwritten import Digits
 from genkit_data.points import Moons, SwissRoll
 from genkit_data.real_and_fake import RealAndFake
+from raising import raises_code
 
 
 def fakes(count, shape=(2,), labels=True):
@@ -64,31 +65,31 @@ def test_spec():
 
 def test_samples_without_labels(with_samples):
     dataset = RealAndFake(real=Moons(), fakes="fakes", labels=True)
-    with pytest.raises(DataError, match='no sample of "fakes" has a label'):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, '"fakes"'):
         dataset.load(with_samples(fakes(4, labels=False)))
 
 
 def test_real_data_without_labels(with_samples):
     dataset = RealAndFake(real=SwissRoll(), fakes="fakes", labels=True)
-    with pytest.raises(DataError, match="no image has a label"):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "image"):
         dataset.load(with_samples(fakes(4)))
 
 
 def test_samples_that_are_not_finite(with_samples):
     generated = fakes(4)
     generated.data[2, 1] = torch.nan
-    with pytest.raises(DataError, match='sample of "fakes" 2 of 4 contains nan'):
+    with raises_code(DataError, Code.NOT_FINITE, 'sample of "fakes" 2', "nan"):
         RealAndFake(real=Moons(), fakes="fakes").load(with_samples(generated))
 
 
 def test_no_samples(with_samples):
-    with pytest.raises(DataError, match='there is no sample of "fakes"'):
+    with raises_code(DataError, Code.WRONG_LENGTH, '"fakes"'):
         RealAndFake(real=Moons(), fakes="fakes").load(with_samples(fakes(0)))
 
 
 def test_samples_of_another_shape(with_samples):
     dataset = RealAndFake(real=Digits(), fakes="fakes")
-    with pytest.raises(DataError, match=r"shape \(1, 7, 7\), but the real items \(1, 8, 8\)"):
+    with raises_code(DataError, Code.WRONG_SHAPE, "(1, 7, 7)", "(1, 8, 8)"):
         dataset.load(with_samples(fakes(4, shape=(1, 7, 7))))
 
 

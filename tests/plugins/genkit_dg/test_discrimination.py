@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Discriminator, SigmaDistribution
 from genkit.random import generator
 from genkit.testing import check_component, check_objective
 from genkit.types import Batch, DataSpec
 from genkit_dg.discrimination import Discrimination
 from genkit_dg.mlp_discriminator import MlpDiscriminator
+from raising import raises_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,9 @@ def test_laws_hold(batch):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("sources", "real-and-fake"), ("quantile", "no quantile")]
+    ("missing", "message"), [("sources", '"real-and-fake"'), ("quantile", "Batch(quantile=...)")]
 )
 def test_incomplete_batches_are_refused(batch, missing, message):
     batch = replace(batch, **{missing: None})
-    with pytest.raises(DataError, match=message):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, message):
         Discrimination(sigma_distribution=Linear()).loss(Sum(), batch, batch.data, generator(0))

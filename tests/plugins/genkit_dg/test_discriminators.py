@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.random import generator, seeded
 from genkit.testing import check_component, check_discriminator
 from genkit.types import DataSpec
 from genkit_dg.discriminator import ConvDiscriminator
 from genkit_dg.mlp_discriminator import MlpDiscriminator
+from raising import raises_code
 
 CASES = [
     (ConvDiscriminator(channels=8), DataSpec((1, 8, 8), classes=3)),
@@ -46,16 +47,16 @@ def test_sees_the_class_only_if_told_to(cls):
 
 @pytest.mark.parametrize("cls", [ConvDiscriminator, MlpDiscriminator])
 def test_labels_must_be_there_if_the_class_is_given(cls):
-    with pytest.raises(DataError, match="data has no labels"):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE):
         cls(class_conditional=True).build(DataSpec((1, 8, 8)))
     network = cls(class_conditional=True).build(DataSpec((1, 8, 8), classes=2))
-    with pytest.raises(DataError, match="given no labels"):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE):
         network(torch.zeros(1, 1, 8, 8), torch.ones(1), None)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 3, 8)])
 def test_convolutions_need_images_that_can_be_halved(shape):
-    with pytest.raises(DataError, match="at least 4x4"):
+    with raises_code(DataError, Code.WRONG_SHAPE, "4x4"):
         ConvDiscriminator().build(DataSpec(shape))
 
 

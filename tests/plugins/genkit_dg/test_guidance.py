@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from genkit.errors import SettingError
+from genkit.errors import Code, SettingError
 from genkit.interfaces import Design
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.random import generator, seeded
@@ -15,6 +15,7 @@ from genkit.testing import check_component
 from genkit.types import DataSpec
 from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
 from genkit_dg.mlp_discriminator import MlpDiscriminator
+from raising import raises_code
 
 
 class GoldenDiscriminator(nn.Module):
@@ -134,7 +135,7 @@ def test_range_must_not_be_empty():
     (problem,) = DiscriminatorGuidance(discriminator="d", sigma_min=20.0).check({})
     assert problem.key == ("sigma_min",)
     assert "not below sigma_max = 20" in problem.reason
-    with pytest.raises(SettingError, match=r"\[out-of-range\]"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE):
         DiscriminatorGuidance(discriminator="d", weight=-1.0)
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from genkit import component
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
 from genkit_edm.edm import EdmPreconditioner, LogNormal
+from raising import raises_code
 
 OBJECTIVE = Denoising(sigma_distribution=LogNormal())
 
@@ -85,5 +86,5 @@ def test_noise_is_scaled_by_the_level_of_each_item() -> None:
 
 def test_a_batch_without_quantiles_is_refused() -> None:
     data = torch.zeros(2, 1, 2, 2)
-    with pytest.raises(DataError, match="quantile"):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "quantile"):
         OBJECTIVE.loss(ClosedForm(), Batch(data), data, generator())

@@ -5,9 +5,10 @@ import pytest
 import scipy.stats
 import torch
 
-from genkit.errors import SettingError
+from genkit.errors import Code, SettingError
 from genkit.interfaces import Preconditioned
 from genkit_edm.edm import EdmPreconditioner, EdmSchedule, LogLinearSchedule, LogNormal
+from raising import raises_code
 
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
 
@@ -57,7 +58,7 @@ def test_denoiser_becomes_the_identity_as_noise_vanishes() -> None:
 
 
 def test_sigma_data_must_be_positive() -> None:
-    with pytest.raises(SettingError, match="sigma_data"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "sigma_data"):
         EdmPreconditioner(sigma_data=0.0)
 
 
@@ -79,7 +80,7 @@ def test_float32_fractions_are_widened() -> None:
 
 
 def test_p_std_must_be_positive() -> None:
-    with pytest.raises(SettingError, match="p_std"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "p_std"):
         LogNormal(p_std=0.0)
 
 
@@ -120,7 +121,7 @@ def test_a_rho_whose_powers_leave_float64_is_reported(rho: float) -> None:
 
 
 def test_a_rho_at_which_rounding_moves_the_levels_is_refused() -> None:
-    with pytest.raises(SettingError, match="rho"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "rho"):
         EdmSchedule(rho=1e7)
     sigmas = EdmSchedule(rho=1e6).sigmas()
     torch.testing.assert_close(sigmas, LogLinearSchedule().sigmas(), rtol=1e-4, atol=0)
@@ -134,5 +135,5 @@ def test_usual_settings_are_allowed(rho: float) -> None:
 
 @pytest.mark.parametrize("setting", ["sigma_min", "sigma_max", "rho", "steps"])
 def test_settings_must_be_positive(setting: str) -> None:
-    with pytest.raises(SettingError, match=setting):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, setting):
         EdmSchedule(**{setting: 0})

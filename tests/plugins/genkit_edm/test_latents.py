@@ -15,9 +15,10 @@ from PIL import Image
 
 import genkit
 from genkit.cli import main
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.types import SEED_LIMIT as SEEDS
 from genkit_edm.latents import EdmLatents
+from raising import raises_code
 
 COUNT = 16
 BATCH = 5  # does not divide the number of samples
@@ -227,7 +228,7 @@ def test_seeds_are_taken_modulo_2_to_the_32() -> None:
 @pytest.mark.parametrize("seeds", [[-1], [3, SEEDS]])
 def test_seeds_out_of_range_are_refused(imported, latents, seeds) -> None:
     file, _ = imported("ddpmpp")
-    with pytest.raises(DataError, match="from 0 to 9223372036854775807, got"):
+    with raises_code(DataError, Code.DATA, "seeds", "0 to 9223372036854775807"):
         genkit.load_denoiser(file, "cpu").sample(seeds, latents=latents)
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.errors import SettingError
+from genkit.errors import Code, SettingError
 from genkit.interfaces import Preconditioned, Preconditioner
 from genkit_edm.edm import EdmPreconditioner
 from genkit_edm.flow import FlowPreconditioner
 from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
 from genkit_edm.ve import VePreconditioner
 from genkit_edm.vp import VpPreconditioner
+from raising import raises_code
 
 SIGMA = torch.tensor([0.01, 0.1, 0.5, 3.0, 40.0], dtype=torch.float64)
 ENDS = torch.tensor([0.0, torch.inf], dtype=torch.float64)
@@ -125,7 +126,7 @@ def test_levels_are_kept_to_the_range_of_training(preconditioner, lowest, highes
 
 
 def test_a_table_that_would_fill_the_memory_is_refused() -> None:
-    with pytest.raises(SettingError, match="m"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "m"):
         IddpmPreconditioner(m=10**9)
 
 
@@ -156,7 +157,7 @@ def test_a_table_that_is_none_is_reported(m, table, key, reason) -> None:
 
 
 def test_levels_of_a_table_are_above_0() -> None:
-    with pytest.raises(SettingError, match="table"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "table"):
         IddpmPreconditioner(m=4, table=(0.0, *TABLE[1:]))
 
 

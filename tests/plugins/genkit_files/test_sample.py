@@ -19,7 +19,7 @@ from genkit import tensors
 from genkit.api import load_denoiser
 from genkit.artifacts import DenoiserRef
 from genkit.cli import main
-from genkit.errors import SettingError, UsageError
+from genkit.errors import Code, SettingError, UsageError
 from genkit.interfaces import BoundGuidance, Guidance, Network
 from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
@@ -29,6 +29,7 @@ from genkit.settings import setting
 from genkit.types import DataSpec
 from genkit_edm.solvers.heun import Heun
 from genkit_files.sample import parse_seeds
+from raising import raises_code
 
 MLP = {"use": "mlp-discriminator", "width": 8}
 
@@ -272,7 +273,7 @@ def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
 
 def test_seeds_come_once_and_in_their_order():
     assert parse_seeds("5, 7,6-8") == [5, 7, 6, 8]
-    with pytest.raises(UsageError, match="must be ranges"):
+    with raises_code(UsageError, Code.USAGE, "--seeds"):
         parse_seeds("1-2-3")
 
 
@@ -537,5 +538,5 @@ def test_a_third_partys_guidance_may_have_any_number_of_references(points, tmp_p
     differs = Between(weaker=str(points), others=(str(points), str(other)))
     assert not torch.equal(denoiser.sample(2, schedule={"steps": 2}, guidance=differs), plain)
     missing = Between(weaker=str(points), others=(str(tmp_path / "none.safetensors"),))
-    with pytest.raises(SettingError, match=r"guidance\.others\.0: .*none\.safetensors: cannot"):
+    with raises_code(SettingError, Code.DATA, "guidance.others.0", "none.safetensors"):
         denoiser.sample(2, guidance=missing)

@@ -10,13 +10,14 @@ from scipy.integrate import quad
 from torch import nn
 
 import genkit
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Subject
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
 from genkit.types import Batch
 from genkit_metrics.curvature import Curvature
 from genkit_metrics.truncation import Truncation
+from raising import raises_code
 
 S = 0.5  # standard deviation of the Gaussian data
 TOP = 80.0
@@ -164,7 +165,7 @@ class NotANumber(nn.Module):
 
 @pytest.mark.parametrize("metric", [Curvature, Truncation])
 def test_values_that_are_not_finite_are_named(fake_context, edm_like, plain_euler, metric):
-    with pytest.raises(DataError, match="contains nan"):
+    with raises_code(DataError, Code.NOT_FINITE, "nan"):
         metric(solver=plain_euler, schedule=edm_like, count=2).measure(
             subject(NotANumber()), fake_context()
         )

@@ -25,6 +25,7 @@ from genkit_track.csv_file import Csv
 from genkit_track.tensorboard import TensorBoard
 from genkit_track.values import numbers
 from genkit_track.wandb import WandB
+from raising import raises_code
 
 RECIPE = """
 name = "tracked"
@@ -283,7 +284,7 @@ def test_without_a_key_nothing_is_asked_for(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with pytest.raises(UsageError, match="WANDB_MODE=offline"):
+    with raises_code(UsageError, Code.USAGE, "WANDB_MODE=offline"):
         opened(WandB(mode="online"), tmp_path)
     assert not (tmp_path / "wandb").exists()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genkit.artifacts import DenoiserFile
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
@@ -17,6 +17,7 @@ from genkit_edm.edm2.denoiser import Edm2
 from genkit_edm.edm2.layers import MPConv, MPLinear
 from genkit_edm.edm2.network import GREATEST_ACTIVATION, Block
 from genkit_edm.edm2.uncertainty import Uncertain
+from raising import raises_code
 
 SPEC = DataSpec((3, 8, 8), classes=4)
 SMALL = Edm2(
@@ -158,7 +159,7 @@ def test_classes():
     assert not torch.allclose(model(x, SIGMA, ones), model(x, SIGMA, twos))
     as_weights = torch.nn.functional.one_hot(ones, 4).float()
     assert torch.allclose(model(x, SIGMA, ones), model(x, SIGMA, as_weights))
-    with pytest.raises(DataError, match="needs labels"):
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE):
         model(x, SIGMA)
     unconditional = opened().eval()
     assert torch.equal(unconditional(x, SIGMA, ones), unconditional(x, SIGMA))
@@ -213,19 +214,23 @@ def test_saved_and_read_again_with_its_uncertainty(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "spec", "message"),
     [
-        ({}, DataSpec((2,)), "denoises images"),
-        ({"channel_mult": (1, 2, 2)}, DataSpec((3, 6, 6)), "with at most 2 values"),
-        ({"channels_per_head": 12}, SPEC, "32 channels.*write channels_per_head = 32"),
+        ({}, DataSpec((2,)), (Code.WRONG_SHAPE, '"mlp"')),
+        ({"channel_mult": (1, 2, 2)}, DataSpec((3, 6, 6)), (Code.WRONG_SHAPE, "2 values")),
+        ({"channels_per_head": 12}, SPEC, (Code.CONFLICT, "32 channels", "channels_per_head = 32")),
         (
             {"channels_per_head": 32, "attention": (8,)},
             SPEC,
-            "16 channels.*write channels_per_head = 16",
+            (Code.CONFLICT, "16 channels", "channels_per_head = 16"),
         ),
-        ({"class_conditional": True}, DataSpec((3, 8, 8)), "has no labels"),
+        (
+            {"class_conditional": True},
+            DataSpec((3, 8, 8)),
+            (Code.MISSING_ATTRIBUTE, "class_conditional"),
+        ),
     ],
 )
 def test_data_that_does_not_fit(changes, spec, message):
-    with pytest.raises(DataError, match=message):
+    with raises_code(DataError, *message):
         replace(SMALL, **changes).build(spec)
 
 

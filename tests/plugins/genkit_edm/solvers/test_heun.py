@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genkit.errors import SettingError
+from genkit.errors import Code, SettingError
 from genkit.interfaces import Preconditioned, Solver
 from genkit.sample import denoise_fn
 from genkit.testing import ClosedForm, check_evaluations
@@ -17,6 +17,7 @@ from genkit_edm.iddpm import IddpmPreconditioner, iddpm_levels
 from genkit_edm.solvers.adaptive import Adaptive
 from genkit_edm.solvers.dpmpp import Dpmpp2m, Dpmpp2s
 from genkit_edm.solvers.heun import ChurningSolver, Euler, Heun
+from raising import raises_code
 
 PATHS = ("linear", "ve", "vp", "flow")
 
@@ -148,7 +149,7 @@ def test_an_infinite_s_max_is_any_level() -> None:
         assert float(solver.churn(gaussian(), x, level, 18, torch.ones_like)[1]) > level
     assert list(Heun(s_min=2.0, s_max=math.inf).check({})) == []
     for value in (math.nan, -math.inf):
-        with pytest.raises(SettingError, match="s_max"):
+        with raises_code(SettingError, Code.OUT_OF_RANGE, "s_max"):
             Heun(s_max=value)
 
 
@@ -175,13 +176,13 @@ def test_an_empty_churn_range_is_reported() -> None:
 
 @pytest.mark.parametrize("setting", ["s_churn", "s_min", "s_max", "s_noise"])
 def test_negative_settings_are_refused(setting: str) -> None:
-    with pytest.raises(SettingError, match=setting):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, setting):
         Euler(**{setting: -1.0})
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.5])
 def test_the_second_slope_lies_within_the_step(alpha: float) -> None:
-    with pytest.raises(SettingError, match="alpha"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "alpha"):
         Heun(alpha=alpha)
 
 

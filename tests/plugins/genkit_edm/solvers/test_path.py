@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from genkit import component
-from genkit.errors import DataError, SettingError
+from genkit.errors import Code, DataError, SettingError
 from genkit_edm.solvers.heun import SCALINGS, TIMES, Euler, Heun
 from genkit_edm.solvers.path import Path
 from genkit_edm.vp import VpTime
+from raising import raises_code
 
 EDM = VpTime.between(0.002, 80.0)
 """Of EDM's own range: beta is negative at time 0."""
@@ -156,7 +157,7 @@ def test_a_chosen_range_is_kept() -> None:
 
 @pytest.mark.parametrize("path_range", [(0.0, 1.0), (1e200, 1e300), (1.0, float("inf"))])
 def test_a_range_beyond_all_levels_is_refused(path_range) -> None:
-    with pytest.raises(SettingError, match="path_range"):
+    with raises_code(SettingError, Code.OUT_OF_RANGE, "path_range"):
         Heun(path="vp", path_range=path_range)
 
 
