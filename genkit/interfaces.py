@@ -701,9 +701,7 @@ class SigmaDistribution(Component):
         """
         if batch.quantile is None:
             raise DataError(
-                "the batch has no quantile, so its noise levels are unknown; "
-                "set Batch(quantile=...) to float64 values in (0, 1), one for each item",
-                Code.MISSING_ATTRIBUTE,
+                "Batch.quantile must be float64 in (0, 1), got None", Code.MISSING_ATTRIBUTE
             )
         return self.quantile(batch.quantile).float()
 

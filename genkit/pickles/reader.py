@@ -127,7 +127,8 @@ class _Reader(_Unpickler):
         if self._expected is not None and not self._expected(found):
             raise DataError(
                 f"{self._what}: the pickle contains code, which genkit does not run: it asks for "
-                f"{str(found)[:200]}, which has no place in such a file"
+                f"{str(found)[:200]}, which has no place in such a file",
+                Code.UNSAFE,
             )
         return found
 

@@ -78,7 +78,7 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
     except DataError as error:
         raise DataError(
             f"{error}; write the path of a snapshot of EDM or EDM2, or download it again",
-            Code.UNREADABLE,
+            error.code,
         ) from error
     parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():

@@ -216,7 +216,7 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
         (lambda path: path.unlink(), Code.UNREADABLE),
         (lambda path: (path.unlink(), path.mkdir()), Code.UNREADABLE),
         (lambda path: with_metadata(path, kind="samples"), Code.WRONG_KIND),
-        (lambda path: with_metadata(path, kind=["denoiser"]), Code.DATA),
+        (lambda path: with_metadata(path, kind=["denoiser"]), Code.UNREADABLE),
         (lambda path: with_metadata(path, network='{"use": "nothing"}'), Code.UNKNOWN_COMPONENT),
         (lambda path: with_metadata(path, spec="[]"), Code.UNREADABLE),
         (lambda path: with_metadata(path, spec="[" * 99_999), Code.UNREADABLE),

@@ -62,7 +62,7 @@ def test_laws_hold(batch):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("sources", '"real-and-fake"'), ("quantile", "Batch(quantile=...)")]
+    ("missing", "message"), [("sources", '"real-and-fake"'), ("quantile", "Batch.quantile")]
 )
 def test_incomplete_batches_are_refused(batch, missing, message):
     batch = replace(batch, **{missing: None})

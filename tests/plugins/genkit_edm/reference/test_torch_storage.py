@@ -120,7 +120,7 @@ STORAGE = ("storage", Global("torch", "FloatStorage"), "7", "cpu", 24, None)
         ),
         (
             {"known": ("storage", Global("os", "FloatStorage"), *STORAGE[2:])},
-            (Code.UNREADABLE, "os.FloatStorage"),
+            (Code.UNSAFE, "os.FloatStorage"),
         ),
         ({"known": ("storage", "FloatStorage", *STORAGE[2:])}, (Code.UNKNOWN_CHOICE,)),
         ({"known": (*STORAGE[:2], 7, *STORAGE[3:])}, (Code.INVALID_NAME,)),
