@@ -52,7 +52,7 @@ def require_cpu_torch(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
     require_cpu_torch(session)
-    install(session, ".[test,huggingface,tensorboard,wandb]")
+    install(session, ".[test,huggingface,tensorboard,transformers,wandb]")
     session.run(
         "pytest",
         "--cov",

@@ -2,8 +2,7 @@
 
 A component is a frozen dataclass. Its fields are what a recipe may set, each declared with
 :func:`genkit.settings.setting`; a field whose type is one of these bases is a slot for another
-component. Components hold settings, never state: what is trained or counted lives in the objects
-that they build.
+component. Components hold settings, never state: that lives in the objects that they build.
 """
 
 from __future__ import annotations
@@ -305,8 +304,7 @@ class Coupler(AnyCoupler):
             Two int64 index vectors on the CPU, of N pairs.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, named by index; or N and M do
-                not fit.
+            DataError: an image, a noise or a cost is not finite (index named); or N, M do not fit.
             UsageError: the coupler pairs after :meth:`bind` alone.
         """
         raise unbound(self, "pair")
@@ -502,7 +500,7 @@ class Classifier(Network):
     """A network that names the class of a clean image, and whose features compare images.
 
     The module is called as ``classifier(x [B, *shape]) -> logits [B, classes]`` and has
-    ``features(x) -> [B, F]``.
+    ``features(x) -> [B, F]``. It may have ``head(features) -> logits``.
     """
 
     output = ClassifierFile
@@ -916,13 +914,16 @@ class Extractor(Component):
     score: ClassVar[str] = "frechet"
     """What the Frechet distance over these features is called; ``fid`` for Inception's alone."""
 
+    label: ClassVar[str] = ""
+    """Short name of the features in the names of scores."""
+
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
         """Yield why it has no features of such items; networks as for ``check_guided``."""
         return iter(())
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
-        """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``."""
+        """Return a module ``[B, *shape] -> [B, F]``; it may have ``head(features) -> logits``."""
 
     @abstractmethod
     def identity(self, inputs: Inputs) -> str:
@@ -936,8 +937,7 @@ class Subject:
     Attributes:
         samples: generated items.
         reference: real items.
-        denoiser: the denoiser behind the samples, without guidance; raises a DataError when called
-            where it is unknown.
+        denoiser: denoiser of the samples, without guidance; calls raise DataError where unknown.
     """
 
     samples: Batch

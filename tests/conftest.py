@@ -8,7 +8,6 @@ import struct
 import sys
 import tomllib
 import zipfile
-from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
@@ -322,12 +321,6 @@ def genkit_(capsys):
         return stopped.value.code or 0, out, err
 
     return call
-
-
-@pytest.fixture
-def fid_extra(monkeypatch):
-    """As if torch-fidelity and torchvision were installed; they cannot be where tests run."""
-    monkeypatch.setattr("genkit.parts.packages.find_spec", lambda module: ModuleSpec(module, None))
 
 
 def put_on_path(package, folder, monkeypatch):

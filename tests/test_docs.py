@@ -85,9 +85,7 @@ def write_network(path: Path, kind: str, name: str, spec: DataSpec) -> None:
 
 
 @pytest.fixture
-def workplace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any, fid_extra: None
-) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -> Path:
     """An empty current directory with the data that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs"):

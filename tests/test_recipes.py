@@ -60,7 +60,7 @@ TINY_GUIDED = {
 
 
 @pytest.fixture
-def cifar10(tmp_path, monkeypatch, fid_extra):
+def cifar10(tmp_path, monkeypatch):
     """A current directory in which the recipes of CIFAR-10 find some images of it."""
     few = replace(BINARY, images=20)
     monkeypatch.setattr(CIFAR10, "versions", (few,))

@@ -113,8 +113,12 @@ def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
     model = classifier.build(spec).eval()
     with torch.no_grad():
         features = model.features(items(spec, 3).data)  # type: ignore[operator]
+        logits = model(items(spec, 3).data)
     law = "features are a matrix with a row for each item"
     require(features.ndim == 2 and len(features) == 3, classifier, law, list(features.shape))
+    if callable(head := getattr(model, "head", None)):
+        same = torch.allclose(head(features), logits, atol=1e-5)
+        require(same, classifier, "head(features(x)) is classifier(x)", "other logits")
 
 
 def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> None:

@@ -20,19 +20,19 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def multiplying_in(precision: Precision) -> Iterator[None]:
+def multiplying_in(precision: Precision, *, products: bool = False) -> Iterator[None]:
     """Let NVIDIA GPUs convolve float32 in TF32 inside the block where it is asked, else exactly.
 
     TF32 rounds factors to 10 bits and sums in float32. PyTorch has one switch a process for
-    convolutions, which are nearly all of a U-Net, and one for matrix products. These stay exact:
-    the GPU pairs images and noise meanwhile, and their costs would be rounded. It changes nothing
-    on a CPU.
+    convolutions, which are nearly all of a U-Net, and one for matrix products. These stay exact
+    unless ``products`` is set: in training the GPU pairs images and noise meanwhile, and their
+    costs would be rounded. It changes nothing on a CPU.
     """
-    convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision, products.fp32_precision
+    convolutions, matrices = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision, matrices.fp32_precision
     convolutions.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    products.fp32_precision = "ieee"
+    matrices.fp32_precision = convolutions.fp32_precision if products else "ieee"
     try:
         yield
     finally:
-        convolutions.fp32_precision, products.fp32_precision = before
+        convolutions.fp32_precision, matrices.fp32_precision = before

@@ -18,6 +18,8 @@ def genkit_register(registry: Registration) -> None:
     registry.add("extractor", "classifier", "genkit_metrics.extractors:ClassifierFeatures")
     registry.add("extractor", "pixels", "genkit_metrics.extractors:Pixels")
     registry.add("extractor", "inception", "genkit_metrics.inception:Inception")
+    registry.add("extractor", "dinov2", "genkit_metrics.dinov2:Dinov2")
+    registry.add("extractor", "clip", "genkit_metrics.clip:Clip")
     registry.add("metric", "frechet", "genkit_metrics.frechet:Frechet")
     registry.add("metric", "curvature", "genkit_metrics.curvature:Curvature")
     registry.add("metric", "truncation", "genkit_metrics.truncation:Truncation")

@@ -1,126 +1,121 @@
-"""The features of the FID: Inception-v3 as published in 2015, through torch-fidelity.
-
-torch-fidelity is an extra, and is imported where this extractor is used and nowhere else.
-"""
+"""The features of the FID: Inception-v3 with the weights that were published in 2015."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator
+import hashlib
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
 
+import pooch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genkit.errors import Code, DataError, PluginError, Problem
-from genkit.interfaces import Extractor, Inputs, Stages
-from genkit.parts.packages import installing, missing_packages
+from genkit.errors import Code, DataError, Problem
+from genkit.interfaces import Inputs, Stages
 from genkit.settings import setting
-from genkit.tensors import encoded, file_digest
+from genkit.tensors import file_digest
+from genkit.train.precision import multiplying_in
+from genkit_metrics.image_network import ImageFeatures, ImageNetwork
+from genkit_metrics.inception_v3 import InceptionV3
 
-FEATURES = "2048"
-"""What torch-fidelity calls the activations of the last pooling."""
+NAME = "weights-inception-2015-12-05-6726825d.pth"
+URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{NAME}"
+SIZE = 95_628_359
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-NEEDED = ("torch_fidelity", "torchvision")
-"""Modules of the extra ``fid``."""
-
-_BROKEN = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError)
+_INSTEAD = f"write the path of {NAME}, or leave it out"
 
 
-class _Features(nn.Module):
-    """Feeds images as 8 bits a channel, as saved images are in the published protocol."""
+class InceptionFeatures(ImageFeatures):
+    """The features, and the logits that follow from them."""
 
-    def __init__(self, inception: nn.Module) -> None:
-        super().__init__()
-        self.inception = inception
+    network: InceptionV3
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise DataError(
-                f"Inception looks at images of 3 channels, or grey ones, not at items of shape "
-                f'{tuple(x.shape[1:])}; use another extractor, such as "pixels"'
-            )
-        seen = encoded(x).to(x.device).expand(-1, 3, -1, -1)
-        (features,) = cast(Callable[[Tensor], tuple[Tensor]], self.inception)(seen)
-        return features
+    def head(self, features: Tensor) -> Tensor:
+        """Return the logits ``[B, 1008]`` of features ``[B, 2048]``, for the inception score.
+
+        Without the bias of the last layer: the published inception score (Salimans et al., arXiv
+        1606.03498) is computed from the product with its weights alone.
+        """
+        with multiplying_in("float32"):
+            return F.linear(features, self.network.fc.weight)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inception(Extractor):
+class Inception(ImageNetwork):
     """The 2,048 features of Inception-v3, in which the Frechet distance is the FID.
 
-    Needs the extra ``fid``: ``pip install 'genkit-diffusion[fid]'``. Samples and real images are
-    rounded to 8 bits a channel first. Without ``weights`` torch-fidelity's file of 95 MB is
-    downloaded once, into the cache of ``torch.hub``.
+    Without ``weights`` torch-fidelity's file of 95 MB is downloaded once, to where torch-fidelity
+    and torchmetrics look for it too: the folder ``checkpoints`` in the cache of ``torch.hub``. The
+    file is verified by its SHA-256.
     """
 
-    source = "Heusel et al., arXiv 1706.08500; weights of torch-fidelity"
+    source = "Heusel et al., arXiv 1706.08500; weights of torch-fidelity, converted from TensorFlow"
+    label = "inception"
     score = "fid"
 
-    weights: str | None = setting(
-        None, doc="file of torch-fidelity's weights, where there is no network; downloaded"
-    )
+    weights: str | None = setting(None, doc=f"path of {NAME}; downloaded where it is left out")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from missing_packages(NEEDED, "fid")
-        if self.weights is not None and not Path(self.weights).expanduser().is_file():
+        if self.weights is None:
+            return
+        file = Path(self.weights).expanduser()
+        if not file.is_file():
             yield Problem(
-                ("weights",),
-                f"there is no file {self.weights}",
-                "write the path of weights-inception-2015-12-05-6726825d.pth, or leave it out",
-                Code.DATA,
+                ("weights",), f"there is no file {self.weights}", _INSTEAD, Code.NOT_FOUND
             )
-
-    def version(self) -> str:
-        # The file that is downloaded is always the same: torch-fidelity's URL holds its hash.
-        return "" if self.weights is None else file_digest(self._file())
+        elif (digest := file_digest(file)) != SHA256:
+            reason = f"must have the SHA-256 {SHA256}, got {digest}"
+            yield Problem(("weights",), reason, _INSTEAD, Code.WRONG_KIND)
 
     def bind(self, inputs: Inputs) -> nn.Module:
-        published = _torch_fidelity()
-        file = self._file()
-        try:
-            # torch-fidelity unpickles without limits: first see that nothing but tensors is there.
-            torch.load(file, map_location="cpu", weights_only=True)
-            inception = published.FeatureExtractorInceptionV3(
-                "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(file)
-            )
-        except _BROKEN as error:
-            reason = str(error).partition("\n")[0]
-            raise DataError(
-                f"{file}: no weights of torch-fidelity's Inception: {reason}"
-            ) from error
-        return _Features(inception).to(inputs.device)
+        file = _downloaded() if self.weights is None else Path(self.weights).expanduser()
+        return InceptionFeatures(_network(file), self).to(inputs.device)
 
     def identity(self, inputs: Inputs) -> str:
-        return f"inception sha256:{file_digest(self._file())}"
-
-    def _file(self) -> Path:
-        """Return the file of the weights, downloaded to where torch-fidelity looks for it."""
-        if self.weights is not None:
-            return Path(self.weights).expanduser()
-        url: str = _torch_fidelity().URL_INCEPTION_V3
-        file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-        if not file.exists():
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(file), progress=False)
-            except OSError as error:
-                raise DataError(
-                    f"{url}: cannot be downloaded: {error}; download it elsewhere, and name the "
-                    'file: extractor = { use = "inception", weights = "..." }'
-                ) from error
-        return file
+        return f"inception sha256:{SHA256} {self.precision}"
 
 
-def _torch_fidelity() -> Any:
-    """Return torch-fidelity's module of Inception."""
+def _network(file: Path) -> InceptionV3:
+    """Return the network with the weights of the published file.
+
+    Raises:
+        DataError: the file cannot be read, or is another.
+    """
     try:
-        return import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ImportError as error:
-        raise PluginError(
-            f'extractor "inception" needs torch-fidelity and torchvision: {error}; '
-            f"install them: {installing('fid')}"
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read: {error.strerror}; {_INSTEAD}", Code.IO_ERROR
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise DataError(
+            f"{file}: must have the SHA-256 {SHA256}, got {digest}; {_INSTEAD}", Code.WRONG_KIND
+        )
+    with torch.device("meta"):  # initial weights would take time and random numbers
+        network = InceptionV3()
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def _downloaded() -> Path:
+    """Return the published file in the cache of torch.hub, downloaded where it is missing.
+
+    Raises:
+        DataError: it cannot be downloaded or written.
+    """
+    pooch.get_logger().setLevel("WARNING")
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=NAME, path=folder))
+    except (OSError, ValueError) as error:  # of the connection or the disk; of the checksum
+        raise DataError(
+            f"{URL}: cannot be downloaded: {error}; download the file ({SIZE:,} bytes) elsewhere "
+            f'and write its path: extractor = {{ use = "inception", weights = "{NAME}" }}',
+            Code.DOWNLOAD,
         ) from error

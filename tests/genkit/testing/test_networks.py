@@ -211,6 +211,14 @@ def test_classifiers():
     broken = type("Broken", (Classifier,), {"build": lambda self, spec: FlatFeatures(2)})
     with pytest.raises(LawBroken, match="features are a matrix"):
         testing.check_classifier(broken(), VECTORS)
+    broken = type("Broken", (Classifier,), {"build": lambda self, spec: OtherHead(2)})
+    with pytest.raises(LawBroken, match="head"):
+        testing.check_classifier(broken(), VECTORS)
+
+
+class OtherHead(Linear):
+    def head(self, features):
+        return features + 1
 
 
 class FlatFeatures(Linear):

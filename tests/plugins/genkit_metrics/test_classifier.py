@@ -11,7 +11,7 @@ from genkit.testing import check_classifier, check_objective
 from genkit.types import Batch, DataSpec
 from genkit_metrics.classification import Classification
 from genkit_metrics.classifier import CnnClassifier
-from genkit_metrics.extractors import ClassifierFeatures, Pixels
+from genkit_metrics.extractors import ClassifierFeatures, ClassifierFeaturesModule, Pixels
 from raising import raises_code
 
 
@@ -69,3 +69,19 @@ def test_extractors(fake_context):
     assert judge.identity(context) == "classifier sha256:digest-of-judge"
     assert_close(Pixels().bind(context)(x), x.reshape(3, 64))
     assert Pixels().identity(context) == "pixels"
+
+
+class Headless(torch.nn.Module):
+    def features(self, x):
+        return x.flatten(1)
+
+
+def test_logits_follow_from_the_features_of_a_classifier(fake_context):
+    network = CnnClassifier(channels=4).build(DataSpec((1, 8, 8), classes=3))
+    context, x = fake_context({"judge": network, "headless": Headless()}), torch.ones(2, 1, 8, 8)
+    judge = ClassifierFeatures(classifier="judge").bind(context)
+    assert isinstance(judge, ClassifierFeaturesModule)
+    assert torch.equal(judge.head(judge(x)), network(x))
+    headless = ClassifierFeatures(classifier="headless").bind(context)
+    assert not isinstance(headless, ClassifierFeaturesModule)
+    assert not isinstance(Pixels().bind(context), ClassifierFeaturesModule)

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import Subject
 from genkit.random import generator
 from genkit.types import Batch, DataSpec
@@ -119,3 +119,9 @@ def test_features_that_are_not_finite_are_refused(images, fake_context):
 def test_torchmetrics_is_imported_only_when_measuring():
     code = "import sys, genkit_metrics.frechet; sys.exit('torchmetrics' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torchmetrics_that_does_not_import_is_told(images, monkeypatch, fake_context):
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    with raises_code(PluginError, Code.MISSING_PACKAGE, "torchmetrics"):
+        Frechet(extractor=Pixels()).measure(subject(*images), fake_context())

@@ -1,153 +1,137 @@
-"""A stand-in has the part of torch-fidelity's interface that is used, with a tiny network."""
+"""The file of the weights: verified, downloaded once, never run. A tiny network stands in."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import os
-import subprocess
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torchmetrics.image.fid  # noqa: F401, before a stand-in for its optional part is there
 from torch import nn
 
-from genkit.errors import Code, DataError, PluginError
+from genkit.errors import Code, DataError
 from genkit.interfaces import Subject
 from genkit.random import generator
-from genkit.types import Batch
-from genkit_metrics.extractors import Pixels
+from genkit.testing import check_extractor
+from genkit.types import Batch, DataSpec
+from genkit_metrics import inception
+from genkit_metrics.extractors import ClassifierFeaturesModule, Pixels
 from genkit_metrics.frechet import Frechet
 from genkit_metrics.inception import Inception
+from raising import raises_code
 
 INPUTS = SimpleNamespace(device=torch.device("cpu"))
 
 
-class FeatureExtractorInceptionV3(nn.Module):
-    """Takes and returns what torch-fidelity 0.3 and 0.4 do; its features are means of channels."""
+class Tiny(nn.Module):
+    """Means of channels, and a last layer."""
 
-    def __init__(
-        self,
-        name,
-        features_list,
-        feature_extractor_weights_path=None,
-        feature_extractor_internal_dtype=None,
-        **kwargs,
-    ):
+    def __init__(self):
         super().__init__()
-        assert type(name) is str
-        assert features_list == ["2048"]
-        self.register_buffer("scale", torch.zeros(()))
-        # As 0.4 does, whatever the file contains.
-        self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=False))
-        self.requires_grad_(False)
-        self.eval()
+        self.fc = nn.Linear(3, 5)
 
-    def forward(self, x):
-        if x.dtype != torch.uint8 or x.shape[1] != 3:
-            raise ValueError("Expecting image as torch.Tensor with dtype=torch.uint8")
-        return (x.flatten(2).float().mean(2) * self.scale,)
+    def forward(self, pixels):
+        return pixels.mean((2, 3))
 
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A stand-in for torch-fidelity, whose published weights lie in a file."""
-    file = tmp_path / "published" / "weights-inception-6726825d.pth"
+    """A file of weights in the place of the published one."""
+    file = tmp_path / "published" / inception.NAME
     file.parent.mkdir()
-    torch.save({"scale": torch.tensor(2.0)}, file)
-    package = ModuleType("torch_fidelity")
-    module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3 = FeatureExtractorInceptionV3
-    module.URL_INCEPTION_V3 = file.as_uri()
-    package.feature_extractor_inceptionv3 = module
-    monkeypatch.setitem(sys.modules, package.__name__, package)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    weights = {
+        "fc.weight": torch.randn(5, 3, generator=generator(0, "weight")),
+        "fc.bias": torch.ones(5),
+    }
+    torch.save(weights, file)
+    monkeypatch.setattr(inception, "InceptionV3", Tiny)
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(inception, "URL", f"http://127.0.0.1:9/{inception.NAME}")  # nobody answers
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     return file
 
 
-def test_images_are_seen_in_8_bits(published):
-    features = Inception(weights=str(published)).bind(INPUTS)
-    levels = torch.arange(256.0).reshape(256, 1, 1, 1).expand(256, 3, 4, 4) / 127.5 - 1
-    wanted = 2 * torch.arange(256.0)[:, None].expand(256, 3)
-    assert torch.equal(features(levels), wanted)
-    # Within half a level it is the same level; beyond the range it is the last.
-    assert torch.equal(features(levels + 0.49 / 127.5), wanted)
-    assert torch.equal(features(torch.full((1, 3, 2, 2), 1.3)), torch.full((1, 3), 510.0))
-    assert torch.equal(features(torch.full((1, 3, 2, 2), -1.3)), torch.zeros(1, 3))
+@pytest.fixture
+def served(published, monkeypatch):
+    """The addresses that were asked for, from a server that has the file."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=published.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{inception.NAME}"
+        monkeypatch.setattr(inception, "URL", url)
+        yield asked
+        server.shutdown()
 
 
-def test_grey_images_have_three_equal_channels(published):
-    grey = torch.rand(5, 1, 4, 4) * 2 - 1
-    features = Inception(weights=str(published)).bind(INPUTS)
-    assert torch.equal(features(grey), features(grey.expand(-1, 3, -1, -1)))
+def test_laws_hold(published):
+    check_extractor(Inception(weights=str(published)), DataSpec((3, 8, 8)))
 
 
-@pytest.mark.parametrize("shape", [(2,), (4, 8, 8)])
-def test_other_items_are_refused(published, shape):
-    features = Inception(weights=str(published)).bind(INPUTS)
-    with pytest.raises(DataError, match="3 channels, or grey ones, not at items of shape"):
-        features(torch.zeros(3, *shape))
+def test_the_name_of_the_file_is_the_start_of_its_checksum():
+    assert inception.SHA256.startswith(inception.NAME.removesuffix(".pth").rpartition("-")[2])
 
 
-def test_a_local_file_is_used_and_named_by_its_hash(published, fid_extra, tmp_path):
-    own = tmp_path / "own.pth"
-    torch.save({"scale": torch.tensor(3.0)}, own)
-    extractor = Inception(weights=str(own))
+def test_a_local_file_is_used(published, tmp_path):
+    extractor = Inception(weights=str(published))
     assert not list(extractor.check({}))
-    assert torch.equal(
-        extractor.bind(INPUTS)(torch.ones(1, 3, 2, 2)), torch.full((1, 3), 3 * 255.0)
-    )
-    digest = hashlib.sha256(own.read_bytes()).hexdigest()
-    assert extractor.identity(INPUTS) == f"inception sha256:{digest}"
+    module = extractor.bind(INPUTS)
+    assert torch.equal(module(torch.ones(1, 3, 2, 2)), torch.full((1, 3), 255.0))
+    assert extractor.identity(INPUTS) == f"inception sha256:{inception.SHA256} float32"
+    assert Inception(precision="tf32").identity(INPUTS).endswith(" tf32")
     assert not (tmp_path / "cache").exists()
 
 
-def test_another_file_is_another_version(published):
-    extractor = Inception(weights=str(published))
-    before = extractor.version()
-    assert before == extractor.version() != ""
-    torch.save({"scale": torch.tensor(3.0)}, published)
-    assert extractor.version() != before
-    published.unlink()
-    with pytest.raises(DataError, match="No such file"):
-        extractor.version()
-    assert Inception().version() == ""  # nothing is downloaded for it
+def test_logits_follow_from_features_without_bias(published):
+    module = Inception(weights=str(published)).bind(INPUTS)
+    assert isinstance(module, ClassifierFeaturesModule)
+    features = torch.randn(4, 3, generator=generator(0, "features"))
+    fc = module.network.fc
+    torch.testing.assert_close(module.head(features), fc(features) - fc.bias)
 
 
-def test_without_a_file_the_published_one_is_downloaded_once(published, tmp_path):
-    extractor = Inception()
-    digest = hashlib.sha256(published.read_bytes()).hexdigest()
-    assert extractor.identity(INPUTS) == f"inception sha256:{digest}"
-    published.unlink()
-    features = extractor.bind(INPUTS)
-    assert torch.equal(features(torch.ones(1, 3, 2, 2)), torch.full((1, 3), 510.0))
+def test_global_random_numbers_are_left_alone(published):
+    before = torch.get_rng_state()
+    Inception(weights=str(published)).bind(INPUTS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_file_the_published_one_is_downloaded_once(published, served, tmp_path):
+    for _ in range(2):
+        features = Inception().bind(INPUTS)
+    assert torch.equal(features(torch.ones(1, 3, 2, 2)), torch.full((1, 3), 255.0))
+    assert served == [f"/{inception.NAME}"]
     cached = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert cached == [published.name]
+    assert cached == [inception.NAME]
+
+
+def test_a_download_of_another_file_is_refused(published, served, tmp_path):
+    published.write_bytes(b"an error page")
+    with raises_code(DataError, Code.DOWNLOAD, "weights"):
+        Inception().bind(INPUTS)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_download_that_fails_says_what_to_do(published):
-    published.unlink()
-    with pytest.raises(DataError, match=r"cannot be downloaded: .* weights = "):
+    with raises_code(DataError, Code.DOWNLOAD, inception.URL, "weights"):
         Inception().bind(INPUTS)
 
 
-def test_a_file_that_is_missing_is_told_before_the_run(published, fid_extra):
-    (problem,) = Inception(weights="nowhere.pth").check({})
-    assert problem.key == ("weights",)
-    assert (problem.key, problem.code) == (("weights",), Code.DATA)
-    assert "nowhere.pth" in problem.reason
-
-
-def test_an_extra_that_is_missing_is_told_before_the_run(monkeypatch):
-    found = {"torch_fidelity": ModuleSpec("torch_fidelity", None)}
-    monkeypatch.setattr("genkit.parts.packages.find_spec", found.get)
-    (problem,) = Inception().check({})
-    assert problem.code == Code.MISSING_PACKAGE
-    assert "torchvision" in problem.reason
-    assert "pip install 'genkit-diffusion[fid]'" in problem.hint
+def test_a_file_that_is_missing_or_another_is_refused_before_the_run(published):
+    problems = [*Inception(weights="nowhere.pth").check({})]
+    published.write_bytes(b"no weights")
+    problems += Inception(weights=str(published)).check({})
+    assert [problem.key for problem in problems] == [("weights",)] * 2
+    assert [problem.code for problem in problems] == [Code.NOT_FOUND, Code.WRONG_KIND]
 
 
 class Hostile:
@@ -155,38 +139,20 @@ class Hostile:
         return os.mkdir, ("owned",)
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", {"other": torch.zeros(3)}, [1, 2]])
-def test_a_file_of_something_else_is_refused(published, content):
-    if isinstance(content, bytes):
-        published.write_bytes(content)
-    else:
-        torch.save(content, published)
-    with pytest.raises(DataError, match="no weights of torch-fidelity"):
-        Inception(weights=str(published)).bind(INPUTS)
-
-
-def test_nothing_in_a_file_is_executed(published, tmp_path, monkeypatch):
+def test_nothing_in_another_file_is_executed(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"scale": Hostile()}, published)
-    with pytest.raises(DataError, match="no weights"):
+    with raises_code(DataError, Code.WRONG_KIND, published):
         Inception(weights=str(published)).bind(INPUTS)
     assert not (tmp_path / "owned").exists()
     torch.load(published, weights_only=False)  # the file is what it seems
     assert (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("missing", ["torch_fidelity", "torchvision"])
-def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch, missing):
-    if missing == "torchvision":  # which torch-fidelity imports
-        for name in [name for name in sys.modules if name.split(".")[0] == "torch_fidelity"]:
-            monkeypatch.delitem(sys.modules, name)
-        (tmp_path / "torch_fidelity").mkdir()
-        (tmp_path / "torch_fidelity" / "__init__.py").write_text("import torchvision\n")
-        monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, missing, None)
-    install = r"pip install 'genkit-diffusion\[fid\]'"
-    with pytest.raises(PluginError, match=rf"{missing}.*{install}"):
-        Inception(weights="any.pth").bind(INPUTS)
+def test_a_file_that_vanished_is_refused(published):
+    published.unlink()
+    with raises_code(DataError, Code.IO_ERROR, published):
+        Inception(weights=str(published)).bind(INPUTS)
 
 
 def test_over_its_features_the_distance_is_called_fid(published, fake_context):
@@ -210,18 +176,3 @@ def test_real_images_in_8_bits_are_the_same_as_decoded_ones(published, fake_cont
         for real in (stored, stored.float() / 127.5 - 1)
     )
     assert first == second
-
-
-def test_torchmetrics_that_does_not_import_is_told(monkeypatch, fake_context):
-    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
-    items = Batch(torch.rand(4, 3, 2, 2))
-    with pytest.raises(PluginError, match="torch-fidelity without torchvision"):
-        Frechet(extractor=Pixels()).measure(Subject(items, items, nn.Identity()), fake_context())
-
-
-def test_torch_fidelity_is_imported_only_where_it_is_used():
-    code = (
-        "import sys; sys.modules['torch_fidelity'] = None; import genkit_metrics.inception as i; "
-        "i.Inception(); from genkit.plugin.manager import load_plugins; load_plugins()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

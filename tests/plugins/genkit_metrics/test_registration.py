@@ -13,6 +13,8 @@ NAMES = {
     ("extractor", "classifier"),
     ("extractor", "pixels"),
     ("extractor", "inception"),
+    ("extractor", "dinov2"),
+    ("extractor", "clip"),
     ("metric", "frechet"),
     ("metric", "curvature"),
     ("metric", "truncation"),

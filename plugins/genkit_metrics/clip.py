@@ -1,0 +1,50 @@
+"""The features of CLIP, in which CMMD compares images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, loaded
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation of the channels of CLIP's training images."""
+
+
+class UnitEmbedding(nn.Module):
+    """Returns the image embedding of a CLIP model, scaled to length 1."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``[B, F]``."""
+        return F.normalize(self.model(images).image_embeds.float(), dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(VisionTransformer):
+    """The image embedding of CLIP, of length 1; CMMD is that of openai/clip-vit-large-patch14-336.
+
+    Images are resized to the size of the model, 336x336 for this one, bicubic with antialiasing,
+    and normalized as CLIP's. Needs the extra ``transformers``.
+    """
+
+    source = "Radford et al., arXiv 2103.00020; as a metric Jayasumana et al., arXiv 2401.09603"
+    label = "clip"
+    model_types = ("clip", "clip_vision_model")
+
+    def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+        transformers = import_module(EXTRA)
+        vision = config["vision_config"] if config["model_type"] == "clip" else config
+        parts = ("vision_model.", "visual_projection.")  # not those for texts
+        seen = {name: tensor for name, tensor in weights.items() if name.startswith(parts)}
+        kind, settings = transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig
+        model = loaded(kind, settings, vision, seen)
+        return Preprocessed(UnitEmbedding(model), model.config.image_size, MEAN, STD)

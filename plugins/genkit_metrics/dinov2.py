@@ -1,0 +1,72 @@
+"""The features of DINOv2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, loaded
+
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's channels."""
+
+
+class ClassToken(nn.Module):
+    """Returns the class token of a DINOv2 model, after the last layer norm."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``[B, F]``."""
+        token: Tensor = self.model(images).last_hidden_state[:, 0]
+        return token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dinov2(VisionTransformer):
+    """The class token of DINOv2; published distances are those of ViT-L/14, facebook/dinov2-large.
+
+    Images are resized to 224x224, bicubic with antialiasing, and normalized as ImageNet's. The
+    table of positions, made for 518x518, is resized as the authors' code does. Needs the extra
+    ``transformers``.
+    """
+
+    source = "Oquab et al., arXiv 2304.07193; as a metric Stein et al., arXiv 2306.04675"
+    label = "dinov2"
+    model_types = ("dinov2",)
+
+    def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+        transformers = import_module(EXTRA)
+        model = loaded(transformers.Dinov2Model, transformers.Dinov2Config, config, weights)
+        table = model.embeddings.position_embeddings
+        model.embeddings.position_embeddings = nn.Parameter(
+            positions(table.data, SIZE // model.config.patch_size)
+        )
+        return Preprocessed(ClassToken(model), SIZE, MEAN, STD)
+
+
+def positions(table: Tensor, grid: int) -> Tensor:
+    """Return a table of positions ``[1, 1 + grid^2, F]`` for another number of patches.
+
+    The authors' code of DINOv2 scales by ``(grid + 0.1) / before`` where others scale by
+    ``grid / before``; published features are those of the former.
+
+    Args:
+        table: ``[1, 1 + before^2, F]``, that of the class token first.
+        grid: patches along each side.
+    """
+    before = round((table.shape[1] - 1) ** 0.5)
+    if before == grid:
+        return table
+    patches = table[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(patches, scale_factor=(grid + 0.1) / before, mode="bicubic")
+    return torch.cat([table[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)

@@ -1,0 +1,211 @@
+"""Vision transformers of the library transformers, from local files.
+
+The library builds the network from settings of ``config.json`` that are listed here, and is given
+the tensors of ``model.safetensors``. Nothing else in the folder is read and no code of it is run.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genkit.errors import Code, DataError, PluginError, Problem
+from genkit.interfaces import Inputs, Stages
+from genkit.parts.packages import installing, missing_packages
+from genkit.settings import setting
+from genkit.tensors import file_digest, load
+from genkit_metrics.image_network import ImageFeatures, ImageNetwork
+
+EXTRA = "transformers"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+ARCHITECTURE = (
+    "hidden_act",
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "mlp_ratio",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "patch_size",
+    "projection_dim",
+    "qkv_bias",
+    "use_mask_token",
+    "use_swiglu_ffn",
+)
+"""The settings of a configuration that are used: those on which the features depend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionTransformer(ImageNetwork):
+    """Features of a vision transformer in a folder with its configuration and its weights."""
+
+    model_types: ClassVar[tuple[str, ...]]
+    """Values of ``model_type`` in the configuration that fit."""
+
+    folder: str = setting(
+        doc=f"folder with {CONFIG} and {WEIGHTS}, relative to the current directory; ~ is your home"
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from missing_packages((EXTRA,), EXTRA)
+        try:
+            self._config()
+        except DataError as error:
+            yield Problem(("folder",), str(error), code=error.code)
+        if not (file := self._file(WEIGHTS)).is_file():
+            hint = "download it from the model's page, and its configuration with it"
+            yield Problem(("folder",), f"there is no file {file}", hint, Code.NOT_FOUND)
+
+    def version(self) -> str:
+        return f"{file_digest(self._file(WEIGHTS))} {file_digest(self._file(CONFIG))}"
+
+    def bind(self, inputs: Inputs) -> nn.Module:
+        weights, _ = load(self._file(WEIGHTS))
+        try:
+            network = self.network(self._config(), weights)
+        except ImportError as error:
+            raise PluginError(
+                f"extractor requires the library transformers: {error}; {installing(EXTRA)}",
+                Code.MISSING_PACKAGE,
+            ) from error
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(
+                f"{self.folder}: {CONFIG} or {WEIGHTS} is invalid: {reason}", Code.UNREADABLE
+            ) from error
+        return ImageFeatures(network, self).to(inputs.device)
+
+    def identity(self, inputs: Inputs) -> str:
+        weights, config = self.version().split()
+        return f"{self.label} sha256:{weights} config:{config[:16]} {self.precision}"
+
+    @abstractmethod
+    def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+        """Return the network, called with pixels ``[B, 3, H, W]`` from 0 to 255.
+
+        Args:
+            config: content of the configuration.
+            weights: tensors by their names in the file.
+        """
+
+    def _file(self, name: str) -> Path:
+        return Path(self.folder).expanduser() / name
+
+    def _config(self) -> dict[str, Any]:
+        """Return the configuration.
+
+        Raises:
+            DataError: it is missing, invalid or that of another kind of model.
+        """
+        path = self._file(CONFIG)
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}", Code.IO_ERROR) from error
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError
+            raise DataError(f"{path}: is no JSON: {error}", Code.UNREADABLE) from error
+        found = config.get("model_type") if isinstance(config, dict) else None
+        if found not in self.model_types:
+            wanted = " or ".join(f'"{name}"' for name in self.model_types)
+            raise DataError(
+                f"{path}: model_type must be {wanted}, got {json.dumps(found)}", Code.WRONG_KIND
+            )
+        return dict(config)
+
+
+class Preprocessed(nn.Module):
+    """A network that is given resized and normalized images.
+
+    Resizing is bicubic and antialiased, in float32; the result is neither clipped nor rounded.
+
+    Args:
+        network: called with images ``[B, 3, size, size]``; returns features ``[B, F]``.
+        size: height and width.
+        mean: mean of each channel, of images in [0, 1].
+        std: standard deviation, likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, size: int, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.size = (size, size)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Return what the network is given for pixels ``[B, 3, H, W]`` from 0 to 255."""
+        resized = F.interpolate(pixels / 255, self.size, mode="bicubic", antialias=True)
+        return (resized - self.mean) / self.std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features ``[B, F]``."""
+        features: Tensor = self.network(self.images(pixels))
+        return features
+
+
+def loaded(
+    model: Any, settings: Any, config: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> Any:
+    """Return a model of the library with weights, float32.
+
+    Args:
+        model: its class.
+        settings: class of its configuration.
+        config: content of the configuration.
+        weights: tensors by their names in the file.
+
+    Raises:
+        ValueError: a setting is invalid, or a weight is missing, of another shape or unused.
+    """
+    invalid = import_module("huggingface_hub.errors").StrictDataclassError
+    try:
+        chosen = settings(**{name: config[name] for name in ARCHITECTURE if name in config})
+    except invalid as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    with _quiet():
+        network, report = model.from_pretrained(
+            None,
+            config=chosen,
+            state_dict=dict(weights),
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if report[what]:
+            names = sorted(map(str, report[what]))
+            raise ValueError(f"{what.replace('_', ' ')}: {', '.join(names[:3])}")
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from printing progress and reports inside the block."""
+    logging = import_module(f"{EXTRA}.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
