@@ -1,7 +1,6 @@
 """genkit from Python: run a recipe, sample a trained denoiser, use any component alone.
 
-Components hold no state, so ``genkit.component("coupler", "hungarian")`` is all that another
-trainer needs to use a coupler.
+Components hold no state: ``genkit.component("coupler", "hungarian")`` works in any trainer.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +22,7 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
 from genkit.machine import resolve_device
 from genkit.networks import load_network
+from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
@@ -110,7 +111,6 @@ def component(kind: str, name: str, **settings: Any) -> Any:
 Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
 
-
 AnyGuidance = Table | Guidance | BoundGuidance
 """A guidance by its table, as a component, or with its networks."""
 
@@ -182,6 +182,7 @@ class Denoiser:
         labels: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 256,
+        precision: Precision = "float32",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Draw samples.
@@ -202,14 +203,15 @@ class Denoiser:
                 by default sample k is of class k modulo their number.
             seed: seed that all samples share.
             batch_size: samples drawn at a time.
+            precision: precision of all networks: ``float32``, ``tf32``, ``bfloat16``, ``float16``.
             dtype: type of the result; float64 keeps the precision of the solver's states.
 
         Returns:
             ``[N, *shape]`` on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: nothing is to be drawn, a seed is out of range, ``dtype`` is no
-                floating-point type, or labels or parts do not fit the denoiser.
+            DataError: nothing is to be drawn, a seed is out of range, ``precision`` is none,
+                ``dtype`` is no floating-point type, or labels or parts do not fit the denoiser.
             PluginError: a name is not that of a component.
             SettingError: a setting of the schedule, the solver, the latents or the guidance is
                 unknown or wrong, or a guidance does not fit the denoiser.
@@ -219,8 +221,7 @@ class Denoiser:
         seed, batch_size = _integer("seed", seed), _integer("batch_size", batch_size)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DataError(
-                f"dtype must be a floating-point type, got {dtype}; write torch.float32",
-                Code.WRONG_TYPE,
+                f"dtype must be floating-point, got {dtype}; write torch.float32", Code.WRONG_TYPE
             )
         if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1", Code.OUT_OF_RANGE)
@@ -228,6 +229,7 @@ class Denoiser:
         self.require(parts, chosen)
         bound = self.bind_guidance(guidance)
         classes = self._labels(len(chosen), labels)
+        draw = partial(sample, self.module, precision=require_precision(precision))
         drawn = []
         for start in range(0, len(chosen), batch_size):
             part = slice(start, start + batch_size)
@@ -236,9 +238,7 @@ class Denoiser:
             )
             if classes is not None:
                 draws = replace(draws, labels=classes[part].to(self.device))
-            found = sample(
-                self.module, draws, schedule=parts.schedule, solver=parts.solver, guidance=bound
-            )
+            found = draw(draws, schedule=parts.schedule, solver=parts.solver, guidance=bound)
             drawn.append(found.batch.data.to(dtype))
         return torch.cat(drawn)
 

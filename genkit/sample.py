@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +13,19 @@ from genkit.artifacts import Samples
 from genkit.blame import called, refused, unchanged
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
+from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
 from genkit.tensors import require_finite
 from genkit.types import Batch, Denoise, Draws, State
 
-StatePrecision = Literal["float64", "float32"]
-
 
 class GuidedDenoiser(Denoise):
-    """A denoiser as a solver sees it: networks in float32, states in the solver's type.
+    """A denoiser as a solver sees it: networks are given float32, states have the solver's type.
 
     Args:
         denoiser: ``(x, sigma, labels) -> D(x; sigma)``, in eval mode.
         labels: ``[B]`` class indices or None.
         guidance: corrections of the denoised image, which are summed.
+        precision: precision of all networks, those of guidance included.
     """
 
     def __init__(
@@ -34,10 +33,12 @@ class GuidedDenoiser(Denoise):
         denoiser: nn.Module,
         labels: Tensor | None = None,
         guidance: Sequence[BoundGuidance] = (),
+        precision: Precision = "float32",
     ) -> None:
         self._denoiser = denoiser
         self._labels = labels
         self._guidance = guidance
+        self._precision: Precision = precision
         self.nfe = 0
 
     @torch.no_grad()
@@ -46,12 +47,16 @@ class GuidedDenoiser(Denoise):
         self.nfe += 1
         narrow = x.to(torch.float32)
         level = sigma.to(narrow).expand(len(x))
-        denoised = self._denoiser(narrow, level, self._labels)
+        # For each call and not for a whole trajectory: between two states, the code that consumes
+        # them runs, which has a precision of its own.
+        with network_precision(x.device, self._precision):
+            denoised = self._denoiser(narrow, level, self._labels)
+            denoised = denoised.to(torch.promote_types(denoised.dtype, narrow.dtype))
+            corrections = [
+                _correction(guidance, narrow, level, self._labels, denoised, inner)
+                for guidance in self._guidance
+            ]
         # Summed before they are added, so that the order of two makes no difference in any bit.
-        corrections = [
-            _correction(guidance, narrow, level, self._labels, denoised, inner)
-            for guidance in self._guidance
-        ]
         if corrections:
             denoised = denoised + functools.reduce(torch.add, corrections)
         widened: Tensor = denoised.to(x.dtype)
@@ -171,11 +176,6 @@ def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoi
     return GuidedDenoiser(denoiser, labels)
 
 
-def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> torch.dtype:
-    """Return the type of the states: float64, as EDM integrates, where the device has it."""
-    return torch.float32 if precision == "float32" or device.type == "mps" else torch.float64
-
-
 def draws_of(
     latents: Latents,
     shape: tuple[int, ...],
@@ -247,7 +247,7 @@ def trajectory(
     *,
     schedule: Schedule,
     solver: Solver,
-    precision: StatePrecision = "float64",
+    state_precision: StatePrecision = "float64",
 ) -> Iterator[State]:
     """Yield the states of some samples, from pure noise to data.
 
@@ -256,13 +256,13 @@ def trajectory(
         draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, rounded to those that the network knows.
         solver: solver of the sampling ODE.
-        precision: precision of the states; networks compute in their own.
+        state_precision: precision of the states; networks compute in that of ``denoise``.
 
     Raises:
         DataError: as for :func:`solver_over`.
     """
     device = draws.latents.device
-    dtype = state_dtype(device, precision)
+    dtype = state_dtype(device, state_precision)
     solver, levels = solver_over(schedule, solver, denoise.preconditioner)
     sigmas = levels.to(device, dtype)
     start = draws.latents.to(dtype) * sigmas[0]
@@ -276,7 +276,8 @@ def sample(
     schedule: Schedule,
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
-    precision: StatePrecision = "float64",
+    precision: Precision = "float32",
+    state_precision: StatePrecision = "float64",
 ) -> Samples:
     """Draw samples.
 
@@ -286,14 +287,17 @@ def sample(
         schedule: noise levels.
         solver: solver of the sampling ODE.
         guidance: bound corrections.
-        precision: precision of the states.
+        precision: precision of all networks, those of guidance included.
+        state_precision: precision of the states.
 
     Raises:
         DataError: as for :func:`trajectory`, or a sample is not finite.
     """
-    denoise = GuidedDenoiser(denoiser, draws.labels, guidance)
+    denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
     spent = sum(g.evaluations for g in guidance)
-    states = trajectory(denoise, draws, schedule=schedule, solver=solver, precision=precision)
+    states = trajectory(
+        denoise, draws, schedule=schedule, solver=solver, state_precision=state_precision
+    )
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:
         raise refused(solver, "must yield a state for each noise level, got none")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import genkit
+from genkit.parts.precision import multiplying_in
 from genkit.random import derive_seed, seeded
 from genkit.tensors import pairwise_cost
-from genkit.train.precision import multiplying_in
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
 from genkit.world import ALONE

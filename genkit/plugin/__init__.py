@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from genkit.networks import *  # noqa: F403
     from genkit.parts.frozen import *  # noqa: F403
     from genkit.parts.no_stages import *  # noqa: F403
+    from genkit.parts.precision import *  # noqa: F403
     from genkit.random import *  # noqa: F403
     from genkit.sample import *  # noqa: F403
     from genkit.settings import *  # noqa: F403
@@ -51,6 +52,7 @@ _NAMES = {
     "genkit.networks": "bind_guidance",
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",
+    "genkit.parts.precision": "Precision network_precision",
     "genkit.random": "PerSample derive_seed generator seeded",
     "genkit.sample": "denoise_fn known_levels sample solver_over trajectory",
     "genkit.settings": "Ref setting shown",

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from genkit.errors import DivergedError
 from genkit.interfaces import Average, Context, Objective, Optimizer
+from genkit.parts.precision import Precision, autocast
 from genkit.random import seeded
 from genkit.train.compiler import require_compiler
 from genkit.train.finite_step import FiniteStep
-from genkit.train.precision import Precision, autocast
 from genkit.train.replicas import Replicas, SummedLoss, share_of
 from genkit.types import Batch
 

@@ -18,9 +18,9 @@ from torch.optim.optimizer import (
 
 from genkit.interfaces import Context, Objective
 from genkit.parts.no_stages import NoStages
+from genkit.parts.precision import multiplying_in
 from genkit.random import derive_seed
 from genkit.train.pairing import PairStream
-from genkit.train.precision import multiplying_in
 from genkit.train.trainer import Trainer
 from genkit.types import Batch, DataSpec
 from genkit.world import ALONE, World

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from genkit.interfaces import Objective
-from genkit.train.precision import Precision
+from genkit.parts.flops import counting_flops
+from genkit.parts.precision import Precision
 from genkit.types import Batch
 
 _PEAKS = (
@@ -42,20 +39,6 @@ def training_flops(model: nn.Module, objective: Objective, batch: Batch, noise: 
         noise: paired with them.
     """
     generator = torch.Generator().manual_seed(0)
-    with _counted() as counter:
+    with counting_flops() as count:
         objective.loss(model, batch, noise, generator).sum().backward()  # type: ignore[no-untyped-call]
-    return float(counter.get_total_flops() / len(batch))
-
-
-def sampling_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
-    """Return the operations of one call of a denoiser for an item."""
-    with _counted() as counter, torch.no_grad():
-        model(x, sigma, labels)
-    return float(counter.get_total_flops() / len(x))
-
-
-@contextmanager
-def _counted() -> Iterator[FlopCounterMode]:
-    # Attention by explicit matrices, for not every fused kernel is known to the counter.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        yield counter
+    return count.total / len(batch)

@@ -47,6 +47,9 @@ def sample(
     solver: Annotated[
         str, typer.Option(metavar="NAME", help="For a checkpoint: by name or by its table.")
     ] = "heun",
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="float32, tf32, bfloat16 or float16.")
+    ] = "float32",
     rounds: Rounds = 3,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -61,10 +64,12 @@ def sample(
     from rich.console import Console
 
     from genkit.machine import environment, resolve_device
+    from genkit.parts.precision import require_precision
     from genkit.plugin.manager import load_plugins
     from genkit_bench.sampling import measure_sampling
     from genkit_bench.tables import SAMPLING, SAMPLING_CAPTION, sampling_facts, table
 
+    arithmetic = require_precision(precision)
     where, plugins = resolve_device(device), load_plugins()
     measured, noise_levels, integrator = (
         _of_file(denoiser, plugins, levels, method, device)
@@ -74,10 +79,10 @@ def sample(
     counts = counts or (noise_levels.steps,)
     with Console(stderr=True).status("starting") as status:
         found = measure_sampling(
-            measured, noise_levels, integrator, counts, sizes, rounds, status.update
+            measured, noise_levels, integrator, counts, sizes, arithmetic, rounds, status.update
         )
     if as_json:
-        told = {"denoiser": denoiser, "rounds": rounds}
+        told = {"denoiser": denoiser, "rounds": rounds, "precision": precision}
         told |= {"environment": environment(where, plugins), **asdict(found)}
         typer.echo(json.dumps(told, indent=2))
         return

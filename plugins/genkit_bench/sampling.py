@@ -13,9 +13,11 @@ from torch import Tensor, nn
 import genkit
 from genkit.interfaces import Schedule, Solver
 from genkit.latents import Derived
+from genkit.parts.flops import call_flops
+from genkit.parts.precision import Precision
 from genkit.sample import sample
 from genkit.types import Draws
-from genkit_bench.flops import peak_flops, sampling_flops
+from genkit_bench.flops import peak_flops
 from genkit_bench.meters import PeakMemory, Phases, wait_for
 
 
@@ -32,7 +34,7 @@ class Row:
         seconds_solver: seconds of a batch in all else: noise, the solver's arithmetic, the copy to
             the CPU.
         peak_bytes: most memory that it needs, beside the weights; None where it is not known.
-        utilization: share of the device's peak in TF32; None where that is not known.
+        utilization: share of the device's peak in this precision; None where that is not known.
         note: why it was not measured.
     """
 
@@ -86,12 +88,14 @@ class _Case:
         schedule: noise levels of the steps.
         solver: integrates over them.
         batch_size: samples drawn at a time.
+        precision: precision of the network's arithmetic.
     """
 
     denoiser: genkit.Denoiser
     schedule: Schedule
     solver: Solver
     batch_size: int
+    precision: Precision
     nfe: int = 0
     peak: int | None = None
     seconds: list[float] = field(default_factory=list)
@@ -107,7 +111,10 @@ class _Case:
         wait_for(self.denoiser.device)
         begun = time.perf_counter()
         draws = _draws(self.denoiser, self.batch_size)
-        self.nfe = sample(module, draws, schedule=schedule, solver=self.solver).nfe
+        drawn = sample(
+            module, draws, schedule=schedule, solver=self.solver, precision=self.precision
+        )
+        self.nfe = drawn.nfe
         return time.perf_counter() - begun  # samples end on the CPU: all is done
 
     def warm_up(self) -> None:
@@ -134,7 +141,7 @@ class _Case:
             return Row(self.schedule.steps, self.batch_size, note=self.note)
         speed = self.batch_size / statistics.median(self.seconds)
         network = statistics.median(self.network)
-        peak = peak_flops(self.denoiser.device, "tf32")  # which torch allows by default
+        peak = peak_flops(self.denoiser.device, self.precision)
         return Row(
             self.schedule.steps,
             self.batch_size,
@@ -158,6 +165,7 @@ def measure_sampling(
     solver: Solver,
     steps: Sequence[int],
     batch_sizes: Sequence[int],
+    precision: Precision,
     rounds: int,
     tell: Callable[[str], None],
 ) -> Sampling:
@@ -169,16 +177,17 @@ def measure_sampling(
         solver: integrates over them.
         steps: numbers of steps to measure.
         batch_sizes: batch sizes to measure.
+        precision: precision of the network's arithmetic.
         rounds: batches that are drawn of each; in turns, so that a busy moment hits all.
         tell: is called with what is measured next.
     """
     cases = [
-        _Case(denoiser, replace(schedule, steps=count), solver, size)
+        _Case(denoiser, replace(schedule, steps=count), solver, size, precision)
         for count in steps
         for size in batch_sizes
     ]
     one = _draws(denoiser, 1)
-    flops = sampling_flops(
+    flops = call_flops(
         denoiser.module, one.latents, torch.ones(1, device=denoiser.device), one.labels
     )
     for case in cases:

@@ -8,12 +8,12 @@ from typing import Any, Protocol, cast
 
 from genkit.errors import Code, UsageError
 from genkit.interfaces import Average, Context, Network, Objective, Optimizer, Stage
+from genkit.parts.precision import Precision
 from genkit.plugin.manager import Plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
 from genkit.settings import near_match, shown, toml_value
 from genkit.train.pairing import PairStream
-from genkit.train.precision import Precision
 from genkit.train.trainer import Trainer
 from genkit.types import DataSpec
 

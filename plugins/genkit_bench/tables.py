@@ -113,7 +113,7 @@ SAMPLING_CAPTION = """\
 images/s: median of the rounds
 network, solver: of a batch; the solver has all that is not the network
 memory: the most that is held beside the weights
-of peak: share of the device's greatest speed in TF32, as its maker states it"""
+of peak: share of the device's greatest speed in this precision, as its maker states it"""
 
 
 def table(rows: Sequence[R], columns: Columns[R], section: Callable[[R], object] = type) -> Table:

@@ -12,9 +12,9 @@ import torch
 
 from genkit.errors import UsageError
 from genkit.interfaces import Context
+from genkit.parts.precision import Precision
 from genkit.random import seeded
 from genkit.train.ahead import core_for_pairing
-from genkit.train.precision import Precision
 from genkit.types import DataSpec
 from genkit_bench.contender import BenchContext, Contender, Feed
 from genkit_bench.flops import peak_flops, training_flops

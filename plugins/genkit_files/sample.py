@@ -65,6 +65,10 @@ def sample(
         int,
         typer.Option(metavar="N", min=1, help="Samples drawn at a time; they differ by rounding."),
     ] = 64,
+    precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of the networks: float32, tf32, bfloat16 or float16."),
+    ] = "float32",
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
@@ -91,6 +95,7 @@ def sample(
         from genkit.api import load_denoiser, sampling_parts
         from genkit.designs import components, references
         from genkit.machine import resolve_device
+        from genkit.parts.precision import require_precision
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
         from genkit.tensors import file_digest
@@ -98,6 +103,7 @@ def sample(
         from genkit_files.sample_files import SampleFiles
 
         world = world or ALONE
+        arithmetic = require_precision(precision)
         parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
         registry = load_plugins().registry
         guides: list[Any] = [checked(registry, "guidance", table) for table in corrections]
@@ -110,6 +116,7 @@ def sample(
         def begin() -> list[int]:
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
+            settings["precision"] = arithmetic
             settings["guidance"] = [
                 {"settings": table, "files": _digests(references(guide))}
                 for table, guide in zip(corrections, guides, strict=True)
@@ -133,6 +140,7 @@ def sample(
                     guidance=bound,
                     labels=labels,
                     batch_size=batch_size,
+                    precision=arithmetic,
                     dtype=torch.float64,
                 )
                 for seed, item in zip(part, data, strict=True):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Design, Extractor
+from genkit.parts.precision import Precision, network_precision
 from genkit.settings import setting
-from genkit.train.precision import Precision, autocast, multiplying_in
 from genkit.types import DataSpec
 
 Grey = Literal["repeat"]
@@ -74,5 +74,5 @@ class ImageFeatures(nn.Module):
             raise DataError(f"extractor: {problem.reason}; {problem.hint}", problem.code)
         pixels = (images * 127.5 + 128).floor().clamp(0, 255).float().expand(-1, 3, -1, -1)
         precision = self.settings.precision
-        with multiplying_in(precision, products=True), autocast(precision, images.device):
+        with network_precision(images.device, precision, products=True):
             return torch.cat([self.network(part).float() for part in torch.split(pixels, BATCH)])

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Inputs, Stages
+from genkit.parts.precision import multiplying_in
 from genkit.settings import setting
 from genkit.tensors import file_digest
-from genkit.train.precision import multiplying_in
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
 from genkit_metrics.inception_v3 import InceptionV3
 

@@ -26,7 +26,8 @@ from genkit.interfaces import (
     Stages,
 )
 from genkit.networks import bind_guidance
-from genkit.sample import StatePrecision, draws_of, known_levels, sample, solver_over
+from genkit.parts.precision import Precision, StatePrecision
+from genkit.sample import draws_of, known_levels, sample, solver_over
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
 
@@ -53,6 +54,11 @@ class Sample(SamplingStage):
     solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
     guidance: tuple[Guidance, ...] = setting(
         (), doc="corrections of the denoised image, which are summed"
+    )
+    precision: Precision = setting(
+        "float32",
+        doc="of the networks' arithmetic, also those of guidance; tf32 is float32, with "
+        "convolutions in TF32 on NVIDIA GPUs, and the same as float32 elsewhere",
     )
     state_precision: StatePrecision = setting(
         "float64", doc="of the solver's states; networks compute in their own"
@@ -174,7 +180,8 @@ class Sample(SamplingStage):
             schedule=self.schedule,
             solver=self.solver,
             guidance=guidance,
-            precision=self.state_precision,
+            precision=self.precision,
+            state_precision=self.state_precision,
         )
         batch = drawn.batch.with_data(drawn.batch.data.float())
         return replace(drawn, batch=batch, denoiser=self.denoiser)

@@ -30,11 +30,11 @@ from genkit.interfaces import (
     Stages,
 )
 from genkit.networks import Networks, require_frozen
+from genkit.parts.precision import Precision, multiplying_in
 from genkit.random import seeded
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
 from genkit.train.pairing import PairStream
-from genkit.train.precision import Precision, multiplying_in
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
 from genkit_stages.loss_plot import loss_plot

@@ -256,6 +256,11 @@ def test_arguments_of_other_types_are_refused(result, settings, reason):
         result.denoiser(device="cpu").sample(2, **settings)
 
 
+def test_an_unknown_precision_is_refused(result):
+    with raises_code(DataError, Code.UNKNOWN_CHOICE, "precision", "fp16"):
+        result.denoiser(device="cpu").sample(2, precision="fp16")
+
+
 def test_samples_in_double_precision(result):
     denoiser = result.denoiser(device="cpu")
     wide = denoiser.sample(4, schedule={"steps": 2}, dtype=torch.float64)

@@ -107,7 +107,7 @@ def test_a_sample_does_not_depend_on_the_batch_that_it_is_drawn_in(solver):
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_samples_have_the_precision_of_the_states(precision):
-    drawn = draw(range(2), precision=precision).batch
+    drawn = draw(range(2), state_precision=precision).batch
     assert (drawn.data.dtype, drawn.data.device.type) == (getattr(torch, precision), "cpu")
     assert drawn.labels is None
 
@@ -272,8 +272,67 @@ def test_states_have_the_precision_that_is_asked_for(precision, dtype):
                 seen.append((state.x.dtype, sigmas.dtype))
                 yield state
 
-    draw(range(2), solver=Watching(), precision=precision)
+    draw(range(2), solver=Watching(), state_precision=precision)
     assert set(seen) == {(dtype, dtype)}
+
+
+class Linear(nn.Module):
+    """A network whose result has the type of its arithmetic."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = set()
+
+    def forward(self, x, sigma, labels):
+        result = x @ torch.eye(3) / 2
+        self.types.add(result.dtype)
+        return result
+
+
+class Judge(BoundGuidance):
+    """A guidance that keeps the types of what it is given and of what it computes."""
+
+    def __init__(self):
+        self.types = []
+
+    def correction(self, x, sigma, labels, denoised, *, inner=False):
+        product = x @ torch.eye(3)
+        self.types.append((denoised.dtype, product.dtype))
+        return product * 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("tf32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("float16", torch.float16),
+    ],
+)
+def test_networks_compute_in_the_precision_and_solvers_do_not(precision, dtype):
+    denoiser, judge, products = Linear(), Judge(), []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watching(Euler):
+        def solve(self, denoise, x, sigmas, randn_like):
+            for state in super().solve(denoise, x, sigmas, randn_like):
+                products.append((torch.eye(3) @ torch.eye(3)).dtype)
+                yield state
+
+    drawn = draw(
+        range(2), solver=Watching(), denoiser=denoiser, guidance=[judge], precision=precision
+    )
+    assert denoiser.types == {dtype}
+    assert set(judge.types) == {(torch.float32, dtype)}
+    assert set(products) == {torch.float32}
+    assert drawn.batch.data.dtype == torch.float64
+
+
+def test_the_precision_of_the_caller_changes_no_bit():
+    plain = draw(range(2), denoiser=Linear()).batch.data
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(draw(range(2), denoiser=Linear()).batch.data, plain)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,14 @@ def test_float32_states_change_samples_by_rounding(tiny):
     torch.testing.assert_close(wide, narrow, rtol=1e-3, atol=1e-3)
 
 
+def test_the_precision_of_the_network_changes_samples_by_rounding(tiny):
+    exact, tf32 = drawn(tiny), drawn(tiny, 'samples.precision="tf32"')
+    assert torch.equal(exact, tf32)  # on a CPU
+    rounded = drawn(tiny, 'samples.precision="bfloat16"')
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.1)
+
+
 def test_the_class_of_a_sample_follows_from_its_seed(tiny):
     conditional = ("denoiser.network.class_conditional=true", "denoiser.coupler.by=['label']")
     tiny.run(

@@ -25,7 +25,7 @@ def trained():
 def measured(trained, steps=(2, 3), sizes=(1, 4)):
     told = []
     schedule, solver = genkit.component("schedule", "edm"), genkit.component("solver", "heun")
-    found = measure_sampling(trained, schedule, solver, steps, sizes, 2, told.append)
+    found = measure_sampling(trained, schedule, solver, steps, sizes, "bfloat16", 2, told.append)
     return found, told
 
 

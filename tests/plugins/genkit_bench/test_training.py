@@ -10,13 +10,14 @@ from torch import nn
 
 from genkit.errors import Code, DivergedError, UsageError
 from genkit.interfaces import Objective
+from genkit.parts.flops import call_flops
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator, seeded
 from genkit.recipe.source import Source
 from genkit.types import Batch
 from genkit_bench import flops
 from genkit_bench.contender import PHASES, BenchContext, Contender, Feed
-from genkit_bench.flops import peak_flops, sampling_flops, training_flops
+from genkit_bench.flops import peak_flops, training_flops
 from genkit_bench.meters import Phases
 from genkit_bench.plain import PlainTrainer
 from genkit_bench.stages import load_stages
@@ -159,7 +160,7 @@ def test_operations_are_those_of_the_matrices():
         def forward(self, x, sigma, labels):
             return model(x)
 
-    assert sampling_flops(Called(), batch.data, torch.ones(4), None) == 2 * 10 * 20
+    assert call_flops(Called(), batch.data, torch.ones(4), None) == 2 * 10 * 20
 
 
 @pytest.mark.parametrize(

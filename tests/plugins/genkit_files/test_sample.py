@@ -152,6 +152,21 @@ def test_an_infinite_setting_is_written_and_compared(genkit_, images, tmp_path):
     assert genkit_("sample", images, *common)[0] == 2
 
 
+def test_samples_of_another_precision_are_not_mixed(genkit_, points, tmp_path):
+    common = ("--steps", 2, "--seeds", "0-3", "--device", "cpu")
+    exact, rounded = tmp_path / "exact", tmp_path / "rounded"
+    assert genkit_("sample", points, *common, "--out", exact)[0] == 0
+    bits = ("--precision", "bfloat16")
+    code, _, err = genkit_("sample", points, *common, *bits, "--out", exact)
+    assert (code, "holds samples of another precision" in err) == (2, True)
+    assert genkit_("sample", points, *common, *bits, "--out", rounded)[0] == 0
+    one, other = (np.load(out / "000003.npy") for out in (exact, rounded))
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=0.1)
+    code, _, err = genkit_("sample", points, *common, "--precision", "half", "--out", exact)
+    assert (code, "precision must be float32, tf32" in err) == (2, True)
+
+
 def test_draws_of_another_device_are_not_mixed(genkit_, images, tmp_path):
     out = tmp_path / "out"
     common = ("--steps", 2, "--seeds", "0", "--device", "cpu", "--out", out)

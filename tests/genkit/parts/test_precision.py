@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genkit.train.precision import autocast, multiplying_in
+from genkit.errors import Code, DataError
+from genkit.parts.precision import (
+    autocast,
+    multiplying_in,
+    network_precision,
+    require_precision,
+)
 
 CONVOLUTIONS, PRODUCTS = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 
@@ -49,6 +55,40 @@ def test_products_have_the_type_that_was_asked(precision, dtype):
     x = torch.ones(2, 2)
     with autocast(precision, torch.device("cpu")):
         assert (x @ x).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "inside"),
+    [
+        ("float32", torch.float32, "ieee"),
+        ("tf32", torch.float32, "tf32"),
+        ("bfloat16", torch.bfloat16, "ieee"),
+        ("float16", torch.float16, "ieee"),
+    ],
+)
+def test_a_network_has_its_precision_whatever_the_caller_has(precision, dtype, inside):
+    before, x = switches(), torch.ones(2, 2)
+    with multiplying_in("tf32"), torch.autocast("cpu", torch.bfloat16):
+        with network_precision(torch.device("cpu"), precision):
+            assert switches() == [inside, "ieee"]
+            assert (x @ x).dtype == dtype
+        assert (x @ x).dtype == torch.bfloat16
+        assert switches() == ["tf32", "ieee"]
+    assert switches() == before
+
+
+def test_products_may_be_in_tf32_too():
+    with network_precision(torch.device("cpu"), "tf32", products=True):
+        assert switches() == ["tf32", "tf32"]
+    with network_precision(torch.device("cpu"), "float32", products=True):
+        assert switches() == ["ieee", "ieee"]
+
+
+def test_an_unknown_precision_is_refused():
+    assert require_precision("tf32") == "tf32"
+    with pytest.raises(DataError) as caught:
+        require_precision("fp16")
+    assert caught.value.code == Code.UNKNOWN_CHOICE
 
 
 def test_tf32_on_a_cpu_is_float32():

@@ -1,0 +1,98 @@
+"""Arithmetic of a block: products and sums of matrix products, convolutions and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+_NO_NETWORK = {"aten", "prim", "prims", "c10d", "_c10d_functional", "profiler"}
+"""Namespaces of PyTorch's own operators, and of communication and profiling.
+
+Of PyTorch's own, the counter knows those whose arithmetic grows faster than their memory.
+"""
+
+
+class FlopCount:
+    """Operations so far, of a block of :func:`counting_flops`."""
+
+    def __init__(self, counter: FlopCounterMode, operators: _Operators) -> None:
+        self._counter = counter
+        self._operators = operators
+
+    @property
+    def total(self) -> int:
+        """Products and sums, each counted as one operation."""
+        return int(self._counter.get_total_flops())
+
+    @property
+    def uncounted(self) -> Sequence[str]:
+        """Names of operators that are not PyTorch's own, and whose arithmetic is unknown."""
+        return sorted(self._operators.unknown)
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collects the names of operators that :class:`FlopCounterMode` takes for free."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.unknown: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func.namespace not in _NO_NETWORK and func._overloadpacket not in flop_registry:
+            self.unknown.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+class _NoModules(ModuleTracker):
+    """Attributes operations to no module: PyTorch's hooks for that break ``torch.autograd.grad``.
+
+    They fail where the gradient with respect to an input is taken, as guidance does.
+    """
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+@contextmanager
+def counting_flops() -> Iterator[FlopCount]:
+    """Count the operations of a block, those of backward passes included.
+
+    What is computed changes no result by more than rounding: attention is computed by explicit
+    matrices, since not every fused kernel is known to PyTorch's counter. Arithmetic on single
+    elements, such as activations and normalization, counts as none.
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
+    with _Operators() as operators, counter, sdpa_kernel(SDPBackend.MATH):
+        yield FlopCount(counter, operators)
+
+
+def call_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
+    """Return the operations of one call of a denoiser for an item.
+
+    Args:
+        model: network.
+        x: ``[B, *shape]`` items.
+        sigma: ``[B]`` noise levels.
+        labels: ``[B]`` classes or None.
+    """
+    with counting_flops() as count, torch.no_grad():
+        model(x, sigma, labels)
+    return count.total / len(x)
