@@ -89,7 +89,7 @@ def measure(name: str, seed: int, out: Path) -> Table:
     return {
         "seed": seed,
         "curvature": run.scores["scores"][0]["curvature"],
-        "frechet": {row["nfe"]: row["frechet"] for row in run.scores["sweep"]},
+        "frechet": {row["nfe"]: row["frechet_classifier"] for row in run.scores["sweep"]},
         "reduction": statistics.fmean(row["reduction"] for row in pools),
         "seconds_solving_a_pool": statistics.median(row["seconds_solving"] for row in pools),
         "facts": results["stages"]["sweep"]["facts"],

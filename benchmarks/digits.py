@@ -52,7 +52,9 @@ def measure(seed: int, out: Path, device: str) -> Run:
     return {
         "seed": seed,
         "runs": (edm, aot),
-        "frechet": {m: {row["nfe"]: row["frechet"] for row in s} for m, s in sweeps.items()},
+        "frechet": {
+            m: {row["nfe"]: row["frechet_classifier"] for row in s} for m, s in sweeps.items()
+        },
         "guidance_nfe": {row["nfe"]: row["guidance_nfe"] for row in guided},
         "trajectories": {
             m: run.scores["scores"][0] for m, run in zip(METHODS, (edm, aot), strict=False)

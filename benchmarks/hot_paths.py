@@ -29,7 +29,7 @@ TRAINING = "denoiser.images"
 DRAWING = "samples.count"
 # What is varied, from and to, and the settings that hold.
 WORK = {
-    "pairs": (TRAINING, 2_048, 51_200, TINY),
+    "pairs": (TRAINING, 2_048, 409_600, TINY),
     "steps": (TRAINING, 2_560, 64_000, ('denoiser.coupler={use="random"}',)),
     "samples": (DRAWING, 256, 8_192, ("denoiser.images=2560",)),
 }

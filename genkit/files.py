@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,17 @@ def md5_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return digest.hexdigest()
+
+
+def cache_folder() -> Path | None:
+    """Return the user's folder for files that can be made again; None for a user without one."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    usual = {"darwin": home / "Library/Caches", "win32": home / "AppData/Local"}
+    base = Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, home / ".cache"))
+    return base / "genkit"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ from genkit.artifacts import (
     Scores,
 )
 from genkit.artifacts.network import Coupling
+from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError, Problem, UsageError
 from genkit.fields import Settings
 from genkit.settings import setting
@@ -200,6 +201,10 @@ class Context(Inputs, Protocol):
 
     def describe(self, component: Component) -> dict[str, Any]:
         """Return the table that decodes to a component, all defaults written out."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Print a warning; several processes print it once."""
         ...
 
     def advance(
@@ -911,11 +916,13 @@ class Guidance(Component):
 class Extractor(Component):
     """Turns images into the features in which two sets of images are compared."""
 
-    score: ClassVar[str] = "frechet"
-    """What the Frechet distance over these features is called; ``fid`` for Inception's alone."""
+    label: ClassVar[str]
+    """Name of the features in the names of scores, such as ``classifier``."""
 
-    label: ClassVar[str] = ""
-    """Short name of the features in the names of scores."""
+    @property
+    def frechet(self) -> str:
+        """Name of the Fréchet distance over these features; ``fid`` for Inception's alone."""
+        return f"frechet_{self.label}"
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
         """Yield why it has no features of such items; networks as for ``check_guided``."""
@@ -923,11 +930,54 @@ class Extractor(Component):
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
-        """Return a module ``[B, *shape] -> [B, F]``; it may have ``head(features) -> logits``."""
+        """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``.
+
+        Images are float32 in [-1, 1], of 8 bits. Where a classifier computes the features, the
+        module has a method ``head`` that returns logits: ``[B, F] -> [B, classes]``.
+        """
 
     @abstractmethod
     def identity(self, inputs: Inputs) -> str:
         """Return a name with a hash, recorded with every score: equal names, equal features."""
+
+
+class Features(Protocol):
+    """Features of samples and reference, computed once for each extractor.
+
+    Collective: every rank must call a method at the same point; all have the result.
+    """
+
+    def of_samples(self, extractor: Extractor) -> Tensor:
+        """Return ``[N, F]`` features of the samples on the CPU, in the type of the extractor.
+
+        Raises:
+            DataError: a feature is not finite.
+        """
+        ...
+
+    def of_reference(self, extractor: Extractor) -> Tensor:
+        """Return ``[M, F]`` features of the reference on the CPU.
+
+        Raises:
+            DataError: a feature is not finite, or the reference is a file of statistics.
+        """
+        ...
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        """Return mean and covariance of the features of the reference.
+
+        Raises:
+            DataError: the file of statistics has none for the extractor.
+        """
+        ...
+
+    def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
+        """Return the logits ``[N, classes]`` of features ``[N, F]``, on the CPU.
+
+        Raises:
+            DataError: the extractor has none.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -935,14 +985,17 @@ class Subject:
     """Inputs of a metric.
 
     Attributes:
-        samples: generated items.
-        reference: real items.
-        denoiser: denoiser of the samples, without guidance; calls raise DataError where unknown.
+        samples: generated items: images as uint8, vectors as float32.
+        reference: real items in the same form; None where statistics stand for them.
+        denoiser: the denoiser behind the samples, without guidance; raises a DataError when called
+            where it is unknown.
+        features: features of both.
     """
 
     samples: Batch
-    reference: Batch
+    reference: Batch | None
     denoiser: nn.Module
+    features: Features
 
 
 class BoundMetric(Protocol):
@@ -959,17 +1012,32 @@ class Metric(Component):
     implements = ("measure", "bind")
 
     requires_denoiser: ClassVar[bool] = False
-    """Whether it calls the denoiser, which samples from elsewhere do not have."""
+    """Whether it calls the denoiser, which samples from elsewhere do not have.
+
+    It is measured once, with all samples, where those of other metrics are split into sets.
+    """
+
+    accepts_statistics: ClassVar[bool] = False
+    """Whether it needs no more of the reference than the statistics of features."""
 
     min_samples: ClassVar[int] = 1
     """Minimum number of samples that it can measure."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of its scores; two metrics of a stage cannot have one in common."""
+        return ()
 
     def bind(self, inputs: Inputs) -> BoundMetric:
         """Return the object that measures; called once per stage, not for each set of samples."""
         return self
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores, curves and what they depend on; the subject is left as it is."""
+        """Return scores, curves and what they depend on; the subject is left as it is.
+
+        The facts of the samples and of the reference are added by the stage, and so is the
+        identity of each extractor among its settings.
+        """
         raise unbound(self, "measure")
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from genkit.artifacts import Samples
 from genkit.blame import called, refused, unchanged
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
 from genkit.tensors import require_finite
-from genkit.types import Batch, Denoise, Draws, State
+from genkit.types import Batch, Denoise, Drawn, Draws, State
 
 
 class GuidedDenoiser(Denoise):
@@ -278,7 +277,7 @@ def sample(
     guidance: Sequence[BoundGuidance] = (),
     precision: Precision = "float32",
     state_precision: StatePrecision = "float64",
-) -> Samples:
+) -> Drawn:
     """Draw samples.
 
     Args:
@@ -311,7 +310,7 @@ def sample(
             Code.NOT_FINITE,
         )
     labels = None if draws.labels is None else draws.labels.cpu()
-    return Samples(
+    return Drawn(
         Batch(x, labels=labels),
         denoise.nfe,
         sum(g.evaluations for g in guidance) - spent,

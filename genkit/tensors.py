@@ -49,6 +49,25 @@ def encoded(data: Tensor) -> Tensor:
     return (wide * 127.5 + 128).clamp(0, 255).to("cpu", torch.uint8)
 
 
+def as_stored(items: Tensor, what: str) -> Tensor:
+    """Return images as uint8, clipped and rounded, and vectors as float32; all on the CPU.
+
+    The published protocol scores images of 8 bits. So samples are kept in this form, and data is
+    brought to it before the two are compared.
+
+    Args:
+        items: ``[N, C, H, W]`` images, uint8 or in [-1, 1]; or ``[N, D]`` vectors.
+        what: name of an item in the message, such as ``"sample"``.
+
+    Raises:
+        DataError: an item is not finite; its index is named.
+    """
+    if not items.is_floating_point():
+        return items.cpu()
+    require_finite(items, what)
+    return encoded(items) if items.ndim == 4 else items.cpu().float()
+
+
 def require_finite(values: Tensor, what: str) -> None:
     """Raise DataError with the first index along dimension 0 at which a value is not finite.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -119,6 +119,19 @@ class Batch:
         known = {name: change(t) for name, t in vars(self).items() if t is not None}
         return replace(self, **known)
 
+    @staticmethod
+    def joined(batches: Sequence[Batch]) -> Batch:
+        """Return the items of several batches as one; an attribute must be in all or in none."""
+        import torch
+
+        parts = [vars(batch) for batch in batches]
+        joined = {
+            name: torch.cat([part[name] for part in parts])
+            for name, value in parts[0].items()
+            if value is not None
+        }
+        return replace(batches[0], **joined)
+
     def with_data(self, data: Tensor) -> Batch:
         """Return the same items with other values, as an augmentation makes them."""
         return replace(self, data=data)
@@ -169,6 +182,21 @@ class Draws:
     randn_like: RandnLike
 
 
+class Drawn(NamedTuple):
+    """Samples as a solver returns them.
+
+    Attributes:
+        batch: ``[B, *shape]`` on the CPU in the precision of the states, neither clipped nor
+            rounded, with their labels if any.
+        nfe: calls of the denoiser for each sample.
+        guidance_nfe: calls of guidance networks for each sample.
+    """
+
+    batch: Batch
+    nfe: int
+    guidance_nfe: int
+
+
 @dataclass(frozen=True)
 class State:
     """One point of a sampling trajectory.
@@ -213,11 +241,15 @@ class Measurement:
         scores: by name; names are unique among the metrics of a stage.
         curves: by name, for plots.
         facts: what the scores depend on, such as the hash of a feature extractor.
+        pictures: PNG files by name.
+        warnings: what a reader of the scores must know, such as their bias for few samples.
     """
 
     scores: Mapping[str, float]
     curves: Mapping[str, Curve] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

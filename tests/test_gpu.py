@@ -35,7 +35,7 @@ SMALL = {
 def test_the_whole_method_runs_on_the_gpu(tmp_path, precision):
     settings = {**SMALL, "denoiser.precision": precision, "discriminator.channels_last": True}
     result = genkit.run_recipe("edm_aot_dg", out=tmp_path / "run", settings=settings, device="cuda")
-    assert all(row["frechet"] >= 0 for row in result.scores["sweep"])
+    assert all(row["frechet_classifier"] >= 0 for row in result.scores["sweep"])
 
 
 def test_cpu_and_gpu_sample_alike(tmp_path):

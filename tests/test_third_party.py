@@ -146,7 +146,7 @@ def test_its_samples_are_drawn_evaluated_and_swept(finished):
     for stage in ("copied", "drawn"):
         assert (folders[stage] / "samples.png").read_bytes().startswith(b"\x89PNG")
         (row,) = result.scores[f"{stage}-scores"]
-        assert row["frechet"] > 0
+        assert row["frechet_pixels"] > 0
         assert row["curvature"] > 0
     assert [row["schedule.steps"] for row in result.scores["steps"]] == [2, 3]
     whole, copied = (
@@ -159,7 +159,7 @@ def test_its_guidance_guides(finished):
     folders, result = finished
     rows = result.scores["weights"]
     assert [row["guidance_nfe"] > 0 for row in rows] == [False, True]
-    assert rows[0]["frechet"] != rows[1]["frechet"]
+    assert rows[0]["frechet_pixels"] != rows[1]["frechet_pixels"]
     guided = Samples.load(folders["samples"] / "samples.safetensors")
     assert guided.guidance_nfe == guided.nfe == 5
 

@@ -21,6 +21,12 @@ Row = Mapping[str, Any]
 
 COUNTS = ("nfe", "guidance_nfe")
 
+STD, MIN = "_std", "_min"
+"""Endings of the columns with the standard deviation and the minimum over sets of a score."""
+
+COMPARABLE = ("extractor", "protocol", "data", "reference", "samples")
+"""Facts that two scores of one name must have in common to be compared."""
+
 
 @dataclass(frozen=True)
 class Scores(Artifact):
@@ -57,6 +63,13 @@ class Scores(Artifact):
                 f"{path} must be a file of scores, and is unreadable: {error}", Code.UNREADABLE
             ) from error
         return cls(rows, facts, curves)
+
+
+def scores_in(row: Row) -> list[str]:
+    """Return the columns of a row's scores, without those of their spread over sets."""
+    spread = {f"{name}{ending}" for name in row for ending in (STD, MIN)}
+    apart = {*settings_of([row]), *COUNTS}
+    return [name for name in row if name not in apart and name not in spread]
 
 
 def settings_of(rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
-from genkit.tensors import encoded, require_finite
+from genkit.tensors import as_stored, require_finite
 
 _MOST_IMAGES = 100
 _LEAST_WIDTH = 600  # pixels
@@ -21,16 +21,16 @@ def grid(data: Tensor) -> bytes:
     """Return a PNG that shows what samples look like.
 
     Args:
-        data: ``[N, C, H, W]`` images in [-1, 1], of which at most 100 are shown, in colour for
-            three channels and else the first channel in grey; or ``[N, D]`` vectors, shown as a
-            scatter of their first two dimensions.
+        data: ``[N, C, H, W]`` images, uint8 or in [-1, 1], of which at most 100 are shown, in
+            colour for three channels and else the first channel in grey; or ``[N, D]`` vectors,
+            shown as a scatter of their first two dimensions.
 
     Raises:
         DataError: a value is not finite; named by index.
     """
-    require_finite(data, "sample")
     if data.ndim == 4:
-        return _images(data[:_MOST_IMAGES])
+        return _images(as_stored(data[:_MOST_IMAGES], "sample"))
+    require_finite(data, "sample")
     return _points(data.reshape(len(data), -1))
 
 
@@ -41,9 +41,7 @@ def _images(images: Tensor) -> bytes:
     # Tiny images are enlarged by whole pixels, so that each pixel is seen as the model made it.
     scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
     shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
-    large = (
-        encoded(shown).repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
-    )
+    large = shown.repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
 
     down, across = height * scale + _GAP, width * scale + _GAP
     canvas = torch.full((rows * down - _GAP, columns * across - _GAP, 3), 255, dtype=torch.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genkit.artifacts import Artifact, Samples, Scores
-from genkit.artifacts.scores import COUNTS, settings_of
+from genkit.artifacts.scores import COUNTS, scores_in
 from genkit.parts.grid import grid
 from genkit.report.plots import curve_plot, score_plot
 
@@ -16,7 +16,8 @@ def pictures_of(artifact: Artifact) -> dict[str, bytes]:
         return {}
     pictures = {name: curve_plot({name: curve}) for name, curve in artifact.curves.items()}
     if len(artifact.rows) > 1 and all(count in row for row in artifact.rows for count in COUNTS):
-        apart = {*settings_of(artifact.rows), *COUNTS}
-        scores = [name for name in artifact.rows[0] if name not in apart]
-        pictures |= {f"{name}-against-nfe": score_plot(artifact.rows, name) for name in scores}
+        pictures |= {
+            f"{name}-against-nfe": score_plot(artifact.rows, name)
+            for name in scores_in(artifact.rows[0])
+        }
     return pictures

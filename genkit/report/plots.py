@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from genkit.artifacts.scores import Row, settings_of
+from genkit.artifacts.scores import STD, Row, settings_of
 from genkit.parts.figure import (
     figure_with_axes,
     label_ends,
@@ -55,8 +55,8 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
         line
         for index, (label, points) in enumerate(lines.items())
         for line in axes.plot(
-            [nfe for nfe, _ in points],
-            [value for _, value in points],
+            [nfe for nfe, _, _ in points],
+            [value for _, value, _ in points],
             label=label,
             marker="o",
             markersize=5,
@@ -64,9 +64,14 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
             **line_style(index),
         )
     ]
-    values = [value for points in lines.values() for _, value in points]
+    for line, points in zip(drawn, lines.values(), strict=True):
+        deviations = [std for _, _, std in points]
+        if any(deviations):  # over sets of samples
+            x, y = line.get_xdata(), line.get_ydata()
+            axes.errorbar(x, y, deviations, fmt="none", ecolor=line.get_color(), capsize=3)
+    values = [value for points in lines.values() for _, value, _ in points]
     log_where_wide(axes, values)
-    nfes = sorted({nfe for points in lines.values() for nfe, _ in points})
+    nfes = sorted({nfe for points in lines.values() for nfe, _, _ in points})
     if len(nfes) <= 12:
         axes.set_xticks(nfes)
     guided = any(row.get("guidance_nfe") for row in rows)
@@ -79,14 +84,14 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
     return png_of(figure)
 
 
-def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float]]]:
-    """Return (NFE, score) points by the label of their line, ascending in NFE."""
+def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float, float]]]:
+    """Return (NFE, score, deviation) points by the label of their line, ascending in NFE."""
     usable = [row for row in rows if score in row and "nfe" in row]
     settings = [c for c in settings_of(usable) if c != _STEPS]
     # A setting that never changes says nothing about a line.
     varied = [s for s in settings if len({number(row.get(s)) for row in usable}) > 1]
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, list[tuple[float, float, float]]] = {}
     for row in usable:
         label = " ".join(f"{s}={number(row[s])}" for s in varied if s in row)
-        lines.setdefault(label, []).append((row["nfe"], row[score]))
+        lines.setdefault(label, []).append((row["nfe"], row[score], row.get(f"{score}{STD}", 0.0)))
     return {label: sorted(points) for label, points in lines.items()}

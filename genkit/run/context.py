@@ -70,6 +70,10 @@ class StageContext:
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)
 
+    def warn(self, text: str) -> None:
+        if self.world.leads:
+            self.progress.warn(f"{self.stage_id}: {text}")
+
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:

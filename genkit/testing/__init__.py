@@ -14,7 +14,7 @@ recipe.
 
 from __future__ import annotations
 
-from genkit.testing.binding import check_extractor, check_guidance, check_metric
+from genkit.testing.binding import check_extractor, check_guidance, check_metric, subject_of
 from genkit.testing.components import check_component
 from genkit.testing.coupling import check_coupler
 from genkit.testing.data import check_augmentation, check_dataset
@@ -63,4 +63,5 @@ __all__ = [
     "check_solver",
     "check_stage",
     "check_tracker",
+    "subject_of",
 ]

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from genkit.artifacts import NetworkFile
 from genkit.designs import references
 from genkit.errors import DataError
-from genkit.interfaces import BoundGuidance, Extractor, Guidance, Metric, Stages, Subject
+from genkit.features import Extractors, Items, StageFeatures
+from genkit.interfaces import BoundGuidance, Context, Extractor, Guidance, Metric, Stages, Subject
 from genkit.networks import Unknown
-from genkit.tensors import as_column
+from genkit.tensors import as_column, as_stored
 from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of
 from genkit.testing.workplace import workplace, writes_below
 from genkit.types import Batch, DataSpec, Measurement
@@ -125,6 +126,24 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
         require(sound, extractor, law, f"others for other weights, both {name!r}")
 
 
+def subject_of(
+    context: Context, samples: Batch, reference: Batch, denoiser: nn.Module | None = None
+) -> Subject:
+    """Return what a metric measures, as the stages `evaluate` and `sweep` pass it.
+
+    Args:
+        context: context of the stage that measures.
+        samples: ``[N, *shape]`` generated items; images are rounded to 8 bits.
+        reference: ``[M, *shape]`` real items.
+        denoiser: denoiser behind the samples; None for one that is unknown.
+    """
+    drawn = samples.with_data(as_stored(samples.data, "sample"))
+    extractors = Extractors(context)
+    real = Items(reference, "items", extractors)
+    features = StageFeatures(extractors, drawn.data, real)
+    return Subject(drawn, real.batch, denoiser or Unknown(), features)
+
+
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a metric.
 
@@ -140,12 +159,14 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
         LawBroken: with the law, and what was seen.
     """
     denoiser = Gaussian() if metric.requires_denoiser else Unknown()
-    subject = Subject(items(spec, 32), items(spec, 48), denoiser)
-    given = {**tensors_of(subject.samples)}
-    given |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
+    count = max(32, metric.min_samples)
     seen = []
     with workplace(earlier) as place:
         context = place.holding(metric)
+        subject = subject_of(context, items(spec, count), items(spec, count + 16), denoiser)
+        given = {**tensors_of(subject.samples)}
+        if subject.reference is not None:
+            given |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
         for _ in range(2):
             try:
                 with leaves_alone(metric, **given), writes_below(metric, place.root):
@@ -160,6 +181,8 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     sound = bool(numbers) and numbers.keys() == found.scores.keys()
     sound = sound and all(value - value == 0 for value in numbers.values())
     require(sound, metric, "scores are finite numbers by name", found.scores)
+    declared = set(metric.scores) in (set(), set(found.scores))
+    require(declared, metric, "the scores are those that it names before", found.scores)
     texts = all(isinstance(fact, str) for fact in found.facts.values())
     require(texts, metric, "facts are texts by name", found.facts)
     lengths = all(len(curve.x) == len(curve.y) for curve in found.curves.values())

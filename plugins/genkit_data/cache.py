@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from filelock import FileLock
 
 from genkit import tensors
 from genkit.errors import DataError
-from genkit.files import replacing
+from genkit.files import cache_folder, replacing
 from genkit.types import Batch
 
 FOLDER = ".genkit"
@@ -72,13 +70,8 @@ def cached(beside: Path, name: str, version: str, decode: Callable[[], Decoding]
 def _places(beside: Path) -> Iterator[Path]:
     """Yield the folder beside the data, and that in the user's cache which stands for it."""
     yield beside / FOLDER
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one
-        return
-    usual = {"darwin": home / "Library/Caches", "win32": home / "AppData/Local"}
-    base = Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, home / ".cache"))
-    yield base / "genkit" / hashlib.sha256(bytes(beside.resolve())).hexdigest()[:16]
+    if folder := cache_folder():
+        yield folder / hashlib.sha256(bytes(beside.resolve())).hexdigest()[:16]
 
 
 def _kept(path: Path, version: str, decode: Callable[[], Decoding]) -> Batch:
@@ -142,6 +135,4 @@ def _entry(dtype: str, shape: tuple[int, ...], start: int, stop: int) -> dict[st
 
 
 def _joined(decoding: Decoding) -> Batch:
-    parts = list(decoding.parts)
-    labels = [part.labels for part in parts if part.labels is not None]
-    return Batch(torch.cat([part.data for part in parts]), torch.cat(labels) if labels else None)
+    return Batch.joined(list(decoding.parts))

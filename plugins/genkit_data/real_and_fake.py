@@ -12,7 +12,7 @@ from genkit.designs import design_behind
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Dataset, Inputs, Stages
 from genkit.settings import setting
-from genkit.tensors import decoded, require_finite
+from genkit.tensors import as_stored
 from genkit.types import Batch, DataSpec
 
 
@@ -22,7 +22,8 @@ class RealAndFake(Dataset):
 
     Discriminator guidance reads d / (1 - d) as p_real / p_fake, which holds if both sources are
     equally likely. So each comes to as many items as the larger one has: items of the smaller are
-    repeated, all equally often or once more, the extra ones spread evenly over its order.
+    repeated, all equally often or once more, the extra ones spread evenly over its order. Images
+    of both have 8 bits, so that their precision does not tell them apart.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
@@ -58,7 +59,7 @@ class RealAndFake(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         real, fake = self.real.load(inputs), inputs.read(self.fakes, Samples).batch
-        real = real.with_data(decoded(real.data))
+        real = real.with_data(as_stored(real.data, "image"))
         for batch, what in ((real, "image"), (fake, f'sample of "{self.fakes}"')):
             if len(batch) == 0:
                 raise DataError(f"there is no {what}", Code.WRONG_LENGTH)
@@ -67,7 +68,6 @@ class RealAndFake(Dataset):
                     f"labels = true, but no {what} has a label; write labels = false",
                     Code.MISSING_ATTRIBUTE,
                 )
-            require_finite(batch.data, what)
         if real.data.shape[1:] != fake.data.shape[1:]:
             raise DataError(
                 f'the samples of "{self.fakes}" have shape {tuple(fake.data.shape[1:])}, '
@@ -80,7 +80,7 @@ class RealAndFake(Dataset):
         if real.labels is not None and fake.labels is not None and self.labels:
             labels = torch.cat([real.labels, fake.labels])
         return Batch(
-            torch.cat([real.data, fake.data.to(real.data.dtype)]),
+            torch.cat([real.data, fake.data]),
             labels,
             torch.cat([torch.ones(count), torch.zeros(count)]).long(),
         )

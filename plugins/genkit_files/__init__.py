@@ -1,4 +1,4 @@
-"""Networks in files of their own: ``genkit sample``, ``genkit export`` and ``genkit import``."""
+"""Files outside of runs: ``genkit sample``, ``export``, ``stats`` and ``import``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the commands that sample, write and import the files of networks."""
+    """Add the commands that read and write such files."""
     from genkit_files.export import export
     from genkit_files.importing import import_edm, import_network
     from genkit_files.sample import sample
+    from genkit_files.stats import stats
 
     app.command()(sample)
     app.command()(export)
+    app.command()(stats)
     app.command("import")(import_network)
     app.command("import-edm")(import_edm)

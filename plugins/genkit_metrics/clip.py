@@ -38,6 +38,7 @@ class Clip(VisionTransformer):
 
     source = "Radford et al., arXiv 2103.00020; as a metric Jayasumana et al., arXiv 2401.09603"
     label = "clip"
+    frechet = "fd_clip"
     model_types = ("clip", "clip_vision_model")
 
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:

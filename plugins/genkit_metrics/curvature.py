@@ -25,6 +25,7 @@ from genkit_metrics.trajectories import TrajectoryMetric
 class Curvature(TrajectoryMetric):
     """Mean over log sigma of the squared distance between a trajectory's slope and its chord."""
 
+    scores = ("curvature",)
     source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

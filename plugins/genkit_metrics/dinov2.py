@@ -42,6 +42,7 @@ class Dinov2(VisionTransformer):
 
     source = "Oquab et al., arXiv 2304.07193; as a metric Stein et al., arXiv 2306.04675"
     label = "dinov2"
+    frechet = "fd_dinov2"
     model_types = ("dinov2",)
 
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:

@@ -21,6 +21,7 @@ from genkit_metrics.trajectories import TrajectoryMetric
 class Truncation(TrajectoryMetric):
     """Mean L2 distance of a few-step solution to the many-step one from the same noise."""
 
+    scores = ("truncation",)
     source = "genkit's digits study; global truncation error as in arXiv 2206.00364, section 3"
 
     steps: int = setting(5, doc="steps of the few-step solution", at_least=1)

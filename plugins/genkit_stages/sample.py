@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from genkit.artifacts import DenoiserRef, Samples
-from genkit.designs import designs
+from genkit.designs import designs, references
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
     BoundGuidance,
@@ -135,7 +134,7 @@ class Sample(SamplingStage):
             context.advance(done, self.count, "samples")
         world.barrier()
         if world.leads:
-            context.record.save(_joined([Samples.load(path) for path in parts.values()]))
+            context.record.save(self._joined(context, map(Samples.load, parts.values())))
             for path in context.folder.glob("part-*.safetensors"):
                 path.unlink()
 
@@ -163,12 +162,41 @@ class Sample(SamplingStage):
         for seeds in context.world.turns(self.batches()):
             part = None if seeds is None else self._draw(context, seeds, guidance)
             drawn += context.world.gather(part)
-        return _joined(drawn)
+        return self._joined(context, drawn)
+
+    def _joined(self, context: Context, parts: Iterable[Samples]) -> Samples:
+        first, *others = parts
+        batch = Batch.joined([first.batch, *(part.batch for part in others)])
+        return replace(first, batch=batch, facts=self._facts(context))
+
+    def _facts(self, context: Context) -> dict[str, str]:
+        """Return how the samples are drawn, so that two scores can be told to be comparable."""
+        described = context.describe(self)
+        sampler = {
+            name: described[name]
+            for name in (
+                "schedule",
+                "solver",
+                "latents",
+                "guidance",
+                "precision",
+                "state_precision",
+            )
+            if described.get(name)
+        }
+        seeds = self.seeds()
+        networks = sorted(set(references(self)) - {self.denoiser})
+        facts = {
+            "seeds": f"{seeds.start}-{seeds.stop - 1} of {context.seed('samples')}",
+            "sampler": json.dumps(sampler, sort_keys=True),
+            "denoiser": f"sha256:{context.digest(self.denoiser)}",
+        }
+        return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}
 
     def _draw(
         self, context: Context, seeds: Sequence[int], guidance: Sequence[BoundGuidance]
     ) -> Samples:
-        """Draw the samples of some seeds, as float32."""
+        """Draw the samples of some seeds."""
         denoiser = context.network(self.denoiser)
         seed = context.seed("samples")
         draws = draws_of(
@@ -183,8 +211,7 @@ class Sample(SamplingStage):
             precision=self.precision,
             state_precision=self.state_precision,
         )
-        batch = drawn.batch.with_data(drawn.batch.data.float())
-        return replace(drawn, batch=batch, denoiser=self.denoiser)
+        return Samples(drawn.batch, drawn.nfe, drawn.guidance_nfe, self.denoiser)
 
 
 def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
@@ -195,11 +222,3 @@ def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
     """
     there = {path.name for path in folder.iterdir()}
     return [seeds for seeds, path in parts.items() if path.name not in there]
-
-
-def _joined(parts: Sequence[Samples]) -> Samples:
-    labels = [part.batch.labels for part in parts if part.batch.labels is not None]
-    batch = Batch(
-        torch.cat([part.batch.data for part in parts]), labels=torch.cat(labels) if labels else None
-    )
-    return replace(parts[0], batch=batch)

@@ -1,64 +1,32 @@
-"""What evaluate and sweep share: measuring samples against data."""
+"""Measuring samples against data, in one or several sets."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import SupportsFloat
 
 from genkit.artifacts import Samples
+from genkit.artifacts.scores import MIN, STD
 from genkit.blame import refused, unchanged
-from genkit.designs import design_behind, designs, held
-from genkit.errors import Code, DataError, InterruptedRun, Problem
+from genkit.designs import held
+from genkit.errors import Code, DataError, InterruptedRun
+from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import (
     BoundMetric,
     Context,
-    Dataset,
     Extractor,
     Metric,
-    SamplingStage,
-    Stages,
     Subject,
 )
 from genkit.networks import Unknown
-from genkit.tensors import decoded
-from genkit.types import Batch, Curve, Measurement
+from genkit.types import Curve, Measurement
 
-
-def comparison_problems(
-    samples: str, data: Dataset, metrics: Sequence[Metric], earlier: Stages
-) -> Iterator[Problem]:
-    """Yield what keeps the samples of a stage from being compared with data by metrics."""
-    stage = earlier[samples]
-    for index, metric in enumerate(metrics):
-        key = ("metrics", index)
-        if metric.requires_denoiser and stage.drawn_by(earlier) is None:
-            yield Problem(
-                key,
-                f"calls the denoiser behind the samples, and stage {samples} names none",
-                "leave the metric out, or choose a stage that samples a denoiser",
-            )
-        if isinstance(stage, SamplingStage) and stage.count < metric.min_samples:
-            reason = f"requires at least {metric.min_samples} samples, got {stage.count}"
-            yield Problem(key, reason, f"write a larger count in stage {samples}")
-        if metric in metrics[:index]:
-            reason, hint = "must differ from the metrics above", "leave one of the two out"
-            yield Problem(key, reason, hint, Code.DUPLICATE)
-    # A DataError of either is reported where the data is named.
-    spec, networks = data.spec(), designs(earlier, earlier)
-    for index, metric in enumerate(metrics):
-        for below, extractor in held(metric, Extractor):
-            problems = extractor.check_items(spec, networks)
-            yield from (problem.under("metrics", index, *below) for problem in problems)
-    shape, denoiser = spec.shape, design_behind(samples, earlier)
-    if denoiser is not None and denoiser.spec.shape != shape:
-        yield Problem(
-            ("data",),
-            f"must be items of the samples' shape {denoiser.spec.shape}, got {shape}",
-            "name data of the shape that the denoiser was trained on",
-        )
+ROUNDED = "images clipped to [-1, 1] and rounded to 8 bits"
+UNCHANGED = "vectors as they are"
 
 
 @dataclass(frozen=True)
@@ -66,56 +34,153 @@ class Measured:
     """What all metrics found, as one.
 
     Attributes:
-        scores: by name.
+        scores: by name; of several sets the mean, followed by the columns of its spread.
         facts: what a score depends on, by score.
-        curves: by name.
+        curves: by name, of the first set.
+        pictures: PNG files by name, of the first set.
     """
 
     scores: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Mapping[str, str]] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
+    pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-def measure(
-    metrics: Sequence[tuple[Metric, BoundMetric]],
-    samples: Samples,
-    reference: Batch,
-    context: Context,
-) -> Measured:
-    """Return what all metrics found; collective: each metric measures with its share or alone.
+@dataclass(frozen=True)
+class Scorer:
+    """Measures samples with the metrics of a stage.
 
-    Args:
-        metrics: metrics as the recipe has them and what their ``bind`` returned, at least one.
-        samples: generated items.
-        reference: real items, images in [-1, 1].
-        context: of the stage that measures.
-
-    Raises:
-        DataError: two metrics give a score of one name, the result of a metric is invalid, a
-            metric changes the subject, or the items of samples and reference differ in shape.
+    Attributes:
+        context: context of the stage that measures.
+        metrics: metrics as the recipe has them, and what their ``bind`` returned.
+        reference: what the samples are compared with.
+        extractors: extractors of the stage.
+        sets: equal parts of the samples, each measured by itself.
+        tolerance: share of its mean within which a score must be known for no more sets to be
+            measured, with a confidence of 95 %; None measures all.
     """
-    made, real = samples.batch.data.shape[1:], reference.data.shape[1:]
-    if made != real:
-        raise DataError(
-            f"data must be items of the samples' shape {tuple(made)}, got {tuple(real)}; name data "
-            "of the shape that the denoiser was trained on",
-            Code.WRONG_SHAPE,
-        )
-    denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
-    subject = Subject(samples.batch, reference, denoiser)
-    measured = Measured()
-    for number, (metric, bound) in enumerate(metrics):
-        if context.stop_requested():
-            raise InterruptedRun(f"{number} of {len(metrics)} metrics")
-        with unchanged(metric, samples=samples.batch, reference=reference):
-            found = _checked(metric, bound.measure(subject, context))
-        for name, value in found.scores.items():
+
+    context: Context
+    metrics: Sequence[tuple[Metric, BoundMetric]]
+    reference: Reference
+    extractors: Extractors
+    sets: int = 1
+    tolerance: float | None = None
+
+    def measure(self, samples: Samples) -> Measured:
+        """Return what all metrics found; collective: each measures with its share or alone.
+
+        Raises:
+            DataError: two metrics give a score of one name, the result of a metric is invalid, a
+                metric changes the subject, samples and reference differ in shape, or the samples
+                cannot be split into the sets.
+        """
+        self._require_comparable(samples)
+        context, sets = self.context, self.sets
+        denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
+        features = StageFeatures(self.extractors, samples.batch.data, self.reference)
+        size = len(samples.batch) // sets
+        found: list[list[Measurement]] = [[] for _ in self.metrics]
+        for number in range(sets):
+            for index, (metric, bound) in enumerate(self.metrics):
+                if metric.requires_denoiser and number:
+                    continue  # measured with all samples
+                if context.stop_requested():
+                    done = number * len(self.metrics) + index
+                    raise InterruptedRun(f"{done} of {sets * len(self.metrics)} metrics")
+                whole = metric.requires_denoiser
+                part = slice(None) if whole else slice(number * size, (number + 1) * size)
+                batch = samples.batch[part]
+                subject = Subject(
+                    batch, self.reference.batch, denoiser, replace(features, part=part)
+                )
+                with unchanged(metric, samples=batch, reference=self.reference.batch):
+                    found[index].append(_checked(metric, bound.measure(subject, context)))
+            if self._certain(found):
+                break
+        measured = Measured()
+        for (metric, _), results in zip(self.metrics, found, strict=True):
+            self._add(measured, metric, results, samples)
+        return measured
+
+    def _require_comparable(self, samples: Samples) -> None:
+        count, sets = len(samples.batch), self.sets
+        if count % sets:
+            raise DataError(
+                f"sets must divide the number of samples, {count}, got {sets}; write another value",
+                Code.WRONG_LENGTH,
+            )
+        if self.reference.batch is None:
+            return
+        drawn, real = samples.batch.data.shape[1:], self.reference.batch.data.shape[1:]
+        if drawn != real:
+            raise DataError(
+                f"data must be items of the samples' shape {tuple(drawn)}, got {tuple(real)}; name "
+                "data of the shape that the denoiser was trained on",
+                Code.WRONG_SHAPE,
+            )
+
+    def _certain(self, found: Sequence[Sequence[Measurement]]) -> bool:
+        """Whether the scores of enough sets are known, within the tolerance of the stage."""
+        if self.tolerance is None:
+            return False
+        from scipy.stats import t  # slow to import
+
+        for results in found:
+            if len(results) < 2:  # a metric that is measured once has no spread
+                continue
+            if len(results) < 3:
+                return False
+            for values in _by_score(results).values():
+                quantile = float(t.ppf(0.975, len(values) - 1))
+                half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+                if half > self.tolerance * abs(statistics.fmean(values)):
+                    return False
+        return any(len(results) >= 3 for results in found)
+
+    def _add(
+        self, measured: Measured, metric: Metric, results: Sequence[Measurement], samples: Samples
+    ) -> None:
+        facts = {**self._facts(metric, samples, len(results)), **results[0].facts}
+        for warning in dict.fromkeys(w for result in results for w in result.warnings):
+            self.context.warn(warning)
+            facts["warning"] = f"{facts['warning']}; {warning}" if "warning" in facts else warning
+        for name, values in _by_score(results).items():
             if name in measured.scores:
-                raise DataError(f'two metrics give the score "{name}"; leave one out')
-            measured.scores[name] = value
-            measured.facts[name] = dict(found.facts)
-        measured.curves.update(found.curves)
-    return measured
+                raise DataError(
+                    f'two metrics give the score "{name}"; leave one out', Code.DUPLICATE
+                )
+            measured.scores[name] = statistics.fmean(values)
+            measured.facts[name] = facts
+            if self.sets > 1 and not metric.requires_denoiser:
+                measured.scores[f"{name}{STD}"] = statistics.stdev(values)
+                measured.scores[f"{name}{MIN}"] = min(values)
+                measured.facts[name] = {**facts, "values": ", ".join(f"{v:.6g}" for v in values)}
+        measured.curves.update(results[0].curves)
+        measured.pictures.update(results[0].pictures)
+
+    def _facts(self, metric: Metric, samples: Samples, sets: int) -> dict[str, str]:
+        """Return what the scores of a metric depend on, besides what it says itself."""
+        identities = [e.identity(self.context) for _, e in held(metric, Extractor)]
+        facts = {"extractor": "; ".join(identities)} if identities else {}
+        if metric.requires_denoiser:  # it is a score of the denoiser, not of the samples
+            drawn = ("denoiser",)
+            return facts | {k: v for k, v in samples.facts.items() if k in drawn}
+        real, size = self.reference.batch, len(samples.batch) // self.sets
+        facts |= {
+            "protocol": ROUNDED if samples.batch.data.ndim == 4 else UNCHANGED,
+            "data": self.reference.identity,
+            "samples": str(size),
+        }
+        if real is not None:
+            facts["reference"] = str(len(real))
+        if self.sets > 1:
+            facts["sets"] = str(sets)
+        return facts | dict(samples.facts)
+
+
+def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
+    return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
 def _checked(metric: Metric, found: object) -> Measurement:
@@ -126,6 +191,9 @@ def _checked(metric: Metric, found: object) -> Measurement:
     """
     if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
         raise refused(metric, f"must return a Measurement of scores by name, got {found!r:.60}")
+    if metric.scores and set(found.scores) != set(metric.scores):
+        names = ", ".join(map(str, found.scores))
+        raise refused(metric, f"must return the scores {', '.join(metric.scores)}, got {names}")
     scores = {name: _number(value) for name, value in found.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):
@@ -133,7 +201,7 @@ def _checked(metric: Metric, found: object) -> Measurement:
             raise refused(metric, f'must return a finite number as score "{name}", got {value}')
     measurement = replace(found, scores=scores)
     try:
-        json.dumps(asdict(measurement), allow_nan=False)
+        json.dumps(asdict(replace(measurement, pictures={})), allow_nan=False)
     except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
         raise refused(
             metric, f"must return facts as texts and curves of finite floats, got others: {error}"
@@ -147,9 +215,3 @@ def _number(value: object) -> float:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
     except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
         return math.nan
-
-
-def load_reference(data: Dataset, context: Context) -> Batch:
-    """Return the items to compare with, images in [-1, 1]."""
-    items = data.load(context)
-    return items.with_data(decoded(items.data))

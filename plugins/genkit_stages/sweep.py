@@ -8,17 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from genkit.artifacts import SamplesRef, Scores
+from genkit.artifacts import Scores
 from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
-from genkit.interfaces import Component, Context, Dataset, Metric, SamplingStage, Stage, Stages
+from genkit.interfaces import Component, Context, SamplingStage, Stages
 from genkit.settings import near_match, setting, shown
-from genkit_stages.scores import (
-    comparison_problems,
-    load_reference,
-    measure,
-)
+from genkit_stages.scoring import Scoring
 
 C = TypeVar("C", bound=Component)
 
@@ -27,19 +23,16 @@ Cell = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Stage):
-    """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage."""
+class Sweep(Scoring):
+    """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage.
 
-    output = Scores
-    shared = True
+    ``samples`` is the sampling stage whose settings hold, but for what is varied.
+    """
 
-    samples: SamplesRef = setting(doc="sample stage whose settings hold, but for what is varied")
     vary: Mapping[str, Any] = setting(
         doc="lists of values by key path of that stage, such as vary.schedule.steps = [5, 7, 14]"
     )
     count: int = setting(1024, doc="samples for each combination", at_least=2)
-    data: Dataset = setting(doc="the real items to compare with", inherit="data")
-    metrics: tuple[Metric, ...] = setting(doc="what to measure")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         template = earlier[self.samples]
@@ -53,7 +46,7 @@ class Sweep(Stage):
             return
         template = dataclasses.replace(template, count=self.count)
         varied = {**earlier, self.samples: template}
-        yield from comparison_problems(self.samples, self.data, self.metrics, varied)
+        yield from self.scoring_problems(varied)
         lists = dict(_flatten(self.vary))
         if not lists:
             hint = "write vary.schedule.steps = [5, 7, 14]"
@@ -94,26 +87,34 @@ class Sweep(Stage):
         entries = context.world.lead(
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
         )
-        reference = load_reference(self.data, context)
-        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
+        scorer = self.scorer(context)
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
             samples = _of_cell(template, cell).draw(context)
-            found = measure(metrics, samples, reference, context)
+            found = scorer.measure(samples)
             cost = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
             row = {**inf_as_text(cell), **cost, **found.scores}
             entries.append({"device": device, "row": row, "facts": found.facts})
             context.record.log(entries[-1])
             context.advance(len(entries), len(cells), "cells")
         rows = [entry["row"] for entry in entries]
-        context.record.save(Scores(rows, entries[-1]["facts"]))
+        context.record.save(Scores(rows, _common([entry["facts"] for entry in entries])))
 
     def cells(self) -> Iterator[Cell]:
         """Yield all combinations, the last list running fastest."""
         lists = dict(_flatten(self.vary))
         for values in itertools.product(*lists.values()):
             yield dict(zip(lists, values, strict=True))
+
+
+def _common(facts: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
+    """Return the facts of each score that hold in every cell; the others follow from the row."""
+    first, *others = facts
+    return {
+        score: {k: v for k, v in known.items() if all(o.get(score, {}).get(k) == v for o in others)}
+        for score, known in first.items()
+    }
 
 
 def _of_cell(template: SamplingStage, cell: Cell) -> SamplingStage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -404,7 +405,15 @@ def test_two_scores_of_one_name_are_refused(tiny):
     metric = '{ use = "curvature", count = 4 }'
     other = '{ use = "curvature", count = 5 }'  # another metric, with a score of the same name
     text = tiny.sample + SCORES.replace(metric, f"{metric}, {other}")
-    with raises_code(DataError, Code.DATA, "stage scores"):
+    with raises_code(RecipeError, Code.DUPLICATE, "scores.metrics.1"):
+        tiny.load(text)
+
+
+def test_two_scores_of_one_name_that_were_not_named_before_are_refused(tiny, monkeypatch):
+    monkeypatch.setattr("genkit_metrics.curvature.Curvature.scores", ())
+    metric = '{ use = "curvature", count = 4 }'
+    text = tiny.sample + SCORES.replace(metric, f'{metric}, {{ use = "curvature", count = 5 }}')
+    with raises_code(DataError, Code.DUPLICATE, "stage scores", "curvature"):
         tiny.run(text)
 
 
@@ -436,7 +445,11 @@ def measuring(monkeypatch, found):
         (Measurement({"curvature": None}), ('score "curvature"', None)),
         (Measurement({"curvature": torch.ones(2)}), ('score "curvature"',)),
         (Measurement({"curvature": 1.0}, facts={"n": torch.ones(1)}), ("facts",)),
-        (Measurement({}, {"c": Curve((1.0,), (float("nan"),), "x", "y")}), ("curves",)),
+        (Measurement({"other": 1.0}), ("scores curvature", "other")),
+        (
+            Measurement({"curvature": 1.0}, {"c": Curve((1.0,), (math.nan,), "x", "y")}),
+            ("curves",),
+        ),
     ],
 )
 def test_an_invalid_result_of_a_metric_is_refused(tiny, monkeypatch, found, reason):

@@ -179,7 +179,7 @@ def test_an_imported_snapshot_is_sampled_guided_and_evaluated(
     results = tiny.run(IMPORTED)[1]
     (row,) = results["stages"]["scores"]["rows"]
     assert row["guidance_nfe"] > 0
-    assert row["frechet"] > 0
+    assert row["frechet_pixels"] > 0
     assert row["curvature"] > 0
     assert tiny.run(IMPORTED)[0].ran == []
     kept = {name: tiny.bytes_of(name) for name in ("discriminator.safetensors", "scores.json")}

@@ -28,6 +28,7 @@ class FakeContext:
     folder: Path = Path()
     seed: int = 0
     world: World = ALONE
+    warnings: list[str] = field(default_factory=list)
 
     def network(self, stage: str) -> FakeTrained:
         return FakeTrained(self.networks[stage])
@@ -37,6 +38,9 @@ class FakeContext:
 
     def digest(self, stage: str) -> str:
         return f"digest-of-{stage}"
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def stop_requested(self) -> bool:
         return False

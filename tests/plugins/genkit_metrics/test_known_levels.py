@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genkit.interfaces import Preconditioner, Subject
+from genkit.interfaces import Preconditioner
+from genkit.testing import subject_of
 from genkit.types import Batch, Coefficients
 from genkit_metrics.curvature import Curvature
 
@@ -32,7 +33,7 @@ def test_curvature_is_of_the_rounded_levels(
     gaussian_denoiser.preconditioner = Lowered()
     metric = Curvature(solver=exact_gaussian, schedule=edm_like, count=2)
     data = Batch(torch.zeros(2, 3))
-    subject = Subject(samples=data, reference=data, denoiser=gaussian_denoiser)
+    subject = subject_of(None, data, data, gaussian_denoiser)
     states = list(metric.solve(subject, fake_context(), range(2), edm_like))
     levels = list(metric.measure(subject, fake_context()).curves["curvature"].x)
     assert levels == [state.sigma for state in states[:-1]]

@@ -11,9 +11,9 @@ from torch import nn
 
 import genkit
 from genkit.errors import Code, DataError
-from genkit.interfaces import Subject
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
+from genkit.testing import subject_of
 from genkit.types import Batch
 from genkit_metrics.curvature import Curvature
 from genkit_metrics.truncation import Truncation
@@ -25,7 +25,7 @@ TOP = 80.0
 
 def subject(denoiser, labels=None, shape=(2, 3, 1)):
     samples = Batch(torch.zeros(4, *shape), labels)
-    return Subject(samples=samples, reference=samples, denoiser=denoiser)
+    return subject_of(None, samples, samples, denoiser)
 
 
 def starts(curvature, context, subject):

@@ -27,7 +27,7 @@ def test_the_recipe_leaves_what_averages_are_made_of(tmp_path):
     result = run_recipe("edm2", out=tmp_path / "run", settings=TINY, device="cpu")
     (row,) = result.scores["scores"]
     assert row["nfe"] == 5
-    assert math.isfinite(row["frechet"])
+    assert math.isfinite(row["frechet_classifier"])
     folder = tmp_path / "run" / "01-denoiser"
     found = [(s.images, s.length) for s in snapshots_in(folder)]
     assert found == [(n, length) for n in (128, 256, 384, 512) for length in (0.05, 0.1)]

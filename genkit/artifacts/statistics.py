@@ -1,0 +1,132 @@
+"""Mean and covariance of features, which stand for data in a Fréchet distance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genkit import tensors
+from genkit.errors import Code, DataError, GenkitError
+from genkit.pickles import array, read_pickle
+
+_PUBLISHED = "fid"
+"""Score whose features EDM's ``.npz`` files describe, which do not name them."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of the features of a data set.
+
+    Attributes:
+        mean: ``[F]`` float64.
+        covariance: ``[F, F]`` float64, normalized by M - 1.
+        count: number of items, M; None where a published file does not say it.
+        extractor: identity of the extractor; None where a published file does not say it.
+        data: description of the data; None likewise.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int | None = None
+    extractor: str | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        width = self.mean.numel()
+        shapes = list(self.mean.shape), list(self.covariance.shape)
+        if shapes != ([width], [width, width]) or width == 0:
+            raise DataError(
+                f"statistics must have the shapes [F] and [F, F], got {shapes}", Code.WRONG_SHAPE
+            )
+        tensors.require_finite(self.mean, "the mean of feature")
+        tensors.require_finite(self.covariance, "the covariance of feature")
+        if not torch.allclose(self.covariance, self.covariance.T, rtol=1e-6, atol=1e-12):
+            raise DataError(
+                "the covariance of features must be symmetric, got another matrix", Code.UNREADABLE
+            )
+
+    @classmethod
+    def of(
+        cls, features: Tensor, extractor: str | None = None, data: str | None = None
+    ) -> Statistics:
+        """Return the statistics of ``[M, F]`` features, in float64.
+
+        Raises:
+            DataError: there are fewer than 2 items.
+        """
+        if len(features) < 2:
+            raise DataError(
+                f"a covariance requires at least 2 items, got {len(features)}", Code.WRONG_LENGTH
+            )
+        wide = features.double()
+        covariance = torch.cov(wide.T).reshape(*2 * wide.shape[1:])
+        return cls(wide.mean(0), covariance, len(wide), extractor, data)
+
+
+def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
+    """Write statistics by the name of the Fréchet distance that they are for, such as ``fid``."""
+    named: dict[str, Tensor] = {}
+    metadata = {}
+    for score, one in found.items():
+        named |= {f"{score}/mean": one.mean, f"{score}/covariance": one.covariance}
+        facts = {"count": one.count, "extractor": one.extractor, "data": one.data}
+        metadata[score] = json.dumps(facts)
+    tensors.save(path, named, metadata)
+
+
+def load_statistics(path: Path) -> dict[str, Statistics]:
+    """Return the statistics of a file, by the name of the Fréchet distance that they are for.
+
+    Three forms are read: what :func:`save_statistics` wrote; EDM's ``.npz`` with ``mu`` and
+    ``sigma``; and EDM2's ``.pkl``, a table of such pairs, which is read without running any code.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+    read = {".npz": _npz, ".pkl": _pickle}.get(path.suffix, _own)
+    try:
+        found = read(path)
+    except (AttributeError, GenkitError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} must be a file of statistics, got another: {error}; name a file of "
+            "`genkit stats`, or the .npz or .pkl that EDM or EDM2 published",
+            Code.UNREADABLE,
+        ) from error
+    if not found:
+        raise DataError(
+            f"{path} must be a file of statistics, got one without any", Code.UNREADABLE
+        )
+    return found
+
+
+def _own(path: Path) -> dict[str, Statistics]:
+    named, metadata = tensors.load(path)
+    return {
+        score: Statistics(named[f"{score}/mean"], named[f"{score}/covariance"], **json.loads(facts))
+        for score, facts in metadata.items()
+    }
+
+
+def _npz(path: Path) -> dict[str, Statistics]:
+    with np.load(path, allow_pickle=False) as file:
+        return {_PUBLISHED: _pair(file)}
+
+
+def _pickle(path: Path) -> dict[str, Statistics]:
+    content = read_pickle(path.read_bytes(), what=str(path))
+    return {
+        str(score): _pair({name: array(record) for name, record in pair.items()})
+        for score, pair in content.items()
+    }
+
+
+def _pair(arrays: Any) -> Statistics:
+    mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+    return Statistics(torch.from_numpy(mean), torch.from_numpy(covariance))

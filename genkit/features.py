@@ -1,0 +1,314 @@
+"""Features of samples and reference, each computed once; the reference's are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genkit import tensors
+from genkit.artifacts.statistics import Statistics, load_statistics
+from genkit.blame import refused
+from genkit.designs import components, references
+from genkit.errors import Code, DataError
+from genkit.files import cache_folder
+from genkit.interfaces import Component, Dataset, Extractor, Inputs
+from genkit.parts.no_stages import NoStages
+from genkit.plugin.registry import Registry
+from genkit.recipe.encode import table
+from genkit.tensors import as_stored, decoded, file_digest, require_finite
+from genkit.types import Batch
+from genkit.versions import code_of
+from genkit.world import ALONE, World
+
+BATCH = 256
+"""Items whose features are computed at a time."""
+
+
+class Place(Inputs, Protocol):
+    """What features are computed with: a part of :class:`genkit.interfaces.Context`."""
+
+    @property
+    def world(self) -> World:
+        """Processes that share the work."""
+        ...
+
+    def describe(self, component: Component) -> dict[str, Any]:
+        """Return the table that decodes to a component."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outside(NoStages):
+    """Implements :class:`Place` outside a run.
+
+    Attributes:
+        registry: registry with the names of components.
+        warn: prints a warning.
+        world: processes that share the work.
+    """
+
+    registry: Registry = field(kw_only=True)
+    warn: Callable[[str], None] = field(kw_only=True)
+    world: World = ALONE
+
+    def describe(self, component: Component) -> dict[str, Any]:
+        return table(self.registry, component)
+
+
+class Extractors:
+    """The extractors of a stage, each bound once.
+
+    Args:
+        context: of the stage that measures.
+    """
+
+    def __init__(self, context: Place) -> None:
+        self.context = context
+        self._bound: dict[str, nn.Module] = {}
+
+    def module(self, extractor: Extractor) -> nn.Module:
+        """Return the module that computes the features."""
+        name = extractor.identity(self.context)
+        if name not in self._bound:
+            self._bound[name] = extractor.bind(self.context).eval()
+        return self._bound[name]
+
+    @torch.no_grad()
+    def compute(self, extractor: Extractor, items: Tensor, what: str) -> Tensor:
+        """Return the features ``[N, F]`` of items on the CPU; the processes share the work.
+
+        Args:
+            extractor: extractor of the features.
+            items: ``[N, *shape]``, images as uint8.
+            what: name of an item in messages.
+
+        Raises:
+            DataError: a feature is not finite, or the features are no matrix with a row per item.
+        """
+        context, module = self.context, self.module(extractor)
+        parts: list[Tensor] = []
+        for part in context.world.turns(torch.split(items, BATCH)):
+            features = None
+            if part is not None:
+                features = module(decoded(part.to(context.device))).cpu()
+                if features.ndim != 2 or len(features) != len(part):
+                    raise refused(
+                        extractor,
+                        f"must return features of shape [{len(part)}, F], got "
+                        f"{list(features.shape)}",
+                    )
+            parts += context.world.gather(features)
+        joined = torch.cat(parts)
+        require_finite(joined, f"the features of {what}")
+        return joined
+
+
+class Reference(ABC):
+    """What samples are compared with.
+
+    Attributes:
+        batch: real items, images as uint8; None where statistics stand for them.
+        identity: name with a hash: equal names, equal items.
+    """
+
+    batch: Batch | None
+    identity: str
+
+    @abstractmethod
+    def features(self, extractor: Extractor) -> Tensor:
+        """Return ``[M, F]`` features of the items."""
+
+    @abstractmethod
+    def statistics(self, extractor: Extractor) -> Statistics:
+        """Return mean and covariance of the features."""
+
+
+class Items(Reference):
+    """Real items in memory.
+
+    Args:
+        items: ``[M, *shape]`` items, images uint8 or in [-1, 1].
+        identity: name with a hash.
+        extractors: extractors of the stage.
+
+    Raises:
+        DataError: an item is not finite.
+    """
+
+    def __init__(self, items: Batch, identity: str, extractors: Extractors) -> None:
+        self.batch: Batch = items.with_data(as_stored(items.data, "reference item"))
+        self.identity = identity
+        self._extractors = extractors
+        self._context = extractors.context
+        self._features: dict[str, Tensor] = {}
+        self._statistics: dict[str, Statistics] = {}
+
+    def features(self, extractor: Extractor) -> Tensor:
+        name = extractor.identity(self._context)
+        if name not in self._features:
+            self._features[name] = self._compute(extractor, name)
+        return self._features[name]
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        name = extractor.identity(self._context)
+        if name not in self._statistics:
+            found = Statistics.of(self.features(extractor), name, self.identity)
+            self._statistics[name] = found
+        return self._statistics[name]
+
+    def _compute(self, extractor: Extractor, name: str) -> Tensor:
+        return self._extractors.compute(extractor, self.batch.data, "reference item")
+
+
+class DatasetItems(Items):
+    """The items of a data set, whose features are kept in the user's cache for later runs.
+
+    Those of a network that a stage of the run trained, and those that no network computes, are not
+    kept.
+
+    Args:
+        data: data set with the items.
+        extractors: extractors of the stage.
+    """
+
+    def __init__(self, data: Dataset, extractors: Extractors) -> None:
+        described = extractors.context.describe(data)
+        parts = list(components(data))
+        digest = _digest([described, [part.version() for part in parts], code_of(parts)])
+        identity = f"{described['use']} sha256:{digest}"
+        super().__init__(data.load(extractors.context), identity, extractors)
+        self._data = data
+
+    def _compute(self, extractor: Extractor, name: str) -> Tensor:
+        module, folder = self._extractors.module(extractor), cache_folder()
+        trained_here = any(references(extractor)) or any(references(self._data))
+        if folder is None or trained_here or next(module.parameters(), None) is None:
+            return super()._compute(extractor, name)
+        about = [self.identity, name, code_of(components(extractor)), len(self.batch)]
+        file = folder / "features" / f"{_digest(about)}.safetensors"
+        found = self._context.world.lead(lambda: self._read(file))
+        if found is not None:
+            return found
+        features = super()._compute(extractor, name)
+        if self._context.world.leads:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                tensors.save(file, {"features": features}, {"of": json.dumps(about)})
+            except OSError as error:  # a full disk, or no permission
+                self._context.warn(f"the features of {name} are not kept: {error}")
+        return features
+
+    def _read(self, file: Path) -> Tensor | None:
+        if not file.exists():
+            return None
+        try:
+            features = tensors.load(file)[0].get("features")
+        except DataError:
+            features = None
+        sound = features is not None and features.shape[:1] == (len(self.batch),)
+        if features is None or not sound or not bool(features.isfinite().all()):
+            self._context.warn(f"{file} is damaged; the features are computed again")
+            return None
+        return features
+
+
+class StatisticsFile(Reference):
+    """A file of statistics in place of items.
+
+    Args:
+        path: file of `genkit stats`, or one that EDM or EDM2 published.
+        extractors: extractors of the stage.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+
+    batch = None
+
+    def __init__(self, path: Path, extractors: Extractors) -> None:
+        self._path = path
+        self._context = extractors.context
+        self._found = load_statistics(path)
+        self.identity = f"statistics sha256:{file_digest(path)}"
+
+    def features(self, extractor: Extractor) -> Tensor:
+        raise DataError(
+            f"{self._path} has statistics alone, and a metric requires the features of the items; "
+            "write data in place of statistics",
+            Code.MISSING_ATTRIBUTE,
+        )
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        name, score = extractor.identity(self._context), extractor.frechet
+        if score not in self._found:
+            raise DataError(
+                f"{self._path} must have statistics for {score}, got {', '.join(self._found)}; "
+                "write such a file with `genkit stats`",
+                Code.WRONG_KIND,
+            )
+        found = self._found[score]
+        if found.extractor is None:
+            self._context.warn(
+                f"{self._path} does not say which network its statistics are of; {name} is assumed"
+            )
+        elif found.extractor != name:
+            raise DataError(
+                f"{self._path} must have statistics of {name}, got {found.extractor}; write the "
+                "file anew with `genkit stats`",
+                Code.WRONG_KIND,
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class StageFeatures:
+    """Implements :class:`genkit.interfaces.Features`.
+
+    Attributes:
+        extractors: extractors of the stage.
+        samples: ``[N, *shape]`` samples.
+        reference: what they are compared with.
+        part: samples that are measured.
+    """
+
+    extractors: Extractors
+    samples: Tensor
+    reference: Reference
+    part: slice = field(default_factory=lambda: slice(None))
+    _computed: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def of_samples(self, extractor: Extractor) -> Tensor:
+        name = extractor.identity(self.extractors.context)
+        if name not in self._computed:
+            self._computed[name] = self.extractors.compute(extractor, self.samples, "sample")
+        return self._computed[name][self.part]
+
+    def of_reference(self, extractor: Extractor) -> Tensor:
+        return self.reference.features(extractor)
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        return self.reference.statistics(extractor)
+
+    @torch.no_grad()
+    def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
+        head = getattr(self.extractors.module(extractor), "head", None)
+        if not callable(head):
+            raise refused(extractor, "must be a classifier, got one without a head; name another")
+        device = self.extractors.context.device
+        return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,128 @@
+"""The base of the stages evaluate and sweep: what they measure, and what keeps them from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from genkit.artifacts import SamplesRef, Scores
+from genkit.designs import design_behind, designs, held
+from genkit.errors import Code, DataError, Problem
+from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
+from genkit.interfaces import Context, Dataset, Extractor, Metric, SamplingStage, Stage, Stages
+from genkit.settings import setting
+from genkit.tensors import file_digest
+from genkit_stages.scores import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring(Stage):
+    """Scores the samples of a stage."""
+
+    output = Scores
+    shared = True
+
+    samples: SamplesRef = setting(doc="stage that drew the samples")
+    data: Dataset | None = setting(None, doc="the real items to compare with", inherit="data")
+    statistics: str | None = setting(
+        None,
+        doc="file of `genkit stats`, or one that EDM or EDM2 published, in place of data",
+    )
+    metrics: tuple[Metric, ...] = setting(doc="what to measure")
+    sets: int = setting(
+        1,
+        doc="equal parts of the samples, each scored by itself: a score is the mean, with its "
+        "standard deviation and minimum. EDM reports the minimum of 3 sets of 50_000",
+        at_least=1,
+    )
+    tolerance: float | None = setting(
+        None,
+        doc="score no more sets once the 95 % confidence interval of every score is within this "
+        "share of its mean, after 3 sets at least; all sets",
+        above=0,
+    )
+
+    def version(self) -> str:
+        return "" if self.statistics is None else file_digest(Path(self.statistics).expanduser())
+
+    def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
+        """Yield what keeps the samples from being measured.
+
+        Args:
+            earlier: stages above this one by id, among them that of the samples.
+        """
+        yield from self._metric_problems(earlier)
+        stage = earlier[self.samples]
+        if isinstance(stage, SamplingStage) and stage.count % self.sets:
+            reason = f"must divide the number of samples, {stage.count}, got {self.sets}"
+            hint = f"write a count in stage {self.samples} that {self.sets} divides"
+            yield Problem(("sets",), reason, hint, Code.OUT_OF_RANGE)
+        if self.tolerance is not None and self.sets < 3:
+            reason = f"requires more than 2 sets, got {self.sets}"
+            yield Problem(("tolerance",), reason, "write sets = 10, or leave it out")
+        if self.statistics is not None:
+            if not Path(self.statistics).expanduser().is_file():
+                reason = f"must be the path of a file, got {self.statistics}"
+                hint = "write the path of a file of `genkit stats`"
+                yield Problem(("statistics",), reason, hint, Code.DATA)
+            return
+        if self.data is None:
+            hint = 'write data = { use = "..." }, here or at the top of the recipe'
+            reason = "must be given where there are no statistics"
+            yield Problem(("data",), reason, hint, Code.MISSING_KEY)
+            return
+        # A DataError of either is reported where the data is named.
+        spec, networks = self.data.spec(), designs(earlier, earlier)
+        for index, metric in enumerate(self.metrics):
+            for below, extractor in held(metric, Extractor):
+                problems = extractor.check_items(spec, networks)
+                yield from (problem.under("metrics", index, *below) for problem in problems)
+        denoiser = design_behind(self.samples, earlier)
+        if denoiser is not None and denoiser.spec.shape != spec.shape:
+            yield Problem(
+                ("data",),
+                f"must be items of the samples' shape {denoiser.spec.shape}, got {spec.shape}",
+                "name data of the shape that the denoiser was trained on",
+            )
+
+    def _metric_problems(self, earlier: Stages) -> Iterator[Problem]:
+        stage = earlier[self.samples]
+        named: dict[str, int] = {}
+        for index, metric in enumerate(self.metrics):
+            key = ("metrics", index)
+            if metric.requires_denoiser and stage.drawn_by(earlier) is None:
+                yield Problem(
+                    key,
+                    f"calls the denoiser behind the samples, and stage {self.samples} names none",
+                    "leave the metric out, or choose a stage that samples a denoiser",
+                )
+            if self.statistics is not None and not metric.accepts_statistics:
+                reason = "requires the items of the data, got a file of statistics"
+                yield Problem(key, reason, "write data in place of statistics")
+            count = stage.count // self.sets if isinstance(stage, SamplingStage) else None
+            if count is not None and count < metric.min_samples:
+                each = " in each set" if self.sets > 1 else ""
+                reason = f"requires at least {metric.min_samples} samples{each}, got {count}"
+                yield Problem(key, reason, f"write a larger count in stage {self.samples}")
+            if metric in self.metrics[:index]:
+                reason, hint = "must differ from the metrics above", "leave one of the two out"
+                yield Problem(key, reason, hint, Code.DUPLICATE)
+                continue
+            for score in metric.scores:
+                if named.setdefault(score, index) != index:
+                    reason = f'gives the score "{score}", as metrics[{named[score]}] does'
+                    yield Problem(key, reason, "measure one in a stage of its own", Code.DUPLICATE)
+
+    def scorer(self, context: Context) -> Scorer:
+        """Return what measures, with the data and all networks loaded once."""
+        extractors = Extractors(context)
+        reference: Reference
+        if self.statistics is not None:
+            reference = StatisticsFile(Path(self.statistics).expanduser(), extractors)
+        elif self.data is not None:
+            reference = DatasetItems(self.data, extractors)
+        else:  # `check` refuses it
+            raise DataError("there is no data to compare with")
+        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
+        return Scorer(context, metrics, reference, extractors, self.sets, self.tolerance)

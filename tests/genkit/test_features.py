@@ -1,0 +1,273 @@
+"""Features: each computed once, of images of 8 bits, kept for later runs; and scores of sets."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from genkit.artifacts import Samples
+from genkit.artifacts.statistics import Statistics, load_statistics, save_statistics
+from genkit.errors import Code, DataError
+from genkit.features import DatasetItems, Extractors, Outside, StatisticsFile
+from genkit.interfaces import Dataset, Extractor, Metric
+from genkit.plugin.manager import load_plugins
+from genkit.settings import setting
+from genkit.types import Batch, DataSpec, Measurement
+from genkit_stages.evaluate import Evaluate
+from raising import raises_code
+
+
+class Counting(nn.Module):
+    """Features with a weight, which note the items that pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x):
+        Counted.seen.append(x.clone())
+        return x.flatten(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Extractor):
+    """The pixels, with a note of what passes."""
+
+    seen: ClassVar[list[torch.Tensor]] = []
+    label = "counted"
+
+    def bind(self, inputs):
+        return Counting()
+
+    def identity(self, inputs):
+        return "counted sha256:0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Metric):
+    """The mean of the first feature, of samples and of the reference."""
+
+    extractor: Extractor = setting(doc="features")
+    name: str = setting("first", doc="name of the score")
+
+    @property
+    def scores(self):
+        return self.name, f"{self.name}_real"
+
+    def measure(self, subject, context):
+        made = subject.features.of_samples(self.extractor)
+        real = subject.features.of_reference(self.extractor)
+        means = float(made[:, 0].mean()), float(real[:, 0].mean())
+        return Measurement(scores=dict(zip(self.scores, means, strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes(Dataset):
+    """Eight images of 8 bits."""
+
+    changed: int = setting(0, doc="value of the first pixel")
+
+    def spec(self):
+        return DataSpec((1, 1, 2))
+
+    def load(self, inputs):
+        images = torch.arange(16, dtype=torch.uint8).reshape(8, 1, 1, 2)
+        images[0, 0, 0, 0] = self.changed
+        return Batch(images)
+
+
+@dataclass(frozen=True)
+class Here(Outside):
+    """A context outside a run that describes components which no plugin registers."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    def describe(self, component):
+        return {"use": type(component).__name__, **asdict(component)}
+
+    def stop_requested(self):
+        return False
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Counted.seen.clear()
+    warnings = []
+    return Here(registry=load_plugins().registry, warn=warnings.append, warnings=warnings)
+
+
+def scorer(here, *metrics, data=None, **settings):
+    """Return what scores with metrics, as a new run would begin with it."""
+    stage = Evaluate(samples="samples", data=data or Bytes(), metrics=metrics, **settings)
+    return stage.scorer(here)
+
+
+def images(count=6, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    return Samples(Batch(torch.randn(count, 1, 1, 2, generator=draws)), nfe=3)
+
+
+def passes():
+    """Return how many items each pass had, and forget them."""
+    counts = [len(batch) for batch in Counted.seen]
+    Counted.seen.clear()
+    return counts
+
+
+METRICS = [First(extractor=Counted(), name=name) for name in "abc"]
+
+
+def test_reference_and_samples_pass_once_for_all_metrics_sets_and_cells(here):
+    first = scorer(here, *METRICS, sets=3)
+    for seed in range(6):  # the cells of a sweep
+        first.measure(images(seed=seed))
+    assert sorted(passes()) == [6] * 6 + [8]
+    scorer(here, *METRICS).measure(images())
+    assert passes() == [6]
+    scorer(here, *METRICS, data=Bytes(changed=9)).measure(images())
+    assert sorted(passes()) == [6, 8]
+
+
+def test_extractors_see_8_bits_and_scores_equal_those_of_rounded_samples(here):
+    raw = torch.randn(6, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    levels = np.floor(np.clip(raw.numpy() * 127.5 + 128, 0, 255))
+    rounded = torch.from_numpy(levels / 127.5 - 1).float()
+    scores = [
+        scorer(here, METRICS[0]).measure(Samples(Batch(items), nfe=1)).scores
+        for items in (raw, rounded)
+    ]
+    assert scores[0] == scores[1]
+    torch.testing.assert_close(Counted.seen[0], rounded)
+    assert raw.abs().max() > 1 >= Counted.seen[0].abs().max()
+
+
+def test_a_damaged_file_of_features_is_written_anew_with_a_warning(here, tmp_path):
+    wanted = scorer(here, METRICS[0]).measure(images()).scores
+    (file,) = (tmp_path / "cache").rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    passes()
+    assert scorer(here, METRICS[0]).measure(images()).scores == wanted
+    assert sorted(passes()) == [6, 8]
+    assert file.name in here.warnings[0]
+    assert file.read_bytes() == whole
+
+
+def test_sets_are_disjoint_ranges_with_mean_deviation_and_minimum(here):
+    samples = images(6)
+    found = scorer(here, METRICS[0], sets=3).measure(samples)
+    pixels = samples.batch.data.flatten(1)[:, 0].float() / 127.5 - 1
+    values = pixels.reshape(3, 2).mean(1).numpy()
+    assert found.scores["a"] == pytest.approx(values.mean(), rel=1e-6)
+    assert found.scores["a_std"] == pytest.approx(values.std(ddof=1), rel=1e-6)
+    assert found.scores["a_min"] == pytest.approx(values.min(), rel=1e-6)
+    assert found.facts["a"]["sets"] == "3"
+    assert found.facts["a"]["samples"] == "2"
+    assert found.facts["a"]["values"] == ", ".join(f"{value:.6g}" for value in values)
+    assert found.facts["a"]["data"].startswith("Bytes sha256:")
+
+
+def test_no_more_sets_are_scored_than_the_tolerance_asks_for(here):
+    equal = Samples(Batch(torch.full((10, 1, 1, 2), 0.5)), nfe=1)
+    found = scorer(here, METRICS[0], sets=5, tolerance=0.01).measure(equal)
+    assert found.facts["a"]["sets"] == "3"
+    spread = scorer(here, METRICS[0], sets=5, tolerance=0.01).measure(images(10))
+    assert spread.facts["a"]["sets"] == "5"
+
+
+def test_samples_that_do_not_split_into_the_sets_are_refused(here):
+    with raises_code(DataError, Code.WRONG_LENGTH, 4):
+        scorer(here, METRICS[0], sets=4).measure(images(6))
+
+
+def test_a_metric_that_returns_other_scores_than_it_names_is_refused(here):
+    class Other(First):
+        def measure(self, subject, context):
+            return Measurement(scores={"other": 1.0})
+
+    with raises_code(DataError, Code.INVALID_RESULT, "other"):
+        scorer(here, Other(extractor=Counted())).measure(images())
+
+
+# --- statistics ---------------------------------------------------------------------------------
+
+
+def reference(here, path):
+    return StatisticsFile(path, Extractors(here))
+
+
+def test_statistics_of_a_file_are_those_of_the_features(here, tmp_path):
+    items = DatasetItems(Bytes(), Extractors(here))
+    statistics = items.statistics(Counted())
+    features = torch.arange(16).reshape(8, 2).numpy() / 127.5 - 1
+    np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.covariance, np.cov(features.T), rtol=1e-5)
+    save_statistics(tmp_path / "own.safetensors", {"frechet_counted": statistics})
+    again = reference(here, tmp_path / "own.safetensors").statistics(Counted())
+    assert torch.equal(again.mean, statistics.mean)
+    assert torch.equal(again.covariance, statistics.covariance)
+    assert (again.count, again.extractor, again.data) == (8, "counted sha256:0", items.identity)
+
+
+def test_the_published_form_is_read_and_the_assumption_is_printed(here, tmp_path):
+    class Published(Counted):
+        frechet = "fid"
+
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    np.savez(tmp_path / "edm.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
+    found = reference(here, tmp_path / "edm.npz").statistics(Published())
+    np.testing.assert_array_equal(found.covariance, np.cov(rows.T))
+    assert found.count is None
+    assert "counted sha256:0" in here.warnings[0]
+    with raises_code(DataError, Code.WRONG_KIND, "frechet_counted"):
+        reference(here, tmp_path / "edm.npz").statistics(Counted())
+
+
+def test_published_tables_are_read_without_running_code(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    pair = {"mu": rows.mean(0), "sigma": np.cov(rows.T)}
+    (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"fid": pair, "fd_dinov2": pair}))
+    found = load_statistics(tmp_path / "edm2.pkl")
+    assert set(found) == {"fid", "fd_dinov2"}
+    np.testing.assert_array_equal(found["fd_dinov2"].mean, pair["mu"])
+
+
+def test_statistics_of_another_extractor_are_refused(here, tmp_path):
+    other = Statistics(torch.zeros(2), torch.eye(2), 8, "counted sha256:1", "data")
+    save_statistics(tmp_path / "other.safetensors", {"frechet_counted": other})
+    with raises_code(DataError, Code.WRONG_KIND, "sha256:1"):
+        reference(here, tmp_path / "other.safetensors").statistics(Counted())
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.pkl", "a.safetensors"])
+def test_a_file_of_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"nothing")
+    with raises_code(DataError, Code.UNREADABLE, name):
+        load_statistics(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "code"),
+    [
+        (torch.zeros(2), torch.eye(3), Code.WRONG_SHAPE),
+        (torch.zeros(2), torch.tensor([[1.0, 0.5], [0.2, 1.0]]), Code.UNREADABLE),
+        (torch.tensor([torch.nan, 0]), torch.eye(2), Code.NOT_FINITE),
+        (torch.zeros(0), torch.zeros(0, 0), Code.WRONG_SHAPE),
+    ],
+)
+def test_statistics_that_are_none_are_refused(mean, covariance, code):
+    with raises_code(DataError, code):
+        Statistics(mean, covariance)
+
+
+def test_features_of_items_are_not_had_from_statistics(here, tmp_path):
+    save_statistics(tmp_path / "a.safetensors", {"fid": Statistics(torch.zeros(2), torch.eye(2))})
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "a.safetensors"):
+        reference(here, tmp_path / "a.safetensors").features(Counted())
