@@ -47,7 +47,7 @@ class ImageNetwork(Extractor):
 
 
 class ImageFeatures(nn.Module):
-    """Called as ``module(images [B, C, H, W]) -> features [B, F]``, float32 in either case.
+    """Called as ``module(images [B, C, H, W]) -> features [B, F]``, float32 in all precisions.
 
     Images are in [-1, 1] and are rounded to 8 bits, as saved images are. A network sees the same
     numbers, whether they were saved or not.
@@ -73,6 +73,5 @@ class ImageFeatures(nn.Module):
         if problem := next(self.settings.check_items(DataSpec(tuple(images.shape[1:])), {}), None):
             raise DataError(f"extractor: {problem.reason}; {problem.hint}", problem.code)
         pixels = (images * 127.5 + 128).floor().clamp(0, 255).float().expand(-1, 3, -1, -1)
-        precision = self.settings.precision
-        with network_precision(images.device, precision, products=True):
+        with network_precision(images.device, self.settings.precision, products=True):
             return torch.cat([self.network(part).float() for part in torch.split(pixels, BATCH)])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Inputs, Stages
-from genkit.parts.precision import multiplying_in
+from genkit.parts.precision import network_precision
 from genkit.settings import setting
 from genkit.tensors import file_digest
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
@@ -40,7 +40,7 @@ class InceptionFeatures(ImageFeatures):
         Without the bias of the last layer: the published inception score (Salimans et al., arXiv
         1606.03498) is computed from the product with its weights alone.
         """
-        with multiplying_in("float32"):
+        with network_precision(features.device, "float32"):
             return F.linear(features, self.network.fc.weight)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from genkit.errors import Code, DataError
+from genkit.parts.precision import multiplying_in
 from genkit.random import generator
 from genkit.testing import check_extractor, subject_of
 from genkit.types import Batch, DataSpec
@@ -96,6 +97,21 @@ def test_logits_follow_from_features_without_bias(published):
     features = torch.randn(4, 3, generator=generator(0, "features"))
     fc = module.network.fc
     torch.testing.assert_close(module.head(features), fc(features) - fc.bias)
+
+
+def test_logits_are_exact_where_products_are_in_tf32(published, monkeypatch):
+    products, seen = torch.backends.cuda.matmul, []
+
+    def linear(features, weight):
+        seen.append(products.fp32_precision)
+        return features @ weight.T
+
+    monkeypatch.setattr(inception.F, "linear", linear)
+    module = Inception(weights=str(published)).bind(INPUTS)
+    with multiplying_in("tf32", products=True):
+        module.head(torch.zeros(1, 3))
+        assert products.fp32_precision == "tf32"
+    assert seen == ["ieee"]
 
 
 def test_global_random_numbers_are_left_alone(published):

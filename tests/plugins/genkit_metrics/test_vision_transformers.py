@@ -110,6 +110,16 @@ def test_clip_is_the_embedding_of_the_library(transformers, clip):
     assert float((found[0] - found[1]).abs().max()) > 1e-2
 
 
+def test_a_file_of_an_older_release_fits(clip, tmp_path):
+    # Published files of CLIP hold the numbers of the positions, which the library now makes itself.
+    weights = load_file(clip[1] / "model.safetensors")
+    weights["vision_model.embeddings.position_ids"] = torch.arange(1 + 24**2)[None]
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((clip[1] / "config.json").read_bytes())
+    found, wanted = (features(Clip(folder=str(f)), smooth(64)) for f in (tmp_path, clip[1]))
+    assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("size", [32, 500])
 def test_images_are_resized_as_the_library_does_but_for_rounding(transformers, clip, size):
     images = smooth(size)
