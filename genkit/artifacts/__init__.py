@@ -1,7 +1,8 @@
 """What stages write and later stages read: file formats and names, and no stage.
 
 Every artifact is a value with ``save`` and ``load``, and one file in the folder of its stage. A
-plugin brings its own by a subclass of :class:`~genkit.artifacts.artifact.Artifact`.
+plugin brings its own by a subclass of :class:`~genkit.artifacts.artifact.Artifact`. A whole run is
+read with :class:`~genkit.artifacts.runs.Run`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.cost import Cost, Costs
 from genkit.artifacts.network import (
     ClassifierFile,
     DenoiserFile,
@@ -16,6 +18,7 @@ from genkit.artifacts.network import (
     NetworkFile,
 )
 from genkit.artifacts.record import Record
+from genkit.artifacts.runs import Run, StageResult
 from genkit.artifacts.samples import Samples
 from genkit.artifacts.scores import Scores
 from genkit.settings import Ref
@@ -35,15 +38,19 @@ __all__ = [
     "Artifact",
     "ClassifierFile",
     "ClassifierRef",
+    "Cost",
+    "Costs",
     "DenoiserFile",
     "DenoiserRef",
     "DiscriminatorFile",
     "DiscriminatorRef",
     "NetworkFile",
     "Record",
+    "Run",
     "Samples",
     "SamplesRef",
     "Scores",
+    "StageResult",
     "load_tensors",
     "save_tensors",
 ]

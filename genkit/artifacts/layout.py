@@ -35,6 +35,7 @@ REPLACED = "replaced"
 TRACKERS = "trackers"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+LOCK = ".lock"
 
 _STAGE = re.compile(r"[0-9]{2}-(?P<id>.+)")
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,14 @@ COUNTS = ("nfe", "guidance_nfe")
 STD, MIN = "_std", "_min"
 """Endings of the columns with the standard deviation and the minimum over sets of a score."""
 
-COMPARABLE = ("extractor", "protocol", "data", "reference", "samples")
-"""Facts that two scores of one name must have in common to be compared."""
+SAMPLED = "samples."
+"""Beginning of the names of facts that say how the samples were drawn."""
+
+BETTER = "better"
+"""Name of a fact: ``higher`` or ``lower``, whichever is better; lower where it is not stated."""
+
+MAY_DIFFER = frozenset({"sets", "values", "warning"})
+"""Facts in which scores that are compared may differ, besides those of the samples."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Scores(Artifact):
 
     Attributes:
         rows: one for each setting that was scored.
-        facts: what a score depends on, such as the hash of its feature extractor, by score.
+        facts: what a score depends on, such as the hash of its feature extractor, by score; those
+            of one where ``higher`` is better, such as a precision, state so under :data:`BETTER`.
         curves: lines for plots, by name.
     """
 
@@ -48,11 +55,15 @@ class Scores(Artifact):
     def save(self, path: Path) -> None:
         write_json(path, dataclasses.asdict(self))
 
+    def higher_is_better(self, score: str) -> bool:
+        """Whether samples are better where a score is higher, as of a precision."""
+        return self.facts.get(score, {}).get(BETTER) == "higher"
+
     @classmethod
     def load(cls, path: Path) -> Scores:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            rows = [dict(row) for row in content["rows"]]
+            rows = [_checked(row) for row in content["rows"]]
             facts = {score: dict(found) for score, found in content["facts"].items()}
             curves = {
                 name: Curve(**{**curve, "x": tuple(curve["x"]), "y": tuple(curve["y"])})
@@ -60,9 +71,24 @@ class Scores(Artifact):
             }
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a file of scores, and is unreadable: {error}", Code.UNREADABLE
+                f"{path} must be a file of scores, and is damaged or of an earlier version: "
+                f"{error}; run the recipe again",
+                Code.UNREADABLE,
             ) from error
         return cls(rows, facts, curves)
+
+
+def _checked(row: Row) -> Row:
+    """Return a row; raises TypeError unless counts and scores are numbers."""
+    for name, value in dropwhile(lambda item: item[0] not in COUNTS, row.items()):
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name} is no number")
+    return dict(row)
+
+
+def must_agree(fact: str) -> bool:
+    """Whether two scores can be compared only if a fact of this name is the same."""
+    return fact not in MAY_DIFFER and not fact.startswith(SAMPLED)
 
 
 def scores_in(row: Row) -> list[str]:

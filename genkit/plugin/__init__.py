@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
-    "DiscriminatorFile DiscriminatorRef NetworkFile Record Samples SamplesRef Scores "
-    "load_tensors save_tensors",
+    "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef Scores "
+    "StageResult load_tensors save_tensors",
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",

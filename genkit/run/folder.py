@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import filelock
 
 from genkit.artifacts.layout import (
+    LOCK,
     REPLACED,
     STATE,
     results_in,
@@ -19,6 +19,7 @@ from genkit.artifacts.layout import (
     stage_folders,
     stages_in,
 )
+from genkit.artifacts.runs import damage_of, read_state
 from genkit.errors import Code, UsageError
 from genkit.files import write_json
 
@@ -80,7 +81,7 @@ class RunFolder:
             raise UsageError(
                 f"{root} is not empty and holds no run; choose another --out", Code.OCCUPIED
             )
-        holds = _read(root / STATE).get("name") if held else name
+        holds = read_state(root / STATE).get("name") if held else name
         if holds is None:
             raise UsageError(
                 f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
@@ -97,7 +98,8 @@ class RunFolder:
         Raises:
             UsageError: another run is at work in it, or it cannot be written.
         """
-        lock = filelock.FileLock(self.root / ".lock", timeout=0)
+        # A look at the run takes the lock for a moment.
+        lock = filelock.FileLock(self.root / LOCK, timeout=0.2)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -114,7 +116,7 @@ class RunFolder:
     @property
     def redo(self) -> Redo:
         """The request to run stages again, as far as it is unfinished. Writes nothing."""
-        return Redo(**_read(self.root / STATE).get("redo", {}))
+        return Redo(**read_state(self.root / STATE).get("redo", {}))
 
     def _write(self, redo: Redo) -> None:
         state: dict[str, Any] = {"name": self._name}
@@ -158,17 +160,16 @@ class RunFolder:
 
     @staticmethod
     def _whole(place: Path, fingerprint: str) -> bool:
-        state = _read(place / STATE)
-        left = state.get("files", {})
+        state = read_state(place / STATE)
         return (
             state.get("finished") is True
             and state.get("fingerprint") == fingerprint
-            and left == {name: size for name, size in results_in(place).items() if name in left}
+            and not damage_of(place, state.get("files", {}))
         )
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
         """Whether the folder of a stage holds what other settings left. Writes nothing."""
-        state = _read(self._find(number, stage) / STATE)
+        state = read_state(self._find(number, stage) / STATE)
         return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
 
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
@@ -220,15 +221,6 @@ class RunFolder:
     def _replaced(self, stage: str, fingerprint: str) -> Path | None:
         """Return what a stage of these settings left last, if it was set aside."""
         for folder in sorted((self.root / REPLACED).glob(f"*-{stage}"), reverse=True):
-            if _read(folder / STATE).get("fingerprint") == fingerprint:
+            if read_state(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON object; an absent or damaged file says nothing."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import SupportsFloat
 
 from genkit.artifacts import Samples
-from genkit.artifacts.scores import MIN, STD
+from genkit.artifacts.scores import MIN, SAMPLED, STD
 from genkit.blame import refused, unchanged
 from genkit.designs import held
 from genkit.errors import Code, DataError, InterruptedRun
@@ -163,9 +163,17 @@ class Scorer:
         """Return what the scores of a metric depend on, besides what it says itself."""
         identities = [e.identity(self.context) for _, e in held(metric, Extractor)]
         facts = {"extractor": "; ".join(identities)} if identities else {}
+        # An extractor stands for itself: its settings may differ where its features do not.
+        settings = {
+            name: value
+            for name, value in self.context.describe(metric).items()
+            if not isinstance(getattr(metric, name, None), Extractor)
+        }
+        facts["metric"] = json.dumps(settings, sort_keys=True)
+        sampled = {f"{SAMPLED}{name}": fact for name, fact in samples.facts.items()}
         if metric.requires_denoiser:  # it is a score of the denoiser, not of the samples
-            drawn = ("denoiser",)
-            return facts | {k: v for k, v in samples.facts.items() if k in drawn}
+            drawn = f"{SAMPLED}denoiser"
+            return facts | {name: fact for name, fact in sampled.items() if name == drawn}
         real, size = self.reference.batch, len(samples.batch) // self.sets
         facts |= {
             "protocol": ROUNDED if samples.batch.data.ndim == 4 else UNCHANGED,
@@ -176,7 +184,7 @@ class Scorer:
             facts["reference"] = str(len(real))
         if self.sets > 1:
             facts["sets"] = str(sets)
-        return facts | dict(samples.facts)
+        return facts | sampled
 
 
 def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:

@@ -1,0 +1,223 @@
+"""Runs as anything reads them: the stages of a run folder, how far they are, and what they scored.
+
+What writes a run folder is :mod:`genkit.run`. This module writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import filelock
+
+from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.layout import LOCK, METRICS, RESOLVED, STATE, results_in, stages_in
+from genkit.errors import Code, DataError, UsageError
+from genkit.settings import near_match, shown
+
+A = TypeVar("A", bound=Artifact)
+
+_TAIL = 65_536  # bytes at the end of a log that are searched for the last position of a training
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of a run, as its folder has it.
+
+    Attributes:
+        id: id of the stage.
+        settings: its table in the recipe, with every default.
+        folder: its folder; None before the stage begins.
+        state: ``finished`` with all its files, ``damaged`` where one of them is missing or has
+            another size, else ``unfinished``. Stages run in order, so that what lies behind an
+            unfinished one is of earlier settings, and counts as ``unfinished`` as well.
+        damage: what is wrong with it; empty unless it is damaged.
+    """
+
+    id: str
+    settings: Mapping[str, Any]
+    folder: Path | None = None
+    state: Literal["finished", "unfinished", "damaged"] = "unfinished"
+    damage: str = ""
+
+    def has(self, artifact: type[Artifact]) -> bool:
+        """Whether the stage is finished and wrote a file of this type."""
+        folder = self.folder if self.state == "finished" else None
+        return folder is not None and (folder / artifact.filename()).is_file()
+
+    def read(self, artifact: type[A]) -> A:
+        """Return what the stage wrote, such as its ``Scores``.
+
+        Raises:
+            DataError: it is not finished, wrote no file of this type, or the file is damaged.
+        """
+        if self.folder is None or not self.has(artifact):
+            raise DataError(
+                f"stage {self.id} must be finished and have the file {artifact.filename()}, and "
+                f"is {self.state}; run its recipe to the end",
+                Code.NOT_FOUND,
+            )
+        return artifact.load(self.folder / artifact.filename())
+
+    @property
+    def images(self) -> int | None:
+        """Images that a training had seen when it last logged a row; None for other stages."""
+        if self.folder is None or not (path := self.folder / METRICS).is_file():
+            return None
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            lines = file.read().splitlines()
+        for line in reversed(lines):
+            try:
+                images = json.loads(line)["images"]
+            except (KeyError, TypeError, ValueError):  # a line that is cut off, or another row
+                continue
+            if isinstance(images, int):
+                return images
+        return None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as its folder has it.
+
+    Attributes:
+        folder: folder of the run.
+        name: name of its recipe.
+        recipe: the recipe with every default, as tables.
+        stages: stages by id, in the order of the recipe.
+    """
+
+    folder: Path
+    name: str
+    recipe: Mapping[str, Any] = field(repr=False)
+    stages: Mapping[str, StageResult] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Read a run: finished, unfinished, or still running.
+
+        Raises:
+            UsageError: the folder is not that of a run.
+            DataError: its recipe or its state is missing or damaged.
+        """
+        if not is_run(folder):
+            raise UsageError(
+                f"{folder} must be the folder of a run, and is not; name one such as runs/edm",
+                Code.WRONG_KIND,
+            )
+        name = read_state(folder / STATE).get("name")
+        if not isinstance(name, str):
+            raise DataError(
+                f"{folder / STATE} must have the name of a recipe, and is damaged; "
+                "restore it, or run the recipe in another folder",
+                Code.UNREADABLE,
+            )
+        recipe = _recipe(folder / RESOLVED)
+        folders, stages, stale = stages_in(folder), {}, False
+        for table in recipe["stage"]:
+            stage = StageResult(table["id"], table, folders.get(table["id"]))
+            if stage.folder is not None and not stale:
+                stage = _with_state(stage, stage.folder)
+            stale |= stage.state == "unfinished"  # a file that is missing makes no other stale
+            stages[stage.id] = stage
+        return cls(folder, name, recipe, stages)
+
+    @property
+    def state(self) -> Literal["finished", "running", "unfinished", "damaged"]:
+        """How far the run is; ``running`` while a process holds its lock."""
+        states = {stage.state for stage in self.stages.values()}
+        if is_locked(self.folder):
+            return "running"
+        if "damaged" in states:
+            return "damaged"
+        return "finished" if states == {"finished"} else "unfinished"
+
+    def stage(self, stage: str) -> StageResult:
+        """Return a stage by its id.
+
+        Raises:
+            UsageError: the recipe has none of this id.
+        """
+        if stage not in self.stages:
+            hint = near_match(stage, self.stages) or f"it has {', '.join(self.stages)}"
+            raise UsageError(f'{self.folder} has no stage "{stage}"; {hint}', Code.UNKNOWN_STAGE)
+        return self.stages[stage]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, sound or damaged. The state of a stage has no name."""
+    return (folder / RESOLVED).is_file() or "name" in read_state(folder / STATE)
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a process runs a recipe in a folder now; False where that cannot be seen."""
+    if not (run / LOCK).is_file():
+        return False
+    lock = filelock.FileLock(run / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    except OSError:  # the file of another user
+        return False
+    lock.release()
+    return False
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a state; empty where it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def damage_of(folder: Path, files: Any) -> str:
+    """Return what is wrong with the files of a finished stage; empty if nothing is.
+
+    Args:
+        folder: folder of the stage.
+        files: size of each file by name, as its state has them.
+    """
+    if not isinstance(files, dict):
+        return f"{folder / STATE} has no sizes of files"
+    there = results_in(folder)
+    for name, size in files.items():
+        if there.get(name) != size:
+            now = f"has {there[name]} bytes" if name in there else "is missing"
+            return f"{folder / name} {now}, and was written with {size} bytes"
+    return ""
+
+
+def _with_state(stage: StageResult, folder: Path) -> StageResult:
+    state = read_state(folder / STATE)
+    if state.get("finished") is not True:
+        return stage
+    damage = damage_of(folder, state.get("files"))
+    return StageResult(
+        stage.id, stage.settings, folder, "damaged" if damage else "finished", damage
+    )
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """Return a resolved recipe, whose stages are tables with an id."""
+    try:
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        ids = [stage["id"] for stage in recipe["stage"]]
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} must be a recipe, and is damaged or missing: {error!r}; run the recipe again",
+            Code.UNREADABLE,
+        ) from error
+    if not ids or not all(isinstance(stage, str) for stage in ids):
+        raise DataError(
+            f"{path} must be a recipe of stages with an id, got {shown(ids)}; run the recipe again",
+            Code.UNREADABLE,
+        )
+    return recipe

@@ -1,0 +1,101 @@
+"""``genkit compare``: parses, compares, prints. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genkit.errors import Code, UsageError
+from genkit.files import write_bytes
+from genkit.terminal import console
+
+if TYPE_CHECKING:
+    from genkit_compare.tables import Comparison
+
+PICTURES = (".png", ".svg")
+
+
+def compare(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN RUN ...", help="Folders of runs; RUN/STAGE for one stage of a run."
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this score; else all, and the first is plotted."),
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each row.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write Markdown, CSV or JSON to a file."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the score against its cost, as .png or .svg."),
+    ] = None,
+) -> None:
+    """Compare settings, scores and cost of runs."""
+    formats = as_markdown + as_csv + as_json
+    if formats > 1 or (out is not None and not formats):
+        need = "one" if out is not None else "at most one"
+        raise UsageError(
+            f"--markdown, --csv and --json must be {need} format, got {formats or 'none'}; write "
+            "such as --csv --out scores.csv",
+            Code.CONFLICT,
+        )
+    if plot is not None and plot.suffix not in PICTURES:
+        raise UsageError(
+            f"--plot must end in .png or .svg, got {plot}; write such as fid.png",
+            Code.UNKNOWN_CHOICE,
+        )
+
+    from genkit_compare.comparison import compared
+    from genkit_compare.selection import choose, grouped
+    from genkit_compare.settings import differences
+    from genkit_compare.tables import Comparison, as_text, show
+
+    chosen = choose(runs or [])
+    tables, refusals = compared(grouped(chosen), score)
+    by_label = {one.label: one.run for one in chosen}
+    found = Comparison(by_label, differences(list(by_label.values())), tables, refusals)
+    for refusal in refusals:
+        typer.echo(f"Left out: {refusal}", err=True)
+    if plot is not None:
+        _plot(found, score, plot)
+    if not formats:
+        show(console(), found)
+        return
+    text = as_text(found, "markdown" if as_markdown else "csv" if as_csv else "json")
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        _write(out, text.encode(), "--out")
+
+
+def _plot(found: Comparison, score: str | None, file: Path) -> None:
+    """Plot a score in the stages with most rows that have it."""
+    from genkit_compare.plot import score_plot
+
+    chosen = score or found.tables[0].scores[0]
+    tables = [table for table in found.tables if chosen in table.scores]
+    longest = max(tables, key=lambda table: len(table.rows))
+    _write(file, score_plot(longest, chosen, file.suffix.removeprefix(".")), "--plot")
+
+
+def _write(file: Path, content: bytes, option: str) -> None:
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(None, "is a folder")
+        write_bytes(file, content)
+    except OSError as error:
+        raise UsageError(
+            f"{option} must be a file that can be written, got {file}: {error.strerror}; name "
+            "another",
+            Code.IO_ERROR,
+        ) from error

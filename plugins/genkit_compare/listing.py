@@ -1,0 +1,183 @@
+"""The runs in a folder, with what each has reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from genkit.artifacts import Run, Scores
+from genkit.artifacts.runs import is_locked, is_run
+from genkit.artifacts.scores import scores_in
+from genkit.errors import DataError
+from genkit.parts.figure import number
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of the first score of a run.
+
+    Attributes:
+        score: its name.
+        value: the least value of all rows, or the greatest where that is better.
+        stage: id of the stage that has it.
+    """
+
+    score: str
+    value: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in a list.
+
+    Attributes:
+        folder: folder of the run.
+        state: ``finished``, ``running``, ``unfinished`` or ``damaged``.
+        changed: time at which a file of it was last written, in seconds since 1970.
+        recipe: name of its recipe; None where that cannot be read.
+        stages: number of its stages.
+        finished: number of stages that are finished.
+        stage: id of the first stage that is not finished; None where all are.
+        images: images that this stage was trained for; None unless it trains.
+        total: images that it will be trained for.
+        best: best score; None where there is none yet.
+        reason: what is damaged; empty unless something is.
+    """
+
+    folder: Path
+    state: str
+    changed: float
+    recipe: str | None = None
+    stages: int = 0
+    finished: int = 0
+    stage: str | None = None
+    images: int | None = None
+    total: int | None = None
+    best: Best | None = None
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content for programs."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @property
+    def progress(self) -> str:
+        """The running stage in words, such as ``2 of 4: denoiser, 5,120 of 60,000 images``."""
+        if not self.stages:
+            return ""
+        if self.stage is None:
+            return f"{self.stages} of {self.stages}"
+        seen = "" if self.images is None else f", {self.images:,} of {self.total:,} images"
+        return f"{self.finished + 1} of {self.stages}: {self.stage}{seen}"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Return the runs in a folder by name, or the run that it is itself; others are skipped.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if is_run(folder):
+        return [_entry(folder)]
+    found = []
+    for place in sorted(place for place in folder.iterdir() if place.is_dir()):
+        try:
+            if is_run(place):
+                found.append(_entry(place))
+        except OSError as error:
+            reason = f"{error.filename or place} cannot be read: {error.strerror}"
+            found.append(Entry(place, "damaged", place.stat().st_mtime, reason=reason))
+    return found
+
+
+def _entry(folder: Path) -> Entry:
+    try:
+        run = Run.load(folder)
+    except DataError as error:
+        # A run has the lock before it writes its recipe.
+        running = is_locked(folder)
+        reason = "" if running else str(error)
+        return Entry(folder, "running" if running else "damaged", _changed(folder), reason=reason)
+    reason = next((stage.damage for stage in run.stages.values() if stage.damage), "")
+    best = None
+    try:
+        best = _best(run)
+    except DataError as error:
+        reason = reason or str(error)
+    left = next((stage for stage in run.stages.values() if stage.state != "finished"), None)
+    total = left.settings.get("images") if left else None
+    images = left.images if left and isinstance(total, int) else None
+    return Entry(
+        folder,
+        "damaged" if reason and run.state == "finished" else run.state,
+        _changed(folder),
+        run.name,
+        len(run.stages),
+        sum(stage.state == "finished" for stage in run.stages.values()),
+        left.id if left else None,
+        images,
+        total if images is not None else None,
+        best,
+        reason,
+    )
+
+
+def _changed(folder: Path) -> float:
+    """Return when a file that a run writes was last written, in seconds since 1970."""
+    times = [folder.stat().st_mtime]
+    for path in (*folder.glob("*.json"), *folder.glob("[0-9][0-9]-*/*")):
+        with suppress(FileNotFoundError):  # a running run renames files meanwhile
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _best(run: Run) -> Best | None:
+    """Return the best value of the first score over all stages that have it."""
+    best: Best | None = None
+    for stage in run.stages.values():
+        scores = stage.read(Scores) if stage.has(Scores) else Scores([])
+        for row in scores.rows:
+            name = best.score if best else next(iter(scores_in(row)), None)
+            if name is None or name not in row:
+                continue
+            sign = -1 if scores.higher_is_better(name) else 1
+            if best is None or sign * row[name] < sign * best.value:
+                best = Best(name, row[name], stage.id)
+    return best
+
+
+def table(found: Sequence[Entry], now: float | None = None) -> Table:
+    """Return the runs as a table.
+
+    Args:
+        found: the runs.
+        now: seconds since 1970, from which the ages are counted; by default the time of the call.
+    """
+    now = time.time() if now is None else now
+    grid = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in ("run", "recipe", "state", "stage", "best score", "last change"):
+        grid.add_column(column, overflow="fold")
+    for entry in found:
+        best = entry.best
+        score = f"{best.score} {number(best.value)} ({best.stage})" if best else ""
+        age = f"{age_text(now - entry.changed)} ago"
+        cells = (entry.folder.name, entry.recipe or "", entry.state, entry.progress, score, age)
+        grid.add_row(*map(Text, cells))
+    return grid
+
+
+def age_text(seconds: float) -> str:
+    """Return a duration in its largest unit, such as ``3 h``."""
+    name, size = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
+    return f"{max(0, int(seconds // size))} {name}"

@@ -1,0 +1,210 @@
+"""A comparison as a terminal, a Markdown page, a spreadsheet and a program read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from genkit.artifacts import Run
+from genkit.artifacts.scores import MIN, STD
+from genkit.files import inf_as_text
+from genkit.parts.figure import number
+from genkit.terminal import say
+from genkit_compare.comparison import Refusal, Row, Table
+from genkit_compare.settings import Differences, text
+
+ABSENT = "-"
+
+_COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
+    "nfe": ("NFE", lambda row: row.nfe),
+    "guidance_nfe": ("guidance NFE", lambda row: row.guidance_nfe),
+    "nfe_equivalents": ("NFE-equivalents", lambda row: row.cost and row.cost.nfe_equivalents),
+    "gflop_per_image": ("GFLOP a sample", lambda row: row.cost and row.cost.gflop_per_image),
+    "seconds_per_image": ("s a sample", lambda row: row.cost and row.cost.seconds_per_image),
+    "device": ("device", lambda row: row.cost and row.cost.device),
+}
+"""The columns of cost: head and value by name."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        runs: runs by their label.
+        settings: settings in which their recipes differ, a value for each run.
+        tables: scores that may be compared.
+        refusals: scores that may not.
+    """
+
+    runs: dict[str, Run]
+    settings: Differences
+    tables: Sequence[Table]
+    refusals: Sequence[Refusal]
+
+
+def as_text(found: Comparison, form: str) -> str:
+    """Return a comparison as ``markdown``, ``csv`` or ``json``."""
+    return {"markdown": _as_markdown, "csv": _as_csv, "json": _as_json}[form](found)
+
+
+def show(to: Console, found: Comparison) -> None:
+    """Print a comparison."""
+    for table in found.tables:
+        say(to, f"Stage {table.title}\n")
+        several = len({row.member.label for row in table.rows}) < len(table.rows)
+        to.print(_grid(_score_cells(table), justify="right", sections=several))
+        say(to, "")
+    say(to, "Settings that differ\n" if found.settings else "All settings are the same.")
+    if found.settings:
+        to.print(_grid(_setting_cells(found), justify="left"))
+
+
+def _as_markdown(found: Comparison) -> str:
+    """Return a comparison as a section of a Markdown page."""
+    parts = []
+    for table in found.tables:
+        parts += [f"Stage {table.title}", _markdown_table(_score_cells(table), "---:")]
+    parts += [f"Left out: {refusal}" for refusal in found.refusals]
+    if found.settings:
+        parts += ["Settings that differ", _markdown_table(_setting_cells(found), "---")]
+    else:
+        parts += ["All settings are the same."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _as_csv(found: Comparison) -> str:
+    """Return a line for each row, with the settings of its run that differ."""
+    records = []
+    for table in found.tables:
+        for row in table.rows:
+            index = [run is row.member.run for run in found.runs.values()].index(True)
+            record = {"stage": row.member.stage.id, "run": row.member.label, **row.settings}
+            for name, value in row.scores.items():
+                spread = {STD: row.spread, MIN: row.minimum}
+                record[name] = value
+                record |= {name + end: of[name] for end, of in spread.items() if name in of}
+            record |= {name: value(row) for name, (_, value) in _COST.items()}
+            settings = found.settings.items()
+            record |= {f"recipe.{path}": _plain(values[index]) for path, values in settings}
+            records.append(record)
+    columns = dict.fromkeys(column for record in records for column in record)
+    content = io.StringIO()
+    writer = csv.DictWriter(content, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return content.getvalue()
+
+
+def _as_json(found: Comparison) -> str:
+    """Return all of it as a JSON object."""
+    content = inf_as_text(
+        {
+            "runs": [
+                {"run": label, "folder": str(run.folder), "recipe": run.name, "state": run.state}
+                for label, run in found.runs.items()
+            ],
+            "settings": [
+                {"setting": path, "values": dict(zip(found.runs, values, strict=True))}
+                for path, values in found.settings.items()
+            ],
+            "tables": [
+                {
+                    "stages": table.title,
+                    "scores": list(table.scores),
+                    "rows": [_record(row) for row in table.rows],
+                }
+                for table in found.tables
+            ],
+            "left_out": [vars(refusal) for refusal in found.refusals],
+        }
+    )
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _record(row: Row) -> dict[str, Any]:
+    return {
+        "run": row.member.label,
+        "stage": row.member.stage.id,
+        "settings": row.settings,
+        "scores": {
+            name: {
+                "mean": value,
+                "standard_deviation": row.spread.get(name),
+                "minimum": row.minimum.get(name),
+            }
+            for name, value in row.scores.items()
+        },
+        **{name: value(row) for name, (_, value) in _COST.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return value if plain else text(value)
+
+
+def _score_cells(table: Table) -> list[list[str]]:
+    """Return a head and a line for each row; columns that no row has are left out."""
+    spread = {name: any(name in row.minimum for row in table.rows) for name in table.scores}
+    shown = {
+        "guidance_nfe": any(row.guidance_nfe for row in table.rows),
+        "gflop_per_image": table.calls_differ,
+        "device": table.devices_differ,
+    }
+    costs = [cost for name, cost in _COST.items() if shown.get(name, True)]
+    head = ["run", *table.settings]
+    for name in table.scores:
+        head += [name, f"{name} min"] if spread[name] else [name]
+    lines = [[*head, *(title for title, _ in costs)]]
+    for row in table.rows:
+        line = [row.member.label]
+        line += [_number(row.settings.get(key)) for key in table.settings]
+        for name in table.scores:
+            line.append(_with_spread(row, name))
+            line += [_number(row.minimum.get(name))] if spread[name] else []
+        lines.append([*line, *(_number(value(row)) for _, value in costs)])
+    return lines
+
+
+def _setting_cells(found: Comparison) -> list[list[str]]:
+    lines = [[path, *map(text, values)] for path, values in found.settings.items()]
+    return [["setting", *found.runs], *lines]
+
+
+def _with_spread(row: Row, name: str) -> str:
+    """Return a mean with its standard deviation, to the digits of two figures of the latter."""
+    if (value := row.scores.get(name)) is None or (spread := row.spread.get(name)) is None:
+        return _number(value)
+    digits = max(0, 1 - int(f"{spread:e}".partition("e")[2])) if spread else 4
+    return f"{value:.{digits}f} ± {spread:.{digits}f}"
+
+
+def _number(value: Any) -> str:
+    return ABSENT if value is None else number(value)
+
+
+def _grid(cells: Sequence[Sequence[str]], justify: Any, sections: bool = False) -> Grid:
+    """Return lines below a head; sections end where the first cell changes."""
+    grid = Grid(box=SIMPLE, show_edge=False, pad_edge=False)
+    for index, head in enumerate(cells[0]):
+        grid.add_column(Text(head), justify=justify if index else "left", overflow="fold")
+    for line, following in pairwise([*cells[1:], cells[0]]):
+        grid.add_row(*map(Text, line), end_section=sections and line[0] != following[0])
+    return grid
+
+
+def _markdown_table(cells: Sequence[Sequence[str]], align: str) -> str:
+    rule = ["---", *[align] * (len(cells[0]) - 1)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
