@@ -1017,6 +1017,9 @@ class Metric(Component):
     It is measured once, with all samples, where those of other metrics are split into sets.
     """
 
+    requires_labels: ClassVar[bool] = False
+    """Whether it needs the classes for which the samples were drawn."""
+
     accepts_statistics: ClassVar[bool] = False
     """Whether it needs no more of the reference than the statistics of features."""
 

@@ -28,6 +28,9 @@ EXACT = {"conditional", "hungarian", "partitioned", "pot-exact"}
 SMALL = {"channels": 64, "blocks": 1}
 """Settings of a small network, where it has them."""
 
+OF_CLASSES = {"class-agreement", "frechet-by-class", "inception-score"}
+"""The metrics that require a classifier or labels."""
+
 IMAGES = DataSpec((1, 8, 8), classes=10)
 
 MOONS = {"use": "moons", "items": 60}
@@ -80,9 +83,14 @@ STAGES = {
 }
 """Small stages by id, each with the earlier ones before it."""
 
+JUDGE = {"use": "classifier", "classifier": "classify"}
+
 SETTINGS = {
     "guidance-discriminator": {"discriminator": "discriminate"},
     "extractor-classifier": {"classifier": "classify"},
+    "metric-class-agreement": {"extractor": JUDGE},
+    "metric-cmmd": {"extractor": {"use": "pixels"}},
+    "metric-inception-score": {"extractor": JUDGE},
 }
 """Settings of components that have no default for one."""
 
@@ -274,12 +282,14 @@ def test_extractors(entry):
 @pytest.mark.parametrize("entry", ours("metric"))
 @pytest.mark.parametrize("spec", [DataSpec((2,)), IMAGES])
 def test_metrics(entry, spec):
-    testing.check_metric(made(entry), spec)
+    settings = SETTINGS.get(f"metric-{entry.name}", {})
+    if entry.name in OF_CLASSES and not spec.classes:
+        pytest.skip("requires a classifier or labels")
+    testing.check_metric(made(entry, **settings), spec, earlier("classify") if settings else None)
 
 
 def test_a_metric_over_the_features_of_an_earlier_stage():
-    extractor = {"use": "classifier", "classifier": "classify"}
-    metric = component(REGISTRY, "metric", {"use": "frechet", "extractor": extractor})
+    metric = component(REGISTRY, "metric", {"use": "frechet", "extractor": JUDGE})
     testing.check_metric(metric, IMAGES, earlier("classify"))
 
 

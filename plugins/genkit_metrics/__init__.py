@@ -1,4 +1,4 @@
-"""Scores: the Frechet distance over pluggable features, and how straight the sampling ODE runs."""
+"""Scores of samples over pluggable features, and how straight the sampling ODE runs."""
 
 from __future__ import annotations
 
@@ -21,5 +21,14 @@ def genkit_register(registry: Registration) -> None:
     registry.add("extractor", "dinov2", "genkit_metrics.dinov2:Dinov2")
     registry.add("extractor", "clip", "genkit_metrics.clip:Clip")
     registry.add("metric", "frechet", "genkit_metrics.frechet:Frechet")
+    registry.add("metric", "frechet-by-class", "genkit_metrics.frechet:FrechetByClass")
+    registry.add("metric", "kid", "genkit_metrics.kernel_distances:Kid")
+    registry.add("metric", "cmmd", "genkit_metrics.kernel_distances:Cmmd")
+    registry.add("metric", "prdc", "genkit_metrics.manifold:Prdc")
+    registry.add("metric", "nearest", "genkit_metrics.memorization:Nearest")
+    registry.add("metric", "mifid", "genkit_metrics.memorization:Mifid")
+    registry.add("metric", "inception-score", "genkit_metrics.classes:InceptionScore")
+    registry.add("metric", "class-agreement", "genkit_metrics.classes:ClassAgreement")
+    registry.add("metric", "spread", "genkit_metrics.spread:Spread")
     registry.add("metric", "curvature", "genkit_metrics.curvature:Curvature")
     registry.add("metric", "truncation", "genkit_metrics.truncation:Truncation")

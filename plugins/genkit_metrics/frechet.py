@@ -1,8 +1,7 @@
-"""The Fréchet distance between samples and real items, over the features of an extractor.
+"""The Frechet distance between samples and real items, over the features of an extractor.
 
-|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) for the means and covariances of the features. Only
-over Inception features is it the FID, and is called so; scores over other features are comparable
-among themselves, and only where the extractor's identity is the same.
+Only over Inception features is it the FID, and is called so; scores over other features are
+comparable among themselves, and only where the extractor's identity is the same.
 """
 
 from __future__ import annotations
@@ -10,62 +9,96 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from genkit.artifacts.statistics import Statistics
-from genkit.errors import Code, DataError
-from genkit.interfaces import Context, Extractor, Metric, Subject
-from genkit.settings import setting
-from genkit.types import Measurement
+from genkit.interfaces import Context, Subject
+from genkit.types import Curve, Measurement
+from genkit_metrics.gaussians import expected_bias, frechet_distance
+from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
+
+FEW = 2048
+"""Number of samples below which the bias of the distance is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frechet(Metric):
+class Frechet(FeatureMetric):
     """Frechet distance of feature means and covariances; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
     min_samples = 2  # of which there is a covariance
     accepts_statistics = True
 
-    extractor: Extractor = setting(
-        doc="the features in which samples and real items are compared", use={"use": "pixels"}
-    )
-
     @property
     def scores(self) -> tuple[str, ...]:
         return (self.extractor.frechet,)
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
+        (name,) = self.scores
         real = subject.features.statistics(self.extractor)
-        fake = Statistics.of(subject.features.of_samples(self.extractor))
-        distance = context.world.lead(lambda: frechet_distance(real, fake))
-        return Measurement(
-            scores={self.extractor.frechet: distance}, facts={"features": str(real.mean.numel())}
-        )
+        fake = subject.features.of_samples(self.extractor)
+        require_count(fake, self.min_samples, "samples")
+
+        def distance() -> Measurement:
+            found = frechet_distance(real, Statistics.of(fake))
+            biases = [expected_bias(real.covariance, len(fake))] if len(fake) < FEW else []
+            facts = {"features": str(len(real.mean))}
+            return Measurement(
+                {name: found}, facts=facts, warnings=_warnings(name, len(fake), biases)
+            )
+
+        return context.world.lead(distance)
 
 
-def frechet_distance(real: Statistics, fake: Statistics) -> float:
-    """Return the Fréchet distance of two Gaussians.
+@dataclass(frozen=True, kw_only=True)
+class FrechetByClass(FeatureMetric):
+    """Frechet distance inside each class: its mean, its maximum and a curve over the classes.
 
-    Raises:
-        DataError: the two have another number of features.
+    The distance over all classes overlooks a class that is drawn badly, or not at all, where others
+    make up for it.
     """
-    if real.mean.shape != fake.mean.shape:
-        raise DataError(
-            f"statistics of {real.mean.numel()} features cannot be compared with "
-            f"{fake.mean.numel()} features of the samples; name statistics of the same extractor",
-            Code.WRONG_SHAPE,
-        )
-    # The trace of (S1 S2)^(1/2) is the sum of the singular values of R1^T R2 with S = R R^T.
-    overlap = torch.linalg.svdvals(_root(real.covariance).T @ _root(fake.covariance)).sum()
-    means = (real.mean - fake.mean).square().sum()
-    total = real.covariance.trace() + fake.covariance.trace()
-    # Rounding takes the distance of equal sets to about -1e-12.
-    return max(0.0, float(means + total - 2 * overlap))
+
+    source = "Heusel et al., arXiv 1706.08500, eq. 6, for the items of each class"
+    min_samples = 2
+    requires_labels = True
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        name = f"{self.extractor.frechet}_by_class"
+        return name, f"{name}_max"
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        real, fake = self.features(subject)
+        real_labels = require_labels(subject.reference, "reference items")
+        labels = require_labels(subject.samples, "samples")
+        classes = torch.unique(real_labels).tolist()
+
+        def distances() -> Measurement:
+            found, biases = [], []
+            for number in classes:
+                of_class = [x[y == number] for x, y in ((real, real_labels), (fake, labels))]
+                for items, what in zip(of_class, ("real items", "samples"), strict=True):
+                    require_count(items, self.min_samples, f"{what} of class {number}")
+                wanted, drawn = map(Statistics.of, of_class)
+                found.append(frechet_distance(wanted, drawn))
+                if (count := len(of_class[1])) < FEW:
+                    biases.append(expected_bias(wanted.covariance, count))
+            mean, most = self.scores
+            curve = Curve(tuple(map(float, classes)), tuple(found), "class", self.extractor.frechet)
+            return Measurement(
+                {mean: sum(found) / len(found), most: max(found)},
+                curves={mean: curve},
+                warnings=_warnings(mean, len(fake) // len(classes), biases),
+            )
+
+        return context.world.lead(distances)
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """Return R with R R^T equal to a covariance."""
-    values, vectors = torch.linalg.eigh(covariance)
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
+def _warnings(score: str, count: int, biases: list[float]) -> list[str]:
+    """Return the warning about the mean expected bias of too few samples, or none."""
+    if not biases:
+        return []
+    bias = sum(biases) / len(biases)
+    return [
+        f"{score} of {count:,} samples is about {bias:.2g} above that of infinitely many; draw "
+        f"{FEW:,} or more, and compare scores of equally many samples"
+    ]

@@ -88,15 +88,22 @@ class Scoring(Stage):
 
     def _metric_problems(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier[self.samples]
+        drawn_by = stage.drawn_by(earlier)
+        networks = designs([drawn_by] if drawn_by else [], earlier)
+        without_classes = any(network.classes == 0 for network in networks.values())
         named: dict[str, int] = {}
         for index, metric in enumerate(self.metrics):
             key = ("metrics", index)
-            if metric.requires_denoiser and stage.drawn_by(earlier) is None:
+            if metric.requires_denoiser and drawn_by is None:
                 yield Problem(
                     key,
                     f"calls the denoiser behind the samples, and stage {self.samples} names none",
                     "leave the metric out, or choose a stage that samples a denoiser",
                 )
+            if metric.requires_labels and without_classes:
+                reason = f"requires samples of classes, and stage {drawn_by} is given none"
+                hint = "write class_conditional = true in its network, or leave the metric out"
+                yield Problem(key, reason, hint, Code.MISSING_ATTRIBUTE)
             if self.statistics is not None and not metric.accepts_statistics:
                 reason = "requires the items of the data, got a file of statistics"
                 yield Problem(key, reason, "write data in place of statistics")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from genkit.errors import Code, RecipeError
@@ -44,3 +46,41 @@ def test_one_metric_twice_is_refused_before_anything_runs(tiny):
     twice = SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet" }, { use = "frechet" }]'
     with raises_code(RecipeError, Code.DUPLICATE, "metrics.1"):
         tiny.load(tiny.sample + twice)
+
+
+def test_samples_too_few_for_the_subsets_of_kid_are_refused_before_anything_runs(tiny):
+    scores = SCORES.partition("metrics")[0] + 'metrics = [{ use = "kid" }]'
+    tiny.load(tiny.sample + scores, "samples.count=1000")
+    with raises_code(RecipeError, Code.CONFLICT, "1000 samples", 999):
+        tiny.load(tiny.sample + scores, "samples.count=999")
+
+
+CONDITIONAL = (
+    'denoiser.coupler={ use = "partitioned", by = ["label"] }',
+    "denoiser.network.class_conditional=true",
+)
+
+
+def test_a_metric_of_classes_requires_a_denoiser_with_classes(tiny):
+    scores = SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet-by-class" }]'
+    tiny.load(tiny.sample + scores, *CONDITIONAL)
+    with raises_code(RecipeError, Code.MISSING_ATTRIBUTE, "scores.metrics.0", "denoiser"):
+        tiny.load(tiny.sample + scores)
+
+
+def test_metrics_of_features_are_measured_side_by_side(tiny):
+    names = ("frechet", "frechet-by-class", "prdc", "nearest", "mifid", "spread")
+    metrics = ", ".join(f'{{ use = "{name}" }}' for name in names)
+    scores = SCORES.partition("metrics")[0] + f"sets = 2\nmetrics = [{metrics}]"
+    tiny.run(tiny.sample + scores, "samples.count=48", *CONDITIONAL)
+    (row,) = json.loads(tiny.bytes_of("scores.json"))["rows"]
+    assert {name for name in row if "_pixels" in name and not name.endswith(("_std", "_min"))} == {
+        "frechet_pixels",
+        "frechet_pixels_by_class",
+        "frechet_pixels_by_class_max",
+        *(f"{name}_pixels" for name in ("precision", "recall", "density", "coverage")),
+        "nearest_pixels",
+        "authentic_pixels",
+        "mifid_pixels",
+        "spread_pixels",
+    }

@@ -6,13 +6,15 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 
+from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError
 from genkit.random import generator
 from genkit.testing import subject_of
 from genkit.types import Batch, DataSpec
 from genkit_metrics.classifier import CnnClassifier
 from genkit_metrics.extractors import ClassifierFeatures, Pixels
-from genkit_metrics.frechet import Frechet
+from genkit_metrics.frechet import Frechet, FrechetByClass
+from genkit_metrics.gaussians import expected_bias
 from raising import raises_code
 
 
@@ -63,11 +65,6 @@ def test_is_the_closed_form_in_features_of_8_bit_images(fake_context):
     assert found.scores == {"frechet_classifier": pytest.approx(wanted, rel=1e-5)}
 
 
-def test_equal_sets_have_distance_zero(vectors, fake_context):
-    found = measure(Pixels(), vectors[0], vectors[0], fake_context())
-    assert 0 <= found.scores["frechet_pixels"] < 1e-6
-
-
 def test_too_few_items_are_refused(vectors, fake_context):
     samples, reference = vectors
     with raises_code(DataError, Code.WRONG_LENGTH):
@@ -80,7 +77,7 @@ def test_too_few_items_are_refused(vectors, fake_context):
 
 def test_other_numbers_of_features_are_refused(vectors, fake_context):
     samples, reference = vectors
-    with raises_code(DataError, Code.WRONG_SHAPE, 5):
+    with raises_code(DataError, Code.WRONG_SHAPE):
         measure(Pixels(), samples, reference[:, :5], fake_context())
 
 
@@ -98,3 +95,57 @@ def test_features_that_are_not_finite_are_refused(vectors, fake_context):
         measure(extractor, positive, other, context)
     with raises_code(DataError, Code.NOT_FINITE, "the features of sample 300", "nan"):
         measure(extractor, other, positive, context)
+
+
+@pytest.mark.parametrize(("count", "warned"), [(2047, True), (2048, False)])
+def test_fewer_than_2048_samples_have_a_warning_with_their_bias(count, warned, fake_context):
+    samples, reference = torch.randn(2, 3000, 3, generator=generator(0, "items"))
+    found = measure(Pixels(), samples[:count], reference, fake_context())
+    bias = expected_bias(Statistics.of(reference).covariance, count)
+    assert [f"{bias:.2g}" in warning for warning in found.warnings] == [True] * warned
+
+
+@pytest.fixture
+def labeled(vectors):
+    samples, reference = vectors
+    draw = generator(0, "labels")
+    return [
+        Batch(items, torch.randint(0, 3, (len(items),), generator=draw) * 2)
+        for items in (samples, reference)
+    ]
+
+
+def test_by_class_compares_inside_each_class(labeled, fake_context):
+    samples, reference = labeled
+    subject = subject_of(fake_context(), samples, reference)
+    found = FrechetByClass(extractor=Pixels()).measure(subject, fake_context())
+    wanted = [
+        closed_form(samples.data[samples.labels == k], reference.data[reference.labels == k])
+        for k in (0, 2, 4)
+    ]
+    assert found.scores == {
+        "frechet_pixels_by_class": pytest.approx(np.mean(wanted), rel=1e-6),
+        "frechet_pixels_by_class_max": pytest.approx(max(wanted), rel=1e-6),
+    }
+    (curve,) = found.curves.values()
+    assert curve.x == (0, 2, 4)
+    assert curve.y == pytest.approx(wanted, rel=1e-6)
+    assert len(found.warnings) == 1
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_by_class_refuses_items_without_labels(labeled, side, fake_context):
+    labeled[side] = Batch(labeled[side].data)
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE):
+        FrechetByClass(extractor=Pixels()).measure(
+            subject_of(fake_context(), *labeled), fake_context()
+        )
+
+
+def test_by_class_refuses_a_class_that_is_not_drawn(labeled, fake_context):
+    samples, reference = labeled
+    without = samples[samples.labels != 2]
+    with raises_code(DataError, Code.WRONG_LENGTH, "class 2"):
+        FrechetByClass(extractor=Pixels()).measure(
+            subject_of(fake_context(), without, reference), fake_context()
+        )

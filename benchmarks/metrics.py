@@ -1,0 +1,149 @@
+"""Accuracy, time and memory of the metrics, on made-up features of the size of Inception's.
+
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py frechet [--items 10000]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py prdc [--items 20000]
+
+- frechet: the distance by genkit, by torchmetrics, and by two independent computations in float64:
+  ``scipy.linalg.sqrtm`` of the product of the covariances, and the singular values of the product of
+  the triangular factors of the features, which squares nothing
+- prdc: the scores, and how much the memory of the process grows over that of the features
+
+Seconds are those of the processor; with one thread, on a machine with nothing else to do, also those of
+a clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from genkit.artifacts.statistics import Statistics
+from genkit.random import generator
+from genkit_metrics.gaussians import frechet_distance
+from genkit_metrics.neighbors import manifold_scores
+
+FEATURES = 2048
+
+
+def features(items: int, name: str) -> Tensor:
+    """Return ``[items, 2048]`` float32 features whose variances fall from 1 to 1e-5."""
+    g = generator(0, name)
+    deviations = torch.arange(1, FEATURES + 1).pow(-0.75)
+    basis, _ = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=g))
+    return 0.4 + (torch.randn(items, FEATURES, generator=g) * deviations) @ basis
+
+
+def sets(items: int) -> tuple[Tensor, Tensor]:
+    """Return features of real items, and of samples that resemble them."""
+    both = features(2 * items, "real")
+    return both[:items], both[items:].mul_(0.98).add_(features(items, "fake"), alpha=0.02)
+
+
+def by_sqrtm(real: Statistics, fake: Statistics) -> float:
+    root = scipy.linalg.sqrtm(real.covariance.numpy() @ fake.covariance.numpy()).real
+    trace = real.covariance.trace() + fake.covariance.trace() - 2 * np.trace(root)
+    return float((real.mean - fake.mean).square().sum() + trace)
+
+
+def by_factors(real: Tensor, fake: Tensor) -> float:
+    factors, means = [], []
+    for items in (real, fake):
+        wide = items.double().numpy()
+        means.append(wide.mean(0))
+        centered = (wide - means[-1]) / np.sqrt(len(wide) - 1)
+        factors.append(scipy.linalg.qr(centered, mode="r")[0][:FEATURES])
+    overlap = scipy.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    traces = sum(np.square(factor).sum() for factor in factors)
+    return float(np.square(means[0] - means[1]).sum() + traces - 2 * overlap)
+
+
+def by_torchmetrics(real: Tensor, fake: Tensor) -> float:
+    ready = nn.Identity()
+    ready.num_features = FEATURES  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=ready)
+    for items, is_real in ((real, True), (fake, False)):
+        for part in items.split(1000):
+            metric.update(part.double(), real=is_real)
+    return float(metric.compute())
+
+
+def timed(compute: Callable[[], float]) -> tuple[float, float]:
+    start = time.process_time()
+    found = compute()
+    return found, time.process_time() - start
+
+
+def frechet(items: int) -> None:
+    real, fake = sets(items)
+    statistics = Statistics.of(real), Statistics.of(fake)
+    exact, seconds = timed(lambda: by_factors(real, fake))
+    print(
+        json.dumps(
+            {"by": "factors of the features", "distance": exact, "seconds": round(seconds, 1)}
+        )
+    )
+    for name, compute in {
+        "genkit": lambda: frechet_distance(*statistics),
+        "torchmetrics": lambda: by_torchmetrics(real, fake),
+        "scipy sqrtm": lambda: by_sqrtm(*statistics),
+    }.items():
+        found, seconds = timed(compute)
+        error = abs(found / exact - 1)
+        print(
+            json.dumps(
+                {
+                    "by": name,
+                    "distance": found,
+                    "relative": f"{error:.1e}",
+                    "seconds": round(seconds, 1),
+                }
+            )
+        )
+
+
+def prdc(items: int) -> None:
+    real, fake = sets(items)
+    real.sum(), fake.sum()  # the system may have swapped the pages out
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    start = time.process_time()
+    found = manifold_scores(real, fake, 5, torch.device("cpu"))
+    seconds = time.process_time() - start
+    added = memory("VmHWM") - before
+    print(json.dumps({**found, "seconds": round(seconds, 1), "added_mb": round(added)}))
+
+
+def memory(what: str) -> float:
+    """Return the memory of the process, ``VmRSS``, or its peak, ``VmHWM``, in MB; Linux alone."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("work", choices=["frechet", "prdc"])
+    parser.add_argument("--items", type=int)
+    asked = parser.parse_args()
+    threads = torch.get_num_threads()
+    print(
+        f"{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}"
+    )
+    if asked.work == "frechet":
+        frechet(asked.items or 10_000)
+    else:
+        prdc(asked.items or 20_000)
+
+
+if __name__ == "__main__":
+    main()

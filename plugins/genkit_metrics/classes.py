@@ -1,0 +1,102 @@
+"""Scores of what a classifier says of the samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from genkit.errors import Code, DataError, Problem
+from genkit.interfaces import Context, Extractor, Stages, Subject
+from genkit.random import seeded
+from genkit.settings import setting
+from genkit.types import Curve, Measurement
+from genkit_metrics.library import torchmetrics_image
+from genkit_metrics.over_features import FeatureMetric, require_labels
+
+SPLITS, SEED = 10, 0
+"""Parts of the samples over which the inception score is averaged, and the seed of their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScore(FeatureMetric):
+    """Exponential of the information that a classifier's prediction has of a sample; high is good.
+
+    It is 1 where all samples are predicted alike, and at most the number of classes. It compares
+    with no data.
+    """
+
+    source = "Salimans et al., arXiv 1606.03498, section 4"
+    min_samples = SPLITS**2  # below, torchmetrics makes fewer parts
+    accepts_statistics = True
+
+    extractor: Extractor = setting(
+        doc="classifier; only Inception's score is the published one", use={"use": "inception"}
+    )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return (self.named("inception_score"),)
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        logits = self.logits(subject)
+        (name,) = self.scores
+        mean, deviation = context.world.lead(lambda: inception_score(logits))
+        facts = {"splits": f"{SPLITS}, seed {SEED}", "splits_std": f"{deviation:.3g}"}
+        return Measurement({name: mean}, facts=facts)
+
+
+def inception_score(logits: torch.Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation over the parts of ``[N, classes]`` logits."""
+    score = torchmetrics_image("inception").InceptionScore
+    # torchmetrics warns that it keeps the logits, and shuffles with the global generator.
+    with warnings.catch_warnings(action="ignore"), seeded(SEED):
+        metric = score(torch.nn.Identity(), splits=SPLITS)
+        metric.update(logits)
+        mean, deviation = metric.compute()
+    return float(mean), float(deviation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAgreement(FeatureMetric):
+    """Share of conditional samples that a classifier assigns to the requested class; 1 is best.
+
+    Compare it with the accuracy of the classifier on real images, which is less than 1.
+    """
+
+    source = "the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887, turned round"
+    accepts_statistics = True
+    requires_labels = True
+
+    extractor: Extractor = setting(doc="classifier of the classes of the data")
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return (self.named("class_agreement"),)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.extractor.label == "inception":
+            yield Problem(
+                ("extractor",),
+                "must be a classifier of the classes of the data, got Inception, which has 1,008 "
+                "classes in an order of its own",
+                "write a classifier that was trained on such data",
+            )
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        labels = require_labels(subject.samples, "samples")
+        logits = self.logits(subject)
+        if int(labels.max()) >= logits.shape[1]:
+            raise DataError(
+                f"the classifier must have the classes of the samples, got {logits.shape[1]} and "
+                f"class {int(labels.max())}; use one that was trained on such data",
+                Code.CONFLICT,
+            )
+        (name,) = self.scores
+        right = (logits.argmax(1) == labels).double()
+        classes = torch.unique(labels).tolist()
+        shares = [float(right[labels == number].mean()) for number in classes]
+        curve = Curve(tuple(map(float, classes)), tuple(shares), "class", "share")
+        return Measurement({name: float(right.mean())}, curves={name: curve})

@@ -1,0 +1,61 @@
+"""Kernel distances of samples and real items, which assume no distribution of the features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkit.interfaces import Context, Extractor, Subject
+from genkit.random import generator
+from genkit.settings import setting
+from genkit.types import Measurement
+from genkit_metrics.kernels import SUBSET_SIZE, SUBSETS, gaussian_mmd, polynomial_mmd
+from genkit_metrics.over_features import FeatureMetric
+
+SEED = 0
+"""Seed of the subsets: one for all runs, so that scores differ by their samples alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kid(FeatureMetric):
+    """Kernel distance over random subsets, unbiased for any number of samples; 0 is best."""
+
+    source = "Binkowski et al., arXiv 1801.01401, section 4"
+    min_samples = SUBSET_SIZE
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return (self.named("kid"),)
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        real, fake = self.features(subject)
+        mean, deviation = context.world.lead(
+            lambda: polynomial_mmd(real, fake, generator(SEED, "kid"))
+        )
+        (name,) = self.scores
+        facts = {
+            "subsets": f"{SUBSETS} of {SUBSET_SIZE}, seed {SEED}",
+            "subsets_std": f"{deviation:.3g}",
+        }
+        return Measurement({name: mean}, facts=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cmmd(FeatureMetric):
+    """Kernel distance of CLIP embeddings, times 1,000; 0 is best."""
+
+    source = "Jayasumana et al., arXiv 2401.09603, section 5"
+
+    extractor: Extractor = setting(
+        doc="embeddings that are compared; only over CLIP is it CMMD", use={"use": "clip"}
+    )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        label = self.extractor.label
+        return ("cmmd" if label == "clip" else f"cmmd_{label}",)
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        real, fake = self.features(subject)
+        (name,) = self.scores
+        found = context.world.lead(lambda: gaussian_mmd(real, fake, context.device))
+        return Measurement({name: found})

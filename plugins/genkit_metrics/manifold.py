@@ -1,0 +1,37 @@
+"""Fidelity and diversity apart: how samples and real items cover each other's neighborhoods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkit.interfaces import Context, Subject
+from genkit.settings import setting
+from genkit.types import Measurement
+from genkit_metrics.neighbors import manifold_scores
+from genkit_metrics.over_features import FeatureMetric, require_count
+
+NAMES = ("precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prdc(FeatureMetric):
+    """Precision, recall, density and coverage of samples; 1 is good, and density may exceed it."""
+
+    source = "Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797"
+
+    neighbors: int = setting(
+        5, doc="nearest neighbors within a set to which the ball around an item reaches", at_least=1
+    )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return tuple(map(self.named, NAMES))
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        real, fake = self.features(subject)
+        for items, what in ((fake, "samples"), (real, "reference items")):
+            require_count(items, self.neighbors + 1, what)
+        found = context.world.lead(
+            lambda: manifold_scores(real, fake, self.neighbors, context.device)
+        )
+        return Measurement({self.named(name): found[name] for name in NAMES})

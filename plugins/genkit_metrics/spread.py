@@ -1,0 +1,88 @@
+"""Whether samples vary as much as the data: guidance and few steps make them vary less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from genkit.artifacts.statistics import Statistics
+from genkit.errors import Code, DataError
+from genkit.interfaces import Context, Subject
+from genkit.settings import setting
+from genkit.types import Curve, Measurement
+from genkit_metrics.over_features import FeatureMetric, require_count
+
+BATCH = 4096
+"""Items that are projected at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(FeatureMetric):
+    """Standard deviation of samples over the data's, along principal directions of the data.
+
+    The score is the mean over the directions: 1 is best, below it samples vary too little. The
+    curve has the ratio along each, from the direction in which the data varies most on.
+    """
+
+    source = "genkit's digits study; principal component analysis of the data"
+    min_samples = 2
+    accepts_statistics = True
+
+    directions: int = setting(
+        16,
+        doc="leading principal directions of the data; fewer where it varies along fewer",
+        at_least=1,
+    )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return (f"spread_{self.extractor.label}",)
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        real = subject.features.statistics(self.extractor)
+        fake = subject.features.of_samples(self.extractor)
+        require_count(fake, self.min_samples, "samples")
+        (name,) = self.scores
+        ratios = context.world.lead(lambda: spread(fake, real, self.directions))
+        curve = Curve(
+            tuple(map(float, range(1, len(ratios) + 1))),
+            tuple(ratios),
+            "principal direction",
+            "standard deviation over that of the data",
+        )
+        return Measurement({name: sum(ratios) / len(ratios)}, curves={name: curve})
+
+
+def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
+    """Return the standard deviations of samples over those of the data, along its directions.
+
+    Args:
+        samples: ``[M, F]`` features.
+        data: statistics of the data.
+        directions: number of leading principal directions, at most.
+
+    Raises:
+        DataError: the numbers of features differ, or the data does not vary.
+    """
+    size = len(data.mean)
+    if samples.shape[1] != size:
+        raise DataError(
+            f"the statistics must be of equally many features, got {size} and {samples.shape[1]}; "
+            "compute both with one extractor",
+            Code.WRONG_SHAPE,
+        )
+    ends = max(0, size - directions), size - 1
+    values, vectors = scipy.linalg.eigh(data.covariance.numpy(), subset_by_index=ends)
+    kept = values > size * np.finfo(np.float64).eps * values[-1]  # the numerical rank
+    if not kept.any():
+        raise DataError("the data must vary, got equal items; leave the metric out", Code.CONFLICT)
+    # Largest first.
+    deviations = torch.from_numpy(values[kept][::-1].copy()).sqrt()
+    axes = torch.from_numpy(vectors[:, kept][:, ::-1].copy())
+    parts = torch.split(samples, BATCH)
+    projected = torch.cat([(x.double() - data.mean) @ axes for x in parts])
+    return [float(ratio) for ratio in projected.std(dim=0) / deviations]
