@@ -4,7 +4,8 @@
 
 runs the shipped recipes `edm` and `edm_aot_dg` for every seed (the denoiser of `edm_aot_dg` is that
 of `edm_aot`: same settings, same seed, same weights) and writes `docs/results/digits.md` and
-`docs/images/digits.png`. Finished runs are not repeated.
+`docs/images/digits.png`. Finished runs are not repeated. What the figures mean is written by hand, in
+`docs/results/digits_reading.md`, and becomes a part of the page.
 """
 
 from __future__ import annotations
@@ -23,21 +24,24 @@ from matplotlib.figure import Figure
 import genkit
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+READING = RESULTS / "digits_reading.md"
 PICTURE = RESULTS.parent / "images" / "digits.png"
 STEPS = {9: 5, 13: 7, 17: 9, 27: 14, 35: 18}
 FEWEST = min(STEPS)
+SCORE = "frechet_classifier"
 METHODS = ("EDM", "EDM-AOT", "EDM-AOT + DG")
 Run = dict[str, Any]
 
 
-SAMPLES = 8192  # twice the recipes': the finite sample alone costs the distance about a unit
+SETS, SAMPLES = 3, 5_000  # of each training; so few samples alone cost the distance about 4
 
 
 def measure(seed: int, out: Path, device: str) -> Run:
     """Run both recipes with a seed and return their scores by method."""
     settings = {
         "seed": seed,
-        "sweep.count": SAMPLES,
+        "sweep.count": SETS * SAMPLES,
+        "sweep.sets": SETS,
         "sweep.vary.schedule.steps": list(STEPS.values()),
     }
     edm, aot = (
@@ -52,15 +56,14 @@ def measure(seed: int, out: Path, device: str) -> Run:
     return {
         "seed": seed,
         "runs": (edm, aot),
-        "frechet": {
-            m: {row["nfe"]: row["frechet_classifier"] for row in s} for m, s in sweeps.items()
-        },
+        "frechet": {m: {row["nfe"]: row[SCORE] for row in s} for m, s in sweeps.items()},
+        "sets": {m: {row["nfe"]: row[f"{SCORE}_std"] for row in s} for m, s in sweeps.items()},
         "guidance_nfe": {row["nfe"]: row["guidance_nfe"] for row in guided},
         "trajectories": {
             m: run.scores["scores"][0] for m, run in zip(METHODS, (edm, aot), strict=False)
         },
         "facts": [
-            json.loads((run.folder / "results.json").read_text())["stages"]["sweep"]["facts"]
+            json.loads((run.folder / "results.json").read_text())["stages"]["sweep"]["facts"][SCORE]
             for run in (edm, aot)
         ],
     }
@@ -68,10 +71,8 @@ def measure(seed: int, out: Path, device: str) -> Run:
 
 def page(runs: Sequence[Run], command: str) -> str:
     """Return the page of results."""
-    seeds = ", ".join(str(run["seed"]) for run in runs)
     environment = json.loads((runs[0]["runs"][0].folder / "environment.json").read_text())
     packages = ", ".join(f"{k} {v}" for k, v in environment["packages"].items())
-    ratios = _ratios(runs)
     facts = runs[0]["facts"][0]
     return f"""# Digits: EDM against EDM-AOT
 
@@ -80,27 +81,25 @@ learning rate and seed are the same for both; noise is drawn at random for EDM, 
 Hungarian algorithm within pools of 512 for EDM-AOT. The guided rows use the same EDM-AOT denoiser
 and a discriminator that was trained on AOT pairs as well.
 
-The Frechet distance is taken over the features of a small classifier that the recipe trains on
-these digits. **It is no FID** and compares with no published figure; it compares the columns here,
-which share one classifier a seed. Its scale is that of the features, which are not normalised.
-Curvature and truncation error are defined in `genkit show curvature` and `genkit show truncation`;
-lower is better everywhere.
+Samples and digits are compared as images of 8 bits, as images are published. The Fréchet distance is
+taken over the features of a small classifier of these digits, the same for all columns and for every
+later page. **It is no FID** and compares with no published figure. Its scale is that of the features,
+which are not normalized. Curvature and truncation error are defined in `genkit show curvature` and
+`genkit show truncation`. Lower is better everywhere.
 
-## Medians over seeds {seeds}
+## Mean over {len(runs)} trainings, with the standard deviation over them
+
+Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose mean is taken.
 
 {_frechet_table(runs)}
 
 {_trajectory_table(runs)}
 
-- Curvature, EDM-AOT over EDM: **{ratios["curvature"]:.2f}**.
-- Frechet distance at 13 NFE, EDM-AOT over EDM: **{ratios["frechet"]:.2f}**.
-- The same at 35 NFE: **{ratios["many"]:.2f}**. With steps to spare EDM is ahead: the pairs help
-  where steps are few.
-- Frechet distance at 27 NFE, guided over unguided EDM-AOT: **{ratios["guidance"]:.2f}**.
+{READING.read_text(encoding="utf-8").strip()}
 
 ![Samples of EDM and EDM-AOT from the same noise, and Frechet distance against NFE](../images/digits.png)
 
-## Each seed
+## Each training, with the standard deviation over its sets
 
 {_seed_table(runs)}
 
@@ -110,42 +109,29 @@ lower is better everywhere.
 - Commit: {_commit()}
 - Hardware: {environment["hardware"]}, {environment["cores"]} cores, threads used: {environment["threads"]}
 - Versions: Python {environment["python"]}, {packages}
-- Samples: {facts["samples"]} for each score, against {facts["reference"]} real images; {facts["features"]} features
-- Extractors: {"; ".join(f"seed {run['seed']} {run['facts'][0]['extractor']}" for run in runs)}
+- Samples: {SETS} sets of {facts["samples"]} for each score, seeds 0 to {SETS * SAMPLES - 1:,}, against {facts["reference"]} real images; {facts["features"]} features
+- Protocol: {facts["protocol"]}
+- Extractor: {facts["extractor"]}
 
 The digits are tiny and the training is short. The table shows what the coupling changes at equal
 cost; it says nothing about image quality on larger data.
 """
 
 
-def _median(runs: Sequence[Run], method: str, nfe: int) -> float:
-    return statistics.median(run["frechet"][method][nfe] for run in runs)
+def _spread(values: Sequence[float]) -> str:
+    """Return the mean of values, with their standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{deviation}"
 
 
-def _ratios(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the median over seeds of each ratio."""
-    edm, aot, guided = METHODS
-    return {
-        "curvature": statistics.median(
-            run["trajectories"][aot]["curvature"] / run["trajectories"][edm]["curvature"]
-            for run in runs
-        ),
-        "frechet": statistics.median(
-            run["frechet"][aot][13] / run["frechet"][edm][13] for run in runs
-        ),
-        "many": statistics.median(
-            run["frechet"][aot][35] / run["frechet"][edm][35] for run in runs
-        ),
-        "guidance": statistics.median(
-            run["frechet"][guided][27] / run["frechet"][aot][27] for run in runs
-        ),
-    }
+def _of(runs: Sequence[Run], method: str, nfe: int) -> list[float]:
+    return [run["frechet"][method][nfe] for run in runs]
 
 
 def _frechet_table(runs: Sequence[Run]) -> str:
     head = "| Frechet distance at | " + " | ".join(f"{nfe} NFE" for nfe in STEPS) + " |"
     rows = [
-        f"| {m} | " + " | ".join(f"{_median(runs, m, nfe):.2f}" for nfe in STEPS) + " |"
+        f"| {m} | " + " | ".join(_spread(_of(runs, m, nfe)) for nfe in STEPS) + " |"
         for m in METHODS
     ]
     calls = runs[0]["guidance_nfe"]
@@ -159,9 +145,9 @@ def _trajectory_table(runs: Sequence[Run]) -> str:
     lines = ["| | mean curvature | truncation error, 5 steps |", "|---|---|---|"]
     for method in METHODS[:2]:
         found = [run["trajectories"][method] for run in runs]
-        curvature = statistics.median(row["curvature"] for row in found)
-        truncation = statistics.median(row["truncation"] for row in found)
-        lines.append(f"| {method} | {curvature:.2f} | {truncation:.2f} |")
+        curvature = _spread([row["curvature"] for row in found])
+        truncation = _spread([row["truncation"] for row in found])
+        lines.append(f"| {method} | {curvature} | {truncation} |")
     return "\n".join(lines)
 
 
@@ -173,7 +159,8 @@ def _seed_table(runs: Sequence[Run]) -> str:
     ]
     for run in runs:
         for method in METHODS:
-            scores = " | ".join(f"{run['frechet'][method][nfe]:.2f}" for nfe in STEPS)
+            found, sets = run["frechet"][method], run["sets"][method]
+            scores = " | ".join(f"{found[nfe]:.2f} ± {sets[nfe]:.2f}" for nfe in STEPS)
             row = run["trajectories"].get(method)
             ends = f"{row['curvature']:.2f} | {row['truncation']:.2f}" if row else " | "
             lines.append(f"| {run['seed']} | {method} | {scores} | {ends} |")
@@ -190,12 +177,15 @@ def draw(runs: Sequence[Run], device: str) -> None:
         axes.set_title(f"{method}, {FEWEST} NFE", loc="left", fontweight="bold")
         axes.set_axis_off()
     for method, colour in zip(METHODS, ("#555555", "#0072b2", "#d55e00"), strict=True):
-        values = [_median(runs, method, nfe) for nfe in STEPS]
-        right.plot(list(STEPS), values, "o-", color=colour, label=method)
+        each = [_of(runs, method, nfe) for nfe in STEPS]
+        values, spread = map(statistics.fmean, each), map(statistics.stdev, each)
+        right.errorbar(
+            list(STEPS), list(values), list(spread), fmt="o-", color=colour, label=method, capsize=3
+        )
     right.set_yscale("log")
     right.set_xticks(list(STEPS))
     right.set_xlabel("NFE: calls of the denoiser for each sample")
-    right.set_title("Frechet distance, classifier features", loc="left", fontweight="bold")
+    right.set_title("Fréchet distance, classifier features", loc="left", fontweight="bold")
     right.grid(alpha=0.3)
     right.legend(frameon=False)
     figure.savefig(PICTURE, dpi=110)
@@ -228,7 +218,7 @@ def main() -> None:
     (RESULTS / "digits.md").write_text(page(runs, command), encoding="utf-8")
     PICTURE.parent.mkdir(exist_ok=True)
     draw(runs, chosen.device)
-    print(json.dumps(_ratios(runs), indent=2))
+    print(_frechet_table(runs))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
-COMMON = ("classifier.images=3000", "samples.count=256")
+COMMON = ("samples.count=256",)
 SHORTENED = {
     "smoke": ("denoiser.images=6000", "samples.count=256"),
     "edm": ("denoiser.images=6000", *COMMON, "sweep.count=128", "sweep.vary.schedule.steps=[3,5]"),

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 SMALL = {
     "denoiser.images": 4096,
-    "classifier.images": 2048,
     "discriminator.images": 2048,
     "fakes.count": 256,
     "samples.count": 256,
@@ -91,7 +90,6 @@ def test_pools_are_coupled_beside_the_training(tmp_path):
     settings = {
         "denoiser.images": 8192,
         "denoiser.pools_ahead": 3,
-        "classifier.images": 2048,
         "samples.count": 256,
     }
     result = genkit.run_recipe("edm_aot_cond", out=tmp_path, settings=settings, device="cuda")

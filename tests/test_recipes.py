@@ -11,20 +11,26 @@ import sys
 import tomllib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.linalg import sqrtm
 
 from genkit.api import load_denoiser, run_recipe
+from genkit.artifacts import DenoiserFile
 from genkit.errors import Code, DataError
 from genkit.plugin.manager import load_plugins
-from genkit.random import generator
+from genkit.random import generator, seeded
+from genkit.recipe.decode import component
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source, shipped_recipes
 from genkit.settings import toml_value
 from genkit.tensors import file_digest, load
+from genkit.types import DataSpec
 from genkit_data.cifar10 import CIFAR10
 from genkit_data.cifar10_batches import BINARY
+from genkit_metrics.extractors import SHIPPED as SHIPPED_CLASSIFIERS
 from genkit_metrics.inception import Inception
 from raising import raises_code
 
@@ -35,8 +41,6 @@ TRAINED = {"images": 2_000, "batch_size": 64, "pool_size": 128}
 TINY = {
     **{f"denoiser.{key}": value for key, value in TRAINED.items()},
     "denoiser.network.width": 32,
-    "classifier.images": 640,
-    "classifier.network.channels": 4,
     "samples.count": 100,
     "samples.schedule.steps": 3,
     "scores.metrics.1.count": 16,
@@ -72,6 +76,12 @@ def cifar10(tmp_path, monkeypatch):
         records[:, 0] = torch.arange(few.images) % 10
         (folder / name).write_bytes(records.numpy().tobytes())
     monkeypatch.chdir(tmp_path)
+    network = {"use": "mlp", "width": 8, "blocks": 1}
+    spec = DataSpec((3, 32, 32))
+    with seeded(0):
+        weights = component(load_plugins().registry, "denoiser", network).build(spec).state_dict()
+    DenoiserFile(network, spec, weights).save(tmp_path / "edm.safetensors")
+    np.savez(tmp_path / "cifar10-32x32.npz", mu=np.zeros(3), sigma=np.eye(3))
     monkeypatch.setattr(Inception, "bind", lambda self, inputs: Colour())
     monkeypatch.setattr(Inception, "identity", lambda self, inputs: "colour")
 
@@ -102,6 +112,24 @@ CURVATURE = {"count": 8, "schedule.use": "edm", "schedule.steps": 4}
 def test_a_shipped_recipe_is_without_mistakes(name, cifar10):
     recipe = load_recipe(read_source(name), load_plugins())
     assert recipe.source.text.startswith("# ")  # what the list of recipes says of it
+
+
+def test_the_published_protocol_scores_three_sets_against_statistics(cifar10, tmp_path):
+    settings = {"samples.count": 12, "samples.batch_size": 4, "samples.schedule.steps": 3}
+    result = run_recipe("cifar10/published", out=tmp_path / "run", settings=settings, device="cpu")
+    (row,) = result.scores["scores"]
+    named, _ = load(tmp_path / "run" / "02-samples" / "samples.safetensors")
+    means = named["samples"].float().div(127.5).sub(1).mean((2, 3)).double().numpy()
+    sets = [means[k : k + 4] for k in range(0, 12, 4)]
+    wanted = [closed_form(mean.mean(0), np.cov(mean.T)) for mean in sets]
+    assert row["fid"] == pytest.approx(np.mean(wanted), rel=1e-5)
+    assert row["fid_min"] == pytest.approx(min(wanted), rel=1e-5)
+    assert row["fid_std"] == pytest.approx(np.std(wanted, ddof=1), rel=1e-5)
+
+
+def closed_form(mean, covariance):
+    """Return the Fréchet distance to N(0, I)."""
+    return mean @ mean + np.trace(covariance + np.eye(3) - 2 * sqrtm(covariance).real)
 
 
 def test_what_is_shipped():
@@ -230,10 +258,10 @@ def test_the_conditional_recipe(tmp_path):
     result = run_recipe("edm_aot_cond", out=tmp_path / "run", settings=TINY, device="cpu")
     check_folder(
         result.folder,
-        ["denoiser", "classifier", "samples", "scores"],
+        ["denoiser", "samples", "scores"],
         SHIPPED["edm_aot_cond"].read_text(),
     )
-    named, _ = load(result.folder / "03-samples" / "samples.safetensors")
+    named, _ = load(result.folder / "02-samples" / "samples.safetensors")
     assert named["samples"].shape == (100, 1, 8, 8)
     assert named["labels"].tolist() == [k % 10 for k in range(100)]
     (row,) = result.scores["scores"]
@@ -245,12 +273,12 @@ def test_the_conditional_recipe(tmp_path):
 
 def test_the_guided_recipe(tmp_path):
     result = run_recipe("edm_aot_dg", out=tmp_path / "run", settings=TINY_GUIDED, device="cpu")
-    stages = ["denoiser", "classifier", "fakes", "discriminator", "samples", "scores", "sweep"]
+    stages = ["denoiser", "fakes", "discriminator", "samples", "scores", "sweep"]
     folder = result.folder
     check_folder(folder, stages, SHIPPED["edm_aot_dg"].read_text())
     with raises_code(DataError, Code.WRONG_KIND, "denoiser", "discriminator"):
-        load_denoiser(folder / "04-discriminator" / "discriminator.safetensors", "cpu")
-    assert (folder / "05-samples" / "samples.png").is_file()
+        load_denoiser(folder / "03-discriminator" / "discriminator.safetensors", "cpu")
+    assert (folder / "04-samples" / "samples.png").is_file()
     rows = result.scores["sweep"]
     assert [(r["schedule.steps"], r["guidance.weight"], r["nfe"]) for r in rows] == [
         (3, 0.0, 5),
@@ -264,7 +292,7 @@ def test_the_guided_recipe(tmp_path):
     assert {"loss.png", "samples.png", "curvature.png"} <= pictures
     assert any(picture.endswith("against-nfe.png") for picture in pictures)
     # The hash of the classifier is recorded with every score that it gave.
-    digest = file_digest(folder / "02-classifier" / "classifier.safetensors")
+    digest = file_digest(SHIPPED_CLASSIFIERS["digits"])
     for stage in ("scores", "sweep"):
         assert digest[:12] in str(results["stages"][stage]["facts"])
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
-from genkit.artifacts import ClassifierRef
-from genkit.errors import Problem
-from genkit.interfaces import Design, Extractor, Inputs
+from genkit.artifacts import ClassifierFile, ClassifierRef
+from genkit.errors import DataError, Problem
+from genkit.interfaces import Design, Extractor, Inputs, Stages
+from genkit.networks import load_network
+from genkit.plugin.manager import load_plugins
 from genkit.settings import setting
+from genkit.tensors import file_digest
 from genkit.types import DataSpec
 
 
@@ -42,29 +46,71 @@ class _Features(nn.Module):
         return features(x)
 
 
+SHIPPED = {"digits": Path(__file__).with_name("digits-classifier.safetensors")}
+"""Files of classifiers that genkit brings, by name; `recipes/digits_classifier.toml` wrote them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFeatures(Extractor):
-    """The last hidden activations of a classifier that an earlier stage trained."""
+    """The last hidden activations of a classifier: of one in a file, or of an earlier stage.
+
+    Scores are comparable only where the classifier is the same, so that a fixed one in a file is
+    the better choice. ``file = "digits"`` is the one for 8x8 digits that genkit brings.
+    """
 
     source = "in the place of Inception in arXiv 1706.08500, for data unlike photographs"
     label = "classifier"
 
-    classifier: ClassifierRef = setting(doc="stage that trained the classifier")
+    file: str | None = setting(
+        None, doc='path of a file that `genkit export` wrote of a classifier, or "digits"'
+    )
+    classifier: ClassifierRef | None = setting(
+        None, doc="stage that trained the classifier, where there is no file"
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if (self.file is None) == (self.classifier is None):
+            given = "both" if self.file else "neither"
+            reason = f"must be given where `classifier` is not, and only there, got {given}"
+            yield Problem(("file",), reason, 'write file = "digits", or the path of a file')
+        elif self.file is not None:
+            try:
+                self._outline()
+            except DataError as error:
+                hint = "write the path of a file that `genkit export` wrote of a classifier"
+                yield Problem(("file",), str(error), hint, error.code)
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        found = networks.get(self.classifier)
-        if found and found.spec.shape != spec.shape:
+        if self.file is not None:
+            key, trained = "file", self._outline().spec
+        else:
+            found = networks.get(self.classifier or "")
+            key, trained = "classifier", found.spec if found else spec
+        if trained.shape != spec.shape:
             yield Problem(
-                ("classifier",),
-                f"must be trained on items of the shape {spec.shape}, got {found.spec.shape}",
+                (key,),
+                f"must be trained on items of the shape {spec.shape}, got {trained.shape}",
                 "choose a classifier that was trained on such data",
             )
 
+    def version(self) -> str:
+        return "" if self.file is None else file_digest(self._path())
+
     def bind(self, inputs: Inputs) -> nn.Module:
-        return _Features(inputs.network(self.classifier).module)
+        if self.classifier is not None:
+            return _Features(inputs.network(self.classifier).module)
+        registry = load_plugins().registry
+        return _Features(load_network(self._path(), registry, inputs.device, ClassifierFile).module)
 
     def identity(self, inputs: Inputs) -> str:
-        return f"classifier sha256:{inputs.digest(self.classifier)}"
+        found = inputs.digest(self.classifier) if self.classifier else self.version()
+        return f"classifier sha256:{found}"
+
+    def _path(self) -> Path:
+        return SHIPPED.get(self.file or "") or Path(self.file or "").expanduser()
+
+    def _outline(self) -> ClassifierFile:
+        return ClassifierFile.outline(self._path())
 
 
 @dataclass(frozen=True, kw_only=True)

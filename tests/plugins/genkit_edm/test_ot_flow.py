@@ -20,7 +20,6 @@ TINY = {
     "denoiser.batch_size": 100,
     "denoiser.pool_size": 100,
     "denoiser.network.width": 32,
-    "classifier.images": 2000,
     "samples.count": 100,
     "samples.schedule.steps": 3,
     "scores.metrics.1.count": 16,

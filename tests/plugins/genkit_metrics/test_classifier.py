@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Classifier
+from genkit.parts.no_stages import NoStages
 from genkit.random import generator, seeded
+from genkit.tensors import decoded, file_digest
 from genkit.testing import check_classifier, check_objective
 from genkit.types import Batch, DataSpec
+from genkit_data.handwritten import Digits
 from genkit_metrics.classification import Classification
 from genkit_metrics.classifier import CnnClassifier
-from genkit_metrics.extractors import ClassifierFeatures, ClassifierFeaturesModule, Pixels
+from genkit_metrics.extractors import (
+    SHIPPED,
+    ClassifierFeatures,
+    ClassifierFeaturesModule,
+    Pixels,
+)
 from raising import raises_code
 
 
@@ -85,3 +95,33 @@ def test_logits_follow_from_the_features_of_a_classifier(fake_context):
     headless = ClassifierFeatures(classifier="headless").bind(context)
     assert not isinstance(headless, ClassifierFeaturesModule)
     assert not isinstance(Pixels().bind(context), ClassifierFeaturesModule)
+
+
+def test_the_classifier_that_genkit_brings_knows_the_digits():
+    digits = Digits().load(NoStages())
+    module = ClassifierFeatures(file="digits").bind(NoStages())
+    logits = module.head(module(decoded(digits.data)))
+    assert (logits.argmax(1) == digits.labels).float().mean() > 0.99
+
+
+def test_its_identity_is_the_hash_of_its_file(tmp_path):
+    shipped = ClassifierFeatures(file="digits")
+    assert shipped.identity(NoStages()) == f"classifier sha256:{file_digest(SHIPPED['digits'])}"
+    copied = shutil.copy(SHIPPED["digits"], tmp_path / "other.safetensors")
+    assert ClassifierFeatures(file=str(copied)).identity(NoStages()) == shipped.identity(NoStages())
+
+
+@pytest.mark.parametrize("settings", [{}, {"file": "digits", "classifier": "stage"}])
+def test_a_file_or_a_stage_is_needed_and_not_both(settings):
+    (problem,) = ClassifierFeatures(**settings).check({})
+    assert problem.key == ("file",)
+
+
+def test_a_file_that_is_missing_or_of_another_kind_or_shape_is_refused(tmp_path):
+    (missing,) = ClassifierFeatures(file=str(tmp_path / "none.safetensors")).check({})
+    assert missing.key == ("file",)
+    (tmp_path / "none.safetensors").write_bytes(b"no network")
+    (other,) = ClassifierFeatures(file=str(tmp_path / "none.safetensors")).check({})
+    assert other.key == ("file",)
+    (shape,) = ClassifierFeatures(file="digits").check_items(DataSpec((3, 32, 32)), {})
+    assert shape.key == ("file",)

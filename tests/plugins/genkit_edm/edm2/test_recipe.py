@@ -13,8 +13,6 @@ TINY = {
     "denoiser.average.snapshot_images": 128,
     "denoiser.network.channels": 16,
     "denoiser.network.channels_per_head": 16,
-    "classifier.images": 640,
-    "classifier.network.channels": 4,
     "samples.count": 100,
     "samples.schedule.steps": 3,
     "scores.metrics.1.count": 16,
