@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from genkit.artifacts import (
     Artifact,
     ClassifierFile,
+    Cost,
     DenoiserFile,
     DiscriminatorFile,
     NetworkFile,
@@ -197,6 +198,14 @@ class Context(Inputs, Protocol):
 
     def stage(self, stage: str) -> Stage:
         """Return the settings of an earlier stage."""
+        ...
+
+    def costs(self, stage: str) -> Sequence[Cost]:
+        """Return what an earlier stage wrote of the cost of its samples; empty for nothing.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         ...
 
     def describe(self, component: Component) -> dict[str, Any]:

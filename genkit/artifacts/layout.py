@@ -11,6 +11,7 @@
         01-denoiser/         a stage: its artifact, pictures, and
             state.json           fingerprint, whether it is finished, sizes of its results
             metrics.jsonl        one row a line, appended; rewritten on resume
+            cost.json            what samples cost
             checkpoint*.safetensors  from which it resumes; the newest without a number
         replaced/            what changed stages had left; after --redo the names end in .redone
         trackers/            what trackers write, a folder each
@@ -22,6 +23,7 @@ import re
 from pathlib import Path
 
 from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.cost import Costs
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.settings import shown
@@ -85,7 +87,7 @@ def require_file_name(output: type[Artifact]) -> None:
     file = output.filename()
     path = Path(file)
     reserved = file == STATE or path.suffix == ".jsonl" or is_checkpoint(path)
-    reserved |= file == Scores.filename() and not issubclass(output, Scores)
+    reserved |= any(file == t.filename() and not issubclass(output, t) for t in (Scores, Costs))
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
             f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
@@ -96,13 +98,14 @@ def require_file_name(output: type[Artifact]) -> None:
 def results_in(stage: Path) -> dict[str, int]:
     """Return the size of each file that makes a finished stage whole, by name.
 
-    The state, checkpoints and logs are not results: they may be deleted once a stage is finished.
+    The state, checkpoints, logs and costs are not results: they may be deleted once a stage is
+    finished.
     """
     return {
         path.name: path.stat().st_size
         for path in sorted(stage.glob("*"))
         if path.is_file()
-        and path.name != STATE
+        and path.name not in (STATE, Costs.filename())
         and path.suffix != ".jsonl"
         and not is_checkpoint(path)
     }

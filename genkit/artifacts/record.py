@@ -12,6 +12,7 @@ from torch import Tensor
 from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
+from genkit.artifacts.cost import Cost, Costs
 from genkit.artifacts.layout import METRICS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
@@ -146,6 +147,13 @@ class Record:
     def scores(self, scores: Scores) -> None:
         """Write scores, which any stage may have besides its artifact."""
         self._write(scores, Scores)
+
+    def cost(self, *rows: Cost) -> None:
+        """Write what samples cost, a row for those of the stage, or for each row of its scores.
+
+        The file is no result: it may be deleted, and its bytes may differ.
+        """
+        self._write(Costs(rows), Costs)
 
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._leads:

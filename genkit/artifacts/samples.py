@@ -25,8 +25,8 @@ class Samples(Artifact):
 
     Attributes:
         batch: ``[N, *shape]`` samples with their labels if any; images uint8, vectors float32.
-        nfe: calls of the denoiser for each sample.
-        guidance_nfe: calls of guidance networks for each sample.
+        nfe: calls of the denoiser for each sample; their mean where a solver chooses its steps.
+        guidance_nfe: calls of guidance networks for each sample, or their mean.
         denoiser: id of the stage that wrote the denoiser by which they were drawn; None where they
             come from elsewhere.
         facts: how they were drawn, by name, such as ``seeds`` and ``sampler``; part of the facts of
@@ -39,8 +39,8 @@ class Samples(Artifact):
     name = "samples"
 
     batch: Batch
-    nfe: int
-    guidance_nfe: int = 0
+    nfe: float
+    guidance_nfe: float = 0
     denoiser: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,10 +67,16 @@ class Samples(Artifact):
             described = {name: json.loads(value) for name, value in metadata.items()}
             return cls(
                 Batch(named["samples"], labels=named.get("labels")),
-                int(described["nfe"]),
-                int(described["guidance_nfe"]),
+                _calls(described["nfe"]),
+                _calls(described["guidance_nfe"]),
                 described.get("denoiser"),
                 dict(described.get("facts", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} must be a file of samples: {error!r} in its header") from error
+
+
+def _calls(value: object) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"a number of calls must be a number, got {value!r}")
+    return value

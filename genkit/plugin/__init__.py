@@ -19,6 +19,7 @@ from genkit.plugin.registry import Registration as Registration
 
 if TYPE_CHECKING:
     from genkit.artifacts import *  # noqa: F403
+    from genkit.costs import *  # noqa: F403
     from genkit.designs import *  # noqa: F403
     from genkit.errors import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from genkit.world import *  # noqa: F403
 
 _NAMES = {
-    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
+    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef Cost Costs DenoiserFile DenoiserRef "
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef Scores "
     "StageResult load_tensors save_tensors",
+    "genkit.costs": "CostMeter",
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",

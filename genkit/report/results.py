@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from genkit.artifacts import Scores
+from genkit.artifacts import Costs, Scores
+from genkit.artifacts.layout import stages_in
+from genkit.report.costs import conditions, with_costs
 from genkit.report.table import render
 
 
@@ -34,16 +36,21 @@ def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
-    """Print the report: a table for each scoring stage, and the pictures.
+    """Print the report: a table for each scoring stage with its cost, and the pictures.
 
     Args:
         console: where to print.
         results: as :func:`gather` returns them.
         folder: folder of the run.
     """
+    folders = stages_in(folder)
     for stage, content in results["stages"].items():
         console.print(f"\nScores of {stage}", style="bold", markup=False, highlight=False)
-        console.print(render(content["rows"]))
+        path = folders[stage] / Costs.filename()
+        costs = Costs.load(path).rows if path.is_file() else []
+        console.print(render(with_costs(content["rows"], costs)))
+        for line in conditions(costs):
+            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
         for score, facts in content["facts"].items():
             line = f"{score}: {', '.join(f'{name} {fact}' for name, fact in facts.items())}"
             if facts:

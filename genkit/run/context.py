@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genkit.artifacts import Artifact, NetworkFile, Record
+from genkit.artifacts import Artifact, Cost, Costs, NetworkFile, Record
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage, Trained
 from genkit.networks import load_network
@@ -66,6 +66,11 @@ class StageContext:
     def stage(self, stage: str) -> Stage:
         self._require_declared(stage)
         return self.stages[stage]
+
+    def costs(self, stage: str) -> Sequence[Cost]:
+        self._require_declared(stage)
+        path = self.folders[stage] / Costs.filename()
+        return Costs.load(path).rows if path.is_file() else []
 
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)

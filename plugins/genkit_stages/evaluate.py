@@ -22,6 +22,8 @@ class Evaluate(Scoring):
         samples = context.read(self.samples, Samples)
         found = self.scorer(context).measure(samples)
         row = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe, **found.scores}
+        if costs := context.costs(self.samples):
+            context.record.cost(*costs)
         context.record.save(Scores([row], found.facts, found.curves))
         for name, png in found.pictures.items():
             context.record.picture(name, png)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from genkit.artifacts import DenoiserRef, Samples
+from genkit.costs import CostMeter
 from genkit.designs import designs, references
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
@@ -124,17 +125,22 @@ class Sample(SamplingStage):
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
+        meter = CostMeter(self, context)
         guidance = self.bound_guidance(context)
         for turn, seeds in enumerate(world.turns(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
-                self._draw(context, seeds, guidance).save(parts[seeds])
+                with meter.drawing(len(seeds)):
+                    part = self._draw(context, seeds, guidance)
+                part.save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
-        world.barrier()
+        meter.gather()  # a barrier too: every part is there
         if world.leads:
-            context.record.save(self._joined(context, map(Samples.load, parts.values())))
+            samples = self._joined(context, [Samples.load(path) for path in parts.values()])
+            context.record.save(samples)
+            context.record.cost(meter.cost(samples))
             for path in context.folder.glob("part-*.safetensors"):
                 path.unlink()
 
@@ -164,10 +170,14 @@ class Sample(SamplingStage):
             drawn += context.world.gather(part)
         return self._joined(context, drawn)
 
-    def _joined(self, context: Context, parts: Iterable[Samples]) -> Samples:
-        first, *others = parts
-        batch = Batch.joined([first.batch, *(part.batch for part in others)])
-        return replace(first, batch=batch, facts=self._facts(context))
+    def _joined(self, context: Context, parts: Sequence[Samples]) -> Samples:
+        return Samples(
+            Batch.joined([part.batch for part in parts]),
+            _mean([(part.nfe, len(part.batch)) for part in parts]),
+            _mean([(part.guidance_nfe, len(part.batch)) for part in parts]),
+            self.denoiser,
+            self._facts(context),
+        )
 
     def _facts(self, context: Context) -> dict[str, str]:
         """Return how the samples are drawn, so that two scores can be told to be comparable."""
@@ -212,6 +222,18 @@ class Sample(SamplingStage):
             state_precision=self.state_precision,
         )
         return Samples(drawn.batch, drawn.nfe, drawn.guidance_nfe, self.denoiser)
+
+
+def _mean(counts: Sequence[tuple[float, int]]) -> float:
+    """Return the mean number of calls over samples, an int where it is the same for all.
+
+    Args:
+        counts: calls for each sample of a batch, and number of its samples; by batch.
+    """
+    if len({calls for calls, _ in counts}) == 1:
+        return counts[0][0]
+    # Of integers, so that the sum does not depend on an order.
+    return sum(calls * size for calls, size in counts) / sum(size for _, size in counts)
 
 
 def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from genkit.artifacts import Scores
+from genkit.artifacts import Cost, Scores
+from genkit.costs import CostMeter
 from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
@@ -91,13 +92,21 @@ class Sweep(Scoring):
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
-            samples = _of_cell(template, cell).draw(context)
+            stage = _of_cell(template, cell)
+            meter = CostMeter(stage, context)
+            # Every process draws until all samples are there; rank 0 counts them.
+            with meter.drawing(stage.count if context.world.leads else 0):
+                samples = stage.draw(context)
+            meter.gather()
+            cost = dataclasses.replace(meter.cost(samples), settings=inf_as_text(cell))
             found = scorer.measure(samples)
-            cost = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
-            row = {**inf_as_text(cell), **cost, **found.scores}
-            entries.append({"device": device, "row": row, "facts": found.facts})
+            counts = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
+            row = {**inf_as_text(cell), **counts, **found.scores}
+            entry = {"device": device, "row": row, "facts": found.facts}
+            entries.append({**entry, "cost": dataclasses.asdict(cost)})
             context.record.log(entries[-1])
             context.advance(len(entries), len(cells), "cells")
+        context.record.cost(*(Cost(**entry["cost"]) for entry in entries))
         rows = [entry["row"] for entry in entries]
         context.record.save(Scores(rows, _common([entry["facts"] for entry in entries])))
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from genkit.artifacts import Cost, Costs
 from genkit.artifacts.scores import settings_of
 from genkit.parts.figure import number
 from genkit.report.results import gather, show
@@ -66,6 +67,55 @@ def test_the_report_shows_scores_and_pictures(folder):
     assert text.endswith(f"Everything is in {folder}\n")
 
 
+def cost(**others):
+    known = {
+        "images": 100,
+        "calls": {"denoiser": 13},
+        "nfe_equivalents": 13.0,
+        "gflop_per_image": 2.5,
+        "gflop_per_call": 0.2,
+        "seconds_per_image": 0.125,
+        "images_timed": 100,
+        "device": "cpu, x86",
+        "threads": 1,
+        "processes": 1,
+        "batch_size": 64,
+    }
+    return Cost(**{**known, **others})
+
+
+def test_costs_are_beside_the_scores(folder):
+    rows = [cost(), cost(nfe_equivalents=20.5, images_timed=60, processes=2, notes=("as it is",))]
+    Costs(rows).save(folder / "02-scores" / "cost.json")
+    assert "cost" not in json.dumps(gathered(folder))
+    text = printed(folder)
+    lines = [line.split() for line in text.splitlines()]
+    names = ["schedule.rho", "nfe", "guidance_nfe", "equivalents", "GFLOP/image", "s/image"]
+    assert [*names, "frechet"] in lines
+    assert ["7", "13", "0", "13", "2.5", "0.125", "0.4381"] in lines
+    assert ["90", "13", "7", "20.5", "2.5", "0.125", "1812"] in lines
+    assert "s/image: cpu, x86, 1 thread, batches of 64\n" in text
+    assert "2 processes, batches of 64, over 60 of 100 samples\n" in text
+    assert text.count("cost: as it is") == 1
+    Costs([cost(batch_size=None, threads=2)] * 2).save(folder / "02-scores" / "cost.json")
+    assert "s/image: cpu, x86, 2 threads\n" in printed(folder)
+
+
+def test_a_cost_that_is_unknown_is_left_out(folder):
+    nothing = {"nfe_equivalents": None, "gflop_per_image": None, "seconds_per_image": None}
+    rows = [cost(**nothing), cost(**{**nothing, "gflop_per_image": 3.5}, batch_size=None)]
+    Costs(rows).save(folder / "02-scores" / "cost.json")
+    lines = [line.split() for line in printed(folder).splitlines()]
+    assert ["schedule.rho", "nfe", "guidance_nfe", "GFLOP/image", "frechet"] in lines
+    assert ["7", "13", "0", "0.4381"] in lines
+    assert ["90", "13", "7", "3.5", "1812"] in lines
+
+
+def test_costs_of_other_rows_are_not_shown(folder):
+    Costs([cost()]).save(folder / "02-scores" / "cost.json")
+    assert "equivalents" not in printed(folder)
+
+
 def test_paths_are_whole_in_a_narrow_terminal(folder):
     assert f"  {folder}/01-samples/samples.png\n" in printed(folder, width=20)
 
@@ -80,7 +130,14 @@ def test_the_settings_are_the_columns_before_the_counts():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(13, "13"), (7.0, "7"), (0.43812, "0.4381"), (1.5e-7, "1.5e-07"), ("a", "a"), (-2.0, "-2")],
+    [
+        (13, "13"),
+        (7.0, "7"),
+        (0.43812, "0.4381"),
+        (1.5e-7, "1.5e-07"),
+        ("a", "a"),
+        (-2.0, "-2"),
+    ],
 )
 def test_cells_are_short_and_exact_where_they_can_be(value, text):
     assert number(value) == text

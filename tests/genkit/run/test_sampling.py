@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from genkit.artifacts import Costs, Samples
 from genkit.errors import Code, RecipeError
+from genkit.sample import GuidedDenoiser
 from genkit.types import SEED_LIMIT
 from genkit_stages.train import Train
 from raising import raises_code
@@ -71,3 +73,97 @@ def test_a_stage_that_does_not_describe_its_denoiser_is_refused_and_seeds_are_ch
         ("samples.first_seed", Code.OUT_OF_RANGE),
         ("samples.denoiser", Code.PLUGIN),
     }
+
+
+def cost(tiny, stage):
+    (path,) = tiny.folder.glob(f"*-{stage}/cost.json")
+    return Costs.load(path).rows
+
+
+def products(tiny, network):
+    """Return the operations of one call of an MLP for an item: two for each weight of a matrix."""
+    weights = load(tiny.bytes_of(network))
+    return sum(2 * values.numel() for values in weights.values() if values.ndim == 2)
+
+
+def test_the_cost_of_samples_is_written_and_passed_on(tiny):
+    scores = """
+[[stage]]
+id = "scores"
+use = "evaluate"
+samples = "samples"
+metrics = [{ use = "truncation", count = 8, steps = 2, schedule = { use = "edm", steps = 4 } }]
+"""
+    tiny.run(tiny.sample + scores)
+    (drawn,) = cost(tiny, "samples")
+    flops = products(tiny, "denoiser.safetensors")
+    assert drawn.calls == {"denoiser": 5}
+    assert drawn.nfe_equivalents == 5
+    assert drawn.gflop_per_call == pytest.approx(flops / 1e9)
+    assert drawn.gflop_per_image == pytest.approx(5 * flops / 1e9)
+    assert (drawn.images, drawn.images_timed, drawn.batch_size) == (24, 24, 16)
+    assert drawn.seconds_per_image > 0
+    assert cost(tiny, "scores") == [drawn]
+    assert "gflop" not in (tiny.folder / "results.json").read_text()
+
+
+def test_guidance_costs_its_calls_and_gradients(tiny):
+    tiny.run(tiny.sample + tiny.guided)
+    (guided,) = cost(tiny, "guided")
+    calls = guided.calls["discriminator"]
+    assert guided.calls["denoiser"] == 5
+    assert 0 < calls <= 5
+    own = 5 * guided.gflop_per_call
+    logits = calls * products(tiny, "discriminator.safetensors") / 1e9
+    # A gradient costs at most as much again: no weight has one, nor the embedding of sigma.
+    assert own + logits < guided.gflop_per_image <= own + 2 * logits
+    assert guided.nfe_equivalents == pytest.approx(guided.gflop_per_image / guided.gflop_per_call)
+
+
+def test_only_the_samples_of_this_process_are_timed(tiny):
+    def stop(done, total):
+        if (done, total) == (16, 24):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run(tiny.sample, progress=tiny.recorder(stop))
+    tiny.run(tiny.sample)
+    (drawn,) = cost(tiny, "samples")
+    assert (drawn.images, drawn.images_timed) == (24, 8)
+
+
+def test_each_combination_of_a_sweep_has_its_cost(tiny):
+    tiny.run(tiny.sweep)
+    rows = cost(tiny, "sweep")
+    assert [row.settings["schedule.steps"] for row in rows] == [2, 2, 3, 3]
+    assert [row.nfe_equivalents for row in rows] == [3, 3, 5, 5]
+    assert all(row.images == row.images_timed == 8 for row in rows)
+
+
+def test_deleting_a_cost_runs_nothing_again(tiny):
+    tiny.run(tiny.sweep)
+    for path in tiny.folder.glob("*/cost.json"):
+        path.unlink()
+    recorder, _ = tiny.run(tiny.sweep)
+    assert recorder.ran == []
+
+
+ADAPTIVE = 'samples.solver={ use = "adaptive", rtol = 8e-4, atol = 8e-4 }'
+
+
+def test_the_calls_of_an_adaptive_solver_are_those_of_all_batches(tiny, monkeypatch):
+    evaluated, call = [], GuidedDenoiser.__call__
+
+    def counting(self, x, sigma, **settings):
+        evaluated.append(len(x))
+        return call(self, x, sigma, **settings)
+
+    monkeypatch.setattr(GuidedDenoiser, "__call__", counting)
+    tiny.run(tiny.sample, ADAPTIVE, "samples.batch_size=2")
+    samples = Samples.load(next(tiny.folder.glob("*-samples/samples.safetensors")))
+    of_samples = [size for size in evaluated if size == 2]
+    assert samples.nfe == sum(of_samples) / 24
+    assert isinstance(samples.nfe, float)
+    (drawn,) = cost(tiny, "samples")
+    assert drawn.calls == {"denoiser": samples.nfe}
+    assert drawn.nfe_equivalents == pytest.approx(samples.nfe)

@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 
 import genkit
+from genkit.artifacts.layout import results_in
 
 RECIPE = """name = "edm"
 data = { use = "moons", items = 200 }
@@ -93,8 +94,7 @@ def made(folder, scores=None, *, stage="scores", table=None, cost=None, **recipe
         write(place / "scores.json", {"rows": rows, "facts": facts, "curves": {}})
         if cost is not None:
             write(place / "cost.json", {"rows": cost})
-        files = {p.name: p.stat().st_size for p in place.iterdir()}
-        write(place / "state.json", {"finished": True, "files": files})
+        write(place / "state.json", {"finished": True, "files": results_in(place)})
     resolved = {"name": folder.name, "seed": 0, **recipe, "stage": stages}
     (folder / "resolved.toml").write_text(tomli_w.dumps(resolved))
     return folder

@@ -8,6 +8,7 @@ from itertools import pairwise
 from genkit.plugin import (
     Batch,
     Context,
+    CostMeter,
     DenoiserRef,
     PerSample,
     Samples,
@@ -59,4 +60,8 @@ class EulerSamples(SamplingStage):
         return Samples(Batch(x.float().cpu()), denoise.nfe, denoiser=self.denoiser)
 
     def run(self, context: Context) -> None:
-        context.record.save(self.draw(context))
+        meter = CostMeter(self, context)
+        with meter.drawing(self.count):
+            samples = self.draw(context)
+        context.record.save(samples)
+        context.record.cost(meter.cost(samples))

@@ -1,0 +1,200 @@
+"""Measures what samples cost while a stage draws them: seconds, network calls and arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from genkit.artifacts import Cost, Record, Samples
+from genkit.interfaces import Context, SamplingStage, Trained
+from genkit.machine import hardware
+from genkit.parts.flops import FlopCount, counting_flops
+from genkit.world import ALONE
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """What one sample takes.
+
+    Attributes:
+        nfe: calls of the denoiser.
+        guidance_nfe: calls of guidance networks, as guidance counts them.
+        calls: calls of each network.
+        flops: operations of all networks; 0 where they are unknown.
+        call_flops: operations of one call of the denoiser; 0 where they are unknown.
+    """
+
+    nfe: float
+    guidance_nfe: float
+    calls: Mapping[str, float]
+    flops: float
+    call_flops: float
+
+
+class CostMeter:
+    """Measures what the samples of a stage cost.
+
+    When it is made, rank 0 draws the first sample once more to count its arithmetic; the samples of
+    the stage do not depend on this. Seconds are those of the blocks of :meth:`drawing`::
+
+        meter = CostMeter(self, context)
+        with meter.drawing(self.count):
+            samples = self.draw(context)
+        context.record.save(samples)
+        context.record.cost(meter.cost(samples))
+
+    Args:
+        stage: stage that draws.
+        context: context of the stage that runs, which may be another one, such as a sweep.
+    """
+
+    def __init__(self, stage: SamplingStage, context: Context) -> None:
+        self._stage, self._context = stage, context
+        self._seconds, self._images = 0.0, 0
+        self._notes: list[str] = []
+        # Before anything is timed, so that kernels are loaded and memory is allocated.
+        self._one = self._counted() if context.world.leads else None
+
+    def _counted(self) -> _Arithmetic | None:
+        """Draw one sample and count what it takes; None where this fails."""
+        try:
+            with counting_flops() as count, ExitStack() as hooks:
+                watched = _Watched(self._context, count, hooks)
+                sample = replace(self._stage, count=1).draw(cast(Context, watched))
+        except Exception as error:  # noqa: BLE001, a mistake in the drawing is reported by the drawing
+            self._notes.append(f"arithmetic is not counted: {type(error).__name__}: {error}")
+            return None
+        if count.uncounted:
+            names = ", ".join(count.uncounted)
+            self._notes.append(f"arithmetic of these operators is not counted: {names}")
+        if not count.total:
+            self._notes.append("no operator was seen whose arithmetic PyTorch can count")
+        calls, name = watched.calls, sample.denoiser or ""
+        own = watched.flops[name] / calls[name] if calls[name] else 0.0
+        if count.total and not own:
+            self._notes.append("arithmetic of one call of the denoiser is unknown")
+        return _Arithmetic(sample.nfe, sample.guidance_nfe, dict(calls), count.total, own)
+
+    @contextmanager
+    def drawing(self, count: int) -> Iterator[None]:
+        """Time a block in which this process draws ``count`` samples, which end on the CPU."""
+        begun = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - begun
+        self._images += count
+
+    def gather(self) -> None:
+        """Add what all processes timed; collective, to be called once."""
+        timed = self._context.world.gather((self._seconds, self._images))
+        self._seconds = sum(seconds for seconds, _ in timed)
+        self._images = sum(images for _, images in timed)
+
+    def cost(self, samples: Samples) -> Cost:
+        """Return what the samples cost; for rank 0, since the others count no arithmetic."""
+        where = hardware(self._context.device)
+        one = self._mean(samples)
+        return Cost(
+            images=len(samples.batch),
+            calls={name: _whole(count) for name, count in one.calls.items()},
+            nfe_equivalents=one.flops / one.call_flops if one.flops and one.call_flops else None,
+            gflop_per_image=one.flops / 1e9 if one.flops else None,
+            gflop_per_call=one.call_flops / 1e9 if one.call_flops else None,
+            seconds_per_image=self._seconds / self._images if self._images else None,
+            images_timed=self._images,
+            device=f"{where['device']}, {where['hardware']}",
+            threads=torch.get_num_threads(),
+            processes=self._context.world.size,
+            batch_size=getattr(self._stage, "batch_size", None),
+            notes=tuple(self._notes),
+        )
+
+    def _mean(self, samples: Samples) -> _Arithmetic:
+        """Return what a sample takes in the mean over all batches.
+
+        Where a solver chooses its steps, the number of calls differs between batches. The part of
+        the denoiser follows from its calls, and everything else is scaled by those of guidance.
+        """
+        one, unknown = self._one, _Arithmetic(samples.nfe, samples.guidance_nfe, {}, 0, 0)
+        if one is None:
+            return unknown
+        scale = samples.guidance_nfe / one.guidance_nfe if one.guidance_nfe else 1.0
+        same = (one.nfe, one.guidance_nfe) == (samples.nfe, samples.guidance_nfe)
+        typical = one.call_flops and (one.guidance_nfe or not samples.guidance_nfe)
+        if not same and not typical:
+            self._notes.append("the calls of the counted sample are not those of the others")
+            return unknown
+        rest = one.flops - one.nfe * one.call_flops
+        calls = {
+            name: samples.nfe + (count - one.nfe) * scale
+            if name == samples.denoiser
+            else count * scale
+            for name, count in one.calls.items()
+        }
+        return replace(one, calls=calls, flops=samples.nfe * one.call_flops + rest * scale)
+
+
+def _whole(count: float) -> float:
+    """Return a number of calls as an int where it is one."""
+    return int(count) if float(count).is_integer() else count
+
+
+class _Watched:
+    """The context of a stage that draws to be counted: alone, writing and reporting nothing.
+
+    Args:
+        context: context that it stands for.
+        count: operations so far.
+        hooks: takes the hooks by which the calls of networks are seen.
+
+    Attributes:
+        calls: calls of each network, by the id of its stage.
+        flops: operations of these calls, without backward passes.
+    """
+
+    world = ALONE
+
+    def __init__(self, context: Context, count: FlopCount, hooks: ExitStack) -> None:
+        self.calls: Counter[str] = Counter()
+        self.flops: Counter[str] = Counter()
+        self.record = Record("", context.folder, Samples, leads=False)
+        self._context, self._count, self._hooks = context, count, hooks
+        self._seen: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def network(self, stage: str) -> Trained:
+        """Return the network of a stage, whose calls are counted from now on."""
+        trained = self._context.network(stage)
+        if stage not in self._seen:
+            self._seen.add(stage)
+
+            def begin(*_: object) -> None:
+                self.flops[stage] -= self._count.total
+
+            def end(*_: object) -> None:
+                self.flops[stage] += self._count.total
+                self.calls[stage] += 1
+
+            for register, hook in (
+                (trained.module.register_forward_pre_hook, begin),
+                (trained.module.register_forward_hook, end),
+            ):
+                self._hooks.callback(register(hook).remove)
+        return trained
+
+    def advance(self, *position: object, **settings: object) -> None:
+        """Report no progress."""
+
+    def warn(self, text: str) -> None:
+        """Print nothing."""
+
+    def stop_requested(self) -> bool:
+        """Return False: one sample is drawn to its end."""
+        return False

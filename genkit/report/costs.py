@@ -1,0 +1,56 @@
+"""Costs as people read them: columns beside the scores, and how they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from genkit.artifacts import Cost
+from genkit.artifacts.scores import COUNTS, Row
+
+COLUMNS = {
+    "equivalents": "nfe_equivalents",
+    "GFLOP/image": "gflop_per_image",
+    "s/image": "seconds_per_image",
+}
+"""Attribute of a cost by the heading of its column."""
+
+
+def with_costs(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
+    """Return rows of scores with the columns of their cost behind the counts of calls.
+
+    Args:
+        rows: rows of scores.
+        costs: cost of each; rows without theirs are returned as they are.
+    """
+    if len(costs) != len(rows):
+        return rows
+    columns = {
+        heading: [getattr(cost, name) for cost in costs]
+        for heading, name in COLUMNS.items()
+        if any(getattr(cost, name) is not None for cost in costs)
+    }
+    joined = []
+    for index, row in enumerate(rows):
+        names = list(row)
+        counts = max((names.index(count) + 1 for count in COUNTS if count in row), default=0)
+        own = {heading: values[index] for heading, values in columns.items()}
+        items = list(row.items())
+        joined.append(dict([*items[:counts], *own.items(), *items[counts:]]))
+    return joined
+
+
+def conditions(costs: Sequence[Cost]) -> Iterator[str]:
+    """Yield lines that say where and over how many samples costs were measured, each once."""
+    lines: dict[str, None] = {}
+    for cost in costs:
+        if cost.seconds_per_image is not None:
+            drawn = [f"{cost.threads:,} thread{'s' if cost.threads > 1 else ''}"]
+            if cost.processes > 1:
+                drawn.append(f"{cost.processes:,} processes")
+            if cost.batch_size is not None:
+                drawn.append(f"batches of {cost.batch_size:,}")
+            if cost.images_timed < cost.images:
+                drawn.append(f"over {cost.images_timed:,} of {cost.images:,} samples")
+            lines[f"s/image: {cost.device}, {', '.join(drawn)}"] = None
+        lines |= {f"cost: {note}": None for note in cost.notes}
+    yield from lines
