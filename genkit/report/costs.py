@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from genkit.artifacts import Cost
-from genkit.artifacts.scores import COUNTS, Row
+from genkit.artifacts.scores import COUNTS, Row, settings_of
 
 COLUMNS = {
     "equivalents": "nfe_equivalents",
@@ -24,19 +24,33 @@ def with_costs(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
     """
     if len(costs) != len(rows):
         return rows
-    columns = {
-        heading: [getattr(cost, name) for cost in costs]
+    before = {*settings_of(rows), *COUNTS}
+    return [
+        {**{name: value for name, value in row.items() if name in before}, **cost, **row}
+        for row, cost in zip(rows, _columns(costs), strict=True)
+    ]
+
+
+def without_scores(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
+    """Return the settings that were varied and the columns of cost; arguments as above."""
+    if len(costs) != len(rows):
+        return []
+    settings = settings_of(rows)
+    return [
+        {**{name: value for name, value in row.items() if name in settings}, **cost}
+        for row, cost in zip(rows, _columns(costs), strict=True)
+    ]
+
+
+def _columns(costs: Sequence[Cost]) -> Iterator[Row]:
+    """Yield the columns of each cost, but for those that are unknown for all."""
+    known = {
+        heading: name
         for heading, name in COLUMNS.items()
         if any(getattr(cost, name) is not None for cost in costs)
     }
-    joined = []
-    for index, row in enumerate(rows):
-        names = list(row)
-        counts = max((names.index(count) + 1 for count in COUNTS if count in row), default=0)
-        own = {heading: values[index] for heading, values in columns.items()}
-        items = list(row.items())
-        joined.append(dict([*items[:counts], *own.items(), *items[counts:]]))
-    return joined
+    for cost in costs:
+        yield {heading: getattr(cost, name) for heading, name in known.items()}
 
 
 def conditions(costs: Sequence[Cost]) -> Iterator[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from genkit.artifacts import Costs, Scores
+from genkit.artifacts import Cost, Costs, Scores
 from genkit.artifacts.layout import stages_in
-from genkit.report.costs import conditions, with_costs
+from genkit.artifacts.scores import Row
+from genkit.report.costs import conditions, with_costs, without_scores
 from genkit.report.table import render
+
+_WIDE = 10_000  # columns: more than any table has
 
 
 def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
@@ -48,7 +52,8 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
         console.print(f"\nScores of {stage}", style="bold", markup=False, highlight=False)
         path = folders[stage] / Costs.filename()
         costs = Costs.load(path).rows if path.is_file() else []
-        console.print(render(with_costs(content["rows"], costs)))
+        for table in _tables(content["rows"], costs, console):
+            console.print(table)
         for line in conditions(costs):
             console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
         for score, facts in content["facts"].items():
@@ -62,3 +67,15 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
             line = f"  {folder / picture}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tables(rows: Sequence[Row], costs: Sequence[Cost], console: Console) -> Iterator[Table]:
+    """Yield one table of scores and costs, or two where a terminal is too narrow to show all."""
+    joined = render(with_costs(rows, costs))
+    unbounded = console.options.update(width=_WIDE)
+    if console.measure(joined, options=unbounded).maximum <= console.width:
+        yield joined
+        return
+    yield render(rows)
+    if apart := without_scores(rows, costs):
+        yield render(apart)

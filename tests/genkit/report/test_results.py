@@ -101,6 +101,13 @@ def test_costs_are_beside_the_scores(folder):
     assert "s/image: cpu, x86, 2 threads\n" in printed(folder)
 
 
+def test_costs_have_a_table_of_their_own_in_a_narrow_terminal(folder):
+    Costs([cost(), cost()]).save(folder / "02-scores" / "cost.json")
+    lines = [line.split() for line in printed(folder, width=65).splitlines()]
+    assert ["90", "13", "7", "1812"] in lines
+    assert ["90", "13", "2.5", "0.125"] in lines
+
+
 def test_a_cost_that_is_unknown_is_left_out(folder):
     nothing = {"nfe_equivalents": None, "gflop_per_image": None, "seconds_per_image": None}
     rows = [cost(**nothing), cost(**{**nothing, "gflop_per_image": 3.5}, batch_size=None)]
