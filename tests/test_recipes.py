@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import math
 import shutil
+import struct
 import subprocess
 import sys
 import tomllib
@@ -18,7 +20,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from genkit.api import load_denoiser, run_recipe
-from genkit.artifacts import DenoiserFile
+from genkit.artifacts import ClassifierFile, DenoiserFile
 from genkit.errors import Code, DataError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator, seeded
@@ -30,6 +32,7 @@ from genkit.tensors import file_digest, load
 from genkit.types import DataSpec
 from genkit_data.cifar10 import CIFAR10
 from genkit_data.cifar10_batches import BINARY
+from genkit_data.fashion_mnist import FILES as FASHION_FILES
 from genkit_metrics.extractors import SHIPPED as SHIPPED_CLASSIFIERS
 from genkit_metrics.inception import Inception
 from raising import raises_code
@@ -64,8 +67,8 @@ TINY_GUIDED = {
 
 
 @pytest.fixture
-def cifar10(tmp_path, monkeypatch):
-    """A current directory in which the recipes of CIFAR-10 find some images of it."""
+def published_data(tmp_path, monkeypatch):
+    """A current directory in which recipes find some images of their data, and files."""
     few = replace(BINARY, images=20)
     monkeypatch.setattr(CIFAR10, "versions", (few,))
     folder = tmp_path / "data" / "cifar10" / few.folder
@@ -76,10 +79,23 @@ def cifar10(tmp_path, monkeypatch):
         records[:, 0] = torch.arange(few.images) % 10
         (folder / name).write_bytes(records.numpy().tobytes())
     monkeypatch.chdir(tmp_path)
+    fashion = tmp_path / "data" / "fashion-mnist"
+    fashion.mkdir()
+    for name in (name for pair in FASHION_FILES.values() for name in pair):
+        shape = (20, 28, 28) if "images" in name else (20,)
+        header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+        content = bytes(k % 10 for k in range(math.prod(shape)))
+        (fashion / name).write_bytes(gzip.compress(header + content))
+    registry = load_plugins().registry
+    judge = component(registry, "classifier", {"use": "cnn-classifier"})
+    grey = DataSpec((1, 28, 28), classes=10)
+    ClassifierFile({"use": "cnn-classifier"}, grey, judge.build(grey).state_dict()).save(
+        tmp_path / "fashion-classifier.safetensors"
+    )
     network = {"use": "mlp", "width": 8, "blocks": 1}
     spec = DataSpec((3, 32, 32))
     with seeded(0):
-        weights = component(load_plugins().registry, "denoiser", network).build(spec).state_dict()
+        weights = component(registry, "denoiser", network).build(spec).state_dict()
     DenoiserFile(network, spec, weights).save(tmp_path / "edm.safetensors")
     np.savez(tmp_path / "cifar10-32x32.npz", mu=np.zeros(3), sigma=np.eye(3))
     monkeypatch.setattr(Inception, "bind", lambda self, inputs: Colour())
@@ -109,12 +125,12 @@ CURVATURE = {"count": 8, "schedule.use": "edm", "schedule.steps": 4}
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
-def test_a_shipped_recipe_is_without_mistakes(name, cifar10):
+def test_a_shipped_recipe_is_without_mistakes(name, published_data):
     recipe = load_recipe(read_source(name), load_plugins())
     assert recipe.source.text.startswith("# ")  # what the list of recipes says of it
 
 
-def test_the_published_protocol_scores_three_sets_against_statistics(cifar10, tmp_path):
+def test_the_published_protocol_scores_three_sets_against_statistics(published_data, tmp_path):
     settings = {"samples.count": 12, "samples.batch_size": 4, "samples.schedule.steps": 3}
     result = run_recipe("cifar10/published", out=tmp_path / "run", settings=settings, device="cpu")
     (row,) = result.scores["scores"]
@@ -166,7 +182,7 @@ def test_the_arms_of_a_comparison_on_cifar10_differ_in_coupler_and_pool_alone():
         assert denoisers[0]["stage"][0] == denoisers[1]["stage"][0]
 
 
-def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, cifar10):
+def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, published_data):
     tiny = {**TINY_CIFAR10, "denoiser.pool_size": 32}
     result = run_recipe(
         "cifar10/uncond_edm_aot",
@@ -212,7 +228,7 @@ def published_class(seed):
     return int(torch.randint(10, (), generator=g))
 
 
-def test_a_conditional_recipe_of_cifar10(tmp_path, cifar10):
+def test_a_conditional_recipe_of_cifar10(tmp_path, published_data):
     result = run_recipe(
         "cifar10/cond_edm_aot",
         out=tmp_path / "run",
