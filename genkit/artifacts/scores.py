@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile, takewhile
@@ -64,7 +65,10 @@ class Scores(Artifact):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = [_checked(row) for row in content["rows"]]
-            facts = {score: dict(found) for score, found in content["facts"].items()}
+            facts = {
+                score: {name: str(fact) for name, fact in found.items()}
+                for score, found in content["facts"].items()
+            }
             curves = {
                 name: Curve(**{**curve, "x": tuple(curve["x"]), "y": tuple(curve["y"])})
                 for name, curve in content["curves"].items()
@@ -79,10 +83,10 @@ class Scores(Artifact):
 
 
 def _checked(row: Row) -> Row:
-    """Return a row; raises TypeError unless counts and scores are numbers."""
+    """Return a row; raises ValueError or TypeError unless counts and scores are finite numbers."""
     for name, value in dropwhile(lambda item: item[0] not in COUNTS, row.items()):
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{name} is no number")
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
     return dict(row)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,8 @@ from genkit_compare.comparison import Refusal, Row, Table
 from genkit_compare.settings import Differences, text
 
 ABSENT = "-"
+_WORD = 8  # characters of a line of a head
+_GAP = 3  # columns of a terminal between two columns of a table
 
 _COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "nfe": ("NFE", lambda row: row.nfe),
@@ -62,12 +65,11 @@ def show(to: Console, found: Comparison) -> None:
     """Print a comparison."""
     for table in found.tables:
         say(to, f"Stage {table.title}\n")
-        several = len({row.member.label for row in table.rows}) < len(table.rows)
-        to.print(_grid(_score_cells(table), justify="right", sections=several))
+        _print_scores(to, table)
         say(to, "")
     say(to, "Settings that differ\n" if found.settings else "All settings are the same.")
     if found.settings:
-        to.print(_grid(_setting_cells(found), justify="left"))
+        to.print(_grid(_setting_cells(found), "left"))
 
 
 def _as_markdown(found: Comparison) -> str:
@@ -194,6 +196,25 @@ def _number(value: Any) -> str:
     return ABSENT if value is None else number(value)
 
 
+def _print_scores(to: Console, table: Table) -> None:
+    """Print a table of numbers, none of which is cut off, however narrow the terminal is."""
+    cells = _score_cells(table)
+    if _width(cells) > to.width:
+        columns = zip(*cells, strict=True)
+        heads = [_broken(head, max(_WORD, *map(len, column))) for head, *column in columns]
+        cells = [heads, *cells[1:]]
+    several = len({row.member.label for row in table.rows}) < len(table.rows)
+    width = max(to.width, _width(cells))
+    wide = Console(file=to.file, width=width, force_terminal=to.is_terminal)
+    wide.print(_grid(cells, "right", sections=several))
+
+
+def _width(cells: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table in columns of a terminal."""
+    lines = [[max(map(len, cell.split("\n"))) for cell in line] for line in cells]
+    return sum(max(column) + _GAP for column in zip(*lines, strict=True))
+
+
 def _grid(cells: Sequence[Sequence[str]], justify: Any, sections: bool = False) -> Grid:
     """Return lines below a head; sections end where the first cell changes."""
     grid = Grid(box=SIMPLE, show_edge=False, pad_edge=False)
@@ -202,6 +223,16 @@ def _grid(cells: Sequence[Sequence[str]], justify: Any, sections: bool = False) 
     for line, following in pairwise([*cells[1:], cells[0]]):
         grid.add_row(*map(Text, line), end_section=sections and line[0] != following[0])
     return grid
+
+
+def _broken(head: str, width: int) -> str:
+    """Return a head in lines of a width, broken behind words; longer words are kept."""
+    lines = [""]
+    for word in re.findall(r"[^._ -]+[._ -]?", head):
+        if lines[-1] and len((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _markdown_table(cells: Sequence[Sequence[str]], align: str) -> str:

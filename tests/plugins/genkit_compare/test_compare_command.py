@@ -8,6 +8,7 @@ import json
 import shutil
 
 import pytest
+from rich.console import Console
 
 import genkit
 
@@ -69,6 +70,19 @@ def test_the_terminal_has_a_row_for_each_cell(genkit_, runs):
     assert [row[1] for row in rows[2:]] == ["2", "3", "4"] * 2
     (setting,) = [line.split() for line in out.splitlines() if line.startswith("denoiser")]
     assert setting[:3] == ["denoiser.coupler", "random", "hungarian"]
+
+
+def test_a_narrow_terminal_cuts_no_number(genkit_, make, monkeypatch):
+    rows = [
+        make.row(123456, a_long_name=0.12345, another_long_name=1.5, **{"a_long_name_std": 0.1})
+    ]
+    for name in ("a-long-name-of-a-run", "another-long-name"):
+        make.run(name, (rows, {"a_long_name": FACTS}))
+    monkeypatch.setattr("genkit_compare.compare_command.console", lambda: Console(width=40))
+    out = genkit_("compare", "a-long-name-of-a-run", "another-long-name")[1]
+    (line,) = [line for line in out.splitlines() if line.startswith("another-long-name")]
+    assert line.split() == ["another-long-name", "0.12", "±", "0.10", "1.5", "123456", "-", "-"]
+    assert "another_long_name" not in out  # the head is broken into lines
 
 
 def test_a_stage_of_a_run_is_compared_alone(genkit_, runs):
@@ -337,7 +351,10 @@ def test_a_score_that_no_run_has_is_refused(genkit_, make):
     assert 'did you mean "frechet"' in refused(genkit_, "a", "b", "--score", "frechett")
 
 
-@pytest.mark.parametrize("content", ["{", '{"rows": 3}', '{"rows": [{"nfe": 9, "fid": "x"}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"rows": 3}', *(f'{{"rows": [{{"nfe": 9, "fid": {fid}}}]}}' for fid in ('"x"', "NaN"))],
+)
 def test_damaged_scores_are_refused(genkit_, make, content):
     for name in ("a", "b"):
         folder = make.run(name, ([make.row(fid=1.0)], {"fid": FACTS}))
