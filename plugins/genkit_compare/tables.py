@@ -31,9 +31,9 @@ _GAP = 3  # columns of a terminal between two columns of a table
 _COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "nfe": ("NFE", lambda row: row.nfe),
     "guidance_nfe": ("guidance NFE", lambda row: row.guidance_nfe),
-    "nfe_equivalents": ("NFE-equivalents", lambda row: row.cost and row.cost.nfe_equivalents),
-    "gflop_per_image": ("GFLOP a sample", lambda row: row.cost and row.cost.gflop_per_image),
-    "seconds_per_image": ("s a sample", lambda row: row.cost and row.cost.seconds_per_image),
+    "nfe_equivalents": ("equivalents", lambda row: row.cost and row.cost.nfe_equivalents),
+    "gflop_per_image": ("GFLOP/image", lambda row: row.cost and row.cost.gflop_per_image),
+    "seconds_per_image": ("s/image", lambda row: row.cost and row.cost.seconds_per_image),
     "device": ("device", lambda row: row.cost and row.cost.device),
 }
 """The columns of cost: head and value by name."""
