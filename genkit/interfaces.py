@@ -1035,6 +1035,9 @@ class Metric(Component):
     min_samples: ClassVar[int] = 1
     """Minimum number of samples that it can measure."""
 
+    higher_is_better: ClassVar[bool | None] = None
+    """Whether higher scores are better; None where neither higher nor lower ones are."""
+
     @property
     def scores(self) -> tuple[str, ...]:
         """Names of its scores; two metrics of a stage cannot have one in common."""

@@ -240,8 +240,8 @@ class Measurement:
     Attributes:
         scores: by name; names are unique among the metrics of a stage.
         curves: by name, for plots.
-        facts: what the scores depend on, such as the number of neighbours. Only scores whose facts
-            agree are compared. ``better`` is ``higher`` where higher scores are better.
+        facts: what the scores depend on, such as the number of neighbors. Only scores whose facts
+            agree are compared, except those whose names begin with ``measured.``.
         pictures: PNG files by name.
         warnings: what a reader of the scores must know, such as their bias for few samples.
     """

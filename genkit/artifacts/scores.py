@@ -28,11 +28,14 @@ STD, MIN = "_std", "_min"
 SAMPLED = "samples."
 """Beginning of the names of facts that say how the samples were drawn."""
 
+MEASURED = "measured."
+"""Beginning of the names of facts that a metric measured too, such as a deviation over parts."""
+
 BETTER = "better"
-"""Name of a fact: ``higher`` or ``lower``, whichever is better; lower where it is not stated."""
+"""Name of a fact: ``higher`` or ``lower``, whichever is better; absent where neither is."""
 
 MAY_DIFFER = frozenset({"sets", "values", "warning"})
-"""Facts in which scores that are compared may differ, besides those of the samples."""
+"""Facts in which scores that are compared may differ, besides those of the two beginnings."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ class Scores(Artifact):
 
     Attributes:
         rows: one for each setting that was scored.
-        facts: what a score depends on, such as the hash of its feature extractor, by score; those
-            of one where ``higher`` is better, such as a precision, state so under :data:`BETTER`.
+        facts: what a score depends on, such as the hash of its feature extractor, by score.
         curves: lines for plots, by name.
     """
 
@@ -56,9 +58,9 @@ class Scores(Artifact):
     def save(self, path: Path) -> None:
         write_json(path, dataclasses.asdict(self))
 
-    def higher_is_better(self, score: str) -> bool:
-        """Whether samples are better where a score is higher, as of a precision."""
-        return self.facts.get(score, {}).get(BETTER) == "higher"
+    def higher_is_better(self, score: str) -> bool | None:
+        """Whether a higher score is better, as of a precision; None where neither is."""
+        return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -92,7 +94,7 @@ def _checked(row: Row) -> Row:
 
 def must_agree(fact: str) -> bool:
     """Whether two scores can be compared only if a fact of this name is the same."""
-    return fact not in MAY_DIFFER and not fact.startswith(SAMPLED)
+    return fact not in MAY_DIFFER and not fact.startswith((SAMPLED, MEASURED))
 
 
 def scores_in(row: Row) -> list[str]:

@@ -24,7 +24,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of the first score of a run.
+    """The best value of the first score of a run of which the higher or the lower is better.
 
     Attributes:
         score: its name.
@@ -143,17 +143,19 @@ def _changed(folder: Path) -> float:
 
 
 def _best(run: Run) -> Best | None:
-    """Return the best value of the first score over all stages that have it."""
+    """Return the best value of the first score that has one, over all stages with this score."""
     best: Best | None = None
     for stage in run.stages.values():
         scores = stage.read(Scores) if stage.has(Scores) else Scores([])
         for row in scores.rows:
-            name = best.score if best else next(iter(scores_in(row)), None)
-            if name is None or name not in row:
-                continue
-            sign = -1 if scores.higher_is_better(name) else 1
-            if best is None or sign * row[name] < sign * best.value:
-                best = Best(name, row[name], stage.id)
+            for name in scores_in(row) if best is None else [best.score]:
+                higher = scores.higher_is_better(name)
+                if higher is None or name not in row:
+                    continue
+                sign = -1 if higher else 1
+                if best is None or sign * row[name] < sign * best.value:
+                    best = Best(name, row[name], stage.id)
+                break
     return best
 
 

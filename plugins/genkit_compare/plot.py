@@ -68,7 +68,8 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     spread = any(score in row.spread for row in rows)
     words = score.replace("_", " ")
     higher = rows[0].member.scores.higher_is_better(score)
-    label = f"{words} ({'higher' if higher else 'lower'} is better)"
+    better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
+    label = f"{words}{better}"
     axes.set_ylabel(f"{label}\nbars: standard deviation over the sets" if spread else label)
     set_title(axes, f"{words} against the cost of a sample")
     # Below the axes, where no line can cross it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from genkit.artifacts.scores import MEASURED
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Context, Extractor, Stages, Subject
 from genkit.random import seeded
@@ -29,6 +30,7 @@ class InceptionScore(FeatureMetric):
     """
 
     source = "Salimans et al., arXiv 1606.03498, section 4"
+    higher_is_better = True
     min_samples = SPLITS**2  # below, torchmetrics makes fewer parts
     accepts_statistics = True
 
@@ -44,7 +46,7 @@ class InceptionScore(FeatureMetric):
         logits = self.logits(subject)
         (name,) = self.scores
         mean, deviation = context.world.lead(lambda: inception_score(logits))
-        facts = {"splits": f"{SPLITS}, seed {SEED}", "splits_std": f"{deviation:.3g}"}
+        facts = {"splits": f"{SPLITS}, seed {SEED}", f"{MEASURED}splits_std": f"{deviation:.3g}"}
         return Measurement({name: mean}, facts=facts)
 
 
@@ -67,6 +69,7 @@ class ClassAgreement(FeatureMetric):
     """
 
     source = "the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887, turned round"
+    higher_is_better = True
     accepts_statistics = True
     requires_labels = True
 

@@ -27,6 +27,7 @@ class Curvature(TrajectoryMetric):
 
     scores = ("curvature",)
     source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
+    higher_is_better = False
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)

@@ -25,6 +25,7 @@ class Frechet(FeatureMetric):
     """Frechet distance of feature means and covariances; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
+    higher_is_better = False
     min_samples = 2  # of which there is a covariance
     accepts_statistics = True
 
@@ -58,6 +59,7 @@ class FrechetByClass(FeatureMetric):
     """
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6, for the items of each class"
+    higher_is_better = False
     min_samples = 2
     requires_labels = True
 

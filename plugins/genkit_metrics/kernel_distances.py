@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genkit.artifacts.scores import MEASURED
 from genkit.interfaces import Context, Extractor, Subject
 from genkit.random import generator
 from genkit.settings import setting
@@ -20,6 +21,7 @@ class Kid(FeatureMetric):
     """Kernel distance over random subsets, unbiased for any number of samples; 0 is best."""
 
     source = "Binkowski et al., arXiv 1801.01401, section 4"
+    higher_is_better = False
     min_samples = SUBSET_SIZE
 
     @property
@@ -34,7 +36,7 @@ class Kid(FeatureMetric):
         (name,) = self.scores
         facts = {
             "subsets": f"{SUBSETS} of {SUBSET_SIZE}, seed {SEED}",
-            "subsets_std": f"{deviation:.3g}",
+            f"{MEASURED}subsets_std": f"{deviation:.3g}",
         }
         return Measurement({name: mean}, facts=facts)
 
@@ -44,6 +46,7 @@ class Cmmd(FeatureMetric):
     """Kernel distance of CLIP embeddings, times 1,000; 0 is best."""
 
     source = "Jayasumana et al., arXiv 2401.09603, section 5"
+    higher_is_better = False
 
     extractor: Extractor = setting(
         doc="embeddings that are compared; only over CLIP is it CMMD", use={"use": "clip"}

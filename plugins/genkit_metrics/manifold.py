@@ -18,6 +18,7 @@ class Prdc(FeatureMetric):
     """Precision, recall, density and coverage of samples; 1 is good, and density may exceed it."""
 
     source = "Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797"
+    higher_is_better = True
 
     neighbors: int = setting(
         5, doc="nearest neighbors within a set to which the ball around an item reaches", at_least=1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genkit.artifacts.scores import MEASURED
 from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError
 from genkit.interfaces import Context, Subject
@@ -81,6 +82,7 @@ class Mifid(FeatureMetric):
     """
 
     source = "Bai et al., arXiv 2106.03062, section 3"
+    higher_is_better = False
     min_samples = 2
 
     @property
@@ -96,7 +98,7 @@ class Mifid(FeatureMetric):
             distance = frechet_distance(statistics, Statistics.of(fake))
             cosine = mean_cosine_distance(fake, real, context.device)
             score = distance / (cosine + TINY) if cosine < CLOSE else distance
-            return Measurement({name: score}, facts={"cosine_distance": f"{cosine:.4g}"})
+            return Measurement({name: score}, facts={f"{MEASURED}cosine_distance": f"{cosine:.4g}"})
 
         return context.world.lead(found)
 

@@ -23,6 +23,7 @@ class Truncation(TrajectoryMetric):
 
     scores = ("truncation",)
     source = "genkit's digits study; global truncation error as in arXiv 2206.00364, section 3"
+    higher_is_better = False
 
     steps: int = setting(5, doc="steps of the few-step solution", at_least=1)
 

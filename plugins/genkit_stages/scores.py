@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import SupportsFloat
 
 from genkit.artifacts import Samples
-from genkit.artifacts.scores import MIN, SAMPLED, STD
+from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
 from genkit.blame import refused, unchanged
 from genkit.designs import held
 from genkit.errors import Code, DataError, InterruptedRun
@@ -170,6 +170,8 @@ class Scorer:
             if not isinstance(getattr(metric, name, None), Extractor)
         }
         facts["metric"] = json.dumps(settings, sort_keys=True)
+        if (higher := metric.higher_is_better) is not None:
+            facts[BETTER] = "higher" if higher else "lower"
         sampled = {f"{SAMPLED}{name}": fact for name, fact in samples.facts.items()}
         if metric.requires_denoiser:  # it is a score of the denoiser, not of the samples
             drawn = f"{SAMPLED}denoiser"

@@ -229,7 +229,7 @@ def test_only_the_score_that_differs_is_left_out(genkit_, make):
     assert "samples must be the same" in err
 
 
-@pytest.mark.parametrize("fact", ["samples.denoiser", "samples.of a plugin", "values", "warning"])
+@pytest.mark.parametrize("fact", ["samples.denoiser", "samples.x", "values", "measured.x"])
 def test_what_was_scored_may_differ(genkit_, make, fact):
     for name in ("a", "b"):
         make.run(name, ([make.row(fid=1.0)], {"fid": {**FACTS, fact: name}}))

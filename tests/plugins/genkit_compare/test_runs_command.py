@@ -98,9 +98,17 @@ def test_a_run_itself_is_listed_alone(genkit_, runs):
 def test_the_best_of_a_score_that_should_be_high_is_the_highest(make, tmp_path):
     rows = [make.row(precision=value) for value in (0.2, 0.8, 0.5)]
     make.run("runs/a", (rows, {"precision": {"better": "higher"}}))
-    make.run("runs/b", (rows, {"precision": {}}))
+    make.run("runs/b", (rows, {"precision": {"better": "lower"}}))
     found = entries(tmp_path / "runs")
     assert [entry.best.value for entry in found] == [0.8, 0.2]
+
+
+def test_a_score_of_which_neither_is_better_is_passed_over(make, tmp_path):
+    rows = [make.row(spread=value, fid=2 * value) for value in (0.2, 0.8)]
+    make.run("runs/a", (rows, {"spread": {}, "fid": {"better": "lower"}}))
+    make.run("runs/b", ([make.row(spread=0.9)], {"spread": {}}))
+    a, b = entries(tmp_path / "runs")
+    assert (a.best.score, a.best.value, b.best) == ("fid", 0.4, None)
 
 
 def test_a_run_without_scores_has_no_best(make, tmp_path):
