@@ -183,13 +183,6 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _costs(member: Member) -> Sequence[Cost]:
-    """Return the cost of each row: of a sweep its own, else that of the samples; or none."""
-    stages = [member.stage]
-    if not settings_of(member.scores.rows) and "samples" in member.stage.settings:
-        stages.append(member.run.stage(member.stage.settings["samples"]))
-    for stage in stages:
-        if stage.has(Costs):
-            costs = stage.read(Costs).rows
-            if len(costs) == len(member.scores.rows):
-                return costs
-    return ()
+    """Return the cost of each row; none where it was not recorded."""
+    costs = member.stage.read(Costs).rows if member.stage.has(Costs) else ()
+    return costs if len(costs) == len(member.scores.rows) else ()

@@ -171,13 +171,12 @@ def test_costs_of_other_rows_are_left_out(genkit_, make):
     assert [row["nfe_equivalents"] for row in rows] == [None, None, 9.0, 11.0]
 
 
-def test_scores_have_the_cost_of_the_samples_that_they_score(genkit_, make):
-    scores = [make.row(fid=1.0)], {"fid": FACTS}
-    for name in ("a", "b"):
-        place = make.run(name, scores) / "01-denoiser"  # the stage that the scores name
-        (place / "cost.json").write_text(json.dumps({"rows": [make.cost()]}))
-    rows = compared(genkit_, "a", "b")[0]["tables"][0]["rows"]
-    assert [row["nfe_equivalents"] for row in rows] == [9.0, 9.0]
+def test_the_rows_of_a_real_run_have_their_cost(genkit_, runs):
+    found, _ = compared(genkit_, "runs/edm", "runs/edm-aot")
+    for table in found["tables"]:
+        for row in table["rows"]:
+            assert row["nfe_equivalents"] == pytest.approx(row["nfe"])
+            assert row["seconds_per_image"] > 0
 
 
 # --- scores that may not be compared ---------------------------------------------------------
