@@ -87,24 +87,30 @@ def _as_markdown(found: Comparison) -> str:
 
 def _as_csv(found: Comparison) -> str:
     """Return a line for each row, with the settings of its run that differ."""
-    records = []
-    for table in found.tables:
-        for row in table.rows:
-            index = [run is row.member.run for run in found.runs.values()].index(True)
-            record = {"stage": row.member.stage.id, "run": row.member.label, **row.settings}
-            for name, value in row.scores.items():
-                spread = {STD: row.spread, MIN: row.minimum}
-                record[name] = value
-                record |= {name + end: of[name] for end, of in spread.items() if name in of}
-            record |= {name: value(row) for name, (_, value) in _COST.items()}
-            settings = found.settings.items()
-            record |= {f"recipe.{path}": _plain(values[index]) for path, values in settings}
-            records.append(record)
-    columns = dict.fromkeys(column for record in records for column in record)
+    parts: list[list[dict[str, Any]]] = []
+    for row in (row for table in found.tables for row in table.rows):
+        scores: dict[str, float] = {}
+        for name in row.scores:
+            spread = {"": row.scores, STD: row.spread, MIN: row.minimum}
+            scores |= {name + end: of[name] for end, of in spread.items() if name in of}
+        index = [run is row.member.run for run in found.runs.values()].index(True)
+        settings = found.settings.items()
+        parts.append(
+            [
+                {"stage": row.member.stage.id, "run": row.member.label},
+                dict(row.settings),
+                scores,
+                {name: value(row) for name, (_, value) in _COST.items()},
+                {f"recipe.{path}": _plain(values[index]) for path, values in settings},
+            ]
+        )
+    columns = dict.fromkeys(
+        name for part in zip(*parts, strict=True) for record in part for name in record
+    )
     content = io.StringIO()
     writer = csv.DictWriter(content, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({k: v for record in line for k, v in record.items()} for line in parts)
     return content.getvalue()
 
 

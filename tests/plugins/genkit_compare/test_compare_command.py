@@ -115,6 +115,7 @@ def test_csv_has_a_line_for_each_row_with_the_settings_of_its_run(genkit_, runs)
         ("edm-aot", "hungarian"),
     }
     assert [row["schedule.steps"] for row in rows if row["stage"] == "scores"] == ["", ""]
+    assert list(rows[0])[:4] == ["stage", "run", "schedule.steps", "frechet_pixels"]
 
 
 def test_markdown_is_written_to_a_file(genkit_, runs, tmp_path):
