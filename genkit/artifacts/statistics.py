@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,8 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
     """Return the statistics of a file, by the name of the Fréchet distance that they are for.
 
     Three forms are read: what :func:`save_statistics` wrote; EDM's ``.npz`` with ``mu`` and
-    ``sigma``; and EDM2's ``.pkl``, a table of such pairs, which is read without running any code.
+    ``sigma``; and EDM2's ``.pkl``, a table of such pairs and the number of images, which is read
+    without running any code.
 
     Raises:
         DataError: the file is missing, damaged or of another kind.
@@ -115,18 +118,25 @@ def _own(path: Path) -> dict[str, Statistics]:
 
 
 def _npz(path: Path) -> dict[str, Statistics]:
-    with np.load(path, allow_pickle=False) as file:
-        return {_PUBLISHED: _pair(file)}
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {_PUBLISHED: _pair(file)}
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:  # cut off, or other bytes
+        raise ValueError(str(error)) from error
 
 
 def _pickle(path: Path) -> dict[str, Statistics]:
     content = read_pickle(path.read_bytes(), what=str(path))
+    count = content.get("num_images")  # the only entry that is no pair, not in all files
+    if not isinstance(count, int | None):
+        raise TypeError(f"num_images must be an integer, got {count!r:.60}")
     return {
-        str(score): _pair({name: array(record) for name, record in pair.items()})
+        str(score): _pair({name: array(record) for name, record in pair.items()}, count)
         for score, pair in content.items()
+        if score != "num_images"
     }
 
 
-def _pair(arrays: Any) -> Statistics:
+def _pair(arrays: Any, count: int | None = None) -> Statistics:
     mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
-    return Statistics(torch.from_numpy(mean), torch.from_numpy(covariance))
+    return Statistics(torch.from_numpy(mean), torch.from_numpy(covariance), count)

@@ -233,9 +233,11 @@ def test_the_published_form_is_read_and_the_assumption_is_printed(here, tmp_path
 def test_published_tables_are_read_without_running_code(tmp_path):
     rows = np.random.default_rng(0).normal(size=(50, 3))
     pair = {"mu": rows.mean(0), "sigma": np.cov(rows.T)}
-    (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"fid": pair, "fd_dinov2": pair}))
-    found = load_statistics(tmp_path / "edm2.pkl")
-    assert set(found) == {"fid", "fd_dinov2"}
+    for count in ({"num_images": 50}, {}):
+        (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({**count, "fid": pair, "fd_dinov2": pair}))
+        found = load_statistics(tmp_path / "edm2.pkl")
+        assert set(found) == {"fid", "fd_dinov2"}
+        assert found["fid"].count == count.get("num_images")
     np.testing.assert_array_equal(found["fd_dinov2"].mean, pair["mu"])
 
 
@@ -251,6 +253,17 @@ def test_a_file_of_something_else_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"nothing")
     with raises_code(DataError, Code.UNREADABLE, name):
         load_statistics(tmp_path / name)
+
+
+def test_a_published_file_that_is_damaged_is_refused(tmp_path):
+    file = tmp_path / "edm.npz"
+    np.savez(file, mu=np.zeros(2), sigma=np.eye(2))
+    whole = file.read_bytes()
+    flipped = whole.replace(np.eye(2).tobytes(), np.eye(2).tobytes()[::-1])
+    for content in (b"", whole[:-40], flipped):
+        file.write_bytes(content)
+        with raises_code(DataError, Code.UNREADABLE, "edm.npz"):
+            load_statistics(file)
 
 
 @pytest.mark.parametrize(
