@@ -55,7 +55,8 @@ def inception_score(logits: torch.Tensor) -> tuple[float, float]:
     score = torchmetrics_image("inception").InceptionScore
     # torchmetrics warns that it keeps the logits, and shuffles with the global generator.
     with warnings.catch_warnings(action="ignore"), seeded(SEED):
-        metric = score(torch.nn.Identity(), splits=SPLITS)
+        # One process has all logits: the others do not join a synchronization.
+        metric = score(torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
         metric.update(logits)
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
