@@ -36,8 +36,9 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     moved = (first.mean - second.mean).square().sum()
     spread = first.covariance.trace() + second.covariance.trace()
     overlap = torch.linalg.svdvals(_root(first.covariance).T @ _root(second.covariance)).sum()
-    # Rounding takes the distance of equal distributions to about -1e-12.
-    return max(0.0, float(moved + spread - 2 * overlap))
+    # Rounding takes the distance of equal distributions to about -1e-12. NaN, of infinite terms,
+    # stays NaN.
+    return float((moved + spread - 2 * overlap).clamp(min=0))
 
 
 def _root(covariance: Tensor) -> Tensor:

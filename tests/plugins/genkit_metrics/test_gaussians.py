@@ -53,6 +53,11 @@ def test_equal_distributions_have_distance_zero():
     assert 0 <= frechet_distance(one, one) < 1e-12
 
 
+def test_what_is_too_large_for_float64_has_no_distance_zero():
+    large = normal([0.0, 0.0], 1e308 * torch.eye(2, dtype=torch.float64))
+    assert not math.isfinite(frechet_distance(large, large))
+
+
 def test_other_numbers_of_features_are_refused():
     two, three = normal([0.0] * 2, torch.eye(2)), normal([0.0] * 3, torch.eye(3))
     with raises_code(DataError, Code.WRONG_SHAPE):
