@@ -928,6 +928,9 @@ class Extractor(Component):
     label: ClassVar[str]
     """Name of the features in the names of scores, such as ``classifier``."""
 
+    classifies: ClassVar[bool] = False
+    """Whether a classifier computes the features, and its logits can be had of them."""
+
     @property
     def frechet(self) -> str:
         """Name of the Fréchet distance over these features; ``fid`` for Inception's alone."""

@@ -46,6 +46,18 @@ samples = "samples"
 use = "frechet"
 
 [[stage.metrics]]
+use = "prdc"
+
+[[stage.metrics]]
+use = "nearest"
+
+[[stage.metrics]]
+use = "mifid"
+
+[[stage.metrics]]
+use = "spread"
+
+[[stage.metrics]]
 use = "curvature"
 count = 600
 schedule = { use = "edm", steps = 8 }

@@ -21,6 +21,9 @@ from genkit.pickles import array, read_pickle
 _PUBLISHED = "fid"
 """Score whose features EDM's ``.npz`` files describe, which do not name them."""
 
+BLOCK = 1024
+"""Items whose features are held in float64 at a time."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -67,9 +70,15 @@ class Statistics:
             raise DataError(
                 f"a covariance requires at least 2 items, got {len(features)}", Code.WRONG_LENGTH
             )
-        wide = features.double()
-        covariance = torch.cov(wide.T).reshape(*2 * wide.shape[1:])
-        return cls(wide.mean(0), covariance, len(wide), extractor, data)
+        count, width = features.shape
+        mean = torch.zeros(width, dtype=torch.float64)
+        covariance = torch.zeros(width, width, dtype=torch.float64)
+        for part in torch.split(features, BLOCK):
+            mean += part.double().sum(0) / count
+        for part in torch.split(features, BLOCK):
+            centered = part.double() - mean
+            covariance.addmm_(centered.T, centered, alpha=1 / (count - 1))
+        return cls(mean, covariance, count, extractor, data)
 
 
 def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:

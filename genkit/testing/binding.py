@@ -105,6 +105,9 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
             module = extractor.bind(inputs)
             law = "bind returns a module"
             require(isinstance(module, nn.Module), extractor, law, type(module).__name__)
+            law = "the module of an extractor that classifies has a head"
+            has_head = callable(getattr(module, "head", None))
+            require(has_head or not extractor.classifies, extractor, law, "none")
             with torch.no_grad(), leaves_alone(extractor, data=batch.data):
                 found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
             law = "features are a matrix with a row for each item"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from genkit.artifacts.scores import MEASURED
 from genkit.errors import Code, DataError, Problem
@@ -15,14 +16,39 @@ from genkit.random import seeded
 from genkit.settings import setting
 from genkit.types import Curve, Measurement
 from genkit_metrics.library import torchmetrics_image
-from genkit_metrics.over_features import FeatureMetric, require_labels
+from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
 
 SPLITS, SEED = 10, 0
 """Parts of the samples over which the inception score is averaged, and the seed of their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InceptionScore(FeatureMetric):
+class LogitMetric(FeatureMetric):
+    """A score of the logits of a classifier."""
+
+    accepts_statistics = True  # it looks at no data
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if not self.extractor.classifies:
+            yield Problem(
+                ("extractor",),
+                f"must be a classifier, got {self.extractor.label}, which has no logits",
+                'write { use = "classifier", classifier = "..." }',
+            )
+
+    def logits(self, subject: Subject) -> Tensor:
+        """Return the logits ``[M, classes]`` of the samples, in float64.
+
+        Raises:
+            DataError: the classifier has no logits of its features, or there are too few samples.
+        """
+        fake = subject.features.of_samples(self.extractor)
+        require_count(fake, self.min_samples, "samples")
+        return subject.features.logits(self.extractor, fake).double()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScore(LogitMetric):
     """Exponential of the information that a classifier's prediction has of a sample; high is good.
 
     It is 1 where all samples are predicted alike, and at most the number of classes. It compares
@@ -32,7 +58,6 @@ class InceptionScore(FeatureMetric):
     source = "Salimans et al., arXiv 1606.03498, section 4"
     higher_is_better = True
     min_samples = SPLITS**2  # below, torchmetrics makes fewer parts
-    accepts_statistics = True
 
     extractor: Extractor = setting(
         doc="classifier; only Inception's score is the published one", use={"use": "inception"}
@@ -50,7 +75,7 @@ class InceptionScore(FeatureMetric):
         return Measurement({name: mean}, facts=facts)
 
 
-def inception_score(logits: torch.Tensor) -> tuple[float, float]:
+def inception_score(logits: Tensor) -> tuple[float, float]:
     """Return mean and standard deviation over the parts of ``[N, classes]`` logits."""
     score = torchmetrics_image("inception").InceptionScore
     # torchmetrics warns that it keeps the logits, and shuffles with the global generator.
@@ -63,7 +88,7 @@ def inception_score(logits: torch.Tensor) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassAgreement(FeatureMetric):
+class ClassAgreement(LogitMetric):
     """Share of conditional samples that a classifier assigns to the requested class; 1 is best.
 
     Compare it with the accuracy of the classifier on real images, which is less than 1.
@@ -71,7 +96,6 @@ class ClassAgreement(FeatureMetric):
 
     source = "the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887, turned round"
     higher_is_better = True
-    accepts_statistics = True
     requires_labels = True
 
     extractor: Extractor = setting(doc="classifier of the classes of the data")
@@ -81,6 +105,7 @@ class ClassAgreement(FeatureMetric):
         return (self.named("class_agreement"),)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
         if self.extractor.label == "inception":
             yield Problem(
                 ("extractor",),

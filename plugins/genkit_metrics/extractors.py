@@ -60,6 +60,7 @@ class ClassifierFeatures(Extractor):
 
     source = "in the place of Inception in arXiv 1706.08500, for data unlike photographs"
     label = "classifier"
+    classifies = True
 
     file: str | None = setting(
         None, doc='path of a file that `genkit export` wrote of a classifier, or "digits"'

@@ -55,6 +55,7 @@ class Inception(ImageNetwork):
 
     source = "Heusel et al., arXiv 1706.08500; weights of torch-fidelity, converted from TensorFlow"
     label = "inception"
+    classifies = True
     frechet = "fid"
 
     weights: str | None = setting(None, doc=f"path of {NAME}; downloaded where it is left out")

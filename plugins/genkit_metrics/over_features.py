@@ -40,16 +40,6 @@ class FeatureMetric(Metric):
         require_count(real, self.min_samples, "reference items")
         return real, fake
 
-    def logits(self, subject: Subject) -> Tensor:
-        """Return the logits ``[M, classes]`` of the samples, in float64.
-
-        Raises:
-            DataError: the extractor is no classifier, or there are too few samples.
-        """
-        fake = subject.features.of_samples(self.extractor)
-        require_count(fake, self.min_samples, "samples")
-        return subject.features.logits(self.extractor, fake).double()
-
 
 def require_count(items: Tensor, minimum: int, what: str) -> None:
     """Raise DataError unless there are enough items."""

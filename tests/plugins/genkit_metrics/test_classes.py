@@ -22,6 +22,7 @@ class Logits(Extractor):
     """Vectors that are logits themselves."""
 
     label = "toy"
+    classifies = True
 
     def bind(self, inputs):
         module = nn.Flatten()
@@ -101,7 +102,15 @@ def test_samples_without_labels_or_of_other_classes_are_refused(logits, fake_con
             measured(metric, Batch(logits, labels), fake_context())
 
 
-def test_an_extractor_that_is_no_classifier_is_refused(logits, fake_context):
+@pytest.mark.parametrize("metric", [InceptionScore, ClassAgreement])
+def test_an_extractor_that_is_no_classifier_is_refused_before_anything_runs(metric):
+    assert list(metric(extractor=Logits()).check({})) == []
+    (problem,) = metric(extractor=Pixels()).check({})
+    assert problem.key == ("extractor",)
+    assert problem.code is Code.CONFLICT
+
+
+def test_an_extractor_without_logits_is_refused(logits, fake_context):
     samples = Batch(logits, torch.zeros(205, dtype=torch.int64))
     with pytest.raises(DataError):
         measured(ClassAgreement(extractor=Pixels()), samples, fake_context())
