@@ -275,6 +275,8 @@ def test_guidance(entry):
 
 @pytest.mark.parametrize("entry", ours("extractor"))
 def test_extractors(entry):
+    if entry.name in {"clip", "dinov2", "inception"}:
+        pytest.skip("its weights are a file: see tests/plugins/genkit_metrics")
     extractor = installed(entry, made(entry, **SETTINGS.get(f"extractor-{entry.name}", {})))
     testing.check_extractor(extractor, IMAGES, earlier("classify"))
 
