@@ -33,7 +33,7 @@ class LogitMetric(FeatureMetric):
             yield Problem(
                 ("extractor",),
                 f"must be a classifier, got {self.extractor.label}, which has no logits",
-                'write { use = "classifier", classifier = "..." }',
+                'write { use = "classifier", file = "..." }',
             )
 
     def logits(self, subject: Subject) -> Tensor:

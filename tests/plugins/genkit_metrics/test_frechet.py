@@ -11,10 +11,11 @@ from genkit.errors import Code, DataError
 from genkit.random import generator
 from genkit.testing import subject_of
 from genkit.types import Batch, DataSpec
+from genkit_data.handwritten import Digits
 from genkit_metrics.classifier import CnnClassifier
 from genkit_metrics.extractors import ClassifierFeatures, Pixels
 from genkit_metrics.frechet import Frechet, FrechetByClass
-from genkit_metrics.gaussians import expected_bias
+from genkit_metrics.gaussians import expected_bias, frechet_distance
 from raising import raises_code
 
 
@@ -79,6 +80,25 @@ def test_other_numbers_of_features_are_refused(vectors, fake_context):
     samples, reference = vectors
     with raises_code(DataError, Code.WRONG_SHAPE):
         measure(Pixels(), samples, reference[:, :5], fake_context())
+
+
+def test_the_expected_bias_holds_for_the_features_of_digits(fake_context):
+    extractor = ClassifierFeatures(file="digits")
+    context = fake_context()
+    digits = Digits().load(context)
+    subject = subject_of(context, digits, digits)
+    features, draw = subject.features.of_samples(extractor), generator(0, "draws")
+    exact = subject.features.statistics(extractor)
+    for count in (512, 2048):
+        found = [
+            frechet_distance(
+                exact,
+                Statistics.of(features[torch.randint(len(features), (count,), generator=draw)]),
+            )
+            for _ in range(10)
+        ]
+        # The features are not normal.
+        assert np.mean(found) == pytest.approx(expected_bias(exact.covariance, count), rel=0.2)
 
 
 class Root(nn.Module):
