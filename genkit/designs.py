@@ -34,18 +34,25 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
     return denoiser.design(earlier) if denoiser else None
 
 
-def components(component: Component) -> Iterator[Component]:
-    """Yield a component and all that its settings hold, at any depth."""
+def components(component: Component, *, result_only: bool = False) -> Iterator[Component]:
+    """Yield a component and all that its settings hold, at any depth.
+
+    Args:
+        component: outermost component.
+        result_only: whether components in settings that affect no result are left out.
+    """
     yield component
-    yield from (part for _, _, part in leaves_of(component) if isinstance(part, Component))
+    leaves = leaves_of(component, result_only=result_only)
+    yield from (part for _, _, part in leaves if isinstance(part, Component))
 
 
-def references(component: Component) -> Iterator[str]:
+def references(component: Component, *, result_only: bool = False) -> Iterator[str]:
     """Yield the ids of the earlier stages that a component names, at any depth.
 
-    Outside of a run they are paths of files.
+    Outside of a run they are paths of files. Arguments are those of :func:`components`.
     """
-    return (value for _, kind, value in leaves_of(component) if isinstance(kind, Reference))
+    leaves = leaves_of(component, result_only=result_only)
+    return (value for _, kind, value in leaves if isinstance(kind, Reference))
 
 
 def held(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:

@@ -99,15 +99,25 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def leaves_of(component: Settings, *above: str | int) -> Iterator[tuple[Key, FieldType, Any]]:
-    """Yield the single values of a component, and of those that it holds, with key and type."""
+def leaves_of(
+    component: Settings, *above: str | int, result_only: bool = False
+) -> Iterator[tuple[Key, FieldType, Any]]:
+    """Yield the single values of a component, and of those that it holds, with key and type.
+
+    Args:
+        component: component with the values.
+        above: key of the component.
+        result_only: whether settings that affect no result are left out, with all that they hold.
+    """
     for field in fields_of(type(component)):
+        if result_only and not field.setting.affects_result:
+            continue
         value = getattr(component, field.name)
         for index, (kind, leaf) in enumerate(field.type.leaves(value)):
             key = (*above, field.name, *((index,) if isinstance(value, tuple) else ()))
             yield key, kind, leaf
             if isinstance(leaf, Settings):
-                yield from leaves_of(leaf, *key)
+                yield from leaves_of(leaf, *key, result_only=result_only)
 
 
 def _parse(annotation: Any, setting: Setting) -> FieldType:

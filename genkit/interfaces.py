@@ -229,6 +229,10 @@ class Context(Inputs, Protocol):
         """
         ...
 
+    def alone(self) -> Context:
+        """Return a context for work that this process does by itself: no call is collective."""
+        ...
+
 
 # --- coupling -------------------------------------------------------------------------------
 
@@ -738,6 +742,79 @@ class Augmentation(Component):
             generator: on the CPU, for every random choice; it is one for the pool, so that what
                 is drawn for an item depends on its place in the pool.
         """
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A training as a callback sees it.
+
+    Attributes:
+        images: images seen.
+        total: images of the whole training.
+        network: copy of the network under training, in eval mode, with gradients disabled.
+        averaged: copy of the network with averaged weights, likewise; what the training writes.
+    """
+
+    images: int
+    total: int
+    network: Trained
+    averaged: Trained
+
+
+class BoundCallback(Protocol):
+    """A callback that is ready to be called: what :meth:`Callback.bind` returns."""
+
+    def call(self, training: TrainingState, context: Context) -> Measurement:
+        """Return scores and pictures of a training, see :meth:`Callback.call`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callback(Component):
+    """Observes a training. Implements ``call`` or ``bind``.
+
+    It changes no result and is not part of a fingerprint: the networks are copies, random numbers
+    and precision are restored after a call, and no pool is coupled meanwhile. Rank 0 alone makes
+    the calls. One that raises ends the run; a DataError with the code ``not-finite``, as of the
+    samples of a network that is not yet trained, is a warning.
+    """
+
+    implements: ClassVar[tuple[str, ...]] = ("call", "bind")
+
+    every: int = setting(doc="images between two calls; the end is another", at_least=1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its scores and pictures; two callbacks of a stage cannot have one in common."""
+        return ()
+
+    def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        """Yield why it cannot observe the training of a network, before anything runs.
+
+        Args:
+            design: network under training, and its data.
+            networks: networks that earlier stages write, by id; without those of unknown data.
+        """
+        return iter(())
+
+    def bind(self, context: Context) -> BoundCallback:
+        """Return the object that is called, with what it reads of earlier stages.
+
+        Called once, before the first step of every run of the stage.
+        """
+        return self
+
+    def call(self, training: TrainingState, context: Context) -> Measurement:
+        """Return scores and pictures of a training; a pure function that writes nothing.
+
+        The stage logs the scores, writes each picture to ``NAME.png`` in place of that of the call
+        before, and passes both to the trackers. Warnings are printed once.
+
+        Args:
+            training: state of the training.
+            context: context of one process, with random numbers of their own in ``seed``.
+        """
+        raise unbound(self, "call")
 
 
 class Dataset(Component):

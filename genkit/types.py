@@ -235,7 +235,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric found.
+    """What a metric or a callback found.
 
     Attributes:
         scores: by name; names are unique among the metrics of a stage.

@@ -295,6 +295,23 @@ def test_a_metric_over_the_features_of_an_earlier_stage():
     testing.check_metric(metric, IMAGES, earlier("classify"))
 
 
+@pytest.mark.parametrize("entry", ours("callback"))
+def test_callbacks(entry):
+    few = {"every": 32, "count": 6, "schedule": {"use": "edm", "steps": 2}}
+    measured = {"metrics": [{"use": "frechet"}, {"use": "curvature", "count": 4}], "data": MOONS}
+    callback = made(entry, **few, **(measured if entry.name == "score" else {}))
+    network = component(REGISTRY, "denoiser", {"use": "mlp", "width": 8, "blocks": 1})
+    testing.check_callback(callback, network, DataSpec((2,)))
+
+
+def test_a_callback_over_the_features_of_an_earlier_stage():
+    metrics = [{"use": "frechet", "extractor": JUDGE}]
+    table = {"use": "score", "every": 32, "count": 6, "data": {"use": "digits"}, "metrics": metrics}
+    network = component(REGISTRY, "denoiser", {"use": "mlp", "width": 8, "blocks": 1})
+    callback = component(REGISTRY, "callback", table)
+    testing.check_callback(callback, network, IMAGES, earlier("classify"))
+
+
 @pytest.mark.parametrize("entry", ours("stage"))
 def test_stages(entry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

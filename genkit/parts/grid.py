@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
 from genkit.tensors import as_stored, require_finite
 
-_MOST_IMAGES = 100
+MOST_IMAGES = 100
 _LEAST_WIDTH = 600  # pixels
 _GAP = 2  # pixels of white between images
 
@@ -29,7 +29,7 @@ def grid(data: Tensor) -> bytes:
         DataError: a value is not finite; named by index.
     """
     if data.ndim == 4:
-        return _images(as_stored(data[:_MOST_IMAGES], "sample"))
+        return _images(as_stored(data[:MOST_IMAGES], "sample"))
     require_finite(data, "sample")
     return _points(data.reshape(len(data), -1))
 

@@ -44,12 +44,13 @@ _NAMES = {
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
-    "genkit.interfaces": "AnyCoupler Augmentation Average BoundCoupler BoundDatasetCoupler "
-    "BoundGuidance BoundMetric BoundNetwork BoundTracker Classifier Component Context Coupler "
+    "genkit.interfaces": "AnyCoupler Augmentation Average BoundCallback BoundCoupler "
+    "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundTracker Callback Classifier "
+    "Component Context Coupler "
     "Dataset DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer "
     "Inputs Latents Metric Network Objective Optimizer Preconditioned Preconditioner "
     "RunningAverage SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
-    "TrackedRun Tracker Trained unbound",
+    "TrackedRun Tracker Trained TrainingState unbound",
     "genkit.latents": "Derived",
     "genkit.networks": "bind_guidance",
     "genkit.parts.frozen": "Frozen",

@@ -19,6 +19,7 @@ KINDS: dict[str, str] = {
     "average": "genkit.interfaces:Average",
     "dataset": "genkit.interfaces:Dataset",
     "augmentation": "genkit.interfaces:Augmentation",
+    "callback": "genkit.interfaces:Callback",
     "extractor": "genkit.interfaces:Extractor",
     "metric": "genkit.interfaces:Metric",
     "importer": "genkit.interfaces:Importer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from genkit.artifacts import Artifact, Cost, Costs, NetworkFile, Record
+from genkit.designs import references
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage, Trained
 from genkit.networks import load_network
@@ -75,6 +76,9 @@ class StageContext:
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)
 
+    def alone(self) -> StageContext:
+        return replace(self, world=ALONE, stop_requested=lambda: False)
+
     def warn(self, text: str) -> None:
         if self.world.leads:
             self.progress.warn(f"{self.stage_id}: {text}")
@@ -110,7 +114,9 @@ class StageContext:
 
     @cached_property
     def _declared(self) -> frozenset[str]:
-        return reachable(self.stage_id, self.stages)
+        # A callback names stages too, on which the result of this stage does not depend.
+        named = set(references(self.stages[self.stage_id]))
+        return frozenset(named).union(*(reachable(name, self.stages) for name in named))
 
     def _file(self, stage: str, artifact: type[Artifact] | None = None) -> Path:
         """Return the file of a stage's artifact.

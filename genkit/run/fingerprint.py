@@ -31,8 +31,8 @@ def fingerprint(
         "id": stage_id,
         "stage": table(registry, stage, result_only=True),
         "seed": seed,
-        **versions_of(components(stage), registry),
-        "upstream": {name: upstream[name] for name in sorted(set(references(stage)))},
+        **versions_of(components(stage, result_only=True), registry),
+        "upstream": {n: upstream[n] for n in sorted(set(references(stage, result_only=True)))},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -40,12 +40,13 @@ def fingerprint(
 def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
     """Return the ids of the stages that a stage names, and of those that these name, and so on.
 
-    The fingerprint of the stage depends on these and on no others.
+    The fingerprint of the stage depends on these and on no others: references in settings that
+    affect no result are left out.
     """
     found: set[str] = set()
     waiting = [stage]
     while waiting:
-        new = set(references(stages[waiting.pop()])) - found
+        new = set(references(stages[waiting.pop()], result_only=True)) - found
         found |= new
         waiting += new
     return frozenset(found)

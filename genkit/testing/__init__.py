@@ -28,6 +28,7 @@ from genkit.testing.networks import (
     check_preconditioner,
     check_sigma_distribution,
 )
+from genkit.testing.observing import check_callback
 from genkit.testing.optimizing import check_average, check_optimizer
 from genkit.testing.running import check_stage, check_tracker
 from genkit.testing.sampling import (
@@ -43,6 +44,7 @@ __all__ = [
     "LawBroken",
     "check_augmentation",
     "check_average",
+    "check_callback",
     "check_classifier",
     "check_component",
     "check_coupler",

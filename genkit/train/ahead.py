@@ -21,6 +21,7 @@ def run_ahead(
     finish: Callable[[int, Future[P]], R],
     ahead: int,
     together: bool = False,
+    waiting: deque[Future[R]] | None = None,
 ) -> Generator[Future[R]]:
     """Yield the future of ``finish(index, prepared)`` for each index, in order.
 
@@ -33,11 +34,13 @@ def run_ahead(
         ahead: items that are worked on or wait beside the one that was yielded last, at least 1.
         together: ``finish`` waits for other processes, which wait for this one in turn. So what
             was begun is ended even where the caller stops early: all stop behind the same item.
+        waiting: filled with the futures that are not yet yielded. No item is begun until the next
+            one is asked for.
     """
     free = max(1, (os.cpu_count() or 1) - 1)
     preparing = ThreadPoolExecutor(min(ahead, free), thread_name_prefix="pairing")
     finishing = ThreadPoolExecutor(1, thread_name_prefix="finishing")
-    waiting: deque[Future[R]] = deque()
+    waiting = deque() if waiting is None else waiting
     try:
         for index in indices:
             waiting.append(finishing.submit(finish, index, preparing.submit(prepare, index)))
@@ -46,6 +49,7 @@ def run_ahead(
         while waiting:
             yield waiting.popleft()
     finally:
+        waiting.clear()
         # Not waited for: who asks for a stop twice means at once.
         preparing.shutdown(wait=False, cancel_futures=not together)
         finishing.shutdown(wait=False, cancel_futures=not together)

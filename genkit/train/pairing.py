@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -177,7 +178,14 @@ class PairStream:
             return self.assemble(index, batch, noise, exchange.share(index, found))
 
         last = -(-self.total // self.pool_size)
-        return run_ahead(range(first, last), prepare, finish, ahead, exchange is not UNSHARED)
+        together = exchange is not UNSHARED
+        self._waiting.append(deque())
+        waiting = self._waiting[-1]
+        return run_ahead(range(first, last), prepare, finish, ahead, together, waiting)
+
+    def settle(self) -> None:
+        """Wait until no pool is being coupled; the next begins when a batch is asked for."""
+        wait([future for waiting in self._waiting for future in waiting])
 
     def batches(
         self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = UNSHARED
@@ -244,6 +252,11 @@ class PairStream:
         if not hasattr(self._streams, "own"):
             self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._streams.own)
+
+    @cached_property
+    def _waiting(self) -> list[deque[Future[Pool]]]:
+        """Pools that are solved or wait, for each call of :meth:`pools`."""
+        return []
 
     @cached_property
     def _streams(self) -> threading.local:

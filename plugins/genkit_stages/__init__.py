@@ -1,4 +1,4 @@
-"""The stages of a recipe: train, load, sample, evaluate and sweep."""
+"""The stages train, load, sample, evaluate and sweep, and the callbacks of train."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the stages."""
+    """Add the stages and the callbacks."""
     registry.add("stage", "train", "genkit_stages.train:Train")
     registry.add("stage", "load", "genkit_stages.load:Load")
     registry.add("stage", "sample", "genkit_stages.sample:Sample")
     registry.add("stage", "evaluate", "genkit_stages.evaluate:Evaluate")
     registry.add("stage", "sweep", "genkit_stages.sweep:Sweep")
+    registry.add("callback", "preview", "genkit_stages.preview:Preview")
+    registry.add("callback", "score", "genkit_stages.score:Score")

@@ -15,11 +15,9 @@ from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
     BoundGuidance,
     Context,
-    Denoiser,
     Design,
     Guidance,
     Latents,
-    Network,
     SamplingStage,
     Schedule,
     Solver,
@@ -27,9 +25,10 @@ from genkit.interfaces import (
 )
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
-from genkit.sample import draws_of, known_levels, sample, solver_over
+from genkit.sample import draws_of, sample
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
+from genkit_stages.drawing import level_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +69,7 @@ class Sample(SamplingStage):
         if denoiser is None:
             yield from self._design_problems(earlier)
             return
-        yield from self._level_problems(denoiser.settings, earlier)
-
-    def _level_problems(self, network: Network, earlier: Stages) -> Iterator[Problem]:
-        """Yield why the solver cannot follow the noise levels for this network."""
-        parts = (self.schedule, self.solver)
-        if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in parts):
-            return  # mistakes of the parts themselves are reported where they are
-        try:
-            known_levels(self.schedule, network.preconditioner, self.solver.stochastic)
-        except DataError as error:
-            yield Problem(("schedule",), str(error))
-            return
-        try:
-            solver_over(self.schedule, self.solver, network.preconditioner)
-        except DataError as error:
-            yield Problem(("solver",), str(error))
+        yield from level_problems(denoiser.settings, self.schedule, self.solver, earlier)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield that the denoiser has no design, unless its stage reports why."""

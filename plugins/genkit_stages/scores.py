@@ -17,6 +17,7 @@ from genkit.errors import Code, DataError, InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import (
     BoundMetric,
+    Callback,
     Context,
     Extractor,
     Metric,
@@ -95,7 +96,8 @@ class Scorer:
                     batch, self.reference.batch, denoiser, replace(features, part=part)
                 )
                 with unchanged(metric, samples=batch, reference=self.reference.batch):
-                    found[index].append(_checked(metric, bound.measure(subject, context)))
+                    result = bound.measure(subject, context)
+                    found[index].append(checked(metric, result, metric.scores))
             if self._certain(found):
                 break
         measured = Measured()
@@ -193,28 +195,35 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
-def _checked(metric: Metric, found: object) -> Measurement:
-    """Return the result of a metric, its scores as floats.
+def checked(part: Metric | Callback, found: object, names: Sequence[str] = ()) -> Measurement:
+    """Return the result of a metric or a callback, its scores as floats.
+
+    Args:
+        part: component whose result it is.
+        found: its result.
+        names: names that its scores must have; none for any names.
 
     Raises:
-        DataError: it is invalid; names the metric and its plugin.
+        DataError: it is invalid, or a score is not finite; names the component and its plugin.
     """
     if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
-        raise refused(metric, f"must return a Measurement of scores by name, got {found!r:.60}")
-    if metric.scores and set(found.scores) != set(metric.scores):
-        names = ", ".join(map(str, found.scores))
-        raise refused(metric, f"must return the scores {', '.join(metric.scores)}, got {names}")
+        raise refused(part, f"must return a Measurement of scores by name, got {found!r:.60}")
+    if names and set(found.scores) != set(names):
+        got = ", ".join(map(str, found.scores))
+        raise refused(part, f"must return the scores {', '.join(names)}, got {got}")
     scores = {name: _number(value) for name, value in found.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):
-            value = f"{found.scores[name]!r:.60}"
-            raise refused(metric, f'must return a finite number as score "{name}", got {value}')
+            value = found.scores[name]
+            reason = f'must return a finite number as score "{name}", got {value!r:.60}'
+            code = Code.NOT_FINITE if isinstance(value, float) else Code.INVALID_RESULT
+            raise refused(part, reason, code)
     measurement = replace(found, scores=scores)
     try:
         json.dumps(asdict(replace(measurement, pictures={})), allow_nan=False)
     except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
         raise refused(
-            metric, f"must return facts as texts and curves of finite floats, got others: {error}"
+            part, f"must return facts as texts and curves of finite floats, got others: {error}"
         ) from error
     return measurement
 

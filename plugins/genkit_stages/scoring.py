@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genkit.artifacts import SamplesRef, Scores
-from genkit.designs import design_behind, designs, held
+from genkit.designs import design_behind, designs
 from genkit.errors import Code, DataError, Problem
 from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
-from genkit.interfaces import Context, Dataset, Extractor, Metric, SamplingStage, Stage, Stages
+from genkit.interfaces import Context, Dataset, Metric, SamplingStage, Stage, Stages
 from genkit.settings import setting
 from genkit.tensors import file_digest
+from genkit_stages.metric_checks import extractor_problems, metric_problems
 from genkit_stages.scores import Scorer
 
 
@@ -74,10 +75,7 @@ class Scoring(Stage):
             return
         # A DataError of either is reported where the data is named.
         spec, networks = self.data.spec(), designs(earlier, earlier)
-        for index, metric in enumerate(self.metrics):
-            for below, extractor in held(metric, Extractor):
-                problems = extractor.check_items(spec, networks)
-                yield from (problem.under("metrics", index, *below) for problem in problems)
+        yield from extractor_problems(self.metrics, spec, networks)
         denoiser = design_behind(self.samples, earlier)
         if denoiser is not None and denoiser.spec.shape != spec.shape:
             yield Problem(
@@ -90,8 +88,9 @@ class Scoring(Stage):
         stage = earlier[self.samples]
         drawn_by = stage.drawn_by(earlier)
         networks = designs([drawn_by] if drawn_by else [], earlier)
-        without_classes = any(network.classes == 0 for network in networks.values())
-        named: dict[str, int] = {}
+        count = stage.count // self.sets if isinstance(stage, SamplingStage) else None
+        where = f"in stage {self.samples}" + (", for each set" if self.sets > 1 else "")
+        yield from metric_problems(self.metrics, count, networks.values(), where)
         for index, metric in enumerate(self.metrics):
             key = ("metrics", index)
             if metric.requires_denoiser and drawn_by is None:
@@ -100,26 +99,9 @@ class Scoring(Stage):
                     f"calls the denoiser behind the samples, and stage {self.samples} names none",
                     "leave the metric out, or choose a stage that samples a denoiser",
                 )
-            if metric.requires_labels and without_classes:
-                reason = f"requires samples of classes, and stage {drawn_by} is given none"
-                hint = "write class_conditional = true in its network, or leave the metric out"
-                yield Problem(key, reason, hint, Code.MISSING_ATTRIBUTE)
             if self.statistics is not None and not metric.accepts_statistics:
                 reason = "requires the items of the data, got a file of statistics"
                 yield Problem(key, reason, "write data in place of statistics")
-            count = stage.count // self.sets if isinstance(stage, SamplingStage) else None
-            if count is not None and count < metric.min_samples:
-                each = " in each set" if self.sets > 1 else ""
-                reason = f"requires at least {metric.min_samples} samples{each}, got {count}"
-                yield Problem(key, reason, f"write a larger count in stage {self.samples}")
-            if metric in self.metrics[:index]:
-                reason, hint = "must differ from the metrics above", "leave one of the two out"
-                yield Problem(key, reason, hint, Code.DUPLICATE)
-                continue
-            for score in metric.scores:
-                if named.setdefault(score, index) != index:
-                    reason = f'gives the score "{score}", as metrics[{named[score]}] does'
-                    yield Problem(key, reason, "measure one in a stage of its own", Code.DUPLICATE)
 
     def scorer(self, context: Context) -> Scorer:
         """Return what measures, with the data and all networks loaded once."""

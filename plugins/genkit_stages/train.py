@@ -12,12 +12,13 @@ import torch
 from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.network import Coupling
 from genkit.artifacts.record import Row
-from genkit.designs import references
+from genkit.designs import designs, references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
     Augmentation,
     Average,
+    Callback,
     Context,
     Coupler,
     Dataset,
@@ -28,6 +29,8 @@ from genkit.interfaces import (
     Optimizer,
     Stage,
     Stages,
+    Trained,
+    TrainingState,
 )
 from genkit.networks import Networks, require_frozen
 from genkit.parts.precision import Precision, multiplying_in
@@ -37,9 +40,11 @@ from genkit.train.ahead import core_for_pairing
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
+from genkit_stages.callbacks import Callbacks
 from genkit_stages.loss_plot import loss_plot
 from genkit_stages.pairs_plot import pairs_plot
 from genkit_stages.train_checks import (
+    callback_problems,
     lacking_attributes,
     problems_of,
     skewed_conditions,
@@ -108,6 +113,9 @@ class Train(Stage):
     checkpoint_seconds: float = setting(
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
     )
+    callbacks: tuple[Callback, ...] = setting(
+        (), doc="what observes the training, such as previews and scores", affects_result=False
+    )
     accept_label_blind: bool = setting(
         False, doc="allow a coupler that skews the noise of what the network conditions on"
     )
@@ -147,6 +155,9 @@ class Train(Stage):
             yield from skewed_noise(self.coupler)
         if not self.accept_label_blind and spec is not None:
             yield from skewed_conditions(self.network, self.objective, self.coupler)
+        if spec is not None and (spec.classes or not self.network.class_conditional):
+            design, networks = Design(self.network, spec), designs(earlier, earlier)
+            yield from callback_problems(self.callbacks, design, networks)
 
     def _sizes(self, spec: DataSpec | None) -> Iterator[Problem]:
         """Numbers of images that do not fit each other."""
@@ -193,6 +204,13 @@ class Train(Stage):
                 batch_size=self.batch_size,
                 pools_ahead=self.pools_ahead,
                 checkpoint_seconds=self.checkpoint_seconds,
+                callbacks=Callbacks(
+                    context=context,
+                    callbacks=self.callbacks,
+                    total=self.images,
+                    state=lambda: self._state(spec, trainer),
+                    settle=stream.settle,
+                ),
                 described=lambda: self._file(context, spec, trainer),
             ).run()
         _draw(context.record, math.prod(spec.shape))
@@ -200,19 +218,30 @@ class Train(Stage):
         context.record.save(replace(self._file(context, spec, trainer), contained=contained))
         context.world.barrier()
 
+    def _state(self, spec: DataSpec, trainer: Trainer) -> TrainingState:
+        """Return the networks as they are, which go on being trained."""
+        network, averaged = (
+            Trained(self.network, spec, module, self._coupling())
+            for module in (trainer.model, trainer.average.model)
+        )
+        return TrainingState(trainer.images, self.images, network, averaged)
+
+    def _coupling(self) -> Coupling:
+        coupler = self.coupler
+        return Coupling(
+            bijective=isinstance(coupler, Coupler) and coupler.bijective,
+            preserves_noise_marginal=coupler.preserves_noise_marginal,
+            preserves_conditional_prior=tuple(sorted(coupler.preserves_conditional_prior)),
+        )
+
     def _file(self, context: Context, spec: DataSpec, trainer: Trainer) -> NetworkFile:
         """Return the averaged network as it is, without those that it contains."""
-        coupler = self.coupler
         return self.output(
             table=context.describe(self.network),
             spec=spec,
             weights=trainer.average.model.state_dict(),
             images=trainer.images,
-            coupling=Coupling(
-                bijective=isinstance(coupler, Coupler) and coupler.bijective,
-                preserves_noise_marginal=coupler.preserves_noise_marginal,
-                preserves_conditional_prior=tuple(sorted(coupler.preserves_conditional_prior)),
-            ),
+            coupling=self._coupling(),
         )
 
     def stream(self, context: Context, total: int) -> PairStream:

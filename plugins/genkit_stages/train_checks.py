@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -11,8 +11,10 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     AnyCoupler,
     Augmentation,
+    Callback,
     DatasetCoupler,
     Denoiser,
+    Design,
     Network,
     Objective,
 )
@@ -76,6 +78,27 @@ def skewed_conditions(
             + "or accept_label_blind = true if it is meant",
             Code.SKEWED_NOISE,
         )
+
+
+def callback_problems(
+    callbacks: Sequence[Callback], design: Design, networks: Mapping[str, Design]
+) -> Iterator[Problem]:
+    """Yield why callbacks cannot observe the training of a network.
+
+    Args:
+        callbacks: callbacks of the stage, in its setting ``callbacks``.
+        design: network under training, and its data.
+        networks: networks that earlier stages write, by id.
+    """
+    named: dict[str, int] = {}
+    for index, callback in enumerate(callbacks):
+        key = ("callbacks", index)
+        for problem in callback.check_training(design, networks):
+            yield problem.under(*key)
+        for name in dict.fromkeys(callback.names):
+            if named.setdefault(name, index) != index:
+                reason = f'gives "{name}", as callbacks[{named[name]}] does'
+                yield Problem(key, reason, "leave one of the two out", Code.DUPLICATE)
 
 
 def _trained(network: Network, objective: Objective) -> Iterator[Problem]:

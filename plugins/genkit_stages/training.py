@@ -17,6 +17,7 @@ from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
+from genkit_stages.callbacks import Callbacks
 
 MOST_POOL_ROWS = 10_000
 """About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
@@ -35,6 +36,7 @@ class Loop:
         batch_size: images of an optimizer step.
         pools_ahead: pools that are coupled or wait ahead of training.
         checkpoint_seconds: time between checkpoints.
+        callbacks: callbacks of the training, not yet bound.
         described: returns the averaged network as it is, for its checkpoints.
     """
 
@@ -44,6 +46,7 @@ class Loop:
     batch_size: int
     pools_ahead: int
     checkpoint_seconds: float
+    callbacks: Callbacks
     described: Callable[[], NetworkFile]
 
     def run(self) -> None:
@@ -57,6 +60,7 @@ class Loop:
         # A row every 200th of the way, yet often enough to watch a long training.
         every = max(1, min(total // 200, 50_000) // self.batch_size)
         begun_at, loss = trainer.images, None
+        self.callbacks.bind()
         saved = read = self._clock()
         losses = _Losses(trainer)
         exchange = Ranks(group) if group else UNSHARED
@@ -70,7 +74,8 @@ class Loop:
                 stop = self.context.stop_requested() and not done
                 due = stop or done or now - saved >= self.checkpoint_seconds
                 row, snapshot = due or trainer.steps % every == 0, self._snapshot_is_due(len(batch))
-                if row or snapshot or now - read >= _READ_SECONDS:
+                called = self.callbacks.due(trainer.images, len(batch))
+                if row or snapshot or called or now - read >= _READ_SECONDS:
                     with self._remedied():
                         loss, read = losses.read(), now
                 if row:
@@ -78,6 +83,10 @@ class Loop:
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.leads and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
+                if called:  # before the checkpoint, behind which rows are logged again
+                    begun = self._clock()
+                    self.callbacks.call(called)
+                    losses.leave_out(self._clock() - begun)
                 if self.context.world.leads and due:
                     network = {**self.described().metadata(), "prefix": AVERAGED}
                     self.context.record.checkpoint(*trainer.state(), network)
@@ -172,6 +181,10 @@ class _Losses:
         self._sum = 0.0
         self._begun, self._at = time.monotonic(), self._trainer.images
         self._first = self._read = self._trainer.steps
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave out time that was spent on something else than training."""
+        self._begun += seconds
 
     def read(self) -> float:
         """Return the mean loss since the last reading."""

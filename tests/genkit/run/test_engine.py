@@ -454,7 +454,8 @@ def measuring(monkeypatch, found):
 )
 def test_an_invalid_result_of_a_metric_is_refused(tiny, monkeypatch, found, reason):
     measuring(monkeypatch, found)
-    with raises_code(DataError, Code.INVALID_RESULT, *NAMED, *reason):
+    code = Code.NOT_FINITE if {"nan", "inf"} & set(reason) else Code.INVALID_RESULT
+    with raises_code(DataError, code, *NAMED, *reason):
         tiny.run(tiny.sample + SCORES)
     assert not list(tiny.folder.rglob("scores.json"))
 

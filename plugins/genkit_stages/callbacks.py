@@ -1,0 +1,159 @@
+"""Calls the callbacks of a training, so that none can change a bit of its result."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from genkit.blame import refused
+from genkit.errors import Code, DataError
+from genkit.interfaces import BoundCallback, Callback, Context, Trained, TrainingState
+from genkit.types import Measurement
+from genkit_stages.scores import checked
+
+OF_THE_STAGE = frozenset({"callback", "images", "loss", "noises", "pairs", "pool", "warning"})
+"""Names of rows and pictures of the stage, which no callback can give its own."""
+
+_FLAGS = (
+    (torch.backends.cuda.matmul, "fp32_precision"),
+    (torch.backends.cudnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """The callbacks of a training; every rank has them, and rank 0 calls them.
+
+    Attributes:
+        context: context of the stage.
+        callbacks: callbacks as the recipe has them.
+        total: images of the whole training.
+        state: returns the networks as they are, which are copied for each call.
+        settle: waits until nothing is computed beside the training.
+    """
+
+    context: Context
+    callbacks: Sequence[Callback]
+    total: int
+    state: Callable[[], TrainingState]
+    settle: Callable[[], None]
+    _bound: list[BoundCallback] = field(default_factory=list, repr=False)
+    _warned: set[str] = field(default_factory=set, repr=False)
+
+    def bind(self) -> None:
+        """Let the callbacks read what they need of earlier stages; collective."""
+        if self.callbacks and self.context.world.leads:
+            alone = self.context.alone()
+            with isolated(alone.device):
+                self._bound.extend(callback.bind(alone) for callback in self.callbacks)
+        self.context.world.barrier()
+
+    def due(self, images: int, count: int) -> list[int]:
+        """Return the indices of those to call after a batch.
+
+        Args:
+            images: images seen.
+            count: images of the last batch.
+        """
+        return [
+            index
+            for index, callback in enumerate(self.callbacks)
+            if images >= self.total or images // callback.every > (images - count) // callback.every
+        ]
+
+    def call(self, due: Sequence[int]) -> None:
+        """Call some callbacks; collective.
+
+        Raises:
+            DataError: the result of a callback is invalid; names it and its plugin.
+        """
+        if self.context.world.leads:
+            self.settle()
+            for index in due:
+                self._call(self.callbacks[index], self._bound[index])
+        self.context.world.barrier()
+
+    def _call(self, callback: Callback, bound: BoundCallback) -> None:
+        context, state = self.context, self.state()
+        name = context.describe(callback)["use"]
+        own = replace(state, network=_copy(state.network), averaged=_copy(state.averaged))
+        row = {"images": state.images, "callback": name}
+        try:
+            with isolated(context.device):
+                found = _checked(callback, bound.call(own, context.alone()))
+        except DataError as error:
+            if error.code != Code.NOT_FINITE:
+                raise
+            context.warn(f"{name} at {state.images:,} images: {error}")
+            context.record.log({**row, "warning": str(error)})
+            return
+        for warning in found.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                context.warn(f"{name}: {warning}")
+        if found.scores:
+            context.record.log({**row, **found.scores})
+        for title, png in found.pictures.items():
+            context.record.picture(title, png)
+
+
+def _copy(trained: Trained) -> Trained:
+    """Return a network of its own, not compiled: the training goes on with the same kernels."""
+    module = copy.deepcopy(trained.module).eval().requires_grad_(False)
+    return replace(trained, module=module)
+
+
+def _checked(callback: Callback, result: object) -> Measurement:
+    """Return the result of a callback.
+
+    Raises:
+        DataError: it is invalid, or not finite; names the callback and its plugin.
+    """
+    found = checked(callback, result)
+    if taken := sorted(OF_THE_STAGE & (found.scores.keys() | found.pictures.keys())):
+        raise refused(callback, f"must use names that the stage does not, got {', '.join(taken)}")
+    for name, png in found.pictures.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not isinstance(png, bytes):
+            got = f"{name!r:.60} of type {type(png).__name__}"
+            reason = (
+                f"must return pictures as bytes by names of letters, digits, - and _, got {got}"
+            )
+            raise refused(callback, reason)
+    return found
+
+
+@contextmanager
+def isolated(device: torch.device) -> Iterator[None]:
+    """Restore after the block what it may change of the process, with gradients disabled in it.
+
+    These are the random numbers of Python, NumPy and PyTorch, the default type and the number of
+    threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
+
+    Args:
+        device: device of the training.
+    """
+    # The legacy generator of NumPy too, since code of others may use it.
+    numbers, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    flags = [getattr(holder, name) for holder, name in _FLAGS]
+    on_gpu = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=on_gpu), torch.no_grad():
+            yield
+    finally:
+        random.setstate(numbers)
+        np.random.set_state(legacy)  # noqa: NPY002
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        for (holder, name), value in zip(_FLAGS, flags, strict=True):
+            setattr(holder, name, value)

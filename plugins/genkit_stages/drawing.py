@@ -1,0 +1,81 @@
+"""What callbacks that draw samples of a denoiser under training share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from genkit.errors import DataError, Problem
+from genkit.interfaces import (
+    Callback,
+    Context,
+    Denoiser,
+    Design,
+    Network,
+    Schedule,
+    Solver,
+    Stages,
+    Trained,
+)
+from genkit.latents import Derived
+from genkit.parts.precision import Precision
+from genkit.sample import draws_of, known_levels, sample, solver_over
+from genkit.settings import setting
+from genkit.types import Batch
+
+
+def level_problems(
+    network: Network, schedule: Schedule, solver: Solver, earlier: Stages
+) -> Iterator[Problem]:
+    """Yield why a solver cannot follow the noise levels of a schedule for a network."""
+    if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in (schedule, solver)):
+        return  # mistakes of the parts themselves are reported where they are
+    try:
+        known_levels(schedule, network.preconditioner, solver.stochastic)
+    except DataError as error:
+        yield Problem(("schedule",), str(error))
+        return
+    try:
+        solver_over(schedule, solver, network.preconditioner)
+    except DataError as error:
+        yield Problem(("solver",), str(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Callback):
+    """Draws the same seeds and classes in every call."""
+
+    count: int = setting(64, doc="number of samples", at_least=1)
+    batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
+    schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
+    solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
+    precision: Precision = setting("float32", doc="of the network's arithmetic")
+
+    def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        if not isinstance(design.settings, Denoiser):
+            kind = design.settings.output.name
+            yield Problem((), f"requires a denoiser, got a {kind}", "leave the callback out")
+            return
+        yield from level_problems(design.settings, self.schedule, self.solver, {})
+
+    def drawn(self, network: Trained, context: Context) -> Batch:
+        """Return samples of a network on the CPU, neither clipped nor rounded.
+
+        Raises:
+            DataError: a sample is not finite.
+        """
+        seed, parts = context.seed("callback"), []
+        for first in range(0, self.count, self.batch_size):
+            seeds = range(first, min(first + self.batch_size, self.count))
+            draws = draws_of(
+                Derived(), network.spec.shape, seeds, network.classes, context.device, seed
+            )
+            drawn = sample(
+                network.module,
+                draws,
+                schedule=self.schedule,
+                solver=self.solver,
+                precision=self.precision,
+            )
+            parts.append(drawn.batch)
+        return Batch.joined(parts)

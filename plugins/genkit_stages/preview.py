@@ -1,0 +1,32 @@
+"""The callback preview: pictures of samples while a denoiser is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from genkit.errors import Code, Problem
+from genkit.interfaces import Context, Design, TrainingState
+from genkit.parts.grid import MOST_IMAGES, grid
+from genkit.types import Measurement
+from genkit_stages.drawing import Drawing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(Drawing):
+    """Pictures of the same samples from the raw and from the averaged weights."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return "preview-raw", "preview-averaged"
+
+    def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        yield from super().check_training(design, networks)
+        if design.spec.is_image and self.count > MOST_IMAGES:
+            reason = f"must be at most {MOST_IMAGES} images, got {self.count}"
+            yield Problem(("count",), reason, f"write {MOST_IMAGES} or less", Code.OUT_OF_RANGE)
+
+    def call(self, training: TrainingState, context: Context) -> Measurement:
+        networks = zip(self.names, (training.network, training.averaged), strict=True)
+        pictures = {name: grid(self.drawn(network, context).data) for name, network in networks}
+        return Measurement({}, pictures=pictures)

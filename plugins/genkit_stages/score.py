@@ -1,0 +1,107 @@
+"""The callback score: metrics of few samples while a denoiser is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from genkit.blame import unchanged
+from genkit.errors import Code, DataError, Problem
+from genkit.features import DatasetItems, Extractors, StageFeatures
+from genkit.interfaces import (
+    BoundMetric,
+    Context,
+    Dataset,
+    Design,
+    Metric,
+    Subject,
+    TrainingState,
+)
+from genkit.settings import setting
+from genkit.tensors import as_stored
+from genkit.types import Measurement
+from genkit_stages.drawing import Drawing
+from genkit_stages.metric_checks import extractor_problems, metric_problems
+from genkit_stages.scores import checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Drawing):
+    """Scores of samples from the averaged weights.
+
+    Scores of few samples are biased: compare them along one training, and with no others.
+    """
+
+    count: int = setting(1000, doc="number of samples", at_least=1)
+    data: Dataset | None = setting(None, doc="the real items to compare with", inherit="data")
+    metrics: tuple[Metric, ...] = setting(doc="what to measure")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(score for metric in self.metrics for score in metric.scores)
+
+    def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        yield from super().check_training(design, networks)
+        yield from metric_problems(self.metrics, self.count, [design])
+        if self.data is None:
+            hint = 'write data = { use = "..." }, here or at the top of the recipe'
+            yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)
+            return
+        try:
+            spec = self.data.spec()
+        except DataError:
+            return  # reported where the data is named
+        yield from extractor_problems(self.metrics, spec, networks)
+        if spec.shape != design.spec.shape:
+            yield Problem(
+                ("data",),
+                f"must be items of the samples' shape {design.spec.shape}, got {spec.shape}",
+                "name data of the shape that the denoiser is trained on",
+                Code.WRONG_SHAPE,
+            )
+
+    def bind(self, context: Context) -> BoundScore:
+        if self.data is None:  # `check_training` refuses it
+            raise DataError("there is no data to compare with")
+        extractors = Extractors(context)
+        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
+        return BoundScore(self, DatasetItems(self.data, extractors), extractors, metrics)
+
+
+@dataclass(frozen=True)
+class BoundScore:
+    """Measures samples of a network under training.
+
+    Attributes:
+        settings: settings of the callback.
+        reference: what the samples are compared with; its features are computed once.
+        extractors: extractors of the callback.
+        metrics: metrics as the recipe has them, and what their ``bind`` returned.
+    """
+
+    settings: Score
+    reference: DatasetItems
+    extractors: Extractors
+    metrics: Sequence[tuple[Metric, BoundMetric]]
+
+    def call(self, training: TrainingState, context: Context) -> Measurement:
+        """Return the scores of all metrics.
+
+        Raises:
+            DataError: a sample or a score is not finite, or the result of a metric is invalid.
+        """
+        drawn = self.settings.drawn(training.averaged, context)
+        samples = drawn.with_data(as_stored(drawn.data, "sample"))
+        features = StageFeatures(self.extractors, samples.data, self.reference)
+        real = self.reference.batch
+        subject = Subject(samples, real, training.averaged.module, features)
+        scores: dict[str, float] = {}
+        pictures: dict[str, bytes] = {}
+        warnings: list[str] = []
+        for metric, bound in self.metrics:
+            with unchanged(metric, samples=samples, reference=real):
+                found = checked(metric, bound.measure(subject, context), metric.scores)
+            scores |= found.scores
+            pictures |= found.pictures
+            warnings += found.warnings
+        return Measurement(scores, pictures=pictures, warnings=warnings)
