@@ -36,6 +36,7 @@ from genkit.tensors import decoded, require_finite
 from genkit.train.ahead import run_ahead
 from genkit.train.diagnostics import PoolReport, report
 from genkit.train.distributed import UNSHARED, Exchange, Solved
+from genkit.train.strata import stratified
 from genkit.types import Batch
 
 
@@ -283,26 +284,6 @@ class PairStream:
         if self.images_per_class is None or self.data.labels is None:
             return order
         return stratified(order, self.data.labels, self.images_per_class, generator)
-
-
-def stratified(
-    order: Tensor, labels: Tensor, images_per_class: int, generator: torch.Generator
-) -> Tensor:
-    """Return items in runs of one class, the runs in random order.
-
-    Args:
-        order: ``[N]`` items, shuffled.
-        labels: ``[N]`` class of each item.
-        images_per_class: length of a run; what is left of a class makes a shorter one.
-        generator: shuffles the runs.
-    """
-    by_class = order[labels[order].argsort(stable=True)]
-    sizes = torch.bincount(labels)
-    first = sizes.cumsum(0) - sizes
-    rank = torch.arange(len(order)) - first[labels[by_class]]
-    run = (rank % images_per_class == 0).cumsum(0) - 1
-    place = torch.randperm(int(run[-1]) + 1, generator=generator)
-    return by_class[place[run].argsort(stable=True)]
 
 
 def _decoded(batch: Batch) -> Batch:

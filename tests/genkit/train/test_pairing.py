@@ -16,7 +16,8 @@ from genkit.independent import Random
 from genkit.interfaces import Augmentation, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.train.ahead import core_for_pairing
-from genkit.train.pairing import PairStream, stratified
+from genkit.train.pairing import PairStream
+from genkit.train.strata import stratified
 from genkit.types import Batch, Pairs
 from raising import raises_code
 

@@ -1,0 +1,26 @@
+"""The order of items in class-stratified pools."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stratified(
+    order: Tensor, labels: Tensor, images_per_class: int, generator: torch.Generator
+) -> Tensor:
+    """Return items in runs of one class, the runs in random order.
+
+    Args:
+        order: ``[N]`` items, shuffled.
+        labels: ``[N]`` class of each item.
+        images_per_class: length of a run; what is left of a class makes a shorter one.
+        generator: shuffles the runs.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
+    sizes = torch.bincount(labels)
+    first = sizes.cumsum(0) - sizes
+    rank = torch.arange(len(order)) - first[labels[by_class]]
+    run = (rank % images_per_class == 0).cumsum(0) - 1
+    place = torch.randperm(int(run[-1]) + 1, generator=generator)
+    return by_class[place[run].argsort(stable=True)]
