@@ -28,6 +28,12 @@ pool_size = 128
 network = { use = "mlp", width = 16, blocks = 1, dropout = 0.1 }
 objective = { use = "denoising" }
 coupler = { use = "hungarian" }
+callbacks = [
+    { use = "preview", every = 2_500, count = 4, schedule = { use = "edm", steps = 2 } },
+    { use = "score", every = 300, count = 16, schedule = { use = "edm", steps = 2 }, metrics = [
+        { use = "frechet" },
+    ] },
+]
 
 [[stage]]
 id = "fakes"
@@ -172,6 +178,11 @@ def uninterrupted(runs):
     return found
 
 
+def callback_rows(folder):
+    text = (folder / "01-denoiser" / "metrics.jsonl").read_text()
+    return [line for line in text.splitlines() if "callback" in line]
+
+
 def reached(folder, stage, sign):
     """Whether an unfinished stage has come so far that it left a file."""
     with contextlib.suppress(FileNotFoundError):  # a part of the samples may go at any moment
@@ -229,6 +240,9 @@ def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_bytes(runs, unin
     runs.start("killed")
     assert runs.wait() == 0, runs.messages()
     assert contents(runs.folder / "killed") == uninterrupted
+    rows = callback_rows(runs.folder / "killed")
+    assert rows == callback_rows(runs.folder / "uninterrupted")
+    assert len(rows) == 17
     assert not (runs.folder / "killed" / "replaced").exists()
 
 

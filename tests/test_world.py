@@ -27,6 +27,12 @@ pool_size = 96
 network = { use = "mlp", width = 16, blocks = 1 }
 objective = { use = "denoising" }
 coupler = { use = "hungarian" }
+callbacks = [
+    { use = "preview", every = 1_600, count = 4, schedule = { use = "edm", steps = 2 } },
+    { use = "score", every = 800, count = 64, schedule = { use = "edm", steps = 3 }, metrics = [
+        { use = "frechet" },
+    ] },
+]
 
 [[stage]]
 id = "samples"
@@ -246,6 +252,24 @@ def test_two_processes_train_on_the_pairs_of_one_to_the_losses_of_one(runs, alon
 def test_as_many_processes_leave_the_same_bytes_again(runs, together):
     assert len(together) == len(RESULTS) + 1  # two stages score
     assert runs.run("again", 2) == together
+
+
+UNOBSERVED = "from genkit_stages.callbacks import Callbacks; Callbacks.due = lambda *_: []"
+
+
+def test_rank_0_calls_callbacks_and_no_bit_depends_on_them(runs, alone, together):
+    one, two = (
+        [row for row in metrics(runs.folder / out) if "callback" in row]
+        for out in ("alone", "together")
+    )
+    assert [row["images"] for row in two] == [832, 1600, 2432, 3200]
+    for row, other in zip(one, two, strict=True):
+        assert other == {**row, "frechet_pixels": pytest.approx(row["frechet_pixels"], rel=1e-3)}
+    assert (runs.folder / "together" / "01-denoiser" / "preview-raw.png").exists()
+    found = runs.run("unobserved", 2, dict.fromkeys("01", UNOBSERVED))
+    assert not (runs.folder / "unobserved" / "01-denoiser" / "preview-raw.png").exists()
+    for name in found.keys() - {"results.json"}:  # which lists the pictures
+        assert found[name] == together[name], name
 
 
 UNSHARED = "from genkit_stages.evaluate import Evaluate; Evaluate.shared = False"
