@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from genkit.interfaces import Component, Dataset, Extractor, Inputs
 from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
-from genkit.tensors import as_stored, decoded, file_digest, require_finite
+from genkit.tensors import as_stored, decoded, digest, file_digest, require_finite
 from genkit.types import Batch
 from genkit.versions import code_of
 from genkit.world import ALONE, World
@@ -184,11 +185,10 @@ class DatasetItems(Items):
     """
 
     def __init__(self, data: Dataset, extractors: Extractors) -> None:
-        described = extractors.context.describe(data)
-        parts = list(components(data))
-        digest = _digest([described, [part.version() for part in parts], code_of(parts)])
-        identity = f"{described['use']} sha256:{digest}"
-        super().__init__(data.load(extractors.context), identity, extractors)
+        context = extractors.context
+        super().__init__(data.load(context), context.describe(data)["use"], extractors)
+        # Of the items themselves: files that were copied or downloaded again have other times.
+        self.identity += f" sha256:{digest(self.batch.data)}"
         self._data = data
 
     def _compute(self, extractor: Extractor, name: str) -> Tensor:
@@ -196,7 +196,10 @@ class DatasetItems(Items):
         trained_here = any(references(extractor)) or any(references(self._data))
         if folder is None or trained_here or next(module.parameters(), None) is None:
             return super()._compute(extractor, name)
-        about = [self.identity, name, code_of(components(extractor)), len(self.batch)]
+        parts = list(components(extractor))
+        versions = [*(part.version() for part in parts), version("genkit-diffusion")]
+        about = [self.identity, name, code_of(parts), versions, torch.__version__]
+        about.append(self._context.device.type)  # rounds otherwise, above all in TF32 and 16 bits
         file = folder / "features" / f"{_digest(about)}.safetensors"
         found = self._context.world.lead(lambda: self._read(file))
         if found is not None:
@@ -241,6 +244,7 @@ class StatisticsFile(Reference):
         self._path = path
         self._context = extractors.context
         self._found = load_statistics(path)
+        self._assumed: set[str] = set()
         self.identity = f"statistics sha256:{file_digest(path)}"
 
     def features(self, extractor: Extractor) -> Tensor:
@@ -259,11 +263,12 @@ class StatisticsFile(Reference):
                 Code.WRONG_KIND,
             )
         found = self._found[score]
-        if found.extractor is None:
+        if found.extractor is None and score not in self._assumed:
+            self._assumed.add(score)
             self._context.warn(
                 f"{self._path} does not say which network its statistics are of; {name} is assumed"
             )
-        elif found.extractor != name:
+        elif found.extractor not in (None, name):
             raise DataError(
                 f"{self._path} must have statistics of {name}, got {found.extractor}; write the "
                 "file anew with `genkit stats`",

@@ -182,6 +182,13 @@ def opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
+def digest(values: Tensor) -> str:
+    """Return the SHA-256 of type, shape and values of a tensor on the CPU, in hex."""
+    found = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
+    found.update(values.contiguous().numpy().data)
+    return found.hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hex.
 
@@ -193,3 +200,9 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error
+
+
+def require_unchanged(path: Path, digest: str) -> None:
+    """Raise DataError unless a file has the SHA-256 that it had when a recipe was checked."""
+    if file_digest(path) != digest:
+        raise DataError(f"{path}: changed since the recipe was checked; run again", Code.CHANGED)

@@ -12,6 +12,7 @@ import torch
 
 from genkit.artifacts.statistics import Statistics
 from genkit.interfaces import Context, Subject
+from genkit.tensors import digest
 from genkit.types import Curve, Measurement
 from genkit_metrics.gaussians import expected_bias, frechet_distance
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
@@ -89,6 +90,7 @@ class FrechetByClass(FeatureMetric):
             return Measurement(
                 {mean: sum(found) / len(found), most: max(found)},
                 curves={mean: curve},
+                facts={"labels": f"sha256:{digest(real_labels)}"},
                 warnings=_warnings(mean, len(fake) // len(classes), biases),
             )
 

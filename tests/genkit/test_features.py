@@ -72,6 +72,7 @@ class Bytes(Dataset):
     """Eight images of 8 bits."""
 
     changed: int = setting(0, doc="value of the first pixel")
+    path: str = setting("here", doc="where the images lie")
 
     def spec(self):
         return DataSpec((1, 1, 2))
@@ -133,6 +134,25 @@ def test_reference_and_samples_pass_once_for_all_metrics_sets_and_cells(here):
     assert passes() == [6]
     scorer(here, *METRICS, data=Bytes(changed=9)).measure(images())
     assert sorted(passes()) == [6, 8]
+
+
+def test_equal_items_are_one_reference_wherever_they_lie(here):
+    found = [scorer(here, METRICS[0], data=Bytes(path=path)).measure(images()) for path in "ab"]
+    assert found[0].facts == found[1].facts
+    assert sorted(passes()) == [6, 6, 8]
+    changed = scorer(here, METRICS[0], data=Bytes(changed=9)).measure(images())
+    assert changed.facts["a"]["data"] != found[0].facts["a"]["data"]
+
+
+@pytest.mark.parametrize("version", ["other code of the network", ""])
+def test_features_are_computed_again_where_the_extractor_depends_on_something_else(
+    here, monkeypatch, version
+):
+    scorer(here, METRICS[0]).measure(images())
+    passes()
+    monkeypatch.setattr(Counted, "version", lambda self: version)
+    scorer(here, METRICS[0]).measure(images())
+    assert sorted(passes()) == ([6, 8] if version else [6])
 
 
 def test_extractors_see_8_bits_and_scores_equal_those_of_rounded_samples(here):
@@ -226,6 +246,9 @@ def test_the_published_form_is_read_and_the_assumption_is_printed(here, tmp_path
     np.testing.assert_array_equal(found.covariance, np.cov(rows.T))
     assert found.count is None
     assert "counted sha256:0" in here.warnings[0]
+    again = reference(here, tmp_path / "edm.npz")
+    assert again.statistics(Published()) is again.statistics(Published())
+    assert len(here.warnings) == 2  # once for each stage
     with raises_code(DataError, Code.WRONG_KIND, "frechet_counted"):
         reference(here, tmp_path / "edm.npz").statistics(Counted())
 

@@ -151,6 +151,10 @@ def test_by_class_compares_inside_each_class(labeled, fake_context):
     assert curve.x == (0, 2, 4)
     assert curve.y == pytest.approx(wanted, rel=1e-6)
     assert len(found.warnings) == 1
+    relabeled = Batch(reference.data, labels=reference.labels.roll(1))
+    subject = subject_of(fake_context(), samples, relabeled)
+    other = FrechetByClass(extractor=Pixels()).measure(subject, fake_context())
+    assert other.facts["labels"] != found.facts["labels"]
 
 
 @pytest.mark.parametrize("side", [0, 1])
