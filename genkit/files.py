@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from genkit.errors import Code, DataError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -55,6 +57,18 @@ def inf_as_text(setting: Any) -> Any:
     if isinstance(setting, (list, tuple)):
         return [inf_as_text(value) for value in setting]
     return "inf" if setting == math.inf else setting
+
+
+def expanded(path: str) -> Path:
+    """Return the path that a setting names, ``~`` expanded.
+
+    Raises:
+        DataError: ``~`` is that of no user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}", Code.NOT_FOUND) from error
 
 
 def md5_of(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from genkit.artifacts.network import NetworkFile, readable
 from genkit.blame import plugin_errors, refused
+from genkit.designs import components
 from genkit.errors import Code, DataError, PluginError
 from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Network, Trained
 from genkit.parts.no_stages import NoStages
 from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.settings import shown
+from genkit.versions import versions_of
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
@@ -117,6 +120,24 @@ def bind_guidance(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
         raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
     bound.component = guidance
     return bound
+
+
+def code_of_network(path: Path, registry: Registry) -> str:
+    """Return what the networks of a file depend on besides its content, as JSON.
+
+    Raises:
+        DataError: as for :func:`load_network`; weights are not read.
+        PluginError: a component it needs is not installed.
+    """
+    parts = (c for n in _networks(NetworkFile.outline(path), registry) for c in components(n))
+    return json.dumps(versions_of(parts, registry), sort_keys=True)
+
+
+def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
+    """Yield the network of a file, and those that it contains."""
+    yield design_of(file, registry).settings
+    for inner in file.contained.values():
+        yield from _networks(inner, registry)
 
 
 def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genkit.errors import Code, DataError
-from genkit.files import md5_of
+from genkit.files import expanded, md5_of
 from genkit.settings import near_match
 
 
@@ -24,7 +24,7 @@ def existing_folder(root: str, remedy: str = "") -> Path:
         DataError: there is none; names the first part of the path that is missing and, where one
             beside it is spelled alike, that one.
     """
-    folder = _expanded(root)
+    folder = expanded(root)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -48,7 +48,7 @@ def existing(path: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    found = _expanded(path)
+    found = expanded(path)
     if found.exists():
         return found
     missing, beside = _missing(found)
@@ -56,13 +56,6 @@ def existing(path: str) -> Path:
     raise DataError(
         f"{path}: there is no {missing}" + (f"; {hint}" if hint else ""), Code.NOT_FOUND
     )
-
-
-def _expanded(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{path}: {error}", Code.NOT_FOUND) from error
 
 
 def _missing(path: Path) -> tuple[Path, list[Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from genkit.artifacts import ClassifierFile, ClassifierRef
 from genkit.errors import DataError, Problem
+from genkit.files import expanded
 from genkit.interfaces import Design, Extractor, Inputs, Stages
-from genkit.networks import load_network
+from genkit.networks import code_of_network, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.settings import setting
-from genkit.tensors import file_digest
+from genkit.tensors import file_digest, require_unchanged
 from genkit.types import DataSpec
 
 
@@ -95,20 +97,28 @@ class ClassifierFeatures(Extractor):
             )
 
     def version(self) -> str:
-        return "" if self.file is None else file_digest(self._path())
+        if self.file is None:
+            return ""
+        return f"{self._digest} {code_of_network(self._path(), load_plugins().registry)}"
 
     def bind(self, inputs: Inputs) -> nn.Module:
         if self.classifier is not None:
             return _Features(inputs.network(self.classifier).module)
         registry = load_plugins().registry
-        return _Features(load_network(self._path(), registry, inputs.device, ClassifierFile).module)
+        trained = load_network(self._path(), registry, inputs.device, ClassifierFile)
+        require_unchanged(self._path(), self._digest)
+        return _Features(trained.module)
 
     def identity(self, inputs: Inputs) -> str:
-        found = inputs.digest(self.classifier) if self.classifier else self.version()
+        found = inputs.digest(self.classifier) if self.classifier else self._digest
         return f"classifier sha256:{found}"
 
+    @cached_property
+    def _digest(self) -> str:
+        return file_digest(self._path())
+
     def _path(self) -> Path:
-        return SHIPPED.get(self.file or "") or Path(self.file or "").expanduser()
+        return SHIPPED.get(self.file or "") or expanded(self.file or "")
 
     def _outline(self) -> ClassifierFile:
         return ClassifierFile.outline(self._path())

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
+from genkit.files import expanded
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.precision import network_precision
 from genkit.settings import setting
@@ -63,7 +64,11 @@ class Inception(ImageNetwork):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.weights is None:
             return
-        file = Path(self.weights).expanduser()
+        try:
+            file = expanded(self.weights)
+        except DataError as error:
+            yield Problem(("weights",), str(error), _INSTEAD, error.code)
+            return
         if not file.is_file():
             yield Problem(
                 ("weights",), f"there is no file {self.weights}", _INSTEAD, Code.NOT_FOUND
@@ -73,7 +78,7 @@ class Inception(ImageNetwork):
             yield Problem(("weights",), reason, _INSTEAD, Code.WRONG_KIND)
 
     def bind(self, inputs: Inputs) -> nn.Module:
-        file = _downloaded() if self.weights is None else Path(self.weights).expanduser()
+        file = _downloaded() if self.weights is None else expanded(self.weights)
         return InceptionFeatures(_network(file), self).to(inputs.device)
 
     def identity(self, inputs: Inputs) -> str:

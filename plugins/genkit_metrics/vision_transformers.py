@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, PluginError, Problem
+from genkit.files import expanded
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.packages import installing, missing_packages
 from genkit.settings import setting
-from genkit.tensors import file_digest, load
+from genkit.tensors import file_digest, load, require_unchanged
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
 
 EXTRA = "transformers"
@@ -62,15 +64,25 @@ class VisionTransformer(ImageNetwork):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from missing_packages((EXTRA,), EXTRA)
         try:
+            file = self._file(WEIGHTS)
+        except DataError as error:  # ~ of no user
+            yield Problem(("folder",), str(error), code=error.code)
+            return
+        try:
             self._config()
         except DataError as error:
             yield Problem(("folder",), str(error), code=error.code)
-        if not (file := self._file(WEIGHTS)).is_file():
+        if not file.is_file():
             hint = "download it from the model's page, and its configuration with it"
             yield Problem(("folder",), f"there is no file {file}", hint, Code.NOT_FOUND)
 
     def version(self) -> str:
-        return f"{file_digest(self._file(WEIGHTS))} {file_digest(self._file(CONFIG))}"
+        return " ".join(self._digests)
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        """SHA-256 of weights and configuration: of gigabytes, and asked for in every metric."""
+        return file_digest(self._file(WEIGHTS)), file_digest(self._file(CONFIG))
 
     def bind(self, inputs: Inputs) -> nn.Module:
         weights, _ = load(self._file(WEIGHTS))
@@ -86,10 +98,12 @@ class VisionTransformer(ImageNetwork):
             raise DataError(
                 f"{self.folder}: {CONFIG} or {WEIGHTS} is invalid: {reason}", Code.UNREADABLE
             ) from error
+        for name, digest in zip((WEIGHTS, CONFIG), self._digests, strict=True):
+            require_unchanged(self._file(name), digest)
         return ImageFeatures(network, self).to(inputs.device)
 
     def identity(self, inputs: Inputs) -> str:
-        weights, config = self.version().split()
+        weights, config = self._digests
         return f"{self.label} sha256:{weights} config:{config[:16]} {self.precision}"
 
     @abstractmethod
@@ -102,7 +116,7 @@ class VisionTransformer(ImageNetwork):
         """
 
     def _file(self, name: str) -> Path:
-        return Path(self.folder).expanduser() / name
+        return expanded(self.folder) / name
 
     def _config(self) -> dict[str, Any]:
         """Return the configuration.

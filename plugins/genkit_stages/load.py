@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from genkit.artifacts import NetworkFile
-from genkit.designs import components
-from genkit.errors import Code, DataError, PluginError, Problem, SettingError
-from genkit.interfaces import Context, Design, Network, Stage, Stages
-from genkit.networks import design_of, load_network
+from genkit.errors import DataError, PluginError, Problem, SettingError
+from genkit.files import expanded
+from genkit.interfaces import Context, Design, Stage, Stages
+from genkit.networks import code_of_network, design_of, load_network
 from genkit.plugin.manager import load_plugins
-from genkit.plugin.registry import Registry
 from genkit.settings import setting
-from genkit.tensors import file_digest
-from genkit.versions import versions_of
+from genkit.tensors import file_digest, require_unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +38,9 @@ class Load(Stage):
         # Later stages may refer to it only if its artifact is known while a recipe is decoded.
         try:
             NetworkFile.outline(self._file)
-        except (DataError, RuntimeError) as error:  # RuntimeError: ~ of no user
-            reason = str(error) if isinstance(error, DataError) else f"{self.path}: {error}"
+        except DataError as error:
             hint = "write a file of a training, of genkit export or of genkit import"
-            code = error.code if isinstance(error, DataError) else Code.DATA
-            problem = Problem(("path",), reason, hint, code)
+            problem = Problem(("path",), str(error), hint, error.code)
             raise SettingError(type(self).__name__, [problem]) from error
 
     @property
@@ -61,10 +56,7 @@ class Load(Stage):
 
     def version(self) -> str:
         """Return the SHA-256 of the file, and the code of the network that it describes."""
-        registry = load_plugins().registry
-        networks = _networks(NetworkFile.outline(self._file), registry)
-        code = versions_of((part for n in networks for part in components(n)), registry)
-        return f"{self._digest} {json.dumps(code, sort_keys=True)}"
+        return f"{self._digest} {code_of_network(self._file, load_plugins().registry)}"
 
     def design(self, earlier: Stages) -> Design | None:
         try:
@@ -74,10 +66,7 @@ class Load(Stage):
 
     def run(self, context: Context) -> None:
         network = NetworkFile.load(self._file)
-        if file_digest(self._file) != self._digest:
-            raise DataError(
-                f"{self.path}: changed since the recipe was checked; run again", Code.CHANGED
-            )
+        require_unchanged(self._file, self._digest)
         context.record.save(network)
 
     @cached_property
@@ -87,11 +76,4 @@ class Load(Stage):
 
     @property
     def _file(self) -> Path:
-        return Path(self.path).expanduser()
-
-
-def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
-    """Yield the network of a file, and those that it contains."""
-    yield design_of(file, registry).settings
-    for inner in file.contained.values():
-        yield from _networks(inner, registry)
+        return expanded(self.path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from genkit.artifacts import SamplesRef, Scores
 from genkit.designs import design_behind, designs
 from genkit.errors import Code, DataError, Problem
 from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
+from genkit.files import expanded
 from genkit.interfaces import Context, Dataset, Metric, SamplingStage, Stage, Stages
 from genkit.settings import setting
 from genkit.tensors import file_digest
@@ -45,7 +45,7 @@ class Scoring(Stage):
     )
 
     def version(self) -> str:
-        return "" if self.statistics is None else file_digest(Path(self.statistics).expanduser())
+        return "" if self.statistics is None else file_digest(expanded(self.statistics))
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield what keeps the samples from being measured.
@@ -63,7 +63,11 @@ class Scoring(Stage):
             reason = f"requires more than 2 sets, got {self.sets}"
             yield Problem(("tolerance",), reason, "write sets = 10, or leave it out")
         if self.statistics is not None:
-            if not Path(self.statistics).expanduser().is_file():
+            try:
+                found = expanded(self.statistics).is_file()
+            except DataError:  # ~ of no user
+                found = False
+            if not found:
                 reason = f"must be the path of a file, got {self.statistics}"
                 hint = "write the path of a file of `genkit stats`"
                 yield Problem(("statistics",), reason, hint, Code.DATA)
@@ -108,7 +112,7 @@ class Scoring(Stage):
         extractors = Extractors(context)
         reference: Reference
         if self.statistics is not None:
-            reference = StatisticsFile(Path(self.statistics).expanduser(), extractors)
+            reference = StatisticsFile(expanded(self.statistics), extractors)
         elif self.data is not None:
             reference = DatasetItems(self.data, extractors)
         else:  # `check` refuses it

@@ -263,7 +263,7 @@ def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("~nobody-of-this-name/d.safetensors", Code.DATA),
+        ("~nobody-of-this-name/d.safetensors", Code.NOT_FOUND),
         ("d" * 300, Code.UNREADABLE),
         ("", Code.UNREADABLE),
     ],

@@ -55,6 +55,15 @@ def test_samples_too_few_for_the_subsets_of_kid_are_refused_before_anything_runs
         tiny.load(tiny.sample + scores, "samples.count=999")
 
 
+@pytest.mark.parametrize("path", ["nowhere.npz", "~nobody-of-this-name/edm.npz"])
+def test_a_file_of_statistics_that_does_not_exist_is_refused_before_anything_runs(tiny, path):
+    scores = (
+        f'{SCORES.partition("metrics")[0]}statistics = "{path}"\nmetrics = [{{ use = "frechet" }}]'
+    )
+    with raises_code(RecipeError, Code.DATA, "scores.statistics", path):
+        tiny.load(tiny.sample + scores)
+
+
 CONDITIONAL = (
     'denoiser.coupler={ use = "partitioned", by = ["label"] }',
     "denoiser.network.class_conditional=true",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,8 @@ from genkit_metrics.extractors import (
     Pixels,
 )
 from raising import raises_code
+
+NOBODYS = "~nobody-of-this-name/file"
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 24), (1, 28, 28)])
@@ -108,7 +112,23 @@ def test_its_identity_is_the_hash_of_its_file(tmp_path):
     shipped = ClassifierFeatures(file="digits")
     assert shipped.identity(NoStages()) == f"classifier sha256:{file_digest(SHIPPED['digits'])}"
     copied = shutil.copy(SHIPPED["digits"], tmp_path / "other.safetensors")
-    assert ClassifierFeatures(file=str(copied)).identity(NoStages()) == shipped.identity(NoStages())
+    extractor = ClassifierFeatures(file=str(copied))
+    assert extractor.identity(NoStages()) == shipped.identity(NoStages())
+    content = bytearray(copied.read_bytes())
+    content[-1] ^= 1
+    copied.write_bytes(content)
+    with raises_code(DataError, Code.CHANGED):
+        extractor.bind(NoStages())
+
+
+def test_the_code_of_the_network_in_its_file_counts(monkeypatch, tmp_path):
+    before = ClassifierFeatures(file="digits").version()
+    assert ClassifierFeatures(file="digits").version() == before
+    module = importlib.import_module("genkit_metrics.classifier")
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(module.__file__).read_text() + "\n# edited\n")
+    monkeypatch.setattr(module, "__file__", str(edited))
+    assert ClassifierFeatures(file="digits").version() != before
 
 
 @pytest.mark.parametrize("settings", [{}, {"file": "digits", "classifier": "stage"}])
@@ -118,8 +138,9 @@ def test_a_file_or_a_stage_is_needed_and_not_both(settings):
 
 
 def test_a_file_that_is_missing_or_of_another_kind_or_shape_is_refused(tmp_path):
-    (missing,) = ClassifierFeatures(file=str(tmp_path / "none.safetensors")).check({})
-    assert missing.key == ("file",)
+    for path in (str(tmp_path / "none.safetensors"), NOBODYS):
+        (missing,) = ClassifierFeatures(file=path).check({})
+        assert missing.key == ("file",)
     (tmp_path / "none.safetensors").write_bytes(b"no network")
     (other,) = ClassifierFeatures(file=str(tmp_path / "none.safetensors")).check({})
     assert other.key == ("file",)

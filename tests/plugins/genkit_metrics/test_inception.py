@@ -145,8 +145,10 @@ def test_a_file_that_is_missing_or_another_is_refused_before_the_run(published):
     problems = [*Inception(weights="nowhere.pth").check({})]
     published.write_bytes(b"no weights")
     problems += Inception(weights=str(published)).check({})
-    assert [problem.key for problem in problems] == [("weights",)] * 2
-    assert [problem.code for problem in problems] == [Code.NOT_FOUND, Code.WRONG_KIND]
+    problems += Inception(weights="~nobody-of-this-name/file").check({})
+    assert [problem.key for problem in problems] == [("weights",)] * 3
+    codes = [Code.NOT_FOUND, Code.WRONG_KIND, Code.NOT_FOUND]
+    assert [problem.code for problem in problems] == codes
 
 
 class Hostile:

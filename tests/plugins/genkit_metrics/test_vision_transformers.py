@@ -176,15 +176,19 @@ def test_a_model_for_other_sizes_has_resized_positions(transformers, tmp_path):
 def test_identity_and_version_follow_both_files(dinov2, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((dinov2[1] / name).read_bytes())
-    extractor = Dinov2(folder=str(tmp_path))
-    seen = [(extractor.identity(INPUTS), extractor.version())]
+    extractors = [Dinov2(folder=str(tmp_path)) for _ in range(3)]  # as each run decodes it
+    seen = [(extractors[0].identity(INPUTS), extractors[0].version())]
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.1}))
-    seen.append((extractor.identity(INPUTS), extractor.version()))
+    seen.append((extractors[1].identity(INPUTS), extractors[1].version()))
     file = tmp_path / "model.safetensors"
     save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file)
-    seen.append((extractor.identity(INPUTS), extractor.version()))
+    seen.append((extractors[2].identity(INPUTS), extractors[2].version()))
     assert len({identity for identity, _ in seen}) == len({version for _, version in seen}) == 3
+    for extractor in extractors[:2]:  # files that changed since
+        with raises_code(DataError, Code.CHANGED):
+            extractor.bind(INPUTS)
+    extractors[2].bind(INPUTS)
     assert Dinov2(folder=str(tmp_path), precision="tf32").identity(INPUTS) != seen[-1][0]
 
 
@@ -245,6 +249,8 @@ def test_other_folders_are_refused_before_the_run(dinov2, clip, tmp_path):
     (tmp_path / "config.json").write_text("{")
     (problem,) = Dinov2(folder=str(tmp_path)).check({})
     assert (problem.key, problem.code) == (("folder",), Code.UNREADABLE)
+    (problem,) = Dinov2(folder="~nobody-of-this-name/folder").check({})
+    assert (problem.key, problem.code) == (("folder",), Code.NOT_FOUND)
     config, weights = Dinov2(folder="nowhere").check({})
     assert (config.key, config.code) == (("folder",), Code.IO_ERROR)
     assert (weights.key, weights.code) == (("folder",), Code.NOT_FOUND)
