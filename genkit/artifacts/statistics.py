@@ -52,7 +52,9 @@ class Statistics:
             )
         tensors.require_finite(self.mean, "the mean of feature")
         tensors.require_finite(self.covariance, "the covariance of feature")
-        if not torch.allclose(self.covariance, self.covariance.T, rtol=1e-6, atol=1e-12):
+        # Relative to the largest entry: what is 0 but for rounding differs across the diagonal.
+        rounding = 1e-9 * float(self.covariance.abs().max())
+        if not torch.allclose(self.covariance, self.covariance.T, rtol=1e-6, atol=rounding):
             raise DataError(
                 "the covariance of features must be symmetric, got another matrix", Code.UNREADABLE
             )

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import hadamard
 from torch import nn
 
 from genkit.artifacts import Samples
@@ -262,6 +263,15 @@ def test_published_tables_are_read_without_running_code(tmp_path):
         assert set(found) == {"fid", "fd_dinov2"}
         assert found["fid"].count == count.get("num_images")
     np.testing.assert_array_equal(found["fd_dinov2"].mean, pair["mu"])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1234.5])
+def test_features_without_correlation_have_statistics_at_every_scale(scale):
+    signs = torch.from_numpy(hadamard(1024))[:, 1:65].float()
+    features = scale * signs * (1 + torch.arange(64) / 7.3) + 3.3
+    found = Statistics.of(features)
+    wanted = np.cov(features.double().numpy().T)
+    np.testing.assert_allclose(found.covariance, wanted, rtol=1e-10, atol=1e-10 * wanted.max())
 
 
 def test_statistics_of_another_extractor_are_refused(here, tmp_path):
