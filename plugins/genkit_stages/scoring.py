@@ -62,6 +62,8 @@ class Scoring(Stage):
         if self.tolerance is not None and self.sets < 3:
             reason = f"requires more than 2 sets, got {self.sets}"
             yield Problem(("tolerance",), reason, "write sets = 10, or leave it out")
+        # A DataError of these, and of the data below, is reported where the data is named.
+        denoiser, networks = design_behind(self.samples, earlier), designs(earlier, earlier)
         if self.statistics is not None:
             try:
                 found = expanded(self.statistics).is_file()
@@ -71,16 +73,16 @@ class Scoring(Stage):
                 reason = f"must be the path of a file, got {self.statistics}"
                 hint = "write the path of a file of `genkit stats`"
                 yield Problem(("statistics",), reason, hint, Code.DATA)
+            if denoiser is not None:
+                yield from extractor_problems(self.metrics, denoiser.spec, networks)
             return
         if self.data is None:
             hint = 'write data = { use = "..." }, here or at the top of the recipe'
             reason = "must be given where there are no statistics"
             yield Problem(("data",), reason, hint, Code.MISSING_KEY)
             return
-        # A DataError of either is reported where the data is named.
-        spec, networks = self.data.spec(), designs(earlier, earlier)
+        spec = self.data.spec()
         yield from extractor_problems(self.metrics, spec, networks)
-        denoiser = design_behind(self.samples, earlier)
         if denoiser is not None and denoiser.spec.shape != spec.shape:
             yield Problem(
                 ("data",),

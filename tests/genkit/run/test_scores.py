@@ -64,6 +64,13 @@ def test_a_file_of_statistics_that_does_not_exist_is_refused_before_anything_run
         tiny.load(tiny.sample + scores)
 
 
+def test_an_extractor_of_other_samples_is_refused_beside_statistics_too(tiny, tmp_path):
+    (tmp_path / "edm.npz").write_bytes(b"")  # the file is read when the stage runs
+    named = SCORES.replace("samples =", f'statistics = "{tmp_path}/edm.npz"\nsamples =')
+    with raises_code(RecipeError, Code.CONFLICT, "scores.metrics.0.extractor.classifier"):
+        tiny.load(tiny.sample + CLASSIFIER + named)
+
+
 CONDITIONAL = (
     'denoiser.coupler={ use = "partitioned", by = ["label"] }',
     "denoiser.network.class_conditional=true",
