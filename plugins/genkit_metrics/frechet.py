@@ -15,7 +15,7 @@ from genkit.interfaces import Context, Subject
 from genkit.tensors import digest
 from genkit.types import Curve, Measurement
 from genkit_metrics.gaussians import expected_bias, frechet_distance
-from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
+from genkit_metrics.over_features import FeatureMetric, require_count, require_labels, size_of
 
 FEW = 2048
 """Number of samples below which the bias of the distance is reported."""
@@ -43,10 +43,8 @@ class Frechet(FeatureMetric):
         def distance() -> Measurement:
             found = frechet_distance(real, Statistics.of(fake))
             biases = [expected_bias(real.covariance, len(fake))] if len(fake) < FEW else []
-            facts = {"features": str(len(real.mean))}
-            return Measurement(
-                {name: found}, facts=facts, warnings=_warnings(name, len(fake), biases)
-            )
+            warnings = _warnings(name, len(fake), biases)
+            return Measurement({name: found}, facts=size_of(real), warnings=warnings)
 
         return context.world.lead(distance)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError
 from genkit.interfaces import Extractor, Metric, Subject
 from genkit.settings import setting
@@ -39,6 +40,12 @@ class FeatureMetric(Metric):
         require_count(fake, self.min_samples, "samples")
         require_count(real, self.min_samples, "reference items")
         return real, fake
+
+
+def size_of(statistics: Statistics) -> dict[str, str]:
+    """Return the facts of the size of a reference: its features, and its items where known."""
+    items = {} if statistics.count is None else {"reference": str(statistics.count)}
+    return {"features": str(len(statistics.mean)), **items}
 
 
 def require_count(items: Tensor, minimum: int, what: str) -> None:

@@ -14,7 +14,7 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import Context, Subject
 from genkit.settings import setting
 from genkit.types import Curve, Measurement
-from genkit_metrics.over_features import FeatureMetric, require_count
+from genkit_metrics.over_features import FeatureMetric, require_count, size_of
 
 BATCH = 4096
 """Items that are projected at a time."""
@@ -54,7 +54,8 @@ class Spread(FeatureMetric):
             "principal direction",
             "standard deviation over that of the data",
         )
-        return Measurement({name: sum(ratios) / len(ratios)}, curves={name: curve})
+        mean = sum(ratios) / len(ratios)
+        return Measurement({name: mean}, curves={name: curve}, facts=size_of(real))
 
 
 def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:

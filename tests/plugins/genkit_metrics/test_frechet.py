@@ -44,7 +44,7 @@ def test_is_the_closed_form_in_pixels(vectors, fake_context, offset):
     found = measure(Pixels(), samples, reference, fake_context())
     # An offset would drown the distance in rounding if sums were kept in float32.
     assert found.scores == {"frechet_pixels": pytest.approx(closed_form(samples, reference), 1e-6)}
-    assert found.facts == {"features": "6"}
+    assert found.facts == {"features": "6", "reference": "600"}
 
 
 def test_is_the_closed_form_in_features_of_8_bit_images(fake_context):

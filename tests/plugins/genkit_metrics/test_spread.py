@@ -38,6 +38,7 @@ def test_samples_that_are_the_data_have_spread_1_and_those_without_variance_0(da
         assert found.scores == {"spread_pixels": pytest.approx(ratio, abs=1e-6)}
         (curve,) = found.curves.values()
         assert curve.x == (1, 2, 3, 4)
+        assert found.facts == {"features": "6", "reference": "300"}
         assert curve.y == pytest.approx([ratio] * 4, abs=1e-6)
 
 
