@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -208,7 +209,8 @@ class DatasetItems(Items):
         if self._context.world.leads:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                tensors.save(file, {"features": features}, {"of": json.dumps(about)})
+                described = {"of": json.dumps(about), "sha256": digest(features)}
+                tensors.save(file, {"features": features}, described)
             except OSError as error:  # a full disk, or no permission
                 self._context.warn(f"the features of {name} are not kept: {error}")
         return features
@@ -216,15 +218,12 @@ class DatasetItems(Items):
     def _read(self, file: Path) -> Tensor | None:
         if not file.exists():
             return None
-        try:
-            features = tensors.load(file)[0].get("features")
-        except DataError:
-            features = None
-        sound = features is not None and features.shape[:1] == (len(self.batch),)
-        if features is None or not sound or not bool(features.isfinite().all()):
-            self._context.warn(f"{file} is damaged; the features are computed again")
-            return None
-        return features
+        with suppress(DataError, KeyError):
+            named, described = tensors.load(file)
+            if digest(named["features"]) == described["sha256"]:
+                return named["features"]
+        self._context.warn(f"{file} is damaged; the features are computed again")
+        return None
 
 
 class StatisticsFile(Reference):

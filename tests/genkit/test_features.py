@@ -169,11 +169,12 @@ def test_extractors_see_8_bits_and_scores_equal_those_of_rounded_samples(here):
     assert raw.abs().max() > 1 >= Counted.seen[0].abs().max()
 
 
-def test_a_damaged_file_of_features_is_written_anew_with_a_warning(here, tmp_path):
+@pytest.mark.parametrize("damage", [lambda c: c[:-5], lambda c: c[:-1] + bytes([c[-1] ^ 1])])
+def test_a_damaged_file_of_features_is_written_anew_with_a_warning(here, tmp_path, damage):
     wanted = scorer(here, METRICS[0]).measure(images()).scores
     (file,) = (tmp_path / "cache").rglob("*.safetensors")
     whole = file.read_bytes()
-    file.write_bytes(whole[:-5])
+    file.write_bytes(damage(whole))
     passes()
     assert scorer(here, METRICS[0]).measure(images()).scores == wanted
     assert sorted(passes()) == [6, 8]
