@@ -29,7 +29,8 @@ class Setting:
         inherit: key of the recipe whose component fills the slot where a table leaves it out.
         infinite: whether ``inf`` is a value.
         affects_result: False for what changes neither weights nor samples, such as how often to
-            save; such a setting is left out of the fingerprint.
+            save; such a setting is left out of the fingerprint, with all components and references
+            that it holds.
     """
 
     doc: str = ""
