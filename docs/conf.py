@@ -13,7 +13,7 @@ author = "the genkit authors"
 version = release = metadata.version("genkit-diffusion")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
-exclude_patterns = ["_build", "results/couplers_digits_reading.md"]  # part of couplers.md
+exclude_patterns = ["_build", "results/*_reading.md"]  # parts of other pages
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

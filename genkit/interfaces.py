@@ -208,8 +208,13 @@ class Context(Inputs, Protocol):
         """
         ...
 
-    def describe(self, component: Component) -> dict[str, Any]:
-        """Return the table that decodes to a component, all defaults written out."""
+    def describe(self, component: Component, *, result_only: bool = False) -> dict[str, Any]:
+        """Return the table that decodes to a component, all defaults written out.
+
+        Args:
+            component: component of the stage.
+            result_only: leave out settings that do not affect results, such as paths of data.
+        """
         ...
 
     def warn(self, text: str) -> None:

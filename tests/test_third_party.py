@@ -95,7 +95,7 @@ id = "weights"
 use = "sweep"
 samples = "samples"
 count = 16
-vary.guidance.weight = [0.0, 1.0]
+vary.guidance.0.weight = [0.0, 1.0]
 metrics = [{ use = "frechet" }]
 """
 

@@ -73,8 +73,8 @@ class StageContext:
         path = self.folders[stage] / Costs.filename()
         return Costs.load(path).rows if path.is_file() else []
 
-    def describe(self, component: Component) -> dict[str, Any]:
-        return table(self.registry, component)
+    def describe(self, component: Component, *, result_only: bool = False) -> dict[str, Any]:
+        return table(self.registry, component, result_only=result_only)
 
     def alone(self) -> StageContext:
         return replace(self, world=ALONE, stop_requested=lambda: False)

@@ -325,11 +325,13 @@ def test_validate_prints_json(genkit_, recipe, tmp_path, text, settings, expecte
     assert genkit_("validate", "bad.toml", *arguments)[0] == code
 
 
-@pytest.mark.parametrize("name", [(), ("recipe-of-nobody",)])
-def test_the_list_of_recipes_is_no_part_of_a_message(genkit_, name):
+@pytest.mark.parametrize(
+    ("name", "kind"), [((), "usage"), (("recipe-of-nobody",), "not-found")]
+)
+def test_the_list_of_recipes_is_no_part_of_a_message(genkit_, name, kind):
     code, out, _ = genkit_("validate", *name, "--json")
     (found,) = json.loads(out)
-    assert (code, found["code"]) == (2, "usage")
+    assert (code, found["code"]) == (2, kind)
     assert "; " not in found["message"]
     assert "\n" not in found["message"] + found["suggestion"]
     assert "Shipped recipes" in genkit_("validate", *name)[2]
