@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from genkit.artifacts import Cost, Record, Samples
+from genkit.artifacts import Record, Samples, SamplingCost
 from genkit.interfaces import Context, SamplingStage, Trained
 from genkit.machine import hardware
 from genkit.parts.flops import FlopCount, counting_flops
@@ -95,11 +95,11 @@ class CostMeter:
         self._seconds = sum(seconds for seconds, _ in timed)
         self._images = sum(images for _, images in timed)
 
-    def cost(self, samples: Samples) -> Cost:
+    def cost(self, samples: Samples) -> SamplingCost:
         """Return what the samples cost; for rank 0, since the others count no arithmetic."""
         where = hardware(self._context.device)
         one = self._mean(samples)
-        return Cost(
+        return SamplingCost(
             images=len(samples.batch),
             calls={name: _whole(count) for name, count in one.calls.items()},
             nfe_equivalents=one.flops / one.call_flops if one.flops and one.call_flops else None,

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from genkit.artifacts import (
     Artifact,
     ClassifierFile,
-    Cost,
     DenoiserFile,
     DiscriminatorFile,
     NetworkFile,
     Record,
     Samples,
+    SamplingCost,
     Scores,
 )
 from genkit.artifacts.network import Coupling
@@ -200,7 +200,7 @@ class Context(Inputs, Protocol):
         """Return the settings of an earlier stage."""
         ...
 
-    def costs(self, stage: str) -> Sequence[Cost]:
+    def costs(self, stage: str) -> Sequence[SamplingCost]:
         """Return what an earlier stage wrote of the cost of its samples; empty for nothing.
 
         Raises:
@@ -208,13 +208,8 @@ class Context(Inputs, Protocol):
         """
         ...
 
-    def describe(self, component: Component, *, result_only: bool = False) -> dict[str, Any]:
-        """Return the table that decodes to a component, all defaults written out.
-
-        Args:
-            component: component of the stage.
-            result_only: leave out settings that do not affect results, such as paths of data.
-        """
+    def describe(self, component: Component) -> dict[str, Any]:
+        """Return the table that decodes to a component, all defaults written out."""
         ...
 
     def warn(self, text: str) -> None:

@@ -162,6 +162,9 @@ def completed(fragment: dict[str, Any]) -> dict[str, Any]:
     stages = {stage["id"]: stage for stage in base["stage"]}
     for stage in fragment.get("stage", []):
         stages[stage["id"]] = stage
+    if "data" in fragment:  # the classifier of the digits has no features of other items
+        for name in {"scores", "sweep"} - {stage["id"] for stage in fragment.get("stage", [])}:
+            stages[name]["metrics"] = [{"use": "frechet", "extractor": {"use": "pixels"}}]
     for key, value in fragment.items():
         if key in TOP_LEVEL and key != "stage":
             base[key] = value

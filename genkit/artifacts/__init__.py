@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from genkit.artifacts.artifact import Artifact
-from genkit.artifacts.cost import Cost, Costs
+from genkit.artifacts.cost import SamplingCost, SamplingCosts
 from genkit.artifacts.network import (
     ClassifierFile,
     DenoiserFile,
@@ -38,8 +38,6 @@ __all__ = [
     "Artifact",
     "ClassifierFile",
     "ClassifierRef",
-    "Cost",
-    "Costs",
     "DenoiserFile",
     "DenoiserRef",
     "DiscriminatorFile",
@@ -49,6 +47,8 @@ __all__ = [
     "Run",
     "Samples",
     "SamplesRef",
+    "SamplingCost",
+    "SamplingCosts",
     "Scores",
     "StageResult",
     "load_tensors",

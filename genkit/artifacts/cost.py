@@ -15,7 +15,7 @@ from genkit.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class SamplingCost:
     """What each of some samples cost.
 
     Attributes:
@@ -54,7 +54,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Costs(Artifact):
+class SamplingCosts(Artifact):
     """The cost of each row of samples or scores of a stage.
 
     It lies beside what a stage writes, in a file of its own: what it holds is measured, and differs
@@ -67,16 +67,16 @@ class Costs(Artifact):
     name = "cost"
     suffix = ".json"
 
-    rows: Sequence[Cost]
+    rows: Sequence[SamplingCost]
 
     def save(self, path: Path) -> None:
         write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> Costs:
+    def load(cls, path: Path) -> SamplingCosts:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls([Cost(**row) for row in content["rows"]])
+            return cls([SamplingCost(**row) for row in content["rows"]])
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} must be a file of costs, and is unreadable: {error!r}; delete it, and "

@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 
 from genkit.artifacts.artifact import Artifact
-from genkit.artifacts.cost import Costs
+from genkit.artifacts.cost import SamplingCosts
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.settings import shown
@@ -87,7 +87,9 @@ def require_file_name(output: type[Artifact]) -> None:
     file = output.filename()
     path = Path(file)
     reserved = file == STATE or path.suffix == ".jsonl" or is_checkpoint(path)
-    reserved |= any(file == t.filename() and not issubclass(output, t) for t in (Scores, Costs))
+    reserved |= any(
+        file == t.filename() and not issubclass(output, t) for t in (Scores, SamplingCosts)
+    )
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
             f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
@@ -105,7 +107,7 @@ def results_in(stage: Path) -> dict[str, int]:
         path.name: path.stat().st_size
         for path in sorted(stage.glob("*"))
         if path.is_file()
-        and path.name not in (STATE, Costs.filename())
+        and path.name not in (STATE, SamplingCosts.filename())
         and path.suffix != ".jsonl"
         and not is_checkpoint(path)
     }

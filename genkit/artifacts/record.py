@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
-from genkit.artifacts.cost import Cost, Costs
+from genkit.artifacts.cost import SamplingCost, SamplingCosts
 from genkit.artifacts.layout import METRICS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
@@ -148,12 +148,12 @@ class Record:
         """Write scores, which any stage may have besides its artifact."""
         self._write(scores, Scores)
 
-    def cost(self, *rows: Cost) -> None:
+    def cost(self, *rows: SamplingCost) -> None:
         """Write what samples cost, a row for those of the stage, or for each row of its scores.
 
         The file is no result: it may be deleted, and its bytes may differ.
         """
-        self._write(Costs(rows), Costs)
+        self._write(SamplingCosts(rows), SamplingCosts)
 
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._leads:

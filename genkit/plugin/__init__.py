@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from genkit.world import *  # noqa: F403
 
 _NAMES = {
-    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef Cost Costs DenoiserFile DenoiserRef "
-    "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef Scores "
-    "StageResult load_tensors save_tensors",
+    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
+    "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef SamplingCost "
+    "SamplingCosts Scores StageResult load_tensors save_tensors",
     "genkit.costs": "CostMeter",
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCallback BoundCoupler "
     "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundTracker Callback Classifier "
-    "Component Context Coupler "
-    "Dataset DatasetCoupler Denoiser Design Discriminator Extractor Guidance Imported Importer "
-    "Inputs Latents Metric Network Objective Optimizer Preconditioned Preconditioner "
+    "Component Context Coupler Dataset DatasetCoupler Denoiser Design Discriminator Extractor "
+    "Features Guidance Imported Importer Inputs Latents Metric Network Objective Optimizer "
+    "Preconditioned Preconditioner "
     "RunningAverage SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
     "TrackedRun Tracker Trained TrainingState unbound",
     "genkit.latents": "Derived",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from genkit.artifacts import Cost
+from genkit.artifacts import SamplingCost
 from genkit.artifacts.scores import COUNTS, Row, settings_of
 
 COLUMNS = {
@@ -15,7 +15,7 @@ COLUMNS = {
 """Attribute of a cost by the heading of its column."""
 
 
-def with_costs(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
+def with_costs(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[Row]:
     """Return rows of scores with the columns of their cost behind the counts of calls.
 
     Args:
@@ -31,7 +31,7 @@ def with_costs(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
     ]
 
 
-def without_scores(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
+def without_scores(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[Row]:
     """Return the settings that were varied and the columns of cost; arguments as above."""
     if len(costs) != len(rows):
         return []
@@ -42,7 +42,7 @@ def without_scores(rows: Sequence[Row], costs: Sequence[Cost]) -> Sequence[Row]:
     ]
 
 
-def _columns(costs: Sequence[Cost]) -> Iterator[Row]:
+def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
     """Yield the columns of each cost, but for those that are unknown for all."""
     known = {
         heading: name
@@ -53,7 +53,7 @@ def _columns(costs: Sequence[Cost]) -> Iterator[Row]:
         yield {heading: getattr(cost, name) for heading, name in known.items()}
 
 
-def conditions(costs: Sequence[Cost]) -> Iterator[str]:
+def conditions(costs: Sequence[SamplingCost]) -> Iterator[str]:
     """Yield lines that say where and over how many samples costs were measured, each once."""
     lines: dict[str, None] = {}
     for cost in costs:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from genkit.artifacts import Cost, Costs, Scores
+from genkit.artifacts import SamplingCost, SamplingCosts, Scores
 from genkit.artifacts.layout import stages_in
 from genkit.artifacts.scores import Row
 from genkit.report.costs import conditions, with_costs, without_scores
@@ -50,8 +50,8 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     folders = stages_in(folder)
     for stage, content in results["stages"].items():
         console.print(f"\nScores of {stage}", style="bold", markup=False, highlight=False)
-        path = folders[stage] / Costs.filename()
-        costs = Costs.load(path).rows if path.is_file() else []
+        path = folders[stage] / SamplingCosts.filename()
+        costs = SamplingCosts.load(path).rows if path.is_file() else []
         for table in _tables(content["rows"], costs, console):
             console.print(table)
         for line in conditions(costs):
@@ -69,7 +69,9 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _tables(rows: Sequence[Row], costs: Sequence[Cost], console: Console) -> Iterator[Table]:
+def _tables(
+    rows: Sequence[Row], costs: Sequence[SamplingCost], console: Console
+) -> Iterator[Table]:
     """Yield one table of scores and costs, or two where a terminal is too narrow to show all."""
     joined = render(with_costs(rows, costs))
     unbounded = console.options.update(width=_WIDE)

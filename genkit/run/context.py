@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genkit.artifacts import Artifact, Cost, Costs, NetworkFile, Record
+from genkit.artifacts import Artifact, NetworkFile, Record, SamplingCost, SamplingCosts
 from genkit.designs import references
 from genkit.errors import PluginError
 from genkit.interfaces import Component, Stage, Trained
@@ -68,13 +68,13 @@ class StageContext:
         self._require_declared(stage)
         return self.stages[stage]
 
-    def costs(self, stage: str) -> Sequence[Cost]:
+    def costs(self, stage: str) -> Sequence[SamplingCost]:
         self._require_declared(stage)
-        path = self.folders[stage] / Costs.filename()
-        return Costs.load(path).rows if path.is_file() else []
+        path = self.folders[stage] / SamplingCosts.filename()
+        return SamplingCosts.load(path).rows if path.is_file() else []
 
-    def describe(self, component: Component, *, result_only: bool = False) -> dict[str, Any]:
-        return table(self.registry, component, result_only=result_only)
+    def describe(self, component: Component) -> dict[str, Any]:
+        return table(self.registry, component)
 
     def alone(self) -> StageContext:
         return replace(self, world=ALONE, stop_requested=lambda: False)

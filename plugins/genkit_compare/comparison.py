@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genkit.artifacts import Cost, Costs
+from genkit.artifacts import SamplingCost, SamplingCosts
 from genkit.artifacts.scores import (
     COUNTS,
     MIN,
@@ -41,7 +41,7 @@ class Row:
     minimum: Mapping[str, float]
     nfe: float | None
     guidance_nfe: float | None
-    cost: Cost | None = None
+    cost: SamplingCost | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
             )
 
 
-def _costs(member: Member) -> Sequence[Cost]:
+def _costs(member: Member) -> Sequence[SamplingCost]:
     """Return the cost of each row; none where it was not recorded."""
-    costs = member.stage.read(Costs).rows if member.stage.has(Costs) else ()
+    costs = member.stage.read(SamplingCosts).rows if member.stage.has(SamplingCosts) else ()
     return costs if len(costs) == len(member.scores.rows) else ()

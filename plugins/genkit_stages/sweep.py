@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from genkit.artifacts import Cost, Scores
+from genkit.artifacts import SamplingCost, Scores
 from genkit.costs import CostMeter
 from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
@@ -106,7 +106,7 @@ class Sweep(Scoring):
             entries.append({**entry, "cost": dataclasses.asdict(cost)})
             context.record.log(entries[-1])
             context.advance(len(entries), len(cells), "cells")
-        context.record.cost(*(Cost(**entry["cost"]) for entry in entries))
+        context.record.cost(*(SamplingCost(**entry["cost"]) for entry in entries))
         rows = [entry["row"] for entry in entries]
         context.record.save(Scores(rows, _common([entry["facts"] for entry in entries])))
 

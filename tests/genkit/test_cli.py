@@ -53,6 +53,7 @@ def executed(monkeypatch):
     def execute(recipe, plugins, folder, device, progress, world, redo):
         calls.append((recipe, folder, device, redo))
         progress.note("working")
+        (folder / "02-scores").mkdir(parents=True, exist_ok=True)
         rows = [{"nfe": 13, "guidance_nfe": 0, "frechet": 0.5}]
         return {
             "stages": {"scores": {"rows": rows, "facts": {}}},
@@ -325,9 +326,7 @@ def test_validate_prints_json(genkit_, recipe, tmp_path, text, settings, expecte
     assert genkit_("validate", "bad.toml", *arguments)[0] == code
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [((), "usage"), (("recipe-of-nobody",), "not-found")]
-)
+@pytest.mark.parametrize(("name", "kind"), [((), "usage"), (("recipe-of-nobody",), "not-found")])
 def test_the_list_of_recipes_is_no_part_of_a_message(genkit_, name, kind):
     code, out, _ = genkit_("validate", *name, "--json")
     (found,) = json.loads(out)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from genkit.artifacts import Artifact, Cost, Costs, Record
+from genkit.artifacts import Artifact, Record, SamplingCost, SamplingCosts
 from genkit.artifacts.layout import require_file_name, results_in
 from genkit.errors import DataError, PluginError
 
-COST = Cost(
+COST = SamplingCost(
     settings={"schedule.steps": 5},
     images=8,
     calls={"denoiser": 9, "discriminator": 4.5},
@@ -27,7 +27,7 @@ COST = Cost(
 
 def test_costs_are_read_as_they_were_written(tmp_path):
     Record("samples", tmp_path, None).cost(COST, COST)
-    assert list(Costs.load(tmp_path / "cost.json").rows) == [COST, COST]
+    assert list(SamplingCosts.load(tmp_path / "cost.json").rows) == [COST, COST]
     assert results_in(tmp_path) == {}
 
 
@@ -41,7 +41,7 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "cost.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"cost\.json must be a file of costs"):
-        Costs.load(path)
+        SamplingCosts.load(path)
 
 
 def test_no_other_artifact_has_its_name(tmp_path):

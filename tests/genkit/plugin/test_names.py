@@ -32,6 +32,11 @@ def test_no_base_of_a_component_is_forgotten():
     assert public <= set(dir(genkit.plugin))
 
 
+def test_no_name_stands_for_two_things():
+    names = [name for names in genkit.plugin._NAMES.values() for name in names.split()]
+    assert len(names) == len(set(names))
+
+
 def test_what_a_plugin_needs_to_register_imports_no_torch():
     code = (
         "import sys\n"

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from genkit.artifacts import Cost, Costs
+from genkit.artifacts import SamplingCost, SamplingCosts
 from genkit.artifacts.scores import settings_of
 from genkit.parts.figure import number
 from genkit.report.results import gather, show
@@ -81,12 +81,12 @@ def cost(**others):
         "processes": 1,
         "batch_size": 64,
     }
-    return Cost(**{**known, **others})
+    return SamplingCost(**{**known, **others})
 
 
 def test_costs_are_beside_the_scores(folder):
     rows = [cost(), cost(nfe_equivalents=20.5, images_timed=60, processes=2, notes=("as it is",))]
-    Costs(rows).save(folder / "02-scores" / "cost.json")
+    SamplingCosts(rows).save(folder / "02-scores" / "cost.json")
     assert "cost" not in json.dumps(gathered(folder))
     text = printed(folder)
     lines = [line.split() for line in text.splitlines()]
@@ -97,12 +97,12 @@ def test_costs_are_beside_the_scores(folder):
     assert "s/image: cpu, x86, 1 thread, batches of 64\n" in text
     assert "2 processes, batches of 64, over 60 of 100 samples\n" in text
     assert text.count("cost: as it is") == 1
-    Costs([cost(batch_size=None, threads=2)] * 2).save(folder / "02-scores" / "cost.json")
+    SamplingCosts([cost(batch_size=None, threads=2)] * 2).save(folder / "02-scores" / "cost.json")
     assert "s/image: cpu, x86, 2 threads\n" in printed(folder)
 
 
 def test_costs_have_a_table_of_their_own_in_a_narrow_terminal(folder):
-    Costs([cost(), cost()]).save(folder / "02-scores" / "cost.json")
+    SamplingCosts([cost(), cost()]).save(folder / "02-scores" / "cost.json")
     lines = [line.split() for line in printed(folder, width=65).splitlines()]
     assert ["90", "13", "7", "1812"] in lines
     assert ["90", "13", "2.5", "0.125"] in lines
@@ -111,7 +111,7 @@ def test_costs_have_a_table_of_their_own_in_a_narrow_terminal(folder):
 def test_a_cost_that_is_unknown_is_left_out(folder):
     nothing = {"nfe_equivalents": None, "gflop_per_image": None, "seconds_per_image": None}
     rows = [cost(**nothing), cost(**{**nothing, "gflop_per_image": 3.5}, batch_size=None)]
-    Costs(rows).save(folder / "02-scores" / "cost.json")
+    SamplingCosts(rows).save(folder / "02-scores" / "cost.json")
     lines = [line.split() for line in printed(folder).splitlines()]
     assert ["schedule.rho", "nfe", "guidance_nfe", "GFLOP/image", "frechet"] in lines
     assert ["7", "13", "0", "0.4381"] in lines
@@ -119,7 +119,7 @@ def test_a_cost_that_is_unknown_is_left_out(folder):
 
 
 def test_costs_of_other_rows_are_not_shown(folder):
-    Costs([cost()]).save(folder / "02-scores" / "cost.json")
+    SamplingCosts([cost()]).save(folder / "02-scores" / "cost.json")
     assert "equivalents" not in printed(folder)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from genkit.artifacts import Costs, Samples
+from genkit.artifacts import Samples, SamplingCosts
 from genkit.errors import Code, RecipeError
 from genkit.sample import GuidedDenoiser
 from genkit.types import SEED_LIMIT
@@ -77,7 +77,7 @@ def test_a_stage_that_does_not_describe_its_denoiser_is_refused_and_seeds_are_ch
 
 def cost(tiny, stage):
     (path,) = tiny.folder.glob(f"*-{stage}/cost.json")
-    return Costs.load(path).rows
+    return SamplingCosts.load(path).rows
 
 
 def products(tiny, network):
