@@ -23,6 +23,7 @@ from genkit.errors import Code, DataError
 from genkit.files import cache_folder
 from genkit.interfaces import Component, Dataset, Extractor, Inputs
 from genkit.parts.no_stages import NoStages
+from genkit.parts.precision import network_precision
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
 from genkit.tensors import as_stored, decoded, digest, file_digest, require_finite
@@ -104,7 +105,9 @@ class Extractors:
         for part in context.world.turns(torch.split(items, BATCH)):
             features = None
             if part is not None:
-                features = module(decoded(part.to(context.device))).cpu()
+                # float32 is exact on every device, unless the extractor sets another precision.
+                with network_precision(context.device, "float32"):
+                    features = module(decoded(part.to(context.device))).cpu()
                 if features.ndim != 2 or len(features) != len(part):
                     raise refused(
                         extractor,
@@ -201,7 +204,8 @@ class DatasetItems(Items):
         versions = [*(part.version() for part in parts), version("genkit-diffusion")]
         about = [self.identity, name, code_of(parts), versions, torch.__version__]
         about.append(self._context.device.type)  # rounds otherwise, above all in TF32 and 16 bits
-        file = folder / "features" / f"{_digest(about)}.safetensors"
+        key = json.dumps(about, sort_keys=True)
+        file = folder / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
         found = self._context.world.lead(lambda: self._read(file))
         if found is not None:
             return found
@@ -209,7 +213,7 @@ class DatasetItems(Items):
         if self._context.world.leads:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                described = {"of": json.dumps(about), "sha256": digest(features)}
+                described = {"of": key, "sha256": digest(features)}
                 tensors.save(file, {"features": features}, described)
             except OSError as error:  # a full disk, or no permission
                 self._context.warn(f"the features of {name} are not kept: {error}")
@@ -311,8 +315,5 @@ class StageFeatures:
         if not callable(head):
             raise refused(extractor, "must be a classifier, got one without a head; name another")
         device = self.extractors.context.device
-        return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        with network_precision(device, "float32"):
+            return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])

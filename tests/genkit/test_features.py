@@ -15,8 +15,9 @@ from torch import nn
 from genkit.artifacts import Samples
 from genkit.artifacts.statistics import Statistics, load_statistics, save_statistics
 from genkit.errors import Code, DataError
-from genkit.features import DatasetItems, Extractors, Outside, StatisticsFile
+from genkit.features import DatasetItems, Extractors, Outside, StageFeatures, StatisticsFile
 from genkit.interfaces import Dataset, Extractor, Metric
+from genkit.parts.precision import multiplying_in
 from genkit.plugin.manager import load_plugins
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec, Measurement
@@ -154,6 +155,30 @@ def test_features_are_computed_again_where_the_extractor_depends_on_something_el
     monkeypatch.setattr(Counted, "version", lambda self: version)
     scorer(here, METRICS[0]).measure(images())
     assert sorted(passes()) == ([6, 8] if version else [6])
+
+
+class Rounding(nn.Module):
+    """Notes whether convolutions are exact on NVIDIA GPUs, in features and logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return x.flatten(1)
+
+    head = forward
+
+
+def test_features_and_logits_are_exact_on_a_gpu_too(here, monkeypatch):
+    module = Rounding()
+    monkeypatch.setattr(Counted, "bind", lambda self, inputs: module)
+    features = StageFeatures(Extractors(here), images().batch.data, reference=None)
+    with multiplying_in("tf32"):  # the default of PyTorch
+        features.logits(Counted(), features.of_samples(Counted()))
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert module.seen == ["ieee", "ieee"]
 
 
 def test_extractors_see_8_bits_and_scores_equal_those_of_rounded_samples(here):
