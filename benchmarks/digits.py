@@ -146,7 +146,7 @@ def _trajectory_table(runs: Sequence[Run]) -> str:
     for method in METHODS[:2]:
         found = [run["trajectories"][method] for run in runs]
         curvature = _spread([row["curvature"] for row in found])
-        truncation = _spread([row["truncation"] for row in found])
+        truncation = _spread([row["truncation_5"] for row in found])
         lines.append(f"| {method} | {curvature} | {truncation} |")
     return "\n".join(lines)
 
@@ -162,7 +162,7 @@ def _seed_table(runs: Sequence[Run]) -> str:
             found, sets = run["frechet"][method], run["sets"][method]
             scores = " | ".join(f"{found[nfe]:.2f} ± {sets[nfe]:.2f}" for nfe in STEPS)
             row = run["trajectories"].get(method)
-            ends = f"{row['curvature']:.2f} | {row['truncation']:.2f}" if row else " | "
+            ends = f"{row['curvature']:.2f} | {row['truncation_5']:.2f}" if row else " | "
             lines.append(f"| {run['seed']} | {method} | {scores} | {ends} |")
     return "\n".join(lines)
 

@@ -1123,6 +1123,10 @@ class Metric(Component):
         """Names of its scores; two metrics of a stage cannot have one in common."""
         return ()
 
+    def check_items(self, spec: DataSpec) -> Iterator[Problem]:
+        """Yield why it cannot measure such items."""
+        return iter(())
+
     def bind(self, inputs: Inputs) -> BoundMetric:
         """Return the object that measures; called once per stage, not for each set of samples."""
         return self

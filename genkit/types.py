@@ -223,6 +223,8 @@ class Curve:
         y_label: what ``y`` is.
         log_x: draw ``x`` logarithmically.
         log_y: draw ``y`` logarithmically.
+        spread: half-widths of a band around ``y``, of the same length, such as standard deviations;
+            None for no band.
     """
 
     x: tuple[float, ...]
@@ -231,6 +233,12 @@ class Curve:
     y_label: str
     log_x: bool = False
     log_y: bool = False
+    spread: tuple[float, ...] | None = None
+
+    @property
+    def consistent(self) -> bool:
+        """Whether there are as many values, and half-widths if any, as positions."""
+        return len(self.x) == len(self.y) == len(self.y if self.spread is None else self.spread)
 
 
 @dataclass(frozen=True)

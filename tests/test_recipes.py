@@ -50,6 +50,7 @@ TINY = {
     "scores.metrics.1.schedule.steps": 6,
     "scores.metrics.1.schedule.use": "edm",
     "scores.metrics.2.count": 16,
+    "scores.metrics.2.steps": [3],
     "scores.metrics.2.schedule.use": "edm",
     "scores.metrics.2.schedule.steps": 6,
 }
@@ -311,6 +312,25 @@ def test_the_guided_recipe(tmp_path):
     digest = file_digest(SHIPPED_CLASSIFIERS["digits"])
     for stage in ("scores", "sweep"):
         assert digest[:12] in str(results["stages"][stage]["facts"])
+
+
+def test_the_recipe_of_trajectories(tmp_path):
+    tiny = {"network.width": 32, "images": 2_000, "batch_size": 64, "pool_size": 128}
+    settings = {f"{stage}.{key}": v for stage in ("random", "aot") for key, v in tiny.items()}
+    for arm in ("random", "aot"):
+        settings |= {f"{arm}-samples.count": 100}
+        settings |= {f"{arm}-scores.metrics.{k}.count": 16 for k in range(3)}
+    result = run_recipe("moons_trajectories", out=tmp_path / "run", settings=settings, device="cpu")
+    scores = ["straightness", "curvature", "truncation_5", "truncation_9", "truncation_18"]
+    for place in ("03-random", "06-aot"):
+        assert (result.folder / f"{place}-scores" / "trajectories.png").is_file()
+        (row,) = result.scores[f"{place[3:]}-scores"]
+        assert list(row) == ["nfe", "guidance_nfe", *scores, "frechet_pixels"]
+
+
+def test_the_arms_of_the_trajectories_differ_in_coupler_alone():
+    random, *_, aot, _, _ = tomllib.loads(SHIPPED["moons_trajectories"].read_text())["stage"]
+    assert {**aot, "id": "random", "coupler": random["coupler"]} == random
 
 
 def test_the_smoke_recipe_on_the_command_line(tmp_path):

@@ -71,7 +71,7 @@ schedule = { use = "edm", steps = 8 }
 [[stage.metrics]]
 use = "truncation"
 count = 600
-steps = 3
+steps = [3]
 schedule = { use = "edm", steps = 8 }
 
 [[stage]]

@@ -56,7 +56,11 @@ class Scores(Artifact):
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        write_json(path, dataclasses.asdict(self))
+        content = dataclasses.asdict(self)
+        # A curve without a band is written as before there were bands.
+        for name, curve in content["curves"].items():
+            content["curves"][name] = {k: v for k, v in curve.items() if v is not None}
+        write_json(path, content)
 
     def higher_is_better(self, score: str) -> bool | None:
         """Whether a higher score is better, as of a precision; None where neither is."""
@@ -71,10 +75,7 @@ class Scores(Artifact):
                 score: {name: str(fact) for name, fact in found.items()}
                 for score, found in content["facts"].items()
             }
-            curves = {
-                name: Curve(**{**curve, "x": tuple(curve["x"]), "y": tuple(curve["y"])})
-                for name, curve in content["curves"].items()
-            }
+            curves = {name: _curve(entry) for name, entry in content["curves"].items()}
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} must be a file of scores, and is damaged or of an earlier version: "
@@ -95,6 +96,15 @@ def _checked(row: Row) -> Row:
 def must_agree(fact: str) -> bool:
     """Whether two scores can be compared only if a fact of this name is the same."""
     return fact not in MAY_DIFFER and not fact.startswith((SAMPLED, MEASURED))
+
+
+def _curve(entry: Mapping[str, Any]) -> Curve:
+    """Return the curve of an entry of a file; raises TypeError or ValueError for another entry."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    curve = Curve(**values)
+    if not curve.consistent:
+        raise ValueError("a curve has no value for a position")
+    return curve
 
 
 def scores_in(row: Row) -> list[str]:

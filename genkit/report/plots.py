@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+from matplotlib.typing import ColorType
 
 from genkit.artifacts.scores import STD, Row, settings_of
 from genkit.parts.figure import (
@@ -16,11 +21,16 @@ from genkit.parts.figure import (
 )
 from genkit.types import Curve
 
+_FEW = 12  # positions up to which each has a tick, and a mark on a curve
 _STEPS = "schedule.steps"  # sets the NFE, so it varies along a line and not between lines
 
 
 def curve_plot(curves: Mapping[str, Curve]) -> bytes:
-    """Return a PNG of curves; those with the same axes share them."""
+    """Return a PNG of curves, with pale bands of their spread; those with the same axes share them.
+
+    A band around values that are never negative ends at 0, and on a logarithmic axis at half the
+    lowest value.
+    """
     groups: dict[tuple[str, str, bool, bool], dict[str, Curve]] = {}
     for name, curve in curves.items():
         key = (curve.x_label, curve.y_label, curve.log_x, curve.log_y)
@@ -30,16 +40,42 @@ def curve_plot(curves: Mapping[str, Curve]) -> bytes:
         lines = [
             line
             for index, (name, curve) in enumerate(group.items())
-            for line in axes.plot(curve.x, curve.y, label=name, linewidth=2, **line_style(index))
+            for line in axes.plot(
+                curve.x,
+                curve.y,
+                label=name,
+                linewidth=2,
+                marker="o" if len(curve.x) <= _FEW else "",
+                **line_style(index),
+            )
         ]
+        for line, curve in zip(lines, group.values(), strict=True):
+            _draw_band(axes, curve, line.get_color())
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
+        positions = sorted({x for curve in group.values() for x in curve.x})
+        if len(positions) <= _FEW:
+            axes.set_xticks(positions, map(number, positions))
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         set_title(axes, f"{', '.join(group)} against {x_label}" if len(group) == 1 else y_label)
         if len(group) > 1:
             label_ends(axes, lines)
     return png_of(figure)
+
+
+def _draw_band(axes: Axes, curve: Curve, color: ColorType) -> None:
+    if curve.spread is None:
+        return
+    floor = 0.0 if min(curve.y, default=0.0) >= 0 else -math.inf
+    if curve.log_y:
+        floor = min((y for y in curve.y if y > 0), default=0.0) / 2
+    lower, upper = (
+        [max(floor, y + side * half) for y, half in zip(curve.y, curve.spread, strict=True)]
+        for side in (-1, 1)
+    )
+    axes.fill_between(curve.x, lower, upper, color=color, alpha=0.18, linewidth=0)
 
 
 def score_plot(rows: Sequence[Row], score: str) -> bytes:
@@ -72,7 +108,7 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
     values = [value for points in lines.values() for _, value, _ in points]
     log_where_wide(axes, values)
     nfes = sorted({nfe for points in lines.values() for nfe, _, _ in points})
-    if len(nfes) <= 12:
+    if len(nfes) <= _FEW:
         axes.set_xticks(nfes)
     guided = any(row.get("guidance_nfe") for row in rows)
     apart = "\n(calls of the guidance's network come on top)" if guided else ""

@@ -188,7 +188,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     require(declared, metric, "the scores are those that it names before", found.scores)
     texts = all(isinstance(fact, str) for fact in found.facts.values())
     require(texts, metric, "facts are texts by name", found.facts)
-    lengths = all(len(curve.x) == len(curve.y) for curve in found.curves.values())
+    lengths = all(curve.consistent for curve in found.curves.values())
     require(lengths, metric, "a curve has as many values as positions", found.curves)
     require(seen[0] == seen[1], metric, "the same items have the same scores", seen)
 

@@ -31,4 +31,6 @@ def genkit_register(registry: Registration) -> None:
     registry.add("metric", "class-agreement", "genkit_metrics.classes:ClassAgreement")
     registry.add("metric", "spread", "genkit_metrics.spread:Spread")
     registry.add("metric", "curvature", "genkit_metrics.curvature:Curvature")
+    registry.add("metric", "straightness", "genkit_metrics.straightness:Straightness")
+    registry.add("metric", "trajectories", "genkit_metrics.trajectory_plot:Trajectories")
     registry.add("metric", "truncation", "genkit_metrics.truncation:Truncation")

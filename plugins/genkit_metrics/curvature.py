@@ -16,9 +16,8 @@ from torch import Tensor
 from genkit.errors import Problem
 from genkit.interfaces import Context, Stages, Subject
 from genkit.sample import denoise_fn
-from genkit.tensors import require_finite
-from genkit.types import Curve, Measurement, State
-from genkit_metrics.trajectories import TrajectoryMetric
+from genkit.types import Measurement, State
+from genkit_metrics.trajectories import TrajectoryMetric, curve_over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,6 @@ class Curvature(TrajectoryMetric):
 
     scores = ("curvature",)
     source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
-    higher_is_better = False
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
@@ -43,29 +41,28 @@ class Curvature(TrajectoryMetric):
             context,
             lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),
         )
-        curvature = torch.stack(parts).double().sum(0) / self.count
-        require_finite(curvature, "the curvature at noise level")
         sigmas = denoise_fn(subject.denoiser).levels(self.schedule)[:-1]
-        positions = sigmas.log()
-        mean = torch.trapezoid(curvature, positions) / (positions[-1] - positions[0])
-        curve = Curve(
-            tuple(sigmas.tolist()),
-            tuple(curvature.tolist()),
+        curve = curve_over(
+            torch.cat(parts),
+            "the curvature at noise level",
+            sigmas.tolist(),
             "sigma",
-            "curvature",
-            log_x=True,
-            log_y=True,
+            "curvature: mean and standard deviation",
         )
+        positions = sigmas.log()
+        area = torch.trapezoid(torch.tensor(curve.y, dtype=torch.float64), positions)
+        mean = area / (positions[-1] - positions[0])
         return Measurement(scores={"curvature": float(mean)}, curves={"curvature": curve})
 
 
 def _deviations(states: list[State]) -> Tensor:
-    """|d(sigma) - chord|^2 summed over pixels and trajectories, for every noise level above 0."""
+    """Return ``[B, L]`` |d(sigma) - chord|^2 summed over pixels, for the L noise levels above 0."""
     chord = (states[0].x - states[-1].x) / states[0].sigma
     return torch.stack(
         [
-            ((state.x - state.denoised) / state.sigma - chord).square().sum()
+            ((state.x - state.denoised) / state.sigma - chord).square().flatten(1).sum(1)
             for state in states
             if state.denoised is not None
-        ]
+        ],
+        dim=1,
     )

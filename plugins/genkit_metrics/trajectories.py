@@ -1,8 +1,8 @@
-"""What metrics of the sampling ODE share: the same noise, solved from pure noise to data."""
+"""Base of the metrics of the sampling ODE, which is solved from the same noise for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,8 @@ from genkit.interfaces import Context, Metric, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
 from genkit.sample import denoise_fn, solver_over, trajectory
 from genkit.settings import setting
-from genkit.types import State
+from genkit.tensors import require_finite
+from genkit.types import Curve, State
 
 BATCH = 256
 
@@ -23,6 +24,8 @@ class TrajectoryMetric(Metric):
     """A score of the trajectories along which a denoiser turns noise into data."""
 
     requires_denoiser = True
+    higher_is_better = False
+    accepts_statistics = True
 
     count: int = setting(256, doc="number of trajectories", at_least=1)
     solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
@@ -48,12 +51,12 @@ class TrajectoryMetric(Metric):
         ]
 
     def parts(self, context: Context, solve: Callable[[range], Tensor]) -> list[Tensor]:
-        """Return what was solved of each batch of trajectories, in order.
+        """Return the result for each batch of trajectories, in order.
 
-        The processes of a run share the batches out, and every one is told all.
+        Collective: the ranks share the batches, and all have every result.
 
         Args:
-            context: of the stage that measures.
+            context: context of the stage that measures.
             solve: returns a tensor on the CPU for the trajectories of some indices.
         """
         found: list[Tensor] = []
@@ -82,3 +85,39 @@ class TrajectoryMetric(Metric):
             schedule=schedule,
             solver=self.solver,
         )
+
+
+def curve_over(
+    values: Tensor,
+    what: str,
+    x: Sequence[float],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = True,
+) -> Curve:
+    """Return the curve of a mean over trajectories, with the standard deviation as its spread.
+
+    Args:
+        values: ``[N, P]``, a row for each trajectory.
+        what: name of a position in the message of an error.
+        x: P positions.
+        x_label: meaning of the positions.
+        y_label: meaning of the values.
+        log: whether both axes are logarithmic.
+
+    Raises:
+        DataError: the mean at a position is not finite.
+    """
+    wide = values.double()
+    mean, deviation = wide.mean(0), wide.std(0, correction=0)  # one trajectory has deviation 0
+    require_finite(mean, what)
+    return Curve(
+        tuple(x),
+        tuple(mean.tolist()),
+        x_label,
+        y_label,
+        log_x=log,
+        log_y=log,
+        spread=tuple(deviation.tolist()),
+    )

@@ -5,48 +5,74 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from genkit.errors import Problem
+from genkit.errors import Code, Problem
 from genkit.interfaces import Context, Schedule, Stages, Subject
 from genkit.settings import setting
 from genkit.tensors import require_finite
 from genkit.types import Measurement
-from genkit_metrics.trajectories import TrajectoryMetric
+from genkit_metrics.trajectories import TrajectoryMetric, curve_over
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation(TrajectoryMetric):
-    """Mean L2 distance of a few-step solution to the many-step one from the same noise."""
+    """Mean L2 distance of few-step solutions to the many-step one from the same noise.
 
-    scores = ("truncation",)
+    The score of 5 steps is ``truncation_5``.
+    """
+
     source = "genkit's digits study; global truncation error as in arXiv 2206.00364, section 3"
-    higher_is_better = False
 
-    steps: int = setting(5, doc="steps of the few-step solution", at_least=1)
+    steps: tuple[int, ...] = setting(
+        (5, 9, 18), doc="steps of the few-step solutions, increasing", at_least=1
+    )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return tuple(f"truncation_{steps}" for steps in self.steps)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
-        if self.steps >= self.schedule.steps:
-            yield Problem(
-                ("steps",),
-                f"{self.steps} is not below the {self.schedule.steps} steps of the schedule",
-                f"write a value below {self.schedule.steps}",
-            )
+        if not self.steps:
+            reason = "must have a number of steps, got none"
+            yield Problem(("steps",), reason, "write steps = [5, 9, 18]", Code.WRONG_LENGTH)
+        if any(after <= before for before, after in pairwise(self.steps)):
+            reason, hint = f"must be increasing, got {list(self.steps)}", "write each number once"
+            yield Problem(("steps",), reason, hint, Code.OUT_OF_RANGE)
+        for index, steps in enumerate(self.steps):
+            if steps >= self.schedule.steps:
+                yield Problem(
+                    ("steps", index),
+                    f"must be below the {self.schedule.steps} steps of the schedule, got {steps}",
+                    f"write a value below {self.schedule.steps}",
+                    Code.OUT_OF_RANGE,
+                )
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        few = replace(self.schedule, steps=self.steps)
+        schedules = [replace(self.schedule, steps=steps) for steps in self.steps]
 
         def distances(indices: range) -> Tensor:
-            end = self._end(subject, context, indices, few)
+            """Return ``[B, number of few-step solutions]`` distances to the many-step solution."""
             exact = self._end(subject, context, indices, self.schedule)
-            return (end - exact).flatten(1).square().sum(dim=1).sqrt().cpu()
+            ends = [self._end(subject, context, indices, few) for few in schedules]
+            apart = [(end - exact).flatten(1).square().sum(dim=1).sqrt() for end in ends]
+            return torch.stack(apart, dim=1).cpu()
 
         found = torch.cat(self.parts(context, distances))
         require_finite(found, "the truncation error of trajectory")
-        return Measurement(scores={"truncation": float(found.double().mean())})
+        curve = curve_over(
+            found,
+            "the truncation error of number of steps",
+            self.steps,
+            "steps",
+            "truncation error: mean and standard deviation",
+        )
+        scores = dict(zip(self.scores, curve.y, strict=True))
+        return Measurement(scores=scores, curves={"truncation": curve})
 
     def _end(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule

@@ -42,10 +42,10 @@ def metric_problems(
                 yield Problem(key, reason, "measure one elsewhere", Code.DUPLICATE)
 
 
-def extractor_problems(
+def item_problems(
     metrics: Sequence[Metric], spec: DataSpec, networks: Mapping[str, Design]
 ) -> Iterator[Problem]:
-    """Yield why the extractors of metrics have no features of items.
+    """Yield why metrics cannot measure items, or their extractors have no features of them.
 
     Args:
         metrics: metrics of a component, in its setting ``metrics``.
@@ -53,6 +53,7 @@ def extractor_problems(
         networks: networks that earlier stages write, by id.
     """
     for index, metric in enumerate(metrics):
+        yield from (problem.under("metrics", index) for problem in metric.check_items(spec))
         for below, extractor in held(metric, Extractor):
             problems = extractor.check_items(spec, networks)
             yield from (problem.under("metrics", index, *below) for problem in problems)

@@ -21,7 +21,7 @@ from genkit.settings import setting
 from genkit.tensors import as_stored
 from genkit.types import Measurement
 from genkit_stages.drawing import Drawing
-from genkit_stages.metric_checks import extractor_problems, metric_problems
+from genkit_stages.metric_checks import item_problems, metric_problems
 from genkit_stages.scores import checked
 
 
@@ -51,7 +51,7 @@ class Score(Drawing):
             spec = self.data.spec()
         except DataError:
             return  # reported where the data is named
-        yield from extractor_problems(self.metrics, spec, networks)
+        yield from item_problems(self.metrics, spec, networks)
         if spec.shape != design.spec.shape:
             yield Problem(
                 ("data",),

@@ -225,6 +225,9 @@ def checked(part: Metric | Callback, found: object, names: Sequence[str] = ()) -
         raise refused(
             part, f"must return facts as texts and curves of finite floats, got others: {error}"
         ) from error
+    for name, curve in found.curves.items():
+        if not curve.consistent:
+            raise refused(part, f'must return a value for each position of curve "{name}"')
     return measurement
 
 

@@ -13,7 +13,7 @@ from genkit.files import expanded
 from genkit.interfaces import Context, Dataset, Metric, SamplingStage, Stage, Stages
 from genkit.settings import setting
 from genkit.tensors import file_digest
-from genkit_stages.metric_checks import extractor_problems, metric_problems
+from genkit_stages.metric_checks import item_problems, metric_problems
 from genkit_stages.scores import Scorer
 
 
@@ -74,7 +74,7 @@ class Scoring(Stage):
                 hint = "write the path of a file of `genkit stats`"
                 yield Problem(("statistics",), reason, hint, Code.DATA)
             if denoiser is not None:
-                yield from extractor_problems(self.metrics, denoiser.spec, networks)
+                yield from item_problems(self.metrics, denoiser.spec, networks)
             return
         if self.data is None:
             hint = 'write data = { use = "..." }, here or at the top of the recipe'
@@ -82,7 +82,7 @@ class Scoring(Stage):
             yield Problem(("data",), reason, hint, Code.MISSING_KEY)
             return
         spec = self.data.spec()
-        yield from extractor_problems(self.metrics, spec, networks)
+        yield from item_problems(self.metrics, spec, networks)
         if denoiser is not None and denoiser.spec.shape != spec.shape:
             yield Problem(
                 ("data",),

@@ -51,7 +51,7 @@ def test_a_recipe_runs_and_tells_its_scores(result, capsys):
     assert (result.folder / "results.json").is_file()
     (row,) = result.scores["scores"]
     assert row["nfe"] == 3
-    assert row["truncation"] > 0
+    assert row["truncation_5"] > 0
     assert capsys.readouterr() == ("", "")
 
 

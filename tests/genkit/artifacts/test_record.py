@@ -21,7 +21,10 @@ SAMPLES = Samples(Batch(torch.zeros(2, 3), labels=torch.tensor([0, 1])), 7, 4, "
 SCORES = Scores(
     [{"nfe": 3, "guidance_nfe": 0, "frechet": 1.5}],
     {"frechet": {"extractor": "pixels"}},
-    {"curve": Curve((1.0, 2.0), (3.0, 4.0), "x", "y", log_x=True)},
+    {
+        "curve": Curve((1.0, 2.0), (3.0, 4.0), "x", "y", log_x=True),
+        "band": Curve((1.0, 2.0), (3.0, 4.0), "x", "y", spread=(0.5, 0.25)),
+    },
 )
 
 
@@ -133,6 +136,9 @@ def test_an_artifact_that_is_not_declared_is_refused(tmp_path, declared):
 def test_any_stage_may_have_scores(tmp_path, record, seen):
     record.scores(SCORES)
     assert Scores.load(tmp_path / "scores.json") == SCORES
+    written = json.loads((tmp_path / "scores.json").read_text())["curves"]
+    assert "spread" not in written["curve"]  # files without bands are those of earlier versions
+    assert written["band"]["spread"] == [0.5, 0.25]
     assert seen[0] == ("draw", SCORES)
     assert not record.saved  # of the artifact nothing is known yet
 
@@ -202,7 +208,24 @@ def test_the_newest_checkpoint_stays_until_the_next_one_is_written(tmp_path, rec
     assert record.restore().numbers == {"steps": 1}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 3, "facts": {}, "curves": {}}'])
+def of_curve(**values):
+    curve = {"x": [1.0, 2.0], "y": [1.0, 2.0], "x_label": "x", "y_label": "y", **values}
+    return json.dumps({"rows": [], "facts": {}, "curves": {"c": curve}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"rows": 3, "facts": {}, "curves": {}}',
+        of_curve(x=3),
+        of_curve(y=[1.0]),
+        of_curve(spread=[1.0]),
+        of_curve(other=1),
+    ],
+)
 def test_damaged_scores_are_refused(tmp_path, content):
     write_text(tmp_path / "scores.json", content)
     with raises_code(DataError, Code.UNREADABLE, "scores.json"):

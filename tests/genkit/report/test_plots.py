@@ -105,6 +105,34 @@ def test_curves_with_the_same_axes_share_them(tmp_path, drawn):
     assert labels(alone) == []
 
 
+@pytest.mark.parametrize(("log", "floor"), [(False, 0.0), (True, 0.05)])
+def test_a_band_of_what_is_never_negative_ends_at_zero(drawn, log, floor):
+    curve = Curve((1.0, 2.0), (3.0, 0.1), "x", "y", log_y=log, spread=(1.0, 0.5))
+    curve_plot({"name": curve})
+    (axes,) = drawn[0].axes
+    (band,) = axes.collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices}
+    assert corners == {(1, 2), (1, 4), (2, floor), (2, 0.6)}
+    assert axes.get_ylim()[0] > floor / 2 - 0.5
+
+
+def test_a_band_of_signed_values_has_its_whole_width(drawn):
+    curve_plot({"name": Curve((1.0, 2.0), (0.5, -1.0), "x", "y", spread=(1.0, 1.0))})
+    (band,) = drawn[0].axes[0].collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices}
+    assert corners == {(1, -0.5), (1, 1.5), (2, -2), (2, 0)}
+
+
+@pytest.mark.parametrize(("count", "marker"), [(3, "o"), (64, "")])
+def test_each_of_a_few_positions_has_a_mark_and_a_tick(drawn, count, marker):
+    x = tuple(float(k) for k in range(5, 5 + count))
+    curve_plot({"name": Curve(x, x, "steps", "error", log_x=True)})
+    (axes,) = drawn[0].axes
+    assert axes.get_lines()[0].get_marker() == marker
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert (ticks == ["5", "6", "7"]) == bool(marker)
+
+
 def test_labels_are_moved_apart_and_stay_in_order():
     assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
     assert spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])

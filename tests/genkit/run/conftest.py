@@ -44,7 +44,7 @@ samples = "samples"
 count = 8
 vary.schedule.steps = [2, 3]
 vary.schedule.rho = [7.0, 20.0]
-metrics = [{ use = "truncation", count = 8, steps = 2, schedule = { use = "edm", steps = 4 } }]
+metrics = [{ use = "truncation", count = 8, steps = [2], schedule = { use = "edm", steps = 4 } }]
 """
 
 

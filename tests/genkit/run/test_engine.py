@@ -447,6 +447,10 @@ def measuring(monkeypatch, found):
         (Measurement({"curvature": 1.0}, facts={"n": torch.ones(1)}), ("facts",)),
         (Measurement({"other": 1.0}), ("scores curvature", "other")),
         (
+            Measurement({"curvature": 1.0}, {"c": Curve((1.0,), (1.0, 2.0), "x", "y")}),
+            ('curve "c"',),
+        ),
+        (
             Measurement({"curvature": 1.0}, {"c": Curve((1.0,), (math.nan,), "x", "y")}),
             ("curves",),
         ),
@@ -599,7 +603,7 @@ def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
 def test_a_stop_is_heard_inside_a_metric_and_between_two(tiny, monkeypatch, first, told):
     metrics = ", ".join(
         f'{{ use = "{name}", count = 8, {more}schedule = {{ use = "edm", steps = 4 }} }}'
-        for name, more in (("curvature", ""), ("truncation", "steps = 2, "))
+        for name, more in (("curvature", ""), ("truncation", "steps = [2], "))
     )
     text = tiny.sample + (
         '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'

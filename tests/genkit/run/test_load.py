@@ -40,7 +40,7 @@ use = "sweep"
 samples = "guided"
 count = 8
 vary.guidance.weight = [0.0, 2.0]
-metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 4 } }]
+metrics = [{ use = "truncation", count = 4, steps = [2], schedule = { use = "edm", steps = 4 } }]
 """
 
 

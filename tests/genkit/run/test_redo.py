@@ -29,7 +29,7 @@ SCORES = """
 id = "scores"
 use = "evaluate"
 samples = "samples"
-metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 4 } }]
+metrics = [{ use = "truncation", count = 4, steps = [2], schedule = { use = "edm", steps = 4 } }]
 """
 
 

@@ -92,7 +92,7 @@ def test_the_cost_of_samples_is_written_and_passed_on(tiny):
 id = "scores"
 use = "evaluate"
 samples = "samples"
-metrics = [{ use = "truncation", count = 8, steps = 2, schedule = { use = "edm", steps = 4 } }]
+metrics = [{ use = "truncation", count = 8, steps = [2], schedule = { use = "edm", steps = 4 } }]
 """
     tiny.run(tiny.sample + scores)
     (drawn,) = cost(tiny, "samples")

@@ -228,6 +228,12 @@ METRICS = [
         ),
         "as many values as positions",
     ),
+    (
+        lambda score, subject: Measurement(
+            {"mean": score}, {"line": Curve((1.0,), (1.0,), "x", "y", spread=(1.0, 2.0))}
+        ),
+        "as many values as positions",
+    ),
     (lambda score, subject: Measurement({"mean": score * next(COUNTER)}), "the same scores"),
     (
         lambda score, subject: Measurement({"mean": score + float(torch.rand(1))}),

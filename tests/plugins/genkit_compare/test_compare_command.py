@@ -207,13 +207,13 @@ def test_a_metric_with_other_settings_is_refused(genkit_, runs):
     recipe = runs.parent / "recipe.toml"
     recipe.write_text((runs / "edm" / "recipe.toml").read_text())
     for name, steps in (("a", 4), ("b", 8)):
-        metric = {"use": "truncation", "count": 4, "steps": 2}
+        metric = {"use": "truncation", "count": 4, "steps": [2]}
         metrics = [{**metric, "schedule": {"use": "edm", "steps": steps}}]
         settings = {"scores.metrics": metrics, "sweep.vary.schedule.steps": [2]}
         genkit.run_recipe(recipe, out=shutil.copytree(runs / "edm", name), settings=settings)
     found, err = compared(genkit_, "a", "b")
     assert [table["stages"] for table in found["tables"]] == ["sweep"]
-    assert "truncation of scores: metric must be the same" in err
+    assert "truncation_2 of scores: metric must be the same" in err
 
 
 def test_only_the_score_that_differs_is_left_out(genkit_, make):

@@ -26,6 +26,8 @@ NAMES = {
     ("metric", "class-agreement"),
     ("metric", "spread"),
     ("metric", "curvature"),
+    ("metric", "straightness"),
+    ("metric", "trajectories"),
     ("metric", "truncation"),
 }
 

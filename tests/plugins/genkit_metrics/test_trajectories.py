@@ -10,12 +10,13 @@ from scipy.integrate import quad
 from torch import nn
 
 import genkit
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DataError, SettingError
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
 from genkit.testing import subject_of
 from genkit.types import Batch
 from genkit_metrics.curvature import Curvature
+from genkit_metrics.straightness import Straightness
 from genkit_metrics.truncation import Truncation
 from raising import raises_code
 
@@ -63,6 +64,10 @@ def test_curvature_of_gaussian_data(fake_context, edm_like, exact_gaussian, gaus
     assert curve.x == tuple(edm_like.sigmas()[:-1].tolist())
     wanted = [power * slope_minus_chord(sigma) ** 2 for sigma in curve.x]
     assert curve.y == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+    # Each trajectory is its start times the same factors, so that the spread is that of |noise|^2.
+    spread = float(noise.square().flatten(1).sum(1).std(correction=0))
+    assert spread == pytest.approx(math.sqrt(12), rel=0.2)
+    assert curve.spread == pytest.approx([y * spread / power for y in wanted], rel=1e-3, abs=1e-7)
 
     low, high = math.log(0.002), math.log(TOP)
     mean = quad(lambda u: power * slope_minus_chord(math.exp(u)) ** 2, low, high)[0] / (high - low)
@@ -89,7 +94,8 @@ def test_defaults_are_a_64_step_heun_solution(fake_context, gaussian_denoiser):
         heun_factor(replace(truncation.schedule, steps=steps).sigmas().tolist())
         for steps in (5, 64)
     )
-    found = truncation.measure(seen, context).scores["truncation"]
+    assert truncation.scores == ("truncation_5", "truncation_9", "truncation_18")
+    found = truncation.measure(seen, context).scores["truncation_5"]
     assert found == pytest.approx(TOP * abs(few - many) * float(noise.norm(dim=1).mean()), rel=1e-5)
 
 
@@ -103,14 +109,49 @@ def heun_factor(sigmas):
     return factor
 
 
-def test_curvature_of_a_single_point_is_zero(fake_context, edm_like, plain_euler, point_denoiser):
-    metric = Curvature(solver=plain_euler, schedule=edm_like, count=5)
+@pytest.mark.parametrize("metric", [Curvature, Straightness])
+def test_paths_to_a_single_point_are_straight(
+    fake_context, edm_like, plain_euler, point_denoiser, metric
+):
+    metric = metric(solver=plain_euler, schedule=edm_like, count=5)
     found = metric.measure(subject(point_denoiser), fake_context())
-    assert found.scores["curvature"] == pytest.approx(0, abs=1e-9)
+    assert found.scores == {metric.scores[0]: pytest.approx(0, abs=1e-9)}
+
+
+def straightness_of_gaussian_data(top):
+    """Of a unit start, by integrating |(Z_1 - Z_0) - dZ/dt|^2 for the exact Z in 1-D."""
+    scale = top / math.hypot(S, top)
+
+    def path(time):
+        sigma = time / (1 + 1 / top - time)
+        return scale * math.hypot(S, sigma) / (1 + sigma)
+
+    def deviation(time, step=1e-6):
+        return path(1) - path(0) - (path(time + step) - path(time - step)) / (2 * step)
+
+    return quad(lambda time: deviation(time) ** 2, 0, 1)[0]
+
+
+def test_straightness_of_gaussian_data(fake_context, edm_like, exact_gaussian, gaussian_denoiser):
+    metric = Straightness(solver=exact_gaussian, schedule=edm_like, count=300)
+    seen, context = subject(gaussian_denoiser), fake_context()
+    squares = starts(metric, context, seen).square().flatten(1).sum(1)
+    power = float(squares.mean())
+    found = metric.measure(seen, context)
+    wanted = straightness_of_gaussian_data(TOP)
+    assert found.scores == {"straightness": pytest.approx(power * wanted, rel=5e-3)}
+    # In the limit of large sigma_max the integral is elementary.
+    assert straightness_of_gaussian_data(1e5) == pytest.approx(S * (2 - math.pi / 2), rel=1e-4)
+
+    curve = found.curves["straightness"]
+    assert curve.x[0] == 1
+    assert curve.x[-1] == pytest.approx(0.002, rel=0.02)
+    share = float(squares.std(correction=0)) / power
+    assert curve.spread == pytest.approx([share * y for y in curve.y], rel=1e-4)
 
 
 def test_truncation_of_gaussian_data(fake_context, edm_like, plain_euler, gaussian_denoiser):
-    metric = Truncation(solver=plain_euler, schedule=edm_like, count=300)
+    metric = Truncation(solver=plain_euler, schedule=edm_like, count=300, steps=[3, 5, 20])
     seen, context = subject(gaussian_denoiser), fake_context()
     noise = starts(metric, context, seen)
 
@@ -120,10 +161,20 @@ def test_truncation_of_gaussian_data(fake_context, edm_like, plain_euler, gaussi
         rates = sigmas[:-1] / (S**2 + sigmas[:-1].square())
         return float((1 + sigmas.diff() * rates).prod())
 
-    wanted = TOP * abs(factor(5) - factor(64)) * float(noise.flatten(1).norm(dim=1).mean())
+    norms = noise.flatten(1).norm(dim=1)
+    factors = [TOP * abs(factor(steps) - factor(64)) for steps in (3, 5, 20)]
+    wanted = [each * float(norms.mean()) for each in factors]
     found = metric.measure(seen, context)
-    assert wanted > 0.05
-    assert found.scores == {"truncation": pytest.approx(wanted, rel=1e-4)}
+    assert wanted[1] > 0.05
+    assert list(found.scores) == ["truncation_3", "truncation_5", "truncation_20"]
+    assert list(found.scores.values()) == pytest.approx(wanted, rel=1e-4)
+    curve = found.curves["truncation"]
+    assert curve.x == (3, 5, 20)
+    assert curve.y == tuple(found.scores.values())
+    deviation = float(norms.std(correction=0))
+    assert curve.spread == pytest.approx([each * deviation for each in factors], rel=1e-3)
+    assert curve.log_x
+    assert curve.log_y
 
 
 def test_truncation_is_zero_for_an_exact_solver(
@@ -131,7 +182,7 @@ def test_truncation_is_zero_for_an_exact_solver(
 ):
     metric = Truncation(solver=exact_gaussian, schedule=edm_like, count=5)
     found = metric.measure(subject(gaussian_denoiser), fake_context())
-    assert found.scores["truncation"] == pytest.approx(0, abs=1e-12)
+    assert found.scores["truncation_5"] == pytest.approx(0, abs=1e-12)
 
 
 def test_both_metrics_and_all_counts_start_from_the_same_noise(
@@ -163,7 +214,7 @@ class NotANumber(nn.Module):
         return torch.where(sigma.reshape(-1, 1, 1, 1) < 1, torch.nan, x)
 
 
-@pytest.mark.parametrize("metric", [Curvature, Truncation])
+@pytest.mark.parametrize("metric", [Curvature, Straightness, Truncation])
 def test_values_that_are_not_finite_are_named(fake_context, edm_like, plain_euler, metric):
     with raises_code(DataError, Code.NOT_FINITE, "nan"):
         metric(solver=plain_euler, schedule=edm_like, count=2).measure(
@@ -190,6 +241,17 @@ def test_impossible_numbers_of_steps_are_problems(edm_like, plain_euler):
     assert not list(Truncation(**parts).check({}))
     (problem,) = Curvature(solver=plain_euler, schedule=replace(edm_like, steps=1)).check({})
     assert problem.key == ("schedule", "steps")
-    (problem,) = Truncation(steps=64, **parts).check({})
-    assert problem.key == ("steps",)
+    (problem,) = Truncation(steps=[5, 64], **parts).check({})
+    assert problem.key == ("steps", 1)
     assert problem.hint == "write a value below 64"
+    for steps, code in (([], Code.WRONG_LENGTH), ([9, 5], Code.OUT_OF_RANGE)):
+        (problem,) = Truncation(steps=steps, **parts).check({})
+        assert (problem.key, problem.code) == (("steps",), code)
+    assert [p.code for p in Truncation(steps=[5, 5], **parts).check({})] == [Code.OUT_OF_RANGE]
+
+
+def test_a_single_number_of_steps_is_written_as_a_list():
+    with pytest.raises(SettingError) as caught:
+        genkit.component("metric", "truncation", steps=5)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == (Code.WRONG_TYPE, "write [5]")

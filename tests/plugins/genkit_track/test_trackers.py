@@ -54,7 +54,7 @@ use = "sweep"
 samples = "samples"
 count = 4
 vary.schedule.steps = [2, 3]
-metrics = [{ use = "truncation", count = 4, steps = 2, schedule = { use = "edm", steps = 3 } }]
+metrics = [{ use = "truncation", count = 4, steps = [2], schedule = { use = "edm", steps = 3 } }]
 """
 
 
@@ -106,8 +106,8 @@ def test_a_csv_file_holds_every_row_and_score(tracked):
     assert values_of(lines, "denoiser", "parts/0") == [
         ("row", str(row["images"]), str(row["parts"][0])) for row in rows if "pool" in row
     ]
-    assert values_of(lines, "sweep", "truncation") == [
-        ("score", "", repr(row["truncation"])) for row in tracked.scores["sweep"]
+    assert values_of(lines, "sweep", "truncation_2") == [
+        ("score", "", repr(row["truncation_2"])) for row in tracked.scores["sweep"]
     ]
 
 
@@ -167,11 +167,11 @@ def test_event_files_hold_loss_pools_scores_and_pictures(tracked):
             assert (picture.width, picture.height) == image.size
     sweep = events_of(folder / "sweep")
     scores = tracked.scores["sweep"]
-    assert scalars(sweep, "scores/truncation") == [
-        (step, pytest.approx(row["truncation"])) for step, row in enumerate(scores)
+    assert scalars(sweep, "scores/truncation_2") == [
+        (step, pytest.approx(row["truncation_2"])) for step, row in enumerate(scores)
     ]
     (table,) = sweep.Tensors("scores/text_summary")
-    assert "| schedule.steps | nfe | guidance_nfe | truncation |" in (
+    assert "| schedule.steps | nfe | guidance_nfe | truncation_2 |" in (
         table.tensor_proto.string_val[0].decode()
     )
 
@@ -241,8 +241,8 @@ def test_an_offline_run_holds_loss_pools_scores_and_pictures(tracked):
         ] == [(row["images"], row[name]) for row in rows if name in row]
     metrics = [record.metric for record in records if record.HasField("metric")]
     assert ("denoiser/*", "denoiser/images") in [(m.glob_name, m.step_metric) for m in metrics]
-    scores = [row["sweep/truncation"] for row in logged if "sweep/truncation" in row]
-    assert scores == [row["truncation"] for row in tracked.scores["sweep"]]
+    scores = [row["sweep/truncation_2"] for row in logged if "sweep/truncation_2" in row]
+    assert scores == [row["truncation_2"] for row in tracked.scores["sweep"]]
     (run,) = [record.run for record in records if record.HasField("run")]
     assert (run.project, run.display_name, run.run_group) == ("genkit", "tracked", "tracked")
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
@@ -324,7 +324,8 @@ def test_a_resumed_run_ends_with_what_one_that_never_stopped_has(tmp_path, track
     genkit.run_recipe(tmp_path / "recipe.toml", out=run, device="cpu")
     both = [folder / "trackers" for folder in (run, tracked.folder)]
     one, other = (lines_of(folder / "csv") for folder in both)
-    for stage, name in (("denoiser", "loss"), ("denoiser", "cost_after"), ("sweep", "truncation")):
+    names = ("denoiser", "loss"), ("denoiser", "cost_after"), ("sweep", "truncation_2")
+    for stage, name in names:
         assert values_of(one, stage, name) == values_of(other, stage, name)
     one, other = (events_of(folder / "tensorboard" / "denoiser") for folder in both)
     for tag in ("loss", "cost_after"):

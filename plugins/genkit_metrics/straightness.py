@@ -1,0 +1,82 @@
+r"""How straight the sampling trajectories are, in the time of the linear path.
+
+Liu et al. (arXiv 2209.03003, section 2.2) define the straightness of a flow Z from Z_0 to Z_1 as
+
+    S = integral from 0 to 1 of E |(Z_1 - Z_0) - dZ_t/dt|^2 dt,
+
+which is 0 for straight lines of constant speed alone. Here the flow is the sampling ODE, divided by
+1 + sigma: Z = x(sigma) / (1 + sigma), the path (1 - t) y + t n of flow matching. Its time
+t = (1 + 1/sigma_max) sigma / (1 + sigma) runs from data at 0 to noise at 1, and with
+d(sigma) = (x - D(x; sigma)) / sigma
+
+    dZ/dt = (d(sigma) - D(x; sigma)) / (1 + 1/sigma_max).
+
+For data of N(0, s^2) in one dimension and sigma_max to infinity, S is s (2 - pi/2).
+
+Curvature weighs the same deviation otherwise: in sigma without the division, and over log sigma.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Context, Subject
+from genkit.sample import denoise_fn
+from genkit.types import Measurement, State
+from genkit_metrics.trajectories import TrajectoryMetric, curve_over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Straightness(TrajectoryMetric):
+    """Mean over time of the squared distance between a trajectory's velocity and its chord."""
+
+    scores = ("straightness",)
+    source = "arXiv 2209.03003, section 2.2, for the path x / (1 + sigma)"
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        parts = self.parts(
+            context,
+            lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),
+        )
+        sigmas = denoise_fn(subject.denoiser).levels(self.schedule)[:-1]
+        times = (1 + 1 / sigmas[0]) * sigmas / (1 + sigmas)
+        curve = curve_over(
+            torch.cat(parts),
+            "the straightness at noise level",
+            times.tolist(),
+            "time, from data at 0 to noise at 1",
+            "|velocity - chord|^2: mean and standard deviation",
+            log=False,
+        )
+        values = torch.tensor(curve.y, dtype=torch.float64)
+        # Times decrease. Below the last, the velocity is that of the last Euler step, a constant.
+        score = values[-1] * times[-1] - torch.trapezoid(values, times)
+        return Measurement(scores={"straightness": float(score)}, curves={"straightness": curve})
+
+
+def path_of(states: list[State]) -> Tensor:
+    """Return the states as points ``[B, L + 1, *shape]`` of the path x / (1 + sigma)."""
+    return torch.stack([state.x / (1 + state.sigma) for state in states], dim=1)
+
+
+def _deviations(states: list[State]) -> Tensor:
+    """Return ``[B, L]`` |(Z_1 - Z_0) - dZ/dt|^2 summed over pixels, at the L levels above 0."""
+    first, last = states[0], states[-1]
+    chord = first.x / (1 + first.sigma) - last.x
+    rate = 1 + 1 / first.sigma
+    return torch.stack(
+        [
+            ((state.x - state.denoised) / state.sigma - state.denoised)
+            .div(rate)
+            .sub(chord)
+            .square()
+            .flatten(1)
+            .sum(1)
+            for state in states
+            if state.denoised is not None
+        ],
+        dim=1,
+    )
