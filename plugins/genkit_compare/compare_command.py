@@ -54,6 +54,12 @@ def compare(
             f"--plot must end in .png or .svg, got {plot}; write such as fid.png",
             Code.UNKNOWN_CHOICE,
         )
+    for option, file in (("--out", out), ("--plot", plot)):
+        if file is not None and file.exists():
+            raise UsageError(
+                f"{option} must be a new file, got {file}; move it away, or write another name",
+                Code.OCCUPIED,
+            )
 
     from genkit_compare.comparison import compared
     from genkit_compare.selection import choose, grouped
@@ -90,8 +96,6 @@ def _plot(found: Comparison, score: str | None, file: Path) -> None:
 
 def _write(file: Path, content: bytes, option: str) -> None:
     try:
-        if file.is_dir():
-            raise IsADirectoryError(None, "is a folder")
         write_bytes(file, content)
     except OSError as error:
         raise UsageError(

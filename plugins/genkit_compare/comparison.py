@@ -117,8 +117,14 @@ def compared(
         refused = [
             Refusal(group.title, name, reason) for name in names if (reason := _reason(group, name))
         ]
+        kept = [name for name in names if name not in {one.score for one in refused}]
+        if not any(len(_having(group, name)) > 1 for name in kept):
+            for name in kept:
+                reason = f"only {_having(group, name)[0].label} has this score"
+                refused.append(Refusal(group.title, name, reason))
+            kept = []
         refusals += refused
-        if kept := [name for name in names if name not in {one.score for one in refused}]:
+        if kept:
             tables.append(Table(group.title, kept, list(_rows(group, kept))))
     if not tables:
         listed = "".join(f"\n  {refusal}" for refusal in refusals)
@@ -132,11 +138,15 @@ def _names(group: Group) -> list[str]:
     return list(dict.fromkeys(name for member in group.members for name in member.names))
 
 
+def _having(group: Group, score: str) -> list[Member]:
+    return [member for member in group.members if score in member.names]
+
+
 def _reason(group: Group, score: str) -> str:
     """Return why a score may not be compared among the members that have it; empty if it may."""
     if len(group.members) == 1:
         return f"only {group.members[0].label} has a finished stage of this id"
-    members = [member for member in group.members if score in member.names]
+    members = _having(group, score)
     facts = [_facts(member, score) for member in members]
     reasons = []
     for name in dict.fromkeys(name for found in facts for name in found):

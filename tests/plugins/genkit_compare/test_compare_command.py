@@ -253,6 +253,17 @@ def test_a_score_that_one_run_has_alone_is_shown_with_a_dash(genkit_, make):
     assert line.split()[:3] == ["a", "1", "-"]
 
 
+def test_runs_without_a_comparable_score_in_common_are_refused(genkit_, make):
+    facts = {"fid": FACTS, "kid": FACTS}
+    make.run("a", ([make.row(fid=1.0)], {"fid": {**FACTS, "samples": "1024"}}))
+    make.run("b", ([make.row(fid=1.0, kid=2.0)], facts))
+    err = refused(genkit_, "a", "b")
+    assert "samples must be the same" in err
+    assert "only b has this score" in err
+    make.run("c", ([make.row(kid=1.0)], {"kid": FACTS}))
+    assert "only b has this score" in refused(genkit_, "b", "c", "--score", "fid")
+
+
 # --- settings ----------------------------------------------------------------------------------
 
 
@@ -378,11 +389,14 @@ def test_a_damaged_cost_is_refused(genkit_, make):
         ["--out", "a.json"],
         ["--json", "--out", "absent/a.json"],
         ["--json", "--out", "."],
+        ["--json", "--out", "runs/edm/recipe.toml"],
+        ["--plot", "taken.png"],
         ["--plot", "a.pdf"],
         ["--plot", "absent/a.png"],
     ],
 )
 def test_options_that_cannot_be_obeyed_are_refused(genkit_, runs, options):
+    (runs.parent / "taken.png").touch()
     before = sorted(runs.parent.rglob("*"))
     err = refused(genkit_, "runs/edm", "runs/edm-aot", *options)
     assert err.startswith("Error: --")
