@@ -160,10 +160,17 @@ def completed(fragment: dict[str, Any]) -> dict[str, Any]:
     """
     base = tomllib.loads((ROOT / "recipes" / "edm_aot_dg.toml").read_text(encoding="utf-8"))
     stages = {stage["id"]: stage for stage in base["stage"]}
-    for stage in fragment.get("stage", []):
-        stages[stage["id"]] = stage
+    given = {stage["id"]: stage for stage in fragment.get("stage", [])}
+    order, below = list(stages), None
+    for name in reversed(given):  # a new stage goes before the one that follows it in the fragment
+        if name in order:
+            below = order.index(name)
+        else:
+            below = len(order) if below is None else below
+            order.insert(below, name)
+    stages = {name: given.get(name) or stages[name] for name in order}
     if "data" in fragment:  # the classifier of the digits has no features of other items
-        for name in {"scores", "sweep"} - {stage["id"] for stage in fragment.get("stage", [])}:
+        for name in {"scores", "sweep"} - given.keys():
             stages[name]["metrics"] = [{"use": "frechet", "extractor": {"use": "pixels"}}]
     for key, value in fragment.items():
         if key in TOP_LEVEL and key != "stage":
