@@ -18,6 +18,10 @@ from genkit.report.table import render
 _WIDE = 10_000  # columns: more than any table has
 
 
+_READ = ("extractor", "protocol", "samples", "reference", "sets", "warning")
+"""Facts that are printed; all others are in ``scores.json``."""
+
+
 def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
     """Return what the stages of a run found.
 
@@ -56,10 +60,8 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
             console.print(table)
         for line in conditions(costs):
             console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-        for score, facts in content["facts"].items():
-            line = f"{score}: {', '.join(f'{name} {fact}' for name, fact in facts.items())}"
-            if facts:
-                console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        for line in _provenance(content["facts"]):
+            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     if results["pictures"]:
         console.print("\nPictures", style="bold")
         for picture in results["pictures"]:
@@ -67,6 +69,15 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
             line = f"  {folder / picture}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Yield the facts that a reader must know, a line for all scores that share them."""
+    scores: dict[str, list[str]] = {}
+    for score, known in facts.items():
+        text = ", ".join(f"{name} {known[name]}" for name in _READ if name in known)
+        scores.setdefault(text, []).append(score)
+    yield from (f"{', '.join(names)}: {text}" for text, names in scores.items() if text)
 
 
 def _tables(

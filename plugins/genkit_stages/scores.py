@@ -156,7 +156,8 @@ class Scorer:
             measured.facts[name] = facts
             if self.sets > 1 and not metric.requires_denoiser:
                 measured.scores[f"{name}{STD}"] = statistics.stdev(values)
-                measured.scores[f"{name}{MIN}"] = min(values)
+                if not metric.higher_is_better:  # else it would be the worst set
+                    measured.scores[f"{name}{MIN}"] = min(values)
                 measured.facts[name] = {**facts, "values": ", ".join(f"{v:.6g}" for v in values)}
         measured.curves.update(results[0].curves)
         measured.pictures.update(results[0].pictures)

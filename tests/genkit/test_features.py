@@ -221,6 +221,15 @@ def test_sets_are_disjoint_ranges_with_mean_deviation_and_minimum(here):
     assert found.facts["a"]["data"].startswith("Bytes sha256:")
 
 
+def test_the_minimum_is_left_out_where_it_would_be_the_worst_set(here):
+    class Higher(First):
+        higher_is_better = True
+
+    found = scorer(here, Higher(extractor=Counted(), name="a"), sets=3).measure(images(6))
+    assert {"a", "a_std"} <= set(found.scores)
+    assert "a_min" not in found.scores
+
+
 def test_no_more_sets_are_scored_than_the_tolerance_asks_for(here):
     equal = Samples(Batch(torch.full((10, 1, 1, 2), 0.5)), nfe=1)
     found = scorer(here, METRICS[0], sets=5, tolerance=0.01).measure(equal)
