@@ -16,7 +16,7 @@ def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry
     usable = [name for name, one in found.items() if one.coupler is not None]
     assert usable == ["picky", "reversed", "nearest"]
     assert found["reversed"].reason == ""
-    assert found["needy"].reason == "denoiser: missing: a stage"
+    assert found["needy"].reason == "denoiser: missing: the path of a denoiser file"
     assert 'there is no earlier stage "denoiser"' in found["bound"].reason
     assert "cannot be loaded: AttributeError" in found["gone"].reason
 

@@ -83,7 +83,8 @@ def test_a_coupler_that_fails_is_listed_and_ends_nothing(measured):
 
 def test_those_that_cannot_be_made_have_a_row_with_the_reason(measured):
     rows, _ = measured([4])
-    assert rows["needy", 4] == Row(4, "needy", note="denoiser: missing: a stage")
+    reason = "denoiser: missing: the path of a denoiser file"
+    assert rows["needy", 4] == Row(4, "needy", note=reason)
 
 
 def test_no_reference_beyond_its_limit(measured):

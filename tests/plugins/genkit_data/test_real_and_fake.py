@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Design
-from genkit.tensors import decoded
 from genkit.types import Batch, DataSpec
 from genkit_data.cifar10 import CIFAR10
 from genkit_data.cifar10_batches import BINARY
@@ -78,7 +78,7 @@ def test_real_data_without_labels(with_samples):
 def test_samples_that_are_not_finite(with_samples):
     generated = fakes(4)
     generated.data[2, 1] = torch.nan
-    with raises_code(DataError, Code.NOT_FINITE, 'sample of "fakes" 2', "nan"):
+    with raises_code(DataError, Code.NOT_FINITE, "sample 2", "nan"):
         RealAndFake(real=Moons(), fakes="fakes").load(with_samples(generated))
 
 
@@ -133,10 +133,12 @@ def test_check_shape_of_samples():
     assert problems(stages(data=Moons()), real=SwissRoll()) == []
 
 
-def test_bytes_beside_floats(with_samples, small_cifar10):
+def test_images_of_both_have_8_bits(with_samples, small_cifar10):
     small_cifar10.write(BINARY)
     real = CIFAR10(root=str(small_cifar10.root))
-    generated = Batch(torch.zeros(15, 3, 32, 32))
+    generated = Batch(torch.linspace(-2, 2, 15).reshape(15, 1, 1, 1).expand(-1, 3, 32, 32))
     batch = RealAndFake(real=real, fakes="fakes").load(with_samples(generated))
-    assert torch.equal(batch.data[:15], decoded(real.load(None).data))
-    assert torch.equal(batch.data[15:], generated.data)
+    assert batch.data.dtype == torch.uint8
+    assert torch.equal(batch.data[:15], real.load(None).data)
+    levels = np.floor(np.clip(generated.data[:, 0, 0, 0].numpy() * 127.5 + 128, 0, 255))
+    assert batch.data[15:, 0, 0, 0].tolist() == levels.tolist()

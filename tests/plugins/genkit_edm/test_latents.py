@@ -272,7 +272,10 @@ def test_a_stage_draws_the_seeds_of_a_set(tmp_path) -> None:
     denoiser = result.denoiser(device="cpu")
     seeds = range(50_000, 50_006)
     expected = denoiser.sample(seeds, schedule={"steps": 3}, latents="edm")
-    torch.testing.assert_close(stored["samples"], expected, rtol=0, atol=1e-5)
+    levels = (expected.double() * 127.5 + 128).clamp(0, 255)
+    # A last bit of the network's output may decide to which of two levels a pixel is rounded.
+    assert (stored["samples"] - levels.floor()).abs().max() <= 1
+    assert (stored["samples"] == levels.floor()).float().mean() > 0.99
     labels = ReferenceDraws(seeds, (1, 8, 8), 10).labels
     assert stored["labels"].tolist() == labels.tolist()
     assert [row["first_seed"] for row in result.scores["sets"]] == [0, 50_000, 100_000]
