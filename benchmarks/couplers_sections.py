@@ -265,7 +265,8 @@ def digits(part: Table) -> str:
 The digits, the network and the training of the recipe `edm_aot`, with other couplers and pools. Each
 cell is the median over the seeds {", ".join(map(str, part["seeds"]))}, with the least and the
 greatest. The Frechet distance is taken over the features of a small classifier that the recipe
-trains: it is no FID and compares with no published figure. Lower is better.
+trained: it is no FID and compares with no published figure. Lower is better. These figures are older
+than the scores of this version: images were neither clipped nor rounded to 8 bits.
 
 {rows_of(head, rows)}
 
