@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from torch import Tensor
@@ -17,13 +17,17 @@ from genkit.types import Batch
 
 
 @contextmanager
-def plugin_errors(registry: Registry | None = None) -> Iterator[None]:
+def plugin_errors(
+    registry: Registry | None = None, component: object | None = None
+) -> Iterator[None]:
     """Convert an error from a third-party plugin's code to one that names the plugin.
 
     Errors of genkit, of its own plugins and of the machine pass unchanged.
 
     Args:
         registry: registry with the plugins; None loads them where there is an error.
+        component: component whose bound object is called; it is named for code of its plugin that
+            belongs to no component.
 
     Raises:
         PluginError: the error, with component, plugin, distribution, version, file and line.
@@ -33,21 +37,24 @@ def plugin_errors(registry: Registry | None = None) -> Iterator[None]:
     except GenkitError:
         raise
     except (Exception, SystemExit) as error:
-        if found := blamed(error, registry):
+        if found := blamed(error, registry, component):
             raise found from error
         raise
 
 
-def blamed(error: BaseException, registry: Registry | None = None) -> PluginError | None:
+def blamed(
+    error: BaseException, registry: Registry | None = None, component: object | None = None
+) -> PluginError | None:
     """Return the error that names the plugin in whose code another was raised; None without one.
 
     Args:
         error: caught error, with its traceback.
         registry: registry with the plugins; None loads them.
+        component: component whose bound object was called, if any.
     """
     if isinstance(error, GenkitError) or is_of_the_disk(error) or is_out_of_memory(error):
         return None
-    source = _source(error, registry or load_plugins().registry)
+    source = _source(error, registry or load_plugins().registry, component)
     if source is None:
         return None
     name, place = source
@@ -105,16 +112,21 @@ def called(component: object, registry: Registry | None = None) -> str:
         return type(component).__name__
 
 
-def _source(error: BaseException, registry: Registry) -> tuple[Entry | str, str] | None:
+def _source(
+    error: BaseException, registry: Registry, component: object | None
+) -> tuple[Entry | str, str] | None:
     """Return the component or plugin whose code is innermost in a traceback, and the place."""
     found: tuple[Entry | str, str] | None = None
+    outermost: Entry | None = None
+    with suppress(PluginError):  # a component that no plugin registers
+        outermost = None if component is None else registry.entry_of(component)
     for frame, line in traceback.walk_tb(error.__traceback__):
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         owners = registry.packages.get(package, set())
         if not owners or any(owner.distribution == OURS for owner in owners):
             continue
         entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
-        caller = found[0] if found else None
+        caller = found[0] if found else outermost
         if entry is None and isinstance(caller, Entry) and caller.owner in owners:
             entry = caller  # whose helper this is
         name = entry or " or ".join(sorted(map(str, owners)))

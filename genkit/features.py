@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genkit import tensors
 from genkit.artifacts.statistics import Statistics, load_statistics
-from genkit.blame import refused
+from genkit.blame import plugin_errors, refused
 from genkit.designs import components, references
 from genkit.errors import Code, DataError
 from genkit.files import cache_folder
@@ -106,14 +106,15 @@ class Extractors:
             features = None
             if part is not None:
                 # float32 is exact on every device, unless the extractor sets another precision.
-                with network_precision(context.device, "float32"):
-                    features = module(decoded(part.to(context.device))).cpu()
-                if features.ndim != 2 or len(features) != len(part):
-                    raise refused(
-                        extractor,
-                        f"must return features of shape [{len(part)}, F], got "
-                        f"{list(features.shape)}",
-                    )
+                # The module is no component, so errors in its code would name the plugin alone.
+                with network_precision(context.device, "float32"), plugin_errors(None, extractor):
+                    result = module(decoded(part.to(context.device)))
+                is_tensor = isinstance(result, Tensor)
+                if not is_tensor or result.ndim != 2 or len(result) != len(part):
+                    shape = list(result.shape) if is_tensor else type(result).__name__
+                    reason = f"must return features of shape [{len(part)}, F], got {shape}"
+                    raise refused(extractor, reason)
+                features = result.cpu()
             parts += context.world.gather(features)
         joined = torch.cat(parts)
         require_finite(joined, f"the features of {what}")
@@ -315,5 +316,5 @@ class StageFeatures:
         if not callable(head):
             raise refused(extractor, "must be a classifier, got one without a head; name another")
         device = self.extractors.context.device
-        with network_precision(device, "float32"):
+        with network_precision(device, "float32"), plugin_errors(None, extractor):
             return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])

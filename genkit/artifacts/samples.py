@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.artifacts.artifact import Artifact
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.tensors import as_stored
 from genkit.types import Batch
 
@@ -33,7 +33,7 @@ class Samples(Artifact):
             every score.
 
     Raises:
-        DataError: a sample is not finite.
+        DataError: there is no sample, or one is not finite.
     """
 
     name = "samples"
@@ -45,6 +45,10 @@ class Samples(Artifact):
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not len(self.batch):
+            raise DataError(
+                "samples must be at least 1, got 0; draw one or more", Code.WRONG_LENGTH
+            )
         stored = self.batch.with_data(as_stored(self.batch.data, "sample"))
         object.__setattr__(self, "batch", stored)
 

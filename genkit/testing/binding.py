@@ -111,6 +111,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
             with torch.no_grad(), leaves_alone(extractor, data=batch.data):
                 found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
             law = "features are a matrix with a row for each item"
+            require(isinstance(found, Tensor), extractor, law, type(found).__name__)
             shape = list(found.shape)
             sound = found.is_floating_point() and shape[:1] == [5] and len(shape) == 2
             require(sound, extractor, law, f"{found.dtype} {shape}")

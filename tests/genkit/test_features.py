@@ -252,6 +252,22 @@ def test_a_metric_that_returns_other_scores_than_it_names_is_refused(here):
         scorer(here, Other(extractor=Counted())).measure(images())
 
 
+@pytest.mark.parametrize("features", [None, [[0.0, 0.0]] * 6], ids=["none", "lists"])
+def test_an_extractor_that_returns_no_tensor_is_refused(here, monkeypatch, features):
+    class Empty(nn.Module):
+        def forward(self, x):
+            return features
+
+    monkeypatch.setattr(Counted, "bind", lambda self, inputs: Empty())
+    with raises_code(DataError, Code.INVALID_RESULT, type(features).__name__):
+        Extractors(here).compute(Counted(), images().batch.data, "sample")
+
+
+def test_samples_of_no_item_are_refused():
+    with raises_code(DataError, Code.WRONG_LENGTH):
+        Samples(Batch(torch.zeros(0, 2)), nfe=1)
+
+
 # --- statistics ---------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ def genkit_register(registry):
     for kind, target in (
         ("coupler", "Pairing"), ("dataset", "Points"), ("denoiser", "Net"),
         ("metric", "Score"), ("importer", "Reader"), ("schedule", "Levels"), ("stage", "Own"),
-        ("augmentation", "Flip"), ("guidance", "Push"),
+        ("augmentation", "Flip"), ("guidance", "Push"), ("extractor", "Parities"),
     ):
         registry.add(kind, "frail", f"toy_frail.parts:{target}")
     registry.add("solver", "frail", "toy_frail.absent:Nothing")
@@ -63,8 +63,8 @@ from torch import nn
 
 from genkit.artifacts import Samples, Scores
 from genkit.interfaces import (
-    Augmentation, BoundGuidance, Coupler, Dataset, Denoiser, Guidance, Imported, Importer,
-    Measurement, Metric, Schedule, Stage,
+    Augmentation, BoundGuidance, Coupler, Dataset, Denoiser, Extractor, Guidance, Imported,
+    Importer, Measurement, Metric, Schedule, Stage,
 )
 from genkit.types import Batch, DataSpec, Pairs
 from toy_frail.helper import fail
@@ -114,6 +114,20 @@ class Net(Denoiser):
     def build_network(self, spec):
         fail("build")
         return Linear()
+
+class Parity(nn.Module):
+    def forward(self, x):
+        fail("features")
+        return x
+
+class Parities(Extractor):
+    label = "parities"
+
+    def bind(self, inputs):
+        return Parity()
+
+    def identity(self, inputs):
+        return "parities"
 
 class Score(Metric):
     def measure(self, subject, context):
@@ -344,6 +358,14 @@ def test_a_module_is_no_component_and_names_the_plugin(genkit_, frail, trained):
     code, _, err = genkit_("sample", path, "--out", "out")
     assert code == 2
     assert f"Error: {OWNER} raised ZeroDivisionError: forward (" in err
+
+
+def test_the_module_of_an_extractor_names_the_extractor(genkit_, frail):
+    frail("features")
+    metrics = 'scores.metrics=[{ use = "frechet", extractor = { use = "frail" } }]'
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu", "--set", metrics)
+    assert code == 2
+    require_named(err, 'extractor "frail"', "features")
 
 
 def test_a_file_in_python(frail, trained):

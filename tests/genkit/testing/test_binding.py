@@ -154,6 +154,7 @@ def changing(change):
 EXTRACTORS = [
     ({"bind": lambda self, inputs: len}, "bind returns a module"),
     ({"classifies": True}, "an extractor that classifies has a head"),
+    (changing(lambda f: None), "a matrix with a row for each item"),
     (changing(lambda f: f[:, 0]), "a matrix with a row for each item"),
     (changing(lambda f: f.long()), "a matrix with a row for each item"),
     (changing(lambda f: f / 0), "features are finite"),
