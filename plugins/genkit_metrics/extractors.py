@@ -85,7 +85,10 @@ class ClassifierFeatures(Extractor):
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
         if self.file is not None:
-            key, trained = "file", self._outline().spec
+            try:
+                key, trained = "file", self._outline().spec
+            except DataError:  # `check` reports it
+                return
         else:
             found = networks.get(self.classifier or "")
             key, trained = "classifier", found.spec if found else spec

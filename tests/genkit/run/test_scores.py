@@ -35,6 +35,14 @@ def test_an_extractor_of_other_items_is_refused_before_anything_runs(tiny):
     assert "scores.metrics.0.extractor.classifier: must be trained on items of the shape" in line
 
 
+def test_a_classifier_without_a_file_is_reported_once(tiny):
+    scores = SCORES.replace('classifier = "digits"', 'file = "nope"')
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(tiny.sample + scores)
+    (mistake,) = caught.value.mistakes
+    assert mistake.key == "scores.metrics.0.extractor.file"
+
+
 def test_samples_too_few_for_a_metric_are_refused_before_anything_runs(tiny):
     scores = SCORES.replace('"classifier", classifier = "digits"', '"pixels"')
     tiny.load(tiny.sample + scores, "samples.count=2")
