@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.settings import near_match
 from genkit.terminal import console, say
 from genkit_files.disk import mendable, require_new
@@ -47,6 +47,11 @@ def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
     from genkit.artifacts.layout import CHECKPOINT, stages_in
     from genkit.artifacts.network import NETWORK_FILES
 
+    if not run.is_dir():
+        raise UsageError(
+            f"RUN must be the folder of a run, got {run}, which does not exist; write runs/NAME",
+            Code.NOT_FOUND,
+        )
     found: dict[str, tuple[Path, str]] = {}
     for name, place in stages_in(run).items():
         checkpoint = place / CHECKPOINT

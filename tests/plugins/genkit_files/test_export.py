@@ -40,6 +40,7 @@ def test_the_file_samples_as_the_run_does(genkit_, run, tmp_path):
 def test_mistakes(genkit_, run, tmp_path):
     out = tmp_path / "d.safetensors"
     said = [
+        (("export", tmp_path / "nope", out), "nope, which does not exist"),
         (("export", tmp_path, out), "no denoiser is in it yet"),
         (("export", run, out, "--stage", "denoise"), 'did you mean "denoiser"'),
         (("export", run, tmp_path / "no" / "d.safetensors"), "is no folder"),
