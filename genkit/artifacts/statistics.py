@@ -99,55 +99,74 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
 
     Three forms are read: what :func:`save_statistics` wrote; EDM's ``.npz`` with ``mu`` and
     ``sigma``; and EDM2's ``.pkl``, a table of such pairs and the number of images, which is read
-    without running any code.
+    without running any code. A ``.pkl`` may also be one such pair, which is then for ``fid``.
 
     Raises:
-        DataError: the file is missing, damaged or of another kind.
+        DataError: the file is missing, damaged or of another kind, or its arrays are no mean and
+            covariance.
     """
+    if not path.is_file():
+        raise _refusal(path, "a path without a file", Code.NOT_FOUND)
     read = {".npz": _npz, ".pkl": _pickle}.get(path.suffix, _own)
     try:
         found = read(path)
-    except (AttributeError, GenkitError, KeyError, OSError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} must be a file of statistics, got another: {error}; name a file of "
-            "`genkit stats`, or the .npz or .pkl that EDM or EDM2 published",
-            Code.UNREADABLE,
-        ) from error
+    except OSError as error:
+        raise _refusal(path, f"one that cannot be read: {error.strerror}", Code.IO_ERROR) from error
+    except (*_DAMAGED, AttributeError, GenkitError, KeyError, TypeError, ValueError) as error:
+        raise _refusal(path, "a damaged file, or one of another kind") from error
     if not found:
-        raise DataError(
-            f"{path} must be a file of statistics, got one without any", Code.UNREADABLE
-        )
-    return found
+        raise _refusal(path, "one without any")
+    try:
+        return {score: Statistics(**fields) for score, fields in found.items()}
+    except DataError as error:
+        raise DataError(f"{path}: {error}; {_INSTEAD}", error.code) from error
 
 
-def _own(path: Path) -> dict[str, Statistics]:
+_DAMAGED = (EOFError, zipfile.BadZipFile, zlib.error)
+"""Exceptions of an ``.npz`` that is cut off, or that has other bytes."""
+
+_INSTEAD = "name a file of `genkit stats`, or the .npz or .pkl that EDM or EDM2 published"
+
+
+def _refusal(path: Path, found: str, code: Code = Code.UNREADABLE) -> DataError:
+    return DataError(f"{path} must be a file of statistics, got {found}; {_INSTEAD}", code)
+
+
+def _own(path: Path) -> dict[str, dict[str, Any]]:
     named, metadata = tensors.load(path)
     return {
-        score: Statistics(named[f"{score}/mean"], named[f"{score}/covariance"], **json.loads(facts))
-        for score, facts in metadata.items()
+        score: {
+            "mean": named[f"{score}/mean"],
+            "covariance": named[f"{score}/covariance"],
+            **{fact: known[fact] for fact in ("count", "extractor", "data")},
+        }
+        for score, known in ((score, json.loads(facts)) for score, facts in metadata.items())
     }
 
 
-def _npz(path: Path) -> dict[str, Statistics]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {_PUBLISHED: _pair(file)}
-    except (EOFError, zipfile.BadZipFile, zlib.error) as error:  # cut off, or other bytes
-        raise ValueError(str(error)) from error
+def _npz(path: Path) -> dict[str, dict[str, Any]]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        return {_PUBLISHED: _fields(file["mu"], file["sigma"])}
 
 
-def _pickle(path: Path) -> dict[str, Statistics]:
-    content = read_pickle(path.read_bytes(), what=str(path))
-    count = content.get("num_images")  # the only entry that is no pair, not in all files
+def _pickle(path: Path) -> dict[str, dict[str, Any]]:
+    pairs = dict(read_pickle(path.read_bytes(), what=str(path)).items())
+    count = pairs.pop("num_images", None)  # the only entry that is no pair, not in all files
     if not isinstance(count, int | None):
         raise TypeError(f"num_images must be an integer, got {count!r:.60}")
+    if "mu" in pairs:
+        pairs = {_PUBLISHED: pairs}
     return {
-        str(score): _pair({name: array(record) for name, record in pair.items()}, count)
-        for score, pair in content.items()
-        if score != "num_images"
+        str(score): _fields(array(pair["mu"]), array(pair["sigma"]), count)
+        for score, pair in pairs.items()
     }
 
 
-def _pair(arrays: Any, count: int | None = None) -> Statistics:
-    mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
-    return Statistics(torch.from_numpy(mean), torch.from_numpy(covariance), count)
+def _fields(mean: Any, covariance: Any, count: int | None = None) -> dict[str, Any]:
+    """Return the arguments of :class:`Statistics` for two arrays."""
+    mean, covariance = (np.asarray(values, np.float64) for values in (mean, covariance))
+    return {
+        "mean": torch.from_numpy(mean),
+        "covariance": torch.from_numpy(covariance),
+        "count": count,
+    }

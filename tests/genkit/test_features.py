@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy.linalg import hadamard
 from torch import nn
@@ -314,6 +315,57 @@ def test_published_tables_are_read_without_running_code(tmp_path):
         assert set(found) == {"fid", "fd_dinov2"}
         assert found["fid"].count == count.get("num_images")
     np.testing.assert_array_equal(found["fd_dinov2"].mean, pair["mu"])
+
+
+def test_a_pickled_pair_alone_is_that_of_the_fid(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    pair = {"mu": rows.mean(0), "sigma": np.cov(rows.T)}
+    (tmp_path / "edm.pkl").write_bytes(pickle.dumps(pair))
+    (found,) = load_statistics(tmp_path / "edm.pkl").items()
+    assert found[0] == "fid"
+    np.testing.assert_array_equal(found[1].covariance, pair["sigma"])
+
+
+NETWORK = safetensors.torch.save({"a": torch.zeros(2)}, {"genkit": '{"kind": "denoiser"}'})
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("text.npz", b"mu sigma", Code.UNREADABLE),
+        ("list.pkl", pickle.dumps([1, 2]), Code.UNREADABLE),
+        ("evil.pkl", pickle.dumps(Evil()), Code.UNREADABLE),
+        ("evil.pkl", pickle.dumps({"fid": Evil()}), Code.UNREADABLE),
+        ("nan.pkl", pickle.dumps({"mu": np.full(2, np.nan), "sigma": np.eye(2)}), Code.NOT_FINITE),
+        ("shape.pkl", pickle.dumps({"mu": np.zeros(3), "sigma": np.eye(2)}), Code.WRONG_SHAPE),
+        ("empty.pkl", pickle.dumps({}), Code.UNREADABLE),
+        ("network.safetensors", NETWORK, Code.UNREADABLE),
+        ("absent.npz", None, Code.NOT_FOUND),
+    ],
+)
+def test_refusals_of_files_show_no_text_of_python(tmp_path, capsys, name, content, code):
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with raises_code(DataError, code, name, "genkit stats") as caught:
+        load_statistics(file)
+    text = str(caught.value)
+    leaks = ("allow_pickle", "attribute", "object", "print", "Error", "pickle:", "'")
+    assert not [leak for leak in leaks if leak in text]
+    assert text.count("; ") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_an_array_without_mu_and_sigma_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(2))
+    with raises_code(DataError, Code.UNREADABLE, "a.npz") as caught:
+        load_statistics(tmp_path / "a.npz")
+    assert "is not a file in the archive" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1234.5])
