@@ -1120,7 +1120,10 @@ class Metric(Component):
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """Names of its scores; two metrics of a stage cannot have one in common."""
+        """Names of its scores; two metrics of a stage cannot have one in common.
+
+        ``nfe``, ``guidance_nfe``, and names that end in ``_std`` or ``_min`` are other columns.
+        """
         return ()
 
     def check_items(self, spec: DataSpec) -> Iterator[Problem]:

@@ -107,6 +107,11 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
     return curve
 
 
+def is_reserved(score: str) -> bool:
+    """Whether another column may have this name: a count, or the spread of a score over sets."""
+    return score in COUNTS or score.endswith((STD, MIN))
+
+
 def scores_in(row: Row) -> list[str]:
     """Return the columns of a row's scores, without those of their spread over sets."""
     spread = {f"{name}{ending}" for name in row for ending in (STD, MIN)}

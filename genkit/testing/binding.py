@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import NetworkFile
+from genkit.artifacts.scores import is_reserved
 from genkit.designs import references
 from genkit.errors import DataError
 from genkit.features import Extractors, Items, StageFeatures
@@ -151,8 +152,9 @@ def subject_of(
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a metric.
 
-    Scores are finite numbers by name, the same on every call; the items that are compared are left
-    as they are; and the denoiser is called only where `requires_denoiser` says so.
+    Scores are finite numbers by name, the same on every call, and named like no other column; the
+    items that are compared are left as they are; and the denoiser is called only where
+    `requires_denoiser` says so.
 
     Args:
         metric: metric to check.
@@ -187,6 +189,8 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     require(sound, metric, "scores are finite numbers by name", found.scores)
     declared = set(metric.scores) in (set(), set(found.scores))
     require(declared, metric, "the scores are those that it names before", found.scores)
+    law = "no score has the name of a count, or ends like the columns of its spread"
+    require(not any(is_reserved(str(name)) for name in found.scores), metric, law, found.scores)
     texts = all(isinstance(fact, str) for fact in found.facts.values())
     require(texts, metric, "facts are texts by name", found.facts)
     lengths = all(curve.consistent for curve in found.curves.values())

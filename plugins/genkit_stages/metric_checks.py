@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from genkit.artifacts.scores import is_reserved
 from genkit.designs import held
 from genkit.errors import Code, Problem
 from genkit.interfaces import Design, Extractor, Metric
@@ -11,7 +12,11 @@ from genkit.types import DataSpec
 
 
 def metric_problems(
-    metrics: Sequence[Metric], count: int | None, denoisers: Iterable[Design], where: str = ""
+    metrics: Sequence[Metric],
+    count: int | None,
+    denoisers: Iterable[Design],
+    where: str = "",
+    varied: Collection[str] = (),
 ) -> Iterator[Problem]:
     """Yield why metrics cannot measure samples.
 
@@ -20,6 +25,7 @@ def metric_problems(
         count: number of samples that are measured at a time; None where it is unknown.
         denoisers: the denoiser that draws the samples; none where it is unknown.
         where: what the count is part of, for the hint, such as ``in stage samples``.
+        varied: columns of the settings that a sweep varies.
     """
     without_classes = any(denoiser.classes == 0 for denoiser in denoisers)
     named: dict[str, int] = {}
@@ -37,6 +43,9 @@ def metric_problems(
             yield Problem(key, reason, hint, Code.DUPLICATE)
             continue
         for score in metric.scores:
+            if is_reserved(score) or score in varied:
+                reason = f'must not give the score "{score}", which is the name of another column'
+                yield Problem(key, reason, "give it another name", Code.INVALID_NAME)
             if named.setdefault(score, index) != index:
                 reason = f'gives the score "{score}", as metrics[{named[score]}] does'
                 yield Problem(key, reason, "measure one elsewhere", Code.DUPLICATE)

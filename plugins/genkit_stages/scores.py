@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import SupportsFloat
 
 from genkit.artifacts import Samples
-from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
+from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD, is_reserved
 from genkit.blame import refused, unchanged
 from genkit.designs import held
 from genkit.errors import Code, DataError, InterruptedRun
@@ -59,6 +59,7 @@ class Scorer:
         sets: equal parts of the samples, each measured by itself.
         tolerance: share of its mean within which a score must be known for no more sets to be
             measured, with a confidence of 95 %; None measures all.
+        varied: columns of the settings that a sweep varies.
     """
 
     context: Context
@@ -67,6 +68,7 @@ class Scorer:
     extractors: Extractors
     sets: int = 1
     tolerance: float | None = None
+    varied: Collection[str] = ()
 
     def measure(self, samples: Samples) -> Measured:
         """Return what all metrics found; collective: each measures with its share or alone.
@@ -97,7 +99,7 @@ class Scorer:
                 )
                 with unchanged(metric, samples=batch, reference=self.reference.batch):
                     result = bound.measure(subject, context)
-                    found[index].append(checked(metric, result, metric.scores))
+                    found[index].append(checked(metric, result, metric.scores, self.varied))
             if self._certain(found):
                 break
         measured = Measured()
@@ -196,13 +198,16 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
-def checked(part: Metric | Callback, found: object, names: Sequence[str] = ()) -> Measurement:
+def checked(
+    part: Metric | Callback, found: object, names: Sequence[str] = (), varied: Collection[str] = ()
+) -> Measurement:
     """Return the result of a metric or a callback, its scores as floats.
 
     Args:
         part: component whose result it is.
         found: its result.
         names: names that its scores must have; none for any names.
+        varied: columns of the settings that a sweep varies.
 
     Raises:
         DataError: it is invalid, or a score is not finite; names the component and its plugin.
@@ -212,6 +217,10 @@ def checked(part: Metric | Callback, found: object, names: Sequence[str] = ()) -
     if names and set(found.scores) != set(names):
         got = ", ".join(map(str, found.scores))
         raise refused(part, f"must return the scores {', '.join(names)}, got {got}")
+    for name in map(str, found.scores if isinstance(part, Metric) else ()):
+        if is_reserved(name) or name in varied:
+            reason = f'must not return the score "{name}", which is the name of another column'
+            raise refused(part, reason)
     scores = {name: _number(value) for name, value in found.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):

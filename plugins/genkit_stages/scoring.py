@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from genkit.artifacts import SamplesRef, Scores
@@ -46,6 +46,10 @@ class Scoring(Stage):
 
     def version(self) -> str:
         return "" if self.statistics is None else file_digest(expanded(self.statistics))
+
+    def varied(self) -> Collection[str]:
+        """Return the columns of the settings that the stage varies, which no score may replace."""
+        return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield what keeps the samples from being measured.
@@ -96,7 +100,7 @@ class Scoring(Stage):
         networks = designs([drawn_by] if drawn_by else [], earlier)
         count = stage.count // self.sets if isinstance(stage, SamplingStage) else None
         where = f"in stage {self.samples}" + (", for each set" if self.sets > 1 else "")
-        yield from metric_problems(self.metrics, count, networks.values(), where)
+        yield from metric_problems(self.metrics, count, networks.values(), where, self.varied())
         for index, metric in enumerate(self.metrics):
             key = ("metrics", index)
             if metric.requires_denoiser and drawn_by is None:
@@ -120,4 +124,6 @@ class Scoring(Stage):
         else:  # `check` refuses it
             raise DataError("there is no data to compare with")
         metrics = [(metric, metric.bind(context)) for metric in self.metrics]
-        return Scorer(context, metrics, reference, extractors, self.sets, self.tolerance)
+        return Scorer(
+            context, metrics, reference, extractors, self.sets, self.tolerance, self.varied()
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -109,6 +109,9 @@ class Sweep(Scoring):
         context.record.cost(*(SamplingCost(**entry["cost"]) for entry in entries))
         rows = [entry["row"] for entry in entries]
         context.record.save(Scores(rows, _common([entry["facts"] for entry in entries])))
+
+    def varied(self) -> Collection[str]:
+        return dict(_flatten(self.vary))
 
     def cells(self) -> Iterator[Cell]:
         """Yield all combinations, the last list running fastest."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
 from genkit.errors import Code, RecipeError
-from genkit_stages.sweep import _of_cell
+from genkit.interfaces import Metric
+from genkit.settings import setting
+from genkit_stages.sweep import Sweep, _of_cell
 from genkit_stages.train import Train
 
 
@@ -152,3 +155,24 @@ def test_every_combination_is_a_cell(tiny):
     assert list(stages["sweep"].cells()) == [
         {"schedule.steps": steps, "schedule.rho": rho} for steps in (2, 3) for rho in (7.0, 20.0)
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Metric):
+    """A metric whose score has any name."""
+
+    name: str = setting(doc="name of the score")
+
+    @property
+    def scores(self):
+        return (self.name,)
+
+
+@pytest.mark.parametrize("name", ["nfe", "guidance_nfe", "fid_std", "fid_min", "schedule.steps"])
+def test_a_score_declared_with_the_name_of_another_column_is_refused(tiny, name):
+    earlier = tiny.load(tiny.sample).stages
+    vary = {"schedule": {"steps": [2, 3]}}
+    data = earlier["denoiser"].data
+    sweep = Sweep(samples="samples", data=data, vary=vary, metrics=(Named(name=name),))
+    (found,) = sweep.check(earlier)
+    assert (found.key, found.code) == (("metrics", 0), Code.INVALID_NAME)

@@ -222,6 +222,7 @@ METRICS = [
     (lambda score, subject: Measurement({"mean": torch.nan}), "finite numbers by name"),
     (lambda score, subject: Measurement({"mean": torch.ones(1)}), "finite numbers by name"),
     (lambda score, subject: Measurement({}), "finite numbers by name"),
+    (lambda score, subject: Measurement({"mean_std": score}), "the name of a count"),
     (lambda score, subject: Measurement({"mean": score}, facts={"n": 1}), "facts are texts"),
     (
         lambda score, subject: Measurement(
