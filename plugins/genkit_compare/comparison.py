@@ -171,9 +171,7 @@ def _told(value: str | None, member: Member) -> str:
 
 
 def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
-    sets = {
-        name: {m.scores.facts.get(name, {}).get("sets") for m in group.members} for name in names
-    }
+    sets = {name: {_sets(member, name) for member in group.members} for name in names}
     minima = [name for name in names if len(sets[name]) == 1]  # the least of more sets is less
     for member in group.members:
         varied = settings_of(member.scores.rows)
@@ -190,6 +188,11 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
                 guidance_nfe,
                 costs[index] if costs else None,
             )
+
+
+def _sets(member: Member, score: str) -> str:
+    """Return the number of sets that were scored: 3 of ``3 of 10: the first 90 of 300 samples``."""
+    return member.scores.facts.get(score, {}).get("sets", "").partition(" ")[0]
 
 
 def _costs(member: Member) -> Sequence[SamplingCost]:

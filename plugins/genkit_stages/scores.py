@@ -191,6 +191,9 @@ class Scorer:
             facts["reference"] = str(len(real))
         if self.sets > 1:
             facts["sets"] = str(sets)
+            if sets < self.sets:
+                done, count = sets * size, len(samples.batch)
+                facts["sets"] += f" of {self.sets}: the first {done} of {count} samples"
         return facts | sampled
 
 

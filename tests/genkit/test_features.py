@@ -235,7 +235,7 @@ def test_the_minimum_is_left_out_where_it_would_be_the_worst_set(here):
 def test_no_more_sets_are_scored_than_the_tolerance_asks_for(here):
     equal = Samples(Batch(torch.full((10, 1, 1, 2), 0.5)), nfe=1)
     found = scorer(here, METRICS[0], sets=5, tolerance=0.01).measure(equal)
-    assert found.facts["a"]["sets"] == "3"
+    assert found.facts["a"]["sets"] == "3 of 5: the first 6 of 10 samples"
     spread = scorer(here, METRICS[0], sets=5, tolerance=0.01).measure(images(10))
     assert spread.facts["a"]["sets"] == "5"
 
