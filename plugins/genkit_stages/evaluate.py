@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genkit.artifacts import Samples, Scores
 from genkit.errors import Problem
-from genkit.interfaces import Context, Stages
+from genkit.interfaces import Context, SamplingStage, Stages
 from genkit_stages.scoring import Scoring
 
 
@@ -16,7 +16,10 @@ class Evaluate(Scoring):
     """Measures samples against data, and the denoiser behind them."""
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        return self.scoring_problems(earlier)
+        stage = earlier[self.samples]
+        if isinstance(stage, SamplingStage):
+            yield from self.count_problems(stage.count, f"in stage {self.samples}")
+        yield from self.scoring_problems(earlier)
 
     def run(self, context: Context) -> None:
         samples = context.read(self.samples, Samples)

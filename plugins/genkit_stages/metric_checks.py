@@ -12,21 +12,18 @@ from genkit.types import DataSpec
 
 
 def metric_problems(
-    metrics: Sequence[Metric],
-    count: int | None,
-    denoisers: Iterable[Design],
-    where: str = "",
-    varied: Collection[str] = (),
+    metrics: Sequence[Metric], denoisers: Iterable[Design], varied: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Yield why metrics cannot measure samples.
+    """Yield why metrics cannot measure samples, whatever their number is.
 
     Args:
         metrics: metrics of a component, in its setting ``metrics``.
-        count: number of samples that are measured at a time; None where it is unknown.
         denoisers: the denoiser that draws the samples; none where it is unknown.
-        where: what the count is part of, for the hint, such as ``in stage samples``.
         varied: columns of the settings that a sweep varies.
     """
+    if not metrics:
+        hint = 'write metrics = [{ use = "frechet" }]'
+        yield Problem(("metrics",), "must have at least 1 item, got []", hint, Code.WRONG_LENGTH)
     without_classes = any(denoiser.classes == 0 for denoiser in denoisers)
     named: dict[str, int] = {}
     for index, metric in enumerate(metrics):
@@ -35,9 +32,6 @@ def metric_problems(
             reason = "requires samples of classes, and the denoiser is given none"
             hint = "write class_conditional = true in its network, or leave the metric out"
             yield Problem(key, reason, hint, Code.MISSING_ATTRIBUTE)
-        if count is not None and count < metric.min_samples:
-            reason = f"requires at least {metric.min_samples} samples, got {count}"
-            yield Problem(key, reason, f"write a larger count {where}".rstrip())
         if metric in metrics[:index]:
             reason, hint = "must differ from the metrics above", "leave one of the two out"
             yield Problem(key, reason, hint, Code.DUPLICATE)
@@ -49,6 +43,20 @@ def metric_problems(
             if named.setdefault(score, index) != index:
                 reason = f'gives the score "{score}", as metrics[{named[score]}] does'
                 yield Problem(key, reason, "measure one elsewhere", Code.DUPLICATE)
+
+
+def count_problems(metrics: Sequence[Metric], count: int, where: str = "") -> Iterator[Problem]:
+    """Yield which metrics require more samples.
+
+    Args:
+        metrics: metrics of a component, in its setting ``metrics``.
+        count: number of samples that are measured at a time.
+        where: place of the count, for the hint, such as ``in stage samples``.
+    """
+    for index, metric in enumerate(metrics):
+        if count < metric.min_samples:
+            reason = f"requires at least {metric.min_samples} samples, got {count}"
+            yield Problem(("metrics", index), reason, f"write a larger count {where}".rstrip())
 
 
 def item_problems(

@@ -21,7 +21,7 @@ from genkit.settings import setting
 from genkit.tensors import as_stored
 from genkit.types import Measurement
 from genkit_stages.drawing import Drawing
-from genkit_stages.metric_checks import item_problems, metric_problems
+from genkit_stages.metric_checks import count_problems, item_problems, metric_problems
 from genkit_stages.scores import checked
 
 
@@ -42,7 +42,8 @@ class Score(Drawing):
 
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         yield from super().check_training(design, networks)
-        yield from metric_problems(self.metrics, self.count, [design])
+        yield from metric_problems(self.metrics, [design])
+        yield from count_problems(self.metrics, self.count)
         if self.data is None:
             hint = 'write data = { use = "..." }, here or at the top of the recipe'
             yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)

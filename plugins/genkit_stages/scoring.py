@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from genkit.artifacts import SamplesRef, Scores
-from genkit.designs import design_behind, designs
+from genkit.artifacts.statistics import load_statistics
+from genkit.designs import design_behind, designs, held
 from genkit.errors import Code, DataError, Problem
 from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
 from genkit.files import expanded
-from genkit.interfaces import Context, Dataset, Metric, SamplingStage, Stage, Stages
+from genkit.interfaces import Context, Dataset, Extractor, Metric, Stage, Stages
 from genkit.settings import setting
 from genkit.tensors import file_digest
-from genkit_stages.metric_checks import item_problems, metric_problems
+from genkit_stages.metric_checks import count_problems, item_problems, metric_problems
 from genkit_stages.scores import Scorer
 
 
@@ -52,31 +53,19 @@ class Scoring(Stage):
         return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield what keeps the samples from being measured.
+        """Yield what keeps the samples from being measured, whatever their number is.
 
         Args:
             earlier: stages above this one by id, among them that of the samples.
         """
         yield from self._metric_problems(earlier)
-        stage = earlier[self.samples]
-        if isinstance(stage, SamplingStage) and stage.count % self.sets:
-            reason = f"must divide the number of samples, {stage.count}, got {self.sets}"
-            hint = f"write a count in stage {self.samples} that {self.sets} divides"
-            yield Problem(("sets",), reason, hint, Code.OUT_OF_RANGE)
         if self.tolerance is not None and self.sets < 3:
             reason = f"requires more than 2 sets, got {self.sets}"
             yield Problem(("tolerance",), reason, "write sets = 10, or leave it out")
         # A DataError of these, and of the data below, is reported where the data is named.
         denoiser, networks = design_behind(self.samples, earlier), designs(earlier, earlier)
         if self.statistics is not None:
-            try:
-                found = expanded(self.statistics).is_file()
-            except DataError:  # ~ of no user
-                found = False
-            if not found:
-                reason = f"must be the path of a file, got {self.statistics}"
-                hint = "write the path of a file of `genkit stats`"
-                yield Problem(("statistics",), reason, hint, Code.DATA)
+            yield from self._statistics_problems(self.statistics)
             if denoiser is not None:
                 yield from item_problems(self.metrics, denoiser.spec, networks)
             return
@@ -94,13 +83,42 @@ class Scoring(Stage):
                 "name data of the shape that the denoiser was trained on",
             )
 
+    def _statistics_problems(self, file: str) -> Iterator[Problem]:
+        try:
+            found = load_statistics(expanded(file))
+        except DataError as error:
+            yield from (mistake.problem.under("statistics") for mistake in error.mistakes)
+            return
+        for index, metric in enumerate(self.metrics):
+            for key, extractor in held(metric, Extractor):
+                if extractor.frechet in {*metric.scores} - found.keys():
+                    yield Problem(
+                        ("metrics", index, *key),
+                        f"must be one that the file of statistics has, {', '.join(found)}, got "
+                        f"{extractor.frechet}",
+                        "write another extractor, or the file of this one with `genkit stats`",
+                        Code.WRONG_KIND,
+                    )
+
+    def count_problems(self, count: int, where: str) -> Iterator[Problem]:
+        """Yield why so many samples cannot be measured.
+
+        Args:
+            count: number of samples, of all sets together.
+            where: place of the count, for the hints, such as ``in stage samples``.
+        """
+        if count % self.sets:
+            reason = f"must divide the number of samples, {count}, got {self.sets}"
+            hint = f"write a count {where} that {self.sets} divides"
+            yield Problem(("sets",), reason, hint, Code.OUT_OF_RANGE)
+        where += ", for each set" if self.sets > 1 else ""
+        yield from count_problems(self.metrics, count // self.sets, where)
+
     def _metric_problems(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier[self.samples]
         drawn_by = stage.drawn_by(earlier)
         networks = designs([drawn_by] if drawn_by else [], earlier)
-        count = stage.count // self.sets if isinstance(stage, SamplingStage) else None
-        where = f"in stage {self.samples}" + (", for each set" if self.sets > 1 else "")
-        yield from metric_problems(self.metrics, count, networks.values(), where, self.varied())
+        yield from metric_problems(self.metrics, networks.values(), self.varied())
         for index, metric in enumerate(self.metrics):
             key = ("metrics", index)
             if metric.requires_denoiser and drawn_by is None:

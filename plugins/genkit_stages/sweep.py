@@ -46,15 +46,19 @@ class Sweep(Scoring):
             )
             return
         template = dataclasses.replace(template, count=self.count)
-        varied = {**earlier, self.samples: template}
-        yield from self.scoring_problems(varied)
         lists = dict(_flatten(self.vary))
+        problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
+        yield from problems
+        if "count" not in lists:
+            yield from self.count_problems(self.count, "in this stage")
+        elif not problems:
+            for count in lists["count"]:
+                yield from self.count_problems(count, "in vary.count")
+        yield from self.scoring_problems(earlier)
         if not lists:
             hint = "write vary.schedule.steps = [5, 7, 14]"
             yield Problem(("vary",), "nothing is varied", hint, Code.MISSING_KEY)
             return
-        problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
-        yield from problems
         # Mistakes of the sample stage are reported there, and would be again for each combination.
         if not problems and not any(
             any(problems_of(part, earlier)) for part in components(template)

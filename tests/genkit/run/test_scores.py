@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+from genkit.artifacts.statistics import Statistics, save_statistics
 from genkit.errors import Code, RecipeError
 from raising import raises_code
 
@@ -50,6 +53,11 @@ def test_samples_too_few_for_a_metric_are_refused_before_anything_runs(tiny):
         tiny.load(tiny.sample + scores, "samples.count=1")
 
 
+def test_no_metrics_are_refused_before_anything_runs(tiny):
+    with raises_code(RecipeError, Code.WRONG_LENGTH, "scores.metrics"):
+        tiny.load(tiny.sample + SCORES.partition("metrics")[0] + "metrics = []")
+
+
 def test_one_metric_twice_is_refused_before_anything_runs(tiny):
     twice = SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet" }, { use = "frechet" }]'
     with raises_code(RecipeError, Code.DUPLICATE, "metrics.1"):
@@ -68,12 +76,27 @@ def test_a_file_of_statistics_that_does_not_exist_is_refused_before_anything_run
     scores = (
         f'{SCORES.partition("metrics")[0]}statistics = "{path}"\nmetrics = [{{ use = "frechet" }}]'
     )
-    with raises_code(RecipeError, Code.DATA, "scores.statistics", path):
+    with raises_code(RecipeError, Code.NOT_FOUND, "scores.statistics", path):
         tiny.load(tiny.sample + scores)
 
 
+def test_a_file_without_the_statistics_of_a_metric_is_refused_before_anything_runs(tiny, tmp_path):
+    file = tmp_path / "a.safetensors"
+    text = tiny.sample + SCORES.partition("metrics")[0]
+    text += f'statistics = "{file}"\nmetrics = [{{ use = "spread" }}, {{ use = "frechet" }}]'
+    file.write_bytes(b"something else")
+    with raises_code(RecipeError, Code.UNREADABLE, "scores.statistics", file.name):
+        tiny.load(text)
+    statistics = Statistics(torch.zeros(2), torch.eye(2), 8, "pixels", "data")
+    save_statistics(file, {"fid": statistics})
+    with raises_code(RecipeError, Code.WRONG_KIND, "scores.metrics.1.extractor", "frechet_pixels"):
+        tiny.load(text)
+    save_statistics(file, {"frechet_pixels": statistics})
+    tiny.load(text)
+
+
 def test_an_extractor_of_other_samples_is_refused_beside_statistics_too(tiny, tmp_path):
-    (tmp_path / "edm.npz").write_bytes(b"")  # the file is read when the stage runs
+    np.savez(tmp_path / "edm.npz", mu=np.zeros(2), sigma=np.eye(2))
     named = SCORES.replace("samples =", f'statistics = "{tmp_path}/edm.npz"\nsamples =')
     with raises_code(RecipeError, Code.CONFLICT, "scores.metrics.0.extractor.classifier"):
         tiny.load(tiny.sample + CLASSIFIER + named)

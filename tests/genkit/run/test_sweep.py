@@ -105,6 +105,24 @@ def test_values_that_fit_only_together_are_accepted(tiny):
     assert len(list(tiny.load(of_combinations(tiny, vary)).stages["sweep"].cells())) == 2
 
 
+@pytest.mark.parametrize(
+    ("vary", "hints"),
+    [
+        ([], ["count in this stage", "count in this stage"]),
+        (["vary.count = [3000, 3001, 6]"], ["count in vary.count"] * 2),
+    ],
+)
+def test_the_count_that_is_scored_is_that_of_the_sweep(tiny, vary, hints):
+    lines = ["vary.schedule.steps = [2]", *vary]
+    text = of_combinations(tiny, lines).partition("metrics")[0]
+    metrics = 'sets = 3\nmetrics = [{ use = "kid" }]\n'
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(text + metrics)
+    found = [mistake.problem for mistake in caught.value.mistakes]
+    assert {problem.key[-1] for problem in found} == {"sets", 0}
+    assert all(hint in problem.hint for hint, problem in zip(hints, found, strict=True))
+
+
 def test_infinity_is_a_value_of_a_sweep(tiny):
     vary = ["vary.solver.s_max = [1.0, inf]", "vary.solver.s_churn = [2.0]"]
     tiny.run(of_combinations(tiny, vary))

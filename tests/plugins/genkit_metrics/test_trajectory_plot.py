@@ -125,8 +125,8 @@ def test_images_are_refused_before_anything_runs():
 def test_statistics_stand_for_the_data_where_it_is_not_drawn(
     tmp_path, fake_context, edm_like, plain_euler, point_denoiser
 ):
-    (tmp_path / "file").write_bytes(b"")
-    text = f'{RECIPE}statistics = "{tmp_path / "file"}"\n'
+    np.savez(tmp_path / "edm.npz", mu=np.zeros(2), sigma=np.eye(2))
+    text = f'{RECIPE}statistics = "{tmp_path / "edm.npz"}"\n'
     with raises_code(RecipeError, Code.CONFLICT, "scores.metrics.0", "write data"):
         load_recipe(Source.parse(text), load_plugins())
     load_recipe(Source.parse(text.replace("trajectories", "straightness")), load_plugins())
