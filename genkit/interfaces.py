@@ -1265,6 +1265,13 @@ class SamplingStage(Stage):
         """Whether a CPU and a GPU draw different samples. Samples of both are never mixed."""
         return False
 
+    def sampler_fact(self, context: Context) -> str | None:
+        """Return the fact ``sampler`` of its samples: the settings that draw them; None without.
+
+        A sweep, whose cells differ in it, states that of the stage that it varies.
+        """
+        return None
+
     @abstractmethod
     def draw(self, context: Context) -> Samples:
         """Draw all samples without writing a file; collective: every rank returns all of them."""

@@ -163,26 +163,19 @@ class Sample(SamplingStage):
             self._facts(context),
         )
 
+    def sampler_fact(self, context: Context) -> str:
+        described = context.describe(self)
+        names = ("schedule", "solver", "latents", "guidance", "precision", "state_precision")
+        settings = {name: described[name] for name in names if described.get(name)}
+        return json.dumps(settings, sort_keys=True)
+
     def _facts(self, context: Context) -> dict[str, str]:
         """Return how the samples are drawn, so that two scores can be told to be comparable."""
-        described = context.describe(self)
-        sampler = {
-            name: described[name]
-            for name in (
-                "schedule",
-                "solver",
-                "latents",
-                "guidance",
-                "precision",
-                "state_precision",
-            )
-            if described.get(name)
-        }
         seeds = self.seeds()
         networks = sorted(set(references(self)) - {self.denoiser})
         facts = {
             "seeds": f"{seeds.start}-{seeds.stop - 1} of {context.seed('samples')}",
-            "sampler": json.dumps(sampler, sort_keys=True),
+            "sampler": self.sampler_fact(context),
             "denoiser": f"sha256:{context.digest(self.denoiser)}",
         }
         return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from genkit.artifacts import SamplingCost, Scores
+from genkit.artifacts.scores import SAMPLED
 from genkit.costs import CostMeter
 from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
@@ -112,7 +113,8 @@ class Sweep(Scoring):
             context.advance(len(entries), len(cells), "cells")
         context.record.cost(*(SamplingCost(**entry["cost"]) for entry in entries))
         rows = [entry["row"] for entry in entries]
-        context.record.save(Scores(rows, _common([entry["facts"] for entry in entries])))
+        facts = _common([entry["facts"] for entry in entries], template.sampler_fact(context))
+        context.record.save(Scores(rows, facts))
 
     def varied(self) -> Collection[str]:
         return dict(_flatten(self.vary))
@@ -124,13 +126,24 @@ class Sweep(Scoring):
             yield dict(zip(lists, values, strict=True))
 
 
-def _common(facts: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
-    """Return the facts of each score that hold in every cell; the others follow from the row."""
+def _common(
+    facts: Sequence[Mapping[str, Mapping[str, str]]], sampler: str | None
+) -> dict[str, dict[str, str]]:
+    """Return the facts of each score that hold in every cell; the others follow from the row.
+
+    Args:
+        facts: facts by score, of each cell.
+        sampler: fact of the stage that is varied, in place of those of the cells.
+    """
     first, *others = facts
-    return {
-        score: {k: v for k, v in known.items() if all(o.get(score, {}).get(k) == v for o in others)}
-        for score, known in first.items()
-    }
+    name = f"{SAMPLED}sampler"
+    common: dict[str, dict[str, str]] = {}
+    for score, known in first.items():
+        of_others = [other.get(score, {}) for other in others]
+        common[score] = {k: v for k, v in known.items() if all(o.get(k) == v for o in of_others)}
+        if name in known and sampler is not None:
+            common[score][name] = sampler
+    return common
 
 
 def _of_cell(template: SamplingStage, cell: Cell) -> SamplingStage:

@@ -10,6 +10,7 @@ import pytest
 from genkit.errors import Code, RecipeError
 from genkit.interfaces import Metric
 from genkit.settings import setting
+from genkit.tensors import load
 from genkit_stages.sweep import Sweep, _of_cell
 from genkit_stages.train import Train
 
@@ -129,6 +130,19 @@ def test_infinity_is_a_value_of_a_sweep(tiny):
     (path,) = tiny.folder.glob("*-sweep/scores.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row["solver.s_max"] for row in rows] == [1.0, "inf"]
+
+
+def test_the_facts_of_a_sweep_are_those_of_all_cells_and_the_sampler_that_is_varied(tiny):
+    metrics = 'sweep.metrics=[{ use = "frechet" }]'
+    tiny.run(tiny.sweep, metrics)
+    scores = json.loads(tiny.bytes_of("scores.json"))
+    (facts,) = scores["facts"].values()
+    _, metadata = load(next(tiny.folder.glob("*-samples/samples.safetensors")))
+    drawn = json.loads(metadata["facts"])
+    assert facts["samples.sampler"] == drawn["sampler"]
+    assert json.loads(facts["samples.sampler"])["schedule"]["steps"] == 3
+    assert facts["samples.seeds"].startswith("0-7 of ")
+    assert {row["schedule.steps"] for row in scores["rows"]} == {2, 3}
 
 
 GUIDES = """
