@@ -83,7 +83,7 @@ def test_samples_that_are_not_finite(with_samples):
 
 
 def test_no_samples(with_samples):
-    with raises_code(DataError, Code.WRONG_LENGTH, '"fakes"'):
+    with raises_code(DataError, Code.WRONG_LENGTH, "0"):
         RealAndFake(real=Moons(), fakes="fakes").load(with_samples(fakes(0)))
 
 

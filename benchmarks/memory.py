@@ -1,0 +1,64 @@
+"""Measure the memory that `real-and-fake` takes for 50,000 + 50,000 images of CIFAR's size.
+
+    python benchmarks/memory.py
+
+The images are random bytes in files, as a data set and a `sample` stage leave them. What is printed
+is how much the largest memory of the process grew while they were joined.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from genkit.artifacts import Samples
+from genkit.types import Batch
+from genkit_data.npz import NPZ
+from genkit_data.real_and_fake import RealAndFake
+
+COUNT = 50_000
+
+
+def peak() -> float:
+    """Return the largest memory of the process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def main() -> None:
+    """Join them and print the memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images.npz"
+        samples = Path(folder) / Samples.filename()
+        write(images, samples)
+        data = RealAndFake(real=NPZ(path=str(images), labels=False), fakes="fakes")
+        data.real.load(SimpleNamespace())  # decoded once into a file, which is mapped from then on
+        before = peak()
+        joined = data.load(SimpleNamespace(read=lambda _, artifact: artifact.load(samples)))
+        print(f"{len(joined):,} images {list(joined.data.shape[1:])} of {joined.data.dtype}")
+        print(
+            f"held {joined.data.nbytes / 1e6:.0f} MB, peak {peak() - before:.0f} MB more than before"
+        )
+
+
+def write(images: Path, samples: Path) -> None:
+    """Write both files in a process of their own, whose memory does not count."""
+    import multiprocessing
+
+    process = multiprocessing.get_context("spawn").Process(target=_write, args=(images, samples))
+    process.start()
+    process.join()
+
+
+def _write(images: Path, samples: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 32, 32), np.uint8)
+    np.savez(images, images=pixels)
+    Samples(Batch(torch.from_numpy(pixels)), nfe=1).save(samples)
+
+
+if __name__ == "__main__":
+    main()
