@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 from genkit.errors import Key
 
-# Possessive, and an unclosed string runs to the end, so that no text makes the search backtrack.
+# The end of every alternative always matches, an unclosed string running to the end of the text, so
+# that no text makes the search backtrack. Possessive quantifiers would say so, but are wrong in
+# Python before 3.11.5 (python/cpython#106052).
 _TOKEN = re.compile(
     r'''
-    (?P<string> """ (?: [^"\\]++ | \\.? | "(?!"") )*+ (?: "{3,5} | \Z )
-              | \'\'\' (?: [^']++ | '(?!'') )*+ (?: '{3,5} | \Z )
-              | " (?: [^"\\\n]++ | \\.? )*+ "?
-              | ' [^'\n]*+ '? )
-  | (?P<comment> \# [^\n]*+ )
-  | (?P<word> [^\s"'\#\[\]{},=.]++ )
+    (?P<string> """ (?: [^"\\]+ | \\.? | "(?!"") )* (?: "{3,5} | \Z )
+              | \'\'\' (?: [^']+ | '(?!'') )* (?: '{3,5} | \Z )
+              | " (?: [^"\\\n]+ | \\.? )* "?
+              | ' [^'\n]* '? )
+  | (?P<comment> \# [^\n]* )
+  | (?P<word> [^\s"'\#\[\]{},=.]+ )
   | (?P<mark> [\[\]{},=.\n] )
     ''',
     re.VERBOSE | re.DOTALL,
