@@ -28,6 +28,7 @@ TINY = {
     "scores.metrics.2.count": 16,
     "scores.metrics.2.schedule.use": "edm",
     "scores.metrics.2.schedule.steps": 6,
+    "scores.metrics.2.steps": [5],
     "sweep.count": 80,
     "sweep.vary.schedule.steps": [3, 4],
 }
