@@ -51,15 +51,13 @@ def test_the_recipe_runs(tmp_path: Path) -> None:
     small = {
         "denoiser.images": 1024,
         "denoiser.network.width": 32,
-        "classifier.images": 640,
-        "classifier.network.channels": 4,
         "samples.count": 100,
         "samples.schedule.steps": 3,
         "scores.metrics.1.count": 16,
         "scores.metrics.2.count": 16,
     }
     result = run_recipe(RECIPE, out=tmp_path / "run", settings=small, device="cpu")
-    assert result.scores["scores"][0]["frechet"] > 0
+    assert result.scores["scores"][0]["frechet_classifier"] > 0
 
 
 def test_the_readme_shows_what_is_so() -> None:

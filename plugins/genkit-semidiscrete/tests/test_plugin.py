@@ -94,8 +94,6 @@ def test_the_recipe_runs(tmp_path: Path) -> None:
         "potential.noises_per_image": 1,
         "denoiser.images": 1024,
         "denoiser.network.width": 32,
-        "classifier.images": 640,
-        "classifier.network.channels": 4,
         "samples.count": 100,
         "samples.schedule.steps": 3,
         "scores.metrics.1.count": 16,
@@ -103,7 +101,7 @@ def test_the_recipe_runs(tmp_path: Path) -> None:
         "sweep.count": 64,
     }
     result = run_recipe(RECIPE, out=tmp_path / "run", settings=small, device="cpu")
-    assert result.scores["scores"][0]["frechet"] > 0
+    assert result.scores["scores"][0]["frechet_classifier"] > 0
 
 
 def test_mistakes_are_told_before_anything_runs() -> None:
