@@ -58,9 +58,12 @@ def test_a_finished_run_has_its_recipe_stages_and_scores(folder):
 
 
 def test_reading_writes_nothing(folder):
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    def files():  # old versions of filelock empty the lock, which is empty, once more
+        return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
+
+    before = files()
     assert Run.load(folder).state == "finished"
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert files() == before
 
 
 def test_what_lies_behind_an_unfinished_stage_is_of_earlier_settings(folder):
