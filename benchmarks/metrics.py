@@ -2,11 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py frechet [--items 10000]
     OMP_NUM_THREADS=1 python benchmarks/metrics.py prdc [--items 20000]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py nearest [--items 20000]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py mifid [--items 20000]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py kid
 
 - frechet: the distance by genkit, by torchmetrics, and by two independent computations in float64:
   ``scipy.linalg.sqrtm`` of the product of the covariances, and the singular values of the product of
   the triangular factors of the features, which squares nothing
-- prdc: the scores, and how much the memory of the process grows over that of the features
+- prdc, nearest, mifid, kid: the scores, and how much the memory of the process grows over that of
+  the features; of mifid the cosine distance alone
 
 Seconds are those of the processor; with one thread, on a machine with nothing else to do, also those of
 a clock.
@@ -30,7 +34,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from genkit.artifacts.statistics import Statistics
 from genkit.random import generator
 from genkit_metrics.gaussians import frechet_distance
-from genkit_metrics.neighbors import manifold_scores
+from genkit_metrics.kernels import polynomial_mmd
+from genkit_metrics.memorization import mean_cosine_distance
+from genkit_metrics.neighbors import manifold_scores, nearest
 
 FEATURES = 2048
 
@@ -111,16 +117,38 @@ def frechet(items: int) -> None:
         )
 
 
-def prdc(items: int) -> None:
+def prdc(real: Tensor, fake: Tensor) -> dict[str, float]:
+    return manifold_scores(real, fake, 5, torch.device("cpu"))
+
+
+def closest(real: Tensor, fake: Tensor) -> dict[str, float]:
+    distances, _ = nearest(fake, real, 3, torch.device("cpu"))
+    return {"nearest": float(distances[:, 0].mean())}
+
+
+def mifid(real: Tensor, fake: Tensor) -> dict[str, float]:
+    return {"cosine distance": mean_cosine_distance(fake, real, torch.device("cpu"))}
+
+
+def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
+    mean, deviation = polynomial_mmd(real, fake, generator(0, "kid"))
+    return {"kid": mean, "deviation": deviation}
+
+
+def report(compute: Callable[[Tensor, Tensor], dict[str, float]], items: int) -> None:
+    """Print what a function of the features finds, its time and its memory."""
     real, fake = sets(items)
     real.sum(), fake.sum()  # the system may have swapped the pages out
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     start = time.process_time()
-    found = manifold_scores(real, fake, 5, torch.device("cpu"))
+    found = compute(real, fake)
     seconds = time.process_time() - start
     added = memory("VmHWM") - before
     print(json.dumps({**found, "seconds": round(seconds, 1), "added_mb": round(added)}))
+
+
+OTHERS = {"prdc": prdc, "nearest": closest, "mifid": mifid, "kid": kid}
 
 
 def memory(what: str) -> float:
@@ -132,7 +160,7 @@ def memory(what: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("work", choices=["frechet", "prdc"])
+    parser.add_argument("work", choices=["frechet", *OTHERS])
     parser.add_argument("--items", type=int)
     asked = parser.parse_args()
     threads = torch.get_num_threads()
@@ -142,7 +170,7 @@ def main() -> None:
     if asked.work == "frechet":
         frechet(asked.items or 10_000)
     else:
-        prdc(asked.items or 20_000)
+        report(OTHERS[asked.work], asked.items or 20_000)
 
 
 if __name__ == "__main__":

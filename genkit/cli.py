@@ -106,7 +106,7 @@ def _leave(code: int, owned: bool) -> Never:
 
 
 def _tracker_hangs() -> bool:
-    """Whether a tracker was left out that hangs, and that could hold up Python's own end."""
+    """Whether a tracker hangs, which could keep the process from exiting."""
     tracking = sys.modules.get("genkit.run.tracking")  # there is no tracker where none imported it
     return tracking is not None and tracking.unfinished()
 

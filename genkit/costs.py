@@ -1,4 +1,4 @@
-"""Measures what samples cost while a stage draws them: seconds, network calls and arithmetic."""
+"""Measure the cost of samples while a stage draws them: time, network calls and arithmetic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genkit.world import ALONE
 
 @dataclass(frozen=True)
 class _Arithmetic:
-    """What one sample takes.
+    """Network calls and arithmetic of one sample.
 
     Attributes:
         nfe: calls of the denoiser.
@@ -115,7 +115,7 @@ class CostMeter:
         )
 
     def _mean(self, samples: Samples) -> _Arithmetic:
-        """Return what a sample takes in the mean over all batches.
+        """Return the mean arithmetic of a sample over all batches.
 
         Where a solver chooses its steps, the number of calls differs between batches. The part of
         the denoiser follows from its calls, and everything else is scaled by those of guidance.

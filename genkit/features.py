@@ -36,7 +36,7 @@ BATCH = 256
 
 
 class Place(Inputs, Protocol):
-    """What features are computed with: a part of :class:`genkit.interfaces.Context`."""
+    """Context in which features are computed: a part of :class:`genkit.interfaces.Context`."""
 
     @property
     def world(self) -> World:
@@ -105,13 +105,11 @@ class Extractors:
         for part in context.world.turns(torch.split(items, BATCH)):
             features = None
             if part is not None:
-                # float32 is exact on every device, unless the extractor sets another precision.
-                # The module is no component, so errors in its code would name the plugin alone.
+                # Exact unless the extractor sets a precision. Its module is no component to blame.
                 with network_precision(context.device, "float32"), plugin_errors(None, extractor):
                     result = module(decoded(part.to(context.device)))
-                is_tensor = isinstance(result, Tensor)
-                if not is_tensor or result.ndim != 2 or len(result) != len(part):
-                    shape = list(result.shape) if is_tensor else type(result).__name__
+                shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                if shape[:1] != [len(part)] or len(shape) != 2:
                     reason = f"must return features of shape [{len(part)}, F], got {shape}"
                     raise refused(extractor, reason)
                 features = result.cpu()
@@ -170,8 +168,7 @@ class Items(Reference):
     def statistics(self, extractor: Extractor) -> Statistics:
         name = extractor.identity(self._context)
         if name not in self._statistics:
-            found = Statistics.of(self.features(extractor), name, self.identity)
-            self._statistics[name] = found
+            self._statistics[name] = Statistics.of(self.features(extractor), name, self.identity)
         return self._statistics[name]
 
     def _compute(self, extractor: Extractor, name: str) -> Tensor:
@@ -197,7 +194,9 @@ class DatasetItems(Items):
         self._data = data
 
     def _compute(self, extractor: Extractor, name: str) -> Tensor:
-        module, folder = self._extractors.module(extractor), cache_folder()
+        module = self._extractors.module(extractor)
+        # Rank 0 decides, since the environment of another rank may have no such folder.
+        folder = self._context.world.lead(cache_folder)
         trained_here = any(references(extractor)) or any(references(self._data))
         if folder is None or trained_here or next(module.parameters(), None) is None:
             return super()._compute(extractor, name)

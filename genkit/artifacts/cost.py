@@ -1,4 +1,4 @@
-"""What samples cost: seconds, network calls and arithmetic."""
+"""Cost of samples: time, network calls and arithmetic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genkit.files import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingCost:
-    """What each of some samples cost.
+    """Mean cost of a sample.
 
     Attributes:
         settings: settings that a sweep varied, by key path.

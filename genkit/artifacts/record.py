@@ -57,7 +57,6 @@ class Record:
         observers: trackers of the run.
         draw: pictures of artifacts, drawn when these are saved.
         called: how messages name the stage.
-        warn: shows one line to the user.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Record:
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
         called: str = "the stage",
-        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         if declared is not None:
             require_file_name(declared)
@@ -83,7 +81,6 @@ class Record:
         self._observers = observers
         self._draw = draw
         self.called = called
-        self._warn = warn
         self._rows: list[Row] | None = None
 
     # --- rows ---------------------------------------------------------------------------
@@ -172,11 +169,6 @@ class Record:
             write_bytes(self._folder / f"{name}.png", png)
             for observer in self._observers:
                 observer.picture(self._stage, name, png)
-
-    def warn(self, text: str) -> None:
-        """Show a warning to the user."""
-        if self._leads:
-            self._warn(f"{self._stage}: {text}")
 
     def path(self, name: str) -> Path:
         """Return where a file of the stage lies."""

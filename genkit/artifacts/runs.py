@@ -1,4 +1,4 @@
-"""Runs as anything reads them: the stages of a run folder, how far they are, and what they scored.
+"""Run folders for reading: the stages of a run, their progress and their artifacts.
 
 What writes a run folder is :mod:`genkit.run`. This module writes nothing.
 """
@@ -26,7 +26,7 @@ _TAIL = 65_536  # bytes at the end of a log that are searched for the last posit
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of a run, as its folder has it.
+    """A stage of a run, read from its folder.
 
     Attributes:
         id: id of the stage.
@@ -83,7 +83,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as its folder has it.
+    """A run, read from its folder.
 
     Attributes:
         folder: folder of the run.

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ class Statistics:
             raise DataError(
                 "the covariance of features must be symmetric, got another matrix", Code.UNREADABLE
             )
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues ``[F]`` of the covariance, ascending, and eigenvectors ``[F, F]`` in columns.
+
+        Computed once: a reference is compared with every set of samples and every cell of a sweep.
+        """
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return values, vectors
 
     @classmethod
     def of(

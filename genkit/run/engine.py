@@ -144,7 +144,6 @@ def execute(
                 observers=relays,
                 draw=pictures_of,
                 called=called(stage, plugins.registry),
-                warn=progress.warn,
             )
             context = StageContext(
                 stage_id,

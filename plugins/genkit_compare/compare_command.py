@@ -45,13 +45,13 @@ def compare(
     if formats > 1 or (out is not None and not formats):
         need = "one" if out is not None else "at most one"
         raise UsageError(
-            f"--markdown, --csv and --json must be {need} format, got {formats or 'none'}; write "
-            "such as --csv --out scores.csv",
+            f"--markdown, --csv and --json must be {need} format, got {formats or 'none'}; write, "
+            "for example, --csv --out scores.csv",
             Code.CONFLICT,
         )
     if plot is not None and plot.suffix not in PICTURES:
         raise UsageError(
-            f"--plot must end in .png or .svg, got {plot}; write such as fid.png",
+            f"--plot must end in .png or .svg, got {plot}; write, for example, fid.png",
             Code.UNKNOWN_CHOICE,
         )
     for option, file in (("--out", out), ("--plot", plot)):

@@ -65,7 +65,7 @@ class Table:
 
     @property
     def calls_differ(self) -> bool:
-        """Whether a call of one denoiser takes other arithmetic than one of another."""
+        """Whether the denoisers differ in the arithmetic of a call."""
         calls = {row.cost.gflop_per_call for row in self.rows if row.cost} - {None}
         return len(calls) > 1
 

@@ -20,8 +20,6 @@ from genkit.parts.figure import (
 )
 from genkit_compare.comparison import Row, Table
 
-FORMATS = ("png", "svg")
-
 _STEPS = "schedule.steps"  # sets the cost, so it varies along a line and not between lines
 _CALLS = "calls of the denoiser for a sample (NFE)"
 _EQUIVALENTS = "arithmetic of all networks for a sample, in calls of the denoiser (NFE-equivalents)"
@@ -45,7 +43,7 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     Args:
         table: rows of the runs.
         score: score on the y-axis; rows without it are left out.
-        ending: format, one of :data:`FORMATS`.
+        ending: format, ``png`` or ``svg``.
 
     Raises:
         UsageError: no row has a cost.

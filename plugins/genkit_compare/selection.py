@@ -77,7 +77,7 @@ def choose(paths: Sequence[Path]) -> list[Chosen]:
     """
     if len(paths) < 2:
         raise UsageError(
-            f"RUN must be two or more runs, got {len(paths)}; write such as "
+            f"RUN must be two or more runs, got {len(paths)}; write, for example, "
             "genkit compare runs/edm runs/edm-aot",
             Code.WRONG_LENGTH,
         )
@@ -89,7 +89,7 @@ def choose(paths: Sequence[Path]) -> list[Chosen]:
         for other, before in found:
             if run is other and (stage is None or before is None or stage.id == before.id):
                 raise UsageError(
-                    f"RUN must be different runs or stages, got {path} twice; leave one out",
+                    f"RUN must not be repeated, got {path} twice; leave one out",
                     Code.DUPLICATE,
                 )
         found.append((run, stage))

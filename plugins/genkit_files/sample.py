@@ -86,7 +86,10 @@ def sample(
         corrections = [parse_component(text, "--guidance") for text in guidance or []]
         check_device(device)
         if checkpoint.is_dir():
-            raise UsageError(f"{checkpoint} is a folder; genkit export makes a file of a run")
+            raise UsageError(
+                f"CHECKPOINT must be a file, got the folder {checkpoint}; write the network of a "
+                "run to a file with genkit export"
+            )
         if checkpoint.suffix in (".pkl", ".pt"):
             raise UsageError(f"{checkpoint} is a pickle; genkit import converts it")
 

@@ -74,7 +74,7 @@ class ClassifierFeatures(Extractor):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if (self.file is None) == (self.classifier is None):
             given = "both" if self.file else "neither"
-            reason = f"must be given where `classifier` is not, and only there, got {given}"
+            reason = f"either `file` or `classifier` must be given, got {given}"
             yield Problem(("file",), reason, 'write file = "digits", or the path of a file')
         elif self.file is not None:
             try:

@@ -42,7 +42,7 @@ class Frechet(FeatureMetric):
 
         def distance() -> Measurement:
             found = frechet_distance(real, Statistics.of(fake))
-            biases = [expected_bias(real.covariance, len(fake))] if len(fake) < FEW else []
+            biases = [expected_bias(real, len(fake))] if len(fake) < FEW else []
             warnings = _warnings(name, len(fake), biases)
             return Measurement({name: found}, facts=size_of(real), warnings=warnings)
 
@@ -82,7 +82,7 @@ class FrechetByClass(FeatureMetric):
                 wanted, drawn = map(Statistics.of, of_class)
                 found.append(frechet_distance(wanted, drawn))
                 if (count := len(of_class[1])) < FEW:
-                    biases.append(expected_bias(wanted.covariance, count))
+                    biases.append(expected_bias(wanted, count))
             mean, most = self.scores
             curve = Curve(tuple(map(float, classes)), tuple(found), "class", self.extractor.frechet)
             return Measurement(

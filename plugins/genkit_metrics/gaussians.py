@@ -35,15 +35,15 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
         )
     moved = (first.mean - second.mean).square().sum()
     spread = first.covariance.trace() + second.covariance.trace()
-    overlap = torch.linalg.svdvals(_root(first.covariance).T @ _root(second.covariance)).sum()
+    overlap = torch.linalg.svdvals(_root(first).T @ _root(second)).sum()
     # Rounding takes the distance of equal distributions to about -1e-12. NaN, of infinite terms,
     # stays NaN.
     return float((moved + spread - 2 * overlap).clamp(min=0))
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """Return A ``[F, R]`` with A A^T = S, where R is the numerical rank of S."""
-    values, directions = torch.linalg.eigh(covariance)
+def _root(statistics: Statistics) -> Tensor:
+    """Return A ``[F, R]`` with A A^T = S, where R is the numerical rank of the covariance S."""
+    values, directions = statistics.spectrum
     # An eigenvalue of 0 is found as up to F eps times the largest. Its root, 1e-8 times that of the
     # largest, would add up over the null directions that fewer items than features have.
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
@@ -51,7 +51,7 @@ def _root(covariance: Tensor) -> Tensor:
     return root
 
 
-def expected_bias(covariance: Tensor, count: int) -> float:
+def expected_bias(statistics: Statistics, count: int) -> float:
     """Return how far few samples raise the expected Fréchet distance, to first order in 1 / count.
 
     For samples of the normal distribution itself, whose distance is 0: tr(S) / n for the mean, and
@@ -61,10 +61,10 @@ def expected_bias(covariance: Tensor, count: int) -> float:
     higher order are positive, and small for more samples than features.
 
     Args:
-        covariance: ``[F, F]`` of the distribution.
+        statistics: statistics of the distribution.
         count: number of samples, n.
     """
-    values = torch.linalg.eigvalsh(covariance).clamp(min=0)
+    values = statistics.spectrum[0].clamp(min=0)
     harmonic = values[:, None] * values / (values[:, None] + values).clamp(min=1e-300)
     total = values.sum()
     return float((total + (harmonic.sum() + total / 2) / 2) / count)

@@ -1,4 +1,4 @@
-"""Calls the callbacks of a training, so that none can change a bit of its result."""
+"""Call the callbacks of a training without changing a bit of its result."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Callbacks:
         return [
             index
             for index, callback in enumerate(self.callbacks)
-            if images >= self.total or images // callback.every > (images - count) // callback.every
+            if reached(callback.every, images, count, self.total)
         ]
 
     def call(self, due: Sequence[int]) -> None:
@@ -106,8 +106,20 @@ class Callbacks:
             context.record.picture(title, png)
 
 
+def reached(every: int, images: int, count: int, total: int) -> bool:
+    """Whether a batch reached a multiple of ``every`` images, or the end of the training.
+
+    Args:
+        every: number of images, at least 1.
+        images: images seen, with those of the batch.
+        count: images of the batch.
+        total: images of the whole training.
+    """
+    return images >= total or images // every > (images - count) // every
+
+
 def _copy(trained: Trained) -> Trained:
-    """Return a network of its own, not compiled: the training goes on with the same kernels."""
+    """Return a copy that is not compiled: the training keeps its compiled kernels."""
     module = copy.deepcopy(trained.module).eval().requires_grad_(False)
     return replace(trained, module=module)
 

@@ -1,4 +1,4 @@
-"""What callbacks that draw samples of a denoiser under training share."""
+"""Base of callbacks that draw samples from a denoiser in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps metrics from measuring samples, found before anything runs."""
+"""Checks of metrics before a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from genkit.artifacts.scores import is_reserved
 from genkit.designs import held
 from genkit.errors import Code, Problem
-from genkit.interfaces import Design, Extractor, Metric
+from genkit.interfaces import Dataset, Design, Extractor, Metric
 from genkit.types import DataSpec
 
 
@@ -57,6 +57,37 @@ def count_problems(metrics: Sequence[Metric], count: int, where: str = "") -> It
         if count < metric.min_samples:
             reason = f"requires at least {metric.min_samples} samples, got {count}"
             yield Problem(("metrics", index), reason, f"write a larger count {where}".rstrip())
+
+
+def data_problems(
+    metrics: Sequence[Metric],
+    data: Dataset | None,
+    denoiser: Design | None,
+    networks: Mapping[str, Design],
+) -> Iterator[Problem]:
+    """Yield why samples cannot be compared with data by metrics.
+
+    Args:
+        metrics: metrics of a component, in its setting ``metrics``.
+        data: real items, in its setting ``data``; None where there are none.
+        denoiser: denoiser that draws the samples; None where it is unknown.
+        networks: networks that earlier stages write, by id.
+
+    Raises:
+        DataError: the data is missing or damaged.
+    """
+    if data is None:
+        hint = 'write data = { use = "..." }, here or at the top of the recipe'
+        yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)
+        return
+    spec = data.spec()
+    yield from item_problems(metrics, spec, networks)
+    if denoiser is not None and denoiser.spec.shape != spec.shape:
+        yield Problem(
+            ("data",),
+            f"must be items of the samples' shape {denoiser.spec.shape}, got {spec.shape}",
+            "name data of the shape that the denoiser is trained on",
+        )
 
 
 def item_problems(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from genkit.blame import unchanged
-from genkit.errors import Code, DataError, Problem
+from genkit.errors import DataError, Problem
 from genkit.features import DatasetItems, Extractors, StageFeatures
 from genkit.interfaces import (
     BoundMetric,
@@ -21,7 +22,7 @@ from genkit.settings import setting
 from genkit.tensors import as_stored
 from genkit.types import Measurement
 from genkit_stages.drawing import Drawing
-from genkit_stages.metric_checks import count_problems, item_problems, metric_problems
+from genkit_stages.metric_checks import count_problems, data_problems, metric_problems
 from genkit_stages.scores import checked
 
 
@@ -44,22 +45,8 @@ class Score(Drawing):
         yield from super().check_training(design, networks)
         yield from metric_problems(self.metrics, [design])
         yield from count_problems(self.metrics, self.count)
-        if self.data is None:
-            hint = 'write data = { use = "..." }, here or at the top of the recipe'
-            yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)
-            return
-        try:
-            spec = self.data.spec()
-        except DataError:
-            return  # reported where the data is named
-        yield from item_problems(self.metrics, spec, networks)
-        if spec.shape != design.spec.shape:
-            yield Problem(
-                ("data",),
-                f"must be items of the samples' shape {design.spec.shape}, got {spec.shape}",
-                "name data of the shape that the denoiser is trained on",
-                Code.WRONG_SHAPE,
-            )
+        with suppress(DataError):  # reported where the data is named
+            yield from data_problems(self.metrics, self.data, design, networks)
 
     def bind(self, context: Context) -> BoundScore:
         if self.data is None:  # `check_training` refuses it

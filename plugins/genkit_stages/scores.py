@@ -1,4 +1,4 @@
-"""Measuring samples against data, in one or several sets."""
+"""Measure samples against data, in one or several sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNCHANGED = "vectors as they are"
 
 @dataclass(frozen=True)
 class Measured:
-    """What all metrics found, as one.
+    """Results of all metrics.
 
     Attributes:
         scores: by name; of several sets the mean, followed by the columns of its spread.
@@ -71,7 +71,7 @@ class Scorer:
     varied: Collection[str] = ()
 
     def measure(self, samples: Samples) -> Measured:
-        """Return what all metrics found; collective: each measures with its share or alone.
+        """Return the results of all metrics. Collective: every rank must call this.
 
         Raises:
             DataError: two metrics give a score of one name, the result of a metric is invalid, a

@@ -1,4 +1,4 @@
-"""The base of the stages evaluate and sweep: what they measure, and what keeps them from it."""
+"""Base of the stages evaluate and sweep: their settings and checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from genkit.files import expanded
 from genkit.interfaces import Context, Dataset, Extractor, Metric, Stage, Stages
 from genkit.settings import setting
 from genkit.tensors import file_digest
-from genkit_stages.metric_checks import count_problems, item_problems, metric_problems
+from genkit_stages.metric_checks import (
+    count_problems,
+    data_problems,
+    item_problems,
+    metric_problems,
+)
 from genkit_stages.scores import Scorer
 
 
@@ -69,19 +74,7 @@ class Scoring(Stage):
             if denoiser is not None:
                 yield from item_problems(self.metrics, denoiser.spec, networks)
             return
-        if self.data is None:
-            hint = 'write data = { use = "..." }, here or at the top of the recipe'
-            reason = "must be given where there are no statistics"
-            yield Problem(("data",), reason, hint, Code.MISSING_KEY)
-            return
-        spec = self.data.spec()
-        yield from item_problems(self.metrics, spec, networks)
-        if denoiser is not None and denoiser.spec.shape != spec.shape:
-            yield Problem(
-                ("data",),
-                f"must be items of the samples' shape {denoiser.spec.shape}, got {spec.shape}",
-                "name data of the shape that the denoiser was trained on",
-            )
+        yield from data_problems(self.metrics, self.data, denoiser, networks)
 
     def _statistics_problems(self, file: str) -> Iterator[Problem]:
         try:
@@ -94,8 +87,8 @@ class Scoring(Stage):
                 if extractor.frechet in {*metric.scores} - found.keys():
                     yield Problem(
                         ("metrics", index, *key),
-                        f"must be one that the file of statistics has, {', '.join(found)}, got "
-                        f"{extractor.frechet}",
+                        f"must be an extractor whose statistics are in the file, for "
+                        f"{', '.join(found)}, got {extractor.frechet}",
                         "write another extractor, or the file of this one with `genkit stats`",
                         Code.WRONG_KIND,
                     )

@@ -17,7 +17,7 @@ from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
-from genkit_stages.callbacks import Callbacks
+from genkit_stages.callbacks import Callbacks, reached
 
 MOST_POOL_ROWS = 10_000
 """About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
@@ -74,8 +74,8 @@ class Loop:
                 stop = self.context.stop_requested() and not done
                 due = stop or done or now - saved >= self.checkpoint_seconds
                 row, snapshot = due or trainer.steps % every == 0, self._snapshot_is_due(len(batch))
-                called = self.callbacks.due(trainer.images, len(batch))
-                if row or snapshot or called or now - read >= _READ_SECONDS:
+                callbacks = self.callbacks.due(trainer.images, len(batch))
+                if row or snapshot or callbacks or now - read >= _READ_SECONDS:
                     with self._remedied():
                         loss, read = losses.read(), now
                 if row:
@@ -83,9 +83,9 @@ class Loop:
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.leads and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
-                if called:  # before the checkpoint, behind which rows are logged again
+                if callbacks:  # before the checkpoint, behind which rows are logged again
                     begun = self._clock()
-                    self.callbacks.call(called)
+                    self.callbacks.call(callbacks)
                     losses.leave_out(self._clock() - begun)
                 if self.context.world.leads and due:
                     network = {**self.described().metadata(), "prefix": AVERAGED}
@@ -112,12 +112,12 @@ class Loop:
                     self._warn_of_skew()
 
     def _warn_of_skew(self) -> None:
-        """Warn, the first time that it shows, of a coupler whose declaration does not hold."""
+        """Warn once if the noise contradicts the declaration of the coupler."""
         coupler, shape = self.stream.coupler, self.stream.data.data.shape[1:]
         rows = [row for row in self.context.record.rows if "noises" in row]
         known = not coupler.preserves_noise_marginal or is_skewed(rows[: len(rows) // 2], shape)
         if not known and is_skewed(rows, shape):
-            self.context.record.warn(
+            self.context.warn(
                 f"{called(coupler)} declares preserves_noise_marginal, but the noise that it "
                 "assigns is not N(0, I), see noise_mean, noise_variance and noise_worst in "
                 "metrics.jsonl; correct the coupler, or do not declare it"
@@ -130,8 +130,8 @@ class Loop:
 
     def _snapshot_is_due(self, count: int) -> bool:
         """Whether the last batch, of ``count`` images, came to a snapshot."""
-        now, every = self.trainer.images, self.trainer.average.snapshot_images
-        return every > 0 and (now >= self.stream.total or now // every > (now - count) // every)
+        every = self.trainer.average.snapshot_images
+        return every > 0 and reached(every, self.trainer.images, count, self.stream.total)
 
     @contextmanager
     def _remedied(self) -> Iterator[None]:
@@ -183,7 +183,7 @@ class _Losses:
         self._first = self._read = self._trainer.steps
 
     def leave_out(self, seconds: float) -> None:
-        """Leave out time that was spent on something else than training."""
+        """Exclude time that was not spent on training."""
         self._begun += seconds
 
     def read(self) -> float:

@@ -352,7 +352,7 @@ def test_an_invalid_result_is_refused(tiny, observed, monkeypatch, found):
         ),
         (
             (SCORE.replace("metrics", 'data = { use = "digits" }, metrics'),),
-            Code.WRONG_SHAPE,
+            Code.CONFLICT,
             "callbacks.0.data",
         ),
     ],

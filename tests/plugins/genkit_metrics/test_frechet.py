@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_the_expected_bias_holds_for_the_features_of_digits(fake_context):
             for _ in range(10)
         ]
         # The features are not normal.
-        assert np.mean(found) == pytest.approx(expected_bias(exact.covariance, count), rel=0.2)
+        assert np.mean(found) == pytest.approx(expected_bias(exact, count), rel=0.2)
 
 
 class Root(nn.Module):
@@ -121,7 +123,7 @@ def test_features_that_are_not_finite_are_refused(vectors, fake_context):
 def test_fewer_than_2048_samples_have_a_warning_with_their_bias(count, warned, fake_context):
     samples, reference = torch.randn(2, 3000, 3, generator=generator(0, "items"))
     found = measure(Pixels(), samples[:count], reference, fake_context())
-    bias = expected_bias(Statistics.of(reference).covariance, count)
+    bias = expected_bias(Statistics.of(reference), count)
     assert [f"{bias:.2g}" in warning for warning in found.warnings] == [True] * warned
 
 
@@ -173,3 +175,16 @@ def test_by_class_refuses_a_class_that_is_not_drawn(labeled, fake_context):
         FrechetByClass(extractor=Pixels()).measure(
             subject_of(fake_context(), without, reference), fake_context()
         )
+
+
+def test_the_reference_is_decomposed_once_for_all_sets(vectors, fake_context, monkeypatch):
+    decompose, sizes = torch.linalg.eigh, []
+    monkeypatch.setattr(
+        torch.linalg, "eigh", lambda matrix: sizes.append(len(matrix)) or decompose(matrix)
+    )
+    samples, reference = vectors
+    subject = subject_of(fake_context(), Batch(samples), Batch(reference))
+    for part in (slice(0, 200), slice(200, 400)):
+        features = replace(subject.features, part=part)
+        Frechet(extractor=Pixels()).measure(replace(subject, features=features), fake_context())
+    assert len(sizes) == 3  # of the reference, and of each set

@@ -66,15 +66,14 @@ def test_other_numbers_of_features_are_refused():
 
 def test_the_bias_of_equal_variances_is_known():
     # tr(S) / n + (F^2 v / 2 + F v / 2) / 2n
-    found = expected_bias(3.0 * torch.eye(10, dtype=torch.float64), 500)
+    found = expected_bias(normal([0.0] * 10, 3.0 * torch.eye(10)), 500)
     assert found == pytest.approx((30 + (150 + 15) / 2) / 500, rel=1e-12)
 
 
 def test_directions_without_variance_have_no_bias():
     values = torch.tensor([2.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-    assert expected_bias(torch.diag(values), 100) == pytest.approx(
-        expected_bias(torch.diag(values[:2]), 100), rel=1e-14
-    )
+    whole, part = (normal([0.0] * k, torch.diag(values[:k])) for k in (4, 2))
+    assert expected_bias(whole, 100) == pytest.approx(expected_bias(part, 100), rel=1e-14)
 
 
 def test_the_bias_is_the_mean_distance_of_samples_of_the_distribution_itself():
@@ -88,6 +87,6 @@ def test_the_bias_is_the_mean_distance_of_samples_of_the_distribution_itself():
         ]
     )
     error = 4 * float(found.std()) / math.sqrt(repeats)
-    wanted = expected_bias(exact.covariance, count)
+    wanted = expected_bias(exact, count)
     assert error < 0.1 * wanted
     assert float(found.mean()) == pytest.approx(wanted, abs=error)
