@@ -18,6 +18,7 @@ class Random(Coupler):
 
     source = "EDM, arXiv 2206.00364, section 5"
     bijective = True
+    independent = True
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:

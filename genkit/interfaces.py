@@ -277,6 +277,25 @@ class AnyCoupler(Component):
         return frozenset()
 
     @property
+    def independent(self) -> bool:
+        """Whether noise and data are independent, so that pairs say nothing about either.
+
+        Fresh noise added to ``data + sigma * noise`` then gives the distribution at a higher noise
+        level, as churn assumes, and a sampler may start from N(0, sigma_max^2 I).
+        """
+        return False
+
+    @property
+    def preserves_score(self) -> bool:
+        """Whether ``(D(x; sigma) - x) / sigma^2`` is the score, which independence implies.
+
+        With other pairs it is the negative velocity over sigma of the probability-flow ODE alone.
+        The two also agree, almost everywhere, where each noise determines its data, and small
+        changes of the noise do not change the data.
+        """
+        return self.independent
+
+    @property
     def requires(self) -> frozenset[str]:
         """Attributes of a batch, such as ``labels``, without which it cannot pair."""
         return frozenset()

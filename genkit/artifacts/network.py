@@ -27,11 +27,15 @@ class Coupling:
         bijective: every image and every noise of a pool is used exactly once.
         preserves_noise_marginal: over many pools the paired noise is N(0, I).
         preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
+        independent: noise and data are independent.
+        preserves_score: ``(D(x; sigma) - x) / sigma^2`` is the score.
     """
 
     bijective: bool
     preserves_noise_marginal: bool
     preserves_conditional_prior: tuple[str, ...]
+    independent: bool
+    preserves_score: bool
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,9 @@ NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
 """The artifact of each kind of network."""
 
 
-def _coupling(values: Mapping[str, Any]) -> Coupling:
+def _coupling(values: Mapping[str, Any]) -> Coupling | None:
+    if isinstance(values, dict) and "independent" not in values:
+        return None  # written before it was declared
     given = tuple(values["preserves_conditional_prior"])
     return Coupling(**{**values, "preserves_conditional_prior": given})
 

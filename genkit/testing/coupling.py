@@ -69,6 +69,10 @@ def check_coupler(
         _check_marginal(subject, None)
     for attribute in sorted(coupler.preserves_conditional_prior):
         _check_marginal(subject, attribute)
+    if coupler.independent:
+        _check_independence(subject)
+    elif coupler.preserves_score:
+        _check_cells(subject)
     check_threads(subject)
     if another_process and fit is None and can_be_told(coupler):
         check_processes([coupler])
@@ -156,6 +160,36 @@ def _check_total(
         law = f"the total {minimises} cost is above the least by no more than pairs.gap"
         sound = total <= least * (1 + gap) + slack
         subject.require(sound, law, f"{total} against {least}, gap {pairs.gap}")
+
+
+def _check_independence(subject: Subject) -> None:
+    """Check that the paired noise is not correlated with the data, over many pools."""
+    inner, square = 0.0, 0.0
+    for index in range(POOLS):
+        batch = pool(16, index)
+        noise = noise_for(subject.settings, batch, index)
+        pairs = pair(subject.ready(batch), batch, noise, index)
+        data = batch.data[pairs.data].double()
+        inner += float((data * noise[pairs.noise]).sum())
+        square += float(data.square().sum())
+    # With independent noise the sum of products is Gaussian with this variance. Pairs of a pool of
+    # 16 with the least cost are off by about 60 of its standard deviations.
+    errors = abs(inner) / math.sqrt(square)
+    law = "the noise of an independent coupler is not correlated with the data"
+    subject.require(errors <= 6, law, f"a correlation of {errors:.1f} standard errors")
+
+
+def _check_cells(subject: Subject) -> None:
+    """Check that small changes of the noise change no data, without which D gives no score."""
+    law = "a coupler that preserves the score is independent, or assigns data to single noises"
+    subject.require(isinstance(subject.settings, DatasetCoupler), law, "a coupler of pools")
+    whole, ready = pool(64), subject.ready(pool(64))
+    noise = noise_for(subject.settings, pool(512))
+    moved = noise + 1e-4 * torch.randn(noise.shape, generator=generator(0, "moved"))
+    same_data = pair(ready, whole, noise).data == pair(ready, whole, moved).data
+    share = float(same_data.double().mean())
+    law = "a coupler that preserves the score assigns the same data to nearly the same noise"
+    subject.require(share >= 0.95, law, f"the same data for {share:.0%}")
 
 
 def _check_marginal(subject: Subject, given: str | None) -> None:

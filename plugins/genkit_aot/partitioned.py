@@ -69,6 +69,10 @@ class Partitioned(Coupler):
         return self.inner.preserves_noise_marginal
 
     @property
+    def independent(self) -> bool:
+        return self.inner.independent
+
+    @property
     def preserves_conditional_prior(self) -> frozenset[str]:
         mine = {ATTRIBUTE[by] for by in self.by} if self.inner.preserves_noise_marginal else set()
         return self.inner.preserves_conditional_prior | mine

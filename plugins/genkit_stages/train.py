@@ -232,6 +232,8 @@ class Train(Stage):
             bijective=isinstance(coupler, Coupler) and coupler.bijective,
             preserves_noise_marginal=coupler.preserves_noise_marginal,
             preserves_conditional_prior=tuple(sorted(coupler.preserves_conditional_prior)),
+            independent=coupler.independent,
+            preserves_score=coupler.preserves_score,
         )
 
     def _file(self, context: Context, spec: DataSpec, trainer: Trainer) -> NetworkFile:

@@ -61,7 +61,7 @@ def registry() -> Registry:
 
 TABLE = {"use": "linear", "preconditioner": {"use": "plain"}, "class_conditional": True}
 SPEC = DataSpec((4,), classes=3)
-COUPLING = Coupling(True, True, ("labels",))
+COUPLING = Coupling(True, True, ("labels",), independent=False, preserves_score=False)
 
 
 def file_of(model, **changed):

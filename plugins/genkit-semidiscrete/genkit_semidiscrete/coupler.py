@@ -40,6 +40,7 @@ class Semidiscrete(DatasetCoupler):
     """
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
+    preserves_score = True  # the image is constant within a cell of noise
 
     potential: PotentialRef = setting(doc="stage that fitted the potential")
     by: tuple[By, ...] = setting(

@@ -188,6 +188,20 @@ class ByProcess(Coupler):
         return Pairs(index, index.roll(os.getpid()))
 
 
+class Ranked(SkewsClass):
+    """Sound: images and noise are paired in the order of their sums."""
+
+    preserves_conditional_prior = frozenset()
+
+
+class CorrelatedAndIndependent(Ranked):
+    independent = True
+
+
+class PoolsAndScore(Ranked):
+    preserves_score = True
+
+
 class NegativeGap(Coupler):
     def choose(self, batch, noise, generator):
         return replace(super().choose(batch, noise, generator), gap=-0.1)
@@ -295,6 +309,8 @@ class Refers(Coupler):
         (Misnames, "names labels, sources or embeddings"),
         (NeedsLabels, "a pool without labels is refused .*; seen: a DataError"),
         (AsksTooMuch, "a pool without sources is refused .*; seen: no DataError"),
+        (CorrelatedAndIndependent, "the noise of an independent coupler is not correlated"),
+        (PoolsAndScore, "a coupler that preserves the score is independent, or assigns data"),
         (NegativeGap, "pairs.gap is None, or a share"),
         (PartsMissing, "pairs.parts are sizes that sum to the number of pairs"),
         (Crosses, "noise stays with the images that share what is required and kept"),
@@ -310,7 +326,7 @@ def test_couplers(broken, law):
         check_coupler(broken(), another_process=False)
 
 
-@pytest.mark.parametrize("sound", [Coupler(), PerClass(), Several()])
+@pytest.mark.parametrize("sound", [Coupler(), PerClass(), Several(), Ranked()])
 def test_sound_couplers(sound):
     check_coupler(sound, another_process=False)
 
@@ -426,6 +442,26 @@ def test_a_coupler_that_is_fitted_first():
         check_coupler(Nearest(), fit=lambda batch: None)
     with pytest.raises(LawBroken, match="both vectors have one length"):
         check_coupler(Nearest(), fit=lambda batch: TooMany())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestWithScore(Nearest):
+    """Sound: the nearest image stays the same while the noise moves little."""
+
+    preserves_noise_marginal = True
+    preserves_score = True
+
+
+class Jumps(Fitted):
+    def choose(self, data, noise, generator):
+        super().choose(data, noise, generator)
+        return (noise.double().flatten(1).sum(1) * 1e5).long() % len(data)
+
+
+def test_a_score_needs_data_that_is_constant_around_a_noise():
+    check_coupler(NearestWithScore(), fit=lambda batch: Fitted())
+    with pytest.raises(LawBroken, match="assigns the same data to nearly the same noise"):
+        check_coupler(NearestWithScore(), fit=lambda batch: Jumps())
 
 
 class Optimal(Coupler):
