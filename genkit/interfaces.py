@@ -29,7 +29,7 @@ from genkit.artifacts import (
     SamplingCost,
     Scores,
 )
-from genkit.artifacts.network import Coupling
+from genkit.artifacts.coupling import Coupling
 from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError, Problem, UsageError
 from genkit.fields import Settings

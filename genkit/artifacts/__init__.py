@@ -11,6 +11,7 @@ from typing import Annotated
 
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.cost import SamplingCost, SamplingCosts
+from genkit.artifacts.coupling import Coupling, CouplingStatistics
 from genkit.artifacts.network import (
     ClassifierFile,
     DenoiserFile,
@@ -38,6 +39,8 @@ __all__ = [
     "Artifact",
     "ClassifierFile",
     "ClassifierRef",
+    "Coupling",
+    "CouplingStatistics",
     "DenoiserFile",
     "DenoiserRef",
     "DiscriminatorFile",

@@ -14,28 +14,10 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError, GenkitError
 from genkit.settings import shown
 from genkit.types import DataSpec
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """What the coupler of a training declares of its pairs; see the interface ``Coupler``.
-
-    Attributes:
-        bijective: every image and every noise of a pool is used exactly once.
-        preserves_noise_marginal: over many pools the paired noise is N(0, I).
-        preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
-        independent: noise and data are independent.
-        preserves_score: ``(D(x; sigma) - x) / sigma^2`` is the score.
-    """
-
-    bijective: bool
-    preserves_noise_marginal: bool
-    preserves_conditional_prior: tuple[str, ...]
-    independent: bool
-    preserves_score: bool
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,7 @@ class NetworkFile(Artifact):
             "network": dict(self.table),
             "spec": dataclasses.asdict(self.spec),
             "images": self.images,
-            "coupling": self.coupling and dataclasses.asdict(self.coupling),
+            "coupling": self.coupling and self.coupling.table(),
             "ema_length": self.ema_length,
             "contains": {name: inner.metadata() for name, inner in self.contained.items()} or None,
         }
@@ -135,7 +117,7 @@ class NetworkFile(Artifact):
                 spec=DataSpec(**{**spec, "shape": tuple(spec["shape"])}),
                 weights=own,
                 images=int(metadata["images"]),
-                coupling=None if coupling is None else _coupling(coupling),
+                coupling=None if coupling is None else Coupling.parsed(coupling),
                 ema_length=json.loads(metadata.get("ema_length", "null")),
                 contained=contained,
             )
@@ -163,13 +145,6 @@ NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
     cls.kind: cls for cls in (DenoiserFile, DiscriminatorFile, ClassifierFile)
 }
 """The artifact of each kind of network."""
-
-
-def _coupling(values: Mapping[str, Any]) -> Coupling | None:
-    if isinstance(values, dict) and "independent" not in values:
-        return None  # written before it was declared
-    given = tuple(values["preserves_conditional_prior"])
-    return Coupling(**{**values, "preserves_conditional_prior": given})
 
 
 @contextmanager

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from genkit.world import *  # noqa: F403
 
 _NAMES = {
-    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef DenoiserFile DenoiserRef "
+    "genkit.artifacts": "Artifact ClassifierFile ClassifierRef Coupling CouplingStatistics "
+    "DenoiserFile DenoiserRef "
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef SamplingCost "
     "SamplingCosts Scores StageResult load_tensors save_tensors",
     "genkit.costs": "CostMeter",

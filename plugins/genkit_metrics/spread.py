@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import scipy.linalg
-import torch
 from torch import Tensor
 
 from genkit.artifacts.statistics import Statistics
 from genkit.errors import Code, DataError
 from genkit.interfaces import Context, Subject
+from genkit.parts.principal import Directions
 from genkit.settings import setting
 from genkit.types import Curve, Measurement
 from genkit_metrics.over_features import FeatureMetric, require_count, size_of
-
-BATCH = 4096
-"""Items that are projected at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +71,7 @@ def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
             "compute both with one extractor",
             Code.WRONG_SHAPE,
         )
-    ends = max(0, size - directions), size - 1
-    values, vectors = scipy.linalg.eigh(data.covariance.numpy(), subset_by_index=ends)
-    kept = values > size * np.finfo(np.float64).eps * values[-1]  # the numerical rank
-    if not kept.any():
+    leading = Directions.of_covariance(data.mean, data.covariance, directions)
+    if not len(leading.deviations):
         raise DataError("the data must vary, got equal items; leave the metric out", Code.CONFLICT)
-    # Largest first.
-    deviations = torch.from_numpy(values[kept][::-1].copy()).sqrt()
-    axes = torch.from_numpy(vectors[:, kept][:, ::-1].copy())
-    parts = torch.split(samples, BATCH)
-    projected = torch.cat([(x.double() - data.mean) @ axes for x in parts])
-    return [float(ratio) for ratio in projected.std(dim=0) / deviations]
+    return (leading.project(samples).std(dim=0) / leading.deviations).tolist()

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 
 from genkit.artifacts import NetworkFile, Record
-from genkit.artifacts.network import Coupling
+from genkit.artifacts.coupling import Coupling
 from genkit.artifacts.record import Row
 from genkit.designs import designs, references
 from genkit.errors import DataError, Problem, UsageError

@@ -11,7 +11,7 @@ from torch import nn
 
 from genkit import files, tensors
 from genkit.artifacts import DenoiserFile, DiscriminatorFile, NetworkFile
-from genkit.artifacts.network import Coupling
+from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError
 from genkit.interfaces import Denoiser, Preconditioner
 from genkit.networks import load_network, require_fit

@@ -1,0 +1,237 @@
+"""What a coupling guarantees and what was measured of it, kept with networks trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import Polynomial
+from numpy.typing import NDArray
+
+from genkit.errors import Code, UsageError
+
+
+@dataclass(frozen=True)
+class CouplingStatistics:
+    """Second moments of paired images y and noise n along principal directions of the images.
+
+    They determine the best linear denoiser of ``x = y + sigma n`` and its whole probability-flow
+    ODE, which keeps ``x_k / sqrt(Var x_k(sigma))`` constant along each direction k. So they predict
+    what a start at a finite noise level does to the samples, in the unit of the images.
+
+    Attributes:
+        pairs: number of pairs that were measured.
+        pools: number of pools that these were taken from.
+        deviations: standard deviations s_k of the images, the largest first, each above 0; as many
+            as the images vary along, at most 64.
+        covariances: ``C_k = Cov(y_k, n_k)``, as many; 0 for independent noise.
+        variance: sum of the variances of all d values of an image, also along other directions.
+        covariance: mean of ``Cov(y_i, n_i)`` over the d values: ``E<y - E y, n> / d``.
+    """
+
+    pairs: int
+    pools: int
+    deviations: tuple[float, ...]
+    covariances: tuple[float, ...]
+    variance: float
+    covariance: float
+
+    def __post_init__(self) -> None:
+        numbers = [*self.deviations, *self.covariances, self.variance, self.covariance]
+        if (
+            len(self.deviations) != len(self.covariances)
+            or not all(map(math.isfinite, numbers))
+            or not all(deviation > 0 for deviation in self.deviations)
+        ):
+            raise ValueError(
+                "statistics of a coupling must be finite, with a covariance for each deviation "
+                f"above 0, got {self}"
+            )
+
+    @classmethod
+    def parsed(cls, values: Mapping[str, Any]) -> CouplingStatistics:
+        """Return the statistics of a table that :meth:`Coupling.table` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the table is of something else.
+        """
+        return cls(
+            pairs=int(values["pairs"]),
+            pools=int(values["pools"]),
+            deviations=tuple(map(float, values["deviations"])),
+            covariances=tuple(map(float, values["covariances"])),
+            variance=float(values["variance"]),
+            covariance=float(values["covariance"]),
+        )
+
+    @property
+    def correlations(self) -> tuple[float, ...]:
+        """Correlation of image and noise along each direction, in [-1, 1]."""
+        return tuple(c / s for s, c in zip(self.deviations, self.covariances, strict=True))
+
+    @property
+    def share_from_noise(self) -> float:
+        """Share of the images' variance that a linear function of the noise predicts, in [0, 1].
+
+        Only what each direction's noise says of the image along that direction is counted.
+        """
+        return sum(c * c for c in self.covariances) / self.variance if self.variance else 0.0
+
+    def spread(self, sigma: float) -> tuple[float, ...]:
+        """Return the standard deviations of ``x = y + sigma n``, along each direction.
+
+        Args:
+            sigma: noise level, above 0.
+
+        Raises:
+            UsageError: the noise level is not above 0.
+        """
+        s, c = self._arrays(sigma)
+        return tuple(_root(s**2 + 2 * sigma * c + sigma**2).tolist())
+
+    def spread_of_samples(self, sigma_max: float, *, corrected: bool) -> tuple[float, ...]:
+        """Return the standard deviations of samples over the images', along each direction.
+
+        Those of the linear denoiser with the exact probability-flow ODE from ``sigma_max`` to 0, so
+        that only the start makes them differ from 1.
+
+        Args:
+            sigma_max: noise level of the start, above 0.
+            corrected: start at ``sigma_max n + D(sigma_max n; sigma_max)`` instead of
+                ``sigma_max n``.
+
+        Raises:
+            UsageError: the noise level is not above 0.
+
+        Example:
+            >>> pairs = CouplingStatistics(8192, 16, (15.0,), (12.0,), 700.0, 0.025)
+            >>> [round(x, 3) for x in pairs.spread_of_samples(80.0, corrected=False)]
+            [0.866]
+            >>> [round(x, 3) for x in pairs.spread_of_samples(80.0, corrected=True)]
+            [0.986]
+        """
+        s, c = self._arrays(sigma_max)
+        variance = s**2 + 2 * sigma_max * c + sigma_max**2
+        start = np.full_like(s, sigma_max)
+        if corrected:
+            # D(x; sigma) = E[y | x] = x (s^2 + sigma C) / Var x
+            start *= 1 + _over(s**2 + sigma_max * c, variance)
+        return tuple(np.abs(_over(start, _root(variance))).tolist())
+
+    def frechet_of_start(self, sigma_max: float, *, corrected: bool) -> float:
+        """Return the Fréchet distance over pixels that the start alone adds to the samples.
+
+        It is ``sum_k (s_k - s_k r_k)^2`` for the ratios r of :meth:`spread_of_samples`: that of two
+        Gaussians with one mean and the same principal directions.
+
+        Args:
+            sigma_max: noise level of the start, above 0.
+            corrected: as for :meth:`spread_of_samples`.
+
+        Raises:
+            UsageError: the noise level is not above 0.
+        """
+        ratios = np.array(self.spread_of_samples(sigma_max, corrected=corrected))
+        return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
+
+    def lowest_sigma_max(self, *, corrected: bool, tolerance: float = 0.02) -> float:
+        """Return the noise level from which on every start is safe.
+
+        Args:
+            corrected: as for :meth:`spread_of_samples`.
+            tolerance: greatest distance of a ratio of :meth:`spread_of_samples` from 1, in (0, 1).
+
+        Returns:
+            The level, at which and above which all ratios are within the tolerance; 0 where they
+            are at every level.
+
+        Raises:
+            UsageError: the tolerance is not in (0, 1).
+        """
+        if not 0 < tolerance < 1:
+            raise UsageError(
+                f"tolerance must be above 0 and below 1, got {tolerance:g}; write, for example, "
+                "0.02",
+                Code.OUT_OF_RANGE,
+            )
+        lowest = 0.0
+        for s, rho in zip(self.deviations, self.correlations, strict=True):
+            # In u = s / sigma the variance of x / sigma is q, and a squared ratio p / q^power.
+            q = Polynomial([1, 2 * rho, 1])
+            p, power = (Polynomial([1, 3 * rho, 2]) ** 2, 3) if corrected else (Polynomial([1]), 1)
+            for limit in (1 - tolerance, 1 + tolerance):
+                roots = (p - limit**2 * q**power).roots()
+                real = roots.real[np.abs(roots.imag) <= 1e-9 * np.abs(roots)]
+                # The smallest belongs to the highest level at which the limit is reached.
+                lowest = max([lowest, *(s / real[real > 0])])
+        return float(lowest)
+
+    def _arrays(self, sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return deviations and covariances, for a noise level above 0."""
+        if not 0 < sigma < math.inf:
+            raise UsageError(
+                f"sigma must be a finite noise level above 0, got {sigma:g}; write, for example, "
+                "80",
+                Code.OUT_OF_RANGE,
+            )
+        return np.array(self.deviations), np.array(self.covariances)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What the coupler of a training declares of its pairs, see the interface ``Coupler``.
+
+    Attributes:
+        bijective: every image and every noise of a pool is used exactly once.
+        preserves_noise_marginal: over many pools the paired noise is N(0, I).
+        preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
+        independent: noise and data are independent.
+        preserves_score: ``(D(x; sigma) - x) / sigma^2`` is the score.
+        statistics: what was measured of its first pairs; None where it was not measured, as for
+            independent noise, of which nothing has to be measured.
+    """
+
+    bijective: bool
+    preserves_noise_marginal: bool
+    preserves_conditional_prior: tuple[str, ...]
+    independent: bool
+    preserves_score: bool
+    statistics: CouplingStatistics | None = None
+
+    def table(self) -> dict[str, Any]:
+        """Return its values for JSON; statistics that were not measured are left out."""
+        return {name: v for name, v in dataclasses.asdict(self).items() if v is not None}
+
+    @classmethod
+    def parsed(cls, values: Mapping[str, Any]) -> Coupling | None:
+        """Return the coupling of a table that :meth:`table` wrote.
+
+        Returns:
+            None for a table that was written before ``independent`` was declared.
+
+        Raises:
+            KeyError, TypeError, ValueError: the table is of something else.
+        """
+        if isinstance(values, dict) and "independent" not in values:
+            return None
+        statistics = values.get("statistics")
+        parts = {
+            "preserves_conditional_prior": tuple(values["preserves_conditional_prior"]),
+            "statistics": None if statistics is None else CouplingStatistics.parsed(statistics),
+        }
+        return cls(**{**values, **parts})
+
+
+def _root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a standard deviation; rounding may leave a variance below 0."""
+    return np.sqrt(np.maximum(variance, 0.0))
+
+
+def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``a / b``; infinite where images and noise cancel, so that x does not vary at all."""
+    with np.errstate(divide="ignore"):
+        return np.divide(a, b)
