@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import tensors
-from genkit.artifacts.statistics import Statistics, load_statistics
+from genkit.artifacts.statistics import Statistics, load_statistics, misfit
 from genkit.blame import plugin_errors, refused
 from genkit.designs import components, references
 from genkit.errors import Code, DataError
@@ -247,7 +247,6 @@ class StatisticsFile(Reference):
         self._path = path
         self._context = extractors.context
         self._found = load_statistics(path)
-        self._assumed: set[str] = set()
         self.identity = f"statistics sha256:{file_digest(path)}"
 
     def features(self, extractor: Extractor) -> Tensor:
@@ -259,23 +258,15 @@ class StatisticsFile(Reference):
 
     def statistics(self, extractor: Extractor) -> Statistics:
         name, score = extractor.identity(self._context), extractor.frechet
-        if score not in self._found:
+        if reason := misfit(self._found, score, name):
             raise DataError(
-                f"{self._path} must have statistics for {score}, got {', '.join(self._found)}; "
-                "write such a file with `genkit stats`",
+                f"{self._path}: {extractor.label} {reason}; write such a file with `genkit stats`",
                 Code.WRONG_KIND,
             )
         found = self._found[score]
-        if found.extractor is None and score not in self._assumed:
-            self._assumed.add(score)
+        if found.extractor is None:
             self._context.warn(
                 f"{self._path} does not say which network its statistics are of; {name} is assumed"
-            )
-        elif found.extractor not in (None, name):
-            raise DataError(
-                f"{self._path} must have statistics of {name}, got {found.extractor}; write the "
-                "file anew with `genkit stats`",
-                Code.WRONG_KIND,
             )
         return found
 

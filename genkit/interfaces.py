@@ -213,7 +213,7 @@ class Context(Inputs, Protocol):
         ...
 
     def warn(self, text: str) -> None:
-        """Print a warning; several processes print it once."""
+        """Print a warning once, however often a stage or its processes repeat it."""
         ...
 
     def advance(
@@ -850,6 +850,10 @@ class Dataset(Component):
             DataError: a file is missing, unreadable, or of another shape than the rest.
         """
 
+    def item_count(self) -> int | None:
+        """Return the number of items, unread; None where it is unknown. Raises as ``spec`` does."""
+        return None
+
     @abstractmethod
     def load(self, inputs: Inputs) -> Batch:
         """Return all items, on the CPU; images as float32 in [-1, 1], or as uint8.
@@ -1131,11 +1135,18 @@ class Metric(Component):
     accepts_statistics: ClassVar[bool] = False
     """Whether it needs no more of the reference than the statistics of features."""
 
-    min_samples: ClassVar[int] = 1
-    """Minimum number of samples that it can measure."""
-
     higher_is_better: ClassVar[bool | None] = None
     """Whether higher scores are better; None where neither higher nor lower ones are."""
+
+    @property
+    def min_samples(self) -> int:
+        """Minimum number of samples that it can measure."""
+        return 1
+
+    @property
+    def min_reference(self) -> int:
+        """Minimum number of reference items that it compares with; 0 where it takes none."""
+        return 0
 
     @property
     def scores(self) -> tuple[str, ...]:

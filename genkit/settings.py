@@ -27,6 +27,7 @@ class Setting:
         below: least value that is too large.
         use: table that is decoded where a recipe leaves a slot out, such as ``{"use": "heun"}``.
         inherit: key of the recipe whose component fills the slot where a table leaves it out.
+        unless: key of a table that has nothing inherited where it is written.
         infinite: whether ``inf`` is a value.
         affects_result: False for what changes neither weights nor samples, such as how often to
             save; such a setting is left out of the fingerprint, with all components and references
@@ -40,6 +41,7 @@ class Setting:
     below: float | None = None
     use: Mapping[str, Any] | None = None
     inherit: str = ""
+    unless: str = ""
     infinite: bool = False
     affects_result: bool = True
 

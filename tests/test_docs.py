@@ -101,8 +101,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -
         archive.truncate(170_052_171)  # validation looks at the size alone; it takes no room
     numpy.savez(tmp_path / "photos.npz", numpy.zeros((2, 32, 32, 3), numpy.uint8), [0, 1])
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        archive.write(tmp_path / "photos" / "cats" / "0001.png", "0001.png")
-        archive.writestr("dataset.json", '{"labels": [["0001.png", 1]]}')
+        for number in (1, 2):  # a score requires two
+            archive.write(tmp_path / "photos" / "cats" / "0001.png", f"000{number}.png")
+        archive.writestr("dataset.json", '{"labels": [["0001.png", 1], ["0002.png", 0]]}')
     (tmp_path / "network-snapshot-200000.pkl").write_bytes(
         edm_files.emitted(edm_files.snapshot(*edm_files.made_up()))
     )

@@ -100,8 +100,24 @@ def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
     for score, one in found.items():
         named |= {f"{score}/mean": one.mean, f"{score}/covariance": one.covariance}
         facts = {"count": one.count, "extractor": one.extractor, "data": one.data}
-        metadata[score] = json.dumps(facts)
+        metadata[score] = json.dumps({**facts, "sha256": _digests(one.mean, one.covariance)})
     tensors.save(path, named, metadata)
+
+
+def misfit(found: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
+    """Return why the statistics of a file are not those that an extractor requires; else "".
+
+    Args:
+        found: statistics by the name of the Fréchet distance that they are for.
+        score: name of that of the extractor.
+        extractor: identity of the extractor; None where it is known only in a run.
+    """
+    if score not in found:
+        return f"requires statistics for {score}, got those for {', '.join(found)}"
+    written = found[score].extractor
+    if None in (written, extractor) or written == extractor:
+        return ""
+    return f"requires statistics of {extractor}, got those of {written}"
 
 
 def load_statistics(path: Path) -> dict[str, Statistics]:
@@ -112,8 +128,8 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
     without running any code. A ``.pkl`` may also be one such pair, which is then for ``fid``.
 
     Raises:
-        DataError: the file is missing, damaged or of another kind, or its arrays are no mean and
-            covariance.
+        DataError: the file is missing, damaged, of another kind or of a version without the
+            SHA-256 of its arrays, or its arrays are no mean and covariance.
     """
     if not path.is_file():
         raise _refusal(path, "a path without a file", Code.NOT_FOUND)
@@ -123,7 +139,7 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
     except OSError as error:
         raise _refusal(path, f"one that cannot be read: {error.strerror}", Code.IO_ERROR) from error
     except (*_DAMAGED, AttributeError, GenkitError, KeyError, TypeError, ValueError) as error:
-        raise _refusal(path, "a damaged file, or one of another kind") from error
+        raise _refusal(path, "one that is damaged, of another kind or an older version") from error
     if not found:
         raise _refusal(path, "one without any")
     try:
@@ -144,14 +160,19 @@ def _refusal(path: Path, found: str, code: Code = Code.UNREADABLE) -> DataError:
 
 def _own(path: Path) -> dict[str, dict[str, Any]]:
     named, metadata = tensors.load(path)
-    return {
-        score: {
-            "mean": named[f"{score}/mean"],
-            "covariance": named[f"{score}/covariance"],
-            **{fact: known[fact] for fact in ("count", "extractor", "data")},
-        }
-        for score, known in ((score, json.loads(facts)) for score, facts in metadata.items())
-    }
+    found = {}
+    for score, text in metadata.items():
+        known = json.loads(text)
+        mean, covariance = named[f"{score}/mean"], named[f"{score}/covariance"]
+        if known["sha256"] != _digests(mean, covariance):
+            raise ValueError(f"{score} has other values than were written")
+        facts = {name: known[name] for name in ("count", "extractor", "data")}
+        found[score] = {"mean": mean, "covariance": covariance, **facts}
+    return found
+
+
+def _digests(mean: Tensor, covariance: Tensor) -> list[str]:
+    return [tensors.digest(mean), tensors.digest(covariance)]
 
 
 def _npz(path: Path) -> dict[str, dict[str, Any]]:

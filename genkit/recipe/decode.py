@@ -184,7 +184,7 @@ class Decoder:
                 value = {**setting.use, **value}
         elif setting.use is not None:
             value = dict(setting.use)
-        elif setting.inherit in self.inherited:
+        elif setting.inherit in self.inherited and setting.unless not in table:
             inherited = self.inherited[setting.inherit]
             return FAILED if inherited is None else inherited
         elif field.default is not dataclasses.MISSING:

@@ -57,6 +57,7 @@ class StageContext:
     stop_requested: Callable[[], bool]
     world: World = ALONE
     _loaded: dict[str, Trained] = field(default_factory=dict, repr=False)
+    _warned: set[str] = field(default_factory=set, repr=False)
 
     def seed(self, *purpose: str | int) -> int:
         return derive_seed(self.run_seed, self.stage_id, *purpose)
@@ -80,7 +81,8 @@ class StageContext:
         return replace(self, world=ALONE, stop_requested=lambda: False)
 
     def warn(self, text: str) -> None:
-        if self.world.leads:
+        if self.world.leads and text not in self._warned:
+            self._warned.add(text)
             self.progress.warn(f"{self.stage_id}: {text}")
 
     def advance(

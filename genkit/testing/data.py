@@ -28,6 +28,9 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     spec, batch = dataset.spec(), dataset.load(inputs or NoStages())
     data = batch.data
     require(len(batch) > 0, dataset, "there is an item", "none")
+    count = dataset.item_count()
+    law = "item_count() is the number of items, or None"
+    require(count in (None, len(batch)), dataset, law, f"{count}, {len(batch)} items")
     shape = tuple(data.shape[1:])
     require(shape == spec.shape, dataset, "items have the shape of spec()", f"{shape}, {spec}")
     law = "data is float32 on the CPU, or uint8 where items are images"

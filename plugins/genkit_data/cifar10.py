@@ -49,6 +49,9 @@ class CIFAR10(Dataset):
         self._found().check_sizes()
         return DataSpec(SHAPE, CLASSES)
 
+    def item_count(self) -> int:
+        return self._found().count
+
     def version(self) -> str:
         return version_of(self._found().files)
 
@@ -102,6 +105,11 @@ class _Found:
             return tuple(self.place / name for name in self.batches)
         return (self.place,)
 
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.version.images * len(self.batches)
+
     def check_sizes(self) -> None:
         """Raise DataError where a file is missing, or an archive has another size."""
         sizes = [size_of(path) for path in self.files]
@@ -116,7 +124,7 @@ class _Found:
     def decode(self) -> Decoding:
         """Verify the files and decode them."""
         self.check_sizes()
-        shape = (self.version.images * len(self.batches), *SHAPE)
+        shape = (self.count, *SHAPE)
         return Decoding(shape, True, self._parts())
 
     def _parts(self) -> Iterator[Batch]:

@@ -48,7 +48,11 @@ class EDMZip(Dataset):
 
     def spec(self) -> DataSpec:
         path = existing(self.path)
-        return _spec(path, self.labels, _version(path))
+        return _outline(path, self.labels, _version(path))[0]
+
+    def item_count(self) -> int:
+        path = existing(self.path)
+        return _outline(path, self.labels, _version(path))[1]
 
     def version(self) -> str:
         return _version(existing(self.path))
@@ -68,12 +72,19 @@ class EDMZip(Dataset):
 
 
 @lru_cache(maxsize=8)
-def _spec(path: Path, labelled: bool, version: str) -> DataSpec:  # noqa: ARG001, part of the key
-    """Return what is asked for many times while a recipe is checked; once for each version."""
+def _outline(
+    path: Path,
+    labelled: bool,
+    version: str,  # noqa: ARG001, part of the key
+) -> tuple[DataSpec, int]:
+    """Return shape, classes and number of the images, read once for each version.
+
+    They are asked for many times while a recipe is checked.
+    """
     with _opened(path) as files:
         labels = _classes(files) if labelled else None
-        shape = _shape(files, files.images[0])
-    return DataSpec(shape, 0 if labels is None else int(labels.max()) + 1)
+        shape, count = _shape(files, files.images[0]), len(files.images)
+    return DataSpec(shape, 0 if labels is None else int(labels.max()) + 1), count
 
 
 @dataclass(frozen=True)

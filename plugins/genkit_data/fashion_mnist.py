@@ -59,6 +59,9 @@ class FashionMNIST(Dataset):
             )
         return DataSpec((1, height, width), CLASSES)
 
+    def item_count(self) -> int:
+        return idx.read_shape(self._files()[0], 3)[0]
+
     def version(self) -> str:
         return version_of(self._files())
 

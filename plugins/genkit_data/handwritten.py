@@ -23,6 +23,9 @@ class Digits(Dataset):
     def spec(self) -> DataSpec:
         return DataSpec((1, 8, 8), classes=10)
 
+    def item_count(self) -> int:
+        return 1797
+
     def load(self, inputs: Inputs) -> Batch:
         with as_file(files("genkit_data") / "digits" / "digits.safetensors") as path:
             stored, _ = tensors.load(path)

@@ -42,6 +42,9 @@ class HuggingFace(Dataset):
         where = f"{self.path}: image 0"
         return DataSpec(_shape(table[0][self.image], where), self._class_count(table))
 
+    def item_count(self) -> int:
+        return len(self._table())
+
     def version(self) -> str:
         return _version(self._table())
 

@@ -38,6 +38,9 @@ class ImageFolder(Dataset):
         shape = _common_shape(tuple(files), version_of(files))
         return DataSpec(shape, classes=labels[-1] + 1 if labels else 0)
 
+    def item_count(self) -> int:
+        return len(_listed(existing_folder(self.root))[0])
+
     def version(self) -> str:
         return version_of(_listed(existing_folder(self.root))[0])
 

@@ -36,6 +36,10 @@ class Mirrored(Dataset):
     def spec(self) -> DataSpec:
         return self.inner.spec()
 
+    def item_count(self) -> int | None:
+        count = self.inner.item_count()
+        return None if count is None else 2 * count
+
     def version(self) -> str:
         return self.inner.version()
 

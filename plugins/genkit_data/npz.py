@@ -46,6 +46,11 @@ class NPZ(Dataset):
             labels = self._classes(path, archive, len(images))
         return DataSpec(images.shape[1:], 0 if labels is None else int(labels.max()) + 1)
 
+    def item_count(self) -> int:
+        path = existing(self.path)
+        with opened_zip(path) as archive:
+            return len(_images(path, archive))
+
     def version(self) -> str:
         return version_of([existing(self.path)])
 

@@ -25,6 +25,9 @@ class Points(Dataset):
     )
     seed: int = setting(0, doc="chooses the points", at_least=0)
 
+    def item_count(self) -> int:
+        return self.items
+
     def load(self, inputs: Inputs) -> Batch:
         draws = generator(self.seed, type(self).__name__)
         points, labels = self._curve(torch.rand(self.items, generator=draws))

@@ -26,7 +26,8 @@ SPLITS, SEED = 10, 0
 class LogitMetric(FeatureMetric):
     """A score of the logits of a classifier."""
 
-    accepts_statistics = True  # it looks at no data
+    accepts_statistics = True
+    min_reference = 0  # it looks at no data
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.extractor.classifies:

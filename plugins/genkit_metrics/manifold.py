@@ -8,7 +8,7 @@ from genkit.interfaces import Context, Subject
 from genkit.settings import setting
 from genkit.types import Measurement
 from genkit_metrics.neighbors import manifold_scores
-from genkit_metrics.over_features import FeatureMetric, require_count
+from genkit_metrics.over_features import FeatureMetric
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -25,13 +25,15 @@ class Prdc(FeatureMetric):
     )
 
     @property
+    def min_samples(self) -> int:
+        return self.neighbors + 1  # no item is its own neighbor
+
+    @property
     def scores(self) -> tuple[str, ...]:
         return tuple(map(self.named, NAMES))
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
-        for items, what in ((fake, "samples"), (real, "reference items")):
-            require_count(items, self.neighbors + 1, what)
         found = context.world.lead(
             lambda: manifold_scores(real, fake, self.neighbors, context.device)
         )

@@ -21,6 +21,10 @@ class FeatureMetric(Metric):
         doc="the features in which samples and real items are compared", use={"use": "pixels"}
     )
 
+    @property
+    def min_reference(self) -> int:
+        return self.min_samples
+
     def named(self, score: str) -> str:
         """Return the name of a score: alone for Inception, else followed by that of the features.
 
@@ -33,12 +37,12 @@ class FeatureMetric(Metric):
         """Return the features ``[N, F]`` of the reference and ``[M, F]`` of the samples.
 
         Raises:
-            DataError: there are fewer than :attr:`min_samples` of either.
+            DataError: there are fewer than :attr:`min_samples` or :attr:`min_reference`.
         """
         real = subject.features.of_reference(self.extractor)
         fake = subject.features.of_samples(self.extractor)
         require_count(fake, self.min_samples, "samples")
-        require_count(real, self.min_samples, "reference items")
+        require_count(real, self.min_reference, "reference items")
         return real, fake
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,7 +78,7 @@ class VisionTransformer(ImageNetwork):
             yield Problem(("folder",), f"there is no file {file}", hint, Code.NOT_FOUND)
 
     def version(self) -> str:
-        return " ".join(self._digests)
+        return f"{' '.join(self._digests)} {_library()}"
 
     @cached_property
     def _digests(self) -> tuple[str, str]:
@@ -104,7 +105,7 @@ class VisionTransformer(ImageNetwork):
 
     def identity(self, inputs: Inputs) -> str:
         weights, config = self._digests
-        return f"{self.label} sha256:{weights} config:{config[:16]} {self.precision}"
+        return f"{self.label} sha256:{weights} config:{config[:16]} {_library()} {self.precision}"
 
     @abstractmethod
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
@@ -138,6 +139,14 @@ class VisionTransformer(ImageNetwork):
                 f"{path}: model_type must be {wanted}, got {json.dumps(found)}", Code.WRONG_KIND
             )
         return dict(config)
+
+
+def _library() -> str:
+    """Return name and version of the library, whose code computes the features."""
+    try:
+        return f"{EXTRA} {version(EXTRA)}"
+    except PackageNotFoundError:  # `check` refuses it, and `bind` too
+        return f"without {EXTRA}"
 
 
 class Preprocessed(nn.Module):

@@ -47,7 +47,6 @@ class Callbacks:
     state: Callable[[], TrainingState]
     settle: Callable[[], None]
     _bound: list[BoundCallback] = field(default_factory=list, repr=False)
-    _warned: set[str] = field(default_factory=set, repr=False)
 
     def bind(self) -> None:
         """Let the callbacks read what they need of earlier stages; collective."""
@@ -97,9 +96,7 @@ class Callbacks:
             context.record.log({**row, "warning": str(error)})
             return
         for warning in found.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                context.warn(f"{name}: {warning}")
+            context.warn(f"{name}: {warning}")
         if found.scores:
             context.record.log({**row, **found.scores})
         for title, png in found.pictures.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from genkit.artifacts.scores import is_reserved
 from genkit.designs import held
@@ -12,19 +12,19 @@ from genkit.types import DataSpec
 
 
 def metric_problems(
-    metrics: Sequence[Metric], denoisers: Iterable[Design], varied: Collection[str] = ()
+    metrics: Sequence[Metric], denoiser: Design | None, varied: Collection[str] = ()
 ) -> Iterator[Problem]:
     """Yield why metrics cannot measure samples, whatever their number is.
 
     Args:
         metrics: metrics of a component, in its setting ``metrics``.
-        denoisers: the denoiser that draws the samples; none where it is unknown.
+        denoiser: denoiser that draws the samples; None where it is unknown.
         varied: columns of the settings that a sweep varies.
     """
     if not metrics:
         hint = 'write metrics = [{ use = "frechet" }]'
         yield Problem(("metrics",), "must have at least 1 item, got []", hint, Code.WRONG_LENGTH)
-    without_classes = any(denoiser.classes == 0 for denoiser in denoisers)
+    without_classes = denoiser is not None and denoiser.classes == 0
     named: dict[str, int] = {}
     for index, metric in enumerate(metrics):
         key = ("metrics", index)
@@ -80,6 +80,11 @@ def data_problems(
         hint = 'write data = { use = "..." }, here or at the top of the recipe'
         yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)
         return
+    count = data.item_count()
+    for index, metric in enumerate(metrics):
+        if count is not None and count < metric.min_reference:
+            reason = f"requires at least {metric.min_reference} reference items, got {count}"
+            yield Problem(("metrics", index), reason, "name larger data, or leave the metric out")
     spec = data.spec()
     yield from item_problems(metrics, spec, networks)
     if denoiser is not None and denoiser.spec.shape != spec.shape:

@@ -8,34 +8,25 @@ from dataclasses import dataclass
 
 from genkit.blame import unchanged
 from genkit.errors import DataError, Problem
-from genkit.features import DatasetItems, Extractors, StageFeatures
-from genkit.interfaces import (
-    BoundMetric,
-    Context,
-    Dataset,
-    Design,
-    Metric,
-    Subject,
-    TrainingState,
-)
+from genkit.features import Extractors, Reference, StageFeatures
+from genkit.interfaces import BoundMetric, Context, Design, Metric, Subject, TrainingState
 from genkit.settings import setting
 from genkit.tensors import as_stored
 from genkit.types import Measurement
+from genkit_stages.comparing import Comparing
 from genkit_stages.drawing import Drawing
-from genkit_stages.metric_checks import count_problems, data_problems, metric_problems
+from genkit_stages.metric_checks import count_problems
 from genkit_stages.scores import checked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(Drawing):
+class Score(Drawing, Comparing):
     """Scores of samples from the averaged weights.
 
     Scores of few samples are biased: compare them along one training, and with no others.
     """
 
     count: int = setting(1000, doc="number of samples", at_least=1)
-    data: Dataset | None = setting(None, doc="the real items to compare with", inherit="data")
-    metrics: tuple[Metric, ...] = setting(doc="what to measure")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,17 +34,14 @@ class Score(Drawing):
 
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         yield from super().check_training(design, networks)
-        yield from metric_problems(self.metrics, [design])
         yield from count_problems(self.metrics, self.count)
         with suppress(DataError):  # reported where the data is named
-            yield from data_problems(self.metrics, self.data, design, networks)
+            yield from self.comparison_problems(design, networks)
 
     def bind(self, context: Context) -> BoundScore:
-        if self.data is None:  # `check_training` refuses it
-            raise DataError("there is no data to compare with")
         extractors = Extractors(context)
-        metrics = [(metric, metric.bind(context)) for metric in self.metrics]
-        return BoundScore(self, DatasetItems(self.data, extractors), extractors, metrics)
+        metrics = self.bound_metrics(context)
+        return BoundScore(self, self.reference(extractors), extractors, metrics)
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class BoundScore:
     """
 
     settings: Score
-    reference: DatasetItems
+    reference: Reference
     extractors: Extractors
     metrics: Sequence[tuple[Metric, BoundMetric]]
 

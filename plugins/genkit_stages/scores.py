@@ -79,6 +79,11 @@ class Scorer:
                 cannot be split into the sets.
         """
         self._require_comparable(samples)
+        if missing := sorted({"sampler", "seeds"} - samples.facts.keys()):
+            self.context.warn(
+                f"the samples do not state their {' and '.join(missing)}, so that nothing tells "
+                "whether their scores can be compared; state them in the facts of Samples"
+            )
         context, sets = self.context, self.sets
         denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
         features = StageFeatures(self.extractors, samples.batch.data, self.reference)

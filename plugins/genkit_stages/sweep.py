@@ -20,6 +20,8 @@ from genkit_stages.scoring import Scoring
 
 C = TypeVar("C", bound=Component)
 
+_SAMPLER = f"{SAMPLED}sampler"
+
 Cell = dict[str, Any]
 """The values of one combination by key path, such as ``{"schedule.steps": 7}``."""
 
@@ -114,6 +116,11 @@ class Sweep(Scoring):
         context.record.cost(*(SamplingCost(**entry["cost"]) for entry in entries))
         rows = [entry["row"] for entry in entries]
         facts = _common([entry["facts"] for entry in entries], template.sampler_fact(context))
+        if _state_sampler(entries[0]["facts"]) and not _state_sampler(facts):
+            context.warn(
+                "the scores do not state the sampler of their samples, in which the rows differ; "
+                f"let {type(template).__name__}.sampler_fact return it"
+            )
         context.record.save(Scores(rows, facts))
 
     def varied(self) -> Collection[str]:
@@ -136,14 +143,17 @@ def _common(
         sampler: fact of the stage that is varied, in place of those of the cells.
     """
     first, *others = facts
-    name = f"{SAMPLED}sampler"
     common: dict[str, dict[str, str]] = {}
     for score, known in first.items():
         of_others = [other.get(score, {}) for other in others]
         common[score] = {k: v for k, v in known.items() if all(o.get(k) == v for o in of_others)}
-        if name in known and sampler is not None:
-            common[score][name] = sampler
+        if _SAMPLER in known and sampler is not None:
+            common[score][_SAMPLER] = sampler
     return common
+
+
+def _state_sampler(facts: Mapping[str, Mapping[str, str]]) -> bool:
+    return any(_SAMPLER in known for known in facts.values())
 
 
 def _of_cell(template: SamplingStage, cell: Cell) -> SamplingStage:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import nn
 
+from genkit import tensors
 from genkit.artifacts import Samples
 from genkit.artifacts.statistics import Statistics, load_statistics, save_statistics
 from genkit.errors import Code, DataError
@@ -116,7 +119,8 @@ def scorer(here, *metrics, data=None, **settings):
 
 def images(count=6, seed=0):
     draws = torch.Generator().manual_seed(seed)
-    return Samples(Batch(torch.randn(count, 1, 1, 2, generator=draws)), nfe=3)
+    batch = Batch(torch.randn(count, 1, 1, 2, generator=draws))
+    return Samples(batch, nfe=3, facts={"seeds": "0", "sampler": "normal"})
 
 
 def passes():
@@ -320,9 +324,6 @@ def test_the_published_form_is_read_and_the_assumption_is_printed(here, tmp_path
     np.testing.assert_array_equal(found.covariance, np.cov(rows.T))
     assert found.count is None
     assert "counted sha256:0" in here.warnings[0]
-    again = reference(here, tmp_path / "edm.npz")
-    assert again.statistics(Published()) is again.statistics(Published())
-    assert len(here.warnings) == 2  # once for each stage
     with raises_code(DataError, Code.WRONG_KIND, "frechet_counted"):
         reference(here, tmp_path / "edm.npz").statistics(Counted())
 
@@ -403,6 +404,60 @@ def test_statistics_of_another_extractor_are_refused(here, tmp_path):
     save_statistics(tmp_path / "other.safetensors", {"frechet_counted": other})
     with raises_code(DataError, Code.WRONG_KIND, "sha256:1"):
         reference(here, tmp_path / "other.safetensors").statistics(Counted())
+
+
+def test_statistics_of_another_extractor_are_refused_before_anything_is_drawn(here, tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class Needing(First):
+        accepts_statistics = True
+        min_reference = 1
+
+    file = tmp_path / "other.safetensors"
+    stage = Evaluate(
+        samples="samples", statistics=str(file), metrics=[Needing(extractor=Counted())]
+    )
+    for identity, refused in (("counted sha256:0", False), ("counted sha256:1", True)):
+        other = Statistics(torch.zeros(2), torch.eye(2), 8, identity, "data")
+        save_statistics(file, {"frechet_counted": other})
+        with raises_code(DataError, Code.WRONG_KIND, identity) if refused else nullcontext():
+            stage.scorer(here)
+
+
+def test_one_bit_of_a_file_of_statistics_is_noticed(tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_statistics(file, {"fid": Statistics(torch.ones(2), torch.eye(2), 8, "a", "b")})
+    whole = file.read_bytes()
+    assert load_statistics(file)["fid"].count == 8
+    for place in (-1, -9 * 4):  # the mean, and the covariance before it
+        content = bytearray(whole)
+        content[place] ^= 1
+        file.write_bytes(bytes(content))
+        with raises_code(DataError, Code.UNREADABLE, "a.safetensors"):
+            load_statistics(file)
+
+
+def test_a_file_of_statistics_without_a_hash_is_refused(tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_statistics(file, {"fid": Statistics(torch.ones(2), torch.eye(2), 8, "a", "b")})
+    named, metadata = tensors.load(file)
+    known = json.loads(metadata["fid"])
+    del known["sha256"]
+    tensors.save(file, named, {"fid": json.dumps(known)})
+    with raises_code(DataError, Code.UNREADABLE, "a.safetensors"):
+        load_statistics(file)
+
+
+def test_samples_that_do_not_state_how_they_were_drawn_are_reported(here):
+    known = {"seeds": "0", "sampler": "normal"}
+    for missing in known:
+        facts = {name: fact for name, fact in known.items() if name != missing}
+        here.warnings.clear()
+        scorer(here, METRICS[0]).measure(replace(images(), facts=facts))
+        (warning,) = here.warnings
+        assert missing in warning
+    here.warnings.clear()
+    scorer(here, METRICS[0]).measure(images())
+    assert here.warnings == []
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.pkl", "a.safetensors"])

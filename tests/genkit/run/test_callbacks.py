@@ -12,8 +12,10 @@ import torch
 
 from genkit.artifacts import Record
 from genkit.artifacts.layout import CHECKPOINT
+from genkit.artifacts.statistics import Statistics, save_statistics
 from genkit.errors import Code, DataError, PluginError, RecipeError
 from genkit.interfaces import Preconditioned
+from genkit.parts.no_stages import NoStages
 from genkit.parts.precision import multiplying_in
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Owner, Registration
@@ -22,6 +24,7 @@ from genkit.run.fingerprint import dependents, reachable
 from genkit.tensors import load
 from genkit.train.pairing import PairStream
 from genkit.types import Measurement
+from genkit_metrics.extractors import Pixels
 from genkit_stages.callbacks import isolated
 from genkit_stages.preview import Preview
 from raising import raises_code
@@ -245,6 +248,24 @@ def test_networks_are_those_of_the_training_in_eval_mode(tiny, plain, monkeypatc
         assert not any(p.requires_grad for p in trained.module.parameters())
     weights, _ = load(tiny.folder / "01-denoiser" / "denoiser.safetensors")
     assert all(torch.equal(t, weights[n]) for n, t in seen[-1][1].module.state_dict().items())
+
+
+def test_a_score_is_the_same_over_the_statistics_of_the_data(tiny, observed, tmp_path):
+    tiny.run(observed)
+    wanted = [row["frechet_pixels"] for row in called(tiny)]
+    data = tiny.load(observed).data
+    file = tmp_path / "moons.safetensors"
+    statistics = Statistics.of(data.load(NoStages()).data, Pixels().identity(NoStages()))
+    save_statistics(file, {Pixels().frechet: statistics})
+    named = SCORE.replace("every", f'statistics = "{file}", every')
+    folder = tiny.folder.parent / "statistics"
+    tiny.run(observed.replace(SCORE, named), folder=folder)
+    lines = map(json.loads, tiny.bytes_of("metrics.jsonl", folder).splitlines())
+    assert [row["frechet_pixels"] for row in lines if "frechet_pixels" in row] == wanted
+    for metric in ('"nearest"', '"frechet", extractor = { use = "classifier", file = "digits" }'):
+        refused = named.replace('{ use = "frechet" }', f"{{ use = {metric} }}")
+        with raises_code(RecipeError, Code.CONFLICT, "denoiser.callbacks.0.metrics.0"):
+            tiny.load(observed.replace(SCORE, refused).replace(f"{PREVIEW}, ", ""))
 
 
 def test_trackers_are_passed_rows_and_pictures(tiny, observed):

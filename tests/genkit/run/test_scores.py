@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from genkit.artifacts.statistics import Statistics, save_statistics
 from genkit.errors import Code, RecipeError
+from genkit.recipe.encode import resolved
 from raising import raises_code
 
 CLASSIFIER = """
@@ -66,9 +69,24 @@ def test_one_metric_twice_is_refused_before_anything_runs(tiny):
 
 def test_samples_too_few_for_the_subsets_of_kid_are_refused_before_anything_runs(tiny):
     scores = SCORES.partition("metrics")[0] + 'metrics = [{ use = "kid" }]'
-    tiny.load(tiny.sample + scores, "samples.count=1000")
+    enough = ("samples.count=1000", "data.items=1000")
+    tiny.load(tiny.sample + scores, *enough)
     with raises_code(RecipeError, Code.CONFLICT, "1000 samples", 999):
-        tiny.load(tiny.sample + scores, "samples.count=999")
+        tiny.load(tiny.sample + scores, *enough, "samples.count=999")
+    with raises_code(RecipeError, Code.CONFLICT, "1000 reference items", 999):
+        tiny.load(tiny.sample + scores, *enough, "data.items=999")
+
+
+def test_more_neighbors_than_items_are_refused_before_anything_runs(tiny):
+    scores = SCORES.partition("metrics")[0] + 'metrics = [{ use = "prdc", neighbors = 7 }]'
+    enough = ("samples.count=8", "data.items=8")
+    tiny.load(tiny.sample + scores, *enough)
+    with raises_code(RecipeError, Code.CONFLICT, "8 samples", 7):
+        tiny.load(tiny.sample + scores, *enough, "samples.count=7")
+    with raises_code(RecipeError, Code.CONFLICT, "8 samples", 7):
+        tiny.load(tiny.sample + scores, *enough, "samples.count=14", "scores.sets=2")
+    with raises_code(RecipeError, Code.CONFLICT, "8 reference items", 7):
+        tiny.load(tiny.sample + scores, *enough, "data.items=7")
 
 
 @pytest.mark.parametrize("path", ["nowhere.npz", "~nobody-of-this-name/edm.npz"])
@@ -91,8 +109,36 @@ def test_a_file_without_the_statistics_of_a_metric_is_refused_before_anything_ru
     save_statistics(file, {"fid": statistics})
     with raises_code(RecipeError, Code.WRONG_KIND, "scores.metrics.1.extractor", "frechet_pixels"):
         tiny.load(text)
+    with raises_code(RecipeError, Code.WRONG_KIND, "scores.metrics.0.extractor", "frechet_pixels"):
+        tiny.load(text)
     save_statistics(file, {"frechet_pixels": statistics})
     tiny.load(text)
+
+
+def test_statistics_of_another_network_are_refused_before_anything_runs(tiny, tmp_path):
+    file = tmp_path / "a.safetensors"
+    text = tiny.sample + SCORES.partition("metrics")[0]
+    text += f'statistics = "{file}"\nmetrics = [{{ use = "frechet" }}]'
+    for extractor, refused in ((None, False), ("pixels", False), ("pixels of others", True)):
+        statistics = Statistics(torch.zeros(2), torch.eye(2), 8, extractor, "data")
+        save_statistics(file, {"frechet_pixels": statistics})
+        at = ("scores.metrics.0.extractor", "pixels of others")
+        with raises_code(RecipeError, Code.WRONG_KIND, *at) if refused else nullcontext():
+            tiny.load(text)
+
+
+def test_data_beside_statistics_is_refused_and_that_of_the_recipe_is_left_out(tiny, tmp_path):
+    file = tmp_path / "a.safetensors"
+    statistics = Statistics(torch.zeros(2), torch.eye(2), 8, "pixels", "data")
+    save_statistics(file, {"frechet_pixels": statistics})
+    text = tiny.sample + SCORES.partition("metrics")[0] + 'metrics = [{ use = "frechet" }]\n'
+    named = f'statistics = "{file}"\n'
+    recipe = tiny.load(text + named)
+    assert recipe.stages["scores"].data is None
+    again = tomli_w.dumps(resolved(recipe, tiny.plugins.registry))
+    assert tiny.load(again).stages == recipe.stages
+    with raises_code(RecipeError, Code.CONFLICT, "scores.statistics", "data"):
+        tiny.load(text + named + 'data = { use = "moons" }\n')
 
 
 def test_an_extractor_of_other_samples_is_refused_beside_statistics_too(tiny, tmp_path):

@@ -11,6 +11,7 @@ from genkit.errors import Code, RecipeError
 from genkit.interfaces import Metric
 from genkit.settings import setting
 from genkit.tensors import load
+from genkit_stages.sample import Sample
 from genkit_stages.sweep import Sweep, _of_cell
 from genkit_stages.train import Train
 
@@ -118,7 +119,7 @@ def test_the_count_that_is_scored_is_that_of_the_sweep(tiny, vary, hints):
     text = of_combinations(tiny, lines).partition("metrics")[0]
     metrics = 'sets = 3\nmetrics = [{ use = "kid" }]\n'
     with pytest.raises(RecipeError) as caught:
-        tiny.load(text + metrics)
+        tiny.load(text + metrics, "data.items=1000")
     found = [mistake.problem for mistake in caught.value.mistakes]
     assert {problem.key[-1] for problem in found} == {"sets", 0}
     assert all(hint in problem.hint for hint, problem in zip(hints, found, strict=True))
@@ -208,3 +209,24 @@ def test_a_score_declared_with_the_name_of_another_column_is_refused(tiny, name)
     sweep = Sweep(samples="samples", data=data, vary=vary, metrics=(Named(name=name),))
     (found,) = sweep.check(earlier)
     assert (found.key, found.code) == (("metrics", 0), Code.INVALID_NAME)
+
+
+def test_a_warning_of_every_combination_is_printed_once(tiny, caplog):
+    text = tiny.sweep.partition('metrics = [{ use = "truncation')[0]
+    tiny.run(text + 'metrics = [{ use = "frechet" }]')
+    assert len(json.loads(tiny.bytes_of("scores.json"))["rows"]) == 4
+    assert (
+        len([record for record in caplog.records if "frechet_pixels of 8" in record.message]) == 1
+    )
+
+
+def test_a_sampler_that_no_row_states_is_reported(tiny, caplog, monkeypatch):
+    text = tiny.sweep.partition('metrics = [{ use = "truncation')[0]
+    text += 'metrics = [{ use = "nearest" }]'
+    tiny.run(text)
+    assert "sampler_fact" not in caplog.text
+    monkeypatch.setattr(Sample, "sampler_fact", lambda self, context: None)
+    stated = lambda self, context: {"seeds": "0", "sampler": f"{self.schedule.steps} steps"}  # noqa: E731
+    monkeypatch.setattr(Sample, "_facts", stated)
+    tiny.run(text, folder=tiny.folder.parent / "silent")
+    assert caplog.text.count("Sample.sampler_fact") == 1

@@ -61,6 +61,14 @@ def test_datasets(batch, law):
         check_dataset(broken())
 
 
+def test_the_number_of_items_is_that_of_the_items_or_none():
+    for count in (None, 6):
+        check_dataset(type("Sound", (Dataset,), {"item_count": lambda self, n=count: n})())
+    broken = type("Broken", (Dataset,), {"item_count": lambda self: 7})
+    with pytest.raises(LawBroken, match="item_count"):
+        check_dataset(broken())
+
+
 def test_images_may_be_bytes():
     data = torch.arange(96, dtype=torch.uint8).reshape(6, 1, 4, 4)
     bytes_ = type("Bytes", (Dataset,), {"batch": lambda self: replace(IMAGES, data=data)})

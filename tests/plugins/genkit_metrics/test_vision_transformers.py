@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from genkit.errors import Code, DataError
 from genkit.random import generator, seeded
 from genkit.testing import check_extractor
 from genkit.types import DataSpec
+from genkit_metrics import vision_transformers
 from genkit_metrics.clip import Clip
 from genkit_metrics.dinov2 import SIZE, Dinov2, positions
 from raising import raises_code
@@ -190,6 +192,20 @@ def test_identity_and_version_follow_both_files(dinov2, tmp_path):
             extractor.bind(INPUTS)
     extractors[2].bind(INPUTS)
     assert Dinov2(folder=str(tmp_path), precision="tf32").identity(INPUTS) != seen[-1][0]
+
+
+def test_identity_and_version_follow_the_library(dinov2, monkeypatch):
+    extractor = Dinov2(folder=str(dinov2[1]))
+    seen = {(extractor.identity(INPUTS), extractor.version())}
+    monkeypatch.setattr(vision_transformers, "version", lambda name: f"{name} of tomorrow")
+    seen.add((extractor.identity(INPUTS), extractor.version()))
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(vision_transformers, "version", missing)
+    seen.add((extractor.identity(INPUTS), extractor.version()))
+    assert len({identity for identity, _ in seen}) == len({version for _, version in seen}) == 3
 
 
 def test_nothing_but_the_two_files_is_read(dinov2, tmp_path):

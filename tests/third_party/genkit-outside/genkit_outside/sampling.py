@@ -49,6 +49,9 @@ class EulerSamples(SamplingStage):
     def drawn_by(self, earlier: Stages) -> str:
         return self.denoiser
 
+    def sampler_fact(self, context: Context) -> str:
+        return f"Euler's method over {context.describe(self.schedule)}"
+
     def draw(self, context: Context) -> Samples:
         trained = context.network(self.denoiser)
         denoise = denoise_fn(trained.module)
@@ -57,7 +60,12 @@ class EulerSamples(SamplingStage):
         x = float(sigmas[0]) * latents.draw(trained.spec.shape).to(context.device)
         for sigma, following in pairwise(sigmas):
             x = x + (following - sigma) * (x - denoise(x, sigma)) / sigma
-        return Samples(Batch(x.float().cpu()), denoise.nfe, denoiser=self.denoiser)
+        facts = {
+            "seeds": f"0-{self.count - 1} of {context.seed()}",
+            "sampler": self.sampler_fact(context),
+            "denoiser": f"sha256:{context.digest(self.denoiser)}",
+        }
+        return Samples(Batch(x.float().cpu()), denoise.nfe, denoiser=self.denoiser, facts=facts)
 
     def run(self, context: Context) -> None:
         meter = CostMeter(self, context)

@@ -1,0 +1,112 @@
+"""What samples are compared with, and by which metrics: settings of stages and of a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from genkit.artifacts.statistics import load_statistics, misfit
+from genkit.designs import held, references
+from genkit.errors import Code, DataError, PluginError, Problem
+from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
+from genkit.files import expanded
+from genkit.interfaces import BoundMetric, Component, Dataset, Design, Extractor, Inputs, Metric
+from genkit.parts.no_stages import NoStages
+from genkit.settings import setting
+from genkit.tensors import file_digest
+from genkit_stages.metric_checks import data_problems, item_problems, metric_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Component):
+    """Compares samples with real items, or with statistics of their features."""
+
+    data: Dataset | None = setting(
+        None, doc="the real items to compare with", inherit="data", unless="statistics"
+    )
+    statistics: str | None = setting(
+        None,
+        doc="file of `genkit stats`, or one that EDM or EDM2 published, in place of data",
+    )
+    metrics: tuple[Metric, ...] = setting(doc="what to measure")
+
+    def version(self) -> str:
+        return "" if self.statistics is None else file_digest(expanded(self.statistics))
+
+    def comparison_problems(
+        self,
+        denoiser: Design | None,
+        networks: Mapping[str, Design],
+        varied: Collection[str] = (),
+    ) -> Iterator[Problem]:
+        """Yield what keeps samples from being measured, whatever their number is.
+
+        Args:
+            denoiser: denoiser that draws the samples; None where it is unknown.
+            networks: networks that earlier stages write, by id.
+            varied: columns of the settings that a sweep varies.
+
+        Raises:
+            DataError: the data is missing or damaged.
+        """
+        yield from metric_problems(self.metrics, denoiser, varied)
+        if self.statistics is None:
+            yield from data_problems(self.metrics, self.data, denoiser, networks)
+            return
+        yield from self._statistics_problems(self.statistics)
+        if denoiser is not None:
+            yield from item_problems(self.metrics, denoiser.spec, networks)
+
+    def _statistics_problems(self, file: str) -> Iterator[Problem]:
+        if self.data is not None:
+            reason = "must not be written beside data, got two references"
+            yield Problem(("statistics",), reason, "leave one of the two out")
+        for index, metric in enumerate(self.metrics):
+            if not metric.accepts_statistics:
+                reason = "requires the items of the data, got a file of statistics"
+                yield Problem(("metrics", index), reason, "write data in place of statistics")
+        try:
+            found = load_statistics(expanded(file))
+        except DataError as error:
+            yield from (mistake.problem.under("statistics") for mistake in error.mistakes)
+            return
+        for index, metric in enumerate(self.metrics):
+            for key, extractor in _compared(metric):
+                if reason := misfit(found, extractor.frechet, _known_identity(extractor)):
+                    hint = "write another extractor, or the file of this one with `genkit stats`"
+                    yield Problem(("metrics", index, *key), reason, hint, Code.WRONG_KIND)
+
+    def reference(self, extractors: Extractors) -> Reference:
+        """Return what the samples are compared with, once for all of them.
+
+        Raises:
+            DataError: it is missing, damaged, or of another extractor.
+        """
+        if self.statistics is None:
+            if self.data is None:  # `comparison_problems` refuses it
+                raise DataError("there is no data to compare with")
+            return DatasetItems(self.data, extractors)
+        reference = StatisticsFile(expanded(self.statistics), extractors)
+        # Refused here and not hours later, where the first samples are scored.
+        for _, extractor in (pair for metric in self.metrics for pair in _compared(metric)):
+            reference.statistics(extractor)
+        return reference
+
+    def bound_metrics(self, inputs: Inputs) -> list[tuple[Metric, BoundMetric]]:
+        """Return the metrics, each with what its ``bind`` returns."""
+        return [(metric, metric.bind(inputs)) for metric in self.metrics]
+
+
+def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:
+    """Return the extractors whose features of the reference a metric takes, with their keys."""
+    return list(held(metric, Extractor)) if metric.min_reference else []
+
+
+def _known_identity(extractor: Extractor) -> str | None:
+    """Return the identity of an extractor before a run; None where a stage trains its network."""
+    if any(references(extractor)):
+        return None
+    with suppress(DataError, PluginError):  # `check` of the extractor reports it
+        return extractor.identity(NoStages())
+    return None
