@@ -120,6 +120,12 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def with_spread(mean: float, deviation: float) -> str:
+    """Return a mean with its standard deviation, to the digits of two figures of the latter."""
+    digits = max(0, 1 - int(f"{deviation:e}".partition("e")[2])) if deviation else 4
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
 def png_of(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     content = io.BytesIO()

@@ -15,9 +15,6 @@ from genkit.artifacts.scores import Row
 from genkit.report.costs import conditions, with_costs, without_scores
 from genkit.report.table import render
 
-_WIDE = 10_000  # columns: more than any table has
-
-
 _READ = ("extractor", "protocol", "samples", "reference", "sets", "warning")
 """Facts that are printed; all others are in ``scores.json``."""
 
@@ -56,7 +53,9 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
         console.print(f"\nScores of {stage}", style="bold", markup=False, highlight=False)
         path = folders[stage] / SamplingCosts.filename()
         costs = SamplingCosts.load(path).rows if path.is_file() else []
-        for table in _tables(content["rows"], costs, console):
+        for number, table in enumerate(_tables(content["rows"], costs, console)):
+            if number:
+                console.print()
             console.print(table)
         for line in conditions(costs):
             console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
@@ -83,12 +82,10 @@ def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def _tables(
     rows: Sequence[Row], costs: Sequence[SamplingCost], console: Console
 ) -> Iterator[Table]:
-    """Yield one table of scores and costs, or two where a terminal is too narrow to show all."""
-    joined = render(with_costs(rows, costs))
-    unbounded = console.options.update(width=_WIDE)
-    if console.measure(joined, options=unbounded).maximum <= console.width:
-        yield joined
+    """Yield a table of scores and costs, or several where a terminal is too narrow to show all."""
+    joined = list(render(with_costs(rows, costs), console.width))
+    if len(joined) == 1:
+        yield from joined
         return
-    yield render(rows)
-    if apart := without_scores(rows, costs):
-        yield render(apart)
+    yield from render(rows, console.width)
+    yield from render(without_scores(rows, costs), console.width)

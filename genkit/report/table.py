@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.box import SIMPLE
 from rich.table import Table
 
-from genkit.artifacts.scores import Row
-from genkit.parts.figure import number
+from genkit.artifacts.scores import MIN, STD, Row, scores_in, settings_of
+from genkit.parts.figure import number, with_spread
+from genkit.parts.text_table import fitting, grid
 
 
-def render(rows: Sequence[Row]) -> Table:
-    """Return the rows as a table; what a row lacks, or has as None, is left blank."""
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    columns = list(dict.fromkeys(c for row in rows for c in row))
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*("" if row.get(c) is None else number(row[c]) for c in columns))
-    return table
+def render(rows: Sequence[Row], width: int) -> Iterator[Table]:
+    """Yield the rows as tables that fit a terminal; what a row lacks, or has as None, is blank.
+
+    Of several sets there is the mean with its standard deviation; the minimum is in files alone.
+
+    Args:
+        rows: rows of scores.
+        width: columns of the terminal.
+    """
+    settings = settings_of(rows)
+    spread = {f"{name}{end}" for row in rows for name in scores_in(row) for end in (STD, MIN)}
+    columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c not in spread]
+    lines = [[_cell(row, column) for column in columns] for row in rows]
+    for cells in fitting([columns, *lines], len(settings), width):
+        yield grid(cells, "right")
+
+
+def _cell(row: Row, column: str) -> str:
+    if (value := row.get(column)) is None:
+        return ""
+    deviation = row.get(f"{column}{STD}")
+    return number(value) if deviation is None else with_spread(value, deviation)

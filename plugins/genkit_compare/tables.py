@@ -5,28 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
 
 from genkit.artifacts import Run
 from genkit.artifacts.scores import MIN, STD
 from genkit.files import inf_as_text
-from genkit.parts.figure import number
+from genkit.parts.figure import number, with_spread
+from genkit.parts.text_table import fitting, grid, width_of
 from genkit.terminal import say
 from genkit_compare.comparison import Refusal, Row, Table
 from genkit_compare.settings import Differences, text
 
 ABSENT = "-"
-_WORD = 8  # characters of a line of a head
-_GAP = 3  # columns of a terminal between two columns of a table
 
 _COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "nfe": ("NFE", lambda row: row.nfe),
@@ -69,14 +63,14 @@ def show(to: Console, found: Comparison) -> None:
         say(to, "")
     say(to, "Settings that differ\n" if found.settings else "All settings are the same.")
     if found.settings:
-        to.print(_grid(_setting_cells(found), "left"))
+        to.print(grid(_setting_cells(found), "left"))
 
 
 def _as_markdown(found: Comparison) -> str:
     """Return a comparison as a section of a Markdown page."""
     parts = []
     for table in found.tables:
-        parts += [f"Stage {table.title}", _markdown_table(_score_cells(table), "---:")]
+        parts += [f"Stage {table.title}", _markdown_table(_score_cells(table, minima=True), "---:")]
     parts += [f"Left out: {refusal}" for refusal in found.refusals]
     if found.settings:
         parts += ["Settings that differ", _markdown_table(_setting_cells(found), "---")]
@@ -162,9 +156,15 @@ def _plain(value: Any) -> Any:
     return value if plain else text(value)
 
 
-def _score_cells(table: Table) -> list[list[str]]:
-    """Return a head and a line for each row; columns that no row has are left out."""
-    spread = {name: any(name in row.minimum for row in table.rows) for name in table.scores}
+def _score_cells(table: Table, minima: bool = False) -> list[list[str]]:
+    """Return a head and a line for each row; columns that no row has are left out.
+
+    Args:
+        table: the rows.
+        minima: whether the minimum over sets has a column of its own.
+    """
+    names = table.scores if minima else ()
+    with_minimum = {name for name in names if any(name in row.minimum for row in table.rows)}
     shown = {
         "guidance_nfe": any(row.guidance_nfe for row in table.rows),
         "gflop_per_image": table.calls_differ,
@@ -173,14 +173,14 @@ def _score_cells(table: Table) -> list[list[str]]:
     costs = [cost for name, cost in _COST.items() if shown.get(name, True)]
     head = ["run", *table.settings]
     for name in table.scores:
-        head += [name, f"{name} min"] if spread[name] else [name]
+        head += [name, f"{name} min"] if name in with_minimum else [name]
     lines = [[*head, *(title for title, _ in costs)]]
     for row in table.rows:
         line = [row.member.label]
         line += [_number(row.settings.get(key)) for key in table.settings]
         for name in table.scores:
-            line.append(_with_spread(row, name))
-            line += [_number(row.minimum.get(name))] if spread[name] else []
+            line.append(_score(row, name))
+            line += [_number(row.minimum.get(name))] if name in with_minimum else []
         lines.append([*line, *(_number(value(row)) for _, value in costs)])
     return lines
 
@@ -190,12 +190,10 @@ def _setting_cells(found: Comparison) -> list[list[str]]:
     return [["setting", *found.runs], *lines]
 
 
-def _with_spread(row: Row, name: str) -> str:
-    """Return a mean with its standard deviation, to the digits of two figures of the latter."""
-    if (value := row.scores.get(name)) is None or (spread := row.spread.get(name)) is None:
+def _score(row: Row, name: str) -> str:
+    if (value := row.scores.get(name)) is None or (deviation := row.spread.get(name)) is None:
         return _number(value)
-    digits = max(0, 1 - int(f"{spread:e}".partition("e")[2])) if spread else 4
-    return f"{value:.{digits}f} ± {spread:.{digits}f}"
+    return with_spread(value, deviation)
 
 
 def _number(value: Any) -> str:
@@ -203,42 +201,17 @@ def _number(value: Any) -> str:
 
 
 def _print_scores(to: Console, table: Table) -> None:
-    """Print a table of numbers, none of which is cut off, however narrow the terminal is."""
+    """Print the scores, in several tables where the terminal is too narrow for one."""
     cells = _score_cells(table)
-    if _width(cells) > to.width:
-        columns = zip(*cells, strict=True)
-        heads = [_broken(head, max(_WORD, *map(len, column))) for head, *column in columns]
-        cells = [heads, *cells[1:]]
     several = len({row.member.label for row in table.rows}) < len(table.rows)
-    width = max(to.width, _width(cells))
-    wide = Console(file=to.file, width=width, force_terminal=to.is_terminal)
-    wide.print(_grid(cells, "right", sections=several))
-
-
-def _width(cells: Sequence[Sequence[str]]) -> int:
-    """Return the width of a table in columns of a terminal."""
-    lines = [[max(map(len, cell.split("\n"))) for cell in line] for line in cells]
-    return sum(max(column) + _GAP for column in zip(*lines, strict=True))
-
-
-def _grid(cells: Sequence[Sequence[str]], justify: Any, sections: bool = False) -> Grid:
-    """Return lines below a head; sections end where the first cell changes."""
-    grid = Grid(box=SIMPLE, show_edge=False, pad_edge=False)
-    for index, head in enumerate(cells[0]):
-        grid.add_column(Text(head), justify=justify if index else "left", overflow="fold")
-    for line, following in pairwise([*cells[1:], cells[0]]):
-        grid.add_row(*map(Text, line), end_section=sections and line[0] != following[0])
-    return grid
-
-
-def _broken(head: str, width: int) -> str:
-    """Return a head in lines of a width, broken behind words; longer words are kept."""
-    lines = [""]
-    for word in re.findall(r"[^._ -]+[._ -]?", head):
-        if lines[-1] and len((lines[-1] + word).rstrip()) > width:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(line.rstrip() for line in lines)
+    for index, part in enumerate(fitting(cells, 1 + len(table.settings), to.width)):
+        if index:
+            say(to, "")
+        # No number is cut off, however narrow the terminal is.
+        wide = Console(
+            file=to.file, width=max(to.width, width_of(part)), force_terminal=to.is_terminal
+        )
+        wide.print(grid(part, "right", sections=several))
 
 
 def _markdown_table(cells: Sequence[Sequence[str]], align: str) -> str:

@@ -1,4 +1,7 @@
-"""Plot of the pairs of a run: what they gained, what they cost, and whether noise stayed noise."""
+"""Plot of the pairs of a run: what they gained, and whether noise stayed noise.
+
+It draws no seconds: a run that was killed and resumed has the same picture as one that was not.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from genkit.artifacts.scores import Row
-from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, number, png_of, set_title
+from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, png_of, set_title
 
 _MOST = 200  # points of a line; of a longer run each stands for several pools
 _MARKED = 30  # points up to which each is marked
@@ -24,7 +27,7 @@ Value = Callable[[Row], float]
 
 
 def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
-    """Return a PNG of a run's pools: distances, seconds, noise, and gap and part sizes if any.
+    """Return a PNG of a run's pools: distances, noise, and gap and part sizes if any.
 
     Of many pools each point is the mean of some neighbours, and a pale band reaches from their
     least to their greatest.
@@ -39,14 +42,13 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
     exact = 0 < len(gaps) == len(pools) and all(row["gap"] <= _EXACT for row in gaps)
     panels: list[Callable[[Axes], list[Line2D]]] = [
         lambda axes: _distances(axes, pools, exact),
-        lambda axes: _seconds(axes, pools),
         lambda axes: _noise(axes, pools, dimensions),
     ]
     if gaps and not exact:
         panels.append(lambda axes: _gap(axes, gaps))
     if parted:
         panels.append(lambda axes: _parts(axes, parted))
-    figure, places = figure_with_axes(len(panels), columns=2 if len(panels) == 4 else 3)
+    figure, places = figure_with_axes(len(panels), columns=3 if len(panels) == 3 else 2)
     end = max((row["images"] + row["pairs"] for row in pools), default=1)
     for axes, draw in zip(places, panels, strict=True):
         lines = draw(axes)
@@ -67,21 +69,6 @@ def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
     unpaired = _line(axes, pools, _item("cost_before"), "unpaired", _ORANGE)
     paired = _line(axes, pools, _item("cost_after"), "paired", _BLUE)
     return [unpaired, paired]
-
-
-def _seconds(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
-    solving, waited = (
-        number(round(float(sum(row[key] for row in pools)) / max(1, len(pools)), 4))
-        for key in ("seconds_solving", "seconds_waited")
-    )
-    set_title(axes, f"Time: {solving} s solving a pool, {waited} s waited")
-    axes.set_ylabel("seconds a pool")
-    lines = [
-        _line(axes, pools, _item("seconds_solving"), "solving", _BLUE),
-        _line(axes, pools, _item("seconds_waited"), "waited", _ORANGE),
-    ]
-    axes.set_ylim(bottom=0)
-    return lines
 
 
 def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:

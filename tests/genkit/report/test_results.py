@@ -108,6 +108,45 @@ def test_costs_have_a_table_of_their_own_in_a_narrow_terminal(folder):
     assert ["90", "13", "2.5", "0.125"] in lines
 
 
+SEVERAL = {
+    f"{name}_of_a_metric{end}": value
+    for name in ("first", "second", "third", "fourth")
+    for end, value in (("", 1.8234), ("_std", 0.0316), ("_min", 1.79))
+}
+
+
+def scored(folder, *rows):
+    content = {"rows": [{**row, "nfe": 13, **SEVERAL} for row in rows], "facts": {}, "curves": {}}
+    (folder / "02-scores" / "scores.json").write_text(json.dumps(content))
+
+
+def test_a_mean_has_its_deviation_beside_it_and_the_minimum_is_in_files(folder):
+    scored(folder, {})
+    text = printed(folder)
+    assert text.count("1.823 ± 0.032") == 4
+    assert "_std" not in text
+    assert "_min" not in text
+    assert gathered(folder)["stages"]["scores"]["rows"][0]["fourth_of_a_metric_min"] == 1.79
+
+
+def test_scores_of_one_row_are_below_each_other_in_a_narrow_terminal(folder):
+    scored(folder, {})
+    SamplingCosts([cost()]).save(folder / "02-scores" / "cost.json")
+    lines = [line.split() for line in printed(folder, width=60).splitlines()]
+    assert ["nfe", "13"] in lines
+    assert ["fourth_of_a_metric", "1.823", "±", "0.032"] in lines
+    assert ["GFLOP/image", "2.5"] in lines
+
+
+def test_many_scores_are_divided_and_each_part_has_the_settings(folder):
+    scored(folder, {"schedule.rho": 7}, {"schedule.rho": 90})
+    text = printed(folder, width=40)
+    assert max(map(len, text.partition("Pictures")[0].splitlines())) <= 40
+    rows = [line.split() for line in text.splitlines() if line.startswith(("7", "90"))]
+    assert [row[0] for row in rows] == ["7", "90"] * (len(rows) // 2)
+    assert sum(row.count("1.823") for row in rows) == 8
+
+
 def test_a_cost_that_is_unknown_is_left_out(folder):
     nothing = {"nfe_equivalents": None, "gflop_per_image": None, "seconds_per_image": None}
     rows = [cost(**nothing), cost(**{**nothing, "gflop_per_image": 3.5}, batch_size=None)]

@@ -60,20 +60,18 @@ def lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
 
 
-DISTANCE, TIME, NOISE = "Distance", "Time", "Is the paired noise still Gaussian?"
+DISTANCE, NOISE = "Distance", "Is the paired noise still Gaussian?"
 GAP, PARTS = "Above the least total of its cost", "Size of the parts that are paired apart"
 
 
-def test_pools_show_distances_times_and_noise(panels):
+def test_pools_show_distances_and_noise(panels):
     found = panels(pools(4))
-    assert list(found) == [DISTANCE, TIME, NOISE]
+    assert list(found) == [DISTANCE, NOISE]
     drawn = lines(found[DISTANCE])
     assert list(drawn["paired"].get_xdata()) == [0, 512, 1024, 1536]
     assert list(drawn["paired"].get_ydata()) == [9.0] * 4
     assert list(drawn["unpaired"].get_ydata()) == [10.0] * 4
     assert found[DISTANCE].get_title("left") == "Distance: 10.0% less than unpaired"
-    assert found[TIME].get_title("left") == "Time: 0.25 s solving a pool, 0.125 s waited"
-    assert list(lines(found[TIME])["waited"].get_ydata()) == [0.5, 0, 0, 0]
     assert all(axes.get_xlim() == (0, 2048) for axes in found.values())
 
 
@@ -99,12 +97,12 @@ def test_gaussian_noise_lies_in_the_bands(panels):
 
 def test_gap_and_parts_are_drawn_where_a_coupler_tells_them(panels):
     found = panels(pools(3, gap=0.002, parts=[1, 5, 9]))
-    assert list(found) == [DISTANCE, TIME, NOISE, GAP, PARTS]
+    assert list(found) == [DISTANCE, NOISE, GAP, PARTS]
     assert found[GAP].get_title("left").endswith("by 0.2 % at most")
     assert list(lines(found[GAP])["gap"].get_ydata()) == [0.002] * 3
     sizes = {name: line.get_ydata()[0] for name, line in lines(found[PARTS]).items()}
     assert sizes == {"smallest": 1, "median": 5, "largest": 9}
-    assert list(panels(pools(3, parts=[1, 5, 9]))) == [DISTANCE, TIME, NOISE, PARTS]
+    assert list(panels(pools(3, parts=[1, 5, 9]))) == [DISTANCE, NOISE, PARTS]
 
 
 def test_pairs_that_are_proven_best_are_called_so(panels):
@@ -117,14 +115,14 @@ def test_pairs_that_are_proven_best_are_called_so(panels):
 
 def test_many_pools_share_points_and_show_their_range(panels):
     rows = pools(1000)
-    rows[7]["seconds_solving"] = 9.0
-    axes = panels(rows)[TIME]
-    solving = lines(axes)["solving"]
-    assert len(solving.get_xdata()) == 200
-    assert solving.get_xdata()[1] == 7 * 512  # of the pools 5 to 9
-    assert solving.get_ydata()[1] == pytest.approx((4 * 0.25 + 9) / 5)
+    rows[7]["cost_before"] = 20.0
+    axes = panels(rows)[DISTANCE]
+    unpaired = lines(axes)["unpaired"]
+    assert len(unpaired.get_xdata()) == 200
+    assert unpaired.get_xdata()[1] == 7 * 512  # of the pools 5 to 9
+    assert unpaired.get_ydata()[1] == pytest.approx((4 * 10 + 20) / 5)
     top = max(path.vertices[:, 1].max() for path in axes.collections[0].get_paths())
-    assert top == 9.0
+    assert top == 20.0
 
 
 def test_other_rows_of_the_log_are_left_out(panels):
@@ -134,4 +132,10 @@ def test_other_rows_of_the_log_are_left_out(panels):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_pools_are_drawn(panels, count):
-    assert list(panels(pools(count))) == [DISTANCE, TIME, NOISE]
+    assert list(panels(pools(count))) == [DISTANCE, NOISE]
+
+
+def test_the_picture_does_not_depend_on_the_clock():
+    rows = pools(3)
+    slow = [{**row, "seconds_solving": 7.0, "seconds_waited": 3.0} for row in rows]
+    assert pairs_plot(slow, DIMENSIONS) == pairs_plot(rows, DIMENSIONS)
