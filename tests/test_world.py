@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from genkit.artifacts import DenoiserFile
+
 RECIPE = """
 name = "world"
 data = { use = "moons", items = 500 }
@@ -247,6 +249,12 @@ def test_two_processes_train_on_the_pairs_of_one_to_the_losses_of_one(runs, alon
     )
     assert len(pools) == 34
     assert found == pools
+    one, two = (
+        DenoiserFile.outline(runs.folder / out / "01-denoiser" / "denoiser.safetensors").coupling
+        for out in ("alone", "together")
+    )
+    assert one.statistics.pairs == 3_200
+    assert one == two
 
 
 def test_as_many_processes_leave_the_same_bytes_again(runs, together):

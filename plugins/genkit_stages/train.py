@@ -9,8 +9,7 @@ from types import MappingProxyType
 
 import torch
 
-from genkit.artifacts import NetworkFile, Record
-from genkit.artifacts.coupling import Coupling
+from genkit.artifacts import Coupling, NetworkFile, Record
 from genkit.artifacts.record import Row
 from genkit.designs import designs, references
 from genkit.errors import DataError, Problem, UsageError
@@ -20,7 +19,6 @@ from genkit.interfaces import (
     Average,
     Callback,
     Context,
-    Coupler,
     Dataset,
     DatasetCoupler,
     Design,
@@ -41,6 +39,7 @@ from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
 from genkit_stages.callbacks import Callbacks
+from genkit_stages.coupling import coupling_of
 from genkit_stages.loss_plot import loss_plot
 from genkit_stages.pairs_plot import pairs_plot
 from genkit_stages.train_checks import (
@@ -192,6 +191,7 @@ class Train(Stage):
                 f"start {self.batch_size} or fewer, or write a larger batch_size"
             )
         spec, stream = self.spec(), self.stream(context, self.images)
+        coupling = coupling_of(self.network, context, stream, self.pools_ahead)
         trainer = self.trainer(context, spec)
         restore(trainer, context.record)
         context.record.resume(lambda row: _stays(row, trainer.images))
@@ -208,42 +208,35 @@ class Train(Stage):
                     context=context,
                     callbacks=self.callbacks,
                     total=self.images,
-                    state=lambda: self._state(spec, trainer),
+                    state=lambda: self._state(spec, trainer, coupling),
                     settle=stream.settle,
                 ),
-                described=lambda: self._file(context, spec, trainer),
+                described=lambda: self._file(context, spec, trainer, coupling),
             ).run()
         _draw(context.record, math.prod(spec.shape))
         contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
-        context.record.save(replace(self._file(context, spec, trainer), contained=contained))
+        file = self._file(context, spec, trainer, coupling)
+        context.record.save(replace(file, contained=contained))
         context.world.barrier()
 
-    def _state(self, spec: DataSpec, trainer: Trainer) -> TrainingState:
+    def _state(self, spec: DataSpec, trainer: Trainer, coupling: Coupling) -> TrainingState:
         """Return the networks as they are, which go on being trained."""
         network, averaged = (
-            Trained(self.network, spec, module, self._coupling())
+            Trained(self.network, spec, module, coupling)
             for module in (trainer.model, trainer.average.model)
         )
         return TrainingState(trainer.images, self.images, network, averaged)
 
-    def _coupling(self) -> Coupling:
-        coupler = self.coupler
-        return Coupling(
-            bijective=isinstance(coupler, Coupler) and coupler.bijective,
-            preserves_noise_marginal=coupler.preserves_noise_marginal,
-            preserves_conditional_prior=tuple(sorted(coupler.preserves_conditional_prior)),
-            independent=coupler.independent,
-            preserves_score=coupler.preserves_score,
-        )
-
-    def _file(self, context: Context, spec: DataSpec, trainer: Trainer) -> NetworkFile:
+    def _file(
+        self, context: Context, spec: DataSpec, trainer: Trainer, coupling: Coupling
+    ) -> NetworkFile:
         """Return the averaged network as it is, without those that it contains."""
         return self.output(
             table=context.describe(self.network),
             spec=spec,
             weights=trainer.average.model.state_dict(),
             images=trainer.images,
-            coupling=self._coupling(),
+            coupling=coupling,
         )
 
     def stream(self, context: Context, total: int) -> PairStream:

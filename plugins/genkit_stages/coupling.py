@@ -1,0 +1,48 @@
+"""What the file of a trained network records of its pairs: declarations, and measurements."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+from genkit.artifacts import Coupling, CouplingStatistics
+from genkit.interfaces import Context, Denoiser, Network
+from genkit.train.coupled import FEWEST_PAIRS, coupling_statistics, declared, pairs_to_measure
+from genkit.train.pairing import PairStream
+
+
+def coupling_of(network: Network, context: Context, stream: PairStream, ahead: int) -> Coupling:
+    """Return what the coupler of a training declares, and what its first pairs show.
+
+    Collective. Measured are denoisers with other than independent noise. A function of the stream
+    alone: the result is the same however often a training is resumed, and with any number of
+    processes.
+
+    Args:
+        network: network under training.
+        context: context of the stage.
+        stream: pairs to train on.
+        ahead: pools that are coupled at the same time.
+    """
+    coupler = stream.coupler
+    measured = isinstance(network, Denoiser) and not coupler.independent
+    known = declared(coupler)
+    return replace(known, statistics=_statistics(context, stream, ahead)) if measured else known
+
+
+def _statistics(context: Context, stream: PairStream, ahead: int) -> CouplingStatistics | None:
+    """Return the statistics of the first pairs; None, with a warning, where they are too few."""
+    count = pairs_to_measure(stream.data.data.shape[1:], stream.pool_size, stream.total)
+    if count < FEWEST_PAIRS:
+        context.warn(
+            f"the coupling is not measured: images must be at least {FEWEST_PAIRS} for that, got "
+            f"{count}; what the coupling does to the start of sampling is then unknown"
+        )
+        return None
+
+    def measured() -> CouplingStatistics:
+        with closing(stream.batches(count, 0, ahead)) as batches:
+            batch, noise, pools = next(batches)
+        return coupling_statistics(batch.data, noise, len(pools))
+
+    return context.world.lead(measured)
