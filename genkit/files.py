@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from genkit.errors import Code, DataError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends without an error.
 
-    A kill at any moment leaves the old file or the new one.
+    A kill at any moment leaves the old file or the new one. Of several processes that write at
+    once, the last replaces the others. What killed processes left beside the file is removed.
     """
-    beside = path.with_name(f".{path.name}.tmp")
+    _remove_leftovers(path)
+    file = _temporary(path)
+    beside = Path(file.name)
     try:
-        with beside.open("wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+            if sys.platform == "win32":  # renames no open file
+                file.close()
+            beside.replace(path)  # while it is locked
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> BinaryIO:
+    """Return a new file beside another, locked as long as it is open."""
+    while True:
+        file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp").open("xb")
+        _lock(file, wait=True)
+        if Path(file.name).exists():
+            return file
+        file.close()  # another process removed it before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of a file whose writers were killed: those that no one locks."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), leftover.open("r+b") as file:
+            if _lock(file, wait=False):
+                leftover.unlink()
+
+
+def _lock(file: BinaryIO, wait: bool) -> bool:
+    """Lock an open file; return whether it is locked, which some file systems do not support."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

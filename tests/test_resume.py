@@ -83,6 +83,7 @@ RESULTS = (
     "discriminator.safetensors",
     "samples.safetensors",
     "scores.json",
+    "pairs.png",
 )
 
 SERVER = """
@@ -174,7 +175,7 @@ def uninterrupted(runs):
     runs.start("uninterrupted")
     assert runs.wait() == 0, runs.messages()
     found = contents(runs.folder / "uninterrupted")
-    assert len(found) == len(RESULTS) + 2  # two stages sample, and two score
+    assert len(found) == len(RESULTS) + 3  # two stages pair, two sample, and two score
     return found
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def write_package(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     folder = tmp_path_factory.mktemp("stranger")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
@@ -146,7 +147,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     (wheel,) = folder.glob("genkit_diffusion-*.whl")
     package = write_package(folder / "genkit-greedy", tutorial_files())
     made.install("--constraint", ROOT / "constraints.txt", wheel, package)
-    return made
+    yield made
+    shutil.rmtree(folder)  # 1.3 GB, which would stay if any test of the session failed
 
 
 def test_the_package_has_fewer_than_40_lines() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from genkit.files import write_bytes, write_json, write_text
+from genkit.files import replacing, write_bytes, write_json, write_text
 
 
 def test_content_replaces_content(tmp_path):
@@ -43,17 +48,90 @@ def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(tmp_path, 
     real = os.fsync
 
     def fsync(handle):
-        seen.append((path.read_bytes(), (tmp_path / ".f.tmp").exists()))
+        seen.append((path.read_bytes(), len(list(tmp_path.glob(".f.*.tmp")))))
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_bytes(path, b"new")
     # First the content, while the old file still stands; then the folder, after the rename.
-    assert seen == [(b"old", True), (b"new", False)]
+    assert seen == [(b"old", 1), (b"new", 0)]
 
 
-def test_what_a_kill_left_beside_is_written_over(tmp_path):
-    (tmp_path / ".f.tmp").write_bytes(b"half of something longer")
+WRITER = """
+import sys, time
+from pathlib import Path
+from genkit.files import replacing
+
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half of something longer")
+    file.flush()
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_kill_left_beside_is_removed_and_what_others_write_is_not(tmp_path):
+    path = tmp_path / "f"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        assert [writer.stdout.readline() for writer in writers] == [b"half\n"] * 2
+        write_bytes(path, b"whole")
+        assert path.read_bytes() == b"whole"
+        assert len(list(tmp_path.iterdir())) == 3
+        writers[0].kill()
+        writers[0].wait()
+        write_bytes(path, b"whole")
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    write_bytes(path, b"whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_the_files_of_other_names_are_left_alone(tmp_path):
+    for name in (".ff.00.tmp", ".f[1].00.tmp", "f.00.tmp"):
+        (tmp_path / name).write_bytes(b"")
     write_bytes(tmp_path / "f", b"whole")
+    write_bytes(tmp_path / "f[1]", b"whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"f", "f[1]", ".ff.00.tmp", "f.00.tmp"}
+
+
+def test_two_at_once_replace_each_other(tmp_path):
+    path = tmp_path / "f"
+    with replacing(path) as first:
+        first.write(b"first")
+        with replacing(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    real, raced = fcntl.flock, []
+
+    def flock(file, operation):
+        if not raced:
+            raced.append(file.name)
+            Path(file.name).unlink()
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_bytes(tmp_path / "f", b"whole")
+    assert raced
     assert (tmp_path / "f").read_bytes() == b"whole"
-    assert not (tmp_path / ".f.tmp").exists()
+
+
+def test_a_file_system_without_locks_keeps_what_may_be_written(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".f.00.tmp").write_bytes(b"half")
+    write_bytes(tmp_path / "f", b"whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"f", ".f.00.tmp"}
