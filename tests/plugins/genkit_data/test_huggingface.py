@@ -67,6 +67,7 @@ def test_images_and_labels(write, inputs):
     dataset = HuggingFace(path=write())
     assert dataset.spec() == DataSpec((3, 4, 6), classes=4)
     check_dataset(dataset)
+    assert dataset.item_count() is not None
     batch = dataset.load(inputs)
     assert batch.data.dtype == torch.uint8
     assert np.array_equal(batch.data.permute(0, 2, 3, 1).numpy(), PIXELS)
