@@ -39,8 +39,9 @@ def pairs_of(
 
     Raises:
         DataError: the result is none of the declared type, device, length or range; a coupler
-            that declares a bijection uses an image or a noise sample twice; or ``gap`` or
-            ``parts`` is invalid. The message names component, plugin, distribution and index.
+            that declares a bijection uses an image or a noise sample twice; or ``gap``,
+            ``parts`` or ``entropy`` is invalid. The message names component, plugin, distribution
+            and index.
     """
     if isinstance(coupler, DatasetCoupler):
         chosen = cast("BoundDatasetCoupler", bound).choose(images, noise, generator)
@@ -59,6 +60,10 @@ def pairs_of(
     gap, parts = pairs.gap, pairs.parts
     if gap is not None and (not isinstance(gap, (int, float)) or not 0 <= gap < math.inf):
         raise refused(coupler, f"must return a finite gap of at least 0 or None, got {gap!r}")
+    if pairs.entropy is not None and not (
+        isinstance(pairs.entropy, (int, float)) and 0 <= pairs.entropy <= 1
+    ):
+        raise refused(coupler, f"must return an entropy in [0, 1] or None, got {pairs.entropy!r}")
     if not isinstance(parts, tuple) or not all(type(part) is int for part in parts):
         raise refused(coupler, f"must return parts as a tuple of integers, got {parts!r}")
     if parts and sum(parts) != len(images):

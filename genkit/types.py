@@ -147,12 +147,16 @@ class Pairs:
         gap: how far the total cost is above the least possible, as a share of it, at most: 0 for
             a proof of optimality; None where the coupler knows no bound.
         parts: how many pairs each part holds, where the pool was parted.
+        entropy: renormalized entropy ``(H - log N) / log N`` of the plan P between N images and N
+            noises that the pairs were drawn from, with ``H = -sum P log P``: 0 for a permutation, 1
+            for independent pairs (arXiv 2506.05526); None where there is no plan.
     """
 
     data: Tensor
     noise: Tensor
     gap: float | None = None
     parts: tuple[int, ...] = ()
+    entropy: float | None = None
 
     def __len__(self) -> int:
         return self.data.shape[0]

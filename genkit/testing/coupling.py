@@ -120,6 +120,8 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
     gap = pairs.gap
     sound = gap is None or (math.isfinite(gap) and gap >= 0)
     subject.require(sound, "pairs.gap is None, or a share of at least 0", gap)
+    sound = pairs.entropy is None or 0 <= pairs.entropy <= 1
+    subject.require(sound, "pairs.entropy is None, or in [0, 1]", pairs.entropy)
     sound = not pairs.parts or (min(pairs.parts) > 0 and sum(pairs.parts) == len(pairs))
     subject.require(sound, "pairs.parts are sizes that sum to the number of pairs", pairs.parts)
 

@@ -33,6 +33,7 @@ class PoolReport:
         noise_variance: over all values of the assigned noise; 1 for N(0, I).
         noise_worst: greatest of the dimensions' means, in standard errors: for N(0, I) about
             sqrt(2 log d), which is 4 for 3,072 dimensions.
+        entropy: see :class:`~genkit.types.Pairs`.
         seconds_waited: that the training stood still for it.
     """
 
@@ -48,6 +49,7 @@ class PoolReport:
     noise_mean: float
     noise_variance: float
     noise_worst: float
+    entropy: float | None = None
     seconds_waited: float = 0.0
 
     def row(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ def report(
         noise_mean=float(means.mean()),
         noise_variance=float(after.square().mean() - means.mean().square()),
         noise_worst=float(means.abs().max()) * math.sqrt(len(x)),
+        entropy=pairs.entropy,
     )
 
 

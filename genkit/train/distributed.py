@@ -111,6 +111,7 @@ def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
     else:
         pairs = found.pairs
         facts = {"seconds": found.seconds, "gap": pairs.gap, "parts": pairs.parts}
+        facts |= {"entropy": pairs.entropy}
         kept = torch.equal(pairs.data, torch.arange(len(pairs)))
         vectors = torch.stack([pairs.noise] if kept else [pairs.noise, pairs.data])
     return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8), vectors
@@ -121,5 +122,5 @@ def _unpacked(told: Tensor, vectors: Tensor) -> Solved:
     if "error" in facts:
         raise DataError(facts["error"], Code[facts["code"]])
     data = vectors[1] if len(vectors) == 2 else torch.arange(vectors.shape[1])
-    pairs = Pairs(data, vectors[0], facts["gap"], tuple(facts["parts"]))
+    pairs = Pairs(data, vectors[0], facts["gap"], tuple(facts["parts"]), facts["entropy"])
     return Solved(pairs, facts["seconds"])

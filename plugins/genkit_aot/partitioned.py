@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -187,4 +188,15 @@ def _joined(parts: list[_Part], found: list[Pairs]) -> Pairs:
     sizes = tuple(size for pairs in found for size in pairs.parts or (len(pairs),))
     gaps = [pairs.gap for pairs in found if pairs.gap is not None]
     # Each part costs at most 1 + its gap times the least, so all of them at most 1 + the largest.
-    return Pairs(data, noise[order], max(gaps) if len(gaps) == len(found) else None, sizes)
+    gap = max(gaps) if len(gaps) == len(found) else None
+    return Pairs(data, noise[order], gap, sizes, _entropy(found))
+
+
+def _entropy(found: list[Pairs]) -> float | None:
+    """Return the renormalized entropy of the plans of all parts together; a part of 1 has none."""
+    several = [pairs for pairs in found if len(pairs) > 1]
+    known = [(len(pairs), pairs.entropy) for pairs in several if pairs.entropy is not None]
+    if not known or len(known) < len(several):
+        return None
+    count = sum(len(pairs) for pairs in found)
+    return sum(size * math.log(size) * own for size, own in known) / (count * math.log(count))

@@ -6,6 +6,7 @@ Neither needs the plan as a whole.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -97,12 +98,15 @@ class Sinkhorn(Coupler):
             )
         index = torch.arange(len(batch))
         if not self.rounded:
-            return Pairs(index, _drawn(costs, found, generator).cpu())
+            drawn, entropy = _drawn(costs, found, generator)
+            return Pairs(index, drawn.cpu(), entropy=entropy)
         return Pairs(index, *assign_along(costs, found, NEAR))
 
 
-def _drawn(costs: Costs, found: Potentials, generator: torch.Generator) -> Tensor:
+def _drawn(costs: Costs, found: Potentials, generator: torch.Generator) -> tuple[Tensor, float]:
     """Return a column for each row of the plan, drawn with the row's probabilities (``[N]``).
+
+    With it comes the renormalized entropy of the plan, see :class:`~genkit.types.Pairs`.
 
     The rows share out the unit interval: each draws from a part of its own, the parts dealt at
     random. With the noises in the order of what they cost on average, that halves how much the
@@ -113,10 +117,14 @@ def _drawn(costs: Costs, found: Potentials, generator: torch.Generator) -> Tenso
     uniform = (part + torch.rand(count, 1, generator=generator, dtype=torch.float64)) / count
     uniform = uniform.to(found.g.device)
     order = costs.column_means.argsort(stable=True)
-    chosen = []
+    chosen, entropy = [], found.g.new_zeros((), dtype=torch.float64)
     for rows in costs.rows:
         logits = (found.g - costs.block(rows)).div_(found.epsilon)[:, order]
-        below = torch.softmax(logits, dim=1).cumsum(1, dtype=torch.float64)
+        plan = torch.softmax(logits, dim=1)
+        entropy += torch.special.entr(plan).sum(dtype=torch.float64)
+        below = plan.cumsum(1, dtype=torch.float64)
         # The first column up to which more than this share of the row lies.
         chosen.append(torch.searchsorted(below, uniform[rows] * below[:, -1:], right=True))
-    return order[torch.cat(chosen)[:, 0].clamp_(max=noises - 1)]
+    drawn = order[torch.cat(chosen)[:, 0].clamp_(max=noises - 1)]
+    # Every row sums to 1: an entropy of log N is that of the choice of the row.
+    return drawn, min(1.0, float(entropy) / count / math.log(noises)) if noises > 1 else 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import ot
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -77,4 +78,7 @@ class Sinkhorn(Coupler):
                 Code.NOT_CONVERGED,
             )
         drawn = torch.multinomial(torch.from_numpy(plan), 1, generator=generator)
-        return Pairs(torch.arange(images), drawn[:, 0])
+        # Of its rows, each of which sums to 1 / images; an entropy of log N is that of the row.
+        entropy = float(scipy.special.entr(images * plan).sum()) / images
+        share = min(1.0, max(0.0, entropy / math.log(noises))) if noises > 1 else 0.0
+        return Pairs(torch.arange(images), drawn[:, 0], entropy=share)

@@ -44,6 +44,8 @@ def pool_of(coupler):
         (Pairs(ALL.clamp(min=3), ALL), ("image 0 0",)),
         (Pairs(ALL, ALL, gap="little"), ("gap", "'little'")),
         (Pairs(ALL, ALL, gap=math.nan), ("gap", "nan")),
+        (Pairs(ALL, ALL, entropy=1.5), ("entropy", "1.5")),
+        (Pairs(ALL, ALL, entropy="high"), ("entropy", "'high'")),
         (Pairs(ALL, ALL, parts=[512]), ("parts", [512])),
         (Pairs(ALL, ALL, parts=(500,)), ("parts", "512 pairs", 500)),
     ],

@@ -207,6 +207,11 @@ class NegativeGap(Coupler):
         return replace(super().choose(batch, noise, generator), gap=-0.1)
 
 
+class TooMuchEntropy(Coupler):
+    def choose(self, batch, noise, generator):
+        return replace(super().choose(batch, noise, generator), entropy=1.1)
+
+
 class PartsMissing(Coupler):
     def choose(self, batch, noise, generator):
         return replace(super().choose(batch, noise, generator), parts=(1,))
@@ -312,6 +317,7 @@ class Refers(Coupler):
         (CorrelatedAndIndependent, "the noise of an independent coupler is not correlated"),
         (PoolsAndScore, "a coupler that preserves the score is independent, or assigns data"),
         (NegativeGap, "pairs.gap is None, or a share"),
+        (TooMuchEntropy, "pairs.entropy is None, or in"),
         (PartsMissing, "pairs.parts are sizes that sum to the number of pairs"),
         (Crosses, "noise stays with the images that share what is required and kept"),
         (SeveralAndBijective, "a bijective coupler takes one noise for each image"),

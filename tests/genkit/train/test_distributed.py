@@ -36,7 +36,8 @@ class Shuffle(Coupler):
             raise DataError("no pairs today")
         order = torch.randperm(len(batch), generator=generator)
         if kind == "bijective":
-            return Pairs(torch.arange(len(batch)), order, gap=0.5, parts=(3, len(batch) - 3))
+            parts = 3, len(batch) - 3
+            return Pairs(torch.arange(len(batch)), order, gap=0.5, parts=parts, entropy=0.25)
         return Pairs(order, order.flip(0))
 
 
@@ -50,7 +51,7 @@ with joined_world() as world:
         for batch, noise, found in stream.batches(12, exchange=exchange):
             for tensor in (batch.data, batch.labels, batch.quantile, noise):
                 digest.update(tensor.numpy().tobytes())
-            reports += [(r.pool, r.cost_after, r.gap, r.parts) for r in found]
+            reports += [(r.pool, r.cost_after, r.gap, r.parts, r.entropy) for r in found]
     except GenkitError as error:
         told = str(error)
 print(json.dumps([digest.hexdigest(), reports, len(solved), told]))

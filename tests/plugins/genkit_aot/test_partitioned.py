@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,8 @@ class Told(Shuffled):
 
     def pair(self, batch, noise, generator):
         pairs = super().pair(batch, noise, generator)
-        return replace(pairs, gap=None if len(batch) == 3 else len(batch) / 100)
+        known = None if len(batch) == 3 else len(batch) / 100
+        return replace(pairs, gap=known, entropy=known)
 
 
 class Never(Shuffled):
@@ -218,11 +220,13 @@ def test_what_is_known_of_the_parts_is_told_of_all():
     )
     assert known.parts == (4, 5, 1)
     assert known.gap == 0.05
+    nats = 4 * math.log(4) * 0.04 + 5 * math.log(5) * 0.05  # a part of 1 has no choice
+    assert known.entropy == pytest.approx(nats / (10 * math.log(10)))
     unknown = coupler.pair(
         replace(batch, labels=torch.tensor([2, 0, 0, 2, 2, 0, 2, 2, 2, 2])), noise, generator(0)
     )
     assert unknown.parts == (3, 7)
-    assert unknown.gap is None
+    assert (unknown.gap, unknown.entropy) == (None, None)
 
 
 def test_parts_within_parts_are_each_told():

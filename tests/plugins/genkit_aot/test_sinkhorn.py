@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -212,3 +213,24 @@ def test_unlike_lengths_are_refused():
 def test_settings_out_of_range_are_refused(key, value):
     with raises_code(SettingError, Code.OUT_OF_RANGE, key, value):
         Sinkhorn(**{key: value})
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 100.0])
+def test_the_entropy_is_that_of_the_plan(golden, epsilon):
+    images, noise = golden["images"].double(), golden["noise"].double()
+    coupler = Sinkhorn(epsilon=epsilon, tolerance=1e-4)
+
+    found = coupler.pair(Batch(images), noise, generator(0)).entropy
+
+    costs = entropic.Costs(images, noise)
+    uniform = torch.full((64,), 1 / 64, dtype=torch.float64)
+    cost = tensors.pairwise_cost(images, noise)
+    plan = ot.sinkhorn(uniform, uniform, cost, costs.epsilon(epsilon), "sinkhorn_log", 100_000)
+    entropy = float(torch.special.entr(plan).sum())
+    assert found == pytest.approx(entropy / math.log(64) - 1, abs=1e-4)
+
+
+def test_a_rounded_plan_is_a_permutation_and_has_no_entropy(golden):
+    pairs = Sinkhorn(rounded=True).pair(Batch(golden["images"]), golden["noise"], generator(0))
+
+    assert pairs.entropy is None

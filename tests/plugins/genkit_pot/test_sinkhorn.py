@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,25 @@ def test_no_convergence_is_told_with_what_to_do(golden):
 def test_epsilon_is_above_0():
     with raises_code(SettingError, Code.OUT_OF_RANGE, "epsilon"):
         Sinkhorn(epsilon=0)
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 100.0])
+def test_the_entropy_is_that_of_the_plan(golden, epsilon):
+    images, noise = golden["images"].double(), golden["noise"].double()
+
+    found = Sinkhorn(epsilon=epsilon, tolerance=1e-6).pair(Batch(images), noise, generator(0))
+
+    # Sinkhorn's iteration on the kernel, written out.
+    cost = tensors.pairwise_cost(images, noise)
+    kernel = torch.exp(-cost / (epsilon * cost.std(correction=0)))
+    for _ in range(10_000):
+        kernel = kernel / kernel.sum(1, keepdim=True)
+        kernel = kernel / kernel.sum(0, keepdim=True)
+    entropy = float(torch.special.entr(kernel / 64).sum())
+    assert found.entropy == pytest.approx(entropy / math.log(64) - 1, abs=1e-4)
+
+
+def test_equal_costs_have_the_entropy_of_independent_pairs():
+    same = torch.ones(8, 3)
+
+    assert Sinkhorn().pair(Batch(same), same, generator(0)).entropy == pytest.approx(1)

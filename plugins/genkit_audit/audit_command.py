@@ -1,0 +1,131 @@
+"""``genkit audit``: parses, measures, prints. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genkit.errors import Code, UsageError
+from genkit.files import write_bytes
+from genkit.terminal import check_device, console, say
+
+
+def audit(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|RUN|NETWORK",
+            help="A recipe, or the folder of a run, whose pairs are measured; or the .safetensors "
+            "file of a network, whose recorded statistics are shown.",
+        ),
+    ],
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Which train stage; each that trains a denoiser."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, such as denoiser.pool_size=2048; may be given "
+            "several times.",
+        ),
+    ] = None,
+    sigma_max: Annotated[
+        float, typer.Option(metavar="SIGMA", help="Noise level at which sampling starts.")
+    ] = 80.0,
+    tolerance: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Loss of spread up to which a start counts as safe."),
+    ] = 0.02,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Pairs to measure; as many as the training measures itself."
+        ),
+    ] = None,
+    pools: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pools to measure, instead of --pairs.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the statistics, as .png.")
+    ] = None,
+) -> None:
+    """Audit a coupling: what its pairs do to samples, to the noise and to classes."""
+    check_device(device)
+    if pairs is not None and pools is not None:
+        raise UsageError("--pairs and --pools exclude each other; leave one out", Code.CONFLICT)
+    if not 0 < sigma_max < math.inf:
+        raise UsageError(
+            f"--sigma-max must be a finite noise level above 0, got {sigma_max:g}; write 80",
+            Code.OUT_OF_RANGE,
+        )
+    if not 0 < tolerance < 1:
+        raise UsageError(
+            f"--tolerance must be above 0 and below 1, got {tolerance:g}; write 0.02",
+            Code.OUT_OF_RANGE,
+        )
+    if picture is not None and picture.suffix != ".png":
+        raise UsageError(
+            f"--picture must end in .png, got {picture}; write, for example, audit.png",
+            Code.UNKNOWN_CHOICE,
+        )
+    if picture is not None and picture.exists():
+        raise UsageError(
+            f"--picture must be a new file, got {picture}; move it away, or write another name",
+            Code.OCCUPIED,
+        )
+    recorded = target.endswith(".safetensors")
+    measuring = {"--stage": stage, "--set": overrides, "--pairs": pairs, "--pools": pools}
+    if recorded and (given := [name for name, value in measuring.items() if value is not None]):
+        raise UsageError(
+            f"{', '.join(given)} belong to a recipe or a run, got the file of a network; leave "
+            "them out",
+            Code.CONFLICT,
+        )
+
+    from rich.console import Console
+
+    from genkit.machine import resolve_device
+    from genkit.plugin.manager import load_plugins
+    from genkit_audit.prediction import Start
+    from genkit_audit.subjects import audits_of_stages, recorded_audit
+    from genkit_audit.text import lines_of, report_of
+
+    start = Start(sigma_max, tolerance)
+    if recorded:
+        found = [recorded_audit(Path(target))]
+    else:
+        where, plugins = resolve_device(device), load_plugins()
+        with Console(stderr=True).status("measuring pairs"):
+            found = audits_of_stages(target, plugins, overrides or (), stage, where, pairs, pools)
+    if picture is not None:
+        from genkit_audit.picture import picture_of
+
+        _write(picture, picture_of(found, start))
+    if as_json:
+        typer.echo(json.dumps([report_of(one, start) for one in found], indent=2))
+        return
+    to = console()
+    for index, one in enumerate(found):
+        say(to, "\n".join(["", *lines_of(one, start)] if index else lines_of(one, start)))
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        write_bytes(file, content)
+    except OSError as error:
+        raise UsageError(
+            f"--picture must be a file that can be written, got {file}: {error.strerror}; name "
+            "another",
+            Code.IO_ERROR,
+        ) from error
