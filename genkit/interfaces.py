@@ -1005,6 +1005,9 @@ class Guidance(Component):
     A setting ``weight``, where there is one, is its strength: 0 gives no correction.
     """
 
+    requires_score: ClassVar[bool] = False
+    """Whether it corrects a score, so that ``(D(x; sigma) - x) / sigma^2`` must be one."""
+
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         """Yield why it cannot guide a denoiser, before anything is drawn.
 
@@ -1102,12 +1105,14 @@ class Subject:
         denoiser: the denoiser behind the samples, without guidance; raises a DataError when called
             where it is unknown.
         features: features of both.
+        coupling: what is known of the pairs that the denoiser was trained with.
     """
 
     samples: Batch
     reference: Batch | None
     denoiser: nn.Module
     features: Features
+    coupling: Coupling | None = None
 
 
 class BoundMetric(Protocol):

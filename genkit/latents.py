@@ -1,4 +1,4 @@
-"""The default draws of samples, derived from the seed of the run and the seed of each sample."""
+"""Random draws of samples: the default ones, and the check of those of any component."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from genkit.errors import DataError
 from genkit.interfaces import Latents
 from genkit.random import PerSample
+from genkit.tensors import described, require_finite
 from genkit.types import Draws
 
 
@@ -33,3 +36,61 @@ class Derived(Latents):
         latents = PerSample(run_seed, ("latent",), seeds).draw(shape).to(device)
         labels = torch.tensor([k % classes for k in seeds], device=device) if classes else None
         return Draws(latents, labels, PerSample(run_seed, ("churn",), seeds).randn_like)
+
+
+def draws_of(
+    latents: Latents,
+    shape: tuple[int, ...],
+    seeds: Sequence[int],
+    classes: int,
+    device: torch.device,
+    run_seed: int,
+) -> Draws:
+    """Return the draws of some samples, checked; arguments as for :meth:`Latents.draw`.
+
+    Raises:
+        DataError: the samples cannot be drawn, or the component does not return such draws.
+    """
+    latents.require(shape, seeds)
+    draws = latents.draw(shape, seeds, classes, device, run_seed)
+    name = type(latents).__name__
+    if not isinstance(draws, Draws):
+        raise DataError(f"{name} must return Draws, got {type(draws).__name__}")
+    x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
+    if (
+        not isinstance(x, Tensor)
+        or x.shape != size
+        or not x.is_floating_point()
+        or x.device.type != device.type
+    ):
+        raise DataError(
+            f"latents of {name} must be floating-point numbers of shape {list(size)} on "
+            f"{device.type}, got {described(x)}"
+        )
+    require_finite(x, f"latent of {name}")
+    if classes == 0 and labels is not None:
+        raise DataError(f"labels of {name} must be None for 0 classes, got {described(labels)}")
+    if classes and (
+        not isinstance(labels, Tensor)
+        or labels.dtype != torch.int64
+        or labels.shape != size[:1]
+        or labels.device.type != device.type
+        or bool(((labels < 0) | (labels >= classes)).any())
+    ):
+        raise DataError(
+            f"labels of {name} must be {len(seeds)} int64 classes from 0 to {classes - 1} on "
+            f"{device.type}, got {described(labels)}"
+        )
+
+    def randn_like(like: Tensor) -> Tensor:
+        noise = draws.randn_like(like)
+        wrong = not isinstance(noise, Tensor)
+        if wrong or (noise.shape, noise.dtype, noise.device) != (
+            like.shape,
+            like.dtype,
+            like.device,
+        ):
+            raise DataError(f"noise of {name} must be {described(like)}, got {described(noise)}")
+        return noise
+
+    return Draws(x.detach(), labels, randn_like)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from genkit.blame import called, refused, unchanged
+from genkit.coupled import KnownStart
 from genkit.errors import Code, DataError
-from genkit.interfaces import BoundGuidance, Latents, Preconditioner, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
-from genkit.tensors import require_finite
+from genkit.tensors import described
 from genkit.types import Batch, Denoise, Drawn, Draws, State
 
 
@@ -101,7 +102,7 @@ def _correction(
         raise refused(
             component,
             f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
-            f"on {denoised.device}, got {_described(found)}",
+            f"on {denoised.device}, got {described(found)}",
         )
     return found
 
@@ -175,77 +176,13 @@ def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoi
     return GuidedDenoiser(denoiser, labels)
 
 
-def draws_of(
-    latents: Latents,
-    shape: tuple[int, ...],
-    seeds: Sequence[int],
-    classes: int,
-    device: torch.device,
-    run_seed: int,
-) -> Draws:
-    """Return the draws of some samples, checked; arguments as for :meth:`Latents.draw`.
-
-    Raises:
-        DataError: the samples cannot be drawn, or the component does not return such draws.
-    """
-    latents.require(shape, seeds)
-    draws = latents.draw(shape, seeds, classes, device, run_seed)
-    name = type(latents).__name__
-    if not isinstance(draws, Draws):
-        raise DataError(f"{name} must return Draws, got {type(draws).__name__}")
-    x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
-    if (
-        not isinstance(x, Tensor)
-        or x.shape != size
-        or not x.is_floating_point()
-        or x.device.type != device.type
-    ):
-        raise DataError(
-            f"latents of {name} must be floating-point numbers of shape {list(size)} on "
-            f"{device.type}, got {_described(x)}"
-        )
-    require_finite(x, f"latent of {name}")
-    if classes == 0 and labels is not None:
-        raise DataError(f"labels of {name} must be None for 0 classes, got {_described(labels)}")
-    if classes and (
-        not isinstance(labels, Tensor)
-        or labels.dtype != torch.int64
-        or labels.shape != size[:1]
-        or labels.device.type != device.type
-        or bool(((labels < 0) | (labels >= classes)).any())
-    ):
-        raise DataError(
-            f"labels of {name} must be {len(seeds)} int64 classes from 0 to {classes - 1} on "
-            f"{device.type}, got {_described(labels)}"
-        )
-
-    def randn_like(like: Tensor) -> Tensor:
-        noise = draws.randn_like(like)
-        wrong = not isinstance(noise, Tensor)
-        if wrong or (noise.shape, noise.dtype, noise.device) != (
-            like.shape,
-            like.dtype,
-            like.device,
-        ):
-            raise DataError(f"noise of {name} must be {_described(like)}, got {_described(noise)}")
-        return noise
-
-    return Draws(x.detach(), labels, randn_like)
-
-
-def _described(values: object) -> str:
-    if not isinstance(values, Tensor):
-        return type(values).__name__
-    ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
-    return f"{values.dtype} of shape {list(values.shape)} on {values.device.type}{ends}"
-
-
 def trajectory(
     denoise: GuidedDenoiser,
     draws: Draws,
     *,
     schedule: Schedule,
     solver: Solver,
+    start: KnownStart = "noise",
     state_precision: StatePrecision = "float64",
 ) -> Iterator[State]:
     """Yield the states of some samples, from pure noise to data.
@@ -253,8 +190,10 @@ def trajectory(
     Args:
         denoise: the (guided) denoiser.
         draws: latents, and the noise of stochastic solvers.
-        schedule: noise levels, rounded to those that the network knows.
+        schedule: noise levels, rounded to those that the network supports.
         solver: solver of the sampling ODE.
+        start: state at the first noise level, see :mod:`genkit.coupled`; ``corrected`` calls the
+            denoiser once.
         state_precision: precision of the states; networks compute in that of ``denoise``.
 
     Raises:
@@ -264,8 +203,10 @@ def trajectory(
     dtype = state_dtype(device, state_precision)
     solver, levels = solver_over(schedule, solver, denoise.preconditioner)
     sigmas = levels.to(device, dtype)
-    start = draws.latents.to(dtype) * sigmas[0]
-    yield from solver.solve(denoise, start, sigmas, draws.randn_like)
+    x = draws.latents.to(dtype) * sigmas[0]
+    if start == "corrected":
+        x = x + denoise(x, sigmas[0])
+    yield from solver.solve(denoise, x, sigmas, draws.randn_like)
 
 
 def sample(
@@ -274,6 +215,7 @@ def sample(
     *,
     schedule: Schedule,
     solver: Solver,
+    start: KnownStart = "noise",
     guidance: Sequence[BoundGuidance] = (),
     precision: Precision = "float32",
     state_precision: StatePrecision = "float64",
@@ -285,6 +227,7 @@ def sample(
         draws: latents, classes and noise, of which the class may have been chosen otherwise.
         schedule: noise levels.
         solver: solver of the sampling ODE.
+        start: state at the first noise level, as for :func:`trajectory`.
         guidance: bound corrections.
         precision: precision of all networks, those of guidance included.
         state_precision: precision of the states.
@@ -295,7 +238,12 @@ def sample(
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
     spent = sum(g.evaluations for g in guidance)
     states = trajectory(
-        denoise, draws, schedule=schedule, solver=solver, state_precision=state_precision
+        denoise,
+        draws,
+        schedule=schedule,
+        solver=solver,
+        start=start,
+        state_precision=state_precision,
     )
     ended = deque(states, maxlen=1)  # only the last state is kept in memory
     if not ended:

@@ -68,6 +68,14 @@ def as_stored(items: Tensor, what: str) -> Tensor:
     return encoded(items) if items.ndim == 4 else items.cpu().float()
 
 
+def described(values: object) -> str:
+    """Return type, shape, device and, of indices, the range of a tensor in words."""
+    if not isinstance(values, Tensor):
+        return type(values).__name__
+    ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
+    return f"{values.dtype} of shape {list(values.shape)} on {values.device.type}{ends}"
+
+
 def require_finite(values: Tensor, what: str) -> None:
     """Raise DataError with the first index along dimension 0 at which a value is not finite.
 
@@ -152,16 +160,16 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         DataError: the file is missing or not a safetensors file.
     """
     with opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _described(file)  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, _metadata_of(file)  # noqa: SIM118
 
 
 def metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file, as :func:`load` does, and read no tensor."""
     with opened(path) as file:
-        return _described(file)
+        return _metadata_of(file)
 
 
-def _described(file: Any) -> dict[str, str]:
+def _metadata_of(file: Any) -> dict[str, str]:
     found: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise ValueError("its metadata is no table of strings")

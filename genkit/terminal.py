@@ -33,6 +33,13 @@ def say(to: Console, text: str) -> None:
     to.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    from rich.console import Console
+
+    say(Console(stderr=True), f"Warning: {text}")
+
+
 def tracked(items: Sequence[T], doing: str) -> Iterable[T]:
     """Return the items; their iteration is shown on stderr where that is a terminal.
 

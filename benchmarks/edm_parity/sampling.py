@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit.api import Denoiser, sampling_parts
+from genkit.denoiser import Denoiser, sampling_parts
 from genkit.tensors import encoded
 from genkit.testing import ClosedForm
 

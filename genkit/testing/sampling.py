@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genkit.errors import DataError
 from genkit.interfaces import Latents, Schedule, Solver
+from genkit.latents import draws_of
 from genkit.random import PerSample
-from genkit.sample import draws_of
 from genkit.testing.laws import LawBroken, leaves_alone, require
 from genkit.types import Denoise, Draws, State
 

@@ -1,8 +1,9 @@
 """Discriminator guidance: the denoiser's score, corrected by a discriminator's.
 
 Where d(x; sigma) is the probability that x is noisy real data rather than a noisy sample of the
-denoiser, grad_x log(d / (1 - d)) is what the denoiser's score lacks. As the score is
-(D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d)).
+denoiser, grad_x log(d / (1 - d)) is what the denoiser's score lacks. Where the score is
+(D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d)). With assigned noise it
+is not, and the best w is a matter of measurement.
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ class DiscriminatorGuidance(Guidance):
     """Moves the denoised image to where a discriminator sees real data."""
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
+    requires_score = True
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained the discriminator")
-    weight: float = setting(1.0, doc="strength w; 1 is the theory's, 0 none", at_least=0.0)
+    weight: float = setting(
+        1.0, doc="strength w; 1 is the theory's for independent noise, 0 none", at_least=0.0
+    )
     sigma_min: float = setting(0.05, doc="least noise level that is corrected", at_least=0.0)
     sigma_max: float = setting(20.0, doc="greatest noise level that is corrected", above=0.0)
 

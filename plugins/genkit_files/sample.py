@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from genkit.errors import UsageError
 from genkit.recipe.source import parse_component
 from genkit.settings import shown
-from genkit.terminal import check_device, console, processes, say, tracked
+from genkit.terminal import check_device, console, processes, say, tracked, warn
 from genkit.types import SEED_LIMIT
 from genkit_files.disk import mendable
 
 if TYPE_CHECKING:
-    from genkit.api import Denoiser
+    from genkit.coupled import Start
+    from genkit.denoiser import Denoiser
 
 MOST_SEEDS = 10_000_000
 
@@ -47,6 +49,14 @@ def sample(
             help="Random draws, by name or by its table; edm: those of EDM's generate.py.",
         ),
     ] = "derived",
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="State at the first noise level: noise, corrected, or auto, which is corrected "
+            "where the training noise was assigned to the data.",
+        ),
+    ] = "auto",
     guidance: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +105,8 @@ def sample(
 
         import torch
 
-        from genkit.api import load_denoiser, sampling_parts
+        from genkit.coupled import SamplingWarning, sampling_warnings
+        from genkit.denoiser import load_denoiser, sampling_parts
         from genkit.designs import components, references
         from genkit.machine import resolve_device
         from genkit.parts.precision import require_precision
@@ -114,12 +125,17 @@ def sample(
         _check_class(class_index, denoiser)
         denoiser.require(parts, chosen)
         bound = denoiser.bind_guidance(guides)
+        chosen_start = cast("Start", start)
+        settled = denoiser.known_start(parts.schedule, chosen_start)
+        if world.leads:
+            for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
+                warn(text)
         files = SampleFiles(out, denoiser.spec)
 
         def begin() -> list[int]:
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
-            settings["precision"] = arithmetic
+            settings |= {"precision": arithmetic, "start": settled}
             settings["guidance"] = [
                 {"settings": table, "files": _digests(references(guide))}
                 for table, guide in zip(corrections, guides, strict=True)
@@ -130,7 +146,8 @@ def sample(
                 settings["device"] = denoiser.device.type
             return files.begin(settings, chosen)
 
-        with mendable(out), _enough_memory(batch_size):
+        with mendable(out), _enough_memory(batch_size), warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingWarning)  # printed above, once
             missing = world.lead(begin)
             mine = world.share(missing)
             for part in _tracked(mine, batch_size, shown=world.leads):
@@ -140,6 +157,7 @@ def sample(
                     schedule=levels,
                     solver=method,
                     latents=draws,
+                    start=settled,
                     guidance=bound,
                     labels=labels,
                     batch_size=batch_size,

@@ -52,7 +52,9 @@ class Curvature(TrajectoryMetric):
         positions = sigmas.log()
         area = torch.trapezoid(torch.tensor(curve.y, dtype=torch.float64), positions)
         mean = area / (positions[-1] - positions[0])
-        return Measurement(scores={"curvature": float(mean)}, curves={"curvature": curve})
+        return Measurement(
+            {"curvature": float(mean)}, curves={"curvature": curve}, facts=self.facts(subject)
+        )
 
 
 def _deviations(states: list[State]) -> Tensor:

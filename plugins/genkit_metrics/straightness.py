@@ -54,7 +54,11 @@ class Straightness(TrajectoryMetric):
         values = torch.tensor(curve.y, dtype=torch.float64)
         # Times decrease. Below the last, the velocity is that of the last Euler step, a constant.
         score = values[-1] * times[-1] - torch.trapezoid(values, times)
-        return Measurement(scores={"straightness": float(score)}, curves={"straightness": curve})
+        return Measurement(
+            {"straightness": float(score)},
+            curves={"straightness": curve},
+            facts=self.facts(subject),
+        )
 
 
 def path_of(states: list[State]) -> Tensor:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genkit.artifacts.scores import SAMPLED
+from genkit.coupled import START_DOC, KnownStart, Start, known_start
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import Context, Metric, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
@@ -32,6 +34,7 @@ class TrajectoryMetric(Metric):
     schedule: Schedule = setting(
         doc="noise levels of the many-step solution", use={"use": "edm", "steps": 64}
     )
+    start: Start = setting("auto", doc=START_DOC)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.solver.stochastic:
@@ -43,6 +46,15 @@ class TrajectoryMetric(Metric):
                 solver_over(self.schedule, self.solver, None)
             except DataError as error:
                 yield Problem(("solver",), str(error))
+
+    def known_start(self, subject: Subject) -> KnownStart:
+        """Return where the trajectories start."""
+        sigmas = denoise_fn(subject.denoiser).levels(self.schedule)
+        return known_start(self.start, subject.coupling, float(sigmas[0]))
+
+    def facts(self, subject: Subject) -> dict[str, str]:
+        """Return what the scores depend on besides the settings of the metric."""
+        return {f"{SAMPLED}start": self.known_start(subject)}
 
     def starts(self) -> list[range]:
         """Return the indices of the trajectories that are solved at a time."""
@@ -84,6 +96,7 @@ class TrajectoryMetric(Metric):
             Derived().draw(samples.data.shape[1:], indices, 0, context.device, seed),
             schedule=schedule,
             solver=self.solver,
+            start=self.known_start(subject),
         )
 
 

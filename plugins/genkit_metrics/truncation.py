@@ -72,7 +72,7 @@ class Truncation(TrajectoryMetric):
             "truncation error: mean and standard deviation",
         )
         scores = dict(zip(self.scores, curve.y, strict=True))
-        return Measurement(scores=scores, curves={"truncation": curve})
+        return Measurement(scores, curves={"truncation": curve}, facts=self.facts(subject))
 
     def _end(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule

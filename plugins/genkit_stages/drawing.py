@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from genkit.coupled import Start, known_start, require_start
 from genkit.errors import DataError, Problem
 from genkit.interfaces import (
     Callback,
@@ -17,9 +18,9 @@ from genkit.interfaces import (
     Stages,
     Trained,
 )
-from genkit.latents import Derived
+from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
-from genkit.sample import draws_of, known_levels, sample, solver_over
+from genkit.sample import denoise_fn, known_levels, sample, solver_over
 from genkit.settings import setting
 from genkit.types import Batch
 
@@ -39,6 +40,15 @@ def level_problems(
         solver_over(schedule, solver, network.preconditioner)
     except DataError as error:
         yield Problem(("solver",), str(error))
+
+
+def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterator[Problem]:
+    """Yield why trajectories of a network cannot start as is chosen."""
+    if isinstance(network, Denoiser):
+        try:
+            require_start(start, schedule, network.preconditioner)
+        except DataError as error:
+            yield Problem(("start",), str(error), code=error.code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,8 @@ class Drawing(Callback):
             DataError: a sample is not finite.
         """
         seed, parts = context.seed("callback"), []
+        sigmas = denoise_fn(network.module).levels(self.schedule)
+        start = known_start("auto", network.coupling, float(sigmas[0]))
         for first in range(0, self.count, self.batch_size):
             seeds = range(first, min(first + self.batch_size, self.count))
             draws = draws_of(
@@ -75,6 +87,7 @@ class Drawing(Callback):
                 draws,
                 schedule=self.schedule,
                 solver=self.solver,
+                start=start,
                 precision=self.precision,
             )
             parts.append(drawn.batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genkit.artifacts import DenoiserRef, Samples
 from genkit.costs import CostMeter
+from genkit.coupled import START_DOC, KnownStart, Start, known_start, sampling_warnings
 from genkit.designs import designs, references
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
@@ -22,13 +23,15 @@ from genkit.interfaces import (
     Schedule,
     Solver,
     Stages,
+    Trained,
 )
+from genkit.latents import draws_of
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
-from genkit.sample import draws_of, sample
+from genkit.sample import denoise_fn, sample
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
-from genkit_stages.drawing import level_problems
+from genkit_stages.drawing import level_problems, start_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class Sample(SamplingStage):
     batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
+    start: Start = setting("auto", doc=START_DOC)
     guidance: tuple[Guidance, ...] = setting(
         (), doc="corrections of the denoised image, which are summed"
     )
@@ -69,7 +73,8 @@ class Sample(SamplingStage):
         if denoiser is None:
             yield from self._design_problems(earlier)
             return
-        yield from level_problems(denoiser.settings, self.schedule, self.solver, earlier)
+        levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
+        yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield that the denoiser has no design, unless its stage reports why."""
@@ -144,7 +149,11 @@ class Sample(SamplingStage):
 
     def bound_guidance(self, context: Context) -> list[BoundGuidance]:
         """Return the guidance with its networks, to be bound once for all batches."""
-        return [bind_guidance(guidance, context) for guidance in self.guidance]
+        bound = [bind_guidance(guidance, context) for guidance in self.guidance]
+        coupling = context.network(self.denoiser).coupling
+        for warning in sampling_warnings(self.start, coupling, self.solver, bound):
+            context.warn(warning)
+        return bound
 
     def draw(self, context: Context) -> Samples:
         drawn: list[Samples] = []
@@ -165,7 +174,15 @@ class Sample(SamplingStage):
 
     def sampler_fact(self, context: Context) -> str:
         described = context.describe(self)
-        names = ("schedule", "solver", "latents", "guidance", "precision", "state_precision")
+        names = (
+            "schedule",
+            "solver",
+            "latents",
+            "start",
+            "guidance",
+            "precision",
+            "state_precision",
+        )
         settings = {name: described[name] for name in names if described.get(name)}
         return json.dumps(settings, sort_keys=True)
 
@@ -176,6 +193,7 @@ class Sample(SamplingStage):
         facts = {
             "seeds": f"{seeds.start}-{seeds.stop - 1} of {context.seed('samples')}",
             "sampler": self.sampler_fact(context),
+            "start": self._start(context.network(self.denoiser)),
             "denoiser": f"sha256:{context.digest(self.denoiser)}",
         }
         return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}
@@ -194,11 +212,17 @@ class Sample(SamplingStage):
             draws,
             schedule=self.schedule,
             solver=self.solver,
+            start=self._start(denoiser),
             guidance=guidance,
             precision=self.precision,
             state_precision=self.state_precision,
         )
         return Samples(drawn.batch, drawn.nfe, drawn.guidance_nfe, self.denoiser)
+
+    def _start(self, denoiser: Trained) -> KnownStart:
+        """Return where the trajectories of a denoiser start."""
+        sigmas = denoise_fn(denoiser.module).levels(self.schedule)
+        return known_start(self.start, denoiser.coupling, float(sigmas[0]))
 
 
 def _mean(counts: Sequence[tuple[float, int]]) -> float:

@@ -70,7 +70,8 @@ class BoundScore:
         samples = drawn.with_data(as_stored(drawn.data, "sample"))
         features = StageFeatures(self.extractors, samples.data, self.reference)
         real = self.reference.batch
-        subject = Subject(samples, real, training.averaged.module, features)
+        averaged = training.averaged
+        subject = Subject(samples, real, averaged.module, features, averaged.coupling)
         scores: dict[str, float] = {}
         pictures: dict[str, bytes] = {}
         warnings: list[str] = []

@@ -85,7 +85,8 @@ class Scorer:
                 "whether their scores can be compared; state them in the facts of Samples"
             )
         context, sets = self.context, self.sets
-        denoiser = context.network(samples.denoiser).module if samples.denoiser else Unknown()
+        trained = context.network(samples.denoiser) if samples.denoiser else None
+        denoiser = trained.module if trained else Unknown()
         features = StageFeatures(self.extractors, samples.batch.data, self.reference)
         size = len(samples.batch) // sets
         found: list[list[Measurement]] = [[] for _ in self.metrics]
@@ -100,7 +101,11 @@ class Scorer:
                 part = slice(None) if whole else slice(number * size, (number + 1) * size)
                 batch = samples.batch[part]
                 subject = Subject(
-                    batch, self.reference.batch, denoiser, replace(features, part=part)
+                    batch,
+                    self.reference.batch,
+                    denoiser,
+                    replace(features, part=part),
+                    trained.coupling if trained else None,
                 )
                 with unchanged(metric, samples=batch, reference=self.reference.batch):
                     result = bound.measure(subject, context)

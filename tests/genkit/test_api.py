@@ -50,7 +50,7 @@ def conditional(tmp_path_factory):
 def test_a_recipe_runs_and_tells_its_scores(result, capsys):
     assert (result.folder / "results.json").is_file()
     (row,) = result.scores["scores"]
-    assert row["nfe"] == 3
+    assert row["nfe"] == 4  # with the corrected start of assigned noise
     assert row["truncation_5"] > 0
     assert capsys.readouterr() == ("", "")
 

@@ -13,12 +13,11 @@ from torch.testing import assert_close
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
-from genkit.latents import Derived
+from genkit.latents import Derived, draws_of
 from genkit.random import generator
 from genkit.sample import (
     GuidedDenoiser,
     denoise_fn,
-    draws_of,
     known_levels,
     sample,
     solver_over,

@@ -18,6 +18,7 @@ from PIL import Image
 from genkit import tensors
 from genkit.api import load_denoiser
 from genkit.artifacts import DenoiserRef
+from genkit.artifacts.coupling import Coupling
 from genkit.cli import main
 from genkit.errors import Code, SettingError, UsageError
 from genkit.interfaces import BoundGuidance, Guidance, Network
@@ -43,7 +44,8 @@ def save(path: Path, spec: DataSpec, kind: str = "denoiser", **settings) -> Path
         weights = {
             k: v + torch.randn(v.shape) / 4 for k, v in network.build(spec).state_dict().items()
         }
-    network.output(table(registry, network), spec, weights, images=5).save(path)
+    coupling = Coupling(True, True, (), independent=True, preserves_score=True)
+    network.output(table(registry, network), spec, weights, images=5, coupling=coupling).save(path)
     return path
 
 
