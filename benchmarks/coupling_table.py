@@ -84,8 +84,6 @@ def figures(found: CouplingStatistics) -> dict[str, Any]:
     """Return a column of the table."""
     s, c = np.array(found.deviations), np.array(found.covariances)
     spread = np.array(found.spread(SIGMA_MAX))
-    gain = (s**2 + SIGMA_MAX * c) / spread**2  # of D at sigma 80, which is linear
-    twice = np.square(s * (1 - SIGMA_MAX * (1 + gain + gain**2) / spread)).sum()
     # The denoised image at an infinite noise level is the linear prediction from the noise, C n.
     from_infinity = np.square(s * (1 - (SIGMA_MAX + c) / spread)).sum()
     return {
@@ -93,22 +91,18 @@ def figures(found: CouplingStatistics) -> dict[str, Any]:
         "correlation of image and noise along it": found.correlations[0],
         "spread of x / sigma along it at sigma 80": spread[0] / SIGMA_MAX,
         "spread of samples over the images' along it, start N(0, 80^2)": found.spread_of_samples(
-            SIGMA_MAX, corrected=False
+            SIGMA_MAX
         )[0],
-        "the same, corrected start": found.spread_of_samples(SIGMA_MAX, corrected=True)[0],
-        "pixel Fréchet distance of start N(0, 80^2)": found.frechet_of_start(
-            SIGMA_MAX, corrected=False
-        ),
-        "the same, corrected start, D at sigma 80": found.frechet_of_start(
-            SIGMA_MAX, corrected=True
-        ),
-        "the same, a second call, x = 80 n + D of the corrected start": twice,
+        "the same, corrected start": found.spread_of_samples(SIGMA_MAX, 1)[0],
+        "the same, start corrected twice": found.spread_of_samples(SIGMA_MAX, 2)[0],
+        "pixel Fréchet distance of start N(0, 80^2)": found.frechet_of_start(SIGMA_MAX),
+        "the same, corrected start, D at sigma 80": found.frechet_of_start(SIGMA_MAX, 1),
+        "the distance, start corrected twice": found.frechet_of_start(SIGMA_MAX, 2),
         "the same, corrected start, D at an infinite sigma": from_infinity,
         "share of the variance that the noise predicts": found.share_from_noise,
-        "lowest sigma_max within 2 %, start N(0, sigma_max^2)": found.lowest_sigma_max(
-            corrected=False
-        ),
-        "lowest sigma_max within 2 %, corrected start": found.lowest_sigma_max(corrected=True),
+        "lowest sigma_max within 2 %, start N(0, sigma_max^2)": found.lowest_sigma_max(),
+        "lowest sigma_max within 2 %, corrected start": found.lowest_sigma_max(1),
+        "lowest sigma_max within 2 %, start corrected twice": found.lowest_sigma_max(2),
         "standard error of a correlation": found.pairs**-0.5,
     }
 

@@ -11,12 +11,14 @@ from 0 to u_max = 1 / sigma_max gives
 
     x(sigma_max) = sigma_max n + D(sigma_max n; sigma_max),
 
-with an error of second order in C / sigma_max, for one more call of the network.
+with an error of second order in C / sigma_max, for one more call of the network. The slope belongs
+to the end of the step; a second call finds it at the corrected state, x = sigma_max n + D(x;
+sigma_max), which is the implicit Euler step up to higher orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 from genkit.artifacts.coupling import Coupling
@@ -24,15 +26,19 @@ from genkit.blame import called
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 
-Start = Literal["auto", "noise", "corrected"]
+Start = Literal["auto", "noise", "corrected", "corrected-twice"]
 """Where a trajectory starts, as users choose it."""
 
-KnownStart = Literal["noise", "corrected"]
+KnownStart = Literal["noise", "corrected", "corrected-twice"]
 """Where a trajectory starts: at sigma_max n, or with the predicted image added to it."""
+
+CORRECTIONS: Mapping[KnownStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
+"""How often a start is corrected, each time by a call of the denoiser."""
 
 START_DOC = (
     "noise: sigma_max n; corrected: sigma_max n + D(sigma_max n; sigma_max), one more call of the "
-    "denoiser; auto: corrected where the denoiser was trained on noise that depends on the data"
+    "denoiser; corrected-twice: with D of the corrected state; auto: what the pairs of the "
+    "training require, noise where they are random"
 )
 
 MAX_SPREAD_ERROR = 0.005
@@ -59,11 +65,16 @@ def known_start(start: Start, coupling: Coupling | None, sigma_max: float) -> Kn
         return start
     if coupling is None or coupling.independent:
         return "noise"
-    if coupling.statistics is None:
+    statistics = coupling.statistics
+    if statistics is None:
         return "corrected"
-    ratios = coupling.statistics.spread_of_samples(sigma_max, corrected=False)
-    wrong = any(abs(1 - ratio) > MAX_SPREAD_ERROR for ratio in ratios)
-    return "corrected" if wrong else "noise"
+
+    def error(known: KnownStart) -> float:
+        ratios = statistics.spread_of_samples(sigma_max, CORRECTIONS[known])
+        return max((abs(1 - ratio) for ratio in ratios), default=0.0)
+
+    accepted = (known for known in CORRECTIONS if error(known) <= MAX_SPREAD_ERROR)
+    return next(accepted, min(CORRECTIONS, key=error))
 
 
 def require_start(start: Start, schedule: Schedule, preconditioner: Preconditioner | None) -> None:
@@ -75,15 +86,15 @@ def require_start(start: Start, schedule: Schedule, preconditioner: Precondition
     """
     if start not in get_args(Start):
         raise DataError(
-            f"start must be auto, noise or corrected, got {start!r}", Code.UNKNOWN_CHOICE
+            f"start must be {', '.join(CORRECTIONS)} or auto, got {start!r}", Code.UNKNOWN_CHOICE
         )
-    if start != "corrected" or preconditioner is None:
+    if start in ("auto", "noise") or preconditioner is None:
         return
     highest, wanted = preconditioner.sigma_range()[1], schedule.sigma_range()[1]
     if wanted > highest:
         raise DataError(
             f"start must be noise or auto where sigma_max = {wanted:g} is above {highest:g}, the "
-            f'highest noise level of the network, got "corrected"; write sigma_max = {highest:g}',
+            f'highest noise level of the network, got "{start}"; write sigma_max = {highest:g}',
             Code.OUT_OF_RANGE,
         )
 

@@ -124,8 +124,8 @@ class Denoiser:
             latents: name or table. With ``derived``, the default, all draws follow from ``seed``
                 and the number of the sample; with ``edm`` they are those of EDM's generate.py for
                 the number alone.
-            start: state at the first noise level: ``noise``, ``corrected``, or ``auto``, which is
-                corrected where the denoiser was trained on noise that depends on the data; see
+            start: state at the first noise level: ``noise``, ``corrected``, ``corrected-twice``, or
+                ``auto``, which is what the pairs of the training require; see
                 :mod:`genkit.coupled`. A warning states what is assumed.
             guidance: one or several, whose corrections are summed. In a table, a reference to a
                 network is the path of its file: ``{"use": "discriminator", "discriminator":

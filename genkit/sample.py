@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.blame import called, refused, unchanged
-from genkit.coupled import KnownStart
+from genkit.coupled import CORRECTIONS, KnownStart
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
@@ -192,8 +192,8 @@ def trajectory(
         draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, rounded to those that the network supports.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, see :mod:`genkit.coupled`; ``corrected`` calls the
-            denoiser once.
+        start: state at the first noise level, see :mod:`genkit.coupled`; each correction
+            calls the denoiser once.
         state_precision: precision of the states; networks compute in that of ``denoise``.
 
     Raises:
@@ -204,8 +204,9 @@ def trajectory(
     solver, levels = solver_over(schedule, solver, denoise.preconditioner)
     sigmas = levels.to(device, dtype)
     x = draws.latents.to(dtype) * sigmas[0]
-    if start == "corrected":
-        x = x + denoise(x, sigmas[0])
+    noise = x
+    for _ in range(CORRECTIONS[start]):
+        x = noise + denoise(x, sigmas[0])
     yield from solver.solve(denoise, x, sigmas, draws.randn_like)
 
 

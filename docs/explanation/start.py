@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genkit.artifacts.coupling import CouplingStatistics
+from genkit.coupled import CORRECTIONS
 
 PICTURE = Path(__file__).parent.parent / "images" / "start.png"
 S, CORRELATION, SIGMA_MAX = 15.0, 0.79, 80.0  # CIFAR-10's first direction, in pools of 512
-BLACK, BLUE, ORANGE = "#222222", "#0072B2", "#D55E00"
+BLACK, BLUE, ORANGE, PINK = "#222222", "#0072B2", "#D55E00", "#CC79A7"
 MEASURED = CouplingStatistics(512, 1, (S,), (CORRELATION * S,), S**2, 0.0)
 
 
@@ -31,7 +32,7 @@ def draw_law(axes: Axes) -> None:
     (right,) = MEASURED.spread(SIGMA_MAX)
     at = 1 / SIGMA_MAX
     axes.plot([0, at], [1, 1], "o-", color=BLUE, label=r"noise: $\sigma_\mathrm{max}\,n$")
-    (ratio,) = MEASURED.spread_of_samples(SIGMA_MAX, corrected=True)
+    (ratio,) = MEASURED.spread_of_samples(SIGMA_MAX, 1)
     end = ratio * right / SIGMA_MAX
     axes.plot(
         [0, at],
@@ -57,8 +58,9 @@ def draw_law(axes: Axes) -> None:
 def draw_samples(axes: Axes) -> None:
     """Draw the standard deviation of samples over the data's against sigma_max."""
     levels = np.geomspace(20, 1000, 200)
-    for corrected, color, name in ((False, BLUE, "start from noise"), (True, ORANGE, "corrected")):
-        ratios = [MEASURED.spread_of_samples(level, corrected=corrected)[0] for level in levels]
+    colors = BLUE, ORANGE, PINK
+    for (name, corrections), color in zip(CORRECTIONS.items(), colors, strict=True):
+        ratios = [MEASURED.spread_of_samples(level, corrections)[0] for level in levels]
         axes.plot(levels, ratios, color=color, label=name)
     axes.axhline(1, color="#BBBBBB", lw=0.8, zorder=0)
     axes.set_xscale("log")

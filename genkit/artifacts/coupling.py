@@ -93,7 +93,7 @@ class CouplingStatistics:
         s, c = self._arrays(sigma)
         return tuple(_root(s**2 + 2 * sigma * c + sigma**2).tolist())
 
-    def spread_of_samples(self, sigma_max: float, *, corrected: bool) -> tuple[float, ...]:
+    def spread_of_samples(self, sigma_max: float, corrections: int = 0) -> tuple[float, ...]:
         """Return the standard deviations of samples over the images', along each direction.
 
         Those of the linear denoiser with the exact probability-flow ODE from ``sigma_max`` to 0, so
@@ -101,28 +101,26 @@ class CouplingStatistics:
 
         Args:
             sigma_max: noise level of the start, above 0.
-            corrected: start at ``sigma_max n + D(sigma_max n; sigma_max)`` instead of
-                ``sigma_max n``.
+            corrections: how often the start is corrected: 0 is ``sigma_max n``, and each adds to
+                that ``D(x; sigma_max)`` of the one before, x.
 
         Raises:
             UsageError: the noise level is not above 0.
 
         Example:
             >>> pairs = CouplingStatistics(8192, 16, (15.0,), (12.0,), 700.0, 0.025)
-            >>> [round(x, 3) for x in pairs.spread_of_samples(80.0, corrected=False)]
-            [0.866]
-            >>> [round(x, 3) for x in pairs.spread_of_samples(80.0, corrected=True)]
-            [0.986]
+            >>> [round(pairs.spread_of_samples(80.0, k)[0], 3) for k in (0, 1, 2)]
+            [0.866, 0.986, 1.002]
         """
         s, c = self._arrays(sigma_max)
         variance = s**2 + 2 * sigma_max * c + sigma_max**2
         start = np.full_like(s, sigma_max)
-        if corrected:
-            # D(x; sigma) = E[y | x] = x (s^2 + sigma C) / Var x
-            start *= 1 + _over(s**2 + sigma_max * c, variance)
+        slope = _over(s**2 + sigma_max * c, variance)  # D(x; sigma) = E[y | x] = slope x
+        for _ in range(corrections):
+            start = sigma_max + slope * start
         return tuple(np.abs(_over(start, _root(variance))).tolist())
 
-    def frechet_of_start(self, sigma_max: float, *, corrected: bool) -> float:
+    def frechet_of_start(self, sigma_max: float, corrections: int = 0) -> float:
         """Return the Fréchet distance over pixels that the start alone adds to the samples.
 
         It is ``sum_k (s_k - s_k r_k)^2`` for the ratios r of :meth:`spread_of_samples`: that of two
@@ -130,19 +128,19 @@ class CouplingStatistics:
 
         Args:
             sigma_max: noise level of the start, above 0.
-            corrected: as for :meth:`spread_of_samples`.
+            corrections: as for :meth:`spread_of_samples`.
 
         Raises:
             UsageError: the noise level is not above 0.
         """
-        ratios = np.array(self.spread_of_samples(sigma_max, corrected=corrected))
+        ratios = np.array(self.spread_of_samples(sigma_max, corrections))
         return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
 
-    def lowest_sigma_max(self, *, corrected: bool, tolerance: float = 0.02) -> float:
+    def lowest_sigma_max(self, corrections: int = 0, *, tolerance: float = 0.02) -> float:
         """Return the noise level from which on every start is safe.
 
         Args:
-            corrected: as for :meth:`spread_of_samples`.
+            corrections: as for :meth:`spread_of_samples`.
             tolerance: greatest distance of a ratio of :meth:`spread_of_samples` from 1, in (0, 1).
 
         Returns:
@@ -160,11 +158,13 @@ class CouplingStatistics:
             )
         lowest = 0.0
         for s, rho in zip(self.deviations, self.correlations, strict=True):
-            # In u = s / sigma the variance of x / sigma is q, and a squared ratio p / q^power.
-            q = Polynomial([1, 2 * rho, 1])
-            p, power = (Polynomial([1, 3 * rho, 2]) ** 2, 3) if corrected else (Polynomial([1]), 1)
+            # In u = s / sigma the variance of x / sigma is q, and the start over sigma n is
+            # p / q^corrections; so a squared ratio is p^2 / q^(2 corrections + 1).
+            q, p = Polynomial([1, 2 * rho, 1]), Polynomial([1])
+            for power in range(1, corrections + 1):
+                p = q**power + Polynomial([0, rho, 1]) * p
             for limit in (1 - tolerance, 1 + tolerance):
-                roots = (p - limit**2 * q**power).roots()
+                roots = (p**2 - limit**2 * q ** (2 * corrections + 1)).roots()
                 real = roots.real[np.abs(roots.imag) <= 1e-9 * np.abs(roots)]
                 # The smallest belongs to the highest level at which the limit is reached.
                 lowest = max([lowest, *(s / real[real > 0])])
@@ -233,5 +233,5 @@ def _root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ``a / b``; infinite where images and noise cancel, so that x does not vary at all."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.divide(a, b)

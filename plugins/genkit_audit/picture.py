@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from genkit.artifacts import CouplingStatistics
+from genkit.coupled import CORRECTIONS
 from genkit.errors import Code, UsageError
 from genkit.parts.figure import PALETTE, figure_with_axes, line_style, png_of, set_title
 from genkit_audit.measure import Audit
 from genkit_audit.prediction import Start
 
 _LEVELS = np.geomspace(1.0, 1000.0, 200)
-_BLUE, _ORANGE, _GREEN = PALETTE[:3]
+_BLUE, _ORANGE, _GREEN, _PINK = PALETTE[:4]
 
 
 def picture_of(audits: Sequence[Audit], start: Start) -> bytes:
@@ -56,8 +57,8 @@ def _correlations(axes: Axes, subject: str, found: CouplingStatistics) -> None:
 
 def _spread(axes: Axes, found: CouplingStatistics, start: Start) -> None:
     """Draw the least and the largest spread of samples against the noise level of the start."""
-    for corrected, colour, name in ((False, _ORANGE, "noise"), (True, _BLUE, "corrected")):
-        ratios = np.array([found.spread_of_samples(float(s), corrected=corrected) for s in _LEVELS])
+    for (name, count), colour in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
+        ratios = np.array([found.spread_of_samples(float(s), count) for s in _LEVELS])
         axes.plot(_LEVELS, ratios[:, 0], color=colour, label=f"start {name}, first direction")
         axes.fill_between(
             _LEVELS, ratios.min(1), ratios.max(1), color=colour, alpha=0.15, linewidth=0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genkit.artifacts import CouplingStatistics
+from genkit.coupled import CORRECTIONS, KnownStart
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Prediction:
     lowest_sigma_max: float
 
     @classmethod
-    def of(cls, found: CouplingStatistics, start: Start, *, corrected: bool) -> Prediction:
-        """Predict, for a start that is corrected or not."""
-        ratios = found.spread_of_samples(start.sigma_max, corrected=corrected)
+    def of(cls, found: CouplingStatistics, start: Start, known: KnownStart) -> Prediction:
+        """Predict, for a start that is corrected as often as ``known`` says."""
+        corrections = CORRECTIONS[known]
+        ratios = found.spread_of_samples(start.sigma_max, corrections)
         return cls(
             ratios,
             max(ratios, key=lambda ratio: abs(ratio - 1), default=1.0),
-            found.frechet_of_start(start.sigma_max, corrected=corrected),
-            found.lowest_sigma_max(corrected=corrected, tolerance=start.tolerance),
+            found.frechet_of_start(start.sigma_max, corrections),
+            found.lowest_sigma_max(corrections, tolerance=start.tolerance),
         )

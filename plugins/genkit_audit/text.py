@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from genkit.artifacts import CouplingStatistics
+from genkit.coupled import CORRECTIONS
 from genkit_audit.measure import Audit, Pairing
 from genkit_audit.noise import ClassSkew, Gaussianity
 from genkit_audit.prediction import Prediction, Start
@@ -30,8 +31,7 @@ def report_of(audit: Audit, start: Start) -> dict[str, Any]:
         "start": found
         and {
             **asdict(start),
-            "noise": asdict(Prediction.of(found, start, corrected=False)),
-            "corrected": asdict(Prediction.of(found, start, corrected=True)),
+            **{known: asdict(Prediction.of(found, start, known)) for known in CORRECTIONS},
         },
         "pairing": pairing
         and {
@@ -77,9 +77,7 @@ def _directions(found: CouplingStatistics, start: Start) -> Iterator[str]:
     if not found.deviations:
         yield "The images do not vary."
         return
-    plain, corrected = (
-        found.spread_of_samples(start.sigma_max, corrected=flag) for flag in (False, True)
-    )
+    ratios = [found.spread_of_samples(start.sigma_max, k) for k in CORRECTIONS.values()]
     error = found.pairs**-0.5
     yield (
         "Leading principal directions of the images; correlation with the noise (standard error "
@@ -89,22 +87,25 @@ def _directions(found: CouplingStatistics, start: Start) -> Iterator[str]:
         "standard deviation of samples over the images', for a perfect linear flow from sigma "
         f"{start.sigma_max:g}"
     )
-    yield f"{'':>9} {'deviation':>10} {'correlation':>12} {'start: noise':>13} {'corrected':>10}"
-    columns = (found.deviations, found.correlations, plain, corrected)
-    for number, (s, rho, one, other) in enumerate(zip(*columns, strict=True), 1):
+    yield f"{'':>9} {'deviation':>10} {'correlation':>12}" + "".join(
+        f" {known:>15}" for known in CORRECTIONS
+    )
+    columns = (found.deviations, found.correlations, *ratios)
+    for number, (s, rho, *shown) in enumerate(zip(*columns, strict=True), 1):
         if number <= _SHOWN:
-            yield f"{number:>9} {s:>10.3f} {rho:>12.3f} {one:>13.3f} {other:>10.3f}"
+            ends = "".join(f" {ratio:>15.3f}" for ratio in shown)
+            yield f"{number:>9} {s:>10.3f} {rho:>12.3f}{ends}"
     if len(found.deviations) > _SHOWN:
         yield f"{'...':>9} {len(found.deviations)} directions were measured"
 
 
 def _start(found: CouplingStatistics, start: Start) -> Iterator[str]:
     """Yield what each start does, and from which noise level on it is safe."""
-    for name, flag in (("noise", False), ("corrected", True)):
-        one = Prediction.of(found, start, corrected=flag)
+    for known in CORRECTIONS:
+        one = Prediction.of(found, start, known)
         yield (
-            f"Start {name + ':':<10} spread off by {_percent(abs(one.worst - 1))} at most, Fréchet "
-            f"distance over pixels {one.frechet:.3g}; safe from sigma_max "
+            f"Start {known + ':':<16} spread off by {_percent(abs(one.worst - 1))} at most, "
+            f"Fréchet distance over pixels {one.frechet:.3g}; safe from sigma_max "
             f"{one.lowest_sigma_max:.3g} on (within {_percent(start.tolerance)})"
         )
     share = 100 * found.share_from_noise

@@ -53,8 +53,8 @@ def sample(
         str,
         typer.Option(
             metavar="NAME",
-            help="State at the first noise level: noise, corrected, or auto, which is corrected "
-            "where the training noise was assigned to the data.",
+            help="State at the first noise level: noise, corrected, corrected-twice, or auto, "
+            "which is what the pairs of the training require.",
         ),
     ] = "auto",
     guidance: Annotated[

@@ -29,11 +29,11 @@ def denoised(x, sigma, s, c):
 
 
 @pytest.mark.parametrize("sigma_max", [80.0, 6.0, 1.0])
-@pytest.mark.parametrize("corrected", [False, True])
-def test_spread_of_samples_is_that_of_the_integrated_ode(sigma_max, corrected):
+@pytest.mark.parametrize("corrections", [0, 1, 2])
+def test_spread_of_samples_is_that_of_the_integrated_ode(sigma_max, corrections):
     found = statistics()
 
-    ratios = found.spread_of_samples(sigma_max, corrected=corrected)
+    ratios = found.spread_of_samples(sigma_max, corrections)
 
     for s, rho, ratio in zip(DEVIATIONS, CORRELATIONS, ratios, strict=True):
 
@@ -41,8 +41,8 @@ def test_spread_of_samples_is_that_of_the_integrated_ode(sigma_max, corrected):
             return (x - denoised(x, sigma, s, c)) / sigma
 
         start = sigma_max  # one standard deviation of the noise, since the flow is linear
-        if corrected:
-            start += denoised(start, sigma_max, s, s * rho)
+        for _ in range(corrections):
+            start = sigma_max + denoised(start, sigma_max, s, s * rho)
         last = 1e-9  # 0 itself divides by 0, and the slope there is bounded
         flow = solve_ivp(slope, (sigma_max, last), [start], rtol=1e-11, atol=1e-12, method="DOP853")
         assert ratio == pytest.approx(flow.y[0, -1] / s, rel=1e-6)
@@ -55,7 +55,7 @@ def test_spread_is_that_of_the_sum():
 
 
 def test_independent_noise_is_off_in_second_order_alone():
-    (ratio,) = statistics((15.0,), (0.0,)).spread_of_samples(80.0, corrected=False)
+    (ratio,) = statistics((15.0,), (0.0,)).spread_of_samples(80.0)
 
     assert ratio == pytest.approx(1 / math.sqrt(1 + (15 / 80) ** 2), rel=1e-12)
 
@@ -63,23 +63,23 @@ def test_independent_noise_is_off_in_second_order_alone():
 def test_frechet_distance_is_that_of_two_gaussians():
     found = statistics()
 
-    ratios = np.array(found.spread_of_samples(10.0, corrected=False))
+    ratios = np.array(found.spread_of_samples(10.0))
     s = np.diag(np.square(DEVIATIONS))
     samples = np.diag(np.square(DEVIATIONS * ratios))
     # Of diagonal covariances the root of the product is that of the entries.
     expected = np.trace(s + samples - 2 * np.sqrt(s * samples))
-    assert found.frechet_of_start(10.0, corrected=False) == pytest.approx(expected, rel=1e-9)
+    assert found.frechet_of_start(10.0) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("corrections", [0, 1, 2])
 @pytest.mark.parametrize("tolerance", [0.01, 0.02, 0.1])
-def test_lowest_sigma_max_is_where_a_ratio_leaves_the_tolerance_first(corrected, tolerance):
+def test_lowest_sigma_max_is_where_a_ratio_leaves_the_tolerance_first(corrections, tolerance):
     found = statistics()
 
-    lowest = found.lowest_sigma_max(corrected=corrected, tolerance=tolerance)
+    lowest = found.lowest_sigma_max(corrections, tolerance=tolerance)
 
     def worst(sigma):
-        ratios = np.array(found.spread_of_samples(sigma, corrected=corrected))
+        ratios = np.array(found.spread_of_samples(sigma, corrections))
         return np.abs(ratios - 1).max()
 
     assert worst(lowest) == pytest.approx(tolerance, rel=1e-6)
@@ -90,13 +90,13 @@ def test_lowest_sigma_max_is_where_a_ratio_leaves_the_tolerance_first(corrected,
 def test_data_that_does_not_vary_is_safe_everywhere():
     found = CouplingStatistics(256, 1, (), (), 0.0, 0.0)
 
-    assert found.lowest_sigma_max(corrected=False) == 0
-    assert found.frechet_of_start(80.0, corrected=True) == 0
+    assert found.lowest_sigma_max() == 0
+    assert found.frechet_of_start(80.0, 1) == 0
     assert found.share_from_noise == 0
 
 
 def test_a_state_that_does_not_vary_gives_an_infinite_ratio():
-    (ratio,) = statistics((2.0,), (-1.0,)).spread_of_samples(2.0, corrected=False)
+    (ratio,) = statistics((2.0,), (-1.0,)).spread_of_samples(2.0)
 
     assert math.isinf(ratio)
 
@@ -116,7 +116,7 @@ def test_a_noise_level_is_above_0(sigma):
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, math.nan])
 def test_a_tolerance_is_a_share(tolerance):
     with raises_code(UsageError, Code.OUT_OF_RANGE):
-        statistics().lowest_sigma_max(corrected=True, tolerance=tolerance)
+        statistics().lowest_sigma_max(1, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,13 @@ def test_predictions_are_those_of_the_statistics(audit):
 
     statistics = DenoiserFile.outline(Path(NETWORK)).coupling.statistics
     start = found["start"]
-    for name, corrected in (("noise", False), ("corrected", True)):
-        ratios = statistics.spread_of_samples(5.0, corrected=corrected)
+    for corrections, name in enumerate(("noise", "corrected", "corrected-twice")):
+        ratios = statistics.spread_of_samples(5.0, corrections)
         assert start[name]["ratios"] == pytest.approx(ratios)
         assert abs(start[name]["worst"] - 1) == pytest.approx(max(abs(r - 1) for r in ratios))
-        frechet = statistics.frechet_of_start(5.0, corrected=corrected)
+        frechet = statistics.frechet_of_start(5.0, corrections)
         assert start[name]["frechet"] == pytest.approx(frechet)
-        lowest = statistics.lowest_sigma_max(corrected=corrected, tolerance=0.05)
+        lowest = statistics.lowest_sigma_max(corrections, tolerance=0.05)
         assert start[name]["lowest_sigma_max"] == pytest.approx(lowest)
     assert found["statistics"]["share_from_noise"] == statistics.share_from_noise
 
@@ -118,6 +118,7 @@ def test_text_states_what_json_does(genkit_, workplace):
         "640 pairs, 5 of the pools",
         "Start noise:",
         "Start corrected:",
+        "Start corrected-twice:",
         "minimum",
         "N(0, I)",
     ):
