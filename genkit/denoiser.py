@@ -24,15 +24,23 @@ from genkit.coupled import (
     sampling_warnings,
 )
 from genkit.errors import Code, DataError
-from genkit.interfaces import BoundGuidance, Guidance, Latents, Schedule, Solver, Trained
+from genkit.interfaces import (
+    BoundGuidance,
+    Guidance,
+    Latents,
+    Sampler,
+    Schedule,
+    Solver,
+    Trained,
+)
 from genkit.latents import draws_of
 from genkit.machine import resolve_device
 from genkit.networks import load_network
 from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
-from genkit.run.guiding import bind_to_files
-from genkit.sample import known_levels, sample, solver_over
+from genkit.run.guiding import Files, bind_to_files
+from genkit.sample import bind_schedule, known_levels, sample, solver_over
 
 Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
@@ -85,7 +93,7 @@ class Denoiser:
     """
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
-        self._trained = trained
+        self.trained = trained
         self.module = trained.module
         self.spec = trained.spec
         self.classes = trained.classes
@@ -119,7 +127,7 @@ class Denoiser:
             count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
                 depend on the others that are drawn with it.
             schedule: name, or table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``; ``edm``
-                where none is given.
+                where none is given. A reference is the path of a file, as for ``guidance``.
             solver: name or table; ``heun`` where none is given.
             latents: name or table. With ``derived``, the default, all draws follow from ``seed``
                 and the number of the sample; with ``edm`` they are those of EDM's generate.py for
@@ -156,7 +164,7 @@ class Denoiser:
             )
         if len(chosen) < 1 or batch_size < 1:
             raise DataError("count and batch_size must be at least 1", Code.OUT_OF_RANGE)
-        parts = sampling_parts(schedule, solver, latents)
+        parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
         self.require(parts, chosen)
         bound = self.bind_guidance(guidance)
         for warning in sampling_warnings(start, self.coupling, parts.solver, bound):
@@ -192,6 +200,18 @@ class Denoiser:
         return known_start(start, self.coupling, float(sigmas[0]))
 
     @plugin_errors()
+    def bind_schedule(self, parts: SamplingParts, start: Start = "auto") -> SamplingParts:
+        """Return the parts, of which the schedule has the noise levels for this denoiser.
+
+        Raises:
+            DataError: the schedule's file is missing or damaged, or was fitted to another denoiser,
+                solver, number of steps or start.
+        """
+        sampler = Sampler(self.module, self.coupling, parts.solver, start)
+        schedule = bind_schedule(parts.schedule, Files(self.device), sampler)
+        return parts._replace(schedule=schedule)
+
+    @plugin_errors()
     def bind_guidance(self, guidance: AnyGuidance | Sequence[AnyGuidance]) -> list[BoundGuidance]:
         """Return guidance with its networks loaded, for several calls of :meth:`sample`.
 
@@ -207,7 +227,7 @@ class Denoiser:
             if not isinstance(given, Guidance):
                 registry = load_plugins().registry
                 given = cast(Guidance, decode.checked(registry, "guidance", given))
-            bound.append(bind_to_files(given, self._trained, self.device))
+            bound.append(bind_to_files(given, self.trained, self.device))
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:

@@ -866,15 +866,59 @@ class Dataset(Component):
 # --- sampling -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """How a denoiser is sampled, for a schedule whose noise levels depend on it.
+
+    Attributes:
+        denoiser: module that is sampled, without guidance.
+        coupling: what is known of the pairs of its training.
+        solver: solver of the sampling ODE.
+        start: state at the first noise level, as the user chose it; see :mod:`genkit.coupled`.
+    """
+
+    denoiser: nn.Module
+    coupling: Coupling | None
+    solver: Solver
+    start: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Component):
-    """The noise levels of a solver."""
+    """The noise levels of a solver. Implements ``sigmas`` or ``bind``."""
+
+    implements: ClassVar[tuple[str, ...]] = ("sigmas", "bind")
 
     steps: int = setting(18, doc="number of solver steps", at_least=1)
 
-    @abstractmethod
+    @property
+    def bound(self) -> bool:
+        """Whether its noise levels are those of its settings, without :meth:`bind`."""
+        return type(self).sigmas is not Schedule.sigmas
+
+    def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
+        """Yield why a denoiser cannot be sampled with its noise levels, before anything runs.
+
+        Args:
+            denoiser: id of the stage that trained the denoiser.
+            solver: solver of the sampling ODE.
+            earlier: stages above, by id.
+        """
+        return iter(())
+
+    def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
+        """Return the schedule with the noise levels for a denoiser, from earlier stages.
+
+        Called once per stage. A schedule that refers to no stage is that schedule itself.
+
+        Raises:
+            DataError: its noise levels are those of another denoiser or solver.
+        """
+        return self
+
     def sigmas(self) -> Tensor:
         """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
+        raise unbound(self, "sigmas")
 
     def within(self, lowest: float, highest: float) -> Schedule:
         """Return the schedule for a network that supports only these noise levels."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genkit.blame import called, refused, unchanged
 from genkit.coupled import CORRECTIONS, KnownStart
 from genkit.errors import Code, DataError
-from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
 from genkit.tensors import described
 from genkit.types import Batch, Denoise, Drawn, Draws, State
@@ -147,6 +147,18 @@ def known_levels(
             Code.OUT_OF_RANGE,
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
+
+
+def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Schedule:
+    """Return a schedule with the noise levels for a denoiser; see :meth:`Schedule.bind`.
+
+    Raises:
+        DataError: it cannot be bound, or what it returns is no schedule with noise levels.
+    """
+    found: object = schedule.bind(inputs, sampler)
+    if not isinstance(found, Schedule) or not found.bound:
+        raise refused(schedule, f"must bind to a schedule with levels, got {type(found).__name__}")
+    return found
 
 
 def solver_over(

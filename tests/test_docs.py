@@ -88,6 +88,7 @@ def write_network(path: Path, kind: str, name: str, spec: DataSpec) -> None:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -> Path:
     """An empty current directory with the data that the pages speak of."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("cats", "dogs"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "photos" / name / "0001.png")

@@ -10,11 +10,12 @@ import torch
 
 from genkit import testing
 from genkit.errors import Code
+from genkit.interfaces import Sampler
 from genkit.latents import Derived
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.random import generator, seeded
 from genkit.recipe.decode import component
-from genkit.sample import sample
+from genkit.sample import bind_schedule, sample
 from genkit.settings import setting_of
 from genkit.testing.elsewhere import check_processes
 from genkit.testing.workplace import workplace
@@ -46,6 +47,7 @@ STAGES = {
         "objective": {"use": "denoising"},
     },
     "load": {"use": "load", "path": "trained.safetensors"},
+    "fit-schedule": {"use": "fit-schedule", "denoiser": "train", "data": MOONS, "steps": 3},
     "sample": {
         "use": "sample",
         "denoiser": "train",
@@ -91,6 +93,7 @@ SETTINGS = {
     "metric-class-agreement": {"extractor": JUDGE},
     "metric-cmmd": {"extractor": {"use": "pixels"}},
     "metric-inception-score": {"extractor": JUDGE},
+    "schedule-fitted": {"levels": "fit-schedule", "steps": 3},
 }
 """Settings of components that have no default for one."""
 
@@ -160,7 +163,15 @@ def test_couplers_pair_alike_in_another_process():
 
 @pytest.mark.parametrize("entry", every("schedule"))
 def test_schedules(entry):
-    testing.check_schedule(made(entry))
+    schedule = made(entry, **SETTINGS.get(f"schedule-{entry.name}", {}))
+    if schedule.bound:
+        testing.check_schedule(schedule)
+        return
+    with workplace(earlier("train", "fit-schedule")) as place:
+        inputs = place.holding(schedule)
+        solver = component(REGISTRY, "solver", {"use": "heun"})
+        sampler = Sampler(inputs.network("train").module, None, solver, "noise")
+        testing.check_schedule(bind_schedule(schedule, inputs, sampler), others=())
 
 
 @pytest.mark.parametrize("entry", every("solver"))
@@ -321,7 +332,8 @@ def test_stages(entry, tmp_path, monkeypatch):
     if entry.name == "load":
         with workplace(earlier("train")) as place:
             shutil.copy(place.root / "train" / "denoiser.safetensors", "trained.safetensors")
-    before = {"sample": ["train"], "evaluate": ["train", "sample"], "sweep": ["train", "sample"]}
+    before = {"fit-schedule": ["train"], "sample": ["train"]}
+    before |= {name: ["train", "sample"] for name in ("evaluate", "sweep")}
     (stage,) = earlier(entry.name).values()
     testing.check_stage(stage, earlier(*before.get(entry.name, [])))
 

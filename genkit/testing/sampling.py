@@ -62,13 +62,17 @@ def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[Stat
     require(same, solver, law, f"(sigma, inner) of each evaluation: {levels}")
 
 
-def check_schedule(schedule: Schedule) -> None:
+def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> None:
     """Check every law of a schedule, for its own and for other numbers of steps.
+
+    Args:
+        schedule: schedule to check; what its ``bind`` returned, where it refers to a stage.
+        others: numbers of steps besides its own; none for one whose levels are fixed.
 
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    for steps in sorted({1, 2, 18, schedule.steps}):
+    for steps in sorted({*others, schedule.steps}):
         sigmas = replace(schedule, steps=steps).sigmas()
         law = f"{steps} steps have {steps + 1} float64 noise levels"
         shape = sigmas.dtype == torch.float64 and sigmas.shape == (steps + 1,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -49,6 +50,14 @@ def sample(
             help="Random draws, by name or by its table; edm: those of EDM's generate.py.",
         ),
     ] = "derived",
+    fit_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Fit the noise levels for --steps and --solver to this data set, by name or by "
+            "its table; they are kept for later calls.",
+        ),
+    ] = None,
     start: Annotated[
         str,
         typer.Option(
@@ -92,6 +101,12 @@ def sample(
             **{name: value for name, value in asked.items() if value is not None},
         }
         method = parse_component(solver, "--solver")
+        fitted_to = None if fit_to is None else parse_component(fit_to, "--fit-to")
+        if fitted_to is not None and (rho is not None or levels != _plain(steps)):
+            raise UsageError(
+                "--fit-to finds the noise levels, and --schedule and --rho set them; leave these "
+                "or --fit-to out"
+            )
         draws = parse_component(latents, "--latents")
         corrections = [parse_component(text, "--guidance") for text in guidance or []]
         check_device(device)
@@ -114,6 +129,7 @@ def sample(
         from genkit.recipe.decode import checked
         from genkit.tensors import file_digest
         from genkit.world import ALONE
+        from genkit_files.fitting import fitted
         from genkit_files.sample_files import SampleFiles
 
         world = world or ALONE
@@ -123,9 +139,14 @@ def sample(
         guides: list[Any] = [checked(registry, "guidance", table) for table in corrections]
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
         _check_class(class_index, denoiser)
+        chosen_start = cast("Start", start)
+        if fitted_to is not None:
+            levels = world.lead(partial(fitted, denoiser, fitted_to, method, start, steps))
+            parts = sampling_parts(levels, method, draws)
+        files_of_levels = _digests(references(parts.schedule))
+        parts = denoiser.bind_schedule(parts, chosen_start)
         denoiser.require(parts, chosen)
         bound = denoiser.bind_guidance(guides)
-        chosen_start = cast("Start", start)
         settled = denoiser.known_start(parts.schedule, chosen_start)
         if world.leads:
             for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
@@ -136,6 +157,8 @@ def sample(
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
             settings |= {"precision": arithmetic, "start": settled}
+            if files_of_levels:
+                settings["levels"] = files_of_levels
             settings["guidance"] = [
                 {"settings": table, "files": _digests(references(guide))}
                 for table, guide in zip(corrections, guides, strict=True)
@@ -199,6 +222,11 @@ def parse_seeds(text: str) -> list[int]:
             raise UsageError(f"--seeds: {shown(text)} are more than {MOST_SEEDS:,} samples")
         chosen |= dict.fromkeys(range(first, last + 1))
     return list(chosen)
+
+
+def _plain(steps: int | None) -> dict[str, Any]:
+    """Return the table of the default schedule with a number of steps."""
+    return {"use": "edm"} if steps is None else {"use": "edm", "steps": steps}
 
 
 def _digests(paths: Iterable[str]) -> dict[str, str]:

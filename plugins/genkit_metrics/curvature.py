@@ -36,7 +36,7 @@ class Curvature(TrajectoryMetric):
                 "write 2 or more; 64 is usual",
             )
 
-    def measure(self, subject: Subject, context: Context) -> Measurement:
+    def measured(self, subject: Subject, context: Context) -> Measurement:
         parts = self.parts(
             context,
             lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),

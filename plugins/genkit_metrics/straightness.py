@@ -36,7 +36,7 @@ class Straightness(TrajectoryMetric):
     scores = ("straightness",)
     source = "arXiv 2209.03003, section 2.2, for the path x / (1 + sigma)"
 
-    def measure(self, subject: Subject, context: Context) -> Measurement:
+    def measured(self, subject: Subject, context: Context) -> Measurement:
         parts = self.parts(
             context,
             lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,12 +12,12 @@ from torch import Tensor
 from genkit.artifacts.scores import SAMPLED
 from genkit.coupled import START_DOC, KnownStart, Start, known_start
 from genkit.errors import DataError, InterruptedRun, Problem
-from genkit.interfaces import Context, Metric, Schedule, Solver, Stages, Subject
+from genkit.interfaces import Context, Metric, Sampler, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
-from genkit.sample import denoise_fn, solver_over, trajectory
+from genkit.sample import bind_schedule, denoise_fn, solver_over, trajectory
 from genkit.settings import setting
 from genkit.tensors import require_finite
-from genkit.types import Curve, State
+from genkit.types import Curve, Measurement, State
 
 BATCH = 256
 
@@ -41,11 +42,27 @@ class TrajectoryMetric(Metric):
             yield Problem(
                 ("solver",), "must be deterministic, got one that adds noise", "leave s_churn out"
             )
-        elif not any(self.schedule.check(earlier)) and not any(self.solver.check(earlier)):
+        elif self.schedule.bound and not any(
+            part for held in (self.schedule, self.solver) for part in held.check(earlier)
+        ):
             try:
                 solver_over(self.schedule, self.solver, None)
             except DataError as error:
                 yield Problem(("solver",), str(error))
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        sampler = Sampler(subject.denoiser, subject.coupling, self.solver, self.start)
+        schedule = bind_schedule(self.schedule, context, sampler)
+        found = replace(self, schedule=schedule).measured(subject, context)
+        if self.schedule.bound:
+            return found
+        # The settings of such a schedule name a stage alone.
+        levels = ", ".join(f"{level:.6g}" for level in schedule.sigmas().tolist())
+        return replace(found, facts={**found.facts, "levels": levels})
+
+    @abstractmethod
+    def measured(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores and curves, where the schedule has its noise levels; see ``measure``."""
 
     def known_start(self, subject: Subject) -> KnownStart:
         """Return where the trajectories start."""

@@ -35,10 +35,10 @@ class Trajectories(Straightness):
                 Code.WRONG_SHAPE,
             )
 
-    def measure(self, subject: Subject, context: Context) -> Measurement:
+    def measured(self, subject: Subject, context: Context) -> Measurement:
         if subject.reference is None:
             raise DataError("trajectories must be drawn over data, got statistics of it")
-        found = super().measure(subject, context)
+        found = super().measured(subject, context)
         drawn = replace(self, count=min(self.count, _DRAWN))
         paths = torch.cat(
             drawn.parts(

@@ -43,6 +43,9 @@ class Truncation(TrajectoryMetric):
         if any(after <= before for before, after in pairwise(self.steps)):
             reason, hint = f"must be increasing, got {list(self.steps)}", "write each number once"
             yield Problem(("steps",), reason, hint, Code.OUT_OF_RANGE)
+        if not self.schedule.bound:
+            reason = "must have noise levels for any number of steps, got fitted ones"
+            yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
         for index, steps in enumerate(self.steps):
             if steps >= self.schedule.steps:
                 yield Problem(
@@ -52,7 +55,7 @@ class Truncation(TrajectoryMetric):
                     Code.OUT_OF_RANGE,
                 )
 
-    def measure(self, subject: Subject, context: Context) -> Measurement:
+    def measured(self, subject: Subject, context: Context) -> Measurement:
         schedules = [replace(self.schedule, steps=steps) for steps in self.steps]
 
         def distances(indices: range) -> Tensor:

@@ -1,4 +1,4 @@
-"""The stages train, load, sample, evaluate and sweep, and the callbacks of train."""
+"""The stages of a run, the callbacks of train, and fitted schedules."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the stages and the callbacks."""
+    """Add the stages, the callbacks and the schedule."""
     registry.add("stage", "train", "genkit_stages.train:Train")
     registry.add("stage", "load", "genkit_stages.load:Load")
     registry.add("stage", "sample", "genkit_stages.sample:Sample")
     registry.add("stage", "evaluate", "genkit_stages.evaluate:Evaluate")
     registry.add("stage", "sweep", "genkit_stages.sweep:Sweep")
+    registry.add("stage", "fit-schedule", "genkit_stages.fit_schedule:FitSchedule")
+    registry.add("schedule", "fitted", "genkit_stages.fitted:Fitted")
     registry.add("callback", "preview", "genkit_stages.preview:Preview")
     registry.add("callback", "score", "genkit_stages.score:Score")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from genkit.coupled import Start, known_start, require_start
-from genkit.errors import DataError, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     Callback,
     Context,
@@ -31,6 +31,8 @@ def level_problems(
     """Yield why a solver cannot follow the noise levels of a schedule for a network."""
     if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in (schedule, solver)):
         return  # mistakes of the parts themselves are reported where they are
+    if not schedule.bound:
+        return  # its levels are those of an earlier stage, and checked where it is bound
     try:
         known_levels(schedule, network.preconditioner, solver.stochastic)
     except DataError as error:
@@ -44,7 +46,7 @@ def level_problems(
 
 def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterator[Problem]:
     """Yield why trajectories of a network cannot start as is chosen."""
-    if isinstance(network, Denoiser):
+    if isinstance(network, Denoiser) and schedule.bound:
         try:
             require_start(start, schedule, network.preconditioner)
         except DataError as error:
@@ -65,6 +67,10 @@ class Drawing(Callback):
         if not isinstance(design.settings, Denoiser):
             kind = design.settings.output.name
             yield Problem((), f"requires a denoiser, got a {kind}", "leave the callback out")
+            return
+        if not self.schedule.bound:
+            reason = "must have its own noise levels, got those of a denoiser that is trained"
+            yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
             return
         yield from level_problems(design.settings, self.schedule, self.solver, {})
 

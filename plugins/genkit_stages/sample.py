@@ -19,6 +19,7 @@ from genkit.interfaces import (
     Design,
     Guidance,
     Latents,
+    Sampler,
     SamplingStage,
     Schedule,
     Solver,
@@ -28,7 +29,7 @@ from genkit.interfaces import (
 from genkit.latents import draws_of
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
-from genkit.sample import denoise_fn, sample
+from genkit.sample import bind_schedule, denoise_fn, sample
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
 from genkit_stages.drawing import level_problems, start_problems
@@ -73,6 +74,8 @@ class Sample(SamplingStage):
         if denoiser is None:
             yield from self._design_problems(earlier)
             return
+        misfits = self.schedule.check_sampler(self.denoiser, self.solver, earlier)
+        yield from (problem.under("schedule") for problem in misfits)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
 
@@ -115,13 +118,13 @@ class Sample(SamplingStage):
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
         meter = CostMeter(self, context)
-        guidance = self.bound_guidance(context)
+        guidance, schedule = self.bound_guidance(context), self.bound_schedule(context)
         for turn, seeds in enumerate(world.turns(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
                 with meter.drawing(len(seeds)):
-                    part = self._draw(context, seeds, guidance)
+                    part = self._draw(context, seeds, guidance, schedule)
                 part.save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
@@ -155,11 +158,17 @@ class Sample(SamplingStage):
             context.warn(warning)
         return bound
 
+    def bound_schedule(self, context: Context) -> Schedule:
+        """Return the schedule with its noise levels, to be bound once for all batches."""
+        denoiser = context.network(self.denoiser)
+        sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
+        return bind_schedule(self.schedule, context, sampler)
+
     def draw(self, context: Context) -> Samples:
         drawn: list[Samples] = []
-        guidance = self.bound_guidance(context)
+        guidance, schedule = self.bound_guidance(context), self.bound_schedule(context)
         for seeds in context.world.turns(self.batches()):
-            part = None if seeds is None else self._draw(context, seeds, guidance)
+            part = None if seeds is None else self._draw(context, seeds, guidance, schedule)
             drawn += context.world.gather(part)
         return self._joined(context, drawn)
 
@@ -193,13 +202,17 @@ class Sample(SamplingStage):
         facts = {
             "seeds": f"{seeds.start}-{seeds.stop - 1} of {context.seed('samples')}",
             "sampler": self.sampler_fact(context),
-            "start": self._start(context.network(self.denoiser)),
+            "start": self._start(context.network(self.denoiser), self.bound_schedule(context)),
             "denoiser": f"sha256:{context.digest(self.denoiser)}",
         }
         return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}
 
     def _draw(
-        self, context: Context, seeds: Sequence[int], guidance: Sequence[BoundGuidance]
+        self,
+        context: Context,
+        seeds: Sequence[int],
+        guidance: Sequence[BoundGuidance],
+        schedule: Schedule,
     ) -> Samples:
         """Draw the samples of some seeds."""
         denoiser = context.network(self.denoiser)
@@ -210,18 +223,18 @@ class Sample(SamplingStage):
         drawn = sample(
             denoiser.module,
             draws,
-            schedule=self.schedule,
+            schedule=schedule,
             solver=self.solver,
-            start=self._start(denoiser),
+            start=self._start(denoiser, schedule),
             guidance=guidance,
             precision=self.precision,
             state_precision=self.state_precision,
         )
         return Samples(drawn.batch, drawn.nfe, drawn.guidance_nfe, self.denoiser)
 
-    def _start(self, denoiser: Trained) -> KnownStart:
+    def _start(self, denoiser: Trained, schedule: Schedule) -> KnownStart:
         """Return where the trajectories of a denoiser start."""
-        sigmas = denoise_fn(denoiser.module).levels(self.schedule)
+        sigmas = denoise_fn(denoiser.module).levels(schedule)
         return known_start(self.start, denoiser.coupling, float(sigmas[0]))
 
 

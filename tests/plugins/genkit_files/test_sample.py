@@ -101,6 +101,36 @@ def test_the_same_command_goes_on_and_draws_nothing_twice(genkit_, images, tmp_p
     assert files(out)["000001.png"] == whole["000003.png"]
 
 
+def test_levels_are_fitted_to_data_and_kept(genkit_, points, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    common = ("--steps", 3, "--seeds", "0-2", "--device", "cpu", "--fit-to", "moons")
+    for out in ("a", "b"):
+        assert genkit_("sample", points, *common, "--out", tmp_path / out)[0] == 0
+    (kept,) = (tmp_path / "cache").rglob("schedules/*.json")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    schedule = {"use": "fitted", "levels": str(kept), "steps": 3}
+    drawn = load_denoiser(points, "cpu").sample(3, schedule=schedule)
+    plain = load_denoiser(points, "cpu").sample(3, schedule={"steps": 3})
+    assert not torch.equal(drawn, plain)
+    kept.write_text("damaged")  # it is fitted again
+    assert genkit_("sample", points, *common, "--out", tmp_path / "c")[0] == 0
+    assert files(tmp_path / "c") == files(tmp_path / "a")
+
+
+@pytest.mark.parametrize("other", [("--rho", 3), ("--schedule", "linear")])
+def test_levels_that_are_fitted_and_chosen_are_refused(genkit_, points, tmp_path, other):
+    common = ("--fit-to", "moons", "--device", "cpu", "--out", tmp_path / "out")
+    code, _, err = genkit_("sample", points, *common, *other)
+    assert (code, "--fit-to" in err) == (2, True)
+
+
+def test_data_of_another_shape_is_refused(genkit_, points, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    code, _, err = genkit_("sample", points, "--fit-to", "digits", "--device", "cpu", "--out", out)
+    assert (code, "shape" in err) == (2, True)
+
+
 def test_one_class(genkit_, images, tmp_path):
     common = ("--steps", 2, "--device", "cpu", "--seeds", "0-2")
     assert genkit_("sample", images, *common, "--out", tmp_path / "each")[0] == 0

@@ -1,0 +1,57 @@
+"""The schedule that uses fitted noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from genkit.errors import Code, Problem
+from genkit.interfaces import Inputs, Sampler, Schedule, Solver, Stages
+from genkit.settings import setting
+from genkit_stages.fit_schedule import FitSchedule
+from genkit_stages.fitted_levels import FittedLevels, LevelsRef
+from genkit_stages.level_search import KnownLevels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Schedule):
+    """Noise levels that a stage `fit-schedule` fitted to this denoiser, solver and steps.
+
+    Outside of a run, `levels` is the path of the file `levels.json` of such a stage.
+    """
+
+    source = "genkit's digits study; see the stage fit-schedule"
+
+    levels: LevelsRef = setting(doc="stage that fitted the noise levels")
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        stage = earlier.get(self.levels)
+        if isinstance(stage, FitSchedule) and stage.steps != self.steps:
+            yield Problem(
+                ("steps",),
+                f"must be the {stage.steps} steps of stage {self.levels}, got {self.steps}",
+                f"write steps = {stage.steps}, or fit another schedule",
+                Code.CONFLICT,
+            )
+
+    def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
+        stage = earlier.get(self.levels)
+        if not isinstance(stage, FitSchedule):
+            return
+        if stage.denoiser != denoiser:
+            reason = f"must be fitted to the denoiser {denoiser}, got a fit to {stage.denoiser}"
+            hint = "fit a schedule to this denoiser"
+            yield Problem(("levels",), reason, hint, Code.CONFLICT)
+        if stage.solver != solver:
+            reason = f"must be fitted to {solver}, got a fit to {stage.solver}"
+            yield Problem(("levels",), reason, "fit a schedule to this solver", Code.CONFLICT)
+
+    def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
+        """Return the fitted levels.
+
+        Raises:
+            DataError: they were fitted to another denoiser, solver, number of steps or start.
+        """
+        found = inputs.read(self.levels, FittedLevels)
+        found.require(sampler, self.steps)
+        return KnownLevels.of(found.levels)

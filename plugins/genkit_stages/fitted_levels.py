@@ -1,0 +1,112 @@
+"""Noise levels that were fitted, with all that they were fitted to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, cast
+
+from torch import nn
+
+from genkit.artifacts import Artifact
+from genkit.coupled import KnownStart, Start, known_start
+from genkit.errors import Code, DataError
+from genkit.files import write_json
+from genkit.interfaces import Sampler, Solver
+from genkit.settings import Ref
+from genkit.tensors import digest
+
+
+@dataclass(frozen=True)
+class FittedLevels(Artifact):
+    """Noise levels for a denoiser, a solver, a number of steps and a start.
+
+    Attributes:
+        levels: noise levels above 0, one for each step, decreasing.
+        denoiser: digest of the denoiser, see :func:`digest_of`.
+        solver: solver, see :func:`name_of`.
+        start: state at the first noise level.
+        energy: energy distance of the samples to the data, without the term that does not depend
+            on the samples.
+        usual: the same of the better of rho 7 and rho 90 over the whole range.
+        samples: number of samples that were drawn to fit them.
+    """
+
+    name = "levels"
+    suffix = ".json"
+
+    levels: Sequence[float]
+    denoiser: str
+    solver: str
+    start: KnownStart
+    energy: float
+    usual: float
+    samples: int
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> FittedLevels:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["levels"] = tuple(float(level) for level in values["levels"])
+            found = cls(**values)
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise cls._damaged(path, str(error)) from error
+        if not found.levels or any(a <= b for a, b in pairwise([*found.levels, 0.0])):
+            raise cls._damaged(path, "its levels do not decrease")
+        return found
+
+    @staticmethod
+    def _damaged(path: Path, reason: str) -> DataError:
+        return DataError(
+            f"{path} must be a file of fitted noise levels, and is missing or damaged: {reason}; "
+            "run the stage fit-schedule again",
+            Code.UNREADABLE,
+        )
+
+    def require(self, sampler: Sampler, steps: int) -> None:
+        """Require the denoiser, the solver, the number of steps and the start of the fit.
+
+        Raises:
+            DataError: one is another.
+        """
+        start = known_start(cast(Start, sampler.start), sampler.coupling, self.levels[0])
+        wanted = {
+            "denoiser": (self.denoiser, digest_of(sampler.denoiser)),
+            "solver": (self.solver, name_of(sampler.solver)),
+            "number of steps": (str(len(self.levels)), str(steps)),
+            "start": (self.start, start),
+        }
+        for what, (fitted, got) in wanted.items():
+            if fitted != got:
+                raise DataError(
+                    f"schedule must be fitted to the {what} that draws, {got}, got levels that "
+                    f"were fitted to {fitted}; fit a schedule to it with a stage fit-schedule",
+                    Code.CONFLICT,
+                )
+
+
+LevelsRef = Annotated[str, Ref(FittedLevels)]
+"""Id of an earlier stage that writes fitted noise levels."""
+
+
+def digest_of(denoiser: nn.Module) -> str:
+    """Return the SHA-256 of what determines D(x; sigma): weights and preconditioner.
+
+    A file of `genkit export` has other bytes than that of the training, and the same digest.
+    """
+    found = hashlib.sha256(repr(getattr(denoiser, "preconditioner", None)).encode())
+    for name, tensor in denoiser.state_dict().items():
+        found.update(f"{name} {digest(tensor.cpu())}".encode())
+    return f"sha256:{found.hexdigest()}"
+
+
+def name_of(solver: Solver) -> str:
+    """Return the class and all settings of a solver."""
+    return repr(solver)
