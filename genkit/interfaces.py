@@ -595,6 +595,13 @@ class Objective(Component):
     requires: ClassVar[frozenset[str]] = frozenset()
     """The attributes of a batch without which it has no loss."""
 
+    estimates_mean: ClassVar[bool] = False
+    """Whether the mean of the images given ``(x, sigma, labels)`` has the lowest expected loss.
+
+    A network that returns it, with the preconditioner of the one in training, is then passed to
+    :meth:`loss`, which gives the lowest loss that any network can have on the data.
+    """
+
     @abstractmethod
     def loss(
         self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
@@ -607,6 +614,18 @@ class Objective(Component):
             noise: ``[B, *shape]`` unit noise, already paired.
             generator: on the CPU, for draws besides ``batch.quantile``.
         """
+
+    def noise_levels(self, quantile: Tensor) -> Tensor | None:
+        """Return the noise levels of items by their ``quantile``, ``[B]``.
+
+        Args:
+            quantile: ``[B]`` float64 in (0, 1).
+
+        Returns:
+            None, the default, where the loss of an item does not belong to one noise level. It is
+            then not reported by noise level.
+        """
+        return None
 
     def terms(self, shape: tuple[int, ...]) -> int:
         """Return the number of terms whose mean is the loss of an item, 1 by default.

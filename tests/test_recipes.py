@@ -265,6 +265,7 @@ def check_folder(folder, stages, text):
             "state.json",
             "metrics.jsonl",
             "loss.png",
+            "loss-by-sigma.png",
             "pairs.png",
             "checkpoint.safetensors",
             "denoiser.safetensors",

@@ -83,6 +83,7 @@ RESULTS = (
     "discriminator.safetensors",
     "samples.safetensors",
     "scores.json",
+    "loss-by-sigma.png",
     "pairs.png",
 )
 
@@ -175,13 +176,15 @@ def uninterrupted(runs):
     runs.start("uninterrupted")
     assert runs.wait() == 0, runs.messages()
     found = contents(runs.folder / "uninterrupted")
-    assert len(found) == len(RESULTS) + 3  # two stages pair, two sample, and two score
+    assert (
+        len(found) == len(RESULTS) + 4
+    )  # two stages train, both with pairs, two sample, and two score
     return found
 
 
-def callback_rows(folder):
+def rows_with(folder, key):
     text = (folder / "01-denoiser" / "metrics.jsonl").read_text()
-    return [line for line in text.splitlines() if "callback" in line]
+    return [line for line in text.splitlines() if key in line]
 
 
 def reached(folder, stage, sign):
@@ -241,9 +244,10 @@ def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_bytes(runs, unin
     runs.start("killed")
     assert runs.wait() == 0, runs.messages()
     assert contents(runs.folder / "killed") == uninterrupted
-    rows = callback_rows(runs.folder / "killed")
-    assert rows == callback_rows(runs.folder / "uninterrupted")
-    assert len(rows) == 17
+    for key, count in (("callback", 17), ("loss_by_sigma", 16)):
+        rows = rows_with(runs.folder / "killed", key)
+        assert rows == rows_with(runs.folder / "uninterrupted", key)
+        assert len(rows) == count
     assert not (runs.folder / "killed" / "replaced").exists()
 
 

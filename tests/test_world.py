@@ -239,6 +239,12 @@ def test_two_processes_train_on_the_pairs_of_one_to_the_losses_of_one(runs, alon
     losses, found = ([row["loss"] for row in rows if "loss" in row] for rows in (one, two))
     assert len(losses) == 50  # a row a step
     assert found == pytest.approx(losses, rel=1e-5)
+    one_of, two_of = (
+        [row["loss_by_sigma"] for row in rows if "loss_by_sigma" in row] for rows in (one, two)
+    )
+    assert len(one_of) == 16
+    for row, other in zip(one_of, two_of, strict=True):
+        assert other == pytest.approx(row, rel=1e-4)
     pools, found = (
         [
             {name: value for name, value in row.items() if "seconds" not in name}

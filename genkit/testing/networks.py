@@ -149,6 +149,49 @@ def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> Non
     terms = objective.terms(tuple(batch.data.shape[1:]))
     law = "a loss is the mean of at least one term"
     require(type(terms) is int and terms >= 1, objective, law, terms)
+    _check_levels(objective)
+    if objective.estimates_mean:
+        _check_mean_is_best(objective, getattr(model, "preconditioner", None), batch, noise)
+
+
+def _check_levels(objective: Objective) -> None:
+    quantile = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    with leaves_alone(objective, quantile=quantile):
+        levels = objective.noise_levels(quantile)
+    if levels is None:
+        return
+    law = "noise_levels returns a finite level above 0 for each quantile, or None"
+    sound = levels.shape == quantile.shape and bool((levels.isfinite() & (levels > 0)).all())
+    require(sound, objective, law, levels.tolist())
+
+
+class _Constant(nn.Module):
+    """A denoiser that returns one item, whatever it is given."""
+
+    def __init__(self, item: Tensor, preconditioner: Preconditioner | None) -> None:
+        super().__init__()
+        self._item = item
+        self.preconditioner = preconditioner
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self._item.expand(x.shape)
+
+
+def _check_mean_is_best(
+    objective: Objective, preconditioner: Preconditioner | None, batch: Batch, noise: Tensor
+) -> None:
+    """Check that of all constants the mean of some items has the lowest loss at a noise level."""
+    quantile = torch.full((len(batch),), 0.5, dtype=torch.float64)
+    there = replace(batch, quantile=quantile, augment_labels=None)
+    mean, step = batch.data.mean(0), batch.data.std(0).mean() / 10
+
+    def loss(item: Tensor) -> float:
+        model = _Constant(item, preconditioner)
+        return float(objective.loss(model, there, noise, generator(0, "loss")).double().sum())
+
+    losses = [loss(mean + k * step) for k in (-1, 0, 1)]
+    law = "an objective that estimates_mean has its lowest loss at the mean"
+    require(losses[1] < min(losses[0], losses[2]), objective, law, losses)
 
 
 Call = Callable[[nn.Module, Batch], Tensor]

@@ -19,8 +19,8 @@ def share_of(world: World, count: int) -> range:
     return range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
 
 
-class SummedLoss(nn.Module):
-    """An objective with the network that it trains, as the one module that computes a loss.
+class ItemLosses(nn.Module):
+    """An objective with the network that it trains, as the one module that computes losses.
 
     The objective is given the network itself, so that it finds the network's attributes.
 
@@ -35,25 +35,25 @@ class SummedLoss(nn.Module):
         self._objective = objective
 
     def forward(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the summed loss of ``[B]`` items, 0-d."""
-        return self._objective.loss(self.model, batch, noise, generator).sum()
+        """Return the loss of each item, ``[B]``."""
+        return self._objective.loss(self.model, batch, noise, generator)
 
 
 class Replicas:
-    """The summed loss on every process; its gradients are those of all of them together.
+    """The losses on every process; the gradients of their sum are those of all of them together.
 
     Args:
         loss: of the network; its weights become those of the leading process.
         world: the processes.
     """
 
-    def __init__(self, loss: SummedLoss, world: World) -> None:
+    def __init__(self, loss: ItemLosses, world: World) -> None:
         self._alone = loss
         self._joined: DistributedDataParallel | None = None
         self.needs_rehearsal = world.size > 1
 
     def __call__(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the summed loss of this process's items, 0-d."""
+        """Return the loss of each of this process's items, ``[B]``."""
         loss = self._joined or self._alone
         return loss(batch, noise, generator)  # type: ignore[no-any-return]
 
@@ -66,7 +66,8 @@ class Replicas:
         resumed must add them in the order of one that goes on.
 
         Args:
-            compute: returns a loss of this object; no weight or buffer is changed in the end.
+            compute: returns the sum of losses of this object; no weight or buffer is changed in the
+                end.
         """
         loss = self._alone
         with _undone(loss):

@@ -18,15 +18,19 @@ from genkit.errors import DivergedError
 from genkit.interfaces import Average, Context, Objective, Optimizer
 from genkit.parts.precision import Precision, autocast
 from genkit.random import seeded
+from genkit.train.by_quantile import LossByQuantile
 from genkit.train.compiler import require_compiler
 from genkit.train.finite_step import FiniteStep
-from genkit.train.replicas import Replicas, SummedLoss, share_of
+from genkit.train.replicas import ItemLosses, Replicas, share_of
 from genkit.types import Batch
 
 T = TypeVar("T")
 
 AVERAGED = "averaged."
 """Prefix of the averaged weights in a checkpoint."""
+
+BY_QUANTILE = "loss_by_quantile"
+"""Name of the losses by quantile in a checkpoint."""
 
 SMALLEST_SCALE = 2.0**-14
 """A float16 loss scale below which no finite gradient is to be expected any more."""
@@ -89,7 +93,9 @@ class Trainer:
         if compute.compiled:
             require_compiler(device)
             self.model.compile()  # in place: names in the state stay as they are
-        self._loss = Replicas(SummedLoss(self.model, objective), self._world)
+        self._loss = Replicas(ItemLosses(self.model, objective), self._world)
+        self.by_quantile = LossByQuantile(self._device, self._world)
+        """Losses of all steps since its ``begin`` was called."""
         self._begin(0, 0)
 
     def _begin(self, images: int, steps: int) -> None:
@@ -154,26 +160,29 @@ class Trainer:
         parts = [slice(start, min(start + size, share.stop)) for start in share[::size]]
         if self._loss.needs_rehearsal:
             with seeded(self._seed("rehearsal"), self._device):
-                self._loss.rehearse(lambda: self._summed(batch, noise, parts[0]))
+                self._loss.rehearse(lambda: self._losses_of(batch, noise, parts[0])[1].sum())
         for part in parts:
             # Dropout takes no generator, so the global generators are seeded for it.
             seed = self._seed("dropout", self.steps, part.start)
             with self._loss.exchanging(last=part is parts[-1]), seeded(seed, self._device):
-                loss = self._summed(batch, noise, part) / len(batch) * bool(mine)
+                items, losses = self._losses_of(batch, noise, part)
+                loss = losses.sum() / len(batch) * bool(mine)
                 total += loss.detach()
                 # Gradients are averaged over processes, and their sum is meant. A loss that is
                 # not finite makes a gradient that is not, so that every process learns of it.
                 unit = loss.detach() * 0 + self._world.size
                 self.scaler.scale(loss).backward(unit)  # type: ignore[no-untyped-call]
+            if mine and items.quantile is not None:
+                self.by_quantile.add(items.quantile, losses.detach())
         return total
 
-    def _summed(self, batch: Batch, noise: Tensor, part: slice) -> Tensor:
-        """Return the summed loss of a part of the batch."""
+    def _losses_of(self, batch: Batch, noise: Tensor, part: slice) -> tuple[Batch, Tensor]:
+        """Return a part of the batch on the device, and the loss of each of its items."""
         generator = torch.Generator().manual_seed(self._seed("loss", self.steps, part.start))
         items = batch[part].map(self._copied)
         assigned = self._copied(noise[part])
         with autocast(self._compute.precision, self._device):
-            return self._loss(items, assigned, generator)
+            return items, self._loss(items, assigned, generator)
 
     def _copied(self, values: Tensor) -> Tensor:
         """Return values on the device, images laid out as asked; the host does not wait."""
@@ -203,12 +212,15 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit.
 
+        Collective: every rank must call this at the same point.
+
         Raises:
             DivergedError: a loss or a gradient was not finite.
         """
         if int(self._finite) < self.images:
             raise DivergedError(f"not finite from {int(self._finite):,} images on: nothing to save")
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors[BY_QUANTILE] = self.by_quantile.sums()
         averaged = self.average.model.state_dict()
         tensors |= {f"{AVERAGED}{name}": t for name, t in averaged.items()}
         tensors |= {f"average.{name}": t for name, t in self.average.state().items()}
@@ -234,6 +246,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if scaler := _under("scaler.", numbers):
             self.scaler.load_state_dict(scaler)
+        self.by_quantile.begin(tensors[BY_QUANTILE])
         self._begin(int(numbers["images"]), int(numbers["steps"]))
 
 

@@ -46,3 +46,6 @@ class Discrimination(Objective):
         sigma = self.sigma_distribution.levels(batch)
         logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()
         return F.binary_cross_entropy_with_logits(logit, batch.sources.float(), reduction="none")
+
+    def noise_levels(self, quantile: Tensor) -> Tensor:
+        return self.sigma_distribution.quantile(quantile)

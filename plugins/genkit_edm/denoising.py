@@ -21,6 +21,7 @@ class Denoising(Objective):
 
     source = "EDM, arXiv 2206.00364, eq. 2 and table 1"
     trains = Denoiser
+    estimates_mean = True
 
     sigma_distribution: SigmaDistribution = setting(
         doc="noise levels of training", use={"use": "log-normal"}
@@ -40,6 +41,9 @@ class Denoising(Objective):
         told = () if batch.augment_labels is None else (batch.augment_labels,)
         error: Tensor = model(x, sigma, batch.labels, *told) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
+
+    def noise_levels(self, quantile: Tensor) -> Tensor:
+        return self.sigma_distribution.quantile(quantile)
 
     def terms(self, shape: tuple[int, ...]) -> int:
         """Return the number of elements: EDM and EDM2 take the gradient of the sum over them."""

@@ -18,7 +18,20 @@ from genkit.interfaces import BoundCallback, Callback, Context, Trained, Trainin
 from genkit.types import Measurement
 from genkit_stages.scores import checked
 
-OF_THE_STAGE = frozenset({"callback", "images", "loss", "noises", "pairs", "pool", "warning"})
+OF_THE_STAGE = frozenset(
+    {
+        "callback",
+        "images",
+        "loss",
+        "loss-by-sigma",
+        "loss_bound_by_sigma",
+        "loss_by_sigma",
+        "noises",
+        "pairs",
+        "pool",
+        "warning",
+    }
+)
 """Names of rows and pictures of the stage, which no callback can give its own."""
 
 _FLAGS = (

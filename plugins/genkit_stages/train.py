@@ -40,6 +40,8 @@ from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
 from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
+from genkit_stages.loss_by_sigma import bound_by_sigma
+from genkit_stages.loss_by_sigma_plot import loss_by_sigma_plot
 from genkit_stages.loss_plot import loss_plot
 from genkit_stages.pairs_plot import pairs_plot
 from genkit_stages.train_checks import (
@@ -195,11 +197,14 @@ class Train(Stage):
         trainer = self.trainer(context, spec)
         restore(trainer, context.record)
         context.record.resume(lambda row: _stays(row, trainer.images))
+        if trainer.images == 0 and context.world.leads:
+            self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
         with core_for_pairing(), multiplying_in(self.precision):
             Loop(
                 context=context,
                 trainer=trainer,
+                objective=self.objective,
                 stream=stream,
                 batch_size=self.batch_size,
                 pools_ahead=self.pools_ahead,
@@ -218,6 +223,13 @@ class Train(Stage):
         file = self._file(context, spec, trainer, coupling)
         context.record.save(replace(file, contained=contained))
         context.world.barrier()
+
+    def _log_bound(self, context: Context, stream: PairStream) -> None:
+        """Write down the lowest loss that a network can have at each noise level, if known."""
+        generator = context.generator("loss bound")
+        bound = bound_by_sigma(self.network, self.objective, stream, generator)
+        if bound:
+            context.record.log({"images": 0, "loss_bound_by_sigma": bound})
 
     def _state(self, spec: DataSpec, trainer: Trainer, coupling: Coupling) -> TrainingState:
         """Return the networks as they are, which go on being trained."""
@@ -295,6 +307,11 @@ def _draw(record: Record, dimensions: int) -> None:
     if losses:
         images, loss = [row["images"] for row in losses], [row["loss"] for row in losses]
         record.picture("loss", loss_plot(images, loss))
+    by_sigma = [row for row in record.rows if "loss_by_sigma" in row]
+    if by_sigma:
+        bounds = [row for row in record.rows if "loss_bound_by_sigma" in row]
+        bound = bounds[0]["loss_bound_by_sigma"] if bounds else {}
+        record.picture("loss-by-sigma", loss_by_sigma_plot(by_sigma, bound))
     pools = [row for row in record.rows if "pool" in row]
     if any(row["reduction"] for row in pools):
         record.picture("pairs", pairs_plot(pools, dimensions))

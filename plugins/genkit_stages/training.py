@@ -12,12 +12,13 @@ from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.layout import CHECKPOINT
 from genkit.blame import called
 from genkit.errors import DataError, DivergedError, InterruptedRun
-from genkit.interfaces import Context
+from genkit.interfaces import Context, Objective
 from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
 from genkit_stages.callbacks import Callbacks, reached
+from genkit_stages.loss_by_sigma import ROWS, by_sigma
 
 MOST_POOL_ROWS = 10_000
 """About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
@@ -32,6 +33,7 @@ class Loop:
     Attributes:
         context: of the stage.
         trainer: freshly built, or restored.
+        objective: objective of the trainer.
         stream: of pairs.
         batch_size: images of an optimizer step.
         pools_ahead: pools that are coupled or wait ahead of training.
@@ -42,6 +44,7 @@ class Loop:
 
     context: Context
     trainer: Trainer
+    objective: Objective
     stream: PairStream
     batch_size: int
     pools_ahead: int
@@ -80,6 +83,8 @@ class Loop:
                         loss, read = losses.read(), now
                 if row:
                     loss = self._write(losses.row())
+                if self._by_sigma_is_due(every):
+                    self._write_by_sigma()
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.leads and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
@@ -87,9 +92,10 @@ class Loop:
                     begun = self._clock()
                     self.callbacks.call(callbacks)
                     losses.leave_out(self._clock() - begun)
-                if self.context.world.leads and due:
+                if due:
+                    state = trainer.state()
                     network = {**self.described().metadata(), "prefix": AVERAGED}
-                    self.context.record.checkpoint(*trainer.state(), network)
+                    self.context.record.checkpoint(*state, network)
                 saved = now if due else saved
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
@@ -127,6 +133,26 @@ class Loop:
         """Write down a row; return its loss, where it has one."""
         self.context.record.log(row)
         return row.get("loss")
+
+    def _by_sigma_is_due(self, every: int) -> bool:
+        """Whether a part of the training, of which there are ``ROWS``, ended with the last step.
+
+        Such a step has a row whatever the clock says, since the losses must have been read: none
+        that is not finite is written.
+
+        Args:
+            every: steps between two rows.
+        """
+        images, total = self.trainer.images, self.stream.total
+        has_row = self.trainer.steps % every == 0 or images >= total
+        return has_row and reached(-(-total // ROWS), images, every * self.batch_size, total)
+
+    def _write_by_sigma(self) -> None:
+        """Write down the loss by noise level since the last such row; collective."""
+        losses = by_sigma(self.objective, self.trainer.by_quantile.sums())
+        self.trainer.by_quantile.begin()
+        if losses:
+            self._write({"images": self.trainer.images, "loss_by_sigma": losses})
 
     def _snapshot_is_due(self, count: int) -> bool:
         """Whether the last batch, of ``count`` images, came to a snapshot."""

@@ -66,6 +66,7 @@ class UncertaintyDenoising(Denoising):
 
     source = "EDM2, arXiv 2312.02696, eq. 21"
     trains = UncertainDenoiser
+    estimates_mean = False  # the lowest loss changes with u, so that there is no one bound
 
     def loss(
         self,

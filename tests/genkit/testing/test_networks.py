@@ -260,3 +260,33 @@ def test_objectives(reduce, law):
         broken = type("Broken", (Objective,), {"terms": lambda self, shape, n=terms: n})
         with pytest.raises(LawBroken, match="at least one term"):
             testing.check_objective(broken(), Denoiser().build(VECTORS), batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(Objective):
+    """Sound: the mean of the images has the lowest loss."""
+
+    estimates_mean = True
+
+    def noise_levels(self, quantile):
+        return quantile + 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "law"),
+    [
+        ({"noise_levels": lambda self, u: u[:1]}, "a finite level above 0 for each"),
+        ({"noise_levels": lambda self, u: u - 0.5}, "a finite level above 0 for each"),
+        ({"reduce": lambda self, error: error.sqrt().sum(1)}, "lowest loss at the mean"),
+        ({"reduce": lambda self, error: -error.sum(1)}, "lowest loss at the mean"),
+    ],
+)
+def test_objectives_of_noise_levels_and_of_the_mean(changed, law):
+    # Skewed, so that the median is not the mean.
+    data = torch.rand((9, 3), generator=generator(0)) ** 8
+    batch = Batch(data, quantile=torch.rand(9, generator=generator(1)).double())
+    model = Denoiser().build(VECTORS)
+    testing.check_objective(Mean(), model, batch)
+    broken = type("Broken", (Mean,), changed)
+    with pytest.raises(LawBroken, match=law):
+        testing.check_objective(broken(), model, batch)

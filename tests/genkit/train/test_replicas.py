@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.train.replicas import Replicas, SummedLoss, share_of
+from genkit.train.replicas import ItemLosses, Replicas, share_of
 from genkit.world import World
 
 RANK = """
@@ -99,7 +99,8 @@ def train(world, kind, total, file):
     weights = hashlib.sha256()
     for tensor in [*trainer.model.parameters(), *trainer.average.model.parameters()]:
         weights.update(tensor.detach().numpy().tobytes())
-    return digest.hexdigest(), losses, weights.hexdigest(), told, float(model.calls)
+    by_quantile = trainer.by_quantile.sums().tolist()
+    return digest.hexdigest(), losses, weights.hexdigest(), told, float(model.calls), by_quantile
 
 
 kind, total, file = arguments
@@ -113,7 +114,11 @@ WHOLE = 12 * 52 + 1
 
 @pytest.fixture(scope="module")
 def run(processes, tmp_path_factory):
-    """Returns what each process saw: digest of the stream, losses, weights, error, a buffer."""
+    """Returns what each process saw.
+
+    These are the digest of the stream, losses, weights, an error, a buffer, and the losses by
+    quantile.
+    """
     folder = tmp_path_factory.mktemp("replicas")
 
     def train(name, size, kind="", total=WHOLE):
@@ -140,6 +145,17 @@ def test_two_processes_take_the_steps_of_one(alone, two):
         assert found[1] == pytest.approx(alone[1], rel=1e-5)
 
 
+def test_two_processes_have_the_losses_by_quantile_of_one(alone, two):
+    (losses, counts), total = alone[5], WHOLE
+    assert sum(counts) == total
+    assert sum(losses) == pytest.approx(
+        12 * sum(alone[1][:-1]) + alone[1][-1], rel=1e-5
+    )  # the last batch is of one image
+    for found in two:
+        assert found[5][1] == counts
+        assert found[5][0] == pytest.approx(losses, rel=1e-4)
+
+
 def test_every_process_holds_the_same_weights_to_the_bit(two):
     assert two[0] == two[1]
 
@@ -160,6 +176,9 @@ def test_resumed_processes_end_with_the_bits_of_those_that_never_stopped(run, si
     run(f"resumed-{size}", size, total=60)
     resumed = run(f"resumed-{size}", size, total=120)
     assert [found[2] for found in resumed] == [found[2] for found in whole]
+    for one, other in zip(resumed, whole, strict=True):
+        assert one[5][1] == other[5][1]
+        assert one[5][0] == pytest.approx(other[5][0], rel=1e-12)
 
 
 def test_what_is_not_finite_in_one_process_is_told_in_all(run):
@@ -182,7 +201,7 @@ def test_shares_are_whole_contiguous_and_even(count, size):
 
 
 def test_one_process_needs_no_other():
-    alone = Replicas(SummedLoss(nn.Linear(1, 1), None), World())
+    alone = Replicas(ItemLosses(nn.Linear(1, 1), None), World())
     assert not alone.needs_rehearsal
     with alone.exchanging(last=False):
         assert torch.is_grad_enabled()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genkit.errors import Code, DivergedError, PluginError
 from genkit.interfaces import Objective, Optimizer
-from genkit.random import derive_seed, seeded
+from genkit.random import derive_seed, generator, seeded
+from genkit.train.by_quantile import BINS
 from genkit.train.trainer import SMALLEST_SCALE, Compute, Trainer
 from genkit.types import Batch
 from genkit.world import ALONE
@@ -97,6 +98,20 @@ def test_micro_batches_accumulate_to_the_batch():
         whole.step(*batch(index=index))
         cut.step(*batch(index=index))
     torch.testing.assert_close(weights(whole.model), weights(cut.model), atol=1e-5, rtol=1e-4)
+
+
+def test_losses_by_quantile_are_those_of_the_items():
+    ours = trainer(compute=Compute(micro_batch=10))
+    expected = torch.zeros(2, BINS, dtype=torch.float64)
+    for index in range(3):
+        items, noise = batch(index=index)
+        quantile = torch.rand(64, generator=generator(index), dtype=torch.float64)
+        losses = Regression().loss(ours.model, items, noise, None).detach().double()
+        bins = (quantile * BINS).long()
+        for k in range(BINS):
+            expected[:, k] += torch.stack([losses[bins == k].sum(), (bins == k).sum()])
+        ours.step(replace(items, quantile=quantile), noise)
+    torch.testing.assert_close(ours.by_quantile.sums(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_learning_rate_rises_over_the_ramp():

@@ -1,0 +1,73 @@
+"""The loss of a training by noise level, and the lowest that any network could have there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genkit.interfaces import Denoiser, Network, Objective
+from genkit.tensors import decoded
+from genkit.train.by_quantile import BINS
+from genkit.train.coupled import declared
+from genkit.train.pairing import PairStream
+from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
+
+ROWS = 16
+"""Rows of a training, at most. The picture compares the first quarter of them with the last."""
+
+
+def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
+    """Return the mean loss of the bins that are not empty, by their median noise levels.
+
+    Bins of one level, as a table of few levels has, are joined. Numbers have six digits.
+
+    Args:
+        objective: objective that gave the losses.
+        sums: ``[2, BINS]`` sum of the losses in each bin, and their number.
+
+    Returns:
+        Empty where the losses do not belong to noise levels.
+    """
+    levels = objective.noise_levels((torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS)
+    if levels is None:
+        return {}
+    joined: dict[str, tuple[float, float]] = {}
+    for level, (loss, count) in zip(levels.tolist(), sums.T.tolist(), strict=True):
+        others, counted = joined.get(f"{level:.4g}", (0.0, 0.0))
+        joined[f"{level:.4g}"] = others + loss, counted + count
+    return {level: float(f"{loss / count:.6g}") for level, (loss, count) in joined.items() if count}
+
+
+def bound_by_sigma(
+    network: Network,
+    objective: Objective,
+    stream: PairStream,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Return an estimate of the lowest loss that a network can have, as :func:`by_sigma` does.
+
+    It is known for a small data set with independent noise: that of the mean of the items given
+    the noisy one. Assigned noise has no closed form. An augmentation makes further items of these,
+    and a coupler that is no bijection may prefer some of them.
+
+    Args:
+        network: network in training.
+        objective: objective in training.
+        stream: pairs to train on.
+        generator: generator of items and noise.
+
+    Returns:
+        Empty where the lowest loss is not known, or would take more than seconds to estimate.
+    """
+    coupling, data = declared(stream.coupler), stream.data
+    as_drawn = coupling.independent and coupling.bijective and stream.augmentation is None
+    exact = objective.estimates_mean and not objective.conditions
+    if not (isinstance(network, Denoiser) and exact and as_drawn):
+        return {}
+    draws = draws_for(len(data), data.data[0].numel(), stream.total)
+    if not draws:
+        return {}
+    items = data.with_data(decoded(data.data))
+    labels = items.labels if network.class_conditional else None
+    ideal = IdealDenoiser(items.data, labels, network.preconditioner)
+    return by_sigma(objective, ideal_losses(objective, ideal, items, draws, generator))
