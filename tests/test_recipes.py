@@ -192,7 +192,7 @@ def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, published_
         device="cpu",
     )
     (row,) = result.scores["scores"]
-    assert row["nfe"] == 5
+    assert row["nfe"] == 6  # with the corrected start
     assert row["fid"] > 0
     assert row["curvature"] > 0
     # In a copy of that run the control trains nothing anew, as its header says.
@@ -283,7 +283,7 @@ def test_the_conditional_recipe(tmp_path):
     assert named["samples"].shape == (100, 1, 8, 8)
     assert named["labels"].tolist() == [k % 10 for k in range(100)]
     (row,) = result.scores["scores"]
-    assert row["nfe"] == 5
+    assert row["nfe"] == 6  # with the corrected start
     assert row["guidance_nfe"] == 0
     drawn = result.denoiser(device="cpu").sample(4, schedule={"steps": 2}, labels=[7, 7, 7, 7])
     assert drawn.shape == (4, 1, 8, 8)
@@ -299,10 +299,10 @@ def test_the_guided_recipe(tmp_path):
     assert (folder / "04-samples" / "samples.png").is_file()
     rows = result.scores["sweep"]
     assert [(r["schedule.steps"], r["guidance.weight"], r["nfe"]) for r in rows] == [
-        (3, 0.0, 5),
-        (3, 1.0, 5),
-        (4, 0.0, 7),
-        (4, 1.0, 7),
+        (3, 0.0, 6),
+        (3, 1.0, 6),
+        (4, 0.0, 8),
+        (4, 1.0, 8),
     ]
     assert [row["guidance_nfe"] > 0 for row in rows] == [False, True, False, True]
     results = json.loads((folder / "results.json").read_text())

@@ -179,7 +179,7 @@ def test_its_denoiser_is_exported_and_sampled(finished, tmp_path, genkit_):
     out = tmp_path / "student.safetensors"
     assert genkit_("export", result.folder, out, "--stage", "student")[0] == 0
     denoiser = genkit.load_denoiser(out, "cpu")
-    assert denoiser.sample(3).shape == (3, 2)
+    assert denoiser.sample(3, start="noise").shape == (3, 2)
     teacher, student = (
         tensors.load(folders[s] / "denoiser.safetensors")[0] for s in ("denoiser", "student")
     )
