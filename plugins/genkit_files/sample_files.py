@@ -65,6 +65,7 @@ class SampleFiles:
         if not isinstance(found, dict):
             raise UsageError(f"{self.folder} holds something else; choose another --out")
         found.setdefault("latents", {"use": "derived"})  # version 0.1 had no other
+        found.setdefault("start", "noise")  # no earlier version corrected it
         found.setdefault("guidance", [])
         found.setdefault("file", [])
         if differ := sorted(name for name in settings if found.get(name) != settings[name]):

@@ -162,14 +162,17 @@ def test_a_folder_in_which_nothing_was_drawn_takes_other_settings(genkit_, image
     assert json.loads((out / "sampling.json").read_text())["solver"] == {"use": "heun"}
 
 
-def test_a_folder_of_version_0_1_has_derived_latents(genkit_, images, tmp_path):
+def test_a_folder_of_an_earlier_version_has_derived_latents_and_starts_from_noise(
+    genkit_, images, tmp_path
+):
     out = tmp_path / "out"
     common = ("--steps", 2, "--seeds", "0-1", "--device", "cpu", "--out", out)
     assert genkit_("sample", images, *common)[0] == 0
     settings = json.loads((out / "sampling.json").read_text())
-    del settings["latents"]
+    del settings["latents"], settings["start"]
     (out / "sampling.json").write_text(json.dumps(settings))
     assert genkit_("sample", images, *common)[0] == 0
+    assert genkit_("sample", images, "--start", "corrected", *common)[0] == 2
     assert genkit_("sample", images, "--latents", "edm", *common)[0] == 2
 
 
@@ -370,7 +373,7 @@ def test_what_the_user_can_mend_is_told(genkit_, images, tmp_path, monkeypatch, 
     def fail(*arguments, **settings):
         raise error
 
-    monkeypatch.setattr("genkit.api.sample", fail)
+    monkeypatch.setattr("genkit.denoiser.sample", fail)
     common = ("--steps", 2, "--seeds", "0-3", "--batch-size", 3, "--device", "cpu")
     code, printed, err = genkit_("sample", images, *common, "--out", tmp_path / "out")
     assert (code, printed) == (2, "")
@@ -384,7 +387,7 @@ def test_a_stop_tells_how_to_go_on(genkit_, images, tmp_path, monkeypatch):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genkit.api.sample", stop)
+    monkeypatch.setattr("genkit.denoiser.sample", stop)
     code, _, err = genkit_("sample", images, "--out", tmp_path / "out")
     assert code == 130
     assert "Run the same command to resume." in err
@@ -394,7 +397,7 @@ def test_an_error_of_the_program_is_not_taken_for_one_of_the_users(genkit_, imag
     def fail(*arguments, **settings):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("genkit.api.sample", fail)
+    monkeypatch.setattr("genkit.denoiser.sample", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["sample", str(images), "--out", str(images.parent / "out")])
 
