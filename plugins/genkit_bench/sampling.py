@@ -112,7 +112,12 @@ class _Case:
         begun = time.perf_counter()
         draws = _draws(self.denoiser, self.batch_size)
         drawn = sample(
-            module, draws, schedule=schedule, solver=self.solver, precision=self.precision
+            module,
+            draws,
+            schedule=schedule,
+            solver=self.solver,
+            start=self.denoiser.known_start(schedule),
+            precision=self.precision,
         )
         self.nfe = drawn.nfe
         return time.perf_counter() - begun  # samples end on the CPU: all is done

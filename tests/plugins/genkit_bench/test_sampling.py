@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import genkit
+from genkit.artifacts import Coupling
 from genkit.interfaces import Trained
 from genkit.types import DataSpec
 from genkit_bench.sampling import measure_sampling
@@ -42,6 +43,12 @@ def test_every_case_is_measured_in_turns(trained):
     assert found.parameters == sum(p.numel() for p in trained.module.parameters())
     products = sum(p.numel() for p in trained.module.parameters() if p.ndim == 2)
     assert found.flops == 2 * products
+
+
+def test_the_start_is_that_of_the_training(trained):
+    trained.coupling = Coupling(True, True, (), independent=False, preserves_score=False)
+    found, _ = measured(trained, steps=(2,), sizes=(1,))
+    assert found.rows[0].nfe == 4
 
 
 def test_what_does_not_fit_is_noted(trained):
