@@ -20,7 +20,7 @@ from genkit_stages.scoring import Scoring
 
 C = TypeVar("C", bound=Component)
 
-_SAMPLER = f"{SAMPLED}sampler"
+_SAMPLER, _START = f"{SAMPLED}sampler", f"{SAMPLED}start"
 
 Cell = dict[str, Any]
 """The values of one combination by key path, such as ``{"schedule.steps": 7}``."""
@@ -138,6 +138,8 @@ def _common(
 ) -> dict[str, dict[str, str]]:
     """Return the facts of each score that hold in every cell; the others follow from the row.
 
+    Where starts differ, the fact has that of each row: a row states ``auto`` at most.
+
     Args:
         facts: facts by score, of each cell.
         sampler: fact of the stage that is varied, in place of those of the cells.
@@ -147,6 +149,9 @@ def _common(
     for score, known in first.items():
         of_others = [other.get(score, {}) for other in others]
         common[score] = {k: v for k, v in known.items() if all(o.get(k) == v for o in of_others)}
+        starts = [cell[score][_START] for cell in facts if _START in cell.get(score, {})]
+        if len(set(starts)) > 1:
+            common[score][_START] = ", ".join(starts)
         if _SAMPLER in known and sampler is not None:
             common[score][_SAMPLER] = sampler
     return common

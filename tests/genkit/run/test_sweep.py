@@ -146,6 +146,14 @@ def test_the_facts_of_a_sweep_are_those_of_all_cells_and_the_sampler_that_is_var
     assert {row["schedule.steps"] for row in scores["rows"]} == {2, 3}
 
 
+def test_a_sweep_states_the_start_of_each_row(tiny):
+    text = tiny.sweep.partition("vary")[0] + "vary.schedule.sigma_max = [1000, 80]\n"
+    text += 'metrics = [{ use = "frechet" }]'
+    tiny.run(text, 'denoiser.coupler={ use = "hungarian" }')
+    (facts,) = json.loads(tiny.bytes_of("scores.json"))["facts"].values()
+    assert facts["samples.start"] == "noise, corrected"
+
+
 GUIDES = """
 [[stage]]
 id = "sweep"
