@@ -1,9 +1,10 @@
-r"""What sampling must know of the pairs that a denoiser was trained with.
+r"""Start of sampling, where a denoiser was trained with assigned noise.
 
 Let x = y + sigma n with an assigned pair (y, n). Along a principal direction of the data with
 standard deviation s, Var(x) = s^2 + 2 sigma C + sigma^2 with C = Cov(y, n). Independent noise has
-C = 0, and N(0, sigma_max^2) is wrong by (s / sigma_max)^2 / 2, which is nothing. Assigned noise has
-C > 0, and it is wrong by C / sigma_max: samples vary too little, whatever the number of steps.
+C = 0, and N(0, sigma_max^2) is wrong in second order alone, by (s / sigma_max)^2 / 2. Assigned
+noise has C > 0, and it is wrong by C / sigma_max: samples vary too little, whatever the number of
+steps.
 
 The corrected start is Euler's step from an infinite noise level. In u = 1 / sigma the
 probability-flow ODE of z = x / sigma is dz/du = D(z / u; 1 / u), and z(0) = n exactly. So one step
@@ -58,7 +59,8 @@ def known_start(start: Start, coupling: Coupling | None, sigma_max: float) -> Kn
     Args:
         start: as the user chose it.
         coupling: what is known of the pairs of the training; None where nothing is, in which case
-            ``auto`` assumes independent noise, see :func:`sampling_warnings`.
+            ``auto`` assumes independent noise. Of assigned noise without statistics it assumes
+            that one correction is right. :func:`sampling_warnings` states both.
         sigma_max: first noise level of the trajectories.
     """
     if start != "auto":
@@ -81,12 +83,13 @@ def require_start(start: Start, schedule: Schedule, preconditioner: Precondition
     """Require a start that a user may choose for a schedule and a network.
 
     Raises:
-        DataError: it is none of the three; or it is corrected, and the network does not support the
-            first noise level of the schedule.
+        DataError: it is none of :data:`Start`; or it is corrected, and the network does not support
+            the first noise level of the schedule.
     """
     if start not in get_args(Start):
         raise DataError(
-            f"start must be {', '.join(CORRECTIONS)} or auto, got {start!r}", Code.UNKNOWN_CHOICE
+            f"start must be {', '.join(CORRECTIONS)} or auto, got {start!r}; write one of these",
+            Code.UNKNOWN_CHOICE,
         )
     if start in ("auto", "noise") or preconditioner is None:
         return
@@ -121,6 +124,11 @@ def sampling_warnings(
                 'start = "noise" to confirm'
             )
         return
+    if start == "auto" and not coupling.independent and coupling.statistics is None:
+        yield (
+            "the assigned noise that the denoiser was trained with was not measured, and one "
+            'correction of the start is assumed; write start = "corrected" to confirm, or another'
+        )
     if solver.stochastic and not coupling.independent:
         yield (
             f"{called(solver)} adds fresh noise, which gives the distribution at a higher noise "

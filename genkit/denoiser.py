@@ -19,7 +19,6 @@ from genkit.coupled import (
     KnownStart,
     SamplingWarning,
     Start,
-    known_start,
     require_start,
     sampling_warnings,
 )
@@ -40,7 +39,7 @@ from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.run.guiding import Files, bind_to_files
-from genkit.sample import bind_schedule, known_levels, sample, solver_over
+from genkit.sample import bind_schedule, resolve_start, sample, solver_over
 
 Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
@@ -194,10 +193,8 @@ class Denoiser:
         Raises:
             DataError: as for :func:`genkit.coupled.require_start`.
         """
-        preconditioner = getattr(self.module, "preconditioner", None)
-        require_start(start, schedule, preconditioner)
-        sigmas = known_levels(schedule, preconditioner)
-        return known_start(start, self.coupling, float(sigmas[0]))
+        require_start(start, schedule, getattr(self.module, "preconditioner", None))
+        return resolve_start(start, self.module, self.coupling, schedule)
 
     @plugin_errors()
     def bind_schedule(self, parts: SamplingParts, start: Start = "auto") -> SamplingParts:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from genkit.artifacts.coupling import Coupling
 from genkit.blame import called, refused, unchanged
-from genkit.coupled import CORRECTIONS, KnownStart
+from genkit.coupled import CORRECTIONS, KnownStart, Start, known_start
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
@@ -181,6 +182,24 @@ def solver_over(
     if preconditioner is not None:
         schedule = schedule.within(*preconditioner.sigma_range())
     return solver.between(*schedule.sigma_range(), sigmas), sigmas
+
+
+def resolve_start(
+    start: Start, denoiser: nn.Module, coupling: Coupling | None, schedule: Schedule
+) -> KnownStart:
+    """Return where trajectories of a denoiser start, as :func:`genkit.coupled.known_start` does.
+
+    Args:
+        start: as the user chose it.
+        denoiser: trained denoiser.
+        coupling: what is known of the pairs of its training; None where nothing is.
+        schedule: noise levels, of which the first that the network supports counts.
+
+    Raises:
+        DataError: as for :func:`known_levels`.
+    """
+    levels = known_levels(schedule, getattr(denoiser, "preconditioner", None))
+    return known_start(start, coupling, float(levels[0]))
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:

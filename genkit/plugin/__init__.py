@@ -20,6 +20,7 @@ from genkit.plugin.registry import Registration as Registration
 if TYPE_CHECKING:
     from genkit.artifacts import *  # noqa: F403
     from genkit.costs import *  # noqa: F403
+    from genkit.coupled import *  # noqa: F403
     from genkit.designs import *  # noqa: F403
     from genkit.errors import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
@@ -42,6 +43,7 @@ _NAMES = {
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef SamplingCost "
     "SamplingCosts Scores StageResult load_tensors save_tensors",
     "genkit.costs": "CostMeter",
+    "genkit.coupled": "KnownStart START_DOC Start require_start sampling_warnings",
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
@@ -52,13 +54,14 @@ _NAMES = {
     "Preconditioned Preconditioner "
     "RunningAverage Sampler SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
     "TrackedRun Tracker Trained TrainingState unbound",
-    "genkit.latents": "Derived",
+    "genkit.latents": "Derived draws_of",
     "genkit.networks": "bind_guidance",
     "genkit.parts.frozen": "Frozen",
     "genkit.parts.no_stages": "NoStages",
     "genkit.parts.precision": "Precision network_precision",
     "genkit.random": "PerSample derive_seed generator seeded",
-    "genkit.sample": "denoise_fn known_levels sample solver_over trajectory",
+    "genkit.sample": "bind_schedule denoise_fn known_levels resolve_start sample solver_over "
+    "trajectory",
     "genkit.settings": "Ref setting shown",
     "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",

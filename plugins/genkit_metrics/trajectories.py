@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from genkit.artifacts.scores import SAMPLED
-from genkit.coupled import START_DOC, KnownStart, Start, known_start
+from genkit.coupled import START_DOC, KnownStart, Start, sampling_warnings
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import Context, Metric, Sampler, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
-from genkit.sample import bind_schedule, denoise_fn, solver_over, trajectory
+from genkit.sample import bind_schedule, denoise_fn, resolve_start, solver_over, trajectory
 from genkit.settings import setting
 from genkit.tensors import require_finite
 from genkit.types import Curve, Measurement, State
@@ -53,6 +53,8 @@ class TrajectoryMetric(Metric):
     def measure(self, subject: Subject, context: Context) -> Measurement:
         sampler = Sampler(subject.denoiser, subject.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
+        for warning in sampling_warnings(self.start, subject.coupling, self.solver):
+            context.warn(warning)
         found = replace(self, schedule=schedule).measured(subject, context)
         if self.schedule.bound:
             return found
@@ -66,8 +68,7 @@ class TrajectoryMetric(Metric):
 
     def known_start(self, subject: Subject) -> KnownStart:
         """Return where the trajectories start."""
-        sigmas = denoise_fn(subject.denoiser).levels(self.schedule)
-        return known_start(self.start, subject.coupling, float(sigmas[0]))
+        return resolve_start(self.start, subject.denoiser, subject.coupling, self.schedule)
 
     def facts(self, subject: Subject) -> dict[str, str]:
         """Return what the scores depend on besides the settings of the metric."""

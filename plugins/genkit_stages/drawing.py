@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from genkit.coupled import Start, known_start, require_start
+from genkit.coupled import Start, require_start
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     Callback,
@@ -20,7 +20,7 @@ from genkit.interfaces import (
 )
 from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
-from genkit.sample import denoise_fn, known_levels, sample, solver_over
+from genkit.sample import known_levels, resolve_start, sample, solver_over
 from genkit.settings import setting
 from genkit.types import Batch
 
@@ -81,8 +81,7 @@ class Drawing(Callback):
             DataError: a sample is not finite.
         """
         seed, parts = context.seed("callback"), []
-        sigmas = denoise_fn(network.module).levels(self.schedule)
-        start = known_start("auto", network.coupling, float(sigmas[0]))
+        start = resolve_start("auto", network.module, network.coupling, self.schedule)
         for first in range(0, self.count, self.batch_size):
             seeds = range(first, min(first + self.batch_size, self.count))
             draws = draws_of(

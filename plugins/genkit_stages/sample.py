@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genkit.artifacts import DenoiserRef, Samples
 from genkit.costs import CostMeter
-from genkit.coupled import START_DOC, KnownStart, Start, known_start, sampling_warnings
+from genkit.coupled import START_DOC, KnownStart, Start, sampling_warnings
 from genkit.designs import designs, references
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
@@ -29,7 +29,7 @@ from genkit.interfaces import (
 from genkit.latents import draws_of
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
-from genkit.sample import bind_schedule, denoise_fn, sample
+from genkit.sample import bind_schedule, resolve_start, sample
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Batch
 from genkit_stages.drawing import level_problems, start_problems
@@ -234,8 +234,7 @@ class Sample(SamplingStage):
 
     def _start(self, denoiser: Trained, schedule: Schedule) -> KnownStart:
         """Return where the trajectories of a denoiser start."""
-        sigmas = denoise_fn(denoiser.module).levels(schedule)
-        return known_start(self.start, denoiser.coupling, float(sigmas[0]))
+        return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
 
 def _mean(counts: Sequence[tuple[float, int]]) -> float:

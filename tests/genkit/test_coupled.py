@@ -125,10 +125,13 @@ def test_what_is_assumed_and_what_does_not_hold_is_stated():
     assert texts("auto", None, churning, [guide]) == 1
     assert texts("noise", None, churning, [guide]) == 0
     assert texts("auto", RANDOM, churning, [guide]) == 0
-    assert texts("auto", ASSIGNED, heun) == 0
-    assert texts("auto", ASSIGNED, churning) == 1
-    assert texts("auto", ASSIGNED, heun, [guide]) == 1
-    scored = replace(ASSIGNED, preserves_score=True)
+    assert texts("auto", ASSIGNED, heun) == 1  # of assigned noise without statistics
+    assert texts("corrected", ASSIGNED, heun) == 0
+    measured = replace(ASSIGNED, statistics=CouplingStatistics(8192, 16, (2.0,), (1.6,), 9.0, 0.1))
+    assert texts("auto", measured, heun) == 0
+    assert texts("auto", measured, churning) == 1
+    assert texts("auto", measured, heun, [guide]) == 1
+    scored = replace(measured, preserves_score=True)
     assert texts("auto", scored, heun, [guide]) == 0
 
 

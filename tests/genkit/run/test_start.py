@@ -22,6 +22,16 @@ samples = "samples"
 metrics = [{ use = "truncation", count = 8, steps = [2], schedule = { use = "edm", steps = 4 } }]
 """
 
+TRAINED = """
+name = "tiny"
+data = {{ use = "moons", items = 200 }}
+
+[[stage]]
+id = "denoiser"
+use = "load"
+path = "{path}"
+"""
+
 
 def drawn(tiny, *overrides):
     progress, told = tiny.recorder(), []
@@ -59,6 +69,17 @@ def test_trajectories_of_metrics_start_alike(tiny):
         expected = "noise" if start == "noise" else "corrected"
         assert found.facts["truncation_2"]["samples.start"] == expected
     assert scores["auto"] == scores["corrected"] != scores["noise"]
+
+
+def test_trajectories_of_an_unknown_coupling_state_what_is_assumed(tiny, tmp_path):
+    tiny.run(tiny.train)
+    (path,) = tiny.folder.glob("[0-9][0-9]-denoiser/denoiser.safetensors")
+    replace(DenoiserFile.load(path), coupling=None).save(tmp_path / "unknown.safetensors")
+    head = TRAINED.format(path=tmp_path / "unknown.safetensors")
+    progress, told = tiny.recorder(), []
+    progress.warn = told.append
+    tiny.run(head + tiny.samples + SCORES, 'samples.start="noise"', progress=progress)
+    assert [warning.partition(":")[0] for warning in told] == ["scores"]
 
 
 def test_fresh_noise_and_a_score_are_warned_of_once(tiny):
