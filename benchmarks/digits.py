@@ -62,7 +62,9 @@ def measure(seed: int, out: Path, device: str) -> Run:
     # In one folder, so that the networks are trained once.
     starts = {"sweep.vary.start": ["noise", "corrected"]}
     aot = run("edm_aot_dg", **{"sweep.vary.guidance.weight": [0.0]}, **starts)
-    guided = run("edm_aot_dg", **{"sweep.vary.guidance.weight": [1.0]})
+    guided = run(
+        "edm_aot_dg", **{"sweep.vary.guidance.weight": [1.0], "sweep.vary.start": ["corrected"]}
+    )
     rows = {
         "EDM": edm["rows"],
         PUBLISHED: [row for row in aot["rows"] if row["start"] == "noise"],
@@ -193,8 +195,10 @@ def draw(runs: Sequence[Run], device: str) -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
     fewest = min(STEPS)
     titles = (f"EDM, {STEPS[fewest]} NFE", f"{CORRECTED}, {STEPS[fewest] + 1} NFE")
-    for axes, run, title in zip((left, middle), runs[0]["runs"], titles, strict=True):
-        images = run.denoiser(device=device).sample(64, schedule={"steps": fewest})[:, 0]
+    panels = zip((left, middle), runs[0]["runs"], titles, ("noise", "corrected"), strict=True)
+    for axes, run, title, start in panels:
+        denoiser = run.denoiser(device=device)
+        images = denoiser.sample(64, schedule={"steps": fewest}, start=start)[:, 0]
         axes.imshow(_tiles(images), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_axis_off()
