@@ -68,7 +68,7 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a small denoiser, with a discriminator of random weights beside it."""
-    settings = {"denoiser.images": 64, "denoiser.batch_size": 64, "denoiser.network.width": 8}
+    settings = {"denoiser.images": 256, "denoiser.batch_size": 64, "denoiser.network.width": 8}
     less = {"samples.count": 2, "scores.metrics": [{"use": "truncation", "count": 2}]}
     folder = tmp_path_factory.mktemp("trained") / "run"
     result = genkit.run_recipe("smoke", out=folder, settings={**settings, **less})

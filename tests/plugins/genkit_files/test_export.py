@@ -14,7 +14,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.encode import table
 from genkit.types import DataSpec
 
-SMALL = {"data.items": 200, "denoiser.images": 64, "denoiser.network.width": 8}
+SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_the_file_samples_as_the_run_does(genkit_, run, tmp_path):
     code, printed, err = genkit_("export", run, out)
     assert (code, err) == (0, "")
     assert printed == (
-        f"{out}: the denoiser of {run / '01-denoiser'}, trained for 64 images\n"
+        f"{out}: the denoiser of {run / '01-denoiser'}, trained for 256 images\n"
         f"Draw samples with: genkit sample {out} --out DIR\n"
     )
     trained = load_denoiser(run / "01-denoiser" / "denoiser.safetensors", "cpu")
@@ -75,7 +75,7 @@ def test_an_unfinished_training_gives_its_average_so_far(genkit_, run, tmp_path)
     shutil.copy(run / "01-denoiser" / "checkpoint.safetensors", place)
     code, printed, err = genkit_("export", tmp_path / "run", tmp_path / "d.safetensors")
     assert (code, err) == (0, "")
-    assert "trained for 64 images" in printed
+    assert "trained for 256 images" in printed
     whole = load_denoiser(run / "01-denoiser" / "denoiser.safetensors", "cpu")
     assert torch.equal(load_denoiser(tmp_path / "d.safetensors", "cpu").sample(3), whole.sample(3))
 
