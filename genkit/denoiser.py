@@ -64,7 +64,9 @@ class SamplingParts(NamedTuple):
 
 @plugin_errors()
 def sampling_parts(
-    schedule: Table | None = None, solver: Table | None = None, latents: Table | None = None
+    schedule: Table | Schedule | None = None,
+    solver: Table | None = None,
+    latents: Table | None = None,
 ) -> SamplingParts:
     """Return the parts of sampling: schedule `edm`, solver `heun` and latents `derived` by default.
 
@@ -75,8 +77,10 @@ def sampling_parts(
         SettingError: a setting is unknown or wrong.
     """
     registry = load_plugins().registry
+    if not isinstance(schedule, Schedule):
+        schedule = cast(Schedule, decode.checked(registry, "schedule", schedule, "edm"))
     parts: Any = (
-        decode.checked(registry, "schedule", schedule, "edm"),
+        schedule,
         decode.checked(registry, "solver", solver, "heun"),
         decode.checked(registry, "latents", latents, "derived"),
     )
@@ -109,7 +113,7 @@ class Denoiser:
         self,
         count: int | Sequence[int],
         *,
-        schedule: Table | None = None,
+        schedule: Table | Schedule | None = None,
         solver: Table | None = None,
         latents: Table | None = None,
         start: Start = "auto",
@@ -125,7 +129,7 @@ class Denoiser:
         Args:
             count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
                 depend on the others that are drawn with it.
-            schedule: name, or table such as ``{"use": "edm", "steps": 14, "rho": 90.0}``; ``edm``
+            schedule: component, name, or table such as ``{"use": "edm", "steps": 14}``; ``edm``
                 where none is given. A reference is the path of a file, as for ``guidance``.
             solver: name or table; ``heun`` where none is given.
             latents: name or table. With ``derived``, the default, all draws follow from ``seed``

@@ -177,7 +177,7 @@ def sample(
                 labels = None if class_index is None else [class_index] * len(part)
                 data = denoiser.sample(
                     part,
-                    schedule=levels,
+                    schedule=parts.schedule,
                     solver=method,
                     latents=draws,
                     start=settled,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genkit.artifacts import DenoiserRef
-from genkit.coupled import START_DOC, KnownStart, Start, known_start
+from genkit.coupled import START_DOC, KnownStart, Start
 from genkit.designs import designs
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.features import DatasetItems, Extractors, Place
@@ -25,12 +25,12 @@ from genkit.interfaces import (
     Trained,
 )
 from genkit.latents import Derived, draws_of
-from genkit.sample import denoise_fn, sample
+from genkit.sample import denoise_fn, resolve_start, sample
 from genkit.settings import setting
 from genkit.tensors import as_stored, digest
 from genkit.types import Draws
 from genkit_stages.fitted_levels import FittedLevels, digest_of, name_of
-from genkit_stages.level_search import DECIDED, MOST_ITEMS, Search, standardized
+from genkit_stages.level_search import DECIDED, MOST_ITEMS, KnownLevels, Search, standardized
 
 MOST_STEPS = 1000
 
@@ -127,7 +127,7 @@ class FitSchedule(Stage):
                 replace(draws(seeds), latents=noise[seeds.start : seeds.stop]),
                 schedule=schedule,
                 solver=self.solver,
-                start=self._start(denoiser, float(schedule.sigmas()[0])),
+                start=self._start(denoiser, schedule),
             )
             items = as_stored(drawn.batch.data, "sample")
             return extractors.compute(self.extractor, items, "sample")
@@ -140,14 +140,14 @@ class FitSchedule(Stage):
             found.levels,
             digest_of(denoiser.module),
             name_of(self.solver),
-            self._start(denoiser, found.levels[0]),
+            self._start(denoiser, KnownLevels.of(found.levels)),
             found.energy,
             found.usual,
             found.samples,
         )
 
-    def _start(self, denoiser: Trained, sigma_max: float) -> KnownStart:
-        return known_start(self.start, denoiser.coupling, sigma_max)
+    def _start(self, denoiser: Trained, schedule: Schedule) -> KnownStart:
+        return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
     def _range(self, denoiser: Trained) -> tuple[float, float]:
         """Return the noise levels that are tried, among those that the network supports."""

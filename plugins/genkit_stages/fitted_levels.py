@@ -13,12 +13,14 @@ from typing import Annotated, cast
 from torch import nn
 
 from genkit.artifacts import Artifact
-from genkit.coupled import KnownStart, Start, known_start
+from genkit.coupled import KnownStart, Start
 from genkit.errors import Code, DataError
 from genkit.files import write_json
 from genkit.interfaces import Sampler, Solver
+from genkit.sample import resolve_start
 from genkit.settings import Ref
 from genkit.tensors import digest
+from genkit_stages.level_search import KnownLevels
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ class FittedLevels(Artifact):
         Raises:
             DataError: one is another.
         """
-        start = known_start(cast(Start, sampler.start), sampler.coupling, self.levels[0])
+        start = resolve_start(
+            cast(Start, sampler.start),
+            sampler.denoiser,
+            sampler.coupling,
+            KnownLevels.of(self.levels),
+        )
         wanted = {
             "denoiser": (self.denoiser, digest_of(sampler.denoiser)),
             "solver": (self.solver, name_of(sampler.solver)),
