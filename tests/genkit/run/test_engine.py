@@ -253,7 +253,7 @@ def test_the_device_of_the_call_goes_before_the_recipes(tiny):
 
 
 def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
-    def fail(self, context, seeds, guidance):
+    def fail(self, *arguments):
         raise DataError("the images are gone")
 
     with monkeypatch.context() as patched:
@@ -339,9 +339,9 @@ def test_samples_that_are_drawn_are_not_drawn_again(tiny, monkeypatch):
     drawn = []
     real = Sample._draw
 
-    def draw(self, context, seeds, guidance):
+    def draw(self, context, seeds, *arguments):
         drawn.append(seeds)
-        return real(self, context, seeds, guidance)
+        return real(self, context, seeds, *arguments)
 
     monkeypatch.setattr(Sample, "_draw", draw)
     tiny.run(tiny.sample)

@@ -33,6 +33,7 @@ PER_POOL = {
     "seconds_solving",
     "seconds_waited",
     "gap",
+    "entropy",
     "parts",
     "noises",
     "noise_mean",
