@@ -72,7 +72,7 @@ def test_sampling_a_checkpoint(bench, tmp_path):
     )  # fmt: skip
     (row,) = json.loads(out)["rows"]
     assert code == 0
-    assert (row["steps"], row["nfe"], row["batch_size"]) == (18, 18, 4)
+    assert (row["steps"], row["nfe"], row["batch_size"]) == (18, 19, 4)  # corrected start
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_images_are_those_of_the_reference(
     )
     schedule = in_toml({"use": "edm", "steps": 6, "sigma_max": sigma_max})
     seeds = ("--latents", "edm", "--seeds", f"0-{COUNT - 1}", "--batch-size", BATCH)
-    parts = ("--schedule", schedule, "--solver", in_toml(as_solver(how)))
+    parts = ("--schedule", schedule, "--solver", in_toml(as_solver(how)), "--start", "noise")
     code, _, err = genkit_("sample", file, *seeds, *parts, "--device", "cpu", "--out", out)
     assert (code, err) == (0, "")
     files, pixels = rendered(expected)
@@ -186,7 +186,12 @@ def test_levels_that_a_network_narrows_or_rounds(imported, edm_sampler, case) ->
     )
     schedule = {"steps": steps, "sigma_min": sigma_min, "sigma_max": sigma_max}
     found = denoiser.sample(
-        2, schedule=schedule, solver=as_solver(how), latents="edm", dtype=torch.float64
+        2,
+        schedule=schedule,
+        solver=as_solver(how),
+        latents="edm",
+        start="noise",
+        dtype=torch.float64,
     )
     assert float((found - expected).norm() / expected.norm()) < 1e-5
     assert len(sigmas.unique()) < steps or case != "equal levels"
@@ -210,6 +215,7 @@ def test_a_chosen_class_leaves_the_noise_as_it_is(imported, edm_sampler) -> None
         schedule={"steps": 4},
         solver=as_solver({"S_churn": 10}),
         latents="edm",
+        start="noise",
         labels=labels,
         seed=9,  # has no effect
         dtype=torch.float64,

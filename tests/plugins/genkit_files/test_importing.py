@@ -65,7 +65,9 @@ def test_a_snapshot_becomes_a_denoiser(genkit_, file, small, tmp_path):
     with torch.no_grad():
         assert torch.equal(found(x, sigma), expected(x, sigma))
     code, _, err = genkit_(
-        "sample", out, "--out", tmp_path / "samples", "--seeds", "0-1", "--steps", 2, "--rho", 90
+        "sample",
+        *(out, "--out", tmp_path / "samples", "--seeds", "0-1", "--steps", 2, "--rho", 90),
+        *("--start", "noise"),
     )
     assert (code, err) == (0, "")
     assert (tmp_path / "samples" / "000001.png").is_file()
