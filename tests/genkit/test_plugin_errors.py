@@ -376,7 +376,7 @@ def test_a_file_in_python(frail, trained):
         genkit.load_denoiser(path, "cpu")
     frail("forward")
     with pytest.raises(PluginError) as caught:
-        denoiser.sample(2)
+        denoiser.sample(2, start="noise")
     assert OWNER in str(caught.value)
 
 
