@@ -282,7 +282,7 @@ def test_a_decision_by_the_name_of_an_algorithm_is_found(code):
 
 
 def test_files_of_one_run_of_the_tests_are_kept(pytestconfig):
-    # Not those of failed tests alone: pytest 8.2 would give a folder of the same name to the next
+    # Not those of failed tests alone: pytest 8.3 would give a folder of the same name to the next
     # test, and Python a module that it had imported from there.
     assert pytestconfig.getini("tmp_path_retention_policy") == "all"
     assert int(pytestconfig.getini("tmp_path_retention_count")) == 1
