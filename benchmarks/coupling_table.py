@@ -23,7 +23,7 @@ from genkit.independent import Random
 from genkit.interfaces import Coupler
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator
-from genkit.train.coupled import coupling_statistics
+from genkit.train.coupling import coupling_statistics
 from genkit.train.pairing import PairStream
 from genkit.types import Batch
 from genkit_aot.hungarian import Hungarian

@@ -15,13 +15,6 @@ from torch import Tensor
 
 from genkit.artifacts import DenoiserFile
 from genkit.blame import plugin_errors
-from genkit.coupled import (
-    KnownStart,
-    SamplingWarning,
-    Start,
-    require_start,
-    sampling_warnings,
-)
 from genkit.errors import Code, DataError
 from genkit.interfaces import (
     BoundGuidance,
@@ -40,6 +33,8 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.run.guiding import Files, bind_to_files
 from genkit.sample import bind_schedule, resolve_start, sample, solver_over
+from genkit.start import SamplingWarning, require_start, sampling_warnings
+from genkit.types import KnownStart, Start
 
 Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
@@ -137,7 +132,7 @@ class Denoiser:
                 the number alone.
             start: state at the first noise level: ``noise``, ``corrected``, ``corrected-twice``, or
                 ``auto``, which is what the pairs of the training require; see
-                :mod:`genkit.coupled`. A warning states what is assumed.
+                :mod:`genkit.start`. A warning states what is assumed.
             guidance: one or several, whose corrections are summed. In a table, a reference to a
                 network is the path of its file: ``{"use": "discriminator", "discriminator":
                 "discriminator.safetensors", "weight": 2.0}``.
@@ -192,10 +187,10 @@ class Denoiser:
         return torch.cat(drawn)
 
     def known_start(self, schedule: Schedule, start: Start = "auto") -> KnownStart:
-        """Return where trajectories start under a schedule; see :mod:`genkit.coupled`.
+        """Return where trajectories start under a schedule; see :mod:`genkit.start`.
 
         Raises:
-            DataError: as for :func:`genkit.coupled.require_start`.
+            DataError: as for :func:`genkit.start.require_start`.
         """
         require_start(start, schedule, getattr(self.module, "preconditioner", None))
         return resolve_start(start, self.module, self.coupling, schedule)

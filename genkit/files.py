@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends without an error.
 
     A kill at any moment leaves the old file or the new one. Of several processes that write at
-    once, the last replaces the others. What killed processes left beside the file is removed.
+    once, the last replaces the others. Temporary files of killed processes are removed.
     """
     _remove_leftovers(path)
     file = _temporary(path)

@@ -46,6 +46,7 @@ from genkit.types import (
     Pairs,
     RandnLike,
     RemoteFile,
+    Start,
     State,
 )
 from genkit.world import World
@@ -289,9 +290,8 @@ class AnyCoupler(Component):
     def preserves_score(self) -> bool:
         """Whether ``(D(x; sigma) - x) / sigma^2`` is the score, which independence implies.
 
-        With other pairs it is the negative velocity over sigma of the probability-flow ODE alone.
-        The two also agree, almost everywhere, where each noise determines its data, and small
-        changes of the noise do not change the data.
+        Otherwise it is only the negative velocity of the probability-flow ODE over sigma. The two
+        agree almost everywhere where the data is a locally constant function of the noise.
         """
         return self.independent
 
@@ -893,13 +893,13 @@ class Sampler:
         denoiser: module that is sampled, without guidance.
         coupling: what is known of the pairs of its training.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, as the user chose it; see :mod:`genkit.coupled`.
+        start: state at the first noise level, as the user chose it; see :mod:`genkit.start`.
     """
 
     denoiser: nn.Module
     coupling: Coupling | None
     solver: Solver
-    start: str
+    start: Start
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from genkit.artifacts.coupling import Coupling
 from genkit.blame import called, refused, unchanged
-from genkit.coupled import CORRECTIONS, KnownStart, Start, known_start
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
+from genkit.start import CORRECTIONS, known_start
 from genkit.tensors import described
-from genkit.types import Batch, Denoise, Drawn, Draws, State
+from genkit.types import Batch, Denoise, Drawn, Draws, KnownStart, Start, State
 
 
 class GuidedDenoiser(Denoise):
@@ -187,7 +187,7 @@ def solver_over(
 def resolve_start(
     start: Start, denoiser: nn.Module, coupling: Coupling | None, schedule: Schedule
 ) -> KnownStart:
-    """Return where trajectories of a denoiser start, as :func:`genkit.coupled.known_start` does.
+    """Return where trajectories of a denoiser start, as :func:`genkit.start.known_start` does.
 
     Args:
         start: as the user chose it.
@@ -223,7 +223,7 @@ def trajectory(
         draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, rounded to those that the network supports.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, see :mod:`genkit.coupled`; each correction
+        start: state at the first noise level, see :mod:`genkit.start`; each correction
             calls the denoiser once.
         state_precision: precision of the states; networks compute in that of ``denoise``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -169,6 +169,13 @@ class Coefficients(NamedTuple):
     c_out: Tensor
     c_in: Tensor
     c_noise: Tensor
+
+
+Start = Literal["auto", "noise", "corrected", "corrected-twice"]
+"""Where a sampling trajectory starts, as users choose it; see :mod:`genkit.start`."""
+
+KnownStart = Literal["noise", "corrected", "corrected-twice"]
+"""Where a sampling trajectory starts: at sigma_max n, or with the predicted image added to it."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ LAYERS = {
     "versions": 2,
     "features": 3,
     "latents": 2,
-    "coupled": 2,
+    "start": 2,
     "costs": 3,
     "builtin": 3,
     "train": 3,
@@ -62,7 +62,7 @@ LAYERS = {
 PUBLIC = {
     "api",
     "denoiser",
-    "coupled",
+    "start",
     "artifacts",
     "blame",
     "types",

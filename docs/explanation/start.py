@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genkit.artifacts.coupling import CouplingStatistics
-from genkit.coupled import CORRECTIONS
+from genkit.start import CORRECTIONS
 
 PICTURE = Path(__file__).parent.parent / "images" / "start.png"
 S, CORRELATION, SIGMA_MAX = 15.0, 0.79, 80.0  # CIFAR-10's first direction, in pools of 512

@@ -20,7 +20,6 @@ from genkit.plugin.registry import Registration as Registration
 if TYPE_CHECKING:
     from genkit.artifacts import *  # noqa: F403
     from genkit.costs import *  # noqa: F403
-    from genkit.coupled import *  # noqa: F403
     from genkit.designs import *  # noqa: F403
     from genkit.errors import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from genkit.random import *  # noqa: F403
     from genkit.sample import *  # noqa: F403
     from genkit.settings import *  # noqa: F403
+    from genkit.start import *  # noqa: F403
     from genkit.tensors import *  # noqa: F403
     from genkit.types import *  # noqa: F403
     from genkit.versions import *  # noqa: F403
@@ -43,7 +43,7 @@ _NAMES = {
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef SamplingCost "
     "SamplingCosts Scores StageResult load_tensors save_tensors",
     "genkit.costs": "CostMeter",
-    "genkit.coupled": "KnownStart START_DOC Start require_start sampling_warnings",
+    "genkit.start": "START_DOC require_start sampling_warnings",
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
@@ -65,8 +65,8 @@ _NAMES = {
     "genkit.settings": "Ref setting shown",
     "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",
-    "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws Measurement Pairs RandnLike "
-    "RemoteFile State",
+    "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws KnownStart Measurement Pairs "
+    "RandnLike RemoteFile Start State",
     "genkit.versions": "versions_of",
     "genkit.world": "World",
 }

@@ -97,11 +97,11 @@ def audit(
 
     from genkit.machine import resolve_device
     from genkit.plugin.manager import load_plugins
-    from genkit_audit.prediction import Start
+    from genkit_audit.prediction import StartLimits
     from genkit_audit.subjects import audits_of_stages, recorded_audit
     from genkit_audit.text import lines_of, report_of
 
-    start = Start(sigma_max, tolerance)
+    start = StartLimits(sigma_max, tolerance)
     if recorded:
         found = [recorded_audit(Path(target))]
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from genkit.artifacts import Coupling, CouplingStatistics
 from genkit.parts.principal import Directions
-from genkit.train.coupled import DIRECTIONS, coupling_statistics, declared
+from genkit.train.coupling import DIRECTIONS, coupling_statistics, declared
 from genkit.train.diagnostics import PoolReport
 from genkit.train.pairing import PairStream
 from genkit_audit.noise import ClassSkew, Gaussianity, class_skew, gaussianity

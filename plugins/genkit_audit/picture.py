@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from genkit.artifacts import CouplingStatistics
-from genkit.coupled import CORRECTIONS
 from genkit.errors import Code, UsageError
 from genkit.parts.figure import PALETTE, figure_with_axes, line_style, png_of, set_title
+from genkit.start import CORRECTIONS
 from genkit_audit.measure import Audit
-from genkit_audit.prediction import Start
+from genkit_audit.prediction import StartLimits
 
 _LEVELS = np.geomspace(1.0, 1000.0, 200)
 _BLUE, _ORANGE, _GREEN, _PINK = PALETTE[:4]
 
 
-def picture_of(audits: Sequence[Audit], start: Start) -> bytes:
+def picture_of(audits: Sequence[Audit], start: StartLimits) -> bytes:
     """Return a PNG, with a row for each audit.
 
     Args:
@@ -55,7 +55,7 @@ def _correlations(axes: Axes, subject: str, found: CouplingStatistics) -> None:
     set_title(axes, subject)
 
 
-def _spread(axes: Axes, found: CouplingStatistics, start: Start) -> None:
+def _spread(axes: Axes, found: CouplingStatistics, start: StartLimits) -> None:
     """Draw the least and the largest spread of samples against the noise level of the start."""
     for (name, count), colour in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
         ratios = np.array([found.spread_of_samples(float(s), count) for s in _LEVELS])

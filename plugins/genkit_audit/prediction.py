@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genkit.artifacts import CouplingStatistics
-from genkit.coupled import CORRECTIONS, KnownStart
+from genkit.start import CORRECTIONS
+from genkit.types import KnownStart
 
 
 @dataclass(frozen=True)
-class Start:
-    """A start of sampling.
+class StartLimits:
+    """Criteria of a start.
 
     Attributes:
         sigma_max: noise level of the start.
@@ -38,7 +39,7 @@ class Prediction:
     lowest_sigma_max: float
 
     @classmethod
-    def of(cls, found: CouplingStatistics, start: Start, known: KnownStart) -> Prediction:
+    def of(cls, found: CouplingStatistics, start: StartLimits, known: KnownStart) -> Prediction:
         """Predict, for a start that is corrected as often as ``known`` says."""
         corrections = CORRECTIONS[known]
         ratios = found.spread_of_samples(start.sigma_max, corrections)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 
@@ -22,15 +22,16 @@ from genkit.recipe.recipe import Recipe, load_recipe
 from genkit.recipe.source import read_source
 from genkit.settings import near_match, shown
 from genkit.tensors import file_digest
-from genkit.train.coupled import pairs_to_measure
+from genkit.train.coupling import pairs_to_measure
 from genkit.train.pairing import PairStream
 from genkit_audit.measure import Audit, audit_of
 
 A = TypeVar("A", bound=Artifact)
 
 
-class TrainStage(Protocol):
-    """What is used of the stage ``train``, a name that no third-party plugin can take."""
+@runtime_checkable
+class PairedStage(Protocol):
+    """A stage that trains on pairs, such as ``train``: any stage with these is audited."""
 
     images: int
     pools_ahead: int
@@ -92,7 +93,7 @@ def audits_of_stages(
     found = []
     for chosen in _chosen(recipe, wanted):
         context = _AuditContext(device, chosen, recipe, run, plugins.registry)
-        stage = cast(TrainStage, recipe.stages[chosen])
+        stage = cast(PairedStage, recipe.stages[chosen])
         count = pools * stage.pool if pools is not None else pairs
         total = max(stage.images, count or 0)
         stream = stage.stream(cast(Context, context), total)
@@ -104,8 +105,7 @@ def audits_of_stages(
 
 def _chosen(recipe: Recipe, wanted: str | None) -> list[str]:
     """Return ids of train stages."""
-    tables = recipe.source.table["stage"]
-    trained = [table["id"] for table in tables if table["use"] == "train"]
+    trained = [name for name, stage in recipe.stages.items() if isinstance(stage, PairedStage)]
     if wanted is None:
         denoisers = [s for s in trained if recipe.stages[s].output is DenoiserFile]
         if denoisers:

@@ -7,16 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 from genkit.artifacts import CouplingStatistics
-from genkit.coupled import CORRECTIONS
+from genkit.start import CORRECTIONS
 from genkit_audit.measure import Audit, Pairing
 from genkit_audit.noise import ClassSkew, Gaussianity
-from genkit_audit.prediction import Prediction, Start
+from genkit_audit.prediction import Prediction, StartLimits
 
 _SHOWN = 8  # directions in the table
 _EXACT = 1e-6  # a gap up to here is rounding
 
 
-def report_of(audit: Audit, start: Start) -> dict[str, Any]:
+def report_of(audit: Audit, start: StartLimits) -> dict[str, Any]:
     """Return an audit as JSON; what was not measured is None."""
     found, pairing = audit.statistics, audit.pairing
     return {
@@ -42,12 +42,12 @@ def report_of(audit: Audit, start: Start) -> dict[str, Any]:
     }
 
 
-def lines_of(audit: Audit, start: Start) -> list[str]:
+def lines_of(audit: Audit, start: StartLimits) -> list[str]:
     """Return an audit as lines of text."""
     return [audit.subject, *(f"  {line}" if line else "" for line in _body(audit, start))]
 
 
-def _body(audit: Audit, start: Start) -> Iterator[str]:
+def _body(audit: Audit, start: StartLimits) -> Iterator[str]:
     coupling, found = audit.coupling, audit.statistics
     names = "bijective", "preserves_noise_marginal", "independent", "preserves_score"
     holds = [name for name in names if getattr(coupling, name)]
@@ -72,7 +72,7 @@ def _body(audit: Audit, start: Start) -> Iterator[str]:
         yield from _pairing(audit.pairing, found.pairs)
 
 
-def _directions(found: CouplingStatistics, start: Start) -> Iterator[str]:
+def _directions(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
     """Yield a table of the leading directions."""
     if not found.deviations:
         yield "The images do not vary."
@@ -99,7 +99,7 @@ def _directions(found: CouplingStatistics, start: Start) -> Iterator[str]:
         yield f"{'...':>9} {len(found.deviations)} directions were measured"
 
 
-def _start(found: CouplingStatistics, start: Start) -> Iterator[str]:
+def _start(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
     """Yield what each start does, and from which noise level on it is safe."""
     for known in CORRECTIONS:
         one = Prediction.of(found, start, known)
@@ -153,7 +153,7 @@ def _noise(found: Gaussianity) -> Iterator[str]:
 
 def _skew(found: ClassSkew) -> str:
     verdict = (
-        "pairs skew the noise of classes, which a network that is given the class must not see"
+        "the noise of a class is skewed; do not train a class-conditional network on these pairs"
         if found.error > found.limit
         else "not distinguishable from N(0, I)"
     )

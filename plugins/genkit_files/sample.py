@@ -19,8 +19,8 @@ from genkit.types import SEED_LIMIT
 from genkit_files.disk import mendable
 
 if TYPE_CHECKING:
-    from genkit.coupled import Start
     from genkit.denoiser import Denoiser
+    from genkit.types import Start
 
 MOST_SEEDS = 10_000_000
 
@@ -120,13 +120,13 @@ def sample(
 
         import torch
 
-        from genkit.coupled import SamplingWarning, sampling_warnings
         from genkit.denoiser import load_denoiser, sampling_parts
         from genkit.designs import components, references
         from genkit.machine import resolve_device
         from genkit.parts.precision import require_precision
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
+        from genkit.start import SamplingWarning, sampling_warnings
         from genkit.tensors import file_digest
         from genkit.world import ALONE
         from genkit_files.fitting import fitted

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from genkit.artifacts.scores import SAMPLED
-from genkit.coupled import START_DOC, KnownStart, Start, sampling_warnings
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import Context, Metric, Sampler, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
 from genkit.sample import bind_schedule, denoise_fn, resolve_start, solver_over, trajectory
 from genkit.settings import setting
+from genkit.start import START_DOC, sampling_warnings
 from genkit.tensors import require_finite
-from genkit.types import Curve, Measurement, State
+from genkit.types import Curve, KnownStart, Measurement, Start, State
 
 BATCH = 256
 

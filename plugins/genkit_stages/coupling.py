@@ -1,4 +1,4 @@
-"""What the file of a trained network records of its pairs: declarations, and measurements."""
+"""Coupling recorded with a trained network: declarations, and statistics of its first pairs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from genkit.artifacts import Coupling, CouplingStatistics
 from genkit.interfaces import Context, Denoiser, Network
-from genkit.train.coupled import FEWEST_PAIRS, coupling_statistics, declared, pairs_to_measure
+from genkit.train.coupling import FEWEST_PAIRS, coupling_statistics, declared, pairs_to_measure
 from genkit.train.pairing import PairStream
 
 
 def coupling_of(network: Network, context: Context, stream: PairStream, ahead: int) -> Coupling:
-    """Return what the coupler of a training declares, and what its first pairs show.
+    """Return the declarations of a training's coupler, with statistics of its first pairs.
 
     Collective. Measured are denoisers with other than independent noise. A function of the stream
     alone: the result is the same however often a training is resumed, and with any number of
@@ -35,8 +35,8 @@ def _statistics(context: Context, stream: PairStream, ahead: int) -> CouplingSta
     count = pairs_to_measure(stream.data.data.shape[1:], stream.pool_size, stream.total)
     if count < FEWEST_PAIRS:
         context.warn(
-            f"the coupling is not measured: images must be at least {FEWEST_PAIRS} for that, got "
-            f"{count}; what the coupling does to the start of sampling is then unknown"
+            f"the pairs are not measured: images must be at least {FEWEST_PAIRS}, got {count}; "
+            "samples of this denoiser start corrected once"
         )
         return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from genkit.coupled import Start, require_start
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     Callback,
@@ -22,7 +21,8 @@ from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
 from genkit.sample import known_levels, resolve_start, sample, solver_over
 from genkit.settings import setting
-from genkit.types import Batch
+from genkit.start import require_start
+from genkit.types import Batch, Start
 
 
 def level_problems(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from genkit.artifacts import DenoiserRef
-from genkit.coupled import START_DOC, KnownStart, Start
 from genkit.designs import designs
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.features import DatasetItems, Extractors, Place
@@ -27,8 +26,9 @@ from genkit.interfaces import (
 from genkit.latents import Derived, draws_of
 from genkit.sample import denoise_fn, resolve_start, sample
 from genkit.settings import setting
+from genkit.start import START_DOC
 from genkit.tensors import as_stored, digest
-from genkit.types import Draws
+from genkit.types import Draws, KnownStart, Start
 from genkit_stages.fitted_levels import FittedLevels, digest_of, name_of
 from genkit_stages.level_search import DECIDED, MOST_ITEMS, KnownLevels, Search, standardized
 

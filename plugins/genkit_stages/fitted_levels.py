@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from torch import nn
 
 from genkit.artifacts import Artifact
-from genkit.coupled import KnownStart, Start
 from genkit.errors import Code, DataError
 from genkit.files import write_json
 from genkit.interfaces import Sampler, Solver
 from genkit.sample import resolve_start
 from genkit.settings import Ref
 from genkit.tensors import digest
+from genkit.types import KnownStart
 from genkit_stages.level_search import KnownLevels
 
 
@@ -78,12 +78,8 @@ class FittedLevels(Artifact):
         Raises:
             DataError: one is another.
         """
-        start = resolve_start(
-            cast(Start, sampler.start),
-            sampler.denoiser,
-            sampler.coupling,
-            KnownLevels.of(self.levels),
-        )
+        levels = KnownLevels.of(self.levels)
+        start = resolve_start(sampler.start, sampler.denoiser, sampler.coupling, levels)
         wanted = {
             "denoiser": (self.denoiser, digest_of(sampler.denoiser)),
             "solver": (self.solver, name_of(sampler.solver)),

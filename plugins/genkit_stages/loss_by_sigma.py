@@ -8,7 +8,7 @@ from torch import Tensor
 from genkit.interfaces import Denoiser, Network, Objective
 from genkit.tensors import decoded
 from genkit.train.by_quantile import BINS
-from genkit.train.coupled import declared
+from genkit.train.coupling import declared
 from genkit.train.pairing import PairStream
 from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 

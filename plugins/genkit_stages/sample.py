@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from genkit.artifacts import DenoiserRef, Samples
 from genkit.costs import CostMeter
-from genkit.coupled import START_DOC, KnownStart, Start, sampling_warnings
 from genkit.designs import designs, references
 from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import (
@@ -24,15 +24,29 @@ from genkit.interfaces import (
     Schedule,
     Solver,
     Stages,
-    Trained,
 )
 from genkit.latents import draws_of
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
 from genkit.sample import bind_schedule, resolve_start, sample
 from genkit.settings import setting
-from genkit.types import SEED_LIMIT, Batch
+from genkit.start import START_DOC, sampling_warnings
+from genkit.types import SEED_LIMIT, Batch, KnownStart, Start
 from genkit_stages.drawing import level_problems, start_problems
+
+
+class _Bound(NamedTuple):
+    """What all batches of a stage are drawn with, bound once.
+
+    Attributes:
+        guidance: corrections, with their networks.
+        schedule: schedule with its noise levels.
+        start: state at the first noise level.
+    """
+
+    guidance: Sequence[BoundGuidance]
+    schedule: Schedule
+    start: KnownStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +132,20 @@ class Sample(SamplingStage):
         missing = world.lead(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
         meter = CostMeter(self, context)
-        guidance, schedule = self.bound_guidance(context), self.bound_schedule(context)
+        bound = self._bind(context)
         for turn, seeds in enumerate(world.turns(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
                 with meter.drawing(len(seeds)):
-                    part = self._draw(context, seeds, guidance, schedule)
+                    part = self._draw(context, seeds, bound)
                 part.save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
         meter.gather()  # a barrier too: every part is there
         if world.leads:
-            samples = self._joined(context, [Samples.load(path) for path in parts.values()])
+            drawn = [Samples.load(path) for path in parts.values()]
+            samples = self._joined(context, drawn, bound.start)
             context.record.save(samples)
             context.record.cost(meter.cost(samples))
             for path in context.folder.glob("part-*.safetensors"):
@@ -150,35 +165,32 @@ class Sample(SamplingStage):
         """Return the seeds of all samples."""
         return range(self.first_seed, self.first_seed + self.count)
 
-    def bound_guidance(self, context: Context) -> list[BoundGuidance]:
-        """Return the guidance with its networks, to be bound once for all batches."""
-        bound = [bind_guidance(guidance, context) for guidance in self.guidance]
-        coupling = context.network(self.denoiser).coupling
-        for warning in sampling_warnings(self.start, coupling, self.solver, bound):
-            context.warn(warning)
-        return bound
-
-    def bound_schedule(self, context: Context) -> Schedule:
-        """Return the schedule with its noise levels, to be bound once for all batches."""
+    def _bind(self, context: Context) -> _Bound:
+        """Return what all batches are drawn with, and warn of what does not hold for it."""
         denoiser = context.network(self.denoiser)
+        guidance = [bind_guidance(guidance, context) for guidance in self.guidance]
+        for warning in sampling_warnings(self.start, denoiser.coupling, self.solver, guidance):
+            context.warn(warning)
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
-        return bind_schedule(self.schedule, context, sampler)
+        schedule = bind_schedule(self.schedule, context, sampler)
+        start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
+        return _Bound(guidance, schedule, start)
 
     def draw(self, context: Context) -> Samples:
         drawn: list[Samples] = []
-        guidance, schedule = self.bound_guidance(context), self.bound_schedule(context)
+        bound = self._bind(context)
         for seeds in context.world.turns(self.batches()):
-            part = None if seeds is None else self._draw(context, seeds, guidance, schedule)
+            part = None if seeds is None else self._draw(context, seeds, bound)
             drawn += context.world.gather(part)
-        return self._joined(context, drawn)
+        return self._joined(context, drawn, bound.start)
 
-    def _joined(self, context: Context, parts: Sequence[Samples]) -> Samples:
+    def _joined(self, context: Context, parts: Sequence[Samples], start: KnownStart) -> Samples:
         return Samples(
             Batch.joined([part.batch for part in parts]),
             _mean([(part.nfe, len(part.batch)) for part in parts]),
             _mean([(part.guidance_nfe, len(part.batch)) for part in parts]),
             self.denoiser,
-            self._facts(context),
+            self._facts(context, start),
         )
 
     def sampler_fact(self, context: Context) -> str:
@@ -195,25 +207,19 @@ class Sample(SamplingStage):
         settings = {name: described[name] for name in names if described.get(name)}
         return json.dumps(settings, sort_keys=True)
 
-    def _facts(self, context: Context) -> dict[str, str]:
+    def _facts(self, context: Context, start: KnownStart) -> dict[str, str]:
         """Return how the samples are drawn, so that two scores can be told to be comparable."""
         seeds = self.seeds()
         networks = sorted(set(references(self)) - {self.denoiser})
         facts = {
             "seeds": f"{seeds.start}-{seeds.stop - 1} of {context.seed('samples')}",
             "sampler": self.sampler_fact(context),
-            "start": self._start(context.network(self.denoiser), self.bound_schedule(context)),
+            "start": start,
             "denoiser": f"sha256:{context.digest(self.denoiser)}",
         }
         return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}
 
-    def _draw(
-        self,
-        context: Context,
-        seeds: Sequence[int],
-        guidance: Sequence[BoundGuidance],
-        schedule: Schedule,
-    ) -> Samples:
+    def _draw(self, context: Context, seeds: Sequence[int], bound: _Bound) -> Samples:
         """Draw the samples of some seeds."""
         denoiser = context.network(self.denoiser)
         seed = context.seed("samples")
@@ -223,18 +229,14 @@ class Sample(SamplingStage):
         drawn = sample(
             denoiser.module,
             draws,
-            schedule=schedule,
+            schedule=bound.schedule,
             solver=self.solver,
-            start=self._start(denoiser, schedule),
-            guidance=guidance,
+            start=bound.start,
+            guidance=bound.guidance,
             precision=self.precision,
             state_precision=self.state_precision,
         )
         return Samples(drawn.batch, drawn.nfe, drawn.guidance_nfe, self.denoiser)
-
-    def _start(self, denoiser: Trained, schedule: Schedule) -> KnownStart:
-        """Return where the trajectories of a denoiser start."""
-        return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
 
 def _mean(counts: Sequence[tuple[float, int]]) -> float:

@@ -225,7 +225,7 @@ class Train(Stage):
         context.world.barrier()
 
     def _log_bound(self, context: Context, stream: PairStream) -> None:
-        """Write down the lowest loss that a network can have at each noise level, if known."""
+        """Log the lowest possible loss at each noise level, where it is known."""
         generator = context.generator("loss bound")
         bound = bound_by_sigma(self.network, self.objective, stream, generator)
         if bound:

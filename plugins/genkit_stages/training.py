@@ -148,7 +148,7 @@ class Loop:
         return has_row and reached(-(-total // ROWS), images, every * self.batch_size, total)
 
     def _write_by_sigma(self) -> None:
-        """Write down the loss by noise level since the last such row; collective."""
+        """Log the loss by noise level since the last such row; collective."""
         losses = by_sigma(self.objective, self.trainer.by_quantile.sums())
         self.trainer.by_quantile.begin()
         if losses:

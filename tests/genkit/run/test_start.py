@@ -9,8 +9,8 @@ import pytest
 
 import genkit
 from genkit.artifacts import DenoiserFile, Samples, Scores
-from genkit.coupled import SamplingWarning
 from genkit.errors import Code, DataError, RecipeError
+from genkit.start import SamplingWarning
 from raising import raises_code
 
 ASSIGNED = 'denoiser.coupler={ use = "hungarian" }'

@@ -234,7 +234,7 @@ def test_a_sampler_that_no_row_states_is_reported(tiny, caplog, monkeypatch):
     tiny.run(text)
     assert "sampler_fact" not in caplog.text
     monkeypatch.setattr(Sample, "sampler_fact", lambda self, context: None)
-    stated = lambda self, context: {"seeds": "0", "sampler": f"{self.schedule.steps} steps"}  # noqa: E731
+    stated = lambda self, context, start: {"seeds": "0", "sampler": f"{self.schedule.steps} steps"}  # noqa: E731
     monkeypatch.setattr(Sample, "_facts", stated)
     tiny.run(text, folder=tiny.folder.parent / "silent")
     assert caplog.text.count("Sample.sampler_fact") == 1

@@ -9,7 +9,7 @@ import torch
 from genkit.api import run_recipe
 from genkit.artifacts import DenoiserFile
 from genkit.random import generator
-from genkit.train.coupled import FEWEST_PAIRS
+from genkit.train.coupling import FEWEST_PAIRS
 from genkit.types import Batch
 from genkit_aot.hungarian import Hungarian
 from genkit_data.points import Moons

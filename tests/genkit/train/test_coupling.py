@@ -6,7 +6,7 @@ import torch
 
 from genkit.errors import Code, DataError
 from genkit.random import generator
-from genkit.train.coupled import FEWEST_PAIRS, coupling_statistics
+from genkit.train.coupling import FEWEST_PAIRS, coupling_statistics
 from raising import raises_code
 
 COUNT = 20_000

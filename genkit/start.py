@@ -20,18 +20,13 @@ sigma_max), which is the implicit Euler step up to higher orders.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from genkit.artifacts.coupling import Coupling
 from genkit.blame import called
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
-
-Start = Literal["auto", "noise", "corrected", "corrected-twice"]
-"""Where a trajectory starts, as users choose it."""
-
-KnownStart = Literal["noise", "corrected", "corrected-twice"]
-"""Where a trajectory starts: at sigma_max n, or with the predicted image added to it."""
+from genkit.types import KnownStart, Start
 
 CORRECTIONS: Mapping[KnownStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
 """How often a start is corrected, each time by a call of the denoiser."""
@@ -50,7 +45,7 @@ It adds (0.005 s)^2 to a Fréchet distance of pixels, 0.006 for the s = 15 of CI
 
 
 class SamplingWarning(UserWarning):
-    """What is assumed of a denoiser's training, or does not hold for it."""
+    """Assumption about the training pairs, or a method that they do not support."""
 
 
 def known_start(start: Start, coupling: Coupling | None, sigma_max: float) -> KnownStart:
@@ -108,7 +103,7 @@ def sampling_warnings(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
 ) -> Iterator[str]:
-    """Yield what a sampler assumes of the pairs, and what does not hold for them.
+    """Yield warnings about assumptions on the training pairs, and methods they do not support.
 
     Args:
         start: as the user chose it.
@@ -119,27 +114,26 @@ def sampling_warnings(
     if coupling is None:
         if start == "auto":
             yield (
-                "the pairs that the denoiser was trained with are unknown, and noise independent "
-                'of the data is assumed; write start = "corrected" if it was assigned, or '
-                'start = "noise" to confirm'
+                "the training pairs of the denoiser are unknown, and noise independent of the data "
+                'is assumed; write start = "noise" to confirm, or start = "corrected" if noise was '
+                "assigned"
             )
         return
     if start == "auto" and not coupling.independent and coupling.statistics is None:
         yield (
-            "the assigned noise that the denoiser was trained with was not measured, and one "
-            'correction of the start is assumed; write start = "corrected" to confirm, or another'
+            "the training pairs of the denoiser were not measured, and the start is corrected "
+            'once; write start = "corrected" to confirm, or start = "corrected-twice"'
         )
     if solver.stochastic and not coupling.independent:
         yield (
-            f"{called(solver)} adds fresh noise, which gives the distribution at a higher noise "
-            "level only where the training noise is independent of the data, and here it was "
-            "assigned; write s_churn = 0"
+            f"{called(solver)} adds fresh noise, which is correct only for a denoiser whose "
+            "training noise was independent of the data, and this one was trained with assigned "
+            "noise; write s_churn = 0"
         )
     for guide in guidance:
         component = guide.component
         if component is not None and component.requires_score and not coupling.preserves_score:
             yield (
-                f"{called(component)} corrects a score, and with the assigned noise of this "
-                "denoiser (D - x) / sigma^2 is a velocity and not the score; its weight must be "
-                "found by measurement"
+                f"{called(component)} corrects a score, which a denoiser that was trained with "
+                "assigned noise does not give; compare several weights by their scores"
             )

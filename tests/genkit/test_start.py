@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.artifacts.coupling import Coupling, CouplingStatistics
-from genkit.coupled import known_start, require_start, sampling_warnings
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance
 from genkit.sample import GuidedDenoiser, sample, trajectory
+from genkit.start import known_start, require_start, sampling_warnings
 from genkit.types import Draws
 from raising import raises_code
 

@@ -1,4 +1,4 @@
-"""What is known of a coupling: its declarations, and statistics measured on pairs."""
+"""Declarations of a coupler, and statistics of its pairs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_VALUES = 2**25
 
 
 def declared(coupler: AnyCoupler) -> Coupling:
-    """Return what a coupler declares."""
+    """Return the declarations of a coupler."""
     return Coupling(
         bijective=isinstance(coupler, Coupler) and coupler.bijective,
         preserves_noise_marginal=coupler.preserves_noise_marginal,
