@@ -516,7 +516,11 @@ class Denoiser(Network):
     )
 
     def build_network(self, spec: DataSpec) -> nn.Module:
-        """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``."""
+        """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``.
+
+        Where it has an encoder, its method ``encode`` takes the same arguments and returns the
+        features ``[B, C, h, w]`` at the lowest resolution. A discriminator may stand on them.
+        """
         raise unbound(self, "build")
 
     def build(self, spec: DataSpec) -> Preconditioned:
@@ -545,7 +549,7 @@ class Classifier(Network):
 
 @dataclass(frozen=True)
 class Imported:
-    """A denoiser that was trained elsewhere.
+    """A network that was trained elsewhere.
 
     Attributes:
         network: settings that build it.
@@ -566,14 +570,14 @@ class Imported:
 
 
 class Importer(Component):
-    """Reads a denoiser from a file that another project wrote, without running any of it."""
+    """Reads a network from a file that another project wrote, without running any of it."""
 
     snapshots: ClassVar[str] = "*"
     """Pattern of the names of its files in a folder of one training, for averages of any length."""
 
     @abstractmethod
     def read(self, path: Path) -> Imported:
-        """Return the denoiser of a file.
+        """Return the network of a file.
 
         Raises:
             DataError: the file is damaged, is none of the kind, or does not fit itself.

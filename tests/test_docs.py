@@ -31,6 +31,7 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source, read_source
 from genkit.testing import check_component, check_coupler
 from genkit.types import DataSpec
+from published_adm import write_published
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -78,10 +79,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_network(path: Path, kind: str, name: str, spec: DataSpec) -> None:
+SMALL_CLASSIFIER = {"channels": 64, "multipliers": [1, 2], "blocks": 1, "attention": [16]}
+
+
+def write_network(path: Path, kind: str, name: str, spec: DataSpec, **settings: Any) -> None:
     """Write a network of random weights."""
-    network = genkit.component(kind, name)
-    network.output({"use": name}, spec, network.build(spec).state_dict()).save(path)
+    network = genkit.component(kind, name, **settings)
+    table = {"use": name, **settings}
+    network.output(table, spec, network.build(spec).state_dict()).save(path)
 
 
 @pytest.fixture
@@ -108,6 +113,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edm_files: Any) -
     (tmp_path / "network-snapshot-200000.pkl").write_bytes(
         edm_files.emitted(edm_files.snapshot(*edm_files.made_up()))
     )
+    small = genkit.component("classifier", "noisy-classifier", **SMALL_CLASSIFIER)
+    write_published(tmp_path / "32x32_classifier.pt", small, 32)
     (tmp_path / "raw-snapshots").mkdir()
     for length in ("0.050", "0.100"):
         (tmp_path / "raw-snapshots" / f"network-snapshot-0002097-{length}.pkl").write_bytes(
@@ -210,6 +217,8 @@ def test_the_readmes_coupler_runs_in_a_loop() -> None:
 def test_recipes_of_a_page_are_valid(page: Path, workplace: Path, extended: Any) -> None:
     plugins = load_plugins()
     write_network(Path("edm.safetensors"), "denoiser", "mlp", DataSpec((3, 32, 32)))
+    classifier, spec = Path("classifier.safetensors"), DataSpec((3, 32, 32), classes=2)
+    write_network(classifier, "classifier", "noisy-classifier", spec, **SMALL_CLASSIFIER)
     for text in blocks(page, "toml"):
         table = tomllib.loads(text)
         if "name" not in table:

@@ -20,6 +20,8 @@ from genkit.settings import setting_of
 from genkit.testing.elsewhere import check_processes
 from genkit.testing.workplace import workplace
 from genkit.types import Batch, DataSpec
+from genkit_dg.adm_classifier import AdmClassifier
+from published_adm import write_published
 
 REGISTRY = load_plugins().registry
 
@@ -76,6 +78,18 @@ STAGES = {
         "objective": {"use": "discrimination"},
         "coupler": {"use": "partitioned", "by": ["source"]},
     },
+    "train-unet": {
+        **SHORT,
+        "data": {"use": "digits"},
+        "network": {"use": "ddpmpp", **SMALL},
+        "objective": {"use": "denoising"},
+    },
+    "classify-noisy": {
+        **SHORT,
+        "data": {"use": "digits"},
+        "network": {"use": "noisy-classifier", **SMALL, "multipliers": [1], "attention": [8]},
+        "objective": {"use": "classification"},
+    },
     "classify": {
         **SHORT,
         "data": {"use": "digits"},
@@ -88,6 +102,8 @@ STAGES = {
 JUDGE = {"use": "classifier", "classifier": "classify"}
 
 SETTINGS = {
+    "discriminator-denoiser-encoder": {"denoiser": "train-unet", **SMALL},
+    "discriminator-adm-classifier": {"classifier": "classify-noisy", **SMALL},
     "guidance-discriminator": {"discriminator": "discriminate"},
     "extractor-classifier": {"classifier": "classify"},
     "metric-class-agreement": {"extractor": JUDGE},
@@ -233,20 +249,23 @@ def test_denoisers(entry):
 
 @pytest.mark.parametrize("entry", every("discriminator"))
 def test_discriminators(entry):
-    testing.check_discriminator(made(entry), IMAGES)
+    settings = SETTINGS.get(f"discriminator-{entry.name}", {})
+    stages = earlier("train-unet", "classify-noisy") if settings else None
+    testing.check_discriminator(made(entry, **settings), IMAGES, stages)
 
 
 @pytest.mark.parametrize("entry", every("classifier"))
 def test_classifiers(entry):
-    testing.check_classifier(made(entry), IMAGES)
+    testing.check_classifier(small(entry), IMAGES)
 
 
 @pytest.mark.parametrize("entry", every("objective"))
 def test_objectives(entry):
     objective = made(entry)
     fits = (e for e in REGISTRY.entries() if issubclass(REGISTRY.load(e), objective.trains))
+    alone = next(e for e in fits if f"{e.kind}-{e.name}" not in SETTINGS)
     with seeded(0):
-        model = small(next(fits)).build(IMAGES)
+        model = small(alone).build(IMAGES)
     g = generator(0, "test")
     batch = Batch(
         torch.rand((4, *IMAGES.shape), generator=g) * 2 - 1,
@@ -352,6 +371,10 @@ def test_importers(entry, edm_files, tmp_path):
         ),
         "training-state-000001.pt": edm_files.training_state(*edm_files.made_up()),
     }
+    if entry.name == "adm-classifier":
+        path = tmp_path / "4x4_classifier.pt"
+        write_published(path, AdmClassifier(channels=64, multipliers=(1,), blocks=1), 4)
+        files = {path.name: path.read_bytes()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         testing.check_importer(made(entry), tmp_path / name)

@@ -2,6 +2,20 @@
 
 from genkit.pickles.arrays import array
 from genkit.pickles.reader import read_pickle
-from genkit.pickles.records import Call, Global, Persistent, described
+from genkit.pickles.records import Call, Global, Persistent, described, mapping
+from genkit.pickles.state_dict import read_state_dict
+from genkit.pickles.torch_storage import TensorReader
+from genkit.pickles.torch_zip import TorchZip
 
-__all__ = ["Call", "Global", "Persistent", "array", "described", "read_pickle"]
+__all__ = [
+    "Call",
+    "Global",
+    "Persistent",
+    "TensorReader",
+    "TorchZip",
+    "array",
+    "described",
+    "mapping",
+    "read_pickle",
+    "read_state_dict",
+]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from genkit.errors import Code, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +75,22 @@ def described(value: Any) -> str:
     kind = type(value).__name__.lower()
     size = f" of {len(value)}" if hasattr(value, "__len__") else ""
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}{size}"
+
+
+def mapping(
+    node: Any, classes: Collection[str] = ("collections.OrderedDict",)
+) -> Mapping[Any, Any]:
+    """Return the items of a dictionary.
+
+    Args:
+        node: dictionary, or the record of a call that makes one.
+        classes: names of the classes of dictionaries that are accepted besides ``dict``.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(node, dict):
+        return node
+    if isinstance(node, Call) and str(node.function) in classes and not node.args:
+        return node.items
+    raise DataError(f"{described(node)} is no dictionary", Code.WRONG_TYPE)

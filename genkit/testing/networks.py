@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.interfaces import (
+    BoundNetwork,
     Classifier,
     Denoiser,
     Discriminator,
@@ -16,9 +17,11 @@ from genkit.interfaces import (
     Objective,
     Preconditioner,
     SigmaDistribution,
+    Stages,
 )
 from genkit.random import generator, seeded
 from genkit.testing.laws import items, leaves_alone, require, same_alone, tensors_of
+from genkit.testing.workplace import workplace
 from genkit.types import Batch, DataSpec
 
 SIGMAS = torch.logspace(-3, 3, 13)
@@ -85,22 +88,34 @@ def check_sigma_distribution(distribution: SigmaDistribution) -> None:
     require(rising, distribution, law, f"a fall of {float(-sigma.diff().min()):.3g}")
 
 
-def check_denoiser(denoiser: Denoiser, spec: DataSpec) -> None:
+def check_denoiser(denoiser: Denoiser, spec: DataSpec, stages: Stages | None = None) -> None:
     """Check every law of a denoiser on data of a given shape.
 
+    Args:
+        denoiser: denoiser to check.
+        spec: data on which it is built.
+        stages: earlier stages by id, among them those of the networks that it contains.
+
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    _check_network(denoiser, spec, _with_sigma, spec.shape)
+    _check_network(denoiser, spec, _with_sigma, spec.shape, stages)
 
 
-def check_discriminator(discriminator: Discriminator, spec: DataSpec) -> None:
+def check_discriminator(
+    discriminator: Discriminator, spec: DataSpec, stages: Stages | None = None
+) -> None:
     """Check every law of a discriminator on data of a given shape.
 
+    Args:
+        discriminator: discriminator to check.
+        spec: data on which it is built.
+        stages: earlier stages by id, among them those of the networks that it contains.
+
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    _check_network(discriminator, spec, _with_sigma, ())
+    _check_network(discriminator, spec, _with_sigma, (), stages)
 
 
 def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
@@ -208,23 +223,39 @@ def _clean(model: nn.Module, batch: Batch) -> Tensor:
     return result
 
 
-def _check_network(network: Network, spec: DataSpec, call: Call, item: tuple[int, ...]) -> None:
+def _check_network(
+    network: Network,
+    spec: DataSpec,
+    call: Call,
+    item: tuple[int, ...],
+    stages: Stages | None = None,
+) -> None:
     """Check a network without classes and, where there are some, with them."""
-    for told in (False, True) if spec.classes else (False,):
-        chosen, batch = replace(network, class_conditional=told), items(spec, 3)
-        with seeded(0):
-            model = chosen.build(spec).eval()
-        with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
-            found = call(model, batch)
-        law = f"{spec} gives {list(item) or 'a number'} for each item"
-        require(found.shape == (3, *item), chosen, law, list(found.shape))
-        require(bool(found.isfinite().all()), chosen, "the network's output is finite", found)
-        with torch.no_grad():
-            alone = call(model, batch[:1])
-        same_alone(chosen, "what an item gives", alone, found)
-        with seeded(0):
-            twin = chosen.build(spec)
-        weights, others = model.state_dict(), twin.state_dict()
-        same = all(torch.equal(value, others[name]) for name, value in weights.items())
-        law = "the same global seed gives the same initial weights"
-        require(same, chosen, law, "others on a second build")
+    with workplace(stages) as place:
+        for told in (False, True) if spec.classes else (False,):
+            chosen = replace(network, class_conditional=told)
+            bound = chosen.bind(place.holding(chosen))
+            _check_bound(chosen, bound, spec, call, item)
+
+
+def _check_bound(
+    chosen: Network, bound: BoundNetwork, spec: DataSpec, call: Call, item: tuple[int, ...]
+) -> None:
+    """Check a network as it is built for data."""
+    batch = items(spec, 3)
+    with seeded(0):
+        model = bound.build(spec).eval()
+    with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
+        found = call(model, batch)
+    law = f"{spec} gives {list(item) or 'a number'} for each item"
+    require(found.shape == (3, *item), chosen, law, list(found.shape))
+    require(bool(found.isfinite().all()), chosen, "the network's output is finite", found)
+    with torch.no_grad():
+        alone = call(model, batch[:1])
+    same_alone(chosen, "what an item gives", alone, found)
+    with seeded(0):
+        twin = bound.build(spec)
+    weights, others = model.state_dict(), twin.state_dict()
+    same = all(torch.equal(value, others[name]) for name, value in weights.items())
+    law = "the same global seed gives the same initial weights"
+    require(same, chosen, law, "others on a second build")

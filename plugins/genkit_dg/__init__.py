@@ -14,9 +14,19 @@ if TYPE_CHECKING:
 def genkit_register(registry: Registration) -> None:
     """Add the components of discriminator guidance."""
     registry.add("guidance", "discriminator", "genkit_dg.guidance:DiscriminatorGuidance")
-    registry.add("discriminator", "dg-discriminator", "genkit_dg.discriminator:ConvDiscriminator")
+    registry.add("discriminator", "scratch", "genkit_dg.scratch:ScratchDiscriminator")
     registry.add(
         "discriminator", "mlp-discriminator", "genkit_dg.mlp_discriminator:MlpDiscriminator"
     )
+    registry.add(
+        "discriminator", "denoiser-encoder", "genkit_dg.encoder_discriminator:DenoiserEncoder"
+    )
+    registry.add(
+        "discriminator",
+        "adm-classifier",
+        "genkit_dg.encoder_discriminator:AdmClassifierDiscriminator",
+    )
+    registry.add("classifier", "noisy-classifier", "genkit_dg.adm_classifier:AdmClassifier")
+    registry.add("importer", "adm-classifier", "genkit_dg.adm_importer:AdmClassifierImporter")
     registry.add("objective", "discrimination", "genkit_dg.discrimination:Discrimination")
     registry.add("sigma-distribution", "dg-importance", "genkit_dg.sigma_distribution:DgImportance")

@@ -151,7 +151,10 @@ class Train(Stage):
         except DataError:
             spec = None  # reported where the data is named
         yield from self._sizes(spec)
-        yield from problems_of(self.network, self.objective, self.coupler, self.augmentation, spec)
+        contained = designs(references(self.network), earlier)
+        yield from problems_of(
+            self.network, self.objective, self.coupler, self.augmentation, spec, contained
+        )
         if not self.accept_skewed_noise:
             yield from skewed_noise(self.coupler)
         if not self.accept_label_blind and spec is not None:

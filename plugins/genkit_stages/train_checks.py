@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -17,7 +18,9 @@ from genkit.interfaces import (
     Design,
     Network,
     Objective,
+    Trained,
 )
+from genkit.networks import Networks
 from genkit.types import DataSpec
 
 
@@ -27,6 +30,7 @@ def problems_of(
     coupler: AnyCoupler,
     augmentation: Augmentation | None,
     spec: DataSpec | None,
+    contained: Mapping[str, Design],
 ) -> Iterator[Problem]:
     """Yield what does not fit, by the settings of the train stage.
 
@@ -36,13 +40,14 @@ def problems_of(
         coupler: assigns noise to images.
         augmentation: changes the images.
         spec: of the data, once it is augmented; None where the data cannot be read.
+        contained: known networks of earlier stages that are part of it, by their ids.
     """
     yield from _trained(network, objective)
     yield from _augmented(network, augmentation)
     if spec is not None:
         yield from _attributes(network, objective, coupler, spec)
         if not network.class_conditional or spec.classes:
-            yield from _built(network, spec)
+            yield from _built(network, spec, contained)
 
 
 def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
@@ -157,12 +162,20 @@ def lacking_attributes(key: str, lacking: list[str]) -> Problem:
     )
 
 
-def _built(network: Network, spec: DataSpec) -> Iterator[Problem]:
+def _built(network: Network, spec: DataSpec, contained: Mapping[str, Design]) -> Iterator[Problem]:
     """Build on no memory at all, to see whether the network takes this shape."""
-    if any(references(network)):
-        return  # what it contains is not there yet
+    inner = [contained.get(name) for name in references(network)]
+    if any(design is None or any(references(design.settings)) for design in inner):
+        return  # a file of a network that contains others has names of its own for them
+    meta = torch.device("meta")
+    # A network that reads the values of what it contains cannot be built there.
+    valueless = (NotImplementedError, RuntimeError, TypeError) if inner else ()
     try:
-        with torch.device("meta"):
-            network.build(spec)
+        with suppress(*valueless), meta:
+            given = {
+                name: Trained(design.settings, design.spec, design.settings.build(design.spec))
+                for name, design in contained.items()
+            }
+            network.bind(Networks(meta, given=given)).build(spec)
     except DataError as error:
-        yield Problem(("network",), str(error))
+        yield Problem(("network",), str(error), code=error.code)

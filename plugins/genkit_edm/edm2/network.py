@@ -221,6 +221,20 @@ class Edm2UNet(nn.Module):
             labels: ``[B]`` int64 classes, ``[B, classes]`` float weights, or None.
         """
         embedded = self.embedding(c_noise, labels)
+        x, skips = self._encoded(x, embedded)
+        for block in self.decoder:
+            if block.resample != "up":
+                x = mp_cat(x, skips.pop())
+            x = block(x, embedded)
+        result: Tensor = self.out(x, self.out_gain)
+        return result
+
+    def encode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the features ``[B, C, h, w]`` at the lowest resolution; see :meth:`forward`."""
+        return self._encoded(x, self.embedding(c_noise, labels))[0]
+
+    def _encoded(self, x: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the features at the lowest resolution, and those that the decoder takes."""
         # A channel of ones does what biases would.
         x = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
@@ -229,9 +243,4 @@ class Edm2UNet(nn.Module):
             skips.append(x)
         for block in self.middle:
             x = block(x, embedded)
-        for block in self.decoder:
-            if block.resample != "up":
-                x = mp_cat(x, skips.pop())
-            x = block(x, embedded)
-        result: Tensor = self.out(x, self.out_gain)
-        return result
+        return x, skips

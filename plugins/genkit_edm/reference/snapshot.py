@@ -13,14 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
-from genkit.pickles import read_pickle
+from genkit.pickles import Global, TensorReader, TorchZip, read_pickle
 from genkit_edm.reference.arguments import EDM2
 from genkit_edm.reference.torch_module import constructor, mapping, module_of, tensors_of
-from genkit_edm.reference.torch_storage import TensorReader, is_expected
-from genkit_edm.reference.torch_zip import TorchZip
 
 _EDM_NAME = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})")
 _EDM2_NAME = re.compile(r"-(\d{7,12})(?:-(\d\.\d{1,9}))?\.pkl$")
+_PACKAGES = frozenset({"collections", "dnnlib", "numpy", "torch", "torch_utils", "training"})
+_NAMES = frozenset(
+    {Global(module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytes")}
+    | {Global("_codecs", "encode")}
+)
+
+
+def is_expected(name: Global) -> bool:
+    """Whether EDM's training may have written this name; nothing is looked up in any case."""
+    return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global, array, described
+from genkit.pickles import mapping as dictionary
 
 _RECONSTRUCT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _VERSION = 6
@@ -120,11 +121,7 @@ def mapping(node: Any) -> Mapping[Any, Any]:
     Raises:
         DataError: it is something else.
     """
-    if isinstance(node, dict):
-        return node
-    if isinstance(node, Call) and str(node.function) in _DICTIONARIES and not node.args:
-        return node.items
-    raise DataError(f"{described(node)} is no dictionary", Code.WRONG_TYPE)
+    return dictionary(node, _DICTIONARIES)
 
 
 def _names(node: Any) -> Collection[Any]:

@@ -273,6 +273,19 @@ class UNet(nn.Module):
             augment_labels: ``[B, A]`` how the images were augmented; None for not at all.
         """
         condition = self.conditioning(c_noise, labels, augment_labels)
+        x, made = self._encoded(x, condition)
+        result = None
+        for level in self.decoder:
+            skips, made = made[-self.skips :], made[: -self.skips]
+            x, result = level(x, result, skips, condition)
+        return cast(Tensor, result)
+
+    def encode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the features ``[B, C, h, w]`` at the lowest resolution; see :meth:`forward`."""
+        return self._encoded(x, self.conditioning(c_noise, labels))[0]
+
+    def _encoded(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the features at the lowest resolution, and those that the decoder takes."""
         image, made = x, [self.stem(x)]
         for level in self.encoder:
             features, image = level(made[-1], image, condition)
@@ -280,8 +293,4 @@ class UNet(nn.Module):
         x = made[-1]
         for block in self.middle:
             x = block(x, condition)
-        result = None
-        for level in self.decoder:
-            skips, made = made[-self.skips :], made[: -self.skips]
-            x, result = level(x, result, skips, condition)
-        return cast(Tensor, result)
+        return x, made

@@ -7,13 +7,13 @@ from genkit.errors import Code, DataError
 from genkit.random import generator, seeded
 from genkit.testing import check_component, check_discriminator
 from genkit.types import DataSpec
-from genkit_dg.discriminator import ConvDiscriminator
 from genkit_dg.mlp_discriminator import MlpDiscriminator
+from genkit_dg.scratch import ScratchDiscriminator
 from raising import raises_code
 
 CASES = [
-    (ConvDiscriminator(channels=8), DataSpec((1, 8, 8), classes=3)),
-    (ConvDiscriminator(channels=6, multipliers=(1, 3), blocks=2), DataSpec((3, 9, 7))),
+    (ScratchDiscriminator(channels=8), DataSpec((1, 8, 8), classes=3)),
+    (ScratchDiscriminator(channels=6, multipliers=(1, 3), blocks=2), DataSpec((3, 9, 7))),
     (MlpDiscriminator(width=16), DataSpec((1, 8, 8), classes=3)),
     (MlpDiscriminator(width=16, blocks=1), DataSpec((2,))),
 ]
@@ -34,7 +34,7 @@ def test_sees_the_noise_level(settings, spec):
     assert abs(low - high) > 1e-3
 
 
-@pytest.mark.parametrize("cls", [ConvDiscriminator, MlpDiscriminator])
+@pytest.mark.parametrize("cls", [ScratchDiscriminator, MlpDiscriminator])
 def test_sees_the_class_only_if_told_to(cls):
     spec = DataSpec((1, 8, 8), classes=2)
     x, sigma = torch.zeros(2, 1, 8, 8), torch.ones(2)
@@ -45,7 +45,7 @@ def test_sees_the_class_only_if_told_to(cls):
         assert (abs(first - second) > 1e-3) == told
 
 
-@pytest.mark.parametrize("cls", [ConvDiscriminator, MlpDiscriminator])
+@pytest.mark.parametrize("cls", [ScratchDiscriminator, MlpDiscriminator])
 def test_labels_must_be_there_if_the_class_is_given(cls):
     with raises_code(DataError, Code.MISSING_ATTRIBUTE):
         cls(class_conditional=True).build(DataSpec((1, 8, 8)))
@@ -57,16 +57,18 @@ def test_labels_must_be_there_if_the_class_is_given(cls):
 @pytest.mark.parametrize("shape", [(2,), (1, 3, 8)])
 def test_convolutions_need_images_that_can_be_halved(shape):
     with raises_code(DataError, Code.WRONG_SHAPE, "4x4"):
-        ConvDiscriminator().build(DataSpec(shape))
+        ScratchDiscriminator().build(DataSpec(shape))
 
 
 def test_a_resolution_must_be_given():
-    assert not list(ConvDiscriminator().check({}))
-    (problem,) = ConvDiscriminator(multipliers=()).check({})
+    assert not list(ScratchDiscriminator().check({}))
+    (problem,) = ScratchDiscriminator(multipliers=()).check({})
     assert problem.key == ("multipliers",)
 
 
-@pytest.mark.parametrize("settings", [ConvDiscriminator(channels=16), MlpDiscriminator(width=32)])
+@pytest.mark.parametrize(
+    "settings", [ScratchDiscriminator(channels=16), MlpDiscriminator(width=32)]
+)
 def test_learns_to_tell_two_distributions_apart(settings):
     draw = generator(0, "data")
     with seeded(0):

@@ -9,8 +9,12 @@ from genkit.testing import check_component
 
 NAMES = {
     ("guidance", "discriminator"),
-    ("discriminator", "dg-discriminator"),
+    ("discriminator", "scratch"),
     ("discriminator", "mlp-discriminator"),
+    ("discriminator", "denoiser-encoder"),
+    ("discriminator", "adm-classifier"),
+    ("classifier", "noisy-classifier"),
+    ("importer", "adm-classifier"),
     ("objective", "discrimination"),
     ("sigma-distribution", "dg-importance"),
 }

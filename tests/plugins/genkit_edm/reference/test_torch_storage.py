@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from genkit.errors import Code, DataError
-from genkit.pickles import Call, Global, Persistent, read_pickle
-from genkit_edm.reference.torch_storage import TensorReader
+from genkit.pickles import Call, Global, Persistent, TensorReader, read_pickle
 from raising import raises_code
 
 VALUES = np.arange(24, dtype=np.float32)

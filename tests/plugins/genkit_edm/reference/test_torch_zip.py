@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from genkit.errors import Code, DataError
-from genkit_edm.reference.torch_zip import TorchZip
+from genkit.pickles import TorchZip
 from raising import raises_code
 
 

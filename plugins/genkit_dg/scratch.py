@@ -86,7 +86,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvDiscriminator(Discriminator):
+class ScratchDiscriminator(Discriminator):
     """A compact residual convolutional discriminator, for images."""
 
     source = "Discriminator guidance, arXiv 2211.17091, with a network of our own"
@@ -113,7 +113,7 @@ class ConvDiscriminator(Discriminator):
         smallest = 2 ** (len(self.multipliers) - 1)
         if not spec.is_image or min(spec.shape[1:]) < smallest:
             raise DataError(
-                f"dg-discriminator with {len(self.multipliers)} resolutions needs images of at "
+                f"scratch with {len(self.multipliers)} resolutions needs images of at "
                 f"least {smallest}x{smallest}, not items of shape {spec.shape}; "
                 'give fewer multipliers or use "mlp-discriminator"',
                 Code.WRONG_SHAPE,

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
-from genkit.pickles import Call, Global, Persistent, described, read_pickle
+from genkit.pickles.reader import read_pickle
+from genkit.pickles.records import Call, Global, Persistent, described
 
 Values = NDArray[Any]
 
@@ -31,16 +32,11 @@ _TYPES: dict[Global, np.dtype[Any]] = {
 _PARAMETER = Global("torch._utils", "_rebuild_parameter")
 _TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
 _NESTED = Global("torch.storage", "_load_from_bytes")
-_PACKAGES = frozenset({"collections", "dnnlib", "numpy", "torch", "torch_utils", "training"})
-_NAMES = frozenset(
-    {Global(module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytes")}
-    | {Global("_codecs", "encode")}
-)
 
 
-def is_expected(name: Global) -> bool:
-    """Whether EDM's training may have written this name; nothing is looked up in any case."""
-    return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
+def is_torch(name: Global) -> bool:
+    """Return whether a state dictionary contains the name; nothing is looked up in any case."""
+    return name.module.partition(".")[0] in ("collections", "torch")
 
 
 class TensorReader:
@@ -129,7 +125,7 @@ def _nested(content: bytes) -> Values:
     """Return the one storage of a file of ``torch.save`` in its format before 1.6."""
     what, file = "a storage inside the pickle", io.BytesIO(content)
     magic, number, system, storage, keys = (
-        read_pickle(file, what=what, expected=is_expected) for _ in range(5)
+        read_pickle(file, what=what, expected=is_torch) for _ in range(5)
     )
     if (magic, number) != (_MAGIC, _FORMAT):
         raise DataError(f"{what} is no file of torch.save in format {_FORMAT}", Code.WRONG_KIND)

@@ -1,0 +1,193 @@
+"""Discriminators that stand on the features of a frozen network."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts import ClassifierRef, DenoiserRef
+from genkit.errors import Code, DataError, Problem
+from genkit.interfaces import Discriminator, Inputs, Preconditioned, Stages, Trained
+from genkit.parts.frozen import Frozen
+from genkit.parts.vp_sde import VpSde
+from genkit.settings import setting
+from genkit.tensors import as_column
+from genkit.types import DataSpec
+from genkit_dg.adm_encoder import AdmEncoder
+from genkit_dg.adm_layers import CHANNELS_PER_HEAD
+
+Encode = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class EncoderFeatures(Frozen):
+    """The encoder of a frozen denoiser, at the noise level and for the class of its images."""
+
+    module: Preconditioned
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """Return ``[B, C, h, w]``."""
+        c = self.module.preconditioner.coefficients(sigma)
+        encode = cast(Encode, self.module.network.encode)
+        return encode(as_column(c.c_in, x) * x, c.c_noise, labels)
+
+
+class ClassifierMaps(Frozen):
+    """The frozen encoder of a classifier of noisy images."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """Return ``[B, C, h, w]``."""
+        features: Tensor = self.module.feature_maps(x, sigma)  # type: ignore[operator]
+        return features
+
+
+class EncoderDiscriminator(nn.Module):
+    """Called as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``.
+
+    Features are computed anew in every call, since they depend on noise that is drawn anew.
+
+    Args:
+        features: frozen network; called as ``features(x, sigma, labels) -> [B, C, h, w]``.
+        head: network with one output for the features, and with weights to train.
+    """
+
+    def __init__(self, features: EncoderFeatures | ClassifierMaps, head: AdmEncoder) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return log(d / (1 - d)) of each image."""
+        features = self.features(x, sigma, labels)
+        logit: Tensor = self.head(features, VpSde().time(sigma), labels)
+        return logit.squeeze(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnFeatures(Discriminator):
+    """Base of discriminators whose head, an ADM encoder, is trained on frozen features."""
+
+    channels: int = setting(128, doc="channels of the head, a multiple of 64", at_least=64)
+    blocks: int = setting(2, doc="residual blocks of the head", at_least=1)
+    dropout: float = setting(
+        0.0, doc="probability that an element is dropped in the head", at_least=0, below=1
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.channels % CHANNELS_PER_HEAD:
+            yield Problem(
+                ("channels",),
+                f"must be a multiple of {CHANNELS_PER_HEAD}, got {self.channels}",
+                f"write {CHANNELS_PER_HEAD * round(self.channels / CHANNELS_PER_HEAD)}",
+                Code.OUT_OF_RANGE,
+            )
+
+    @abstractmethod
+    def frozen(self, inputs: Inputs) -> tuple[Trained, EncoderFeatures | ClassifierMaps]:
+        """Return the network of an earlier stage, and its features.
+
+        Raises:
+            DataError: the network has no features, or takes classes that the discriminator lacks.
+        """
+
+    def bind(self, inputs: Inputs) -> BoundOnFeatures:
+        return BoundOnFeatures(self, *self.frozen(inputs))
+
+
+@dataclass(frozen=True)
+class BoundOnFeatures:
+    """A discriminator with the frozen network that it stands on.
+
+    Attributes:
+        settings: settings of the discriminator.
+        trained: network of an earlier stage.
+        features: features of the network.
+    """
+
+    settings: OnFeatures
+    trained: Trained
+    features: EncoderFeatures | ClassifierMaps
+
+    def build(self, spec: DataSpec) -> EncoderDiscriminator:
+        """Return the discriminator, see :meth:`Network.build`.
+
+        Raises:
+            DataError: the frozen network was trained on items of another shape or other classes.
+        """
+        settings, shape = self.settings, self.trained.spec.shape
+        if spec.shape != shape or not spec.is_image:
+            raise DataError(
+                f"the data must be images of the shape {shape} on which the frozen network was "
+                f"trained, got items of shape {spec.shape}; choose other data or another network",
+                Code.WRONG_SHAPE,
+            )
+        classes = settings.classes_of(spec)
+        if self.trained.classes not in (0, classes):
+            raise DataError(
+                f"class_conditional must be true, with the {self.trained.classes} classes of the "
+                f"frozen denoiser, got {classes or 'no'} classes; write class_conditional = true",
+                Code.CONFLICT,
+            )
+        with torch.no_grad():
+            weight = next(self.trained.module.parameters())
+            x = torch.zeros(1, *shape, device=weight.device)
+            labels = x.new_zeros(1, dtype=torch.int64) if self.trained.classes else None
+            _, channels, height, width = self.features(x, x.new_ones(1), labels).shape
+        head = AdmEncoder(
+            (channels, height, width),
+            channels=settings.channels,
+            multipliers=(1,),
+            blocks=settings.blocks,
+            attention=(height,),
+            outputs=1,
+            classes=classes,
+            dropout=settings.dropout,
+        )
+        return EncoderDiscriminator(self.features, head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserEncoder(OnFeatures):
+    """A head on the frozen encoder of the very denoiser that is guided; nothing is downloaded."""
+
+    source = "Discriminator guidance, arXiv 2211.17091; denoiser features as in arXiv 2405.14867"
+
+    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
+
+    def frozen(self, inputs: Inputs) -> tuple[Trained, EncoderFeatures]:
+        trained = inputs.network(self.denoiser)
+        module = trained.module
+        if not isinstance(module, Preconditioned) or not hasattr(module.network, "encode"):
+            raise DataError(
+                f"denoiser must be a network with an encoder, got {type(trained.settings).__name__}"
+                '; choose a U-Net, or write network = { use = "scratch" }',
+                Code.CONFLICT,
+            )
+        return trained, EncoderFeatures(module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmClassifierDiscriminator(OnFeatures):
+    """A head on the frozen encoder of a classifier of noisy images, as published.
+
+    The published file is converted by ``genkit import --as adm-classifier`` and read by the stage
+    `load`.
+    """
+
+    source = "Discriminator guidance, arXiv 2211.17091, section 3 and appendix"
+
+    classifier: ClassifierRef = setting(doc="stage of the noise-conditioned classifier")
+
+    def frozen(self, inputs: Inputs) -> tuple[Trained, ClassifierMaps]:
+        trained = inputs.network(self.classifier)
+        if not hasattr(trained.module, "feature_maps"):
+            raise DataError(
+                "classifier must be a classifier of noisy images with feature maps, got "
+                f'{type(trained.settings).__name__}; load a file of importer "adm-classifier"',
+                Code.CONFLICT,
+            )
+        return trained, ClassifierMaps(trained.module)
