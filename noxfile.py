@@ -22,11 +22,16 @@ LOWEST = ROOT / "constraints-lowest.txt"
 SEPARATE = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 # One thread a test: sums in another order are other bits.
 ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+# One process a core, at most four: each takes about 1 GB of memory, and tests start others.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+# Of a session's whole tests: those that arguments after `--` select cover less.
+COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")
 finished: list[str] = []
 
 
 def install(session: nox.Session, *what: str, constraints: Path = CONSTRAINTS) -> None:
-    session.install("-c", str(constraints), *what)
+    # Modules are compiled when they are first imported: most of torch's and scipy's never are.
+    session.install("--no-compile", "-c", str(constraints), *what)
 
 
 def require_cpu_torch(session: nox.Session) -> None:
@@ -53,14 +58,7 @@ def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
     require_cpu_torch(session)
     install(session, ".[test,huggingface,tensorboard,transformers,wandb]")
-    session.run(
-        "pytest",
-        "--cov",
-        "--cov-report=term:skip-covered",
-        "--cov-fail-under=90",
-        *session.posargs,
-        env=ENV,
-    )
+    session.run("pytest", *PARALLEL, *(session.posargs or COVERAGE), env=ENV)
     finished.append(session.name)
 
 
@@ -69,7 +67,7 @@ def lowest(session: nox.Session) -> None:
     """The quick tests on the lowest versions that pyproject.toml allows."""
     require_cpu_torch(session)
     install(session, ".[test,tensorboard,wandb]", constraints=LOWEST)
-    session.run("pytest", "-m", "not slow", *session.posargs, env=ENV)
+    session.run("pytest", *PARALLEL, "-m", "not slow", *session.posargs, env=ENV)
 
 
 @nox.session
@@ -131,14 +129,7 @@ def plugins(session: nox.Session) -> None:
         if folder.name not in loaded:
             session.error(f"genkit list-plugins does not show {folder.name} as loaded")
         with session.chdir(folder):
-            session.run(
-                "pytest",
-                "--cov",
-                "--cov-report=term:skip-covered",
-                "--cov-fail-under=90",
-                *session.posargs,
-                env=ENV,
-            )
+            session.run("pytest", *(session.posargs or COVERAGE), env=ENV)
 
 
 @nox.session(python="3.11", default=False)
