@@ -877,6 +877,10 @@ class Dataset(Component):
         """Return the number of items, unread; None where it is unknown. Raises as ``spec`` does."""
         return None
 
+    def held_out_part(self) -> Dataset | None:
+        """Return the items that are held out of training; None, the default, for none."""
+        return None
+
     @abstractmethod
     def load(self, inputs: Inputs) -> Batch:
         """Return all items, on the CPU; images as float32 in [-1, 1], or as uint8.

@@ -28,11 +28,19 @@ class Adam(Optimizer):
     beta2: float = setting(
         0.999, doc="share of the mean squared gradient that a step keeps", above=0, below=1
     )
+    weight_decay: float = setting(
+        0.0, doc="share of the weights that is added to their gradient", at_least=0
+    )
 
     def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
         # Fused: one kernel for all weights, which leaves out a step that is not finite by itself.
         return torch.optim.Adam(
-            parameters, self.learning_rate, (BETA1, self.beta2), EPSILON / terms, fused=True
+            parameters,
+            self.learning_rate,
+            (BETA1, self.beta2),
+            EPSILON / terms,
+            self.weight_decay / terms,
+            fused=True,
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,8 +116,9 @@ def test_check_finds_nothing_wrong():
 
 
 def test_check_labels_of_real_data():
-    found = problems(stages(data=SwissRoll()), real=SwissRoll(), labels=True)
-    assert found == [(("labels",), "the real data has no labels")]
+    for settings in ({"labels": True}, {"classes": "balanced"}):
+        found = problems(stages(data=SwissRoll()), real=SwissRoll(), **settings)
+        assert [key for key, _ in found] == [(*settings,)]
 
 
 def test_check_labels_of_samples():
@@ -142,3 +144,67 @@ def test_images_of_both_have_8_bits(with_samples, small_cifar10):
     assert torch.equal(batch.data[:15], real.load(None).data)
     levels = np.floor(np.clip(generated.data[:, 0, 0, 0].numpy() * 127.5 + 128, 0, 255))
     assert batch.data[15:, 0, 0, 0].tolist() == levels.tolist()
+
+
+def classes_of(batch, source):
+    return batch.labels[batch.sources == source].bincount().tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "real", "fake"),
+    [("as-drawn", [4, 4], [6, 2]), ("as-real", [4, 4], [4, 4]), ("balanced", [4, 4], [4, 4])],
+)
+def test_shares_of_classes_among_the_fakes(with_samples, classes, real, fake):
+    generated = Batch(torch.arange(16.0).reshape(8, 2), torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]))
+    dataset = RealAndFake(real=Moons(items=8), fakes="fakes", labels=True, classes=classes)
+    batch = dataset.load(with_samples(generated))
+    assert (classes_of(batch, 1), classes_of(batch, 0)) == (real, fake)
+    drawn = {
+        tuple(x): int(y) for x, y in zip(generated.data.tolist(), generated.labels, strict=True)
+    }
+    chosen, labels = batch.data[8:].tolist(), batch.labels[8:].tolist()
+    assert [drawn[tuple(x)] for x in chosen] == labels
+    unlabelled = replace(dataset, labels=False).load(with_samples(generated))
+    assert unlabelled.labels is None
+    assert torch.equal(unlabelled.data, batch.data)
+
+
+def test_real_items_are_balanced_too(with_samples):
+    dataset = RealAndFake(real=Moons(items=5), fakes="fakes", labels=True, classes="balanced")
+    batch = dataset.load(with_samples(fakes(3)))  # 3 and 2 real items, 2 and 1 fakes
+    assert (classes_of(batch, 1), classes_of(batch, 0)) == ([3, 2], [3, 2])
+    as_real = replace(dataset, classes="as-real").load(with_samples(fakes(9)))
+    assert classes_of(as_real, 1) == classes_of(as_real, 0)
+
+
+@pytest.mark.parametrize("settings", [{"labels": True}, {"classes": "as-real"}])
+def test_a_class_that_one_source_lacks_is_refused(with_samples, settings):
+    dataset = RealAndFake(real=Moons(items=8), fakes="fakes", **settings)
+    one = Batch(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "1", '"fakes"'):
+        dataset.load(with_samples(one))
+    more = Batch(torch.zeros(6, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "2", "real"):
+        dataset.load(with_samples(more))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.3])
+def test_a_part_of_both_sources_is_held_out(with_samples, share):
+    whole, dataset = (
+        RealAndFake(real=Moons(items=200), fakes="fakes", held_out=h) for h in (0, share)
+    )
+    rest, held_out = dataset, dataset.held_out_part()
+    assert whole.held_out_part() is None
+    loaded = [part.load(with_samples(fakes(200))) for part in (whole, rest, held_out)]
+    sources = [part.sources.bincount().tolist() for part in loaded]
+    assert sources == [[n, n] for n in (200, 200 - round(200 * share), round(200 * share))]
+    everything = loaded[0].data.unique(dim=0)
+    assert len(torch.cat([part.data for part in loaded[1:]]).unique(dim=0)) == len(everything)
+
+
+def test_no_item_is_held_out(with_samples):
+    dataset = RealAndFake(real=Moons(items=4), fakes="fakes", held_out=0.2)
+    with raises_code(DataError, Code.WRONG_LENGTH, "image"):
+        dataset.held_out_part().load(with_samples(fakes(4)))
+    (problem,) = RealAndFake(real=Moons(items=4), fakes="fakes", part="held-out").check({})
+    assert problem.key == ("held_out",)
