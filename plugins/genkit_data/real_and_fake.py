@@ -140,7 +140,7 @@ class RealAndFake(Dataset):
 
     def _require_classes(self, real: Tensor, fake: Tensor) -> None:
         """Raise DataError where a class of one source is absent from the other."""
-        found = [set(labels.unique().tolist()) for labels in (real, fake)]
+        found = [set(labels.tolist()) for labels in (real, fake)]
         for here, there, what in ((0, 1, f'samples of "{self.fakes}"'), (1, 0, "real items")):
             if absent := sorted(found[here] - found[there]):
                 raise DataError(
