@@ -6,14 +6,25 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 from torch import Tensor
 
-from genkit.errors import Code, DataError, GenkitError, PluginError
+from genkit.errors import (
+    Code,
+    DataError,
+    GenkitError,
+    InterruptedRun,
+    PluginError,
+    RecipeError,
+    SettingError,
+)
 from genkit.machine import is_of_the_disk, is_out_of_memory
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.plugin.registry import Entry, Registry, in_words
 from genkit.types import Batch
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -22,7 +33,8 @@ def plugin_errors(
 ) -> Iterator[None]:
     """Convert an error from a third-party plugin's code to one that names the plugin.
 
-    Errors of genkit, of its own plugins and of the machine pass unchanged.
+    An error of genkit's tree that such code raises is given its name. Errors of genkit, of its own
+    plugins and of the machine pass unchanged.
 
     Args:
         registry: registry with the plugins; None loads them where there is an error.
@@ -34,7 +46,8 @@ def plugin_errors(
     """
     try:
         yield
-    except GenkitError:
+    except GenkitError as error:
+        _name(error, registry, component)
         raise
     except (Exception, SystemExit) as error:
         if found := blamed(error, registry, component):
@@ -57,11 +70,22 @@ def blamed(
     source = _source(error, registry or load_plugins().registry, component)
     if source is None:
         return None
-    name, place = source
+    name, frame, line = source
     return PluginError(
-        f"{name} raised {in_words(error)} ({place}); report it to the author of the plugin, with "
-        "the output of the same command and --traceback"
+        f"{name} raised {in_words(error)} ({frame.f_code.co_filename}, line {line}); report it to "
+        "the author of the plugin, with the output of the same command and --traceback"
     )
+
+
+def _name(error: GenkitError, registry: Registry | None, component: object | None) -> None:
+    """Begin the message of an error with the third-party component whose code raised it."""
+    if isinstance(error, InterruptedRun | RecipeError | SettingError):
+        return  # no fault of a component, or located in a recipe
+    source = _source(error, registry or load_plugins().registry, component)
+    raising = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    # What genkit raises about a component names it; what it raises for one is the user's.
+    if source and source[1] is raising and str(source[0]) not in str(error):
+        error.args = (f"{source[0]}: {error}",)
 
 
 @contextmanager
@@ -101,6 +125,30 @@ def refused(component: object, reason: str, code: Code = Code.INVALID_RESULT) ->
     return DataError(f"{called(component)} {reason}", code)
 
 
+def returned(component: object, method: str, found: T, kind: type) -> T:
+    """Return the result of a component's method.
+
+    Raises:
+        DataError: it is of another type than the interface declares; names component and plugin.
+    """
+    if not isinstance(found, kind):
+        got = type(found).__name__
+        raise refused(component, f"must return {kind.__name__} from {method}, got {got}")
+    return found
+
+
+def ready(component: object, bound: T, method: str) -> T:
+    """Return what the ``bind`` of a component returned.
+
+    Raises:
+        DataError: it has no such method; names component and plugin.
+    """
+    if not callable(getattr(bound, method, None)):
+        got = type(bound).__name__
+        raise refused(component, f"must bind to an object with a method {method}, got {got}")
+    return bound
+
+
 def called(component: object, registry: Registry | None = None) -> str:
     """Return how messages name a component: kind, name, plugin and distribution.
 
@@ -114,9 +162,9 @@ def called(component: object, registry: Registry | None = None) -> str:
 
 def _source(
     error: BaseException, registry: Registry, component: object | None
-) -> tuple[Entry | str, str] | None:
-    """Return the component or plugin whose code is innermost in a traceback, and the place."""
-    found: tuple[Entry | str, str] | None = None
+) -> tuple[Entry | str, FrameType, int] | None:
+    """Return the component or plugin whose code is innermost in a traceback, its frame and line."""
+    found: tuple[Entry | str, FrameType, int] | None = None
     outermost: Entry | None = None
     with suppress(PluginError):  # a component that no plugin registers
         outermost = None if component is None else registry.entry_of(component)
@@ -130,7 +178,7 @@ def _source(
         if entry is None and isinstance(caller, Entry) and caller.owner in owners:
             entry = caller  # whose helper this is
         name = entry or " or ".join(sorted(map(str, owners)))
-        found = name, f"{frame.f_code.co_filename}, line {line}"
+        found = name, frame, line
     return found
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genkit import tensors
 from genkit.artifacts.statistics import Statistics, load_statistics, misfit
-from genkit.blame import plugin_errors, refused
+from genkit.blame import plugin_errors, refused, returned
 from genkit.designs import components, references
 from genkit.errors import Code, DataError
 from genkit.files import cache_folder
@@ -85,7 +85,8 @@ class Extractors:
         """Return the module that computes the features."""
         name = extractor.identity(self.context)
         if name not in self._bound:
-            self._bound[name] = extractor.bind(self.context).eval()
+            bound = returned(extractor, "bind", extractor.bind(self.context), nn.Module)
+            self._bound[name] = bound.eval()
         return self._bound[name]
 
     @torch.no_grad()
@@ -188,7 +189,8 @@ class DatasetItems(Items):
 
     def __init__(self, data: Dataset, extractors: Extractors) -> None:
         context = extractors.context
-        super().__init__(data.load(context), context.describe(data)["use"], extractors)
+        items = returned(data, "load", data.load(context), Batch)
+        super().__init__(items, context.describe(data)["use"], extractors)
         # Of the items themselves: files that were copied or downloaded again have other times.
         self.identity += f" sha256:{digest(self.batch.data)}"
         self._data = data

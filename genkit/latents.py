@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import DataError
+from genkit.blame import called, refused, returned
 from genkit.interfaces import Latents
 from genkit.random import PerSample
 from genkit.tensors import described, require_finite
@@ -52,10 +52,8 @@ def draws_of(
         DataError: the samples cannot be drawn, or the component does not return such draws.
     """
     latents.require(shape, seeds)
-    draws = latents.draw(shape, seeds, classes, device, run_seed)
-    name = type(latents).__name__
-    if not isinstance(draws, Draws):
-        raise DataError(f"{name} must return Draws, got {type(draws).__name__}")
+    found = latents.draw(shape, seeds, classes, device, run_seed)
+    draws = returned(latents, "draw", found, Draws)
     x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
     if (
         not isinstance(x, Tensor)
@@ -63,13 +61,15 @@ def draws_of(
         or not x.is_floating_point()
         or x.device.type != device.type
     ):
-        raise DataError(
-            f"latents of {name} must be floating-point numbers of shape {list(size)} on "
-            f"{device.type}, got {described(x)}"
+        raise refused(
+            latents,
+            f"must return latents of floating-point numbers of shape {list(size)} on "
+            f"{device.type}, got {described(x)}",
         )
-    require_finite(x, f"latent of {name}")
+    require_finite(x, f"latent of {called(latents)}")
     if classes == 0 and labels is not None:
-        raise DataError(f"labels of {name} must be None for 0 classes, got {described(labels)}")
+        reason = f"must return None as labels for 0 classes, got {described(labels)}"
+        raise refused(latents, reason)
     if classes and (
         not isinstance(labels, Tensor)
         or labels.dtype != torch.int64
@@ -77,9 +77,10 @@ def draws_of(
         or labels.device.type != device.type
         or bool(((labels < 0) | (labels >= classes)).any())
     ):
-        raise DataError(
-            f"labels of {name} must be {len(seeds)} int64 classes from 0 to {classes - 1} on "
-            f"{device.type}, got {described(labels)}"
+        raise refused(
+            latents,
+            f"must return {len(seeds)} int64 classes from 0 to {classes - 1} on {device.type} as "
+            f"labels, got {described(labels)}",
         )
 
     def randn_like(like: Tensor) -> Tensor:
@@ -90,7 +91,8 @@ def draws_of(
             like.dtype,
             like.device,
         ):
-            raise DataError(f"noise of {name} must be {described(like)}, got {described(noise)}")
+            reason = f"must draw noise of {described(like)}, got {described(noise)}"
+            raise refused(latents, reason)
         return noise
 
     return Draws(x.detach(), labels, randn_like)

@@ -13,14 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.network import NetworkFile, readable
-from genkit.blame import plugin_errors, refused
+from genkit.blame import plugin_errors, ready, refused, returned
 from genkit.designs import components
-from genkit.errors import Code, DataError, PluginError
-from genkit.interfaces import BoundGuidance, Design, Guidance, Inputs, Network, Trained
+from genkit.errors import Code, DataError
+from genkit.interfaces import (
+    BoundGuidance,
+    Design,
+    Guidance,
+    Inputs,
+    Network,
+    Preconditioned,
+    Trained,
+)
 from genkit.parts.no_stages import NoStages
 from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.settings import shown
+from genkit.types import DataSpec
 from genkit.versions import versions_of
 
 if TYPE_CHECKING:
@@ -62,7 +71,7 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
         if not contained:  # those have tensors, which do not mix with meta ones
             _require_sizes(design, inputs, file.weights)
         with seeded(0):  # the random weights are replaced
-            model = design.settings.bind(inputs).build(design.spec)
+            model = built(design.settings, inputs, design.spec)
     require_fit(model, file.weights)
     for name, tensor in file.weights.items():  # a buffer may be infinite, such as a mask
         if bool(tensor.isnan().any()):
@@ -72,6 +81,19 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     return Trained(design.settings, design.spec, model, file.coupling)
 
 
+def built(network: Network, inputs: Inputs, spec: DataSpec) -> nn.Module:
+    """Return the module of a network, freshly initialized from torch's global generator.
+
+    Raises:
+        DataError: the network returns no module; names it and its plugin.
+    """
+    found = ready(network, network.bind(inputs), "build").build(spec)
+    model = returned(network, "build", found, nn.Module)
+    if isinstance(model, Preconditioned):
+        returned(network, "build_network", model.network, nn.Module)
+    return model
+
+
 def _require_sizes(design: Design, inputs: Networks, weights: Mapping[str, Tensor]) -> None:
     """Raise DataError where weights and network differ, before memory is allocated for it.
 
@@ -79,7 +101,7 @@ def _require_sizes(design: Design, inputs: Networks, weights: Mapping[str, Tenso
     on the device "meta", since it reads values of tensors, is compared when it is built.
     """
     with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), torch.device("meta"):
-        require_fit(design.settings.bind(inputs).build(design.spec), weights)
+        require_fit(built(design.settings, inputs, design.spec), weights)
 
 
 @dataclass(frozen=True)
@@ -115,9 +137,7 @@ class Unknown(nn.Module):
 
 def bind_guidance(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
     """Return a guidance with its networks, by whose component messages name it."""
-    bound: object = guidance.bind(inputs)
-    if not isinstance(bound, BoundGuidance):
-        raise refused(guidance, f"must bind to a BoundGuidance, got {type(bound).__name__}")
+    bound = returned(guidance, "bind", guidance.bind(inputs), BoundGuidance)
     bound.component = guidance
     return bound
 
@@ -140,17 +160,18 @@ def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
         yield from _networks(inner, registry)
 
 
-def require_frozen(model: nn.Module, contained: Iterable[nn.Module]) -> None:
-    """Raise PluginError if tensors of contained networks are part of a model's state.
+def require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.Module]) -> None:
+    """Raise DataError if tensors of contained networks are part of the state of a network's model.
 
     They would be averaged and saved with it.
     """
     frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) in frozen:
-            raise PluginError(
-                f"{type(model).__name__} must hold the network of an earlier stage in "
-                f"genkit.parts.frozen.Frozen, got {name} among its own weights"
+            raise refused(
+                network,
+                "must hold the network of an earlier stage in genkit.parts.frozen.Frozen, got "
+                f"{name} among its own weights",
             )
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from genkit.blame import refused
+from genkit.blame import ready, refused, returned
 from genkit.errors import Code
 from genkit.interfaces import (
     AnyCoupler,
@@ -44,12 +44,12 @@ def pairs_of(
             and index.
     """
     if isinstance(coupler, DatasetCoupler):
-        chosen = cast("BoundDatasetCoupler", bound).choose(images, noise, generator)
+        choosing = ready(coupler, cast("BoundDatasetCoupler", bound), "choose")
+        chosen = choosing.choose(images, noise, generator)
         _require_indices(coupler, "image", chosen, len(images), len(noise))
         return Pairs(chosen, torch.arange(len(noise)))
-    pairs: object = cast("BoundCoupler", bound).pair(images, noise, generator)
-    if not isinstance(pairs, Pairs):
-        raise refused(coupler, f"must return Pairs, got {type(pairs).__name__}")
+    pairing = ready(coupler, cast("BoundCoupler", bound), "pair")
+    pairs = returned(coupler, "pair", pairing.pair(images, noise, generator), Pairs)
     for what, indices, limit in (
         ("image", pairs.data, len(images)),
         ("noise", pairs.noise, len(noise)),

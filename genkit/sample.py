@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.coupling import Coupling
-from genkit.blame import called, refused, unchanged
+from genkit.blame import called, refused, returned, unchanged
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
@@ -130,9 +130,9 @@ def known_levels(
             in the range of the network.
     """
     if preconditioner is None:
-        return schedule.sigmas()
+        return _levels(schedule)
     lowest, highest = preconditioner.sigma_range()
-    sigmas = schedule.within(lowest, highest).sigmas()
+    sigmas = _levels(schedule.within(lowest, highest))
     rounded = preconditioner.round_sigma(sigmas[:-1].clamp(lowest, highest))
     falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
     levels = torch.cat([rounded[falls], sigmas[-1:]])
@@ -142,12 +142,22 @@ def known_levels(
             f"{levels[0]:.4g} alone; write levels from {lowest:.4g} to {highest:.4g}"
         )
     if bool((sigmas.diff() > 0).any()):
-        raise DataError(
-            f"the schedule must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, "
-            'the range of the network, got others; write another one, such as { use = "edm" }',
+        raise refused(
+            schedule,
+            f"must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, the range of "
+            'the network, got others; write another one, such as { use = "edm" }',
             Code.OUT_OF_RANGE,
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
+
+
+def _levels(schedule: Schedule) -> Tensor:
+    """Return the noise levels of a schedule; raises DataError where it returns something else."""
+    levels = returned(schedule, "sigmas", schedule.sigmas(), Tensor)
+    if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
+        reason = f"must return 2 or more noise levels in float64, got {described(levels)}"
+        raise refused(schedule, reason)
+    return levels
 
 
 def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Schedule:
@@ -156,9 +166,9 @@ def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Sched
     Raises:
         DataError: it cannot be bound, or what it returns is no schedule with noise levels.
     """
-    found: object = schedule.bind(inputs, sampler)
-    if not isinstance(found, Schedule) or not found.bound:
-        raise refused(schedule, f"must bind to a schedule with levels, got {type(found).__name__}")
+    found = returned(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
+    if not found.bound:
+        raise refused(schedule, "must bind to a schedule with levels, got one without")
     return found
 
 
@@ -181,7 +191,8 @@ def solver_over(
     sigmas = known_levels(schedule, preconditioner, solver.stochastic)
     if preconditioner is not None:
         schedule = schedule.within(*preconditioner.sigma_range())
-    return solver.between(*schedule.sigma_range(), sigmas), sigmas
+    between = solver.between(*schedule.sigma_range(), sigmas)
+    return returned(solver, "between", between, Solver), sigmas
 
 
 def resolve_start(

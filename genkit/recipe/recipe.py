@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from genkit.artifacts.layout import require_file_name
+from genkit.blame import plugin_errors, returned
 from genkit.designs import problems_of
 from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
@@ -24,6 +25,7 @@ from genkit.recipe.overrides import (
 )
 from genkit.recipe.source import Source
 from genkit.settings import setting, shown, toml_key
+from genkit.types import DataSpec
 
 MAX_STAGES = 99
 
@@ -102,7 +104,8 @@ class _Reading:
         raw = table.get("stage")
         self.raw_stages: list[Any] = raw if isinstance(raw, list) else []
         self.ids = [_stage_id(raw) for raw in self.raw_stages]
-        self.decoder = Decoder(plugins.registry, self.ids)
+        self.registry = plugins.registry
+        self.decoder = Decoder(self.registry, self.ids)
 
     def decode(self) -> tuple[Head | None, dict[str, Stage]]:
         head = self._head()
@@ -219,8 +222,9 @@ class _Reading:
     def _collect(self, key: Key, seen: set[str], problems: Iterable[Problem]) -> None:
         """Note what a component yields; data that cannot be read is told once, where it stands."""
         try:
-            for problem in problems:
-                self.decoder.note(problem.under(*key))
+            with plugin_errors(self.registry):
+                for problem in problems:
+                    self.decoder.note(problem.under(*key))
         except DataError as error:
             if str(error) not in seen:
                 seen.add(str(error))
@@ -228,7 +232,7 @@ class _Reading:
 
 
 def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
-    dataset.spec()  # raises what is wrong with it
+    returned(dataset, "spec", dataset.spec(), DataSpec)  # raises what is wrong with it
     yield from ()
 
 

@@ -28,14 +28,14 @@ def check_optimizer(optimizer: Optimizer) -> None:
     law = "every parameter is optimized, and once"
     require(sorted(held) == sorted(map(id, model.parameters())), optimizer, law, len(held))
     before = _copied(model)
-    _step(model, built, 0)
+    _step(optimizer, model, built, 0)
     same = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     require(not same, optimizer, "a step changes every weight with a gradient", same)
     twin = copy.deepcopy(model)
     resumed = optimizer.build(list(twin.parameters()), 1)
     resumed.load_state_dict(copy.deepcopy(built.state_dict()))
     for one, own in ((model, built), (twin, resumed)):
-        _step(one, own, 1)
+        _step(optimizer, one, own, 1)
     law = "an optimizer that is given the state of another takes the same steps"
     require(_equal(_copied(model), _copied(twin)), optimizer, law, "other weights")
 
@@ -91,10 +91,12 @@ def _model() -> nn.Module:
         return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, index: int) -> None:
+def _step(
+    settings: Optimizer, model: nn.Module, optimizer: torch.optim.Optimizer, index: int
+) -> None:
     for p in model.parameters():
         p.grad = torch.randn(p.shape, generator=generator(index, "laws of optimizers"))
-    FiniteStep(optimizer)(torch.tensor(True))
+    FiniteStep(settings, optimizer)(torch.tensor(True))
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genkit.errors import PluginError
+from genkit.blame import refused
+from genkit.interfaces import Optimizer
 
 
 class FiniteStep:
@@ -14,10 +15,12 @@ class FiniteStep:
     Which of the two is decided on the device, without waiting for it.
 
     Args:
+        settings: component that built the optimizer.
         optimizer: of the network; its state holds nothing but tensors.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, settings: Optimizer, optimizer: torch.optim.Optimizer) -> None:
+        self._settings = settings
         self._optimizer = optimizer
         # What torch's GradScaler looks at: fused optimizers change nothing where found_inf is 1.
         self._fused = getattr(optimizer, "_step_supports_amp_scaling", False)
@@ -27,7 +30,7 @@ class FiniteStep:
         """Step where ``finite`` (0-d, bool) is true.
 
         Raises:
-            PluginError: the optimizer keeps something else than tensors.
+            DataError: the optimizer keeps something else than tensors; names its component.
         """
         optimizer = self._optimizer
         if self._fused:
@@ -59,7 +62,6 @@ class FiniteStep:
         for state in self._optimizer.state.values():
             for name, value in state.items():
                 if not isinstance(value, Tensor):
-                    raise PluginError(
-                        f"{type(self._optimizer).__name__} must keep tensors in its state, got "
-                        f"{name} of type {type(value).__name__}; keep it as a tensor"
-                    )
+                    got = f"{name} of type {type(value).__name__}"
+                    reason = f"must keep tensors in the state of its optimizer, got {got}"
+                    raise refused(self._settings, reason)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.blame import plugin_errors, unchanged
+from genkit.blame import plugin_errors, refused, returned, unchanged
 from genkit.errors import DataError
 from genkit.interfaces import (
     AnyCoupler,
@@ -168,7 +168,7 @@ class PairStream:
             if not exchange.solves(index):
                 return batch, noise, None
             try:
-                with _named(index), plugin_errors():  # another process has no traceback of it
+                with _named(index):  # another process has no traceback of a plugin's error
                     return batch, noise, self.solve(index, batch, noise)
             # Whatever it is, the other processes wait for the pairs, or this.
             except Exception as error:  # noqa: BLE001
@@ -241,7 +241,12 @@ class PairStream:
             return batch
         generator = self.generator("augmentation", index)
         with self._own_stream():
-            return self.augmentation.augment(batch.to(self.device), generator).to("cpu")
+            found = self.augmentation.augment(batch.to(self.device), generator)
+            changed = returned(self.augmentation, "augment", found, Batch)
+            if len(changed) != len(batch):
+                got = f"got {len(changed)}"
+                raise refused(self.augmentation, f"must return all {len(batch)} items, {got}")
+            return changed.to("cpu")
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """Let a GPU pair beside the training and not in between its kernels.
@@ -294,7 +299,8 @@ def _decoded(batch: Batch) -> Batch:
 def _named(index: int) -> Iterator[None]:
     """Say in which pool an error arose."""
     try:
-        yield
+        with plugin_errors():
+            yield
     except DataError as error:
         raise DataError(f"pool {index}: {error}", error.code) from error
 

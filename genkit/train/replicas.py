@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genkit.blame import refused, returned
 from genkit.interfaces import Objective
 from genkit.types import Batch
 from genkit.world import World
@@ -36,7 +37,14 @@ class ItemLosses(nn.Module):
 
     def forward(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of each item, ``[B]``."""
-        return self._objective.loss(self.model, batch, noise, generator)
+        found = self._objective.loss(self.model, batch, noise, generator)
+        loss = returned(self._objective, "loss", found, Tensor)
+        if loss.shape != (len(batch),):
+            got = f"got one of shape {list(loss.shape)}"
+            raise refused(
+                self._objective, f"must return a loss for each of {len(batch)} items, {got}"
+            )
+        return loss
 
 
 class Replicas:

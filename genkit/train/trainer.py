@@ -14,8 +14,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from genkit.blame import returned
 from genkit.errors import DivergedError
-from genkit.interfaces import Average, Context, Objective, Optimizer
+from genkit.interfaces import Average, Context, Objective, Optimizer, RunningAverage
 from genkit.parts.precision import Precision, autocast
 from genkit.random import seeded
 from genkit.train.by_quantile import LossByQuantile
@@ -83,12 +84,13 @@ class Trainer:
         device, self._seed, self._world = context.device, context.seed, context.world
         layout = torch.channels_last if compute.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-        self.average = average.build(self.model)
+        self.average = returned(average, "build", average.build(self.model), RunningAverage)
         self.settings = optimizer
         self._parameters = list(self.model.parameters())  # once: to collect them takes its time
-        self.optimizer = optimizer.build(self._parameters, objective.terms(shape))
+        built = optimizer.build(self._parameters, objective.terms(shape))
+        self.optimizer = returned(optimizer, "build", built, torch.optim.Optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
-        self._step_if = FiniteStep(self.optimizer)
+        self._step_if = FiniteStep(optimizer, self.optimizer)
         self._compute, self._device, self._layout = compute, device, layout
         if compute.compiled:
             require_compiler(device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from genkit.blame import refused
+from genkit.blame import ready, refused
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundCallback, Callback, Context, Trained, TrainingState
 from genkit.types import Measurement
@@ -66,7 +66,8 @@ class Callbacks:
         if self.callbacks and self.context.world.leads:
             alone = self.context.alone()
             with isolated(alone.device):
-                self._bound.extend(callback.bind(alone) for callback in self.callbacks)
+                for callback in self.callbacks:
+                    self._bound.append(ready(callback, callback.bind(alone), "call"))
         self.context.world.barrier()
 
     def due(self, images: int, count: int) -> list[int]:

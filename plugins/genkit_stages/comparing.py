@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from genkit.artifacts.statistics import load_statistics, misfit
+from genkit.blame import ready
 from genkit.designs import held, references
 from genkit.errors import Code, DataError, PluginError, Problem
 from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
@@ -95,7 +96,7 @@ class Comparing(Component):
 
     def bound_metrics(self, inputs: Inputs) -> list[tuple[Metric, BoundMetric]]:
         """Return the metrics, each with what its ``bind`` returns."""
-        return [(metric, metric.bind(inputs)) for metric in self.metrics]
+        return [(m, ready(m, m.bind(inputs), "measure")) for m in self.metrics]
 
 
 def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:

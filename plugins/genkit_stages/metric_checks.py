@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from genkit.artifacts.scores import is_reserved
+from genkit.blame import returned
 from genkit.designs import held
 from genkit.errors import Code, Problem
 from genkit.interfaces import Dataset, Design, Extractor, Metric
@@ -85,7 +86,7 @@ def data_problems(
         if count is not None and count < metric.min_reference:
             reason = f"requires at least {metric.min_reference} reference items, got {count}"
             yield Problem(("metrics", index), reason, "name larger data, or leave the metric out")
-    spec = data.spec()
+    spec = returned(data, "spec", data.spec(), DataSpec)
     yield from item_problems(metrics, spec, networks)
     if denoiser is not None and denoiser.spec.shape != spec.shape:
         yield Problem(

@@ -11,6 +11,7 @@ import torch
 
 from genkit.artifacts import Coupling, NetworkFile, Record
 from genkit.artifacts.record import Row
+from genkit.blame import returned
 from genkit.designs import designs, references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
@@ -30,14 +31,14 @@ from genkit.interfaces import (
     Trained,
     TrainingState,
 )
-from genkit.networks import Networks, require_frozen
+from genkit.networks import Networks, built, require_frozen
 from genkit.parts.precision import Precision, multiplying_in
 from genkit.random import seeded
 from genkit.settings import setting
 from genkit.train.ahead import core_for_pairing
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
-from genkit.types import DataSpec
+from genkit.types import Batch, DataSpec
 from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
 from genkit_stages.loss_by_sigma import bound_by_sigma
@@ -139,7 +140,8 @@ class Train(Stage):
         Raises:
             DataError: the data is missing or damaged.
         """
-        spec, augmentation = self.data.spec(), self.augmentation
+        spec = returned(self.data, "spec", self.data.spec(), DataSpec)
+        augmentation = self.augmentation
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
     def design(self, earlier: Stages) -> Design:
@@ -261,7 +263,7 @@ class Train(Stage):
             DataError: the data is missing or damaged.
         """
         return PairStream(
-            self.data.load(context),
+            returned(self.data, "load", self.data.load(context), Batch),
             self.coupler,
             self.coupler.bind(context),
             self.augmentation,
@@ -287,10 +289,9 @@ class Train(Stage):
             micro_batch=self.micro_batch,
         )
         contained = {name: context.network(name) for name in references(self.network)}
-        bound = self.network.bind(Networks(context.device, given=contained))
         with seeded(context.seed("weights")):
-            model = bound.build(spec)
-        require_frozen(model, [network.module for network in contained.values()])
+            model = built(self.network, Networks(context.device, given=contained), spec)
+        require_frozen(self.network, model, [network.module for network in contained.values()])
         return Trainer(
             context, model, self.objective, self.optimizer, self.average, spec.shape, compute
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -11,7 +12,7 @@ import torch
 
 import genkit
 from genkit.blame import blamed, plugin_errors
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, GenkitError, PluginError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
 from genkit.train.distributed import _packed
@@ -45,11 +46,15 @@ def genkit_commands(app):
 HELPER = """
 import os
 
+from genkit.errors import Code, DataError
+
 def fail(place):
     if os.environ.get("FRAIL") == place:
         raise ZeroDivisionError(place)
     if os.environ.get("FRAIL") == f"exit {place}":
         raise SystemExit(0)
+    if os.environ.get("FRAIL") == f"refusal {place}":
+        raise DataError(f"{place} is too small; write a larger one", Code.OUT_OF_RANGE)
     if os.environ.get("FRAIL") == f"disk {place}":
         raise OSError(28, "No space left on device")
 """
@@ -260,7 +265,7 @@ RUNS = {
 
 def require_named(error, component, place):
     assert f"{component} of {OWNER} raised ZeroDivisionError: {place} (" in error
-    assert "helper.py, line 6)" in error
+    assert "helper.py, line 8)" in error
 
 
 @pytest.mark.parametrize(("place", "component"), RUNS.items())
@@ -292,6 +297,76 @@ def test_code_that_ends_the_process_does_not_pass_for_success(genkit_, frail, pl
     code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
     assert code == 2
     assert f"{RUNS[place]} of {OWNER} raised SystemExit: 0 (" in err
+
+
+REFUSALS = {
+    "check_guided": f'frail.toml:15: samples: guidance "frail" of {OWNER}',
+    "pair": f'stage denoiser: pool 0: coupler "frail" of {OWNER}',
+    "load": f'stage denoiser: dataset "frail" of {OWNER}',
+    "build": "frail.toml:10: denoiser.network",
+    "augment": f'stage denoiser: pool 0: augmentation "frail" of {OWNER}',
+    "bind": f'stage samples: guidance "frail" of {OWNER}',
+    "correction": f"stage samples: {OWNER}",
+    "measure": f'stage scores: metric "frail" of {OWNER}',
+    "run": f'stage own: stage "frail" of {OWNER}',
+}
+"""What comes before a message of the plugin's own, by the place at which it raises one."""
+
+
+@pytest.mark.parametrize("place", REFUSALS)
+def test_an_error_of_genkits_tree_that_a_plugin_raises_names_it(genkit_, frail, place):
+    frail(f"refusal {place}")
+    code, _, err = genkit_("run", "frail.toml", "--device", "cpu")
+    assert code == 2
+    assert f"{REFUSALS[place]}: {place} is too small; write a larger one" in err
+    with pytest.raises(GenkitError) as caught:
+        genkit.run_recipe("frail.toml", device="cpu")
+    assert caught.value.mistakes[0].problem.code == Code.OUT_OF_RANGE
+
+
+NOTHING = {
+    ("toy_frail.parts:Pairing", "pair"): 'coupler "frail"',
+    ("toy_frail.parts:Pairing", "bind"): 'coupler "frail"',
+    ("toy_frail.parts:Points", "spec"): 'dataset "frail"',
+    ("toy_frail.parts:Points", "load"): 'dataset "frail"',
+    ("toy_frail.parts:Net", "build_network"): 'denoiser "frail"',
+    ("toy_frail.parts:Net", "build"): 'denoiser "frail"',
+    ("toy_frail.parts:Net", "bind"): 'denoiser "frail"',
+    ("toy_frail.parts:Score", "bind"): 'metric "frail"',
+    ("toy_frail.parts:Score", "measure"): 'metric "frail"',
+    ("toy_frail.parts:Levels", "bind"): 'schedule "frail"',
+    ("toy_frail.parts:Levels", "sigmas"): 'schedule "frail"',
+    ("toy_frail.parts:Flip", "augment"): 'augmentation "frail"',
+    ("toy_frail.parts:Push", "bind"): 'guidance "frail"',
+    ("toy_frail.parts:Parities", "bind"): 'extractor "frail"',
+    ("genkit_optim.adam:Adam", "build"): 'optimizer "adam"',
+    ("genkit_optim.ema:Ema", "build"): 'average "ema"',
+    ("genkit_stages.preview:Preview", "bind"): 'callback "preview"',
+    ("genkit_stages.preview:Preview", "call"): 'callback "preview"',
+    ("genkit_edm.denoising:Denoising", "loss"): 'objective "denoising"',
+    ("genkit_edm.solvers.heun:Heun", "between"): 'solver "heun"',
+    ("genkit.latents:Derived", "draw"): 'latents "derived"',
+}
+"""The component that is named where a method returns None."""
+
+
+@pytest.mark.parametrize(("target", "method"), NOTHING)
+def test_a_method_that_returns_nothing_names_the_component(
+    genkit_, frail, monkeypatch, target, method
+):
+    frail("")
+    module, _, name = target.partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    monkeypatch.setattr(cls, method, lambda *_, **__: None)
+    metrics = '[{ use = "frail" }, { use = "frechet", extractor = { use = "frail" } }]'
+    code, _, err = genkit_(
+        *("run", "frail.toml", "--device", "cpu", "--set", f"scores.metrics={metrics}"),
+        *("--set", 'denoiser.callbacks=[{ use = "preview", every = 16 }]'),
+    )
+    assert code == 2
+    assert f"{NOTHING[target, method]} of plugin " in err
+    assert "None" in err
+    assert "Traceback" not in err
 
 
 def test_a_dry_run_names_the_component(genkit_, frail):
@@ -433,7 +508,11 @@ BROKEN_RULES = {
     "saves": ("own", 'stage "frail"', "must write what it declares as output, nothing, got Scores"),
     "drawn": ("own", 'stage "frail"', "must return from drawn_by the stage"),
     "reads": ("own", 'stage "frail"', 'must name the stage "samples"'),
-    "binds nothing": ("samples", 'guidance "frail"', "must bind to a BoundGuidance, got NoneType"),
+    "binds nothing": (
+        "samples",
+        'guidance "frail"',
+        "must return BoundGuidance from bind",
+    ),
     "flat": ("samples", 'guidance "frail"', "must return a correction of floating-point numbers"),
     "infinite": ("samples", 'guidance "frail"', "must be finite"),
 }

@@ -442,36 +442,50 @@ class Changed(Derived):
 @pytest.mark.parametrize(
     ("change", "classes", "said"),
     [
-        ({"latents": np.zeros((2, 3))}, 0, (Code.DATA, "latents of Changed", "ndarray")),
-        ({"labels": [0, 1]}, 5, (Code.DATA, "labels of Changed", "list")),
-        ({"latents": torch.zeros(2, 4)}, 0, (Code.DATA, "latents of Changed", [2, 3], [2, 4])),
+        ({"latents": np.zeros((2, 3))}, 0, ("latents", "ndarray")),
+        ({"labels": [0, 1]}, 5, ("labels", "list")),
+        (
+            {"latents": torch.zeros(2, 4)},
+            0,
+            ("latents", [2, 3], [2, 4]),
+        ),
         (
             {"latents": torch.zeros(2, 3).long()},
             0,
-            (Code.DATA, "latents of Changed", "torch.int64"),
+            ("latents", "torch.int64"),
         ),
-        ({"labels": torch.zeros(2).long()}, 0, (Code.DATA, "labels of Changed", None)),
-        ({"labels": None}, 5, (Code.DATA, "labels of Changed", "0 to 4", "NoneType")),
-        ({"labels": torch.zeros(2)}, 5, (Code.DATA, "labels of Changed", "int64", "torch.float32")),
-        ({"labels": torch.zeros(3).long()}, 5, (Code.DATA, "labels of Changed", "2 int64", [3])),
-        ({"labels": torch.tensor([0, 5])}, 5, (Code.DATA, "labels of Changed", "0 to 5")),
+        ({"labels": torch.zeros(2).long()}, 0, ("labels",)),
+        ({"labels": None}, 5, ("labels", "0 to 4", "NoneType")),
         (
-            {"latents": torch.full((2, 3), torch.nan)},
-            0,
-            (Code.NOT_FINITE, "latent of Changed 0", "nan"),
+            {"labels": torch.zeros(2)},
+            5,
+            ("labels", "int64", "torch.float32"),
         ),
+        (
+            {"labels": torch.zeros(3).long()},
+            5,
+            ("labels", "2 int64", [3]),
+        ),
+        ({"labels": torch.tensor([0, 5])}, 5, ("labels", "0 to 5")),
     ],
 )
 def test_draws_of_a_plugin_are_checked(change, classes, said):
     latents = type("Changed", (Changed,), {"change": change})()
-    with raises_code(DataError, *said):
+    with raises_code(DataError, Code.INVALID_RESULT, "Changed", *said):
         draws_of(latents, (3,), range(2), classes, torch.device("cpu"), 0)
     assert draws_of(Derived(), (3,), range(2), classes, torch.device("cpu"), 0)
 
 
+def test_latents_of_a_plugin_are_finite():
+    change = {"latents": torch.tensor([[0.0], [torch.nan]]).expand(2, 3)}
+    latents = type("Changed", (Changed,), {"change": change})()
+    with raises_code(DataError, Code.NOT_FINITE, "latent of Changed 1", "nan"):
+        draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
+
+
 def test_a_plugin_returns_draws():
     latents = type("Odd", (Derived,), {"draw": lambda *arguments: None})()
-    with raises_code(DataError, Code.DATA, "Odd", "Draws", "NoneType"):
+    with raises_code(DataError, Code.INVALID_RESULT, "Odd", "Draws", "NoneType"):
         draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
 
 
@@ -491,5 +505,5 @@ def test_noise_of_a_plugin_is_checked():
     ):
         latents = type("Changed", (Changed,), {"change": {"randn_like": noise}})()
         draws = draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
-        with raises_code(DataError, Code.DATA, "Changed", "torch.float64"):
+        with raises_code(DataError, Code.INVALID_RESULT, "Changed", "torch.float64"):
             draws.randn_like(torch.zeros(2, 3, dtype=torch.float64))

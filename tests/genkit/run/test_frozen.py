@@ -10,7 +10,7 @@ from torch import nn
 
 from genkit import tensors
 from genkit.artifacts import DenoiserRef
-from genkit.errors import Code, DataError, PluginError, RecipeError
+from genkit.errors import Code, DataError, RecipeError
 from genkit.interfaces import Denoiser, Preconditioned
 from genkit.networks import load_network
 from genkit.parts.frozen import Frozen
@@ -145,7 +145,7 @@ def test_one_changed_weight_of_the_frozen_network_is_a_difference(thirds):
 
 
 def test_a_frozen_network_among_the_weights_is_refused(thirds):
-    with raises_code(PluginError, Code.PLUGIN, "genkit.parts.frozen.Frozen"):
+    with raises_code(DataError, Code.INVALID_RESULT, "genkit.parts.frozen.Frozen"):
         thirds.run(thirds.train + STAGE.replace('"encoded"', '"careless"'))
 
 

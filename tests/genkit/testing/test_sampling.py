@@ -267,7 +267,7 @@ def repeated(seeds):
         (lambda d, s: replace(d, latents=2 * d.latents), r"are N\(0, 1\)"),
         (
             lambda d, s: replace(d, randn_like=lambda x: d.randn_like(x).float()),
-            "noise of Broken must be torch.float64",
+            "noise of torch.float64",
         ),
         (lambda d, s: replace(d, randn_like=repeated(s)), "no two samples or steps"),
         (
@@ -276,7 +276,10 @@ def repeated(seeds):
         ),
         (lambda d, s: replace(d, labels=None), "int64 classes .* got NoneType"),
         (lambda d, s: d if d.labels is None else replace(d, labels=d.labels + 9), "int64 class"),
-        (lambda d, s: replace(d, labels=torch.zeros(len(s)).long()), "must be None for 0 classes"),
+        (
+            lambda d, s: replace(d, labels=torch.zeros(len(s)).long()),
+            "None as labels for 0",
+        ),
         (lambda d, s: replace(d, latents=torch.randn(d.latents.shape)), "given generator alone"),
         (lambda d, s: replace(d, latents=d.latents.flip(0)), "depend on the others"),
     ],

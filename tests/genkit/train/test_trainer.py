@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genkit.errors import Code, DivergedError, PluginError
+from genkit.errors import Code, DataError, DivergedError
 from genkit.interfaces import Objective, Optimizer
 from genkit.random import derive_seed, generator, seeded
 from genkit.train.by_quantile import BINS
@@ -454,5 +454,5 @@ def test_an_optimizer_keeps_tensors_alone():
         def build(self, parameters, terms):
             return Counting(parameters, self.learning_rate)
 
-    with raises_code(PluginError, Code.PLUGIN, "Counting", "steps", "int"):
+    with raises_code(DataError, Code.INVALID_RESULT, "Counts", "steps", "int"):
         trainer(optimizer=Counts()).step(*batch())
