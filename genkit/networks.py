@@ -60,8 +60,8 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """Build a network with its weights, in eval mode, with gradients disabled.
 
     Raises:
-        DataError: the table is of no network, or the weights do not fit or are NaN; the first
-            such tensor is named.
+        DataError: the table is of no network, or the weights do not fit or are not finite; the
+            first such tensor is named.
         PluginError: a component it needs is not installed.
     """
     design = design_of(file, registry)
@@ -73,9 +73,12 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
         with seeded(0):  # the random weights are replaced
             model = built(design.settings, inputs, design.spec)
     require_fit(model, file.weights)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in file.weights.items():  # a buffer may be infinite, such as a mask
-        if bool(tensor.isnan().any()):
-            raise DataError(f"the weights must be numbers, got nan in {name}")
+        wrong = ~tensor.isfinite() if name in parameters else tensor.isnan()
+        if bool(wrong.any()):
+            got = tensor[wrong][0].item()
+            raise DataError(f"the weights must be finite, got {got} in {name}", Code.NOT_FINITE)
     model.load_state_dict(file.weights)
     model = model.to(device).eval().requires_grad_(False)
     return Trained(design.settings, design.spec, model, file.coupling)

@@ -69,6 +69,32 @@ def file_of(model, **changed):
     return DenoiserFile(weights=model.state_dict(), **parts)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["network.layer.weight", "network.layer.bias"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, registry, name, value):
+    model = Linear(preconditioner=Plain()).build(SPEC)
+    model.state_dict()[name].view(-1)[-1] = value
+    file_of(model).save(tmp_path / "n.safetensors")
+    with raises_code(DataError, Code.NOT_FINITE, name, value, "n.safetensors"):
+        load_network(tmp_path / "n.safetensors", registry)
+
+
+def test_a_buffer_may_be_infinite_and_is_a_number(tmp_path, registry, monkeypatch):
+    def build_network(self, spec):
+        module = Halves(*spec.shape)
+        module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        return module
+
+    monkeypatch.setattr(Linear, "build_network", build_network)
+    model = Linear(preconditioner=Plain()).build(SPEC)
+    file_of(model).save(tmp_path / "n.safetensors")
+    load_network(tmp_path / "n.safetensors", registry)
+    model.network.mask[0] = torch.nan
+    file_of(model).save(tmp_path / "n.safetensors")
+    with raises_code(DataError, Code.NOT_FINITE, "network.mask", "nan"):
+        load_network(tmp_path / "n.safetensors", registry)
+
+
 def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
     model = Linear(preconditioner=Plain()).build(SPEC)
     file_of(model).save(tmp_path / "n.safetensors")

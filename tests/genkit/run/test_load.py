@@ -220,7 +220,7 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
         (lambda path: with_metadata(path, network='{"use": "nothing"}'), Code.UNKNOWN_COMPONENT),
         (lambda path: with_metadata(path, spec="[]"), Code.UNREADABLE),
         (lambda path: with_metadata(path, spec="[" * 99_999), Code.UNREADABLE),
-        (without_a_number, Code.DATA),
+        (without_a_number, Code.NOT_FINITE),
         (lambda path: without_a_weight(path), Code.CONFLICT),
         (lambda path: path.write_bytes(b""), Code.UNREADABLE),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), Code.UNREADABLE),
