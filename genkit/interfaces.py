@@ -1225,12 +1225,12 @@ class Metric(Component):
         return 0
 
     @property
+    @abstractmethod
     def scores(self) -> tuple[str, ...]:
-        """Names of its scores; two metrics of a stage cannot have one in common.
+        """Names of all its scores; two metrics of a stage cannot have one in common.
 
         ``nfe``, ``guidance_nfe``, and names that end in ``_std`` or ``_min`` are other columns.
         """
-        return ()
 
     def check_items(self, spec: DataSpec) -> Iterator[Problem]:
         """Yield why it cannot measure such items."""

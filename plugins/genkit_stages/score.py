@@ -77,7 +77,7 @@ class BoundScore:
         warnings: list[str] = []
         for metric, bound in self.metrics:
             with unchanged(metric, samples=samples, reference=real):
-                found = checked(metric, bound.measure(subject, context), metric.scores)
+                found = checked(metric, bound.measure(subject, context))
             scores |= found.scores
             pictures |= found.pictures
             warnings += found.warnings

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import SupportsFloat
 
 from genkit.artifacts import Samples
-from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD, is_reserved
+from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
 from genkit.blame import refused, unchanged
 from genkit.designs import held
 from genkit.errors import Code, DataError, InterruptedRun
@@ -59,7 +59,6 @@ class Scorer:
         sets: equal parts of the samples, each measured by itself.
         tolerance: share of its mean within which a score must be known for no more sets to be
             measured, with a confidence of 95 %; None measures all.
-        varied: columns of the settings that a sweep varies.
     """
 
     context: Context
@@ -68,15 +67,13 @@ class Scorer:
     extractors: Extractors
     sets: int = 1
     tolerance: float | None = None
-    varied: Collection[str] = ()
 
     def measure(self, samples: Samples) -> Measured:
         """Return the results of all metrics. Collective: every rank must call this.
 
         Raises:
-            DataError: two metrics give a score of one name, the result of a metric is invalid, a
-                metric changes the subject, samples and reference differ in shape, or the samples
-                cannot be split into the sets.
+            DataError: the result of a metric is invalid, a metric changes the subject, samples and
+                reference differ in shape, or the samples cannot be split into the sets.
         """
         self._require_comparable(samples)
         if missing := sorted({"sampler", "seeds"} - samples.facts.keys()):
@@ -109,7 +106,7 @@ class Scorer:
                 )
                 with unchanged(metric, samples=batch, reference=self.reference.batch):
                     result = bound.measure(subject, context)
-                    found[index].append(checked(metric, result, metric.scores, self.varied))
+                    found[index].append(checked(metric, result))
             if self._certain(found):
                 break
         measured = Measured()
@@ -160,10 +157,6 @@ class Scorer:
             self.context.warn(warning)
             facts["warning"] = f"{facts['warning']}; {warning}" if "warning" in facts else warning
         for name, values in _by_score(results).items():
-            if name in measured.scores:
-                raise DataError(
-                    f'two metrics give the score "{name}"; leave one out', Code.DUPLICATE
-                )
             measured.scores[name] = statistics.fmean(values)
             measured.facts[name] = facts
             if self.sets > 1 and not metric.requires_denoiser:
@@ -211,29 +204,23 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
-def checked(
-    part: Metric | Callback, found: object, names: Sequence[str] = (), varied: Collection[str] = ()
-) -> Measurement:
+def checked(part: Metric | Callback, found: object) -> Measurement:
     """Return the result of a metric or a callback, its scores as floats.
 
     Args:
         part: component whose result it is.
         found: its result.
-        names: names that its scores must have; none for any names.
-        varied: columns of the settings that a sweep varies.
 
     Raises:
         DataError: it is invalid, or a score is not finite; names the component and its plugin.
     """
     if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
         raise refused(part, f"must return a Measurement of scores by name, got {found!r:.60}")
-    if names and set(found.scores) != set(names):
-        got = ", ".join(map(str, found.scores))
-        raise refused(part, f"must return the scores {', '.join(names)}, got {got}")
-    for name in map(str, found.scores if isinstance(part, Metric) else ()):
-        if is_reserved(name) or name in varied:
-            reason = f'must not return the score "{name}", which is the name of another column'
-            raise refused(part, reason)
+    if isinstance(part, Metric) and set(found.scores) != set(part.scores):
+        wanted, got = (
+            ", ".join(map(str, names)) or "none" for names in (part.scores, found.scores)
+        )
+        raise refused(part, f"must return the scores that it declares, {wanted}, got {got}")
     scores = {name: _number(value) for name, value in found.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):

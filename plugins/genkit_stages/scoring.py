@@ -85,5 +85,4 @@ class Scoring(Stage, Comparing):
             extractors,
             self.sets,
             self.tolerance,
-            self.varied(),
         )

@@ -221,7 +221,8 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
         number = rest.pop(0) if several and rest[0].isdigit() else only
         if not rest or number not in map(str, range(len(parts))):
             reason = f"{owner}.{key} has {len(parts)} items, of which one must be varied"
-            hint = f"write {key}.0.{'.'.join(rest) or 'SETTING'} for the first"
+            keys = (f"{key}.{i}.{'.'.join(rest) or 'SETTING'}" for i in range(len(parts)))
+            hint = f"write {' or '.join(keys)}"
             raise SettingError(owner, [Problem((key,), reason, hint, Code.UNKNOWN_KEY)])
         changed = list(parts)
         changed[int(number)] = _with_value(parts[int(number)], rest, value)

@@ -26,7 +26,6 @@ from genkit.plugin.manager import load_plugins
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec, Measurement
 from genkit_stages.evaluate import Evaluate
-from genkit_stages.sweep import Sweep
 from raising import raises_code
 
 
@@ -256,26 +255,6 @@ def test_a_metric_that_returns_other_scores_than_it_names_is_refused(here):
 
     with raises_code(DataError, Code.INVALID_RESULT, "other"):
         scorer(here, Other(extractor=Counted())).measure(images())
-
-
-class Undeclared(First):
-    """Names no scores before."""
-
-    scores = ()
-
-    def measure(self, subject, context):
-        return Measurement(scores={self.name: 1.0})
-
-
-RESERVED = ["nfe", "guidance_nfe", "a_std", "a_min", "first_seed"]
-
-
-@pytest.mark.parametrize("name", RESERVED)
-def test_a_score_named_like_a_column_of_the_stage_is_refused(here, name):
-    metric = Undeclared(extractor=Counted(), name=name)
-    sweep = Sweep(samples="s", data=Bytes(), metrics=(metric,), vary={"first_seed": [0, 9]})
-    with raises_code(DataError, Code.INVALID_RESULT, name):
-        sweep.scorer(here).measure(images())
 
 
 @pytest.mark.parametrize("features", [None, [[0.0, 0.0]] * 6], ids=["none", "lists"])

@@ -135,6 +135,8 @@ class Parities(Extractor):
         return "parities"
 
 class Score(Metric):
+    scores = ("ones",)
+
     def measure(self, subject, context):
         fail("measure")
         return Measurement({"ones": 1.0})

@@ -6,9 +6,10 @@ import pytest
 
 from genkit.errors import Code, PluginError
 from genkit.independent import Random
-from genkit.interfaces import Coupler, Network
+from genkit.interfaces import Coupler, Metric, Network
 from genkit.plugin.registry import Owner, Registration, Registry, kinds_of
 from genkit.settings import setting
+from genkit.types import Measurement
 from raising import raises_code
 
 
@@ -27,6 +28,13 @@ class Unresolved(Random):
     """Has an annotation that no module defines."""
 
     extra: Missing | None = setting(None, doc="?")  # noqa: F821
+
+
+class Scoreless(Metric):
+    """Declares no scores, so that no check could tell whether another metric has the same."""
+
+    def measure(self, subject, context):
+        return Measurement({"score": 1.0})
 
 
 class NotACoupler:
@@ -57,6 +65,12 @@ def test_a_component_is_checked_when_it_is_loaded(target: str, reason: str) -> N
     with raises_code(PluginError, *reason) as caught:
         registry.load(registry.find(["coupler"], "toy"))
     assert "plugin toys (toy-box 1.0)" in str(caught.value)
+
+
+def test_a_metric_declares_its_scores() -> None:
+    registry = registry_with(f"{__name__}:Scoreless", kind="metric")
+    with raises_code(PluginError, Code.PLUGIN, "scores", "plugin toys (toy-box 1.0)"):
+        registry.load(registry.find(["metric"], "toy"))
 
 
 def test_near_match() -> None:

@@ -67,6 +67,13 @@ def test_one_metric_twice_is_refused_before_anything_runs(tiny):
         tiny.load(tiny.sample + twice)
 
 
+def test_two_metrics_with_one_score_are_refused_before_anything_runs(tiny):
+    metrics = ('{ use = "frechet" }', '{ use = "prdc" }', '{ use = "prdc", neighbors = 3 }')
+    twice = f"{SCORES.partition('metrics')[0]}metrics = [{', '.join(metrics)}]"
+    with raises_code(RecipeError, Code.DUPLICATE, "metrics.2", "metrics[1]"):
+        tiny.load(tiny.sample + twice)
+
+
 def test_samples_too_few_for_the_subsets_of_kid_are_refused_before_anything_runs(tiny):
     scores = SCORES.partition("metrics")[0] + 'metrics = [{ use = "kid" }]'
     enough = ("samples.count=1000", "data.items=1000")

@@ -194,6 +194,8 @@ def test_a_sound_extractor(earlier):
 class Mean(Metric):
     """Sound: the distance of the means."""
 
+    scores = ("mean",)
+
     def measure(self, subject, context):
         distance = (subject.samples.data.mean(0) - subject.reference.data.mean(0)).norm()
         return self.change(float(distance), subject)
@@ -223,6 +225,7 @@ METRICS = [
     (lambda score, subject: Measurement({"mean": torch.ones(1)}), "finite numbers by name"),
     (lambda score, subject: Measurement({}), "finite numbers by name"),
     (lambda score, subject: Measurement({"mean_std": score}), "the name of a count"),
+    (lambda score, subject: Measurement({"other": score}), "those that it declares"),
     (lambda score, subject: Measurement({"mean": score}, facts={"n": 1}), "facts are texts"),
     (
         lambda score, subject: Measurement(
