@@ -118,7 +118,7 @@ def test_data_of_another_stage_is_found_at_the_first_pool(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         run_recipe(recipe, out=tmp_path / "run", device="cpu")
     assert caught.value.code == Code.CONFLICT
-    assert "stage denoiser: pool 0: coupler" in str(caught.value)
+    assert "stage denoiser: pool 0: dataset-coupler" in str(caught.value)
     assert "plugin semidiscrete (genkit-semidiscrete " in str(caught.value)
     assert ": image 0" in str(caught.value)
 
