@@ -84,16 +84,18 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     return Trained(design.settings, design.spec, model, file.coupling)
 
 
-def built(network: Network, inputs: Inputs, spec: DataSpec) -> nn.Module:
+def built(network: Network, inputs: Networks, spec: DataSpec) -> nn.Module:
     """Return the module of a network, freshly initialized from torch's global generator.
 
     Raises:
-        DataError: the network returns no module; names it and its plugin.
+        DataError: the network returns no module, or one in which a network that it contains is not
+            frozen; names it and its plugin.
     """
     found = ready(network, network.bind(inputs), "build").build(spec)
     model = returned(network, "build", found, nn.Module)
     if isinstance(model, Preconditioned):
         returned(network, "build_network", model.network, nn.Module)
+    _require_frozen(network, model, [trained.module for trained in inputs.given.values()])
     return model
 
 
@@ -163,7 +165,7 @@ def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
         yield from _networks(inner, registry)
 
 
-def require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.Module]) -> None:
+def _require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.Module]) -> None:
     """Raise DataError if tensors of contained networks are part of the state of a network's model.
 
     They would be averaged and saved with it.

@@ -31,7 +31,7 @@ from genkit.interfaces import (
     Trained,
     TrainingState,
 )
-from genkit.networks import Networks, built, require_frozen
+from genkit.networks import Networks, built
 from genkit.parts.precision import Precision, multiplying_in
 from genkit.random import seeded
 from genkit.settings import setting
@@ -291,7 +291,6 @@ class Train(Stage):
         contained = {name: context.network(name) for name in references(self.network)}
         with seeded(context.seed("weights")):
             model = built(self.network, Networks(context.device, given=contained), spec)
-        require_frozen(self.network, model, [network.module for network in contained.values()])
         return Trainer(
             context, model, self.objective, self.optimizer, self.average, spec.shape, compute
         )
