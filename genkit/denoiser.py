@@ -27,11 +27,11 @@ from genkit.interfaces import (
 )
 from genkit.latents import draws_of
 from genkit.machine import resolve_device
-from genkit.networks import load_network
+from genkit.networks import Files, load_network
 from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
-from genkit.run.guiding import Files, bind_to_files
+from genkit.run.guiding import bind_to_files
 from genkit.sample import bind_schedule, resolve_start, sample, solver_over
 from genkit.start import SamplingWarning, require_start, sampling_warnings
 from genkit.types import KnownStart, Start

@@ -22,7 +22,7 @@ from genkit.designs import components, references
 from genkit.errors import Code, DataError
 from genkit.files import cache_folder
 from genkit.interfaces import Component, Dataset, Extractor, Inputs
-from genkit.parts.no_stages import NoStages
+from genkit.networks import Files
 from genkit.parts.precision import network_precision
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
@@ -53,8 +53,8 @@ class Place(Inputs, Protocol):
 
 
 @dataclass(frozen=True)
-class Outside(NoStages):
-    """Implements :class:`Place` outside a run.
+class Outside(Files):
+    """Implements :class:`Place` outside a run, where a reference is the path of a file.
 
     Attributes:
         registry: registry with the names of components.

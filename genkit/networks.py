@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from genkit.artifacts import Artifact
 from genkit.artifacts.network import NetworkFile, readable
 from genkit.blame import plugin_errors, ready, refused, returned
 from genkit.designs import components
 from genkit.errors import Code, DataError
+from genkit.files import expanded
 from genkit.interfaces import (
     BoundGuidance,
     Design,
@@ -26,14 +28,18 @@ from genkit.interfaces import (
     Trained,
 )
 from genkit.parts.no_stages import NoStages
+from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.settings import shown
+from genkit.tensors import file_digest
 from genkit.types import DataSpec
 from genkit.versions import versions_of
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
+
+AnyArtifact = TypeVar("AnyArtifact", bound=Artifact)
 
 
 def load_network(
@@ -131,6 +137,21 @@ class Networks(NoStages):
             f"the network {shown(stage)} is not given; the file that is written at the end of a "
             "training contains those that it refers to, and a checkpoint does not"
         )
+
+
+class Files(Networks):
+    """Inputs outside of a run, where a reference is the path of a file."""
+
+    def network(self, stage: str) -> Trained:  # type: ignore[override]
+        return self.given.get(stage) or load_network(
+            expanded(stage), load_plugins().registry, self.device
+        )
+
+    def read(self, stage: str, artifact: type[AnyArtifact]) -> AnyArtifact:  # type: ignore[override]
+        return artifact.load(expanded(stage))
+
+    def digest(self, stage: str) -> str:  # type: ignore[override]
+        return file_digest(expanded(stage))
 
 
 class Unknown(nn.Module):

@@ -73,12 +73,15 @@ def checked(
     """
     if not isinstance(chosen, (str, Mapping, types.NoneType)):
         reason = f"must be a name or a table, got {type(chosen).__name__}"
-        raise SettingError("sample", [Problem((kind,), reason, code=Code.WRONG_TYPE)])
+        raise SettingError(kind, [Problem((), reason, code=Code.WRONG_TYPE)])
     table = {"use": chosen} if isinstance(chosen, str) else dict(chosen or {})
     table = {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
-    part = component(registry, kind, {"use": default, **table} if default else table)
+    try:
+        part = component(registry, kind, {"use": default, **table} if default else table)
+    except SettingError as error:  # an option or an argument has the name of the kind
+        raise SettingError(kind, error.problems) from error
     if problems := list(part.check({})):
-        raise SettingError(str(table.get("use", default)), problems)
+        raise SettingError(kind, problems)
     return part
 
 

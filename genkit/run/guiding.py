@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TypeVar
-
 import torch
 
-from genkit.artifacts import Artifact, NetworkFile
+from genkit.artifacts import NetworkFile
 from genkit.errors import Code, GenkitError, Problem, SettingError
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
+from genkit.files import expanded
 from genkit.interfaces import BoundGuidance, Design, Guidance
-from genkit.networks import Networks, bind_guidance, load_network
+from genkit.networks import Files, bind_guidance, load_network
 from genkit.plugin.manager import load_plugins
-from genkit.tensors import file_digest
-
-A = TypeVar("A", bound=Artifact)
-
-
-class Files(Networks):
-    """Inputs from files, whose paths are the references; of networks those that are given."""
-
-    def read(self, stage: str, artifact: type[A]) -> A:  # type: ignore[override]
-        return artifact.load(Path(stage).expanduser())
-
-    def digest(self, stage: str) -> str:  # type: ignore[override]
-        return file_digest(Path(stage).expanduser())
 
 
 def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) -> BoundGuidance:
@@ -48,15 +33,16 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
             continue
         artifact = kind.artifact
         try:
-            file = Path(path).expanduser()
+            file = expanded(path)
             if issubclass(artifact, NetworkFile):
                 networks[path] = load_network(file, registry, device, artifact)
             else:
                 artifact.load(file)
-        except (GenkitError, OSError, RuntimeError) as error:
+        except (GenkitError, OSError) as error:
             reason = str(error) if isinstance(error, GenkitError) else f"{path}: {error}"
+            code = error.code if isinstance(error, GenkitError) else Code.IO_ERROR
             hint = f"write the {artifact.name} file of a run or of genkit export"
-            problems.append(Problem(key, reason, hint, Code.DATA))
+            problems.append(Problem(key, reason, hint, code))
     problems += guidance.check_guided(denoiser, networks)
     if problems:
         raise SettingError("guidance", problems)

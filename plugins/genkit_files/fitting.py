@@ -45,6 +45,7 @@ def fitted(
         SettingError: a setting of data or solver is unknown or wrong.
     """
     registry = load_plugins().registry
+    checked(registry, "dataset", data)  # a mistake in it is none of a stage, which has it as well
     table: dict[str, Any] = {"use": "fit-schedule", "denoiser": "", "start": start}
     table |= {"solver": dict(solver), "data": dict(data)}
     table |= {} if steps is None else {"steps": steps}

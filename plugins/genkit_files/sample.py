@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from genkit.errors import UsageError
+from genkit.errors import Code, UsageError
 from genkit.recipe.source import parse_component
 from genkit.settings import shown
 from genkit.terminal import check_device, console, processes, say, tracked, warn
@@ -110,10 +110,12 @@ def sample(
         draws = parse_component(latents, "--latents")
         corrections = [parse_component(text, "--guidance") for text in guidance or []]
         check_device(device)
-        if checkpoint.is_dir():
+        if not checkpoint.is_file():
+            got = f"the folder {checkpoint}" if checkpoint.is_dir() else f"{checkpoint}, no file"
             raise UsageError(
-                f"CHECKPOINT must be a file, got the folder {checkpoint}; write the network of a "
-                "run to a file with genkit export"
+                f"CHECKPOINT must be the file of a denoiser, got {got}; genkit export writes one "
+                "of a run, and genkit import one of published weights",
+                Code.NOT_FOUND,
             )
         if checkpoint.suffix in (".pkl", ".pt"):
             raise UsageError(f"{checkpoint} is a pickle; genkit import converts it")
@@ -143,8 +145,9 @@ def sample(
         if fitted_to is not None:
             levels = world.lead(partial(fitted, denoiser, fitted_to, method, start, steps))
             parts = sampling_parts(levels, method, draws)
-        files_of_levels = _digests(references(parts.schedule))
-        parts = denoiser.bind_schedule(parts, chosen_start)
+        named = list(references(parts.schedule))
+        parts = denoiser.bind_schedule(parts, chosen_start)  # a missing file is its mistake
+        files_of_levels = _digests(named)
         denoiser.require(parts, chosen)
         bound = denoiser.bind_guidance(guides)
         settled = denoiser.known_start(parts.schedule, chosen_start)
