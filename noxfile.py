@@ -96,7 +96,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def build(session: nox.Session) -> None:
-    """The wheel, installed in a clean environment and used outside the checkout."""
+    """The wheel in a clean environment; beside it the separate distributions, and their tests."""
     require_cpu_torch(session)
     install(session, "build")
     place = Path(session.create_tmp()).resolve()
@@ -111,14 +111,8 @@ def build(session: nox.Session) -> None:
     out = place / "smoke"
     session.run("genkit", "run", "smoke", "--out", str(out), env=ENV)
     if not list(out.glob("*/samples.png")):
-        session.error("the smoke recipe left no picture")
-
-
-@nox.session(python="3.11")
-def plugins(session: nox.Session) -> None:
-    """The separate distributions, installed beside genkit as a stranger does, and their tests."""
-    require_cpu_torch(session)
-    install(session, ".", *(f"{folder}[test]" for folder in SEPARATE))
+        session.error("the smoke recipe wrote no picture")
+    install(session, *(f"{folder}[test]" for folder in SEPARATE))
     listed = str(session.run("genkit", "list-plugins", "--json", silent=True))
     loaded = {
         plugin["distribution"]
