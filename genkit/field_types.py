@@ -16,8 +16,8 @@ FAILED: Final = object()
 """Stands for a value that could not be decoded; its problems are noted already."""
 
 
-Resolve = Callable[["Slot | Reference", Any, Key], Any]
-"""Makes the component of a slot, or checks a reference; returns ``FAILED`` where it cannot."""
+Resolve = Callable[["Slot | Group | Reference", Any, Key], Any]
+"""Makes what a table holds, or checks a reference; returns ``FAILED`` where it cannot."""
 
 
 class FieldType(ABC):
@@ -156,6 +156,26 @@ class Slot(FieldType):
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         return resolve(self, value, key) if resolve else value
+
+
+@dataclass(frozen=True)
+class Group(FieldType):
+    """Settings that belong together, of a class that needs no ``use``."""
+
+    base: type[Any]
+
+    def words(self) -> str:
+        return "a table of settings"
+
+    def example(self) -> str:
+        return "{ ... }"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, self.base):
+            yield self._mismatch(value)
+
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
+        return resolve(self, value, key) if resolve and isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)

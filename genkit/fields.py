@@ -16,12 +16,24 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from genkit.errors import Key, PluginError, Problem, SettingError
-from genkit.field_types import Choice, FieldType, List, Number, Optional, Plain, Reference, Slot
+from genkit.field_types import (
+    Choice,
+    FieldType,
+    Group,
+    List,
+    Number,
+    Optional,
+    Plain,
+    Reference,
+    Slot,
+)
 from genkit.settings import Ref, Setting, setting_of
 
 
 class Settings:
-    """Base of frozen dataclasses whose fields are settings. Its subclasses fill slots.
+    """Base of frozen dataclasses whose fields are settings.
+
+    A field may hold one: a component, which a recipe names with ``use``, or a group of settings.
 
     Raises:
         SettingError: on construction with a value outside its type or range.
@@ -29,6 +41,9 @@ class Settings:
 
     renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
     """What to write instead of keys of earlier versions and other projects, by the key."""
+
+    is_component: ClassVar[bool] = False
+    """Whether a table names the class with ``use``, as that of a component does."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -132,7 +147,7 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
     if annotation in (str, bool):
         return Plain(str, "a string") if annotation is str else Plain(bool, "true or false")
     if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return Slot(annotation)
+        return Slot(annotation) if annotation.is_component else Group(annotation)
     if origin is Annotated:
         marks = [mark for mark in args[1:] if isinstance(mark, Ref)]
         if not marks:

@@ -65,6 +65,8 @@ class Component(Settings, ABC):
         SettingError: on construction with a value outside its type or range.
     """
 
+    is_component = True
+
     source: ClassVar[str] = ""
     """Where the method comes from: paper and equation."""
 
@@ -199,6 +201,10 @@ class Context(Inputs, Protocol):
 
     def stage(self, stage: str) -> Stage:
         """Return the settings of an earlier stage."""
+        ...
+
+    def results(self, stage: str) -> Path:
+        """Return the folder of an earlier stage, to be read."""
         ...
 
     def costs(self, stage: str) -> Sequence[SamplingCost]:

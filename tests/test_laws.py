@@ -73,10 +73,23 @@ STAGES = {
     },
     "discriminate": {
         **SHORT,
-        "data": {"use": "real-and-fake", "real": MOONS, "fakes": "sample"},
+        "data": {"use": "real-and-fake", "real": MOONS, "fakes": "sample", "held_out": 0.25},
         "network": {"use": "mlp-discriminator", "width": 8},
         "objective": {"use": "discrimination"},
         "coupler": {"use": "partitioned", "by": ["source"]},
+        "average": {"use": "ema", "snapshot_images": 48},
+    },
+    "choose-discriminator": {
+        "use": "choose-discriminator",
+        "discriminator": "discriminate",
+        "count": 64,
+    },
+    "fit-weight": {
+        "use": "fit-weight",
+        "discriminator": "discriminate",
+        "denoiser": "train",
+        "count": 32,
+        "schedule": {"use": "edm", "steps": 3},
     },
     "train-unet": {
         **SHORT,
@@ -353,6 +366,8 @@ def test_stages(entry, tmp_path, monkeypatch):
             shutil.copy(place.root / "train" / "denoiser.safetensors", "trained.safetensors")
     before = {"fit-schedule": ["train"], "sample": ["train"]}
     before |= {name: ["train", "sample"] for name in ("evaluate", "sweep")}
+    judging = ("choose-discriminator", "fit-weight")
+    before |= {name: ["train", "sample", "discriminate"] for name in judging}
     (stage,) = earlier(entry.name).values()
     testing.check_stage(stage, earlier(*before.get(entry.name, [])))
 

@@ -34,6 +34,8 @@ ClassifierRef = Annotated[str, Ref(ClassifierFile)]
 """Id of an earlier stage that writes a classifier."""
 SamplesRef = Annotated[str, Ref(Samples)]
 """Id of an earlier stage that writes samples."""
+ScoresRef = Annotated[str, Ref(Scores)]
+"""Id of an earlier stage that writes scores."""
 
 __all__ = [
     "Artifact",
@@ -53,6 +55,7 @@ __all__ = [
     "SamplingCost",
     "SamplingCosts",
     "Scores",
+    "ScoresRef",
     "StageResult",
     "load_tensors",
     "save_tensors",

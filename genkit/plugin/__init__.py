@@ -41,7 +41,7 @@ _NAMES = {
     "genkit.artifacts": "Artifact ClassifierFile ClassifierRef Coupling CouplingStatistics "
     "DenoiserFile DenoiserRef "
     "DiscriminatorFile DiscriminatorRef NetworkFile Record Run Samples SamplesRef SamplingCost "
-    "SamplingCosts Scores StageResult load_tensors save_tensors",
+    "SamplingCosts Scores ScoresRef StageResult load_tensors save_tensors",
     "genkit.costs": "CostMeter",
     "genkit.start": "START_DOC require_start sampling_warnings",
     "genkit.designs": "components design_behind references",

@@ -11,7 +11,7 @@ from typing import Any
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
-from genkit.field_types import FAILED, Reference, Slot, in_files
+from genkit.field_types import FAILED, Group, Reference, Slot, in_files
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
@@ -206,11 +206,14 @@ class Decoder:
             self.note(problem.under(*key))
         return FAILED if problems else value
 
-    def _resolve(self, leaf: Slot | Reference, value: Any, key: Key) -> Any:
-        """Return the component of a slot's table, or the id of a stage that fits a reference."""
+    def _resolve(self, leaf: Slot | Group | Reference, value: Any, key: Key) -> Any:
+        """Return what a table holds, or the id of a stage that fits a reference."""
         if isinstance(leaf, Reference):
             return self._reference(leaf.artifact, value, key)
-        made = self.component(kinds_of(leaf.base), value, key)
+        if isinstance(leaf, Group):
+            made = self.dataclass(leaf.base, value, key)
+        else:
+            made = self.component(kinds_of(leaf.base), value, key)
         return FAILED if made is None else made
 
     def _reference(self, artifact: type[Artifact], stage: str, key: Key) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from genkit.fields import Field, fields_of
+from genkit.fields import Field, Settings, fields_of
 from genkit.interfaces import Component
 from genkit.plugin.registry import Registry
 from genkit.recipe.recipe import Head, Recipe
@@ -53,6 +53,8 @@ def _fields(
 def _plain(registry: Registry, value: Any, *, result_only: bool) -> Any:
     if isinstance(value, Component):
         return table(registry, value, result_only=result_only)
+    if isinstance(value, Settings):
+        return _fields(registry, value, fields_of(type(value)), result_only=result_only)
     if isinstance(value, Mapping):
         return {k: _plain(registry, v, result_only=result_only) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

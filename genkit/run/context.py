@@ -69,6 +69,10 @@ class StageContext:
         self._require_declared(stage)
         return self.stages[stage]
 
+    def results(self, stage: str) -> Path:
+        self._require_declared(stage)
+        return self.folders[stage]
+
     def costs(self, stage: str) -> Sequence[SamplingCost]:
         self._require_declared(stage)
         path = self.folders[stage] / SamplingCosts.filename()

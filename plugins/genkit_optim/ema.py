@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from genkit.interfaces import Average, RunningAverage
+from genkit.parts.snapshots import write_snapshot
 from genkit.settings import setting
 
 
@@ -27,6 +29,12 @@ class Ema(Average):
         0.05,
         doc="limits the half-life to this share of the images seen, so that the first, useless "
         "weights are forgotten early; 0 for no limit",
+        at_least=0,
+    )
+    snapshot_images: int = setting(
+        0,
+        doc="images between two snapshots of the averaged weights, of which a later stage may "
+        "choose one; 0 for none",
         at_least=0,
     )
 
@@ -57,6 +65,7 @@ class RunningEma(RunningAverage):
     def __init__(self, settings: Ema, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._settings = settings
+        self.snapshot_images = settings.snapshot_images
 
     @torch.no_grad()
     def update(self, model: nn.Module, images: int, batch_size: int) -> None:
@@ -66,3 +75,6 @@ class RunningEma(RunningAverage):
         torch._foreach_lerp_(averaged, [p.data for p in model.parameters()], share)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
+
+    def snapshot(self, folder: Path, images: int) -> None:
+        write_snapshot(folder, images, self.model.state_dict())

@@ -69,7 +69,6 @@ class RunningPowerEma(RunningEma):
 
     def __init__(self, settings: PowerEma, model: nn.Module) -> None:
         super().__init__(settings, model)
-        self.snapshot_images = settings.snapshot_images
         self._averages = {
             length: {name: p.detach().clone() for name, p in _parameters(model).items()}
             for length in settings.lengths

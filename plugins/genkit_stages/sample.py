@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from genkit.sample import bind_schedule, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC, sampling_warnings
 from genkit.types import SEED_LIMIT, Batch, KnownStart, Start
+from genkit_stages.best_cell import BestCell
 from genkit_stages.drawing import level_problems, start_problems
 
 
@@ -81,8 +82,13 @@ class Sample(SamplingStage):
     state_precision: StatePrecision = setting(
         "float64", doc="of the solver's states; networks compute in their own"
     )
+    settings_from: BestCell | None = setting(
+        None, doc="sweep whose best combination of settings replaces those written here"
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.settings_from is not None:
+            yield from self.settings_from.check(self, self.seeds(), earlier)
         denoiser = designs([self.denoiser], earlier).get(self.denoiser)
         yield from self._latent_problems(denoiser)
         if denoiser is None:
@@ -127,6 +133,18 @@ class Sample(SamplingStage):
         return self.latents.depends_on_device
 
     def run(self, context: Context) -> None:
+        chosen, facts = self._chosen(context)
+        chosen._run(context, facts)
+
+    def _chosen(self, context: Context) -> tuple[Sample, dict[str, str]]:
+        """Return the stage with the settings that a sweep found best, and the fact of it."""
+        if self.settings_from is None:
+            return self, {}
+        stage = replace(self, settings_from=None)
+        return self.settings_from.chosen(stage, context)
+
+    def _run(self, context: Context, facts: Mapping[str, str]) -> None:
+        """Draw all samples, and save them with facts besides their own."""
         world = context.world
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
         missing = world.lead(lambda: _missing(context.folder, parts))
@@ -145,7 +163,7 @@ class Sample(SamplingStage):
         meter.gather()  # a barrier too: every part is there
         if world.leads:
             drawn = [Samples.load(path) for path in parts.values()]
-            samples = self._joined(context, drawn, bound.start)
+            samples = self._joined(context, drawn, bound.start, facts)
             context.record.save(samples)
             context.record.cost(meter.cost(samples))
             for path in context.folder.glob("part-*.safetensors"):
@@ -177,20 +195,30 @@ class Sample(SamplingStage):
         return _Bound(guidance, schedule, start)
 
     def draw(self, context: Context) -> Samples:
+        chosen, facts = self._chosen(context)
+        return chosen._drawn(context, facts)
+
+    def _drawn(self, context: Context, facts: Mapping[str, str]) -> Samples:
         drawn: list[Samples] = []
         bound = self._bind(context)
         for seeds in context.world.turns(self.batches()):
             part = None if seeds is None else self._draw(context, seeds, bound)
             drawn += context.world.gather(part)
-        return self._joined(context, drawn, bound.start)
+        return self._joined(context, drawn, bound.start, facts)
 
-    def _joined(self, context: Context, parts: Sequence[Samples], start: KnownStart) -> Samples:
+    def _joined(
+        self,
+        context: Context,
+        parts: Sequence[Samples],
+        start: KnownStart,
+        facts: Mapping[str, str],
+    ) -> Samples:
         return Samples(
             Batch.joined([part.batch for part in parts]),
             _mean([(part.nfe, len(part.batch)) for part in parts]),
             _mean([(part.guidance_nfe, len(part.batch)) for part in parts]),
             self.denoiser,
-            self._facts(context, start),
+            {**self._facts(context, start), **facts},
         )
 
     def sampler_fact(self, context: Context) -> str:

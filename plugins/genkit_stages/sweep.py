@@ -19,6 +19,7 @@ from genkit.settings import near_match, setting, shown
 from genkit_stages.scoring import Scoring
 
 C = TypeVar("C", bound=Component)
+S = TypeVar("S", bound=SamplingStage)
 
 _SAMPLER, _START = f"{SAMPLED}sampler", f"{SAMPLED}start"
 
@@ -72,7 +73,7 @@ class Sweep(Scoring):
         """Yield why combinations of values cannot be sampled; each mistake once."""
         seen = set()
         for cell in self.cells():
-            stage = _of_cell(template, cell)
+            stage = of_cell(template, cell)
             for problem in (p for part in components(stage) for p in problems_of(part, earlier)):
                 at = {*map(str, problem.key)}
                 path = max(cell, key=lambda path: len(at & {*path.split(".")}))
@@ -90,7 +91,7 @@ class Sweep(Scoring):
         template = dataclasses.replace(template, count=self.count)
         cells = list(self.cells())
         # Where draws depend on the device, cells of another one are not mixed with these.
-        dependent = any(_of_cell(template, cell).depends_on_device for cell in cells)
+        dependent = any(of_cell(template, cell).depends_on_device for cell in cells)
         device = context.device.type if dependent else "any"
         entries = context.world.lead(
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
@@ -99,7 +100,7 @@ class Sweep(Scoring):
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
-            stage = _of_cell(template, cell)
+            stage = of_cell(template, cell)
             meter = CostMeter(stage, context)
             # Every process draws until all samples are there; rank 0 counts them.
             with meter.drawing(stage.count if context.world.leads else 0):
@@ -161,7 +162,7 @@ def _state_sampler(facts: Mapping[str, Mapping[str, str]]) -> bool:
     return any(_SAMPLER in known for known in facts.values())
 
 
-def _of_cell(template: SamplingStage, cell: Cell) -> SamplingStage:
+def of_cell(template: S, cell: Cell) -> S:
     """Return the stage with the values of one combination.
 
     Raises:
@@ -189,7 +190,7 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
         return
     for value in values:
         try:
-            _of_cell(template, {path: value})
+            of_cell(template, {path: value})
         except SettingError as error:
             yield from (dataclasses.replace(problem, key=key) for problem in error.problems)
 

@@ -16,6 +16,8 @@ NAMES = {
     ("classifier", "noisy-classifier"),
     ("importer", "adm-classifier"),
     ("objective", "discrimination"),
+    ("stage", "choose-discriminator"),
+    ("stage", "fit-weight"),
     ("sigma-distribution", "dg-importance"),
 }
 

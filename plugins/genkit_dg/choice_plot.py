@@ -1,0 +1,40 @@
+"""Plots of a discriminator on held-out items, along its training and by noise level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
+from genkit_dg.judgment import Judgment
+
+
+def choice_plot(judged: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
+    """Return a PNG of cross-entropy by images, and of three scores by noise level.
+
+    Args:
+        judged: scores of each snapshot, by its number of images.
+        levels: scores of the chosen snapshot, by noise level.
+    """
+    figure, (along, across) = figure_with_axes(2)
+    entropies = [judgment.cross_entropy for judgment in judged.values()]
+    errors = [judgment.standard_error for judgment in judged.values()]
+    along.errorbar(list(judged), entropies, errors, color=PALETTE[0], marker="o", markersize=3.5)
+    along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="a guess")
+    lowest = min(entropies)
+    best = list(judged)[entropies.index(lowest)]
+    along.plot([best], [lowest], "o", color=PALETTE[1], markersize=8, label="chosen")
+    along.set_xlabel("images of training")
+    along.set_ylabel("held-out cross-entropy")
+    set_title(along, "Snapshots on held-out items")
+    along.legend(frameon=False)
+    sigmas = [float(level) for level in levels]
+    for index, name in enumerate(("cross_entropy", "accuracy", "calibration_error")):
+        values = [getattr(judgment, name) for judgment in levels.values()]
+        label = name.replace("_", " ")
+        across.plot(sigmas, values, color=PALETTE[index], marker="o", markersize=3.5, label=label)
+    across.set_xscale("log")
+    across.set_xlabel("noise level sigma")
+    set_title(across, "The chosen snapshot by noise level")
+    across.legend(frameon=False)
+    return png_of(figure)

@@ -1,0 +1,109 @@
+"""The stage that chooses among the snapshots of a discriminator's training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from genkit.artifacts import DiscriminatorFile, DiscriminatorRef
+from genkit.errors import Code, DataError, InterruptedRun, Problem
+from genkit.interfaces import Context, Design, Stage, Stages
+from genkit.networks import build
+from genkit.parts.snapshots import snapshots_in
+from genkit.plugin.manager import load_plugins
+from genkit.settings import setting
+from genkit.tensors import load
+from genkit_dg.choice_plot import choice_plot
+from genkit_dg.held_out import (
+    PairedTraining,
+    held_out_pairs,
+    held_out_problems,
+    levels_of,
+    logits_of,
+    sources_of,
+)
+from genkit_dg.judgment import Judgment, by_sigma, guess_warning
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseDiscriminator(Stage):
+    """Chooses the snapshot of a discriminator that is best on held-out items.
+
+    All snapshots are judged on the same noisy items, which none was trained on, with noise assigned
+    as in training. The one of lowest cross-entropy is chosen, since d / (1 - d) is the ratio of the
+    densities where the cross-entropy is lowest. Accuracy and calibration error are reported.
+    """
+
+    source = "early stopping; calibration error of arXiv 1706.04599, eq. 3"
+    output = DiscriminatorFile
+
+    discriminator: DiscriminatorRef = setting(doc="stage that trained it, and wrote snapshots")
+    count: int = setting(8192, doc="held-out noisy items, repeats counted", at_least=2)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from held_out_problems(self.discriminator, earlier)
+        average = getattr(earlier.get(self.discriminator), "average", None)
+        if not getattr(average, "snapshot_images", 0):
+            yield Problem(
+                ("discriminator",),
+                "must write snapshots of its weights, got a training without",
+                'write average = { use = "ema", snapshot_images = 50_000 } in its stage',
+                Code.CONFLICT,
+            )
+
+    def design(self, earlier: Stages) -> Design | None:
+        return earlier[self.discriminator].design(earlier)
+
+    def run(self, context: Context) -> None:
+        training = cast(PairedTraining, context.stage(self.discriminator))
+        file = context.read(self.discriminator, DiscriminatorFile)
+        snapshots = snapshots_in(context.results(self.discriminator))
+        if not snapshots:
+            raise DataError(
+                f"the folder of stage {self.discriminator} must hold snapshots, got none; write "
+                'average = { use = "ema", snapshot_images = 50_000 }, and train it again',
+                Code.NOT_FOUND,
+            )
+        pairs = held_out_pairs(training, context, self.count)
+        sources, sigma = sources_of(pairs.batch), levels_of(training, pairs)
+        context.record.resume(lambda _: False)
+        registry = load_plugins().registry
+        judged: dict[int, Judgment] = {}
+        levels: Mapping[str, Judgment] = {}
+        for number, (images, path) in enumerate(snapshots.items(), 1):
+            if context.stop_requested():
+                raise InterruptedRun(f"{len(judged)} of {len(snapshots)} snapshots")
+            weights, _ = load(path)
+            module = build(replace(file, weights=weights), registry, context.device).module
+            logits = logits_of(module, pairs, sigma, context.device)
+            judged[images] = Judgment.of(logits, sources)
+            context.record.log({"images": images, **judged[images].row()})
+            if best_of(judged) == images:
+                levels = by_sigma(logits, sources, sigma)
+            context.advance(number, len(snapshots), "snapshots")
+        best = best_of(judged)
+        for level, judgment in levels.items():
+            context.record.log({"sigma": float(level), **judgment.row()})
+        context.record.log({"chosen": best, "reason": reason_of(judged)})
+        context.record.picture("choice", choice_plot(judged, levels))
+        if judged[best].guesses:
+            context.warn(guess_warning(judged[best]))
+        weights, _ = load(snapshots[best])
+        context.record.save(replace(file, weights=weights, images=best))
+
+
+def best_of(judged: Mapping[int, Judgment]) -> int:
+    """Return the images of the snapshot of lowest cross-entropy, of equal ones the earliest."""
+    return min(judged, key=lambda images: (judged[images].cross_entropy, images))
+
+
+def reason_of(judged: Mapping[int, Judgment]) -> str:
+    """Return a sentence that states why a snapshot is chosen."""
+    best, last = best_of(judged), max(judged)
+    one, other = judged[best], judged[last]
+    text = (
+        f"lowest held-out cross-entropy of {len(judged)} snapshots: {one.cross_entropy:.4f} +- "
+        f"{one.standard_error:.4f} at {best:,} images"
+    )
+    return text if best == last else f"{text}, and {other.cross_entropy:.4f} at the end, {last:,}"

@@ -1,0 +1,101 @@
+"""The weight of discriminator guidance by noise level, as it was fitted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts import Artifact
+from genkit.errors import Code, DataError
+from genkit.files import write_json
+from genkit.settings import Ref
+from genkit.tensors import digest
+
+
+@dataclass(frozen=True)
+class FittedWeight(Artifact):
+    """The weights w*(sigma) that lower the denoising error most, see :mod:`genkit_dg.fit_weight`.
+
+    Attributes:
+        sigmas: noise levels, increasing.
+        weights: fitted weight at each.
+        standard_errors: standard error of each weight.
+        error_at_one: denoising error with weight 1, relative to that without guidance.
+        error_fitted: denoising error with the fitted weight, likewise.
+        denoiser: digest of the weights of the denoiser, see :func:`digest_of`.
+        discriminator: digest of those of the discriminator.
+    """
+
+    name = "weight"
+    suffix = ".json"
+
+    sigmas: Sequence[float]
+    weights: Sequence[float]
+    standard_errors: Sequence[float]
+    error_at_one: Sequence[float]
+    error_fitted: Sequence[float]
+    denoiser: str
+    discriminator: str
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> FittedWeight:
+        try:
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            numbers = [found.sigmas, found.weights, found.standard_errors]
+            numbers += [found.error_at_one, found.error_fitted]
+            lengths = {len(torch.tensor(values, dtype=torch.float64)) for values in numbers}
+        except (OSError, TypeError, ValueError) as error:
+            raise cls._damaged(path, str(error)) from error
+        rises = all(0 < low < high for low, high in pairwise([*found.sigmas]))
+        if len(lengths) != 1 or not found.sigmas or not rises:
+            raise cls._damaged(path, "its noise levels do not increase, or have no weights")
+        return found
+
+    @staticmethod
+    def _damaged(path: Path, reason: str) -> DataError:
+        return DataError(
+            f"{path} must be a file of fitted weights, and is missing or damaged: {reason}; run "
+            "the stage fit-weight again",
+            Code.UNREADABLE,
+        )
+
+    def at(self, sigma: Tensor) -> Tensor:
+        """Return the weight at noise levels of any shape.
+
+        Linear in log sigma between the fitted levels, never below 0, and 0 beyond the lowest and
+        the highest of them, where nothing is known.
+        """
+        known = torch.tensor(self.sigmas, dtype=torch.float64, device=sigma.device).log()
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=sigma.device).clamp(min=0)
+        level = sigma.double().log()
+        right = torch.searchsorted(known, level.contiguous()).clamp(1, max(1, len(known) - 1))
+        left = right - 1
+        right = right.clamp(max=len(known) - 1)
+        share = (level - known[left]) / (known[right] - known[left]).clamp(min=1e-12)
+        weight = torch.lerp(weights[left], weights[right], share.clamp(0, 1))
+        # Rounding must not leave out the levels at the ends.
+        inside = (level >= known[0] - 1e-6) & (level <= known[-1] + 1e-6)
+        return torch.where(inside, weight, 0).to(sigma.dtype)
+
+
+FittedWeightRef = Annotated[str, Ref(FittedWeight)]
+"""Id of an earlier stage that fits the weight of a discriminator."""
+
+
+def digest_of(network: nn.Module) -> str:
+    """Return the SHA-256 of the trained weights of a network, which an exported file keeps."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name} {digest(tensor.cpu())}".encode())
+    return f"sha256:{found.hexdigest()}"

@@ -1,0 +1,85 @@
+"""How well a discriminator does on held-out items, over all noise levels and by noise level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BINS = 8
+"""Ranges of noise levels, with equally many items each."""
+
+CONFIDENCES = 10
+"""Ranges of probability in which calibration is compared, as is usual (arXiv 1706.04599)."""
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """Scores of a discriminator on noisy items.
+
+    Attributes:
+        cross_entropy: mean of -log of the probability of the true source; ln 2 for a guess.
+        standard_error: standard error of the cross-entropy.
+        accuracy: share of the items whose source is the more probable one.
+        calibration_error: mean difference of probability and frequency of real items, over ranges
+            of probability (arXiv 1706.04599, eq. 3).
+    """
+
+    cross_entropy: float
+    standard_error: float
+    accuracy: float
+    calibration_error: float
+
+    @classmethod
+    def of(cls, logits: Tensor, sources: Tensor) -> Judgment:
+        """Return the scores of logits ``[N]`` float64 of items with sources ``[N]``."""
+        real = sources.double()
+        losses = F.binary_cross_entropy_with_logits(logits, real, reduction="none")
+        probability = logits.sigmoid()
+        place = (probability * CONFIDENCES).long().clamp(max=CONFIDENCES - 1)
+        gaps = torch.zeros(CONFIDENCES, dtype=torch.float64)
+        gaps.index_add_(0, place, probability - real)
+        return cls(
+            float(losses.mean()),
+            float(losses.std()) / math.sqrt(len(losses)),
+            float(((logits > 0) == (sources == 1)).double().mean()),
+            float(gaps.abs().sum()) / len(losses),
+        )
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the cross-entropy is that of a guess, or not below it by two standard errors."""
+        return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
+
+    def row(self) -> dict[str, Any]:
+        """Return the scores with six digits, as a row of ``metrics.jsonl``."""
+        return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
+
+
+def by_sigma(logits: Tensor, sources: Tensor, sigma: Tensor) -> dict[str, Judgment]:
+    """Return the scores in ranges of noise levels, by the median level of each.
+
+    Args:
+        logits: ``[N]`` float64.
+        sources: ``[N]`` 1 for real and 0 for generated.
+        sigma: ``[N]`` noise levels.
+    """
+    parts = sigma.argsort(stable=True).chunk(min(BINS, max(1, len(sigma) // 2)))
+    return {
+        f"{float(sigma[part].median()):.4g}": Judgment.of(logits[part], sources[part])
+        for part in parts
+    }
+
+
+def guess_warning(judgment: Judgment) -> str:
+    """Return the warning of a discriminator that tells nothing on held-out items."""
+    return (
+        f"the held-out cross-entropy is {judgment.cross_entropy:.4f} +- "
+        f"{judgment.standard_error:.4f}, and that of a guess 0.6931: the discriminator does not "
+        "tell held-out real items from generated ones, so that guidance adds noise alone; use more "
+        "data, dropout or a smaller network"
+    )

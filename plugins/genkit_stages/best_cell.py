@@ -1,0 +1,118 @@
+"""Settings of a sampling stage that a sweep found best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from genkit.artifacts import Scores, ScoresRef
+from genkit.errors import Code, DataError, Problem, SettingError
+from genkit.fields import Settings
+from genkit.files import inf_as_text
+from genkit.interfaces import Context, SamplingStage, Stages
+from genkit.settings import near_match, setting, shown
+from genkit_stages.sweep import Cell, Sweep, of_cell
+
+S = TypeVar("S", bound=SamplingStage)
+
+OF_THE_SAMPLES = frozenset({"count", "first_seed"})
+"""Settings that say which samples are drawn, and not how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestCell(Settings):
+    """The combination of a sweep with the best score, whose settings a sampling stage takes.
+
+    The best of many scores is better than it is in truth, by luck. So the samples that are scored
+    in the end are others than those of the sweep.
+    """
+
+    stage: ScoresRef = setting(doc="stage of the sweep")
+    score: str = setting(doc="score that decides, such as frechet_classifier")
+    rule: Literal["min", "max"] = setting("min", doc="whether the lowest or the highest is best")
+
+    def check(self, stage: SamplingStage, seeds: range, earlier: Stages) -> Iterator[Problem]:
+        """Yield why a sampling stage cannot take the settings; keys are relative to the stage.
+
+        Args:
+            stage: stage that takes the settings.
+            seeds: seeds of its samples.
+            earlier: stages above it, by id.
+        """
+        sweep = earlier.get(self.stage)
+        key = "settings_from"
+        if not isinstance(sweep, Sweep):
+            yield Problem(
+                (key, "stage"),
+                f"must be the id of a sweep, got {shown(self.stage)}",
+                'name a stage with use = "sweep"',
+                Code.WRONG_REFERENCE,
+            )
+            return
+        scores = [score for metric in sweep.metrics for score in metric.scores]
+        if self.score not in scores:
+            reason = f"must be a score of stage {self.stage}, got {shown(self.score)}"
+            hint = near_match(self.score, scores) or f"one of: {', '.join(scores)}"
+            yield Problem((key, "score"), reason, hint, Code.UNKNOWN_CHOICE)
+        if taken := sorted(OF_THE_SAMPLES & {*sweep.varied()}):
+            yield Problem(
+                (key, "stage"),
+                f"must vary how samples are drawn, got a sweep over {', '.join(taken)}",
+                "choose among settings of another sweep",
+                Code.CONFLICT,
+            )
+            return
+        template = earlier[sweep.samples]
+        if template.drawn_by(earlier) != stage.drawn_by(earlier):
+            yield Problem(
+                (key, "stage"),
+                f"must sweep over the denoiser {shown(stage.drawn_by(earlier))}, got "
+                f"{shown(template.drawn_by(earlier))}",
+                "choose a sweep over samples of this denoiser",
+                Code.WRONG_REFERENCE,
+            )
+        first = getattr(template, "first_seed", 0)
+        if seeds.start < first + sweep.count and first < seeds.stop:
+            yield Problem(
+                ("first_seed",),
+                f"must leave out the seeds from {first} to {first + sweep.count - 1}, by which "
+                f"stage {self.stage} chose the settings, got {seeds.start}",
+                f"write first_seed = {first + sweep.count}",
+                Code.CONFLICT,
+            )
+        for cell in sweep.cells():
+            try:
+                of_cell(stage, cell)
+            except SettingError as error:
+                for problem in error.problems:
+                    reason = f"stage {self.stage} varies a setting that does not fit here: "
+                    yield Problem((key, "stage"), f"{reason}{problem.reason}", problem.hint)
+                return
+
+    def chosen(self, stage: S, context: Context) -> tuple[S, dict[str, str]]:
+        """Return a sampling stage with the settings of the best combination, and the fact of it.
+
+        Raises:
+            DataError: the sweep has no such score.
+        """
+        sweep = context.stage(self.stage)
+        rows = context.read(self.stage, Scores).rows
+        if not isinstance(sweep, Sweep) or any(self.score not in row for row in rows):
+            raise DataError(
+                f"stage {self.stage} must have the score {shown(self.score)}, got none; run it "
+                "again",
+                Code.NOT_FOUND,
+            )
+        best = min if self.rule == "min" else max
+        number = best(range(len(rows)), key=lambda index: rows[index][self.score])
+        cell: Cell = list(sweep.cells())[number]
+        fact = {
+            "stage": self.stage,
+            "rule": f"{self.rule} {self.score}",
+            "candidates": len(rows),
+            "chosen": inf_as_text(cell),
+            "score": rows[number][self.score],
+        }
+        return of_cell(stage, cell), {"settings_from": json.dumps(fact, sort_keys=True)}
