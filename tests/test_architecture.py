@@ -71,6 +71,7 @@ PUBLIC = {
     "tensors",
     "random",
     "settings",
+    "fields",
     "interfaces",
     "plugin",
     "pairs",
@@ -95,7 +96,7 @@ PUBLIC = {
 PICKLES = "genkit/pickles/reader.py"
 """The one file that uses the standard library's unpickler."""
 
-MOST_LINES = 16_192
+MOST_LINES = 16_194
 """Lines of the core. The goal is 10,500: lower this with every change that removes some."""
 
 LAZY = {"genkit", "genkit.plugin"}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from genkit.costs import *  # noqa: F403
     from genkit.designs import *  # noqa: F403
     from genkit.errors import *  # noqa: F403
+    from genkit.fields import *  # noqa: F403
     from genkit.interfaces import *  # noqa: F403
     from genkit.latents import *  # noqa: F403
     from genkit.networks import *  # noqa: F403
@@ -47,6 +48,7 @@ _NAMES = {
     "genkit.designs": "components design_behind references",
     "genkit.errors": "Code DataError GenkitError InterruptedRun PluginError Problem SettingError "
     "UsageError",
+    "genkit.fields": "Settings",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCallback BoundCoupler "
     "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundTracker Callback Classifier "
     "Component Context Coupler Dataset DatasetCoupler Denoiser Design Discriminator Extractor "

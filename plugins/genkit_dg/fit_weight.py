@@ -75,9 +75,9 @@ class Level:
 class FitWeight(Stage):
     """Fits the weight of a discriminator's guidance by noise level, on held-out images.
 
-    No sample is scored: what is lowered is the denoising error. The stage warns where weight 1 raises it. It also compares the
-    discriminator's log-ratio on states of sampling trajectories, where guidance acts, with that on
-    generated images with noise, on which it was trained.
+    No sample is scored: what is lowered is the denoising error. The stage warns where weight 1
+    raises it. It also compares the discriminator's log-ratio on states of sampling trajectories,
+    where guidance acts, with that on generated images with noise, on which it was trained.
     """
 
     source = "least squares; measured on the digits in docs/results/guidance.md"
