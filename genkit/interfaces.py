@@ -593,8 +593,20 @@ class Importer(Component):
 # --- training -------------------------------------------------------------------------------
 
 
+class BoundObjective(Protocol):
+    """An objective that is ready to compute a loss: what :meth:`Objective.bind` returns."""
+
+    def loss(
+        self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of each item, see :meth:`Objective.loss`."""
+        ...
+
+
 class Objective(Component):
-    """The loss that is trained. The trainer knows no other."""
+    """The loss that is trained, and the only one. Implements ``loss`` or ``bind``."""
+
+    implements = ("loss", "bind")
 
     trains: ClassVar[type[Network]]
     """The base of the networks that it can train."""
@@ -612,7 +624,13 @@ class Objective(Component):
     :meth:`loss`, which gives the lowest loss that any network can have on the data.
     """
 
-    @abstractmethod
+    def bind(self, inputs: Inputs) -> BoundObjective:
+        """Return the object that computes the loss, with what it reads of earlier stages.
+
+        Called once, before the first step.
+        """
+        return self
+
     def loss(
         self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
     ) -> Tensor:
@@ -624,6 +642,7 @@ class Objective(Component):
             noise: ``[B, *shape]`` unit noise, already paired.
             generator: on the CPU, for draws besides ``batch.quantile``.
         """
+        raise unbound(self, "loss")
 
     def noise_levels(self, quantile: Tensor) -> Tensor | None:
         """Return the noise levels of items by their ``quantile``, ``[B]``.

@@ -117,6 +117,7 @@ JUDGE = {"use": "classifier", "classifier": "classify"}
 SETTINGS = {
     "discriminator-denoiser-encoder": {"denoiser": "train-unet", **SMALL},
     "discriminator-adm-classifier": {"classifier": "classify-noisy", **SMALL},
+    "objective-guided-denoising": {"denoiser": "train-unet"},
     "guidance-discriminator": {"discriminator": "discriminate"},
     "extractor-classifier": {"classifier": "classify"},
     "metric-class-agreement": {"extractor": JUDGE},
@@ -274,7 +275,8 @@ def test_classifiers(entry):
 
 @pytest.mark.parametrize("entry", every("objective"))
 def test_objectives(entry):
-    objective = made(entry)
+    settings = SETTINGS.get(f"objective-{entry.name}", {})
+    objective = made(entry, **settings)
     fits = (e for e in REGISTRY.entries() if issubclass(REGISTRY.load(e), objective.trains))
     alone = next(e for e in fits if f"{e.kind}-{e.name}" not in SETTINGS)
     with seeded(0):
@@ -286,7 +288,8 @@ def test_objectives(entry):
         sources=torch.arange(4) % 2,
         quantile=torch.rand(4, generator=g, dtype=torch.float64),
     )
-    testing.check_objective(objective, model, batch)
+    stages = earlier("train-unet") if settings else None
+    testing.check_objective(objective, model, batch, stages)
 
 
 @pytest.mark.parametrize("entry", every("optimizer"))

@@ -50,7 +50,8 @@ _NAMES = {
     "UsageError",
     "genkit.fields": "Settings",
     "genkit.interfaces": "AnyCoupler Augmentation Average BoundCallback BoundCoupler "
-    "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundTracker Callback Classifier "
+    "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundObjective BoundTracker "
+    "Callback Classifier "
     "Component Context Coupler Dataset DatasetCoupler Denoiser Design Discriminator Extractor "
     "Features Guidance Imported Importer Inputs Latents Metric Network Objective Optimizer "
     "Preconditioned Preconditioner "

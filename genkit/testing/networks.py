@@ -136,21 +136,26 @@ def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
         require(same, classifier, "head(features(x)) is classifier(x)", "other logits")
 
 
-def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> None:
+def check_objective(
+    objective: Objective, model: nn.Module, batch: Batch, stages: Stages | None = None
+) -> None:
     """Check every law of an objective.
 
     Args:
         objective: what is checked.
         model: that it can train, as the network's ``build`` returned it.
         batch: items that it can be trained on, with ``quantile`` set.
+        stages: earlier stages to which it refers, by id.
 
     Raises:
         LawBroken: with the law, and what was seen.
     """
     model = model.eval()
     noise = torch.randn(batch.data.shape, generator=generator(0, "laws of objectives"))
+    with workplace(stages) as place:
+        bound = objective.bind(place.holding(objective))
     with leaves_alone(objective, noise=noise, **tensors_of(batch)):
-        loss = objective.loss(model, batch, noise, generator(0, "loss"))
+        loss = bound.loss(model, batch, noise, generator(0, "loss"))
     law = "the loss is a float32 value for each item"
     sound = loss.dtype == torch.float32 and loss.shape == (len(batch),)
     require(sound, objective, law, f"{loss.dtype} {list(loss.shape)}")
@@ -158,7 +163,7 @@ def check_objective(objective: Objective, model: nn.Module, batch: Batch) -> Non
     loss.sum().backward()  # type: ignore[no-untyped-call]
     trained = any(p.grad is not None for p in model.parameters())
     require(trained, objective, "the loss has a gradient in the network's weights", "none")
-    again = objective.loss(model, batch, noise, generator(0, "loss"))
+    again = bound.loss(model, batch, noise, generator(0, "loss"))
     law = "the same arguments and generator state give the same loss"
     require(torch.equal(loss, again), objective, law, (loss.tolist(), again.tolist()))
     terms = objective.terms(tuple(batch.data.shape[1:]))

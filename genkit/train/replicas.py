@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from genkit.blame import refused, returned
-from genkit.interfaces import Objective
+from genkit.interfaces import BoundObjective, Objective
 from genkit.types import Batch
 from genkit.world import World
 
@@ -27,17 +27,18 @@ class ItemLosses(nn.Module):
 
     Args:
         model: what the network's ``build`` returned.
-        objective: gives the loss of each item.
+        objective: objective as the recipe has it, which messages name.
+        bound: what its ``bind`` returned, which gives the loss of each item.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, bound: BoundObjective) -> None:
         super().__init__()
         self.model = model
-        self._objective = objective
+        self._objective, self._bound = objective, bound
 
     def forward(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of each item, ``[B]``."""
-        found = self._objective.loss(self.model, batch, noise, generator)
+        found = self._bound.loss(self.model, batch, noise, generator)
         loss = returned(self._objective, "loss", found, Tensor)
         if loss.shape != (len(batch),):
             got = f"got one of shape {list(loss.shape)}"

@@ -59,7 +59,7 @@ class Trainer:
     """Holds a network under training and steps it.
 
     Args:
-        context: device, seeds and processes of the training; only these three are used.
+        context: device, seeds and processes of the training, and inputs of the objective.
         model: freshly built; moved to the device.
         objective: gives the loss of each item.
         optimizer: settings of how the weights follow the gradient.
@@ -95,7 +95,8 @@ class Trainer:
         if compute.compiled:
             require_compiler(device)
             self.model.compile()  # in place: names in the state stay as they are
-        self._loss = Replicas(ItemLosses(self.model, objective), self._world)
+        bound = objective.bind(context)
+        self._loss = Replicas(ItemLosses(self.model, objective, bound), self._world)
         self.by_quantile = LossByQuantile(self._device, self._world)
         """Losses of all steps since its ``begin`` was called."""
         self._begin(0, 0)

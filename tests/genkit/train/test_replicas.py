@@ -201,7 +201,7 @@ def test_shares_are_whole_contiguous_and_even(count, size):
 
 
 def test_one_process_needs_no_other():
-    alone = Replicas(ItemLosses(nn.Linear(1, 1), None), World())
+    alone = Replicas(ItemLosses(nn.Linear(1, 1), None, None), World())
     assert not alone.needs_rehearsal
     with alone.exchanging(last=False):
         assert torch.is_grad_enabled()

@@ -16,6 +16,7 @@ NAMES = {
     ("classifier", "noisy-classifier"),
     ("importer", "adm-classifier"),
     ("objective", "discrimination"),
+    ("objective", "guided-denoising"),
     ("stage", "choose-discriminator"),
     ("stage", "fit-weight"),
     ("sigma-distribution", "dg-importance"),
