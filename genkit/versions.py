@@ -42,6 +42,9 @@ def code_of(components: Iterable[Component]) -> dict[str, str]:
     import, directly or not, also inside functions. Of genkit itself, whose interfaces import most
     of it, the defining modules count; its version stands for the others.
 
+    A module counts whole. A part of it can depend on any other through a registry, a computed name
+    or code that runs on import, so that a hash of parts would keep stale results.
+
     Returns:
         The digest in hex by the module's name; empty where there is no file to be read.
     """

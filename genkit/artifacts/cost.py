@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.artifacts.artifact import Artifact
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.files import write_json
 
 
@@ -80,5 +80,6 @@ class SamplingCosts(Artifact):
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} must be a file of costs, and is unreadable: {error!r}; delete it, and "
-                "scores are reported without their cost"
+                "scores are reported without their cost",
+                Code.UNREADABLE,
             ) from error

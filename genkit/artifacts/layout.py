@@ -25,7 +25,7 @@ from pathlib import Path
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.cost import SamplingCosts
 from genkit.artifacts.scores import Scores
-from genkit.errors import PluginError
+from genkit.errors import Code, PluginError
 from genkit.settings import shown
 
 RECIPE = "recipe.toml"
@@ -93,7 +93,8 @@ def require_file_name(output: type[Artifact]) -> None:
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
             f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
-            f"_ that genkit does not use itself, got {shown(file)}; choose another name"
+            f"_ that genkit does not use itself, got {shown(file)}; choose another name",
+            Code.INVALID_NAME,
         )
 
 

@@ -47,19 +47,19 @@ def check_guidance(guidance: Guidance, spec: DataSpec, earlier: Stages | None = 
                 module = inputs.network(name).module
                 module.register_forward_hook(lambda *_: calls.append(0))
         bound = guidance.bind(inputs)
-        law = "bind returns a BoundGuidance"
+        law = "bound-guidance: bind returns a BoundGuidance"
         require(isinstance(bound, BoundGuidance), guidance, law, type(bound).__name__)
         for level in LEVELS:
             for inner in (False, True):
                 _check_correction(guidance, bound, batch, torch.full((3,), level), inner)
-        law = "evaluations is the number of calls of its networks"
+        law = "counts-evaluations: evaluations is the number of calls of its networks"
         # A network whose methods are called instead of the module itself is not seen here.
         counted = bound.evaluations
         require(counted == len(calls) or not calls, guidance, law, f"{counted} of {len(calls)}")
         if hasattr(guidance, "weight"):
             bound = replace(guidance, weight=0.0).bind(inputs)  # type: ignore[call-arg]
             found = bound.correction(batch.data, torch.ones(3), batch.labels, batch.data / 2)
-            require(not bool(found.any()), guidance, "weight 0 gives no correction", found)
+            require(not bool(found.any()), guidance, "weight-0: it gives no correction", found)
 
 
 def _check_correction(
@@ -75,12 +75,12 @@ def _check_correction(
     given = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
     with torch.no_grad(), leaves_alone(guidance, **given):
         found, again, alone = correction(), correction(), correction(1)
-    law = "a correction has shape, type and device of the denoised image, and no gradient"
+    law = "like-denoised: a correction has its shape, type and device, and no gradient"
     kind = (found.shape, found.dtype, found.device, found.requires_grad)
     wanted = (denoised.shape, denoised.dtype, denoised.device, False)
     require(kind == wanted, guidance, law, kind)
-    require(bool(found.isfinite().all()), guidance, "a correction is finite", found)
-    law = "the same arguments give the same correction"
+    require(bool(found.isfinite().all()), guidance, "finite: a correction is finite", found)
+    law = "same-again: the same arguments give the same correction"
     require(torch.equal(found, again), guidance, law, "another on a second call")
     same_alone(guidance, "the correction of an item", alone, found)
 
@@ -104,27 +104,27 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
         with workplace(earlier, seed) as place:
             inputs = place.holding(extractor)
             module = extractor.bind(inputs)
-            law = "bind returns a module"
+            law = "bound-module: bind returns a module"
             require(isinstance(module, nn.Module), extractor, law, type(module).__name__)
-            law = "the module of an extractor that classifies has a head"
+            law = "has-head: the module of an extractor that classifies has a head"
             has_head = callable(getattr(module, "head", None))
             require(has_head or not extractor.classifies, extractor, law, "none")
             with torch.no_grad(), leaves_alone(extractor, data=batch.data):
                 found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
-            law = "features are a matrix with a row for each item"
+            law = "row-per-item: features are a matrix with a row for each item"
             require(isinstance(found, Tensor), extractor, law, type(found).__name__)
             shape = list(found.shape)
             sound = found.is_floating_point() and shape[:1] == [5] and len(shape) == 2
             require(sound, extractor, law, f"{found.dtype} {shape}")
-            require(bool(found.isfinite().all()), extractor, "features are finite", found)
-            law = "the same items have the same features"
+            require(bool(found.isfinite().all()), extractor, "finite: features are finite", found)
+            law = "same-again: the same items have the same features"
             require(torch.equal(found, again), extractor, law, "others on a second call")
             same_alone(extractor, "what an item gives", alone, found)
             seen.append((found, extractor.identity(inputs)))
     (one, name), (twin, its_name), *others = seen
-    law = "its identity is a text that does not change"
+    law = "identity-is-constant: its identity is a text that does not change"
     require(isinstance(name, str) and name == its_name != "", extractor, law, (name, its_name))
-    law = "features of one identity are the same"
+    law = "identity-of-features: features of one identity are the same"
     require(torch.equal(one, twin), extractor, law, "others when it was bound again")
     for other, its_name in others:
         sound = its_name != name or torch.equal(one, other)
@@ -178,24 +178,24 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
                 with leaves_alone(metric, **given), writes_below(metric, place.root):
                     found = metric.bind(context).measure(subject, context)
             except DataError as error:
-                law = "sound items are measured, without the denoiser unless requires_denoiser"
+                law = "measures: sound items are, without the denoiser unless requires_denoiser"
                 raise LawBroken(metric, law, error) from error
-            law = "measure returns a Measurement"
+            law = "measurement: measure returns a Measurement"
             require(isinstance(found, Measurement), metric, law, type(found).__name__)
             seen.append(found)
     numbers = {name: value for name, value in found.scores.items() if isinstance(value, float)}
     sound = bool(numbers) and numbers.keys() == found.scores.keys()
     sound = sound and all(value - value == 0 for value in numbers.values())
-    require(sound, metric, "scores are finite numbers by name", found.scores)
-    law = "no score has the name of a count, or ends like the columns of its spread"
+    require(sound, metric, "finite-scores: scores are finite numbers by name", found.scores)
+    law = "reserved-score: no score has the name of a count, or ends like the columns of its spread"
     require(not any(is_reserved(str(name)) for name in found.scores), metric, law, found.scores)
     declared = set(metric.scores) == set(found.scores)
-    require(declared, metric, "the scores are those that it declares", found.scores)
+    require(declared, metric, "declared-scores: it has those alone", found.scores)
     texts = all(isinstance(fact, str) for fact in found.facts.values())
-    require(texts, metric, "facts are texts by name", found.facts)
+    require(texts, metric, "facts-are-texts: facts are texts by name", found.facts)
     lengths = all(curve.consistent for curve in found.curves.values())
-    require(lengths, metric, "a curve has as many values as positions", found.curves)
-    require(seen[0] == seen[1], metric, "the same items have the same scores", seen)
+    require(lengths, metric, "curve-length: a curve has as many values as positions", found.curves)
+    require(seen[0] == seen[1], metric, "same-again: the same items have the same scores", seen)
 
 
 class Gaussian(nn.Module):

@@ -18,13 +18,13 @@ def check_component(cls: type[Component]) -> None:
     """
     # Without the decorator, the fields that the class itself declares would be no settings.
     decorated = "__dataclass_params__" in vars(cls) or "__annotations__" not in vars(cls)
-    law = "it is decorated with @dataclass(frozen=True, kw_only=True)"
+    law = "is-decorated: it is decorated with @dataclass(frozen=True, kw_only=True)"
     require(decorated, cls, law, "fields without the decorator")
     written = cls.__doc__ or ""
     generated = written.startswith(f"{cls.__name__}(")  # what dataclass writes where there is none
-    law = "its docstring's first line describes it"
+    law = "is-described: its docstring's first line describes it"
     require(bool(written.strip()) and not generated, cls, law, repr(written[:60]))
     for field in dataclasses.fields(cls):
-        require(field.kw_only is True, cls, "every field is given by keyword", field.name)
-        law = "every field says what it means: setting(..., doc=...)"
+        require(field.kw_only is True, cls, "by-keyword: every field is", field.name)
+        law = "setting-is-described: every field says what it means: setting(..., doc=...)"
         require(bool(setting_of(field).doc), cls, law, field.name)

@@ -84,13 +84,13 @@ def _check_pool(subject: Subject, batch: Batch, noise: Tensor, minimises: Cost |
         ready = subject.ready(batch)
         pairs = pair(ready, batch, noise)
     _check_indices(subject, pairs, len(batch), len(noise))
-    law = "the same arguments and generator state give the same pairs"
+    law = "same-again: the same arguments and generator state give the same pairs"
     subject.require(same(pairs, pair(ready, batch, noise)), law, "others on a second call")
     bijective = isinstance(coupler, Coupler) and coupler.bijective
     parted = bijective and (bool(pairs.parts) or minimises is not None)
     restriction = _restriction(coupler, batch) if parted else None
     if restriction is not None:
-        law = "noise stays with the images that share what is required and kept"
+        law = "keeps-groups: noise stays with the images that share what is required and kept"
         crossed = (~restriction[pairs.data, pairs.noise]).nonzero()[:, 0].tolist()
         subject.require(not crossed, law, f"pairs {crossed} of unlike images")
     if minimises is not None and isinstance(coupler, Coupler):
@@ -99,31 +99,31 @@ def _check_pool(subject: Subject, batch: Batch, noise: Tensor, minimises: Cost |
 
 def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> None:
     for name, index, count in (("data", pairs.data, images), ("noise", pairs.noise, noises)):
-        law = f"pairs.{name} is an int64 vector on the CPU"
+        law = f"int64-on-cpu: pairs.{name} is an int64 vector on the CPU"
         sound = index.dtype == torch.int64 and index.ndim == 1 and index.device.type == "cpu"
         subject.require(sound, law, f"{index.dtype} {list(index.shape)} on {index.device}")
         inside = bool(((index >= 0) & (index < count)).all())
-        subject.require(inside, f"pairs.{name} lies in 0 to {count - 1}", index.tolist())
+        subject.require(inside, f"index-range: {name} lies in 0 to {count - 1}", index.tolist())
     lengths = len(pairs.data), len(pairs.noise)
-    subject.require(lengths[0] == lengths[1], "both vectors have one length", lengths)
+    subject.require(lengths[0] == lengths[1], "one-length: both vectors have one length", lengths)
     coupler = subject.settings
     expected = noises // coupler.noises_per_image if isinstance(coupler, Coupler) else noises
-    law = "there is a pair for each of the noises_per_image noises"
+    law = "pair-per-noise: there is a pair for each of the noises_per_image noises"
     subject.require(lengths[0] == expected, law, f"{lengths[0]} pairs from {noises} noises")
     if isinstance(coupler, Coupler) and coupler.bijective:
         whole = torch.arange(images)
-        law = "a bijective coupler returns arange for the data"
+        law = "data-in-order: a bijective coupler returns arange for the data"
         subject.require(torch.equal(pairs.data, whole), law, pairs.data.tolist())
-        law = "a bijective coupler returns a permutation for the noise"
+        law = "permutation: a bijective coupler returns a permutation for the noise"
         permuted = torch.equal(pairs.noise.sort().values, whole)
         subject.require(permuted, law, pairs.noise.tolist())
     gap = pairs.gap
     sound = gap is None or (math.isfinite(gap) and gap >= 0)
-    subject.require(sound, "pairs.gap is None, or a share of at least 0", gap)
+    subject.require(sound, "gap-range: pairs.gap is None, or a share of at least 0", gap)
     sound = pairs.entropy is None or 0 <= pairs.entropy <= 1
-    subject.require(sound, "pairs.entropy is None, or in [0, 1]", pairs.entropy)
+    subject.require(sound, "entropy-range: pairs.entropy is None, or in [0, 1]", pairs.entropy)
     sound = not pairs.parts or (min(pairs.parts) > 0 and sum(pairs.parts) == len(pairs))
-    subject.require(sound, "pairs.parts are sizes that sum to the number of pairs", pairs.parts)
+    subject.require(sound, "parts-sum: pairs.parts sum to the number of pairs", pairs.parts)
 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
@@ -145,13 +145,13 @@ def _check_total(
     unpaired = float(cost[torch.arange(count), torch.arange(count) * several].sum())
     slack = 1e-5 * unpaired  # the solver may see the cost in float32
     gap = pairs.gap or 0.0
-    law = f"the total {minimises} cost is at most that of unpaired noise"
+    law = f"cost-falls: the total {minimises} cost is at most that of unpaired noise"
     subject.require(total <= unpaired * (1 + gap) + slack, law, f"{total} against {unpaired}")
     order = torch.randperm(count, generator=generator(0, "order"))
     noises = (order[:, None] * several + torch.arange(several)).flatten()
     moved = pair(subject.ready(batch[order]), batch[order], noise[noises])
     again = float(cost[order[moved.data], noises[moved.noise]].sum())
-    law = "the total cost does not depend on the order of the pool"
+    law = "order-of-pool: the total cost does not depend on the order of the pool"
     # Two totals that are each at most 1 + gap times the least are as near to each other.
     near = max(gap, moved.gap or 0.0) * min(total, again) + slack
     subject.require(abs(again - total) <= near, law, f"{again} against {total}")
@@ -159,7 +159,7 @@ def _check_total(
         allowed = _restriction(coupler, batch)
         full = cost.numpy() if allowed is None else np.where(allowed, cost, np.inf)
         least = float(full[linear_sum_assignment(full)].sum())
-        law = f"the total {minimises} cost is above the least by no more than pairs.gap"
+        law = f"gap-holds: the total {minimises} cost is above the least by no more than pairs.gap"
         sound = total <= least * (1 + gap) + slack
         subject.require(sound, law, f"{total} against {least}, gap {pairs.gap}")
 
@@ -177,20 +177,20 @@ def _check_independence(subject: Subject) -> None:
     # With independent noise the sum of products is Gaussian with this variance. Pairs of a pool of
     # 16 with the least cost are off by about 60 of its standard deviations.
     errors = abs(inner) / math.sqrt(square)
-    law = "the noise of an independent coupler is not correlated with the data"
+    law = "independence: the noise of an independent coupler is not correlated with the data"
     subject.require(errors <= 6, law, f"a correlation of {errors:.1f} standard errors")
 
 
 def _check_cells(subject: Subject) -> None:
     """Check that small changes of the noise change no data, without which D gives no score."""
-    law = "a coupler that preserves the score is independent, or assigns data to single noises"
+    law = "score-by-kind: what preserves it is independent, or assigns data to single noises"
     subject.require(isinstance(subject.settings, DatasetCoupler), law, "a coupler of pools")
     whole, ready = pool(64), subject.ready(pool(64))
     noise = noise_for(subject.settings, pool(512))
     moved = noise + 1e-4 * torch.randn(noise.shape, generator=generator(0, "moved"))
     same_data = pair(ready, whole, noise).data == pair(ready, whole, moved).data
     share = float(same_data.double().mean())
-    law = "a coupler that preserves the score assigns the same data to nearly the same noise"
+    law = "score-in-cells: what preserves it assigns the same data to nearly the same noise"
     subject.require(share >= 0.95, law, f"the same data for {share:.0%}")
 
 
@@ -216,10 +216,10 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
         allowed = 6 * (2 / len(paired)) ** 0.5
         what = "the paired noise" if given is None else f"the paired noise given {given} {part}"
         mean, variance = float(paired.mean()), float(paired.var())
-        subject.require(abs(mean) <= allowed, f"{what} has mean 0", f"{mean:.3f}")
+        subject.require(abs(mean) <= allowed, f"noise-mean: {what} has mean 0", f"{mean:.3f}")
         # The variance of a squared unit Gaussian is 2.
         near = abs(variance - 1) <= allowed * 2**0.5
-        subject.require(near, f"{what} has variance 1", f"{variance:.3f}")
+        subject.require(near, f"noise-variance: {what} has variance 1", f"{variance:.3f}")
 
 
 def _classes(batch: Batch, given: str | None) -> Tensor:

@@ -27,41 +27,41 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     """
     spec, batch = dataset.spec(), dataset.load(inputs or NoStages())
     data = batch.data
-    require(len(batch) > 0, dataset, "there is an item", "none")
+    require(len(batch) > 0, dataset, "has-items: there is an item", "none")
     count = dataset.item_count()
-    law = "item_count() is the number of items, or None"
+    law = "item-count: item_count() is the number of items, or None"
     require(count in (None, len(batch)), dataset, law, f"{count}, {len(batch)} items")
     shape = tuple(data.shape[1:])
-    require(shape == spec.shape, dataset, "items have the shape of spec()", f"{shape}, {spec}")
-    law = "data is float32 on the CPU, or uint8 where items are images"
+    require(shape == spec.shape, dataset, "spec-shape: items have it", f"{shape}, {spec}")
+    law = "data-type: data is float32 on the CPU, or uint8 where items are images"
     allowed = {torch.float32, torch.uint8} if spec.is_image else {torch.float32}
     sound = data.dtype in allowed and data.device.type == "cpu"
     require(sound, dataset, law, f"{data.dtype} on {data.device}")
     require_finite(data, "item")
     if spec.is_image and data.is_floating_point():
         low, high = float(data.min()), float(data.max())
-        require(low >= -1 and high <= 1, dataset, "images lie in [-1, 1]", f"[{low}, {high}]")
+        require(low >= -1 and high <= 1, dataset, "image-range: [-1, 1]", f"[{low}, {high}]")
     known = tensors_of(batch).keys() & {"labels", "sources", "embeddings"}
-    law = "labels, sources and embeddings are there where spec() says so, and only there"
+    law = "spec-attributes: labels, sources and embeddings are there exactly as it says"
     require(known == spec.attributes, dataset, law, f"{sorted(known)}, {spec}")
     classes = {"labels": spec.classes, "sources": 2}
     for name, count in classes.items():
         values = getattr(batch, name)
         if values is not None:
-            law = f"{name} are int64, one for each item, in 0 to {count - 1}"
+            law = f"class-indices: {name} are int64, one for each item, in 0 to {count - 1}"
             kind = values.dtype == torch.int64 and values.shape == (len(batch),)
             require(kind, dataset, law, f"{values.dtype} {list(values.shape)}")
             low, high = int(values.min()), int(values.max())
             require(low >= 0 and high < count, dataset, law, f"{low} to {high}")
     if batch.embeddings is not None:
-        law = "embeddings are float32, a vector as long as spec() says for each item"
+        law = "embeddings: embeddings are float32, a vector as long as spec() says for each item"
         found = batch.embeddings
         sound = found.dtype == torch.float32 and found.shape == (len(batch), spec.embeddings)
         require(sound, dataset, law, f"{found.dtype} {list(found.shape)}")
         require_finite(found, "embedding")
     again = tensors_of(dataset.load(inputs or NoStages()))
     same = all(torch.equal(value, again[name]) for name, value in tensors_of(batch).items())
-    require(same, dataset, "the items are the same on every load", "others on a second load")
+    require(same, dataset, "same-again: every load gives the same", "others on a second load")
 
 
 def check_augmentation(augmentation: Augmentation) -> None:
@@ -75,18 +75,18 @@ def check_augmentation(augmentation: Augmentation) -> None:
     batch = Batch(data, torch.arange(16) % 3, torch.arange(16) % 2)
     with leaves_alone(augmentation, **tensors_of(batch)):
         changed = augmentation.augment(batch, generator(0, "augment"))
-    law = "it keeps the number, shape and type of the images"
+    law = "keeps-images: it keeps the number, shape and type of the images"
     kept = changed.data.shape == data.shape and changed.data.dtype == data.dtype
     require(kept, augmentation, law, f"{changed.data.dtype} {list(changed.data.shape)}")
     for name, value in tensors_of(batch).items():
         found = getattr(changed, name)
         if name != "data" and (found is None or not torch.equal(found, value)):
-            raise LawBroken(augmentation, f"it keeps the {name}", found)
+            raise LawBroken(augmentation, f"keeps-attributes: it keeps the {name}", found)
     low, high = float(changed.data.min()), float(changed.data.max())
     inside = low >= -OVERSHOOT and high <= OVERSHOOT
-    law = f"images stay in [-1, 1], or overshoot to {OVERSHOOT} where they are resampled"
+    law = f"image-range: [-1, 1], or up to {OVERSHOOT} where images are resampled"
     require(inside, augmentation, law, f"[{low}, {high}]")
-    law = "augment_labels are float32 [N, A] where A is not 0, and else None"
+    law = "augment-labels: augment_labels are float32 [N, A] where A is not 0, and else None"
     told, length = changed.augment_labels, augmentation.augment_labels
     sound = (told is None) == (length == 0) and (
         told is None or (told.dtype == torch.float32 and told.shape == (len(data), length))
@@ -94,6 +94,6 @@ def check_augmentation(augmentation: Augmentation) -> None:
     seen = "none" if told is None else f"{told.dtype} {list(told.shape)}"
     require(sound, augmentation, law, f"{seen} where A is {length}")
     again = tensors_of(augmentation.augment(batch, generator(0, "augment")))
-    law = "the same generator state gives the same images"
+    law = "same-again: the same generator state gives the same images"
     same = all(torch.equal(value, again[name]) for name, value in tensors_of(changed).items())
     require(same, augmentation, law, "others on a second call")

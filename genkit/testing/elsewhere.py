@@ -33,7 +33,7 @@ def check_threads(subject: Subject) -> None:
     with ThreadPoolExecutor(THREADS) as threads:
         found = [threads.submit(pair, coupler, batch, noise) for _ in range(THREADS)]
         alike = sum(same(here, future.result()) for future in found)
-    law = "other threads, several at a time, get the same pairs"
+    law = "threads: other threads, several at a time, get the same pairs"
     subject.require(alike == THREADS, law, f"other pairs in {THREADS - alike} of {THREADS}")
 
 
@@ -56,7 +56,7 @@ def check_processes(couplers: Sequence[AnyCoupler]) -> None:
         # Another order of sets and of dictionaries by hash, which no result may follow.
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "1"},
     )
-    law = "another process gets the same pairs"
+    law = "processes: another process gets the same pairs"
     if answered.returncode:
         seen = answered.stderr.strip().splitlines()[-1:] or f"exit {answered.returncode}"
         raise LawBroken(list(couplers), law, seen)

@@ -36,20 +36,20 @@ def check_importer(importer: Importer, file: Path) -> None:
     with leaves_alone(importer):
         found, again = (_read(importer, file, "a sound file") for _ in range(2))
     if found is None or again is None:
-        raise LawBroken(importer, "a sound file is read", "a DataError")
+        raise LawBroken(importer, "reads-sound-file: a sound file is read", "a DataError")
     weights = found.weights
     same = weights.keys() == again.weights.keys() and all(
         torch.equal(t, again.weights[name]) for name, t in weights.items()
     )
-    law = "a file is the same network each time"
+    law = "same-again: a file is the same network each time"
     require(same and found.network == again.network, importer, law, "another")
     with seeded(0):
         model = found.network.bind(NoStages()).build(found.spec)
     try:
         require_fit(model, weights)
     except DataError as error:
-        raise LawBroken(importer, "weights fit their network", error) from error
-    require(file.read_bytes() == content, importer, "the file is left as it is", "another")
+        raise LawBroken(importer, "weights-fit: weights fit their network", error) from error
+    require(file.read_bytes() == content, importer, "leaves-file: it is as it was", "another")
     g = generator(0, "laws of importers")
     cut = len(content) // DAMAGES
     damaged: dict[str, bytes | None] = {
@@ -61,7 +61,7 @@ def check_importer(importer: Importer, file: Path) -> None:
         for what, instead in damaged.items():
             place.unlink(missing_ok=True) if instead is None else place.write_bytes(instead)
             taken = _read(importer, place, what) is not None
-            require(not taken, importer, f"{what} is refused with a DataError", "a network")
+            require(not taken, importer, f"refuses-damage: {what} is refused", "a network")
         for index in torch.randint(len(content), (DAMAGES,), generator=g).tolist():
             changed = bytearray(content)
             changed[index] ^= 255
@@ -77,4 +77,6 @@ def _read(importer: Importer, place: Path, what: str) -> Imported | None:
         return None
     except Exception as error:
         seen = f"{type(error).__name__}: {error}"
-        raise LawBroken(importer, f"{what} is read or refused with a DataError", seen) from error
+        raise LawBroken(
+            importer, f"raises-data-error: {what} is read, or so refused", seen
+        ) from error

@@ -17,13 +17,14 @@ class LawBroken(AssertionError):  # noqa: N818, a law is broken, not in error
 
     Args:
         component: that breaks the law.
-        law: what must hold.
+        law: name of the law, which is stable, and what must hold: ``"finite: a score is finite"``.
         seen: what was found instead.
     """
 
     def __init__(self, component: object, law: str, seen: object) -> None:
-        self.component, self.law, self.seen = component, law, seen
-        super().__init__(f"{component!r} breaks the law that {law}; seen: {seen}")
+        self.component, self.seen = component, seen
+        self.name, _, self.law = law.partition(": ")
+        super().__init__(f"{component!r} breaks the law {law}; seen: {seen}")
 
 
 def require(holds: bool, component: object, law: str, seen: object) -> None:
@@ -51,9 +52,9 @@ def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
     yield
     for name, tensor in inputs.items():
         same = torch.equal(before[name], tensor)
-        require(same, component, "inputs are left as they are", f"a changed {name}")
+        require(same, component, "leaves-inputs: inputs are left as they are", f"a changed {name}")
     same = torch.equal(state, torch.get_rng_state())
-    law = "random numbers come from the given generator alone"
+    law = "own-generator: random numbers come from the given generator alone"
     require(same, component, law, "a draw from torch's global generator")
 
 
@@ -62,5 +63,5 @@ def same_alone(component: object, what: str, alone: Tensor, whole: Tensor) -> No
     same = alone.shape[1:] == whole.shape[1:] and torch.allclose(
         alone[0], whole[0], rtol=1e-3, atol=1e-4
     )
-    law = f"{what} does not depend on the others in its batch"
+    law = f"company: {what} does not depend on the others in its batch"
     require(same, component, law, (alone[0], whole[0]))

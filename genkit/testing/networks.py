@@ -41,29 +41,29 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
         }
     single = preconditioner.coefficients(SIGMAS[:1])._asdict()
     for name, values in found.items():
-        law = f"{name} has one value for each noise level"
+        law = f"value-per-level: {name} has one value for each noise level"
         require(values.shape == SIGMAS.shape, preconditioner, law, list(values.shape))
-        law = f"{name} is finite for noise levels from 1e-3 to 1e3"
+        law = f"finite: {name} is finite for noise levels from 1e-3 to 1e3"
         require(bool(values.isfinite().all()), preconditioner, law, values.tolist())
         if name in single:
-            law = f"{name} does not depend on the other noise levels of a batch"
+            law = f"company: {name} does not depend on the other noise levels of a batch"
             same = torch.allclose(single[name], values[:1])
             require(same, preconditioner, law, (single[name].tolist(), values[:1].tolist()))
     positive = bool((found["weight"] > 0).all())
-    law = "the weight of the loss is above 0"
+    law = "positive-weight: the weight of the loss is above 0"
     require(positive, preconditioner, law, found["weight"].tolist())
     for levels in (SIGMAS, SIGMAS.double().reshape(-1, 1)):
         rounded = preconditioner.round_sigma(levels)
-        law = "round_sigma keeps the shape and type of the noise levels"
+        law = "rounding-keeps-type: round_sigma keeps the shape and type of the noise levels"
         same = rounded.shape == levels.shape and rounded.dtype == levels.dtype
         require(same, preconditioner, law, f"{rounded.dtype} {list(rounded.shape)}")
-        law = "round_sigma keeps the order of noise levels"
+        law = "rounding-keeps-order: round_sigma keeps the order of noise levels"
         require(bool((rounded.diff(dim=0) >= 0).all()), preconditioner, law, rounded.tolist())
-        law = "round_sigma leaves a noise level that it returned"
+        law = "rounds-once: round_sigma leaves a noise level that it returned"
         same = torch.equal(preconditioner.round_sigma(rounded), rounded)
         require(same, preconditioner, law, rounded.tolist())
     low, high = preconditioner.sigma_range()
-    require(0 <= low < high, preconditioner, "the range of noise levels is increasing", (low, high))
+    require(0 <= low < high, preconditioner, "sigma-range: it rises", (low, high))
 
 
 def check_sigma_distribution(distribution: SigmaDistribution) -> None:
@@ -78,13 +78,13 @@ def check_sigma_distribution(distribution: SigmaDistribution) -> None:
     u[-1] = 1 - 1e-9  # float32 rounds it to 1
     with leaves_alone(distribution, u=u):
         sigma = distribution.quantile(u)
-    law = "there is one noise level for each quantile"
+    law = "level-per-quantile: there is one noise level for each quantile"
     require(sigma.shape == u.shape, distribution, law, list(sigma.shape))
-    law = "noise levels are finite and above 0"
+    law = "levels-range: noise levels are finite and above 0"
     sound = bool((sigma.isfinite() & (sigma > 0)).all())
     require(sound, distribution, law, f"{float(sigma.min())} to {float(sigma.max())}")
     rising = bool((sigma.diff() >= 0).all())
-    law = "a higher quantile has no lower noise level"
+    law = "levels-rise: a higher quantile has no lower noise level"
     require(rising, distribution, law, f"a fall of {float(-sigma.diff().min()):.3g}")
 
 
@@ -129,11 +129,11 @@ def check_classifier(classifier: Classifier, spec: DataSpec) -> None:
     with torch.no_grad():
         features = model.features(items(spec, 3).data)  # type: ignore[operator]
         logits = model(items(spec, 3).data)
-    law = "features are a matrix with a row for each item"
+    law = "row-per-item: features are a matrix with a row for each item"
     require(features.ndim == 2 and len(features) == 3, classifier, law, list(features.shape))
     if callable(head := getattr(model, "head", None)):
         same = torch.allclose(head(features), logits, atol=1e-5)
-        require(same, classifier, "head(features(x)) is classifier(x)", "other logits")
+        require(same, classifier, "head-of-features: it is classifier(x)", "other logits")
 
 
 def check_objective(
@@ -156,18 +156,18 @@ def check_objective(
         bound = objective.bind(place.holding(objective))
     with leaves_alone(objective, noise=noise, **tensors_of(batch)):
         loss = bound.loss(model, batch, noise, generator(0, "loss"))
-    law = "the loss is a float32 value for each item"
+    law = "loss-per-item: the loss is a float32 value for each item"
     sound = loss.dtype == torch.float32 and loss.shape == (len(batch),)
     require(sound, objective, law, f"{loss.dtype} {list(loss.shape)}")
-    require(bool(loss.isfinite().all()), objective, "the loss is finite", loss.tolist())
+    require(bool(loss.isfinite().all()), objective, "finite: the loss is finite", loss.tolist())
     loss.sum().backward()  # type: ignore[no-untyped-call]
     trained = any(p.grad is not None for p in model.parameters())
-    require(trained, objective, "the loss has a gradient in the network's weights", "none")
+    require(trained, objective, "loss-gradient: the weights have one", "none")
     again = bound.loss(model, batch, noise, generator(0, "loss"))
-    law = "the same arguments and generator state give the same loss"
+    law = "same-again: the same arguments and generator state give the same loss"
     require(torch.equal(loss, again), objective, law, (loss.tolist(), again.tolist()))
     terms = objective.terms(tuple(batch.data.shape[1:]))
-    law = "a loss is the mean of at least one term"
+    law = "loss-terms: a loss is the mean of at least one term"
     require(type(terms) is int and terms >= 1, objective, law, terms)
     _check_levels(objective)
     if objective.estimates_mean:
@@ -180,7 +180,7 @@ def _check_levels(objective: Objective) -> None:
         levels = objective.noise_levels(quantile)
     if levels is None:
         return
-    law = "noise_levels returns a finite level above 0 for each quantile, or None"
+    law = "levels-range: noise_levels returns a finite level above 0 for each quantile, or None"
     sound = levels.shape == quantile.shape and bool((levels.isfinite() & (levels > 0)).all())
     require(sound, objective, law, levels.tolist())
 
@@ -210,7 +210,7 @@ def _check_mean_is_best(
         return float(objective.loss(model, there, noise, generator(0, "loss")).double().sum())
 
     losses = [loss(mean + k * step) for k in (-1, 0, 1)]
-    law = "an objective that estimates_mean has its lowest loss at the mean"
+    law = "mean-is-best: an objective that estimates_mean has its lowest loss at the mean"
     require(losses[1] < min(losses[0], losses[2]), objective, law, losses)
 
 
@@ -252,9 +252,9 @@ def _check_bound(
         model = bound.build(spec).eval()
     with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
         found = call(model, batch)
-    law = f"{spec} gives {list(item) or 'a number'} for each item"
+    law = f"output-shape: {spec} gives {list(item) or 'a number'} for each item"
     require(found.shape == (3, *item), chosen, law, list(found.shape))
-    require(bool(found.isfinite().all()), chosen, "the network's output is finite", found)
+    require(bool(found.isfinite().all()), chosen, "finite: the network's output is finite", found)
     with torch.no_grad():
         alone = call(model, batch[:1])
     same_alone(chosen, "what an item gives", alone, found)
@@ -262,5 +262,5 @@ def _check_bound(
         twin = bound.build(spec)
     weights, others = model.state_dict(), twin.state_dict()
     same = all(torch.equal(value, others[name]) for name, value in weights.items())
-    law = "the same global seed gives the same initial weights"
+    law = "same-again: the same global seed gives the same initial weights"
     require(same, chosen, law, "others on a second build")

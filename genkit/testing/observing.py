@@ -38,7 +38,7 @@ def check_callback(
     seen = []
     with workplace(earlier) as place:
         problems = list(callback.check_training(trained, designs(place.stages, place.stages)))
-        require(not problems, callback, "check_training accepts what runs", problems)
+        require(not problems, callback, "accepts-what-runs: check_training does", problems)
         context = place.holding(callback).alone()
         with writes_below(callback, place.root), leaves_alone(callback), torch.no_grad():
             for _ in range(2):
@@ -47,16 +47,16 @@ def check_callback(
                     raw, averaged = (replace(trained, module=copy.deepcopy(module)) for _ in "ab")
                     seen.append(bound.call(TrainingState(64, 128, raw, averaged), context))
     for found in seen:
-        law = "call returns a Measurement"
+        law = "measurement: call returns a Measurement"
         require(isinstance(found, Measurement), callback, law, type(found).__name__)
         numbers = all(
             isinstance(value, float) and value - value == 0 for value in found.scores.values()
         )
-        require(numbers, callback, "scores are finite numbers by name", found.scores)
+        require(numbers, callback, "finite-scores: scores are finite numbers by name", found.scores)
         pictures = all(png.startswith(b"\x89PNG") for png in found.pictures.values())
-        require(pictures, callback, "pictures are PNG files by name", list(found.pictures))
+        require(pictures, callback, "pictures: PNG files by name", list(found.pictures))
         given = {*found.scores, *found.pictures}
-        law = "the names that it states are among those of its scores and pictures"
+        law = "declared-names: the names that it states are among those of its scores and pictures"
         require(set(callback.names) <= given, callback, law, given)
-    law = "the same training gives the same scores and pictures"
+    law = "same-again: the same training gives the same scores and pictures"
     require(all(found == seen[0] for found in seen), callback, law, seen)

@@ -20,23 +20,23 @@ def check_optimizer(optimizer: Optimizer) -> None:
         LawBroken: with the law, and what was seen.
     """
     rates = [optimizer.rate(images) for images in (0, 1, 1000, 10**6, 10**9)]
-    law = "the learning rate is from 0 to learning_rate"
+    law = "rate-range: the learning rate is from 0 to learning_rate"
     require(all(0 <= r <= optimizer.learning_rate for r in rates), optimizer, law, rates)
     model = _model()
     built = optimizer.build(list(model.parameters()), 1)
     held = [id(p) for group in built.param_groups for p in group["params"]]
-    law = "every parameter is optimized, and once"
+    law = "all-parameters: every parameter is optimized, and once"
     require(sorted(held) == sorted(map(id, model.parameters())), optimizer, law, len(held))
     before = _copied(model)
     _step(optimizer, model, built, 0)
     same = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
-    require(not same, optimizer, "a step changes every weight with a gradient", same)
+    require(not same, optimizer, "step-changes: a step changes every weight with a gradient", same)
     twin = copy.deepcopy(model)
     resumed = optimizer.build(list(twin.parameters()), 1)
     resumed.load_state_dict(copy.deepcopy(built.state_dict()))
     for one, own in ((model, built), (twin, resumed)):
         _step(optimizer, one, own, 1)
-    law = "an optimizer that is given the state of another takes the same steps"
+    law = "resumes: an optimizer that is given the state of another takes the same steps"
     require(_equal(_copied(model), _copied(twin)), optimizer, law, "other weights")
 
 
@@ -48,9 +48,9 @@ def check_average(average: Average) -> None:
     """
     model = _model()
     running = average.build(model)
-    law = "an average starts with the weights of the network, under their names"
+    law = "starts-equal: an average starts with the weights of the network, under their names"
     require(_equal(_copied(running.model), _copied(model)), average, law, "others")
-    law = "the averaged network is in eval mode, with gradients disabled"
+    law = "average-is-idle: the averaged network is in eval mode, with gradients disabled"
     idle = not (running.model.training or any(p.requires_grad for p in running.model.parameters()))
     require(idle, average, law, "a network in training")
     _updated(average, running, model, 0)
@@ -60,7 +60,7 @@ def check_average(average: Average) -> None:
     resumed.restore({name: tensor.clone() for name, tensor in running.state().items()})
     for one in (running, resumed):
         _updated(average, one, model, 1)
-    law = "an average that is given the state of another goes on with the same bits"
+    law = "resumes: an average that is given the state of another goes on with the same bits"
     same = _equal(_copied(running.model), _copied(resumed.model))
     require(same and _equal(running.state(), resumed.state()), average, law, "others")
 
@@ -78,12 +78,12 @@ def _updated(average: Average, running: RunningAverage, model: nn.Module, index:
     current = model.state_dict()
     for name, mine in running.model.named_parameters():
         low, high = (f(before[name], current[name]) for f in (torch.minimum, torch.maximum))
-        law = "an averaged weight is between what it was and the weight"
+        law = "between: an averaged weight is between what it was and the weight"
         between = bool(((mine >= low - 1e-6) & (mine <= high + 1e-6)).all())
         require(between, average, law, f"{name} outside")
     buffers = dict(running.model.named_buffers())
     same = all(torch.equal(buffers[name], b) for name, b in model.named_buffers())
-    require(same, average, "buffers are copied", "others")
+    require(same, average, "copies-buffers: buffers are copied", "others")
 
 
 def _model() -> nn.Module:

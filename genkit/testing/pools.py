@@ -95,7 +95,7 @@ class Subject:
         else:
             bound = self.fit(batch)
         method = "choose" if isinstance(self.settings, DatasetCoupler) else "pair"
-        law = f"{'bind' if self.fit is None else 'fit'} returns an object with the method {method}"
+        law = f"bound-method: {'bind' if self.fit is None else 'fit'} returns what has {method}"
         self.require(callable(getattr(bound, method, None)), law, type(bound).__name__)
         call: Callable[..., Any] = getattr(bound, method)
         if method == "pair":
@@ -117,5 +117,5 @@ class Subject:
 
 def no_stages(asking: AnyCoupler) -> NoStages:
     """Return the inputs of a coupler that is checked without earlier stages."""
-    law = "a coupler that needs an earlier stage is checked with check_coupler(..., fit=...)"
+    law = "needs-fit: one that needs an earlier stage is checked with check_coupler(..., fit=...)"
     return NoStages(refusal=lambda stage: LawBroken(asking, law, f"bind asked for {stage!r}"))

@@ -17,12 +17,12 @@ def check_declarations(subject: Subject) -> None:
     coupler = subject.settings
     for name in ("preserves_conditional_prior", "requires"):
         unknown = getattr(coupler, name) - set(ATTRIBUTES)
-        law = f"{name} names labels, sources or embeddings, and nothing else"
+        law = f"known-attributes: {name} names labels, sources or embeddings, and nothing else"
         subject.require(not unknown, law, unknown)
     if isinstance(coupler, Coupler):
         several = coupler.noises_per_image
-        subject.require(several >= 1, "noises_per_image is at least 1", several)
-        law = "a bijective coupler takes one noise for each image of a pool"
+        subject.require(several >= 1, "noises-per-image: noises_per_image is at least 1", several)
+        law = "bijective-noises: a bijective coupler takes one noise for each image of a pool"
         subject.require(not coupler.bijective or several == 1, law, f"noises_per_image {several}")
 
 
@@ -33,12 +33,12 @@ def check_refusals(subject: Subject) -> None:
     for attribute in ATTRIBUTES:
         bare = Batch(**(vars(batch) | {attribute: None}))
         refused = subject.refusal(bare, noise) is not None
-        law = f"a pool without {attribute} is refused with DataError where requires names them"
+        law = f"refuses-lacking: a pool without {attribute} is where requires names them"
         fits = refused == (attribute in subject.settings.requires)
         subject.require(fits, law, f"{'a' if refused else 'no'} DataError")
     settings = subject.settings
     if isinstance(settings, Coupler) and (settings.bijective or settings.noises_per_image > 1):
-        law = "numbers of images and noises that do not fit are refused with DataError"
+        law = "refuses-counts: numbers of images and noises that do not fit are"
         subject.require(subject.refusal(batch, noise[:-1]) is not None, law, "no error")
 
 
@@ -50,7 +50,7 @@ def check_half_precision(subject: Subject) -> None:
         batch = _cast(batch, dtype)
         wide = _cast(batch, torch.float32)
         expected = pair(subject.ready(wide), wide, noise.float())
-        law = f"{dtype} values give the pairs of the same values in float32"
+        law = f"half-precision: {dtype} values give the pairs of the same values in float32"
         found = pair(subject.ready(batch), batch, noise)
         subject.require(same(found, expected), law, "others")
 
@@ -67,7 +67,7 @@ def check_not_finite(subject: Subject) -> None:
                     continue
                 given[name] = batch.embeddings
             given[name][3].view(-1)[-1] = value
-            law = f'{value} in {name} 3 raises a DataError that says "{name} 3"'
+            law = f'refuses-not-finite: {value} in {name} 3 raises a DataError that says "{name} 3"'
             told = subject.refusal(batch, noise)
             subject.require(told is not None, law, "no error")
             subject.require(bool(re.search(rf"{name}\D*\b3\b", told or "")), law, told)
@@ -81,7 +81,7 @@ def check_overflow(subject: Subject) -> None:
     if subject.refusal(batch, noise) is None:
         wide = batch.with_data(batch.data.double())
         expected = pair(subject.ready(wide), wide, noise.double())
-        law = "a distance that overflows raises DataError or is computed in a wider type"
+        law = "overflow: a distance that overflows raises DataError or is computed in a wider type"
         found = pair(subject.ready(batch), batch, noise)
         subject.require(same(found, expected), law, "pairs that are not those of float64")
 

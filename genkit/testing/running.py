@@ -91,7 +91,7 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
     with workplace(earlier) as place:
         with writes_below(stage, place.root):
             problems = list(stage.check(place.stages))
-        require(not problems, stage, "check accepts what runs", problems)
+        require(not problems, stage, "accepts-what-runs: check accepts what runs", problems)
         whole = _Ending()
         _run(stage, place, "whole", whole)
         _check_artifact(stage, place)
@@ -104,14 +104,14 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
                 _run(stage, place, after, _Ending())
             found = _results(place, after)
             others = sorted(name for name, _ in found.items() ^ results.items())
-            require(not others, stage, f"results are the same bytes after {after}", others)
+            require(not others, stage, f"same-bytes: results after {after}", others)
             return ended
 
         resumed("nothing", _Ending())
         for ask in _some(whole.asked):
             after = f"a stop at {ask} of {whole.asked} questions"
             ended = resumed(after, _Ending(stop_at=ask))
-            law = "a stage that is to stop raises InterruptedRun"
+            law = "stops: a stage that is to stop raises InterruptedRun"
             # After its last step a stage may end instead.
             require(ended or ask == whole.asked, stage, law, f"none after {after}")
         for report in _some(whole.reports):
@@ -119,7 +119,7 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
         if stage.shared:
             _run(stage, place, "other", _Ending(), _Follower())
             written = sorted(results.keys() & _results(place, "other").keys())
-            law = "a process other than rank 0 writes no result"
+            law = "rank-0-writes: a process other than rank 0 writes no result"
             require(not written, stage, law, written)
 
 
@@ -131,7 +131,7 @@ def _run(stage: Stage, place: Workplace, name: str, ending: _Ending, world: Worl
             stage.run(context)
     except (InterruptedRun, Killed):
         return True
-    law = "a stage saves its declared artifact with context.record"
+    law = "saves-artifact: a stage saves its declared artifact with context.record"
     needed = stage.output is not None and world.leads
     require(context.record.saved is not None or not needed, stage, law, "none")
     return False
@@ -157,21 +157,21 @@ def _check_artifact(stage: Stage, place: Workplace) -> None:
     with TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         artifact.save(copy)
-        law = "an artifact that was read is written as the same bytes"
+        law = "artifact-bytes: an artifact that was read is written as the same bytes"
         require(copy.read_bytes() == path.read_bytes(), stage, law, "others")
     if isinstance(artifact, NetworkFile):
         trained = design_of(artifact, load_plugins().registry)
         design = stage.design(place.stages)
         known = design and (design.settings, design.spec)
-        law = "design returns settings and data of the network that is written"
+        law = "design: design returns settings and data of the network that is written"
         require(known == (trained.settings, trained.spec), stage, law, known)
     if isinstance(artifact, Samples):
         named = stage.drawn_by(place.stages)
-        law = "drawn_by names the denoiser that the samples name"
+        law = "drawn-by: drawn_by names the denoiser that the samples name"
         require(artifact.denoiser == named, stage, law, (named, artifact.denoiser))
     if isinstance(artifact, Samples) and isinstance(stage, SamplingStage):
         drawn = stage.draw(place.context(stage, "drawn")).batch.data
-        law = "draw returns the samples that run writes"
+        law = "draws-what-it-writes: draw returns the samples that run writes"
         require(torch.equal(drawn, artifact.batch.data), stage, law, "others")
 
 
@@ -200,7 +200,7 @@ def check_tracker(tracker: Tracker) -> None:
             real = [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
             files = {path: path.stat().st_size for path in real}
             lost = [path.name for path, size in before.items() if files.get(path, 0) < size]
-            require(not lost, tracker, "a resumed run keeps what was written", lost)
+            require(not lost, tracker, "keeps-rows: a resumed run keeps what was written", lost)
             before = files
 
 
@@ -215,7 +215,7 @@ def _follow(tracker: Tracker, run: TrackedRun, what: str) -> None:
     try:
         bound = tracker.open(run)
         sound = isinstance(bound, BoundTracker)
-        require(sound, tracker, "open returns a BoundTracker", type(bound).__name__)
+        require(sound, tracker, "bound-tracker: open returns a BoundTracker", type(bound).__name__)
         bound.resume("one", rows[:2] if "resumed" in what else [])
         for row in rows:
             bound.row("one", row)
@@ -225,7 +225,7 @@ def _follow(tracker: Tracker, run: TrackedRun, what: str) -> None:
     except LawBroken:
         raise
     except Exception as error:
-        law = f"rows, scores and pictures of {what} are taken"
+        law = f"tracker-takes: rows, scores and pictures of {what} are taken"
         raise LawBroken(tracker, law, f"{type(error).__name__}: {error}") from error
     changed = repr((rows, scores)) != passed
-    require(not changed, tracker, "what is passed is left as it is", (rows, scores))
+    require(not changed, tracker, "leaves-inputs: what is passed is left as it is", (rows, scores))

@@ -53,7 +53,7 @@ def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[Stat
         LawBroken: with the law, and what was seen.
     """
     first = [(x, float(sigma)) for x, sigma, inner in denoise.evaluations if not inner]
-    law = "the first evaluation of a step is at the state that is yielded; the others are inner"
+    law = "inner-evaluations: all of a step but the first, which is at the state that is yielded"
     same = len(first) == len(states) - 1 and all(
         sigma == float(state.sigma) and torch.equal(x, state.x)
         for (x, sigma), state in zip(first, states, strict=False)
@@ -74,21 +74,21 @@ def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> No
     """
     for steps in sorted({*others, schedule.steps}):
         sigmas = replace(schedule, steps=steps).sigmas()
-        law = f"{steps} steps have {steps + 1} float64 noise levels"
+        law = f"level-per-step: {steps} steps have {steps + 1} float64 noise levels"
         shape = sigmas.dtype == torch.float64 and sigmas.shape == (steps + 1,)
         require(shape, schedule, law, f"{sigmas.dtype} {list(sigmas.shape)}")
         levels = sigmas.tolist()
-        require(bool(sigmas.isfinite().all()), schedule, "noise levels are finite", levels)
+        require(bool(sigmas.isfinite().all()), schedule, "finite: noise levels are finite", levels)
         decreasing = bool((sigmas.diff() < 0).all())
-        require(decreasing, schedule, "noise levels decrease strictly", levels)
-        require(levels[-1] == 0, schedule, "the last noise level is 0", levels)
+        require(decreasing, schedule, "levels-fall: noise levels decrease strictly", levels)
+        require(levels[-1] == 0, schedule, "ends-at-0: the last noise level is 0", levels)
         low, high = replace(schedule, steps=steps).sigma_range()
-        law = "the range contains the noise levels above 0"
+        law = "sigma-range: the range contains the noise levels above 0"
         rounded = 1 + 1e-12  # a power or an exponential need not return its ends exactly
         inside = 0 < low <= levels[-2] * rounded and levels[0] <= high * rounded
         require(inside, schedule, law, (low, high, levels))
     unbounded = schedule.within(0.0, math.inf).sigmas()
-    law = "a network that knows every noise level leaves a schedule as it is"
+    law = "within-all: a network that knows every noise level leaves a schedule as it is"
     require(torch.equal(unbounded, schedule.sigmas()), schedule, law, unbounded.tolist())
 
 
@@ -108,7 +108,7 @@ def check_solver(solver: Solver) -> None:
 def _check_range(solver: Solver) -> None:
     """Bind a solver to a range, twice; one that is undefined for it says so by a DataError."""
     sigmas = torch.tensor([80.0, 4.0, 0.02, 0.0], dtype=torch.float64)
-    law = "a solver of a range is a solver, and is bound once"
+    law = "bound-once: a solver of a range is a solver, and is bound once"
     try:
         bound = solver.between(0.02, 80.0, sigmas)
     except DataError:
@@ -139,20 +139,20 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
             like = found.latents.to(dtype)
             return found, [found.randn_like(like), found.randn_like(like)]
         except DataError as error:
-            raise LawBroken(latents, "draws are what Latents.draw states", error) from error
+            raise LawBroken(latents, "draws: draws are what Latents.draw states", error) from error
 
     with leaves_alone(latents):
         draws, noise = drawn(seeds)
-    law = "latents are in float32"
+    law = "float32: latents are in float32"
     require(draws.latents.dtype == torch.float32, latents, law, draws.latents.dtype)
     values = torch.stack([draws.latents.double(), *noise])
     moments = float(values.mean()), float(values.var())
-    law = "latents and noise are N(0, 1)"
+    law = "standard-normal: latents and noise are N(0, 1)"
     require(abs(moments[0]) < 0.1 and abs(moments[1] - 1) < 0.1, latents, law, moments)
     first = values.flatten(0, 1).flatten(1)[:, 0]
     distinct = len(set(first.tolist())) == len(first)
-    require(distinct, latents, "no two samples or steps share their noise", first.tolist())
-    law = "latents and noise of the steps are independent"
+    require(distinct, latents, "no-shared-noise: none is drawn twice", first.tolist())
+    law = "independence: latents and noise of the steps are independent"
     for dtype in (torch.float32, torch.float64):
         start, steps = drawn(seeds, dtype=dtype)
         streams = torch.stack([start.latents.double(), *(step.double() for step in steps)])
@@ -160,7 +160,7 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
         correlation = torch.corrcoef(streams.flatten(1)).fill_diagonal_(0).abs().max()
         require(bool(correlation < 0.3), latents, law, f"a correlation of {correlation:.2f}")
     drawn(seeds, 0)
-    law = "the draws of a sample do not depend on the others of its batch"
+    law = "company: the draws of a sample do not depend on the others of its batch"
     order = [3, 0, 4]
     part, part_noise = drawn([seeds[k] for k in order])
     for name, whole, other in (
@@ -194,29 +194,29 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
         states, kept = solve()
 
     reached = [float(state.sigma) for state in states]
-    law = "the trajectory has a state at each noise level, the last at 0"
+    law = "state-per-level: the trajectory has a state at each noise level, the last at 0"
     require(reached == sigmas.tolist(), solver, law, reached)
-    require(torch.equal(kept[0], start), solver, "the first state is the start", kept[0].tolist())
+    require(torch.equal(kept[0], start), solver, "first-state: it is the start", kept[0].tolist())
     for index, (state, x) in enumerate(zip(states, kept, strict=True)):
         same_kind = state.x.shape == start.shape and state.x.dtype == start.dtype
-        law = "a state keeps the shape and type of the start"
+        law = "state-type: a state keeps the shape and type of the start"
         require(same_kind, solver, law, f"{state.x.dtype} {list(state.x.shape)} at {index}")
-        law = "a state is not changed after it was yielded"
+        law = "state-is-kept: a state is not changed after it was yielded"
         require(torch.equal(state.x, x), solver, law, f"a changed state {index}")
         last = index == len(states) - 1
-        law = "every state but the last has what the denoiser returned"
+        law = "state-denoised: every state but the last has what the denoiser returned"
         require((state.denoised is None) == last, solver, law, f"state {index}: {state.denoised}")
-    law = "the denoiser is called with noise levels above 0, each a 0-d tensor"
+    law = "levels-range: the denoiser is called with noise levels above 0, each a 0-d tensor"
     levels = [sigma for _, sigma, _ in denoise.evaluations]
     sound = all(sigma.ndim == 0 and float(sigma) > 0 for sigma in levels)
     require(sound, solver, law, [sigma.tolist() for sigma in levels])
     check_evaluations(solver, denoise, states)
     error = float((kept[-1] - point).abs().max())
-    law = "data that is a single point is found exactly"
+    law = "single-point: data that is a single point is found exactly"
     require(error <= rounding, solver, law, f"an error of {error:.3g}")
     again = solve()[1]
     same = all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
-    law = "the same start and noise give the same states"
+    law = "same-again: the same start and noise give the same states"
     require(same, solver, law, "others on a second call")
 
 
@@ -233,7 +233,7 @@ def _check_gaussian(solver: Solver) -> None:
     for state in solver.solve(denoise, start, sigmas, churn.randn_like):
         x = state.x
     ratio = float(x.std()) / s
-    law = "128 steps give Gaussian data its standard deviation within 10 %"
+    law = "gaussian: 128 steps give Gaussian data its standard deviation within 10 %"
     require(abs(ratio - 1) <= 0.1, solver, law, f"{ratio:.3f} of it")
 
 
@@ -254,5 +254,5 @@ def _check_company(solver: Solver) -> None:
     parted = torch.cat([ends([3, 0]), ends([4]), ends([1, 2])])
     error = float((parted - whole[[3, 0, 4, 1, 2]]).abs().max())
     # A solver that chooses its steps by the error of a batch may differ by as much as it allows.
-    law = "a sample does not depend on the others of its batch"
+    law = "company: a sample does not depend on the others of its batch"
     require(error <= 1e-3, solver, law, f"a difference of {error:.3g}")

@@ -104,4 +104,4 @@ def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None
     before = files()
     yield
     changed = sorted(path.name for path, _ in before.items() ^ files().items())
-    require(not changed, component, "files are written to its own folder alone", changed)
+    require(not changed, component, "own-folder: nothing else is written to", changed)

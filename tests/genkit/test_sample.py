@@ -254,7 +254,7 @@ def test_no_gradient_is_kept():
 
 
 def test_a_solver_that_yields_nothing_is_an_error():
-    with pytest.raises(DataError, match="Nothing must yield a state"):
+    with raises_code(DataError, Code.INVALID_RESULT, "Nothing", "state"):
         draw(range(2), solver=Nothing())
 
 

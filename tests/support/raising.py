@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from genkit.testing import LawBroken
+
 
 @contextmanager
 def raises_code(error, code, *names):
@@ -18,3 +20,15 @@ def raises_code(error, code, *names):
     absent = [n for n in map(str, names) if not re.search(rf"(?<!\w){re.escape(n)}(?!\w)", text)]
     assert code in codes, (codes, text)
     assert not absent, (absent, text)
+
+
+@contextmanager
+def breaks(law):
+    """Require that a component breaks a law, given by its name.
+
+    Behind ``"; "`` may follow what the message must contain: ``"noise-mean; embeddings 0"``.
+    """
+    with pytest.raises(LawBroken) as caught:
+        yield caught
+    name, _, seen = law.partition("; ")
+    assert (caught.value.name, seen in str(caught.value)) == (name, True), str(caught.value)

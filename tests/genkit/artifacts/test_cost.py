@@ -6,7 +6,8 @@ import pytest
 
 from genkit.artifacts import Artifact, Record, SamplingCost, SamplingCosts
 from genkit.artifacts.layout import require_file_name, results_in
-from genkit.errors import DataError, PluginError
+from genkit.errors import Code, DataError, PluginError
+from raising import raises_code
 
 COST = SamplingCost(
     settings={"schedule.steps": 5},
@@ -40,7 +41,7 @@ def test_another_rank_writes_none(tmp_path):
 def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "cost.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"cost\.json must be a file of costs"):
+    with raises_code(DataError, Code.UNREADABLE, path):
         SamplingCosts.load(path)
 
 
@@ -55,5 +56,5 @@ def test_no_other_artifact_has_its_name(tmp_path):
         def load(cls, path):
             raise NotImplementedError
 
-    with pytest.raises(PluginError, match="genkit does not use itself"):
+    with raises_code(PluginError, Code.INVALID_NAME, "Other", "cost.json"):
         require_file_name(Other)

@@ -13,6 +13,6 @@ def test_it_imports_without_pytest():
 
 
 def test_a_broken_law_says_who_and_what():
-    error = LawBroken(Random(), "it works", "it does not")
-    assert str(error) == "Random() breaks the law that it works; seen: it does not"
+    error = LawBroken(Random(), "works: it works", "it does not")
+    assert str(error) == "Random() breaks the law works: it works; seen: it does not"
     assert isinstance(error, AssertionError)
