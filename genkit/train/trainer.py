@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from genkit.blame import returned
+from genkit.blame import ready, returned
 from genkit.errors import DivergedError
 from genkit.interfaces import Average, Context, Objective, Optimizer, RunningAverage
 from genkit.parts.precision import Precision, autocast
@@ -95,7 +95,7 @@ class Trainer:
         if compute.compiled:
             require_compiler(device)
             self.model.compile()  # in place: names in the state stay as they are
-        bound = objective.bind(context)
+        bound = ready(objective, objective.bind(context), "loss")
         self._loss = Replicas(ItemLosses(self.model, objective, bound), self._world)
         self.by_quantile = LossByQuantile(self._device, self._world)
         """Losses of all steps since its ``begin`` was called."""

@@ -346,6 +346,7 @@ NOTHING = {
     ("genkit_stages.preview:Preview", "bind"): 'callback "preview"',
     ("genkit_stages.preview:Preview", "call"): 'callback "preview"',
     ("genkit_edm.denoising:Denoising", "loss"): 'objective "denoising"',
+    ("genkit_edm.denoising:Denoising", "bind"): 'objective "denoising"',
     ("genkit_edm.solvers.heun:Heun", "between"): 'solver "heun"',
     ("genkit.latents:Derived", "draw"): 'latents "derived"',
 }
