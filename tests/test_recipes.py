@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from genkit.api import load_denoiser, run_recipe
-from genkit.artifacts import ClassifierFile, DenoiserFile
+from genkit.artifacts import ClassifierFile, DenoiserFile, Samples
 from genkit.errors import Code, DataError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator, seeded
@@ -97,7 +97,14 @@ def published_data(tmp_path, monkeypatch):
     spec = DataSpec((3, 32, 32))
     with seeded(0):
         weights = component(registry, "denoiser", network).build(spec).state_dict()
-    DenoiserFile(network, spec, weights).save(tmp_path / "edm.safetensors")
+    for name in ("edm", "edm-aot"):
+        DenoiserFile(network, spec, weights).save(tmp_path / f"{name}.safetensors")
+    noisy = {"use": "noisy-classifier", "channels": 64, "multipliers": [1, 2], "blocks": 1}
+    labelled = replace(spec, classes=4)
+    classifier = component(registry, "classifier", noisy).build(labelled)
+    ClassifierFile(noisy, labelled, classifier.state_dict()).save(
+        tmp_path / "classifier.safetensors"
+    )
     np.savez(tmp_path / "cifar10-32x32.npz", mu=np.zeros(3), sigma=np.eye(3))
     monkeypatch.setattr(Inception, "bind", lambda self, inputs: Colour())
     monkeypatch.setattr(Inception, "identity", lambda self, inputs: "colour")
@@ -313,6 +320,38 @@ def test_the_guided_recipe(tmp_path):
     digest = file_digest(SHIPPED_CLASSIFIERS["digits"])
     for stage in ("scores", "sweep"):
         assert digest[:12] in str(results["stages"][stage]["facts"])
+
+
+TINY_CHOSEN = {
+    "discriminator.average.snapshot_images": 64,
+    "chosen.count": 64,
+    "weight.count": 32,
+    "weight.schedule.steps": 2,
+    "tried.count": 12,
+    "tried.schedule.steps": 2,
+    "sweep.count": 12,
+    "sweep.vary.guidance.weight": [0.0, 1.0],
+}
+"""Settings of the stages that choose a snapshot and a weight."""
+
+
+def chosen_settings(folder, stage="samples"):
+    """Return what the samples of a run record of the settings that they took from a sweep."""
+    (path,) = folder.glob(f"*-{stage}/samples.safetensors")
+    return json.loads(Samples.load(path).facts["settings_from"])
+
+
+def test_the_guided_conditional_recipe(tmp_path):
+    settings = {**TINY_CHOSEN, **{k: v for k, v in TINY.items() if k.startswith("denoiser.")}}
+    settings |= {f"discriminator.{key}": value for key, value in TRAINED.items()}
+    settings |= {"discriminator.average.snapshot_images": 1_000, "fakes.count": 600}
+    settings |= {"fakes.schedule.steps": 2, "samples.count": 64, "sweep.count": 70}
+    settings |= {"sweep.vary.schedule.steps": [2]}
+    result = run_recipe("edm_aot_cond_dg", out=tmp_path / "run", settings=settings, device="cpu")
+    assert chosen_settings(result.folder)["candidates"] == 2
+    rows = (next(result.folder.glob("*-chosen")) / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["chosen"] in (1_000, 2_000)
+    assert (next(result.folder.glob("*-weight")) / "weight.json").is_file()
 
 
 def test_the_recipe_of_trajectories(tmp_path):

@@ -13,6 +13,7 @@ from genkit.artifacts import Samples, SamplesRef
 from genkit.designs import design_behind
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Dataset, Inputs, Stages
+from genkit.random import generator
 from genkit.settings import setting
 from genkit.tensors import as_stored
 from genkit.types import Batch, DataSpec
@@ -124,11 +125,12 @@ class RealAndFake(Dataset):
 
     def _part(self, batch: Batch, what: str) -> Batch:
         """Return the items of the part of a source."""
-        # Evenly spread, so that data in the order of classes keeps its shares.
-        ends = (torch.arange(len(batch) + 1, dtype=torch.float64) * self.held_out).floor()
-        held_out = ends.diff() > 0
         if self.held_out:
-            batch = batch[held_out if self.part == "held-out" else ~held_out]
+            # At random: samples are drawn with classes in turn, and each tenth may be of one class.
+            order = torch.randperm(len(batch), generator=generator(0, "held out", what))
+            count = round(self.held_out * len(batch))
+            kept = order[:count] if self.part == "held-out" else order[count:]
+            batch = batch[kept.sort().values]
         if len(batch) == 0:
             raise DataError(f"the {self.part} part has no {what}", Code.WRONG_LENGTH)
         if self._by_class and batch.labels is None:

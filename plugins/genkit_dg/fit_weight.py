@@ -21,7 +21,9 @@ from genkit.interfaces import Context, Sampler, Schedule, Solver, Stage, Stages,
 from genkit.latents import Derived, draws_of
 from genkit.sample import bind_schedule, denoise_fn, resolve_start, trajectory
 from genkit.settings import setting
+from genkit.start import START_DOC
 from genkit.tensors import as_column
+from genkit.types import Start
 from genkit_dg.fitted_weight import FittedWeight, digest_of
 from genkit_dg.held_out import (
     BATCH,
@@ -88,6 +90,7 @@ class FitWeight(Stage):
     count: int = setting(1024, doc="held-out images, repeats counted", at_least=32)
     schedule: Schedule = setting(doc="noise levels, the same as in sampling", use={"use": "edm"})
     solver: Solver = setting(doc="draws the trajectories", use={"use": "heun"})
+    start: Start = setting("auto", doc=START_DOC)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from held_out_problems(self.discriminator, earlier)
@@ -143,9 +146,9 @@ class FitWeight(Stage):
         self, denoiser: Trained, discriminator: nn.Module, context: Context
     ) -> list[tuple[float, float]]:
         """Return noise levels and the mean log-ratio of the states of trajectories at each."""
-        sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, "auto")
+        sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
-        start = resolve_start("auto", denoiser.module, denoiser.coupling, schedule)
+        start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
         count = min(self.count, BATCH)
         seed, shape = context.seed("states"), denoiser.spec.shape
         draws = draws_of(Derived(), shape, range(count), denoiser.classes, context.device, seed)

@@ -203,8 +203,14 @@ def test_a_part_of_both_sources_is_held_out(with_samples, share):
 
 
 def test_no_item_is_held_out(with_samples):
-    dataset = RealAndFake(real=Moons(items=4), fakes="fakes", held_out=0.2)
+    dataset = RealAndFake(real=Moons(items=4), fakes="fakes", held_out=0.1)
     with raises_code(DataError, Code.WRONG_LENGTH, "image"):
         dataset.held_out_part().load(with_samples(fakes(4)))
     (problem,) = RealAndFake(real=Moons(items=4), fakes="fakes", part="held-out").check({})
     assert problem.key == ("held_out",)
+
+
+def test_what_is_held_out_is_of_all_classes_where_classes_come_in_turn(with_samples):
+    dataset = RealAndFake(real=Moons(items=200), fakes="fakes", labels=True, held_out=0.1)
+    batch = dataset.held_out_part().load(with_samples(fakes(200)))
+    assert min(*classes_of(batch, 1), *classes_of(batch, 0)) >= 5
