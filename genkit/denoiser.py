@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genkit.artifacts import DenoiserFile
 from genkit.blame import plugin_errors
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DataError, SettingError
 from genkit.interfaces import (
     BoundGuidance,
     Guidance,
@@ -164,7 +164,7 @@ class Denoiser:
             raise DataError("count and batch_size must be at least 1", Code.OUT_OF_RANGE)
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
         self.require(parts, chosen)
-        bound = self.bind_guidance(guidance)
+        bound = self.bind_guidance(guidance, parts.solver)
         for warning in sampling_warnings(start, self.coupling, parts.solver, bound):
             warnings.warn(warning, SamplingWarning, stacklevel=3)
         classes = self._labels(len(chosen), labels)
@@ -208,8 +208,14 @@ class Denoiser:
         return parts._replace(schedule=schedule)
 
     @plugin_errors()
-    def bind_guidance(self, guidance: AnyGuidance | Sequence[AnyGuidance]) -> list[BoundGuidance]:
+    def bind_guidance(
+        self, guidance: AnyGuidance | Sequence[AnyGuidance], solver: Solver | None = None
+    ) -> list[BoundGuidance]:
         """Return guidance with its networks loaded, for several calls of :meth:`sample`.
+
+        Args:
+            guidance: one or several.
+            solver: solver in whose steps they act; None checks no solver.
 
         Raises:
             SettingError: as for :meth:`sample`.
@@ -218,12 +224,17 @@ class Denoiser:
         bound = []
         for given in cast("Sequence[AnyGuidance]", guidance if several else [guidance]):
             if isinstance(given, BoundGuidance):
+                problems = (
+                    given.component.check_solver(solver) if given.component and solver else ()
+                )
+                if found := list(problems):
+                    raise SettingError("guidance", found)
                 bound.append(given)
                 continue
             if not isinstance(given, Guidance):
                 registry = load_plugins().registry
                 given = cast(Guidance, decode.checked(registry, "guidance", given))
-            bound.append(bind_to_files(given, self.trained, self.device))
+            bound.append(bind_to_files(given, self.trained, self.device, solver))
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:

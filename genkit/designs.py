@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from genkit.errors import DataError, Key, Problem
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
-from genkit.interfaces import Component, Design, Guidance, SamplingStage, Stages
+from genkit.interfaces import Component, Design, Guidance, SamplingStage, Solver, Stages
 
 
 def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
@@ -19,7 +20,7 @@ def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
         with suppress(DataError, KeyError):  # reported where the data or the reference is
             design = earlier[name].design(earlier)
             if design is not None and design.classes >= 0:
-                found[name] = design
+                found[name] = replace(design, stage=name)
     return found
 
 
@@ -70,6 +71,9 @@ def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:
     if not isinstance(part, SamplingStage):
         return
     guides = list(held(part, Guidance))
+    for key, guidance in guides:
+        for _, solver in held(part, Solver):
+            yield from (problem.under(*key) for problem in guidance.check_solver(solver))
     networks = designs(earlier if guides else (), earlier)
     if denoiser := networks.get(part.drawn_by(earlier) or ""):
         for key, guidance in guides:

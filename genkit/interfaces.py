@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -102,10 +102,15 @@ class Design:
     Attributes:
         settings: settings from which it is built.
         spec: data on which it is trained.
+        stage: id of the stage that trains it; empty outside of a recipe.
+        fakes_of: id of the stage whose denoiser drew the generated items among its data; None
+            where there are none, or where that is unknown.
     """
 
     settings: Network
     spec: DataSpec
+    stage: str = field(default="", kw_only=True)
+    fakes_of: str | None = field(default=None, kw_only=True)
 
     @property
     def classes(self) -> int:
@@ -127,6 +132,14 @@ class Design:
                 f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
                 f"{self.classes}",
                 "choose a network that is not class-conditional, or another denoiser",
+            )
+        elif self.fakes_of and denoiser.stage and self.fakes_of != denoiser.stage:
+            yield Problem(
+                (),
+                f'must be trained on samples of the denoiser that it guides, "{denoiser.stage}", '
+                f'got those of "{self.fakes_of}"',
+                f'train it on samples of "{denoiser.stage}"',
+                Code.WRONG_REFERENCE,
             )
 
 
@@ -521,6 +534,14 @@ class Denoiser(Network):
         doc="scales the network's input and output", use={"use": "edm"}
     )
 
+    @property
+    def label_dropout(self) -> float:
+        """Probability that an item's class is hidden in training; a setting where it is supported.
+
+        Above 0, a class-conditional network may also be called with labels None.
+        """
+        return 0.0
+
     def build_network(self, spec: DataSpec) -> nn.Module:
         """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``.
 
@@ -764,6 +785,9 @@ class RunningAverage(ABC):
 class Average(Component):
     """Settings of an average of the weights over a training."""
 
+    snapshots: ClassVar[bool] = False
+    """Whether it writes snapshots as :mod:`genkit.parts.power_averages` does."""
+
     @abstractmethod
     def build(self, model: nn.Module) -> RunningAverage:
         """Return an average that starts with the weights of ``model``."""
@@ -898,6 +922,10 @@ class Dataset(Component):
             DataError: a file is missing, unreadable, or of another shape than the rest.
         """
 
+    def drawn_by(self, earlier: Stages) -> str | None:
+        """Return the id of the stage whose denoiser drew generated items; None for none."""
+        return None
+
     def item_count(self) -> int | None:
         """Return the number of items, unread; None where it is unknown. Raises as ``spec`` does."""
         return None
@@ -988,6 +1016,12 @@ class Schedule(Component):
 class Solver(Component):
     """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
 
+    two_slopes: ClassVar[bool] = False
+    """Whether a step combines the slope at its state with one of an evaluation marked ``inner``."""
+
+    churns: ClassVar[bool] = False
+    """Whether each step begins with ``denoise.churn``, and adds the noise that it returns."""
+
     @property
     def stochastic(self) -> bool:
         """Whether steps add fresh noise, so that one between equal noise levels has an effect."""
@@ -1019,7 +1053,8 @@ class Solver(Component):
             denoise: the (guided) denoiser. Each step evaluates it once at the state that is
                 yielded; every other evaluation is marked ``inner=True``.
             x: ``[B, *shape]`` the start, of standard deviation ``sigmas[0]``.
-            sigmas: ``[steps + 1]`` decreasing noise levels, the last 0.
+            sigmas: ``[steps + 1]`` decreasing noise levels, the last 0. They lie on the CPU, so
+                that reading one does not synchronize with the device of ``x``.
             randn_like: fresh noise for stochastic solvers.
         """
 
@@ -1071,6 +1106,34 @@ class BoundGuidance(ABC):
     component: Guidance | None = None
     """Guidance that was bound, for messages; set by who calls its ``bind``."""
 
+    interval: tuple[float, float] = (0.0, math.inf)
+    """Lowest and highest noise level at which it acts; set by who calls ``bind``.
+
+    Outside it, :meth:`correction` is not called. Items of one call that differ in their noise
+    level may lie inside and outside; their corrections are computed together.
+    """
+
+    def begin(self) -> BoundGuidance:
+        """Return the guidance of one batch of trajectories, called before their first step.
+
+        Itself, unless something is kept from step to step: then a copy that keeps it.
+        """
+        return self
+
+    def churn(self, x: Tensor, amount: float | Tensor) -> float | Tensor:
+        """Return the amount of noise of the step that begins; called once a step.
+
+        Solvers that declare ``churns`` call it, through :meth:`genkit.types.Denoise.churn`.
+
+        Args:
+            x: ``[B, *shape]`` state at which the step begins.
+            amount: amount that the solver adds, as its ``s_churn``, for all items or ``[B]``.
+
+        Returns:
+            ``amount``, or one for each item: ``[B]``, on the device of the samples.
+        """
+        return amount
+
     @abstractmethod
     def correction(
         self,
@@ -1084,17 +1147,20 @@ class BoundGuidance(ABC):
         """Return the addend ``[B, *shape]`` to the denoised image.
 
         The corrections of several guidances are summed, so that their order has no effect. A pure
-        function; the correction of an item does not depend on the others of its batch.
+        function of the arguments, unless :meth:`begin` returns a copy that keeps more; the
+        correction of an item does not depend on the others of its batch.
 
         Args:
             x: ``[B, *shape]`` noisy state, float32.
             sigma: ``[B]`` noise levels.
             labels: ``[B]`` int64 or None.
             denoised: ``[B, *shape]`` estimate of the denoiser, without any guidance.
-            inner: False for the first evaluation of a solver step; True for the others.
+            inner: False for the first evaluation of a solver step; True for the others, and for
+                those that correct the start.
         """
 
 
+@dataclass(frozen=True, kw_only=True)
 class Guidance(Component):
     """A correction of the denoised image, usable by every solver.
 
@@ -1103,6 +1169,33 @@ class Guidance(Component):
 
     requires_score: ClassVar[bool] = False
     """Whether it corrects a score, so that ``(D(x; sigma) - x) / sigma^2`` must be one."""
+
+    sigma_min: float = setting(0.0, doc="lowest noise level at which it acts", at_least=0.0)
+    sigma_max: float | None = setting(
+        None,
+        doc="highest noise level at which it acts; left out or inf: any",
+        above=0.0,
+        infinite=True,
+    )
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lowest and highest noise level at which it acts."""
+        return self.sigma_min, math.inf if self.sigma_max is None else self.sigma_max
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether its :meth:`BoundGuidance.churn` may ask for noise."""
+        return False
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.sigma_min >= self.interval[1]:
+            yield Problem(
+                ("sigma_min",),
+                f"must be below sigma_max = {self.sigma_max:g}, got {self.sigma_min:g}",
+                f"write a value below {self.sigma_max:g}",
+                Code.OUT_OF_RANGE,
+            )
 
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         """Yield why it cannot guide a denoiser, before anything is drawn.
@@ -1113,9 +1206,25 @@ class Guidance(Component):
         """
         return iter(())
 
+    def check_solver(self, solver: Solver) -> Iterator[Problem]:
+        """Yield why it cannot act in the steps of a solver, before anything is drawn."""
+        if self.adds_noise and not solver.churns:
+            yield Problem(
+                (),
+                "asks for fresh noise, and must be used with a solver that churns, got "
+                f"{type(solver).__name__}",
+                'write solver = { use = "heun" }',
+                Code.CONFLICT,
+            )
+
     @abstractmethod
-    def bind(self, inputs: Inputs) -> BoundGuidance:
-        """Return the guidance with its networks. Called once per stage, not for each batch."""
+    def bind(self, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
+        """Return the guidance with its networks. Called once per stage, not for each batch.
+
+        Args:
+            inputs: networks and other artifacts to which it refers.
+            denoiser: denoiser that is guided.
+        """
 
 
 # --- evaluation -----------------------------------------------------------------------------

@@ -161,10 +161,10 @@ class Unknown(nn.Module):
         raise DataError("the denoiser behind the samples is unknown; leave the metric out")
 
 
-def bind_guidance(guidance: Guidance, inputs: Inputs) -> BoundGuidance:
-    """Return a guidance with its networks, by whose component messages name it."""
-    bound = returned(guidance, "bind", guidance.bind(inputs), BoundGuidance)
-    bound.component = guidance
+def bind_guidance(guidance: Guidance, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
+    """Return a guidance with its networks and its interval, by whose component messages name it."""
+    bound = returned(guidance, "bind", guidance.bind(inputs, denoiser), BoundGuidance)
+    bound.component, bound.interval = guidance, guidance.interval
     return bound
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.coupling import Coupling
-from genkit.blame import called, refused, returned, unchanged
+from genkit.blame import called, refused, returned
+from genkit.corrections import Corrections
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
@@ -38,30 +38,35 @@ class GuidedDenoiser(Denoise):
     ) -> None:
         self._denoiser = denoiser
         self._labels = labels
-        self._guidance = guidance
+        self._corrections = Corrections(guidance)
         self._precision: Precision = precision
         self.nfe = 0
+
+    @property
+    def guidance_nfe(self) -> int:
+        """Calls of the networks of guidance so far."""
+        return self._corrections.evaluations
 
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
         """Return the guided ``D(x; sigma)``; see :class:`~genkit.types.Denoise`."""
         self.nfe += 1
         narrow = x.to(torch.float32)
-        level = sigma.to(narrow).expand(len(x))
+        # Filled in as a number: a level that is copied to the device waits for it.
+        near = sigma if sigma.device == x.device else narrow.new_full((), float(sigma))
+        level = near.to(narrow).flatten().expand(len(x))
         # For each call and not for a whole trajectory: between two states, the code that consumes
         # them runs, which has a precision of its own.
         with network_precision(x.device, self._precision):
             denoised = self._denoiser(narrow, level, self._labels)
             denoised = denoised.to(torch.promote_types(denoised.dtype, narrow.dtype))
-            corrections = [
-                _correction(guidance, narrow, level, self._labels, denoised, inner)
-                for guidance in self._guidance
-            ]
-        # Summed before they are added, so that the order of two makes no difference in any bit.
-        if corrections:
-            denoised = denoised + functools.reduce(torch.add, corrections)
+            denoised = self._corrections.added(narrow, sigma, level, self._labels, denoised, inner)
         widened: Tensor = denoised.to(x.dtype)
         return widened
+
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        """Return the amount of noise that guidance asks for; see :class:`~genkit.types.Denoise`."""
+        return self._corrections.churn(x, amount)
 
     def nearest(self, sigma: Tensor) -> Tensor:
         """Return the nearest level that the preconditioner supports."""
@@ -75,37 +80,6 @@ class GuidedDenoiser(Denoise):
     def levels(self, schedule: Schedule) -> Tensor:
         """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
         return known_levels(schedule, self.preconditioner)
-
-
-def _correction(
-    guidance: BoundGuidance,
-    x: Tensor,
-    sigma: Tensor,
-    labels: Tensor | None,
-    denoised: Tensor,
-    inner: bool,
-) -> Tensor:
-    """Return the correction of a guidance.
-
-    Raises:
-        DataError: it is no real tensor of the shape and on the device of ``denoised``, or the
-            guidance changed its arguments.
-    """
-    component = guidance.component or guidance
-    with unchanged(component, x=x, sigma=sigma, labels=labels, denoised=denoised):
-        found: object = guidance.correction(x, sigma, labels, denoised, inner=inner)
-    if (
-        not isinstance(found, Tensor)
-        or found.shape != denoised.shape
-        or not found.is_floating_point()
-        or found.device != denoised.device
-    ):
-        raise refused(
-            component,
-            f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
-            f"on {denoised.device}, got {described(found)}",
-        )
-    return found
 
 
 def known_levels(
@@ -244,11 +218,11 @@ def trajectory(
     device = draws.latents.device
     dtype = state_dtype(device, state_precision)
     solver, levels = solver_over(schedule, solver, denoise.preconditioner)
-    sigmas = levels.to(device, dtype)
+    sigmas = levels.to(dtype)  # on the CPU, where a step reads them without waiting
     x = draws.latents.to(dtype) * sigmas[0]
     noise = x
     for _ in range(CORRECTIONS[start]):
-        x = noise + denoise(x, sigmas[0])
+        x = noise + denoise(x, sigmas[0], inner=True)
     yield from solver.solve(denoise, x, sigmas, draws.randn_like)
 
 
@@ -276,10 +250,10 @@ def sample(
         state_precision: precision of the states.
 
     Raises:
-        DataError: as for :func:`trajectory`, or a sample is not finite.
+        DataError: as for :func:`trajectory`, or a sample is not finite: in the step in which
+            it is not, and on another device than a CPU, which is not waited for, at the end.
     """
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
-    spent = sum(g.evaluations for g in guidance)
     states = trajectory(
         denoise,
         draws,
@@ -288,21 +262,49 @@ def sample(
         start=start,
         state_precision=state_precision,
     )
-    ended = deque(states, maxlen=1)  # only the last state is kept in memory
+    ended = deque(_finite(states, solver, guidance), maxlen=1)  # one state is kept in memory
     if not ended:
         raise refused(solver, "must yield a state for each noise level, got none")
     x = ended[0].x.cpu()
-    bad = (~x.flatten(1).isfinite().all(dim=1)).nonzero()
-    if len(bad):
-        parts = ["the solver", *(called(g.component or g) for g in guidance)]
-        raise DataError(
-            f"samples must be finite, got other values in sample {int(bad[0])} of {len(x)}; check "
-            f"the weights of the denoiser, and the settings of {' and of '.join(parts)}",
-            Code.NOT_FINITE,
-        )
     labels = None if draws.labels is None else draws.labels.cpu()
     return Drawn(
         Batch(x, labels=labels),
         denoise.nfe,
-        sum(g.evaluations for g in guidance) - spent,
+        denoise.guidance_nfe,
     )
+
+
+def _finite(
+    states: Iterable[State], solver: Solver, guidance: Sequence[BoundGuidance]
+) -> Iterator[State]:
+    """Pass states on, and raise DataError at the first step in which a sample is not finite."""
+    waiting: list[tuple[str, Tensor]] = []
+    for step, state in enumerate(states, 1):
+        place = f"in step {step}, at noise level {state.sigma:.4g}"
+        values = state.x if state.denoised is None else state.denoised
+        waiting.append((place, values.flatten(1).isfinite().all(dim=1)))
+        if values.device.type == "cpu":
+            _require_finite(waiting, solver, guidance)
+            waiting.clear()
+        yield state
+    _require_finite(waiting, solver, guidance)
+
+
+def _require_finite(
+    seen: Sequence[tuple[str, Tensor]], solver: Solver, guidance: Sequence[BoundGuidance]
+) -> None:
+    """Raise DataError at the first place at which a sample is not finite."""
+    for place, finite in seen:
+        if bool(finite.all()):
+            continue
+        sample = finite.tolist().index(False)
+        parts = ["the denoiser", called(solver)]
+        for guide in guidance:
+            weight = getattr(guide.component or guide, "weight", None)
+            strength = "" if weight is None else f" (weight = {weight:g})"
+            parts.append(called(guide.component or guide) + strength)
+        raise DataError(
+            f"samples must be finite, got other values in sample {sample} of {len(finite)} "
+            f"{place}; check {', '.join(parts[:-1])} and {parts[-1]}",
+            Code.NOT_FINITE,
+        )

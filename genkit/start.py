@@ -132,6 +132,12 @@ def sampling_warnings(
         )
     for guide in guidance:
         component = guide.component
+        if component is not None and component.adds_noise and not coupling.independent:
+            yield (
+                f"{called(component)} asks for fresh noise, which is correct only for a denoiser "
+                "whose training noise was independent of the data, and this one was trained with "
+                "assigned noise"
+            )
         if component is not None and component.requires_score and not coupling.preserves_score:
             yield (
                 f"{called(component)} corrects a score, which a denoiser that was trained with "

@@ -22,7 +22,8 @@ RandnLike = Callable[["Tensor"], "Tensor"]
 class Denoise(Protocol):
     """A denoiser, guided or not, as a solver sees it.
 
-    A wrapper passes ``inner`` on, and takes ``nearest`` from the denoiser that it wraps.
+    A wrapper passes ``inner`` on, and takes ``nearest`` and ``churn`` from the denoiser that it
+    wraps.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
@@ -30,7 +31,7 @@ class Denoise(Protocol):
 
         Args:
             x: ``[B, *shape]`` noisy state.
-            sigma: 0-d noise level above 0.
+            sigma: noise level above 0: 0-d, or ``[B, 1, ...]`` where that of the items differs.
             inner: False for the first evaluation of a step, at the state that the solver yields;
                 True for every other one, such as the corrector of Heun's method.
         """
@@ -40,7 +41,21 @@ class Denoise(Protocol):
         """Return the supported noise level that is nearest to a level chosen by a solver.
 
         Args:
-            sigma: 0-d noise level above 0.
+            sigma: noise levels above 0, of any shape.
+        """
+        ...
+
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        """Return the amount of noise of the step that begins, which guidance may change.
+
+        A solver that declares ``churns`` calls it before the first evaluation of each step.
+
+        Args:
+            x: ``[B, *shape]`` state at which the step begins.
+            amount: amount that the solver adds, as its ``s_churn``.
+
+        Returns:
+            ``amount``, or one for each item, ``[B]``.
         """
         ...
 
@@ -214,7 +229,8 @@ class State:
 
     Attributes:
         x: ``[B, *shape]`` the state at noise level ``sigma``.
-        sigma: noise level of ``x``; 0 for the last state.
+        sigma: noise level of ``x``, before fresh noise where that differs between items; 0 for the
+            last state.
         denoised: ``D(x; sigma)``, as the solver saw it; None for the last state.
     """
 

@@ -9,18 +9,21 @@ from genkit.errors import Code, GenkitError, Problem, SettingError
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
 from genkit.files import expanded
-from genkit.interfaces import BoundGuidance, Design, Guidance
+from genkit.interfaces import BoundGuidance, Guidance, Solver, Trained
 from genkit.networks import Files, bind_guidance, load_network
 from genkit.plugin.manager import load_plugins
 
 
-def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) -> BoundGuidance:
+def bind_to_files(
+    guidance: Guidance, denoiser: Trained, device: torch.device, solver: Solver | None
+) -> BoundGuidance:
     """Return a guidance with the networks of the files that it names.
 
     Args:
         guidance: guidance, whose references are paths of files of networks.
         denoiser: denoiser that it guides.
         device: device of the networks.
+        solver: solver in whose steps it acts; None where it is not known yet.
 
     Raises:
         SettingError: a file is missing, damaged or of another kind of network, or the guidance
@@ -44,6 +47,7 @@ def bind_to_files(guidance: Guidance, denoiser: Design, device: torch.device) ->
             hint = f"write the {artifact.name} file of a run or of genkit export"
             problems.append(Problem(key, reason, hint, code))
     problems += guidance.check_guided(denoiser, networks)
+    problems += guidance.check_solver(solver) if solver else ()
     if problems:
         raise SettingError("guidance", problems)
-    return bind_guidance(guidance, Files(device, given=networks))
+    return bind_guidance(guidance, Files(device, given=networks), denoiser)

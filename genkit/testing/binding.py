@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from genkit.artifacts import NetworkFile
+from genkit.artifacts import DenoiserFile, NetworkFile
 from genkit.artifacts.scores import is_reserved
 from genkit.designs import references
 from genkit.errors import DataError
 from genkit.features import Extractors, Items, StageFeatures
-from genkit.interfaces import BoundGuidance, Context, Extractor, Guidance, Metric, Stages, Subject
+from genkit.interfaces import (
+    BoundGuidance,
+    Context,
+    Extractor,
+    Guidance,
+    Metric,
+    Network,
+    Stages,
+    Subject,
+    Trained,
+)
 from genkit.networks import Unknown
 from genkit.tensors import as_column, as_stored
 from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of
@@ -23,17 +33,25 @@ LEVELS = (0.002, 0.5, 80.0)
 """Noise levels at which a guidance is checked."""
 
 
-def check_guidance(guidance: Guidance, spec: DataSpec, earlier: Stages | None = None) -> None:
+def check_guidance(
+    guidance: Guidance,
+    spec: DataSpec,
+    earlier: Stages | None = None,
+    denoiser: Trained | None = None,
+) -> None:
     """Check every law of a guidance.
 
     A correction has shape, type and device of the denoised image, is finite and has no gradient; it
     is a pure function, and that of an item does not depend on the others of its batch; all calls of
-    networks are counted; and a setting `weight` of 0 gives no correction.
+    networks are counted; the amount of noise of a step is one number, or one for each item where
+    `adds_noise` says so; and a setting `weight` of 0 gives no correction.
 
     Args:
         guidance: guidance to check.
         spec: data that it guides to.
         earlier: stages to which it refers, by id; they are run once.
+        denoiser: denoiser that it guides, on the CPU; None for one of normal data, whose mean is
+            the class.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -46,9 +64,15 @@ def check_guidance(guidance: Guidance, spec: DataSpec, earlier: Stages | None = 
             if issubclass(place.stages[name].output or object, NetworkFile):
                 module = inputs.network(name).module
                 module.register_forward_hook(lambda *_: calls.append(0))
-        bound = guidance.bind(inputs)
+        guided = denoiser or Trained(_Normal(), spec, Gaussian())
+        guided.module.register_forward_hook(lambda *_: calls.append(0))
+        bound = guidance.bind(inputs, guided)
         law = "bound-guidance: bind returns a BoundGuidance"
         require(isinstance(bound, BoundGuidance), guidance, law, type(bound).__name__)
+        bound = bound.begin()
+        law = "begun-guidance: begin returns a BoundGuidance"
+        require(isinstance(bound, BoundGuidance), guidance, law, type(bound).__name__)
+        _check_churn(guidance, bound, batch.data)
         for level in LEVELS:
             for inner in (False, True):
                 _check_correction(guidance, bound, batch, torch.full((3,), level), inner)
@@ -57,9 +81,21 @@ def check_guidance(guidance: Guidance, spec: DataSpec, earlier: Stages | None = 
         counted = bound.evaluations
         require(counted == len(calls) or not calls, guidance, law, f"{counted} of {len(calls)}")
         if hasattr(guidance, "weight"):
-            bound = replace(guidance, weight=0.0).bind(inputs)  # type: ignore[call-arg]
+            bound = replace(guidance, weight=0.0).bind(inputs, guided)  # type: ignore[call-arg]
             found = bound.correction(batch.data, torch.ones(3), batch.labels, batch.data / 2)
             require(not bool(found.any()), guidance, "weight-0: it gives no correction", found)
+
+
+def _check_churn(guidance: Guidance, bound: BoundGuidance, x: Tensor) -> None:
+    with leaves_alone(guidance, x=x):
+        amount = bound.churn(x, 0.25)
+    if isinstance(amount, Tensor):
+        law = "amount-of-noise: it is one number, or for each item one of at least 0"
+        sound = amount.shape == (len(x),) and bool((amount >= 0).all())
+        require(sound, guidance, law, amount)
+    law = "adds-noise: without it the amount of noise is that of the solver"
+    same = not isinstance(amount, Tensor) and amount == 0.25
+    require(same or guidance.adds_noise, guidance, law, amount)
 
 
 def _check_correction(
@@ -198,9 +234,24 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     require(seen[0] == seen[1], metric, "same-again: the same items have the same scores", seen)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Normal(Network):
+    """The denoiser of N(class, I), and of N(0, I) where no class is given."""
+
+    output = DenoiserFile
+
+    def build(self, spec: DataSpec) -> nn.Module:
+        return Gaussian()
+
+
 class Gaussian(nn.Module):
-    """The denoiser of N(0, I), where D(x; sigma) = x / (1 + sigma^2)."""
+    """The denoiser of N(m, I), where D(x; sigma) = (x + sigma^2 m) / (1 + sigma^2); m is the class.
+
+    Without classes m is 0.
+    """
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the posterior mean of ``x``."""
-        return x / (1 + as_column(sigma, x).square())
+        variance = as_column(sigma, x).square()
+        mean = 0.0 if labels is None else as_column(labels.to(x), x)
+        return (x + variance * mean) / (1 + variance)

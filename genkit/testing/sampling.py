@@ -27,11 +27,13 @@ class ClosedForm(Denoise):
 
     Attributes:
         evaluations: ``(x, sigma, inner)`` of each call, where x is a copy.
+        steps: number of calls of :meth:`churn`.
     """
 
     def __init__(self, formula: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.formula = formula
         self.evaluations: list[tuple[Tensor, Tensor, bool]] = []
+        self.steps = 0
 
     def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
         self.evaluations.append((x.clone(), sigma, inner))
@@ -40,9 +42,13 @@ class ClosedForm(Denoise):
     def nearest(self, sigma: Tensor) -> Tensor:
         return sigma
 
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        self.steps += 1
+        return amount
+
 
 def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[State]) -> None:
-    """Check that the evaluations of a solver that are not inner are those of its states.
+    """Check the evaluations of a solver: those of its states, and what it declares of the others.
 
     Args:
         solver: solver to check.
@@ -60,6 +66,12 @@ def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[Stat
     )
     levels = [(float(sigma), inner) for _, sigma, inner in denoise.evaluations]
     require(same, solver, law, f"(sigma, inner) of each evaluation: {levels}")
+    law = "two-slopes: a step of a solver that declares them has an inner evaluation"
+    inner = [sigma for sigma, inner in levels if inner]
+    require(bool(inner) or not solver.two_slopes, solver, law, levels)
+    law = "churns: each step of a solver that declares it calls denoise.churn, and of no other"
+    wanted = len(first) if solver.churns else 0
+    require(denoise.steps == wanted, solver, law, f"{denoise.steps} calls in {len(first)} steps")
 
 
 def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> None:

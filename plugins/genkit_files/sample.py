@@ -149,7 +149,7 @@ def sample(
         parts = denoiser.bind_schedule(parts, chosen_start)  # a missing file is its mistake
         files_of_levels = _digests(named)
         denoiser.require(parts, chosen)
-        bound = denoiser.bind_guidance(guides)
+        bound = denoiser.bind_guidance(guides, parts.solver)
         settled = denoiser.known_start(parts.schedule, chosen_start)
         if world.leads:
             for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):

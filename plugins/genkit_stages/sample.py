@@ -186,7 +186,7 @@ class Sample(SamplingStage):
     def _bind(self, context: Context) -> _Bound:
         """Return what all batches are drawn with, and warn of what does not hold for it."""
         denoiser = context.network(self.denoiser)
-        guidance = [bind_guidance(guidance, context) for guidance in self.guidance]
+        guidance = [bind_guidance(guidance, context, denoiser) for guidance in self.guidance]
         for warning in sampling_warnings(self.start, denoiser.coupling, self.solver, guidance):
             context.warn(warning)
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)

@@ -178,7 +178,7 @@ class Push(Guidance):
         fail("check_guided")
         yield from ()
 
-    def bind(self, inputs):
+    def bind(self, inputs, denoiser):
         fail("bind")
         return None if os.environ.get("FRAIL") == "binds nothing" else BoundPush()
 

@@ -50,6 +50,7 @@ class Dpmpp2s(Solver):
     """
 
     source = "DPM-Solver++, arXiv 2211.01095, algorithm 1 with r = 1/2"
+    two_slopes = True
 
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike

@@ -14,6 +14,7 @@ from torch import Tensor
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Solver, Stages
 from genkit.settings import setting
+from genkit.tensors import as_column
 from genkit.types import Denoise, RandnLike, State
 from genkit_edm.flow import FlowScaling, FlowTime
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA
@@ -40,6 +41,8 @@ SCALINGS: dict[ScalingName, Scaling] = {
 @dataclass(frozen=True, kw_only=True)
 class ChurningSolver(Solver):
     """A solver along a path, with fresh noise before each step where ``s_churn`` is above 0."""
+
+    churns = True
 
     path: TimeName = setting(
         "linear",
@@ -123,7 +126,8 @@ class ChurningSolver(Solver):
     def _vp_time(self, low: float, high: float, sigmas: Tensor) -> VpTime:
         """Return the times of a range, if they increase up to the highest level that is reached."""
         time = VpTime.between(low, high)
-        highest = max(high, float(self._lifted(sigmas[:-1], len(sigmas) - 1).max()))
+        rise = self._rise(len(sigmas) - 1, self.s_churn)
+        highest = max(high, *(float(self._lifted(sigma, rise)) for sigma in sigmas[:-1]))
         if time.limit() < math.log1p(highest**2):
             # Up to log(1 + low^2) = EARLIEST log(1 + high^2) beta does not fall.
             limit = math.sqrt(math.expm1(EARLIEST * math.log1p(high**2)))
@@ -136,10 +140,15 @@ class ChurningSolver(Solver):
             )
         return time
 
-    def _lifted(self, sigma: Tensor, steps: int) -> Tensor:
-        """Return noise levels after fresh noise, and as they are where none is added."""
-        added = (sigma >= self.s_min) & (sigma <= (math.inf if self.s_max is None else self.s_max))
-        return torch.where(added, sigma * (1 + min(self.s_churn / steps, MAX_GAMMA)), sigma)
+    def _rise(self, steps: int, amount: float | Tensor) -> float | Tensor:
+        """Return the relative rise of the noise level, by an amount of noise spread over steps."""
+        rise = amount / steps
+        return rise.clamp(max=MAX_GAMMA) if isinstance(rise, Tensor) else min(rise, MAX_GAMMA)
+
+    def _lifted(self, sigma: Tensor, rise: float | Tensor) -> Tensor:
+        """Return a noise level after fresh noise, and as it is where none is added."""
+        added = self.s_min <= sigma and (self.s_max is None or sigma <= self.s_max)
+        return sigma * (1 + rise) if added else sigma
 
     def churn(
         self, denoise: Denoise, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
@@ -148,20 +157,24 @@ class ChurningSolver(Solver):
 
         Args:
             denoise: denoiser, whose network may support few noise levels; ``sigma_hat`` is one of
-                them.
+                them. Its guidance may ask for another amount of noise than ``s_churn``, for each
+                item: then ``sigma_hat`` is ``[B, 1, ...]``.
             x: ``[B, *shape]`` state at ``sigma``.
             sigma: 0-d noise level.
             steps: number of solver steps, over which ``s_churn`` is spread.
             randn_like: fresh unit noise, drawn in every step unless ``s_churn`` is 0: as in the
                 reference, the noise of a step does not depend on ``s_min`` and ``s_max``.
         """
-        if self.s_churn == 0:
+        amount = denoise.churn(x, self.s_churn)
+        if isinstance(amount, Tensor):
+            amount = as_column(amount.to(x), x)
+        elif amount == 0:
             return x, sigma
         noise = randn_like(x)
-        lifted = self._lifted(sigma, steps)
-        if lifted == sigma:
+        lifted = self._lifted(sigma, self._rise(steps, amount))
+        if lifted.ndim == 0 and lifted == sigma:
             return x, sigma
-        sigma_hat = denoise.nearest(lifted)
+        sigma_hat = torch.where(lifted > sigma, denoise.nearest(lifted), lifted)
         # In float32, rounding back to sigma may give a level just below it.
         added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
         return x + added * noise, sigma_hat
@@ -181,7 +194,7 @@ class Euler(ChurningSolver):
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, sigma_hat = self.churn(denoise, x, sigma, steps, randn_like)
             denoised = denoise(x_hat, sigma_hat)
-            yield State(x_hat, float(sigma_hat), denoised)
+            yield State(x_hat, float(sigma if sigma_hat.ndim else sigma_hat), denoised)
             velocity = path.velocity(x_hat, sigma_hat, denoised)
             x = path.step(x_hat, sigma_hat, sigma_next, velocity)
         yield State(x, 0.0, None)
@@ -192,6 +205,7 @@ class Heun(ChurningSolver):
     """Second order: two network calls a step, one in the last, so 2 * steps - 1 in all."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2; with alpha, algorithm 3 in appendix D.2"
+    two_slopes = True
 
     alpha: float = setting(
         1.0,
@@ -209,7 +223,7 @@ class Heun(ChurningSolver):
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, sigma_hat = self.churn(denoise, x, sigma, steps, randn_like)
             denoised = denoise(x_hat, sigma_hat)
-            yield State(x_hat, float(sigma_hat), denoised)
+            yield State(x_hat, float(sigma if sigma_hat.ndim else sigma_hat), denoised)
             velocity = path.velocity(x_hat, sigma_hat, denoised)
             if sigma_next > 0:  # the velocity is undefined at noise level 0
                 sigma_inner = path.inner(sigma_hat, sigma_next, self.alpha)

@@ -70,4 +70,6 @@ class Path:
 
     def inner(self, sigma: Tensor, sigma_next: Tensor, alpha: float) -> Tensor:
         """Return the noise level at the fraction ``alpha`` of a step in time."""
-        return self.time.sigma(torch.lerp(self.time.time(sigma), self.time.time(sigma_next), alpha))
+        start = self.time.time(sigma)
+        end = torch.full_like(start, float(self.time.time(sigma_next)))
+        return self.time.sigma(torch.lerp(start, end, alpha))

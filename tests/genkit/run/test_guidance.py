@@ -8,7 +8,7 @@ import pytest
 
 from genkit.artifacts import DenoiserRef
 from genkit.designs import problems_of
-from genkit.errors import RecipeError
+from genkit.errors import Code, RecipeError
 from genkit.interfaces import Guidance, SamplingStage
 from genkit.settings import setting
 from genkit_dg.guidance import DiscriminatorGuidance
@@ -45,12 +45,59 @@ def test_a_network_of_another_shape_is_refused_before_anything_runs(tiny):
     assert "(1, 8, 8)" in line
 
 
+TWO = """
+[[stage]]
+id = "other"
+use = "train"
+images = 64
+network = { use = "mlp", width = 8, blocks = 1 }
+objective = { use = "denoising" }
+
+[[stage]]
+id = "drawn"
+use = "sample"
+denoiser = "other"
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+"""
+
+
+def test_a_discriminator_of_the_samples_of_another_denoiser_is_refused(tiny):
+    tiny.load(guided(tiny))
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(guided(tiny) + TWO)
+    (mistake,) = caught.value.mistakes
+    assert mistake.problem.code == Code.WRONG_REFERENCE
+    assert "drawn.guidance.0.discriminator" in caught.value.lines[0]
+
+
+def test_a_conditional_discriminator_of_an_unconditional_denoiser_is_refused(tiny):
+    conditional = guided(tiny).replace(
+        'fakes = "samples" }\nnetwork = { use = "mlp-discriminator"',
+        'fakes = "samples", labels = true }\n'
+        'network = { use = "mlp-discriminator", class_conditional = true',
+    )
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(conditional.replace('"moons", items = 200', '"digits"'))
+    assert any("guided.guidance.0.discriminator" in line for line in caught.value.lines)
+
+
+@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m"])
+def test_guidance_is_checked_with_the_solver_of_its_stage(tiny, solver):
+    table = 'discriminator = "discriminator"'
+    text = guided(tiny).replace(table, f"{table}, second_weight = 0.0")
+    tiny.load(text)
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(text, f'guided.solver.use="{solver}"')
+    assert "guided.guidance.0.second_weight" in caught.value.lines[0]
+
+
 def test_guidance_is_bound_once_for_all_batches_of_a_stage(tiny, monkeypatch):
     bound, bind = [], DiscriminatorGuidance.bind
 
-    def counting(self, inputs):
+    def counting(self, *given):
         bound.append(self)
-        return bind(self, inputs)
+        return bind(self, *given)
 
     monkeypatch.setattr(DiscriminatorGuidance, "bind", counting)
     tiny.run(guided(tiny), "guided.batch_size=2")

@@ -59,7 +59,7 @@ class Auto(Guidance):
 
     bound = Bound
 
-    def bind(self, inputs):
+    def bind(self, inputs, denoiser):
         return self.bound(inputs.network(self.other).module, self.weight)
 
 
@@ -112,7 +112,7 @@ def test_a_sound_guidance(earlier):
 
 def test_a_guidance_that_is_not_bound(earlier):
     class Unbound(Auto):
-        def bind(self, inputs):
+        def bind(self, inputs, denoiser):
             return self
 
     with breaks("bound-guidance"):

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from genkit import component
 from genkit.errors import Code, SettingError
 from genkit.interfaces import Design
+from genkit.networks import bind_guidance
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.random import generator, seeded
+from genkit.sample import GuidedDenoiser
 from genkit.testing import check_component
 from genkit.types import DataSpec
 from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
@@ -46,7 +49,14 @@ class Counting(nn.Module):
 
 def bound(network, **settings):
     inputs = SimpleNamespace(network=lambda stage: SimpleNamespace(module={"d": network}[stage]))
-    return DiscriminatorGuidance(discriminator="d", **settings).bind(inputs)
+    return bind_guidance(DiscriminatorGuidance(discriminator="d", **settings), inputs, None)
+
+
+def guided(guidance, x, sigma, labels=None):
+    """Return the correction as the driver adds it, for a denoiser that returns 0."""
+    return GuidedDenoiser(lambda x, sigma, labels: torch.zeros_like(x), labels, [guidance])(
+        x, sigma
+    )
 
 
 def design(shape, classes, conditional=False):
@@ -82,7 +92,7 @@ def test_gradient_is_that_of_finite_differences():
 
 def test_computes_in_float32_and_answers_in_the_type_of_x():
     network = Counting()
-    x = torch.ones(2, 4, dtype=torch.float64)
+    x = torch.full((2, 4), 0.5, dtype=torch.float64)
     with torch.no_grad():
         found = bound(network, weight=0.5).correction(x, torch.tensor([1.0, 2.0]), None, 7 * x)
     assert network.seen == torch.float32
@@ -105,7 +115,7 @@ def test_counts_one_evaluation_a_call():
 def test_two_bound_guidances_count_apart():
     settings = DiscriminatorGuidance(discriminator="d")
     inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=Counting()))
-    first, second = settings.bind(inputs), settings.bind(inputs)
+    first, second = settings.bind(inputs, None), settings.bind(inputs, None)
     first.correction(torch.ones(1, 2), torch.ones(1), None, torch.ones(1, 2))
     assert (first.evaluations, second.evaluations) == (1, 0)
     assert isinstance(first, BoundDiscriminator)
@@ -118,14 +128,14 @@ def test_does_not_call_where_it_does_not_act(weight, sigma):
     network = Counting()
     guidance = bound(network, weight=weight)
     x = torch.ones(2, 2)
-    assert not guidance.correction(x, torch.full((2,), sigma), None, x).any()
+    assert not guided(guidance, x, torch.tensor(sigma)).any()
     assert guidance.evaluations == network.calls == 0
 
 
 def test_acts_on_those_items_of_a_batch_that_lie_in_its_range():
     guidance = bound(Counting(), sigma_min=0.5, sigma_max=2.0)
-    x = torch.zeros(4, 2)
-    found = guidance.correction(x, torch.tensor([0.4, 0.5, 2.0, 3.0]), None, x)
+    levels = torch.tensor([0.4, 0.5, 2.0, 3.0])[:, None]
+    found = guided(guidance, torch.zeros(4, 2), levels)
     assert [bool(row.any()) for row in found] == [False, True, True, False]
 
 
@@ -133,10 +143,60 @@ def test_range_must_not_be_empty():
     check_component(DiscriminatorGuidance)
     assert not list(DiscriminatorGuidance(discriminator="d").check({}))
     (problem,) = DiscriminatorGuidance(discriminator="d", sigma_min=20.0).check({})
-    assert problem.key == ("sigma_min",)
-    assert "not below sigma_max = 20" in problem.reason
+    assert (problem.key, problem.code) == (("sigma_min",), Code.OUT_OF_RANGE)
     with raises_code(SettingError, Code.OUT_OF_RANGE):
         DiscriminatorGuidance(discriminator="d", weight=-1.0)
+
+
+def test_a_discriminator_that_is_certain_gives_no_gradient():
+    guidance = bound(Counting())
+    # log(d / (1 - d)) = 3 sum(x); d is clipped at 1e-5, where it is 11.51.
+    x = torch.tensor([[3.8, 0.0], [3.9, 0.0], [-3.9, 0.0]])
+    found = guidance.correction(x, torch.ones(3), None, x)
+    assert_close(found, torch.tensor([[3.0, 3.0], [0.0, 0.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("boosting", [False, True])
+def test_a_correction_waits_for_no_device(boosting):
+    """A tensor on the device "meta" has no values: whatever reads one raises."""
+    guidance = bound(Counting().to("meta"), boosting=boosting).begin()
+    x, sigma = torch.ones(2, 2, device="meta"), torch.ones(2, device="meta")
+    for _ in range(7):
+        guidance.churn(x, 0.0)
+        for inner in (False, True):
+            guidance.correction(x, sigma, None, x, inner=inner)
+    assert guidance.evaluations == 14
+
+
+def test_each_slope_of_a_step_has_its_weight():
+    network = Counting()
+    x, sigma = torch.ones(2, 2), torch.ones(2)
+    alike, first = bound(network, weight=2.0), bound(network, weight=2.0, second_weight=0.0)
+    for guidance, second in ((alike, 6.0), (first, 0.0)):
+        assert_close(guidance.correction(x, sigma, None, x), 6 * x)
+        assert_close(guidance.correction(x, sigma, None, x, inner=True), second * x)
+    assert (alike.evaluations, first.evaluations) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "solver", "keys"),
+    [
+        ({"second_weight": 0.0}, "heun", []),
+        ({"second_weight": 0.0}, "dpmpp-2s", []),
+        ({"second_weight": 0.0}, "euler", [("second_weight",)]),
+        ({"second_weight": 1.0}, "dpmpp-2m", [("second_weight",)]),
+        ({"second_weight": 0.0}, "adaptive", [("second_weight",)]),
+        ({"boosting": True}, "euler", []),
+        ({"boosting": True}, "dpmpp-2m", [()]),
+        ({}, "adaptive", []),
+    ],
+)
+def test_a_solver_without_what_a_setting_requires_is_refused(settings, solver, keys):
+    guidance = DiscriminatorGuidance(discriminator="d", **settings)
+    problems = list(guidance.check_solver(component("solver", solver)))
+    assert [(problem.key, problem.code) for problem in problems] == [
+        (key, Code.CONFLICT) for key in keys
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from genkit.errors import Code, SettingError
 from genkit.interfaces import Preconditioned, Solver
@@ -215,6 +216,9 @@ class Doubled:
     def nearest(self, sigma: Tensor) -> Tensor:
         return self._denoise.nearest(sigma)
 
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        return self._denoise.churn(x, amount)
+
 
 def test_a_wrapped_denoiser_keeps_the_levels_that_its_network_knows() -> None:
     network = Preconditioned(nn.Identity(), IddpmPreconditioner())
@@ -227,9 +231,14 @@ def test_a_wrapped_denoiser_keeps_the_levels_that_its_network_knows() -> None:
 
 
 def test_a_denoiser_that_names_no_nearest_level_is_refused_where_levels_are_chosen() -> None:
-    def denoise(x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
-        return x / (1 + sigma**2)
+    class Bare:
+        def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
+            return x / (1 + sigma**2)
 
+        def churn(self, x: Tensor, amount: float) -> float:
+            return amount
+
+    denoise = Bare()
     sigmas, x = EdmSchedule(steps=4).sigmas(), torch.ones(2, 3, dtype=torch.float64)
     with pytest.raises(AttributeError, match="nearest"):
         run(Heun(s_churn=4.0), denoise, x, sigmas, torch.ones_like)
@@ -250,6 +259,29 @@ def test_first_and_inner_evaluations_are_told_apart(solver: Solver) -> None:
     x = torch.full((2, 3), 80.0, dtype=torch.float64)
     states = run(solver, denoise, x, EdmSchedule(steps=5).sigmas(), torch.ones_like)
     check_evaluations(solver, denoise, states)
+
+
+class Asking(ClosedForm):
+    """A denoiser whose guidance asks for noise for the second item alone."""
+
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        return torch.tensor([amount, 4.0, amount])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_noise_is_added_to_the_items_for_which_it_is_asked(path: str) -> None:
+    def ends(denoise: Denoise, solver: Heun) -> Tensor:
+        x = 80 * torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
+        schedule = EdmSchedule(steps=9)
+        solver = solver.between(*schedule.sigma_range(), schedule.sigmas())
+        return run(solver, denoise, x, schedule.sigmas(), torch.ones_like)[-1].x
+
+    formula = lambda x, sigma: x / (1 + sigma**2)  # noqa: E731
+    found = ends(Asking(formula), Heun(path=path))
+    plain = ends(ClosedForm(formula), Heun(path=path))
+    churned = ends(ClosedForm(formula), Heun(path=path, s_churn=4.0))
+    assert_close(found, torch.stack([plain[0], churned[1], plain[2]]), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(plain[1], churned[1], rtol=1e-3)
 
 
 def test_a_lift_that_is_rounded_away_adds_nothing_in_float32() -> None:

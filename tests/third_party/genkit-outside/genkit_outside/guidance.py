@@ -15,6 +15,7 @@ from genkit.plugin import (
     Guidance,
     Inputs,
     Problem,
+    Trained,
     setting,
 )
 
@@ -53,5 +54,5 @@ class AutoGuidance(Guidance):
         if found := networks.get(self.weak):
             yield from (problem.under("weak") for problem in found.misfits(denoiser))
 
-    def bind(self, inputs: Inputs) -> BoundAutoGuidance:
+    def bind(self, inputs: Inputs, denoiser: Trained) -> BoundAutoGuidance:
         return BoundAutoGuidance(inputs.network(self.weak).module, self.weight)

@@ -1,0 +1,103 @@
+"""The corrections of guidance in one batch of trajectories: when they act, and what they add."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genkit.blame import refused, unchanged
+from genkit.interfaces import BoundGuidance
+from genkit.tensors import described
+
+
+class Corrections:
+    """The guidance of one batch of trajectories, each with what it keeps from step to step.
+
+    Args:
+        guidance: bound corrections, which are summed.
+    """
+
+    def __init__(self, guidance: Sequence[BoundGuidance]) -> None:
+        self._guidance = [(guide, guide.begin()) for guide in guidance]
+        self._spent = sum(begun.evaluations for _, begun in self._guidance)
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of the networks of guidance in these trajectories so far."""
+        return sum(begun.evaluations for _, begun in self._guidance) - self._spent
+
+    def churn(self, x: Tensor, amount: float) -> float | Tensor:
+        """Return the amount of noise of the step that begins at ``x``."""
+        asked: float | Tensor = amount
+        for _, begun in self._guidance:
+            asked = begun.churn(x, asked)
+        return asked
+
+    def added(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        level: Tensor,
+        labels: Tensor | None,
+        denoised: Tensor,
+        inner: bool,
+    ) -> Tensor:
+        """Return the denoised image with all corrections.
+
+        Args:
+            x: ``[B, *shape]`` noisy state, float32.
+            sigma: noise level as the solver has it: 0-d, or ``[B, 1, ...]``.
+            level: ``[B]`` the same in float32, on the device of ``x``.
+            labels: ``[B]`` int64 or None.
+            denoised: ``[B, *shape]`` estimate of the denoiser.
+            inner: as for :meth:`BoundGuidance.correction`.
+
+        Raises:
+            DataError: a correction is no real tensor of the shape and on the device of
+                ``denoised``, or a guidance changed its arguments.
+        """
+        corrections = []
+        for guide, begun in self._guidance:
+            acts = _acting(guide, sigma)
+            if acts is False:
+                continue
+            component = guide.component or guide
+            with unchanged(component, x=x, sigma=level, labels=labels, denoised=denoised):
+                found: object = begun.correction(x, level, labels, denoised, inner=inner)
+            sound = _require_addend(component, found, denoised)
+            corrections.append(torch.where(acts, sound, 0) if isinstance(acts, Tensor) else sound)
+        if not corrections:
+            return denoised
+        # Summed before they are added, so that the order of two makes no difference in any bit.
+        return denoised + functools.reduce(torch.add, corrections)
+
+
+def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:
+    """Return whether a guidance acts at a noise level; ``[B, 1, ...]`` for one of each item.
+
+    Levels are compared in float32, as networks are given them: a level that is computed as
+    20.000000000000004 is 20.
+    """
+    lowest, highest = guidance.interval
+    level = sigma.float()
+    acts = (level >= lowest) & (level <= highest)
+    return bool(acts) if acts.ndim == 0 else acts
+
+
+def _require_addend(component: object, found: object, denoised: Tensor) -> Tensor:
+    """Return a correction that can be added to ``denoised``, or raise DataError."""
+    if (
+        not isinstance(found, Tensor)
+        or found.shape != denoised.shape
+        or not found.is_floating_point()
+        or found.device != denoised.device
+    ):
+        raise refused(
+            component,
+            f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
+            f"on {denoised.device}, got {described(found)}",
+        )
+    return found

@@ -1,0 +1,47 @@
+"""Discriminator guidance with its network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genkit.interfaces import BoundGuidance
+from genkit.tensors import as_column
+from genkit_dg.log_ratio import log_ratio_gradient
+
+
+class BoundDiscriminator(BoundGuidance):
+    """Discriminator guidance with its network.
+
+    Args:
+        discriminator: ``(x [B, *shape], sigma [B], labels) -> logit [B]``, in eval mode.
+        weight: weight of the first evaluation of a step.
+        second_weight: weight of the others.
+    """
+
+    def __init__(self, discriminator: nn.Module, weight: float, second_weight: float) -> None:
+        self.discriminator = discriminator
+        self.weight = weight
+        self.second_weight = second_weight
+
+    def correction(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None,
+        denoised: Tensor,
+        *,
+        inner: bool = False,
+    ) -> Tensor:
+        weight = self.second_weight if inner else self.weight
+        if weight == 0:
+            return torch.zeros_like(denoised)
+        self.evaluations += 1
+        log_ratio, gradient = log_ratio_gradient(self.discriminator, x, sigma, labels)
+        scale = (weight * sigma.square()).to(denoised.dtype)
+        correction = as_column(scale, x) * gradient.to(denoised.dtype)
+        return self._corrected(log_ratio, correction, inner=inner)
+
+    def _corrected(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
+        """Return the correction as it is applied, given the log-ratio ``[B]`` of each sample."""
+        return correction
