@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genkit.blame import refused, unchanged
+from genkit.blame import refused, returned, unchanged
 from genkit.interfaces import BoundGuidance
 from genkit.tensors import described
 
@@ -21,7 +21,10 @@ class Corrections:
     """
 
     def __init__(self, guidance: Sequence[BoundGuidance]) -> None:
-        self._guidance = [(guide, guide.begin()) for guide in guidance]
+        self._guidance = [
+            (guide, returned(_named(guide), "begin", guide.begin(), BoundGuidance))
+            for guide in guidance
+        ]
         self._spent = sum(begun.evaluations for _, begun in self._guidance)
 
     @property
@@ -32,8 +35,8 @@ class Corrections:
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
         """Return the amount of noise of the step that begins at ``x``."""
         asked: float | Tensor = amount
-        for _, begun in self._guidance:
-            asked = begun.churn(x, asked)
+        for guide, begun in self._guidance:
+            asked = _amount(_named(guide), begun.churn(x, asked), x)
         return asked
 
     def added(
@@ -64,7 +67,7 @@ class Corrections:
             acts = _acting(guide, sigma)
             if acts is False:
                 continue
-            component = guide.component or guide
+            component = _named(guide)
             with unchanged(component, x=x, sigma=level, labels=labels, denoised=denoised):
                 found: object = begun.correction(x, level, labels, denoised, inner=inner)
             sound = _require_addend(component, found, denoised)
@@ -73,6 +76,23 @@ class Corrections:
             return denoised
         # Summed before they are added, so that the order of two makes no difference in any bit.
         return denoised + functools.reduce(torch.add, corrections)
+
+
+def _named(guidance: BoundGuidance) -> object:
+    """Return by what messages name a guidance."""
+    return guidance.component or guidance
+
+
+def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tensor:
+    """Return an amount of noise, or raise DataError where it is none for the items of ``x``."""
+    sound = isinstance(found, int | float)
+    if isinstance(found, Tensor):
+        sound = found.shape == (len(x),) and found.device == x.device
+    if not sound:
+        got = described(found)
+        reason = f"must return one amount of noise from churn, or {len(x)} of them, got {got}"
+        raise refused(component, reason)
+    return found
 
 
 def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:

@@ -49,6 +49,7 @@ STAGES = {
         "objective": {"use": "denoising"},
     },
     "load": {"use": "load", "path": "trained.safetensors"},
+    "average": {"use": "average", "training": "averaged", "length": 0.08},
     "fit-schedule": {"use": "fit-schedule", "denoiser": "train", "data": MOONS, "steps": 3},
     "sample": {
         "use": "sample",
@@ -70,6 +71,13 @@ STAGES = {
         "count": 8,
         "vary": {"schedule": {"steps": [2, 3]}},
         "metrics": [{"use": "frechet"}],
+    },
+    "averaged": {
+        **SHORT,
+        "data": MOONS,
+        "network": {"use": "mlp", "width": 8, "blocks": 1},
+        "objective": {"use": "denoising"},
+        "average": {"use": "power-ema", "snapshot_images": 32},
     },
     "discriminate": {
         **SHORT,
@@ -119,6 +127,7 @@ SETTINGS = {
     "discriminator-adm-classifier": {"classifier": "classify-noisy", **SMALL},
     "objective-guided-denoising": {"denoiser": "train-unet"},
     "guidance-discriminator": {"discriminator": "discriminate"},
+    "guidance-autoguidance": {"guide": "train"},
     "extractor-classifier": {"classifier": "classify"},
     "metric-class-agreement": {"extractor": JUDGE},
     "metric-cmmd": {"extractor": {"use": "pixels"}},
@@ -316,7 +325,7 @@ def test_augmentations(entry):
 def test_guidance(entry):
     stages = earlier("train", "sample", "discriminate")
     guidance = made(entry, **SETTINGS.get(f"guidance-{entry.name}", {}))
-    testing.check_guidance(guidance, DataSpec((2,)), stages)
+    testing.check_guidance(guidance, DataSpec((2,), classes=3), stages)
 
 
 @pytest.mark.parametrize("entry", ours("extractor"))
@@ -367,7 +376,7 @@ def test_stages(entry, tmp_path, monkeypatch):
     if entry.name == "load":
         with workplace(earlier("train")) as place:
             shutil.copy(place.root / "train" / "denoiser.safetensors", "trained.safetensors")
-    before = {"fit-schedule": ["train"], "sample": ["train"]}
+    before = {"fit-schedule": ["train"], "sample": ["train"], "average": ["averaged"]}
     before |= {name: ["train", "sample"] for name in ("evaluate", "sweep")}
     judging = ("choose-discriminator", "fit-weight")
     before |= {name: ["train", "sample", "discriminate"] for name in judging}

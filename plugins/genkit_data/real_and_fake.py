@@ -82,6 +82,10 @@ class RealAndFake(Dataset):
                 "name a stage whose denoiser was trained on data of this shape",
             )
 
+    def drawn_by(self, earlier: Stages) -> str | None:
+        stage = earlier.get(self.fakes)
+        return stage.drawn_by(earlier) if stage else None
+
     def spec(self) -> DataSpec:
         real = self.real.spec()
         return DataSpec(real.shape, real.classes if self.labels else 0, sources=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add networks, preconditionings, noise levels, losses, sampling and an importer."""
+    """Add networks, preconditionings, noise levels, losses, sampling, guidance and an importer."""
     registry.add("denoiser", "ddpmpp", "genkit_edm.unet.denoisers:Ddpmpp")
     registry.add("denoiser", "ncsnpp", "genkit_edm.unet.denoisers:Ncsnpp")
     registry.add("denoiser", "adm", "genkit_edm.unet.denoisers:Adm")
@@ -37,5 +37,8 @@ def genkit_register(registry: Registration) -> None:
     registry.add("solver", "dpmpp-2m", "genkit_edm.solvers.dpmpp:Dpmpp2m")
     registry.add("solver", "dpmpp-2s", "genkit_edm.solvers.dpmpp:Dpmpp2s")
     registry.add("solver", "adaptive", "genkit_edm.solvers.adaptive:Adaptive")
+    guidance = "genkit_edm.guidance"
+    registry.add("guidance", "classifier-free", f"{guidance}.classifier_free:ClassifierFree")
+    registry.add("guidance", "autoguidance", f"{guidance}.autoguidance:Autoguidance")
     registry.add("latents", "edm", "genkit_edm.latents:EdmLatents")
     registry.add("importer", "edm", "genkit_edm.reference.importer:EdmImporter")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genkit.interfaces import Denoiser
 from genkit.settings import setting
 from genkit.types import DataSpec
+from genkit_edm.label_dropout import LabelDropout
 from genkit_edm.unet.conditioning import (
     Conditioning,
     OctaveEmbedding,
@@ -22,7 +22,7 @@ CONDITION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mlp(Denoiser):
+class Mlp(LabelDropout):
     """A residual multilayer perceptron, for vectors and tiny images."""
 
     width: int = setting(512, doc="width of the hidden layers", at_least=1)
@@ -39,7 +39,9 @@ class Mlp(Denoiser):
         """
         classes = self.classes_of(spec)
         conditioning = Conditioning(
-            OctaveEmbedding(CONDITION), CONDITION, scaled_class_embedding(classes, CONDITION)
+            OctaveEmbedding(CONDITION),
+            CONDITION,
+            scaled_class_embedding(classes, CONDITION, self.label_dropout),
         )
         return ResidualMlp(
             math.prod(spec.shape), conditioning, self.width, self.blocks, self.dropout
@@ -101,7 +103,7 @@ class ResidualMlp(nn.Module):
         Args:
             x: ``[B, *shape]`` scaled noisy data.
             c_noise: ``[B]`` noise levels, as the preconditioner passes them.
-            labels: ``[B]`` int64 classes; ignored by an unconditional network.
+            labels: ``[B]`` int64 classes, or None; ignored by an unconditional network.
         """
         condition = self.conditioning(c_noise, labels)
         h = self.stem(x.flatten(1))

@@ -24,10 +24,12 @@ from genkit_optim.ema import Ema, RunningEma
 class PowerEma(Ema):
     """Write snapshots of power-function averages beside the moving average that `ema` leaves.
 
-    `genkit export --ema-length` makes a network of any averaging length of them.
+    The stage `average` and `genkit export --ema-length` make networks of any averaging length of
+    them.
     """
 
     source = "EDM2, arXiv 2312.02696, section 3 and appendix C"
+    snapshots = True
 
     lengths: tuple[float, ...] = setting(
         (0.05, 0.1),

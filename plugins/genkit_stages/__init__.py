@@ -15,6 +15,7 @@ def genkit_register(registry: Registration) -> None:
     """Add the stages, the callbacks and the schedule."""
     registry.add("stage", "train", "genkit_stages.train:Train")
     registry.add("stage", "load", "genkit_stages.load:Load")
+    registry.add("stage", "average", "genkit_stages.average:AverageWeights")
     registry.add("stage", "sample", "genkit_stages.sample:Sample")
     registry.add("stage", "evaluate", "genkit_stages.evaluate:Evaluate")
     registry.add("stage", "sweep", "genkit_stages.sweep:Sweep")

@@ -303,6 +303,14 @@ def test_what_guidance_keeps_from_step_to_step_belongs_to_one_batch():
     assert denoise_fn(Gaussian()).churn(x, 0.5) == 0.5
 
 
+@pytest.mark.parametrize("method", ["begin", "churn"])
+@pytest.mark.parametrize("wrong", [None, "much", torch.ones(3)])
+def test_what_begin_and_churn_return_is_checked(method, wrong):
+    guide = type("Odd", (Shift,), {method: lambda self, *_: wrong})(0.0, 0.0)
+    with raises_code(DataError, Code.INVALID_RESULT, "Odd", method):
+        GuidedDenoiser(Gaussian(), guidance=[guide]).churn(torch.ones(2, 3), 0.0)
+
+
 def test_evaluations_of_the_start_are_those_of_no_step():
     seen = []
 

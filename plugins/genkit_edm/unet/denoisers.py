@@ -11,9 +11,10 @@ from typing import Literal
 from torch import nn
 
 from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import Denoiser, Stages
+from genkit.interfaces import Stages
 from genkit.settings import setting
 from genkit.types import DataSpec
+from genkit_edm.label_dropout import LabelDropout
 from genkit_edm.unet.conditioning import (
     ClassEmbedding,
     Conditioning,
@@ -26,7 +27,7 @@ from genkit_edm.unet.network import Decoder, Encoder, UNet
 
 
 @dataclass(frozen=True, kw_only=True)
-class HalvingDenoiser(Denoiser):
+class HalvingDenoiser(LabelDropout):
     """A U-Net that denoises images."""
 
     channels: int = setting(128, doc="unit of width", at_least=4)
@@ -40,25 +41,13 @@ class HalvingDenoiser(Denoiser):
     dropout: float = setting(
         0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
     )
-    label_dropout: float = setting(
-        0.0,
-        doc="probability that an item's class is hidden in training; above 0, the network can "
-        "also be asked without a class",
-        at_least=0,
-        below=1,
-    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.channel_mult:
             yield Problem(
                 ("channel_mult",), "there is no level", "write [2, 2, 2]", Code.WRONG_LENGTH
             )
-        if self.label_dropout and not self.class_conditional:
-            yield Problem(
-                ("label_dropout",),
-                "an unconditional network is given no classes to hide",
-                "write class_conditional = true, or label_dropout = 0.0",
-            )
+        yield from super().check(earlier)
 
     def build_network(self, spec: DataSpec) -> nn.Module:
         """Return the U-Net.

@@ -1,0 +1,1 @@
+"""Guidance by a second denoiser: one that is given no class, or a weaker one."""

@@ -1,0 +1,55 @@
+"""The average stage: a denoiser with another average of the weights of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from genkit.artifacts import DenoiserFile, DenoiserRef
+from genkit.designs import held
+from genkit.errors import Code, DataError, Problem
+from genkit.interfaces import Average, Context, Design, Stage, Stages
+from genkit.parts.power_averages import reconstruct_network
+from genkit.parts.power_profile import exponent
+from genkit.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageWeights(Stage):
+    """Makes the denoiser of another averaging length, of the snapshots of a training.
+
+    The training has the average `power-ema`. Later stages refer to the denoiser as to a trained
+    one, such as to sample it or to guide another by it.
+    """
+
+    source = "EDM2, arXiv 2312.02696, section 3"
+    output = DenoiserFile
+
+    training: DenoiserRef = setting(doc="stage that trained the denoiser, with power-ema")
+    length: float = setting(
+        doc="relative length of the average: the standard deviation of the weights' times, divided "
+        "by the training time",
+        above=0,
+    )
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        try:
+            exponent(self.length)
+        except DataError as error:
+            yield Problem(("length",), str(error), code=Code.OUT_OF_RANGE)
+        if not any(average.snapshots for _, average in held(earlier[self.training], Average)):
+            yield Problem(
+                ("training",),
+                "must be a training that writes snapshots of its averages, got one without",
+                'write average = { use = "power-ema" } in it',
+                Code.CONFLICT,
+            )
+
+    def design(self, earlier: Stages) -> Design | None:
+        return earlier[self.training].design(earlier)
+
+    def run(self, context: Context) -> None:
+        weights, error = reconstruct_network(context.results(self.training), self.length)
+        context.record.log({"profile_error": error})
+        file = context.read(self.training, DenoiserFile)
+        context.record.save(replace(file, weights=weights, ema_length=self.length))
