@@ -785,8 +785,8 @@ class RunningAverage(ABC):
 class Average(Component):
     """Settings of an average of the weights over a training."""
 
-    snapshots: ClassVar[bool] = False
-    """Whether it writes snapshots as :mod:`genkit.parts.power_averages` does."""
+    reconstructible: ClassVar[bool] = False
+    """Whether :mod:`genkit.parts.power_averages` makes other averages of its snapshots."""
 
     @abstractmethod
     def build(self, model: nn.Module) -> RunningAverage:

@@ -12,11 +12,15 @@ import pytest
 import torch
 
 import genkit
+from genkit.networks import bind_guidance
 from genkit.parts.precision import multiplying_in
+from genkit.plugin.manager import load_plugins
 from genkit.random import derive_seed, seeded
+from genkit.recipe.decode import component
+from genkit.sample import GuidedDenoiser, trajectory
 from genkit.tensors import pairwise_cost
 from genkit.train.trainer import Compute, Trainer
-from genkit.types import DataSpec
+from genkit.types import DataSpec, Draws
 from genkit.world import ALONE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -141,6 +145,30 @@ def test_a_training_step_waits_for_nothing(precision, clip):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.mean_loss() > 0
+
+
+@pytest.mark.parametrize("solver", ["heun", "euler", "dpmpp-2m", "dpmpp-2s"])
+def test_a_guided_step_waits_for_nothing(solver):
+    spec, device = DataSpec((2,)), torch.device("cuda")
+    with seeded(0):
+        denoiser = genkit.component("denoiser", "mlp", width=8).build(spec).to(device).eval()
+        judge = genkit.component("discriminator", "mlp-discriminator", width=8).build(spec)
+    inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=judge.to(device).eval()))
+    boosting = solver in ("heun", "euler")
+    table = {"use": "discriminator", "discriminator": "judge", "boosting": boosting}
+    guide = bind_guidance(component(load_plugins().registry, "guidance", table), inputs, None)
+    states = trajectory(
+        GuidedDenoiser(denoiser, guidance=[guide]),
+        Draws(torch.randn(4, 2, device=device), None, torch.randn_like),
+        schedule=genkit.component("schedule", "edm", steps=8),
+        solver=genkit.component("solver", solver),
+    )
+    next(states)  # the first call of a kernel may load it
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(states)) == 8
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(("precision", "rel"), [("float32", 1e-3), ("tf32", 1e-2)])

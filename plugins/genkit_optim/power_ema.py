@@ -29,7 +29,7 @@ class PowerEma(Ema):
     """
 
     source = "EDM2, arXiv 2312.02696, section 3 and appendix C"
-    snapshots = True
+    reconstructible = True
 
     lengths: tuple[float, ...] = setting(
         (0.05, 0.1),

@@ -37,10 +37,10 @@ class AverageWeights(Stage):
             exponent(self.length)
         except DataError as error:
             yield Problem(("length",), str(error), code=Code.OUT_OF_RANGE)
-        if not any(average.snapshots for _, average in held(earlier[self.training], Average)):
+        if not any(average.reconstructible for _, average in held(earlier[self.training], Average)):
             yield Problem(
                 ("training",),
-                "must be a training that writes snapshots of its averages, got one without",
+                "must be a training whose averages can be reconstructed, got another",
                 'write average = { use = "power-ema" } in it',
                 Code.CONFLICT,
             )

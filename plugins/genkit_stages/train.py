@@ -12,7 +12,7 @@ import torch
 from genkit.artifacts import Coupling, NetworkFile, Record
 from genkit.artifacts.record import Row
 from genkit.blame import returned
-from genkit.designs import components, designs, references
+from genkit.designs import designs, drawer_of, references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
@@ -145,9 +145,7 @@ class Train(Stage):
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
     def design(self, earlier: Stages) -> Design:
-        data = (part for part in components(self.data) if isinstance(part, Dataset))
-        drawers = (drawer for part in data if (drawer := part.drawn_by(earlier)))
-        return Design(self.network, self.spec(), fakes_of=next(drawers, None))
+        return Design(self.network, self.spec(), fakes_of=drawer_of(self.data, earlier))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:

@@ -37,7 +37,7 @@ class Dpmpp2m(Solver):
                 ahead = (sigma / sigma_next).log() / (sigma_before / sigma).log() / 2
                 middle = denoised + ahead * (denoised - denoised_before)
             before = sigma, denoised
-            x = torch.lerp(middle, x, sigma_next / sigma)
+            x = torch.lerp(middle, x, float(sigma_next / sigma))
         yield State(x, 0.0, None)
 
 
@@ -61,7 +61,7 @@ class Dpmpp2s(Solver):
             middle = denoised
             if sigma_next > 0:
                 sigma_inner = (sigma * sigma_next).sqrt()
-                x_inner = torch.lerp(denoised, x, sigma_inner / sigma)
+                x_inner = torch.lerp(denoised, x, float(sigma_inner / sigma))
                 middle = denoise(x_inner, sigma_inner, inner=True)
-            x = torch.lerp(middle, x, sigma_next / sigma)
+            x = torch.lerp(middle, x, float(sigma_next / sigma))
         yield State(x, 0.0, None)
