@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genkit.errors import GenkitError, PluginError
+from genkit.errors import Code, GenkitError, PluginError
 from genkit.files import write_json
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def main(arguments: Sequence[str]) -> None:
             limit_memory(allowed)
             found = _read(importer, registry, file, folder)
     except GenkitError as error:
-        found = {"error": str(error), "of_plugin": isinstance(error, PluginError)}
+        found = {"error": str(error), "code": error.code.name}
+        found["of_plugin"] = isinstance(error, PluginError)
         found["traceback"] = "".join(traceback.format_exception(error))
     except MemoryError:
-        found = {"error": f"{file} takes more than {allowed >> 20} MiB of memory to read"}
+        reason = f"{file} takes more than {allowed >> 20} MiB of memory to read"
+        found = {"error": reason, "code": Code.OUT_OF_MEMORY.name}
     write_json(folder / FOUND, found)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from genkit.errors import DataError, PluginError, UsageError
+from genkit.errors import Code, DataError, PluginError, UsageError
 from genkit.recipe.source import parse_component
 from genkit.terminal import console, say, tracked
 from genkit_files.disk import mendable, require_new
@@ -233,7 +233,8 @@ def read_apart(
 
     found: dict[str, Any] = json.loads((folder / FOUND).read_text(encoding="utf-8"))
     if "error" in found:
-        refused = (PluginError if found.get("of_plugin") else DataError)(found["error"])
+        kind = PluginError if found.get("of_plugin") else DataError
+        refused = kind(found["error"], Code[found["code"]])
         refused.add_note(found.get("traceback", ""))  # shown by --traceback
         raise refused
     network: NetworkFile = NetworkFile.load(folder / NETWORK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 
@@ -18,6 +19,8 @@ from genkit.random import generator
 from genkit.train.distributed import _packed
 from genkit.train.pairing import PairStream
 from genkit.types import Batch
+from genkit_files.importing import read_apart
+from raising import raises_code
 
 HOOKS = """
 import typer
@@ -238,7 +241,8 @@ def frail(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-frail\nVersion: 1.5\n")
     (info / "entry_points.txt").write_text("[genkit.plugins]\nfrail = toy_frail\n")
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))  # of the process that imports
+    # Of the process that imports.
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "frail.toml").write_text(RECIPE)
     yield lambda place: monkeypatch.setenv("FRAIL", place)
@@ -467,6 +471,11 @@ def test_an_import_names_the_component_in_the_other_process(genkit_, frail, tmp_
     require_named(err, 'importer "frail"', "read")
     assert "Traceback" not in err
     assert 'fail("read")' in genkit_(*arguments, "--traceback")[2]
+    frail("refusal read")
+    code, _, err = genkit_(*arguments)
+    assert (code, f'Error: importer "frail" of {OWNER}: read is too small' in err) == (2, True)
+    with raises_code(DataError, Code.OUT_OF_RANGE):
+        read_apart({"use": "frail"}, tmp_path / "file", tmp_path)
     frail("exit read")
     code, _, err = genkit_(*arguments)
     assert (code, "raised SystemExit: 0" in err) == (2, True)

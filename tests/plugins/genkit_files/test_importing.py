@@ -324,7 +324,8 @@ def test_it_takes_no_more_memory_than_it_may(file, tmp_path):
     command = [sys.executable, "-c", code, '{"use": "edm"}', str(file), str(tmp_path)]
     subprocess.run(command, check=True)
     found = json.loads((tmp_path / FOUND).read_text())
-    assert found == {"error": f"{file} takes more than 512 MiB of memory to read"}
+    reason = f"{file} takes more than 512 MiB of memory to read"
+    assert found == {"error": reason, "code": "OUT_OF_MEMORY"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what a process has")
