@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from genkit.artifacts.record import Row
 from genkit.parts.figure import (
@@ -47,7 +47,7 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     log_where_wide(axes, losses)
     if axes.get_yscale() == "log":
         axes.set_ylim(bottom=_BELOW * min(losses))
