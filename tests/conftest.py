@@ -1,4 +1,4 @@
-"""Snapshots in the layout of EDM's reference, assembled by hand; extras that are not there."""
+"""Snapshots in the layout of EDM's reference, assembled by hand; fixtures of many tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -321,6 +322,21 @@ def genkit_(capsys):
         return stopped.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture
+def coarse_pictures():
+    """Draw coarse pictures without a layout: they take most of the time of a tiny run."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_coarse(figure, *arguments, **options):
+        figure.set_layout_engine(None)
+        save(figure, *arguments, dpi=20, **options)
+
+    with mock.patch.object(Figure, "savefig", save_coarse):
+        yield
 
 
 def put_on_path(package, folder, monkeypatch):

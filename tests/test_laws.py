@@ -23,6 +23,8 @@ from genkit.types import Batch, DataSpec
 from genkit_dg.adm_classifier import AdmClassifier
 from published_adm import write_published
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 REGISTRY = load_plugins().registry
 
 EXACT = {"conditional", "hungarian", "partitioned", "pot-exact"}

@@ -22,6 +22,8 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
 from genkit.types import DataSpec
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 PACKAGE = Path(__file__).parent / "third_party" / "genkit-outside"
 
 RECIPE = """name = "outside"

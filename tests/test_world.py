@@ -436,8 +436,8 @@ def test_a_mistake_that_all_processes_find_is_told_once(runs):
 
 
 def test_torchrun_hands_ctrl_c_on_and_the_run_goes_on(runs, together):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "genkit", "run", "recipe.toml", "--out", "launched", *ARGUMENTS]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--log-dir=log"]
+    command = [*launch, "-m", "genkit", "run", "recipe.toml", "--out", "launched", *ARGUMENTS]
     with subprocess.Popen(
         command, cwd=runs.folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -21,6 +21,8 @@ from genkit.errors import (
 )
 from raising import raises_code
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 SMALL = {
     "data.items": 200,
     "denoiser.images": 256,

@@ -16,6 +16,8 @@ from genkit.errors import DivergedError, InterruptedRun
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Owner, Registry
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 RECIPE = """# Two moons.
 name = "moons"
 data = { use = "moons" }

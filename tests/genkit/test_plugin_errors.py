@@ -22,6 +22,8 @@ from genkit.types import Batch
 from genkit_files.importing import read_apart
 from raising import raises_code
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 HOOKS = """
 import typer
 from genkit.plugin import hookimpl

@@ -134,3 +134,16 @@ def plugins() -> Plugins:
 @pytest.fixture
 def tiny(tmp_path: Path, plugins: Plugins) -> Tiny:
     return Tiny(tmp_path / "run", plugins)
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(coarse_pictures: None) -> None:
+    """Draw the pictures of all runs coarsely."""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Path:
+    """The folder of a finished run of ``Tiny.sample``, to be copied."""
+    tiny = Tiny(tmp_path_factory.mktemp("trained") / "run", plugins)
+    tiny.run(Tiny.sample)
+    return tiny.folder

@@ -67,19 +67,17 @@ def without_a_number(path):
 
 
 @pytest.fixture
-def file(tiny, tmp_path):
+def file(trained, tmp_path):
     """Return a copy of the denoiser that a run trained."""
-    trained = tmp_path / "trained"
-    tiny.run(tiny.sample, folder=trained)
     return shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", tmp_path / "d.safetensors")
 
 
-def test_a_loaded_denoiser_draws_the_samples_of_the_trained_one(tiny, tmp_path, file):
+def test_a_loaded_denoiser_draws_the_samples_of_the_trained_one(tiny, trained, file):
     recipe = loading(tiny, file)
     results = tiny.run(recipe)[1]
     found, wanted = (
         tensors.load(next(folder.glob("*-samples/samples.safetensors")))[0]["samples"]
-        for folder in (tiny.folder, tmp_path / "trained")
+        for folder in (tiny.folder, trained)
     )
     assert bool((found == wanted).all())
     assert results["stages"]["scores"]["rows"][0]["curvature"] > 0
@@ -92,8 +90,8 @@ def test_a_loaded_denoiser_is_guided_and_swept(tiny, file):
     assert [row["guidance_nfe"] > 0 for row in rows] == [False, True]
 
 
-def test_a_checkpoint_is_loaded_as_its_average(tiny, tmp_path, file):
-    checkpoint = tmp_path / "trained" / "01-denoiser" / "checkpoint.safetensors"
+def test_a_checkpoint_is_loaded_as_its_average(tiny, trained, file):
+    checkpoint = trained / "01-denoiser" / "checkpoint.safetensors"
     tiny.run(loading(tiny, checkpoint))
     assert tensors.load(next(tiny.folder.glob("01-*/denoiser.safetensors")))[0].keys() == (
         tensors.load(file)[0].keys()
@@ -255,7 +253,7 @@ def test_a_forged_kind_is_refused(tiny, file, kind):
     assert (mistake.line, mistake.key) == (7, "denoiser.path")
 
 
-def test_a_network_of_another_kind_is_refused(tiny, tmp_path, file):
+def test_a_network_of_another_kind_is_refused(tiny, file):
     tiny.run(loading(tiny, file) + tiny.guided + SWEEP)
     discriminator = next(tiny.folder.glob("*/discriminator.safetensors"))
     with raises_code(RecipeError, Code.WRONG_REFERENCE, "samples.denoiser", "discriminator"):
