@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from genkit.interfaces import BoundGuidance
 from genkit.tensors import as_column
+from genkit_dg.fitted_weight import WeightCurve
 from genkit_dg.log_ratio import log_ratio_gradient
 
 
@@ -17,12 +18,20 @@ class BoundDiscriminator(BoundGuidance):
         discriminator: ``(x [B, *shape], sigma [B], labels) -> logit [B]``, in eval mode.
         weight: weight of the first evaluation of a step.
         second_weight: weight of the others.
+        by_level: factor of both at noise levels ``[B]``; None for 1.
     """
 
-    def __init__(self, discriminator: nn.Module, weight: float, second_weight: float) -> None:
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        weight: float,
+        second_weight: float,
+        by_level: WeightCurve | None = None,
+    ) -> None:
         self.discriminator = discriminator
         self.weight = weight
         self.second_weight = second_weight
+        self.by_level = by_level
 
     def correction(
         self,
@@ -39,6 +48,8 @@ class BoundDiscriminator(BoundGuidance):
         self.evaluations += 1
         log_ratio, gradient = log_ratio_gradient(self.discriminator, x, sigma, labels)
         scale = (weight * sigma.square()).to(denoised.dtype)
+        if self.by_level is not None:
+            scale = scale * self.by_level(sigma).to(denoised.dtype)
         correction = as_column(scale, x) * gradient.to(denoised.dtype)
         return self._corrected(log_ratio, correction, inner=inner)
 

@@ -77,9 +77,10 @@ class Level:
 class FitWeight(Stage):
     """Fits the weight of a discriminator's guidance by noise level, on held-out images.
 
-    No sample is scored: what is lowered is the denoising error. The stage warns where weight 1
-    raises it. It also compares the discriminator's log-ratio on states of sampling trajectories,
-    where guidance acts, with that on generated images with noise, on which it was trained.
+    Guidance `{ use = "discriminator", weight_by = "STAGE" }` uses it. No sample is scored: what is
+    lowered is the denoising error. The stage warns where weight 1 raises it. It also compares the
+    discriminator's log-ratio on states of sampling trajectories, where guidance acts, with that on
+    generated images with noise, on which it was trained.
     """
 
     source = "least squares; measured on the digits in docs/results/guidance.md"
@@ -228,6 +229,6 @@ def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
         worst = max(raised, key=lambda level: level.error_at_one)
         yield (
             f"weight 1 raises the denoising error at {len(raised)} of {len(levels)} noise levels, "
-            f"{worst.error_at_one:.3g} times at sigma = {worst.sigma:.3g}; write "
+            f"{worst.error_at_one:.3g} times at sigma = {worst.sigma:.3g}; write weight_by, or "
             "sigma_min and sigma_max that leave these levels out"
         )

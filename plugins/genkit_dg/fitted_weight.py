@@ -70,22 +70,55 @@ class FittedWeight(Artifact):
             Code.UNREADABLE,
         )
 
-    def at(self, sigma: Tensor) -> Tensor:
-        """Return the weight at noise levels of any shape.
+    def on(self, device: torch.device) -> WeightCurve:
+        """Return the weight as a function of the noise level, on a device."""
+        known = torch.tensor(self.sigmas, dtype=torch.float64).log()
+        # A single level is a curve of two equal ones.
+        levels, weights = known.float(), torch.tensor(self.weights).clamp(min=0)
+        if len(levels) == 1:
+            levels, weights = levels.repeat(2), weights.repeat(2)
+        return WeightCurve(levels.to(device), weights.to(device))
 
-        Linear in log sigma between the fitted levels, never below 0, and 0 beyond the lowest and
-        the highest of them, where nothing is known.
+    def require(self, discriminator: nn.Module, denoiser: nn.Module) -> None:
+        """Require the networks to which the weight was fitted.
+
+        Raises:
+            DataError: one is another.
         """
-        known = torch.tensor(self.sigmas, dtype=torch.float64, device=sigma.device).log()
-        weights = torch.tensor(self.weights, dtype=torch.float64, device=sigma.device).clamp(min=0)
-        level = sigma.double().log()
-        right = torch.searchsorted(known, level.contiguous()).clamp(1, max(1, len(known) - 1))
-        left = right - 1
-        right = right.clamp(max=len(known) - 1)
-        share = (level - known[left]) / (known[right] - known[left]).clamp(min=1e-12)
-        weight = torch.lerp(weights[left], weights[right], share.clamp(0, 1))
+        wanted = {
+            "discriminator": (self.discriminator, discriminator),
+            "denoiser": (self.denoiser, denoiser),
+        }
+        for what, (fitted, network) in wanted.items():
+            if digest_of(network) != fitted:
+                raise DataError(
+                    f"weight_by must be fitted to the {what} in use, got a fit to another; fit it "
+                    "with a stage fit-weight",
+                    Code.CONFLICT,
+                )
+
+
+@dataclass(frozen=True)
+class WeightCurve:
+    """Weights by noise level: linear in log sigma, 0 below the lowest and above the highest level.
+
+    Attributes:
+        levels: ``[L]`` logarithms of the noise levels, increasing, at least two.
+        weights: ``[L]`` weight at each, at least 0.
+    """
+
+    levels: Tensor
+    weights: Tensor
+
+    def __call__(self, sigma: Tensor) -> Tensor:
+        """Return the weights at noise levels of any shape."""
+        level = sigma.float().log()
+        right = torch.searchsorted(self.levels, level.contiguous()).clamp(1, len(self.levels) - 1)
+        low, high = self.levels[right - 1], self.levels[right]
+        share = ((level - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+        weight = torch.lerp(self.weights[right - 1], self.weights[right], share)
         # Rounding must not leave out the levels at the ends.
-        inside = (level >= known[0] - 1e-6) & (level <= known[-1] + 1e-6)
+        inside = (level >= self.levels[0] - 1e-4) & (level <= self.levels[-1] + 1e-4)
         return torch.where(inside, weight, 0).to(sigma.dtype)
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from genkit.artifacts import DiscriminatorRef
 from genkit.errors import Code, Problem
-from genkit.interfaces import Design, Guidance, Inputs, Solver, Trained
+from genkit.interfaces import Design, Guidance, Inputs, Solver, Stages, Trained
 from genkit.settings import setting
 from genkit_dg.boosting import BoostedDiscriminator
 from genkit_dg.bound import BoundDiscriminator
+from genkit_dg.fitted_weight import FittedWeight, FittedWeightRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,11 @@ class DiscriminatorGuidance(Guidance):
         "discriminator",
         at_least=0.0,
     )
+    weight_by: FittedWeightRef | None = setting(
+        None,
+        doc="stage fit-weight, whose weight at each noise level multiplies `weight` and "
+        "`second_weight`; left out: 1",
+    )
     boosting: bool = setting(
         False,
         doc="for samples that the discriminator takes for generated, add noise (s_churn = 4) in "
@@ -65,6 +71,18 @@ class DiscriminatorGuidance(Guidance):
         if found := networks.get(self.discriminator):
             yield from (p.under("discriminator") for p in found.misfits(denoiser))
 
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        yield from super().check(earlier)
+        fitted = getattr(earlier.get(self.weight_by or ""), "discriminator", self.discriminator)
+        if fitted != self.discriminator:
+            yield Problem(
+                ("weight_by",),
+                f'must be fitted to the discriminator "{self.discriminator}", got a fit to '
+                f'"{fitted}"',
+                "fit a weight to this discriminator",
+                Code.WRONG_REFERENCE,
+            )
+
     def check_solver(self, solver: Solver) -> Iterator[Problem]:
         yield from super().check_solver(solver)
         if self.second_weight is not None and not solver.two_slopes:
@@ -79,4 +97,10 @@ class DiscriminatorGuidance(Guidance):
     def bind(self, inputs: Inputs, denoiser: Trained) -> BoundDiscriminator:
         second = self.weight if self.second_weight is None else self.second_weight
         kind = BoostedDiscriminator if self.boosting else BoundDiscriminator
-        return kind(inputs.network(self.discriminator).module, self.weight, second)
+        module = inputs.network(self.discriminator).module
+        by_level = None
+        if self.weight_by is not None:
+            fitted = inputs.read(self.weight_by, FittedWeight)
+            fitted.require(module, denoiser.module)
+            by_level = fitted.on(inputs.device)
+        return kind(module, self.weight, second, by_level)

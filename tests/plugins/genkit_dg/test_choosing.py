@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from genkit.api import run_recipe
-from genkit.artifacts import DiscriminatorFile
+from genkit.artifacts import DiscriminatorFile, Samples
 from genkit.errors import Code, DataError, RecipeError
 from genkit.interfaces import Trained
 from genkit.parts.snapshots import snapshots_in
@@ -23,7 +24,8 @@ from genkit.tensors import load
 from genkit.types import Batch
 from genkit_dg.choose import best_of, reason_of
 from genkit_dg.fit_weight import Level, _level, _warnings
-from genkit_dg.fitted_weight import FittedWeight
+from genkit_dg.fitted_weight import FittedWeight, digest_of
+from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_dg.held_out import Pairs
 from genkit_dg.judgment import Judgment, by_sigma
 from raising import raises_code
@@ -156,11 +158,42 @@ FITTED = FittedWeight(
 def test_weights_between_the_levels_are_linear_in_log_sigma(tmp_path):
     sigma = torch.tensor([0.05, 0.1, 10**-0.5, 1.0, 10**0.5, 10.0, 20.0])
     FITTED.save(tmp_path / "weight.json")
-    found = FittedWeight.load(tmp_path / "weight.json")
-    assert_close(found.at(sigma), torch.tensor([0, 1, 0.75, 0.5, 0.25, 0, 0]), atol=1e-5, rtol=0)
-    assert found.at(sigma.reshape(1, 7, 1)).shape == (1, 7, 1)
-    alone = FittedWeight([1.0], [0.7], [0.1], [1.0], [1.0], "", "")
-    assert_close(alone.at(torch.tensor([0.5, 1.0, 2.0])), torch.tensor([0, 0.7, 0]))
+    found = FittedWeight.load(tmp_path / "weight.json").on(torch.device("cpu"))
+    assert_close(found(sigma), torch.tensor([0, 1, 0.75, 0.5, 0.25, 0, 0]), atol=1e-5, rtol=0)
+    assert found(sigma.reshape(1, 7, 1)).shape == (1, 7, 1)
+    alone = FittedWeight([1.0], [0.7], [0.1], [1.0], [1.0], "", "").on(torch.device("cpu"))
+    assert_close(alone(torch.tensor([0.5, 1.0, 2.0])), torch.tensor([0, 0.7, 0]))
+
+
+def guided(fitted, denoiser, **settings):
+    inputs = SimpleNamespace(
+        network=lambda _: SimpleNamespace(module=Optimal()),
+        read=lambda stage, kind: fitted,
+        device=torch.device("cpu"),
+    )
+    guidance = DiscriminatorGuidance(discriminator="d", weight_by="w", **settings)
+    return guidance.bind(inputs, Trained(None, None, denoiser))
+
+
+def test_guidance_uses_the_weight_at_its_noise_level():
+    fitted = replace(FITTED, denoiser=digest_of(Ideal()), discriminator=digest_of(Optimal()))
+    x, sigma = torch.randn(3, 2, generator=generator(0, "x")), torch.tensor([0.1, 1.0, 10.0])
+    found = guided(fitted, Ideal(), weight=3.0).correction(x, sigma, None, x)
+    slope = sigma.square() * (REAL - FAKE) / (SPREAD**2 + sigma.square())
+    wanted = 3 * torch.tensor([1.0, 0.5, 0.0]) * slope
+    assert_close(found, wanted[:, None].expand(3, 2), rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_of_other_networks_is_refused():
+    with raises_code(DataError, Code.CONFLICT, "discriminator"):
+        guided(FITTED, Ideal())
+    other = replace(FITTED, discriminator=digest_of(Optimal()))
+    with raises_code(DataError, Code.CONFLICT, "denoiser"):
+        guided(other, Ideal())
+    stages = {"w": SimpleNamespace(discriminator="other")}
+    settings = DiscriminatorGuidance(discriminator="d", weight_by="w")
+    assert [problem.code for problem in settings.check(stages)] == [Code.WRONG_REFERENCE]
+    assert not list(settings.check({"w": SimpleNamespace(discriminator="d")}))
 
 
 @pytest.mark.parametrize(
@@ -217,6 +250,14 @@ discriminator = "chosen"
 denoiser = "denoiser"
 count = 64
 schedule = { use = "edm", steps = 3 }
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+count = 8
+schedule = { use = "edm", steps = 3 }
+guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
 """
 
 
@@ -248,6 +289,8 @@ def test_a_snapshot_is_chosen_and_its_weight_fitted(tmp_path):
     fitted = FittedWeight.load(tmp_path / "run/05-weight/weight.json")
     assert fitted.sigmas == sorted(fitted.sigmas)
     assert len(fitted.sigmas) == 3
+    samples = Samples.load(tmp_path / "run/06-samples/samples.safetensors")
+    assert samples.guidance_nfe > 0
     for name in ("04-chosen/choice.png", "05-weight/weight.png"):
         assert (tmp_path / "run" / name).is_file()
 
