@@ -83,7 +83,7 @@ class FitWeight(Stage):
     generated images with noise, on which it was trained.
     """
 
-    source = "least squares; measured on the digits in docs/results/guidance.md"
+    source = "least squares of y - D on the correction, see the module"
     output = FittedWeight
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained or chose the discriminator")
