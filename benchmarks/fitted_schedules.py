@@ -12,43 +12,28 @@ criteria rank the candidates of a fit, and what a search over each level by itse
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
+from digits_judge import CLASSIFIER, FIT_SEED, PIXELS, SCORE_SEED, Judge, draw, provenance
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from genkit import component, load_denoiser
-from genkit.artifacts.statistics import Statistics
 from genkit.denoiser import Denoiser
-from genkit.features import DatasetItems, Extractors, Outside
 from genkit.interfaces import Schedule
-from genkit.latents import Derived, draws_of
-from genkit.plugin.manager import load_plugins
-from genkit.sample import sample
 from genkit.tensors import as_stored
-from genkit_metrics.gaussians import frechet_distance
 from genkit_stages.level_search import KnownLevels, energy, grid
 
 CALLS = {"euler": (6, 10, 27), "heun": (7, 9, 13, 27), "dpmpp-2m": (6, 8, 10, 14)}
 """Network calls of a sample, without that of a corrected start, by solver."""
 
-FEATURES: dict[str, dict[str, Any]] = {
-    "pixels": {"use": "pixels"},
-    "classifier": {"use": "classifier", "file": "digits"},
-}
+FEATURES = {"pixels": PIXELS, "classifier": CLASSIFIER}
 HIGHEST = (80.0, 20.0, 10.0, 6.0, 4.0)
 RANGE = (0.002, 80.0)
-FIT_SEED, SCORE_SEED = 1, 0
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -59,41 +44,26 @@ class Measurer:
         denoiser: denoiser that is sampled.
         solver: name of the solver.
         start: ``noise`` or ``corrected``.
-        place: where features are computed.
+        judge: compares samples with the digits.
         extractor: table of the extractor by whose features levels are fitted.
     """
 
     denoiser: Denoiser
     solver: str
     start: Any
-    place: Outside
+    judge: Judge
     extractor: dict[str, Any]
 
     def draw(self, schedule: Schedule, seeds: range, seed: int) -> tuple[Tensor, float]:
         """Return ``[N, *shape]`` samples, not yet rounded, and the network calls of each."""
-        parts, nfe = [], 0.0
-        for first in range(seeds.start, seeds.stop, BATCH):
-            part = range(first, min(first + BATCH, seeds.stop))
-            spec, classes = self.denoiser.spec, self.denoiser.classes
-            draws = draws_of(Derived(), spec.shape, part, classes, self.denoiser.device, seed)
-            solver = component("solver", self.solver)
-            drawn = sample(
-                self.denoiser.module, draws, schedule=schedule, solver=solver, start=self.start
-            )
-            parts.append(drawn.batch.data)
-            nfe = drawn.nfe
-        return torch.cat(parts), nfe
+        return draw(self.denoiser, schedule, seeds, seed=seed, solver=self.solver, start=self.start)
 
     def frechet(
         self, schedule: Schedule, seeds: range, seed: int = SCORE_SEED
     ) -> tuple[float, float]:
         """Return the Frechet distance over the digits classifier, and the network calls."""
         items, nfe = self.draw(schedule, seeds, seed)
-        extractors = Extractors(self.place)
-        judge = component("extractor", "classifier", file="digits")
-        real = DatasetItems(component("dataset", "digits"), extractors).statistics(judge)
-        features = extractors.compute(judge, as_stored(items, "sample"), "sample")
-        return frechet_distance(real, Statistics.of(features)), nfe
+        return self.judge.frechet(items), nfe
 
 
 def usual(steps: int, rho: float, sigma_max: float = RANGE[1]) -> Schedule:
@@ -114,7 +84,7 @@ def fitted(measurer: Measurer, steps: int) -> Any:
         start=measurer.start,
         extractor=measurer.extractor,
     )
-    return stage.fit(measurer.denoiser.trained, measurer.place, FIT_SEED)
+    return stage.fit(measurer.denoiser.trained, measurer.judge.place, FIT_SEED)
 
 
 def rows(measurer: Measurer, samples: int) -> Iterator[list[str]]:
@@ -171,9 +141,9 @@ def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> N
         calls = CALLS[measurer.solver][1]
         steps = (calls + 1) // 2 if measurer.solver == "heun" else calls
         few = range(128)
-        exact = Measurer(measurer.denoiser, "heun", "corrected", measurer.place, {})
+        exact = Measurer(measurer.denoiser, "heun", "corrected", measurer.judge, {})
         ends, _ = exact.draw(usual(48, 7), few, FIT_SEED)
-        data = pixels(component("dataset", "digits").load(measurer.place).data)
+        data = pixels(component("dataset", "digits").load(measurer.judge.place).data)
         scores, near, error = [], [], []
         schedules = [KnownLevels.of(c.levels(steps)) for c in grid(*RANGE)]
         for schedule in schedules:
@@ -230,28 +200,20 @@ def main() -> None:
     parser.add_argument("--features", choices=FEATURES, default="pixels", help="of the fit")
     parser.add_argument("--criteria", action="store_true")
     chosen = parser.parse_args()
-    place = Outside(registry=load_plugins().registry, warn=print)
+    judge = Judge()
     measurers = [
         (
             str(path.parent.parent.name),
             Measurer(
-                load_denoiser(path, "cpu"), name, chosen.start, place, FEATURES[chosen.features]
+                load_denoiser(path, "cpu"), name, chosen.start, judge, FEATURES[chosen.features]
             ),
         )
         for path in chosen.denoisers
         for name in chosen.solvers
     ]
-    print(f"Command: `python {' '.join(sys.argv)}`", end="; ")
-    git = ["git", "rev-parse", "--short", "HEAD"]
     print(
-        "commit",
-        subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
-        end="; ",
+        f"{provenance()}; samples: {chosen.samples:,} of seed {SCORE_SEED}; fit: seed {FIT_SEED}\n"
     )
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads;", end=" "
-    )
-    print(f"samples: {chosen.samples:,} of seed {SCORE_SEED}; fit: seed {FIT_SEED}\n")
     (print_criteria if chosen.criteria else print_table)(measurers, chosen.samples)
 
 

@@ -1,0 +1,102 @@
+"""Draws and judges samples of the digits as every table of them does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit import component
+from genkit.artifacts.statistics import Statistics
+from genkit.denoiser import Denoiser
+from genkit.features import DatasetItems, Extractors, Outside
+from genkit.interfaces import Schedule
+from genkit.latents import Derived, draws_of
+from genkit.plugin.manager import load_plugins
+from genkit.sample import sample
+from genkit.start import KnownStart
+from genkit.tensors import as_stored
+from genkit_metrics.gaussians import frechet_distance
+from genkit_metrics.spread import spread
+
+CLASSIFIER: dict[str, Any] = {"use": "classifier", "file": "digits"}
+PIXELS: dict[str, Any] = {"use": "pixels"}
+SCORE_SEED, FIT_SEED = 0, 1
+"""Seeds of the samples that are scored, and of those by which anything is chosen."""
+
+DIRECTIONS = 3
+_BATCH = 256
+
+
+def draw(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    seeds: range,
+    *,
+    seed: int = SCORE_SEED,
+    solver: str = "heun",
+    start: KnownStart = "noise",
+) -> tuple[Tensor, float]:
+    """Return ``[N, 1, 8, 8]`` samples, not yet rounded, and the network calls of each."""
+    parts, nfe, steps = [], 0.0, component("solver", solver)
+    spec, classes = denoiser.spec, denoiser.classes
+    for first in range(seeds.start, seeds.stop, _BATCH):
+        part = range(first, min(first + _BATCH, seeds.stop))
+        draws = draws_of(Derived(), spec.shape, part, classes, denoiser.device, seed)
+        drawn = sample(denoiser.module, draws, schedule=schedule, solver=steps, start=start)
+        parts.append(drawn.batch.data)
+        nfe = drawn.nfe
+    return torch.cat(parts), nfe
+
+
+class Judge:
+    """Compares samples with the 1,797 digits, as images of 8 bits."""
+
+    def __init__(self) -> None:
+        self.place = Outside(registry=load_plugins().registry, warn=print)
+        self._extractors = Extractors(self.place)
+        data = DatasetItems(component("dataset", "digits"), self._extractors)
+        self._parts = {
+            name: (extractor, data.statistics(extractor))
+            for name, extractor in (
+                ("classifier", component("extractor", "classifier", file="digits")),
+                ("pixels", component("extractor", "pixels")),
+            )
+        }
+
+    def _features(self, name: str, items: Tensor) -> tuple[Tensor, Statistics]:
+        extractor, real = self._parts[name]
+        return self._extractors.compute(extractor, as_stored(items, "sample"), "sample"), real
+
+    def frechet(self, items: Tensor, features: str = "classifier") -> float:
+        """Return the Frechet distance over the shipped classifier's features, or over pixels."""
+        found, real = self._features(features, items)
+        return frechet_distance(Statistics.of(found), real)
+
+    def spread(self, items: Tensor) -> list[float]:
+        """Return the deviations over the data's along the first directions of the pixels."""
+        return spread(*self._features("pixels", items), DIRECTIONS)
+
+    def scores(self, items: Tensor) -> dict[str, Any]:
+        """Return both distances and the spread."""
+        return {
+            "classifier": self.frechet(items),
+            "pixels": self.frechet(items, "pixels"),
+            "spread": self.spread(items),
+        }
+
+
+def provenance() -> str:
+    """Return the command, the commit and the hardware, in Markdown."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return (
+        f"Command: `OMP_NUM_THREADS={torch.get_num_threads()} python {' '.join(sys.argv)}`; "
+        f"commit {commit}; {platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads"
+    )

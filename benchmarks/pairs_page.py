@@ -1,0 +1,200 @@
+"""Write docs/results/pairs.md from the scores that `pairs_scores.py` measured.
+
+    python benchmarks/pairs_page.py docs/results/pairs.jsonl
+
+What the figures mean is written by hand, in `docs/results/pairs_reading.md`, and becomes a part of the
+page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+READING = RESULTS / "pairs_reading.md"
+PICTURE = RESULTS.parent / "images" / "pairs.png"
+
+NAMES = {
+    "edm": "EDM",
+    "edm-aot-512": "EDM-AOT, pools of 512",
+    "edm-aot-1536": "EDM-AOT, pools of 1,536",
+    "semidiscrete": "semidiscrete",
+    "flow": "flow matching",
+    "ot-flow": "OT flow matching, pools of 512",
+}
+OWN = {
+    name: "uniform times" if "flow" in name else "rho 7" if name == "edm" else "rho 90"
+    for name in NAMES
+}
+"""Noise levels of each method's paper; of `semidiscrete` those of EDM-AOT."""
+
+Scores = dict[tuple[str, int, str, str, int], dict[int, dict[str, Any]]]
+"""Lines by method, images, schedule, start and steps, then by the seed of the training."""
+
+
+def read(path: Path) -> tuple[Scores, list[str]]:
+    """Return the scores of a file, and how they were made."""
+    scores: Scores = defaultdict(dict)
+    provenance: dict[str, None] = {}
+    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        if "provenance" in line:
+            provenance[line["provenance"]] = None
+            continue
+        name, schedule, start, steps = line["key"]
+        method, images, seed = name.rsplit("-", 2)
+        scores[method, int(images), schedule, start, steps][int(seed)] = line
+    return scores, list(provenance)
+
+
+def spread_of(values: Sequence[float], digits: int) -> str:
+    """Return the median, with the least and the greatest of several values."""
+    middle = f"{statistics.median(values):.{digits}f}"
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def table(
+    scores: Scores,
+    images: int,
+    rows: Iterable[tuple[str, str, str, str]],
+    value: Callable[[dict[str, Any]], float],
+    digits: int = 2,
+) -> str:
+    """Return a table of a score: a row for each method, schedule and start, a column for each cost.
+
+    Args:
+        scores: all scores.
+        images: length of the training.
+        rows: label, method, schedule and start of each row.
+        value: what is shown of a line.
+        digits: digits after the point.
+    """
+    steps = sorted({key[4] for key in scores})
+    head = " | ".join(f"{n} steps" for n in steps)
+    lines = [f"| | NFE | {head} |", "|---|---|" + "--:|" * len(steps)]
+    for label, method, schedule, start in rows:
+        found = [scores.get((method, images, schedule, start, n), {}) for n in steps]
+        if any(found):
+            calls = [f"{next(iter(f.values()))['nfe']:g}" for f in found if f]
+            shown = [spread_of([value(s) for s in f.values()], digits) if f else "" for f in found]
+            lines.append(f"| {label} | {calls[0]} to {calls[-1]} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def rows_of(own: bool) -> list[tuple[str, str, str, str]]:
+    """Return the rows of all methods, with their papers' levels or with fitted ones."""
+    found = []
+    for method, name in NAMES.items():
+        schedule = OWN[method] if own else "fitted"
+        exact = method in ("edm", "flow") or (own and "flow" in method)
+        for start in ("noise",) if exact else ("noise", "corrected"):
+            label = name if exact else f"{name}, start {start}"
+            found.append((label, method, schedule, start))
+    return found
+
+
+def control() -> list[tuple[str, str, str, str]]:
+    """Return the rows of the control: pairs, rho 7 or 90 from 80, or fitted."""
+    return [
+        (f"{NAMES[method]}, {schedule}", method, schedule, start)
+        for schedule in ("rho 7", "rho 90", "fitted")
+        for method, start in (("edm", "noise"), ("edm-aot-512", "corrected"))
+    ]
+
+
+def draw(scores: Scores, images: int) -> None:
+    """Draw the distance against the calls, for the papers' levels and for fitted ones."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2, sharey=True)
+    colours = ("#555555", "#0072b2", "#56b4e9", "#009e73", "#999999", "#d55e00")
+    steps = sorted({key[4] for key in scores})
+    titles = ("noise levels of each paper", "noise levels fitted to each denoiser")
+    for axes, own, title in zip(panels, (True, False), titles, strict=True):
+        best = {row[1]: row for row in rows_of(own)}  # the corrected start comes last
+        for (method, row), colour in zip(best.items(), colours, strict=True):
+            found = [scores.get((method, images, row[2], row[3], n), {}) for n in steps]
+            lines = [list(f.values()) for f in found if f]
+            if not lines:
+                continue
+            calls = [f[0]["nfe"] for f in lines]
+            each = [[s["classifier"] for s in f] for f in lines]
+            middle = [statistics.median(values) for values in each]
+            below = [m - min(v) for m, v in zip(middle, each, strict=True)]
+            above = [max(v) - m for m, v in zip(middle, each, strict=True)]
+            dashes = "--" if "flow" in method else "-"
+            axes.errorbar(
+                calls,
+                middle,
+                [below, above],
+                fmt=f"o{dashes}",
+                color=colour,
+                label=row[0],
+                capsize=3,
+                markersize=4,
+            )
+        axes.set_title(title, loc="left", fontweight="bold")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks([5, 7, 9, 13, 27, 35], labels=["5", "7", "9", "13", "27", "35"])
+        axes.minorticks_off()
+        axes.set_xlabel("NFE: calls of the denoiser for each sample")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("Fréchet distance, classifier features")
+    panels[1].legend(frameon=False, fontsize="small")
+    figure.savefig(PICTURE, dpi=110)
+
+
+def page(scores: Scores, provenance: Sequence[str]) -> str:
+    """Return the page."""
+    lengths = sorted({key[1] for key in scores})
+    parts = [READING.read_text(encoding="utf-8").strip()]
+
+    def add(title: str, body: str) -> None:
+        parts.extend([title, body])
+
+    def distance(line: dict[str, Any]) -> float:
+        return float(line["classifier"])
+
+    for images in lengths:
+        parts.append(f"## {images:,} images: the noise levels of each paper")
+        parts.append(table(scores, images, rows_of(True), distance))
+        add(
+            f"## {images:,} images: fitted noise levels",
+            table(scores, images, rows_of(False), distance),
+        )
+        add(
+            f"## {images:,} images: the control of pairs and noise levels",
+            table(scores, images, control(), distance),
+        )
+        add(
+            f"## {images:,} images: distance in pixels, fitted noise levels",
+            table(scores, images, rows_of(False), lambda line: float(line["pixels"]), 3),
+        )
+        add(
+            f"## {images:,} images: spread, mean of three directions, fitted noise levels",
+            table(scores, images, rows_of(False), lambda x: statistics.fmean(x["spread"]), 3),
+        )
+    add("## How it was made", "\n".join(f"- {line}" for line in provenance))
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scores", type=Path, help="file that pairs_scores.py wrote")
+    scores, provenance = read(parser.parse_args().scores)
+    (RESULTS / "pairs.md").write_text(page(scores, provenance), encoding="utf-8")
+    draw(scores, max(key[1] for key in scores))
+
+
+if __name__ == "__main__":
+    main()

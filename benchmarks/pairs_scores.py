@@ -1,0 +1,114 @@
+"""Score the denoisers that `pairs_trainings.py` trained, at EDM's noise levels and at fitted ones.
+
+    OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors
+
+appends a line of JSON for each denoiser, schedule, start and number of Heun steps to
+`runs/pairs/scores.jsonl`; lines that are there are not measured again. Levels are fitted by the stage
+`fit-schedule`, which looks at pixels, on other noise than is scored. `pairs_page.py` makes tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from digits_judge import FIT_SEED, PIXELS, Judge, draw, provenance
+
+from genkit import component, load_denoiser
+from genkit.denoiser import Denoiser
+from genkit.interfaces import Schedule
+from genkit.start import KnownStart
+from genkit_stages.level_search import KnownLevels
+
+STEPS = (3, 4, 5, 7, 14, 18)
+"""Steps of Heun's method: 5, 7, 9, 13, 27 and 35 network calls, without that of a corrected start."""
+
+Key = tuple[str, str, str, int]
+"""Denoiser, schedule, start and steps."""
+
+
+def schedules(method: str) -> dict[str, dict[str, Any]]:
+    """Return the schedules of a method, those of its paper among them, by name."""
+    if "flow" in method:
+        # Euler, as its papers: in sigma it is Euler in time, which is not so of Heun's method.
+        return {"uniform times": {"name": "flow"}}
+    return {f"rho {rho}": {"name": "edm", "rho": rho} for rho in (7, 90)}
+
+
+def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
+    """Yield what is scored of a denoiser."""
+    method = name.partition("-6")[0].partition("-2")[0]
+    independent = method.partition("_")[0] in ("edm", "flow")
+    starts = ("noise",) if independent else ("noise", "corrected")
+    for number in steps:
+        for schedule in schedules(method):
+            # Uniform times begin at infinite noise, where a start from noise is exact.
+            for start in ("noise",) if "flow" in method else starts:
+                yield name, schedule, start, number
+        for start in starts:
+            yield name, "fitted", start, number
+
+
+def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: KnownStart) -> Schedule:
+    """Return the levels that the stage `fit-schedule` finds."""
+    stage = component(
+        "stage",
+        "fit-schedule",
+        denoiser="denoiser",
+        data={"use": "digits"},
+        solver={"use": "heun"},
+        steps=steps,
+        start=start,
+        extractor=PIXELS,
+    )
+    return KnownLevels.of(stage.fit(denoiser.trained, judge.place, FIT_SEED).levels)
+
+
+def score(denoiser: Denoiser, judge: Judge, key: Key, samples: int) -> dict[str, Any]:
+    """Return the line of a cell."""
+    name, kind, start, steps = key
+    solver = "heun"
+    if kind == "fitted":
+        schedule = fitted(denoiser, judge, steps, start)  # type: ignore[arg-type]
+    else:
+        table = dict(schedules(name)[kind])
+        if table["name"] == "flow":
+            solver, steps = "euler", 2 * steps - 1  # as many calls
+        schedule = component("schedule", table.pop("name"), steps=steps, **table)
+    found = draw(denoiser, schedule, range(samples), solver=solver, start=start)  # type: ignore[arg-type]
+    items, nfe = found
+    levels = schedule.sigmas()[:-1].tolist()
+    ends = {"sigma_max": levels[0], "sigma_min": levels[-1]} if kind == "fitted" else {}
+    return {"key": list(key), "nfe": nfe, **judge.scores(items), **ends}
+
+
+def main() -> None:
+    """Parse the command line and score."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("denoisers", nargs="+", type=Path, help="files of denoisers")
+    parser.add_argument("--out", type=Path, default=Path("runs/pairs/scores.jsonl"))
+    parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
+    parser.add_argument("--samples", type=int, default=4096)
+    chosen = parser.parse_args()
+    judge, done = Judge(), set()
+    if chosen.out.exists():
+        lines = chosen.out.read_text(encoding="utf-8").splitlines()
+        done = {tuple(json.loads(line).get("key", ())) for line in lines}
+    with chosen.out.open("a", encoding="utf-8") as out:
+        print(json.dumps({"provenance": provenance()}), file=out, flush=True)
+        for path in chosen.denoisers:
+            name = re.sub(r"^\d+-", "", path.parent.parent.name)
+            denoiser = load_denoiser(path, "cpu")
+            for key in cells(name, tuple(chosen.steps)):
+                if key not in done:
+                    line = score(denoiser, judge, key, chosen.samples)
+                    print(json.dumps(line), file=out, flush=True)
+                    print(*key, f"{line['classifier']:.2f}", f"{line['pixels']:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
