@@ -25,6 +25,7 @@ PICTURE = RESULTS.parent / "images" / "pairs.png"
 NAMES = {
     "edm": "EDM",
     "edm-aot-512": "EDM-AOT, pools of 512",
+    "edm-aot-512-coupled": "EDM-AOT, pools of 512, coupled preconditioner",
     "edm-aot-1536": "EDM-AOT, pools of 1,536",
     "semidiscrete": "semidiscrete",
     "flow": "flow matching",
@@ -107,7 +108,11 @@ def control() -> list[tuple[str, str, str, str]]:
     return [
         (f"{NAMES[method]}, {schedule}", method, schedule, start)
         for schedule in ("rho 7", "rho 90", "fitted")
-        for method, start in (("edm", "noise"), ("edm-aot-512", "corrected"))
+        for method, start in (
+            ("edm", "noise"),
+            ("edm-aot-512", "corrected"),
+            ("edm-aot-512-coupled", "corrected"),
+        )
     ]
 
 
@@ -115,7 +120,7 @@ def draw(scores: Scores, images: int) -> None:
     """Draw the distance against the calls, for the papers' levels and for fitted ones."""
     figure = Figure(figsize=(11, 4.4), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
-    colours = ("#555555", "#0072b2", "#56b4e9", "#009e73", "#999999", "#d55e00")
+    colours = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")
     steps = sorted({key[4] for key in scores})
     titles = ("noise levels of each paper", "noise levels fitted to each denoiser")
     for axes, own, title in zip(panels, (True, False), titles, strict=True):

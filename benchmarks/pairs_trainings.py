@@ -44,6 +44,12 @@ FLOW = EDM | {
 METHODS = {
     "edm": EDM | {"coupler": '{ use = "random" }'},
     "edm-aot-512": EDM | {"coupler": '{ use = "hungarian" }'},
+    "edm-aot-512-coupled": EDM
+    | {
+        "coupler": '{ use = "hungarian" }',
+        # The covariance is that which `genkit audit` prints for these pairs.
+        "network": '{ use = "mlp", preconditioner = { use = "coupled", covariance = 0.17 } }',
+    },
     "edm-aot-1536": EDM | {"coupler": '{ use = "hungarian" }', "pool": 1536},
     "semidiscrete": EDM
     | {
@@ -66,6 +72,8 @@ LEVERS = {
     "narrow": _log_normal(-0.8, 1.2),
     "higher": _log_normal(0.0, 1.8),
     "wide": _log_normal(-0.8, 2.4),
+    "high-20": {"levels": '{ use = "coupled", high_share = 0.2 }'},
+    "high-40": {"levels": '{ use = "coupled", high_share = 0.4 }'},
     "width": {"network": '{ use = "mlp", width = 1024 }'},
     "blocks": {"network": '{ use = "mlp", blocks = 6 }'},
     "pool-128": {"pool": 128},

@@ -134,6 +134,7 @@ SETTINGS = {
     "metric-class-agreement": {"extractor": JUDGE},
     "metric-cmmd": {"extractor": {"use": "pixels"}},
     "metric-inception-score": {"extractor": JUDGE},
+    "preconditioner-coupled": {"covariance": 0.2},
     "schedule-fitted": {"levels": "fit-schedule", "steps": 3},
 }
 """Settings of components that have no default for one."""
@@ -259,7 +260,8 @@ def test_latents(entry):
 
 @pytest.mark.parametrize("entry", every("preconditioner"))
 def test_preconditioners(entry):
-    testing.check_preconditioner(made(entry))
+    settings = SETTINGS.get(f"preconditioner-{entry.name}", {})
+    testing.check_preconditioner(made(entry, **settings))
 
 
 @pytest.mark.parametrize("entry", every("sigma-distribution"))

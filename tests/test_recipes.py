@@ -129,6 +129,8 @@ TINY_CIFAR10 = {
     "samples.schedule.steps": 3,
 }
 
+FITTED = {"levels.steps": 3, "samples-fitted.count": 12, "samples-fitted.schedule.steps": 3}
+
 CURVATURE = {"count": 8, "schedule.use": "edm", "schedule.steps": 4}
 
 
@@ -195,12 +197,17 @@ def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, published_
     result = run_recipe(
         "cifar10/uncond_edm_aot",
         out=tmp_path / "run",
-        settings={**tiny, **{f"scores.metrics.1.{key}": v for key, v in CURVATURE.items()}},
+        settings={
+            **tiny,
+            **FITTED,
+            **{f"scores.metrics.1.{key}": v for key, v in CURVATURE.items()},
+        },
         device="cpu",
     )
-    (row,) = result.scores["scores"]
-    assert row["nfe"] == 6  # with the corrected start
-    assert row["fid"] > 0
+    (row,), (fitted,) = result.scores["scores"], result.scores["scores-fitted"]
+    assert row["nfe"] == 5  # from noise, as published
+    assert fitted["nfe"] == 6  # with the corrected start
+    assert min(row["fid"], fitted["fid"]) > 0
     assert row["curvature"] > 0
     # In a copy of that run the control trains nothing anew, as its header says.
     shutil.copytree(result.folder, tmp_path / "control")
@@ -242,6 +249,7 @@ def test_a_conditional_recipe_of_cifar10(tmp_path, published_data):
         out=tmp_path / "run",
         settings={
             **TINY_CIFAR10,
+            **FITTED,
             "denoiser.pool_size": 64,
             **{f"scores.metrics.1.{key}": v for key, v in CURVATURE.items()},
         },

@@ -8,8 +8,10 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the exact and the entropic coupler, and the two that keep to a class or a condition."""
+    """Add the couplers, exact and entropic, and the preconditioner for assigned noise."""
     registry.add("coupler", "hungarian", "genkit_aot.hungarian:Hungarian")
     registry.add("coupler", "partitioned", "genkit_aot.partitioned:Partitioned")
     registry.add("coupler", "conditional", "genkit_aot.conditional:Conditional")
     registry.add("coupler", "sinkhorn", "genkit_aot.sinkhorn:Sinkhorn")
+    registry.add("preconditioner", "coupled", "genkit_aot.preconditioner:CoupledPreconditioner")
+    registry.add("sigma-distribution", "coupled", "genkit_aot.noise_distribution:CoupledLogNormal")

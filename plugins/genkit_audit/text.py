@@ -110,6 +110,10 @@ def _start(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
         )
     share = 100 * found.share_from_noise
     yield f"Variance of an image that its noise alone predicts: {share:.0f} %"
+    yield (
+        f"Covariance of a pixel with its noise: {found.covariance:.4f}, as in "
+        f'preconditioner = {{ use = "coupled", covariance = {found.covariance:.4f} }}'
+    )
 
 
 def _pairing(found: Pairing, pairs: int) -> Iterator[str]:
