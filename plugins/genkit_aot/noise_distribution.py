@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,9 +20,9 @@ _HALVINGS = 60  # of the range of ln(sigma), to the last digits of float64
 class CoupledLogNormal(SigmaDistribution):
     """EDM's log-normal levels, with a share of draws uniform in ln(sigma) above them.
 
-    Assigned noise predicts a third of an image's variance, which the denoiser learns above the
-    levels of EDM's log-normal: 1 % of that exceeds sigma 5. The share is drawn between one standard
-    deviation above the mean and ``sigma_max``.
+    Assigned noise predicts a third of an image's variance, which the denoiser has to learn at high
+    levels, where EDM draws little: 1 % above sigma 5. The share is drawn between one standard
+    deviation above the mean and ``sigma_max``. On the digits 0.2 and 0.4 do equally well.
     """
 
     source = "genkit's digits study; EDM, arXiv 2206.00364, table 1, for the rest"
@@ -35,10 +36,8 @@ class CoupledLogNormal(SigmaDistribution):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self._top <= self._bottom:
-            reason = (
-                "must be above exp(p_mean + p_std) = "
-                f"{torch.tensor(self._bottom).exp():.3g}, got {self.sigma_max:g}"
-            )
+            bottom = f"exp(p_mean + p_std) = {math.exp(self._bottom):.3g}"
+            reason = f"must be above {bottom}, got {self.sigma_max:g}"
             yield Problem(("sigma_max",), reason, "write 80", Code.OUT_OF_RANGE)
 
     @property
@@ -47,7 +46,7 @@ class CoupledLogNormal(SigmaDistribution):
 
     @property
     def _top(self) -> float:
-        return float(torch.tensor(self.sigma_max, dtype=torch.float64).log())
+        return math.log(self.sigma_max)
 
     def _below(self, log_sigma: Tensor) -> Tensor:
         """Return the share of draws below levels, of which the natural logarithms are given."""
