@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import torch
 
+from genkit.blame import ready
 from genkit.designs import references
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
@@ -176,6 +177,7 @@ def _built(network: Network, spec: DataSpec, contained: Mapping[str, Design]) ->
                 name: Trained(design.settings, design.spec, design.settings.build(design.spec))
                 for name, design in contained.items()
             }
-            network.bind(Networks(meta, given=given)).build(spec)
+            bound = network.bind(Networks(meta, given=given))
+            ready(network, bound, "build").build(spec)
     except DataError as error:
         yield Problem(("network",), str(error), code=error.code)
