@@ -551,10 +551,12 @@ def test_a_command_names_the_plugin(genkit_, frail):
     assert genkit_("frailty", "--code", 7)[0] == 7
 
 
-def test_a_component_that_cannot_be_imported(genkit_, frail, tmp_path):
+def test_a_component_that_cannot_be_imported(genkit_, trained, tmp_path):
+    denoiser = shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", "d.safetensors")
     absent = tmp_path / "site" / "toy_frail" / "absent.py"
     absent.write_text("import os\n\n1 / 0\n")
-    for arguments in (["show", "frail"], ["sample", "x", "--out", "out", "--solver", "frail"]):
+    sample = ["sample", denoiser, "--out", "out", "--solver", "frail"]
+    for arguments in (["show", "frail"], sample):
         code, _, err = genkit_(*arguments)
         assert code == 2
         assert f'solver "frail" (toy_frail.absent:Nothing, {OWNER}) cannot be loaded' in err
