@@ -199,7 +199,7 @@ ONE = {
     ),
     "classifier of points": (
         ('{ use = "mlp" }', '{ use = "cnn-classifier" }'),
-        (10, "denoiser.network", "conflict", "images"),
+        (10, "denoiser.network", "wrong-shape", "images"),
         ('use = "denoising"', 'use = "classification"'),
     ),
     "name that is no folder": (
