@@ -216,7 +216,7 @@ def test_the_readmes_coupler_runs_in_a_loop() -> None:
 @pytest.mark.parametrize("page", with_blocks("toml", [p for p in PAGES if p != TUTORIAL]))
 def test_recipes_of_a_page_are_valid(page: Path, workplace: Path, extended: Any) -> None:
     plugins = load_plugins()
-    write_network(Path("edm.safetensors"), "denoiser", "mlp", DataSpec((3, 32, 32)))
+    write_network(Path("edm.safetensors"), "denoiser", "mlp", DataSpec((3, 32, 32)), width=8)
     classifier, spec = Path("classifier.safetensors"), DataSpec((3, 32, 32), classes=2)
     write_network(classifier, "classifier", "noisy-classifier", spec, **SMALL_CLASSIFIER)
     for text in blocks(page, "toml"):

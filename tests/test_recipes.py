@@ -99,7 +99,7 @@ def published_data(tmp_path, monkeypatch):
         weights = component(registry, "denoiser", network).build(spec).state_dict()
     for name in ("edm", "edm-aot"):
         DenoiserFile(network, spec, weights).save(tmp_path / f"{name}.safetensors")
-    noisy = {"use": "noisy-classifier", "channels": 64, "multipliers": [1, 2], "blocks": 1}
+    noisy = {"use": "noisy-classifier", "channels": 64, "multipliers": [1], "blocks": 1}
     labelled = replace(spec, classes=4)
     classifier = component(registry, "classifier", noisy).build(labelled)
     ClassifierFile(noisy, labelled, classifier.state_dict()).save(
