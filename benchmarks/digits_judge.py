@@ -91,12 +91,15 @@ class Judge:
         }
 
 
-def provenance() -> str:
-    """Return the command, the commit and the hardware, in Markdown."""
+def made_with() -> str:
+    """Return the commit and the hardware, in words."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return (
-        f"Command: `OMP_NUM_THREADS={torch.get_num_threads()} python {' '.join(sys.argv)}`; "
-        f"commit {commit}; {platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    return f"commit {commit}; {platform.machine()}, {os.cpu_count()} cores, {threads} threads"
+
+
+def provenance() -> str:
+    """Return the command, the commit and the hardware, in Markdown."""
+    threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
+    return f"Command: `{threads} python {' '.join(sys.argv)}`; {made_with()}"

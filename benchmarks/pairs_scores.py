@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from digits_judge import FIT_SEED, PIXELS, Judge, draw, provenance
+from digits_judge import FIT_SEED, PIXELS, Judge, draw, made_with
 
 from genkit import component, load_denoiser
 from genkit.denoiser import Denoiser
@@ -99,7 +99,7 @@ def main() -> None:
         lines = chosen.out.read_text(encoding="utf-8").splitlines()
         done = {tuple(json.loads(line).get("key", ())) for line in lines}
     with chosen.out.open("a", encoding="utf-8") as out:
-        print(json.dumps({"provenance": provenance()}), file=out, flush=True)
+        print(json.dumps({"made_with": made_with()}), file=out, flush=True)
         for path in chosen.denoisers:
             name = re.sub(r"^\d+-", "", path.parent.parent.name)
             denoiser = load_denoiser(path, "cpu")
