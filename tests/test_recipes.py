@@ -287,6 +287,17 @@ def check_folder(folder, stages, text):
         }
 
 
+def test_the_recipe_for_few_steps(tmp_path):
+    tiny = {key: value for key, value in TINY.items() if key.startswith("denoiser.")}
+    tiny["samples.count"] = 100
+    result = run_recipe("edm_aot_few_steps", out=tmp_path / "run", settings=tiny, device="cpu")
+    stages = ["denoiser", "levels", "samples", "scores"]
+    check_folder(result.folder, stages, SHIPPED["edm_aot_few_steps"].read_text())
+    (row,) = result.scores["scores"]
+    assert row["nfe"] == 8  # four Heun steps, and the corrected start
+    assert row["spread_pixels"] > 0
+
+
 def test_the_conditional_recipe(tmp_path):
     result = run_recipe("edm_aot_cond", out=tmp_path / "run", settings=TINY, device="cpu")
     check_folder(
