@@ -30,8 +30,7 @@ finished: list[str] = []
 
 
 def install(session: nox.Session, *what: str, constraints: Path = CONSTRAINTS) -> None:
-    # Modules are compiled when they are first imported: most of torch's and scipy's never are.
-    session.install("--no-compile", "-c", str(constraints), *what)
+    session.install("-c", str(constraints), *what)
 
 
 def require_cpu_torch(session: nox.Session) -> None:

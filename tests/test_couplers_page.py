@@ -77,7 +77,7 @@ def row(coupler, pool, seconds, gap=0.0, gain=1.0, speed=1.0):
     )
 
 
-def test_what_was_missed_is_said(write):
+def test_the_speed_of_exact_pairs(write):
     part = rows(
         row("plain scipy", 512, 1.0),
         row("hungarian", 512, 0.2, speed=5.0),
@@ -89,12 +89,11 @@ def test_what_was_missed_is_said(write):
         row("hungarian", 64, 9.0),
     )
     page = write(speed=part, speed_cuda=part)
-    assert "| euclidean | 512 | 1 s | 200 ms | 5.0 | 3 | 0 | 1 MiB | met |" in page
-    assert "| euclidean | 1,024 | 2 s | 1 s | 2.0 | 3 | 0 | 1 MiB | **missed** |" in page
-    assert "| euclidean | 2,048 | 9 s | 1 s | 9.0 | 8 | 2e-06 | 1 MiB | **missed** |" in page
-    assert "| euclidean | 64 | 9 s | 9 s | 1.0 |  | 0 | 1 MiB |  |" in page
-    assert "has to take at most 0.25 s" in page
-    assert "| euclidean | 2,048 | 9 s | 1 s | 9.0 | 2e-06 | **missed** |" in page
+    assert "| euclidean | 512 | 1 s | 200 ms | 5.0 | 0 | 1 MiB |" in page
+    assert "| euclidean | 1,024 | 2 s | 1 s | 2.0 | 0 | 1 MiB |" in page
+    assert "| euclidean | 2,048 | 9 s | 1 s | 9.0 | 2e-06 | 1 MiB |" in page
+    assert "| euclidean | 64 | 9 s | 9 s | 1.0 | 0 | 1 MiB |" in page
+    assert "| euclidean | 2,048 | 9 s | 1 s | 9.0 | 2e-06 |\n" in page  # on a GPU
     assert "Against torchcfm" not in page
     assert page.count(f"- Command: `{MADE['command']}`") == 2
 
@@ -126,9 +125,9 @@ def test_the_gain_of_sinkhorn_and_its_memory(write):
     }
     rounded = {**alone, "coupler": "rounded", "mean_cost": 2.8, "bound": 0.04, "process_bytes": 1}
     page = write(sinkhorn={**part, "alone": [alone, rounded]})
-    assert "| sinkhorn | 4,096 | 1 s | 99.10 % | met |" in page
-    assert "| sinkhorn | 16,384 | 20 s | 3.33 % | 32.50 % | 5,120 MiB | **missed** |" in page
-    assert "| rounded | 16,384 | 20 s | 6.67 % | 65.00 % | 0 MiB | met |" in page
+    assert "| sinkhorn | 4,096 | 1 s | 99.10 % |" in page
+    assert "| sinkhorn | 16,384 | 20 s | 3.33 % | 32.50 % | 5,120 MiB |" in page
+    assert "| rounded | 16,384 | 20 s | 6.67 % | 65.00 % | 0 MiB |" in page
 
 
 def test_the_share_of_waiting(write):
@@ -147,8 +146,7 @@ def test_the_share_of_waiting(write):
     }
     on_gpu = {**part, "environment": {**WHERE, "device": "cuda:0"}}
     page = write(waiting=part, waiting_cuda=on_gpu)
-    assert "| edm-aot | hungarian | 512 | 100 | 100 s | 2.0 s | 2.0 % | met |" in page
-    assert "| edm-aot | hungarian | 512 | 100 | 100 s | 2.0 s | 2.0 % | **missed** |" in page
+    assert page.count("| edm-aot | hungarian | 512 | 100 | 100 s | 2.0 s | 2.0 % |") == 2
 
 
 def test_the_parts_of_other_scripts(write):
@@ -191,10 +189,10 @@ def test_the_parts_of_other_scripts(write):
     }
     digits = {**MADE, **WHERE, "samples": 8192, "images": 600, "seeds": [0, 1], "arms": [arm]}
     page = write(torchcfm=torchcfm, digits=digits)
-    assert "| genkit hungarian | torchcfm exact | 12.3 | 1.000000 | met |" in page
-    assert "| slow | torchcfm exact | 0.5 | 1.000000 | **missed** |" in page
+    assert "| genkit hungarian | torchcfm exact | 12.3 | 1.000000 |" in page
+    assert "| slow | torchcfm exact | 0.5 | 1.000000 |" in page
     assert "| torchcfm exact | 500 ms | 25% | 50% | not optimal: 256 |" in page
-    assert "| hungarian | 512 | 10.0% | 8.00 (8.00 to 9.00) | 30.00 (30.00 to 30.00) |" in page
+    assert "| hungarian | 512 | 10.0% | 8.00 (8.00 to 9.00) |" in page
     assert "seeds 0, 1" in page
 
 

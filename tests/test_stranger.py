@@ -115,7 +115,7 @@ class Environment:
         )
 
     def install(self, *what: object) -> None:
-        self.run("python", "-m", "pip", "install", "--quiet", "--no-compile", *what)
+        self.run("python", "-m", "pip", "install", "--quiet", *what)
 
     def plugins(self) -> dict[str, dict[str, Any]]:
         """Return what ``genkit list-plugins --json`` prints, by plugin."""

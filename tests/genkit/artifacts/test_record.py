@@ -285,7 +285,7 @@ def test_a_subclass_of_the_declared_artifact_is_written_where_readers_look(tmp_p
 )
 def test_a_file_name_that_is_reserved_or_invalid_is_refused(tmp_path, name, suffix):
     named = type("Named", (Artifact,), {"name": name, "suffix": suffix})
-    with raises_code(PluginError, Code.PLUGIN, "Named"):
+    with raises_code(PluginError, Code.INVALID_NAME, "Named"):
         Record("write", tmp_path, named)
 
 

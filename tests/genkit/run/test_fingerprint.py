@@ -223,7 +223,7 @@ def test_a_reference_is_found_at_any_depth(tiny):
     assert list(references(stages["discriminator"])) == ["samples"]
     assert sorted(references(stages["guided"])) == ["denoiser", "discriminator"]
     names = {type(part).__name__ for part in components(stages["discriminator"])}
-    assert {"Train", "RealAndFake", "Moons", "Partitioned", "Hungarian", "LogNormal"} <= names
+    assert {"Train", "RealAndFake", "Moons", "Partitioned", "Hungarian", "DgImportance"} <= names
 
 
 @dataclass(frozen=True, kw_only=True)

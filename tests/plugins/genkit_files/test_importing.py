@@ -119,7 +119,7 @@ def test_an_unknown_importer_is_named_with_the_known_ones(genkit_, file, tmp_pat
         code, _, err = genkit_("import", file, tmp_path / "edm.safetensors", "--as", name)
         assert code == 2
         assert err.startswith('Error: no importer is called "nope"; ')
-        assert err.endswith("known: edm\n")
+        assert err.endswith("known: adm-classifier, edm\n")
 
 
 def test_a_bad_file_leaves_nothing_behind(genkit_, file, tmp_path, inside):
