@@ -1,0 +1,107 @@
+"""The picture of docs/results/guidance.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from guidance_scores import INTERVALS, SECOND_WEIGHTS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Lines = Mapping[int, dict[str, Any]]
+"""Lines of a cell by the seed of the training."""
+
+Scores = Mapping[tuple[str, str, int, str, str], Lines]
+"""Lines by method, schedule, steps, guidance and arm."""
+
+CURVES = {
+    ("edm", "none", "none"): ("EDM", "#555555"),
+    ("edm", "dg", "sweep-both"): ("EDM + DG", "#cc79a7"),
+    ("edm-aot", "none", "none"): ("EDM-AOT", "#56b4e9"),
+    ("edm-aot", "dg", "sweep-both"): ("EDM-AOT + DG", "#0072b2"),
+    ("edm-aot", "aot-dg", "sweep-both"): ("EDM-AOT + AOT-DG", "#d55e00"),
+}
+SECOND = {"classifier-free": "o-", "autoguidance": "s--"}
+COLOURS = ("#555555", "#0072b2", "#d55e00")
+
+
+def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: Path) -> None:
+    """Draw the distance against the cost, the fitted weights, and guidance by a second denoiser."""
+    figure = Figure(figsize=(13, 9), layout="constrained", facecolor="white")
+    (paper, fitted), (weights, second) = figure.subplots(2, 2)
+    against_cost(paper, scores, "paper", "unconditional, noise levels of each paper")
+    against_cost(fitted, scores, "fitted", "unconditional, fitted noise levels")
+    by_level(weights, discriminators)
+    steps = sorted({key[2] for key in scores if key[0] == "edm-second"})
+    if steps:
+        against_weight(second, scores, steps[-1])
+    figure.savefig(path, dpi=110)
+
+
+def against_cost(axes: Axes, scores: Scores, schedule: str, title: str) -> None:
+    """Draw the distance of each method against its arithmetic."""
+    steps = sorted({key[2] for key in scores})
+    for (method, guidance, arm), (label, colour) in CURVES.items():
+        cells = [scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
+        lines = [list(cell.values()) for cell in cells if cell]
+        if lines:
+            costs = [statistics.fmean(x["cost"]["nfe_equivalents"] for x in cell) for cell in lines]
+            axes.errorbar(costs, *middles(lines), fmt="o-", color=colour, label=label, capsize=3)
+    axes.set_yscale("log")
+    axes.set_xlabel("equivalents: arithmetic over that of one call of the denoiser")
+    finish(axes, title)
+
+
+def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> None:
+    """Draw the fitted weight of each discriminator, a curve for each training."""
+    for (method, guidance), (label, colour) in {
+        ("edm", "dg"): CURVES["edm", "dg", "sweep-both"],
+        ("edm-aot", "dg"): CURVES["edm-aot", "dg", "sweep-both"],
+        ("edm-aot", "aot-dg"): CURVES["edm-aot", "aot-dg", "sweep-both"],
+    }.items():
+        for number, line in enumerate(discriminators.get((method, guidance), {}).values()):
+            weight = line["weight"]
+            name = "" if number else label
+            axes.plot(weight["sigmas"], weight["weights"], "o-", color=colour, label=name, ms=3)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_ylim(-0.5, 2.5)
+    axes.set_xlabel("noise level")
+    finish(axes, "weight fitted on held-out images, w*")
+
+
+def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
+    """Draw the distance with a second denoiser against the weight, by interval."""
+    none = scores.get(("edm-second", "paper", steps, "none", "none"), {})
+    for guidance, style in SECOND.items():
+        for (interval, text), colour in zip(INTERVALS.items(), COLOURS, strict=True):
+            cells = {0.0: none} | {
+                weight: scores.get(
+                    ("edm-second", "paper", steps, guidance, f"{weight:g}-{interval}"), {}
+                )
+                for weight in SECOND_WEIGHTS
+            }
+            lines = {weight: list(cell.values()) for weight, cell in cells.items() if cell}
+            label = f"{guidance}, {text or 'everywhere'}"
+            found = middles(list(lines.values()))
+            axes.errorbar(list(lines), *found, fmt=style, color=colour, label=label, capsize=3)
+    axes.set_xlabel("weight")
+    finish(axes, f"conditional EDM, {steps} steps")
+
+
+def middles(cells: list[list[dict[str, Any]]]) -> tuple[list[float], list[float]]:
+    """Return the mean distance of each cell over the trainings, and its standard deviation."""
+    each = [[line["frechet_classifier"] for line in lines] for lines in cells]
+    deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in each]
+    return [statistics.fmean(values) for values in each], deviations
+
+
+def finish(axes: Axes, title: str) -> None:
+    """Add what all panels have."""
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize="small")

@@ -1,0 +1,68 @@
+"""Count the arithmetic of the published guidance of CIFAR-10: networks of full size, without weights.
+
+python benchmarks/guidance_published.py
+"""
+
+from __future__ import annotations
+
+import torch
+
+from genkit import component
+from genkit.interfaces import Trained
+from genkit.networks import Networks
+from genkit.parts.flops import call_flops, counting_flops
+from genkit.random import seeded
+from genkit.types import DataSpec
+from genkit_dg.log_ratio import log_ratio_gradient
+
+CPU = torch.device("cpu")
+LOWEST, HIGHEST = 0.0447, 152.2
+"""Noise levels between which the published discriminator acts, in the first slope of a step."""
+
+SAMPLERS = {"EDM + DG": (18, 7.0), "EDM-AOT + AOT-DG": (15, 90.0)}
+"""Heun steps and rho."""
+
+
+def calls() -> tuple[float, float]:
+    """Return the GFLOP of a call of the denoiser, and of one of the discriminator with gradient."""
+    shape = (3, 32, 32)
+    x, sigma = torch.zeros(1, *shape), torch.ones(1)
+    with seeded(0):
+        denoiser = component("denoiser", "ddpmpp").build(DataSpec(shape))
+        settings = component("classifier", "noisy-classifier")
+        spec = DataSpec(shape, classes=1000)
+        classifier = Trained(settings, spec, settings.build(spec))
+        inputs = Networks(CPU, given={"classifier": classifier})
+        discriminator = component("discriminator", "adm-classifier", classifier="classifier")
+        module = discriminator.bind(inputs).build(DataSpec(shape, sources=True))
+    module.eval().requires_grad_(False)
+    with counting_flops() as count:
+        log_ratio_gradient(module, x, sigma, None)
+    return call_flops(denoiser.eval(), x, sigma, None) / 1e9, count.total / 1e9
+
+
+def table() -> str:
+    """Return the cost of the published samplers, in Markdown."""
+    denoiser, discriminator = calls()
+    share = discriminator / denoiser
+    lines = [
+        f"A call of the denoiser `ddpmpp` takes {denoiser:.1f} GFLOP, one of the discriminator with the "
+        f"gradient {discriminator:.1f}: {share:.2f} of a call of the denoiser.",
+        "",
+        "| sampler | NFE | calls of the discriminator | equivalents | GFLOP | share of guidance |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, (steps, rho) in SAMPLERS.items():
+        levels = component("schedule", "edm", steps=steps, rho=rho).sigmas()[:-1]
+        guided = int(((levels >= LOWEST) & (levels <= HIGHEST)).sum())
+        nfe = 2 * steps - 1
+        whole = nfe + guided * share
+        lines.append(
+            f"| {name} | {nfe} | {guided} | {whole:.1f} | {whole * denoiser:.0f} | "
+            f"{1 - nfe / whole:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
