@@ -53,9 +53,6 @@ from genkit.world import World
 
 A = TypeVar("A", bound=Artifact)
 
-Stages = Mapping[str, "Stage"]
-"""The stages above the one that is looked at, by id."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Component(Settings, ABC):
@@ -1515,3 +1512,7 @@ class SamplingStage(Stage):
     @abstractmethod
     def draw(self, context: Context) -> Samples:
         """Draw all samples without writing a file; collective: every rank returns all of them."""
+
+
+Stages = Mapping[str, Stage]
+"""The stages above the one that is looked at, by id."""

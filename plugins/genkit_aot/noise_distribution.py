@@ -52,7 +52,8 @@ class CoupledLogNormal(SigmaDistribution):
         """Return the share of draws below levels, of which the natural logarithms are given."""
         normal = torch.special.ndtr((log_sigma - self.p_mean) / self.p_std)
         uniform = ((log_sigma - self._bottom) / (self._top - self._bottom)).clamp(0, 1)
-        return (1 - self.high_share) * normal + self.high_share * uniform
+        below: Tensor = (1 - self.high_share) * normal + self.high_share * uniform
+        return below
 
     def quantile(self, u: Tensor) -> Tensor:
         # No closed form: bisection between levels that no u of float64 is beyond.
