@@ -54,6 +54,10 @@ def draw(
     return torch.cat(parts), nfe
 
 
+def _extractor(use: str, **settings: Any) -> Any:
+    return component("extractor", use, **settings)
+
+
 class Judge:
     """Compares samples with the 1,797 digits, as images of 8 bits."""
 
@@ -64,8 +68,8 @@ class Judge:
         self._parts = {
             name: (extractor, data.statistics(extractor))
             for name, extractor in (
-                ("classifier", component("extractor", "classifier", file="digits")),
-                ("pixels", component("extractor", "pixels")),
+                ("classifier", _extractor(**CLASSIFIER)),
+                ("pixels", _extractor(**PIXELS)),
             )
         }
 

@@ -38,7 +38,7 @@ OWN = {
 """Noise levels of each method's paper; of `semidiscrete` those of EDM-AOT."""
 
 HOW = (
-    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --seeds 0 1 2`: networks of a residual "
+    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: networks of a residual "
     "perceptron, seeds 0, 1 and 2, batches of 256",
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors`: "
     "4,096 samples of seed 0; levels fitted on noise of seed 1",

@@ -41,8 +41,8 @@ def schedules(method: str) -> dict[str, dict[str, Any]]:
 
 def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
     """Yield what is scored of a denoiser."""
-    method = name.partition("-6")[0].partition("-2")[0]
-    independent = method.partition("_")[0] in ("edm", "flow")
+    method, _, _ = name.rsplit("-", 2)
+    independent = method.partition("_")[0] in ("edm", "flow")  # of `METHOD_LEVER` the method
     starts = ("noise",) if independent else ("noise", "corrected")
     for number in steps:
         for schedule in schedules(method):

@@ -33,8 +33,8 @@ def plugin_errors(
 ) -> Iterator[None]:
     """Convert an error from a third-party plugin's code to one that names the plugin.
 
-    An error of genkit's tree that such code raises is given its name. Errors of genkit, of its own
-    plugins and of the machine pass unchanged.
+    The component's name is put before the message of a genkit error that such code raises. Errors
+    of genkit, of its own plugins and of the machine pass unchanged.
 
     Args:
         registry: registry with the plugins; None loads them where there is an error.

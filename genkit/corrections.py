@@ -1,4 +1,4 @@
-"""The corrections of guidance in one batch of trajectories: when they act, and what they add."""
+"""Corrections of guidance in a batch of sampling trajectories."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from genkit.tensors import described
 
 
 class Corrections:
-    """The guidance of one batch of trajectories, each with what it keeps from step to step.
+    """Adds the corrections of guidance to denoised images, in one batch of trajectories.
 
     Args:
         guidance: bound corrections, which are summed.
     """
 
     def __init__(self, guidance: Sequence[BoundGuidance]) -> None:
-        self._guidance = [
-            (guide, returned(_named(guide), "begin", guide.begin(), BoundGuidance))
-            for guide in guidance
-        ]
-        self._spent = sum(begun.evaluations for _, begun in self._guidance)
+        self._guidance: list[tuple[BoundGuidance, object, BoundGuidance]] = []
+        for guide in guidance:
+            component = guide.component or guide  # by which messages name the guidance
+            begun = returned(component, "begin", guide.begin(), BoundGuidance)
+            self._guidance.append((guide, component, begun))
+        self._spent = sum(begun.evaluations for _, _, begun in self._guidance)
 
     @property
     def evaluations(self) -> int:
         """Calls of the networks of guidance in these trajectories so far."""
-        return sum(begun.evaluations for _, begun in self._guidance) - self._spent
+        return sum(begun.evaluations for _, _, begun in self._guidance) - self._spent
 
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
-        """Return the amount of noise of the step that begins at ``x``."""
+        """Return the amount of fresh noise for the step from ``x``: one number, or ``[B]``."""
         asked: float | Tensor = amount
-        for guide, begun in self._guidance:
-            asked = _amount(_named(guide), begun.churn(x, asked), x)
+        for _, component, begun in self._guidance:
+            asked = _amount(component, begun.churn(x, asked), x)
         return asked
 
     def added(
@@ -63,11 +64,10 @@ class Corrections:
                 ``denoised``, or a guidance changed its arguments.
         """
         corrections = []
-        for guide, begun in self._guidance:
+        for guide, component, begun in self._guidance:
             acts = _acting(guide, sigma)
             if acts is False:
                 continue
-            component = _named(guide)
             with unchanged(component, x=x, sigma=level, labels=labels, denoised=denoised):
                 found: object = begun.correction(x, level, labels, denoised, inner=inner)
             sound = _require_addend(component, found, denoised)
@@ -78,13 +78,8 @@ class Corrections:
         return denoised + functools.reduce(torch.add, corrections)
 
 
-def _named(guidance: BoundGuidance) -> object:
-    """Return by what messages name a guidance."""
-    return guidance.component or guidance
-
-
 def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return an amount of noise, or raise DataError where it is none for the items of ``x``."""
+    """Return an amount of noise; raises DataError unless it is one number, or ``[B]``."""
     sound = isinstance(found, int | float)
     if isinstance(found, Tensor):
         sound = found.shape == (len(x),) and found.device == x.device

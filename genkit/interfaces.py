@@ -214,7 +214,7 @@ class Context(Inputs, Protocol):
         ...
 
     def results(self, stage: str) -> Path:
-        """Return the folder of an earlier stage, to be read."""
+        """Return the folder of an earlier stage, read-only."""
         ...
 
     def costs(self, stage: str) -> Sequence[SamplingCost]:
@@ -622,7 +622,7 @@ class BoundObjective(Protocol):
 
 
 class Objective(Component):
-    """The loss that is trained, and the only one. Implements ``loss`` or ``bind``."""
+    """The loss of a training. Implements ``loss`` or ``bind``."""
 
     implements = ("loss", "bind")
 

@@ -52,7 +52,7 @@ class GuidedDenoiser(Denoise):
         """Return the guided ``D(x; sigma)``; see :class:`~genkit.types.Denoise`."""
         self.nfe += 1
         narrow = x.to(torch.float32)
-        # Filled in as a number: a level that is copied to the device waits for it.
+        # Filled in as a number: copying a level to the device would synchronize with it.
         near = sigma if sigma.device == x.device else narrow.new_full((), float(sigma))
         level = near.to(narrow).flatten().expand(len(x))
         # For each call and not for a whole trajectory: between two states, the code that consumes
@@ -218,7 +218,7 @@ def trajectory(
     device = draws.latents.device
     dtype = state_dtype(device, state_precision)
     solver, levels = solver_over(schedule, solver, denoise.preconditioner)
-    sigmas = levels.to(dtype)  # on the CPU, where a step reads them without waiting
+    sigmas = levels.to(dtype)  # on the CPU: a step reads them without synchronization
     x = draws.latents.to(dtype) * sigmas[0]
     noise = x
     for _ in range(CORRECTIONS[start]):
@@ -250,8 +250,8 @@ def sample(
         state_precision: precision of the states.
 
     Raises:
-        DataError: as for :func:`trajectory`, or a sample is not finite: in the step in which
-            it is not, and on another device than a CPU, which is not waited for, at the end.
+        DataError: as for :func:`trajectory`, or a sample is not finite. That is checked after
+            each step on a CPU, and once at the end on other devices, to avoid synchronization.
     """
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
     states = trajectory(

@@ -197,6 +197,17 @@ def digest(values: Tensor) -> str:
     return found.hexdigest()
 
 
+def network_digest(network: torch.nn.Module) -> str:
+    """Return the SHA-256 of the weights and the preconditioner of a network.
+
+    A file of ``genkit export`` has other bytes than that of the training, and the same digest.
+    """
+    found = hashlib.sha256(repr(getattr(network, "preconditioner", None)).encode())
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name} {digest(tensor.cpu())}".encode())
+    return f"sha256:{found.hexdigest()}"
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hex.
 

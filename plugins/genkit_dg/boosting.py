@@ -1,4 +1,4 @@
-"""Boosting: more noise and more guidance for the samples that a discriminator takes for fakes."""
+"""Boosting: more noise and stronger guidance for samples that are classified as generated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from genkit_dg.bound import BoundDiscriminator
 
 CHURN = 4.0
 CHURN_PERIOD = 5
-"""Every so many steps, the amount of noise of a sample is CHURN if it looked generated."""
+"""Steps between additions of fresh noise to samples whose last log-ratio was below 0."""
 
 FACTOR = 2.0
 FACTOR_PERIOD = 2
-"""Every so many steps, the first correction of a sample is multiplied if it looks generated."""
+"""Steps between multiplications of the first correction of samples with a log-ratio below 0."""
 
 
 class BoostedDiscriminator(BoundDiscriminator):

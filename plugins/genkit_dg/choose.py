@@ -28,7 +28,7 @@ from genkit_dg.judgment import Judgment, by_sigma, guess_warning
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseDiscriminator(Stage):
-    """Chooses the snapshot of a discriminator that is best on held-out items.
+    """Chooses the snapshot of a discriminator with the lowest cross-entropy on held-out items.
 
     All snapshots are judged on the same noisy items, which none was trained on, with noise assigned
     as in training. The one of lowest cross-entropy is chosen, since d / (1 - d) is the ratio of the
@@ -99,7 +99,7 @@ def best_of(judged: Mapping[int, Judgment]) -> int:
 
 
 def reason_of(judged: Mapping[int, Judgment]) -> str:
-    """Return a sentence that states why a snapshot is chosen."""
+    """Return the reason why a snapshot is chosen, in a sentence."""
     best, last = best_of(judged), max(judged)
     one, other = judged[best], judged[last]
     text = (

@@ -1,4 +1,4 @@
-"""What a discriminator is told besides the image: the noise level, and the class if any."""
+"""Embedding of the noise level and of the class, for a discriminator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discriminators that stand on the features of a frozen network."""
+"""Discriminators with a trained head on the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class OnFeatures(Discriminator):
 
 @dataclass(frozen=True)
 class BoundOnFeatures:
-    """A discriminator with the frozen network that it stands on.
+    """A discriminator with the frozen network that its head uses.
 
     Attributes:
         settings: settings of the discriminator.
@@ -152,7 +152,7 @@ class BoundOnFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserEncoder(OnFeatures):
-    """A head on the frozen encoder of the very denoiser that is guided; nothing is downloaded."""
+    """A trained head on the frozen encoder of the guided denoiser. Nothing is downloaded."""
 
     source = "Discriminator guidance, arXiv 2211.17091; denoiser features as in arXiv 2405.14867"
 

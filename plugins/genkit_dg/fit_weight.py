@@ -22,9 +22,9 @@ from genkit.latents import Derived, draws_of
 from genkit.sample import bind_schedule, denoise_fn, resolve_start, trajectory
 from genkit.settings import setting
 from genkit.start import START_DOC
-from genkit.tensors import as_column
+from genkit.tensors import as_column, network_digest
 from genkit.types import Start
-from genkit_dg.fitted_weight import FittedWeight, digest_of
+from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.held_out import (
     BATCH,
     Pairs,
@@ -43,7 +43,7 @@ NEAR_ZERO = 0.1
 """Weight below which a correction is mostly noise: a tenth of that of an optimal discriminator."""
 
 RAISED = 1.01
-"""Relative denoising error from which on it counts as raised."""
+"""Relative denoising error above which it counts as raised."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class FitWeight(Stage):
                 standard_errors=[level.standard_error for level in rising],
                 error_at_one=[level.error_at_one for level in rising],
                 error_fitted=[level.error_fitted for level in rising],
-                denoiser=digest_of(denoiser.module),
-                discriminator=digest_of(module),
+                denoiser=network_digest(denoiser.module),
+                discriminator=network_digest(module),
             )
         )
 
@@ -215,15 +215,15 @@ def _level(
 
 
 def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
-    """Yield what must be known before samples are drawn with the discriminator."""
+    """Yield the warnings for samples that are guided by the discriminator."""
     if judgment.guesses:
         yield guess_warning(judgment)
     if all(level.weight - 2 * level.standard_error < NEAR_ZERO for level in levels):
         highest = max(level.weight for level in levels)
         yield (
             f"the fitted weight is near 0 at all noise levels, {highest:.3g} at most: the gradient "
-            "of the discriminator is noise on held-out images, and guidance would harm; train it "
-            "on more data, or with another network"
+            "of the discriminator is noise on held-out images, and guidance would make samples "
+            "worse; train it on more data, or with another network"
         )
     if raised := [level for level in levels if level.error_at_one > RAISED]:
         worst = max(raised, key=lambda level: level.error_at_one)

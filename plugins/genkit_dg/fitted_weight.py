@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from genkit.artifacts import Artifact
 from genkit.errors import Code, DataError
 from genkit.files import write_json
 from genkit.settings import Ref
-from genkit.tensors import digest
+from genkit.tensors import network_digest
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class FittedWeight(Artifact):
         standard_errors: standard error of each weight.
         error_at_one: denoising error with weight 1, relative to that without guidance.
         error_fitted: denoising error with the fitted weight, likewise.
-        denoiser: digest of the weights of the denoiser, see :func:`digest_of`.
+        denoiser: digest of the weights of the denoiser, see :func:`genkit.tensors.network_digest`.
         discriminator: digest of those of the discriminator.
     """
 
@@ -90,7 +89,7 @@ class FittedWeight(Artifact):
             "denoiser": (self.denoiser, denoiser),
         }
         for what, (fitted, network) in wanted.items():
-            if digest_of(network) != fitted:
+            if network_digest(network) != fitted:
                 raise DataError(
                     f"weight_by must be fitted to the {what} in use, got a fit to another; fit it "
                     "with a stage fit-weight",
@@ -124,11 +123,3 @@ class WeightCurve:
 
 FittedWeightRef = Annotated[str, Ref(FittedWeight)]
 """Id of an earlier stage that fits the weight of a discriminator."""
-
-
-def digest_of(network: nn.Module) -> str:
-    """Return the SHA-256 of the trained weights of a network, which an exported file keeps."""
-    found = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        found.update(f"{name} {digest(tensor.cpu())}".encode())
-    return f"sha256:{found.hexdigest()}"

@@ -22,7 +22,7 @@ from genkit_dg.fitted_weight import FittedWeight, FittedWeightRef
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorGuidance(Guidance):
-    """Moves the denoised image to where a discriminator sees real data.
+    """Moves the denoised image along the gradient of a discriminator, towards real data.
 
     The paper samples with weight = 2.0, second_weight = 0.0, sigma_min = 0.0447 and sigma_max =
     152.2. The default interval is narrower: the gradient of a discriminator trained on few images

@@ -22,7 +22,7 @@ class Judgment:
     """Scores of a discriminator on noisy items.
 
     Attributes:
-        cross_entropy: mean of -log of the probability of the true source; ln 2 for a guess.
+        cross_entropy: mean of -log of the probability of the true source; ln 2 for chance.
         standard_error: standard error of the cross-entropy.
         accuracy: share of the items whose source is the more probable one.
         calibration_error: mean difference of probability and frequency of real items, over ranges
@@ -52,7 +52,7 @@ class Judgment:
 
     @property
     def guesses(self) -> bool:
-        """Whether the cross-entropy is that of a guess, or not below it by two standard errors."""
+        """Whether the cross-entropy is not below that of chance by two standard errors."""
         return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
 
     def row(self) -> dict[str, Any]:
@@ -76,10 +76,9 @@ def by_sigma(logits: Tensor, sources: Tensor, sigma: Tensor) -> dict[str, Judgme
 
 
 def guess_warning(judgment: Judgment) -> str:
-    """Return the warning of a discriminator that tells nothing on held-out items."""
+    """Return the warning for a discriminator that is no better than chance on held-out items."""
     return (
-        f"the held-out cross-entropy is {judgment.cross_entropy:.4f} +- "
-        f"{judgment.standard_error:.4f}, and that of a guess 0.6931: the discriminator does not "
-        "tell held-out real items from generated ones, so that guidance adds noise alone; use more "
-        "data, dropout or a smaller network"
+        "the held-out cross-entropy must be below 0.6931, that of chance, got "
+        f"{judgment.cross_entropy:.4f} +- {judgment.standard_error:.4f}: guidance would only add "
+        "noise; use more data, dropout or a smaller network"
     )

@@ -1,4 +1,4 @@
-"""The log-ratio of real to generated that a discriminator states, and its gradient."""
+"""Log-ratio of the densities of real and generated data by a discriminator, and its gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 def log_ratio_gradient(
     discriminator: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return log(d / (1 - d)) and its gradient in x; no parameter receives one.
+    """Return log(d / (1 - d)) and its gradient with respect to x, without parameter gradients.
 
     Args:
         discriminator: ``(x, sigma, labels) -> logit [B]``, in eval mode.

@@ -1,4 +1,4 @@
-"""A convolutional encoder that tells real images from generated ones."""
+"""A convolutional encoder that classifies noisy images as real or generated."""
 
 from __future__ import annotations
 

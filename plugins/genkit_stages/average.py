@@ -1,4 +1,4 @@
-"""The average stage: a denoiser with another average of the weights of a training."""
+"""The stage that reconstructs another average of the weights of a training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class AverageWeights(Stage):
-    """Makes the denoiser of another averaging length, of the snapshots of a training.
+    """Reconstructs a denoiser with another averaging length from the snapshots of a training.
 
-    The training has the average `power-ema`. Later stages refer to the denoiser as to a trained
-    one, such as to sample it or to guide another by it.
+    The training must use the average `power-ema`. Later stages use the denoiser like a trained one,
+    for example to sample it, or as the guide of another.
     """
 
     source = "EDM2, arXiv 2312.02696, section 3"

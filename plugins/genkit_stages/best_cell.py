@@ -1,4 +1,4 @@
-"""Settings of a sampling stage that a sweep found best."""
+"""Settings of a sampling stage, taken from the best combination of a sweep."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from genkit_stages.sweep import Cell, Sweep, of_cell
 S = TypeVar("S", bound=SamplingStage)
 
 OF_THE_SAMPLES = frozenset({"count", "first_seed"})
-"""Settings that say which samples are drawn, and not how."""
+"""Settings that determine which samples are drawn, and not how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestCell(Settings):
     """The combination of a sweep with the best score, whose settings a sampling stage takes.
 
-    The best of many scores is better than it is in truth, by luck. So the samples that are scored
-    in the end are others than those of the sweep.
+    The best of many scores is biased: a new measurement of it is worse on average. So the final
+    samples must have other seeds than those of the sweep.
     """
 
     stage: ScoresRef = setting(doc="stage of the sweep")
@@ -92,7 +92,7 @@ class BestCell(Settings):
                 return
 
     def chosen(self, stage: S, context: Context) -> tuple[S, dict[str, str]]:
-        """Return a sampling stage with the settings of the best combination, and the fact of it.
+        """Return a sampling stage with the best settings, and a fact that records the choice.
 
         Raises:
             DataError: the sweep has no such score.

@@ -27,9 +27,9 @@ from genkit.latents import Derived, draws_of
 from genkit.sample import denoise_fn, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC
-from genkit.tensors import as_stored, digest
+from genkit.tensors import as_stored, digest, network_digest
 from genkit.types import Draws, KnownStart, Start
-from genkit_stages.fitted_levels import FittedLevels, digest_of, name_of
+from genkit_stages.fitted_levels import FittedLevels, name_of
 from genkit_stages.level_search import DECIDED, MOST_ITEMS, KnownLevels, Search, standardized
 
 MOST_STEPS = 1000
@@ -90,7 +90,7 @@ class FitSchedule(Stage):
 
     def identity(self, denoiser: Trained, inputs: Inputs) -> str:
         """Return the settings with a hash of denoiser and data; equal ones, equal levels."""
-        hashes = digest_of(denoiser.module), digest(self.data.load(inputs).data)
+        hashes = network_digest(denoiser.module), digest(self.data.load(inputs).data)
         return f"{self} for {' and '.join(hashes)}"
 
     def fit(self, denoiser: Trained, place: Place, seed: int = 0) -> FittedLevels:
@@ -138,7 +138,7 @@ class FitSchedule(Stage):
             found = search.best(lowest, highest)
         return FittedLevels(
             found.levels,
-            digest_of(denoiser.module),
+            network_digest(denoiser.module),
             name_of(self.solver),
             self._start(denoiser, KnownLevels.of(found.levels)),
             found.energy,

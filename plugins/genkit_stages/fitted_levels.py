@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,15 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-from torch import nn
-
 from genkit.artifacts import Artifact
 from genkit.errors import Code, DataError
 from genkit.files import write_json
 from genkit.interfaces import Sampler, Solver
 from genkit.sample import resolve_start
 from genkit.settings import Ref
-from genkit.tensors import digest
+from genkit.tensors import network_digest
 from genkit.types import KnownStart
 from genkit_stages.level_search import KnownLevels
 
@@ -29,7 +26,7 @@ class FittedLevels(Artifact):
 
     Attributes:
         levels: noise levels above 0, one for each step, decreasing.
-        denoiser: digest of the denoiser, see :func:`digest_of`.
+        denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
         solver: solver, see :func:`name_of`.
         start: state at the first noise level.
         energy: energy distance of the samples to the data, without the term that does not depend
@@ -81,7 +78,7 @@ class FittedLevels(Artifact):
         levels = KnownLevels.of(self.levels)
         start = resolve_start(sampler.start, sampler.denoiser, sampler.coupling, levels)
         wanted = {
-            "denoiser": (self.denoiser, digest_of(sampler.denoiser)),
+            "denoiser": (self.denoiser, network_digest(sampler.denoiser)),
             "solver": (self.solver, name_of(sampler.solver)),
             "number of steps": (str(len(self.levels)), str(steps)),
             "start": (self.start, start),
@@ -97,17 +94,6 @@ class FittedLevels(Artifact):
 
 LevelsRef = Annotated[str, Ref(FittedLevels)]
 """Id of an earlier stage that writes fitted noise levels."""
-
-
-def digest_of(denoiser: nn.Module) -> str:
-    """Return the SHA-256 of what determines D(x; sigma): weights and preconditioner.
-
-    A file of `genkit export` has other bytes than that of the training, and the same digest.
-    """
-    found = hashlib.sha256(repr(getattr(denoiser, "preconditioner", None)).encode())
-    for name, tensor in denoiser.state_dict().items():
-        found.update(f"{name} {digest(tensor.cpu())}".encode())
-    return f"sha256:{found.hexdigest()}"
 
 
 def name_of(solver: Solver) -> str:

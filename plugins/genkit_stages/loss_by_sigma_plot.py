@@ -20,6 +20,7 @@ from genkit.parts.figure import (
     set_title,
 )
 
+_CROWDED = 3_000  # ratio of the levels from which on labels at 1, 2 and 5 would overlap
 _BELOW = 0.5  # times the lowest loss: where a logarithmic axis ends, as the bound may fall to 0
 
 
@@ -45,7 +46,9 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
     if bound:
         lines.append(_line(axes, bound, "lower bound", color="#000000", linestyle="--"))
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lowest, highest = axes.dataLim.intervalx
+    crowded = highest > _CROWDED * lowest
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     log_where_wide(axes, losses)

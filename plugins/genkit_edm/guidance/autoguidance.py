@@ -1,4 +1,4 @@
-"""Autoguidance: away from the estimate of a weaker denoiser of the same data."""
+"""Autoguidance by a weaker denoiser of the same data."""
 
 from __future__ import annotations
 

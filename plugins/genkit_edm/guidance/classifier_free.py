@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from the estimate without a class."""
+"""Classifier-free guidance by the same denoiser without a class."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 import io
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import genkit
 from genkit.artifacts import DenoiserFile
 from genkit.errors import Code, DataError, GenkitError, UsageError
 from genkit_audit.audit_command import audit as command
@@ -123,6 +125,19 @@ def test_text_states_what_json_does(genkit_, workplace):
         "N(0, I)",
     ):
         assert words in out
+
+
+def test_the_preconditioner_that_the_text_states_fits_the_pairs(genkit_, audit, workplace):
+    _, out, _ = genkit_("audit", "recipe.toml")
+    (found,) = audit("recipe.toml")
+    (line,) = [line for line in out.splitlines() if "preconditioner = " in line]
+    table = tomllib.loads(line[line.index("preconditioner = ") :])["preconditioner"]
+
+    stated = genkit.component("preconditioner", table.pop("use"), sigma_data=1.0, **table)
+
+    assert not list(stated.check({}))
+    assert stated.covariance == pytest.approx(found["statistics"]["covariance"], abs=5e-5)
+    assert stated.covariance > 0.1  # the Hungarian algorithm pairs these moons
 
 
 def test_images_that_do_not_vary_are_audited(audit, workplace):

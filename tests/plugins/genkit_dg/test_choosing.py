@@ -20,11 +20,11 @@ from genkit.plugin.manager import load_plugins
 from genkit.random import generator
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
-from genkit.tensors import load
+from genkit.tensors import load, network_digest
 from genkit.types import Batch
 from genkit_dg.choose import best_of, reason_of
 from genkit_dg.fit_weight import Level, _level, _warnings
-from genkit_dg.fitted_weight import FittedWeight, digest_of
+from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_dg.held_out import Pairs
 from genkit_dg.judgment import Judgment, by_sigma
@@ -176,7 +176,9 @@ def guided(fitted, denoiser, **settings):
 
 
 def test_guidance_uses_the_weight_at_its_noise_level():
-    fitted = replace(FITTED, denoiser=digest_of(Ideal()), discriminator=digest_of(Optimal()))
+    fitted = replace(
+        FITTED, denoiser=network_digest(Ideal()), discriminator=network_digest(Optimal())
+    )
     x, sigma = torch.randn(3, 2, generator=generator(0, "x")), torch.tensor([0.1, 1.0, 10.0])
     found = guided(fitted, Ideal(), weight=3.0).correction(x, sigma, None, x)
     slope = sigma.square() * (REAL - FAKE) / (SPREAD**2 + sigma.square())
@@ -187,7 +189,7 @@ def test_guidance_uses_the_weight_at_its_noise_level():
 def test_a_weight_of_other_networks_is_refused():
     with raises_code(DataError, Code.CONFLICT, "discriminator"):
         guided(FITTED, Ideal())
-    other = replace(FITTED, discriminator=digest_of(Optimal()))
+    other = replace(FITTED, discriminator=network_digest(Optimal()))
     with raises_code(DataError, Code.CONFLICT, "denoiser"):
         guided(other, Ideal())
     stages = {"w": SimpleNamespace(discriminator="other")}
