@@ -28,7 +28,7 @@ import torch
 from genkit.random import derive_seed, seeded
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_edm.denoising import Denoising
 from genkit_edm.edm import EdmPreconditioner, LogNormal
 from genkit_edm.unet.denoisers import Ddpmpp
@@ -52,7 +52,9 @@ def genkit_step(batch_size: int) -> Callable[[], object]:
     with seeded(0):
         model = Ddpmpp(preconditioner=EdmPreconditioner(), dropout=DROPOUT).build(SPEC)
     trainer = Trainer(
-        SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0)),
+        SimpleNamespace(
+            device=torch.device("cpu"), world=SINGLE_PROCESS, seed=partial(derive_seed, 0)
+        ),
         model,
         Denoising(sigma_distribution=LogNormal()),
         Adam(learning_rate_ramp=10_000_000),

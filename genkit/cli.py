@@ -168,15 +168,15 @@ def run(
 
         from genkit.machine import resolve_device
         from genkit.run.engine import default_folder, execute, stage_states
-        from genkit.world import ALONE
+        from genkit.world import SINGLE_PROCESS
 
-        world = world or ALONE
+        world = world or SINGLE_PROCESS
         folder = out or default_folder(loaded)
         if dry_run:
             from genkit.report.plan import plan_table
 
             resolve_device(device or loaded.device, world)
-            if not world.leads:
+            if not world.is_main:
                 return
             states = stage_states(loaded, plugins, folder, redo or ())
             to = console()
@@ -187,9 +187,9 @@ def run(
         from genkit.report.results import show
         from genkit.run.progress import Progress, choose_progress
 
-        with choose_progress() if world.leads else Progress() as progress:
+        with choose_progress() if world.is_main else Progress() as progress:
             results = execute(loaded, plugins, folder, device, progress, world, redo or ())
-        if world.leads:
+        if world.is_main:
             show(console(), results, folder)
 
 

@@ -15,7 +15,7 @@ from genkit.artifacts import Record, Samples, SamplingCost
 from genkit.interfaces import Context, SamplingStage, Trained
 from genkit.machine import hardware
 from genkit.parts.flops import FlopCount, counting_flops
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class CostMeter:
         self._seconds, self._images = 0.0, 0
         self._notes: list[str] = []
         # Before anything is timed, so that kernels are loaded and memory is allocated.
-        self._one = self._counted() if context.world.leads else None
+        self._one = self._counted() if context.world.is_main else None
 
     def _counted(self) -> _Arithmetic | None:
         """Draw one sample and count what it takes; None where this fails."""
@@ -91,7 +91,7 @@ class CostMeter:
 
     def gather(self) -> None:
         """Add what all processes timed; collective, to be called once."""
-        timed = self._context.world.gather((self._seconds, self._images))
+        timed = self._context.world.all_gather((self._seconds, self._images))
         self._seconds = sum(seconds for seconds, _ in timed)
         self._images = sum(images for _, images in timed)
 
@@ -157,12 +157,12 @@ class _Watched:
         flops: operations of these calls, without backward passes.
     """
 
-    world = ALONE
+    world = SINGLE_PROCESS
 
     def __init__(self, context: Context, count: FlopCount, hooks: ExitStack) -> None:
         self.calls: Counter[str] = Counter()
         self.flops: Counter[str] = Counter()
-        self.record = Record("", context.folder, Samples, leads=False)
+        self.record = Record("", context.folder, Samples, is_main=False)
         self._context, self._count, self._hooks = context, count, hooks
         self._seen: set[str] = set()
 

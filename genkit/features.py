@@ -29,7 +29,7 @@ from genkit.recipe.encode import table
 from genkit.tensors import as_stored, decoded, digest, file_digest, require_finite
 from genkit.types import Batch
 from genkit.versions import code_of
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 BATCH = 256
 """Items whose features are computed at a time."""
@@ -64,7 +64,7 @@ class Outside(Files):
 
     registry: Registry = field(kw_only=True)
     warn: Callable[[str], None] = field(kw_only=True)
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)
@@ -103,7 +103,7 @@ class Extractors:
         """
         context, module = self.context, self.module(extractor)
         parts: list[Tensor] = []
-        for part in context.world.turns(torch.split(items, BATCH)):
+        for part in context.world.padded_shard(torch.split(items, BATCH)):
             features = None
             if part is not None:
                 # Exact unless the extractor sets a precision. Its module is no component to blame.
@@ -114,7 +114,7 @@ class Extractors:
                     reason = f"must return features of shape [{len(part)}, F], got {shape}"
                     raise refused(extractor, reason)
                 features = result.cpu()
-            parts += context.world.gather(features)
+            parts += context.world.all_gather(features)
         joined = torch.cat(parts)
         require_finite(joined, f"the features of {what}")
         return joined
@@ -198,7 +198,7 @@ class DatasetItems(Items):
     def _compute(self, extractor: Extractor, name: str) -> Tensor:
         module = self._extractors.module(extractor)
         # Rank 0 decides, since the environment of another rank may have no such folder.
-        folder = self._context.world.lead(cache_folder)
+        folder = self._context.world.on_main(cache_folder)
         trained_here = any(references(extractor)) or any(references(self._data))
         if folder is None or trained_here or next(module.parameters(), None) is None:
             return super()._compute(extractor, name)
@@ -208,11 +208,11 @@ class DatasetItems(Items):
         about.append(self._context.device.type)  # rounds otherwise, above all in TF32 and 16 bits
         key = json.dumps(about, sort_keys=True)
         file = folder / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-        found = self._context.world.lead(lambda: self._read(file))
+        found = self._context.world.on_main(lambda: self._read(file))
         if found is not None:
             return found
         features = super()._compute(extractor, name)
-        if self._context.world.leads:
+        if self._context.world.is_main:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 described = {"of": key, "sha256": digest(features)}

@@ -246,8 +246,8 @@ class Context(Inputs, Protocol):
         """
         ...
 
-    def alone(self) -> Context:
-        """Return a context for work that this process does by itself: no call is collective."""
+    def single_process(self) -> Context:
+        """Return a context for work of this process alone, in which no call is collective."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from genkit.errors import Code, UsageError
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 if TYPE_CHECKING:
     from genkit.plugin.manager import Plugins
@@ -36,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
-def resolve_device(name: str, world: World = ALONE) -> torch.device:
+def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     """Return the device of a name; ``auto`` takes a GPU where there is one.
 
     Args:

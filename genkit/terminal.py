@@ -77,9 +77,9 @@ def processes() -> Iterator[World | None]:
             yield None
             return
 
-        from genkit.world import joined_world
+        from genkit.world import join_processes
 
-        with joined_world() as world:
+        with join_processes() as world:
             yield world
     except KeyboardInterrupt as stop:  # which typer would answer, and then wait for threads
         raise InterruptedRun("stopped at once, with what was saved before") from stop

@@ -1,10 +1,9 @@
-"""The processes of one run, as ``torchrun`` starts them: who this one is, and how they agree.
+"""Processes of a run, as ``torchrun`` starts them, and their collective operations.
 
-Every process does the same unless it asks here for its share. What a process shares with the
-others goes over gloo, on the CPU; gradients take the fastest way that there is.
+Small objects travel over gloo on the CPU; gradients use NCCL where it is available.
 
-The methods that talk (:meth:`World.barrier`, ``agree``, ``lead``, ``any``, ``gather``) are called
-by all processes in the same order, or they wait for each other for ever.
+Collective are :meth:`World.barrier`, ``broadcast``, ``on_main``, ``any`` and ``all_gather``: every
+rank must call them in the same order, or all of them wait forever.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, UsageErro
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=30)  # while one process works alone; one that dies is noticed at once
+_TIMEOUT = timedelta(days=30)  # for ranks that wait while rank 0 runs a stage; a death ends it
 
 
 @dataclass(frozen=True)
@@ -35,102 +34,100 @@ class World:
     """The processes of a run.
 
     Attributes:
-        rank: of this process, from 0.
+        rank: rank of this process, from 0.
         size: number of processes.
-        local_rank: of this process on its machine: the index of its GPU.
-        talk: over which the processes agree, from their main threads; None for one process.
+        local_rank: rank of this process on its machine, which is the index of its GPU.
+        process_group: gloo group of the main threads; None for a single process.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    talk: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
+    process_group: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return every ``size``-th item, from the rank on."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every ``size``-th item, starting at the rank."""
         return items[self.rank :: self.size]
 
-    def turns(self, items: Sequence[T]) -> Iterator[T | None]:
-        """Yield this process's share of the items, one a turn; None where others have one left.
-
-        All processes have as many turns, so that they may talk in each.
-        """
+    def padded_shard(self, items: Sequence[T]) -> Iterator[T | None]:
+        """Yield the items of :meth:`shard`, padded with None to one length for all ranks."""
         for start in range(0, len(items), self.size):
-            mine = start + self.rank
-            yield items[mine] if mine < len(items) else None
+            index = start + self.rank
+            yield items[index] if index < len(items) else None
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
-        if self.talk:
-            dist.barrier(self.talk)
+        """Wait until every rank has called this."""
+        if self.process_group:
+            dist.barrier(self.process_group)
 
-    def agree(self, value: T) -> T:
-        """Return the value that the leading process has; a small object, such as a flag."""
-        if not self.talk:
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0, a small object such as a flag."""
+        if not self.process_group:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0, group=self.talk)
-        return held[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.process_group)
+        return values[0]
 
-    def lead(self, act: Callable[[], T]) -> T:
-        """Let the leading process alone do something; return what it returned everywhere."""
-        return self.agree(cast(T, act() if self.leads else None))
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call a function on rank 0 only, and return its result on every rank."""
+        return self.broadcast(cast(T, function() if self.is_main else None))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. Takes a fraction of a millisecond."""
-        if not self.talk:
+        """Whether the flag is set on any rank. Takes less than a millisecond on one machine."""
+        if not self.process_group:
             return flag
-        told = torch.tensor([flag], dtype=torch.uint8)
-        dist.all_reduce(told, dist.ReduceOp.MAX, self.talk)
-        return bool(told)
+        maximum = torch.tensor([flag], dtype=torch.uint8)
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, self.process_group)
+        return bool(maximum)
 
-    def gather(self, value: T | None) -> list[T]:
-        """Return what each process has, in the order of their ranks.
+    def all_gather(self, value: T | None) -> list[T]:
+        """Return the values of all ranks, in the order of the ranks.
 
-        With :meth:`turns`, that is the order of the items.
+        With :meth:`padded_shard`, that is the order of the items.
 
         Args:
-            value: a tensor on the CPU, of any length, or an object; None is left out.
+            value: tensor on the CPU, of any length, or an object; None is left out.
         """
-        found: list[T | None] = [value] * self.size
-        if self.talk:
-            dist.all_gather_object(found, value, self.talk)
-        return [v for v in found if v is not None]
+        values: list[T | None] = [value] * self.size
+        if self.process_group:
+            dist.all_gather_object(values, value, self.process_group)
+        return [v for v in values if v is not None]
 
-    def group(self) -> dist.ProcessGroup | None:
-        """Return a new group over gloo, for one thread's use; None where there is one process."""
-        return _gloo() if self.talk else None
+    def new_group(self) -> dist.ProcessGroup | None:
+        """Return a new gloo group for calls of another thread; None for one process. Collective."""
+        return _gloo() if self.process_group else None
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @contextmanager
-def joined_world() -> Iterator[World]:
-    """Join the processes that ``torchrun`` started; one process is a world of its own.
+def join_processes() -> Iterator[World]:
+    """Join the processes that ``torchrun`` started; without it, yield a world of one process.
 
-    Of an error that ends the run, one process tells: the first that has it. Of a stop that the
-    user asked for, the leading one does.
+    Of an error that ends the run, only the rank that fails first reports it. A stop that the user
+    requested is reported by rank 0.
 
     Raises:
-        EndedElsewhere: instead of an error or a stop that another process tells of.
-        UsageError: the environment speaks of other processes, and not of where they are.
-        GenkitError: another process is gone, and did not say why.
+        EndedElsewhere: in place of an error or a stop that another rank reports.
+        UsageError: ``WORLD_SIZE`` is set, and the other variables of ``torchrun`` are missing or
+            invalid.
+        GenkitError: another process ended without reporting an error, as one that is killed.
     """
-    told = os.environ.get("WORLD_SIZE", "1")
-    if told == "1":
-        yield ALONE
+    size_text = os.environ.get("WORLD_SIZE", "1")
+    if size_text == "1":
+        yield SINGLE_PROCESS
         return
     try:
         store, rank, size = next(rendezvous("env://"))
     except ValueError as error:
         raise UsageError(
-            f"WORLD_SIZE is {told}, but the other processes cannot be joined: {error}; "
+            f"WORLD_SIZE is {size_text}, but the other processes cannot be joined: {error}; "
             "start with torchrun, or unset WORLD_SIZE"
         ) from error
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
@@ -142,11 +139,11 @@ def joined_world() -> Iterator[World]:
         yield world
         world.barrier()
     except (InterruptedRun, KeyboardInterrupt) as stop:
-        if world.leads and _speaks(store):
+        if world.is_main and _reports_first(store):
             raise
         raise EndedElsewhere("stopped") from stop
     except Exception as error:
-        if not _speaks(store):
+        if not _reports_first(store):
             raise EndedElsewhere(str(error)) from error
         if isinstance(error, GenkitError):
             raise
@@ -160,11 +157,11 @@ def joined_world() -> Iterator[World]:
 
 
 def _gloo() -> dist.ProcessGroup:
-    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=_TIMEOUT))
 
 
-def _speaks(store: Store) -> bool:
-    """Whether this is the first process to ask; False also where the leading one is gone."""
+def _reports_first(store: Store) -> bool:
+    """Whether no other rank has called this; False also where rank 0, the store's host, is gone."""
     try:
         return bool(store.add("genkit/ended", 1) == 1)
     except RuntimeError:

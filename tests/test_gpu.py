@@ -21,7 +21,7 @@ from genkit.sample import GuidedDenoiser, trajectory
 from genkit.tensors import pairwise_cost
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec, Draws
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -118,7 +118,7 @@ def small_trainer(precision="float32", clip=None, compiled=False):
     compute = Compute(precision=precision, channels_last=True, compiled=compiled, micro_batch=16)
     objective = genkit.component("objective", "denoising")
     context = SimpleNamespace(
-        device=torch.device("cuda"), world=ALONE, seed=partial(derive_seed, 0)
+        device=torch.device("cuda"), world=SINGLE_PROCESS, seed=partial(derive_seed, 0)
     )
     return Trainer(context, model, objective, adam, average, (3, 16, 16), compute)
 

@@ -22,7 +22,7 @@ import genkit
 from genkit.random import derive_seed
 from genkit.train.trainer import Trainer
 from genkit.types import Batch, Pairs
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_edm.reference.networks import (
     from_reference,
     network_from_reference,
@@ -86,7 +86,7 @@ def genkit_trainer(
         **settings,
     )
     seed = partial(derive_seed, 0)
-    context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=seed)
+    context = SimpleNamespace(device=torch.device("cpu"), world=SINGLE_PROCESS, seed=seed)
     trainer = stage.trainer(context, spec)  # type: ignore[arg-type]
     _, _, ours = from_reference(weights, precond, arguments)
     trainer.model.load_state_dict(ours)

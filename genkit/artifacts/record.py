@@ -53,7 +53,7 @@ class Record:
         stage: id of the stage.
         folder: folder of the stage.
         declared: type of the artifact that it declares; None for a stage that writes none.
-        leads: whether this process is rank 0.
+        is_main: whether this process is rank 0.
         observers: trackers of the run.
         draw: pictures of artifacts, drawn when these are saved.
         called: how messages name the stage.
@@ -65,7 +65,7 @@ class Record:
         folder: Path,
         declared: type[Artifact] | None,
         *,
-        leads: bool = True,
+        is_main: bool = True,
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
         called: str = "the stage",
@@ -77,7 +77,7 @@ class Record:
         self._stage = stage
         self._folder = folder
         self._declared = declared
-        self._leads = leads
+        self._is_main = is_main
         self._observers = observers
         self._draw = draw
         self.called = called
@@ -91,7 +91,7 @@ class Record:
         A stage calls it once, before it logs, with what it restored: rows that a kill left behind
         its last checkpoint would otherwise be there twice. Without the call no row stays.
         """
-        if not self._leads:
+        if not self._is_main:
             return []
         self._rows = [row for row in read_rows(self._folder / METRICS) if keep(row)]
         write_text(self._folder / METRICS, "".join(map(_line, self._rows)))
@@ -105,7 +105,7 @@ class Record:
         Raises:
             ValueError: a number is not finite.
         """
-        if not self._leads:
+        if not self._is_main:
             return
         if self._rows is None:
             self.resume(lambda _: False)
@@ -153,7 +153,7 @@ class Record:
         self._write(SamplingCosts(rows), SamplingCosts)
 
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
-        if not self._leads:
+        if not self._is_main:
             return
         # Readers know the declared type alone: a subclass may have a file name of its own.
         artifact.save(self._folder / declared.filename())
@@ -165,7 +165,7 @@ class Record:
 
     def picture(self, name: str, png: bytes) -> None:
         """Write ``NAME.png``."""
-        if self._leads:
+        if self._is_main:
             write_bytes(self._folder / f"{name}.png", png)
             for observer in self._observers:
                 observer.picture(self._stage, name, png)
@@ -191,7 +191,7 @@ class Record:
                 before the stage ends: :meth:`genkit.artifacts.network.NetworkFile.metadata`, and
                 ``prefix``, with which the names of its weights begin.
         """
-        if self._leads:
+        if self._is_main:
             checkpoint.save(self._folder, state, numbers, described or {})
 
     def restore(self) -> Checkpoint | None:

@@ -22,7 +22,7 @@ from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
 from genkit.settings import shown
 from genkit.tensors import file_digest
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 A = TypeVar("A", bound=Artifact)
 
@@ -55,7 +55,7 @@ class StageContext:
     registry: Registry
     progress: Progress
     stop_requested: Callable[[], bool]
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     _loaded: dict[str, Trained] = field(default_factory=dict, repr=False)
     _warned: set[str] = field(default_factory=set, repr=False)
 
@@ -81,11 +81,11 @@ class StageContext:
     def describe(self, component: Component) -> dict[str, Any]:
         return table(self.registry, component)
 
-    def alone(self) -> StageContext:
-        return replace(self, world=ALONE, stop_requested=lambda: False)
+    def single_process(self) -> StageContext:
+        return replace(self, world=SINGLE_PROCESS, stop_requested=lambda: False)
 
     def warn(self, text: str) -> None:
-        if self.world.leads and text not in self._warned:
+        if self.world.is_main and text not in self._warned:
             self._warned.add(text)
             self.progress.warn(f"{self.stage_id}: {text}")
 

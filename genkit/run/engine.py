@@ -36,7 +36,7 @@ from genkit.run.folder import RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
 from genkit.run.tracking import Relay, tracked
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -81,7 +81,7 @@ def execute(
     folder: Path,
     device: str | None,
     progress: Progress,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     redo: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or go on with it.
@@ -106,22 +106,22 @@ def execute(
     where = resolve_device(device or recipe.device, world)
     if world.size > 1 and where.type == "cuda":
         torch.cuda.set_device(where)
-    devices = world.gather(hardware(where))
+    devices = world.all_gather(hardware(where))
     again = dependents(redo, recipe.stages)
     folders: dict[str, Path] = {}
     with ExitStack() as stack:
         stack.enter_context(plugin_errors(plugins.registry))
         prints = fingerprints(recipe, plugins.registry)
-        run = world.lead(lambda: RunFolder(folder, recipe.name))
-        stack.enter_context(run.locked() if world.leads else nullcontext())
+        run = world.on_main(lambda: RunFolder(folder, recipe.name))
+        stack.enter_context(run.locked() if world.is_main else nullcontext())
         asked = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
-        if world.leads:
+        if world.is_main:
             for stage_id in run.set_aside(run.redo.including(redo, again), recipe.stages):
                 progress.note(f"{stage_id}: runs again; the earlier result is kept in replaced/")
         relays: Sequence[Relay] = ()
         # What is written down belongs to the results: a call that only shows them changes nothing.
-        if world.leads and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
+        if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
             relays = stack.enter_context(
@@ -129,18 +129,18 @@ def execute(
             )
         for number, (stage_id, stage) in order:
             opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
-            place, finished = world.lead(opening)
+            place, finished = world.on_main(opening)
             folders[stage_id] = place
             if finished:
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue
             progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
-            together = world if stage.shared else ALONE
+            together = world if stage.shared else SINGLE_PROCESS
             record = Record(
                 stage_id,
                 place,
                 stage.output,
-                leads=world.leads,
+                is_main=world.is_main,
                 observers=relays,
                 draw=pictures_of,
                 called=called(stage, plugins.registry),
@@ -161,15 +161,15 @@ def execute(
             with _named(stage_id), plugin_errors(plugins.registry):
                 if world.any(asked()):
                     raise InterruptedRun("not yet begun")
-                if stage.shared or world.leads:
+                if stage.shared or world.is_main:
                     stage.run(context)
-                if world.leads:
+                if world.is_main:
                     _require_declared(stage, record, recipe.stages)
-            if world.leads:
+            if world.is_main:
                 run.mark(place, prints[stage_id], finished=True)
                 run.end(stage_id)
             progress.end()
-        return world.lead(partial(_results, recipe.name, folder, folders))
+        return world.on_main(partial(_results, recipe.name, folder, folders))
 
 
 def _open(

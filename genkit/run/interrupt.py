@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 
 @contextlib.contextmanager
-def stop_on_signal(world: World = ALONE) -> Iterator[Callable[[], bool]]:
+def stop_on_signal(world: World = SINGLE_PROCESS) -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag for the block.
 
     Args:
@@ -33,7 +33,7 @@ def stop_on_signal(world: World = ALONE) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
         # torchrun ends what is left of a run by SIGTERM; why it does so was said already.
-        if not world.leads or (world.size > 1 and number == signal.SIGTERM):
+        if not world.is_main or (world.size > 1 and number == signal.SIGTERM):
             return
         once_more = (
             b"" if world.size > 1 else b"; once more stops at once"

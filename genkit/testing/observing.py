@@ -39,7 +39,7 @@ def check_callback(
     with workplace(earlier) as place:
         problems = list(callback.check_training(trained, designs(place.stages, place.stages)))
         require(not problems, callback, "accepts-what-runs: check_training does", problems)
-        context = place.holding(callback).alone()
+        context = place.holding(callback).single_process()
         with writes_below(callback, place.root), leaves_alone(callback), torch.no_grad():
             for _ in range(2):
                 bound = callback.bind(context)

@@ -20,7 +20,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.run.progress import Progress
 from genkit.testing.laws import LawBroken, leaves_alone, require
 from genkit.testing.workplace import Workplace, workplace, writes_below
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 T = TypeVar("T")
 
@@ -123,7 +123,9 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
             require(not written, stage, law, written)
 
 
-def _run(stage: Stage, place: Workplace, name: str, ending: _Ending, world: World = ALONE) -> bool:
+def _run(
+    stage: Stage, place: Workplace, name: str, ending: _Ending, world: World = SINGLE_PROCESS
+) -> bool:
     """Run a stage in the folder of a name; return whether it was ended."""
     context = place.context(stage, name, progress=ending, stop=ending.stop, world=world)
     try:
@@ -132,7 +134,7 @@ def _run(stage: Stage, place: Workplace, name: str, ending: _Ending, world: Worl
     except (InterruptedRun, Killed):
         return True
     law = "saves-artifact: a stage saves its declared artifact with context.record"
-    needed = stage.output is not None and world.leads
+    needed = stage.output is not None and world.is_main
     require(context.record.saved is not None or not needed, stage, law, "none")
     return False
 

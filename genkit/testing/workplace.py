@@ -17,7 +17,7 @@ from genkit.run.context import StageContext
 from genkit.run.progress import Progress
 from genkit.settings import setting
 from genkit.testing.laws import require
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ class Workplace:
         *,
         progress: Progress | None = None,
         stop: Callable[[], bool] = lambda: False,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> StageContext:
         """Return the context of a stage that runs in the folder ``root / name``."""
         folder = self.root / name
         folder.mkdir(exist_ok=True)
-        record = Record(name, folder, stage.output, leads=world.leads)
+        record = Record(name, folder, stage.output, is_main=world.is_main)
         return StageContext(
             # Random numbers of a stage follow from its id: an id for all places.
             name if name in self.stages else "checked",

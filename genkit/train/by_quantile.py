@@ -27,7 +27,7 @@ class LossByQuantile:
         """Start from no loss, or from what :meth:`sums` returned in any number of processes."""
         # In float64, so that sums of several processes agree with those of one to many digits.
         self._sums = torch.zeros((2, BINS), dtype=torch.float64, device=self._device)
-        if sums is not None and self._world.leads:
+        if sums is not None and self._world.is_main:
             self._sums += sums.to(self._device)
 
     def add(self, quantile: Tensor, losses: Tensor) -> None:
@@ -45,4 +45,4 @@ class LossByQuantile:
 
         Collective: the result is that of all processes. Waits for the device.
         """
-        return torch.stack(self._world.gather(self._sums.cpu())).sum(0)
+        return torch.stack(self._world.all_gather(self._sums.cpu())).sum(0)

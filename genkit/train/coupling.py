@@ -21,7 +21,6 @@ FEWEST_PAIRS = 256
 """With fewer, the standard error of a correlation, N^-1/2, is above 0.06: more than 1 % of the
 spread of samples that start at 80 times the unit of CIFAR-10's images."""
 
-
 MOST_PAIRS = 8192
 """With so many the standard error of a correlation is 0.011. On CIFAR-10 that is 0.2 % of the
 spread of samples that start at 80, a tenth of the tolerance of a safe start."""

@@ -141,7 +141,7 @@ class Trainer:
         Raises:
             DivergedError: a loss or a gradient was not finite: nothing can be saved any more.
         """
-        told = self._world.gather((float(self._losses), int(self._finite)))
+        told = self._world.all_gather((float(self._losses), int(self._finite)))
         loss, at = sum(part for part, _ in told) / max(self._unread, 1), min(f for _, f in told)
         self._losses.zero_()
         self._unread = 0

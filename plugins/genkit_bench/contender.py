@@ -23,7 +23,7 @@ from genkit.random import derive_seed
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Trainer
 from genkit.types import Batch, DataSpec
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 from genkit_bench.meters import PeakMemory, Phases, wait_for
 from genkit_bench.plain import PlainTrainer
 from genkit_bench.stages import TrainStage, changed
@@ -45,7 +45,7 @@ class BenchContext(NoStages):
     """
 
     root: int = 0
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     def seed(self, *purpose: str | int) -> int:
         return derive_seed(self.root, "bench", *purpose)

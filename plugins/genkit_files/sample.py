@@ -130,11 +130,11 @@ def sample(
         from genkit.recipe.decode import checked
         from genkit.start import SamplingWarning, sampling_warnings
         from genkit.tensors import file_digest
-        from genkit.world import ALONE
+        from genkit.world import SINGLE_PROCESS
         from genkit_files.fitting import fitted
         from genkit_files.sample_files import SampleFiles
 
-        world = world or ALONE
+        world = world or SINGLE_PROCESS
         arithmetic = require_precision(precision)
         parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
         registry = load_plugins().registry
@@ -143,7 +143,7 @@ def sample(
         _check_class(class_index, denoiser)
         chosen_start = cast("Start", start)
         if fitted_to is not None:
-            levels = world.lead(partial(fitted, denoiser, fitted_to, method, start, steps))
+            levels = world.on_main(partial(fitted, denoiser, fitted_to, method, start, steps))
             parts = sampling_parts(levels, method, draws)
         named = list(references(parts.schedule))
         parts = denoiser.bind_schedule(parts, chosen_start)  # a missing file is its mistake
@@ -151,7 +151,7 @@ def sample(
         denoiser.require(parts, chosen)
         bound = denoiser.bind_guidance(guides, parts.solver)
         settled = denoiser.known_start(parts.schedule, chosen_start)
-        if world.leads:
+        if world.is_main:
             for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
                 warn(text)
         files = SampleFiles(out, denoiser.spec)
@@ -174,9 +174,9 @@ def sample(
 
         with mendable(out), _enough_memory(batch_size), warnings.catch_warnings():
             warnings.simplefilter("ignore", SamplingWarning)  # printed above, once
-            missing = world.lead(begin)
-            mine = world.share(missing)
-            for part in _tracked(mine, batch_size, shown=world.leads):
+            missing = world.on_main(begin)
+            mine = world.shard(missing)
+            for part in _tracked(mine, batch_size, shown=world.is_main):
                 labels = None if class_index is None else [class_index] * len(part)
                 data = denoiser.sample(
                     part,
@@ -193,9 +193,9 @@ def sample(
                 for seed, item in zip(part, data, strict=True):
                     files.save(seed, item)
             world.barrier()
-            if world.leads:
+            if world.is_main:
                 files.save_grid(chosen[:100])
-        if world.leads:
+        if world.is_main:
             say(console(), f"{len(chosen):,} samples in {out}, of which {len(missing):,} are new")
 
 

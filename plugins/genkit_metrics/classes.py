@@ -71,7 +71,7 @@ class InceptionScore(LogitMetric):
     def measure(self, subject: Subject, context: Context) -> Measurement:
         logits = self.logits(subject)
         (name,) = self.scores
-        mean, deviation = context.world.lead(lambda: inception_score(logits))
+        mean, deviation = context.world.on_main(lambda: inception_score(logits))
         facts = {"splits": f"{SPLITS}, seed {SEED}", f"{MEASURED}splits_std": f"{deviation:.3g}"}
         return Measurement({name: mean}, facts=facts)
 

@@ -46,7 +46,7 @@ class Frechet(FeatureMetric):
             warnings = _warnings(name, len(fake), biases)
             return Measurement({name: found}, facts=size_of(real), warnings=warnings)
 
-        return context.world.lead(distance)
+        return context.world.on_main(distance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class FrechetByClass(FeatureMetric):
                 warnings=_warnings(mean, len(fake) // len(classes), biases),
             )
 
-        return context.world.lead(distances)
+        return context.world.on_main(distances)
 
 
 def _warnings(score: str, count: int, biases: list[float]) -> list[str]:

@@ -30,7 +30,7 @@ class Kid(FeatureMetric):
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
-        mean, deviation = context.world.lead(
+        mean, deviation = context.world.on_main(
             lambda: polynomial_mmd(real, fake, generator(SEED, "kid"))
         )
         (name,) = self.scores
@@ -60,5 +60,5 @@ class Cmmd(FeatureMetric):
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
         (name,) = self.scores
-        found = context.world.lead(lambda: gaussian_mmd(real, fake, context.device))
+        found = context.world.on_main(lambda: gaussian_mmd(real, fake, context.device))
         return Measurement({name: found})

@@ -34,7 +34,7 @@ class Prdc(FeatureMetric):
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
-        found = context.world.lead(
+        found = context.world.on_main(
             lambda: manifold_scores(real, fake, self.neighbors, context.device)
         )
         return Measurement({self.named(name): found[name] for name in NAMES})

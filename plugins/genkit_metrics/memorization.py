@@ -63,7 +63,7 @@ class Nearest(FeatureMetric):
                 )
             return Measurement(scores, pictures=pictures)
 
-        return context.world.lead(found)
+        return context.world.on_main(found)
 
 
 def _gaps(real: Tensor, indices: Tensor, device: torch.device) -> Tensor:
@@ -100,7 +100,7 @@ class Mifid(FeatureMetric):
             score = distance / (cosine + TINY) if cosine < CLOSE else distance
             return Measurement({name: score}, facts={f"{MEASURED}cosine_distance": f"{cosine:.4g}"})
 
-        return context.world.lead(found)
+        return context.world.on_main(found)
 
 
 def mean_cosine_distance(samples: Tensor, real: Tensor, device: torch.device) -> float:

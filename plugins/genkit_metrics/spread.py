@@ -42,7 +42,7 @@ class Spread(FeatureMetric):
         fake = subject.features.of_samples(self.extractor)
         require_count(fake, self.min_samples, "samples")
         (name,) = self.scores
-        ratios = context.world.lead(lambda: spread(fake, real, self.directions))
+        ratios = context.world.on_main(lambda: spread(fake, real, self.directions))
         curve = Curve(
             tuple(map(float, range(1, len(ratios) + 1))),
             tuple(ratios),

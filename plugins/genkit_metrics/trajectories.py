@@ -90,10 +90,10 @@ class TrajectoryMetric(Metric):
             solve: returns a tensor on the CPU for the trajectories of some indices.
         """
         found: list[Tensor] = []
-        for indices in context.world.turns(self.starts()):
+        for indices in context.world.padded_shard(self.starts()):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(found) * BATCH} of {self.count} trajectories")
-            found += context.world.gather(None if indices is None else solve(indices))
+            found += context.world.all_gather(None if indices is None else solve(indices))
         return found
 
     def solve(

@@ -63,8 +63,8 @@ class Callbacks:
 
     def bind(self) -> None:
         """Let the callbacks read what they need of earlier stages; collective."""
-        if self.callbacks and self.context.world.leads:
-            alone = self.context.alone()
+        if self.callbacks and self.context.world.is_main:
+            alone = self.context.single_process()
             with isolated(alone.device):
                 for callback in self.callbacks:
                     self._bound.append(ready(callback, callback.bind(alone), "call"))
@@ -89,7 +89,7 @@ class Callbacks:
         Raises:
             DataError: the result of a callback is invalid; names it and its plugin.
         """
-        if self.context.world.leads:
+        if self.context.world.is_main:
             self.settle()
             for index in due:
                 self._call(self.callbacks[index], self._bound[index])
@@ -102,7 +102,7 @@ class Callbacks:
         row = {"images": state.images, "callback": name}
         try:
             with isolated(context.device):
-                found = _checked(callback, bound.call(own, context.alone()))
+                found = _checked(callback, bound.call(own, context.single_process()))
         except DataError as error:
             if error.code != Code.NOT_FINITE:
                 raise

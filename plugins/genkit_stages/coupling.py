@@ -45,4 +45,4 @@ def _statistics(context: Context, stream: PairStream, ahead: int) -> CouplingSta
             batch, noise, pools = next(batches)
         return coupling_statistics(batch.data, noise, len(pools))
 
-    return context.world.lead(measured)
+    return context.world.on_main(measured)

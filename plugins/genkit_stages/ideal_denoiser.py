@@ -11,7 +11,7 @@ from genkit.interfaces import Objective, Preconditioner
 from genkit.tensors import as_column
 from genkit.train.by_quantile import BINS, LossByQuantile
 from genkit.types import Batch
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 
 _MOST_DRAWS = 2**15
 """With 1,024 draws in a bin, the standard error of a mean is about 3 % of it."""
@@ -102,7 +102,7 @@ def ideal_losses(
     rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-draws // len(data)))]
     items = torch.cat(rounds)[:draws]
     quantile = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
-    losses = LossByQuantile(torch.device("cpu"), ALONE)
+    losses = LossByQuantile(torch.device("cpu"), SINGLE_PROCESS)
     block = max(1, _BLOCK // len(data))
     with torch.no_grad():
         parts = torch.split(items, block), torch.split(quantile, block)

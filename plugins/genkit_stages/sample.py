@@ -147,11 +147,11 @@ class Sample(SamplingStage):
         """Draw all samples, and save them with facts besides their own."""
         world = context.world
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
-        missing = world.lead(lambda: _missing(context.folder, parts))
+        missing = world.on_main(lambda: _missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
         meter = CostMeter(self, context)
         bound = self._bind(context)
-        for turn, seeds in enumerate(world.turns(missing), 1):
+        for turn, seeds in enumerate(world.padded_shard(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")
             if seeds is not None:
@@ -161,7 +161,7 @@ class Sample(SamplingStage):
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
         meter.gather()  # a barrier too: every part is there
-        if world.leads:
+        if world.is_main:
             drawn = [Samples.load(path) for path in parts.values()]
             samples = self._joined(context, drawn, bound.start, facts)
             context.record.save(samples)
@@ -201,9 +201,9 @@ class Sample(SamplingStage):
     def _drawn(self, context: Context, facts: Mapping[str, str]) -> Samples:
         drawn: list[Samples] = []
         bound = self._bind(context)
-        for seeds in context.world.turns(self.batches()):
+        for seeds in context.world.padded_shard(self.batches()):
             part = None if seeds is None else self._draw(context, seeds, bound)
-            drawn += context.world.gather(part)
+            drawn += context.world.all_gather(part)
         return self._joined(context, drawn, bound.start, facts)
 
     def _joined(

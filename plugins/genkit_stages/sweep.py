@@ -93,7 +93,7 @@ class Sweep(Scoring):
         # Where draws depend on the device, cells of another one are not mixed with these.
         dependent = any(of_cell(template, cell).depends_on_device for cell in cells)
         device = context.device.type if dependent else "any"
-        entries = context.world.lead(
+        entries = context.world.on_main(
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
         )
         scorer = self.scorer(context)
@@ -103,7 +103,7 @@ class Sweep(Scoring):
             stage = of_cell(template, cell)
             meter = CostMeter(stage, context)
             # Every process draws until all samples are there; rank 0 counts them.
-            with meter.drawing(stage.count if context.world.leads else 0):
+            with meter.drawing(stage.count if context.world.is_main else 0):
                 samples = stage.draw(context)
             meter.gather()
             cost = dataclasses.replace(meter.cost(samples), settings=inf_as_text(cell))

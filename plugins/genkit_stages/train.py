@@ -202,7 +202,7 @@ class Train(Stage):
         trainer = self.trainer(context, spec)
         restore(trainer, context.record)
         context.record.resume(lambda row: _stays(row, trainer.images))
-        if trainer.images == 0 and context.world.leads:
+        if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
         with core_for_pairing(), multiplying_in(self.precision):

@@ -59,7 +59,7 @@ class Loop:
             DivergedError: a loss or a gradient was not finite; nothing was saved since.
             InterruptedRun: the user asked to stop; all is saved.
         """
-        trainer, total, group = self.trainer, self.stream.total, self.context.world.group()
+        trainer, total, group = self.trainer, self.stream.total, self.context.world.new_group()
         # A row every 200th of the way, yet often enough to watch a long training.
         every = max(1, min(total // 200, 50_000) // self.batch_size)
         begun_at, loss = trainer.images, None
@@ -86,7 +86,7 @@ class Loop:
                 if self._by_sigma_is_due(every):
                     self._write_by_sigma()
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
-                if self.context.world.leads and snapshot:
+                if self.context.world.is_main and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
                 if callbacks:  # before the checkpoint, behind which rows are logged again
                     begun = self._clock()
@@ -102,7 +102,7 @@ class Loop:
 
     def _clock(self) -> float:
         """Return the seconds of the leading process, so that all decide alike."""
-        return self.context.world.agree(time.monotonic())
+        return self.context.world.broadcast(time.monotonic())
 
     def _tell(self, pools: list[PoolReport]) -> None:
         """Write down what was done to pools; of a long training not to each of them.

@@ -17,7 +17,7 @@ from genkit.latents import Derived
 from genkit.sample import sample
 from genkit.settings import setting
 from genkit.types import Batch, State
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 
 CPU = torch.device("cpu")
 SIZE, HIDDEN = 6, 5
@@ -85,7 +85,7 @@ class Place:
     folder: object
     networks: dict = field(default_factory=lambda: {"denoiser": Linear(), "judge": Judge()})
     device = CPU
-    world = ALONE
+    world = SINGLE_PROCESS
     shown: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -177,7 +177,7 @@ def test_counting_leaves_everything_as_it_is(tmp_path):
 
 def test_another_rank_counts_nothing(tmp_path):
     place = Place(tmp_path, networks={})
-    place.world = SimpleNamespace(leads=False, size=2)
+    place.world = SimpleNamespace(is_main=False, size=2)
     assert CostMeter(Drawing(), place).cost(drawn()).notes == ()
 
 
@@ -252,7 +252,7 @@ def test_seconds_are_of_the_samples_that_were_timed(tmp_path):
 
 def test_processes_add_their_seconds_and_samples(tmp_path):
     place = Place(tmp_path)
-    place.world = SimpleNamespace(leads=True, size=2, gather=lambda mine: [mine, (100.0, 3)])
+    place.world = SimpleNamespace(is_main=True, size=2, all_gather=lambda mine: [mine, (100.0, 3)])
     meter = CostMeter(Drawing(), place)
     with meter.drawing(1):
         pass

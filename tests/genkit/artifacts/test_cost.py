@@ -33,7 +33,7 @@ def test_costs_are_read_as_they_were_written(tmp_path):
 
 
 def test_another_rank_writes_none(tmp_path):
-    Record("samples", tmp_path, None, leads=False).cost(COST)
+    Record("samples", tmp_path, None, is_main=False).cost(COST)
     assert list(tmp_path.iterdir()) == []
 
 

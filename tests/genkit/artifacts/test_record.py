@@ -144,7 +144,7 @@ def test_any_stage_may_have_scores(tmp_path, record, seen):
 
 
 def test_other_ranks_write_nothing(tmp_path, seen):
-    record = Record("draw", tmp_path, Samples, leads=False, observers=[Watcher(seen)])
+    record = Record("draw", tmp_path, Samples, is_main=False, observers=[Watcher(seen)])
     record.log({"images": 1})
     record.picture("x", b"png")
     record.checkpoint({}, {"steps": 1})

@@ -6,7 +6,7 @@ import torch
 
 from genkit.random import generator
 from genkit.train.by_quantile import BINS, LossByQuantile
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def items(count):
 
 def test_sums_and_numbers_are_those_of_a_histogram():
     quantile, losses = items(500)
-    found = LossByQuantile(CPU, ALONE)
+    found = LossByQuantile(CPU, SINGLE_PROCESS)
     for start in range(0, 500, 96):
         found.add(quantile[start : start + 96], losses[start : start + 96])
     edges = np.linspace(0, 1, BINS + 1)
@@ -30,14 +30,14 @@ def test_sums_and_numbers_are_those_of_a_histogram():
 
 def test_the_ends_of_the_quantiles_lie_in_the_outer_bins():
     tiny = torch.finfo(torch.float64).eps
-    found = LossByQuantile(CPU, ALONE)
+    found = LossByQuantile(CPU, SINGLE_PROCESS)
     found.add(torch.tensor([tiny, 1 - tiny], dtype=torch.float64), torch.tensor([1.0, 2.0]))
     assert found.sums()[0, [0, -1]].tolist() == [1.0, 2.0]
 
 
 def test_sums_continue_where_they_were_read():
     quantile, losses = items(64)
-    whole, first, second = (LossByQuantile(CPU, ALONE) for _ in range(3))
+    whole, first, second = (LossByQuantile(CPU, SINGLE_PROCESS) for _ in range(3))
     for half in (slice(0, 32), slice(32, 64)):
         whole.add(quantile[half], losses[half])
     first.add(quantile[:32], losses[:32])

@@ -16,7 +16,7 @@ from genkit.random import derive_seed, seeded
 from genkit.train.compiler import require_compiler
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_optim.adam import Adam
 from genkit_optim.ema import Ema
 
@@ -34,7 +34,7 @@ class Regression(Objective):
 def trainer(compiled: bool) -> Trainer:
     with seeded(7):
         model = nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 3))
-    context = SimpleNamespace(device=CPU, world=ALONE, seed=partial(derive_seed, 0))
+    context = SimpleNamespace(device=CPU, world=SINGLE_PROCESS, seed=partial(derive_seed, 0))
     compute = Compute(compiled=compiled)
     return Trainer(context, model, Regression(), Adam(learning_rate=1e-2), Ema(), (3,), compute)
 

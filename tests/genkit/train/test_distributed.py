@@ -22,7 +22,7 @@ from genkit.random import generator
 from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
-from genkit.world import joined_world
+from genkit.world import join_processes
 
 (kind,) = arguments
 solved = []
@@ -45,8 +45,8 @@ data = Batch(torch.arange(100.0)[:, None], torch.arange(100))
 shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
 stream = PairStream(data, shuffle, shuffle, None, 16, 150, seeds)
 digest, reports, told = hashlib.sha256(), [], ""
-with joined_world() as world:
-    exchange = Ranks(world.group()) if world.size > 1 else UNSHARED
+with join_processes() as world:
+    exchange = Ranks(world.new_group()) if world.size > 1 else UNSHARED
     try:
         for batch, noise, found in stream.batches(12, exchange=exchange):
             for tensor in (batch.data, batch.labels, batch.quantile, noise):

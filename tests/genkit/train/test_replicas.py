@@ -26,7 +26,7 @@ from genkit.train.distributed import UNSHARED, Ranks
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, Pairs
-from genkit.world import joined_world
+from genkit.world import join_processes
 from genkit_optim.adam import Adam
 from genkit_optim.power_ema import PowerEma
 
@@ -81,7 +81,7 @@ def train(world, kind, total, file):
     data = Batch(torch.randn(100, 3, generator=generator(1)), torch.arange(100))
     shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
     stream = PairStream(data, shuffle, shuffle, None, 32, 625, seeds)
-    exchange = Ranks(world.group()) if world.size > 1 else UNSHARED
+    exchange = Ranks(world.new_group()) if world.size > 1 else UNSHARED
     digest, losses, told = hashlib.sha256(), [], ""
     try:
         for batch, noise, found in stream.batches(12, trainer.images, exchange=exchange):
@@ -92,7 +92,7 @@ def train(world, kind, total, file):
             if trainer.images >= total:
                 break
         tensors, numbers = trainer.state()
-        if world.leads:
+        if world.is_main:
             save(file, tensors, {"numbers": json.dumps(numbers)})
     except GenkitError as error:
         told = str(error)
@@ -104,7 +104,7 @@ def train(world, kind, total, file):
 
 
 kind, total, file = arguments
-with joined_world() as world:
+with join_processes() as world:
     print(json.dumps(train(world, kind, total, Path(file))))
 """
 

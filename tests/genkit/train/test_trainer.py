@@ -17,7 +17,7 @@ from genkit.random import derive_seed, generator, seeded
 from genkit.train.by_quantile import BINS
 from genkit.train.trainer import SMALLEST_SCALE, Compute, Trainer
 from genkit.types import Batch
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_optim.adam import Adam, AdamW
 from genkit_optim.ema import Ema
 from genkit_optim.power_ema import PowerEma
@@ -63,7 +63,7 @@ def network(dropout: float = 0.0) -> nn.Module:
 
 def trainer(objective=None, model=None, seed=0, **parts) -> Trainer:
     context = SimpleNamespace(
-        device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, seed)
+        device=torch.device("cpu"), world=SINGLE_PROCESS, seed=partial(derive_seed, seed)
     )
     return Trainer(
         context, model or network(), objective or Regression(), shape=(3,), **{**PLAIN, **parts}

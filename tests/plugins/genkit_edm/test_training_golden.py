@@ -15,7 +15,7 @@ from torch import Tensor
 from genkit import component
 from genkit.random import derive_seed
 from genkit.types import Batch
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_edm.reference.networks import from_reference, network_from_reference
 from genkit_stages.train import Train
 
@@ -68,7 +68,9 @@ def trained(golden: Weights, metadata: Mapping[str, str]) -> tuple[Weights, dict
             "average", "ema", half_life=how["ema_halflife"], ramp_up=how["ema_rampup_ratio"]
         ),
     )
-    context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0))
+    context = SimpleNamespace(
+        device=torch.device("cpu"), world=SINGLE_PROCESS, seed=partial(derive_seed, 0)
+    )
     trainer = stage.trainer(context, spec)
     before = imported(golden, metadata, "before")
     trainer.model.load_state_dict(before)

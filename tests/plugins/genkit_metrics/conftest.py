@@ -11,7 +11,7 @@ from torch import nn
 from genkit.interfaces import Schedule, Solver
 from genkit.random import generator
 from genkit.types import State
-from genkit.world import ALONE, World
+from genkit.world import SINGLE_PROCESS, World
 
 
 @dataclass
@@ -27,7 +27,7 @@ class FakeContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     folder: Path = Path()
     seed: int = 0
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     warnings: list[str] = field(default_factory=list)
 
     def network(self, stage: str) -> FakeTrained:

@@ -15,7 +15,7 @@ from genkit.recipe.source import read_source
 from genkit.testing.networks import check_objective
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
-from genkit.world import ALONE
+from genkit.world import SINGLE_PROCESS
 from genkit_edm.denoising import Denoising
 from genkit_edm.edm import EdmPreconditioner, LogNormal
 from genkit_edm.edm2.denoiser import Edm2
@@ -121,7 +121,9 @@ def test_networks_without_it_are_refused(tmp_path):
 
 def test_training_goes_on_with_the_same_bits():
     adam = Adam(learning_rate=0.01, learning_rate_decay=8, beta2=0.99)
-    context = SimpleNamespace(device=torch.device("cpu"), world=ALONE, seed=partial(derive_seed, 0))
+    context = SimpleNamespace(
+        device=torch.device("cpu"), world=SINGLE_PROCESS, seed=partial(derive_seed, 0)
+    )
 
     def trainer():
         with seeded(0):
