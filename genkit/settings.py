@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 _KEY = "genkit"
@@ -129,6 +130,18 @@ def toml_value(value: Any) -> str:
 def toml_key(part: str | int) -> str:
     """Return one part of a key as TOML writes it, quoted where it must be."""
     return str(part) if re.fullmatch(r"[A-Za-z0-9_-]+", str(part)) else toml_value(str(part))
+
+
+def scaled_number(text: str) -> str:
+    """Return a number with a suffix for thousands or millions as TOML writes it: 2k is 2_000.
+
+    Empty for any other text.
+    """
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)([kKmM])", text)
+    if not match:
+        return ""
+    value = Fraction(match[1].replace("_", "")) * (1000 if match[2] in "kK" else 1_000_000)
+    return f"{int(value):_}" if value.denominator == 1 else str(float(value))
 
 
 def shown(value: Any) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from genkit.errors import Key
+from genkit.settings import toml_key
 
 # The end of every alternative always matches, an unclosed string running to the end of the text, so
 # that no text makes the search backtrack. Possessive quantifiers would say so, but are wrong in
@@ -88,6 +90,26 @@ def key_lines(text: str) -> dict[Key, int]:
             elif lexeme == "\n" and not inside:
                 in_value = False
     return lines
+
+
+def written_key(key: Key, table: Mapping[str, Any]) -> str:
+    """Return a key path as ``--set`` takes it, a stage by its id.
+
+    Args:
+        key: path in the table.
+        table: table of the recipe.
+    """
+    parts = [toml_key(part) for part in key]
+    if len(key) > 1 and key[0] == "stage" and isinstance(key[1], int):
+        stage_id = id_of(table["stage"][key[1]])
+        parts[:2] = [toml_key(stage_id)] if stage_id else [f"stage.{key[1]}"]
+    return ".".join(parts)
+
+
+def id_of(stage: object) -> str:
+    """Return the id of a stage's table; empty where it has none."""
+    found = stage.get("id") if isinstance(stage, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def long_key(text: str, limit: int) -> int:

@@ -15,7 +15,7 @@ from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, R
 from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
-from genkit.recipe.locate import key_lines
+from genkit.recipe.locate import id_of, key_lines, written_key
 from genkit.recipe.overrides import (
     RETIRED,
     TOP_LEVEL,
@@ -24,7 +24,7 @@ from genkit.recipe.overrides import (
     apply_overrides,
 )
 from genkit.recipe.source import Source
-from genkit.settings import setting, shown, toml_key
+from genkit.settings import setting, shown
 from genkit.types import DataSpec
 
 MAX_STAGES = 99
@@ -103,7 +103,7 @@ class _Reading:
         self.table = table
         raw = table.get("stage")
         self.raw_stages: list[Any] = raw if isinstance(raw, list) else []
-        self.ids = [_stage_id(raw) for raw in self.raw_stages]
+        self.ids = [id_of(raw) for raw in self.raw_stages]
         self.registry = plugins.registry
         self.decoder = Decoder(self.registry, self.ids)
 
@@ -236,11 +236,6 @@ def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
     yield from ()
 
 
-def _stage_id(raw: object) -> str:
-    found = raw.get("id") if isinstance(raw, dict) else None
-    return found if isinstance(found, str) else ""
-
-
 def _located(
     problems: Sequence[Problem], source: Source, made: Sequence[Override], table: Mapping[str, Any]
 ) -> list[Mistake]:
@@ -248,7 +243,7 @@ def _located(
     lines = key_lines(source.text) if problems else {}
     ordered: list[tuple[int, Mistake]] = []
     for problem in problems:
-        key = _written(problem.key, table)
+        key = written_key(problem.key, table)
         number, override = _override_of(problem.key, made)
         if override is not None:
             mistake = Mistake(problem, key, override=override.text, option=override.option)
@@ -274,12 +269,3 @@ def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
     """Return the line of a key, or of the nearest table around it that is written anywhere."""
     around = (key[:length] for length in range(len(key), 0, -1))
     return next((lines[k] for k in around if k in lines), 1)
-
-
-def _written(key: Key, table: Mapping[str, Any]) -> str:
-    """Return a key path as ``--set`` takes it, a stage by its id."""
-    parts = [toml_key(part) for part in key]
-    if len(key) > 1 and key[0] == "stage" and isinstance(key[1], int):
-        stage_id = _stage_id(table["stage"][key[1]])
-        parts[:2] = [toml_key(stage_id)] if stage_id else [f"stage.{key[1]}"]
-    return ".".join(parts)

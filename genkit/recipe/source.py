@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,29 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import Code, Key, Mistake, Problem, RecipeError, UsageError
+from genkit.errors import Code, Key, RecipeError, UsageError
 from genkit.recipe.locate import key_lines, long_key
+from genkit.recipe.syntax import not_toml, syntax_error
 from genkit.settings import near_match, shown, toml_key
 
 MAX_BYTES = 250_000
 MAX_DEPTH = 16
 MAX_ITEMS = 10_000
-
-_HINTS = {
-    "Invalid value": 'strings need quotes ("x"), lists brackets, and true and false lower case',
-    "Cannot overwrite a value": "the key is written twice; keep one",
-    "Cannot declare": "the table is written twice; keep one, or write [[stage]] for each stage",
-    "Expected '=' after a key": "write key = value; a key with other characters than A-Za-z0-9_- "
-    "needs quotes",
-    "Invalid initial character for a key part": "a key starts with A-Za-z0-9_- or a quote",
-    "Invalid statement": "a line is key = value, [table], [[table]] or a # comment",
-    "Unclosed array": "a list ends with ]",
-    "Unclosed inline table": "an inline table ends with }, on the line where it starts",
-    "Unterminated string": "a string ends with the quote that it starts with",
-    "Expected newline or end of document after a statement": "write each setting on its own line",
-    "Illegal character": "a string ends on its line; a longer one stands in three quotes",
-    "Exceeds the limit": "write a smaller integer",
-}
 
 
 @dataclass(frozen=True)
@@ -91,17 +75,17 @@ def parse_toml(text: str, label: str) -> dict[str, Any]:
     """
     # tomllib takes quadratic time and memory for a dotted key.
     if line := long_key(text, MAX_DEPTH):
-        raise _syntax_error(label, f"a key has more than {MAX_DEPTH} parts", line=line)
+        raise syntax_error(label, f"a key has more than {MAX_DEPTH} parts", line=line)
     try:
         table = tomllib.loads(text)
     except RecursionError:
-        raise _syntax_error(label, f"values nest deeper than {MAX_DEPTH} levels") from None
+        raise syntax_error(label, f"values nest deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
-        raise _not_toml(text, label, str(error).partition(";")[0]) from None
+        raise not_toml(text, label, str(error).partition(";")[0]) from None
     if mistake := _shape_mistake(table):
         key, reason = mistake
         line = key_lines(text).get(key[:MAX_DEPTH], 1)
-        raise _syntax_error(label, reason, key=".".join(map(toml_key, key)), line=line)
+        raise syntax_error(label, reason, key=".".join(map(toml_key, key)), line=line)
     return table
 
 
@@ -153,23 +137,6 @@ def _read(path: Path) -> str:
             "save the file as UTF-8",
             Code.SYNTAX,
         ) from error
-
-
-def _not_toml(text: str, label: str, message: str) -> RecipeError:
-    """Return the error for a message of tomllib."""
-    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    hint = next((h for start, h in _HINTS.items() if message.startswith(start)), "")
-    if place is None:
-        return _syntax_error(label, f"not TOML: {message}", hint)
-    reason = f"not TOML: {message[: place.start()]}"
-    if place[1]:
-        return _syntax_error(label, reason, hint, line=int(place[1]), column=int(place[2]))
-    last = len(text.splitlines()) or 1
-    return _syntax_error(label, f"{reason} at the end of the file", hint, line=last)
-
-
-def _syntax_error(label: str, reason: str, hint: str = "", **place: Any) -> RecipeError:
-    return RecipeError([Mistake(Problem((), reason, hint, Code.SYNTAX), file=label, **place)])
 
 
 def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
