@@ -56,7 +56,7 @@ def genkit_step(batch_size: int) -> Callable[[], object]:
             device=torch.device("cpu"), world=SINGLE_PROCESS, seed=partial(derive_seed, 0)
         ),
         model,
-        Denoising(sigma_distribution=LogNormal()),
+        Denoising(noise_distribution=LogNormal()),
         Adam(learning_rate_ramp=10_000_000),
         Ema(),
         SPEC.shape,

@@ -30,7 +30,7 @@ images = {images}
 batch_size = 256
 pool_size = {pool}
 network = {{ use = "mlp"{network} }}
-objective = {{ use = "denoising", sigma_distribution = {{ use = "log-normal", p_mean = -0.8, p_std = 1.8 }} }}
+objective = {{ use = "denoising", noise_distribution = {{ use = "log-normal", p_mean = -0.8, p_std = 1.8 }} }}
 coupler = {coupler}
 """
 

@@ -25,7 +25,7 @@ images = {images}
 batch_size = 256
 pool_size = {pool}
 network = {network}
-objective = {{ use = "denoising", sigma_distribution = {levels} }}
+objective = {{ use = "denoising", noise_distribution = {levels} }}
 coupler = {coupler}
 {more}
 """

@@ -137,7 +137,7 @@ class Slot(FieldType):
     base: type[Any]
 
     def words(self) -> str:
-        # Kinds are named after their bases: SigmaDistribution is "sigma-distribution". A base of
+        # Kinds are named after their bases: NoiseDistribution is "noise-distribution". A base of
         # several kinds, such as Network, has their bases beside it in its module. One called after
         # it, such as SamplingStage, is a special case of the same kind.
         beside = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]

@@ -790,7 +790,7 @@ class Average(Component):
         """Return an average that starts with the weights of ``model``."""
 
 
-class SigmaDistribution(Component):
+class NoiseDistribution(Component):
     """The distribution of noise levels in training."""
 
     @abstractmethod

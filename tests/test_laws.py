@@ -264,9 +264,9 @@ def test_preconditioners(entry):
     testing.check_preconditioner(made(entry, **settings))
 
 
-@pytest.mark.parametrize("entry", every("sigma-distribution"))
-def test_sigma_distributions(entry):
-    testing.check_sigma_distribution(made(entry))
+@pytest.mark.parametrize("entry", every("noise-distribution"))
+def test_noise_distributions(entry):
+    testing.check_noise_distribution(made(entry))
 
 
 @pytest.mark.parametrize("entry", every("denoiser"))

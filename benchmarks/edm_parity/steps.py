@@ -186,7 +186,7 @@ def _compared(
         before,
         precond,
         arguments,
-        objective=genkit.component("objective", "denoising", sigma_distribution=distribution),
+        objective=genkit.component("objective", "denoising", noise_distribution=distribution),
         optimizer=genkit.component(
             "optimizer", "adam", learning_rate=RATE, learning_rate_ramp=RAMP
         ),
@@ -245,7 +245,7 @@ def edm2() -> Iterator[tuple[str, Errors]]:
         objective=genkit.component(
             "objective",
             "uncertainty-denoising",
-            sigma_distribution={"use": "log-normal", "p_mean": -0.4, "p_std": 1.0},
+            noise_distribution={"use": "log-normal", "p_mean": -0.4, "p_std": 1.0},
         ),
         optimizer=genkit.component(
             "optimizer",

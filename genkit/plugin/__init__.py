@@ -55,7 +55,7 @@ _NAMES = {
     "Component Context Coupler Dataset DatasetCoupler Denoiser Design Discriminator Extractor "
     "Features Guidance Imported Importer Inputs Latents Metric Network Objective Optimizer "
     "Preconditioned Preconditioner "
-    "RunningAverage Sampler SamplingStage Schedule SigmaDistribution Solver Stage Stages Subject "
+    "RunningAverage Sampler SamplingStage Schedule NoiseDistribution Solver Stage Stages Subject "
     "TrackedRun Tracker Trained TrainingState unbound",
     "genkit.latents": "Derived draws_of",
     "genkit.networks": "bind_guidance",

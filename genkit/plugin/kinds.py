@@ -11,7 +11,7 @@ KINDS: dict[str, str] = {
     "discriminator": "genkit.interfaces:Discriminator",
     "classifier": "genkit.interfaces:Classifier",
     "preconditioner": "genkit.interfaces:Preconditioner",
-    "sigma-distribution": "genkit.interfaces:SigmaDistribution",
+    "noise-distribution": "genkit.interfaces:NoiseDistribution",
     "schedule": "genkit.interfaces:Schedule",
     "latents": "genkit.interfaces:Latents",
     "objective": "genkit.interfaces:Objective",

@@ -24,9 +24,9 @@ from genkit.testing.networks import (
     check_classifier,
     check_denoiser,
     check_discriminator,
+    check_noise_distribution,
     check_objective,
     check_preconditioner,
-    check_sigma_distribution,
 )
 from genkit.testing.observing import check_callback
 from genkit.testing.optimizing import check_average, check_optimizer
@@ -57,11 +57,11 @@ __all__ = [
     "check_importer",
     "check_latents",
     "check_metric",
+    "check_noise_distribution",
     "check_objective",
     "check_optimizer",
     "check_preconditioner",
     "check_schedule",
-    "check_sigma_distribution",
     "check_solver",
     "check_stage",
     "check_tracker",

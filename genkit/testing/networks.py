@@ -14,9 +14,9 @@ from genkit.interfaces import (
     Denoiser,
     Discriminator,
     Network,
+    NoiseDistribution,
     Objective,
     Preconditioner,
-    SigmaDistribution,
     Stages,
 )
 from genkit.random import generator, seeded
@@ -66,7 +66,7 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
     require(0 <= low < high, preconditioner, "sigma-range: it rises", (low, high))
 
 
-def check_sigma_distribution(distribution: SigmaDistribution) -> None:
+def check_noise_distribution(distribution: NoiseDistribution) -> None:
     """Check every law of a distribution of noise levels.
 
     Raises:

@@ -14,4 +14,4 @@ def genkit_register(registry: Registration) -> None:
     registry.add("coupler", "conditional", "genkit_aot.conditional:Conditional")
     registry.add("coupler", "sinkhorn", "genkit_aot.sinkhorn:Sinkhorn")
     registry.add("preconditioner", "coupled", "genkit_aot.preconditioner:CoupledPreconditioner")
-    registry.add("sigma-distribution", "coupled", "genkit_aot.noise_distribution:CoupledLogNormal")
+    registry.add("noise-distribution", "coupled", "genkit_aot.noise_distribution:CoupledLogNormal")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Code, Problem
-from genkit.interfaces import SigmaDistribution, Stages
+from genkit.interfaces import NoiseDistribution, Stages
 from genkit.settings import setting
 
 _NEWTON_STEPS = 12
@@ -18,7 +18,7 @@ _NEWTON_STEPS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoupledLogNormal(SigmaDistribution):
+class CoupledLogNormal(NoiseDistribution):
     """EDM's log-normal levels, with a share of draws uniform in ln(sigma) above them.
 
     Assigned noise predicts a third of an image's variance, which the denoiser has to learn at high

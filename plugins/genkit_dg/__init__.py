@@ -30,6 +30,6 @@ def genkit_register(registry: Registration) -> None:
     registry.add("importer", "adm-classifier", "genkit_dg.adm_importer:AdmClassifierImporter")
     registry.add("objective", "discrimination", "genkit_dg.discrimination:Discrimination")
     registry.add("objective", "guided-denoising", "genkit_dg.guided_denoising:GuidedDenoising")
-    registry.add("sigma-distribution", "dg-importance", "genkit_dg.sigma_distribution:DgImportance")
+    registry.add("noise-distribution", "dg-importance", "genkit_dg.noise_distribution:DgImportance")
     registry.add("stage", "choose-discriminator", "genkit_dg.choose:ChooseDiscriminator")
     registry.add("stage", "fit-weight", "genkit_dg.fit_weight:FitWeight")

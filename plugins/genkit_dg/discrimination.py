@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genkit.errors import Code, DataError
-from genkit.interfaces import Discriminator, Objective, SigmaDistribution
+from genkit.interfaces import Discriminator, NoiseDistribution, Objective
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import Batch
@@ -26,8 +27,9 @@ class Discrimination(Objective):
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
     trains = Discriminator
     conditions = requires = frozenset({"sources"})
+    renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
-    sigma_distribution: SigmaDistribution = setting(
+    noise_distribution: NoiseDistribution = setting(
         doc="noise levels in training", use={"use": "dg-importance"}
     )
 
@@ -44,9 +46,9 @@ class Discrimination(Objective):
                 'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }',
                 Code.MISSING_ATTRIBUTE,
             )
-        sigma = self.sigma_distribution.levels(batch)
+        sigma = self.noise_distribution.levels(batch)
         logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()
         return F.binary_cross_entropy_with_logits(logit, batch.sources.float(), reduction="none")
 
     def noise_levels(self, quantile: Tensor) -> Tensor:
-        return self.sigma_distribution.quantile(quantile)
+        return self.noise_distribution.quantile(quantile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.artifacts import DenoiserRef
 from genkit.errors import Code, DataError
-from genkit.interfaces import Discriminator, Inputs, Objective, Preconditioned, SigmaDistribution
+from genkit.interfaces import Discriminator, Inputs, NoiseDistribution, Objective, Preconditioned
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import Batch
@@ -30,9 +31,10 @@ class GuidedDenoising(Objective):
 
     source = "arXiv 2503.16117, with the weight and the average over elements of EDM's loss"
     trains = Discriminator
+    renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser that is guided")
-    sigma_distribution: SigmaDistribution = setting(
+    noise_distribution: NoiseDistribution = setting(
         doc="noise levels in training", use={"use": "dg-importance"}
     )
 
@@ -46,7 +48,7 @@ class GuidedDenoising(Objective):
         return BoundGuidedDenoising(self, module)
 
     def noise_levels(self, quantile: Tensor) -> Tensor:
-        return self.sigma_distribution.quantile(quantile)
+        return self.noise_distribution.quantile(quantile)
 
     def terms(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape)
@@ -68,7 +70,7 @@ class BoundGuidedDenoising:
         self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return the loss of each item, see :meth:`Objective.loss`."""
-        sigma = self.settings.sigma_distribution.levels(batch)
+        sigma = self.settings.noise_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
         with torch.no_grad():
             denoised = self.denoiser(x, sigma, batch.labels)

@@ -23,14 +23,14 @@ def genkit_register(registry: Registration) -> None:
         "objective", "uncertainty-denoising", "genkit_edm.edm2.uncertainty:UncertaintyDenoising"
     )
     registry.add("preconditioner", "edm", "genkit_edm.edm:EdmPreconditioner")
-    registry.add("sigma-distribution", "log-normal", "genkit_edm.edm:LogNormal")
+    registry.add("noise-distribution", "log-normal", "genkit_edm.edm:LogNormal")
     registry.add("schedule", "edm", "genkit_edm.edm:EdmSchedule")
     registry.add("schedule", "linear", "genkit_edm.edm:LinearSchedule")
     registry.add("schedule", "log-linear", "genkit_edm.edm:LogLinearSchedule")
     for name, family in (("vp", "Vp"), ("ve", "Ve"), ("iddpm", "Iddpm"), ("flow", "Flow")):
         module = f"genkit_edm.{name}"
         registry.add("preconditioner", name, f"{module}:{family}Preconditioner")
-        registry.add("sigma-distribution", name, f"{module}:{family}Distribution")
+        registry.add("noise-distribution", name, f"{module}:{family}Distribution")
         registry.add("schedule", name, f"{module}:{family}Schedule")
     registry.add("solver", "euler", "genkit_edm.solvers.heun:Euler")
     registry.add("solver", "heun", "genkit_edm.solvers.heun:Heun")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from genkit.interfaces import Denoiser, Objective, Preconditioner, SigmaDistribution
+from genkit.interfaces import Denoiser, NoiseDistribution, Objective, Preconditioner
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import Batch
@@ -22,8 +23,9 @@ class Denoising(Objective):
     source = "EDM, arXiv 2206.00364, eq. 2 and table 1"
     trains = Denoiser
     estimates_mean = True
+    renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
-    sigma_distribution: SigmaDistribution = setting(
+    noise_distribution: NoiseDistribution = setting(
         doc="noise levels of training", use={"use": "log-normal"}
     )
 
@@ -35,7 +37,7 @@ class Denoising(Objective):
         generator: torch.Generator,
     ) -> Tensor:
         preconditioner = cast(Preconditioner, model.preconditioner)
-        sigma = self.sigma_distribution.levels(batch)
+        sigma = self.noise_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
         # A network that takes no augment_labels is called with three arguments, as ever.
         told = () if batch.augment_labels is None else (batch.augment_labels,)
@@ -43,7 +45,7 @@ class Denoising(Objective):
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
 
     def noise_levels(self, quantile: Tensor) -> Tensor:
-        return self.sigma_distribution.quantile(quantile)
+        return self.noise_distribution.quantile(quantile)
 
     def terms(self, shape: tuple[int, ...]) -> int:
         """Return the number of elements: EDM and EDM2 take the gradient of the sum over them."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import Preconditioner, SigmaDistribution
+from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.levels import RangeSchedule, falling_problems
@@ -39,7 +39,7 @@ class EdmPreconditioner(Preconditioner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogNormal(SigmaDistribution):
+class LogNormal(NoiseDistribution):
     """The logarithm of the noise level is normal: most training is spent on middle levels."""
 
     source = "EDM, arXiv 2206.00364, table 1"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import Preconditioner, Schedule, SigmaDistribution, Stages
+from genkit.interfaces import NoiseDistribution, Preconditioner, Schedule, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.levels import falling_problems, sigma_setting
@@ -73,7 +73,7 @@ class FlowPreconditioner(Preconditioner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowDistribution(SigmaDistribution):
+class FlowDistribution(NoiseDistribution):
     """The time t = sigma / (1 + sigma) of flow matching is uniform.
 
     The logit-normal time of Stable Diffusion 3 (arXiv 2403.03206, section 3.1) needs no component

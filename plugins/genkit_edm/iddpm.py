@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import Component, SigmaDistribution, Stages
+from genkit.interfaces import Component, NoiseDistribution, Stages
 from genkit.settings import setting
 from genkit_edm.levels import RangeSchedule, sigma_setting
 from genkit_edm.vp import NoisePrediction
@@ -116,7 +116,7 @@ class IddpmPreconditioner(Table, NoisePrediction):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IddpmDistribution(Table, SigmaDistribution):
+class IddpmDistribution(Table, NoiseDistribution):
     """Every level of improved DDPM's table is equally likely."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import Preconditioner, SigmaDistribution, Stages
+from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
@@ -62,7 +62,7 @@ class VePreconditioner(Preconditioner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VeDistribution(SigmaDistribution):
+class VeDistribution(NoiseDistribution):
     """The logarithm of the noise level is uniform."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"

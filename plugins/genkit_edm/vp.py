@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Problem
-from genkit.interfaces import Preconditioner, SigmaDistribution
+from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
@@ -111,7 +111,7 @@ class VpPreconditioner(NoisePrediction):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VpDistribution(SigmaDistribution):
+class VpDistribution(NoiseDistribution):
     """The time of the VP SDE is uniform."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"

@@ -75,5 +75,5 @@ class UncertaintyDenoising(Denoising):
         noise: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        u = cast(Uncertain, model).uncertainty(self.sigma_distribution.levels(batch))
+        u = cast(Uncertain, model).uncertainty(self.noise_distribution.levels(batch))
         return super().loss(model, batch, noise, generator) / u.exp() + u

@@ -89,7 +89,7 @@ def test_preconditioners(broken, law):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sigmas(interfaces.SigmaDistribution):
+class Sigmas(interfaces.NoiseDistribution):
     """Sound: uniform."""
 
     def quantile(self, u):
@@ -115,10 +115,10 @@ class Mean(Sigmas):
     ("broken", "law"),
     [(Negative, "levels-range"), (Falls, "levels-rise"), (Mean, "level-per-quantile")],
 )
-def test_sigma_distributions(broken, law):
-    testing.check_sigma_distribution(Sigmas())
+def test_noise_distributions(broken, law):
+    testing.check_noise_distribution(Sigmas())
     with breaks(law):
-        testing.check_sigma_distribution(broken())
+        testing.check_noise_distribution(broken())
 
 
 class Linear(nn.Module):

@@ -16,7 +16,7 @@ U = torch.tensor([1e-12, 1e-6, 0.01, 0.3, 0.5, 0.8, 0.95, 1 - 1e-6, 1 - 1e-12], 
 
 
 def coupled(**settings):
-    return genkit.component("sigma-distribution", "coupled", **settings)
+    return genkit.component("noise-distribution", "coupled", **settings)
 
 
 @pytest.mark.parametrize("settings", [{}, {"p_mean": -0.8, "p_std": 1.8, "high_share": 0.4}])
@@ -37,7 +37,7 @@ def test_quantiles_are_those_of_the_mixture(settings) -> None:
 
 def test_a_fifth_more_lies_at_high_noise_than_edm_draws() -> None:
     u = (torch.arange(100_000).double() + 0.5) / 100_000
-    edm = genkit.component("sigma-distribution", "log-normal")
+    edm = genkit.component("noise-distribution", "log-normal")
     bottom = math.exp(-1.2 + 1.2)
     high = (math.log(80.0) - math.log(5.0)) / math.log(80.0 / bottom)
     expected = 0.8 * float((edm.quantile(u) > 5).double().mean()) + 0.2 * high

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from genkit.errors import Code, DataError
-from genkit.interfaces import Discriminator, SigmaDistribution
+from genkit.interfaces import Discriminator, NoiseDistribution
 from genkit.random import generator
 from genkit.testing import check_component, check_objective
 from genkit.types import Batch, DataSpec
@@ -18,7 +18,7 @@ from raising import raises_code
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(SigmaDistribution):
+class Linear(NoiseDistribution):
     """sigma = 2 u."""
 
     def quantile(self, u):
@@ -44,7 +44,7 @@ def batch() -> Batch:
 
 def test_is_the_cross_entropy_of_noisy_items(batch):
     noise = torch.randn(5, 2, generator=generator(0, "noise"))
-    loss = Discrimination(sigma_distribution=Linear()).loss(Sum(), batch, noise, generator(0))
+    loss = Discrimination(noise_distribution=Linear()).loss(Sum(), batch, noise, generator(0))
     sigma = 2 * batch.quantile
     logit = (batch.data + sigma[:, None] * noise).sum(1) + sigma
     real = torch.sigmoid(logit)
@@ -56,7 +56,7 @@ def test_is_the_cross_entropy_of_noisy_items(batch):
 def test_laws_hold(batch):
     check_component(Discrimination)
     model = MlpDiscriminator(width=8).build(DataSpec((2,)))
-    check_objective(Discrimination(sigma_distribution=Linear()), model, batch)
+    check_objective(Discrimination(noise_distribution=Linear()), model, batch)
     assert Discrimination.trains is Discriminator
     assert Discrimination.conditions == {"sources"}
 
@@ -67,4 +67,4 @@ def test_laws_hold(batch):
 def test_incomplete_batches_are_refused(batch, missing, message):
     batch = replace(batch, **{missing: None})
     with raises_code(DataError, Code.MISSING_ATTRIBUTE, message):
-        Discrimination(sigma_distribution=Linear()).loss(Sum(), batch, batch.data, generator(0))
+        Discrimination(noise_distribution=Linear()).loss(Sum(), batch, batch.data, generator(0))

@@ -12,7 +12,7 @@ import genkit
 from genkit.api import run_recipe
 from genkit.artifacts import Samples
 from genkit.errors import Code, DataError, UsageError
-from genkit.interfaces import Preconditioned, SigmaDistribution
+from genkit.interfaces import NoiseDistribution, Preconditioned
 from genkit.random import generator
 from genkit.types import Batch
 from genkit_dg.guided_denoising import GuidedDenoising
@@ -22,7 +22,7 @@ SPREAD, REAL, FAKE, SIGMA = 0.5, 0.3, -0.2, 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class One(SigmaDistribution):
+class One(NoiseDistribution):
     """A single noise level."""
 
     def quantile(self, u):
@@ -53,7 +53,7 @@ class Slope(nn.Module):
 
 def bound():
     inputs = SimpleNamespace(network=lambda stage: SimpleNamespace(module={"d": Ideal()}[stage]))
-    return GuidedDenoising(denoiser="d", sigma_distribution=One()).bind(inputs)
+    return GuidedDenoising(denoiser="d", noise_distribution=One()).bind(inputs)
 
 
 def draws(count=50_000):
@@ -93,9 +93,9 @@ def test_is_lowest_where_the_guided_denoiser_is_the_mean_of_the_real_items(paire
 def test_requires_a_denoiser_with_a_preconditioner():
     inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=nn.Linear(1, 1)))
     with raises_code(DataError, Code.CONFLICT, "Linear"):
-        GuidedDenoising(denoiser="d", sigma_distribution=One()).bind(inputs)
+        GuidedDenoising(denoiser="d", noise_distribution=One()).bind(inputs)
     with raises_code(UsageError, Code.USAGE):
-        settings = GuidedDenoising(denoiser="d", sigma_distribution=One())
+        settings = GuidedDenoising(denoiser="d", noise_distribution=One())
         settings.loss(Slope(1.0), *draws(2), generator(0))
 
 

@@ -19,7 +19,7 @@ NAMES = {
     ("objective", "guided-denoising"),
     ("stage", "choose-discriminator"),
     ("stage", "fit-weight"),
-    ("sigma-distribution", "dg-importance"),
+    ("noise-distribution", "dg-importance"),
 }
 
 

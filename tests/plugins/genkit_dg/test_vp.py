@@ -10,8 +10,8 @@ from scipy.optimize import brentq
 from torch.testing import assert_close
 
 from genkit.parts.vp_sde import VpSde, vp_mean
-from genkit.testing import check_component, check_sigma_distribution
-from genkit_dg.sigma_distribution import DgImportance
+from genkit.testing import check_component, check_noise_distribution
+from genkit_dg.noise_distribution import DgImportance
 
 
 def test_mean_and_std_are_those_of_the_reference(dg_golden):
@@ -99,7 +99,7 @@ def test_importance_sampled_time_is_the_quantile_of_its_density(u):
 
 def test_importance_distribution_is_uniform_in_log_sigma():
     check_component(DgImportance)
-    check_sigma_distribution(DgImportance())
+    check_noise_distribution(DgImportance())
     u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     gaps = DgImportance().quantile(u).log().diff()
     assert_close(gaps, gaps[:1].expand(18))

@@ -14,7 +14,7 @@ from genkit_edm.denoising import Denoising
 from genkit_edm.edm import EdmPreconditioner, LogNormal
 from raising import raises_code
 
-OBJECTIVE = Denoising(sigma_distribution=LogNormal())
+OBJECTIVE = Denoising(noise_distribution=LogNormal())
 
 
 class ClosedForm(nn.Module):

@@ -37,7 +37,7 @@ def test_the_loss_is_conditional_flow_matching() -> None:
     data = torch.rand((64, 5), generator=g) * 2 - 1
     noise = torch.randn((64, 5), generator=g)
     u = torch.rand(64, generator=g, dtype=torch.float64)
-    objective = Denoising(sigma_distribution=FlowDistribution())
+    objective = Denoising(noise_distribution=FlowDistribution())
     found = objective.loss(MODEL, Batch(data, quantile=u), noise, g)
 
     s = (1 - (1e-5 + u * (1 - 2e-5))).float()

@@ -93,7 +93,7 @@ def test_it_learns_gaussian_data() -> None:
     spread = 0.2
     generator = torch.Generator().manual_seed(0)
     model = build(DataSpec((2,)), width=32, blocks=1)
-    objective = Denoising(sigma_distribution=LogNormal())
+    objective = Denoising(noise_distribution=LogNormal())
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(400):
         data = spread * torch.randn(256, 2, generator=generator)

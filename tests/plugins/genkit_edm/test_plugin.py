@@ -16,7 +16,7 @@ def test_every_component_loads() -> None:
     levels = {"edm", "vp", "ve", "iddpm", "flow"}
     expected = {
         "preconditioner": levels,
-        "sigma-distribution": levels - {"edm"} | {"log-normal"},
+        "noise-distribution": levels - {"edm"} | {"log-normal"},
         "schedule": levels | {"linear", "log-linear"},
         "solver": {"euler", "heun", "dpmpp-2m", "dpmpp-2s", "adaptive"},
     }

@@ -16,7 +16,7 @@ from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 
 PRECONDITIONER = EdmPreconditioner(sigma_data=0.5)
 LEVELS = LogNormal(p_mean=0.0, p_std=0.7)
-OBJECTIVE = Denoising(sigma_distribution=LEVELS)
+OBJECTIVE = Denoising(noise_distribution=LEVELS)
 
 
 def ideal(data, labels=None):

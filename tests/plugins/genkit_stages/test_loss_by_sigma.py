@@ -9,7 +9,7 @@ import torch
 
 from genkit.api import run_recipe
 from genkit.independent import Random
-from genkit.interfaces import SigmaDistribution
+from genkit.interfaces import NoiseDistribution
 from genkit.random import generator
 from genkit.train.by_quantile import BINS
 from genkit.types import Batch
@@ -39,11 +39,11 @@ objective = {{ use = "denoising" }}
 coupler = {{ use = "{coupler}" }}
 """
 
-OBJECTIVE = Denoising(sigma_distribution=LogNormal())
+OBJECTIVE = Denoising(noise_distribution=LogNormal())
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoLevels(SigmaDistribution):
+class TwoLevels(NoiseDistribution):
     """Half of the draws at 1, half at 4."""
 
     def quantile(self, u):
@@ -71,7 +71,7 @@ def test_an_empty_bin_is_left_out():
 
 
 def test_bins_of_one_level_are_joined_by_their_numbers_of_items():
-    objective = Denoising(sigma_distribution=TwoLevels())
+    objective = Denoising(noise_distribution=TwoLevels())
     counts = [1.0, 3.0] * (BINS // 2)
     found = by_sigma(objective, sums([2.0, 0.0] * (BINS // 2), counts))
     assert found == {"1": 0.5, "4": 0.5}
@@ -114,9 +114,9 @@ def test_bytes_are_decoded():
         {"coupler": Hungarian()},
         {"coupler": type("Picky", (Random,), {"bijective": False})()},
         {"augmentation": Flip()},
-        {"objective": UncertaintyDenoising(sigma_distribution=LogNormal())},
+        {"objective": UncertaintyDenoising(noise_distribution=LogNormal())},
         {"objective": type("Told", (Denoising,), {"conditions": frozenset({"sources"})})(
-            sigma_distribution=LogNormal()
+            noise_distribution=LogNormal()
         )},
         {"objective": Classification()},
         {"total": 200},

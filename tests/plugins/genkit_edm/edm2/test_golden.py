@@ -69,7 +69,7 @@ def found(golden) -> dict[str, Tensor]:
         outputs["logvar"] = model.uncertainty(tensors["sigma"])
     quantile = torch.special.ndtr(tensors["sigma"].double().log() + 0.4)
     batch = Batch(tensors["images"], quantile=quantile)
-    objective = UncertaintyDenoising(sigma_distribution=LEVELS)
+    objective = UncertaintyDenoising(noise_distribution=LEVELS)
     loss = objective.loss(model.train(), batch, tensors["noise"], generator(0))
     loss.mean().backward()
     outputs["loss"] = loss.detach()

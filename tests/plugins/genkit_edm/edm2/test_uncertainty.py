@@ -48,12 +48,12 @@ def model():
 
 
 def test_laws(model):
-    check_objective(UncertaintyDenoising(sigma_distribution=LEVELS), model, BATCH)
+    check_objective(UncertaintyDenoising(noise_distribution=LEVELS), model, BATCH)
 
 
 def test_the_loss_is_that_of_the_paper(model):
-    plain = Denoising(sigma_distribution=LEVELS).loss(model, BATCH, NOISE, generator(0))
-    found = UncertaintyDenoising(sigma_distribution=LEVELS).loss(model, BATCH, NOISE, generator(0))
+    plain = Denoising(noise_distribution=LEVELS).loss(model, BATCH, NOISE, generator(0))
+    found = UncertaintyDenoising(noise_distribution=LEVELS).loss(model, BATCH, NOISE, generator(0))
     u = model.uncertainty(LEVELS.levels(BATCH))
     assert torch.allclose(found, plain * torch.exp(-u) + u)
     assert u.std() > 0.1
@@ -68,7 +68,7 @@ def test_the_uncertainty_that_is_learned_is_the_logarithm_of_the_loss():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Uncertain(Wrong(), EdmPreconditioner()).train()
-    objective = UncertaintyDenoising(sigma_distribution=LEVELS)
+    objective = UncertaintyDenoising(noise_distribution=LEVELS)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     noise = generator(0, "training")
     for _ in range(400):
@@ -128,7 +128,7 @@ def test_training_goes_on_with_the_same_bits():
     def trainer():
         with seeded(0):
             model = SETTINGS.build(DataSpec((1, 4, 4)))
-        objective = UncertaintyDenoising(sigma_distribution=LEVELS)
+        objective = UncertaintyDenoising(noise_distribution=LEVELS)
         return Trainer(context, model, objective, adam, PowerEma(), (1, 4, 4), Compute())
 
     first, second = trainer(), trainer()

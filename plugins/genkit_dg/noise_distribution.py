@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.interfaces import SigmaDistribution
+from genkit.interfaces import NoiseDistribution
 from genkit.parts.vp_sde import VpSde
 
 TIME_MIN = 1e-5
@@ -15,7 +15,7 @@ TIME_MIN = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class DgImportance(SigmaDistribution):
+class DgImportance(NoiseDistribution):
     """Importance-sampled VP times: uniform in log sigma from 0.001 to 152.
 
     The density of times is proportional to beta(t) / s(t)^2 on [1e-5, 1], as by Song et al. Its

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genkit.interfaces import Preconditioner, SigmaDistribution
+from genkit import component
+from genkit.errors import Code, SettingError
+from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.types import Batch
 from genkit_edm.denoising import Denoising
 from genkit_edm.iddpm import IddpmDistribution, iddpm_levels
 from genkit_edm.ve import VeDistribution, VePreconditioner
 from genkit_edm.vp import VpDistribution, VpPreconditioner
+from raising import raises_code
 
 
 class ClosedForm(nn.Module):
@@ -37,7 +40,7 @@ class ClosedForm(nn.Module):
 def test_losses_are_those_of_the_reference(
     name: str,
     preconditioner: Preconditioner,
-    distribution: SigmaDistribution,
+    distribution: NoiseDistribution,
     downwards: bool,
     edm_golden,
 ) -> None:
@@ -45,7 +48,7 @@ def test_losses_are_those_of_the_reference(
     u = golden["uniform_or_normal"].flatten().double()
     batch = Batch(golden["images"], quantile=1 - u if downwards else u)
     model = ClosedForm(preconditioner)
-    objective = Denoising(sigma_distribution=distribution)
+    objective = Denoising(noise_distribution=distribution)
     loss = objective.loss(model, batch, golden["noise"], torch.Generator())
     sigma, expected = golden["sigma"].flatten(), golden["loss"].flatten(1).mean(1)
     torch.testing.assert_close(model.seen, sigma, rtol=1e-5, atol=0)
@@ -78,3 +81,12 @@ def test_a_range_of_ve_that_is_none_is_reported() -> None:
     (problem,) = VeDistribution(sigma_min=3.0, sigma_max=2.0).check({})
     assert problem.key == ("sigma_min",)
     assert list(VeDistribution().check({})) == []
+
+
+@pytest.mark.parametrize(
+    "objective", ["denoising", "uncertainty-denoising", "discrimination", "guided-denoising"]
+)
+def test_the_old_key_names_the_new_one(objective: str) -> None:
+    with raises_code(SettingError, Code.RENAMED_KEY, "write noise_distribution") as caught:
+        component("objective", objective, sigma_distribution={"use": "log-normal"})
+    assert caught.value.problems[0].key == ("sigma_distribution",)
