@@ -34,7 +34,7 @@ def calls() -> tuple[float, float]:
         classifier = Trained(settings, spec, settings.build(spec))
         inputs = Networks(CPU, given={"classifier": classifier})
         discriminator = component("discriminator", "adm-classifier", classifier="classifier")
-        module = discriminator.bind(inputs).build(DataSpec(shape, sources=True))
+        module = discriminator.bind(inputs).build(DataSpec(shape, realness=True))
     module.eval().requires_grad_(False)
     with counting_flops() as count:
         log_ratio_gradient(module, x, sigma, None)

@@ -159,7 +159,7 @@ def stages(method: Method, size: Size) -> Iterator[str]:
             # It holds real and generated images: as many of each as a denoiser's pool.
             pool=2 * pool,
             conditional=str(method.conditional).lower(),
-            coupler=within("source", *by_class) if name == "aot-dg" else RANDOM,
+            coupler=within("realness", *by_class) if name == "aot-dg" else RANDOM,
             snapshot=size.discriminator // 8,
         )
 

@@ -58,7 +58,10 @@ class Code(StrEnum):
     UNKNOWN_STAGE = "unknown-stage", "A reference names no stage, or there are no stages."
     WRONG_REFERENCE = "wrong-reference", "A reference names a stage that does not fit."
     TOO_MANY = "too-many", "There are more mistakes than are listed."
-    MISSING_ATTRIBUTE = "missing-attribute", "Data lacks labels, sources or what else is required."
+    MISSING_ATTRIBUTE = (
+        "missing-attribute",
+        "Data lacks a required attribute, such as labels.",
+    )
     MISSING_PACKAGE = "missing-package", "A Python package is required and not installed."
     SKEWED_NOISE = "skewed-noise", "The paired noise is not N(0, I), or not given the condition."
     CONFLICT = "conflict", "Values do not fit each other, the data or what the component can do."

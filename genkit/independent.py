@@ -1,4 +1,4 @@
-"""The independent coupling: noise is drawn for an image at random, as in plain EDM."""
+"""The independent coupling of EDM, in which image and noise are drawn independently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit.types import Batch, Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Coupler):
-    """Noise number k meets image number k; both were drawn independently."""
+    """Assign noise sample k to image k, where both were drawn independently."""
 
     source = "EDM, arXiv 2206.00364, section 5"
     bijective = True
@@ -22,14 +22,9 @@ class Random(Coupler):
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        return frozenset({"labels", "sources", "embeddings"})
+        return frozenset({"labels", "realness", "embeddings"})
 
-    def pair(
-        self,
-        batch: Batch,
-        noise: Tensor,
-        generator: torch.Generator,
-    ) -> Pairs:
+    def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         require_finite(batch.data, "image")
         require_finite(noise, "noise")
         require_same_length(batch, noise)

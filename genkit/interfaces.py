@@ -630,7 +630,7 @@ class Objective(Component):
     """The base of the networks that it can train."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()
-    """The attributes, of ``labels`` and ``sources``, that it conditions on besides the network."""
+    """Attributes, of ``labels`` and ``realness``, that it conditions on besides the network."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     """The attributes of a batch without which it has no loss."""

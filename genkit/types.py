@@ -67,23 +67,23 @@ class DataSpec:
     Attributes:
         shape: of one item: ``(channels, height, width)`` for images, ``(dimensions,)`` for vectors.
         classes: number of classes; 0 where the data has no labels.
-        sources: whether items are marked as real or generated.
+        realness: whether items are marked as real or generated, as a discriminator requires.
         embeddings: length of the vector that describes an item, such as a text's; 0 for none.
         augment_labels: length of the vector that says how an item was augmented; 0 for none.
     """
 
     shape: tuple[int, ...]
     classes: int = 0
-    sources: bool = False
+    realness: bool = False
     embeddings: int = 0
     augment_labels: int = 0
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Which of ``labels``, ``sources`` and ``embeddings`` the items have."""
+        """Which of ``labels``, ``realness`` and ``embeddings`` the items have."""
         known = {
             "labels": self.classes > 0,
-            "sources": self.sources,
+            "realness": self.realness,
             "embeddings": self.embeddings > 0,
         }
         return frozenset(name for name, has in known.items() if has)
@@ -102,7 +102,7 @@ class Batch:
         data: ``[N, *shape]`` float; images range over [-1, 1]. A whole data set may hold its images
             as uint8, from 0 to 255: see :func:`genkit.tensors.decoded`.
         labels: ``[N]`` int64 class indices, or None.
-        sources: ``[N]`` int64, 1 for real and 0 for generated, or None.
+        realness: ``[N]`` int64, 1 for real and 0 for generated, or None.
         quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
             this item lies. Drawn with the pairs, so that levels do not depend on how a batch is
             cut into micro-batches or spread over devices.
@@ -113,7 +113,7 @@ class Batch:
 
     data: Tensor
     labels: Tensor | None = None
-    sources: Tensor | None = None
+    realness: Tensor | None = None
     quantile: Tensor | None = None
     embeddings: Tensor | None = None
     augment_labels: Tensor | None = None

@@ -236,7 +236,7 @@ def test_a_mistake_is_located_and_explained(mistakes, tmp_path, case):
 def test_a_source_blind_coupler_of_a_discriminator(mistakes):
     ((line, key, said, code),) = mistakes(GOOD + DISCRIMINATOR)
     assert (line, key, code) == (33, "discriminator.coupler", "skewed-noise")
-    assert 'by = ["source"]' in said
+    assert 'by = ["realness"]' in said
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(mistakes):

@@ -86,7 +86,7 @@ STAGES = {
         "data": {"use": "real-and-fake", "real": MOONS, "fakes": "sample", "held_out": 0.25},
         "network": {"use": "mlp-discriminator", "width": 8},
         "objective": {"use": "discrimination"},
-        "coupler": {"use": "partitioned", "by": ["source"]},
+        "coupler": {"use": "partitioned", "by": ["realness"]},
         "average": {"use": "ema", "snapshot_images": 48},
     },
     "choose-discriminator": {
@@ -298,7 +298,7 @@ def test_objectives(entry):
     batch = Batch(
         torch.rand((4, *IMAGES.shape), generator=g) * 2 - 1,
         labels=torch.arange(4),
-        sources=torch.arange(4) % 2,
+        realness=torch.arange(4) % 2,
         quantile=torch.rand(4, generator=g, dtype=torch.float64),
     )
     stages = earlier("train-unet") if settings else None

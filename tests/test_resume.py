@@ -51,7 +51,7 @@ pool_size = 128
 data = { use = "real-and-fake", fakes = "fakes" }
 network = { use = "mlp-discriminator", width = 16, blocks = 1 }
 objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
+coupler = { use = "partitioned", by = ["realness"] }
 
 [[stage]]
 id = "samples"

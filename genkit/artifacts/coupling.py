@@ -219,8 +219,9 @@ class Coupling:
         if isinstance(values, dict) and "independent" not in values:
             return None
         statistics = values.get("statistics")
+        given = ("realness" if a == "sources" else a for a in values["preserves_conditional_prior"])
         parts = {
-            "preserves_conditional_prior": tuple(values["preserves_conditional_prior"]),
+            "preserves_conditional_prior": tuple(given),  # earlier versions wrote "sources"
             "statistics": None if statistics is None else CouplingStatistics.parsed(statistics),
         }
         return cls(**{**values, **parts})

@@ -106,6 +106,8 @@ class NetworkFile(Artifact):
             raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}", Code.WRONG_KIND)
         with readable(f"{path}: its description"):
             spec = json.loads(metadata["spec"])
+            if "sources" in spec:  # the name of realness in earlier versions
+                spec["realness"] = spec.pop("sources")
             coupling = json.loads(metadata.get("coupling", "null"))
             own, contained = dict(weights), {}
             for name, inner in json.loads(metadata.get("contains", "{}")).items():

@@ -128,7 +128,7 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
     """Return which noise an image may meet, ``[N, N]``, if a class keeps its own."""
-    kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "sources"}
+    kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
     for attribute in kept:
         values = getattr(batch, attribute)

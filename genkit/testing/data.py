@@ -41,10 +41,10 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     if spec.is_image and data.is_floating_point():
         low, high = float(data.min()), float(data.max())
         require(low >= -1 and high <= 1, dataset, "image-range: [-1, 1]", f"[{low}, {high}]")
-    known = tensors_of(batch).keys() & {"labels", "sources", "embeddings"}
-    law = "spec-attributes: labels, sources and embeddings are there exactly as it says"
+    known = tensors_of(batch).keys() & {"labels", "realness", "embeddings"}
+    law = "spec-attributes: labels, realness and embeddings are there exactly as it says"
     require(known == spec.attributes, dataset, law, f"{sorted(known)}, {spec}")
-    classes = {"labels": spec.classes, "sources": 2}
+    classes = {"labels": spec.classes, "realness": 2}
     for name, count in classes.items():
         values = getattr(batch, name)
         if values is not None:

@@ -25,7 +25,7 @@ from genkit.types import Batch, Pairs
 SHAPE = (1, 2, 3)
 """Of an item in the laws; height and width differ, so that a mix-up shows."""
 
-ATTRIBUTES = ("labels", "sources", "embeddings")
+ATTRIBUTES = ("labels", "realness", "embeddings")
 """What a coupler may require of a batch, or keep the prior given it."""
 
 Ready = Callable[[Batch, Tensor, torch.Generator], Pairs]
@@ -38,12 +38,12 @@ def pool(size: int, index: int = 0) -> Batch:
     """Return images of two classes that lie apart, half of them real, each with an embedding."""
     g = generator(0, "laws of couplers", size, index)
     labels = torch.randint(2, (size,), generator=g)
-    sources = torch.randint(2, (size,), generator=g)
-    centre = 3.0 * labels + 2.0 * sources - 1.0
+    realness = torch.randint(2, (size,), generator=g)
+    centre = 3.0 * labels + 2.0 * realness - 1.0
     data = torch.randn((size, *SHAPE), generator=g) + centre.reshape(-1, 1, 1, 1)
     embeddings = torch.randn((size, 4), generator=g)
     embeddings[:, 0] += centre - 1.5
-    return Batch(data, labels, sources, embeddings=embeddings)
+    return Batch(data, labels, realness, embeddings=embeddings)
 
 
 def noise_for(coupler: AnyCoupler, batch: Batch, index: int = 0) -> Tensor:

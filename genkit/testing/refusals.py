@@ -17,7 +17,7 @@ def check_declarations(subject: Subject) -> None:
     coupler = subject.settings
     for name in ("preserves_conditional_prior", "requires"):
         unknown = getattr(coupler, name) - set(ATTRIBUTES)
-        law = f"known-attributes: {name} names labels, sources or embeddings, and nothing else"
+        law = f"known-attributes: {name} names labels, realness or embeddings, and nothing else"
         subject.require(not unknown, law, unknown)
     if isinstance(coupler, Coupler):
         several = coupler.noises_per_image

@@ -21,9 +21,9 @@ from genkit.tensors import require_finite, require_same_length
 from genkit.types import Batch, Pairs
 from genkit_aot.hungarian import Hungarian
 
-By = Literal["label", "source"]
+By = Literal["label", "realness"]
 
-ATTRIBUTE: dict[By, str] = {"label": "labels", "source": "sources"}
+ATTRIBUTE: dict[By, str] = {"label": "labels", "realness": "realness"}
 """The attribute of a batch behind each value of ``by``."""
 
 WORTH_A_THREAD = 128
@@ -57,7 +57,8 @@ class Partitioned(Coupler):
     source = "EDM-AOT, arXiv 2403.05069, section 3, for each class"
 
     by: tuple[By, ...] = setting(
-        ("label",), doc="what the images of one part have in common: label, source, or both"
+        ("label",),
+        doc="what the images of a part share: label, realness (real or generated), or both",
     )
     inner: Coupler = setting(Hungarian(), doc="pairs the images and the noise of one part")
 

@@ -41,24 +41,24 @@ def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Ba
 
 
 def completed(batch: Batch, seed: int) -> Batch:
-    """Return the same items with labels, sources and embeddings made up where they have none.
+    """Return the same items with labels, realness and embeddings made up where they have none.
 
     So a coupler that needs them can be measured on any data. Made-up labels are 10 random
-    classes, sources are random halves, and an embedding is that of the item's class with noise.
+    classes, realness are random halves, and an embedding is that of the item's class with noise.
     """
     count = len(batch)
     labels = batch.labels
     if labels is None:
         labels = torch.randint(10, (count,), generator=generator(seed, "bench", "no labels"))
-    sources = batch.sources
-    if sources is None:
-        sources = torch.randint(2, (count,), generator=generator(seed, "bench", "sources"))
+    realness = batch.realness
+    if realness is None:
+        realness = torch.randint(2, (count,), generator=generator(seed, "bench", "realness"))
     embeddings = batch.embeddings
     if embeddings is None:
         draws = generator(seed, "bench", "embeddings")
         centres = torch.randn((int(labels.max()) + 1, _EMBEDDINGS), generator=draws)
         embeddings = centres[labels] + 0.5 * torch.randn((count, _EMBEDDINGS), generator=draws)
-    return replace(batch, labels=labels, sources=sources, embeddings=embeddings)
+    return replace(batch, labels=labels, realness=realness, embeddings=embeddings)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class RealAndFake(Dataset):
 
     real: Dataset = setting(doc="the real items", inherit="data")
     fakes: SamplesRef = setting(doc="id of the stage that generated the others")
-    labels: bool = setting(False, doc="keep the class labels, which both sources must then have")
+    labels: bool = setting(False, doc="keep the class labels, which both must then have")
     classes: Classes = setting(
         "as-drawn",
         doc="share of each class among the fakes: as they were drawn, as among the real items, or "
@@ -47,7 +47,7 @@ class RealAndFake(Dataset):
     )
     held_out: float = setting(
         0.0,
-        doc="share of the items of each source that is kept out of training, to judge the "
+        doc="share of the real and of the generated items kept out of training, to judge the "
         "discriminator on items that it has not seen",
         at_least=0,
         below=1,
@@ -88,7 +88,7 @@ class RealAndFake(Dataset):
 
     def spec(self) -> DataSpec:
         real = self.real.spec()
-        return DataSpec(real.shape, real.classes if self.labels else 0, sources=True)
+        return DataSpec(real.shape, real.classes if self.labels else 0, realness=True)
 
     def load(self, inputs: Inputs) -> Batch:
         real, fake = self.real.load(inputs), inputs.read(self.fakes, Samples).batch
@@ -116,8 +116,8 @@ class RealAndFake(Dataset):
         torch.index_select(fake.data, 0, chosen[1], out=joined[count:])
         del fake
         torch.index_select(real.data, 0, chosen[0], out=joined[:count])
-        sources = torch.cat([torch.ones(count), torch.zeros(count)]).long()
-        return Batch(joined, labels if self.labels else None, sources)
+        realness = torch.cat([torch.ones(count), torch.zeros(count)]).long()
+        return Batch(joined, labels if self.labels else None, realness)
 
     def held_out_part(self) -> Dataset | None:
         return replace(self, part="held-out") if self.held_out else None

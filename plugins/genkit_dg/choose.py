@@ -21,7 +21,7 @@ from genkit_dg.held_out import (
     held_out_problems,
     levels_of,
     logits_of,
-    sources_of,
+    realness_of,
 )
 from genkit_dg.judgment import Judgment, by_sigma, guess_warning
 
@@ -66,7 +66,7 @@ class ChooseDiscriminator(Stage):
                 Code.NOT_FOUND,
             )
         pairs = held_out_pairs(training, context, self.count)
-        sources, sigma = sources_of(pairs.batch), levels_of(training, pairs)
+        realness, sigma = realness_of(pairs.batch), levels_of(training, pairs)
         context.record.resume(lambda _: False)
         registry = load_plugins().registry
         judged: dict[int, Judgment] = {}
@@ -77,10 +77,10 @@ class ChooseDiscriminator(Stage):
             weights, _ = load(path)
             module = build(replace(file, weights=weights), registry, context.device).module
             logits = logits_of(module, pairs, sigma, context.device)
-            judged[images] = Judgment.of(logits, sources)
+            judged[images] = Judgment.of(logits, realness)
             context.record.log({"images": images, **judged[images].row()})
             if best_of(judged) == images:
-                levels = by_sigma(logits, sources, sigma)
+                levels = by_sigma(logits, realness, sigma)
             context.advance(number, len(snapshots), "snapshots")
         best = best_of(judged)
         for level, judgment in levels.items():

@@ -26,7 +26,7 @@ class Discrimination(Objective):
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
     trains = Discriminator
-    conditions = requires = frozenset({"sources"})
+    conditions = requires = frozenset({"realness"})
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     noise_distribution: NoiseDistribution = setting(
@@ -40,7 +40,7 @@ class Discrimination(Objective):
         noise: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        if batch.sources is None:
+        if batch.realness is None:
             raise DataError(
                 "the data does not say which items are real and which generated; "
                 'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }',
@@ -48,7 +48,7 @@ class Discrimination(Objective):
             )
         sigma = self.noise_distribution.levels(batch)
         logit = model(batch.data + as_column(sigma, noise) * noise, sigma, batch.labels).float()
-        return F.binary_cross_entropy_with_logits(logit, batch.sources.float(), reduction="none")
+        return F.binary_cross_entropy_with_logits(logit, batch.realness.float(), reduction="none")
 
     def noise_levels(self, quantile: Tensor) -> Tensor:
         return self.noise_distribution.quantile(quantile)

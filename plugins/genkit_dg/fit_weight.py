@@ -32,7 +32,7 @@ from genkit_dg.held_out import (
     held_out_problems,
     levels_of,
     logits_of,
-    sources_of,
+    realness_of,
     training_of,
 )
 from genkit_dg.judgment import Judgment, guess_warning
@@ -116,7 +116,7 @@ class FitWeight(Stage):
         module = context.network(self.discriminator).module
         pairs = held_out_pairs(training, context, 2 * self.count)
         logits = logits_of(module, pairs, levels_of(training, pairs), context.device)
-        judgment = Judgment.of(logits, sources_of(pairs.batch))
+        judgment = Judgment.of(logits, realness_of(pairs.batch))
         context.record.resume(lambda _: False)
         context.record.log(judgment.row())
         levels: list[Level] = []

@@ -37,7 +37,7 @@ class Pairs(NamedTuple):
     """Items with the noise that was assigned to each.
 
     Attributes:
-        batch: ``[N]`` items with ``sources`` and ``quantile``.
+        batch: ``[N]`` items with ``realness`` and ``quantile``.
         noise: ``[N, *shape]`` unit noise.
     """
 
@@ -46,7 +46,7 @@ class Pairs(NamedTuple):
 
     def of_source(self, source: int) -> Pairs:
         """Return the pairs of real items, 1, or of generated ones, 0."""
-        kept = (sources_of(self.batch) == source).nonzero().flatten()
+        kept = (realness_of(self.batch) == source).nonzero().flatten()
         return Pairs(self.batch[kept], self.noise[kept])
 
     def parts(self, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
@@ -143,12 +143,12 @@ def logits_of(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch.devi
     return torch.cat(found)
 
 
-def sources_of(batch: Batch) -> Tensor:
-    """Return the sources of items.
+def realness_of(batch: Batch) -> Tensor:
+    """Return which items are real: 1 for real and 0 for generated.
 
     Raises:
         DataError: there are none.
     """
-    if batch.sources is None:
-        raise DataError("data must have sources, got none", Code.MISSING_ATTRIBUTE)
-    return batch.sources
+    if batch.realness is None:
+        raise DataError("data must have realness, got none", Code.MISSING_ATTRIBUTE)
+    return batch.realness

@@ -35,9 +35,9 @@ class Judgment:
     calibration_error: float
 
     @classmethod
-    def of(cls, logits: Tensor, sources: Tensor) -> Judgment:
-        """Return the scores of logits ``[N]`` float64 of items with sources ``[N]``."""
-        real = sources.double()
+    def of(cls, logits: Tensor, realness: Tensor) -> Judgment:
+        """Return the scores of logits ``[N]`` float64 of items with realness ``[N]``."""
+        real = realness.double()
         losses = F.binary_cross_entropy_with_logits(logits, real, reduction="none")
         probability = logits.sigmoid()
         place = (probability * CONFIDENCES).long().clamp(max=CONFIDENCES - 1)
@@ -46,7 +46,7 @@ class Judgment:
         return cls(
             float(losses.mean()),
             float(losses.std()) / math.sqrt(len(losses)),
-            float(((logits > 0) == (sources == 1)).double().mean()),
+            float(((logits > 0) == (realness == 1)).double().mean()),
             float(gaps.abs().sum()) / len(losses),
         )
 
@@ -60,17 +60,17 @@ class Judgment:
         return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
 
-def by_sigma(logits: Tensor, sources: Tensor, sigma: Tensor) -> dict[str, Judgment]:
+def by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
     """Return the scores in ranges of noise levels, by the median level of each.
 
     Args:
         logits: ``[N]`` float64.
-        sources: ``[N]`` 1 for real and 0 for generated.
+        realness: ``[N]`` 1 for real and 0 for generated.
         sigma: ``[N]`` noise levels.
     """
     parts = sigma.argsort(stable=True).chunk(min(BINS, max(1, len(sigma) // 2)))
     return {
-        f"{float(sigma[part].median()):.4g}": Judgment.of(logits[part], sources[part])
+        f"{float(sigma[part].median()):.4g}": Judgment.of(logits[part], realness[part])
         for part in parts
     }
 

@@ -76,6 +76,7 @@ class Train(Stage):
             "ema_rampup": 'average = { use = "ema", ramp_up = ... }',
             "ema_lengths": 'average = { use = "power-ema", lengths = [...] }',
             "ema_snapshot_images": 'average = { use = "power-ema", snapshot_images = ... }',
+            "accept_label_blind": "accept_conditional_skew = true",
         }
     )
 
@@ -94,8 +95,7 @@ class Train(Stage):
     pool_size: int | None = setting(None, doc="images coupled together; the batch size", at_least=1)
     images_per_class: int | None = setting(
         None,
-        doc="class-stratified pools: how many images of a class stand together, so that parts are "
-        "worth pairing among many classes",
+        doc="consecutive images of one class in a pool, for coupling inside each of many classes",
         at_least=1,
     )
     pools_ahead: int = setting(
@@ -118,8 +118,8 @@ class Train(Stage):
     callbacks: tuple[Callback, ...] = setting(
         (), doc="what observes the training, such as previews and scores", affects_result=False
     )
-    accept_label_blind: bool = setting(
-        False, doc="allow a coupler that skews the noise of what the network conditions on"
+    accept_conditional_skew: bool = setting(
+        False, doc="allow a coupler whose noise is not N(0, I) given the network's condition"
     )
     accept_skewed_noise: bool = setting(
         False, doc="allow a coupler whose paired noise is not N(0, I), as the sampler's is"
@@ -159,7 +159,7 @@ class Train(Stage):
         )
         if not self.accept_skewed_noise:
             yield from skewed_noise(self.coupler)
-        if not self.accept_label_blind and spec is not None:
+        if not self.accept_conditional_skew and spec is not None:
             yield from skewed_conditions(self.network, self.objective, self.coupler)
         if spec is not None and (spec.classes or not self.network.class_conditional):
             design, networks = Design(self.network, spec), designs(earlier, earlier)

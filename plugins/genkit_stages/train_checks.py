@@ -70,7 +70,7 @@ def skewed_conditions(
     conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
     skewed = sorted(conditions - coupler.preserves_conditional_prior)
     if skewed:
-        by = ", ".join(f'"{name.removesuffix("s")}"' for name in skewed)
+        by = ", ".join(f'"{"label" if name == "labels" else name}"' for name in skewed)
         parted = coupler.preserves_noise_marginal and not isinstance(coupler, DatasetCoupler)
         yield Problem(
             ("coupler",),
@@ -81,7 +81,7 @@ def skewed_conditions(
                 if parted
                 else f"choose a coupler that keeps to it, by = [{by}] where it has that, "
             )
-            + "or accept_label_blind = true if it is meant",
+            + "or accept_conditional_skew = true if it is meant",
             Code.SKEWED_NOISE,
         )
 
@@ -140,7 +140,7 @@ def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[
 def _attributes(
     network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
-    """Labels and sources that are needed and that the data has not."""
+    """Yield the attributes that are required, such as labels, and that the data lacks."""
     if network.class_conditional and "labels" not in spec.attributes:
         yield Problem(
             ("network", "class_conditional"),

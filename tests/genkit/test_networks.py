@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -106,6 +107,18 @@ def test_a_network_is_built_again_from_its_file_alone(tmp_path, registry):
     assert loaded.coupling == COUPLING
     assert not loaded.module.training
     assert not any(p.requires_grad for p in loaded.module.parameters())
+
+
+def test_a_file_with_the_earlier_name_of_realness_is_read(tmp_path):
+    model = Linear(preconditioner=Plain()).build(SPEC)
+    file = file_of(model)
+    spec = json.dumps({"shape": [4], "classes": 3, "sources": True})
+    coupling = json.dumps({**COUPLING.table(), "preserves_conditional_prior": ["sources"]})
+    metadata = {**file.metadata(), "spec": spec, "coupling": coupling}
+    tensors.save(tmp_path / "n.safetensors", file.weights, metadata)
+    loaded = NetworkFile.load(tmp_path / "n.safetensors")
+    assert loaded.spec.realness
+    assert loaded.coupling.preserves_conditional_prior == ("realness",)
 
 
 def test_equal_networks_give_equal_bytes(tmp_path):

@@ -22,7 +22,7 @@ use = "train"
 images = 100
 rate = 1
 vary.schedule.steps = [5, 7]
-coupler = { use = "wrapped", by = ["source"] }
+coupler = { use = "wrapped", by = ["realness"] }
 [[stage]]
 id = "samples"
 use = "sample"

@@ -20,7 +20,7 @@ data = { use = "toys" }
 id = "denoiser"
 use = "train"
 images = 100
-coupler = { use = "wrapped", by = ["source"] }
+coupler = { use = "wrapped", by = ["realness"] }
 
 [[stage]]
 id = "samples"
@@ -53,7 +53,7 @@ def test_decodes(plugins: Plugins) -> None:
     assert list(recipe.stages) == ["denoiser", "samples"]
     train, sample = recipe.stages.values()
     assert train.data is recipe.data
-    assert train.coupler.by == ("source",)
+    assert train.coupler.by == ("realness",)
     assert type(train.coupler.inner).__name__ == "Greedy"
     assert train.pool_size == 8
     assert [type(c).__name__ for c in sample.couplers] == ["Random", "Greedy"]
@@ -137,26 +137,26 @@ CASES = [
     ("images = 100", "images = 99999999999999999999", [(7, "denoiser.images", "out-of-range")]),
     ("images = 100", "images = 1\nrate = nan", [(8, "denoiser.rate", "out-of-range")]),
     ("images = 100", "images = 1\nvary = 1", [(8, "denoiser.vary", "wrong-type")]),
-    (', by = ["source"]', "", [(8, "denoiser.coupler.by", "missing-key")]),
-    ('by = ["source"]', 'by = "source"', [(8, "denoiser.coupler.by", "wrong-type")]),
-    ('by = ["source"]', "by = [1]", [(8, "denoiser.coupler.by.0", "wrong-type")]),
+    (', by = ["realness"]', "", [(8, "denoiser.coupler.by", "missing-key")]),
+    ('by = ["realness"]', 'by = "source"', [(8, "denoiser.coupler.by", "wrong-type")]),
+    ('by = ["realness"]', "by = [1]", [(8, "denoiser.coupler.by.0", "wrong-type")]),
     (
         'couplers = [{ use = "random" }',
         "couplers = [{}",
         [(14, "samples.couplers.0.use", "missing-key")],
     ),
     (
-        'by = ["source"]',
+        'by = ["realness"]',
         'by = [], inner = "greedy"',
         [(8, "denoiser.coupler.inner", "not-a-component")],
     ),
-    ('by = ["source"]', "by = [], inner = 3", [(8, "denoiser.coupler.inner", "not-a-component")]),
+    ('by = ["realness"]', "by = [], inner = 3", [(8, "denoiser.coupler.inner", "not-a-component")]),
     (
-        'by = ["source"]',
+        'by = ["realness"]',
         'by = [], inner = {use="toys"}',
         [(8, "denoiser.coupler.inner.use", "unknown-component")],
     ),
-    ('by = ["source"]', 'by = ["a", "a"]', [(8, "denoiser.coupler.by", "conflict")]),
+    ('by = ["realness"]', 'by = ["a", "a"]', [(8, "denoiser.coupler.by", "conflict")]),
     ("weight = 2", "weight = 0", [(14, "samples.couplers.1.weight", "out-of-range")]),
     ("weight = 2", 'metric = "euclidean"', [(14, "samples.couplers.1.metric", "renamed-key")]),
     ("weight = 2", 'cost = "euclid"', [(14, "samples.couplers.1.cost", "unknown-choice")]),
@@ -198,8 +198,8 @@ def test_a_mistake_has_a_place_a_key_and_a_code(
         ('data = { use = "toys" }', "", 'write data = { use = "..." }, here or at the top of the'),
         ('data = { use = "toys" }', 'data = "toys"', 'write { use = "toys" }'),
         ("images = 100", "", "write images = ..., an integer at least 1"),
-        (', by = ["source"]', "", 'write by = ["..."]'),
-        ('by = ["source"]', 'by = "source"', 'write ["source"]'),
+        (', by = ["realness"]', "", 'write by = ["..."]'),
+        ('by = ["realness"]', 'by = "source"', 'write ["realness"]'),
         (
             'couplers = [{ use = "random" }',
             "couplers = [{}",
@@ -274,7 +274,7 @@ def test_all_mistakes_at_once_by_line(mistakes: Mistakes) -> None:
     for old, new in [
         ('name = "good"', "name = 1"),
         ("images = 100", "images = -1"),
-        ('by = ["source"]', "by = 1, inner = 2"),
+        ('by = ["realness"]', "by = 1, inner = 2"),
         ("weight = 2", "weight = []"),
         ('denoiser = "denoiser"', 'denoiser = "x"'),
     ]:

@@ -57,7 +57,7 @@ batch_size = 64
 data = { use = "real-and-fake", fakes = "samples" }
 network = { use = "mlp-discriminator", width = 8 }
 objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
+coupler = { use = "partitioned", by = ["realness"] }
 
 [[stage]]
 id = "guided"

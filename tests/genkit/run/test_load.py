@@ -131,7 +131,7 @@ batch_size = 32
 data = { use = "real-and-fake", fakes = "fakes" }
 network = { use = "mlp-discriminator", width = 8 }
 objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
+coupler = { use = "partitioned", by = ["realness"] }
 
 [[stage]]
 id = "guided"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
@@ -86,11 +85,15 @@ GUESSED = ("lr", "adam_betas", "weight_decay", "ema_rampup")  # keys of other pr
 
 
 @pytest.mark.parametrize("old", [*GUESSED, *(key for key in Train.renamed if key not in GUESSED)])
-def test_an_old_key_is_told_with_a_new_one_that_is_a_setting(tiny, old):
-    with raises_code(RecipeError, Code.RENAMED_KEY, f"denoiser.{old}") as told:
+def test_the_error_for_an_old_key_names_a_new_one_that_is_a_setting(tiny, old):
+    new = Train.renamed[old]
+    with raises_code(RecipeError, Code.RENAMED_KEY, f"denoiser.{old}") as error:
         stage(tiny, f"denoiser.{old}=1")
-    assert re.search(r"(optimizer|average) = \{", str(told.value))
-    (slot, table), *_ = parse_toml(Train.renamed[old].replace("...", "1"), "").items()
+    assert f"write {new}" in str(error.value)
+    (slot, table), *_ = parse_toml(new.replace("...", "1"), "").items()
+    if not isinstance(table, dict):  # a setting of the stage
+        assert slot in {f.name for f in fields(Train)}
+        return
     (key,) = table.keys() - {"use"}
     entry = tiny.plugins.registry.find([slot], table["use"])
     assert key in {f.name for f in fields(tiny.plugins.registry.load(entry))}

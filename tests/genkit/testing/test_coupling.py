@@ -33,7 +33,7 @@ class Coupler(interfaces.Coupler):
 
     @property
     def preserves_conditional_prior(self):
-        return frozenset({"labels", "sources", "embeddings"})
+        return frozenset({"labels", "realness", "embeddings"})
 
     def pair(self, batch, noise, generator):
         tensors.require_same_length(batch, noise, self.noises_per_image)
@@ -162,7 +162,7 @@ class NeedsLabels(Coupler):
 class AsksTooMuch(Coupler):
     @property
     def requires(self):
-        return frozenset({"sources"})
+        return frozenset({"realness"})
 
 
 class IgnoresEmbeddings(Coupler):
@@ -314,7 +314,7 @@ class Refers(Coupler):
         (Truncates, "refuses-counts"),
         (Misnames, "known-attributes; 'label'"),
         (NeedsLabels, "refuses-lacking; labels is where requires names them; seen: a DataError"),
-        (AsksTooMuch, "refuses-lacking; sources is where requires names them; seen: no DataError"),
+        (AsksTooMuch, "refuses-lacking; realness is where requires names them; seen: no DataError"),
         (CorrelatedAndIndependent, "independence"),
         (PoolsAndScore, "score-by-kind"),
         (NegativeGap, "gap-range"),

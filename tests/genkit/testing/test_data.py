@@ -28,7 +28,7 @@ class Dataset(interfaces.Dataset):
     """Sound, where its batch is."""
 
     def spec(self):
-        return DataSpec((1, 4, 4), 2, sources=True, embeddings=3)
+        return DataSpec((1, 4, 4), 2, realness=True, embeddings=3)
 
     def load(self, inputs):
         return self.batch()
@@ -49,7 +49,7 @@ class Dataset(interfaces.Dataset):
         (replace(IMAGES, embeddings=torch.zeros(6, 2)), "embeddings"),
         (replace(IMAGES, labels=IMAGES.labels.int()), "class-indices; labels are int64"),
         (replace(IMAGES, labels=IMAGES.labels + 1), "class-indices; 1 to 2"),
-        (replace(IMAGES, sources=IMAGES.sources + 1), "class-indices; sources are int64"),
+        (replace(IMAGES, realness=IMAGES.realness + 1), "class-indices; realness are int64"),
     ],
 )
 def test_datasets(batch, law):
@@ -133,7 +133,10 @@ class Augmentation(interfaces.Augmentation):
     [
         (lambda self, b, sign: b[:4], "keeps-images"),
         (lambda self, b, sign: replace(b, labels=None), "keeps-attributes; labels"),
-        (lambda self, b, sign: replace(b, sources=b.sources.flip(0)), "keeps-attributes; sources"),
+        (
+            lambda self, b, sign: replace(b, realness=b.realness.flip(0)),
+            "keeps-attributes; realness",
+        ),
         (lambda self, b, sign: b.with_data(b.data * 255), "image-range"),
         (lambda self, b, sign: replace(b, augment_labels=torch.zeros(16, 1)), "augment-labels"),
         (lambda self, b, sign: b.with_data(b.data.neg_()), "leaves-inputs; a changed data"),

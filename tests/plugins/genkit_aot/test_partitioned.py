@@ -95,7 +95,7 @@ class Boasts(Nearest):
     bijective = True
 
 
-@pytest.mark.parametrize("by", [("label",), ("source",), ("label", "source")])
+@pytest.mark.parametrize("by", [("label",), ("realness",), ("label", "realness")])
 def test_laws(by):
     check_coupler(Partitioned(by=by), minimises="euclidean", another_process=False)
 
@@ -106,7 +106,7 @@ def test_laws(by):
         Partitioned(inner=Shuffled()),
         Partitioned(inner=Nearest()),
         Partitioned(inner=NearestOfTwo()),
-        Partitioned(inner=Partitioned(by=("source",))),
+        Partitioned(inner=Partitioned(by=("realness",))),
     ],
 )
 def test_laws_around_other_couplers(coupler):
@@ -121,14 +121,14 @@ def test_pairs_equal_the_reference(size):
     assert torch.equal(golden["noise"][pairs.noise], golden["paired_noise_by_class"])
 
 
-@pytest.mark.parametrize("by", [("label",), ("source",), ("label", "source")])
+@pytest.mark.parametrize("by", [("label",), ("realness",), ("label", "realness")])
 @pytest.mark.parametrize("inner", [Hungarian(), Shuffled(), Nearest()])
 def test_noise_stays_within_its_part(by, inner):
     batch, noise = pool()
     pairs = Partitioned(by=by, inner=inner).pair(batch, noise, generator(0))
     assert pairs.data.tolist() == list(range(40))
     for name in by:
-        values = batch.labels if name == "label" else batch.sources
+        values = batch.labels if name == "label" else batch.realness
         assert torch.equal(values[pairs.noise], values)
 
 
@@ -231,8 +231,8 @@ def test_what_is_known_of_the_parts_is_told_of_all():
 
 def test_parts_within_parts_are_each_told():
     batch, noise = pool()
-    nested = Partitioned(inner=Partitioned(by=("source",))).pair(batch, noise, generator(0))
-    flat = Partitioned(by=("label", "source")).pair(batch, noise, generator(0))
+    nested = Partitioned(inner=Partitioned(by=("realness",))).pair(batch, noise, generator(0))
+    flat = Partitioned(by=("label", "realness")).pair(batch, noise, generator(0))
     assert nested.parts == flat.parts
     assert torch.equal(nested.noise, flat.noise)
 
@@ -259,8 +259,8 @@ def test_bind_binds_the_inner_coupler():
             return Shuffled()
 
     batch, noise = pool()
-    coupler = Partitioned(by=("source",), inner=Unbound())
-    expected = Partitioned(by=("source",), inner=Shuffled()).pair(batch, noise, generator(0))
+    coupler = Partitioned(by=("realness",), inner=Unbound())
+    expected = Partitioned(by=("realness",), inner=Shuffled()).pair(batch, noise, generator(0))
     found = coupler.bind("inputs").pair(batch, noise, generator(0))
     assert torch.equal(found.noise, expected.noise)
     with raises_code(UsageError, Code.USAGE, "Unbound", "bind"):
@@ -301,13 +301,13 @@ def test_a_label_blind_coupler_skews_the_noise_of_a_class_and_this_does_not():
 
 def test_what_is_kept_follows_the_parts_and_the_inner_coupler():
     assert Partitioned().preserves_conditional_prior == {"labels"}
-    both = Partitioned(by=("label", "source"))
-    assert both.preserves_conditional_prior == both.requires == {"labels", "sources"}
+    both = Partitioned(by=("label", "realness"))
+    assert both.preserves_conditional_prior == both.requires == {"labels", "realness"}
     assert (
         Partitioned(inner=Random()).preserves_conditional_prior
         == Random().preserves_conditional_prior
     )
-    assert Partitioned(inner=Partitioned(by=("source",))).requires == {"labels", "sources"}
+    assert Partitioned(inner=Partitioned(by=("realness",))).requires == {"labels", "realness"}
     skewed = Partitioned(inner=Nearest())
     assert not skewed.bijective
     assert not skewed.preserves_noise_marginal
@@ -324,7 +324,7 @@ def test_hungarian_without_parts_would_break_the_law_it_keeps_with_them():
         check_coupler(Boastful(), another_process=False)
 
 
-@pytest.mark.parametrize(("by", "missing"), [("label", "labels"), ("source", "sources")])
+@pytest.mark.parametrize(("by", "missing"), [("label", "labels"), ("realness", "realness")])
 def test_data_without_the_attribute_is_refused(by, missing):
     batch, noise = pool()
     with raises_code(DataError, Code.MISSING_ATTRIBUTE, by, missing):
@@ -361,7 +361,7 @@ def test_mistakes_are_found_before_a_run(coupler, key, reason):
 
 
 def test_a_sound_recipe_has_no_mistakes():
-    assert not list(Partitioned(inner=Partitioned(by=("source",))).check({}))
+    assert not list(Partitioned(inner=Partitioned(by=("realness",))).check({}))
 
 
 def test_an_unknown_part_is_refused():

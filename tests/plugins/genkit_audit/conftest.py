@@ -36,7 +36,7 @@ batch_size = 64
 data = { use = "real-and-fake", fakes = "fakes" }
 network = { use = "mlp-discriminator", width = 8, blocks = 1 }
 objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
+coupler = { use = "partitioned", by = ["realness"] }
 """
 
 

@@ -107,7 +107,7 @@ def test_a_stage_that_reads_an_earlier_one_is_audited_in_its_run(audit):
     (found,) = audit("run", "--stage", "discriminator")
 
     assert found["subject"] == "run: discriminator"
-    assert found["coupling"]["preserves_conditional_prior"] == ["sources"]
+    assert found["coupling"]["preserves_conditional_prior"] == ["realness"]
     with raises_code(UsageError, Code.NOT_FOUND, "discriminator", "fakes"):
         command("recipe.toml", stage="discriminator")
 

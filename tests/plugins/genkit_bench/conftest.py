@@ -37,7 +37,7 @@ class Picky(Coupler):
 
     @property
     def requires(self):
-        return frozenset({"labels", "sources", "embeddings"})
+        return frozenset({"labels", "realness", "embeddings"})
 
     @property
     def noises_per_image(self):
@@ -46,7 +46,7 @@ class Picky(Coupler):
     def pair(self, batch, noise, generator):
         if len(batch) >= 10:
             raise ZeroDivisionError("too\nmany")
-        assert None not in (batch.labels, batch.sources, batch.embeddings)
+        assert None not in (batch.labels, batch.realness, batch.embeddings)
         assert len(noise) == 2 * len(batch)
         return Pairs(torch.arange(len(batch)), 2 * torch.arange(len(batch)))
 

@@ -54,12 +54,12 @@ def test_what_a_coupler_may_require_is_made_up_where_it_lacks():
     data, labels = torch.randn(50, 4), torch.arange(50) % 3
     bare = completed(Batch(data), 0)
     assert (bare.labels.dtype, bare.labels.shape) == (torch.int64, (50,))
-    assert set(bare.sources.tolist()) == {0, 1}
+    assert set(bare.realness.tolist()) == {0, 1}
     assert bare.embeddings.shape[0] == 50
     own = completed(Batch(data, labels, labels % 2, embeddings=data), 0)
     assert own.labels is labels
     assert own.embeddings is data
-    assert torch.equal(own.sources, labels % 2)
+    assert torch.equal(own.realness, labels % 2)
 
 
 def test_a_pool_repeats_no_item_before_all_were_used():

@@ -12,7 +12,7 @@ from raising import raises_code
 @pytest.fixture
 def batch():
     return Batch(
-        torch.rand(1000, 3, 4, 5), labels=torch.arange(1000), sources=torch.ones(1000).long()
+        torch.rand(1000, 3, 4, 5), labels=torch.arange(1000), realness=torch.ones(1000).long()
     )
 
 
@@ -37,7 +37,7 @@ def test_half_of_the_images_are_mirrored_whole(batch):
     assert 430 < int(mirrored.sum()) < 570
     assert torch.equal(batch.data, before)
     assert after.labels is batch.labels
-    assert after.sources is batch.sources
+    assert after.realness is batch.realness
 
 
 def test_the_generator_decides(batch):

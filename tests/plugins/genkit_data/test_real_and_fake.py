@@ -29,8 +29,8 @@ def test_equal_counts_are_joined_as_they_are(with_samples):
     real, generated = Moons(items=4), fakes(4)
     batch = RealAndFake(real=real, fakes="fakes").load(with_samples(generated))
     assert torch.equal(batch.data, torch.cat([real.load(None).data, generated.data]))
-    assert batch.sources.tolist() == [1] * 4 + [0] * 4
-    assert batch.sources.dtype == torch.int64
+    assert batch.realness.tolist() == [1] * 4 + [0] * 4
+    assert batch.realness.dtype == torch.int64
     assert batch.labels is None
 
 
@@ -39,9 +39,9 @@ def test_both_sources_come_to_the_larger_count(with_samples, real, fake):
     dataset = RealAndFake(real=Moons(items=real), fakes="fakes")
     batch = dataset.load(with_samples(fakes(fake)))
     larger = max(real, fake)
-    assert batch.sources.bincount().tolist() == [larger, larger]
+    assert batch.realness.bincount().tolist() == [larger, larger]
     for source, count in ((1, real), (0, fake)):
-        _, repeats = batch.data[batch.sources == source].unique(dim=0, return_counts=True)
+        _, repeats = batch.data[batch.realness == source].unique(dim=0, return_counts=True)
         assert len(repeats) == count  # none is thrown away
         assert repeats.max() - repeats.min() <= 1
 
@@ -59,9 +59,9 @@ def test_labels_are_kept_on_demand(with_samples):
 
 
 def test_spec():
-    assert RealAndFake(real=Digits(), fakes="fakes").spec() == DataSpec((1, 8, 8), sources=True)
+    assert RealAndFake(real=Digits(), fakes="fakes").spec() == DataSpec((1, 8, 8), realness=True)
     with_labels = RealAndFake(real=Digits(), fakes="fakes", labels=True)
-    assert with_labels.spec() == DataSpec((1, 8, 8), classes=10, sources=True)
+    assert with_labels.spec() == DataSpec((1, 8, 8), classes=10, realness=True)
 
 
 def test_samples_without_labels(with_samples):
@@ -147,7 +147,7 @@ def test_images_of_both_have_8_bits(with_samples, small_cifar10):
 
 
 def classes_of(batch, source):
-    return batch.labels[batch.sources == source].bincount().tolist()
+    return batch.labels[batch.realness == source].bincount().tolist()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_part_of_both_sources_is_held_out(with_samples, share):
     rest, held_out = dataset, dataset.held_out_part()
     assert whole.held_out_part() is None
     loaded = [part.load(with_samples(fakes(200))) for part in (whole, rest, held_out)]
-    sources = [part.sources.bincount().tolist() for part in loaded]
+    sources = [part.realness.bincount().tolist() for part in loaded]
     assert sources == [[n, n] for n in (200, 200 - round(200 * share), round(200 * share))]
     everything = loaded[0].data.unique(dim=0)
     assert len(torch.cat([part.data for part in loaded[1:]]).unique(dim=0)) == len(everything)

@@ -65,7 +65,7 @@ def test_logits_of_a_head_and_their_gradient_are_those_of_the_reference(
     settings = AdmClassifierDiscriminator(
         classifier="classifier", channels=64, blocks=1, class_conditional=classes > 0
     )
-    network = settings.bind(inputs).build(DataSpec((3, 16, 16), classes=classes, sources=True))
+    network = settings.bind(inputs).build(DataSpec((3, 16, 16), classes=classes, realness=True))
     network.head.load_state_dict(renamed(weights_of(adm_golden, f"head_{kind}")))
     time = adm_golden["time"]
     labels = adm_golden["labels"] if classes else None

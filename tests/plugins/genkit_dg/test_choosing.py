@@ -56,10 +56,10 @@ class Optimal(nn.Module):
 
 def pairs(count=20_000):
     draw = generator(0, "pairs")
-    sources = torch.arange(count) % 2
-    means = torch.where(sources == 1, REAL, FAKE)[:, None]
+    realness = torch.arange(count) % 2
+    means = torch.where(realness == 1, REAL, FAKE)[:, None]
     data = means + SPREAD * torch.randn(count, 2, generator=draw)
-    return Pairs(Batch(data, sources=sources), torch.randn(count, 2, generator=draw))
+    return Pairs(Batch(data, realness=realness), torch.randn(count, 2, generator=draw))
 
 
 def measured(discriminator, sigma):
@@ -98,9 +98,9 @@ def test_log_ratios_are_means_over_each_source():
 def test_scores_are_those_of_their_definitions():
     draw = generator(0, "logits")
     logits = 2 * torch.randn(4000, generator=draw, dtype=torch.float64)
-    sources = (torch.rand(4000, generator=draw) < torch.sigmoid(logits + 0.5)).long()
-    found = Judgment.of(logits, sources)
-    p, y = torch.sigmoid(logits).numpy(), sources.numpy()
+    realness = (torch.rand(4000, generator=draw) < torch.sigmoid(logits + 0.5)).long()
+    found = Judgment.of(logits, realness)
+    p, y = torch.sigmoid(logits).numpy(), realness.numpy()
     losses = -np.log(np.where(y == 1, p, 1 - p))
     assert found.cross_entropy == pytest.approx(losses.mean())
     assert found.standard_error == pytest.approx(losses.std(ddof=1) / math.sqrt(4000))
@@ -109,16 +109,16 @@ def test_scores_are_those_of_their_definitions():
     error = sum(part.sum() * abs(p[part].mean() - y[part].mean()) for part in parts) / 4000
     assert found.calibration_error == pytest.approx(error)
     assert not found.guesses
-    assert Judgment.of(torch.zeros(100, dtype=torch.float64), sources[:100]).guesses
+    assert Judgment.of(torch.zeros(100, dtype=torch.float64), realness[:100]).guesses
 
 
 def test_scores_by_noise_level_are_those_of_equal_parts():
     logits = torch.linspace(-1, 1, 160, dtype=torch.float64)
-    sources, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
-    found = by_sigma(logits, sources, sigma)
+    realness, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
+    found = by_sigma(logits, realness, sigma)
     assert len(found) == 8
     lowest = min(found, key=float)
-    assert found[lowest] == Judgment.of(logits[-20:].flip(0), sources[-20:].flip(0))
+    assert found[lowest] == Judgment.of(logits[-20:].flip(0), realness[-20:].flip(0))
 
 
 def judgment(entropy):
@@ -236,7 +236,7 @@ batch_size = 64
 data = { use = "real-and-fake", fakes = "fakes", HELD_OUT }
 network = { use = "mlp-discriminator", width = 16, blocks = 1 }
 objective = { use = "discrimination" }
-coupler = { use = "partitioned", by = ["source"] }
+coupler = { use = "partitioned", by = ["realness"] }
 average = { use = "ema", half_life = 0, SNAPSHOTS }
 
 [[stage]]

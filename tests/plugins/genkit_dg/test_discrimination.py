@@ -37,7 +37,7 @@ def batch() -> Batch:
     draw = generator(0, "batch")
     return Batch(
         torch.randn(5, 2, generator=draw),
-        sources=torch.tensor([0, 1, 1, 0, 1]),
+        realness=torch.tensor([0, 1, 1, 0, 1]),
         quantile=torch.rand(5, generator=draw, dtype=torch.float64),
     )
 
@@ -48,7 +48,7 @@ def test_is_the_cross_entropy_of_noisy_items(batch):
     sigma = 2 * batch.quantile
     logit = (batch.data + sigma[:, None] * noise).sum(1) + sigma
     real = torch.sigmoid(logit)
-    wanted = -torch.where(batch.sources == 1, real, 1 - real).log()
+    wanted = -torch.where(batch.realness == 1, real, 1 - real).log()
     assert loss.dtype == torch.float32
     assert_close(loss, wanted.float())
 
@@ -58,11 +58,11 @@ def test_laws_hold(batch):
     model = MlpDiscriminator(width=8).build(DataSpec((2,)))
     check_objective(Discrimination(noise_distribution=Linear()), model, batch)
     assert Discrimination.trains is Discriminator
-    assert Discrimination.conditions == {"sources"}
+    assert Discrimination.conditions == {"realness"}
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("sources", '"real-and-fake"'), ("quantile", "Batch.quantile")]
+    ("missing", "message"), [("realness", '"real-and-fake"'), ("quantile", "Batch.quantile")]
 )
 def test_incomplete_batches_are_refused(batch, missing, message):
     batch = replace(batch, **{missing: None})

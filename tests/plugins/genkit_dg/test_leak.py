@@ -49,17 +49,17 @@ def test_noise_of_joint_pairs_tells_real_from_fake():
 
 
 def test_noise_of_pairs_inside_the_sources_does_not():
-    found = accuracy(assigned(partitioned("source")), SOURCES)
+    found = accuracy(assigned(partitioned("realness")), SOURCES)
     assert found == pytest.approx(0.5, abs=0.03)
 
 
 def test_noise_of_pairs_inside_sources_and_classes_tells_neither():
-    noise = assigned(partitioned("source", "label"), apart_by_class=True)
+    noise = assigned(partitioned("realness", "label"), apart_by_class=True)
     for group in (SOURCES, LABELS, SOURCES ^ LABELS):
         assert accuracy(noise, group) == pytest.approx(0.5, abs=0.03)
 
 
 def test_noise_of_pairs_inside_the_sources_tells_classes():
     # So that a class-conditional discriminator requires pairs inside each class too.
-    noise = assigned(partitioned("source"), apart_by_class=True)
+    noise = assigned(partitioned("realness"), apart_by_class=True)
     assert accuracy(noise, LABELS) > 0.75

@@ -115,7 +115,7 @@ def test_bytes_are_decoded():
         {"coupler": type("Picky", (Random,), {"bijective": False})()},
         {"augmentation": Flip()},
         {"objective": UncertaintyDenoising(noise_distribution=LogNormal())},
-        {"objective": type("Told", (Denoising,), {"conditions": frozenset({"sources"})})(
+        {"objective": type("Told", (Denoising,), {"conditions": frozenset({"realness"})})(
             noise_distribution=LogNormal()
         )},
         {"objective": Classification()},
