@@ -267,11 +267,7 @@ def sample(
         raise refused(solver, "must yield a state for each noise level, got none")
     x = ended[0].x.cpu()
     labels = None if draws.labels is None else draws.labels.cpu()
-    return Drawn(
-        Batch(x, labels=labels),
-        denoise.nfe,
-        denoise.guidance_nfe,
-    )
+    return Drawn(Batch(x, labels=labels), denoise.nfe, denoise.guidance_nfe)
 
 
 def _finite(

@@ -1,1 +1,1 @@
-"""One trainer for every network: it knows neither the coupling nor the loss."""
+"""Trainer of every network, independent of coupler and objective."""

@@ -1,4 +1,4 @@
-"""Work that runs ahead of its consumer: several items at a time, in order, in bounded memory."""
+"""Prefetch items in threads, in order and with bounded memory."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def run_ahead(
     """Yield the future of ``finish(index, prepared)`` for each index, in order.
 
     Args:
-        indices: of the items.
-        prepare: the heavy part. Runs in threads, for several items at a time where there are
-            cores for it.
-        finish: runs in one thread, item after item in order, so that it may talk to other
-            processes.
-        ahead: items that are worked on or wait beside the one that was yielded last, at least 1.
-        together: ``finish`` waits for other processes, which wait for this one in turn. So what
-            was begun is ended even where the caller stops early: all stop behind the same item.
-        waiting: filled with the futures that are not yet yielded. No item is begun until the next
-            one is asked for.
+        indices: indices of the items.
+        prepare: expensive part, which runs in a pool of threads.
+        finish: part that runs in one thread, item by item in order, so that it may make collective
+            calls.
+        ahead: number of items in preparation or in the queue besides the last one yielded, at
+            least 1.
+        together: whether ``finish`` makes collective calls. Items that were started are then
+            completed even if the caller stops early: otherwise other ranks would wait forever.
+        waiting: filled with the futures that are not yet yielded. No item is started before the
+            next one is requested.
     """
     free = max(1, (os.cpu_count() or 1) - 1)
     preparing = ThreadPoolExecutor(min(ahead, free), thread_name_prefix="pairing")
@@ -50,14 +50,14 @@ def run_ahead(
             yield waiting.popleft()
     finally:
         waiting.clear()
-        # Not waited for: who asks for a stop twice means at once.
+        # Do not wait: the second Ctrl-C must stop the run at once.
         preparing.shutdown(wait=False, cancel_futures=not together)
         finishing.shutdown(wait=False, cancel_futures=not together)
 
 
 @contextmanager
 def core_for_pairing() -> Iterator[None]:
-    """Leave one core to the coupler where torch would take all: sharing one slows down both."""
+    """Leave one core to the coupler where torch would use all: oversubscription slows both down."""
     threads = torch.get_num_threads()
     if threads > 1 and threads >= (os.cpu_count() or 1):
         torch.set_num_threads(threads - 1)

@@ -1,4 +1,4 @@
-"""Losses of items by the quantile at which the noise level of each lies in its distribution."""
+"""Losses by the quantile of the noise level in its training distribution."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from genkit.world import World
 
 BINS = 32
-"""Number of bins, which hold equally many of the noise levels that a training draws."""
+"""Number of bins, each with the same expected number of noise levels. Chosen, not tuned."""
 
 
 class LossByQuantile:
-    """Sums of losses in bins of ``Batch.quantile``, kept on the device.
+    """Accumulate losses in bins of ``Batch.quantile``, on the device.
 
     Args:
         device: device of the losses.
-        world: processes of the training, each with its share of the items.
+        world: processes of the training, each with its shard of the items.
     """
 
     def __init__(self, device: torch.device, world: World) -> None:
@@ -24,14 +24,14 @@ class LossByQuantile:
         self.begin()
 
     def begin(self, sums: Tensor | None = None) -> None:
-        """Start from no loss, or from what :meth:`sums` returned in any number of processes."""
-        # In float64, so that sums of several processes agree with those of one to many digits.
+        """Start from zero, or from what :meth:`sums` returned for any number of processes."""
+        # In float64, so that the number of ranks does not show in the logged digits.
         self._sums = torch.zeros((2, BINS), dtype=torch.float64, device=self._device)
         if sums is not None and self._world.is_main:
             self._sums += sums.to(self._device)
 
     def add(self, quantile: Tensor, losses: Tensor) -> None:
-        """Add losses, without waiting for the device.
+        """Add losses without synchronizing with the device.
 
         Args:
             quantile: ``[B]`` float64 in (0, 1).
@@ -41,8 +41,8 @@ class LossByQuantile:
         self._sums.index_add_(1, (quantile * BINS).long(), terms)
 
     def sums(self) -> Tensor:
-        """Return the sum of the losses in each bin and their number, ``[2, BINS]`` on the CPU.
+        """Return the sum and the number of the losses in each bin, ``[2, BINS]`` on the CPU.
 
-        Collective: the result is that of all processes. Waits for the device.
+        Collective, over all processes. Synchronizes with the device.
         """
         return torch.stack(self._world.all_gather(self._sums.cpu())).sum(0)

@@ -1,4 +1,4 @@
-"""Whether ``torch.compile`` can work on this machine."""
+"""Check that ``torch.compile`` works on this machine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from genkit.errors import Code, UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Compile something very small, so that a missing compiler is told before training begins.
+    """Compile a tiny module, so that a missing compiler is reported before training begins.
 
     Raises:
-        UsageError: there is no working compiler for the device.
+        UsageError: no compiler works for the device.
     """
     try:
         torch.compile(torch.nn.SiLU())(torch.ones(2, device=device))
     except Exception as error:
-        # What goes wrong depends on the compiler; its first words are what helps.
+        # The type of the error depends on the compiler; the first line of its message helps most.
         reason = str(error).strip().partition("\n")[0]
-        needed = "triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
+        needed = "triton and C compiler" if device.type == "cuda" else "C++ compiler"
         raise UsageError(
-            f"compile = true needs {needed} that works: {type(error).__name__}: {reason}; "
+            f"compile = true requires a working {needed}, got {type(error).__name__}: {reason}; "
             "install it, or write compile = false",
             Code.MISSING_PACKAGE,
         ) from error

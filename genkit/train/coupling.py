@@ -14,19 +14,19 @@ from genkit.parts.principal import Directions, rows
 from genkit.tensors import require_finite, require_one_shape, require_same_length
 
 DIRECTIONS = 64
-"""Directions that are measured. With exact pairs on CIFAR-10, 16 hold 97 % of what the noise
-predicts of the images and 64 hold 99.7 %; starts at low noise levels reach the later ones."""
+"""Number of measured directions. With exact pairs on CIFAR-10, the first 16 contain 97 % of the
+image variance that the noise predicts, and 64 contain 99.7 %. Low starts need the later ones."""
 
 FEWEST_PAIRS = 256
-"""With fewer, the standard error of a correlation, N^-1/2, is above 0.06: more than 1 % of the
-spread of samples that start at 80 times the unit of CIFAR-10's images."""
+"""Minimum number of pairs. With fewer, the standard error of a correlation, N^-1/2, is above 0.06:
+more than 1 % of the standard deviation of CIFAR-10 samples that start at sigma_max = 80."""
 
 MOST_PAIRS = 8192
-"""With so many the standard error of a correlation is 0.011. On CIFAR-10 that is 0.2 % of the
-spread of samples that start at 80, a tenth of the tolerance of a safe start."""
+"""Maximum number of pairs. The standard error of a correlation is then 0.011, on CIFAR-10 0.2 % of
+the standard deviation of samples that start at 80: a tenth of the default tolerance of a start."""
 
 MOST_VALUES = 2**25
-"""Values of the images that are held where one pool has fewer, 134 MB; as many of the noise."""
+"""Pixel values kept where a pool is smaller: 134 MB for the images, and as much for the noise."""
 
 
 def declared(coupler: AnyCoupler) -> Coupling:
@@ -41,15 +41,15 @@ def declared(coupler: AnyCoupler) -> Coupling:
 
 
 def pairs_to_measure(shape: Sequence[int], pool_size: int, total: int) -> int:
-    """Return how many of the first pairs of a training are measured.
+    """Return the number of pairs to measure, the first ones of a training.
 
-    The number of pairs determines the error, and not that of pools: images and noise of a pool are
-    drawn independently of each other. A whole pool is held in memory by the training as well.
+    The error depends on the number of pairs and not of pools, since images and noise of a pool are
+    independent draws. A whole pool is always allowed: training holds one in memory as well.
 
     Args:
         shape: shape of an image.
-        pool_size: pairs that are coupled together.
-        total: pairs of the training.
+        pool_size: number of pairs that are coupled together.
+        total: number of pairs of the training.
     """
     within = max(FEWEST_PAIRS, pool_size, MOST_VALUES // math.prod(shape))
     return min(total, MOST_PAIRS, within)
@@ -60,17 +60,17 @@ def coupling_statistics(
 ) -> CouplingStatistics:
     """Measure second moments of pairs along principal directions of their images.
 
-    Sums are in float64, over blocks of bounded size.
+    Sums are accumulated in float64, over blocks of bounded size.
 
     Args:
         images: ``[N, *shape]`` float images in [-1, 1].
         noise: ``[N, *shape]`` unit-variance noise; noise k is paired with image k.
-        pools: number of pools that the pairs were taken from.
-        directions: principal directions of the images; computed where it is None.
+        pools: number of pools from which the pairs were taken.
+        directions: principal directions of the images; None computes them.
 
     Raises:
-        DataError: there are too few pairs, the two differ in number or shape, or an image or a
-            noise is not finite.
+        DataError: there are too few pairs, images and noise differ in number or shape, or a value
+            is not finite.
     """
     if len(images) < FEWEST_PAIRS:
         raise DataError(
@@ -86,14 +86,14 @@ def coupling_statistics(
     flat, other = (values[:, None].flatten(1) for values in (images, noise))
     directions = directions or Directions.of(flat, DIRECTIONS)
     along = directions.project(flat)
-    # Images less their mean: that of the noise takes no part.
+    # The images are centered in ``project``, so the mean of the noise cancels.
     covariances = (along * directions.project(other)).sum(0) / (len(flat) - 1)
     squares = products = 0.0
     for part, paired in zip(rows(flat), rows(other), strict=True):
         centered = part.double() - directions.mean
         squares += float(centered.square().sum())
         products += float((centered * paired.double()).sum())
-    # No noise of unit variance covaries more; that of a sample may by its sampling error.
+    # |Cov(y, n)| <= s for noise of unit variance; a sample can exceed it by its sampling error.
     bound = directions.deviations
     return CouplingStatistics(
         pairs=len(flat),

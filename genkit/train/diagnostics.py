@@ -1,4 +1,4 @@
-"""What a coupler did to a pool, told in numbers."""
+"""Measurements of the pairs of a pool."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from genkit.types import Pairs
 
 @dataclass(frozen=True)
 class PoolReport:
-    """What was found of one pool.
+    """Measurements of one pool, a row of ``metrics.jsonl``.
 
     Attributes:
-        pool: its number.
-        images: position in the stream, in images, at which it begins.
-        pairs: that it holds.
+        pool: index of the pool.
+        images: position of its first pair in the stream, in images.
+        pairs: number of pairs.
         cost_before: mean Euclidean distance between an image and the noise drawn for it.
         cost_after: mean Euclidean distance between an image and the noise assigned to it.
-        seconds_solving: that the coupler took.
+        seconds_solving: time of the coupler.
         gap: see :class:`~genkit.types.Pairs`.
-        parts: least, median and greatest number of pairs in a part, where the pool was parted.
+        parts: min, median and max number of pairs in a group; None for a pool without groups.
         noises: effective number of noise samples, ``(sum c)^2 / sum c^2`` where each is assigned c
-            times; ``pairs`` where each is assigned once.
-        noise_mean: over all values of the assigned noise; 0 for N(0, I).
-        noise_variance: over all values of the assigned noise; 1 for N(0, I).
-        noise_worst: greatest of the dimensions' means, in standard errors: for N(0, I) about
-            sqrt(2 log d), which is 4 for 3,072 dimensions.
+            times; equal to ``pairs`` where each is assigned once.
+        noise_mean: mean of all values of the assigned noise; 0 for N(0, I).
+        noise_variance: variance of all values of the assigned noise; 1 for N(0, I).
+        noise_worst: max over dimensions of the absolute mean, in standard errors; for N(0, I)
+            about sqrt(2 log d), which is 4 for 3,072 dimensions.
         entropy: see :class:`~genkit.types.Pairs`.
-        seconds_waited: that the training stood still for it.
+        seconds_waited: time for which the training waited for this pool.
     """
 
     pool: int
@@ -71,13 +71,13 @@ def report(
     """Measure a pool.
 
     Args:
-        pool: its number.
-        images: position at which it begins.
+        pool: index of the pool.
+        images: position of its first pair, in images.
         data: ``[N, *shape]`` images.
-        unpaired: ``[N, *shape]`` the noise that each would have had without a coupler.
-        assigned: ``[N, *shape]`` the noise that each has.
-        pairs: as the coupler returned them.
-        seconds: that it took.
+        unpaired: ``[N, *shape]`` noise of each image without a coupler.
+        assigned: ``[N, *shape]`` noise assigned to each image.
+        pairs: result of the coupler.
+        seconds: time of the coupler.
     """
     x, before, after = (t[:, None].flatten(1).float() for t in (data, unpaired, assigned))
     means = after.mean(dim=0)
@@ -101,23 +101,25 @@ def report(
 
 
 def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
-    """Whether rows of 8 pools or more show that the noise assigned in them is not N(0, I)."""
-    if len(rows) < 8:
+    """Whether the measurements of 8 pools or more reject that the assigned noise is N(0, I)."""
+    if len(rows) < 8:  # their scatter is estimated from fewer than 7 degrees of freedom
         return False
     mean, variance, worst, noises, pairs = (
         torch.tensor([row[name] for row in rows], dtype=torch.float64)
         for name in ("noise_mean", "noise_variance", "noise_worst", "noises", "pairs")
     )
-    # In units of the error of so many independent draws: the mean, the mean square (a term has the
-    # variance 2), and the greatest mean of a dimension above the bound of its expectation.
+    # Three statistics in units of the standard error of independent draws: the mean, the mean
+    # square (the square of a normal value has variance 2), and the excess of the largest mean of a
+    # dimension over sqrt(2 log 2d), an upper bound of its expectation.
     count = math.prod(shape)
     square = (variance + mean.square() - 1) / math.sqrt(2)
     above = worst * (noises / pairs).sqrt() - math.sqrt(2 * math.log(2 * count))
     z = torch.stack([*(torch.stack([mean, square]) * (noises * count).sqrt()), above])
-    # Noise may be N(0, I) over many pools and in none of them, so that their own scatter counts if
-    # it is larger. 10 errors have a probability of 2e-5 in 8 pools of any scatter (Student's t),
-    # and of 1e-22 where the draws are independent. The rest is for iterative couplers, which
-    # assign one noise as often as another up to a tolerance of 1 %.
+    # Noise can be N(0, I) over many pools without being so in each, so the scatter between pools
+    # replaces the standard error where it is larger. 10 standard errors have probability 2e-5 in 8
+    # pools of any scatter (Student's t, 7 degrees of freedom), and 1e-22 for independent draws.
+    # The second term is for iterative couplers, which use noises equally often only up to a
+    # tolerance of 1 %; its factor is chosen, not tuned.
     error = z.std(dim=1).clamp(min=1) / math.sqrt(len(rows))
     found = z.mean(dim=1)
     found[:2] = found[:2].abs()
@@ -125,5 +127,5 @@ def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
 
 
 def _short(value: float) -> float:
-    """Return a number in six digits: there is a row for every pool."""
+    """Return a number rounded to six digits: every pool logs a row."""
     return float(f"{value:.6g}")

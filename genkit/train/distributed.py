@@ -1,7 +1,7 @@
-"""Pools are shared out among processes: one solves a pool, and only the pairs are broadcast.
+"""Distribute pools over ranks: one rank couples a pool and broadcasts its pairs.
 
-Images, noise and augmentation follow from the seed and the position, so that each process derives
-them on its own.
+Images, noise and augmentation are functions of the seed and the position, so every rank computes
+them itself and only indices are sent.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Solved:
     """Pairs of a pool.
 
     Attributes:
-        pairs: as the coupler returned them.
-        seconds: that it took.
+        pairs: result of the coupler.
+        seconds: time of the coupler.
     """
 
     pairs: Pairs
@@ -32,28 +32,28 @@ class Solved:
 
 
 class Exchange(Protocol):
-    """Who solves a pool, and how the others learn of it."""
+    """Assignment of pools to ranks, and exchange of their pairs."""
 
     def solves(self, index: int) -> bool:
-        """Whether this process solves a pool."""
+        """Whether this rank couples a pool."""
         ...
 
     def share(self, index: int, found: Solved | Exception | None) -> Solved:
-        """Return the pairs of a pool, after every process has called this for it.
+        """Return the pairs of a pool. Collective: every rank must call this in the same order.
 
         Args:
-            index: of the pool; all processes go through the pools in the same order.
-            found: here; None where another process solves the pool.
+            index: index of the pool.
+            found: result or error of this rank; None where another rank couples the pool.
 
         Raises:
-            Exception: what solving it raised, where it was solved here.
-            DataError: the process that solved it told this error.
+            Exception: the error of this rank.
+            DataError: the error of the rank that coupled the pool.
         """
         ...
 
 
 class _Unshared:
-    """One process solves every pool."""
+    """The exchange of a single process, which couples every pool."""
 
     def solves(self, index: int) -> bool:
         return True
@@ -68,11 +68,11 @@ UNSHARED: Exchange = _Unshared()
 
 
 class Ranks:
-    """Pool k is solved by rank k mod W, and its permutation is sent to the others.
+    """The exchange of W ranks: rank k mod W couples pool k and broadcasts its pairs.
 
     Args:
-        group: of processes, with a backend for CPU tensors such as gloo, used for nothing else:
-            its calls come from a thread beside the training.
+        group: process group with a backend for CPU tensors, such as gloo. It must be used for
+            nothing else, since its calls come from a thread beside the training.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -96,13 +96,13 @@ class Ranks:
         return _unpacked(told, vectors)
 
     def _send(self, index: int, values: Tensor) -> None:
-        """Fill ``values`` on every rank with those of the rank that solved the pool."""
+        """Fill ``values`` on every rank with those of the rank that coupled the pool."""
         if values.numel():
             dist.broadcast(values, group=self._group, group_src=index % self._size)
 
 
 def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
-    """Return facts as JSON bytes, and the index vectors; images in their order are left out."""
+    """Return facts as JSON bytes, and the index vectors; the identity is not sent for images."""
     if not isinstance(found, Solved):
         code = found.code if isinstance(found, GenkitError) else None
         kind = "" if code else f"{type(found).__name__}: "

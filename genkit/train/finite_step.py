@@ -1,4 +1,4 @@
-"""Steps of an optimizer that change nothing where the gradient is not finite."""
+"""Optimizer steps that leave weights and state unchanged where the gradient is not finite."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from genkit.interfaces import Optimizer
 
 
 class FiniteStep:
-    """Steps any optimizer of torch, or leaves weights and state as they are.
-
-    Which of the two is decided on the device, without waiting for it.
+    """Step any optimizer of torch if a flag on the device is set, without synchronization.
 
     Args:
-        settings: component that built the optimizer.
-        optimizer: of the network; its state holds nothing but tensors.
+        settings: component that built the optimizer, for messages.
+        optimizer: optimizer of the network; its state holds tensors only.
     """
 
     def __init__(self, settings: Optimizer, optimizer: torch.optim.Optimizer) -> None:
         self._settings = settings
         self._optimizer = optimizer
-        # What torch's GradScaler looks at: fused optimizers change nothing where found_inf is 1.
+        # As in torch's GradScaler: fused optimizers skip the step on the device if found_inf is 1.
         self._fused = getattr(optimizer, "_step_supports_amp_scaling", False)
         self._first = True
 
     def __call__(self, finite: Tensor) -> None:
-        """Step where ``finite`` (0-d, bool) is true.
+        """Step if ``finite`` (0-d, bool) is true.
 
         Raises:
-            DataError: the optimizer keeps something else than tensors; names its component.
+            DataError: the state holds something other than tensors; names the component.
         """
         optimizer = self._optimizer
         if self._fused:
@@ -39,7 +37,7 @@ class FiniteStep:
             del optimizer.found_inf  # type: ignore[attr-defined]
         elif not self._first:
             self._step_or_take_back(finite)
-        elif finite:  # the host waits: state that the first step creates cannot be taken back
+        elif finite:  # synchronizes, once: state that the first step creates cannot be undone
             optimizer.step()
         else:
             return
@@ -51,7 +49,7 @@ class FiniteStep:
     def _step_or_take_back(self, finite: Tensor) -> None:
         groups, states = self._optimizer.param_groups, self._optimizer.state.values()
         tensors = [p for group in groups for p in group["params"]]
-        # Counters that some optimizers keep on the host go on: it does not wait for the device.
+        # Step counters on the host advance even for a skipped step: undoing them would synchronize.
         tensors += [t for state in states for t in state.values() if t.device == finite.device]
         before = [t.clone() for t in tensors]
         self._optimizer.step()

@@ -1,9 +1,8 @@
-"""The pool is coupled, the batch is a slice of it.
+"""Stream of pairs: pools are coupled, and batches are slices of them.
 
-The pairs form one stream. Pool k holds the positions from k * pool_size on; batch i holds the
-positions from i * batch_size on. The two need not divide each other: every pair is used exactly
-once. What lies at a position depends on the seed and the position alone, so a stream can start
-anywhere, its pools can be coupled in any order and in several places, and timing changes nothing.
+Pool k holds the positions from k * pool_size on, and batch i those from i * batch_size on. Neither
+size need divide the other, and every pair is used once. The pair at a position is a function of
+seed and position. So a stream can start anywhere, and any rank can couple its pools in any order.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ from genkit.types import Batch
 
 @dataclass(frozen=True)
 class Pool:
-    """Images with the noise that was assigned to each.
+    """Images with the noise assigned to each.
 
     Attributes:
         batch: ``[N]`` items with ``quantile``.
-        noise: ``[N, *shape]`` unit noise; noise k belongs to item k.
-        report: what the pairing did to them.
+        noise: ``[N, *shape]`` unit-variance noise; sample k is assigned to item k.
+        report: measurements of the pairs.
     """
 
     batch: Batch
@@ -60,15 +59,15 @@ class PairStream:
     """The stream of pairs.
 
     Attributes:
-        data: all items.
-        coupler: coupler as the recipe has it, which declares what holds.
-        bound: object that the coupler's ``bind`` returned, which assigns noise samples to images.
-        augmentation: applied before the pairing, or None.
-        pool_size: pairs that are coupled together.
-        total: length of the stream; the last pool ends with it.
-        generator: of a purpose and an index, such as ``generator("noise", 3)``.
-        images_per_class: length of the runs of one class in which items stand; None for no runs.
-        device: where the coupler computes.
+        data: all items of the data set.
+        coupler: coupler of the recipe, with its declarations.
+        bound: result of the coupler's ``bind``, which assigns noise samples to images.
+        augmentation: augmentation applied before coupling, or None.
+        pool_size: number of pairs that are coupled together.
+        total: length of the stream in pairs; the last pool may be shorter.
+        generator: function of a purpose and an index, such as ``generator("noise", 3)``.
+        images_per_class: length of runs of one class in the order of items; None for no runs.
+        device: device of the coupler.
     """
 
     data: Batch
@@ -82,7 +81,7 @@ class PairStream:
     device: torch.device = torch.device("cpu")  # noqa: RUF009, immutable
 
     def items(self, start: int, stop: int) -> Tensor:
-        """Return which items stand at positions of the stream: shuffled anew in each epoch."""
+        """Return the indices of items at positions of the stream; every epoch is shuffled."""
         found = []
         while start < stop:
             epoch, offset = divmod(start, len(self.data))
@@ -91,7 +90,7 @@ class PairStream:
         return torch.cat(found)
 
     def inputs(self, index: int) -> tuple[Batch, Tensor]:
-        """Return what the coupler is given of a pool: images and noise, on the CPU."""
+        """Return the coupler's inputs for a pool: images and noise, on the CPU."""
         start, stop = self._span(index)
         if self._over_dataset:
             batch, noises = self._whole, stop - start
@@ -103,15 +102,15 @@ class PairStream:
         return batch, torch.randn(shape, generator=self.generator("noise", index))
 
     def solve(self, index: int, batch: Batch, noise: Tensor) -> Solved:
-        """Let the coupler pair the inputs of a pool.
+        """Couple the inputs of a pool.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, or the coupler changed its
-                arguments or returned pairs other than it declares.
+            DataError: an image, a noise sample or a cost is not finite, or the coupler changed its
+                arguments or returned pairs that contradict its declarations.
         """
         begun = time.perf_counter()
         with self._own_stream():
-            # Copies: what a coupler changes in place is neither trained on nor paired again.
+            # Copies, so that a coupler that changes its arguments in place cannot affect training.
             whole = self._over_dataset
             images = self._data_there if whole else batch.to(self.device, copy=True)
             there = noise.to(self.device, copy=True)
@@ -126,41 +125,41 @@ class PairStream:
         return Solved(pairs, seconds)
 
     def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solved) -> Pool:
-        """Put the pairs of a pool together."""
+        """Return the pool of some pairs."""
         pairs = solved.pairs
         paired, assigned = batch[pairs.data], noise[pairs.noise]
-        # Before the pairing an image had the first noise that was drawn for it. Where there was
-        # no before, pairs of two neighbours are as good as random ones.
+        # Without a coupler, an image has the first noise drawn for it. A dataset coupler draws none
+        # for an image; a shift by one pairs images with noise that is independent of them.
         unpaired = (
             assigned.roll(1, dims=0)
             if self._over_dataset
             else noise[pairs.data * self._noises_per_image]
         )
         start, stop = self._span(index)
-        told = report(index, start, paired.data, unpaired, assigned, pairs, solved.seconds)
+        measured = report(index, start, paired.data, unpaired, assigned, pairs, solved.seconds)
         if self._over_dataset:
             paired = self._augmented(paired, index)
-        if self.images_per_class is not None:  # or a batch would hold few classes
+        if self.images_per_class is not None:  # otherwise a batch would contain few classes
             mixed = torch.randperm(len(assigned), generator=self.generator("mixing", index))
             paired, assigned = paired[mixed], assigned[mixed]
         quantile = torch.rand(
             stop - start, generator=self.generator("quantile", index), dtype=torch.float64
         )
-        tiny = torch.finfo(torch.float64).eps
-        return Pool(replace(paired, quantile=quantile.clamp(tiny, 1 - tiny)), assigned, told)
+        tiny = torch.finfo(torch.float64).eps  # torch.rand may return 0, whose noise level is 0
+        return Pool(replace(paired, quantile=quantile.clamp(tiny, 1 - tiny)), assigned, measured)
 
     def pool(self, index: int) -> Pool:
         """Couple one pool.
 
         Raises:
-            DataError: as for :meth:`solve`; names the pool.
+            DataError: as for :meth:`solve`, with the index of the pool.
         """
         with _named(index):
             batch, noise = self.inputs(index)
             return self.assemble(index, batch, noise, self.solve(index, batch, noise))
 
     def pools(self, first: int, ahead: int, exchange: Exchange) -> Generator[Future[Pool]]:
-        """Yield the pools from number ``first`` on, as they will be; solved ahead in threads."""
+        """Yield the futures of the pools from index ``first`` on, coupled ahead in threads."""
 
         def prepare(index: int) -> tuple[Batch, Tensor, Solved | Exception | None]:
             with _named(index):
@@ -168,9 +167,9 @@ class PairStream:
             if not exchange.solves(index):
                 return batch, noise, None
             try:
-                with _named(index):  # another process has no traceback of a plugin's error
+                with _named(index):  # here, since other ranks have no traceback to find a plugin
                     return batch, noise, self.solve(index, batch, noise)
-            # Whatever it is, the other processes wait for the pairs, or this.
+            # Any error must be broadcast: other ranks wait for the pairs of this pool.
             except Exception as error:  # noqa: BLE001
                 return batch, noise, error
 
@@ -185,23 +184,23 @@ class PairStream:
         return run_ahead(range(first, last), prepare, finish, ahead, together, waiting)
 
     def settle(self) -> None:
-        """Wait until no pool is being coupled; the next begins when a batch is asked for."""
+        """Wait until no pool is being coupled; the next one starts with the next batch."""
         wait([future for waiting in self._waiting for future in waiting])
 
     def batches(
         self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = UNSHARED
     ) -> Generator[tuple[Batch, Tensor, list[PoolReport]]]:
-        """Yield batches from position ``start`` on; later pools are coupled meanwhile.
+        """Yield batches from position ``start`` on, while later pools are coupled.
 
         Args:
-            batch_size: pairs of a batch; the last may have fewer.
+            batch_size: number of pairs in a batch; the last may have fewer.
             start: position of the first pair.
-            ahead: pools that are solved or wait beside the one in use, at least 1.
-            exchange: shares the work with other processes.
+            ahead: number of pools coupled in advance besides the one in use, at least 1.
+            exchange: exchange of pairs with other ranks.
 
         Yields:
-            A batch, its noise, and the reports of the pools that begin to be used with it, each
-            with the seconds that the caller waited for the pool.
+            Batch, noise, and the reports of the pools whose first pair is in the batch, with the
+            time that the caller waited for each pool.
         """
         held, pool = start // self.pool_size - 1, None
         with closing(self.pools(held + 1, ahead, exchange)) as pools:
@@ -223,7 +222,7 @@ class PairStream:
 
     @property
     def _over_dataset(self) -> bool:
-        """Whether the coupler chooses among the whole data set; a pool then is one of noise."""
+        """Whether the coupler chooses images of the whole data set for a pool of noise."""
         return isinstance(self.coupler, DatasetCoupler)
 
     @property
@@ -231,12 +230,12 @@ class PairStream:
         return self.coupler.noises_per_image if isinstance(self.coupler, Coupler) else 1
 
     def _span(self, index: int) -> tuple[int, int]:
-        """Return the positions of a pool: its first, and that behind its last."""
+        """Return the first position of a pool, and the one after its last."""
         start = index * self.pool_size
         return start, min(start + self.pool_size, self.total)
 
     def _augmented(self, batch: Batch, index: int) -> Batch:
-        """Return the batch augmented on the coupler's device, and back on the CPU."""
+        """Return the batch on the CPU, augmented on the device of the coupler."""
         if self.augmentation is None:
             return batch
         generator = self.generator("augmentation", index)
@@ -249,9 +248,9 @@ class PairStream:
             return changed.to("cpu")
 
     def _own_stream(self) -> AbstractContextManager[object]:
-        """Let a GPU pair beside the training and not in between its kernels.
+        """Return a CUDA stream of this thread, so that coupling runs beside the training kernels.
 
-        A thread keeps its stream, for PyTorch keeps the memory of each apart.
+        One stream per thread is reused: PyTorch's allocator caches memory for each stream apart.
         """
         if self.device.type != "cuda":
             return nullcontext()
@@ -261,7 +260,7 @@ class PairStream:
 
     @cached_property
     def _waiting(self) -> list[deque[Future[Pool]]]:
-        """Pools that are solved or wait, for each call of :meth:`pools`."""
+        """Futures that are not yet yielded, for each call of :meth:`pools`."""
         return []
 
     @cached_property
@@ -275,12 +274,12 @@ class PairStream:
 
     @cached_property
     def _data_there(self) -> Batch:
-        """All items, where the coupler computes."""
+        """All items, on the device of the coupler."""
         return self._whole.to(self.device)
 
     @cached_property
     def _order(self) -> Callable[[int], Tensor]:
-        """The order of the items in an epoch; the last ones are kept, being asked for often."""
+        """Function that returns the order of an epoch, with a cache of the last two."""
         return lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> Tensor:
@@ -297,7 +296,7 @@ def _decoded(batch: Batch) -> Batch:
 
 @contextmanager
 def _named(index: int) -> Iterator[None]:
-    """Say in which pool an error arose."""
+    """Add the index of the pool to an error."""
     try:
         with plugin_errors():
             yield
@@ -306,7 +305,7 @@ def _named(index: int) -> Iterator[None]:
 
 
 def _join(batches: list[Batch]) -> Batch:
-    """Return the items of several slices of the stream, in their order."""
+    """Return the items of several slices as one batch."""
 
     def joined(name: str) -> Tensor | None:
         known = [v for batch in batches if (v := getattr(batch, name)) is not None]

@@ -1,4 +1,4 @@
-"""One batch, computed by several processes: each takes its share, and gradients are averaged."""
+"""Data-parallel batches: every rank computes a shard, and gradients are averaged."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from genkit.world import World
 
 
 def share_of(world: World, count: int) -> range:
-    """Return which of ``count`` consecutive items a process computes; none where there are few."""
+    """Return the consecutive items of ``count`` that this rank computes; empty if it has none."""
     return range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
 
 
 class ItemLosses(nn.Module):
-    """An objective with the network that it trains, as the one module that computes losses.
+    """Module that computes the losses of items, for DistributedDataParallel to wrap.
 
-    The objective is given the network itself, so that it finds the network's attributes.
+    The objective is passed the network itself and not a wrapper, so that it can use its attributes.
 
     Args:
-        model: what the network's ``build`` returned.
-        objective: objective as the recipe has it, which messages name.
-        bound: what its ``bind`` returned, which gives the loss of each item.
+        model: module of the network.
+        objective: objective of the recipe, for messages.
+        bound: result of its ``bind``, which computes the loss.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, bound: BoundObjective) -> None:
@@ -49,11 +49,11 @@ class ItemLosses(nn.Module):
 
 
 class Replicas:
-    """The losses on every process; the gradients of their sum are those of all of them together.
+    """Losses of this rank's items, whose gradients are averaged over all ranks.
 
     Args:
-        loss: of the network; its weights become those of the leading process.
-        world: the processes.
+        loss: module that computes the losses; its weights are replaced by those of rank 0.
+        world: processes of the training.
     """
 
     def __init__(self, loss: ItemLosses, world: World) -> None:
@@ -62,21 +62,20 @@ class Replicas:
         self.needs_rehearsal = world.size > 1
 
     def __call__(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss of each of this process's items, ``[B]``."""
+        """Return the loss of each item of this rank, ``[B]``."""
         loss = self._joined or self._alone
         return loss(batch, noise, generator)  # type: ignore[no-any-return]
 
     def rehearse(self, compute: Callable[[], Tensor]) -> None:
-        """Join the processes, after which gradients are averaged over them.
+        """Warm up DistributedDataParallel, after which gradients are averaged over ranks.
 
-        A loss is computed twice for nothing. First alone, to see which parameters it does not use:
-        DistributedDataParallel waits for the gradient of every one that asks for it. Then together:
-        it lays out anew what it sends after it has seen the gradients come once, and a run that is
-        resumed must add them in the order of one that goes on.
+        Two losses are computed and discarded. The first, without DDP, finds the parameters without
+        gradient, which are frozen: DDP would wait for them forever. The second triggers DDP's
+        rebuild of its buckets, which changes the order of summation. After a warm-up in every
+        process, a resumed run sums in the same order as one that was never stopped.
 
         Args:
-            compute: returns the sum of losses of this object; no weight or buffer is changed in the
-                end.
+            compute: returns the sum of losses of this object; weights and buffers are restored.
         """
         loss = self._alone
         with _undone(loss):
@@ -93,7 +92,7 @@ class Replicas:
 
     @contextmanager
     def exchanging(self, last: bool) -> Iterator[None]:
-        """Average the gradients with the last micro-batch alone; the others add up here."""
+        """Average gradients over ranks in the last micro-batch only; the others accumulate."""
         if last or self._joined is None:
             yield
         else:
@@ -103,7 +102,7 @@ class Replicas:
 
 @contextmanager
 def _undone(module: nn.Module) -> Iterator[None]:
-    """Take back what the block does to buffers, and to weights that a network normalises itself."""
+    """Restore buffers after the block, and weights, which some networks normalize in forward."""
     held = [*module.parameters(), *module.buffers()]
     before = [tensor.detach().clone() for tensor in held]
     yield

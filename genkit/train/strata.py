@@ -12,11 +12,13 @@ def stratified(
     """Return items in runs of one class, the runs in random order.
 
     Args:
-        order: ``[N]`` items, shuffled.
-        labels: ``[N]`` class of each item.
-        images_per_class: length of a run; what is left of a class makes a shorter one.
-        generator: shuffles the runs.
+        order: ``[N]`` int64 indices of items, shuffled.
+        labels: ``[N]`` int64 class of each item.
+        images_per_class: length of a run; the remainder of a class makes a shorter one.
+        generator: generator on the CPU that shuffles the runs.
     """
+    # Stable sorts keep the shuffled order inside each class, so the only new randomness is the
+    # order of the runs. ``rank`` is the position of an item inside its class.
     by_class = order[labels[order].argsort(stable=True)]
     sizes = torch.bincount(labels)
     first = sizes.cumsum(0) - sizes

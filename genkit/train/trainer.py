@@ -1,7 +1,7 @@
-"""One optimizer step, and everything it changes: weights, their average, the optimizer's state.
+"""Optimizer steps: weights, their average and the optimizer's state.
 
-A step never synchronizes with the device: the host prepares the next one meanwhile. Whether the
-loss and the gradient are finite is checked on the device and reported when the loss is next read.
+A step never synchronizes with the device, so the host prepares the next one meanwhile. Whether loss
+and gradient are finite is checked on the device, and reported when the loss is next read.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ BY_QUANTILE = "loss_by_quantile"
 """Name of the losses by quantile in a checkpoint."""
 
 SMALLEST_SCALE = 2.0**-14
-"""A float16 loss scale below which no finite gradient is to be expected any more."""
+"""Min float16 loss scale, 30 halvings below GradScaler's start at 2^16. Chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a step is computed; the choice changes the rounding of its result alone.
+    """How a step is computed, which changes only the rounding of its result.
 
     Attributes:
-        precision: arithmetic of the network; weights and optimizer stay in float32.
-        channels_last: lay images out as NHWC, which convolutions prefer.
-        compiled: compile the network.
-        micro_batch: items that a process computes at a time, their gradients accumulated; None for
-            the whole batch.
+        precision: precision of the network; weights and optimizer stay in float32.
+        channels_last: whether images are laid out as NHWC, which convolutions prefer.
+        compiled: whether the network is compiled.
+        micro_batch: number of items that a rank computes at a time, with gradients accumulated;
+            None for the whole batch.
     """
 
     precision: Precision = "float32"
@@ -56,19 +56,19 @@ class Compute:
 
 
 class Trainer:
-    """Holds a network under training and steps it.
+    """Train a network step by step.
 
     Args:
         context: device, seeds and processes of the training, and inputs of the objective.
-        model: freshly built; moved to the device.
-        objective: gives the loss of each item.
-        optimizer: settings of how the weights follow the gradient.
+        model: newly built network, which is moved to the device.
+        objective: objective that computes the loss of each item.
+        optimizer: settings of the optimizer.
         average: settings of the average of the weights.
         shape: shape of one item.
         compute: how a step is computed.
 
     Raises:
-        UsageError: it is to be compiled, and there is no working compiler.
+        UsageError: the network is to be compiled, and no compiler works.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer:
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.average = returned(average, "build", average.build(self.model), RunningAverage)
         self.settings = optimizer
-        self._parameters = list(self.model.parameters())  # once: to collect them takes its time
+        self._parameters = list(self.model.parameters())  # once: a walk over modules takes time
         built = optimizer.build(self._parameters, objective.terms(shape))
         self.optimizer = returned(optimizer, "build", built, torch.optim.Optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
@@ -94,7 +94,7 @@ class Trainer:
         self._compute, self._device, self._layout = compute, device, layout
         if compute.compiled:
             require_compiler(device)
-            self.model.compile()  # in place: names in the state stay as they are
+            self.model.compile()  # in place, so that names in the state dict do not change
         bound = ready(objective, objective.bind(context), "loss")
         self._loss = Replicas(ItemLosses(self.model, objective, bound), self._world)
         self.by_quantile = LossByQuantile(self._device, self._world)
@@ -103,7 +103,7 @@ class Trainer:
 
     def _begin(self, images: int, steps: int) -> None:
         self.images, self.steps = images, steps
-        # On the device: the images up to which all was finite, and unread losses.
+        # Both on the device: the images up to which everything was finite, and the unread losses.
         self._finite = torch.tensor(images, device=self._device)
         self._losses = torch.zeros((), device=self._device)
         self._unread = 0
@@ -111,15 +111,15 @@ class Trainer:
     def step(self, batch: Batch, noise: Tensor) -> Tensor:
         """Train on one batch.
 
-        After a loss or gradient that is not finite no weight is changed any more. In float16,
-        where gradients overflow now and then, only that step is left out.
+        After a loss or gradient that is not finite, weights no longer change. In float16, where
+        gradients occasionally overflow, only that step is skipped.
 
         Args:
-            batch: ``[B]`` items with ``quantile``, the same in every process.
-            noise: ``[B, *shape]`` the noise paired with them.
+            batch: ``[B]`` items with ``quantile``, the same on every rank.
+            noise: ``[B, *shape]`` noise paired with the items.
 
         Returns:
-            0-d, on the device: the mean loss; of several processes, this one's part of the sum.
+            Mean loss, 0-d on the device; with several ranks, this rank's term of the sum.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.images)
@@ -134,15 +134,15 @@ class Trainer:
         return loss
 
     def mean_loss(self) -> float:
-        """Return the mean loss of the steps since the last call; waits for the device.
+        """Return the mean loss of the steps since the last call.
 
-        All processes call it together, and before anything is saved.
+        Collective, and synchronizes with the device. Must be called before anything is saved.
 
         Raises:
-            DivergedError: a loss or a gradient was not finite: nothing can be saved any more.
+            DivergedError: a loss or a gradient was not finite, so nothing may be saved.
         """
-        told = self._world.all_gather((float(self._losses), int(self._finite)))
-        loss, at = sum(part for part, _ in told) / max(self._unread, 1), min(f for _, f in told)
+        parts = self._world.all_gather((float(self._losses), int(self._finite)))
+        loss, at = sum(part for part, _ in parts) / max(self._unread, 1), min(f for _, f in parts)
         self._losses.zero_()
         self._unread = 0
         if not math.isfinite(loss):
@@ -154,10 +154,10 @@ class Trainer:
         return loss
 
     def _backward(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Leave the gradient of the mean loss in the parameters; return the loss."""
+        """Accumulate the gradient of the mean loss in the parameters, and return the loss."""
         mine, total = share_of(self._world, len(batch)), torch.zeros((), device=self._device)
-        # Where a short last batch leaves nothing for a process, one item of weight 0 keeps it in
-        # step with the others.
+        # The all-reduce of gradients is collective: a rank without items, as in a short last batch,
+        # computes one of weight 0.
         share = mine or range(1)
         size = self._compute.micro_batch or len(batch)
         parts = [slice(start, min(start + size, share.stop)) for start in share[::size]]
@@ -165,14 +165,15 @@ class Trainer:
             with seeded(self._seed("rehearsal"), self._device):
                 self._loss.rehearse(lambda: self._losses_of(batch, noise, parts[0])[1].sum())
         for part in parts:
-            # Dropout takes no generator, so the global generators are seeded for it.
+            # Dropout takes no generator, so the global ones are seeded. The position in the batch
+            # is part of the seed, so masks do not depend on the number of ranks.
             seed = self._seed("dropout", self.steps, part.start)
             with self._loss.exchanging(last=part is parts[-1]), seeded(seed, self._device):
                 items, losses = self._losses_of(batch, noise, part)
                 loss = losses.sum() / len(batch) * bool(mine)
                 total += loss.detach()
-                # Gradients are averaged over processes, and their sum is meant. A loss that is
-                # not finite makes a gradient that is not, so that every process learns of it.
+                # DDP averages gradients, and their sum is required: hence ``size``. ``loss * 0``
+                # makes all gradients not finite where one loss is not, even if its gradient is.
                 unit = loss.detach() * 0 + self._world.size
                 self.scaler.scale(loss).backward(unit)  # type: ignore[no-untyped-call]
             if mine and items.quantile is not None:
@@ -188,40 +189,42 @@ class Trainer:
             return items, self._loss(items, assigned, generator)
 
     def _copied(self, values: Tensor) -> Tensor:
-        """Return values on the device, images laid out as asked; the host does not wait."""
+        """Return values on the device in the chosen memory layout, without synchronization."""
         if self._device.type == "cuda":
             values = values.pin_memory()
         there = values.to(self._device, non_blocking=True)
         return there.to(memory_format=self._layout) if there.ndim == 4 else there
 
     def _update(self, loss: Tensor, count: int) -> None:
-        """Step the optimizer, unless the gradient or an earlier one is not finite."""
+        """Step the optimizer, unless this gradient or an earlier one is not finite."""
         clip = self.settings.gradient_clip
-        # Before the norm is taken: scaled gradients of float16 would all be clipped.
+        # Before the norm: gradients times the float16 loss scale, up to 2^16, would all be clipped.
         self.scaler.unscale_(self.optimizer)
+        # One norm serves clipping and the check: a norm is finite only if every gradient is.
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
+        # 0-d on the device, and never read here: a branch of the host would synchronize.
         so_far = self._finite == self.images
         finite = so_far & norm.isfinite()
         self._step_if(finite)
         self.scaler.update()
         if self.scaler.is_enabled():
-            # An overflow is expected now and then: the scale falls, and training goes on.
+            # Overflow is expected in float16: the step is skipped, the scale halved, and training
+            # continues unless the loss itself is not finite.
             finite = so_far & loss.isfinite()
+        # Stops advancing at the first failure, whose position ``mean_loss`` then reports.
         self._finite += count * finite
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the tensors and the numbers from which :meth:`restore` goes on, bit for bit.
-
-        Collective: every rank must call this at the same point.
+        """Return tensors and numbers from which :meth:`restore` resumes, bit for bit. Collective.
 
         Raises:
             DivergedError: a loss or a gradient was not finite.
         """
         if int(self._finite) < self.images:
-            raise DivergedError(f"not finite from {int(self._finite):,} images on: nothing to save")
+            raise DivergedError(f"the state is not finite from {int(self._finite):,} images on")
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors[BY_QUANTILE] = self.by_quantile.sums()
         averaged = self.average.model.state_dict()
@@ -234,7 +237,7 @@ class Trainer:
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Go on from what :meth:`state` returned, of any number of processes."""
+        """Resume from what :meth:`state` returned for any number of processes."""
         self.model.load_state_dict(_under("model.", tensors))
         self.average.model.load_state_dict(_under(AVERAGED, tensors))
         self.average.restore(_under("average.", tensors))
@@ -242,9 +245,9 @@ class Trainer:
         for name, tensor in _under("optimizer.", tensors).items():
             index, _, moment = name.partition(".")
             like = self._parameters[int(index)]
-            # Laid out as the weights are: fused optimizers look at the memory alone.
-            laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-            moments.setdefault(int(index), {})[moment] = laid
+            # In the memory layout of the weights: fused optimizers pair values by their address.
+            value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            moments.setdefault(int(index), {})[moment] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if scaler := _under("scaler.", numbers):
