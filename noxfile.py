@@ -87,9 +87,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def docs(session: nox.Session) -> None:
-    """Sphinx; a warning is an error."""
+    """Pages taken from the code are up to date; Sphinx, where a warning is an error."""
     require_cpu_torch(session)
     install(session, ".[docs]")
+    session.run("python", "docs/generate.py", "--check")
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 

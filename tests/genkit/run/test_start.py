@@ -149,7 +149,9 @@ def test_the_command_chooses_the_start(denoiser, tmp_path, genkit_):
     automatic = files("a")
     assert automatic == files("b", "--start", "corrected")
     plain = files("c", "--start", "noise")
-    assert all(plain[name] != automatic[name] for name in plain)
+    samples = [name for name in plain if name.endswith(".npy")]  # a picture may be the same
+    assert len(samples) == 4
+    assert all(plain[name] != automatic[name] for name in samples)
     code, _, err = genkit_("sample", path, "--out", tmp_path / "a", "--start", "noise")
     assert code == 2  # the folder holds samples of another start
     code, _, err = genkit_("sample", path, "--out", tmp_path / "d", "--start", "best")
