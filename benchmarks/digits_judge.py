@@ -14,12 +14,12 @@ from torch import Tensor
 from genkit import component
 from genkit.artifacts.statistics import Statistics
 from genkit.denoiser import Denoiser
-from genkit.features import DatasetItems, Extractors, Outside
+from genkit.features import DatasetReference, Extractors, FileContext
 from genkit.interfaces import Schedule
 from genkit.latents import Derived, draws_of
 from genkit.plugin.manager import load_plugins
 from genkit.sample import sample
-from genkit.start import KnownStart
+from genkit.start import ResolvedStart
 from genkit.tensors import as_stored
 from genkit_metrics.gaussians import frechet_distance
 from genkit_metrics.spread import spread
@@ -40,7 +40,7 @@ def draw(
     *,
     seed: int = SCORE_SEED,
     solver: str = "heun",
-    start: KnownStart = "noise",
+    start: ResolvedStart = "noise",
 ) -> tuple[Tensor, float]:
     """Return ``[N, 1, 8, 8]`` samples, not yet rounded, and the network calls of each."""
     parts, nfe, steps = [], 0.0, component("solver", solver)
@@ -62,9 +62,9 @@ class Judge:
     """Compares samples with the 1,797 digits, as images of 8 bits."""
 
     def __init__(self) -> None:
-        self.place = Outside(registry=load_plugins().registry, warn=print)
+        self.place = FileContext(registry=load_plugins().registry, warn=print)
         self._extractors = Extractors(self.place)
-        data = DatasetItems(component("dataset", "digits"), self._extractors)
+        data = DatasetReference(component("dataset", "digits"), self._extractors)
         self._parts = {
             name: (extractor, data.statistics(extractor))
             for name, extractor in (

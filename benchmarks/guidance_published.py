@@ -9,7 +9,7 @@ import torch
 
 from genkit import component
 from genkit.interfaces import Trained
-from genkit.networks import Networks
+from genkit.networks import NetworkInputs
 from genkit.parts.flops import call_flops, counting_flops
 from genkit.random import seeded
 from genkit.types import DataSpec
@@ -32,7 +32,7 @@ def calls() -> tuple[float, float]:
         settings = component("classifier", "noisy-classifier")
         spec = DataSpec(shape, classes=1000)
         classifier = Trained(settings, spec, settings.build(spec))
-        inputs = Networks(CPU, given={"classifier": classifier})
+        inputs = NetworkInputs(CPU, given={"classifier": classifier})
         discriminator = component("discriminator", "adm-classifier", classifier="classifier")
         module = discriminator.bind(inputs).build(DataSpec(shape, realness=True))
     module.eval().requires_grad_(False)

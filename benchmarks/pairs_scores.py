@@ -21,7 +21,7 @@ from digits_judge import FIT_SEED, PIXELS, Judge, draw, made_with
 from genkit import component, load_denoiser
 from genkit.denoiser import Denoiser
 from genkit.interfaces import Schedule
-from genkit.start import KnownStart
+from genkit.start import ResolvedStart
 from genkit_stages.level_search import KnownLevels
 
 STEPS = (3, 4, 5, 7, 14, 18)
@@ -53,7 +53,7 @@ def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
             yield name, "fitted", start, number
 
 
-def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: KnownStart) -> Schedule:
+def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: ResolvedStart) -> Schedule:
     """Return the levels that the stage `fit-schedule` finds."""
     stage = component(
         "stage",

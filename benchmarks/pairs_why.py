@@ -22,8 +22,8 @@ from digits_judge import Judge, draw, provenance
 from torch import Tensor, nn
 
 from genkit import Batch, Denoiser, component, load_denoiser
-from genkit.start import KnownStart
-from genkit.tensors import decoded
+from genkit.start import ResolvedStart
+from genkit.tensors import to_float
 
 STEPS, POOL = 18, 512
 SWITCHES = (20.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
@@ -75,9 +75,9 @@ class Study:
     judge: Judge = field(default_factory=Judge)
 
     def __post_init__(self) -> None:
-        self.data = decoded(component("dataset", "digits").load(self.judge.place).data)
+        self.data = to_float(component("dataset", "digits").load(self.judge.place).data)
 
-    def drawn(self, denoiser: Denoiser, module: nn.Module, start: KnownStart) -> Tensor:
+    def drawn(self, denoiser: Denoiser, module: nn.Module, start: ResolvedStart) -> Tensor:
         """Return samples of a denoiser in whose place a module is called."""
         trained = replace(denoiser.trained, module=module)
         schedule = component("schedule", "edm", steps=STEPS)

@@ -50,12 +50,12 @@ def plugin_errors(
         _name(error, registry, component)
         raise
     except (Exception, SystemExit) as error:
-        if found := blamed(error, registry, component):
+        if found := plugin_error_of(error, registry, component):
             raise found from error
         raise
 
 
-def blamed(
+def plugin_error_of(
     error: BaseException, registry: Registry | None = None, component: object | None = None
 ) -> PluginError | None:
     """Return the error that names the plugin in whose code another was raised; None without one.
@@ -89,7 +89,7 @@ def _name(error: GenkitError, registry: Registry | None, component: object | Non
 
 
 @contextmanager
-def unchanged(component: object, **arguments: Batch | Tensor | None) -> Iterator[None]:
+def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Iterator[None]:
     """Refuse a component that changes its arguments in place, except through NumPy.
 
     PyTorch counts the changes of a tensor and of its views: nothing is copied or compared, and
@@ -106,7 +106,7 @@ def unchanged(component: object, **arguments: Batch | Tensor | None) -> Iterator
     yield
     for name, value in arguments.items():
         if _changes(value) != before[name]:
-            raise refused(
+            raise fault(
                 component,
                 f"must not change its arguments, but changed {name} in place; compute on a copy",
                 Code.CHANGED,
@@ -120,12 +120,12 @@ def _changes(argument: Batch | Tensor | None) -> list[int]:
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
-def refused(component: object, reason: str, code: Code = Code.INVALID_RESULT) -> DataError:
+def fault(component: object, reason: str, code: Code = Code.INVALID_RESULT) -> DataError:
     """Return the error of a component whose result is refused, with its plugin named."""
-    return DataError(f"{called(component)} {reason}", code)
+    return DataError(f"{label_of(component)} {reason}", code)
 
 
-def returned(component: object, method: str, found: T, kind: type) -> T:
+def require_type(component: object, method: str, found: T, kind: type) -> T:
     """Return the result of a component's method.
 
     Raises:
@@ -133,11 +133,11 @@ def returned(component: object, method: str, found: T, kind: type) -> T:
     """
     if not isinstance(found, kind):
         got = type(found).__name__
-        raise refused(component, f"must return {kind.__name__} from {method}, got {got}")
+        raise fault(component, f"must return {kind.__name__} from {method}, got {got}")
     return found
 
 
-def ready(component: object, bound: T, method: str) -> T:
+def require_method(component: object, bound: T, method: str) -> T:
     """Return what the ``bind`` of a component returned.
 
     Raises:
@@ -145,11 +145,11 @@ def ready(component: object, bound: T, method: str) -> T:
     """
     if not callable(getattr(bound, method, None)):
         got = type(bound).__name__
-        raise refused(component, f"must bind to an object with a method {method}, got {got}")
+        raise fault(component, f"must bind to an object with a method {method}, got {got}")
     return bound
 
 
-def called(component: object, registry: Registry | None = None) -> str:
+def label_of(component: object, registry: Registry | None = None) -> str:
     """Return how messages name a component: kind, name, plugin and distribution.
 
     A class that no plugin of the registry registers is named by itself; None loads the plugins.

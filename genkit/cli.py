@@ -87,9 +87,9 @@ def _call(arguments: list[str]) -> None:
     except GenkitError:
         raise
     except Exception as error:
-        from genkit.blame import blamed
+        from genkit.blame import plugin_error_of
 
-        if found := blamed(error):
+        if found := plugin_error_of(error):
             raise found from error
         raise
 

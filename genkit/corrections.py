@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genkit.blame import refused, returned, unchanged
+from genkit.blame import fault, forbid_changes, require_type
 from genkit.interfaces import BoundGuidance
-from genkit.tensors import described
+from genkit.tensors import describe
 
 
 class Corrections:
@@ -24,7 +24,7 @@ class Corrections:
         self._guidance: list[tuple[BoundGuidance, object, BoundGuidance]] = []
         for guide in guidance:
             component = guide.component or guide  # by which messages name the guidance
-            begun = returned(component, "begin", guide.begin(), BoundGuidance)
+            begun = require_type(component, "begin", guide.begin(), BoundGuidance)
             self._guidance.append((guide, component, begun))
         self._spent = sum(begun.evaluations for _, _, begun in self._guidance)
 
@@ -68,7 +68,7 @@ class Corrections:
             acts = _acting(guide, sigma)
             if acts is False:
                 continue
-            with unchanged(component, x=x, sigma=level, labels=labels, denoised=denoised):
+            with forbid_changes(component, x=x, sigma=level, labels=labels, denoised=denoised):
                 found: object = begun.correction(x, level, labels, denoised, inner=inner)
             sound = _require_addend(component, found, denoised)
             corrections.append(torch.where(acts, sound, 0) if isinstance(acts, Tensor) else sound)
@@ -84,9 +84,9 @@ def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tens
     if isinstance(found, Tensor):
         sound = found.shape == (len(x),) and found.device == x.device
     if not sound:
-        got = described(found)
+        got = describe(found)
         reason = f"must return one amount of noise from churn, or {len(x)} of them, got {got}"
-        raise refused(component, reason)
+        raise fault(component, reason)
     return found
 
 
@@ -110,9 +110,9 @@ def _require_addend(component: object, found: object, denoised: Tensor) -> Tenso
         or not found.is_floating_point()
         or found.device != denoised.device
     ):
-        raise refused(
+        raise fault(
             component,
             f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
-            f"on {denoised.device}, got {described(found)}",
+            f"on {denoised.device}, got {describe(found)}",
         )
     return found

@@ -16,25 +16,17 @@ from torch import Tensor
 from genkit.artifacts import DenoiserFile
 from genkit.blame import plugin_errors
 from genkit.errors import Code, DataError, SettingError
-from genkit.interfaces import (
-    BoundGuidance,
-    Guidance,
-    Latents,
-    Sampler,
-    Schedule,
-    Solver,
-    Trained,
-)
+from genkit.interfaces import BoundGuidance, Guidance, Latents, Sampler, Schedule, Solver, Trained
 from genkit.latents import draws_of
 from genkit.machine import resolve_device
-from genkit.networks import Files, load_network
+from genkit.networks import FileInputs, load_network
 from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.run.guiding import bind_to_files
-from genkit.sample import bind_schedule, resolve_start, sample, solver_over
+from genkit.sample import bind_schedule, bind_solver, resolve_start, sample
 from genkit.start import SamplingWarning, require_start, sampling_warnings
-from genkit.types import KnownStart, Start
+from genkit.types import ResolvedStart, Start
 
 Table = str | Mapping[str, Any]
 """A component by its name, or by a table such as a recipe has."""
@@ -171,7 +163,7 @@ class Denoiser:
         draw = partial(
             sample,
             self.module,
-            start=self.known_start(parts.schedule, start),
+            start=self.resolve_start(parts.schedule, start),
             precision=require_precision(precision),
         )
         drawn = []
@@ -186,7 +178,7 @@ class Denoiser:
             drawn.append(found.batch.data.to(dtype))
         return torch.cat(drawn)
 
-    def known_start(self, schedule: Schedule, start: Start = "auto") -> KnownStart:
+    def resolve_start(self, schedule: Schedule, start: Start = "auto") -> ResolvedStart:
         """Return where trajectories start under a schedule; see :mod:`genkit.start`.
 
         Raises:
@@ -204,7 +196,7 @@ class Denoiser:
                 solver, number of steps or start.
         """
         sampler = Sampler(self.module, self.coupling, parts.solver, start)
-        schedule = bind_schedule(parts.schedule, Files(self.device), sampler)
+        schedule = bind_schedule(parts.schedule, FileInputs(self.device), sampler)
         return parts._replace(schedule=schedule)
 
     @plugin_errors()
@@ -240,7 +232,7 @@ class Denoiser:
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
         """Raise DataError unless the parts fit this denoiser and the seeds of samples."""
         parts.latents.require(self.spec.shape, seeds)
-        solver_over(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
+        bind_solver(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
     def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
         """Return the classes that were chosen; None where they are drawn, or there are none."""

@@ -35,7 +35,7 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
     return denoiser.design(earlier) if denoiser else None
 
 
-def drawer_of(data: Dataset, earlier: Stages) -> str | None:
+def generating_stage(data: Dataset, earlier: Stages) -> str | None:
     """Return the id of the stage whose denoiser drew the generated items of a data set, if any."""
     parts = (part for part in components(data) if isinstance(part, Dataset))
     return next((drawer for part in parts if (drawer := part.drawn_by(earlier))), None)
@@ -62,7 +62,7 @@ def references(component: Component, *, result_only: bool = False) -> Iterator[s
     return (value for _, kind, value in leaves if isinstance(kind, Reference))
 
 
-def held(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
+def outermost(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
     """Yield the outermost components of a kind that settings hold, with their keys."""
     outer: list[Key] = []
     for key, _, part in leaves_of(component):
@@ -76,9 +76,9 @@ def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:
     yield from part.check(earlier)
     if not isinstance(part, SamplingStage):
         return
-    guides = list(held(part, Guidance))
+    guides = list(outermost(part, Guidance))
     for key, guidance in guides:
-        for _, solver in held(part, Solver):
+        for _, solver in outermost(part, Solver):
             yield from (problem.under(*key) for problem in guidance.check_solver(solver))
     networks = designs(earlier if guides else (), earlier)
     if denoiser := networks.get(part.drawn_by(earlier) or ""):

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from genkit import tensors
-from genkit.artifacts.statistics import Statistics, load_statistics, misfit
-from genkit.blame import plugin_errors, refused, returned
+from genkit.artifacts.statistics import Statistics, load_statistics, mismatch
+from genkit.blame import fault, plugin_errors, require_type
 from genkit.designs import components, references
 from genkit.errors import Code, DataError
 from genkit.files import cache_folder
 from genkit.interfaces import Component, Dataset, Extractor, Inputs
-from genkit.networks import Files
+from genkit.networks import FileInputs
 from genkit.parts.precision import network_precision
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
-from genkit.tensors import as_stored, decoded, digest, file_digest, require_finite
+from genkit.tensors import as_stored, digest, file_digest, require_finite, to_float
 from genkit.types import Batch
 from genkit.versions import code_of
 from genkit.world import SINGLE_PROCESS, World
@@ -35,7 +35,7 @@ BATCH = 256
 """Items whose features are computed at a time."""
 
 
-class Place(Inputs, Protocol):
+class FeatureContext(Inputs, Protocol):
     """Context in which features are computed: a part of :class:`genkit.interfaces.Context`."""
 
     @property
@@ -53,8 +53,8 @@ class Place(Inputs, Protocol):
 
 
 @dataclass(frozen=True)
-class Outside(Files):
-    """Implements :class:`Place` outside a run, where a reference is the path of a file.
+class FileContext(FileInputs):
+    """Implements :class:`FeatureContext` outside a run, where a reference is the path of a file.
 
     Attributes:
         registry: registry with the names of components.
@@ -77,7 +77,7 @@ class Extractors:
         context: of the stage that measures.
     """
 
-    def __init__(self, context: Place) -> None:
+    def __init__(self, context: FeatureContext) -> None:
         self.context = context
         self._bound: dict[str, nn.Module] = {}
 
@@ -85,7 +85,7 @@ class Extractors:
         """Return the module that computes the features."""
         name = extractor.identity(self.context)
         if name not in self._bound:
-            bound = returned(extractor, "bind", extractor.bind(self.context), nn.Module)
+            bound = require_type(extractor, "bind", extractor.bind(self.context), nn.Module)
             self._bound[name] = bound.eval()
         return self._bound[name]
 
@@ -108,11 +108,11 @@ class Extractors:
             if part is not None:
                 # Exact unless the extractor sets a precision. Its module is no component to blame.
                 with network_precision(context.device, "float32"), plugin_errors(None, extractor):
-                    result = module(decoded(part.to(context.device)))
+                    result = module(to_float(part.to(context.device)))
                 shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
                 if shape[:1] != [len(part)] or len(shape) != 2:
                     reason = f"must return features of shape [{len(part)}, F], got {shape}"
-                    raise refused(extractor, reason)
+                    raise fault(extractor, reason)
                 features = result.cpu()
             parts += context.world.all_gather(features)
         joined = torch.cat(parts)
@@ -140,7 +140,7 @@ class Reference(ABC):
         """Return mean and covariance of the features."""
 
 
-class Items(Reference):
+class ItemReference(Reference):
     """Real items in memory.
 
     Args:
@@ -176,7 +176,7 @@ class Items(Reference):
         return self._extractors.compute(extractor, self.batch.data, "reference item")
 
 
-class DatasetItems(Items):
+class DatasetReference(ItemReference):
     """The items of a data set, whose features are kept in the user's cache for later runs.
 
     Those of a network that a stage of the run trained, and those that no network computes, are not
@@ -189,7 +189,7 @@ class DatasetItems(Items):
 
     def __init__(self, data: Dataset, extractors: Extractors) -> None:
         context = extractors.context
-        items = returned(data, "load", data.load(context), Batch)
+        items = require_type(data, "load", data.load(context), Batch)
         super().__init__(items, context.describe(data)["use"], extractors)
         # Of the items themselves: files that were copied or downloaded again have other times.
         self.identity += f" sha256:{digest(self.batch.data)}"
@@ -232,7 +232,7 @@ class DatasetItems(Items):
         return None
 
 
-class StatisticsFile(Reference):
+class StatisticsReference(Reference):
     """A file of statistics in place of items.
 
     Args:
@@ -260,7 +260,7 @@ class StatisticsFile(Reference):
 
     def statistics(self, extractor: Extractor) -> Statistics:
         name, score = extractor.identity(self._context), extractor.frechet
-        if reason := misfit(self._found, score, name):
+        if reason := mismatch(self._found, score, name):
             raise DataError(
                 f"{self._path}: {extractor.label} {reason}; write such a file with `genkit stats`",
                 Code.WRONG_KIND,
@@ -306,7 +306,7 @@ class StageFeatures:
     def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
         head = getattr(self.extractors.module(extractor), "head", None)
         if not callable(head):
-            raise refused(extractor, "must be a classifier, got one without a head; name another")
+            raise fault(extractor, "must be a classifier, got one without a head; name another")
         device = self.extractors.context.device
         with network_precision(device, "float32"), plugin_errors(None, extractor):
             return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])

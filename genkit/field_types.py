@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from genkit.errors import Code, Key, Problem
-from genkit.settings import Setting, near_match, shown
+from genkit.settings import Setting, near_match, quote
 
 FAILED: Final = object()
 """Stands for a value that could not be decoded; its problems are noted already."""
@@ -50,7 +50,7 @@ class FieldType(ABC):
         yield self, value
 
     def _mismatch(self, value: Any, hint: str = "") -> Problem:
-        return Problem((), f"must be {self.words()}, got {shown(value)}", hint, Code.WRONG_TYPE)
+        return Problem((), f"must be {self.words()}, got {quote(value)}", hint, Code.WRONG_TYPE)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Number(FieldType):
             bound = self.setting.bounds
         else:
             return
-        yield Problem((), f"must be {bound}, got {shown(value)}", code=Code.OUT_OF_RANGE)
+        yield Problem((), f"must be {bound}, got {quote(value)}", code=Code.OUT_OF_RANGE)
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         # 1 and 1.0 must have one fingerprint.
@@ -101,7 +101,7 @@ class Plain(FieldType):
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, self.cls):
             quotable = self.cls is str and not isinstance(value, (list, tuple, Mapping))
-            yield self._mismatch(value, f'write "{shown(value)}"' if quotable else "")
+            yield self._mismatch(value, f'write "{quote(value)}"' if quotable else "")
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ class Choice(FieldType):
     values: tuple[Any, ...]
 
     def words(self) -> str:
-        return " or ".join(map(shown, self.values))
+        return " or ".join(map(quote, self.values))
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not any(value == known and type(value) is type(known) for known in self.values):
             hint = near_match(value, map(str, self.values))
-            reason = f"must be {self.words()}, got {shown(value)}"
+            reason = f"must be {self.words()}, got {quote(value)}"
             yield Problem((), reason, hint, Code.UNKNOWN_CHOICE)
 
 
@@ -151,7 +151,7 @@ class Slot(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, self.base):
-            reason = f"must be a component of kind {self.words()}, got {shown(value)}"
+            reason = f"must be a component of kind {self.words()}, got {quote(value)}"
             yield Problem((), reason, code=Code.NOT_A_COMPONENT)
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
@@ -216,7 +216,7 @@ class List(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, (list, tuple)):
-            yield self._mismatch(value, f"write [{shown(value)}]")
+            yield self._mismatch(value, f"write [{quote(value)}]")
         elif not self.any_length and len(value) != len(self.inner):
             reason = f"must have {len(self.inner)} items, got {len(value)}"
             yield Problem((), reason, code=Code.WRONG_LENGTH)

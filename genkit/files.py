@@ -21,7 +21,7 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends without an error.
 
     A kill at any moment leaves the old file or the new one. Of several processes that write at
@@ -75,7 +75,7 @@ def _lock(file: BinaryIO, wait: bool) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -98,7 +98,7 @@ def inf_as_text(setting: Any) -> Any:
     return "inf" if setting == math.inf else setting
 
 
-def expanded(path: str) -> Path:
+def expand_user(path: str) -> Path:
     """Return the path that a setting names, ``~`` expanded.
 
     Raises:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.blame import called, refused, returned
+from genkit.blame import fault, label_of, require_type
 from genkit.interfaces import Latents
 from genkit.random import PerSample
-from genkit.tensors import described, require_finite
+from genkit.tensors import describe, require_finite
 from genkit.types import Draws
 
 
@@ -53,7 +53,7 @@ def draws_of(
     """
     latents.require(shape, seeds)
     found = latents.draw(shape, seeds, classes, device, run_seed)
-    draws = returned(latents, "draw", found, Draws)
+    draws = require_type(latents, "draw", found, Draws)
     x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
     if (
         not isinstance(x, Tensor)
@@ -61,15 +61,15 @@ def draws_of(
         or not x.is_floating_point()
         or x.device.type != device.type
     ):
-        raise refused(
+        raise fault(
             latents,
             f"must return latents of floating-point numbers of shape {list(size)} on "
-            f"{device.type}, got {described(x)}",
+            f"{device.type}, got {describe(x)}",
         )
-    require_finite(x, f"latent of {called(latents)}")
+    require_finite(x, f"latent of {label_of(latents)}")
     if classes == 0 and labels is not None:
-        reason = f"must return None as labels for 0 classes, got {described(labels)}"
-        raise refused(latents, reason)
+        reason = f"must return None as labels for 0 classes, got {describe(labels)}"
+        raise fault(latents, reason)
     if classes and (
         not isinstance(labels, Tensor)
         or labels.dtype != torch.int64
@@ -77,10 +77,10 @@ def draws_of(
         or labels.device.type != device.type
         or bool(((labels < 0) | (labels >= classes)).any())
     ):
-        raise refused(
+        raise fault(
             latents,
             f"must return {len(seeds)} int64 classes from 0 to {classes - 1} on {device.type} as "
-            f"labels, got {described(labels)}",
+            f"labels, got {describe(labels)}",
         )
 
     def randn_like(like: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ def draws_of(
             like.dtype,
             like.device,
         ):
-            reason = f"must draw noise of {described(like)}, got {described(noise)}"
-            raise refused(latents, reason)
+            reason = f"must draw noise of {describe(like)}, got {describe(noise)}"
+            raise fault(latents, reason)
         return noise
 
     return Draws(x.detach(), labels, randn_like)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import Artifact
-from genkit.artifacts.network import NetworkFile, readable
-from genkit.blame import plugin_errors, ready, refused, returned
+from genkit.artifacts.network import NetworkFile, convert_errors
+from genkit.blame import fault, plugin_errors, require_method, require_type
 from genkit.designs import components
 from genkit.errors import Code, DataError
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import (
     BoundGuidance,
     Design,
@@ -31,7 +31,7 @@ from genkit.parts.no_stages import NoStages
 from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
 from genkit.recipe.decode import component
-from genkit.settings import shown
+from genkit.settings import quote
 from genkit.tensors import file_digest
 from genkit.types import DataSpec
 from genkit.versions import versions_of
@@ -72,12 +72,12 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """
     design = design_of(file, registry)
     contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
-    inputs = Networks(torch.device(device), given=contained)
-    with readable("its description"), plugin_errors(registry):
+    inputs = NetworkInputs(torch.device(device), given=contained)
+    with convert_errors("its description"), plugin_errors(registry):
         if not contained:  # those have tensors, which do not mix with meta ones
             _require_sizes(design, inputs, file.weights)
         with seeded(0):  # the random weights are replaced
-            model = built(design.settings, inputs, design.spec)
+            model = build_module(design.settings, inputs, design.spec)
     require_fit(model, file.weights)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in file.weights.items():  # a buffer may be infinite, such as a mask
@@ -90,33 +90,33 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     return Trained(design.settings, design.spec, model, file.coupling)
 
 
-def built(network: Network, inputs: Networks, spec: DataSpec) -> nn.Module:
+def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.Module:
     """Return the module of a network, freshly initialized from torch's global generator.
 
     Raises:
         DataError: the network returns no module, or one in which a network that it contains is not
             frozen; names it and its plugin.
     """
-    found = ready(network, network.bind(inputs), "build").build(spec)
-    model = returned(network, "build", found, nn.Module)
+    found = require_method(network, network.bind(inputs), "build").build(spec)
+    model = require_type(network, "build", found, nn.Module)
     if isinstance(model, Preconditioned):
-        returned(network, "build_network", model.network, nn.Module)
+        require_type(network, "build_network", model.network, nn.Module)
     _require_frozen(network, model, [trained.module for trained in inputs.given.values()])
     return model
 
 
-def _require_sizes(design: Design, inputs: Networks, weights: Mapping[str, Tensor]) -> None:
+def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, Tensor]) -> None:
     """Raise DataError where weights and network differ, before memory is allocated for it.
 
     A damaged description may be of a network that fills the memory. A network that cannot be built
     on the device "meta", since it reads values of tensors, is compared when it is built.
     """
     with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), torch.device("meta"):
-        require_fit(built(design.settings, inputs, design.spec), weights)
+        require_fit(build_module(design.settings, inputs, design.spec), weights)
 
 
 @dataclass(frozen=True)
-class Networks(NoStages):
+class NetworkInputs(NoStages):
     """Inputs of networks alone, such as those that a file contains.
 
     Attributes:
@@ -134,27 +134,27 @@ class Networks(NoStages):
         if stage in self.given:
             return self.given[stage]
         raise DataError(
-            f"the network {shown(stage)} is not given; the file that is written at the end of a "
+            f"the network {quote(stage)} is not given; the file that is written at the end of a "
             "training contains those that it refers to, and a checkpoint does not"
         )
 
 
-class Files(Networks):
+class FileInputs(NetworkInputs):
     """Inputs outside of a run, where a reference is the path of a file."""
 
     def network(self, stage: str) -> Trained:  # type: ignore[override]
         return self.given.get(stage) or load_network(
-            expanded(stage), load_plugins().registry, self.device
+            expand_user(stage), load_plugins().registry, self.device
         )
 
     def read(self, stage: str, artifact: type[AnyArtifact]) -> AnyArtifact:  # type: ignore[override]
-        return artifact.load(expanded(stage))
+        return artifact.load(expand_user(stage))
 
     def digest(self, stage: str) -> str:  # type: ignore[override]
-        return file_digest(expanded(stage))
+        return file_digest(expand_user(stage))
 
 
-class Unknown(nn.Module):
+class UnknownDenoiser(nn.Module):
     """The denoiser of samples from elsewhere."""
 
     def forward(self, *arguments: object) -> Never:
@@ -163,7 +163,7 @@ class Unknown(nn.Module):
 
 def bind_guidance(guidance: Guidance, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
     """Return a guidance with its networks and its interval, by whose component messages name it."""
-    bound = returned(guidance, "bind", guidance.bind(inputs, denoiser), BoundGuidance)
+    bound = require_type(guidance, "bind", guidance.bind(inputs, denoiser), BoundGuidance)
     bound.component, bound.interval = guidance, guidance.interval
     return bound
 
@@ -194,7 +194,7 @@ def _require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.M
     frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) in frozen:
-            raise refused(
+            raise fault(
                 network,
                 "must hold the network of an earlier stage in genkit.parts.frozen.Frozen, got "
                 f"{name} among its own weights",
@@ -208,7 +208,7 @@ def design_of(file: NetworkFile, registry: Registry) -> Design:
         DataError: the table is of no network.
         PluginError: a component it needs is not installed.
     """
-    with readable("its description"), plugin_errors(registry):
+    with convert_errors("its description"), plugin_errors(registry):
         settings = component(registry, file.kind, file.table)
         if not isinstance(settings, Network):
             raise DataError(f"{file.kind} is no kind of network")

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from genkit.blame import ready, refused, returned
+from genkit.blame import fault, require_method, require_type
 from genkit.errors import Code
 from genkit.interfaces import (
     AnyCoupler,
@@ -44,12 +44,12 @@ def pairs_of(
             and index.
     """
     if isinstance(coupler, DatasetCoupler):
-        choosing = ready(coupler, cast("BoundDatasetCoupler", bound), "choose")
+        choosing = require_method(coupler, cast("BoundDatasetCoupler", bound), "choose")
         chosen = choosing.choose(images, noise, generator)
         _require_indices(coupler, "image", chosen, len(images), len(noise))
         return Pairs(chosen, torch.arange(len(noise)))
-    pairing = ready(coupler, cast("BoundCoupler", bound), "pair")
-    pairs = returned(coupler, "pair", pairing.pair(images, noise, generator), Pairs)
+    pairing = require_method(coupler, cast("BoundCoupler", bound), "pair")
+    pairs = require_type(coupler, "pair", pairing.pair(images, noise, generator), Pairs)
     for what, indices, limit in (
         ("image", pairs.data, len(images)),
         ("noise", pairs.noise, len(noise)),
@@ -59,15 +59,15 @@ def pairs_of(
             _require_each_once(coupler, what, indices, limit)
     gap, parts = pairs.gap, pairs.parts
     if gap is not None and (not isinstance(gap, (int, float)) or not 0 <= gap < math.inf):
-        raise refused(coupler, f"must return a finite gap of at least 0 or None, got {gap!r}")
+        raise fault(coupler, f"must return a finite gap of at least 0 or None, got {gap!r}")
     if pairs.entropy is not None and not (
         isinstance(pairs.entropy, (int, float)) and 0 <= pairs.entropy <= 1
     ):
-        raise refused(coupler, f"must return an entropy in [0, 1] or None, got {pairs.entropy!r}")
+        raise fault(coupler, f"must return an entropy in [0, 1] or None, got {pairs.entropy!r}")
     if not isinstance(parts, tuple) or not all(type(part) is int for part in parts):
-        raise refused(coupler, f"must return parts as a tuple of integers, got {parts!r}")
+        raise fault(coupler, f"must return parts as a tuple of integers, got {parts!r}")
     if parts and sum(parts) != len(images):
-        raise refused(coupler, f"must return parts of {len(images)} pairs, got {sum(parts)} in all")
+        raise fault(coupler, f"must return parts of {len(images)} pairs, got {sum(parts)} in all")
     return pairs
 
 
@@ -76,16 +76,16 @@ def _require_indices(
 ) -> None:
     demand = f"must return {what} indices"
     if not isinstance(indices, Tensor):
-        raise refused(coupler, f"{demand} as a tensor, got {type(indices).__name__}")
+        raise fault(coupler, f"{demand} as a tensor, got {type(indices).__name__}")
     if indices.shape != (count,) or indices.dtype != torch.int64 or indices.device.type != "cpu":
-        raise refused(
+        raise fault(
             coupler,
             f"{demand} as {count} int64 numbers on the CPU, got {indices.dtype} of shape "
             f"{list(indices.shape)} on {indices.device.type}",
         )
     wrong = ((indices < 0) | (indices >= limit)).nonzero()
     if len(wrong):
-        raise refused(
+        raise fault(
             coupler,
             f"{demand} from 0 to {limit - 1}, got {int(indices[wrong[0]])} in pair {int(wrong[0])}",
         )
@@ -96,7 +96,7 @@ def _require_each_once(coupler: AnyCoupler, what: str, indices: Tensor, limit: i
     wrong = (uses != 1).nonzero()
     if len(wrong):
         index = int(wrong[0])
-        raise refused(
+        raise fault(
             coupler,
             f"declares a bijection and must use each {what} once, got {what} {index} "
             f"{int(uses[index])} times; correct pair, or do not declare bijective",
@@ -115,7 +115,7 @@ def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch
     for name in (f.name for f in fields(batch)):
         before, after = getattr(batch, name), getattr(given, name)
         if isinstance(before, Tensor) and not torch.equal(before, after.to(before.device)):
-            raise refused(
+            raise fault(
                 coupler,
                 f"must leave its arguments as they are, and changed the {name} of the {what} in "
                 "place; compute on a copy",

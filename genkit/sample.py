@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts.coupling import Coupling
-from genkit.blame import called, refused, returned
+from genkit.blame import fault, label_of, require_type
 from genkit.corrections import Corrections
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
-from genkit.start import CORRECTIONS, known_start
-from genkit.tensors import described
-from genkit.types import Batch, Denoise, Drawn, Draws, KnownStart, Start, State
+from genkit.start import CORRECTIONS, choose_start
+from genkit.tensors import describe
+from genkit.types import Batch, Denoise, Draws, ResolvedStart, SampleResult, Start, State
 
 
 class GuidedDenoiser(Denoise):
@@ -78,11 +78,11 @@ class GuidedDenoiser(Denoise):
         return getattr(self._denoiser, "preconditioner", None)
 
     def levels(self, schedule: Schedule) -> Tensor:
-        """Return the noise levels of a schedule, as :func:`known_levels` does for the network."""
-        return known_levels(schedule, self.preconditioner)
+        """Return the noise levels of a schedule, rounded by :func:`supported_levels`."""
+        return supported_levels(schedule, self.preconditioner)
 
 
-def known_levels(
+def supported_levels(
     schedule: Schedule, preconditioner: Preconditioner | None, keep_equal: bool = False
 ) -> Tensor:
     """Return the noise levels of a schedule, each rounded to the nearest that a network supports.
@@ -116,7 +116,7 @@ def known_levels(
             f"{levels[0]:.4g} alone; write levels from {lowest:.4g} to {highest:.4g}"
         )
     if bool((sigmas.diff() > 0).any()):
-        raise refused(
+        raise fault(
             schedule,
             f"must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, the range of "
             'the network, got others; write another one, such as { use = "edm" }',
@@ -127,10 +127,10 @@ def known_levels(
 
 def _levels(schedule: Schedule) -> Tensor:
     """Return the noise levels of a schedule; raises DataError where it returns something else."""
-    levels = returned(schedule, "sigmas", schedule.sigmas(), Tensor)
+    levels = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
     if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
-        reason = f"must return 2 or more noise levels in float64, got {described(levels)}"
-        raise refused(schedule, reason)
+        reason = f"must return 2 or more noise levels in float64, got {describe(levels)}"
+        raise fault(schedule, reason)
     return levels
 
 
@@ -140,13 +140,13 @@ def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Sched
     Raises:
         DataError: it cannot be bound, or what it returns is no schedule with noise levels.
     """
-    found = returned(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
+    found = require_type(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
     if not found.bound:
-        raise refused(schedule, "must bind to a schedule with levels, got one without")
+        raise fault(schedule, "must bind to a schedule with levels, got one without")
     return found
 
 
-def solver_over(
+def bind_solver(
     schedule: Schedule, solver: Solver, preconditioner: Preconditioner | None
 ) -> tuple[Solver, Tensor]:
     """Return the solver for the range of a schedule and a network, and the levels of its steps.
@@ -157,22 +157,22 @@ def solver_over(
         preconditioner: preconditioner of the network; None for one that supports all levels.
 
     Returns:
-        The solver, and ``[at most steps + 1]`` noise levels in float64, see :func:`known_levels`.
+        The solver, and ``[at most steps + 1]`` float64 noise levels, see :func:`supported_levels`.
 
     Raises:
-        DataError: as for :func:`known_levels`, or the solver is undefined for the range.
+        DataError: as for :func:`supported_levels`, or the solver is undefined for the range.
     """
-    sigmas = known_levels(schedule, preconditioner, solver.stochastic)
+    sigmas = supported_levels(schedule, preconditioner, solver.stochastic)
     if preconditioner is not None:
         schedule = schedule.within(*preconditioner.sigma_range())
     between = solver.between(*schedule.sigma_range(), sigmas)
-    return returned(solver, "between", between, Solver), sigmas
+    return require_type(solver, "between", between, Solver), sigmas
 
 
 def resolve_start(
     start: Start, denoiser: nn.Module, coupling: Coupling | None, schedule: Schedule
-) -> KnownStart:
-    """Return where trajectories of a denoiser start, as :func:`genkit.start.known_start` does.
+) -> ResolvedStart:
+    """Return where trajectories of a denoiser start, as :func:`genkit.start.choose_start` does.
 
     Args:
         start: as the user chose it.
@@ -181,10 +181,10 @@ def resolve_start(
         schedule: noise levels, of which the first that the network supports counts.
 
     Raises:
-        DataError: as for :func:`known_levels`.
+        DataError: as for :func:`supported_levels`.
     """
-    levels = known_levels(schedule, getattr(denoiser, "preconditioner", None))
-    return known_start(start, coupling, float(levels[0]))
+    levels = supported_levels(schedule, getattr(denoiser, "preconditioner", None))
+    return choose_start(start, coupling, float(levels[0]))
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:
@@ -198,7 +198,7 @@ def trajectory(
     *,
     schedule: Schedule,
     solver: Solver,
-    start: KnownStart = "noise",
+    start: ResolvedStart = "noise",
     state_precision: StatePrecision = "float64",
 ) -> Iterator[State]:
     """Yield the states of some samples, from pure noise to data.
@@ -213,11 +213,11 @@ def trajectory(
         state_precision: precision of the states; networks compute in that of ``denoise``.
 
     Raises:
-        DataError: as for :func:`solver_over`.
+        DataError: as for :func:`bind_solver`.
     """
     device = draws.latents.device
     dtype = state_dtype(device, state_precision)
-    solver, levels = solver_over(schedule, solver, denoise.preconditioner)
+    solver, levels = bind_solver(schedule, solver, denoise.preconditioner)
     sigmas = levels.to(dtype)  # on the CPU: a step reads them without synchronization
     x = draws.latents.to(dtype) * sigmas[0]
     noise = x
@@ -232,11 +232,11 @@ def sample(
     *,
     schedule: Schedule,
     solver: Solver,
-    start: KnownStart = "noise",
+    start: ResolvedStart = "noise",
     guidance: Sequence[BoundGuidance] = (),
     precision: Precision = "float32",
     state_precision: StatePrecision = "float64",
-) -> Drawn:
+) -> SampleResult:
     """Draw samples.
 
     Args:
@@ -264,10 +264,10 @@ def sample(
     )
     ended = deque(_finite(states, solver, guidance), maxlen=1)  # one state is kept in memory
     if not ended:
-        raise refused(solver, "must yield a state for each noise level, got none")
+        raise fault(solver, "must yield a state for each noise level, got none")
     x = ended[0].x.cpu()
     labels = None if draws.labels is None else draws.labels.cpu()
-    return Drawn(Batch(x, labels=labels), denoise.nfe, denoise.guidance_nfe)
+    return SampleResult(Batch(x, labels=labels), denoise.nfe, denoise.guidance_nfe)
 
 
 def _finite(
@@ -294,11 +294,11 @@ def _require_finite(
         if bool(finite.all()):
             continue
         sample = finite.tolist().index(False)
-        parts = ["the denoiser", called(solver)]
+        parts = ["the denoiser", label_of(solver)]
         for guide in guidance:
             weight = getattr(guide.component or guide, "weight", None)
             strength = "" if weight is None else f" (weight = {weight:g})"
-            parts.append(called(guide.component or guide) + strength)
+            parts.append(label_of(guide.component or guide) + strength)
         raise DataError(
             f"samples must be finite, got other values in sample {sample} of {len(finite)} "
             f"{place}; check {', '.join(parts[:-1])} and {parts[-1]}",

@@ -144,7 +144,7 @@ def scaled_number(text: str) -> str:
     return f"{int(value):_}" if value.denominator == 1 else str(float(value))
 
 
-def shown(value: Any) -> str:
+def quote(value: Any) -> str:
     """Return a value for a message: as TOML, cut where it is long."""
     text = toml_value(_head(value))
     return text if len(text) <= 60 else text[:57] + "..."

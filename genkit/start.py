@@ -23,12 +23,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from genkit.artifacts.coupling import Coupling
-from genkit.blame import called
+from genkit.blame import label_of
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
-from genkit.types import KnownStart, Start
+from genkit.types import ResolvedStart, Start
 
-CORRECTIONS: Mapping[KnownStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
+CORRECTIONS: Mapping[ResolvedStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
 """How often a start is corrected, each time by a call of the denoiser."""
 
 START_DOC = (
@@ -48,7 +48,7 @@ class SamplingWarning(UserWarning):
     """Assumption about the training pairs, or a method that they do not support."""
 
 
-def known_start(start: Start, coupling: Coupling | None, sigma_max: float) -> KnownStart:
+def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> ResolvedStart:
     """Return where trajectories start.
 
     Args:
@@ -66,7 +66,7 @@ def known_start(start: Start, coupling: Coupling | None, sigma_max: float) -> Kn
     if statistics is None:
         return "corrected"
 
-    def error(known: KnownStart) -> float:
+    def error(known: ResolvedStart) -> float:
         ratios = statistics.spread_of_samples(sigma_max, CORRECTIONS[known])
         return max((abs(1 - ratio) for ratio in ratios), default=0.0)
 
@@ -126,7 +126,7 @@ def sampling_warnings(
         )
     if solver.stochastic and not coupling.independent:
         yield (
-            f"{called(solver)} adds fresh noise, which is correct only for a denoiser whose "
+            f"{label_of(solver)} adds fresh noise, which is correct only for a denoiser whose "
             "training noise was independent of the data, and this one was trained with assigned "
             "noise; write s_churn = 0"
         )
@@ -134,12 +134,12 @@ def sampling_warnings(
         component = guide.component
         if component is not None and component.adds_noise and not coupling.independent:
             yield (
-                f"{called(component)} asks for fresh noise, which is correct only for a denoiser "
+                f"{label_of(component)} asks for fresh noise, which is correct only for a denoiser "
                 "whose training noise was independent of the data, and this one was trained with "
                 "assigned noise"
             )
         if component is not None and component.requires_score and not coupling.preserves_score:
             yield (
-                f"{called(component)} corrects a score, which a denoiser that was trained with "
+                f"{label_of(component)} corrects a score, which a denoiser that was trained with "
                 "assigned noise does not give; compare several weights by their scores"
             )

@@ -27,7 +27,7 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def decoded(data: Tensor) -> Tensor:
+def to_float(data: Tensor) -> Tensor:
     """Return images as float32 in [-1, 1]; what is not uint8 is returned as it is.
 
     Args:
@@ -36,7 +36,7 @@ def decoded(data: Tensor) -> Tensor:
     return data.float().div_(127.5).sub_(1) if data.dtype == torch.uint8 else data
 
 
-def encoded(data: Tensor) -> Tensor:
+def to_uint8(data: Tensor) -> Tensor:
     """Return images as uint8 on the CPU, -1 as 0 and 1 as 255; values beyond are clipped.
 
     The arithmetic is that of EDM's image generation, so that equal samples give equal files: the
@@ -65,10 +65,10 @@ def as_stored(items: Tensor, what: str) -> Tensor:
     if not items.is_floating_point():
         return items.cpu()
     require_finite(items, what)
-    return encoded(items) if items.ndim == 4 else items.cpu().float()
+    return to_uint8(items) if items.ndim == 4 else items.cpu().float()
 
 
-def described(values: object) -> str:
+def describe(values: object) -> str:
     """Return type, shape, device and, of indices, the range of a tensor in words."""
     if not isinstance(values, Tensor):
         return type(values).__name__
@@ -147,8 +147,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     an order that differs from call to call.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = {_METADATA: json.dumps(dict(metadata), sort_keys=True)}
-    write_bytes(path, safetensors.torch.save(whole, described))
+    describe = {_METADATA: json.dumps(dict(metadata), sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(whole, describe))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -159,13 +159,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DataError: the file is missing or not a safetensors file.
     """
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _metadata_of(file)  # noqa: SIM118
 
 
 def metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file, as :func:`load` does, and read no tensor."""
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         return _metadata_of(file)
 
 
@@ -177,7 +177,7 @@ def _metadata_of(file: Any) -> dict[str, str]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file; raises a DataError for one that is missing, or none."""
     try:
         path.open("rb").close()  # for the system's reason: a folder, a missing file

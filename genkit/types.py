@@ -100,7 +100,7 @@ class Batch:
 
     Attributes:
         data: ``[N, *shape]`` float; images range over [-1, 1]. A whole data set may hold its images
-            as uint8, from 0 to 255: see :func:`genkit.tensors.decoded`.
+            as uint8, from 0 to 255: see :func:`genkit.tensors.to_float`.
         labels: ``[N]`` int64 class indices, or None.
         realness: ``[N]`` int64, 1 for real and 0 for generated, or None.
         quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
@@ -189,7 +189,7 @@ class Coefficients(NamedTuple):
 Start = Literal["auto", "noise", "corrected", "corrected-twice"]
 """Where a sampling trajectory starts, as users choose it; see :mod:`genkit.start`."""
 
-KnownStart = Literal["noise", "corrected", "corrected-twice"]
+ResolvedStart = Literal["noise", "corrected", "corrected-twice"]
 """Where a sampling trajectory starts: at sigma_max n, or with the predicted image added to it."""
 
 
@@ -208,7 +208,7 @@ class Draws:
     randn_like: RandnLike
 
 
-class Drawn(NamedTuple):
+class SampleResult(NamedTuple):
     """Samples as a solver returns them.
 
     Attributes:

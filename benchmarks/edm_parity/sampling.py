@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.denoiser import Denoiser, sampling_parts
-from genkit.tensors import encoded
+from genkit.tensors import to_uint8
 from genkit.testing import ClosedForm
 
 Settings = dict[str, Any]
@@ -163,7 +163,7 @@ def _compared(
     drawn = denoiser.sample(
         IMAGES, schedule=schedule, solver=solver, latents="edm", dtype=torch.float64
     )
-    pixels = encoded(drawn)
+    pixels = to_uint8(drawn)
     same = int((pixels == expected).flatten(1).all(1).sum())
     apart = int((pixels.int() - expected.int()).abs().max())
     inside = float(((expected > 0) & (expected < 255)).double().mean())

@@ -26,7 +26,7 @@ from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.cost import SamplingCosts
 from genkit.artifacts.scores import Scores
 from genkit.errors import Code, PluginError
-from genkit.settings import shown
+from genkit.settings import quote
 
 RECIPE = "recipe.toml"
 RESOLVED = "resolved.toml"
@@ -79,7 +79,7 @@ def require_file_name(output: type[Artifact]) -> None:
     """Raise PluginError unless a stage can write this type of artifact beside its other files."""
     sound = isinstance(output, type) and issubclass(output, Artifact)
     if not (sound and hasattr(output, "name")):
-        got = output.__name__ if isinstance(output, type) else shown(str(output))
+        got = output.__name__ if isinstance(output, type) else quote(str(output))
         raise PluginError(
             f"output must be a type of artifact with a name, got {got}; declare one, such as "
             "DenoiserFile or Samples"
@@ -93,7 +93,7 @@ def require_file_name(output: type[Artifact]) -> None:
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
             f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
-            f"_ that genkit does not use itself, got {shown(file)}; choose another name",
+            f"_ that genkit does not use itself, got {quote(file)}; choose another name",
             Code.INVALID_NAME,
         )
 

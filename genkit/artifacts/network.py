@@ -16,7 +16,7 @@ from genkit import tensors
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError, GenkitError
-from genkit.settings import shown
+from genkit.settings import quote
 from genkit.types import DataSpec
 
 
@@ -102,9 +102,9 @@ class NetworkFile(Artifact):
         kind = metadata["kind"]
         found = NETWORK_FILES.get(kind)
         if found is None or not issubclass(found, cls):
-            got = f"a {kind}" if found else f"the unknown kind {shown(kind)}"
+            got = f"a {kind}" if found else f"the unknown kind {quote(kind)}"
             raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}", Code.WRONG_KIND)
-        with readable(f"{path}: its description"):
+        with convert_errors(f"{path}: its description"):
             spec = json.loads(metadata["spec"])
             if "sources" in spec:  # the name of realness in earlier versions
                 spec["realness"] = spec.pop("sources")
@@ -150,7 +150,7 @@ NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
 
 
 @contextmanager
-def readable(what: str) -> Iterator[None]:
+def convert_errors(what: str) -> Iterator[None]:
     """Convert errors from a description that genkit did not write to one DataError.
 
     Raises:

@@ -17,7 +17,7 @@ import filelock
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.layout import LOCK, METRICS, RESOLVED, STATE, results_in, stages_in
 from genkit.errors import Code, DataError, UsageError
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 
 A = TypeVar("A", bound=Artifact)
 
@@ -217,7 +217,7 @@ def _recipe(path: Path) -> dict[str, Any]:
         ) from error
     if not ids or not all(isinstance(stage, str) for stage in ids):
         raise DataError(
-            f"{path} must be a recipe of stages with an id, got {shown(ids)}; run the recipe again",
+            f"{path} must be a recipe of stages with an id, got {quote(ids)}; run the recipe again",
             Code.UNREADABLE,
         )
     return recipe

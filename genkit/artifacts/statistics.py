@@ -104,7 +104,7 @@ def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
     tensors.save(path, named, metadata)
 
 
-def misfit(found: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
+def mismatch(found: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
     """Return why the statistics of a file are not those that an extractor requires; else "".
 
     Args:

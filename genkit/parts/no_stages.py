@@ -10,12 +10,12 @@ import torch
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, UsageError
-from genkit.settings import shown
+from genkit.settings import quote
 
 
 def _refusal(stage: str) -> Exception:
     return UsageError(
-        f"there is no earlier stage {shown(stage)} outside of a run; write a recipe or pass inputs",
+        f"there is no earlier stage {quote(stage)} outside of a run; write a recipe or pass inputs",
         Code.UNKNOWN_STAGE,
     )
 

@@ -150,7 +150,7 @@ def reconstruct(
         first = min((f"the first is of {s.images:,} images" for s in snapshots), default="none")
         raise DataError(f"no average of weights was written up to {images:,} images ({first})")
     with ExitStack() as stack:
-        files = [stack.enter_context(tensors.opened(snapshot.path)) for snapshot in used]
+        files = [stack.enter_context(tensors.open_safetensors(snapshot.path)) for snapshot in used]
         names = _common_names(used, files)
         shares, error = _combination(used, length, images)
         state = {}

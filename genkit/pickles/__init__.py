@@ -2,7 +2,7 @@
 
 from genkit.pickles.arrays import array
 from genkit.pickles.reader import read_pickle
-from genkit.pickles.records import Call, Global, Persistent, described, mapping
+from genkit.pickles.records import Call, Global, Persistent, describe, mapping
 from genkit.pickles.state_dict import read_state_dict
 from genkit.pickles.torch_storage import TensorReader
 from genkit.pickles.torch_zip import TorchZip
@@ -14,7 +14,7 @@ __all__ = [
     "TensorReader",
     "TorchZip",
     "array",
-    "described",
+    "describe",
     "mapping",
     "read_pickle",
     "read_state_dict",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
-from genkit.pickles.records import Call, Global, described
+from genkit.pickles.records import Call, Global, describe
 
 _MODULES = {f"numpy.{c}.{m}" for c in ("core", "_core") for m in ("multiarray", "numeric")}
 _TYPES = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
@@ -37,12 +37,12 @@ def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
         _, shape, kind, is_fortran, content = record.state
         order = "F" if is_fortran else "C"
     else:
-        raise DataError(f"{what}: {described(record)} is no numpy array", Code.WRONG_KIND)
+        raise DataError(f"{what}: {describe(record)} is no numpy array", Code.WRONG_KIND)
     dtype, raw = _dtype(kind, what), _bytes(content, what)
     plain = _length(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
     # Also an array without elements is refused by numpy where its other dimensions are too large.
     if not plain or math.prod(n or 1 for n in shape) >= 2**48:
-        raise DataError(f"{what}: {described(shape)} is no shape of an array", Code.OUT_OF_RANGE)
+        raise DataError(f"{what}: {describe(shape)} is no shape of an array", Code.OUT_OF_RANGE)
     if len(raw) != (expected := math.prod(shape) * dtype.itemsize):
         raise DataError(
             f"{what}: an array of shape {shape} and type {dtype} must have {expected} bytes, "
@@ -72,7 +72,7 @@ def _dtype(record: Any, what: str) -> np.dtype[Any]:
     name = _text(record.args[0]) if known else ""
     if name not in _TYPES:
         raise DataError(
-            f"{what}: {name or described(record)} is no type of numbers that is read",
+            f"{what}: {name or describe(record)} is no type of numbers that is read",
             Code.WRONG_TYPE,
         )
     # The state is (version, byte order, ...); one-byte types have | for their order.
@@ -96,5 +96,5 @@ def _bytes(value: Any, what: str) -> bytes:
     if encoded and value.args[1:] == ("latin1",) and isinstance(text := value.args[0], str):
         value = text.encode("latin-1") if max(text, default="") <= "\xff" else text
     if not isinstance(value, (bytes, bytearray)):
-        raise DataError(f"{what}: {described(value)} is no content of an array", Code.UNREADABLE)
+        raise DataError(f"{what}: {describe(value)} is no content of an array", Code.UNREADABLE)
     return bytes(value)

@@ -19,7 +19,7 @@ from pickle import _Unpickler
 from typing import Any, ClassVar
 
 from genkit.errors import Code, DataError
-from genkit.pickles.records import Call, Global, Persistent, described
+from genkit.pickles.records import Call, Global, Persistent, describe
 
 _MAX_INTEGER_BITS = 2048  # far below the 4300 digits above which Python refuses to print one
 _DEFAULT: dict[int, Any] = _Unpickler.dispatch
@@ -137,19 +137,19 @@ class _Reader(_Unpickler):
 
     def _instantiate(self, function: Any, args: list[Any] | tuple[Any, ...]) -> None:
         if not isinstance(function, (Global, Call, Persistent)):
-            raise pickle.UnpicklingError(f"{described(function)} is called")
+            raise pickle.UnpicklingError(f"{describe(function)} is called")
         self.stack.append(Call(function, tuple(args)))
 
     def _load_call(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(args, tuple):  # a copy of a list for each call would be too large
-            raise pickle.UnpicklingError(f"{described(args)} is the arguments of a call")
+            raise pickle.UnpicklingError(f"{describe(args)} is the arguments of a call")
         self._instantiate(function, args)
 
     def _load_build(self) -> None:
         state, call = self.stack.pop(), self.stack[-1]
         if not isinstance(call, Call) or call.state is not None:
-            raise pickle.UnpicklingError(f"{described(call)} cannot be given a state")
+            raise pickle.UnpicklingError(f"{describe(call)} cannot be given a state")
         call.state = state
 
     def _load_bytearray8(self) -> None:

@@ -62,7 +62,7 @@ class Persistent:
     id: Any
 
 
-def described(value: Any) -> str:
+def describe(value: Any) -> str:
     """Return a short description for a message: a value may be large, or contain itself."""
     if isinstance(value, Call):
         function = value.function
@@ -93,4 +93,4 @@ def mapping(
         return node
     if isinstance(node, Call) and str(node.function) in classes and not node.args:
         return node.items
-    raise DataError(f"{described(node)} is no dictionary", Code.WRONG_TYPE)
+    raise DataError(f"{describe(node)} is no dictionary", Code.WRONG_TYPE)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
 from genkit.pickles.reader import read_pickle
-from genkit.pickles.records import described, mapping
+from genkit.pickles.records import describe, mapping
 from genkit.pickles.torch_storage import TensorReader, is_torch
 from genkit.pickles.torch_zip import TorchZip
 
@@ -40,7 +40,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for name, node in items.items():
         if not isinstance(name, str):
-            raise DataError(f"{path}: {described(name)} is no name of a tensor", Code.INVALID_NAME)
+            raise DataError(f"{path}: {describe(name)} is no name of a tensor", Code.INVALID_NAME)
         try:
             tensors[name] = reader.read(node)
         except DataError as error:

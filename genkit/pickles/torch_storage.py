@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
 from genkit.pickles.reader import read_pickle
-from genkit.pickles.records import Call, Global, Persistent, described
+from genkit.pickles.records import Call, Global, Persistent, describe
 
 Values = NDArray[Any]
 
@@ -62,7 +62,7 @@ class TensorReader:
         if _is_call(node, _PARAMETER, 3):
             node = node.args[0]
         if not (_is_call(node, _TENSOR, 6) or _is_call(node, _TENSOR, 7)):
-            raise DataError(f"{described(node)} is no tensor", Code.WRONG_KIND)
+            raise DataError(f"{describe(node)} is no tensor", Code.WRONG_KIND)
         storage, offset, shape, strides = node.args[:4]
         return self._part(self._storage(storage), offset, shape, strides)
 
@@ -112,7 +112,7 @@ class TensorReader:
                 self._known[id(content)] = _nested(content)
             return self._known[id(content)]
         if not isinstance(node, Persistent):
-            raise DataError(f"{described(node)} is no storage of a tensor", Code.WRONG_KIND)
+            raise DataError(f"{describe(node)} is no storage of a tensor", Code.WRONG_KIND)
         dtype, key, count = _storage_id(node.id)
         if key not in self._known:
             self._known[key] = _values(self._outside(key), 0, dtype, count)
@@ -134,7 +134,7 @@ def _nested(content: bytes) -> Values:
             f"{what} was written by a machine that is not little-endian", Code.UNKNOWN_CHOICE
         )
     if not isinstance(storage, Persistent):
-        raise DataError(f"{what} holds {described(storage)}", Code.WRONG_TYPE)
+        raise DataError(f"{what} holds {describe(storage)}", Code.WRONG_TYPE)
     dtype, key, count = _storage_id(storage.id)
     if keys != [key]:
         raise DataError(f"{what} does not hold the one storage that it tells of", Code.NOT_FOUND)
@@ -147,13 +147,13 @@ def _nested(content: bytes) -> Values:
 def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
     """Return type, key and number of elements from what torch knows a storage by."""
     if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-        raise DataError(f"{described(found)} is not what torch knows a storage by", Code.WRONG_KIND)
+        raise DataError(f"{describe(found)} is not what torch knows a storage by", Code.WRONG_KIND)
     kind, key, location, count = found[1:5]
     dtype = _TYPES.get(kind) if isinstance(kind, Global) else None
     if dtype is None:
         known = ", ".join(known.name for known in _TYPES)
         raise DataError(
-            f"{described(kind)} is no type of storage that is read: {known}", Code.UNKNOWN_CHOICE
+            f"{describe(kind)} is no type of storage that is read: {known}", Code.UNKNOWN_CHOICE
         )
     if not (isinstance(key, str) and isinstance(location, str)):
         raise DataError("a storage is not known by a string", Code.INVALID_NAME)

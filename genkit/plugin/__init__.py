@@ -63,13 +63,13 @@ _NAMES = {
     "genkit.parts.no_stages": "NoStages",
     "genkit.parts.precision": "Precision network_precision",
     "genkit.random": "PerSample derive_seed generator seeded",
-    "genkit.sample": "bind_schedule denoise_fn known_levels resolve_start sample solver_over "
+    "genkit.sample": "bind_schedule denoise_fn supported_levels resolve_start sample bind_solver "
     "trajectory",
-    "genkit.settings": "Ref setting shown",
-    "genkit.tensors": "Cost as_column decoded encoded file_digest pairwise_cost require_finite "
+    "genkit.settings": "Ref setting quote",
+    "genkit.tensors": "Cost as_column to_float to_uint8 file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",
-    "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws KnownStart Measurement Pairs "
-    "RandnLike RemoteFile Start State",
+    "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws Measurement Pairs RandnLike "
+    "RemoteFile ResolvedStart Start State",
     "genkit.versions": "versions_of",
     "genkit.world": "World",
 }

@@ -13,7 +13,7 @@ from typing import Any
 from genkit.errors import Code, PluginError, UnknownComponentError
 from genkit.fields import fields_of
 from genkit.plugin.kinds import CORE_COMMANDS, KINDS
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Registry:
             return self.commands[name]
         known = sorted(self._command_owners)
         hint = near_match(name, known) or f"known: {', '.join(known)}"
-        raise PluginError("; ".join([f"no command is called {shown(name)}", hint, *self._absent]))
+        raise PluginError("; ".join([f"no command is called {quote(name)}", hint, *self._absent]))
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """Return the components, of one kind or of all, by kind and name."""
@@ -163,7 +163,7 @@ class Registry:
             raise PluginError(f'"{name}" names more than one {what}')
         known = [e.name for kind in kinds for e in self.entries(kind)]
         hint = near_match(name, known) or f"known: {', '.join(known) or 'none'}"
-        reason = "; ".join([f"no {what} is called {shown(name)}", *self._absent])
+        reason = "; ".join([f"no {what} is called {quote(name)}", *self._absent])
         raise UnknownComponentError(reason, hint)
 
     def load(self, entry: Entry) -> type[Any]:

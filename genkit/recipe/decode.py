@@ -16,7 +16,7 @@ from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 
 MAX_PROBLEMS = 200
 
@@ -41,7 +41,7 @@ def component(
     """
     if isinstance(base_or_kind, str) and base_or_kind not in KINDS:
         hint = near_match(base_or_kind, KINDS) or f"known: {', '.join(KINDS)}"
-        raise PluginError(f"unknown kind {shown(base_or_kind)}; {hint}")
+        raise PluginError(f"unknown kind {quote(base_or_kind)}; {hint}")
     kinds = [base_or_kind] if isinstance(base_or_kind, str) else kinds_of(base_or_kind)
     use = table.get("use") if isinstance(table, Mapping) else None
     if isinstance(use, str):
@@ -126,9 +126,9 @@ class Decoder:
         """Decode a table into a component of one of some kinds; None where it has mistakes."""
         what = " or ".join(kinds)
         if not isinstance(table, Mapping):
-            name = shown(table if isinstance(table, str) else "...")
+            name = quote(table if isinstance(table, str) else "...")
             hint = f"write {{ use = {name} }}"
-            reason = f"must be a table of a {what}, got {shown(table)}"
+            reason = f"must be a table of a {what}, got {quote(table)}"
             self.note(Problem(key, reason, hint, Code.NOT_A_COMPONENT))
             return None
         key_of_name = (*key, "use")
@@ -136,7 +136,7 @@ class Decoder:
             known = [e.name for kind in kinds for e in self._registry.entries(kind)]
             hint = f'write use = "..." with one of: {", ".join(known) or "none"}'
             if "use" in table:
-                reason = f"must be the name of a {what}, got {shown(table['use'])}"
+                reason = f"must be the name of a {what}, got {quote(table['use'])}"
                 self.note(Problem(key_of_name, reason, hint, Code.WRONG_TYPE))
             else:
                 reason = f"missing: name of the {what}"
@@ -239,7 +239,7 @@ class Decoder:
             what, hint = "which is below", "move that stage above this one"
         else:
             what, code = "and there is no such stage", Code.UNKNOWN_STAGE
-        self.note(Problem(key, f"{needed}, got {shown(stage)}, {what}", hint, code))
+        self.note(Problem(key, f"{needed}, got {quote(stage)}, {what}", hint, code))
         return FAILED
 
 

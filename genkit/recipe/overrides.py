@@ -14,7 +14,7 @@ from typing import Any
 
 from genkit.errors import Code, Key, Mistake, Problem, RecipeError
 from genkit.recipe.source import parse_component, parse_toml
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 
 TOP_LEVEL = ("name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
@@ -77,7 +77,7 @@ def add_trackers(
     if not isinstance(own, list):  # a mistake, which is reported when the table is decoded
         return dict(table), []
     tables = [parse_component(t, "--track") if isinstance(t, str) else t for t in trackers]
-    names = [t if isinstance(t, str) else shown(t) for t in trackers]
+    names = [t if isinstance(t, str) else quote(t) for t in trackers]
     made = [Override(("trackers", len(own) + i), t, "--track") for i, t in enumerate(names)]
     return {**table, **({"trackers": [*own, *tables]} if tables else {})}, made
 
@@ -98,7 +98,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
     node: Any = _toml(f"{key} = 0" if "\n" not in key else "")
     if not node:
         hint = "write names with dots between, such as denoiser.pool_size"
-        raise _Refused(Code.SYNTAX, f"must have a key before =, got {shown(key)}", hint)
+        raise _Refused(Code.SYNTAX, f"must have a key before =, got {quote(key)}", hint)
     parts: list[str] = []
     while isinstance(node, dict):
         ((part, node),) = node.items()
@@ -108,7 +108,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
         quoted = value.strip("\"'")
         plain = re.fullmatch(r"[^\"'\[\]{}\n=]*", quoted)
         hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if plain else ""
-        raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {shown(value)}", hint)
+        raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {quote(value)}", hint)
     return parts, parsed["value"]
 
 
@@ -133,7 +133,7 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
     if first not in ids:
         known = [*(i for i in ids if isinstance(i, str)), *TOP_LEVEL[:-1]]
         hint = near_match(first, known) or f"known: {', '.join(known[:20])}"
-        raise _Refused(Code.UNKNOWN_KEY, f"there is no stage or setting {shown(first)}", hint)
+        raise _Refused(Code.UNKNOWN_KEY, f"there is no stage or setting {quote(first)}", hint)
     if not rest:
         raise _Refused(
             Code.UNKNOWN_KEY, "this would replace the whole stage", f"write {first}.KEY=VALUE"
@@ -154,7 +154,7 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
             node = node.setdefault(part, {}) if len(path) < len(key) - 1 else None
         else:
             raise _Refused(
-                Code.UNKNOWN_KEY, f"{shown(node)} has no {shown(part)}: it is not a table"
+                Code.UNKNOWN_KEY, f"{quote(node)} has no {quote(part)}: it is not a table"
             )
         path = (*path, part)
     outer[path[-1]] = value
@@ -164,5 +164,5 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
 def _index(part: str, length: int) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", part) or int(part) >= length:
         last = f"the last is {length - 1}" if length else "it is empty"
-        raise _Refused(Code.UNKNOWN_KEY, f"the list has no item {shown(part)}", last)
+        raise _Refused(Code.UNKNOWN_KEY, f"the list has no item {quote(part)}", last)
     return int(part)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from genkit.artifacts.layout import require_file_name
-from genkit.blame import plugin_errors, returned
+from genkit.blame import plugin_errors, require_type
 from genkit.designs import problems_of
 from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
@@ -24,7 +24,7 @@ from genkit.recipe.overrides import (
     apply_overrides,
 )
 from genkit.recipe.source import Source
-from genkit.settings import setting, shown
+from genkit.settings import quote, setting
 from genkit.types import DataSpec
 
 MAX_STAGES = 99
@@ -124,18 +124,18 @@ class _Reading:
         if head is None:
             return None
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
-            reason = f"must be the name of a folder, got {shown(head.name)}"
+            reason = f"must be the name of a folder, got {quote(head.name)}"
             hint = "write at most 100 letters, digits and . _ - and start with a letter or digit"
             decoder.note(Problem(("name",), reason, hint, Code.INVALID_NAME))
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", head.device):
-            reason = f"must be a device, got {shown(head.device)}"
+            reason = f"must be a device, got {quote(head.device)}"
             hint = "write auto, cpu, cuda, cuda:N or mps"
             decoder.note(Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE))
         above: set[type] = set()
         for index, tracker in enumerate(head.trackers):
             if type(tracker) in above:  # both would write in one folder
                 use = self.table["trackers"][index]["use"]
-                reason = f"must differ from the trackers above, got {shown(use)}"
+                reason = f"must differ from the trackers above, got {quote(use)}"
                 key = ("trackers", index)
                 decoder.note(Problem(key, reason, "leave one of the two out", Code.DUPLICATE))
             above.add(type(tracker))
@@ -158,7 +158,7 @@ class _Reading:
 
     def _stage(self, raw: object, stage_id: str, key: Key) -> None:
         if not isinstance(raw, dict):
-            reason = f"must be the table of a stage, got {shown(raw)}"
+            reason = f"must be the table of a stage, got {quote(raw)}"
             hint = "write [[stage]] and its settings below"
             self.decoder.note(Problem(key, reason, hint, Code.NOT_A_COMPONENT))
             return
@@ -178,7 +178,7 @@ class _Reading:
             self.decoder.stages[stage_id] = sound
 
     def _id_problem(self, raw: Mapping[str, Any], stage_id: str) -> Problem | None:
-        got = f"got {shown(raw.get('id'))}"
+        got = f"got {quote(raw.get('id'))}"
         if "id" not in raw:
             reason = "missing: name of the stage, for references and --set"
             return Problem((), reason, 'write id = "..."', Code.MISSING_KEY)
@@ -232,7 +232,7 @@ class _Reading:
 
 
 def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
-    returned(dataset, "spec", dataset.spec(), DataSpec)  # raises what is wrong with it
+    require_type(dataset, "spec", dataset.spec(), DataSpec)  # raises what is wrong with it
     yield from ()
 
 

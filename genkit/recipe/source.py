@@ -13,7 +13,7 @@ from typing import Any
 from genkit.errors import Code, Key, RecipeError, UsageError
 from genkit.recipe.locate import key_lines, long_key
 from genkit.recipe.syntax import not_toml, syntax_error
-from genkit.settings import near_match, shown, toml_key
+from genkit.settings import near_match, quote, toml_key
 
 MAX_BYTES = 250_000
 MAX_DEPTH = 16
@@ -100,7 +100,7 @@ def _find(recipe: str | Path) -> Path:
             return shipped[name]
         exists = path.exists()
     except (OSError, ValueError) as error:
-        raise UsageError(f"recipe {shown(str(recipe))} cannot be read: {error}") from error
+        raise UsageError(f"recipe {quote(str(recipe))} cannot be read: {error}") from error
     if exists:
         return path
     if not path.parent.is_dir():
@@ -172,7 +172,7 @@ def parse_component(text: str, option: str) -> Mapping[str, Any]:
     table = parsed.get("value")
     if len(parsed) != 1 or not isinstance(table, dict):
         raise UsageError(
-            f"{option}: {shown(text)} is no TOML table; write a name, or a table such as "
+            f"{option}: {quote(text)} is no TOML table; write a name, or a table such as "
             "'{ use = \"NAME\", setting = 1 }'",
             Code.NOT_A_COMPONENT,
         )

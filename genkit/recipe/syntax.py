@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from genkit.errors import Code, Mistake, Problem, RecipeError
 from genkit.recipe.locate import key_lines, written_key
-from genkit.settings import scaled_number, shown
+from genkit.settings import quote, scaled_number
 
 _HINTS = {
     "Invalid value": 'strings need quotes ("x"), lists brackets, and true and false lower case',
@@ -128,7 +128,7 @@ class _Place:
                 return f"write {lower}"
             if lower in ("none", "null"):
                 return "leave the setting out, which is how TOML writes no value"
-            return f"strings need quotes: write {shown(word[0])}"
+            return f"strings need quotes: write {quote(word[0])}"
         return ""
 
     def _on_one_line(self) -> str:

@@ -15,7 +15,7 @@ from genkit.fields import Field, fields_of
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Entry, Registry
-from genkit.settings import shown
+from genkit.settings import quote
 
 
 def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
@@ -94,12 +94,12 @@ def show_component(console: Console, registry: Registry, entry: Entry) -> None:
 
 def _default(field: Field) -> str:
     if field.setting.use is not None:
-        return shown(dict(field.setting.use))
+        return quote(dict(field.setting.use))
     if field.setting.inherit:
         return f"the recipe's {field.setting.inherit}"
     if field.default is dataclasses.MISSING:
         return "required"
-    return "nothing" if field.default is None else shown(field.default)
+    return "nothing" if field.default is None else quote(field.default)
 
 
 def _statuses(plugins: Plugins) -> list[tuple[str, PluginStatus]]:

@@ -16,7 +16,7 @@ from genkit.fields import fields_of
 from genkit.interfaces import Component
 from genkit.plugin.registry import Registry
 from genkit.recipe.recipe import Recipe
-from genkit.settings import shown
+from genkit.settings import quote
 
 
 def plan_table(
@@ -55,4 +55,4 @@ def _facts(component: Component, registry: Registry) -> Iterator[str]:
         if parts:
             yield f"{field.name} {' + '.join(map(registry.name_of, parts))}"
         elif value != field.default:
-            yield f"{field.name} {shown(value)}"
+            yield f"{field.name} {quote(value)}"

@@ -20,7 +20,7 @@ from genkit.random import derive_seed
 from genkit.recipe.encode import table
 from genkit.run.fingerprint import reachable
 from genkit.run.progress import Progress
-from genkit.settings import shown
+from genkit.settings import quote
 from genkit.tensors import file_digest
 from genkit.world import SINGLE_PROCESS, World
 
@@ -114,7 +114,7 @@ class StageContext:
         """
         if stage not in self._declared:
             raise PluginError(
-                f"{self.record.called} must name the stage {shown(stage)} in a setting of a "
+                f"{self.record.called} must name the stage {quote(stage)} in a setting of a "
                 "reference type, and does not; declare one such as genkit.artifacts.DenoiserRef"
             )
 
@@ -135,7 +135,7 @@ class StageContext:
         if written is None or (artifact and not issubclass(written, artifact)):
             wanted = artifact.__name__ if artifact else "a file"
             raise PluginError(
-                f"{self.record.called} must read what the stage {shown(stage)} writes, "
+                f"{self.record.called} must read what the stage {quote(stage)} writes, "
                 f"{written and written.__name__}, got {wanted}"
             )
         return self.folders[stage] / written.filename()

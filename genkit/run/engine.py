@@ -13,17 +13,11 @@ import torch
 
 from genkit.artifacts import Record, Samples
 from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
-from genkit.blame import called, plugin_errors
+from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
 from genkit.interfaces import Stage, Stages, TrackedRun
-from genkit.machine import (
-    environment,
-    hardware,
-    is_of_the_disk,
-    is_out_of_memory,
-    resolve_device,
-)
+from genkit.machine import environment, hardware, is_of_the_disk, is_out_of_memory, resolve_device
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import resolved
@@ -143,7 +137,7 @@ def execute(
                 is_main=world.is_main,
                 observers=relays,
                 draw=pictures_of,
-                called=called(stage, plugins.registry),
+                called=label_of(stage, plugins.registry),
             )
             context = StageContext(
                 stage_id,

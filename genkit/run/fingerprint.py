@@ -11,7 +11,7 @@ from genkit.errors import UsageError
 from genkit.interfaces import Stage
 from genkit.plugin.registry import Registry
 from genkit.recipe.encode import table
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 from genkit.versions import versions_of
 
 
@@ -61,5 +61,5 @@ def dependents(requested: Collection[str], stages: Mapping[str, Stage]) -> list[
     for stage in requested:
         if stage not in stages:
             hint = near_match(stage, stages) or f"stages: {', '.join(stages)}"
-            raise UsageError(f"redo must be the id of a stage, got {shown(stage)}; {hint}")
+            raise UsageError(f"redo must be the id of a stage, got {quote(stage)}; {hint}")
     return [i for i in stages if not ({i} | reachable(i, stages)).isdisjoint(requested)]

@@ -8,9 +8,9 @@ from genkit.artifacts import NetworkFile
 from genkit.errors import Code, GenkitError, Problem, SettingError
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import BoundGuidance, Guidance, Solver, Trained
-from genkit.networks import Files, bind_guidance, load_network
+from genkit.networks import FileInputs, bind_guidance, load_network
 from genkit.plugin.manager import load_plugins
 
 
@@ -36,7 +36,7 @@ def bind_to_files(
             continue
         artifact = kind.artifact
         try:
-            file = expanded(path)
+            file = expand_user(path)
             if issubclass(artifact, NetworkFile):
                 networks[path] = load_network(file, registry, device, artifact)
             else:
@@ -50,4 +50,4 @@ def bind_to_files(
     problems += guidance.check_solver(solver) if solver else ()
     if problems:
         raise SettingError("guidance", problems)
-    return bind_guidance(guidance, Files(device, given=networks), denoiser)
+    return bind_guidance(guidance, FileInputs(device, given=networks), denoiser)

@@ -11,7 +11,7 @@ from genkit.artifacts import DenoiserFile, NetworkFile
 from genkit.artifacts.scores import is_reserved
 from genkit.designs import references
 from genkit.errors import DataError
-from genkit.features import Extractors, Items, StageFeatures
+from genkit.features import Extractors, ItemReference, StageFeatures
 from genkit.interfaces import (
     BoundGuidance,
     Context,
@@ -23,9 +23,16 @@ from genkit.interfaces import (
     Subject,
     Trained,
 )
-from genkit.networks import Unknown
+from genkit.networks import UnknownDenoiser
 from genkit.tensors import as_column, as_stored
-from genkit.testing.laws import LawBroken, items, leaves_alone, require, same_alone, tensors_of
+from genkit.testing.laws import (
+    LawBroken,
+    items,
+    require,
+    require_per_item,
+    require_pure,
+    tensors_of,
+)
 from genkit.testing.workplace import workplace, writes_below
 from genkit.types import Batch, DataSpec, Measurement
 
@@ -87,7 +94,7 @@ def check_guidance(
 
 
 def _check_churn(guidance: Guidance, bound: BoundGuidance, x: Tensor) -> None:
-    with leaves_alone(guidance, x=x):
+    with require_pure(guidance, x=x):
         amount = bound.churn(x, 0.25)
     if isinstance(amount, Tensor):
         law = "amount-of-noise: it is one number, or for each item one of at least 0"
@@ -109,7 +116,7 @@ def _check_correction(
         return bound.correction(x[:count], sigma[:count], labels, denoised[:count], inner=inner)
 
     given = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
-    with torch.no_grad(), leaves_alone(guidance, **given):
+    with torch.no_grad(), require_pure(guidance, **given):
         found, again, alone = correction(), correction(), correction(1)
     law = "like-denoised: a correction has its shape, type and device, and no gradient"
     kind = (found.shape, found.dtype, found.device, found.requires_grad)
@@ -118,7 +125,7 @@ def _check_correction(
     require(bool(found.isfinite().all()), guidance, "finite: a correction is finite", found)
     law = "same-again: the same arguments give the same correction"
     require(torch.equal(found, again), guidance, law, "another on a second call")
-    same_alone(guidance, "the correction of an item", alone, found)
+    require_per_item(guidance, "the correction of an item", alone, found)
 
 
 def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None = None) -> None:
@@ -145,7 +152,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
             law = "has-head: the module of an extractor that classifies has a head"
             has_head = callable(getattr(module, "head", None))
             require(has_head or not extractor.classifies, extractor, law, "none")
-            with torch.no_grad(), leaves_alone(extractor, data=batch.data):
+            with torch.no_grad(), require_pure(extractor, data=batch.data):
                 found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
             law = "row-per-item: features are a matrix with a row for each item"
             require(isinstance(found, Tensor), extractor, law, type(found).__name__)
@@ -155,7 +162,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
             require(bool(found.isfinite().all()), extractor, "finite: features are finite", found)
             law = "same-again: the same items have the same features"
             require(torch.equal(found, again), extractor, law, "others on a second call")
-            same_alone(extractor, "what an item gives", alone, found)
+            require_per_item(extractor, "what an item gives", alone, found)
             seen.append((found, extractor.identity(inputs)))
     (one, name), (twin, its_name), *others = seen
     law = "identity-is-constant: its identity is a text that does not change"
@@ -180,9 +187,9 @@ def subject_of(
     """
     drawn = samples.with_data(as_stored(samples.data, "sample"))
     extractors = Extractors(context)
-    real = Items(reference, "items", extractors)
+    real = ItemReference(reference, "items", extractors)
     features = StageFeatures(extractors, drawn.data, real)
-    return Subject(drawn, real.batch, denoiser or Unknown(), features)
+    return Subject(drawn, real.batch, denoiser or UnknownDenoiser(), features)
 
 
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
@@ -200,7 +207,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    denoiser = Gaussian() if metric.requires_denoiser else Unknown()
+    denoiser = Gaussian() if metric.requires_denoiser else UnknownDenoiser()
     count = max(32, metric.min_samples)
     seen = []
     with workplace(earlier) as place:
@@ -211,7 +218,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
             given |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
         for _ in range(2):
             try:
-                with leaves_alone(metric, **given), writes_below(metric, place.root):
+                with require_pure(metric, **given), writes_below(metric, place.root):
                     found = metric.bind(context).measure(subject, context)
             except DataError as error:
                 law = "measures: sound items are, without the denoiser unless requires_denoiser"

@@ -13,7 +13,7 @@ from genkit.interfaces import AnyCoupler, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.tensors import Cost, pairwise_cost
 from genkit.testing.elsewhere import can_be_told, check_processes, check_threads
-from genkit.testing.laws import leaves_alone, tensors_of
+from genkit.testing.laws import require_pure, tensors_of
 from genkit.testing.pools import Fit, Subject, hard_pools, noise_for, pair, pool, same
 from genkit.testing.refusals import (
     check_declarations,
@@ -80,7 +80,7 @@ def check_coupler(
 
 def _check_pool(subject: Subject, batch: Batch, noise: Tensor, minimises: Cost | None) -> None:
     coupler = subject.settings
-    with leaves_alone(coupler, noise=noise, **tensors_of(batch)):
+    with require_pure(coupler, noise=noise, **tensors_of(batch)):
         ready = subject.ready(batch)
         pairs = pair(ready, batch, noise)
     _check_indices(subject, pairs, len(batch), len(noise))

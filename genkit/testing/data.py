@@ -8,7 +8,7 @@ from genkit.interfaces import Augmentation, Dataset, Inputs
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.tensors import require_finite
-from genkit.testing.laws import LawBroken, leaves_alone, require, tensors_of
+from genkit.testing.laws import LawBroken, require, require_pure, tensors_of
 from genkit.types import Batch
 
 OVERSHOOT = 2.0
@@ -73,7 +73,7 @@ def check_augmentation(augmentation: Augmentation) -> None:
     g = generator(0, "laws of augmentations")
     data = torch.rand((16, 3, 8, 8), generator=g) * 2 - 1
     batch = Batch(data, torch.arange(16) % 3, torch.arange(16) % 2)
-    with leaves_alone(augmentation, **tensors_of(batch)):
+    with require_pure(augmentation, **tensors_of(batch)):
         changed = augmentation.augment(batch, generator(0, "augment"))
     law = "keeps-images: it keeps the number, shape and type of the images"
     kept = changed.data.shape == data.shape and changed.data.dtype == data.dtype

@@ -12,7 +12,7 @@ from genkit.interfaces import Imported, Importer
 from genkit.networks import require_fit
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator, seeded
-from genkit.testing.laws import LawBroken, leaves_alone, require
+from genkit.testing.laws import LawBroken, require, require_pure
 
 DAMAGES = 24
 """Places at which a file is cut, and at which a byte of it is changed."""
@@ -33,7 +33,7 @@ def check_importer(importer: Importer, file: Path) -> None:
         LawBroken: with the law, and what was seen.
     """
     content = file.read_bytes()
-    with leaves_alone(importer):
+    with require_pure(importer):
         found, again = (_read(importer, file, "a sound file") for _ in range(2))
     if found is None or again is None:
         raise LawBroken(importer, "reads-sound-file: a sound file is read", "a DataError")

@@ -45,7 +45,7 @@ def items(spec: DataSpec, count: int) -> Batch:
 
 
 @contextmanager
-def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
+def require_pure(component: object, **inputs: Tensor) -> Iterator[None]:
     """Require that the block changes none of the inputs, nor torch's global generator."""
     before: Mapping[str, Tensor] = {name: tensor.clone() for name, tensor in inputs.items()}
     state = torch.get_rng_state()
@@ -58,7 +58,7 @@ def leaves_alone(component: object, **inputs: Tensor) -> Iterator[None]:
     require(same, component, law, "a draw from torch's global generator")
 
 
-def same_alone(component: object, what: str, alone: Tensor, whole: Tensor) -> None:
+def require_per_item(component: object, what: str, alone: Tensor, whole: Tensor) -> None:
     """Require that the first item of a batch gives what it gives alone, up to rounding."""
     same = alone.shape[1:] == whole.shape[1:] and torch.allclose(
         alone[0], whole[0], rtol=1e-3, atol=1e-4

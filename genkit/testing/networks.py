@@ -20,7 +20,7 @@ from genkit.interfaces import (
     Stages,
 )
 from genkit.random import generator, seeded
-from genkit.testing.laws import items, leaves_alone, require, same_alone, tensors_of
+from genkit.testing.laws import items, require, require_per_item, require_pure, tensors_of
 from genkit.testing.workplace import workplace
 from genkit.types import Batch, DataSpec
 
@@ -34,7 +34,7 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
     Raises:
         LawBroken: with the law, and what was seen.
     """
-    with leaves_alone(preconditioner, sigma=SIGMAS):
+    with require_pure(preconditioner, sigma=SIGMAS):
         found = {
             **preconditioner.coefficients(SIGMAS)._asdict(),
             "weight": preconditioner.weight(SIGMAS),
@@ -76,7 +76,7 @@ def check_noise_distribution(distribution: NoiseDistribution) -> None:
         [torch.tensor([1e-9]), torch.linspace(0.001, 0.999, 999), torch.tensor([1 - 1e-9])]
     ).double()
     u[-1] = 1 - 1e-9  # float32 rounds it to 1
-    with leaves_alone(distribution, u=u):
+    with require_pure(distribution, u=u):
         sigma = distribution.quantile(u)
     law = "level-per-quantile: there is one noise level for each quantile"
     require(sigma.shape == u.shape, distribution, law, list(sigma.shape))
@@ -154,7 +154,7 @@ def check_objective(
     noise = torch.randn(batch.data.shape, generator=generator(0, "laws of objectives"))
     with workplace(stages) as place:
         bound = objective.bind(place.holding(objective))
-    with leaves_alone(objective, noise=noise, **tensors_of(batch)):
+    with require_pure(objective, noise=noise, **tensors_of(batch)):
         loss = bound.loss(model, batch, noise, generator(0, "loss"))
     law = "loss-per-item: the loss is a float32 value for each item"
     sound = loss.dtype == torch.float32 and loss.shape == (len(batch),)
@@ -176,7 +176,7 @@ def check_objective(
 
 def _check_levels(objective: Objective) -> None:
     quantile = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-    with leaves_alone(objective, quantile=quantile):
+    with require_pure(objective, quantile=quantile):
         levels = objective.noise_levels(quantile)
     if levels is None:
         return
@@ -250,14 +250,14 @@ def _check_bound(
     batch = items(spec, 3)
     with seeded(0):
         model = bound.build(spec).eval()
-    with torch.no_grad(), leaves_alone(chosen, **tensors_of(batch)):
+    with torch.no_grad(), require_pure(chosen, **tensors_of(batch)):
         found = call(model, batch)
     law = f"output-shape: {spec} gives {list(item) or 'a number'} for each item"
     require(found.shape == (3, *item), chosen, law, list(found.shape))
     require(bool(found.isfinite().all()), chosen, "finite: the network's output is finite", found)
     with torch.no_grad():
         alone = call(model, batch[:1])
-    same_alone(chosen, "what an item gives", alone, found)
+    require_per_item(chosen, "what an item gives", alone, found)
     with seeded(0):
         twin = bound.build(spec)
     weights, others = model.state_dict(), twin.state_dict()

@@ -10,7 +10,7 @@ import torch
 from genkit.designs import designs
 from genkit.interfaces import Callback, Network, Stages, Trained, TrainingState
 from genkit.random import seeded
-from genkit.testing.laws import leaves_alone, require
+from genkit.testing.laws import require, require_pure
 from genkit.testing.workplace import workplace, writes_below
 from genkit.types import DataSpec, Measurement
 
@@ -40,7 +40,7 @@ def check_callback(
         problems = list(callback.check_training(trained, designs(place.stages, place.stages)))
         require(not problems, callback, "accepts-what-runs: check_training does", problems)
         context = place.holding(callback).single_process()
-        with writes_below(callback, place.root), leaves_alone(callback), torch.no_grad():
+        with writes_below(callback, place.root), require_pure(callback), torch.no_grad():
             for _ in range(2):
                 bound = callback.bind(context)
                 for _ in range(2):

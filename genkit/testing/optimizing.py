@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genkit.interfaces import Average, Optimizer, RunningAverage
 from genkit.random import generator, seeded
-from genkit.testing.laws import leaves_alone, require
+from genkit.testing.laws import require, require_pure
 from genkit.train.finite_step import FiniteStep
 
 
@@ -73,7 +73,7 @@ def _updated(average: Average, running: RunningAverage, model: nn.Module, index:
         for buffer in model.buffers():
             buffer.fill_(index + 2)
     before = _copied(running.model)
-    with leaves_alone(average, **model.state_dict()):
+    with require_pure(average, **model.state_dict()):
         running.update(model, 64 * index, 64)
     current = model.state_dict()
     for name, mine in running.model.named_parameters():

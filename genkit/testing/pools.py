@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import DataError
-from genkit.interfaces import (
-    AnyCoupler,
-    BoundCoupler,
-    BoundDatasetCoupler,
-    Coupler,
-    DatasetCoupler,
-)
+from genkit.interfaces import AnyCoupler, BoundCoupler, BoundDatasetCoupler, Coupler, DatasetCoupler
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.testing.laws import LawBroken, require

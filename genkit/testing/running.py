@@ -18,7 +18,7 @@ from genkit.interfaces import BoundTracker, SamplingStage, Stage, Stages, Tracke
 from genkit.networks import design_of
 from genkit.plugin.manager import load_plugins
 from genkit.run.progress import Progress
-from genkit.testing.laws import LawBroken, leaves_alone, require
+from genkit.testing.laws import LawBroken, require, require_pure
 from genkit.testing.workplace import Workplace, workplace, writes_below
 from genkit.world import SINGLE_PROCESS, World
 
@@ -129,7 +129,7 @@ def _run(
     """Run a stage in the folder of a name; return whether it was ended."""
     context = place.context(stage, name, progress=ending, stop=ending.stop, world=world)
     try:
-        with writes_below(stage, place.root, context.folder), leaves_alone(stage):
+        with writes_below(stage, place.root, context.folder), require_pure(stage):
             stage.run(context)
     except (InterruptedRun, Killed):
         return True
@@ -194,7 +194,7 @@ def check_tracker(tracker: Tracker) -> None:
         for opened in ("a new run", "a resumed run"):
             with (
                 writes_below(tracker, Path(root), folder),
-                leaves_alone(tracker),
+                require_pure(tracker),
                 ThreadPoolExecutor(1) as thread,  # as in a run, where it is not the main thread
             ):
                 thread.submit(_follow, tracker, run, opened).result()

@@ -13,7 +13,7 @@ from genkit.errors import DataError
 from genkit.interfaces import Latents, Schedule, Solver
 from genkit.latents import draws_of
 from genkit.random import PerSample
-from genkit.testing.laws import LawBroken, leaves_alone, require
+from genkit.testing.laws import LawBroken, require, require_pure
 from genkit.types import Denoise, Draws, State
 
 
@@ -153,7 +153,7 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
         except DataError as error:
             raise LawBroken(latents, "draws: draws are what Latents.draw states", error) from error
 
-    with leaves_alone(latents):
+    with require_pure(latents):
         draws, noise = drawn(seeds)
     law = "float32: latents are in float32"
     require(draws.latents.dtype == torch.float32, latents, law, draws.latents.dtype)
@@ -202,7 +202,7 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
             kept.append(state.x.clone())
         return states, kept
 
-    with leaves_alone(solver, start=start, sigmas=sigmas):
+    with require_pure(solver, start=start, sigmas=sigmas):
         states, kept = solve()
 
     reached = [float(state.sigma) for state in states]

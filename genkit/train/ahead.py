@@ -15,7 +15,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def run_ahead(
+def prefetch(
     indices: Iterable[int],
     prepare: Callable[[int], P],
     finish: Callable[[int, Future[P]], R],
@@ -56,7 +56,7 @@ def run_ahead(
 
 
 @contextmanager
-def core_for_pairing() -> Iterator[None]:
+def reserve_core() -> Iterator[None]:
     """Leave one core to the coupler where torch would use all: oversubscription slows both down."""
     threads = torch.get_num_threads()
     if threads > 1 and threads >= (os.cpu_count() or 1):

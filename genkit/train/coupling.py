@@ -29,7 +29,7 @@ MOST_VALUES = 2**25
 """Pixel values kept where a pool is smaller: 134 MB for the images, and as much for the noise."""
 
 
-def declared(coupler: AnyCoupler) -> Coupling:
+def declarations_of(coupler: AnyCoupler) -> Coupling:
     """Return the declarations of a coupler."""
     return Coupling(
         bijective=isinstance(coupler, Coupler) and coupler.bijective,

@@ -19,7 +19,7 @@ from genkit.types import Pairs
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solution:
     """Pairs of a pool.
 
     Attributes:
@@ -38,7 +38,7 @@ class Exchange(Protocol):
         """Whether this rank couples a pool."""
         ...
 
-    def share(self, index: int, found: Solved | Exception | None) -> Solved:
+    def share(self, index: int, found: Solution | Exception | None) -> Solution:
         """Return the pairs of a pool. Collective: every rank must call this in the same order.
 
         Args:
@@ -58,16 +58,16 @@ class _Unshared:
     def solves(self, index: int) -> bool:
         return True
 
-    def share(self, index: int, found: Solved | Exception | None) -> Solved:
-        if isinstance(found, Solved):
+    def share(self, index: int, found: Solution | Exception | None) -> Solution:
+        if isinstance(found, Solution):
             return found
         raise found or DataError(f"pool {index} was not solved")
 
 
-UNSHARED: Exchange = _Unshared()
+LOCAL: Exchange = _Unshared()
 
 
-class Ranks:
+class RankExchange:
     """The exchange of W ranks: rank k mod W couples pool k and broadcasts its pairs.
 
     Args:
@@ -82,7 +82,7 @@ class Ranks:
     def solves(self, index: int) -> bool:
         return index % self._size == self._rank
 
-    def share(self, index: int, found: Solved | Exception | None) -> Solved:
+    def share(self, index: int, found: Solution | Exception | None) -> Solution:
         told, vectors = _packed(found)
         lengths = torch.tensor([len(told), *vectors.shape])
         self._send(index, lengths)
@@ -101,9 +101,9 @@ class Ranks:
             dist.broadcast(values, group=self._group, group_src=index % self._size)
 
 
-def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
+def _packed(found: Solution | Exception | None) -> tuple[Tensor, Tensor]:
     """Return facts as JSON bytes, and the index vectors; the identity is not sent for images."""
-    if not isinstance(found, Solved):
+    if not isinstance(found, Solution):
         code = found.code if isinstance(found, GenkitError) else None
         kind = "" if code else f"{type(found).__name__}: "
         facts: dict[str, object] = {"error": f"{kind}{found}", "code": (code or Code.DATA).name}
@@ -117,10 +117,10 @@ def _packed(found: Solved | Exception | None) -> tuple[Tensor, Tensor]:
     return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8), vectors
 
 
-def _unpacked(told: Tensor, vectors: Tensor) -> Solved:
+def _unpacked(told: Tensor, vectors: Tensor) -> Solution:
     facts = json.loads(bytes(told.tolist()))
     if "error" in facts:
         raise DataError(facts["error"], Code[facts["code"]])
     data = vectors[1] if len(vectors) == 2 else torch.arange(vectors.shape[1])
     pairs = Pairs(data, vectors[0], facts["gap"], tuple(facts["parts"]), facts["entropy"])
-    return Solved(pairs, facts["seconds"])
+    return Solution(pairs, facts["seconds"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genkit.blame import refused
+from genkit.blame import fault
 from genkit.interfaces import Optimizer
 
 
@@ -62,4 +62,4 @@ class FiniteStep:
                 if not isinstance(value, Tensor):
                     got = f"{name} of type {type(value).__name__}"
                     reason = f"must keep tensors in the state of its optimizer, got {got}"
-                    raise refused(self._settings, reason)
+                    raise fault(self._settings, reason)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.blame import plugin_errors, refused, returned, unchanged
+from genkit.blame import fault, forbid_changes, plugin_errors, require_type
 from genkit.errors import DataError
 from genkit.interfaces import (
     AnyCoupler,
@@ -31,11 +31,11 @@ from genkit.interfaces import (
     DatasetCoupler,
 )
 from genkit.pairs import pairs_of, require_unchanged
-from genkit.tensors import decoded, require_finite
-from genkit.train.ahead import run_ahead
+from genkit.tensors import require_finite, to_float
+from genkit.train.ahead import prefetch
 from genkit.train.diagnostics import PoolReport, report
-from genkit.train.distributed import UNSHARED, Exchange, Solved
-from genkit.train.strata import stratified
+from genkit.train.distributed import LOCAL, Exchange, Solution
+from genkit.train.strata import stratify
 from genkit.types import Batch
 
 
@@ -101,7 +101,7 @@ class PairStream:
         shape = (noises, *batch.data.shape[1:])
         return batch, torch.randn(shape, generator=self.generator("noise", index))
 
-    def solve(self, index: int, batch: Batch, noise: Tensor) -> Solved:
+    def solve(self, index: int, batch: Batch, noise: Tensor) -> Solution:
         """Couple the inputs of a pool.
 
         Raises:
@@ -116,15 +116,15 @@ class PairStream:
             there = noise.to(self.device, copy=True)
             generator = self.generator("coupling", index)
             # The whole data set is too large to be copied and compared for every pool.
-            with unchanged(self.coupler, images=images, noise=there):
+            with forbid_changes(self.coupler, images=images, noise=there):
                 pairs = pairs_of(self.coupler, self.bound, images, there, generator)
         seconds = time.perf_counter() - begun
         require_unchanged(self.coupler, "noise", Batch(there), Batch(noise))
         if not whole:
             require_unchanged(self.coupler, "images", images, batch)
-        return Solved(pairs, seconds)
+        return Solution(pairs, seconds)
 
-    def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solved) -> Pool:
+    def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solution) -> Pool:
         """Return the pool of some pairs."""
         pairs = solved.pairs
         paired, assigned = batch[pairs.data], noise[pairs.noise]
@@ -161,7 +161,7 @@ class PairStream:
     def pools(self, first: int, ahead: int, exchange: Exchange) -> Generator[Future[Pool]]:
         """Yield the futures of the pools from index ``first`` on, coupled ahead in threads."""
 
-        def prepare(index: int) -> tuple[Batch, Tensor, Solved | Exception | None]:
+        def prepare(index: int) -> tuple[Batch, Tensor, Solution | Exception | None]:
             with _named(index):
                 batch, noise = self.inputs(index)
             if not exchange.solves(index):
@@ -178,17 +178,17 @@ class PairStream:
             return self.assemble(index, batch, noise, exchange.share(index, found))
 
         last = -(-self.total // self.pool_size)
-        together = exchange is not UNSHARED
+        together = exchange is not LOCAL
         self._waiting.append(deque())
         waiting = self._waiting[-1]
-        return run_ahead(range(first, last), prepare, finish, ahead, together, waiting)
+        return prefetch(range(first, last), prepare, finish, ahead, together, waiting)
 
     def settle(self) -> None:
         """Wait until no pool is being coupled; the next one starts with the next batch."""
         wait([future for waiting in self._waiting for future in waiting])
 
     def batches(
-        self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = UNSHARED
+        self, batch_size: int, start: int = 0, ahead: int = 2, exchange: Exchange = LOCAL
     ) -> Generator[tuple[Batch, Tensor, list[PoolReport]]]:
         """Yield batches from position ``start`` on, while later pools are coupled.
 
@@ -241,10 +241,10 @@ class PairStream:
         generator = self.generator("augmentation", index)
         with self._own_stream():
             found = self.augmentation.augment(batch.to(self.device), generator)
-            changed = returned(self.augmentation, "augment", found, Batch)
+            changed = require_type(self.augmentation, "augment", found, Batch)
             if len(changed) != len(batch):
                 got = f"got {len(changed)}"
-                raise refused(self.augmentation, f"must return all {len(batch)} items, {got}")
+                raise fault(self.augmentation, f"must return all {len(batch)} items, {got}")
             return changed.to("cpu")
 
     def _own_stream(self) -> AbstractContextManager[object]:
@@ -287,11 +287,11 @@ class PairStream:
         order = torch.randperm(len(self.data), generator=generator)
         if self.images_per_class is None or self.data.labels is None:
             return order
-        return stratified(order, self.data.labels, self.images_per_class, generator)
+        return stratify(order, self.data.labels, self.images_per_class, generator)
 
 
 def _decoded(batch: Batch) -> Batch:
-    return batch.with_data(decoded(batch.data))
+    return batch.with_data(to_float(batch.data))
 
 
 @contextmanager

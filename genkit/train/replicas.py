@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from genkit.blame import refused, returned
+from genkit.blame import fault, require_type
 from genkit.interfaces import BoundObjective, Objective
 from genkit.types import Batch
 from genkit.world import World
 
 
-def share_of(world: World, count: int) -> range:
+def shard_range(world: World, count: int) -> range:
     """Return the consecutive items of ``count`` that this rank computes; empty if it has none."""
     return range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
 
@@ -39,10 +39,10 @@ class ItemLosses(nn.Module):
     def forward(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of each item, ``[B]``."""
         found = self._bound.loss(self.model, batch, noise, generator)
-        loss = returned(self._objective, "loss", found, Tensor)
+        loss = require_type(self._objective, "loss", found, Tensor)
         if loss.shape != (len(batch),):
             got = f"got one of shape {list(loss.shape)}"
-            raise refused(
+            raise fault(
                 self._objective, f"must return a loss for each of {len(batch)} items, {got}"
             )
         return loss

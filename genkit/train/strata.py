@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def stratified(
+def stratify(
     order: Tensor, labels: Tensor, images_per_class: int, generator: torch.Generator
 ) -> Tensor:
     """Return items in runs of one class, the runs in random order.

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from genkit.blame import ready, returned
+from genkit.blame import require_method, require_type
 from genkit.errors import DivergedError
 from genkit.interfaces import Average, Context, Objective, Optimizer, RunningAverage
 from genkit.parts.precision import Precision, autocast
@@ -22,7 +22,7 @@ from genkit.random import seeded
 from genkit.train.by_quantile import LossByQuantile
 from genkit.train.compiler import require_compiler
 from genkit.train.finite_step import FiniteStep
-from genkit.train.replicas import ItemLosses, Replicas, share_of
+from genkit.train.replicas import ItemLosses, Replicas, shard_range
 from genkit.types import Batch
 
 T = TypeVar("T")
@@ -84,18 +84,18 @@ class Trainer:
         device, self._seed, self._world = context.device, context.seed, context.world
         layout = torch.channels_last if compute.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-        self.average = returned(average, "build", average.build(self.model), RunningAverage)
+        self.average = require_type(average, "build", average.build(self.model), RunningAverage)
         self.settings = optimizer
         self._parameters = list(self.model.parameters())  # once: a walk over modules takes time
         built = optimizer.build(self._parameters, objective.terms(shape))
-        self.optimizer = returned(optimizer, "build", built, torch.optim.Optimizer)
+        self.optimizer = require_type(optimizer, "build", built, torch.optim.Optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
         self._step_if = FiniteStep(optimizer, self.optimizer)
         self._compute, self._device, self._layout = compute, device, layout
         if compute.compiled:
             require_compiler(device)
             self.model.compile()  # in place, so that names in the state dict do not change
-        bound = ready(objective, objective.bind(context), "loss")
+        bound = require_method(objective, objective.bind(context), "loss")
         self._loss = Replicas(ItemLosses(self.model, objective, bound), self._world)
         self.by_quantile = LossByQuantile(self._device, self._world)
         """Losses of all steps since its ``begin`` was called."""
@@ -155,7 +155,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, noise: Tensor) -> Tensor:
         """Accumulate the gradient of the mean loss in the parameters, and return the loss."""
-        mine, total = share_of(self._world, len(batch)), torch.zeros((), device=self._device)
+        mine, total = shard_range(self._world, len(batch)), torch.zeros((), device=self._device)
         # The all-reduce of gradients is collective: a rank without items, as in a short last batch,
         # computes one of weight 0.
         share = mine or range(1)

@@ -16,7 +16,7 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import BoundCoupler, Coupler, Inputs, Stages
 from genkit.pairs import pairs_of
 from genkit.random import generator as derived_generator
-from genkit.settings import setting, shown
+from genkit.settings import quote, setting
 from genkit.tensors import require_finite, require_same_length
 from genkit.types import Batch, Pairs
 from genkit_aot.hungarian import Hungarian
@@ -98,14 +98,14 @@ class Partitioned(Coupler):
         for index, by in enumerate(self.by):
             if by in self.by[:index]:
                 yield Problem(
-                    ("by", index), f"{shown(by)} is named twice", "name it once", Code.DUPLICATE
+                    ("by", index), f"{quote(by)} is named twice", "name it once", Code.DUPLICATE
                 )
         if isinstance(self.inner, Partitioned):
             for index, by in enumerate(self.inner.by):
                 if by in self.by:
                     yield Problem(
                         ("inner", "by", index),
-                        f"the pool is already parted by {shown(by)}",
+                        f"the pool is already parted by {quote(by)}",
                         "name it in one of the two",
                         Code.DUPLICATE,
                     )
@@ -168,7 +168,7 @@ def _parts(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> I
         if column is None:
             raise DataError(
                 f"the pool is parted by {by}, and this data has no {ATTRIBUTE[by]}; "
-                f"leave {shown(by)} out of by, or choose data that has them",
+                f"leave {quote(by)} out of by, or choose data that has them",
                 Code.MISSING_ATTRIBUTE,
             )
         columns.append(column.cpu())

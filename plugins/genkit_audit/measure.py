@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from genkit.artifacts import Coupling, CouplingStatistics
 from genkit.parts.principal import Directions
-from genkit.train.coupling import DIRECTIONS, coupling_statistics, declared
+from genkit.train.coupling import DIRECTIONS, coupling_statistics, declarations_of
 from genkit.train.diagnostics import PoolReport
 from genkit.train.pairing import PairStream
 from genkit_audit.noise import ClassSkew, Gaussianity, class_skew, gaussianity
@@ -82,7 +82,7 @@ def audit_of(subject: str, stream: PairStream, count: int, ahead: int) -> Audit:
     entropies = [pool.entropy for pool in pools if pool.entropy is not None]
     return Audit(
         subject,
-        declared(stream.coupler),
+        declarations_of(stream.coupler),
         statistics,
         Pairing(
             _mean(pools, [pool.cost_before for pool in pools]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from genkit.artifacts import CouplingStatistics
 from genkit.start import CORRECTIONS
-from genkit.types import KnownStart
+from genkit.types import ResolvedStart
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prediction:
     lowest_sigma_max: float
 
     @classmethod
-    def of(cls, found: CouplingStatistics, start: StartLimits, known: KnownStart) -> Prediction:
+    def of(cls, found: CouplingStatistics, start: StartLimits, known: ResolvedStart) -> Prediction:
         """Predict, for a start that is corrected as often as ``known`` says."""
         corrections = CORRECTIONS[known]
         ratios = found.spread_of_samples(start.sigma_max, corrections)

@@ -20,7 +20,7 @@ from genkit.plugin.registry import Registry
 from genkit.random import generator
 from genkit.recipe.recipe import Recipe, load_recipe
 from genkit.recipe.source import read_source
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 from genkit.tensors import file_digest
 from genkit.train.coupling import pairs_to_measure
 from genkit.train.pairing import PairStream
@@ -114,7 +114,7 @@ def _chosen(recipe: Recipe, wanted: str | None) -> list[str]:
     elif wanted in trained:
         return [wanted]
     else:
-        what = f"a train stage {shown(wanted)}"
+        what = f"a train stage {quote(wanted)}"
     hint = near_match(wanted, trained) or f"its train stages: {', '.join(trained) or 'none'}"
     raise UsageError(f"{recipe.source.label} must have {what}; {hint}", Code.UNKNOWN_STAGE)
 

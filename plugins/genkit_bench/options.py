@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from genkit.errors import Code, UsageError
-from genkit.settings import shown
+from genkit.settings import quote
 
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -65,7 +65,7 @@ def _integers(text: str, option: str, example: str) -> tuple[int, ...]:
         # Nine digits are more than any machine holds, and int() takes long for many.
         if not (part.isascii() and part.isdigit() and len(part) <= 9 and int(part) > 0):
             raise UsageError(
-                f"{option}: {shown(part)} is no whole number above 0 and below 10^9; "
+                f"{option}: {quote(part)} is no whole number above 0 and below 10^9; "
                 f"write {example}",
                 Code.OUT_OF_RANGE,
             )

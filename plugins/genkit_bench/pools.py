@@ -16,8 +16,8 @@ from genkit.parts.no_stages import NoStages
 from genkit.plugin.registry import Registry
 from genkit.random import generator
 from genkit.recipe.decode import component
-from genkit.settings import shown
-from genkit.tensors import decoded
+from genkit.settings import quote
+from genkit.tensors import to_float
 from genkit.types import Batch
 from genkit_bench.synthetic import require_memory
 
@@ -34,10 +34,10 @@ def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Ba
     registry.find(["dataset"], str(table.get("use")))  # first of all, for its message is short
     dataset = component(registry, "dataset", table)
     if not isinstance(dataset, Dataset):
-        raise UsageError(f"{shown(table)} is no data set", Code.WRONG_KIND)
+        raise UsageError(f"{quote(table)} is no data set", Code.WRONG_KIND)
     batch = dataset.load(NoStages(torch.device("cpu")))
     require_memory(max(largest, len(batch)), tuple(batch.data.shape[1:]))
-    return batch.with_data(decoded(batch.data))
+    return batch.with_data(to_float(batch.data))
 
 
 def completed(batch: Batch, seed: int) -> Batch:

@@ -116,7 +116,7 @@ class _Case:
             draws,
             schedule=schedule,
             solver=self.solver,
-            start=self.denoiser.known_start(schedule),
+            start=self.denoiser.resolve_start(schedule),
             precision=self.precision,
         )
         self.nfe = drawn.nfe

@@ -12,7 +12,7 @@ from genkit.parts.precision import Precision
 from genkit.plugin.manager import Plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
-from genkit.settings import near_match, shown, toml_value
+from genkit.settings import near_match, quote, toml_value
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Trainer
 from genkit.types import DataSpec
@@ -82,7 +82,7 @@ def load_stages(
     chosen = wanted or next(iter(ids), None)
     if chosen not in ids:
         hint = near_match(wanted, ids) or f"it has {', '.join(ids) or 'none'}"
-        named = f"{use} stage" + (f" {shown(wanted)}" if wanted else "")
+        named = f"{use} stage" + (f" {quote(wanted)}" if wanted else "")
         raise UsageError(f"{source.label} has no {named}; {hint}", Code.UNKNOWN_STAGE)
     index = next(i for i, stage in enumerate(stages) if stage.get("id") == chosen)
     kept = replace(source, table={**source.table, "stage": stages[: index + 1]})

@@ -14,7 +14,7 @@ from genkit.errors import UsageError
 from genkit.interfaces import Context
 from genkit.parts.precision import Precision
 from genkit.random import seeded
-from genkit.train.ahead import core_for_pairing
+from genkit.train.ahead import reserve_core
 from genkit.types import DataSpec
 from genkit_bench.contender import BenchContext, Contender, Feed
 from genkit_bench.flops import peak_flops, training_flops
@@ -121,7 +121,7 @@ def measure_training(
     contenders: dict[str, Contender] = {}
     notes: dict[str, str] = {}
     try:
-        with seeded(seed, device), core_for_pairing():
+        with seeded(seed, device), reserve_core():
             parameters, flops = _arithmetic(stage, context, spec, feed)
             for name in names:
                 tell(f"{name}: warming up")

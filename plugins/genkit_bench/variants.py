@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from genkit.errors import Code, UsageError
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 
 PLAIN = "plain"
 RECIPE = "recipe"
@@ -40,14 +40,14 @@ def settings_of(name: str) -> dict[str, Any]:
         if word not in known:
             hint = near_match(word, (PLAIN, RECIPE, *known))
             raise UsageError(
-                f"--variants: {shown(word)} is unknown; {hint + ' ' if hint else ''}"
+                f"--variants: {quote(word)} is unknown; {hint + ' ' if hint else ''}"
                 f"write {PLAIN}, {RECIPE}, or some of {', '.join(known)} joined by +",
                 Code.UNKNOWN_CHOICE,
             )
     precisions = [word for word in words if word in _PRECISIONS] or ["float32"]
     if len(precisions) > 1 or len(set(words)) < len(words):
         raise UsageError(
-            f"--variants: {shown(name)} names more than one precision, or one twice", Code.DUPLICATE
+            f"--variants: {quote(name)} names more than one precision, or one twice", Code.DUPLICATE
         )
     switches = {setting: word in words for word, setting in _SWITCHES.items()}
     return {"precision": precisions[0], **switches}

@@ -15,7 +15,7 @@ from genkit.artifacts.scores import (
     settings_of,
 )
 from genkit.errors import Code, UsageError
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 from genkit_compare.selection import Group, Member
 
 
@@ -109,7 +109,7 @@ def compared(
     if score is not None and score not in known:
         hint = near_match(score, known) or f"they have {', '.join(known) or 'none'}"
         raise UsageError(
-            f"--score must be a score of the runs, got {shown(score)}; {hint}", Code.UNKNOWN_CHOICE
+            f"--score must be a score of the runs, got {quote(score)}; {hint}", Code.UNKNOWN_CHOICE
         )
     tables, refusals = [], []
     for group in groups:

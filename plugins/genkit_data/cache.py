@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from genkit import tensors
 from genkit.errors import DataError
-from genkit.files import cache_folder, replacing
+from genkit.files import atomic_write, cache_folder
 from genkit.types import Batch
 
 FOLDER = ".genkit"
@@ -110,7 +110,7 @@ def _write(path: Path, version: str, decoding: Decoding) -> None:
     metadata = {"__metadata__": {"genkit": json.dumps({"version": version})}}
     header = json.dumps(metadata | entries).encode()
     header += b" " * (-len(header) % 8)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         start = file.tell()
         file.write(bytes(before))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from genkit.errors import Code, DataError
-from genkit.pickles import array, described, read_pickle
+from genkit.pickles import array, describe, read_pickle
 from genkit.types import Batch, RemoteFile
 
 SHAPE = (3, 32, 32)
@@ -53,7 +53,7 @@ def read_python(content: bytes, count: int, where: str) -> Batch:
     tree = read_pickle(content, what=where)
     if not isinstance(tree, dict):
         raise DataError(
-            f"{where}: holds {described(tree)}, where a batch is a dictionary", Code.WRONG_KIND
+            f"{where}: holds {describe(tree)}, where a batch is a dictionary", Code.WRONG_KIND
         )
     # Python 2 wrote the names as bytes.
     parts = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in tree.items()}
@@ -69,7 +69,7 @@ def read_python(content: bytes, count: int, where: str) -> Batch:
     plain = isinstance(labels, list) and all(type(k) is int and 0 <= k < 256 for k in labels)
     if not plain or len(labels) != count:
         raise DataError(
-            f'{where}: "labels" is {described(labels)}, not a list of {count:,} classes',
+            f'{where}: "labels" is {describe(labels)}, not a list of {count:,} classes',
             Code.WRONG_TYPE,
         )
     return _batch(torch.from_numpy(pixels), torch.tensor(labels), where)

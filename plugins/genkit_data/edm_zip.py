@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import setting, shown
+from genkit.settings import quote, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
 from genkit_data.classes import require_classes
@@ -176,7 +176,7 @@ def _classes(files: _Files) -> Tensor:
                 pass
             case _:
                 raise DataError(
-                    f'{where}: {shown(entry)} is no ["name of an image", class]; where labels '
+                    f'{where}: {quote(entry)} is no ["name of an image", class]; where labels '
                     "are no classes, write labels = false",
                     Code.WRONG_TYPE,
                 )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genkit.errors import Code, DataError
-from genkit.files import expanded, md5_of
+from genkit.files import expand_user, md5_of
 from genkit.settings import near_match
 
 
@@ -24,7 +24,7 @@ def existing_folder(root: str, remedy: str = "") -> Path:
         DataError: there is none; names the first part of the path that is missing and, where one
             beside it is spelled alike, that one.
     """
-    folder = expanded(root)
+    folder = expand_user(root)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -48,7 +48,7 @@ def existing(path: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    found = expanded(path)
+    found = expand_user(path)
     if found.exists():
         return found
     missing, beside = _missing(found)

@@ -23,9 +23,9 @@ def mendable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        from genkit.blame import blamed
+        from genkit.blame import plugin_error_of
 
-        raise blamed(error) or UsageError(
+        raise plugin_error_of(error) or UsageError(
             f"{error.filename or out}: {error.strerror or error}; when that is mended, give the "
             "same command again"
         ) from error

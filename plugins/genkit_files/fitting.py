@@ -13,7 +13,7 @@ import torch
 
 from genkit.designs import components
 from genkit.errors import DataError
-from genkit.features import Outside
+from genkit.features import FileContext
 from genkit.files import cache_folder
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import checked
@@ -50,7 +50,7 @@ def fitted(
     table |= {"solver": dict(solver), "data": dict(data)}
     table |= {} if steps is None else {"steps": steps}
     stage: Any = checked(registry, "stage", table)
-    outside = Outside(denoiser.device, registry=registry, warn=warn)
+    outside = FileContext(denoiser.device, registry=registry, warn=warn)
     about = [
         stage.identity(denoiser.trained, outside),
         versions_of(components(stage), registry),

@@ -57,11 +57,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> dict[str, object]:
     """Write the network; return what a user should know of it."""
-    from genkit.blame import returned
+    from genkit.blame import require_type
     from genkit.interfaces import Imported
     from genkit.recipe import encode
 
-    imported = returned(importer, "read", importer.read(file), Imported)
+    imported = require_type(importer, "read", importer.read(file), Imported)
     network = imported.network.output(
         table=encode.table(registry, imported.network),
         spec=imported.spec,

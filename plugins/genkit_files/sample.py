@@ -13,7 +13,7 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.recipe.source import parse_component
-from genkit.settings import shown
+from genkit.settings import quote
 from genkit.terminal import check_device, console, processes, say, tracked, warn
 from genkit.types import SEED_LIMIT
 from genkit_files.disk import mendable
@@ -150,7 +150,7 @@ def sample(
         files_of_levels = _digests(named)
         denoiser.require(parts, chosen)
         bound = denoiser.bind_guidance(guides, parts.solver)
-        settled = denoiser.known_start(parts.schedule, chosen_start)
+        settled = denoiser.resolve_start(parts.schedule, chosen_start)
         if world.is_main:
             for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
                 warn(text)
@@ -176,7 +176,7 @@ def sample(
             warnings.simplefilter("ignore", SamplingWarning)  # printed above, once
             missing = world.on_main(begin)
             mine = world.shard(missing)
-            for part in _tracked(mine, batch_size, shown=world.is_main):
+            for part in _tracked(mine, batch_size, visible=world.is_main):
                 labels = None if class_index is None else [class_index] * len(part)
                 data = denoiser.sample(
                     part,
@@ -210,19 +210,19 @@ def parse_seeds(text: str) -> list[int]:
         ends = [end.strip() for end in part.split("-")]
         if len(ends) > 2 or not all(e.isascii() and e.isdigit() and len(e) < 40 for e in ends):
             raise UsageError(
-                f"--seeds must be ranges of numbers from 0 on, got {shown(part)}; "
+                f"--seeds must be ranges of numbers from 0 on, got {quote(part)}; "
                 "write 0-63 or 5,7,100-199"
             )
         first, last = int(ends[0]), int(ends[-1])
         if last >= SEED_LIMIT:
             raise UsageError(
-                f"--seeds must be from 0 to {SEED_LIMIT - 1}, got {shown(part)}; "
+                f"--seeds must be from 0 to {SEED_LIMIT - 1}, got {quote(part)}; "
                 "write smaller seeds"
             )
         if last < first:
-            raise UsageError(f"--seeds: {shown(part)} ends before it begins; write {last}-{first}")
+            raise UsageError(f"--seeds: {quote(part)} ends before it begins; write {last}-{first}")
         if len(chosen) + last - first >= MOST_SEEDS:
-            raise UsageError(f"--seeds: {shown(text)} are more than {MOST_SEEDS:,} samples")
+            raise UsageError(f"--seeds: {quote(text)} are more than {MOST_SEEDS:,} samples")
         chosen |= dict.fromkeys(range(first, last + 1))
     return list(chosen)
 
@@ -245,10 +245,10 @@ def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
         raise UsageError(f"--class {class_index}: the denoiser has no such class; {known}")
 
 
-def _tracked(seeds: Sequence[int], batch_size: int, *, shown: bool) -> Iterator[Sequence[int]]:
+def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterator[Sequence[int]]:
     """Yield seeds in batches, and show how far they are."""
     starts = range(0, len(seeds), batch_size)
-    for start in tracked(starts, "sampling") if shown else starts:
+    for start in tracked(starts, "sampling") if visible else starts:
         yield seeds[start : start + batch_size]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from genkit.errors import DataError, UsageError
 from genkit.files import inf_as_text, write_bytes, write_json
 from genkit.parts.grid import grid
-from genkit.tensors import decoded, encoded
+from genkit.tensors import to_float, to_uint8
 from genkit.types import DataSpec
 
 _SETTINGS = "sampling.json"
@@ -89,7 +89,7 @@ class SampleFiles:
         content = io.BytesIO()
         path = self.place(seed)
         if path.suffix == ".png":
-            pixels = encoded(item).movedim(0, -1).squeeze(-1)
+            pixels = to_uint8(item).movedim(0, -1).squeeze(-1)
             Image.fromarray(pixels.numpy()).save(content, format="png")
         else:
             np.save(content, item.float().numpy(), allow_pickle=False)
@@ -113,7 +113,7 @@ class SampleFiles:
             else:
                 with Image.open(path) as image:
                     pixels = torch.from_numpy(np.array(image))
-                item = decoded(pixels.reshape(*pixels.shape[:2], -1).movedim(-1, 0))
+                item = to_float(pixels.reshape(*pixels.shape[:2], -1).movedim(-1, 0))
         except (EOFError, OSError, SyntaxError, TypeError, ValueError) as error:
             raise self._damaged(path) from error
         if item.shape != self.spec.shape:

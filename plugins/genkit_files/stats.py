@@ -33,7 +33,7 @@ def stats(
         require_new(out)
 
         from genkit.artifacts.statistics import save_statistics
-        from genkit.features import DatasetItems, Extractors, Outside
+        from genkit.features import DatasetReference, Extractors, FileContext
         from genkit.machine import resolve_device
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
@@ -41,10 +41,10 @@ def stats(
         registry = load_plugins().registry
         dataset = cast("Dataset", checked(registry, "dataset", items))
         chosen = cast("Extractor", checked(registry, "extractor", features))
-        outside = Outside(
+        outside = FileContext(
             resolve_device(device), registry=registry, warn=lambda text: say(console(), text)
         )
-        statistics = DatasetItems(dataset, Extractors(outside)).statistics(chosen)
+        statistics = DatasetReference(dataset, Extractors(outside)).statistics(chosen)
         save_statistics(out, {chosen.frechet: statistics})
     say(
         console(),

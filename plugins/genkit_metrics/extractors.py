@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genkit.artifacts import ClassifierFile, ClassifierRef
 from genkit.errors import DataError, Problem
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import Design, Extractor, Inputs, Stages
 from genkit.networks import code_of_network, load_network
 from genkit.plugin.manager import load_plugins
@@ -121,7 +121,7 @@ class ClassifierFeatures(Extractor):
         return file_digest(self._path())
 
     def _path(self) -> Path:
-        return SHIPPED.get(self.file or "") or expanded(self.file or "")
+        return SHIPPED.get(self.file or "") or expand_user(self.file or "")
 
     def _outline(self) -> ClassifierFile:
         return ClassifierFile.outline(self._path())

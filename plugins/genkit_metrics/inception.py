@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.precision import network_precision
 from genkit.settings import setting
@@ -65,7 +65,7 @@ class Inception(ImageNetwork):
         if self.weights is None:
             return
         try:
-            file = expanded(self.weights)
+            file = expand_user(self.weights)
         except DataError as error:
             yield Problem(("weights",), str(error), _INSTEAD, error.code)
             return
@@ -78,7 +78,7 @@ class Inception(ImageNetwork):
             yield Problem(("weights",), reason, _INSTEAD, Code.WRONG_KIND)
 
     def bind(self, inputs: Inputs) -> nn.Module:
-        file = _downloaded() if self.weights is None else expanded(self.weights)
+        file = _downloaded() if self.weights is None else expand_user(self.weights)
         return InceptionFeatures(_network(file), self).to(inputs.device)
 
     def identity(self, inputs: Inputs) -> str:

@@ -13,11 +13,11 @@ from genkit.artifacts.scores import SAMPLED
 from genkit.errors import DataError, InterruptedRun, Problem
 from genkit.interfaces import Context, Metric, Sampler, Schedule, Solver, Stages, Subject
 from genkit.latents import Derived
-from genkit.sample import bind_schedule, denoise_fn, resolve_start, solver_over, trajectory
+from genkit.sample import bind_schedule, bind_solver, denoise_fn, resolve_start, trajectory
 from genkit.settings import setting
 from genkit.start import START_DOC, sampling_warnings
 from genkit.tensors import require_finite
-from genkit.types import Curve, KnownStart, Measurement, Start, State
+from genkit.types import Curve, Measurement, ResolvedStart, Start, State
 
 BATCH = 256
 
@@ -46,7 +46,7 @@ class TrajectoryMetric(Metric):
             part for held in (self.schedule, self.solver) for part in held.check(earlier)
         ):
             try:
-                solver_over(self.schedule, self.solver, None)
+                bind_solver(self.schedule, self.solver, None)
             except DataError as error:
                 yield Problem(("solver",), str(error))
 
@@ -66,13 +66,13 @@ class TrajectoryMetric(Metric):
     def measured(self, subject: Subject, context: Context) -> Measurement:
         """Return scores and curves, where the schedule has its noise levels; see ``measure``."""
 
-    def known_start(self, subject: Subject) -> KnownStart:
+    def start_of(self, subject: Subject) -> ResolvedStart:
         """Return where the trajectories start."""
         return resolve_start(self.start, subject.denoiser, subject.coupling, self.schedule)
 
     def facts(self, subject: Subject) -> dict[str, str]:
         """Return what the scores depend on besides the settings of the metric."""
-        return {f"{SAMPLED}start": self.known_start(subject)}
+        return {f"{SAMPLED}start": self.start_of(subject)}
 
     def starts(self) -> list[range]:
         """Return the indices of the trajectories that are solved at a time."""
@@ -114,7 +114,7 @@ class TrajectoryMetric(Metric):
             Derived().draw(samples.data.shape[1:], indices, 0, context.device, seed),
             schedule=schedule,
             solver=self.solver,
-            start=self.known_start(subject),
+            start=self.start_of(subject),
         )
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, PluginError, Problem
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.packages import installing, missing_packages
 from genkit.settings import setting
@@ -117,7 +117,7 @@ class VisionTransformer(ImageNetwork):
         """
 
     def _file(self, name: str) -> Path:
-        return expanded(self.folder) / name
+        return expand_user(self.folder) / name
 
     def _config(self) -> dict[str, Any]:
         """Return the configuration.

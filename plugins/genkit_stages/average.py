@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from genkit.artifacts import DenoiserFile, DenoiserRef
-from genkit.designs import held
+from genkit.designs import outermost
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Average, Context, Design, Stage, Stages
 from genkit.parts.power_averages import reconstruct_network
@@ -37,7 +37,9 @@ class AverageWeights(Stage):
             exponent(self.length)
         except DataError as error:
             yield Problem(("length",), str(error), code=Code.OUT_OF_RANGE)
-        if not any(average.reconstructible for _, average in held(earlier[self.training], Average)):
+        if not any(
+            average.reconstructible for _, average in outermost(earlier[self.training], Average)
+        ):
             yield Problem(
                 ("training",),
                 "must be a training whose averages can be reconstructed, got another",

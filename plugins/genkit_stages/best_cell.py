@@ -12,7 +12,7 @@ from genkit.errors import Code, DataError, Problem, SettingError
 from genkit.fields import Settings
 from genkit.files import inf_as_text
 from genkit.interfaces import Context, SamplingStage, Stages
-from genkit.settings import near_match, setting, shown
+from genkit.settings import near_match, quote, setting
 from genkit_stages.sweep import Cell, Sweep, of_cell
 
 S = TypeVar("S", bound=SamplingStage)
@@ -46,14 +46,14 @@ class BestCell(Settings):
         if not isinstance(sweep, Sweep):
             yield Problem(
                 (key, "stage"),
-                f"must be the id of a sweep, got {shown(self.stage)}",
+                f"must be the id of a sweep, got {quote(self.stage)}",
                 'name a stage with use = "sweep"',
                 Code.WRONG_REFERENCE,
             )
             return
         scores = [score for metric in sweep.metrics for score in metric.scores]
         if self.score not in scores:
-            reason = f"must be a score of stage {self.stage}, got {shown(self.score)}"
+            reason = f"must be a score of stage {self.stage}, got {quote(self.score)}"
             hint = near_match(self.score, scores) or f"one of: {', '.join(scores)}"
             yield Problem((key, "score"), reason, hint, Code.UNKNOWN_CHOICE)
         if taken := sorted(OF_THE_SAMPLES & {*sweep.varied()}):
@@ -68,8 +68,8 @@ class BestCell(Settings):
         if template.drawn_by(earlier) != stage.drawn_by(earlier):
             yield Problem(
                 (key, "stage"),
-                f"must sweep over the denoiser {shown(stage.drawn_by(earlier))}, got "
-                f"{shown(template.drawn_by(earlier))}",
+                f"must sweep over the denoiser {quote(stage.drawn_by(earlier))}, got "
+                f"{quote(template.drawn_by(earlier))}",
                 "choose a sweep over samples of this denoiser",
                 Code.WRONG_REFERENCE,
             )
@@ -101,7 +101,7 @@ class BestCell(Settings):
         rows = context.read(self.stage, Scores).rows
         if not isinstance(sweep, Sweep) or any(self.score not in row for row in rows):
             raise DataError(
-                f"stage {self.stage} must have the score {shown(self.score)}, got none; run it "
+                f"stage {self.stage} must have the score {quote(self.score)}, got none; run it "
                 "again",
                 Code.NOT_FOUND,
             )

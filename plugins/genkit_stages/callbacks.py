@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from genkit.blame import ready, refused
+from genkit.blame import fault, require_method
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundCallback, Callback, Context, Trained, TrainingState
 from genkit.types import Measurement
@@ -67,7 +67,7 @@ class Callbacks:
             alone = self.context.single_process()
             with isolated(alone.device):
                 for callback in self.callbacks:
-                    self._bound.append(ready(callback, callback.bind(alone), "call"))
+                    self._bound.append(require_method(callback, callback.bind(alone), "call"))
         self.context.world.barrier()
 
     def due(self, images: int, count: int) -> list[int]:
@@ -143,14 +143,14 @@ def _checked(callback: Callback, result: object) -> Measurement:
     """
     found = checked(callback, result)
     if taken := sorted(OF_THE_STAGE & (found.scores.keys() | found.pictures.keys())):
-        raise refused(callback, f"must use names that the stage does not, got {', '.join(taken)}")
+        raise fault(callback, f"must use names that the stage does not, got {', '.join(taken)}")
     for name, png in found.pictures.items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not isinstance(png, bytes):
             got = f"{name!r:.60} of type {type(png).__name__}"
             reason = (
                 f"must return pictures as bytes by names of letters, digits, - and _, got {got}"
             )
-            raise refused(callback, reason)
+            raise fault(callback, reason)
     return found
 
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from genkit.artifacts.statistics import load_statistics, misfit
-from genkit.blame import ready
-from genkit.designs import held, references
+from genkit.artifacts.statistics import load_statistics, mismatch
+from genkit.blame import require_method
+from genkit.designs import outermost, references
 from genkit.errors import Code, DataError, PluginError, Problem
-from genkit.features import DatasetItems, Extractors, Reference, StatisticsFile
-from genkit.files import expanded
+from genkit.features import DatasetReference, Extractors, Reference, StatisticsReference
+from genkit.files import expand_user
 from genkit.interfaces import BoundMetric, Component, Dataset, Design, Extractor, Inputs, Metric
 from genkit.parts.no_stages import NoStages
 from genkit.settings import setting
@@ -33,7 +33,7 @@ class Comparing(Component):
     metrics: tuple[Metric, ...] = setting(doc="what to measure")
 
     def version(self) -> str:
-        return "" if self.statistics is None else file_digest(expanded(self.statistics))
+        return "" if self.statistics is None else file_digest(expand_user(self.statistics))
 
     def comparison_problems(
         self,
@@ -68,13 +68,13 @@ class Comparing(Component):
                 reason = "requires the items of the data, got a file of statistics"
                 yield Problem(("metrics", index), reason, "write data in place of statistics")
         try:
-            found = load_statistics(expanded(file))
+            found = load_statistics(expand_user(file))
         except DataError as error:
             yield from (mistake.problem.under("statistics") for mistake in error.mistakes)
             return
         for index, metric in enumerate(self.metrics):
             for key, extractor in _compared(metric):
-                if reason := misfit(found, extractor.frechet, _known_identity(extractor)):
+                if reason := mismatch(found, extractor.frechet, _known_identity(extractor)):
                     hint = "write another extractor, or the file of this one with `genkit stats`"
                     yield Problem(("metrics", index, *key), reason, hint, Code.WRONG_KIND)
 
@@ -87,8 +87,8 @@ class Comparing(Component):
         if self.statistics is None:
             if self.data is None:  # `comparison_problems` refuses it
                 raise DataError("there is no data to compare with")
-            return DatasetItems(self.data, extractors)
-        reference = StatisticsFile(expanded(self.statistics), extractors)
+            return DatasetReference(self.data, extractors)
+        reference = StatisticsReference(expand_user(self.statistics), extractors)
         # Refused here and not hours later, where the first samples are scored.
         for _, extractor in (pair for metric in self.metrics for pair in _compared(metric)):
             reference.statistics(extractor)
@@ -96,12 +96,12 @@ class Comparing(Component):
 
     def bound_metrics(self, inputs: Inputs) -> list[tuple[Metric, BoundMetric]]:
         """Return the metrics, each with what its ``bind`` returns."""
-        return [(m, ready(m, m.bind(inputs), "measure")) for m in self.metrics]
+        return [(m, require_method(m, m.bind(inputs), "measure")) for m in self.metrics]
 
 
 def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:
     """Return the extractors whose features of the reference a metric takes, with their keys."""
-    return list(held(metric, Extractor)) if metric.min_reference else []
+    return list(outermost(metric, Extractor)) if metric.min_reference else []
 
 
 def _known_identity(extractor: Extractor) -> str | None:

@@ -7,7 +7,12 @@ from dataclasses import replace
 
 from genkit.artifacts import Coupling, CouplingStatistics
 from genkit.interfaces import Context, Denoiser, Network
-from genkit.train.coupling import FEWEST_PAIRS, coupling_statistics, declared, pairs_to_measure
+from genkit.train.coupling import (
+    FEWEST_PAIRS,
+    coupling_statistics,
+    declarations_of,
+    pairs_to_measure,
+)
 from genkit.train.pairing import PairStream
 
 
@@ -26,7 +31,7 @@ def coupling_of(network: Network, context: Context, stream: PairStream, ahead: i
     """
     coupler = stream.coupler
     measured = isinstance(network, Denoiser) and not coupler.independent
-    known = declared(coupler)
+    known = declarations_of(coupler)
     return replace(known, statistics=_statistics(context, stream, ahead)) if measured else known
 
 

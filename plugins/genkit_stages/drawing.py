@@ -19,7 +19,7 @@ from genkit.interfaces import (
 )
 from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
-from genkit.sample import known_levels, resolve_start, sample, solver_over
+from genkit.sample import bind_solver, resolve_start, sample, supported_levels
 from genkit.settings import setting
 from genkit.start import require_start
 from genkit.types import Batch, Start
@@ -34,12 +34,12 @@ def level_problems(
     if not schedule.bound:
         return  # its levels are those of an earlier stage, and checked where it is bound
     try:
-        known_levels(schedule, network.preconditioner, solver.stochastic)
+        supported_levels(schedule, network.preconditioner, solver.stochastic)
     except DataError as error:
         yield Problem(("schedule",), str(error))
         return
     try:
-        solver_over(schedule, solver, network.preconditioner)
+        bind_solver(schedule, solver, network.preconditioner)
     except DataError as error:
         yield Problem(("solver",), str(error))
 

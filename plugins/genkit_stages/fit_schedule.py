@@ -11,7 +11,7 @@ from torch import Tensor
 from genkit.artifacts import DenoiserRef
 from genkit.designs import designs
 from genkit.errors import Code, DataError, InterruptedRun, Problem
-from genkit.features import DatasetItems, Extractors, Place
+from genkit.features import DatasetReference, Extractors, FeatureContext
 from genkit.interfaces import (
     Context,
     Dataset,
@@ -28,7 +28,7 @@ from genkit.sample import denoise_fn, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC
 from genkit.tensors import as_stored, digest, network_digest
-from genkit.types import Draws, KnownStart, Start
+from genkit.types import Draws, ResolvedStart, Start
 from genkit_stages.fitted_levels import FittedLevels, name_of
 from genkit_stages.level_search import DECIDED, MOST_ITEMS, KnownLevels, Search, standardized
 
@@ -93,7 +93,7 @@ class FitSchedule(Stage):
         hashes = network_digest(denoiser.module), digest(self.data.load(inputs).data)
         return f"{self} for {' and '.join(hashes)}"
 
-    def fit(self, denoiser: Trained, place: Place, seed: int = 0) -> FittedLevels:
+    def fit(self, denoiser: Trained, place: FeatureContext, seed: int = 0) -> FittedLevels:
         """Return the fitted levels of a denoiser.
 
         Args:
@@ -106,7 +106,7 @@ class FitSchedule(Stage):
                 samples.
         """
         extractors = Extractors(place)
-        data = DatasetItems(self.data, extractors)
+        data = DatasetReference(self.data, extractors)
         spec, shape = denoiser.spec, tuple(data.batch.data.shape[1:])
         if shape != spec.shape:
             raise DataError(
@@ -146,7 +146,7 @@ class FitSchedule(Stage):
             found.samples,
         )
 
-    def _start(self, denoiser: Trained, schedule: Schedule) -> KnownStart:
+    def _start(self, denoiser: Trained, schedule: Schedule) -> ResolvedStart:
         return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
     def _range(self, denoiser: Trained) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from genkit.interfaces import Sampler, Solver
 from genkit.sample import resolve_start
 from genkit.settings import Ref
 from genkit.tensors import network_digest
-from genkit.types import KnownStart
+from genkit.types import ResolvedStart
 from genkit_stages.level_search import KnownLevels
 
 
@@ -41,7 +41,7 @@ class FittedLevels(Artifact):
     levels: Sequence[float]
     denoiser: str
     solver: str
-    start: KnownStart
+    start: ResolvedStart
     energy: float
     usual: float
     samples: int

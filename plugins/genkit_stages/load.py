@@ -9,7 +9,7 @@ from pathlib import Path
 
 from genkit.artifacts import NetworkFile
 from genkit.errors import DataError, PluginError, Problem, SettingError
-from genkit.files import expanded
+from genkit.files import expand_user
 from genkit.interfaces import Context, Design, Stage, Stages
 from genkit.networks import code_of_network, design_of, load_network
 from genkit.plugin.manager import load_plugins
@@ -76,4 +76,4 @@ class Load(Stage):
 
     @property
     def _file(self) -> Path:
-        return expanded(self.path)
+        return expand_user(self.path)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from genkit.interfaces import Denoiser, Network, Objective
-from genkit.tensors import decoded
+from genkit.tensors import to_float
 from genkit.train.by_quantile import BINS
-from genkit.train.coupling import declared
+from genkit.train.coupling import declarations_of
 from genkit.train.pairing import PairStream
 from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 
@@ -59,7 +59,7 @@ def bound_by_sigma(
     Returns:
         Empty where the lowest loss is not known, or would take more than seconds to estimate.
     """
-    coupling, data = declared(stream.coupler), stream.data
+    coupling, data = declarations_of(stream.coupler), stream.data
     as_drawn = coupling.independent and coupling.bijective and stream.augmentation is None
     exact = objective.estimates_mean and not objective.conditions
     if not (isinstance(network, Denoiser) and exact and as_drawn):
@@ -67,7 +67,7 @@ def bound_by_sigma(
     draws = draws_for(len(data), data.data[0].numel(), stream.total)
     if not draws:
         return {}
-    items = data.with_data(decoded(data.data))
+    items = data.with_data(to_float(data.data))
     labels = items.labels if network.class_conditional else None
     ideal = IdealDenoiser(items.data, labels, network.preconditioner)
     return by_sigma(objective, ideal_losses(objective, ideal, items, draws, generator))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from genkit.artifacts.scores import is_reserved
-from genkit.blame import returned
-from genkit.designs import held
+from genkit.blame import require_type
+from genkit.designs import outermost
 from genkit.errors import Code, Problem
 from genkit.interfaces import Dataset, Design, Extractor, Metric
 from genkit.types import DataSpec
@@ -86,7 +86,7 @@ def data_problems(
         if count is not None and count < metric.min_reference:
             reason = f"requires at least {metric.min_reference} reference items, got {count}"
             yield Problem(("metrics", index), reason, "name larger data, or leave the metric out")
-    spec = returned(data, "spec", data.spec(), DataSpec)
+    spec = require_type(data, "spec", data.spec(), DataSpec)
     yield from item_problems(metrics, spec, networks)
     if denoiser is not None and denoiser.spec.shape != spec.shape:
         yield Problem(
@@ -108,6 +108,6 @@ def item_problems(
     """
     for index, metric in enumerate(metrics):
         yield from (problem.under("metrics", index) for problem in metric.check_items(spec))
-        for below, extractor in held(metric, Extractor):
+        for below, extractor in outermost(metric, Extractor):
             problems = extractor.check_items(spec, networks)
             yield from (problem.under("metrics", index, *below) for problem in problems)

@@ -31,7 +31,7 @@ from genkit.parts.precision import Precision, StatePrecision
 from genkit.sample import bind_schedule, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC, sampling_warnings
-from genkit.types import SEED_LIMIT, Batch, KnownStart, Start
+from genkit.types import SEED_LIMIT, Batch, ResolvedStart, Start
 from genkit_stages.best_cell import BestCell
 from genkit_stages.drawing import level_problems, start_problems
 
@@ -47,7 +47,7 @@ class _Bound(NamedTuple):
 
     guidance: Sequence[BoundGuidance]
     schedule: Schedule
-    start: KnownStart
+    start: ResolvedStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ class Sample(SamplingStage):
         self,
         context: Context,
         parts: Sequence[Samples],
-        start: KnownStart,
+        start: ResolvedStart,
         facts: Mapping[str, str],
     ) -> Samples:
         return Samples(
@@ -235,7 +235,7 @@ class Sample(SamplingStage):
         settings = {name: described[name] for name in names if described.get(name)}
         return json.dumps(settings, sort_keys=True)
 
-    def _facts(self, context: Context, start: KnownStart) -> dict[str, str]:
+    def _facts(self, context: Context, start: ResolvedStart) -> dict[str, str]:
         """Return how the samples are drawn, so that two scores can be told to be comparable."""
         seeds = self.seeds()
         networks = sorted(set(references(self)) - {self.denoiser})

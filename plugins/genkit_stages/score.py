@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from genkit.blame import unchanged
+from genkit.blame import forbid_changes
 from genkit.errors import DataError, Problem
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import BoundMetric, Context, Design, Metric, Subject, TrainingState
@@ -76,7 +76,7 @@ class BoundScore:
         pictures: dict[str, bytes] = {}
         warnings: list[str] = []
         for metric, bound in self.metrics:
-            with unchanged(metric, samples=samples, reference=real):
+            with forbid_changes(metric, samples=samples, reference=real):
                 found = checked(metric, bound.measure(subject, context))
             scores |= found.scores
             pictures |= found.pictures

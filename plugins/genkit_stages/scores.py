@@ -11,8 +11,8 @@ from typing import SupportsFloat
 
 from genkit.artifacts import Samples
 from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
-from genkit.blame import refused, unchanged
-from genkit.designs import held
+from genkit.blame import fault, forbid_changes
+from genkit.designs import outermost
 from genkit.errors import Code, DataError, InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import (
@@ -23,7 +23,7 @@ from genkit.interfaces import (
     Metric,
     Subject,
 )
-from genkit.networks import Unknown
+from genkit.networks import UnknownDenoiser
 from genkit.types import Curve, Measurement
 
 ROUNDED = "images clipped to [-1, 1] and rounded to 8 bits"
@@ -83,7 +83,7 @@ class Scorer:
             )
         context, sets = self.context, self.sets
         trained = context.network(samples.denoiser) if samples.denoiser else None
-        denoiser = trained.module if trained else Unknown()
+        denoiser = trained.module if trained else UnknownDenoiser()
         features = StageFeatures(self.extractors, samples.batch.data, self.reference)
         size = len(samples.batch) // sets
         found: list[list[Measurement]] = [[] for _ in self.metrics]
@@ -104,7 +104,7 @@ class Scorer:
                     replace(features, part=part),
                     trained.coupling if trained else None,
                 )
-                with unchanged(metric, samples=batch, reference=self.reference.batch):
+                with forbid_changes(metric, samples=batch, reference=self.reference.batch):
                     result = bound.measure(subject, context)
                     found[index].append(checked(metric, result))
             if self._certain(found):
@@ -169,7 +169,7 @@ class Scorer:
 
     def _facts(self, metric: Metric, samples: Samples, sets: int) -> dict[str, str]:
         """Return what the scores of a metric depend on, besides what it says itself."""
-        identities = [e.identity(self.context) for _, e in held(metric, Extractor)]
+        identities = [e.identity(self.context) for _, e in outermost(metric, Extractor)]
         facts = {"extractor": "; ".join(identities)} if identities else {}
         # An extractor stands for itself: its settings may differ where its features do not.
         settings = {
@@ -215,29 +215,29 @@ def checked(part: Metric | Callback, found: object) -> Measurement:
         DataError: it is invalid, or a score is not finite; names the component and its plugin.
     """
     if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
-        raise refused(part, f"must return a Measurement of scores by name, got {found!r:.60}")
+        raise fault(part, f"must return a Measurement of scores by name, got {found!r:.60}")
     if isinstance(part, Metric) and set(found.scores) != set(part.scores):
         wanted, got = (
             ", ".join(map(str, names)) or "none" for names in (part.scores, found.scores)
         )
-        raise refused(part, f"must return the scores that it declares, {wanted}, got {got}")
+        raise fault(part, f"must return the scores that it declares, {wanted}, got {got}")
     scores = {name: _number(value) for name, value in found.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):
             value = found.scores[name]
             reason = f'must return a finite number as score "{name}", got {value!r:.60}'
             code = Code.NOT_FINITE if isinstance(value, float) else Code.INVALID_RESULT
-            raise refused(part, reason, code)
+            raise fault(part, reason, code)
     measurement = replace(found, scores=scores)
     try:
         json.dumps(asdict(replace(measurement, pictures={})), allow_nan=False)
     except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
-        raise refused(
+        raise fault(
             part, f"must return facts as texts and curves of finite floats, got others: {error}"
         ) from error
     for name, curve in found.curves.items():
         if not curve.consistent:
-            raise refused(part, f'must return a value for each position of curve "{name}"')
+            raise fault(part, f'must return a value for each position of curve "{name}"')
     return measurement
 
 

@@ -15,7 +15,7 @@ from genkit.designs import components, problems_of, references
 from genkit.errors import Code, InterruptedRun, Problem, SettingError
 from genkit.files import inf_as_text
 from genkit.interfaces import Component, Context, SamplingStage, Stages
-from genkit.settings import near_match, setting, shown
+from genkit.settings import near_match, quote, setting
 from genkit_stages.scoring import Scoring
 
 C = TypeVar("C", bound=Component)
@@ -79,7 +79,7 @@ class Sweep(Scoring):
                 path = max(cell, key=lambda path: len(at & {*path.split(".")}))
                 if (path, problem.reason) not in seen:
                     seen.add((path, problem.reason))
-                    where = f"with {shown(cell)}: " if len(cell) > 1 else ""
+                    where = f"with {quote(cell)}: " if len(cell) > 1 else ""
                     key = ("vary", *path.split("."))
                     reason = f"{where}{problem.reason}"
                     yield dataclasses.replace(problem, key=key, reason=reason)
@@ -186,7 +186,7 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
     """Yield what is wrong with the values at a key path, each alone."""
     key = ("vary", *path.split("."))
     if not isinstance(values, list) or not values:
-        yield Problem(key, f"must be a list of values, got {shown(values)}", code=Code.WRONG_TYPE)
+        yield Problem(key, f"must be a list of values, got {quote(values)}", code=Code.WRONG_TYPE)
         return
     for value in values:
         try:

@@ -11,8 +11,8 @@ import torch
 
 from genkit.artifacts import Coupling, NetworkFile, Record
 from genkit.artifacts.record import Row
-from genkit.blame import returned
-from genkit.designs import designs, drawer_of, references
+from genkit.blame import require_type
+from genkit.designs import designs, generating_stage, references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
@@ -31,11 +31,11 @@ from genkit.interfaces import (
     Trained,
     TrainingState,
 )
-from genkit.networks import Networks, built
+from genkit.networks import NetworkInputs, build_module
 from genkit.parts.precision import Precision, multiplying_in
 from genkit.random import seeded
 from genkit.settings import setting
-from genkit.train.ahead import core_for_pairing
+from genkit.train.ahead import reserve_core
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
@@ -140,12 +140,12 @@ class Train(Stage):
         Raises:
             DataError: the data is missing or damaged.
         """
-        spec = returned(self.data, "spec", self.data.spec(), DataSpec)
+        spec = require_type(self.data, "spec", self.data.spec(), DataSpec)
         augmentation = self.augmentation
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
     def design(self, earlier: Stages) -> Design:
-        return Design(self.network, self.spec(), fakes_of=drawer_of(self.data, earlier))
+        return Design(self.network, self.spec(), fakes_of=generating_stage(self.data, earlier))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
@@ -205,7 +205,7 @@ class Train(Stage):
         if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
-        with core_for_pairing(), multiplying_in(self.precision):
+        with reserve_core(), multiplying_in(self.precision):
             Loop(
                 context=context,
                 trainer=trainer,
@@ -263,7 +263,7 @@ class Train(Stage):
             DataError: the data is missing or damaged.
         """
         return PairStream(
-            returned(self.data, "load", self.data.load(context), Batch),
+            require_type(self.data, "load", self.data.load(context), Batch),
             self.coupler,
             self.coupler.bind(context),
             self.augmentation,
@@ -290,7 +290,7 @@ class Train(Stage):
         )
         contained = {name: context.network(name) for name in references(self.network)}
         with seeded(context.seed("weights")):
-            model = built(self.network, Networks(context.device, given=contained), spec)
+            model = build_module(self.network, NetworkInputs(context.device, given=contained), spec)
         return Trainer(
             context, model, self.objective, self.optimizer, self.average, spec.shape, compute
         )

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import torch
 
-from genkit.blame import ready
+from genkit.blame import require_method
 from genkit.designs import references
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
@@ -21,7 +21,7 @@ from genkit.interfaces import (
     Objective,
     Trained,
 )
-from genkit.networks import Networks
+from genkit.networks import NetworkInputs
 from genkit.types import DataSpec
 
 
@@ -177,7 +177,7 @@ def _built(network: Network, spec: DataSpec, contained: Mapping[str, Design]) ->
                 name: Trained(design.settings, design.spec, design.settings.build(design.spec))
                 for name, design in contained.items()
             }
-            bound = network.bind(Networks(meta, given=given))
-            ready(network, bound, "build").build(spec)
+            bound = network.bind(NetworkInputs(meta, given=given))
+            require_method(network, bound, "build").build(spec)
     except DataError as error:
         yield Problem(("network",), str(error), code=error.code)

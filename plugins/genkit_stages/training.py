@@ -10,11 +10,11 @@ from typing import Any
 
 from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.layout import CHECKPOINT
-from genkit.blame import called
+from genkit.blame import label_of
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context, Objective
 from genkit.train.diagnostics import PoolReport, is_skewed
-from genkit.train.distributed import UNSHARED, Ranks
+from genkit.train.distributed import LOCAL, RankExchange
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
 from genkit_stages.callbacks import Callbacks, reached
@@ -66,7 +66,7 @@ class Loop:
         self.callbacks.bind()
         saved = read = self._clock()
         losses = _Losses(trainer)
-        exchange = Ranks(group) if group else UNSHARED
+        exchange = RankExchange(group) if group else LOCAL
         batches = self.stream.batches(self.batch_size, begun_at, self.pools_ahead, exchange)
         with closing(batches):
             for batch, noise, pools in batches:
@@ -124,7 +124,7 @@ class Loop:
         known = not coupler.preserves_noise_marginal or is_skewed(rows[: len(rows) // 2], shape)
         if not known and is_skewed(rows, shape):
             self.context.warn(
-                f"{called(coupler)} declares preserves_noise_marginal, but the noise that it "
+                f"{label_of(coupler)} declares preserves_noise_marginal, but the noise that it "
                 "assigns is not N(0, I), see noise_mean, noise_variance and noise_worst in "
                 "metrics.jsonl; correct the coupler, or do not declare it"
             )

@@ -19,7 +19,13 @@ from genkit import tensors
 from genkit.artifacts import Samples
 from genkit.artifacts.statistics import Statistics, load_statistics, save_statistics
 from genkit.errors import Code, DataError
-from genkit.features import DatasetItems, Extractors, Outside, StageFeatures, StatisticsFile
+from genkit.features import (
+    DatasetReference,
+    Extractors,
+    FileContext,
+    StageFeatures,
+    StatisticsReference,
+)
 from genkit.interfaces import Dataset, Extractor, Metric
 from genkit.parts.precision import multiplying_in
 from genkit.plugin.manager import load_plugins
@@ -90,7 +96,7 @@ class Bytes(Dataset):
 
 
 @dataclass(frozen=True)
-class Here(Outside):
+class Here(FileContext):
     """A context outside a run that describes components which no plugin registers."""
 
     warnings: list[str] = field(default_factory=list)
@@ -277,11 +283,11 @@ def test_samples_of_no_item_are_refused():
 
 
 def reference(here, path):
-    return StatisticsFile(path, Extractors(here))
+    return StatisticsReference(path, Extractors(here))
 
 
 def test_statistics_of_a_file_are_those_of_the_features(here, tmp_path):
-    items = DatasetItems(Bytes(), Extractors(here))
+    items = DatasetReference(Bytes(), Extractors(here))
     statistics = items.statistics(Counted())
     features = torch.arange(16).reshape(8, 2).numpy() / 127.5 - 1
     np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-6)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from genkit.files import replacing, write_bytes, write_json, write_text
+from genkit.files import atomic_write, write_bytes, write_json, write_text
 
 
 def test_content_replaces_content(tmp_path):
@@ -60,9 +60,9 @@ def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(tmp_path, 
 WRITER = """
 import sys, time
 from pathlib import Path
-from genkit.files import replacing
+from genkit.files import atomic_write
 
-with replacing(Path(sys.argv[1])) as file:
+with atomic_write(Path(sys.argv[1])) as file:
     file.write(b"half of something longer")
     file.flush()
     print("half", flush=True)
@@ -103,9 +103,9 @@ def test_the_files_of_other_names_are_left_alone(tmp_path):
 
 def test_two_at_once_replace_each_other(tmp_path):
     path = tmp_path / "f"
-    with replacing(path) as first:
+    with atomic_write(path) as first:
         first.write(b"first")
-        with replacing(path) as second:
+        with atomic_write(path) as second:
             second.write(b"second")
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import genkit
-from genkit.blame import blamed, plugin_errors
+from genkit.blame import plugin_error_of, plugin_errors
 from genkit.errors import Code, DataError, GenkitError, PluginError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
@@ -583,4 +583,4 @@ def test_errors_of_others_pass_unchanged():
         with pytest.raises(type(error)) as caught, plugin_errors(load_plugins().registry):
             raise error
         assert caught.value is error
-        assert blamed(error) is None
+        assert plugin_error_of(error) is None

@@ -21,10 +21,10 @@ from genkit.networks import bind_guidance
 from genkit.random import generator
 from genkit.sample import (
     GuidedDenoiser,
+    bind_solver,
     denoise_fn,
-    known_levels,
     sample,
-    solver_over,
+    supported_levels,
     trajectory,
 )
 from genkit.types import Coefficients, State
@@ -539,18 +539,18 @@ class Clamped(Levels):
 
 def test_levels_are_rounded_to_those_that_the_network_knows():
     schedule = Levels(levels=(5.0, 1.55, 1.0, 0.3))
-    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.5, 1.0, 0.25, 0.0]
-    assert known_levels(schedule, None).tolist() == [5.0, 1.55, 1.0, 0.3, 0.0]
+    assert supported_levels(schedule, Quarters()).tolist() == [2.0, 1.5, 1.0, 0.25, 0.0]
+    assert supported_levels(schedule, None).tolist() == [5.0, 1.55, 1.0, 0.3, 0.0]
 
 
 def test_a_schedule_learns_the_range_that_the_network_knows():
     schedule = Clamped(levels=(5.0, 1.0, 0.01))
-    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
+    assert supported_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
 
 
 def test_levels_that_are_one_to_the_network_are_one():
     schedule = Levels(levels=(5.0, 2.5, 1.06, 1.04, 0.3))
-    assert known_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
+    assert supported_levels(schedule, Quarters()).tolist() == [2.0, 1.0, 0.25, 0.0]
     drawn = sample(Quartered(), draws(range(2)), schedule=schedule, solver=Euler())
     assert drawn.nfe == 3
 
@@ -563,8 +563,8 @@ class AddsNoise(Euler):
 def test_a_stochastic_solver_steps_between_equal_levels():
     schedule = Levels(levels=(5.0, 2.5, 1.06, 1.04, 0.3))
     kept = [2.0, 2.0, 1.0, 1.0, 0.25, 0.0]
-    assert known_levels(schedule, Quarters(), keep_equal=True).tolist() == kept
-    assert solver_over(schedule, AddsNoise(), Quarters())[1].tolist() == kept
+    assert supported_levels(schedule, Quarters(), keep_equal=True).tolist() == kept
+    assert bind_solver(schedule, AddsNoise(), Quarters())[1].tolist() == kept
     drawn = sample(Quartered(), draws(range(2)), schedule=schedule, solver=AddsNoise())
     assert drawn.nfe == 5
 
@@ -572,7 +572,7 @@ def test_a_stochastic_solver_steps_between_equal_levels():
 @pytest.mark.parametrize("levels", [(5.0, 3.0), (0.1, 0.01)])
 def test_a_schedule_outside_of_what_the_network_knows_is_refused(levels):
     with raises_code(DataError, Code.DATA, "0.25", "2"):
-        known_levels(Clamped(levels=levels), Quarters())
+        supported_levels(Clamped(levels=levels), Quarters())
 
 
 class Quartered(Gaussian):

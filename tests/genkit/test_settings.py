@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from genkit.settings import (
     near_match,
-    shown,
+    quote,
     toml_key,
     toml_value,
 )
@@ -40,10 +40,10 @@ def test_toml_key_is_toml(key: str) -> None:
 
 @given(plain)
 def test_what_is_shown_is_short_and_on_one_line(value: object) -> None:
-    assert len(shown(value)) <= 60
-    assert "\n" not in shown(value)
+    assert len(quote(value)) <= 60
+    assert "\n" not in quote(value)
 
 
 def test_long_values_are_cut() -> None:
-    assert shown("x" * 10**6).endswith("...")
-    assert shown([0] * 10**6).endswith("...")
+    assert quote("x" * 10**6).endswith("...")
+    assert quote([0] * 10**6).endswith("...")

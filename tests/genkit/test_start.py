@@ -12,7 +12,7 @@ from genkit.artifacts.coupling import Coupling, CouplingStatistics
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance
 from genkit.sample import GuidedDenoiser, sample, trajectory
-from genkit.start import known_start, require_start, sampling_warnings
+from genkit.start import choose_start, require_start, sampling_warnings
 from genkit.types import Draws
 from raising import raises_code
 
@@ -101,16 +101,16 @@ def test_the_correction_is_one_more_call_with_labels_and_guidance():
 
 
 def test_auto_corrects_where_noise_was_assigned():
-    assert known_start("auto", None, 80) == "noise"
-    assert known_start("auto", RANDOM, 80) == "noise"
-    assert known_start("auto", ASSIGNED, 80) == "corrected"
+    assert choose_start("auto", None, 80) == "noise"
+    assert choose_start("auto", RANDOM, 80) == "noise"
+    assert choose_start("auto", ASSIGNED, 80) == "corrected"
     measured = replace(ASSIGNED, statistics=CouplingStatistics(8192, 16, (2.0,), (1.6,), 9.0, 0.1))
-    assert known_start("auto", measured, 80) == "corrected"  # 1.6 / 80 is 2 %
-    assert known_start("auto", measured, 1000) == "noise"
-    assert known_start("auto", measured, 10) == "corrected-twice"
-    assert known_start("auto", measured, 1) == "corrected-twice"  # the nearest of the three
-    assert known_start("noise", ASSIGNED, 80) == "noise"
-    assert known_start("corrected", None, 80) == "corrected"
+    assert choose_start("auto", measured, 80) == "corrected"  # 1.6 / 80 is 2 %
+    assert choose_start("auto", measured, 1000) == "noise"
+    assert choose_start("auto", measured, 10) == "corrected-twice"
+    assert choose_start("auto", measured, 1) == "corrected-twice"  # the nearest of the three
+    assert choose_start("noise", ASSIGNED, 80) == "noise"
+    assert choose_start("corrected", None, 80) == "corrected"
 
 
 def test_what_is_assumed_and_what_does_not_hold_is_stated():

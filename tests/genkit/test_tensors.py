@@ -23,7 +23,7 @@ def pool(dtype=torch.float64):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_encoded_inverts_decoded(dtype):
     values = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(tensors.encoded(tensors.decoded(values).to(dtype)), values)
+    assert torch.equal(tensors.to_uint8(tensors.to_float(values).to(dtype)), values)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -36,7 +36,7 @@ def test_images_are_encoded_as_edm_does(dtype):
         near += [up, down]
     x = np.concatenate(near)
     wanted = (x * dtype(127.5) + dtype(128)).clip(0, 255).astype(np.uint8)
-    encoded = tensors.encoded(torch.from_numpy(x))
+    encoded = tensors.to_uint8(torch.from_numpy(x))
     assert encoded.dtype == torch.uint8
     assert encoded.tolist() == wanted.tolist()
 
@@ -45,7 +45,7 @@ def test_images_are_encoded_as_edm_does(dtype):
 def test_half_precision_is_encoded_in_float32(dtype):
     x = torch.linspace(-1.1, 1.1, 5_000).to(dtype)
     wanted = (x.float().numpy() * np.float32(127.5) + np.float32(128)).clip(0, 255)
-    assert tensors.encoded(x).tolist() == wanted.astype(np.uint8).tolist()
+    assert tensors.to_uint8(x).tolist() == wanted.astype(np.uint8).tolist()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from genkit.plugin import (
     Problem,
     Ref,
     Stages,
+    quote,
     require_finite,
     require_one_shape,
     setting,
-    shown,
 )
 from genkit_semidiscrete.potential import By, Potential, flat
 from genkit_semidiscrete.search import search
@@ -61,16 +61,16 @@ class Semidiscrete(DatasetCoupler):
         if isinstance(stage, FitPotential) and stage.by != self.by:
             yield Problem(
                 ("by",),
-                f'{shown(self.by)}, and stage "{self.potential}" fitted by {shown(stage.by)}',
-                f"write by = {shown(stage.by)}",
+                f'{quote(self.by)}, and stage "{self.potential}" fitted by {quote(stage.by)}',
+                f"write by = {quote(stage.by)}",
             )
 
     def bind(self, inputs: Inputs) -> BoundSemidiscrete:
         fitted = inputs.read(self.potential, Potential)
         if fitted.by != self.by:
             raise DataError(
-                f"by must be that of the stage {shown(self.potential)}, {shown(fitted.by)}, got "
-                f"{shown(self.by)}; write by = {shown(fitted.by)}",
+                f"by must be that of the stage {quote(self.potential)}, {quote(fitted.by)}, got "
+                f"{quote(self.by)}; write by = {quote(fitted.by)}",
                 Code.CONFLICT,
             )
         return BoundSemidiscrete(fitted)

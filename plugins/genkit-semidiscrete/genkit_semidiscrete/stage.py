@@ -19,8 +19,8 @@ from genkit.plugin import (
     Scores,
     Stage,
     Stages,
-    decoded,
     setting,
+    to_float,
 )
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
@@ -70,7 +70,7 @@ class FitPotential(Stage):
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)
-        batch = batch.with_data(decoded(batch.data))
+        batch = batch.with_data(to_float(batch.data))
         images = know(batch, self.by)
         largest = max(len(members) for _, members in images.parts())
         steps = max(LEAST_STEPS, -(-self.noises_per_image * largest // self.batch_size))

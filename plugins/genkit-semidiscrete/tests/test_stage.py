@@ -16,7 +16,7 @@ from torch import Tensor
 from genkit import component
 from genkit.errors import Code, DataError, InterruptedRun
 from genkit.random import generator
-from genkit.tensors import decoded, load
+from genkit.tensors import load, to_float
 from genkit.testing import check_component, check_stage
 from genkit.types import Batch
 from genkit_semidiscrete.coupler import BoundSemidiscrete
@@ -60,7 +60,7 @@ def test_points_on_a_line_take_the_quantile_cells(fit: Any) -> None:
 def test_images_that_are_kept_as_bytes_are_decoded(fit: Any) -> None:
     images = torch.randint(0, 256, (20, 1, 2, 2), generator=generator(0), dtype=torch.uint8)
     potentials = []
-    for data in (images, decoded(images)):
+    for data in (images, to_float(images)):
         place = fit.place()
         fit.stage(Batch(data)).run(place)
         potentials.append((place.folder / "potential.safetensors").read_bytes())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, SettingError
 from genkit.random import seeded
-from genkit.settings import near_match, shown
+from genkit.settings import near_match, quote
 from genkit.types import DataSpec
 from genkit_edm.edm2.denoiser import Edm2
 from genkit_edm.iddpm import IddpmPreconditioner
@@ -188,7 +188,7 @@ def _require_supported(
         allowed = fixed[name](settings.channel_mult)
         if _hashable(value) not in allowed:
             raise DataError(
-                f"{name} must be {' or '.join(map(shown, allowed))}, got {shown(value)}; "
+                f"{name} must be {' or '.join(map(quote, allowed))}, got {quote(value)}; "
                 "a network with another value cannot be imported",
                 Code.CONFLICT,
             )

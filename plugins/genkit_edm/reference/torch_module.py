@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genkit.errors import Code, DataError
-from genkit.pickles import Call, Global, array, described
+from genkit.pickles import Call, Global, array, describe
 from genkit.pickles import mapping as dictionary
 
 _RECONSTRUCT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -42,7 +42,7 @@ def module_of(node: Any) -> Module:
         DataError: it stands for something else.
     """
     if not isinstance(node, Call):
-        raise DataError(f"{described(node)} is no module", Code.WRONG_KIND)
+        raise DataError(f"{describe(node)} is no module", Code.WRONG_KIND)
     if node.function == _RECONSTRUCT and len(node.args) == 1:
         told = mapping(node.args[0])
         if told.get("type") != "class" or told.get("version") != _VERSION:
@@ -54,10 +54,10 @@ def module_of(node: Any) -> Module:
         class_name, state = node.function.name, node.state
     else:
         raise DataError(
-            f"{described(node)} is no module of the reference or of torch", Code.WRONG_KIND
+            f"{describe(node)} is no module of the reference or of torch", Code.WRONG_KIND
         )
     if not isinstance(class_name, str):
-        raise DataError(f"{described(class_name)} is no name of a class", Code.INVALID_NAME)
+        raise DataError(f"{describe(class_name)} is no name of a class", Code.INVALID_NAME)
     return Module(class_name, mapping(state))
 
 
@@ -76,7 +76,7 @@ def constructor(module: Module) -> dict[str, Any]:
     arguments = {}
     for name, value in mapping(named).items():
         if not isinstance(name, str):
-            raise DataError(f"{described(name)} is no name of an argument", Code.INVALID_NAME)
+            raise DataError(f"{describe(name)} is no name of an argument", Code.INVALID_NAME)
         arguments[name] = _plain(value, name, depth=0)
     for name, value in arguments.items():
         kept = module.state.get(name, value)
@@ -129,7 +129,7 @@ def _names(node: Any) -> Collection[Any]:
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
-        raise DataError(f"{described(node)} is no set of names", Code.WRONG_TYPE)
+        raise DataError(f"{describe(node)} is no set of names", Code.WRONG_TYPE)
     return node
 
 
@@ -139,7 +139,7 @@ def _parts(module: Module, kind: str) -> Iterator[tuple[str, Any]]:
     for name, node in mapping(module.state[kind]).items():
         if not isinstance(name, str) or not name or "." in name:
             raise DataError(
-                f"{described(name)} is no name in the {kind} of a {module.class_name}",
+                f"{describe(name)} is no name in the {kind} of a {module.class_name}",
                 Code.INVALID_NAME,
             )
         yield name, node
@@ -153,4 +153,4 @@ def _plain(value: Any, name: str, depth: int) -> Any:
         return [_plain(item, name, depth + 1) for item in value]
     if isinstance(value, Call) and len((number := array(value)).shape) == 0:
         return number.item()
-    raise DataError(f"the argument {name} is {described(value)}", Code.WRONG_TYPE)
+    raise DataError(f"the argument {name} is {describe(value)}", Code.WRONG_TYPE)

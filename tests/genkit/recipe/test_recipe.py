@@ -138,7 +138,7 @@ CASES = [
     ("images = 100", "images = 1\nrate = nan", [(8, "denoiser.rate", "out-of-range")]),
     ("images = 100", "images = 1\nvary = 1", [(8, "denoiser.vary", "wrong-type")]),
     (', by = ["realness"]', "", [(8, "denoiser.coupler.by", "missing-key")]),
-    ('by = ["realness"]', 'by = "source"', [(8, "denoiser.coupler.by", "wrong-type")]),
+    ('by = ["realness"]', 'by = "realness"', [(8, "denoiser.coupler.by", "wrong-type")]),
     ('by = ["realness"]', "by = [1]", [(8, "denoiser.coupler.by.0", "wrong-type")]),
     (
         'couplers = [{ use = "random" }',
@@ -199,7 +199,7 @@ def test_a_mistake_has_a_place_a_key_and_a_code(
         ('data = { use = "toys" }', 'data = "toys"', 'write { use = "toys" }'),
         ("images = 100", "", "write images = ..., an integer at least 1"),
         (', by = ["realness"]', "", 'write by = ["..."]'),
-        ('by = ["realness"]', 'by = "source"', 'write ["realness"]'),
+        ('by = ["realness"]', 'by = "realness"', 'write ["realness"]'),
         (
             'couplers = [{ use = "random" }',
             "couplers = [{}",

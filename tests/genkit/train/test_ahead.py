@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from genkit.train.ahead import run_ahead
+from genkit.train.ahead import prefetch
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -20,7 +20,7 @@ def test_what_others_wait_for_is_ended_although_the_caller_stops(together):
         time.sleep(0.05)
         return index
 
-    items = run_ahead(range(100), prepare, finish, 6, together)
+    items = prefetch(range(100), prepare, finish, 6, together)
     next(items).result()
     items.close()
     begun = time.monotonic()

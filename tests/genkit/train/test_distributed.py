@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genkit.errors import Code, DataError
-from genkit.train.distributed import UNSHARED, Solved
+from genkit.train.distributed import LOCAL, Solution
 from genkit.types import Pairs
 from raising import raises_code
 
@@ -19,7 +19,7 @@ import torch
 from genkit.errors import DataError, GenkitError
 from genkit.interfaces import Coupler
 from genkit.random import generator
-from genkit.train.distributed import UNSHARED, Ranks
+from genkit.train.distributed import LOCAL, RankExchange
 from genkit.train.pairing import PairStream
 from genkit.types import Batch, Pairs
 from genkit.world import join_processes
@@ -46,7 +46,7 @@ shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
 stream = PairStream(data, shuffle, shuffle, None, 16, 150, seeds)
 digest, reports, told = hashlib.sha256(), [], ""
 with join_processes() as world:
-    exchange = Ranks(world.new_group()) if world.size > 1 else UNSHARED
+    exchange = RankExchange(world.new_group()) if world.size > 1 else LOCAL
     try:
         for batch, noise, found in stream.batches(12, exchange=exchange):
             for tensor in (batch.data, batch.labels, batch.quantile, noise):
@@ -74,8 +74,8 @@ def test_an_error_in_one_process_is_told_in_all(processes):
 
 
 def test_a_process_alone_solves_every_pool():
-    solved = Solved(Pairs(torch.arange(2), torch.arange(2)), 0.1)
-    assert all(UNSHARED.solves(index) for index in range(5))
-    assert UNSHARED.share(3, solved) is solved
+    solved = Solution(Pairs(torch.arange(2), torch.arange(2)), 0.1)
+    assert all(LOCAL.solves(index) for index in range(5))
+    assert LOCAL.share(3, solved) is solved
     with raises_code(DataError, Code.DATA, "broken"):
-        UNSHARED.share(3, DataError("broken"))
+        LOCAL.share(3, DataError("broken"))

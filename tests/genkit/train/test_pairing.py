@@ -15,9 +15,9 @@ from genkit.errors import Code, DataError
 from genkit.independent import Random
 from genkit.interfaces import Augmentation, Coupler, DatasetCoupler
 from genkit.random import generator
-from genkit.train.ahead import core_for_pairing
+from genkit.train.ahead import reserve_core
 from genkit.train.pairing import PairStream
-from genkit.train.strata import stratified
+from genkit.train.strata import stratify
 from genkit.types import Batch, Pairs
 from raising import raises_code
 
@@ -195,7 +195,7 @@ def test_a_core_is_left_to_the_coupler_where_torch_takes_all(monkeypatch, cores,
     monkeypatch.setattr("genkit.train.ahead.os.cpu_count", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
     monkeypatch.setattr(torch, "set_num_threads", now.append)
-    with core_for_pairing():
+    with reserve_core():
         assert now[-1] == left
     assert now[-1] == threads
 
@@ -254,19 +254,19 @@ def runs_of(labels):
 
 def test_stratified_pools_hold_runs_of_a_class_and_every_item_once():
     order = torch.randperm(80, generator=generator(0, "a"))
-    found = stratified(order, CLASSES, 8, generator(0, "b"))
+    found = stratify(order, CLASSES, 8, generator(0, "b"))
     assert torch.equal(found.sort().values, torch.arange(80))
     # Two runs of one class may meet: each is then 8 long, but for the last of the class.
     runs = runs_of(CLASSES[found])
     assert len(runs) <= 5 + 4 + 1 + 2
     assert all(int(length) % 8 in {0, 1, 3, 4} for length in runs)
-    again = stratified(order, CLASSES, 8, generator(0, "c"))
+    again = stratify(order, CLASSES, 8, generator(0, "c"))
     assert not torch.equal(CLASSES[found], CLASSES[again])
 
 
 def test_runs_of_one_are_a_plain_shuffle_of_whole_classes():
     order = torch.randperm(80, generator=generator(0, "a"))
-    found = stratified(order, CLASSES, 1, generator(0, "b"))
+    found = stratify(order, CLASSES, 1, generator(0, "b"))
     assert torch.equal(found.sort().values, torch.arange(80))
     assert len(runs_of(CLASSES[found])) > 30
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.train.replicas import ItemLosses, Replicas, share_of
+from genkit.train.replicas import ItemLosses, Replicas, shard_range
 from genkit.world import World
 
 RANK = """
@@ -22,7 +22,7 @@ from genkit.errors import GenkitError
 from genkit.interfaces import Coupler, Objective
 from genkit.random import derive_seed, generator, seeded
 from genkit.tensors import load, save
-from genkit.train.distributed import UNSHARED, Ranks
+from genkit.train.distributed import LOCAL, RankExchange
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, Pairs
@@ -81,7 +81,7 @@ def train(world, kind, total, file):
     data = Batch(torch.randn(100, 3, generator=generator(1)), torch.arange(100))
     shuffle, seeds = Shuffle(), lambda *purpose: generator(0, *purpose)
     stream = PairStream(data, shuffle, shuffle, None, 32, 625, seeds)
-    exchange = Ranks(world.new_group()) if world.size > 1 else UNSHARED
+    exchange = RankExchange(world.new_group()) if world.size > 1 else LOCAL
     digest, losses, told = hashlib.sha256(), [], ""
     try:
         for batch, noise, found in stream.batches(12, trainer.images, exchange=exchange):
@@ -195,7 +195,7 @@ def test_the_rehearsal_leaves_buffers_as_they_were(two):
 @pytest.mark.parametrize("count", [1, 2, 7, 96])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_shares_are_whole_contiguous_and_even(count, size):
-    shares = [share_of(World(rank, size), count) for rank in range(size)]
+    shares = [shard_range(World(rank, size), count) for rank in range(size)]
     assert [item for share in shares for item in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Trained
-from genkit.networks import Networks
+from genkit.networks import NetworkInputs
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.pickles import read_state_dict
 from genkit.testing import check_classifier, check_component, check_importer
@@ -61,7 +61,7 @@ def test_features_and_logits_are_those_of_the_reference(adm_golden, classifier):
 def test_logits_of_a_head_and_their_gradient_are_those_of_the_reference(
     adm_golden, classifier, kind, classes
 ):
-    inputs = Networks(torch.device("cpu"), given={"classifier": classifier})
+    inputs = NetworkInputs(torch.device("cpu"), given={"classifier": classifier})
     settings = AdmClassifierDiscriminator(
         classifier="classifier", channels=64, blocks=1, class_conditional=classes > 0
     )
@@ -87,7 +87,7 @@ def test_full_networks_have_as_many_parameters_as_the_published_ones():
     with torch.device("meta"):
         classifier = AdmClassifier().build(DataSpec((3, 32, 32), classes=1000))
         trained = Trained(AdmClassifier(), DataSpec((3, 32, 32), classes=1000), classifier)
-        inputs = Networks(torch.device("meta"), given={"c": trained})
+        inputs = NetworkInputs(torch.device("meta"), given={"c": trained})
         heads = [
             AdmClassifierDiscriminator(classifier="c", class_conditional=classes > 0)
             .bind(inputs)

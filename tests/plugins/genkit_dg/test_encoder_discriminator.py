@@ -11,7 +11,7 @@ from genkit.api import run_recipe
 from genkit.artifacts import DiscriminatorFile, Samples
 from genkit.errors import Code, DataError, RecipeError
 from genkit.interfaces import Trained
-from genkit.networks import Networks, load_network
+from genkit.networks import NetworkInputs, load_network
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator, seeded
 from genkit.recipe.recipe import load_recipe
@@ -38,7 +38,7 @@ def trained(settings, spec=SPEC):
 
 
 def built(denoiser, spec=SPEC, **settings):
-    inputs = Networks(torch.device("cpu"), given={"denoiser": denoiser})
+    inputs = NetworkInputs(torch.device("cpu"), given={"denoiser": denoiser})
     small = {"channels": 64, "blocks": 1}
     network = DenoiserEncoder(denoiser="denoiser", **(small | settings)).bind(inputs)
     with seeded(1):

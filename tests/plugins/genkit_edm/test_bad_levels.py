@@ -10,7 +10,7 @@ import torch
 from genkit.api import component
 from genkit.cli import main
 from genkit.errors import Code, DataError
-from genkit.sample import known_levels
+from genkit.sample import supported_levels
 from raising import raises_code
 
 RECIPE = """name = "bad"
@@ -79,8 +79,8 @@ def test_a_range_of_the_network_in_which_levels_do_not_fall_is_refused() -> None
     """VP's parabola cannot start from so high a level: two steps would have been left."""
     network = component("preconditioner", "ve", sigma_min=0.5)
     with raises_code(DataError, Code.OUT_OF_RANGE, "0.5", "100"):
-        known_levels(component("schedule", "vp"), network)
-    assert len(known_levels(component("schedule", "edm"), network)) == 19
+        supported_levels(component("schedule", "vp"), network)
+    assert len(supported_levels(component("schedule", "edm"), network)) == 19
 
 
 @pytest.mark.parametrize("schedule", ["edm", "vp", "ve", "iddpm", "linear", "log-linear", "flow"])
@@ -89,7 +89,7 @@ def test_a_range_of_the_network_in_which_levels_do_not_fall_is_refused() -> None
 def test_every_network_takes_every_schedule(preconditioner: str, schedule: str, steps: int) -> None:
     """As far as its range goes: the schedule is narrowed to what the network knows."""
     network = component("preconditioner", preconditioner)
-    levels = known_levels(component("schedule", schedule, steps=steps), network)
+    levels = supported_levels(component("schedule", schedule, steps=steps), network)
     assert torch.equal(network.round_sigma(levels[:-1]), levels[:-1])
     assert bool((levels.diff() < 0).all())
     assert len(levels) == steps + 1 or "iddpm" in (preconditioner, schedule) or schedule == "flow"
@@ -98,9 +98,9 @@ def test_every_network_takes_every_schedule(preconditioner: str, schedule: str, 
 def test_a_table_takes_the_steps_that_it_has() -> None:
     """As the reference, but for the steps that go nowhere."""
     network = component("preconditioner", "iddpm")
-    levels = known_levels(component("schedule", "edm", steps=256), network)
+    levels = supported_levels(component("schedule", "edm", steps=256), network)
     low, high = network.round_sigma(torch.tensor([0.0, 80.0], dtype=torch.float64)).tolist()
     ramp = torch.linspace(80 ** (1 / 7), low ** (1 / 7), 256, dtype=torch.float64) ** 7
     assert levels[:-1].tolist() == sorted(set(network.round_sigma(ramp).tolist()), reverse=True)
     assert levels[0] == high
-    assert len(known_levels(component("schedule", "edm", steps=40), network)) == 41
+    assert len(supported_levels(component("schedule", "edm", steps=40), network)) == 41

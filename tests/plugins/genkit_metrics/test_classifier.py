@@ -12,7 +12,7 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import Classifier
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator, seeded
-from genkit.tensors import decoded, file_digest
+from genkit.tensors import file_digest, to_float
 from genkit.testing import check_classifier, check_objective
 from genkit.types import Batch, DataSpec
 from genkit_data.handwritten import Digits
@@ -104,7 +104,7 @@ def test_logits_follow_from_the_features_of_a_classifier(fake_context):
 def test_the_classifier_that_genkit_brings_knows_the_digits():
     digits = Digits().load(NoStages())
     module = ClassifierFeatures(file="digits").bind(NoStages())
-    logits = module.head(module(decoded(digits.data)))
+    logits = module.head(module(to_float(digits.data)))
     assert (logits.argmax(1) == digits.labels).float().mean() > 0.99
 
 
