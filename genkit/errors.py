@@ -55,6 +55,8 @@ class Code(StrEnum):
     DUPLICATE = "duplicate", "Something that must be unique is given twice."
     UNKNOWN_COMPONENT = "unknown-component", "No plugin registers a component of this name."
     NOT_A_COMPONENT = "not-a-component", "A component is needed, and the value is not a table."
+    AMBIGUOUS = "ambiguous", "A key names more than one setting."
+    UNSUPPORTED_FORMAT = "unsupported-format", "The recipe has a format that is not read here."
     UNKNOWN_STAGE = "unknown-stage", "A reference names no stage, or there are no stages."
     WRONG_REFERENCE = "wrong-reference", "A reference names a stage that does not fit."
     TOO_MANY = "too-many", "There are more mistakes than are listed."

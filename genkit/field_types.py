@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from genkit.errors import Code, Key, Problem
-from genkit.settings import Setting, near_match, quote
+from genkit.settings import Setting, meant_number, near_match, quote
 
 FAILED: Final = object()
 """Stands for a value that could not be decoded; its problems are noted already."""
@@ -68,7 +68,8 @@ class Number(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if isinstance(value, bool) or not isinstance(value, int if self.integer else (int, float)):
-            yield self._mismatch(value)
+            number = meant_number(value)
+            yield self._mismatch(value, f"write {number}" if number else "")
             return
         if isinstance(value, int) and value.bit_length() > 63:
             bound = "an integer of at most 64 bits"
@@ -100,8 +101,13 @@ class Plain(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, self.cls):
-            quotable = self.cls is str and not isinstance(value, (list, tuple, Mapping))
-            yield self._mismatch(value, f'write "{quote(value)}"' if quotable else "")
+            yield self._mismatch(value, self._hint(value))
+
+    def _hint(self, value: Any) -> str:
+        if self.cls is str and not isinstance(value, (list, tuple, Mapping)):
+            return f'write "{quote(value)}"'
+        lower = value.lower() if self.cls is bool and isinstance(value, str) else ""
+        return f"write {lower}" if lower in ("true", "false") else ""
 
 
 @dataclass(frozen=True)

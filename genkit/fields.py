@@ -135,6 +135,14 @@ def leaves_of(
                 yield from leaves_of(leaf, *key, result_only=result_only)
 
 
+def keys_of(component: Settings) -> Iterator[Key]:
+    """Yield the keys of all settings of a component, and of those that it holds."""
+    yield from ((field.name,) for field in fields_of(type(component)))
+    for key, _, part in leaves_of(component):
+        if isinstance(part, Settings):
+            yield from ((*key, field.name) for field in fields_of(type(part)))
+
+
 def _parse(annotation: Any, setting: Setting) -> FieldType:
     """Return the type that an annotation describes.
 

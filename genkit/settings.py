@@ -132,6 +132,20 @@ def toml_key(part: str | int) -> str:
     return str(part) if re.fullmatch(r"[A-Za-z0-9_-]+", str(part)) else toml_value(str(part))
 
 
+def meant_number(value: Any) -> str:
+    """Return the number that a value was meant to be, as TOML writes it; empty for none.
+
+    Such values are 2e3 for an integer, and "2_000" and "2k" for any number.
+    """
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else ""
+    text = value.strip() if isinstance(value, str) else ""
+    if re.fullmatch(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", text):
+        number = float(text)
+        return text if "." in text or not number.is_integer() else str(int(number))
+    return scaled_number(text)
+
+
 def scaled_number(text: str) -> str:
     """Return a number with a suffix for thousands or millions as TOML writes it: 2k is 2_000.
 

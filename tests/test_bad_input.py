@@ -311,10 +311,10 @@ def test_an_override_is_checked_like_the_file(refused, tmp_path):
     assert head == "Error: 3 mistakes in the recipe:"
     assert lines[0].startswith("  --set denoiser.micro_batch=500: denoiser.micro_batch: ")
     assert lines[0].endswith("[conflict]")
-    assert lines[1].startswith("  --set samplse.count=3: ")
-    assert lines[1].endswith('did you mean "samples"? [unknown-key]')
-    assert lines[2].startswith("  --set seed=x: ")
-    assert lines[2].endswith("[syntax]")
+    assert lines[1].startswith("  --set seed=x: seed: ")
+    assert lines[1].endswith("[wrong-type]")
+    assert lines[2].startswith("  --set samplse.count=3: ")
+    assert lines[2].endswith('did you mean "samples"? [unknown-key]')
 
 
 # --- the data -------------------------------------------------------------------------------

@@ -84,6 +84,47 @@ FILE = {
         edited('"sample"', "sample"),
         ("syntax", 16, "samples.use", '"sample"'),
     ),
+    "a float for an integer": (
+        edited("1000", "2e3"),
+        ("wrong-type", 7, "denoiser.images", "2000"),
+    ),
+    "a number in quotes": (
+        edited("1000", '"2_000"'),
+        ("wrong-type", 7, "denoiser.images", "2000"),
+    ),
+    "a key of the recipe at the end of the file": (
+        RECIPE + 'device = "cpu"\n',
+        ("unknown-key", 24, "scores.device", 'device = "cpu" above the first [[stage]]'),
+    ),
+    "a list of stages that is misspelt": (
+        RECIPE.replace("[[stage]]", "[[stages]]"),
+        ("unknown-key", 4, "stages", "[[stage]]"),
+    ),
+    "the name of a score for its metric": (
+        edited('"curvature"', '"fid"'),
+        (
+            "unknown-component",
+            23,
+            "scores.metrics.0.use",
+            '{ use = "frechet", extractor = { use = "inception" } }',
+        ),
+    ),
+    "a solver for a coupler": (
+        edited('{ use = "random" }', '"heun"'),
+        ("unknown-component", 12, "denoiser.coupler", "hungarian"),
+    ),
+    "a list for a component": (
+        edited('{ use = "random" }', '["random"]'),
+        ("not-a-component", 12, "denoiser.coupler", '{ use = "..." }'),
+    ),
+    "a later format": (
+        "format = 2\n" + edited("images", "imagse"),
+        ("unsupported-format", 1, "format", "reads format 2"),
+    ),
+    "an unknown format": (
+        "format = 0\n" + RECIPE,
+        ("unsupported-format", 1, "format", "write 1"),
+    ),
     "a boolean of Python": (
         edited("64\npool", "True\npool"),
         ("syntax", 8, "denoiser.batch_size", "true"),
@@ -99,3 +140,55 @@ def test_a_mistake_in_the_file(mistakes, case: str) -> None:
     place = (found["code"], found["file"], found["line"], found["key"])
     assert place == (code, "points.toml", line, key)
     assert remedy in found["suggestion"]
+
+
+COMMAND_LINE = {
+    "a suffix": (
+        ("denoiser.images=2k",),
+        ("wrong-type", "denoiser.images=2k", "denoiser.images", "2_000"),
+    ),
+    "a key without its stage": (
+        ("images=5",),
+        ("unknown-key", "images=5", None, "denoiser.images=5"),
+    ),
+    "a key of two settings": (
+        ("steps=3",),
+        (
+            "ambiguous",
+            "steps=3",
+            None,
+            "samples.schedule.steps=3 or scores.metrics.0.schedule.steps=3",
+        ),
+    ),
+    "a component that requires a setting": (
+        ("data.use=image-folder",),
+        ("missing-key", "data.use=image-folder", "data.root", "root ="),
+    ),
+    "a component that does not fit the data": (
+        ("denoiser.images=2000", "denoiser.network.use=ddpmpp", "seed=1"),
+        ("wrong-shape", "denoiser.network.use=ddpmpp", "denoiser.network", "images"),
+    ),
+    "two settings that contradict each other": (
+        ("denoiser.batch_size=32", "denoiser.micro_batch=64", "denoiser.images=2000"),
+        ("conflict", "denoiser.micro_batch=64", "denoiser.micro_batch", "32"),
+    ),
+    "a key of the recipe in a stage": (
+        ("samples.seed=1",),
+        ("unknown-key", "samples.seed=1", "samples.seed", "seed = 1 above the first [[stage]]"),
+    ),
+}
+"""By name: what follows --set; code, the one that is wrong, its key, and the remedy."""
+
+
+@pytest.mark.parametrize("case", COMMAND_LINE)
+def test_a_mistake_after_set(mistakes, case: str) -> None:
+    settings, (code, override, key, remedy) = COMMAND_LINE[case]
+    (found,) = mistakes(RECIPE, *settings)
+    place = (found["code"], found["file"], found["override"], found["key"])
+    assert place == (code, None, override, key)
+    assert remedy in (found["suggestion"] or found["message"])
+
+
+def test_a_mistake_of_the_file_is_not_blamed_on_set(mistakes) -> None:
+    (found,) = mistakes(edited("1000", "0"), "seed=1", "samples.count=9")
+    assert (found["file"], found["line"], found["override"]) == ("points.toml", 7, None)

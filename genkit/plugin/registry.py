@@ -50,6 +50,7 @@ class Registration:
 
     Attributes:
         entries: the components by kind and name.
+        suggestions: what to write in place of names that are no components, by kind and name.
         commands: the commands by name, as typer built them.
     """
 
@@ -58,6 +59,7 @@ class Registration:
         self.package = package
         self.commands: Mapping[str, Any] = {}
         self.entries: dict[tuple[str, str], Entry] = {}
+        self.suggestions: dict[tuple[str, str], str] = {}
 
     def add(self, kind: str, name: str, target: str) -> None:
         """Add a component.
@@ -82,6 +84,23 @@ class Registration:
             raise PluginError(f'{kind} "{name}" is added twice')
         self.entries[kind, name] = Entry(kind, name, target, self.owner)
 
+    def suggest(self, kind: str, name: str, table: str) -> None:
+        """State what a recipe writes in place of a name that is no component.
+
+        Such names are those of earlier versions and of other projects.
+
+        Args:
+            kind: one of :data:`genkit.plugin.kinds.KINDS`.
+            name: name after ``use`` that is no component.
+            table: what to write, such as ``'{ use = "euler" }'``.
+
+        Raises:
+            PluginError: an unknown kind.
+        """
+        if kind not in KINDS:
+            raise PluginError(f'unknown kind "{kind}" of "{name}"; known: {", ".join(KINDS)}')
+        self.suggestions[kind, name] = table
+
 
 class Registry:
     """All components and commands, filled once from the plugins and then only read.
@@ -96,6 +115,7 @@ class Registry:
         self.packages: dict[str, set[Owner]] = {}
         self._command_owners: dict[str, Owner | str] = dict.fromkeys(CORE_COMMANDS, "genkit itself")
         self._entries: dict[tuple[str, str], Entry] = {}
+        self._suggestions: dict[tuple[str, str], str] = {}
         self._absent: list[str] = []
 
     def note_absent(self, owner: Owner, reason: str) -> None:
@@ -122,6 +142,7 @@ class Registry:
                     f"{owner} must choose another name"
                 )
         self._entries.update(registration.entries)
+        self._suggestions = {**registration.suggestions, **self._suggestions}
         self.commands.update(registration.commands)
         self._command_owners.update(dict.fromkeys(registration.commands, owner))
         targets = {entry.target.partition(":")[0] for entry in registration.entries.values()}
@@ -161,10 +182,18 @@ class Registry:
         what = " or ".join(kinds)
         if found:
             raise PluginError(f'"{name}" names more than one {what}')
+        reason = f"no {what} is called {quote(name)}"
         known = [e.name for kind in kinds for e in self.entries(kind)]
-        hint = near_match(name, known) or f"known: {', '.join(known) or 'none'}"
-        reason = "; ".join([f"no {what} is called {quote(name)}", *self._absent])
-        raise UnknownComponentError(reason, hint)
+        listed = f"known: {', '.join(known) or 'none'}"
+        if table := next(
+            (self._suggestions[k, name] for k in kinds if (k, name) in self._suggestions), ""
+        ):
+            hint = f"write {table}"
+        elif others := [kind for kind in KINDS if (kind, name) in self._entries]:
+            reason, hint = f"{reason}, which is a {' and a '.join(others)}", listed
+        else:
+            hint = near_match(name, known) or listed
+        raise UnknownComponentError("; ".join([reason, *self._absent]), hint)
 
     def load(self, entry: Entry) -> type[Any]:
         """Import a component and check it against the base of its kind.

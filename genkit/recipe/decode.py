@@ -16,6 +16,7 @@ from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
+from genkit.recipe.overrides import TOP_LEVEL
 from genkit.settings import near_match, quote
 
 MAX_PROBLEMS = 200
@@ -100,6 +101,7 @@ class Decoder:
         stages: the stages that were decoded so far; None for one that has mistakes.
         current: id of the stage that is decoded.
         inherited: components of the recipe's top level by key; None for one that has mistakes.
+        defaults: tables of these components.
     """
 
     def __init__(self, registry: Registry, stage_ids: Sequence[str] | None = None) -> None:
@@ -111,6 +113,7 @@ class Decoder:
         self.stages: dict[str, Stage | None] = {}
         self.current = ""
         self.inherited: dict[str, Component | None] = {}
+        self.defaults: dict[str, Mapping[str, Any]] = {}
 
     def note(self, problem: Problem) -> None:
         """Note a mistake.
@@ -125,13 +128,14 @@ class Decoder:
     def component(self, kinds: Sequence[str], table: object, key: Key) -> Component | None:
         """Decode a table into a component of one of some kinds; None where it has mistakes."""
         what = " or ".join(kinds)
+        key_of_name = key if isinstance(table, str) else (*key, "use")
+        if isinstance(table, str):
+            table = {"use": table}
         if not isinstance(table, Mapping):
-            name = quote(table if isinstance(table, str) else "...")
-            hint = f"write {{ use = {name} }}"
-            reason = f"must be a table of a {what}, got {quote(table)}"
+            hint = 'write { use = "..." }, or "..." for its default settings'
+            reason = f"must be a name or a table of a {what}, got {quote(table)}"
             self.note(Problem(key, reason, hint, Code.NOT_A_COMPONENT))
             return None
-        key_of_name = (*key, "use")
         if not isinstance(table.get("use"), str):
             known = [e.name for kind in kinds for e in self._registry.entries(kind)]
             hint = f'write use = "..." with one of: {", ".join(known) or "none"}'
@@ -164,7 +168,10 @@ class Decoder:
                 renamed = Problem((), "not a setting here", f"write {now}", Code.RENAMED_KEY)
                 self.note(renamed.under(*key, name))
                 continue
-            hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
+            if self._stage_ids is not None and key and (name in TOP_LEVEL and name != "data"):
+                hint = f"write {name} = {quote(table[name])} above the first [[stage]]"
+            else:
+                hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
             self.note(Problem((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY))
         values = {name: self._field(field, table, (*key, name)) for name, field in fields.items()}
         if any(value is FAILED for value in values.values()):
@@ -182,9 +189,10 @@ class Decoder:
         kind = field.type if self._stage_ids is not None else in_files(field.type)
         if field.name in table:
             value = table[field.name]
-            if setting.use is not None and isinstance(value, Mapping) and "use" not in value:
+            default = setting.use or self.defaults.get(setting.inherit)
+            if default and isinstance(value, Mapping) and "use" not in value:
                 # Such as --set denoiser.optimizer.learning_rate=0.01: settings of the default.
-                value = {**setting.use, **value}
+                value = {**default, **value}
         elif setting.use is not None:
             value = dict(setting.use)
         elif setting.inherit in self.inherited and setting.unless not in table:

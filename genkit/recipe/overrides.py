@@ -9,16 +9,21 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genkit.errors import Code, Key, Mistake, Problem, RecipeError
+from genkit.fields import Settings, keys_of
 from genkit.recipe.source import parse_component, parse_toml
-from genkit.settings import near_match, quote
+from genkit.settings import near_match, quote, toml_key
 
-TOP_LEVEL = ("name", "seed", "data", "device", "trackers", "stage")
+TOP_LEVEL = ("format", "name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
 """What to write instead of keys of earlier versions at the top of a recipe."""
+
+_WITH_SLOTS = ("stage", "data", "trackers")  # keys of the table below which components are
+_MOST_CANDIDATES = 4
+_WORDS = re.compile(r"""[^"'\[\]{},=\n#]+""")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,34 @@ def apply_overrides(
         else:
             made.append(Override(key, text))
     return changed, made, mistakes
+
+
+def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake:
+    """Return a mistake in an override with the keys that may be meant, if stages have such keys.
+
+    Args:
+        mistake: mistake that :func:`apply_overrides` found.
+        stages: stages without mistakes, by id.
+    """
+    if mistake.problem.code != Code.UNKNOWN_KEY:
+        return mistake
+    parts, _ = _parse(mistake.override)
+    value = mistake.override.partition("=")[2]
+    keys = [
+        ".".join(map(toml_key, (stage_id, *key)))
+        for stage_id, stage in stages.items()
+        for key in keys_of(stage)
+        if tuple(map(str, key[-len(parts) :])) == tuple(parts)
+    ]
+    if not keys:
+        return mistake
+    written = " or ".join(f"{key}={value}" for key in keys[:_MOST_CANDIDATES])
+    problem = replace(mistake.problem, hint=f"write {written}")
+    if len(keys) > 1:
+        name = quote(".".join(parts))
+        reason = f"must name one setting, got {name}, which {len(keys)} settings are called"
+        problem = replace(problem, reason=reason, code=Code.AMBIGUOUS)
+    return replace(mistake, problem=problem)
 
 
 def add_trackers(
@@ -104,12 +137,13 @@ def _parse(text: str) -> tuple[list[str], Any]:
         ((part, node),) = node.items()
         parts.append(part)
     parsed = _toml(f"value = {value}")
-    if len(parsed) != 1:
-        quoted = value.strip("\"'")
-        plain = re.fullmatch(r"[^\"'\[\]{}\n=]*", quoted)
-        hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if plain else ""
-        raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {quote(value)}", hint)
-    return parts, parsed["value"]
+    if len(parsed) == 1:
+        return parts, parsed["value"]
+    if _WORDS.fullmatch(value):  # a string whose quotes were left out, or taken away by the shell
+        return parts, value
+    quoted = value.strip("\"'")
+    hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if _WORDS.fullmatch(quoted) else ""
+    raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {quote(value)}", hint)
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -142,10 +176,16 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
 
 
 def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
-    """Set a value, making the tables on the way as TOML's dotted keys do, and return its path."""
+    """Set a value, making the tables on the way as TOML's dotted keys do, and return its path.
+
+    A name in the place of a component is short for its table, which gets the setting.
+    """
+    outer: Any = table
     node: Any = table
     path: Key = ()
     for part in key:
+        if isinstance(node, str) and path[0] in _WITH_SLOTS and path[-1] not in ("id", "use"):
+            node = outer[path[-1]] = {"use": node}
         outer = node
         if isinstance(node, list):
             part = part if isinstance(part, int) else _index(part, len(node))

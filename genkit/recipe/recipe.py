@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from genkit.artifacts.layout import require_file_name
 from genkit.blame import plugin_errors, require_type
 from genkit.designs import problems_of
-from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
+from genkit.errors import Code, DataError, Key, PluginError, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
-from genkit.recipe.decode import MAX_PROBLEMS, Decoder, TooManyProblems
-from genkit.recipe.locate import id_of, key_lines, written_key
+from genkit.recipe.decode import Decoder, TooManyProblems
+from genkit.recipe.locate import id_of
 from genkit.recipe.overrides import (
     RETIRED,
     TOP_LEVEL,
-    Override,
     add_trackers,
     apply_overrides,
+    with_candidates,
 )
+from genkit.recipe.places import locate_mistakes
 from genkit.recipe.source import Source
-from genkit.settings import quote, setting
+from genkit.settings import meant_number, quote, setting
 from genkit.types import DataSpec
 
 MAX_STAGES = 99
+FORMAT = 1
+"""Format of recipes. A recipe without the key has format 1, in every version of genkit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ class Head:
 
     renamed: ClassVar[Mapping[str, str]] = RETIRED
 
+    format: int = setting(FORMAT, doc=f"format of the recipe: {FORMAT}")
     name: str = setting(doc="name of the run's folder: letters, digits and . _ -")
     seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
     data: Dataset | None = setting(None, doc="the data of every stage that names no other")
@@ -79,21 +86,27 @@ def load_recipe(
     """
     table, made, mistakes = apply_overrides(source.table, overrides)
     table, added = add_trackers(table, trackers)
-    made = [*made, *added]
     reading = _Reading(table, plugins)
-    try:
-        head, stages = reading.decode()
-    except TooManyProblems:
-        head, stages = None, {}
+    head, stages = reading.decode()
     problems = reading.decoder.problems
     if head is None or problems or mistakes:
-        raise RecipeError([*_located(problems, source, made, table), *mistakes])
+        placed = locate_mistakes(
+            problems, source, [*made, *added], table, partial(_problems, plugins)
+        )
+        raise RecipeError([*placed, *(with_candidates(mistake, stages) for mistake in mistakes)])
     return Recipe(
         **vars(head),
         stages=MappingProxyType(stages),
         source=source,
         overrides=tuple(overrides),
     )
+
+
+def _problems(plugins: Plugins, table: Mapping[str, Any]) -> Sequence[Problem]:
+    """Return the problems of a recipe's table."""
+    reading = _Reading(table, plugins)
+    reading.decode()
+    return reading.decoder.problems
 
 
 class _Reading:
@@ -103,24 +116,47 @@ class _Reading:
         self.table = table
         raw = table.get("stage")
         self.raw_stages: list[Any] = raw if isinstance(raw, list) else []
+        self.misspelt = _misspelt_stage(table)
         self.ids = [id_of(raw) for raw in self.raw_stages]
         self.registry = plugins.registry
         self.decoder = Decoder(self.registry, self.ids)
 
     def decode(self) -> tuple[Head | None, dict[str, Stage]]:
-        head = self._head()
-        self._stages()
-        sound = {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
-        self._check(sound)
-        return head, sound
+        """Return the top of the recipe, None where it has mistakes, and the stages without any."""
+        with suppress(TooManyProblems):
+            if self._has_later_format():
+                return None, {}
+            head = self._head()
+            self._stages()
+            sound = {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
+            self._check(sound)
+            return head, sound
+        return None, {}
+
+    def _has_later_format(self) -> bool:
+        """Whether the recipe has a later format, in which this version can find no mistakes."""
+        found = self.table.get("format", FORMAT)
+        if type(found) is int and found == FORMAT:
+            return False
+        number = meant_number(found) or str(found)
+        later = number.isdecimal() and int(number) > FORMAT
+        hint = f"write {FORMAT}"
+        if later:
+            hint = f"install a version of genkit that reads format {number}"
+        reason = f"must be {FORMAT} in this version of genkit, got {quote(found)}"
+        self.decoder.note(Problem(("format",), reason, hint, Code.UNSUPPORTED_FORMAT))
+        return later
 
     def _head(self) -> Head | None:
         decoder = self.decoder
-        top = {key: value for key, value in self.table.items() if key != "stage"}
+        apart = ("stage", "format", self.misspelt)
+        top = {key: value for key, value in self.table.items() if key not in apart}
         head: Head | None = decoder.dataclass(Head, top, ())
         if "data" in top:
             made = dict(decoder.components).get(("data",))
             decoder.inherited["data"] = made
+            data = {"use": top["data"]} if isinstance(top["data"], str) else top["data"]
+            decoder.defaults["data"] = data if isinstance(data, Mapping) else {}
         if head is None:
             return None
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
@@ -134,7 +170,7 @@ class _Reading:
         above: set[type] = set()
         for index, tracker in enumerate(head.trackers):
             if type(tracker) in above:  # both would write in one folder
-                use = self.table["trackers"][index]["use"]
+                use = self.registry.name_of(tracker)
                 reason = f"must differ from the trackers above, got {quote(use)}"
                 key = ("trackers", index)
                 decoder.note(Problem(key, reason, "leave one of the two out", Code.DUPLICATE))
@@ -144,7 +180,10 @@ class _Reading:
     def _stages(self) -> None:
         stages = self.table.get("stage")
         missing = "stage" not in self.table or stages == []
-        if missing or not isinstance(stages, list):
+        if self.misspelt:
+            key = (self.misspelt,)
+            self.decoder.note(Problem(key, "unknown setting", "write [[stage]]", Code.UNKNOWN_KEY))
+        elif missing or not isinstance(stages, list):
             code = Code.MISSING_KEY if missing else Code.WRONG_TYPE
             reason = "a recipe must have a list of one or more stages"
             hint = "write [[stage]] with double brackets, and its settings below"
@@ -231,41 +270,13 @@ class _Reading:
                 self.decoder.note(Problem(key, str(error), code=error.code))
 
 
+def _misspelt_stage(table: Mapping[str, Any]) -> str:
+    """Return the key under which a recipe without stages has them; empty where there is none."""
+    tables = [key for key, value in table.items() if isinstance(value, (dict, list))]
+    close = [] if "stage" in table else difflib.get_close_matches("stage", tables, 1)
+    return close[0] if close else ""
+
+
 def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
     require_type(dataset, "spec", dataset.spec(), DataSpec)  # raises what is wrong with it
     yield from ()
-
-
-def _located(
-    problems: Sequence[Problem], source: Source, made: Sequence[Override], table: Mapping[str, Any]
-) -> list[Mistake]:
-    """Return the problems by their place in the file, then in the overrides."""
-    lines = key_lines(source.text) if problems else {}
-    ordered: list[tuple[int, Mistake]] = []
-    for problem in problems:
-        key = written_key(problem.key, table)
-        number, override = _override_of(problem.key, made)
-        if override is not None:
-            mistake = Mistake(problem, key, override=override.text, option=override.option)
-        else:
-            mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
-        ordered.append((number, mistake))
-    located = [m for _, m in sorted(ordered, key=lambda item: (item[0], item[1].line or 0))]
-    if len(problems) >= MAX_PROBLEMS:
-        reason = f"there may be more than these {MAX_PROBLEMS} mistakes"
-        located.append(Mistake(Problem((), reason, code=Code.TOO_MANY), "", source.label))
-    return located
-
-
-def _override_of(key: Key, made: Sequence[Override]) -> tuple[int, Override | None]:
-    """Return the last override that holds a key, with its number from 1; or 0 and None."""
-    for number, override in reversed(list(enumerate(made, 1))):
-        if key[: len(override.key)] == override.key:
-            return number, override
-    return 0, None
-
-
-def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
-    """Return the line of a key, or of the nearest table around it that is written anywhere."""
-    around = (key[:length] for length in range(len(key), 0, -1))
-    return next((lines[k] for k in around if k in lines), 1)

@@ -21,6 +21,9 @@ def genkit_register(registry: Registration) -> None:
     registry.add("extractor", "dinov2", "genkit_metrics.dinov2:Dinov2")
     registry.add("extractor", "clip", "genkit_metrics.clip:Clip")
     registry.add("metric", "frechet", "genkit_metrics.frechet:Frechet")
+    inception = '{ use = "frechet", extractor = { use = "inception" } }'
+    registry.suggest("metric", "fid", inception)
+    registry.suggest("metric", "fd-dinov2", inception.replace("inception", "dinov2"))
     registry.add("metric", "frechet-by-class", "genkit_metrics.frechet:FrechetByClass")
     registry.add("metric", "kid", "genkit_metrics.kernel_distances:Kid")
     registry.add("metric", "cmmd", "genkit_metrics.kernel_distances:Cmmd")

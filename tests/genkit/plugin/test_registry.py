@@ -116,3 +116,25 @@ def test_entries_are_in_the_order_of_kinds() -> None:
         ("stage", "a"),
     ]
     assert [e.name for e in registry.entries("stage")] == ["a"]
+
+
+def test_a_suggestion_says_what_to_write_for_a_name_that_is_no_component() -> None:
+    registration = Registration(Owner("solvers", "solver-box", "1.0"))
+    registration.add("solver", "euler", "package.module:Euler")
+    registration.suggest("solver", "ddim", '{ use = "euler" }')
+    registry = Registry()
+    registry.accept(registration)
+    with raises_code(PluginError, Code.UNKNOWN_COMPONENT, '{ use = "euler" }'):
+        registry.find(["solver"], "ddim")
+    with raises_code(PluginError, Code.PLUGIN, "solvr"):
+        registration.suggest("solvr", "ddim", '{ use = "euler" }')
+
+
+def test_a_component_of_another_kind_is_named_with_its_kind() -> None:
+    registration = Registration(Owner("solvers", "solver-box", "1.0"))
+    registration.add("solver", "euler", "package.module:Euler")
+    registration.add("coupler", "random", "package.module:Random")
+    registry = Registry()
+    registry.accept(registration)
+    with raises_code(PluginError, Code.UNKNOWN_COMPONENT, "solver", "random"):
+        registry.find(["coupler"], "euler")

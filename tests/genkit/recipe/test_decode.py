@@ -70,7 +70,16 @@ def test_what_is_inherited_must_be_given(registry: Registry) -> None:
 
 
 def test_not_a_table(registry: Registry) -> None:
-    assert refused(registry, "coupler", "random") == [((), Code.NOT_A_COMPONENT)]
+    assert refused(registry, "coupler", 3) == [((), Code.NOT_A_COMPONENT)]
+
+
+def test_a_name_is_short_for_a_table_with_defaults(registry: Registry) -> None:
+    assert component(registry, "coupler", "greedy") == component(
+        registry, "coupler", {"use": "greedy"}
+    )
+    inner = component(registry, "coupler", {"use": "wrapped", "by": [], "inner": "random"})
+    assert type(inner.inner).__name__ == "Random"
+    assert refused(registry, "coupler", "greedi") == [((), Code.UNKNOWN_COMPONENT)]
 
 
 def test_unknown_kind(registry: Registry) -> None:

@@ -34,6 +34,11 @@ TABLE: dict[str, Any] = {
         ('denoiser."odd=key"=true', ("stage", 0, "odd=key"), True),
         ("denoiser.list=[1,\n2]", ("stage", 0, "list"), [1, 2]),
         ("samples.guidance.0=1", ("stage", 1, "guidance", 0), 1),
+        ("name=abc", ("name",), "abc"),
+        ("data=moons", ("data",), "moons"),
+        ("data.root=~/my pictures/a.zip", ("data", "root"), "~/my pictures/a.zip"),
+        ("device=cuda:1", ("device",), "cuda:1"),
+        ("samples.guidance.0.use=dg", ("stage", 1, "guidance", 0, "use"), "dg"),
     ],
 )
 def test_sets_a_value(text: str, key: tuple[str | int, ...], value: object) -> None:
@@ -55,7 +60,8 @@ def test_sets_a_value(text: str, key: tuple[str | int, ...], value: object) -> N
         ("seed=", Code.SYNTAX, "write --set KEY=VALUE"),
         ("=1", Code.SYNTAX, "write names with dots between"),
         ("a b=1", Code.SYNTAX, "write names with dots between"),
-        ("name=abc", Code.SYNTAX, "a string needs quotes: --set 'name=\"abc\"'"),
+        ('name="abc', Code.SYNTAX, "a string needs quotes: --set 'name=\"abc\"'"),
+        ("name=[a, b]", Code.SYNTAX, ""),
         ("seed=1\nname=2", Code.SYNTAX, ""),
         ("seed=" + "[" * 3000, Code.SYNTAX, ""),
         ("a" + ".a" * 3000 + "=1", Code.SYNTAX, "write names with dots between"),
@@ -77,6 +83,11 @@ def test_mistakes(text: str, code: Code, hint: str) -> None:
     assert str(mistake).startswith("--set ")
     assert "\n" not in str(mistake)
     assert len(str(mistake)) < 250
+
+
+def test_a_name_in_the_place_of_a_component_becomes_its_table() -> None:
+    changed, _, _ = apply_overrides(TABLE, ["denoiser.coupler=greedy", "denoiser.coupler.weight=2"])
+    assert changed["stage"][0]["coupler"] == {"use": "greedy", "weight": 2}
 
 
 def test_the_last_one_holds() -> None:

@@ -71,6 +71,27 @@ def test_overrides_are_applied_and_recorded(plugins: Plugins) -> None:
     assert recipe.source.text == GOOD
 
 
+def test_a_name_is_short_for_a_table_wherever_a_component_is_meant(plugins: Plugins) -> None:
+    short = GOOD.replace('{ use = "toys" }', '"toys"').replace('{ use = "random" }', '"random"')
+    assert short != GOOD
+    assert load(plugins, short) == load(plugins, GOOD)
+    merged = load(plugins, short, "data.folder=there", "samples.couplers.0=greedy")
+    assert merged.data.folder == "there"
+    assert type(merged.stages["samples"].couplers[0]).__name__ == "Greedy"
+
+
+@pytest.mark.parametrize("text", [GOOD, GOOD.replace('{ use = "toys" }', '"toys"')])
+def test_a_setting_of_an_inherited_component_is_merged_with_it(plugins: Plugins, text: str) -> None:
+    recipe = load(plugins, text, "denoiser.data.folder=there")
+    assert recipe.data.folder == "here"
+    assert recipe.stages["denoiser"].data.folder == "there"
+
+
+@pytest.mark.parametrize("overrides", [(), ("format=1",)])
+def test_a_recipe_may_state_its_format(plugins: Plugins, overrides: tuple[str, ...]) -> None:
+    assert load(plugins, "format = 1\n" + GOOD, *overrides) == load(plugins, GOOD)
+
+
 CASES = [
     ('name = "good"', "", [(1, "name", "missing-key")]),
     ('name = "good"', 'name = "../a"', [(1, "name", "invalid-name")]),
@@ -86,7 +107,8 @@ CASES = [
     ('name = "good"', 'name = "a"\nnext = "genkit run b"', [(2, "next", "renamed-key")]),
     ('name = "good"', 'name = "a"\n"o d" = 1', [(2, '"o d"', "unknown-key")]),
     ('data = { use = "toys" }', "", [(4, "denoiser.data", "missing-key")]),
-    ('data = { use = "toys" }', 'data = "toys"', [(2, "data", "not-a-component")]),
+    ('data = { use = "toys" }', "data = 3", [(2, "data", "not-a-component")]),
+    ('data = { use = "toys" }', 'data = "tois"', [(2, "data", "unknown-component")]),
     ('data = { use = "toys" }', 'data = { use = "tois" }', [(2, "data.use", "unknown-component")]),
     (
         'data = { use = "toys" }',
@@ -147,8 +169,8 @@ CASES = [
     ),
     (
         'by = ["realness"]',
-        'by = [], inner = "greedy"',
-        [(8, "denoiser.coupler.inner", "not-a-component")],
+        'by = [], inner = "greedi"',
+        [(8, "denoiser.coupler.inner", "unknown-component")],
     ),
     ('by = ["realness"]', "by = [], inner = 3", [(8, "denoiser.coupler.inner", "not-a-component")]),
     (
@@ -196,7 +218,7 @@ def test_a_mistake_has_a_place_a_key_and_a_code(
         ('name = "good"', 'name = "a"\nsead = 1', 'did you mean "seed"?'),
         ('name = "good"', 'name = "a"\nnext = "b"', "write what to run next in a comment"),
         ('data = { use = "toys" }', "", 'write data = { use = "..." }, here or at the top of the'),
-        ('data = { use = "toys" }', 'data = "toys"', 'write { use = "toys" }'),
+        ('data = { use = "toys" }', "data = 3", 'write { use = "..." }'),
         ("images = 100", "", "write images = ..., an integer at least 1"),
         (', by = ["realness"]', "", 'write by = ["..."]'),
         ('by = ["realness"]', 'by = "realness"', 'write ["realness"]'),

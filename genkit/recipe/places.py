@@ -1,0 +1,86 @@
+"""Where the mistakes of a recipe are: at a line of its file, or in an argument of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from genkit.errors import Code, Key, Mistake, Problem
+from genkit.recipe.decode import MAX_PROBLEMS
+from genkit.recipe.locate import key_lines, written_key
+from genkit.recipe.overrides import Override, apply_overrides
+from genkit.recipe.source import Source
+
+
+def locate_mistakes(
+    problems: Sequence[Problem],
+    source: Source,
+    made: Sequence[Override],
+    table: Mapping[str, Any],
+    problems_of: Callable[[Mapping[str, Any]], Sequence[Problem]],
+) -> list[Mistake]:
+    """Return the problems of a recipe by their place in the file, then in the overrides.
+
+    Args:
+        problems: problems of the recipe with its overrides.
+        source: recipe as it was read.
+        made: overrides, in their order.
+        table: table of the recipe with its overrides.
+        problems_of: returns the problems of another table.
+    """
+    blamed = _blamed(problems, source, made, problems_of)
+    lines = key_lines(source.text) if problems else {}
+    ordered: list[tuple[int, Mistake]] = []
+    for problem in problems:
+        key = written_key(problem.key, table)
+        number, override = _override_of(problem.key, made)
+        if override is None and (number := blamed.get((problem.key, problem.code), 0)):
+            override = made[number - 1]
+        if override is not None:
+            mistake = Mistake(problem, key, override=override.text, option=override.option)
+        else:
+            mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
+        ordered.append((number, mistake))
+    located = [m for _, m in sorted(ordered, key=lambda item: (item[0], item[1].line or 0))]
+    if len(problems) >= MAX_PROBLEMS:
+        reason = f"there may be more than these {MAX_PROBLEMS} mistakes"
+        located.append(Mistake(Problem((), reason, code=Code.TOO_MANY), "", source.label))
+    return located
+
+
+def _override_of(key: Key, made: Sequence[Override]) -> tuple[int, Override | None]:
+    """Return the last override that holds a key, with its number from 1; or 0 and None."""
+    for number, override in reversed(list(enumerate(made, 1))):
+        if key[: len(override.key)] == override.key:
+            return number, override
+    return 0, None
+
+
+def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
+    """Return the line of a key, or of the nearest table around it that is written anywhere."""
+    around = (key[:length] for length in range(len(key), 0, -1))
+    return next((lines[k] for k in around if k in lines), 1)
+
+
+def _blamed(
+    problems: Sequence[Problem],
+    source: Source,
+    made: Sequence[Override],
+    problems_of: Callable[[Mapping[str, Any]], Sequence[Problem]],
+) -> dict[tuple[Key, Code], int]:
+    """Return for problems at other keys than the overrides the number of the first that brings it.
+
+    Numbers are from 1; a problem of the file itself is left out. ``coupler.use=partitioned`` brings
+    a missing ``coupler.by``, which is neither in the file nor an override.
+    """
+    elsewhere = {(p.key, p.code) for p in problems if _override_of(p.key, made)[1] is None}
+    made = [override for override in made if override.option == "--set"]
+    found: dict[tuple[Key, Code], int] = {}
+    for count in range(len(made)):
+        if not elsewhere:
+            break
+        table, _, _ = apply_overrides(source.table, [override.text for override in made[:count]])
+        before = {(problem.key, problem.code) for problem in problems_of(table)}
+        found |= {problem: count for problem in elsewhere & before if count}
+        elsewhere -= before
+    return found | {problem: len(made) for problem in elsewhere if made}
