@@ -1,9 +1,10 @@
-"""Packages that a component needs and genkit does not: extras, installed when they are wanted."""
+"""Optional packages that some components require: the extras of the distribution."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from importlib.util import find_spec
 
 from genkit.errors import Code, Problem
@@ -22,9 +23,15 @@ def missing_packages(modules: Sequence[str], extra: str) -> Iterator[Problem]:
     if missing:
         are = "is" if len(missing) == 1 else "are"
         reason = f"needs {' and '.join(missing)}, which {are} not installed"
-        yield Problem((), reason, installing(extra), Code.MISSING_PACKAGE)
+        yield Problem((), reason, install_command(extra), Code.MISSING_PACKAGE)
 
 
-def installing(extra: str) -> str:
-    """Return the command that installs an extra."""
-    return f"pip install 'genkit-diffusion[{extra}]'"
+def install_command(extra: str) -> str:
+    """Return the command that installs the packages of an extra.
+
+    It names the packages themselves, since genkit-diffusion is on no package index.
+    """
+    marker = f"extra == '{extra}'"
+    required = metadata.requires("genkit-diffusion") or ()
+    wanted = [line.partition(";")[0].strip() for line in required if marker in line]
+    return "pip install " + " ".join(f"'{name}'" for name in wanted)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.parts.packages import installing
+from genkit.parts.packages import install_command
 from genkit.settings import near_match, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
@@ -73,7 +73,8 @@ class HuggingFace(Dataset):
             datasets = importlib.import_module("datasets")
         except ImportError as error:
             raise DataError(
-                f'data set "huggingface" needs the library datasets: {installing("huggingface")}',
+                'data set "huggingface" requires the library datasets; '
+                f"{install_command('huggingface')}",
                 Code.MISSING_PACKAGE,
             ) from error
         folder = Path(self.path).expanduser()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from genkit.errors import Code, DataError, PluginError, Problem
 from genkit.files import expand_user
 from genkit.interfaces import Inputs, Stages
-from genkit.parts.packages import installing, missing_packages
+from genkit.parts.packages import install_command, missing_packages
 from genkit.settings import setting
 from genkit.tensors import file_digest, load, require_unchanged
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
@@ -91,7 +91,7 @@ class VisionTransformer(ImageNetwork):
             network = self.network(self._config(), weights)
         except ImportError as error:
             raise PluginError(
-                f"extractor requires the library transformers: {error}; {installing(EXTRA)}",
+                f"extractor requires the library transformers: {error}; {install_command(EXTRA)}",
                 Code.MISSING_PACKAGE,
             ) from error
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

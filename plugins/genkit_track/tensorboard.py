@@ -30,7 +30,7 @@ from genkit_track.values import numbers, table_of
 class TensorBoard(Tracker):
     """Write event files, which ``tensorboard --logdir runs`` shows.
 
-    Needs the extra ``tensorboard``: ``pip install 'genkit-diffusion[tensorboard]'``. Every stage is
+    Requires the package tensorboard (extra ``tensorboard``). Every stage is
     a run of TensorBoard, so that one tag, such as ``loss``, compares stages and runs. The step is
     the number of images seen; in a stage that does not train it is the number of the row.
     """

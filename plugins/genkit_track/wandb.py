@@ -23,7 +23,7 @@ from genkit_track.values import numbers, table_of
 class WandB(Tracker):
     """Write a run of Weights & Biases, which is uploaded or, offline, kept in the run's folder.
 
-    Needs the extra ``wandb``: ``pip install 'genkit-diffusion[wandb]'``. The key is never a
+    Requires the package wandb (extra ``wandb``). The key is never a
     setting: it comes from ``wandb login`` or the environment variable ``WANDB_API_KEY``. A run that
     is resumed is another one of W&B, in the same group, which begins with all rows of the stage
     that still hold.

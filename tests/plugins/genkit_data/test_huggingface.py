@@ -27,7 +27,7 @@ def png(values):
 
 def test_without_the_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    install = "pip install 'genkit-diffusion[huggingface]'"
+    install = "pip install 'datasets"
     with raises_code(DataError, Code.MISSING_PACKAGE, install):
         HuggingFace(path=str(tmp_path)).spec()
 

@@ -304,7 +304,7 @@ def test_a_missing_package_is_a_mistake_of_the_recipe(tmp_path, monkeypatch, nam
         genkit.run_recipe(tmp_path / "recipe.toml", out=tmp_path / "run", trackers=[name])
     (mistake,) = caught.value.mistakes
     assert (mistake.problem.code, mistake.key) == (Code.MISSING_PACKAGE, "trackers.0")
-    assert f"pip install 'genkit-diffusion[{name}]'" in str(mistake)
+    assert f"pip install '{name}>=" in str(mistake)
     assert not (tmp_path / "run").exists()
 
 
