@@ -94,14 +94,14 @@ def unbound(component: Component, method: str) -> UsageError:
 
 @dataclass(frozen=True)
 class Design:
-    """A network as it is known before it is trained.
+    """Settings and data of a network, as far as they are known before training.
 
     Attributes:
-        settings: settings from which it is built.
-        spec: data on which it is trained.
+        settings: settings from which the network is built.
+        spec: shape and attributes of the training data.
         stage: id of the stage that trains it; empty outside of a recipe.
-        fakes_of: id of the stage whose denoiser drew the generated items among its data; None
-            where there are none, or where that is unknown.
+        fakes_of: id of the stage whose denoiser drew the generated items of the training data;
+            None if there are none, or if the stage is unknown.
     """
 
     settings: Network
@@ -111,11 +111,11 @@ class Design:
 
     @property
     def classes(self) -> int:
-        """Number of classes on which it is conditioned; 0 for none."""
+        """Number of classes on which the network is conditioned; 0 for none."""
         return self.settings.classes_of(self.spec)
 
     def misfits(self, denoiser: Design) -> Iterator[Problem]:
-        """Yield why the network cannot be called with the states and the classes of a denoiser."""
+        """Yield why the network cannot be evaluated on the samples and classes of a denoiser."""
         if self.spec.shape != denoiser.spec.shape:
             yield Problem(
                 (),
@@ -146,7 +146,7 @@ class Trained(Design):
 
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
-        coupling: what the coupler of its training declares; None where that is unknown.
+        coupling: declarations of the coupler of its training; None where they are unknown.
     """
 
     module: nn.Module
@@ -154,15 +154,15 @@ class Trained(Design):
 
 
 class Inputs(Protocol):
-    """Artifacts of earlier stages, and where to compute.
+    """Artifacts of earlier stages, and the device.
 
-    A stage can read those of the stages that its settings refer to, and of those to which these
-    refer. Any other raises a PluginError, since a change of its result would not be seen.
+    A stage can read the stages to which its settings refer, directly or through other stages. Any
+    other stage raises a PluginError: it is not in the fingerprint, so a change would be missed.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where to compute."""
+        """Device of the computation."""
         ...
 
     def network(self, stage: str) -> Trained:
@@ -184,7 +184,7 @@ class Inputs(Protocol):
 
 
 class Context(Inputs, Protocol):
-    """What a running stage is given."""
+    """Inputs, outputs and services of a running stage."""
 
     @property
     def folder(self) -> Path:
@@ -193,12 +193,12 @@ class Context(Inputs, Protocol):
 
     @property
     def record(self) -> Record:
-        """Writes the stage's artifact, pictures, rows and checkpoints."""
+        """Writer of the stage's artifact, pictures, rows and checkpoints."""
         ...
 
     @property
     def world(self) -> World:
-        """The processes that run the stage together; one of them writes its files."""
+        """Processes that run the stage; rank 0 writes its files."""
         ...
 
     def seed(self, *purpose: str | int) -> int:
@@ -218,7 +218,7 @@ class Context(Inputs, Protocol):
         ...
 
     def costs(self, stage: str) -> Sequence[SamplingCost]:
-        """Return what an earlier stage wrote of the cost of its samples; empty for nothing.
+        """Return the sampling costs that an earlier stage wrote; empty if it wrote none.
 
         Raises:
             DataError: the file is damaged.
@@ -230,7 +230,7 @@ class Context(Inputs, Protocol):
         ...
 
     def warn(self, text: str) -> None:
-        """Print a warning once, however often a stage or its processes repeat it."""
+        """Print a warning on rank 0, at most once per text."""
         ...
 
     def advance(
@@ -240,7 +240,7 @@ class Context(Inputs, Protocol):
         ...
 
     def stop_requested(self) -> bool:
-        """Whether the user asked to stop: save, then raise InterruptedRun.
+        """Whether the user requested a stop; the stage must then save and raise InterruptedRun.
 
         Collective: every rank must call this at the same point.
         """
@@ -255,7 +255,7 @@ class Context(Inputs, Protocol):
 
 
 class BoundCoupler(Protocol):
-    """A coupler that is ready to pair: what :meth:`Coupler.bind` returns."""
+    """Result of :meth:`Coupler.bind`."""
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         """Pair a pool of images with unit-variance noise, see :meth:`Coupler.pair`."""
@@ -263,7 +263,7 @@ class BoundCoupler(Protocol):
 
 
 class BoundDatasetCoupler(Protocol):
-    """A coupler that is ready to choose: what :meth:`DatasetCoupler.bind` returns."""
+    """Result of :meth:`DatasetCoupler.bind`."""
 
     def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Choose an image for each noise sample, see :meth:`DatasetCoupler.choose`."""
@@ -271,13 +271,13 @@ class BoundDatasetCoupler(Protocol):
 
 
 class AnyCoupler(Component):
-    """Declarations of both kinds of coupler. What is not declared is not guaranteed."""
+    """Declarations of both kinds of coupler; by default no property is guaranteed."""
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> BoundCoupler | BoundDatasetCoupler:
-        """Return the object that pairs, with what it reads of earlier stages.
+        """Return the object that pairs, with the artifacts of earlier stages loaded.
 
-        Called once per stage. A coupler that refers to no stage is that object itself.
+        Called once per stage. A coupler that refers to no stage returns itself.
         """
 
     @property
@@ -287,15 +287,15 @@ class AnyCoupler(Component):
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        """Attributes of a batch, such as ``labels``, given which the noise is still N(0, I).
+        """Attributes of a batch, such as ``labels``, given which the noise is N(0, I).
 
-        A conditional network needs its condition in here.
+        Must contain the condition of a conditional network.
         """
         return frozenset()
 
     @property
     def independent(self) -> bool:
-        """Whether noise and data are independent, so that pairs say nothing about either.
+        """Whether noise and data are independent.
 
         Fresh noise added to ``data + sigma * noise`` then gives the distribution at a higher noise
         level, as churn assumes, and a sampler may start from N(0, sigma_max^2 I).
@@ -313,7 +313,7 @@ class AnyCoupler(Component):
 
     @property
     def requires(self) -> frozenset[str]:
-        """Attributes of a batch, such as ``labels``, without which it cannot pair."""
+        """Attributes of a batch, such as ``labels``, that coupling requires."""
         return frozenset()
 
 
@@ -334,7 +334,7 @@ class Coupler(AnyCoupler):
 
     @property
     def noises_per_image(self) -> int:
-        """Number of noise samples drawn for each image of a pool; one of all is paired with it."""
+        """Number of noise samples drawn per image; each image is assigned one of all of them."""
         return 1
 
     def bind(self, inputs: Inputs) -> BoundCoupler:
@@ -343,28 +343,29 @@ class Coupler(AnyCoupler):
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         """Pair a pool of images with unit-variance noise.
 
-        A pure function: equal arguments and generator state give equal pairs, and the arguments
-        are left unchanged. It is called from several threads at a time, and computes on the
-        device of its arguments where it can.
+        A pure function: equal arguments and generator states give equal pairs, and the arguments
+        are not modified. It is called from several threads concurrently, and should compute on the
+        device of its arguments.
 
         Args:
-            batch: ``[N, *shape]`` images (augmented) with what is known of each.
-            noise: ``[M, *shape]`` noise of unit variance, before any sigma; M is
-                N * ``noises_per_image``, those of image k from k * ``noises_per_image`` on.
+            batch: ``[N, *shape]`` images, after augmentation, with their attributes.
+            noise: ``[M, *shape]`` unit-variance noise, M = N * ``noises_per_image``; the samples
+                drawn for image k start at k * ``noises_per_image``.
             generator: generator on the CPU, for every random choice.
 
         Returns:
-            Two int64 index vectors on the CPU, of N pairs.
+            N pairs, as int64 index vectors on the CPU.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite (index named); or N, M do not fit.
-            UsageError: the coupler pairs after :meth:`bind` alone.
+            DataError: a value or cost is not finite (the message has its index); or N and M do
+                not fit.
+            UsageError: the coupler can pair only after :meth:`bind`.
         """
         raise unbound(self, "pair")
 
 
 class DatasetCoupler(AnyCoupler):
-    """Assigns an image of the whole data set to each noise. Implements ``choose`` or ``bind``."""
+    """Assigns images of the whole data set to noise samples. Implements ``choose`` or ``bind``."""
 
     implements = ("choose", "bind")
 
@@ -381,15 +382,15 @@ class DatasetCoupler(AnyCoupler):
 
         Args:
             data: all ``N`` items of the data set, not augmented.
-            noise: ``[M, *shape]`` noise of unit variance, for any M.
+            noise: ``[M, *shape]`` unit-variance noise, for any M.
             generator: generator on the CPU, for every random choice.
 
         Returns:
             ``[M]`` int64 indices of items on the CPU.
 
         Raises:
-            DataError: an image, a noise or a cost is not finite, named by index.
-            UsageError: the coupler chooses after :meth:`bind` alone.
+            DataError: a value or cost is not finite; the message has its index.
+            UsageError: the coupler can choose only after :meth:`bind`.
         """
         raise unbound(self, "choose")
 
@@ -398,7 +399,7 @@ class DatasetCoupler(AnyCoupler):
 
 
 class BoundNetwork(Protocol):
-    """A network that is ready to be built: what :meth:`Network.bind` returns."""
+    """Result of :meth:`Network.bind`."""
 
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network for this data, see :meth:`Network.build`."""
@@ -407,17 +408,17 @@ class BoundNetwork(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Network(Component):
-    """Settings of something that the ``train`` stage trains. Implements ``build`` or ``bind``."""
+    """Settings of a network that the ``train`` stage trains. Implements ``build`` or ``bind``."""
 
     implements: ClassVar[tuple[str, ...]] = ("build", "bind")
 
     output: ClassVar[type[NetworkFile]]
-    """Type of the artifact of its training."""
+    """Type of the artifact that its training writes."""
 
     class_conditional: bool = setting(False, doc="give the network each item's class")
 
     def classes_of(self, spec: DataSpec) -> int:
-        """Return the number of classes that the network is conditioned on; 0 for none.
+        """Return the number of classes on which the network is conditioned; 0 for none.
 
         Raises:
             DataError: the network is class-conditional, and the data has no labels.
@@ -433,8 +434,8 @@ class Network(Component):
     def bind(self, inputs: Inputs) -> BoundNetwork:
         """Return the object that builds, with the networks of earlier stages that it contains.
 
-        Called once per stage, and when a file of the network is loaded. ``inputs`` gives networks
-        alone; a network holds one in :class:`genkit.parts.frozen.Frozen`. Its file contains theirs.
+        Called once per stage, and when a file of the network is loaded. ``inputs`` provides only
+        networks; each must be wrapped in :class:`genkit.parts.frozen.Frozen`, and is saved as well.
         """
         return self
 
@@ -444,7 +445,7 @@ class Network(Component):
 
 
 class Preconditioner(Component):
-    """Sole owner of ``sigma_data``, of the four coefficients and of the loss weight."""
+    """Defines ``sigma_data``, the four coefficients of a denoiser, and the loss weight."""
 
     @abstractmethod
     def coefficients(self, sigma: Tensor) -> Coefficients:
@@ -455,7 +456,7 @@ class Preconditioner(Component):
         """Return the weight of the denoising loss at noise levels ``[B]``."""
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """Return the nearest supported noise levels; by default all are supported.
+        """Return the nearest supported noise levels; by default all levels are supported.
 
         Args:
             sigma: noise levels above 0, of any shape.
@@ -463,9 +464,9 @@ class Preconditioner(Component):
         return sigma
 
     def sigma_range(self) -> tuple[float, float]:
-        """Return the range to which schedules are narrowed, by default that of rounded levels.
+        """Return the range to which schedules are clipped, by default that of :meth:`round_sigma`.
 
-        Churn may exceed it: only :meth:`round_sigma` applies to the levels that a solver chooses.
+        Churn may exceed it: levels that a solver chooses are rounded and not clipped.
         """
         ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
         lowest, highest = self.round_sigma(ends).tolist()
@@ -498,13 +499,13 @@ class Preconditioned(nn.Module):
         Args:
             x: ``[B, *shape]`` noisy data.
             sigma: ``[B]`` noise levels, above 0.
-            labels: ``[B]`` int64 class indices, where the network takes them.
-            augment_labels: ``[B, A]`` how the data was augmented, where the network takes that;
-                None for data as it is, and for sampling.
+            labels: ``[B]`` int64 class indices; None for an unconditional network.
+            augment_labels: ``[B, A]`` description of each augmentation, for a network that takes
+                it; None for data without augmentation, and for sampling.
         """
         c = self.preconditioner.coefficients(sigma)
-        told = () if augment_labels is None else (augment_labels,)
-        raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels, *told)
+        extra = () if augment_labels is None else (augment_labels,)
+        raw = self.network(as_column(c.c_in, x) * x, c.c_noise, labels, *extra)
         denoised: Tensor = as_column(c.c_skip, x) * x + as_column(c.c_out, x) * raw.to(x.dtype)
         return denoised
 
@@ -514,17 +515,17 @@ class Denoiser(Network):
     """A network that, behind its preconditioner, estimates the clean image.
 
     The module that ``build`` returns is called as ``denoiser(x, sigma, labels) -> D(x; sigma)``:
-    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training a fourth argument,
-    ``augment_labels`` ``[B, A]``, says how each image was augmented, where A is not 0.
+    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training, if A is not 0, a
+    fourth argument ``augment_labels`` ``[B, A]`` describes the augmentation of each image.
     """
 
     output = DenoiserFile
     implements = ("build_network", "build", "bind")
 
     takes_augment_labels: ClassVar[bool] = False
-    """Whether the raw network can be told how its images were augmented.
+    """Whether the raw network takes a description of each augmentation.
 
-    It then takes ``augment_labels`` ``[B, spec.augment_labels]`` or None as a fourth argument.
+    It is the fourth argument, ``augment_labels``: ``[B, spec.augment_labels]`` or None.
     """
 
     preconditioner: Preconditioner = setting(
@@ -533,17 +534,17 @@ class Denoiser(Network):
 
     @property
     def label_dropout(self) -> float:
-        """Probability that an item's class is hidden in training; a setting where it is supported.
+        """Probability of dropping the class of an item in training, for classifier-free guidance.
 
-        Above 0, a class-conditional network may also be called with labels None.
+        Above 0, a class-conditional network can also be called with labels None.
         """
         return 0.0
 
     def build_network(self, spec: DataSpec) -> nn.Module:
         """Return the raw network F, called as ``F(x [B, *shape], c_noise [B], labels)``.
 
-        Where it has an encoder, its method ``encode`` takes the same arguments and returns the
-        features ``[B, C, h, w]`` at the lowest resolution. A discriminator may stand on them.
+        A network with an encoder may have a method ``encode`` with the same arguments, which
+        returns features ``[B, C, h, w]`` of the lowest resolution, as input of a discriminator.
         """
         raise unbound(self, "build")
 
@@ -552,7 +553,7 @@ class Denoiser(Network):
 
 
 class Discriminator(Network):
-    """A network that tells real from generated at every noise level.
+    """A network that discriminates real from generated items at every noise level.
 
     The module is called as ``discriminator(x [B, *shape], sigma [B], labels) -> logit [B]``, the
     logarithm of d / (1 - d), where d is the probability that x comes from real data.
@@ -562,7 +563,7 @@ class Discriminator(Network):
 
 
 class Classifier(Network):
-    """A network that names the class of a clean image, and whose features compare images.
+    """A classifier of clean images, whose features serve to compare images.
 
     The module is called as ``classifier(x [B, *shape]) -> logits [B, classes]`` and has
     ``features(x) -> [B, F]``. It may have ``head(features) -> logits``.
@@ -573,16 +574,16 @@ class Classifier(Network):
 
 @dataclass(frozen=True)
 class Imported:
-    """A network that was trained elsewhere.
+    """A network that another project trained.
 
     Attributes:
         network: settings that build it.
-        spec: of the data it was trained on.
-        weights: by the names of genkit's network.
-        images: it was trained for; 0 where the file does not tell.
-        notes: what a user should know of it, a sentence each.
-        ema_length: relative length of the power-function average that the weights are; None for
-            other averages, and where it is not in the file's name.
+        spec: shape and attributes of the training data.
+        weights: weights, by their names in genkit's network.
+        images: number of training images; 0 if the file does not contain it.
+        notes: facts that a user should know, one sentence each.
+        ema_length: relative length of the power-function average of the weights; None for other
+            averages, and if the file name does not contain it.
     """
 
     network: Network
@@ -594,17 +595,17 @@ class Imported:
 
 
 class Importer(Component):
-    """Reads a network from a file that another project wrote, without running any of it."""
+    """Reads a network from a file of another project, without executing code in it."""
 
     snapshots: ClassVar[str] = "*"
-    """Pattern of the names of its files in a folder of one training, for averages of any length."""
+    """Pattern of file names in the folder of a training, for averages of any length."""
 
     @abstractmethod
     def read(self, path: Path) -> Imported:
         """Return the network of a file.
 
         Raises:
-            DataError: the file is damaged, is none of the kind, or does not fit itself.
+            DataError: the file is damaged, of another kind, or inconsistent.
         """
 
 
@@ -612,7 +613,7 @@ class Importer(Component):
 
 
 class BoundObjective(Protocol):
-    """An objective that is ready to compute a loss: what :meth:`Objective.bind` returns."""
+    """Result of :meth:`Objective.bind`."""
 
     def loss(
         self, model: nn.Module, batch: Batch, noise: Tensor, generator: torch.Generator
@@ -627,23 +628,23 @@ class Objective(Component):
     implements = ("loss", "bind")
 
     trains: ClassVar[type[Network]]
-    """The base of the networks that it can train."""
+    """Base class of the networks that it can train."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()
     """Attributes, of ``labels`` and ``realness``, that it conditions on besides the network."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """The attributes of a batch without which it has no loss."""
+    """Attributes of a batch that the loss requires."""
 
     estimates_mean: ClassVar[bool] = False
-    """Whether the mean of the images given ``(x, sigma, labels)`` has the lowest expected loss.
+    """Whether the posterior mean of the images, given ``(x, sigma, labels)``, minimizes the loss.
 
-    A network that returns it, with the preconditioner of the one in training, is then passed to
-    :meth:`loss`, which gives the lowest loss that any network can have on the data.
+    If so, :meth:`loss` is also called with a network that returns this mean and has the
+    preconditioner of the trained one, which gives a lower bound of the loss on the data.
     """
 
     def bind(self, inputs: Inputs) -> BoundObjective:
-        """Return the object that computes the loss, with what it reads of earlier stages.
+        """Return the object that computes the loss, with the artifacts of earlier stages loaded.
 
         Called once, before the first step.
         """
@@ -655,10 +656,10 @@ class Objective(Component):
         """Return the loss of each item, ``[B]`` float32.
 
         Args:
-            model: what the network's ``build`` returned.
-            batch: B items, with ``quantile`` set.
-            noise: ``[B, *shape]`` unit noise, already paired.
-            generator: on the CPU, for draws besides ``batch.quantile``.
+            model: module of the network.
+            batch: ``[B]`` items, with ``quantile`` set.
+            noise: ``[B, *shape]`` unit-variance noise that is paired with the items.
+            generator: generator on the CPU, for random numbers besides ``batch.quantile``.
         """
         raise unbound(self, "loss")
 
@@ -669,19 +670,18 @@ class Objective(Component):
             quantile: ``[B]`` float64 in (0, 1).
 
         Returns:
-            None, the default, where the loss of an item does not belong to one noise level. It is
-            then not reported by noise level.
+            ``[B]`` noise levels; or None, the default, where an item has no single noise level,
+            in which case the loss is not reported by noise level.
         """
         return None
 
     def terms(self, shape: tuple[int, ...]) -> int:
         """Return the number of terms whose mean is the loss of an item, 1 by default.
 
-        Adam's epsilon is compared with the size of the gradient. An objective whose published
-        optimizer takes the gradient of a sum over elements, and whose loss here is their mean,
-        returns the number of elements; epsilon is divided by it, and the steps are the published
-        ones. The mean itself keeps ``gradient_clip`` and the scale of float16 gradients
-        independent of the size of an image.
+        Adam's steps are invariant to the scale of the loss except for epsilon. Where published code
+        sums over elements and the loss here is their mean, this returns the number of elements, by
+        which epsilon is divided, so that the steps are the published ones. The mean keeps
+        ``gradient_clip`` and the scale of float16 gradients independent of the image size.
 
         Args:
             shape: shape of one item.
@@ -691,7 +691,7 @@ class Objective(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Component):
-    """Settings of how weights follow their gradient."""
+    """Settings of an optimizer: learning rate, gradient clipping, and the update rule."""
 
     learning_rate: float = setting(1e-3, doc="maximum learning rate", above=0)
     learning_rate_ramp: int = setting(
@@ -727,16 +727,16 @@ class Optimizer(Component):
     def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
         """Return the optimizer of a network's parameters.
 
-        The trainer sets the learning rate before each step and clips the gradient. Where loss or
-        gradient are not finite, a step must change nothing. The fused optimizers of torch see to
-        that on the device; for any other the trainer copies weights and state before each step
-        and takes the step back. So the state holds nothing but tensors, all of them from the first
-        step on; the trainer checks this after the first step.
+        The trainer sets the learning rate before each step and clips the gradient. A step with a
+        loss or gradient that is not finite must have no effect. Fused optimizers of torch check
+        this on the device; for others, the trainer copies weights and state before each step and
+        restores them. So the state must consist of tensors that all exist after the first step,
+        which the trainer checks.
 
         Args:
             parameters: parameters of the network, on the device of the training.
-            terms: terms whose mean is the loss, see :meth:`Objective.terms`. A constant that is
-                compared with the size of the gradient, such as Adam's epsilon, is divided by it.
+            terms: number of terms whose mean is the loss, see :meth:`Objective.terms`. Constants
+                relative to the gradient, such as Adam's epsilon, must be divided by it.
         """
 
 
@@ -746,7 +746,7 @@ class RunningAverage(ABC):
     model: nn.Module
     """The network with averaged weights, in eval mode, with gradients disabled.
 
-    What a training leaves for later stages. Its state is saved by the trainer.
+    The trainer saves its state, and later stages use it.
     """
 
     snapshot_images: int = 0
@@ -754,23 +754,23 @@ class RunningAverage(ABC):
 
     @abstractmethod
     def update(self, model: nn.Module, images: int, batch_size: int) -> None:
-        """Take one step towards the weights of ``model``, without waiting for the device.
+        """Update the average with the weights of ``model``, without synchronization.
 
         Args:
             model: the network after its optimizer step.
-            images: images seen before this batch.
-            batch_size: images in this batch.
+            images: number of images before this batch.
+            batch_size: number of images in this batch.
         """
 
     def state(self) -> dict[str, Tensor]:
-        """Return tensors besides those of :attr:`model` that :meth:`restore` takes."""
+        """Return the state for :meth:`restore`, besides that of :attr:`model`."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` returned, bit for bit.
+        """Restore what :meth:`state` returned, bit for bit.
 
         Raises:
-            KeyError: the state is that of other settings or of another network.
+            KeyError: the state belongs to other settings or to another network.
         """
         return
 
@@ -783,7 +783,7 @@ class Average(Component):
     """Settings of an average of the weights over a training."""
 
     reconstructible: ClassVar[bool] = False
-    """Whether :mod:`genkit.parts.power_averages` makes other averages of its snapshots."""
+    """Whether :mod:`genkit.parts.power_averages` can combine its snapshots."""
 
     @abstractmethod
     def build(self, model: nn.Module) -> RunningAverage:
@@ -811,13 +811,13 @@ class NoiseDistribution(Component):
 
 
 class Augmentation(Component):
-    """A random change of the images, made before they are paired."""
+    """A random change of the images before coupling."""
 
     @property
     def augment_labels(self) -> int:
-        """Length A of the vector that tells a network how an image was changed; 0 for none.
+        """Length A of the vector that describes the augmentation of an image; 0 for none.
 
-        A denoiser that is not told generates changed images.
+        A denoiser without this input generates augmented images.
         """
         return 0
 
@@ -827,20 +827,20 @@ class Augmentation(Component):
 
         Args:
             batch: N items on any device, on which the result is computed as well.
-            generator: on the CPU, for every random choice; it is one for the pool, so that what
-                is drawn for an item depends on its place in the pool.
+            generator: generator on the CPU, for every random choice of the pool; the draws of an
+                item depend on its position in the pool.
         """
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training as a callback sees it.
+    """State of a training, as passed to callbacks.
 
     Attributes:
-        images: images seen.
-        total: images of the whole training.
-        network: copy of the network under training, in eval mode, with gradients disabled.
-        averaged: copy of the network with averaged weights, likewise; what the training writes.
+        images: number of images so far.
+        total: number of images of the whole training.
+        network: copy of the trained network, in eval mode, with gradients disabled.
+        averaged: copy of the network with averaged weights, which the training writes; likewise.
     """
 
     images: int
@@ -850,7 +850,7 @@ class TrainingState:
 
 
 class BoundCallback(Protocol):
-    """A callback that is ready to be called: what :meth:`Callback.bind` returns."""
+    """Result of :meth:`Callback.bind`."""
 
     def call(self, training: TrainingState, context: Context) -> Measurement:
         """Return scores and pictures of a training, see :meth:`Callback.call`."""
@@ -861,19 +861,19 @@ class BoundCallback(Protocol):
 class Callback(Component):
     """Observes a training. Implements ``call`` or ``bind``.
 
-    It changes no result and is not part of a fingerprint: the networks are copies, random numbers
-    and precision are restored after a call, and no pool is coupled meanwhile. Rank 0 alone makes
-    the calls. One that raises ends the run; a DataError with the code ``not-finite``, as of the
-    samples of a network that is not yet trained, is a warning.
+    It changes no result and is not part of the fingerprint: the networks are copies, random state
+    and precision are restored after a call, and no pool is coupled meanwhile. Only rank 0 calls it.
+    An error ends the run, except that a DataError with the code ``not-finite`` is a warning, since
+    an untrained network may give such samples.
     """
 
     implements: ClassVar[tuple[str, ...]] = ("call", "bind")
 
-    every: int = setting(doc="images between two calls; the end is another", at_least=1)
+    every: int = setting(doc="images between two calls; one more is made at the end", at_least=1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its scores and pictures; two callbacks of a stage cannot have one in common."""
+        """Names of its scores and pictures, unique among the callbacks of a stage."""
         return ()
 
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
@@ -886,7 +886,7 @@ class Callback(Component):
         return iter(())
 
     def bind(self, context: Context) -> BoundCallback:
-        """Return the object that is called, with what it reads of earlier stages.
+        """Return the object to call, with the artifacts of earlier stages loaded.
 
         Called once, before the first step of every run of the stage.
         """
@@ -895,28 +895,28 @@ class Callback(Component):
     def call(self, training: TrainingState, context: Context) -> Measurement:
         """Return scores and pictures of a training; a pure function that writes nothing.
 
-        The stage logs the scores, writes each picture to ``NAME.png`` in place of that of the call
-        before, and passes both to the trackers. Warnings are printed once.
+        The stage logs the scores, overwrites ``NAME.png`` with each picture, and passes both to
+        the trackers. Warnings are printed once.
 
         Args:
             training: state of the training.
-            context: context of one process, with random numbers of their own in ``seed``.
+            context: context of a single process, whose ``seed`` is independent of the training's.
         """
         raise unbound(self, "call")
 
 
 class Dataset(Component):
-    """Where images come from."""
+    """A data set of images or vectors, with their attributes."""
 
     archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType({})
-    """What ``genkit data get`` downloads, by the names of the files in ``root``."""
+    """Files that ``genkit data get`` downloads, by their names in ``root``."""
 
     @abstractmethod
     def spec(self) -> DataSpec:
-        """Return shape and classes without reading every item.
+        """Return shape and attributes of the items without reading all of them.
 
         Raises:
-            DataError: a file is missing, unreadable, or of another shape than the rest.
+            DataError: a file is missing, unreadable, or has another shape than the others.
         """
 
     def drawn_by(self, earlier: Stages) -> str | None:
@@ -924,11 +924,11 @@ class Dataset(Component):
         return None
 
     def item_count(self) -> int | None:
-        """Return the number of items, unread; None where it is unknown. Raises as ``spec`` does."""
+        """Return the number of items without reading them; None if unknown. Raises as ``spec``."""
         return None
 
     def held_out_part(self) -> Dataset | None:
-        """Return the items that are held out of training; None, the default, for none."""
+        """Return the data set of items held out of training; None, the default, for none."""
         return None
 
     @abstractmethod
@@ -945,13 +945,13 @@ class Dataset(Component):
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a denoiser is sampled, for a schedule whose noise levels depend on it.
+    """Denoiser, solver and start, for a schedule whose noise levels depend on them.
 
     Attributes:
-        denoiser: module that is sampled, without guidance.
-        coupling: what is known of the pairs of its training.
+        denoiser: module of the denoiser, without guidance.
+        coupling: coupling of its training; None if unknown.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, as the user chose it; see :mod:`genkit.start`.
+        start: start that the user chose; see :mod:`genkit.start`.
     """
 
     denoiser: nn.Module
@@ -970,7 +970,7 @@ class Schedule(Component):
 
     @property
     def bound(self) -> bool:
-        """Whether its noise levels are those of its settings, without :meth:`bind`."""
+        """Whether its settings determine its noise levels, without :meth:`bind`."""
         return type(self).sigmas is not Schedule.sigmas
 
     def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
@@ -986,10 +986,10 @@ class Schedule(Component):
     def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
         """Return the schedule with the noise levels for a denoiser, from earlier stages.
 
-        Called once per stage. A schedule that refers to no stage is that schedule itself.
+        Called once per stage. A schedule that refers to no stage returns itself.
 
         Raises:
-            DataError: its noise levels are those of another denoiser or solver.
+            DataError: its noise levels were fitted to another denoiser or solver.
         """
         return self
 
@@ -998,26 +998,26 @@ class Schedule(Component):
         raise unbound(self, "sigmas")
 
     def within(self, lowest: float, highest: float) -> Schedule:
-        """Return the schedule for a network that supports only these noise levels."""
+        """Return the schedule clipped to a range of noise levels, which a network supports."""
         return self
 
     def sigma_range(self) -> tuple[float, float]:
-        """Return the range of the noise levels above 0: the lowest and the highest.
+        """Return the min and the max of the range of noise levels above 0.
 
-        A schedule that takes its levels from a table may have none at the ends of its range.
+        A schedule with levels from a table need not have levels at the ends of its range.
         """
         sigmas = self.sigmas()
         return float(sigmas[-2]), float(sigmas[0])
 
 
 class Solver(Component):
-    """Integrates the probability-flow ODE (or its stochastic kin) over decreasing noise levels."""
+    """Integrates the probability-flow ODE, or an SDE, over decreasing noise levels."""
 
     two_slopes: ClassVar[bool] = False
     """Whether a step combines the slope at its state with one of an evaluation marked ``inner``."""
 
     churns: ClassVar[bool] = False
-    """Whether each step begins with ``denoise.churn``, and adds the noise that it returns."""
+    """Whether each step begins with ``denoise.churn`` and adds the returned amount of noise."""
 
     @property
     def stochastic(self) -> bool:
@@ -1025,18 +1025,18 @@ class Solver(Component):
         return False
 
     def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Solver:
-        """Return the solver for a range of noise levels; itself, where it depends on none.
+        """Return the solver for a range of noise levels; by default itself.
 
-        Called before :meth:`solve`, and by checks. A solver whose time depends on the range, such
-        as that of the VP SDE, fixes it here.
+        Called before :meth:`solve`, and in checks. A solver whose time variable depends on the
+        range, such as that of the VP SDE, sets it here.
 
         Args:
-            sigma_min: lowest noise level of the schedule, narrowed to the range of the network.
-            sigma_max: highest noise level, likewise.
-            sigmas: ``[steps + 1]`` noise levels over which it will be solved.
+            sigma_min: min noise level of the schedule, clipped to the range of the network.
+            sigma_max: max noise level, likewise.
+            sigmas: ``[steps + 1]`` noise levels of the steps.
 
         Raises:
-            DataError: the solver is undefined for the range; both ends are named.
+            DataError: the solver is undefined for the range; the message has both ends.
         """
         return self
 
@@ -1049,10 +1049,10 @@ class Solver(Component):
         Args:
             denoise: the (guided) denoiser. Each step evaluates it once at the state that is
                 yielded; every other evaluation is marked ``inner=True``.
-            x: ``[B, *shape]`` the start, of standard deviation ``sigmas[0]``.
-            sigmas: ``[steps + 1]`` decreasing noise levels, the last 0. They lie on the CPU, so
-                that reading one does not synchronize with the device of ``x``.
-            randn_like: fresh noise for stochastic solvers.
+            x: ``[B, *shape]`` start, with standard deviation ``sigmas[0]``.
+            sigmas: ``[steps + 1]`` decreasing noise levels on the CPU, the last 0. Reading one does
+                not synchronize with the device of ``x``.
+            randn_like: function that returns fresh noise, for stochastic solvers.
         """
 
 
@@ -1060,7 +1060,7 @@ class Latents(Component):
     """Draws the latents, the classes and the noise of samples from their seeds."""
 
     depends_on_device: ClassVar[bool] = False
-    """Whether a CPU and a GPU draw different numbers. Samples of both are never mixed."""
+    """Whether a CPU and a GPU draw different numbers, so that their samples cannot be mixed."""
 
     def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:
         """Raise DataError unless samples of this shape can be drawn from these seeds.
@@ -1081,53 +1081,53 @@ class Latents(Component):
         device: torch.device,
         run_seed: int,
     ) -> Draws:
-        """Return the draws of some samples.
+        """Return the random draws of a batch of samples.
 
-        The draws of a sample depend on its own seed, not on the others of its batch.
+        The draws of a sample depend on its own seed and not on the others of its batch.
 
         Args:
             shape: shape of one item.
-            seeds: ``[B]`` seeds of the samples; the numbers of the samples of a stage.
+            seeds: ``[B]`` seeds of the samples; in a stage, the indices of the samples.
             classes: number of classes from which labels are drawn; 0 for none.
             device: device of the sampling.
-            run_seed: seed that all samples of a run or of a stage share.
+            run_seed: seed that all samples of a run or stage have in common.
         """
 
 
 class BoundGuidance(ABC):
-    """A guidance with its networks; it counts how often it calls them."""
+    """A guidance with its networks loaded; it counts their calls."""
 
     evaluations: int = 0
-    """Network calls so far, one for each call on a batch."""
+    """Number of network calls so far, one for each batch."""
 
     component: Guidance | None = None
-    """Guidance that was bound, for messages; set by who calls its ``bind``."""
+    """Guidance that was bound, for messages; set by the caller of ``bind``."""
 
     interval: tuple[float, float] = (0.0, math.inf)
-    """Lowest and highest noise level at which it acts; set by who calls ``bind``.
+    """Min and max noise level at which it acts; set by the caller of ``bind``.
 
-    Outside it, :meth:`correction` is not called. Items of one call that differ in their noise
-    level may lie inside and outside; their corrections are computed together.
+    Outside of it, :meth:`correction` is not called. If the items of a batch differ in their noise
+    level, corrections are computed for all and applied inside the interval.
     """
 
     def begin(self) -> BoundGuidance:
-        """Return the guidance of one batch of trajectories, called before their first step.
+        """Return the guidance for one batch of trajectories. Called before their first step.
 
-        Itself, unless something is kept from step to step: then a copy that keeps it.
+        By default itself; a guidance with state between steps must return a copy.
         """
         return self
 
     def churn(self, x: Tensor, amount: float | Tensor) -> float | Tensor:
-        """Return the amount of noise of the step that begins; called once a step.
+        """Return the amount of noise for the next step; called once per step.
 
         Solvers that declare ``churns`` call it, through :meth:`genkit.types.Denoise.churn`.
 
         Args:
-            x: ``[B, *shape]`` state at which the step begins.
-            amount: amount that the solver adds, as its ``s_churn``, for all items or ``[B]``.
+            x: ``[B, *shape]`` state at the beginning of the step.
+            amount: amount that the solver adds, its ``s_churn``: one number or ``[B]``.
 
         Returns:
-            ``amount``, or one for each item: ``[B]``, on the device of the samples.
+            ``amount``, or one amount per item, ``[B]`` on the device of the samples.
         """
         return amount
 
@@ -1141,19 +1141,19 @@ class BoundGuidance(ABC):
         *,
         inner: bool = False,
     ) -> Tensor:
-        """Return the addend ``[B, *shape]`` to the denoised image.
+        """Return the correction ``[B, *shape]`` that is added to the denoised image.
 
-        The corrections of several guidances are summed, so that their order has no effect. A pure
-        function of the arguments, unless :meth:`begin` returns a copy that keeps more; the
-        correction of an item does not depend on the others of its batch.
+        The corrections of several guidances are summed, so their order has no effect. A pure
+        function of the arguments, except for state of a copy that :meth:`begin` returns. The
+        correction of an item must not depend on the others of its batch.
 
         Args:
             x: ``[B, *shape]`` noisy state, float32.
             sigma: ``[B]`` noise levels.
             labels: ``[B]`` int64 or None.
             denoised: ``[B, *shape]`` estimate of the denoiser, without any guidance.
-            inner: False for the first evaluation of a solver step; True for the others, and for
-                those that correct the start.
+            inner: False for the first evaluation of a solver step; True for other evaluations,
+                including those that correct the start.
         """
 
 
@@ -1165,24 +1165,24 @@ class Guidance(Component):
     """
 
     requires_score: ClassVar[bool] = False
-    """Whether it corrects a score, so that ``(D(x; sigma) - x) / sigma^2`` must be one."""
+    """Whether it requires that ``(D(x; sigma) - x) / sigma^2`` is the score."""
 
-    sigma_min: float = setting(0.0, doc="lowest noise level at which it acts", at_least=0.0)
+    sigma_min: float = setting(0.0, doc="min noise level at which it acts", at_least=0.0)
     sigma_max: float | None = setting(
         None,
-        doc="highest noise level at which it acts; left out or inf: any",
+        doc="max noise level at which it acts; no limit if left out or inf",
         above=0.0,
         infinite=True,
     )
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lowest and highest noise level at which it acts."""
+        """Min and max noise level at which it acts."""
         return self.sigma_min, math.inf if self.sigma_max is None else self.sigma_max
 
     @property
     def adds_noise(self) -> bool:
-        """Whether its :meth:`BoundGuidance.churn` may ask for noise."""
+        """Whether its :meth:`BoundGuidance.churn` may request additional noise."""
         return False
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -1204,11 +1204,11 @@ class Guidance(Component):
         return iter(())
 
     def check_solver(self, solver: Solver) -> Iterator[Problem]:
-        """Yield why it cannot act in the steps of a solver, before anything is drawn."""
+        """Yield why it cannot be used with a solver, before anything is drawn."""
         if self.adds_noise and not solver.churns:
             yield Problem(
                 (),
-                "asks for fresh noise, and must be used with a solver that churns, got "
+                f"adds fresh noise and must be used with a solver that churns, got "
                 f"{type(solver).__name__}",
                 'write solver = { use = "heun" }',
                 Code.CONFLICT,
@@ -1216,11 +1216,11 @@ class Guidance(Component):
 
     @abstractmethod
     def bind(self, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
-        """Return the guidance with its networks. Called once per stage, not for each batch.
+        """Return the guidance with its networks loaded. Called once per stage, not per batch.
 
         Args:
-            inputs: networks and other artifacts to which it refers.
-            denoiser: denoiser that is guided.
+            inputs: artifacts to which it refers.
+            denoiser: guided denoiser.
         """
 
 
@@ -1228,44 +1228,44 @@ class Guidance(Component):
 
 
 class Extractor(Component):
-    """Turns images into the features in which two sets of images are compared."""
+    """Computes the features in which two sets of images are compared."""
 
     label: ClassVar[str]
     """Name of the features in the names of scores, such as ``classifier``."""
 
     classifies: ClassVar[bool] = False
-    """Whether a classifier computes the features, and its logits can be had of them."""
+    """Whether the features are those of a classifier, and determine its logits."""
 
     @property
     def frechet(self) -> str:
-        """Name of the Fréchet distance over these features; ``fid`` for Inception's alone."""
+        """Name of the Fréchet distance over these features; ``fid`` only for Inception."""
         return f"frechet_{self.label}"
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        """Yield why it has no features of such items; networks as for ``check_guided``."""
+        """Yield why it cannot be applied to such items; ``networks`` as in ``check_guided``."""
         return iter(())
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
         """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``.
 
-        Images are float32 in [-1, 1], of 8 bits. Where a classifier computes the features, the
-        module has a method ``head`` that returns logits: ``[B, F] -> [B, classes]``.
+        Images are float32 in [-1, 1] with 256 values. If ``classifies``, the module has a method
+        ``head`` that returns logits: ``[B, F] -> [B, classes]``.
         """
 
     @abstractmethod
     def identity(self, inputs: Inputs) -> str:
-        """Return a name with a hash, recorded with every score: equal names, equal features."""
+        """Return a name with a hash, stored with every score; equal names mean equal features."""
 
 
 class Features(Protocol):
-    """Features of samples and reference, computed once for each extractor.
+    """Features of samples and reference, computed once per extractor.
 
-    Collective: every rank must call a method at the same point; all have the result.
+    Collective: every rank must call a method at the same point, and all receive the result.
     """
 
     def of_samples(self, extractor: Extractor) -> Tensor:
-        """Return ``[N, F]`` features of the samples on the CPU, in the type of the extractor.
+        """Return ``[N, F]`` features of the samples on the CPU, in the dtype of the extractor.
 
         Raises:
             DataError: a feature is not finite.
@@ -1292,7 +1292,7 @@ class Features(Protocol):
         """Return the logits ``[N, classes]`` of features ``[N, F]``, on the CPU.
 
         Raises:
-            DataError: the extractor has none.
+            DataError: the extractor is no classifier.
         """
         ...
 
@@ -1302,12 +1302,12 @@ class Subject:
     """Inputs of a metric.
 
     Attributes:
-        samples: generated items: images as uint8, vectors as float32.
-        reference: real items in the same form; None where statistics stand for them.
-        denoiser: the denoiser behind the samples, without guidance; raises a DataError when called
-            where it is unknown.
-        features: features of both.
-        coupling: what is known of the pairs that the denoiser was trained with.
+        samples: generated items; images as uint8, vectors as float32.
+        reference: real items in the same form; None if there are only their statistics.
+        denoiser: denoiser that drew the samples, without guidance; if it is unknown, calling it
+            raises a DataError.
+        features: features of samples and reference.
+        coupling: coupling of the training of the denoiser; None if unknown.
     """
 
     samples: Batch
@@ -1318,49 +1318,49 @@ class Subject:
 
 
 class BoundMetric(Protocol):
-    """A metric that is ready to measure: what :meth:`Metric.bind` returns."""
+    """Result of :meth:`Metric.bind`."""
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores, curves and what they depend on."""
+        """Return scores and curves, see :meth:`Metric.measure`."""
         ...
 
 
 class Metric(Component):
-    """A score of samples or of the denoiser behind them. Implements ``measure`` or ``bind``."""
+    """A score of samples, or of the denoiser that drew them. Implements ``measure`` or ``bind``."""
 
     implements = ("measure", "bind")
 
     requires_denoiser: ClassVar[bool] = False
-    """Whether it calls the denoiser, which samples from elsewhere do not have.
+    """Whether it calls the denoiser, which is unknown for samples of other origin.
 
-    It is measured once, with all samples, where those of other metrics are split into sets.
+    It is measured once with all samples, even if other metrics are measured on several sets.
     """
 
     requires_labels: ClassVar[bool] = False
-    """Whether it needs the classes for which the samples were drawn."""
+    """Whether it requires the classes for which the samples were drawn."""
 
     accepts_statistics: ClassVar[bool] = False
-    """Whether it needs no more of the reference than the statistics of features."""
+    """Whether statistics of features suffice in place of the reference items."""
 
     higher_is_better: ClassVar[bool | None] = None
     """Whether higher scores are better; None where neither higher nor lower ones are."""
 
     @property
     def min_samples(self) -> int:
-        """Minimum number of samples that it can measure."""
+        """Min number of samples."""
         return 1
 
     @property
     def min_reference(self) -> int:
-        """Minimum number of reference items that it compares with; 0 where it takes none."""
+        """Min number of reference items; 0 for a metric without reference."""
         return 0
 
     @property
     @abstractmethod
     def scores(self) -> tuple[str, ...]:
-        """Names of all its scores; two metrics of a stage cannot have one in common.
+        """Names of all its scores, unique among the metrics of a stage.
 
-        ``nfe``, ``guidance_nfe``, and names that end in ``_std`` or ``_min`` are other columns.
+        ``nfe``, ``guidance_nfe`` and the endings ``_std`` and ``_min`` are reserved.
         """
 
     def check_items(self, spec: DataSpec) -> Iterator[Problem]:
@@ -1368,14 +1368,14 @@ class Metric(Component):
         return iter(())
 
     def bind(self, inputs: Inputs) -> BoundMetric:
-        """Return the object that measures; called once per stage, not for each set of samples."""
+        """Return the object that measures; called once per stage, not per set of samples."""
         return self
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores, curves and what they depend on; the subject is left as it is.
+        """Return scores, curves and facts; must not modify the subject.
 
-        The facts of the samples and of the reference are added by the stage, and so is the
-        identity of each extractor among its settings.
+        The stage adds the facts of samples and reference, and the identity of every extractor
+        among the settings.
         """
         raise unbound(self, "measure")
 
@@ -1385,7 +1385,7 @@ class Metric(Component):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The run that a tracker follows.
+    """The run of a tracker.
 
     Attributes:
         name: name of the recipe.
@@ -1399,46 +1399,46 @@ class TrackedRun:
 
 
 class BoundTracker(ABC):
-    """A tracker that follows a run. All calls come from one thread.
+    """Result of :meth:`Tracker.open`. All calls come from one thread.
 
-    It writes below the folder of the run alone. What is passed to it is a copy.
+    It must write only below the folder of the run. Arguments are copies.
     """
 
     def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take the rows that stay of earlier calls of the run; none where a stage begins anew.
+        """Receive the rows of earlier calls that remain valid; none if the stage starts over.
 
-        The first call for a stage that logs rows. What an earlier tracker in the same folder was
-        passed of this stage, and is not among the rows, no longer holds.
+        The first call for a stage that logs rows. Other rows that an earlier tracker in the same
+        folder received for this stage are invalid.
         """
         return
 
     @abstractmethod
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
-        """Take a row that a stage logged: numbers, text or lists by name.
+        """Receive a row of a stage: numbers, text or lists by name.
 
-        ``images`` is the number of images seen, where the stage trains.
+        In a training, ``images`` is the number of images so far.
         """
 
     @abstractmethod
     def scores(self, stage: str, scores: Scores) -> None:
-        """Take the scores of a stage."""
+        """Receive the scores of a stage."""
 
     @abstractmethod
     def picture(self, stage: str, name: str, png: bytes) -> None:
-        """Take a picture, a PNG file."""
+        """Receive a picture, a PNG file."""
 
     def close(self) -> None:
-        """Write what is left; the last call."""
+        """Flush and close; the last call."""
         return
 
 
 class Tracker(Component):
-    """Passes the rows, scores and pictures of a run on, such as to a dashboard.
+    """Sends the rows, scores and pictures of a run to a dashboard or a file.
 
-    A tracker changes no result, and is not part of a fingerprint: it may be added when a run is
-    resumed. It runs in a thread, in the main process alone, and must write nothing to the terminal.
-    One that raises, or that does not return for a minute, is left out with one warning, and the run
-    continues. The end of the run waits ten seconds at most.
+    A tracker changes no result and is not part of the fingerprint, so it can be added to a resumed
+    run. It runs in a thread of rank 0 and must not write to the terminal. A tracker that raises, or
+    that does not return for a minute, is disabled with one warning, and the run continues. The end
+    of a run waits for it at most ten seconds.
     """
 
     @abstractmethod
@@ -1453,25 +1453,25 @@ class Stage(Component):
     """One step of a recipe, run in a folder of its own."""
 
     shared: ClassVar[bool] = False
-    """Whether every process of a run takes part, by ``context.world``; else the first one alone."""
+    """Whether every rank runs the stage, see ``context.world``; otherwise rank 0 only."""
 
     @property
     @abstractmethod
     def output(self) -> type[Artifact] | None:
         """Type of the artifact that it writes with ``context.record.save``; None for none.
 
-        A plain class attribute, ``output = Samples``, will do.
+        A class attribute, ``output = Samples``, is enough.
         """
 
     @abstractmethod
     def run(self, context: Context) -> None:
-        """Do the work, or resume where an earlier call in the same folder stopped or was killed.
+        """Run the stage, or resume an earlier call in the same folder that stopped or was killed.
 
-        The results are the same bytes in either case, for one seed. Pictures may differ.
+        Results must be the same bytes in either case, for one seed. Pictures may differ.
         """
 
     def design(self, earlier: Stages) -> Design | None:
-        """Return what is known of the network that is its output; None if it is no network.
+        """Return the design of the network that it writes; None if it writes no network.
 
         Called before anything runs, to check the stages that refer to this one.
 
@@ -1481,17 +1481,17 @@ class Stage(Component):
         return None
 
     def drawn_by(self, earlier: Stages) -> str | None:
-        """Return the id of the stage whose denoiser draws the samples that are its output.
+        """Return the id of the stage whose denoiser draws the samples that it writes.
 
-        Called before anything runs. None means that the denoiser is unknown: the samples cannot be
-        scored by metrics that call it, and a wrong shape is found only when they are scored.
+        Called before anything runs. None means that the denoiser is unknown: metrics that call it
+        cannot be used, and a wrong shape is reported only when the samples are scored.
         """
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingStage(Stage):
-    """A stage that draws samples, and that the stage `sweep` can vary."""
+    """A stage that draws samples, whose settings the stage `sweep` can vary."""
 
     output = Samples
 
@@ -1499,20 +1499,20 @@ class SamplingStage(Stage):
 
     @property
     def depends_on_device(self) -> bool:
-        """Whether a CPU and a GPU draw different samples. Samples of both are never mixed."""
+        """Whether a CPU and a GPU draw different samples, so that they cannot be mixed."""
         return False
 
     def sampler_fact(self, context: Context) -> str | None:
-        """Return the fact ``sampler`` of its samples: the settings that draw them; None without.
+        """Return the fact ``sampler`` of its samples, which describes its settings; None for none.
 
-        A sweep, whose cells differ in it, states that of the stage that it varies.
+        A sweep, whose cells differ in it, stores that of the stage that it varies.
         """
         return None
 
     @abstractmethod
     def draw(self, context: Context) -> Samples:
-        """Draw all samples without writing a file; collective: every rank returns all of them."""
+        """Draw all samples without writing a file. Collective: every rank returns all samples."""
 
 
 Stages = Mapping[str, Stage]
-"""The stages above the one that is looked at, by id."""
+"""The stages above the one that is checked, by id."""
