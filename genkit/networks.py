@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from genkit.artifacts import Artifact
 from genkit.artifacts.network import NetworkFile, convert_errors
@@ -111,8 +112,38 @@ def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, 
     A damaged description may be of a network that fills the memory. A network that cannot be built
     on the device "meta", since it reads values of tensors, is compared when it is built.
     """
-    with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), torch.device("meta"):
+    with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), without_memory():
         require_fit(build_module(design.settings, inputs, design.spec), weights)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build networks on the device "meta", whose tensors have shapes and no values."""
+    with torch.device("meta"), _WithoutDraws():
+        yield
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leave initial random values out.
+
+    On the device "meta" PyTorch computes these functions in Python, for which it imports its
+    compiler and sympy. That takes half as long as importing torch.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in (Tensor.normal_, nn.init.normal_):
+            return (*args, *given.values())[0]
+        if func in (torch.randn, torch.rand):
+            given.pop("generator", None)
+            func = torch.empty
+        return func(*args, **given)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,21 @@
-"""Figures without global state: made from ``matplotlib.figure``, returned as PNG."""
+"""Figures without global state: made from ``matplotlib.figure``, returned as PNG.
+
+matplotlib takes a quarter of the time of torch to import. So it is imported where a figure is
+made, here and in every module that draws.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is left out,
 # being too faint for a line on white.
@@ -29,6 +34,8 @@ def figure_with_axes(
 
     They stand side by side, or in rows of ``columns``.
     """
+    from matplotlib.figure import Figure
+
     across = columns or count
     down = -(-count // across)
     figure = Figure(figsize=(width * across, 4.5 * down), dpi=_DPI, layout="constrained")
@@ -106,6 +113,8 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
     """Scale y logarithmically, with plain numbers, where the values span a wide range."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 BLOCK = 2**22
@@ -90,10 +88,14 @@ def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return torch.zeros(0, dtype=torch.float64), torch.zeros(size, 0, dtype=torch.float64)
     if count < size and size > _DENSE:
         # A fixed start: equal matrices give equal bits.
+        from scipy.sparse.linalg import eigsh
+
         first = np.random.default_rng(0).standard_normal(size)
         values, vectors = eigsh(dense, k=count, v0=first)
     else:
-        values, vectors = scipy.linalg.eigh(dense, subset_by_index=(max(0, size - count), size - 1))
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(dense, subset_by_index=(max(0, size - count), size - 1))
     kept = values > size * np.finfo(np.float64).eps * values[-1]  # the numerical rank
     # Largest first.
     return (

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
-from matplotlib.typing import ColorType
+from typing import TYPE_CHECKING
 
 from genkit.artifacts.scores import STD, Row, settings_of
 from genkit.parts.figure import (
@@ -21,6 +18,10 @@ from genkit.parts.figure import (
 )
 from genkit.types import Curve
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
+
 _FEW = 12  # positions up to which each has a tick, and a mark on a curve
 _STEPS = "schedule.steps"  # sets the NFE, so it varies along a line and not between lines
 
@@ -31,6 +32,8 @@ def curve_plot(curves: Mapping[str, Curve]) -> bytes:
     A band around values that are never negative ends at 0, and on a logarithmic axis at half the
     lowest value.
     """
+    from matplotlib.ticker import NullLocator
+
     groups: dict[tuple[str, str, bool, bool], dict[str, Curve]] = {}
     for name, curve in curves.items():
         key = (curve.x_label, curve.y_label, curve.log_x, curve.log_y)

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra, maximum_bipartite_matching
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -81,6 +79,9 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
     Returns:
         ``[N]`` the noise of each image, u and v.
     """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import dijkstra, maximum_bipartite_matching
+
     count, image, noise = arcs.count, arcs.image, arcs.noise
     rounding = arcs.rounding
     starts = np.searchsorted(image, np.arange(count + 1))

@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genkit_aot.arcs import Arcs, Floats, Integers
@@ -48,6 +47,8 @@ def assign(costs: Costs, tolerance: float = 0.0) -> tuple[Tensor, float | None]:
     """
     count = costs.shape[0]
     if count <= SMALL:
+        from scipy.optimize import linear_sum_assignment
+
         matrix = costs.block(slice(0, count)).double().cpu().numpy()
         permutation = linear_sum_assignment(matrix)[1].astype(np.int64)
         u, v = dual_potentials(matrix, permutation)

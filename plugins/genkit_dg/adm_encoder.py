@@ -83,7 +83,8 @@ class AdmEncoder(nn.Module):
         image_channels, *size = shape
         self._require(size, channels, len(multipliers))
         condition = 4 * channels
-        exponents = torch.arange(channels // 2, dtype=torch.float32) / (channels // 2)
+        places = torch.arange(channels // 2, dtype=torch.float32, device="cpu")
+        exponents = places / (channels // 2)
         self.register_buffer(
             "frequencies", torch.exp(-math.log(10_000) * exponents), persistent=False
         )

@@ -21,6 +21,11 @@ from genkit_edm.solvers.path import Scaling, Time
 EARLIEST = 1e-3
 """Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
 
+# Numbers, since a computation would import torch for `genkit show vp`, and its last bit differs
+# between machines.
+LOWEST, HIGHEST = 0.010485992786702987, 152.1669702839464
+"""Noise levels of the times :data:`EARLIEST` and 1."""
+
 
 @dataclass(frozen=True)
 class VpTime(VpSde, Time):
@@ -133,8 +138,8 @@ class VpSchedule(RangeSchedule):
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = sigma_setting(VpTime().level(EARLIEST), "least noise level before 0")
-    sigma_max: float = sigma_setting(VpTime().level(1.0), "noise level of the start")
+    sigma_min: float = sigma_setting(LOWEST, "least noise level before 0")
+    sigma_max: float = sigma_setting(HIGHEST, "noise level of the start")
 
     def check_levels(self) -> Iterator[Problem]:
         # A high level so early makes a parabola of B(t) that rises above its end.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from matplotlib.collections import LineCollection
 from torch import Tensor
 
 from genkit.errors import Code, DataError, Problem
@@ -57,6 +56,8 @@ def _picture(paths: Tensor, data: Tensor, title: str) -> bytes:
     Paths are drawn as x / (1 + sigma), where noise has unit variance and straight lines are
     straight: x itself starts at the standard deviation sigma_max.
     """
+    from matplotlib.collections import LineCollection
+
     figure, (axes,) = figure_with_axes()
     figure.set_size_inches(7.2, 7.8)
     points = data.double().numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import torch
 from torch import Tensor
 
@@ -42,6 +41,8 @@ class Exact(Coupler):
         noise: Tensor,
         generator: torch.Generator,
     ) -> Pairs:
+        import ot
+
         require_same_length(batch, noise)
         cost = pairwise_cost(batch.data, noise, self.cost).cpu().double().numpy()
         # Every image and noise has mass 1 rather than 1/N: the flows of the network simplex are

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import ot
-import scipy.special
 import torch
 from torch import Tensor
 
@@ -54,6 +52,9 @@ class Sinkhorn(Coupler):
     iterations: int = setting(10_000, doc="iterations after which it gives up", at_least=1)
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
+        import ot
+        from scipy.special import entr
+
         cost = pairwise_cost(batch.data, noise, self.cost).cpu().double().numpy()
         images, noises = cost.shape
         plan = ot.sinkhorn(
@@ -79,6 +80,6 @@ class Sinkhorn(Coupler):
             )
         drawn = torch.multinomial(torch.from_numpy(plan), 1, generator=generator)
         # Of its rows, each of which sums to 1 / images; an entropy of log N is that of the row.
-        entropy = float(scipy.special.entr(images * plan).sum()) / images
+        entropy = float(entr(images * plan).sum()) / images
         share = min(1.0, max(0.0, entropy / math.log(noises))) if noises > 1 else 0.0
         return Pairs(torch.arange(images), drawn[:, 0], entropy=share)

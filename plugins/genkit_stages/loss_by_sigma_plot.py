@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from genkit.artifacts.record import Row
 from genkit.parts.figure import (
@@ -19,6 +15,10 @@ from genkit.parts.figure import (
     png_of,
     set_title,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _CROWDED = 3_000  # ratio of the levels from which on labels at 1, 2 and 5 would overlap
 _BELOW = 0.5  # times the lowest loss: where a logarithmic axis ends, as the bound may fall to 0
@@ -31,6 +31,8 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
         rows: rows with ``images`` seen and ``loss_by_sigma`` since the row before, at least one.
         bound: lowest possible loss by noise level; empty where it is not known.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, (axes,) = figure_with_axes()
     ends = [0, *(row["images"] for row in rows)]
     quarter = max(1, len(rows) // 4)
@@ -76,4 +78,6 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _short(images: int) -> str:
     """Return a number of images in three digits, such as ``25.1 k``."""
+    from matplotlib.ticker import EngFormatter
+
     return EngFormatter(sep=" ")(float(f"{images:.3g}"))

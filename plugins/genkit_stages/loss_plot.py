@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.ticker import EngFormatter
-
 from genkit.parts.figure import (
     PALETTE,
     figure_with_axes,
@@ -23,6 +21,8 @@ def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
         images: images seen, ascending.
         loss: mean loss at each of them.
     """
+    from matplotlib.ticker import EngFormatter
+
     figure, (axes,) = figure_with_axes()
     logged = axes.plot(images, loss, color=PALETTE[4], linewidth=0.8, label="logged")
     if reach := len(loss) // 40:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist, fmean
-
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from typing import TYPE_CHECKING
 
 from genkit.artifacts.scores import Row
 from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, png_of, set_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _MOST = 200  # points of a line; of a longer run each stands for several pools
 _MARKED = 30  # points up to which each is marked
@@ -37,6 +38,8 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
         dimensions: values of an item, which mean and variance of a pool's noise are taken over.
     """
     pools = [row for row in rows if "pool" in row]
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     gaps = [row for row in pools if row["gap"] is not None]
     parted = [row for row in pools if row["parts"]]
     exact = 0 < len(gaps) == len(pools) and all(row["gap"] <= _EXACT for row in gaps)

@@ -21,7 +21,7 @@ from genkit.interfaces import (
     Objective,
     Trained,
 )
-from genkit.networks import NetworkInputs
+from genkit.networks import NetworkInputs, without_memory
 from genkit.types import DataSpec
 
 
@@ -172,7 +172,7 @@ def _built(network: Network, spec: DataSpec, contained: Mapping[str, Design]) ->
     # A network that reads the values of what it contains cannot be built there.
     valueless = (NotImplementedError, RuntimeError, TypeError) if inner else ()
     try:
-        with suppress(*valueless), meta:
+        with suppress(*valueless), without_memory():
             given = {
                 name: Trained(design.settings, design.spec, design.settings.build(design.spec))
                 for name, design in contained.items()

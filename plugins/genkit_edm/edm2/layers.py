@@ -67,8 +67,8 @@ class MPFourier(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", 2 * math.pi * torch.randn(width))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(width))
+        self.register_buffer("frequencies", torch.randn(width).mul_(2 * math.pi))
+        self.register_buffer("phases", torch.rand(width).mul_(2 * math.pi))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, width]`` float32 for ``x`` ``[B]``."""

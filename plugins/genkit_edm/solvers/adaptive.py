@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import DOP853, RK45, OdeSolver
 from torch import Tensor
 
 from genkit.errors import Code, DataError
@@ -19,8 +18,10 @@ from genkit.settings import setting
 from genkit.tensors import require_finite
 from genkit.types import Denoise, RandnLike, State
 
+if TYPE_CHECKING:
+    from scipy.integrate import OdeSolver
+
 Flat = NDArray[np.float64]
-METHODS: dict[str, type[OdeSolver]] = {"RK45": RK45, "DOP853": DOP853}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class Adaptive(Solver):
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
     ) -> Iterator[State]:
+        from scipy import integrate
+
+        method: type[OdeSolver] = getattr(integrate, self.method)
         end = sigmas[-2].clamp(max=self.sigma_end)
         first, last = math.log(sigmas[0]), math.log(end)
 
@@ -62,7 +66,7 @@ class Adaptive(Solver):
             require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
             return _flat(at - denoised)
 
-        stepper = METHODS[self.method](slope, first, _flat(x), last, rtol=self.rtol, atol=self.atol)
+        stepper = method(slope, first, _flat(x), last, rtol=self.rtol, atol=self.atol)
         for sigma in sigmas[:-1]:
             at = tensor(_solution(stepper, math.log(sigma)))
             denoised = denoise(at, sigma)

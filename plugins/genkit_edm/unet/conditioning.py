@@ -33,7 +33,8 @@ class PositionalEmbedding(nn.Module):
         super().__init__()
         count = width // 2
         self.width = 2 * count
-        exponents = torch.arange(count, dtype=torch.float32) / max(count - endpoint, 1)
+        places = torch.arange(count, dtype=torch.float32, device="cpu")
+        exponents = places / max(count - endpoint, 1)
         self.register_buffer("frequencies", (1 / 10_000) ** exponents, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class FourierEmbedding(nn.Module):
     def __init__(self, width: int, scale: float = 16.0) -> None:
         super().__init__()
         self.width = 2 * (width // 2)
-        self.register_buffer("freqs", torch.randn(width // 2) * scale)
+        self.register_buffer("freqs", torch.randn(width // 2).mul_(scale))
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
@@ -80,7 +81,7 @@ class OctaveEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = 2 * (width // 2)
-        periods = torch.logspace(-3, 3, width // 2, base=2, dtype=torch.float64)
+        periods = torch.logspace(-3, 3, width // 2, base=2, dtype=torch.float64, device="cpu")
         self.register_buffer("frequencies", (2 * math.pi * periods).float(), persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Dropout(nn.Module):
 
 def filter_kernel(taps: Sequence[float]) -> Tensor:
     """Return the outer product of the taps, of sum 1, ``[n, n]``."""
-    line = torch.tensor(taps, dtype=torch.float32)
+    line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return torch.outer(line, line) / line.sum().square()
 
 
