@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Never
+from typing import Annotated, Any, Never
 
 import typer
 
@@ -219,8 +219,9 @@ def show(
     kind: Kind = None,
 ) -> None:
     """Show the settings of every component of a name."""
+    from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
-    from genkit.report.components import show_component
+    from genkit.report.components import description, show_component
     from genkit.settings import near_match
 
     _check_kind(kind)
@@ -230,11 +231,15 @@ def show(
     if not found:
         hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
         raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
+
+    def describe() -> list[dict[str, Any]]:
+        return [description(registry, entry) for entry in found]
+
     to = console()
-    for index, entry in enumerate(found):
+    for index, described in enumerate(declared(describe, registry) or describe()):
         if index:
             to.print()
-        show_component(to, registry, entry)
+        show_component(to, described)
 
 
 def _check_kind(kind: str | None) -> None:

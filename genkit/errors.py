@@ -18,10 +18,10 @@ Only the command line catches them. It prints the message and exits with ``exit_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Code(StrEnum):
@@ -224,6 +224,14 @@ class Mistake:
         else:
             place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         return ": ".join(part for part in (place, self.key, str(self.problem)) if part)
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Mistake:
+        """Return the mistake of what :func:`dataclasses.asdict` returned and JSON kept."""
+        problem = values["problem"]
+        codes = {code.value: code for code in Code}
+        kept = {"key": tuple(problem["key"]), "code": codes[problem["code"]]}
+        return cls(**{**values, "problem": Problem(**{**problem, **kept})})
 
     def as_json(self) -> dict[str, str | int | None]:
         """Return the content for programs; what is unknown is None."""

@@ -27,6 +27,14 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def constant(values: Tensor) -> Tensor:
+    """Return a constant of a network, computed on the CPU, on the device of new tensors.
+
+    On the device "meta" PyTorch does arithmetic in Python, and imports its compiler for it.
+    """
+    return values.to(torch.get_default_device())
+
+
 def to_float(data: Tensor) -> Tensor:
     """Return images as float32 in [-1, 1]; what is not uint8 is returned as it is.
 

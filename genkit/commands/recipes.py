@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.errors import RecipeError, UsageError
+from genkit.errors import Code, Mistake, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from genkit.plugin.manager import Plugins
@@ -40,13 +41,31 @@ def load_recipe(
     """
     source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
 
-    from genkit.blame import plugin_errors
+    from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
-    from genkit.recipe import recipe as checking
 
     plugins = load_plugins()
+    given = source, plugins, overrides or [], trackers or []
+    if mistakes := declared(lambda: _declared_mistakes(*given), plugins.registry):
+        raise RecipeError([Mistake.of_json(mistake) for mistake in mistakes])
+
+    from genkit.blame import plugin_errors
+    from genkit.recipe import recipe as checking
+
     with plugin_errors(plugins.registry):
-        return checking.load_recipe(source, plugins, overrides or [], trackers or []), plugins
+        return checking.load_recipe(*given), plugins
+
+
+def _declared_mistakes(
+    source: Source, plugins: Plugins, overrides: list[str], trackers: list[str]
+) -> list[dict[str, Any]]:
+    """Return the mistakes that need no torch, for JSON."""
+    from genkit.recipe.recipe import declared_mistakes
+
+    found = declared_mistakes(source, plugins, overrides, trackers)
+    # A component that cannot be loaded may miss a library that is a placeholder here.
+    unsure = any(mistake.problem.code is Code.PLUGIN for mistake in found)
+    return [] if unsure else [asdict(mistake) for mistake in found]
 
 
 def summary(recipe: Recipe) -> str:

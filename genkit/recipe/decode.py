@@ -97,7 +97,6 @@ class Decoder:
     Attributes:
         problems: every mistake so far, keys relative to the recipe.
         components: every component that was made, innermost first, with its key.
-        references: every reference to a stage, with its key.
         stages: the stages that were decoded so far; None for one that has mistakes.
         current: id of the stage that is decoded.
         inherited: components of the recipe's top level by key; None for one that has mistakes.
@@ -109,7 +108,6 @@ class Decoder:
         self._stage_ids = stage_ids
         self.problems: list[Problem] = []
         self.components: list[tuple[Key, Component]] = []
-        self.references: list[tuple[Key, str]] = []
         self.stages: dict[str, Stage | None] = {}
         self.current = ""
         self.inherited: dict[str, Component | None] = {}
@@ -229,7 +227,6 @@ class Decoder:
             return stage
         suitable = [i for i, s in self.stages.items() if s is not None and _writes(s, artifact)]
         if stage in suitable or (stage in self.stages and self.stages[stage] is None):
-            self.references.append((key, stage))
             return stage
         needed = f"must be the id of a stage above with output {artifact.name}"
         names = ", ".join(suitable)

@@ -82,56 +82,95 @@ def load_recipe(
         trackers: trackers besides those of the recipe, each by its name or its table.
 
     Raises:
-        RecipeError: all mistakes at once, by line: ``FILE:LINE: key.path: reason; hint [code]``.
+        RecipeError: all mistakes of the declarations, see :func:`declared_mistakes`; where there
+            are none, all that the checks of the components find. They are ordered by line:
+            ``FILE:LINE: key.path: reason; hint [code]``.
     """
-    table, made, mistakes = apply_overrides(source.table, overrides)
-    table, added = add_trackers(table, trackers)
-    reading = _Reading(table, plugins)
-    head, stages = reading.decode()
-    problems = reading.decoder.problems
-    if head is None or problems or mistakes:
-        placed = locate_mistakes(
-            problems, source, [*made, *added], table, partial(_problems, plugins)
-        )
-        raise RecipeError([*placed, *(with_candidates(mistake, stages) for mistake in mistakes)])
+    reading, mistakes = _read(source, plugins, overrides, trackers)
+    if reading.head is None or mistakes:
+        raise RecipeError(mistakes)
     return Recipe(
-        **vars(head),
-        stages=MappingProxyType(stages),
+        **vars(reading.head),
+        stages=MappingProxyType(reading.stages),
         source=source,
         overrides=tuple(overrides),
     )
 
 
-def _problems(plugins: Plugins, table: Mapping[str, Any]) -> Sequence[Problem]:
+def declared_mistakes(
+    source: Source,
+    plugins: Plugins,
+    overrides: Sequence[str] = (),
+    trackers: Sequence[str | Mapping[str, Any]] = (),
+) -> list[Mistake]:
+    """Return the mistakes that the declarations of the components show.
+
+    These are unknown keys and components, missing settings, wrong types and ranges, and references
+    that do not fit: all that needs neither data nor networks. Arguments are those of
+    :func:`load_recipe`.
+    """
+    return _read(source, plugins, overrides, trackers, checks=False)[1]
+
+
+def _read(
+    source: Source,
+    plugins: Plugins,
+    overrides: Sequence[str],
+    trackers: Sequence[str | Mapping[str, Any]],
+    checks: bool = True,
+) -> tuple[_Reading, list[Mistake]]:
+    """Return a recipe as it was read, and its mistakes; checks run where declarations show none."""
+    table, made, refused = apply_overrides(source.table, overrides)
+    table, added = add_trackers(table, trackers)
+    checks = checks and not refused
+    reading = _Reading(table, plugins, checks)
+    problems_of = partial(_problems, plugins, checks)
+    placed = locate_mistakes(reading.problems, source, [*made, *added], table, problems_of)
+    return reading, [*placed, *(with_candidates(mistake, reading.stages) for mistake in refused)]
+
+
+def _problems(plugins: Plugins, checks: bool, table: Mapping[str, Any]) -> Sequence[Problem]:
     """Return the problems of a recipe's table."""
-    reading = _Reading(table, plugins)
-    reading.decode()
-    return reading.decoder.problems
+    return _Reading(table, plugins, checks).problems
 
 
 class _Reading:
-    """The decoding of one recipe, from its table to its checks."""
+    """The decoding of one recipe, from its table to its checks.
 
-    def __init__(self, table: Mapping[str, Any], plugins: Plugins) -> None:
+    Args:
+        table: recipe with its overrides.
+        plugins: where components are found.
+        checks: whether components are checked where decoding finds no problem.
+
+    Attributes:
+        head: the keys at the top; None where they have mistakes.
+    """
+
+    def __init__(self, table: Mapping[str, Any], plugins: Plugins, checks: bool) -> None:
         self.table = table
+        self.head: Head | None = None
         raw = table.get("stage")
         self.raw_stages: list[Any] = raw if isinstance(raw, list) else []
         self.misspelt = _misspelt_stage(table)
         self.ids = [id_of(raw) for raw in self.raw_stages]
         self.registry = plugins.registry
         self.decoder = Decoder(self.registry, self.ids)
-
-    def decode(self) -> tuple[Head | None, dict[str, Stage]]:
-        """Return the top of the recipe, None where it has mistakes, and the stages without any."""
         with suppress(TooManyProblems):
-            if self._has_later_format():
-                return None, {}
-            head = self._head()
-            self._stages()
-            sound = {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
-            self._check(sound)
-            return head, sound
-        return None, {}
+            if not self._has_later_format():
+                self.head = self._head()
+                self._stages()
+            if checks and not self.problems:
+                self._check()
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All mistakes that were found."""
+        return self.decoder.problems
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Stages without mistakes, by id."""
+        return {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
 
     def _has_later_format(self) -> bool:
         """Whether the recipe has a later format, in which this version can find no mistakes."""
@@ -232,8 +271,8 @@ class _Reading:
             return Problem((), reason, "choose another id", Code.DUPLICATE)
         return None
 
-    def _check(self, stages: Mapping[str, Stage]) -> None:
-        """Ask data sets for their data, and every component of sound stages for its mistakes."""
+    def _check(self) -> None:
+        """Note what is wrong with data sets, and what the components of each stage report."""
         seen: set[str] = set()
         for key, component in self.decoder.components:
             if isinstance(component, Dataset):
@@ -241,22 +280,11 @@ class _Reading:
             if key[0] != "stage":
                 self._collect(key, seen, component.check({}))
         earlier: dict[str, Stage] = {}
-        shaky: set[str] = set(self.ids) - stages.keys()
-        for index, stage_id in enumerate(self.ids):
-            here = ("stage", index)
+        for index, (stage_id, stage) in enumerate(self.stages.items()):
             for key, component in self.decoder.components:
-                if key[:2] == here and not self._refers(key, shaky):
+                if key[:2] == ("stage", index):
                     self._collect(key, seen, problems_of(component, MappingProxyType(earlier)))
-            if self._refers(here, shaky):
-                shaky.add(stage_id)
-            elif stage_id in stages:
-                earlier[stage_id] = stages[stage_id]
-
-    def _refers(self, key: Key, stages: set[str]) -> bool:
-        """Whether what stands at a key refers to one of some stages."""
-        return any(
-            stage in stages and at[: len(key)] == key for at, stage in self.decoder.references
-        )
+            earlier[stage_id] = stage
 
     def _collect(self, key: Key, seen: set[str], problems: Iterable[Problem]) -> None:
         """Note what a component yields; data that cannot be read is told once, where it stands."""

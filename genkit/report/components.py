@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE
@@ -72,15 +73,21 @@ def settings_of(cls: type) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def show_component(console: Console, registry: Registry, entry: Entry) -> None:
-    """Print a component: what it is, whose, where it comes from, and its settings."""
+def description(registry: Registry, entry: Entry) -> dict[str, Any]:
+    """Return what :func:`show_component` prints of a component, as JSON can hold it."""
     cls = registry.load(entry)
     summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
     facts = {"owner": str(entry.owner), "class": entry.target, "source": cls.source}
-    console.print(f"{entry.kind} {entry.name}", style="bold", highlight=False)
-    for line in (summary, *(f"{name}: {fact}" for name, fact in facts.items() if fact)):
+    lines = [summary, *(f"{name}: {fact}" for name, fact in facts.items() if fact)]
+    return {"name": f"{entry.kind} {entry.name}", "lines": lines, "settings": settings_of(cls)}
+
+
+def show_component(console: Console, described: Mapping[str, Any]) -> None:
+    """Print a component: what it is, whose, where it comes from, and its settings."""
+    console.print(described["name"], style="bold", highlight=False)
+    for line in described["lines"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    settings = settings_of(cls)
+    settings = described["settings"]
     if not settings:
         console.print("no settings")
         return

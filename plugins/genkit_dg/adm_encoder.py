@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genkit.errors import Code, DataError
+from genkit.tensors import constant
 from genkit_dg.adm_layers import (
     CHANNELS_PER_HEAD,
     AttentionPool,
@@ -85,9 +86,8 @@ class AdmEncoder(nn.Module):
         condition = 4 * channels
         places = torch.arange(channels // 2, dtype=torch.float32, device="cpu")
         exponents = places / (channels // 2)
-        self.register_buffer(
-            "frequencies", torch.exp(-math.log(10_000) * exponents), persistent=False
-        )
+        frequencies = constant(torch.exp(-math.log(10_000) * exponents))
+        self.register_buffer("frequencies", frequencies, persistent=False)
         self.embed_time = nn.Sequential(
             nn.Linear(channels, condition), nn.SiLU(), nn.Linear(condition, condition)
         )

@@ -8,20 +8,67 @@ import pytest
 HEAVY = {"matplotlib", "ot", "scipy", "sympy", "torch._dynamo", "torchmetrics"}
 
 
-def imported_by(*arguments, among=HEAVY, cwd=None):
-    """Return the exit code of a command, and which of some modules it imported."""
+def ran(*arguments, among, cwd=None):
+    """Return the exit code of a command, which of some modules it imported, and its output."""
     code = (
         "import sys\n"
         "from genkit.cli import main\n"
         f"try: main({list(arguments)!r})\n"
-        f"finally: print('FOUND', *sorted(set({sorted(among)!r}) & set(sys.modules)))"
+        f"finally: print('FOUND', *sorted({among!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd)
-    *_, last = done.stdout.splitlines()
-    return done.returncode, last.split()[1:]
+    output, _, found = done.stdout.rpartition("FOUND")
+    return done.returncode, found.split(), output + done.stderr
 
 
 @pytest.mark.parametrize("recipe", ["edm2", "edm_aot_cond_dg"])
 def test_a_recipe_is_checked_without_libraries_that_only_a_run_uses(recipe):
     """The networks of the two draw their initial weights in all ways of genkit's own networks."""
-    assert imported_by("validate", recipe) == (0, [])
+    assert ran("validate", recipe, among=HEAVY)[:2] == (0, [])
+
+
+RECIPE = """
+name = "quick"
+data = { use = "digits" }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+network = { use = "mlp" }
+objective = { use = "denoising" }
+images = 100
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("images = 100", "images = [", "syntax"),
+        ("images =", "imagess =", "unknown-key"),
+        ('"digits"', '"digit"', "unknown-component"),
+        ('"mlp"', '"mlq"', "unknown-component"),
+        ("images = 100", 'images = "many"', "wrong-type"),
+        ("images = 100", "images = 0", "out-of-range"),
+        ('use = "mlp"', 'use = "mlp", wide = true', "unknown-key"),
+        (
+            "images = 100",
+            'images = 100\ncallbacks = [{ use = "preview", images = 1 }]',
+            "unknown-key",
+        ),
+    ],
+)
+def test_mistakes_that_declarations_show_are_reported_without_torch(tmp_path, old, new, code):
+    (tmp_path / "quick.toml").write_text(RECIPE.replace(old, new))
+    done, found, text = ran("validate", "quick.toml", among={"torch", *HEAVY}, cwd=tmp_path)
+    assert (done, found) == (2, [])
+    assert f"[{code}]" in text
+
+
+def test_settings_are_shown_without_torch():
+    done, found, text = ran("show", "heun", among={"torch", *HEAVY})
+    assert (done, found) == (0, [])
+    assert "solver heun" in text
+
+
+def test_plugins_are_listed_without_torch():
+    assert ran("list-plugins", among={"torch", *HEAVY})[:2] == (0, [])

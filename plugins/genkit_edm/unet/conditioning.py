@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError
+from genkit.tensors import constant
 from genkit_edm.unet.family import XAVIER, Initialization, xavier
 
 
@@ -35,7 +36,7 @@ class PositionalEmbedding(nn.Module):
         self.width = 2 * count
         places = torch.arange(count, dtype=torch.float32, device="cpu")
         exponents = places / max(count - endpoint, 1)
-        self.register_buffer("frequencies", (1 / 10_000) ** exponents, persistent=False)
+        self.register_buffer("frequencies", constant((1 / 10_000) ** exponents), persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
@@ -82,7 +83,8 @@ class OctaveEmbedding(nn.Module):
         super().__init__()
         self.width = 2 * (width // 2)
         periods = torch.logspace(-3, 3, width // 2, base=2, dtype=torch.float64, device="cpu")
-        self.register_buffer("frequencies", (2 * math.pi * periods).float(), persistent=False)
+        frequencies = constant((2 * math.pi * periods).float())
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""

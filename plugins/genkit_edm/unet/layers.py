@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genkit.tensors import constant
 from genkit_edm.unet.family import Family
 from genkit_edm.unet.winograd import Conv3x3
 
@@ -47,7 +48,7 @@ class Dropout(nn.Module):
 def filter_kernel(taps: Sequence[float]) -> Tensor:
     """Return the outer product of the taps, of sum 1, ``[n, n]``."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
-    return torch.outer(line, line) / line.sum().square()
+    return constant(torch.outer(line, line) / line.sum().square())
 
 
 class Resampling(nn.Module):

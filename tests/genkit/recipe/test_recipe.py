@@ -321,15 +321,12 @@ def test_an_overridden_value_is_located_at_the_override(mistakes: Mistakes) -> N
     assert (found.key, found.problem.code) == ("samples.couplers.1.weight", Code.OUT_OF_RANGE)
 
 
-def test_checks_wait_for_the_stages_they_refer_to(mistakes: Mistakes) -> None:
-    # The check of "samples" looks at the stage "denoiser", which is not there.
-    (found,) = mistakes(GOOD.replace("images = 100", "images = -1"))
-    assert found.key == "denoiser.images"
-
-
-def test_checks_of_independent_parts_still_run(mistakes: Mistakes) -> None:
-    text = GOOD.replace("images = 100", "images = 1\npool_size = 1").replace("weight = 2", "w = 2")
-    assert len(mistakes(text)) == 2
+def test_checks_run_once_nothing_is_wrong_with_the_declarations(mistakes: Mistakes) -> None:
+    unchecked = GOOD.replace("images = 100", "images = 1\npool_size = 1")
+    (found,) = mistakes(unchecked)
+    assert found.key == "denoiser.pool_size"
+    (found,) = mistakes(unchecked.replace("weight = 2", "w = 2"))
+    assert found.problem.code == Code.UNKNOWN_KEY
 
 
 def test_unreadable_data_is_told_once(mistakes: Mistakes) -> None:

@@ -7,7 +7,13 @@ from rich.console import Console
 
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.report.components import plugin_json, plugin_table, settings_of, show_component
+from genkit.report.components import (
+    description,
+    plugin_json,
+    plugin_table,
+    settings_of,
+    show_component,
+)
 
 
 def text_of(renderable):
@@ -69,7 +75,7 @@ def test_json_holds_all_of_it(plugins):
 def shown(plugins, kind, name):
     stream = io.StringIO()
     entry = plugins.registry.find([kind], name)
-    show_component(Console(file=stream, width=10_000), plugins.registry, entry)
+    show_component(Console(file=stream, width=10_000), description(plugins.registry, entry))
     return stream.getvalue()
 
 
