@@ -81,7 +81,7 @@ def shown(plugins, kind, name):
 
 def test_a_component_shows_whose_it_is_and_where_it_comes_from(plugins):
     text = shown(plugins, "coupler", "random")
-    assert text.startswith("coupler random\nNoise number k meets image number k")
+    assert text.startswith("coupler random\nAssign noise sample k to image k")
     assert "owner: plugin core (genkit-diffusion 1.2)\n" in text
     assert "source: EDM, arXiv 2206.00364, section 5\n" in text
     assert text.endswith("no settings\n")
