@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from genkit.artifacts.layout import require_file_name
 from genkit.blame import plugin_errors, require_type
 from genkit.designs import problems_of
-from genkit.errors import Code, DataError, Key, PluginError, Problem, RecipeError
+from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
 from genkit.interfaces import Dataset, Stage, Tracker
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import Decoder, TooManyProblems
