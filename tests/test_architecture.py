@@ -1,4 +1,4 @@
-"""The floor plan of docs/explanation/architecture.md, held by walking the imports."""
+"""The layers of docs/explanation/architecture.md, checked against all imports."""
 
 from __future__ import annotations
 
