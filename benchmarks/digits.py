@@ -93,11 +93,11 @@ def page(runs: Sequence[Run], command: str) -> str:
     facts = runs[0]["facts"]
     return f"""# Digits: EDM against EDM-AOT
 
-Real data: the 1,797 handwritten digits that genkit carries, 8x8 pixels. Network, batch, images seen,
-learning rate and seed are the same for both; noise is drawn at random for EDM, and assigned by the
+The data are the 1,797 handwritten digits that are part of genkit, 8x8 pixels. Network, batch size, number of training
+images, learning rate and seed are the same for both. Noise is drawn at random for EDM and assigned by the
 Hungarian algorithm within pools of 512 for EDM-AOT. Samples of EDM-AOT start from noise, as published, or
-from the corrected start ([why](../explanation/science.md)), which costs one more call of the denoiser. The
-guided rows use the same EDM-AOT denoiser and a discriminator that was trained on AOT pairs as well.
+from the corrected start ([why](../explanation/science.md#the-start)), which costs one more call of the denoiser. The
+guided rows use the same EDM-AOT denoiser and a discriminator that is trained with assigned noise as well; their weight is 1.
 
 Samples and digits are compared as images of 8 bits, as images are published. The Fréchet distance is
 taken over the features of a small classifier of these digits, the same for all columns and for every
@@ -131,8 +131,8 @@ Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose 
 - Protocol: {facts["protocol"]}
 - Extractor: {facts["extractor"]}
 
-The digits are tiny and the training is short. The table shows what the coupling changes at equal
-cost; it says nothing about image quality on larger data.
+The images are tiny and the training is short. The tables show the effect of the coupling at equal
+cost, and nothing about image quality on larger data.
 """
 
 
