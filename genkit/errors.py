@@ -1,4 +1,4 @@
-"""Every error that genkit raises on purpose.
+"""Errors that genkit raises on purpose, and the codes of mistakes.
 
 ::
 
@@ -10,7 +10,7 @@
     ├── SettingError           2   a component constructed with values it does not allow
     ├── DataError              2   data that is missing, unreadable or not finite
     ├── DivergedError          3   a loss or gradient that is not finite
-    ├── EndedElsewhere         1   another process of the run ended first, and said why
+    ├── EndedElsewhere         1   another process of the run ended first, and reported the error
     └── InterruptedRun         130 stopped by the user, resumable
 
 Only the command line catches them. It prints the message and exits with ``exit_code``.
@@ -25,16 +25,16 @@ from typing import Any, ClassVar
 
 
 class Code(StrEnum):
-    """Stable names of mistakes, for programs and tests; messages may change, codes do not.
+    """Stable names of mistakes, for programs and tests. Messages may change, codes do not.
 
     Attributes:
-        meaning: the mistake in one sentence.
+        meaning: description of the mistake in one sentence.
     """
 
     meaning: str
 
     def __new__(cls, value: str, meaning: str) -> Code:
-        """Return the member of a name, with its meaning."""
+        """Return the member with a name and a meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -90,10 +90,10 @@ class Code(StrEnum):
 
 
 class GenkitError(Exception):
-    """Base of all errors that tell a user what to change.
+    """Base of all errors that a user can correct.
 
     Args:
-        message: what is wrong, and what to do instead.
+        message: mistake and remedy, separated by ``"; "``.
         code: kind of the mistake; the default is that of the class.
     """
 
@@ -106,8 +106,8 @@ class GenkitError(Exception):
 
     @property
     def mistakes(self) -> Sequence[Mistake]:
-        """What is wrong, with its place where there is one."""
-        # Of a message: what is wrong; what to write instead. A list may follow in further lines.
+        """The mistakes, each with its place if it has one."""
+        # The first line is "<mistake>; <remedy>". A list may follow in further lines.
         reason, _, hint = str(self).partition("\n")[0].partition("; ")
         return (Mistake(Problem((), reason, hint, self.code)),)
 
@@ -129,7 +129,7 @@ class UnknownComponentError(PluginError):
     """A component that no plugin registers.
 
     Args:
-        reason: the name, and what was looked for.
+        reason: unknown name and its kind.
         hint: what to write instead.
     """
 
@@ -155,7 +155,7 @@ class DivergedError(GenkitError):
 
 
 class EndedElsewhere(GenkitError):  # noqa: N818, the error is in another process
-    """Another process of the run ended first, and said why."""
+    """Another process of the run ended first, and reported the error."""
 
     code = Code.ENDED_ELSEWHERE
 
@@ -175,10 +175,11 @@ class Problem:
     """One mistake in a recipe.
 
     Attributes:
-        key: path of the setting, relative to whoever reports it, such as ``("coupler", "by")``.
-        reason: what is wrong, with the value that was found.
+        key: path of the setting relative to the component that reports it, such as
+            ``("coupler", "by")``.
+        reason: mistake, with the invalid value.
         hint: what to write instead; may be empty.
-        code: kind of the mistake; the default is for one that no single setting shows.
+        code: kind of the mistake; the default is for one of several settings together.
     """
 
     key: Key
@@ -187,7 +188,7 @@ class Problem:
     code: Code = Code.CONFLICT
 
     def under(self, *prefix: str | int) -> Problem:
-        """Return the same problem seen from further out."""
+        """Return the problem with its key below a prefix."""
         return replace(self, key=(*prefix, *self.key))
 
     def __str__(self) -> str:
@@ -200,13 +201,13 @@ class Mistake:
     """A problem with its place in a recipe or on the command line.
 
     Attributes:
-        problem: what is wrong.
-        key: path of the setting as ``--set`` takes it; empty if it is the file as a whole.
+        problem: mistake without its place.
+        key: path of the setting as in ``--set``; empty for the whole file.
         file: path of the recipe.
-        line: line in the file, from 1; None if it is unknown.
-        column: column in the line, from 1; None if it is unknown.
-        override: ``KEY=VALUE`` after ``--set`` that is wrong, instead of a place in the file.
-        option: option that ``override`` follows.
+        line: line in the file, from 1; None if unknown.
+        column: column in the line, from 1; None if unknown.
+        override: argument of ``option`` that is wrong, instead of a place in the file.
+        option: command-line option of ``override``.
     """
 
     problem: Problem
@@ -234,7 +235,7 @@ class Mistake:
         return cls(**{**values, "problem": Problem(**{**problem, **kept})})
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Return the content for programs; what is unknown is None."""
+        """Return the content for programs; unknown values are None."""
         return {
             "code": self.problem.code.value,
             "file": self.file or None,
@@ -251,7 +252,7 @@ class RecipeError(UsageError):
     """Mistakes in a recipe.
 
     Args:
-        mistakes: each with its place.
+        mistakes: mistakes with their places.
     """
 
     code = Code.RECIPE

@@ -1,4 +1,4 @@
-"""The types that fields of a component may have, and what each of them does with a value."""
+"""Types of settings: checks, conversion, and description in words."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from genkit.errors import Code, Key, Problem
 from genkit.settings import Setting, meant_number, near_match, quote
 
 FAILED: Final = object()
-"""Stands for a value that could not be decoded; its problems are noted already."""
+"""Placeholder of a value that could not be decoded, whose problems are already recorded."""
 
 
 Resolve = Callable[["Slot | Group | Reference", Any, Key], Any]
-"""Makes what a table holds, or checks a reference; returns ``FAILED`` where it cannot."""
+"""Function that decodes a table or checks a reference; it returns ``FAILED`` on a mistake."""
 
 
 class FieldType(ABC):
-    """The type of a field: which values it takes, and how a recipe writes them."""
+    """Type of a field: its values, and how a recipe writes them."""
 
     @abstractmethod
     def words(self) -> str:
-        """Return the type in words that a recipe's author knows."""
+        """Return a description of the type for messages."""
 
     def example(self) -> str:
-        """Return what to write for a required field."""
+        """Return an example of a value, as a recipe writes it."""
         return f"..., {self.words()}"
 
     @abstractmethod
     def problems(self, value: Any) -> Iterator[Problem]:
-        """Yield what is wrong with a value. Types are strict, but an integer is also a number."""
+        """Yield the mistakes of a value. Types are strict, except that an integer is a number."""
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
-        """Return a value as its component keeps it, if it has no problems.
+        """Return a value, converted to the type of its field if it has no mistakes.
 
         Args:
             value: value of a recipe or of Python.
-            key: its path in the recipe.
-            resolve: makes its components and checks its references; None if that is done.
+            key: path of the value in the recipe.
+            resolve: function for components and references; None if they are already decoded.
         """
         return value
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
-        """Yield the single values, each with its type, that a value without problems holds."""
+        """Yield the single values of a valid value, each with its type."""
         yield self, value
 
     def _mismatch(self, value: Any, hint: str = "") -> Problem:
@@ -143,9 +143,9 @@ class Slot(FieldType):
     base: type[Any]
 
     def words(self) -> str:
-        # Kinds are named after their bases: NoiseDistribution is "noise-distribution". A base of
-        # several kinds, such as Network, has their bases beside it in its module. One called after
-        # it, such as SamplingStage, is a special case of the same kind.
+        # A kind has the name of its base: NoiseDistribution is "noise-distribution". A base of
+        # several kinds, such as Network, has subclasses in its module, one per kind. A subclass
+        # whose name ends with its own, such as SamplingStage, belongs to the same kind.
         beside = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]
         kinds = [c for c in beside if not c.__name__.endswith(self.base.__name__)]
         if kinds:
@@ -166,7 +166,7 @@ class Slot(FieldType):
 
 @dataclass(frozen=True)
 class Group(FieldType):
-    """Settings that belong together, of a class that needs no ``use``."""
+    """A table of settings of a fixed class, without ``use``."""
 
     base: type[Any]
 
@@ -186,7 +186,7 @@ class Group(FieldType):
 
 @dataclass(frozen=True)
 class Optional(FieldType):
-    """A value or None, which a recipe writes by leaving the key out."""
+    """A value or None; a recipe leaves out the key for None."""
 
     inner: FieldType
 
@@ -208,7 +208,7 @@ class Optional(FieldType):
 
 @dataclass(frozen=True)
 class List(FieldType):
-    """A tuple: of any length with items of one type, or with a type for each item."""
+    """A tuple of any length with one type of items, or of fixed length with a type per item."""
 
     inner: tuple[FieldType, ...]
     any_length: bool
@@ -246,7 +246,7 @@ class List(FieldType):
 
 
 def in_files(kind: FieldType) -> FieldType:
-    """Return a type whose references are paths of files, as they are outside of a recipe."""
+    """Return the type in which references are paths of files, as outside of a recipe."""
     if isinstance(kind, Reference):
         return replace(kind, name=f"the path of a {kind.artifact.name} file")
     if isinstance(kind, Optional):

@@ -1,7 +1,7 @@
-"""The fields of a component, parsed once from the annotations of its class.
+"""Parse the fields of a component from the annotations of its class.
 
-One description serves construction in Python, decoding a recipe, the fingerprint, ``genkit show``
-and the reference pages.
+Construction in Python, recipes, fingerprints, ``genkit show`` and the reference pages all use the
+result.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Settings:
     """
 
     renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
-    """What to write instead of keys of earlier versions and other projects, by the key."""
+    """What to write instead of a key of an earlier version or another project, by that key."""
 
     is_component: ClassVar[bool] = False
-    """Whether a table names the class with ``use``, as that of a component does."""
+    """Whether a table selects the class with ``use``, as for a component."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -61,9 +61,9 @@ class Field:
 
     Attributes:
         name: key in a recipe.
-        type: which values it takes.
+        type: type of its values.
         setting: meaning and range.
-        default: value where it is left out; ``dataclasses.MISSING`` if there is none.
+        default: default value; ``dataclasses.MISSING`` if there is none.
     """
 
     name: str
@@ -76,7 +76,7 @@ def fields_of(cls: type[Any]) -> tuple[Field, ...]:
     """Return the fields of a component's class.
 
     Raises:
-        PluginError: an annotation cannot be read, or is no type of a setting, or a field hides a
+        PluginError: an annotation is invalid or no type of a setting, or a field overrides a
             method, such as ``version``.
     """
     return _fields_of(cls)  # type: ignore[arg-type]  # mypy takes classes for unhashable
@@ -88,8 +88,8 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
         annotations = typing.get_type_hints(cls, include_extras=True)
     except (NameError, TypeError, SyntaxError) as error:
         raise PluginError(
-            f"{cls.__qualname__} has an annotation that cannot be read: {error}; "
-            "import what its fields name outside of TYPE_CHECKING"
+            f"{cls.__qualname__} must have annotations that can be evaluated, got {error}; import "
+            "the types of its fields outside of TYPE_CHECKING"
         ) from error
     fields = []
     for field in dataclasses.fields(cls):
@@ -108,8 +108,8 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
                 "such as genkit.artifacts.DenoiserRef, a kind of component, or a tuple of these "
                 "or | None"
             ) from None
-        made = field.default_factory
-        default = field.default if made is dataclasses.MISSING else made()
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
         fields.append(Field(field.name, parsed, setting, default))
     return tuple(fields)
 
@@ -122,7 +122,7 @@ def leaves_of(
     Args:
         component: component with the values.
         above: key of the component.
-        result_only: whether settings that affect no result are left out, with all that they hold.
+        result_only: whether to leave out settings that affect no result, with all that they hold.
     """
     for field in fields_of(type(component)):
         if result_only and not field.setting.affects_result:
@@ -147,7 +147,7 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
     """Return the type that an annotation describes.
 
     Raises:
-        TypeError: it describes none; with the part that does not.
+        TypeError: a part of the annotation is no type of a setting; the message has the part.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (int, float):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, synced, then renamed."""
+"""Atomic writes: a file is written beside its place, synced, and then renamed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if sys.platform != "win32":
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends without an error.
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
 
-    A kill at any moment leaves the old file or the new one. Of several processes that write at
-    once, the last replaces the others. Temporary files of killed processes are removed.
+    After a kill at any moment, the old file or the new one exists. If several processes write at
+    once, the last one wins. Temporary files of killed processes are removed.
     """
     _remove_leftovers(path)
     file = _temporary(path)
@@ -35,9 +35,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if sys.platform == "win32":  # renames no open file
+            if sys.platform == "win32":  # which cannot rename an open file
                 file.close()
-            beside.replace(path)  # while it is locked
+            beside.replace(path)  # before it is unlocked, so that no other process removes it
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -45,17 +45,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _temporary(path: Path) -> BinaryIO:
-    """Return a new file beside another, locked as long as it is open."""
+    """Return a new file in the folder of another, locked as long as it is open."""
     while True:
         file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp").open("xb")
         _lock(file, wait=True)
         if Path(file.name).exists():
             return file
-        file.close()  # another process removed it before it was locked
+        file.close()  # removed by another process before it was locked
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of a file whose writers were killed: those that no one locks."""
+    """Remove temporary files that no process locks, since their writers were killed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError), leftover.open("r+b") as file:
             if _lock(file, wait=False):
@@ -63,7 +63,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _lock(file: BinaryIO, wait: bool) -> bool:
-    """Lock an open file; return whether it is locked, which some file systems do not support."""
+    """Lock an open file. Return False if that fails, as on file systems without locks."""
     if sys.platform == "win32":
         return False
     try:
@@ -74,7 +74,7 @@ def _lock(file: BinaryIO, wait: bool) -> bool:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
+    """Write a file atomically."""
     with atomic_write(path) as file:
         file.write(content)
 
@@ -90,7 +90,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def inf_as_text(setting: Any) -> Any:
-    """Return a setting for JSON, which has no number for ``inf``: it becomes the string "inf"."""
+    """Return a setting for JSON, with the string "inf" for infinity, which JSON lacks."""
     if isinstance(setting, Mapping):
         return {key: inf_as_text(value) for key, value in setting.items()}
     if isinstance(setting, (list, tuple)):
@@ -99,10 +99,10 @@ def inf_as_text(setting: Any) -> Any:
 
 
 def expand_user(path: str) -> Path:
-    """Return the path that a setting names, ``~`` expanded.
+    """Return the path of a setting, with ``~`` expanded.
 
     Raises:
-        DataError: ``~`` is that of no user.
+        DataError: the user after ``~`` does not exist.
     """
     try:
         return Path(path).expanduser()
@@ -111,14 +111,14 @@ def expand_user(path: str) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """Return the MD5 of a file, in hex: what data sets are published with."""
+    """Return the MD5 of a file, in hex, to compare with that of a published data set."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return digest.hexdigest()
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for files that can be made again; None for a user without one."""
+    """Return the user's cache folder; None for a user without home folder."""
     try:
         home = Path.home()
     except RuntimeError:
@@ -129,7 +129,7 @@ def cache_folder() -> Path | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
+    """Make a rename durable, on systems where a folder can be opened."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Pairs of a coupler, checked against what the coupler declares."""
+"""Check the pairs of a coupler against its declarations."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def pairs_of(
     noise: Tensor,
     generator: torch.Generator,
 ) -> Pairs:
-    """Return the pairs of images and noise, checked.
+    """Return the pairs of images and noise, after checking them.
 
     Args:
-        coupler: coupler as the recipe has it, which declares what holds.
-        bound: object that its ``bind`` returned.
+        coupler: coupler of the recipe, with its declarations.
+        bound: result of its ``bind``.
         images: images of a pool, or all items of the data set for a dataset coupler.
         noise: ``[M, *shape]`` unit-variance noise.
         generator: generator on the CPU.
 
     Raises:
-        DataError: the result is none of the declared type, device, length or range; a coupler
-            that declares a bijection uses an image or a noise sample twice; or ``gap``,
-            ``parts`` or ``entropy`` is invalid. The message names component, plugin, distribution
-            and index.
+        DataError: the type, device, length or range of the result is wrong; a coupler that
+            declares a bijection uses an image or a noise sample twice; or ``gap``, ``parts`` or
+            ``entropy`` is invalid. The message has component, plugin, distribution and index.
     """
     if isinstance(coupler, DatasetCoupler):
         choosing = require_method(coupler, cast("BoundDatasetCoupler", bound), "choose")
@@ -104,20 +103,20 @@ def _require_each_once(coupler: AnyCoupler, what: str, indices: Tensor, limit: i
 
 
 def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch) -> None:
-    """Raise DataError if a coupler changed what it was given, a copy of ``batch``.
+    """Raise DataError if a coupler changed its argument, a copy of ``batch``.
 
     Args:
         coupler: coupler that was called.
         what: name of the argument in the message.
-        given: copy that it was given.
-        batch: what was copied.
+        given: argument of the call.
+        batch: original of the copy.
     """
     for name in (f.name for f in fields(batch)):
         before, after = getattr(batch, name), getattr(given, name)
         if isinstance(before, Tensor) and not torch.equal(before, after.to(before.device)):
             raise fault(
                 coupler,
-                f"must leave its arguments as they are, and changed the {name} of the {what} in "
-                "place; compute on a copy",
+                f"must not change its arguments, but changed the {name} of the {what} in place; "
+                "compute on a copy",
                 Code.CHANGED,
             )

@@ -1,7 +1,7 @@
-"""Randomness without state: every draw comes from a generator derived from what it is for.
+"""Random generators derived from a seed and a purpose, without state.
 
-A generator is a function of ``(seed, stage, purpose, index)``. A run that is resumed therefore
-needs no generator state, and ends with the same bits as one that never stopped.
+A generator is a function of ``(seed, stage, purpose, index)``. So a resumed run needs no generator
+state, and ends with the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator for one purpose, such as ``generator(0, "denoiser", "noise", 17)``."""
+    """Return a CPU generator for a purpose, such as ``generator(0, "denoiser", "noise", 17)``."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's global generators inside the block and restore them after it.
+    """Seed torch's global generators inside the block, and restore them afterwards.
 
-    Weight initialisation and ``torch.nn.Dropout`` take no generator. This is the one place where
-    genkit touches the global ones, and it leaves them as it found them.
+    Weight initialization and ``torch.nn.Dropout`` take no generator. genkit uses the global ones
+    nowhere else.
     """
     on_gpu = device is not None and device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
@@ -43,25 +43,25 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 class PerSample:
-    """Unit Gaussian noise with a generator of its own for every sample.
+    """Unit Gaussian noise with a separate generator for every sample.
 
-    What a sample receives depends on its index alone, not on the batch that it is drawn in.
+    The noise of a sample depends on its index and not on its batch.
 
     Args:
-        seed: of the run.
-        purpose: what the noise is for, such as ``("samples", "latent")``.
-        indices: of the samples in this batch.
+        seed: seed of the run.
+        purpose: purpose of the noise, such as ``("samples", "latent")``.
+        indices: indices of the samples in this batch.
     """
 
     def __init__(self, seed: int, purpose: Sequence[str | int], indices: Sequence[int]) -> None:
         self._generators = [generator(seed, *purpose, int(index)) for index in indices]
 
     def draw(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return ``[B, *shape]`` on the CPU, the next noise of every sample."""
+        """Return the next noise of every sample, ``[B, *shape]`` on the CPU."""
         return torch.stack(
             [torch.randn(tuple(shape), generator=g, dtype=dtype) for g in self._generators]
         )
 
     def randn_like(self, x: Tensor) -> Tensor:
-        """Return noise of the shape, type and device of ``x`` (``[B, *shape]``)."""
+        """Return noise of the shape, dtype and device of ``x`` (``[B, *shape]``)."""
         return self.draw(x.shape[1:], x.dtype).to(x.device)

@@ -1,4 +1,4 @@
-"""Settings: how a component declares its fields, and how their values are written."""
+"""Declare settings of components, and write their values as TOML."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _KEY = "genkit"
 
 @dataclass(frozen=True)
 class Setting:
-    """The meaning and the range of a field.
+    """Meaning and range of a field.
 
     Attributes:
         doc: meaning, with its unit.
-        at_least: least value, itself allowed.
-        above: greatest value that is too small.
-        at_most: greatest value, itself allowed.
-        below: least value that is too large.
-        use: table that is decoded where a recipe leaves a slot out, such as ``{"use": "heun"}``.
-        inherit: key of the recipe whose component fills the slot where a table leaves it out.
-        unless: key of a table that has nothing inherited where it is written.
-        infinite: whether ``inf`` is a value.
-        affects_result: False for what changes neither weights nor samples, such as how often to
-            save; such a setting is left out of the fingerprint, with all components and references
-            that it holds.
+        at_least: inclusive min.
+        above: exclusive min.
+        at_most: inclusive max.
+        below: exclusive max.
+        use: default table of a slot, such as ``{"use": "heun"}``.
+        inherit: key at the top of the recipe whose component is the default of the slot.
+        unless: key that disables ``inherit`` where a table has it.
+        infinite: whether ``inf`` is allowed.
+        affects_result: False for a setting that changes neither weights nor samples, such as the
+            time between checkpoints; it is left out of the fingerprint, with all components and
+            references that it holds.
     """
 
     doc: str = ""
@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """The range in words, empty where there is none."""
+        """The range in words; empty if there is none."""
         return " and ".join(
             f"{name.replace('_', ' ')} {limit:g}" for name, limit, _ in self._limits()
         )
@@ -75,22 +75,21 @@ _LIMITS = {
 class Ref:
     """Marks a string as the id of an earlier stage that writes an artifact of a type.
 
-    Used as ``Annotated[str, Ref(TheArtifact)]``; :mod:`genkit.artifacts` has those of genkit's own.
+    Used as ``Annotated[str, Ref(TheArtifact)]``; :mod:`genkit.artifacts` defines the common ones.
     """
 
     artifact: type[Any]
 
 
-def setting(default: Any = dataclasses.MISSING, *, doc: str, **described: Any) -> Any:
+def setting(default: Any = dataclasses.MISSING, *, doc: str, **attributes: Any) -> Any:
     """Declare a field of a component.
 
     Args:
-        default: its default; left out, the field is required unless ``use`` or ``inherit`` is
-            given.
+        default: default; without it the field is required, unless ``use`` or ``inherit`` is given.
         doc: meaning, with its unit.
-        described: the other attributes of :class:`Setting`.
+        attributes: other attributes of :class:`Setting`.
     """
-    metadata = {_KEY: Setting(doc=doc, **described)}
+    metadata = {_KEY: Setting(doc=doc, **attributes)}
     if isinstance(default, (list, dict)):
         kept = default
         return dataclasses.field(default_factory=lambda: kept, metadata=metadata)
@@ -100,9 +99,9 @@ def setting(default: Any = dataclasses.MISSING, *, doc: str, **described: Any) -
 
 
 def setting_of(field: dataclasses.Field[Any]) -> Setting:
-    """Return what was declared of a field."""
-    found: Setting = field.metadata.get(_KEY, Setting())
-    return found
+    """Return the setting that a field declares."""
+    declared: Setting = field.metadata.get(_KEY, Setting())
+    return declared
 
 
 def near_match(wrong: object, known: Iterable[str]) -> str:
@@ -118,7 +117,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A JSON string is a TOML string, but for one character.
+        # A JSON string is a TOML string, except for DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{toml_key(k)} = {toml_value(v)}" for k, v in value.items()) + " }"
@@ -159,13 +158,13 @@ def scaled_number(text: str) -> str:
 
 
 def quote(value: Any) -> str:
-    """Return a value for a message: as TOML, cut where it is long."""
+    """Return a value as TOML for a message, shortened to 60 characters."""
     text = toml_value(_head(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _head(value: Any) -> Any:
-    """Return as much of a value as a message can show: a recipe may hold a very long one."""
+    """Return the beginning of a value, which may be very long, before it is formatted."""
     if isinstance(value, str):
         return value[:60]
     if isinstance(value, int) and value.bit_length() > 200:

@@ -1,4 +1,4 @@
-"""Tensors: checked for finite values, compared by distance, kept in safetensors files."""
+"""Check tensors, compute pairwise costs, convert images, and read and write safetensors files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def constant(values: Tensor) -> Tensor:
 
 
 def to_float(data: Tensor) -> Tensor:
-    """Return images as float32 in [-1, 1]; what is not uint8 is returned as it is.
+    """Return images as float32 in [-1, 1]; other types than uint8 are returned unchanged.
 
     Args:
         data: ``[N, *shape]``; uint8 from 0 to 255, which becomes -1 to 1, or any floating type.
@@ -45,7 +45,7 @@ def to_float(data: Tensor) -> Tensor:
 
 
 def to_uint8(data: Tensor) -> Tensor:
-    """Return images as uint8 on the CPU, -1 as 0 and 1 as 255; values beyond are clipped.
+    """Return images as uint8 on the CPU, clipped to [-1, 1].
 
     The arithmetic is that of EDM's image generation, so that equal samples give equal files: the
     integer part of ``127.5 x + 128``, in float64 for float64 images and in float32 for all others.
@@ -58,17 +58,17 @@ def to_uint8(data: Tensor) -> Tensor:
 
 
 def as_stored(items: Tensor, what: str) -> Tensor:
-    """Return images as uint8, clipped and rounded, and vectors as float32; all on the CPU.
+    """Return images as uint8, clipped and rounded, and vectors as float32, on the CPU.
 
-    The published protocol scores images of 8 bits. So samples are kept in this form, and data is
-    brought to it before the two are compared.
+    The published protocol scores 8-bit images. So samples are stored in this form, and data is
+    converted to it before the two are compared.
 
     Args:
         items: ``[N, C, H, W]`` images, uint8 or in [-1, 1]; or ``[N, D]`` vectors.
         what: name of an item in the message, such as ``"sample"``.
 
     Raises:
-        DataError: an item is not finite; its index is named.
+        DataError: an item is not finite; the message has its index.
     """
     if not items.is_floating_point():
         return items.cpu()
@@ -77,7 +77,7 @@ def as_stored(items: Tensor, what: str) -> Tensor:
 
 
 def describe(values: object) -> str:
-    """Return type, shape, device and, of indices, the range of a tensor in words."""
+    """Return dtype, shape and device of a tensor in words, and the range of int64 indices."""
     if not isinstance(values, Tensor):
         return type(values).__name__
     ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
@@ -88,10 +88,12 @@ def require_finite(values: Tensor, what: str) -> None:
     """Raise DataError with the first index along dimension 0 at which a value is not finite.
 
     Args:
-        values: ``[N, ...]`` of any floating type.
-        what: the items' name in the message, such as ``"image"``.
+        values: ``[N, ...]`` values of any floating type.
+        what: name of an item in the message, such as ``"image"``.
     """
-    if bool(torch.isfinite(values.sum())):  # then every term is; a tenth of the time of the rest
+    # A finite sum implies finite terms, and takes a tenth of the time of the exact check. A sum of
+    # finite terms may overflow, which the check below then finds to be no mistake.
+    if bool(torch.isfinite(values.sum())):
         return
     rows = torch.isfinite(values[:, None].flatten(1)).all(dim=1)
     if not bool(rows.all()):
@@ -102,12 +104,12 @@ def require_finite(values: Tensor, what: str) -> None:
 
 
 def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) -> None:
-    """Raise DataError unless each image has its number of noises."""
-    if len(data) * noises_per_image != len(noise):
-        each = "one noise" if noises_per_image == 1 else f"{noises_per_image} noises"
+    """Raise DataError unless there are ``noises_per_image`` noise samples for each image."""
+    count = len(data) * noises_per_image
+    if len(noise) != count:
         raise DataError(
-            f"{len(data)} images cannot be paired with {len(noise)} noises; "
-            f"give {each} for each image",
+            f"noise must have {count} samples for {len(data)} images, got {len(noise)}; draw "
+            f"{noises_per_image} for each image",
             Code.WRONG_LENGTH,
         )
 
@@ -128,20 +130,20 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
     Args:
         data: ``[N, *shape]`` images.
         noise: ``[M, *shape]`` unit-variance noise.
-        cost: ``euclidean``, the distance between the two flattened, or ``squared``, its square.
+        cost: ``euclidean`` for the distance of the flattened items, ``squared`` for its square.
 
     Returns:
-        ``[N, M]``, float64 for float64 inputs and float32 for all others.
+        ``[N, M]`` costs, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        DataError: the items differ in shape, or an image, a noise, or a cost is not finite.
+        DataError: the items differ in shape, or a value or a cost is not finite.
     """
     require_one_shape(data, noise)
     require_finite(data, "image")
     require_finite(noise, "noise")
     wide = torch.float64 if torch.float64 in (data.dtype, noise.dtype) else torch.float32
     x, y = data[:, None].flatten(1).to(wide), noise[:, None].flatten(1).to(wide)
-    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, one matrix product; rounding may leave a small negative.
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y takes one matrix product; rounding may make it negative.
     squared = x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * (x @ y.T)
     result = squared.clamp_(min=0) if cost == "squared" else squared.clamp_(min=0).sqrt_()
     require_finite(result, "the cost of image")
@@ -149,10 +151,10 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file in one step. Equal content gives equal bytes.
+    """Write a safetensors file atomically. Equal content gives equal bytes.
 
-    The metadata is one JSON object under the key ``genkit``: safetensors writes several keys in
-    an order that differs from call to call.
+    The metadata is one JSON object under the key ``genkit``, since safetensors writes several keys
+    in random order.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     describe = {_METADATA: json.dumps(dict(metadata), sort_keys=True)}
@@ -160,9 +162,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file that :func:`save` wrote.
+    """Return the tensors and the metadata of a safetensors file.
 
-    A file from elsewhere has no metadata here.
+    Only metadata that :func:`save` wrote is returned.
 
     Raises:
         DataError: the file is missing or not a safetensors file.
@@ -172,7 +174,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file, as :func:`load` does, and read no tensor."""
+    """Return the metadata of a safetensors file as :func:`load` does, without its tensors."""
     with open_safetensors(path) as file:
         return _metadata_of(file)
 
@@ -180,15 +182,15 @@ def metadata(path: Path) -> dict[str, str]:
 def _metadata_of(file: Any) -> dict[str, str]:
     found: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("its metadata is no table of strings")
+        raise ValueError("its metadata must be a table of strings")
     return found
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raises a DataError for one that is missing, or none."""
+    """Open a safetensors file; raises DataError if it is missing or of another format."""
     try:
-        path.open("rb").close()  # for the system's reason: a folder, a missing file
+        path.open("rb").close()  # its OSError has the reason, such as a folder or a missing file
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
@@ -199,16 +201,16 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def digest(values: Tensor) -> str:
-    """Return the SHA-256 of type, shape and values of a tensor on the CPU, in hex."""
+    """Return the SHA-256 of dtype, shape and values of a tensor on the CPU, in hex."""
     found = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
     found.update(values.contiguous().numpy().data)
     return found.hexdigest()
 
 
 def network_digest(network: torch.nn.Module) -> str:
-    """Return the SHA-256 of the weights and the preconditioner of a network.
+    """Return the SHA-256 of weights and preconditioner of a network.
 
-    A file of ``genkit export`` has other bytes than that of the training, and the same digest.
+    It is the same for a file of ``genkit export``, whose bytes differ from those of the training.
     """
     found = hashlib.sha256(repr(getattr(network, "preconditioner", None)).encode())
     for name, tensor in network.state_dict().items():
@@ -220,7 +222,7 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hex.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -230,6 +232,6 @@ def file_digest(path: Path) -> str:
 
 
 def require_unchanged(path: Path, digest: str) -> None:
-    """Raise DataError unless a file has the SHA-256 that it had when a recipe was checked."""
+    """Raise DataError unless the SHA-256 of a file is the one from when the recipe was checked."""
     if file_digest(path) != digest:
         raise DataError(f"{path}: changed since the recipe was checked; run again", Code.CHANGED)

@@ -1,4 +1,4 @@
-"""The values that travel between components. Shapes: B a batch, N any number of items."""
+"""Values passed between components. In shapes, B is the batch size and N any number of items."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ if TYPE_CHECKING:
 
 
 SEED_LIMIT = 2**63
-"""Seeds of samples are from 0 to one less."""
+"""Seeds of samples are below this, and at least 0."""
 
 
 RandnLike = Callable[["Tensor"], "Tensor"]
-"""Returns unit Gaussian noise of the shape, type and device of its argument."""
+"""Function that returns unit Gaussian noise of the shape, dtype and device of its argument."""
 
 
 class Denoise(Protocol):
-    """A denoiser, guided or not, as a solver sees it.
+    """A denoiser, guided or not, as it is passed to a solver.
 
-    A wrapper passes ``inner`` on, and takes ``nearest`` and ``churn`` from the denoiser that it
-    wraps.
+    A wrapper must forward ``inner``, ``nearest`` and ``churn`` to the wrapped denoiser.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, *, inner: bool = False) -> Tensor:
@@ -31,14 +30,14 @@ class Denoise(Protocol):
 
         Args:
             x: ``[B, *shape]`` noisy state.
-            sigma: noise level above 0: 0-d, or ``[B, 1, ...]`` where that of the items differs.
-            inner: False for the first evaluation of a step, at the state that the solver yields;
-                True for every other one, such as the corrector of Heun's method.
+            sigma: noise level above 0: 0-d, or ``[B, 1, ...]`` if it differs between items.
+            inner: False for the first evaluation of a step, at the yielded state; True for every
+                other one, such as the corrector of Heun's method.
         """
         ...
 
     def nearest(self, sigma: Tensor) -> Tensor:
-        """Return the supported noise level that is nearest to a level chosen by a solver.
+        """Return the supported noise levels nearest to levels that a solver chose.
 
         Args:
             sigma: noise levels above 0, of any shape.
@@ -46,30 +45,31 @@ class Denoise(Protocol):
         ...
 
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
-        """Return the amount of noise of the step that begins, which guidance may change.
+        """Return the amount of noise for the next step, which guidance may change.
 
         A solver that declares ``churns`` calls it before the first evaluation of each step.
 
         Args:
-            x: ``[B, *shape]`` state at which the step begins.
-            amount: amount that the solver adds, as its ``s_churn``.
+            x: ``[B, *shape]`` state at the beginning of the step.
+            amount: amount that the solver adds, its ``s_churn``.
 
         Returns:
-            ``amount``, or one for each item, ``[B]``.
+            ``amount``, or one amount per item, ``[B]``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a network must know of its data.
+    """Shape and attributes of the items of a data set, from which networks are built.
 
     Attributes:
-        shape: of one item: ``(channels, height, width)`` for images, ``(dimensions,)`` for vectors.
-        classes: number of classes; 0 where the data has no labels.
+        shape: shape of an item, ``(channels, height, width)`` of an image, ``(dimensions,)`` of a
+            vector.
+        classes: number of classes; 0 for data without labels.
         realness: whether items are marked as real or generated, as a discriminator requires.
-        embeddings: length of the vector that describes an item, such as a text's; 0 for none.
-        augment_labels: length of the vector that says how an item was augmented; 0 for none.
+        embeddings: length of the vector that describes an item, such as its text; 0 for none.
+        augment_labels: length of the vector that describes an augmentation; 0 for none.
     """
 
     shape: tuple[int, ...]
@@ -80,13 +80,9 @@ class DataSpec:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Which of ``labels``, ``realness`` and ``embeddings`` the items have."""
-        known = {
-            "labels": self.classes > 0,
-            "realness": self.realness,
-            "embeddings": self.embeddings > 0,
-        }
-        return frozenset(name for name, has in known.items() if has)
+        """Names of the attributes of the items, of ``labels``, ``realness`` and ``embeddings``."""
+        has = {"labels": self.classes, "realness": self.realness, "embeddings": self.embeddings}
+        return frozenset(name for name, value in has.items() if value)
 
     @property
     def is_image(self) -> bool:
@@ -96,19 +92,19 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some items with what is known of each; a whole data set is a large batch.
+    """Items with their attributes; also a whole data set.
 
     Attributes:
-        data: ``[N, *shape]`` float; images range over [-1, 1]. A whole data set may hold its images
-            as uint8, from 0 to 255: see :func:`genkit.tensors.to_float`.
+        data: ``[N, *shape]`` float; images are in [-1, 1]. A whole data set may hold its images as
+            uint8, from 0 to 255: see :func:`genkit.tensors.to_float`.
         labels: ``[N]`` int64 class indices, or None.
         realness: ``[N]`` int64, 1 for real and 0 for generated, or None.
-        quantile: ``[N]`` float64 in (0, 1), or None: where in its distribution the noise level of
-            this item lies. Drawn with the pairs, so that levels do not depend on how a batch is
-            cut into micro-batches or spread over devices.
+        quantile: ``[N]`` float64 in (0, 1), or None: quantile of the item's noise level in the
+            noise distribution. Drawn with the pairs, so that noise levels do not depend on
+            micro-batches or on the number of ranks.
         embeddings: ``[N, E]`` float vectors that describe the items, or None.
-        augment_labels: ``[N, A]`` float vectors that say how the items were augmented, or None;
-            zeros say that an item was not.
+        augment_labels: ``[N, A]`` float vectors that describe the augmentations, or None; zeros
+            for an item without augmentation.
     """
 
     data: Tensor
@@ -122,21 +118,21 @@ class Batch:
         return self.data.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
-        """Return the chosen items, every attribute alike."""
+        """Return the items of an index, with all attributes."""
         return self.map(lambda values: values[index])
 
     def to(self, device: torch.device | str, *, copy: bool = False) -> Batch:
-        """Return the same batch on a device; with ``copy`` no tensor shares memory with this."""
+        """Return the batch on a device; with ``copy``, no tensor shares memory with this batch."""
         return self.map(lambda values: values.to(device, copy=copy))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with every tensor replaced by what a function returns for it."""
-        known = {name: change(t) for name, t in vars(self).items() if t is not None}
-        return replace(self, **known)
+        """Return the batch with a function applied to every tensor."""
+        changed = {name: change(t) for name, t in vars(self).items() if t is not None}
+        return replace(self, **changed)
 
     @staticmethod
     def joined(batches: Sequence[Batch]) -> Batch:
-        """Return the items of several batches as one; an attribute must be in all or in none."""
+        """Return the concatenation of batches; each attribute must be in all of them or in none."""
         import torch
 
         parts = [vars(batch) for batch in batches]
@@ -148,7 +144,7 @@ class Batch:
         return replace(batches[0], **joined)
 
     def with_data(self, data: Tensor) -> Batch:
-        """Return the same items with other values, as an augmentation makes them."""
+        """Return the batch with other ``data``, such as augmented images."""
         return replace(self, data=data)
 
 
@@ -159,12 +155,12 @@ class Pairs:
     Attributes:
         data: ``[M]`` int64 indices into the batch.
         noise: ``[M]`` int64 indices into the noise.
-        gap: how far the total cost is above the least possible, as a share of it, at most: 0 for
-            a proof of optimality; None where the coupler knows no bound.
-        parts: how many pairs each part holds, where the pool was parted.
-        entropy: renormalized entropy ``(H - log N) / log N`` of the plan P between N images and N
-            noises that the pairs were drawn from, with ``H = -sum P log P``: 0 for a permutation, 1
-            for independent pairs (arXiv 2506.05526); None where there is no plan.
+        gap: upper bound of the relative excess of the total cost over the minimum; 0 for a proven
+            optimum, None if the coupler computes no bound.
+        parts: number of pairs in each group, if the pool was divided into groups.
+        entropy: normalized entropy ``(H - log N) / log N``, ``H = -sum P log P``, of the transport
+            plan P between N images and N noise samples from which the pairs were drawn: 0 for a
+            permutation, 1 for independent pairs (arXiv 2506.05526); None without a plan.
     """
 
     data: Tensor
@@ -187,10 +183,10 @@ class Coefficients(NamedTuple):
 
 
 Start = Literal["auto", "noise", "corrected", "corrected-twice"]
-"""Where a sampling trajectory starts, as users choose it; see :mod:`genkit.start`."""
+"""Start of a sampling trajectory, as users choose it; see :mod:`genkit.start`."""
 
 ResolvedStart = Literal["noise", "corrected", "corrected-twice"]
-"""Where a sampling trajectory starts: at sigma_max n, or with the predicted image added to it."""
+"""Start of a sampling trajectory other than ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,7 @@ class Draws:
     Attributes:
         latents: ``[B, *shape]`` unit Gaussian noise, on the device of the sampling.
         labels: ``[B]`` int64 classes, on the same device; None for a denoiser without classes.
-        randn_like: noise of stochastic solvers; each call returns the next noise of every sample.
+        randn_like: function for stochastic solvers; each call returns new noise.
     """
 
     latents: Tensor
@@ -209,11 +205,11 @@ class Draws:
 
 
 class SampleResult(NamedTuple):
-    """Samples as a solver returns them.
+    """Samples and the number of network calls.
 
     Attributes:
-        batch: ``[B, *shape]`` on the CPU in the precision of the states, neither clipped nor
-            rounded, with their labels if any.
+        batch: ``[B, *shape]`` samples on the CPU in the precision of the states, neither clipped
+            nor rounded, with labels if any.
         nfe: calls of the denoiser for each sample.
         guidance_nfe: calls of guidance networks for each sample.
     """
@@ -228,10 +224,10 @@ class State:
     """One point of a sampling trajectory.
 
     Attributes:
-        x: ``[B, *shape]`` the state at noise level ``sigma``.
-        sigma: noise level of ``x``, before fresh noise where that differs between items; 0 for the
+        x: ``[B, *shape]`` state at noise level ``sigma``.
+        sigma: noise level of ``x``; before churn, if the amount differs between items; 0 for the
             last state.
-        denoised: ``D(x; sigma)``, as the solver saw it; None for the last state.
+        denoised: ``D(x; sigma)``, with guidance; None for the last state.
     """
 
     x: Tensor
@@ -246,10 +242,10 @@ class Curve:
     Attributes:
         x: positions, such as noise levels.
         y: values, of the same length.
-        x_label: what ``x`` is.
-        y_label: what ``y`` is.
-        log_x: draw ``x`` logarithmically.
-        log_y: draw ``y`` logarithmically.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+        log_x: whether the x axis is logarithmic.
+        log_y: whether the y axis is logarithmic.
         spread: half-widths of a band around ``y``, of the same length, such as standard deviations;
             None for no band.
     """
@@ -264,21 +260,21 @@ class Curve:
 
     @property
     def consistent(self) -> bool:
-        """Whether there are as many values, and half-widths if any, as positions."""
+        """Whether positions, values and half-widths have the same length."""
         return len(self.x) == len(self.y) == len(self.y if self.spread is None else self.spread)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric or a callback found.
+    """Result of a metric or a callback.
 
     Attributes:
-        scores: by name; names are unique among the metrics of a stage.
-        curves: by name, for plots.
-        facts: what the scores depend on, such as the number of neighbors. Only scores whose facts
-            agree are compared, except those whose names begin with ``measured.``.
+        scores: scores by name, unique among the metrics of a stage.
+        curves: curves by name, for plots.
+        facts: settings on which the scores depend, by name, such as the number of neighbors. Scores
+            are compared only if their facts agree, except facts named ``measured.*``.
         pictures: PNG files by name.
-        warnings: what a reader of the scores must know, such as their bias for few samples.
+        warnings: limits of the scores, such as their bias for few samples.
     """
 
     scores: Mapping[str, float]
@@ -290,12 +286,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that a data set is published in.
+    """A published file of a data set.
 
     Attributes:
-        url: where it lies.
-        size: in bytes.
-        md5: its published checksum, in hex.
+        url: URL of the file.
+        size: size in bytes.
+        md5: published MD5, in hex.
     """
 
     url: str

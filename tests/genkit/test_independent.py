@@ -20,5 +20,5 @@ def test_noise_meets_the_image_at_its_own_position():
 
 
 def test_fewer_noises_than_images_are_refused():
-    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "3 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "got 3"):
         Random().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))

@@ -109,7 +109,7 @@ def test_a_distance_that_overflows_is_named(cost):
 def test_one_noise_for_each_image():
     data, noise = pool()
     tensors.require_same_length(data, data)
-    with raises_code(DataError, Code.WRONG_LENGTH, "7 images", "5 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "7 images", "got 5"):
         tensors.require_same_length(data, noise)
 
 

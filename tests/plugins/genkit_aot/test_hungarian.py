@@ -102,7 +102,7 @@ def test_a_negative_tolerance_is_refused():
 
 
 def test_unlike_lengths_are_refused():
-    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "3 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "got 3"):
         Hungarian().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
 
 

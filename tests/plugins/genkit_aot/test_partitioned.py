@@ -245,7 +245,7 @@ def test_a_part_is_dealt_all_noises_of_its_images():
     pairs = coupler.pair(batch, noise, generator(0))
     alone = NearestOfTwo().pair(batch, noise, generator(0))
     assert torch.equal(pairs.noise, alone.noise)
-    with raises_code(DataError, Code.WRONG_LENGTH, "2 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "draw 2"):
         coupler.pair(batch, noise[:40], generator(0))
 
 

@@ -196,7 +196,7 @@ def test_a_plan_to_be_rounded_need_not_converge(golden):
 
 
 def test_unlike_lengths_are_refused():
-    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "3 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "got 3"):
         Sinkhorn().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
 
 

@@ -36,7 +36,7 @@ def test_ties_still_give_a_permutation():
 
 
 def test_unlike_lengths_are_refused():
-    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "3 noises"):
+    with raises_code(DataError, Code.WRONG_LENGTH, "4 images", "got 3"):
         Exact().pair(Batch(torch.zeros(4, 2)), torch.ones(3, 2), generator(0))
 
 
