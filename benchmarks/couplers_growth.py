@@ -27,19 +27,18 @@ def growth(part: Table) -> str:
         rows.append([name, *times, exponent(points)])
     left_out = notes(part["rows"])
     listed = "\n".join(f"- {line}" for line in left_out)
-    told = f"\n\nNot measured:\n\n{listed}" if left_out else ""
+    missing = f"\n\nNot measured:\n\n{listed}" if left_out else ""
     return f"""## Growth with the pool
 
 ![Time against pool size for each coupler, both axes logarithmic](../images/{PICTURE.name})
 
-The exponent is the slope of the line through a coupler's points from a pool of {FIT_FROM:,} on, both
-axes logarithmic: twice the pool takes 2 to the power of it as long. Each coupler has its default
-settings, but for what stands in brackets. `partitioned` and `conditional` part the pool into
-{part["data"]["classes"]} classes. `semidiscrete`, where it is installed, searches a data set of
-{part["data"]["items"]:,} images whatever the pool; its potential is fitted once, before, and is not
-timed. {described(part)}
+The exponent k is the slope of a fit through a coupler's points from a pool of {FIT_FROM:,} on, on logarithmic axes: a pool
+of twice the size takes 2^k times as long. Each coupler has its default settings, except for those in parentheses.
+`partitioned` and `conditional` divide the pool into {part["data"]["classes"]} classes. `semidiscrete`, if installed,
+searches a data set of {part["data"]["items"]:,} images for every pool size; its potential is fitted once before, which is
+not timed. {described(part)}
 
-{rows_of(["", *(f"{size:,}" for size in sizes), "exponent"], rows)}{told}"""
+{rows_of(["", *(f"{size:,}" for size in sizes), "exponent"], rows)}{missing}"""
 
 
 def notes(rows: Sequence[Table]) -> list[str]:
@@ -75,13 +74,13 @@ def draw_growth(rows: Sequence[Table]) -> None:
     figure, (axes,) = figure_with_axes(width=9)
     drawn = []
     for index, (name, points) in enumerate(timed(rows).items()):
-        told = f"{name} ({slope})" if (slope := exponent(points)) else name
+        label = f"{name} ({slope})" if (slope := exponent(points)) else name
         drawn += axes.loglog(
             list(points),
             list(points.values()),
             marker="o",
             markersize=4,
-            label=told,
+            label=label,
             **line_style(index),
         )
     sizes = sorted({row["pool"] for row in rows})

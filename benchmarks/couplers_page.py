@@ -14,23 +14,23 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PAGE = RESULTS / "couplers.md"
 Table = dict[str, Any]
 
-INTRODUCTION = """# Couplers: what they cost and what they give
+INTRODUCTION = """# Couplers: cost and effect
 
-A coupler decides which noise meets which image, once for each pool. Here is what that takes, how
-near it comes to the pairs of least total cost, and what a training loses by it. *Plain scipy* is the
-route of the paper's reference: the full cost matrix, then `scipy.optimize.linear_sum_assignment`.
-It is measured in the same run, on the same pools, right before the others.
-`genkit bench couplers` measures the same on your machine."""
+A coupler assigns noise samples to images, once per pool. This page shows the time this takes, how close the total cost
+is to its minimum, and how long a training waits for pairs. *Plain scipy* is the method of the paper's reference: the full
+cost matrix, then `scipy.optimize.linear_sum_assignment`. It is measured in the same run, on the same pools, directly
+before the others. `genkit bench couplers` repeats these measurements on your machine."""
 
-WHAT_NOT = """## What these figures are not
+WHAT_NOT = """## Limits of these figures
 
-- Times of one machine. A ratio carries further than a time, and a count of cores changes both.
-- Times of couplers that have the machine to themselves. Beside a training on the same cores they
-  take longer; the waiting share alone was measured so.
-- A promise of better samples. Cheaper pairs are a means: what they do to the samples is measured
-  on the digits only, which are tiny."""
+- The times are those of one machine. Ratios transfer better to other machines than times, but both depend on the number
+  of cores.
+- The couplers had the machine to themselves. During a training on the same cores they take longer. Only the share of
+  waiting was measured during a training.
+- Cheaper pairs need not give better samples. Their effect on samples was measured only on the digits, which are tiny
+  images."""
 
-HOW = "## How it was made"
+HOW = "## How it was measured"
 
 SECTIONS = {
     "speed": speed,

@@ -18,15 +18,15 @@ def rows_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def share(row: Table, least: float | None) -> str:
-    """Return the gain of a row over random pairs, as a share of the greatest that is possible."""
-    if least is None:
+def share(row: Table, minimum: float | None) -> str:
+    """Return the gain of a row over random pairs, as a share of the maximum gain."""
+    if minimum is None:
         return ""
-    return f"{100 * (row['random_cost'] - row['mean_cost']) / (row['random_cost'] - least):.2f} %"
+    return f"{100 * (row['random_cost'] - row['mean_cost']) / (row['random_cost'] - minimum):.2f} %"
 
 
 def described(part: Table) -> str:
-    """Return what the pools are made of, in a sentence."""
+    """Return a sentence about the data of the pools."""
     data = part["data"]
     shape = "x".join(map(str, data["shape"]))
     repeats = part["limits"]["repeats"]
@@ -62,8 +62,8 @@ def speed(part: Table) -> str:
     head = ["cost", "pool", "plain scipy", "hungarian", "times faster", "gap", "memory"]
     return f"""## Exact pairs, fast
 
-`hungarian` finds the pairs of least total cost. The gap is the mean cost of its pairs over that of
-scipy's, less 1. {described(part)}
+`hungarian` finds the pairs of minimum total cost. The gap is the relative excess of its mean cost over that of scipy's
+pairs. {described(part)}
 
 {rows_of(head, rows)}"""
 
@@ -84,7 +84,7 @@ def speed_on_gpu(part: Table) -> str:
     head = ["cost", "pool", "plain scipy", "hungarian", "times faster", "gap"]
     return f"""### On a GPU
 
-The images and the noise lie on the GPU. {described(part)}
+The images and the noise are on the GPU. {described(part)}
 
 {rows_of(head, rows)}"""
 
@@ -100,16 +100,16 @@ def sinkhorn(part: Table) -> str:
         ]
         for _, row in beside(part)
     ]
-    # The same pool for all: what one of them proves of its least cost holds for all.
+    # All rows have the same pool, so a lower bound that one coupler proves holds for all of them.
     known = [row for row in part["alone"] if row["bound"] is not None]
-    least = max((row["mean_cost"] / (1 + row["bound"]) for row in known), default=None)
+    minimum = max((row["mean_cost"] / (1 + row["bound"]) for row in known), default=None)
     large = [
         [
             row["coupler"],
             f"{row['pool']:,}",
             time_text(row["seconds"]),
             f"{100 * (1 - row['mean_cost'] / row['random_cost']):.2f} %",
-            share(row, least),
+            share(row, minimum),
             memory_text(row["process_bytes"]),
         ]
         for row in part["alone"]
@@ -118,17 +118,16 @@ def sinkhorn(part: Table) -> str:
     reduction = 100 * (1 - exact["mean_cost"] / exact["random_cost"])
     return f"""## Near the optimum, on large pools
 
-`sinkhorn` draws its pairs from an entropic plan, or rounds the plan to a permutation. Where the exact
-optimum is known, its gain is the share of the exact pairs' gain over random pairs that it reaches.
-Drawn pairs may reach more than all of it: in one pool some noises serve several images. {described(part)}
+`sinkhorn` draws its pairs from an entropic plan, or rounds the plan to a permutation. If the exact optimum is known, the
+gain is stated as a share of that of the exact pairs over random pairs. Drawn pairs may exceed 100 %, since some noise
+samples of a pool are assigned to several images. {described(part)}
 
 {rows_of(["coupler", "pool", "time", "gain"], rows)}
 
-On a large pool, in a process of its own. Memory is the most that the whole process held, the images,
-the noise and PyTorch included. The reduction is that of the
-mean cost against random pairs. The exact pairs of a pool of {exact["pool"]:,} reduce it by
-{reduction:.2f} %; a larger pool allows more. The optimum of the large pool is not known. Rounding
-proves a cost below which no permutation of it can be, and the gain is measured against that.
+The next table is for a large pool, solved in a separate process. Memory is the maximum of the whole process, including
+the images, the noise and PyTorch. The reduction is that of the mean cost relative to random pairs. The exact pairs of a
+pool of {exact["pool"]:,} reduce it by {reduction:.2f} %; a larger pool allows more. The optimum of the large pool is not
+known. Rounding proves a lower bound of the cost of any permutation, and the gain is stated as a share of that of the bound.
 
 {rows_of(["coupler", "pool", "time", "reduction", "gain, at least", "memory"], large)}"""
 
@@ -149,9 +148,8 @@ def waiting(part: Table) -> str:
     head = ["recipe", "coupler", "pool", "pools", "training", "waited", "share"]
     return f"""{title}
 
-The next pools are coupled while the current one is trained on. The share is
-that of the time in which the training waits for pairs. The seconds are those of the run's own
-`metrics.jsonl`, the first pool included.
+The next pools are coupled while the current one is used for training. The share is the part of the time in which the
+training waits for pairs. The seconds are those in `metrics.jsonl` of the run, including the first pool.
 
 {rows_of(head, [row])}"""
 
@@ -179,36 +177,35 @@ def torchcfm(part: Table) -> str:
         ]
         for (label,), found in by_size(part["rows"], "label").items()
     ]
-    return f"""## Against torchcfm
+    return f"""## Compared with torchcfm
 
-The same pools of {part["dimensions"]:,}-dimensional images through torchcfm's `OTPlanSampler`. By
-default it draws its pairs from the plan with replacement, and so never uses a third of the images and
-of the noises of a pool.
+The same pools of {part["dimensions"]:,}-dimensional images were passed to torchcfm's `OTPlanSampler`. By default it draws
+pairs from the plan with replacement, so a third of the images and of the noise samples of a pool is not used.
 
-How many times faster genkit's coupler is than torchcfm's of the same kind, by pool. The cost ratio is
-that of the worst pool: what genkit's pairs cost over what torchcfm's plan expects to pay, in squared
+The table shows by which factor genkit's coupler is faster than the corresponding one of torchcfm, by pool size. The cost
+ratio is that of the worst pool: the cost of genkit's pairs divided by the expected cost of torchcfm's plan, in squared
 distance, which torchcfm minimizes.
 
 {rows_of(["genkit", "torchcfm", *heads, "cost ratio"], verdicts)}
 
-Time for a pool, what is never used of a pool of {sizes[-1]:,}, and with which pools torchcfm warned
-that its plan is not what was asked for:
+The next table shows the time per pool, the unused share of a pool of {sizes[-1]:,}, and the pool sizes for which torchcfm
+warned that its plan is not optimal or was replaced:
 
-{rows_of(["method", *heads, "images unused", "noises unused", "warned"], times)}"""
+{rows_of(["method", *heads, "images unused", "noise unused", "warned"], times)}"""
 
 
 def troubles(found: dict[int, Table]) -> str:
-    """Return at which sizes torchcfm's plan was not what was asked for."""
-    told = {"fell_back": "random pairs", "stopped": "not optimal"}
+    """Return the pool sizes for which torchcfm warned."""
+    warnings = {"fell_back": "random pairs", "stopped": "not optimal"}
     return "; ".join(
         f"{text}: {', '.join(f'{size:,}' for size in sizes)}"
-        for key, text in told.items()
+        for key, text in warnings.items()
         if (sizes := [size for size, row in sorted(found.items()) if row[key]])
     )
 
 
 def by_size(rows: Sequence[Table], *keys: str) -> dict[tuple[str, ...], dict[int, Table]]:
-    """Return rows by what they have under some keys, and by size."""
+    """Return rows grouped by the values of some keys, and by size."""
     found: dict[tuple[str, ...], dict[int, Table]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in keys), {})[row["size"]] = row
@@ -234,11 +231,11 @@ def digits(part: Table) -> str:
     ]
     head = ["coupler", "pool", "cost reduced by", "curvature"]
     reading = READING.read_text(encoding="utf-8").strip() if READING.exists() else ""
-    return f"""## Does a larger pool pay?
+    return f"""## The effect of larger pools
 
-The digits, the network and the training of the recipe `edm_aot`, with other couplers and pools. Each
-cell is the median over the seeds {", ".join(map(str, part["seeds"]))}, with the least and the
-greatest. What the pairs do to samples is in [Pairs on the digits](pairs.md).
+Data, network and training are those of the recipe `edm_aot`, with other couplers and pool sizes. Each cell is the median
+over the seeds {", ".join(map(str, part["seeds"]))}, with the minimum and the maximum. The effect on samples is in
+[Pairs on the digits](pairs.md).
 
 {rows_of(head, rows)}
 

@@ -130,11 +130,11 @@ def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> N
     distance of other samples by Spearman's rank correlation.
     """
     print(
-        "| denoiser | solver | start | NFE | energy: rank correlation | Frechet of its best |",
+        "| denoiser | solver | start | NFE | energy: rank correlation | Fréchet of its best |",
         end="",
     )
     print(
-        " end error: rank correlation | Frechet of its best | each level: Frechet before | after |"
+        " end error: rank correlation | Fréchet of its best | each level: Fréchet before | after |"
     )
     print("|---" * 10 + "|")
     for name, measurer in measurers:

@@ -253,9 +253,9 @@ def page(measured: Measured) -> str:
                     add(f"### {about}: spread", second_table(measured, *key, spread))
                     add(f"### {about}: class agreement", second_table(measured, *key, agreement))
                     add(f"### {about}: cost", second_table(measured, *key, cost))
-    parts += ["## What the published networks cost", guidance_published.table()]
+    parts += ["## Cost of the published networks", guidance_published.table()]
     made = (f"- Scored with {line}" for line in measured.machines)
-    parts += ["## How it was made", "\n".join([*HOW, *made])]
+    parts += ["## How it was measured", "\n".join([*HOW, *made])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -64,7 +64,7 @@ def read(path: Path) -> tuple[Scores, list[str]]:
 
 
 def spread_of(values: Sequence[float], digits: int) -> str:
-    """Return the median, with the least and the greatest of several values."""
+    """Return the median of several values, with their minimum and maximum."""
     middle = f"{statistics.median(values):.{digits}f}"
     if len(values) == 1:
         return middle
@@ -196,7 +196,9 @@ def page(scores: Scores, machines: Sequence[str]) -> str:
             f"## {images:,} images: spread, mean of three directions, fitted noise levels",
             table(scores, images, rows_of(False), lambda x: statistics.fmean(x["spread"]), 3),
         )
-    add("## How it was made", "\n".join([*HOW, *(f"- Scored with {line}" for line in machines)]))
+    add(
+        "## How it was measured", "\n".join([*HOW, *(f"- Scored with {line}" for line in machines)])
+    )
     return "\n\n".join(parts) + "\n"
 
 
