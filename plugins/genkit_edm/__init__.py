@@ -1,4 +1,4 @@
-"""The parts of EDM: "Elucidating the Design Space of Diffusion-Based Generative Models"."""
+"""The components of EDM, "Elucidating the Design Space of Diffusion-Based Generative Models"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add networks, preconditionings, noise levels, losses, sampling, guidance and an importer."""
+    """Register networks, preconditioners, losses, noise distributions, samplers and guidances."""
     registry.add("denoiser", "ddpmpp", "genkit_edm.unet.denoisers:Ddpmpp")
     registry.add("denoiser", "ncsnpp", "genkit_edm.unet.denoisers:Ncsnpp")
     registry.add("denoiser", "adm", "genkit_edm.unet.denoisers:Adm")

@@ -1,4 +1,4 @@
-"""EDM's loss: recover the clean image from a noisy one."""
+"""EDM's denoising loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising(Objective):
-    """Weighted squared error of the denoised image, averaged over its elements."""
+    """Computes the weighted squared error of the denoised image, averaged over its elements."""
 
     source = "EDM, arXiv 2206.00364, eq. 2 and table 1"
     trains = Denoiser
@@ -26,7 +26,7 @@ class Denoising(Objective):
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     noise_distribution: NoiseDistribution = setting(
-        doc="noise levels of training", use={"use": "log-normal"}
+        doc="distribution of noise levels in training", use={"use": "log-normal"}
     )
 
     def loss(
@@ -39,14 +39,14 @@ class Denoising(Objective):
         preconditioner = cast(Preconditioner, model.preconditioner)
         sigma = self.noise_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
-        # A network that takes no augment_labels is called with three arguments, as ever.
-        told = () if batch.augment_labels is None else (batch.augment_labels,)
-        error: Tensor = model(x, sigma, batch.labels, *told) - batch.data
+        # Not every network takes augment_labels: without augmentation the argument is left out.
+        augment_args = () if batch.augment_labels is None else (batch.augment_labels,)
+        error: Tensor = model(x, sigma, batch.labels, *augment_args) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
 
     def noise_levels(self, quantile: Tensor) -> Tensor:
         return self.noise_distribution.quantile(quantile)
 
     def terms(self, shape: tuple[int, ...]) -> int:
-        """Return the number of elements: EDM and EDM2 take the gradient of the sum over them."""
+        """Return the number of elements: EDM and EDM2 take the gradient of their summed error."""
         return math.prod(shape)

@@ -13,12 +13,12 @@ from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, falling_problems
+from genkit_edm.levels import RangeSchedule, decreasing_problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdmPreconditioner(Preconditioner):
-    """Scales the network so that its input and its target have unit variance at every level."""
+    """Scales input and output so that the network sees unit variance at every noise level."""
 
     source = "EDM, arXiv 2206.00364, eq. 7 and table 1"
 
@@ -34,13 +34,13 @@ class EdmPreconditioner(Preconditioner):
         )
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: every noise level starts with the same expected loss."""
+        """Return ``1 / c_out^2``: at initialization the expected loss is the same at all levels."""
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogNormal(NoiseDistribution):
-    """The logarithm of the noise level is normal: most training is spent on middle levels."""
+    """Draws log-normal noise levels, which concentrate training on intermediate levels."""
 
     source = "EDM, arXiv 2206.00364, table 1"
 
@@ -48,36 +48,39 @@ class LogNormal(NoiseDistribution):
     p_std: float = setting(1.2, doc="standard deviation of ln(sigma)", above=0)
 
     def quantile(self, u: Tensor) -> Tensor:
-        # ndtri is the inverse of the normal distribution function; float32 would lose its tails.
+        # ndtri is the inverse of the normal CDF; in float32 it would be inaccurate in the tails.
         normal: Tensor = torch.special.ndtri(u.double())
         return (self.p_mean + self.p_std * normal).exp()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdmSchedule(RangeSchedule):
-    """Noise levels evenly spaced in sigma^(1 / rho), then 0."""
+    """Spaces noise levels evenly in sigma^(1 / rho), then adds 0."""
 
     source = "EDM, arXiv 2206.00364, eq. 5"
 
-    # Beyond a million, rounding of the powers would move the levels.
+    # For rho above 1e6 the rounding of sigma^(1 / rho) would change the levels.
     rho: float = setting(
-        7.0, doc="greater values put more steps at low noise", above=0, at_most=1e6
+        7.0,
+        doc="exponent of the spacing; larger values put more steps at low noise",
+        above=0,
+        at_most=1e6,
     )
 
     def check_levels(self) -> Iterator[Problem]:
-        yield from falling_problems(self, "rho", "write a value from 1 to 100; 7 is usual")
+        yield from decreasing_problems(self, "rho", "write a value from 1 to 100; 7 is usual")
 
     def levels(self) -> Tensor:
         ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)
         high, low = (ends ** (1 / self.rho)).tolist()
-        # A single step goes from sigma_max straight to 0; linspace then has one point, the first.
+        # With steps = 1 linspace returns its first point: a single step from sigma_max to 0.
         roots = torch.linspace(high, low, self.steps, dtype=torch.float64)
         return roots**self.rho
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule(RangeSchedule):
-    """Noise levels evenly spaced in sigma, then 0."""
+    """Spaces noise levels evenly in sigma, then adds 0."""
 
     source = "EDM, arXiv 2206.00364, eq. 5 with rho = 1"
 
@@ -87,9 +90,9 @@ class LinearSchedule(RangeSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class LogLinearSchedule(RangeSchedule):
-    """Noise levels evenly spaced in log sigma, then 0."""
+    """Spaces noise levels evenly in log sigma, then adds 0."""
 
-    source = "EDM, arXiv 2206.00364, eq. 5 as rho grows without bound; DPM-Solver++, 2211.01095"
+    source = "EDM, arXiv 2206.00364, eq. 5 as rho tends to infinity; DPM-Solver++, 2211.01095"
 
     def levels(self) -> Tensor:
         ends = math.log(self.sigma_max), math.log(self.sigma_min)

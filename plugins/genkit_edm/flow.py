@@ -6,7 +6,7 @@ velocity v = dx_t/dt = n - x_0. Divided by 1 - t the path is x = x_0 + sigma n w
 
     sigma = t / (1 - t),    t = sigma / (1 + sigma),    x_t = (1 - t) x = x / (1 + sigma).
 
-Since x_t = x_0 + t v, the velocity that F predicts stands for the clean image
+Since x_t = x_0 + t v, a predicted velocity F gives the clean image
 
     D(x; sigma) = x_t - t F(x_t; t):    c_in = c_skip = 1 / (1 + sigma),    c_out = -t.
 
@@ -14,7 +14,7 @@ And D - x_0 = -t (F - v), so that with the weight 1 / t^2 the denoising loss is 
 loss |F - v|^2. Euler's step in sigma is Euler's step of dx_t/dt = F in t, to the same states: with
 (x - D) / sigma = x_t + (1 - t) F, a step from sigma to sigma' gives x'_t = x_t + (t' - t) F.
 
-(Some write the time the other way round, from noise at 0 to data at 1; v then has the other sign.)
+Other texts let t run from noise at 0 to data at 1; v then has the opposite sign.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Schedule, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import falling_problems, sigma_setting
+from genkit_edm.levels import decreasing_problems, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 
 class FlowTime(Time):
-    """t = sigma / (1 + sigma): the time of flow matching."""
+    """The time of flow matching, t = sigma / (1 + sigma)."""
 
     def time(self, sigma: Tensor) -> Tensor:
         return sigma / (1 + sigma)
@@ -48,7 +48,7 @@ class FlowTime(Time):
 
 
 class FlowScaling(Scaling):
-    """s = 1 / (1 + sigma): with the time of flow matching dy/dt = n - x_0."""
+    """The scaling of flow matching, s = 1 / (1 + sigma), with which dy/dt = n - x_0."""
 
     def scale(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)
@@ -59,7 +59,7 @@ class FlowScaling(Scaling):
 
 @dataclass(frozen=True, kw_only=True)
 class FlowPreconditioner(Preconditioner):
-    """The network predicts the velocity of a straight path from data to noise: flow matching."""
+    """Lets the network predict the velocity of a straight path from data to noise."""
 
     source = "Flow matching, arXiv 2210.02747, eq. 20-23; rectified flow, arXiv 2209.03003"
 
@@ -68,24 +68,24 @@ class FlowPreconditioner(Preconditioner):
         return Coefficients(c_skip=scale, c_out=-time, c_in=scale, c_noise=time)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / t^2``: the loss is that of the predicted velocity."""
+        """Return ``1 / t^2``, so that the loss is the squared error of the velocity."""
         return ((1 + sigma) / sigma).square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowDistribution(NoiseDistribution):
-    """The time t = sigma / (1 + sigma) of flow matching is uniform.
+    """Draws noise levels whose flow-matching time t = sigma / (1 + sigma) is uniform.
 
     The logit-normal time of Stable Diffusion 3 (arXiv 2403.03206, section 3.1) needs no component
-    of its own: ln(sigma) is the logit of t, so it is ``log-normal`` with ``p_mean`` and ``p_std``
-    as its location and scale, 0 and 1 as a rule.
+    of its own: ln(sigma) is the logit of t. Use ``log-normal``, with the location as ``p_mean`` and
+    the scale as ``p_std``, usually 0 and 1.
     """
 
     source = "Flow matching, arXiv 2210.02747, eq. 5; rectified flow, arXiv 2209.03003"
 
-    # Nearer to 0 float32 could not tell x_t from x_0, and the loss would be rounding.
+    # Closer to 0, x_t and x_0 are equal in float32, and the loss would consist of rounding errors.
     eps_t: float = setting(
-        1e-5, doc="times nearer than this to 0 or 1 are left out", above=0, below=0.5
+        1e-5, doc="times closer than this to 0 or 1 are not drawn", above=0, below=0.5
     )
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -95,15 +95,15 @@ class FlowDistribution(NoiseDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSchedule(Schedule):
-    """Noise levels evenly spaced in t = sigma / (1 + sigma), down to 0."""
+    """Spaces noise levels evenly in t = sigma / (1 + sigma), down to 0."""
 
     source = "Flow matching, arXiv 2210.02747, eq. 20; rectified flow, arXiv 2209.03003"
 
-    # At 1000, t = 0.999: noise alone, t = 1, has no finite level.
+    # t = 1, pure noise, has no finite noise level; 1000 is t = 0.999.
     sigma_max: float = sigma_setting(1000.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from falling_problems(self)
+        yield from decreasing_problems(self)
 
     def within(self, lowest: float, highest: float) -> Self:
         return replace(self, sigma_max=min(self.sigma_max, highest))

@@ -1,4 +1,4 @@
-"""Improved DDPM (arXiv 2102.09672), whose noise levels are a table, as EDM writes it.
+"""Improved DDPM (arXiv 2102.09672), which has a table of noise levels, in EDM's notation.
 
 EDM, arXiv 2206.00364, table 1: with a(j) = sin^2(pi/2 j / (m (c_2 + 1))), u_m = 0 and
 u_{j-1}^2 + 1 = (u_j^2 + 1) / max(a(j-1) / a(j), c_1). The product telescopes into a sum of
@@ -27,12 +27,12 @@ def iddpm_levels(c_1: float = 0.001, c_2: float = 0.008, m: int = 1000) -> Tenso
     """Return the ``[m]`` noise levels u_{m-1} to u_0, increasing, in float64 on the CPU.
 
     Args:
-        c_1: minimum ratio of neighbouring a(j); bounds the highest level.
+        c_1: min ratio of adjacent a(j); bounds the highest level.
         c_2: offset of the cosine; bounds the lowest levels.
         m: number of levels.
     """
-    # The reference evaluates a(j) and its ratios in float32, in this order, and the rest of its
-    # sampler's table in float64. With a(j) in float64 samples would differ by up to 3e-6.
+    # As in the reference: a(j) and its ratios in float32, in this order, the rest in float64. With
+    # a(j) in float64, samples would differ by up to 3e-6.
     j = torch.arange(m, -1, -1, dtype=torch.float32, device="cpu")
     a = (math.pi / 2 * j / m / (c_2 + 1)).sin().square()
     ratio = (a[1:] / a[:-1]).clamp(min=c_1).double()
@@ -44,14 +44,14 @@ def nearest(sigma: Tensor, levels: Tensor) -> Tensor:
 
     Args:
         sigma: noise levels of any shape.
-        levels: ``[m]`` increasing, of the same type and device.
+        levels: ``[m]`` increasing noise levels, of the same dtype and device.
     """
     return torch.bucketize(sigma.contiguous(), (levels[1:] + levels[:-1]) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Component):
-    """The settings of the table."""
+    """The settings of the table of noise levels."""
 
     c_1: float = setting(0.001, doc="bounds the highest noise level of the table", above=0, below=1)
     c_2: float = setting(0.008, doc="bounds the lowest noise levels of the table", above=0)
@@ -64,20 +64,20 @@ class Table(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmPreconditioner(Table, NoisePrediction):
-    """The network predicts the noise, and is told the index of the level in its table."""
+    """Lets the network predict the noise, given the index of the level in a table."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
     table: tuple[float, ...] = setting(
         (),
         doc="m increasing noise levels that replace those of the formula, such as the table of a "
-        "published network; empty for the formula",
+        "published network; empty: the formula",
         above=0,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Computed now, since torch.compile cannot trace the first access to a cached property.
+        # Fill the cache now: torch.compile cannot trace the first access to a cached property.
         _ = self._table
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -91,7 +91,7 @@ class IddpmPreconditioner(Table, NoisePrediction):
             if level >= after:
                 yield Problem(
                     ("table", index + 1),
-                    f"must be above the level before, {level:g}, got {after:g}",
+                    f"must be above the previous level, {level:g}, got {after:g}",
                     "write increasing noise levels",
                 )
                 return
@@ -104,12 +104,12 @@ class IddpmPreconditioner(Table, NoisePrediction):
         return levels[nearest(sigma, levels)]
 
     def _levels(self, like: Tensor) -> Tensor:
-        # Converted on the CPU, as not every device has float64; the copy does not synchronize.
+        # Converted on the CPU, since not every device has float64; the copy does not synchronize.
         return self._table.to(like.dtype).to(like.device, non_blocking=True)
 
     @cached_property
     def _table(self) -> Tensor:
-        """The levels in float64 on the CPU: making them takes 0.1 ms, a copy of them 4 us."""
+        """The levels in float64 on the CPU, cached: computing takes 0.1 ms, copying 4 us."""
         if self.table:
             return torch.tensor(self.table, dtype=torch.float64, device="cpu")
         return self.formula()
@@ -117,7 +117,7 @@ class IddpmPreconditioner(Table, NoisePrediction):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmDistribution(Table, NoiseDistribution):
-    """Every level of improved DDPM's table is equally likely."""
+    """Draws the levels of improved DDPM's table with equal probability."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
@@ -128,7 +128,7 @@ class IddpmDistribution(Table, NoiseDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmSchedule(Table, RangeSchedule):
-    """Levels of improved DDPM's table within the range, at even distances in it, then 0."""
+    """Takes levels at even distances in improved DDPM's table, then adds 0."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
@@ -139,8 +139,8 @@ class IddpmSchedule(Table, RangeSchedule):
         if self.steps > known:
             yield Problem(
                 ("steps",),
-                f"{self.steps:,}, and between sigma_min and sigma_max the table has {known:,} "
-                "noise levels",
+                f"must be at most the {known:,} noise levels of the table between sigma_min and "
+                f"sigma_max, got {self.steps:,}",
                 f"write {known:,} or less, or widen the range" if known else "widen the range",
             )
         else:
@@ -150,13 +150,14 @@ class IddpmSchedule(Table, RangeSchedule):
         table = self._table()
         if not len(table):
             raise DataError(
-                f"the table has no noise level from {self.sigma_min:g} to {self.sigma_max:g}",
+                f"the table must have noise levels from {self.sigma_min:g} to {self.sigma_max:g}, "
+                "got none; widen the range",
                 Code.OUT_OF_RANGE,
             )
         stride = (len(table) - 1) / max(self.steps - 1, 1)
         return table[(stride * torch.arange(self.steps, dtype=torch.float64)).round().long()]
 
     def _table(self) -> Tensor:
-        """Return the levels within the range, falling."""
+        """Return the levels within the range, decreasing."""
         levels = self.formula().flip(0)
         return levels[(levels >= self.sigma_min) & (levels <= self.sigma_max)]

@@ -1,4 +1,4 @@
-"""Base of denoisers whose class can be hidden in training."""
+"""Base of denoisers that can be trained with label dropout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class LabelDropout(Denoiser):
-    """A denoiser whose class embedding can be dropped, as for classifier-free guidance."""
+    """A denoiser with label dropout, as required by classifier-free guidance."""
 
     label_dropout: float = setting(
         0.0,
-        doc="probability that an item's class is hidden in training; above 0, the network can "
-        "also be called without a class",
+        doc="probability that an item's label is dropped in training; above 0, the network can "
+        "also be called without labels",
         at_least=0,
         below=1,
     )
@@ -26,6 +26,6 @@ class LabelDropout(Denoiser):
         if self.label_dropout and not self.class_conditional:
             yield Problem(
                 ("label_dropout",),
-                "an unconditional network is given no classes to hide",
+                f"must be 0 for an unconditional network, got {self.label_dropout:g}",
                 "write class_conditional = true, or label_dropout = 0.0",
             )

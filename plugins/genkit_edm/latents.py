@@ -1,4 +1,4 @@
-"""The random draws of EDM's sampling script."""
+"""The random numbers of EDM's sampling script."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from genkit.types import Draws
 
 @dataclass(frozen=True, kw_only=True)
 class EdmLatents(Latents):
-    """Draws of a sample from one generator, seeded with its seed alone, as EDM's generate.py does.
+    """Draws a sample's random numbers from one generator, seeded as in EDM's generate.py.
 
-    In this order: the latent in float32, the class uniformly where there are any, then the noise of
-    each solver step in the precision of the states. The class is drawn even where another is
-    chosen, since drawing it advances the generator. Numbers come from the generator of the sampling
-    device: a CPU and a GPU give different samples. The seed of the run has no effect. Seeds that
-    differ by 2^32 give the same sample.
+    The order is: the latent in float32, a uniform class if the denoiser has classes, then the noise
+    of each solver step in the precision of the states. The class is drawn even if another one is
+    chosen, because the draw advances the generator. The generator is that of the sampling device:
+    CPU and GPU give different samples. The seed of the run has no effect. Seeds that differ by 2^32
+    give the same sample.
     """
 
     depends_on_device = True
@@ -31,7 +31,7 @@ class EdmLatents(Latents):
         super().require(shape, seeds)
         if len(shape) != 3:
             raise DataError(
-                f'latents "edm" must be used for images, got items of shape {list(shape)}; '
+                f'latents "edm" must be used with images, got items of shape {list(shape)}; '
                 'write latents = { use = "derived" }',
                 Code.WRONG_SHAPE,
             )

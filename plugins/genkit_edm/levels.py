@@ -1,4 +1,4 @@
-"""What schedules share: a range of noise levels, and the refusal of levels that fall together."""
+"""Common parts of schedules: a range of noise levels, and checks that they decrease."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from genkit.interfaces import Schedule, Stages
 from genkit.settings import setting
 
 MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
-"""Bounds of every noise level: networks square them in float32."""
+"""Bounds of noise levels: their squares must be representable in float32."""
 
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
+"""Max number of solver steps; chosen, not tuned."""
 
 
 def sigma_setting(default: float, doc: str) -> Any:
-    """Return the declaration of a noise level that a recipe may set."""
+    """Return a setting for a noise level."""
     return setting(default, doc=doc, at_least=MIN_SIGMA, at_most=MAX_SIGMA)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RangeSchedule(Schedule):
-    """Noise levels from ``sigma_max`` down to ``sigma_min``, then 0."""
+    """A schedule from ``sigma_max`` down to ``sigma_min``, then 0."""
 
-    sigma_min: float = sigma_setting(0.002, "least noise level before 0")
+    sigma_min: float = sigma_setting(0.002, "lowest noise level above 0")
     sigma_max: float = sigma_setting(80.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -37,8 +38,8 @@ class RangeSchedule(Schedule):
         yield from problems or self.check_levels()
 
     def check_levels(self) -> Iterator[Problem]:
-        """Yield what is wrong with the levels of a range that makes sense."""
-        yield from falling_problems(self)
+        """Yield the problems of the levels, given that the range is valid."""
+        yield from decreasing_problems(self)
 
     def within(self, lowest: float, highest: float) -> Self:
         return replace(
@@ -54,40 +55,40 @@ class RangeSchedule(Schedule):
 
     @abstractmethod
     def levels(self) -> Tensor:
-        """Return the ``[steps]`` float64 noise levels above 0; a single one is ``sigma_max``."""
+        """Return the ``[steps]`` float64 noise levels above 0; ``[sigma_max]`` for one step."""
 
 
 def range_problems(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
-    """Yield that a component's ``sigma_min`` is not below its ``sigma_max``, where that is so."""
+    """Yield a problem unless ``sigma_min`` is below ``sigma_max``."""
     if sigma_min >= sigma_max:
         yield Problem(
             ("sigma_min",),
-            f"{sigma_min:g} is not below sigma_max = {sigma_max:g}",
+            f"must be below sigma_max = {sigma_max:g}, got {sigma_min:g}",
             f"write a value above 0 and below {sigma_max:g}",
         )
 
 
-def falling_problems(
+def decreasing_problems(
     schedule: Schedule, key: str = "steps", hint: str = "write a smaller number of steps"
 ) -> Iterator[Problem]:
-    """Yield why a solver cannot walk the levels of a schedule, such as that two are one.
+    """Yield a problem unless the noise levels of a schedule decrease strictly in float32.
 
     Args:
-        schedule: what is checked.
-        key: the setting that is to blame where levels do not fall.
-        hint: what to write there instead.
+        schedule: schedule to check.
+        key: setting to report when the levels do not decrease.
+        hint: remedy to report with it.
     """
-    if schedule.steps > MOST_STEPS:
-        reason = f"must be at most {MOST_STEPS:,}, got {schedule.steps:,}"
-        yield Problem(("steps",), reason, f"write {MOST_STEPS:,} or less", Code.OUT_OF_RANGE)
+    if schedule.steps > MAX_STEPS:
+        reason = f"must be at most {MAX_STEPS:,}, got {schedule.steps:,}"
+        yield Problem(("steps",), reason, f"write {MAX_STEPS:,} or less", Code.OUT_OF_RANGE)
         return
-    sigmas = schedule.sigmas().float()  # networks see them so
+    sigmas = schedule.sigmas().float()  # the precision in which networks get them
     stuck = ~(sigmas.isfinite()[:-1] & (sigmas.diff() < 0))
     if bool(stuck.any()):
         step = int(stuck.nonzero()[0])
         yield Problem(
             (key,),
-            f"the noise levels must fall, and step {step + 1} goes from {float(sigmas[step]):.6g} "
-            f"to {float(sigmas[step + 1]):.6g}",
+            f"must give decreasing noise levels, got a step {step + 1} from "
+            f"{float(sigmas[step]):.6g} to {float(sigmas[step + 1]):.6g}",
             hint,
         )

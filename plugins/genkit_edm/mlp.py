@@ -1,4 +1,4 @@
-"""A small residual network for tiny images and plain vectors."""
+"""A residual multilayer perceptron for small images and vectors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from genkit_edm.unet.conditioning import (
 )
 
 CONDITION = 64
-"""Width of the conditioning vector: two numbers, noise level and class, need no more."""
+"""Width of the conditioning vector of noise level and class; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mlp(LabelDropout):
-    """A residual multilayer perceptron, for vectors and tiny images."""
+    """Builds a residual multilayer perceptron, for vectors and small images."""
 
     width: int = setting(512, doc="width of the hidden layers", at_least=1)
     blocks: int = setting(3, doc="number of residual blocks of two layers", at_least=1)
@@ -35,7 +35,7 @@ class Mlp(LabelDropout):
         """Return the network.
 
         Raises:
-            DataError: labels are asked of data that has none.
+            DataError: the network requires labels, but the data has none.
         """
         classes = self.classes_of(spec)
         conditioning = Conditioning(
@@ -49,10 +49,10 @@ class Mlp(LabelDropout):
 
 
 class Block(nn.Module):
-    """Two layers around the condition, added to their input.
+    """A residual block of two layers, with the conditioning vector added between them.
 
     Args:
-        width: of input and result.
+        width: width of input and output.
         condition: width of the conditioning vector.
         dropout: probability that an element is dropped before the second layer.
     """
@@ -73,12 +73,12 @@ class Block(nn.Module):
 
 
 class ResidualMlp(nn.Module):
-    """Residual blocks between two linear maps.
+    """Residual blocks between two linear layers.
 
     Args:
         elements: number of values of one item.
-        conditioning: makes one vector of noise level and class.
-        width: of the hidden layers.
+        conditioning: embeds noise level and class as one vector.
+        width: width of the hidden layers.
         blocks: number of residual blocks.
         dropout: probability that an element is dropped in a block.
     """
@@ -94,15 +94,15 @@ class ResidualMlp(nn.Module):
         )
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, elements)
-        nn.init.zeros_(self.out.weight)  # the untrained denoiser is c_skip x, unbiased
+        nn.init.zeros_(self.out.weight)  # so that the untrained denoiser returns c_skip x
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return ``F(x; c_noise)``, of the shape of ``x``.
+        """Return ``F(x; c_noise)``, with the shape of ``x``.
 
         Args:
             x: ``[B, *shape]`` scaled noisy data.
-            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, or None; ignored by an unconditional network.
         """
         condition = self.conditioning(c_noise, labels)

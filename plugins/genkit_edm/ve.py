@@ -1,4 +1,4 @@
-"""The variance-exploding SDE (Song et al., arXiv 2011.13456), as EDM writes it.
+"""The variance-exploding SDE (Song et al., arXiv 2011.13456), in EDM's notation.
 
 Source: EDM, arXiv 2206.00364, table 1, column VE.
 """
@@ -21,7 +21,7 @@ from genkit_edm.solvers.path import Time
 
 
 class VeTime(Time):
-    """sigma(t) = sqrt(t): the time of the variance-exploding SDE."""
+    """The time of the variance-exploding SDE, sigma(t) = sqrt(t)."""
 
     def time(self, sigma: Tensor) -> Tensor:
         return sigma.square()
@@ -35,15 +35,15 @@ class VeTime(Time):
 
 @dataclass(frozen=True, kw_only=True)
 class VePreconditioner(Preconditioner):
-    """The network sees the noisy image as it is, and predicts the noise with its sign turned."""
+    """Passes the noisy image unscaled; the network predicts the negative noise."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
     sigma_min: float = setting(
-        0.02, doc="lowest noise level that schedules are narrowed to", above=0
+        0.02, doc="lowest supported noise level; schedules are narrowed to it", above=0
     )
     sigma_max: float = setting(
-        100.0, doc="highest noise level that schedules are narrowed to", above=0
+        100.0, doc="highest supported noise level; schedules are narrowed to it", above=0
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -54,7 +54,7 @@ class VePreconditioner(Preconditioner):
         return Coefficients(c_skip=ones, c_out=sigma, c_in=ones, c_noise=(sigma / 2).log())
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        """Return ``1 / c_out^2``, so that the loss is the squared error of the noise."""
         return 1 / sigma.square()
 
     def sigma_range(self) -> tuple[float, float]:
@@ -63,12 +63,12 @@ class VePreconditioner(Preconditioner):
 
 @dataclass(frozen=True, kw_only=True)
 class VeDistribution(NoiseDistribution):
-    """The logarithm of the noise level is uniform."""
+    """Draws noise levels uniform in log sigma."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(0.02, doc="least noise level", above=0)
-    sigma_max: float = setting(100.0, doc="greatest noise level", above=0)
+    sigma_min: float = setting(0.02, doc="lowest noise level", above=0)
+    sigma_max: float = setting(100.0, doc="highest noise level", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from range_problems(self.sigma_min, self.sigma_max)
@@ -79,9 +79,9 @@ class VeDistribution(NoiseDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class VeSchedule(LogLinearSchedule):
-    """Noise levels of the VE SDE: evenly spaced in log sigma from 100 to 0.02, then 0."""
+    """Spaces the VE SDE's noise levels evenly in log sigma from 100 to 0.02, then adds 0."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = sigma_setting(0.02, "least noise level before 0")
+    sigma_min: float = sigma_setting(0.02, "lowest noise level above 0")
     sigma_max: float = sigma_setting(100.0, "noise level of the start")

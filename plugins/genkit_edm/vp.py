@@ -15,21 +15,21 @@ from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, falling_problems, sigma_setting
+from genkit_edm.levels import RangeSchedule, decreasing_problems, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
-EARLIEST = 1e-3
+MIN_TIME = 1e-3
 """Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
 
-# Numbers, since a computation would import torch for `genkit show vp`, and its last bit differs
-# between machines.
+# Constants, since computing them would import torch for `genkit show vp`, with a last bit that
+# differs between machines.
 LOWEST, HIGHEST = 0.010485992786702987, 152.1669702839464
-"""Noise levels of the times :data:`EARLIEST` and 1."""
+"""Noise levels of the times :data:`MIN_TIME` and 1."""
 
 
 @dataclass(frozen=True)
 class VpTime(VpSde, Time):
-    """The time of the VP SDE, in which the noise levels of a schedule are 0 to 1."""
+    """The time of the VP SDE, 0 to 1 over the noise levels of a schedule."""
 
     def rate(self, sigma: Tensor) -> Tensor:
         beta = self.beta_min + self.beta_d * self.time(sigma)
@@ -42,19 +42,20 @@ class VpTime(VpSde, Time):
 
     @classmethod
     def between(cls, sigma_min: float, sigma_max: float) -> VpTime:
-        """Return the times in which ``sigma_min`` is at :data:`EARLIEST` and ``sigma_max`` at 1.
+        """Return the time in which ``sigma_min`` is at :data:`MIN_TIME` and ``sigma_max`` at 1.
 
-        They are usable for levels whose B(t) is at most :meth:`limit`.
+        It is defined for levels whose B(t) is at most :meth:`limit`.
         """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
-        # Two linear equations, B(EARLIEST) = low and B(1) = high.
-        beta_d = 2 * (high - low / EARLIEST) / (1 - EARLIEST)
+        # Two linear equations, B(MIN_TIME) = low and B(1) = high.
+        beta_d = 2 * (high - low / MIN_TIME) / (1 - MIN_TIME)
         return cls(beta_d, high - beta_d / 2)
 
     def limit(self) -> float:
-        """Return the supremum of B(t) = log(1 + sigma^2) while B increases; 0 if it ends before 1.
+        """Return the supremum of B(t) = log(1 + sigma^2) while B increases, 0 if only to t < 1.
 
-        A high ``sigma_min`` makes beta fall over time. Where it reaches 0, noise levels end.
+        A high ``sigma_min`` makes beta decrease over time. Where beta reaches 0, B stops increasing
+        and higher noise levels have no time.
         """
         if self.beta_d >= 0:
             return math.inf
@@ -64,7 +65,7 @@ class VpTime(VpSde, Time):
 
 
 class VpScaling(Scaling):
-    """s = 1 / sqrt(1 + sigma^2), which keeps the variance of the state near 1."""
+    """The scaling s = 1 / sqrt(1 + sigma^2), which keeps the variance of the state near 1."""
 
     def scale(self, sigma: Tensor) -> Tensor:
         return vp_mean(sigma)
@@ -74,11 +75,11 @@ class VpScaling(Scaling):
 
 
 class NoisePrediction(Preconditioner):
-    """The network sees the noisy image with unit variance, and predicts its noise."""
+    """Scales the noisy image to unit variance; the network predicts its noise."""
 
     @abstractmethod
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """Return the network's input for noise levels ``[B]``, of the same shape."""
+        """Return the encoding ``[B]`` of noise levels ``[B]`` that the network gets."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         return Coefficients(
@@ -89,20 +90,20 @@ class NoisePrediction(Preconditioner):
         )
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: the loss is that of the predicted noise."""
+        """Return ``1 / c_out^2``, so that the loss is the squared error of the noise."""
         return 1 / sigma.square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class VpPreconditioner(NoisePrediction):
-    """The network predicts the noise, and is told the time of the VP process."""
+    """Lets the network predict the noise, given the time of the VP SDE."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
     beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
     beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
-    m: int = setting(1000, doc="number of times of the discrete process", at_least=2)
-    eps_t: float = setting(1e-5, doc="least time of training", above=0, below=1)
+    m: int = setting(1000, doc="number of time steps of the discrete process", at_least=2)
+    eps_t: float = setting(1e-5, doc="min time in training", above=0, below=1)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         return (self.m - 1) * self._times.time(sigma)
@@ -117,13 +118,13 @@ class VpPreconditioner(NoisePrediction):
 
 @dataclass(frozen=True, kw_only=True)
 class VpDistribution(NoiseDistribution):
-    """The time of the VP SDE is uniform."""
+    """Draws noise levels whose time in the VP SDE is uniform."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
     beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
     beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
-    eps_t: float = setting(1e-5, doc="least time", above=0, below=1)
+    eps_t: float = setting(1e-5, doc="min time", above=0, below=1)
 
     def quantile(self, u: Tensor) -> Tensor:
         return VpTime(self.beta_d, self.beta_min).sigma(self.eps_t + u * (1 - self.eps_t))
@@ -131,24 +132,24 @@ class VpDistribution(NoiseDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class VpSchedule(RangeSchedule):
-    """Noise levels evenly spaced in the time of the VP SDE, then 0.
+    """Spaces noise levels evenly in the time of the VP SDE, then adds 0.
 
-    The SDE's two constants follow from the range; by default they are 19.9 and 0.1.
+    ``beta_d`` and ``beta_min`` of the SDE follow from the range; by default 19.9 and 0.1.
     """
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = sigma_setting(LOWEST, "least noise level before 0")
+    sigma_min: float = sigma_setting(LOWEST, "lowest noise level above 0")
     sigma_max: float = sigma_setting(HIGHEST, "noise level of the start")
 
     def check_levels(self) -> Iterator[Problem]:
-        # A high level so early makes a parabola of B(t) that rises above its end.
-        yield from falling_problems(
+        # With too high a sigma_min, B(t) is a parabola with its peak before t = 1.
+        yield from decreasing_problems(
             self,
             "sigma_min",
             "write a smaller value, 0.01 is usual, or use the schedule edm",
         )
 
     def levels(self) -> Tensor:
-        times = torch.linspace(1, EARLIEST, self.steps, dtype=torch.float64)
+        times = torch.linspace(1, MIN_TIME, self.steps, dtype=torch.float64)
         return VpTime.between(self.sigma_min, self.sigma_max).sigma(times)

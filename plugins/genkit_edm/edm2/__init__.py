@@ -1,1 +1,1 @@
-"""EDM2 (arXiv 2312.02696): the magnitude-preserving U-Net, and a loss that weighs itself."""
+"""EDM2 (arXiv 2312.02696): magnitude-preserving U-Net and loss with learned uncertainty."""

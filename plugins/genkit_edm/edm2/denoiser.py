@@ -16,19 +16,21 @@ from genkit_edm.unet.denoisers import HalvingDenoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Edm2(HalvingDenoiser, UncertainDenoiser):
-    """The magnitude-preserving U-Net: neither activations nor weights grow in training."""
+    """Builds EDM2's U-Net, which keeps activations and weights from growing in training."""
 
     source = "EDM2, arXiv 2312.02696, appendix B, config G"
 
     channels: int = setting(
         128,
-        doc="unit of width; 192 is the paper's size S, with channel_mult = [1, 2, 3, 4]",
+        doc="base width; the paper's size S has 192, with channel_mult = [1, 2, 3, 4]",
         at_least=1,
     )
     channel_mult: tuple[int, ...] = setting(
-        (1, 2, 2), doc="width of each level in that unit; each level halves the size", at_least=1
+        (1, 2, 2),
+        doc="width of each level in units of channels; each level halves the resolution",
+        at_least=1,
     )
-    blocks: int = setting(3, doc="residual blocks of each level", at_least=1)
+    blocks: int = setting(3, doc="residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (16, 8), doc="heights of the feature maps that have self-attention", at_least=1
     )
@@ -49,14 +51,14 @@ class Edm2(HalvingDenoiser, UncertainDenoiser):
         )
 
     def _require_heads(self, height: int) -> None:
-        """Raise DataError unless the levels with attention consist of whole heads."""
+        """Raise DataError unless heads fit the width of every level with attention."""
         widths = [self.channels * mult for mult in self.channel_mult]
         attending = [w for i, w in enumerate(widths) if height >> i in self.attention]
-        for width in (*attending, widths[-1]):  # the middle always has attention
+        for width in (*attending, widths[-1]):  # the bottleneck always has attention
             if width % self.channels_per_head:
                 raise DataError(
-                    f"edm2 has attention over {width} channels, which are no whole number of heads "
-                    f"of {self.channels_per_head}; write channels_per_head = "
+                    f"channels_per_head must divide the {width} channels that have attention, got "
+                    f"{self.channels_per_head}; write channels_per_head = "
                     f"{math.gcd(*attending, widths[-1])}",
                     Code.CONFLICT,
                 )

@@ -1,7 +1,7 @@
-"""Layers that keep the magnitude of what flows through them (EDM2, arXiv 2312.02696, appendix B).
+"""Magnitude-preserving layers (EDM2, arXiv 2312.02696, appendix B).
 
-Unit variance in gives unit variance out, in expectation: no layer lets activations grow, and with
-weights of a fixed norm none lets its own learning rate drift.
+Input of unit variance gives output of unit variance, in expectation, so activations do not grow.
+Weights have a fixed norm, so the effective learning rate does not drift.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-4
-"""Added to a root mean square that is divided by."""
+"""Added to root mean squares in denominators, as in EDM2."""
 
 SILU_RMS = 0.596
 """Root mean square of ``silu(x)`` for unit normal x (eq. 81)."""
@@ -28,27 +28,27 @@ def to_unit_rms(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """Return ``silu(x)``, scaled so that unit normal values keep their mean square (eq. 81)."""
+    """Return ``silu(x)``, scaled to unit mean square for unit normal x (eq. 81)."""
     return F.silu(x) / SILU_RMS
 
 
 def mp_sum(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Return a sum of two uncorrelated branches of one magnitude, which keeps it (eq. 88).
+    """Return the magnitude-preserving sum of two uncorrelated branches (eq. 88).
 
     Args:
-        a: the main branch.
-        b: of the same shape.
-        share: of ``b``, 0 to 1; ``a`` has the rest.
+        a: main branch.
+        b: other branch, of the same shape and magnitude.
+        share: weight of ``b``, 0 to 1; ``a`` has weight ``1 - share``.
     """
     return torch.lerp(a, b, share) / math.hypot(1 - share, share)
 
 
 def mp_cat(a: Tensor, b: Tensor) -> Tensor:
-    """Return channels of two branches side by side, both contributing alike (eq. 103).
+    """Concatenate the channels of two branches with equal total contribution (eq. 103).
 
     Args:
         a: ``[B, C, H, W]``.
-        b: ``[B, D, H, W]``; each of its values is scaled by as much more as it has fewer channels.
+        b: ``[B, D, H, W]``; the branch with fewer channels has its values scaled up.
     """
     half = (a.shape[1] + b.shape[1]) / 2
     scaled = (x * math.sqrt(half / x.shape[1]) for x in (a, b))
@@ -56,7 +56,7 @@ def mp_cat(a: Tensor, b: Tensor) -> Tensor:
 
 
 class MPFourier(nn.Module):
-    """Cosines of a number at random frequencies and phases: unit variance for any number (eq. 75).
+    """Embeds a number as cosines of random frequency and phase, of unit variance (eq. 75).
 
     Args:
         width: number of features.
@@ -77,14 +77,14 @@ class MPFourier(nn.Module):
 
 
 def unit_weight(layer: nn.Linear | nn.Conv2d, gain: Tensor | float) -> Tensor:
-    """Return the weight of a layer with which every output has unit variance (eq. 47 and 66).
+    """Return the weight of a layer, scaled so that outputs have unit variance (eq. 47 and 66).
 
-    The parameter is normalised twice: where it is used, so that its gradient is orthogonal to it;
-    and, in training mode, in place, so that what it gains in length with each step cannot slow down
-    how fast it turns.
+    The parameter is normalized twice. Normalization at its use makes the gradient orthogonal to it.
+    Each step then makes the parameter longer, which would reduce the angle of later steps: in
+    training mode it is also normalized in place.
 
     Args:
-        layer: whose weight is ``[outputs, inputs, *kernel]``.
+        layer: layer with a weight ``[outputs, inputs, *kernel]``.
         gain: scale of the outputs.
     """
     weight = layer.weight
@@ -100,7 +100,7 @@ class MPLinear(nn.Linear):
 
     Args:
         inputs: width of the input.
-        outputs: width of the result.
+        outputs: width of the output.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -119,8 +119,8 @@ class MPConv(nn.Conv2d):
     """A convolution without bias that keeps height and width.
 
     Args:
-        channels_in: of the input.
-        channels_out: of the result.
+        channels_in: channels of the input.
+        channels_out: channels of the output.
         kernel: odd width of the square kernel.
     """
 
@@ -140,9 +140,9 @@ class CosineAttention(nn.Module):
     """Self-attention whose queries, keys and values have unit magnitude, added to its input.
 
     Args:
-        channels: of input and result.
-        heads: number of heads, which divides the channels.
-        share: of the attention in the sum.
+        channels: channels of input and output.
+        heads: number of heads, a divisor of ``channels``.
+        share: weight of the attention in the sum with the input, 0 to 1.
     """
 
     def __init__(self, channels: int, heads: int, share: float) -> None:
@@ -154,7 +154,7 @@ class CosineAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, C, H, W]`` for ``[B, C, H, W]``."""
-        # Fused attention wants the channels of a pixel side by side.
+        # Fused attention needs the channels of a pixel contiguous in memory.
         pixels = self.qkv(x).flatten(2).transpose(1, 2).contiguous()
         parts = to_unit_rms(pixels.unflatten(2, (3, self.heads, -1)), -1)  # [B, HW, 3, heads, c]
         q, k, v = parts.permute(2, 0, 3, 1, 4)

@@ -23,26 +23,26 @@ from genkit_edm.edm2.layers import (
 from genkit_edm.unet.conditioning import ClassEmbedding
 
 BRANCH_SHARE = 0.3
-"""Of the residual branch, and of attention, in the sum with the main path."""
+"""Weight of the residual branch, and of attention, in the sum with the main path (EDM2)."""
 
 LABEL_SHARE = 0.5
-"""Of the class in the sum with the noise level."""
+"""Weight of the class in the sum with the noise level (EDM2)."""
 
-GREATEST_ACTIVATION = 256.0
-"""Beyond it activations are clipped, so that float16 can hold what is computed of them."""
+MAX_ACTIVATION = 256.0
+"""Activations are clipped to this absolute value, as in EDM2, against overflow in float16."""
 
 Resample = Literal["none", "up", "down"]
 Side = Literal["encoder", "decoder"]
 
 
 class Embedding(nn.Module):
-    """Noise level and class as one vector, in float32 under autocast too.
+    """Embeds noise level and class as one vector, in float32 even under autocast.
 
     Args:
         noise_width: number of Fourier features of the noise level.
-        width: of the result.
-        classes: number of classes; 0 ignores labels.
-        label_dropout: probability that an item's class is hidden in training.
+        width: width of the vector.
+        classes: number of classes; with 0 labels are ignored.
+        label_dropout: probability that an item's label is dropped in training.
     """
 
     def __init__(self, noise_width: int, width: int, classes: int, label_dropout: float) -> None:
@@ -50,7 +50,7 @@ class Embedding(nn.Module):
         self.width = width
         self.fourier = MPFourier(noise_width)
         self.noise = MPLinear(noise_width, width)
-        # Of a one-hot vector times sqrt(classes) every element has unit mean square.
+        # The factor sqrt(classes) gives the elements of a one-hot vector unit mean square.
         self.label = (
             ClassEmbedding(MPLinear(classes, width), math.sqrt(classes), label_dropout)
             if classes
@@ -61,7 +61,7 @@ class Embedding(nn.Module):
         """Return ``[B, width]`` float32.
 
         Args:
-            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, ``[B, classes]`` float weights, or None.
 
         Raises:
@@ -75,17 +75,18 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block, scaled channel by channel by the embedding, then attention.
+    """A residual block with channels scaled by the embedding, then self-attention.
 
     Args:
-        channels_in: of the input.
-        channels_out: of the result.
-        side: an ``encoder`` block normalises the main path pixel by pixel; in a ``decoder`` block
-            the residual branch starts from what the skip connection brought.
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        side: an ``encoder`` block normalizes the main path at each pixel, before the residual
+            branch starts; in a ``decoder`` block the branch starts from the block's input, which
+            includes the skip connection.
         embedding: width of the embedding.
         dropout: probability that an element is dropped before the second convolution.
-        resample: double or halve height and width first.
-        heads: of self-attention at the end; 0 for none.
+        resample: whether to double or halve height and width first.
+        heads: heads of the self-attention at the end; 0 for none.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Block(nn.Module):
         x = mp_sum(x, branch, BRANCH_SHARE)
         if self.attention is not None:
             x = self.attention(x)
-        return x.clamp(-GREATEST_ACTIVATION, GREATEST_ACTIVATION)
+        return x.clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
 
     def _main(self, x: Tensor) -> Tensor:
         return x if self.skip is None else self.skip(x)
@@ -144,19 +145,19 @@ class Block(nn.Module):
 
 
 class Edm2UNet(nn.Module):
-    """Blocks at halved sizes, and back up with skip connections.
+    """The magnitude-preserving U-Net.
 
     Args:
         shape: ``(channels, height, width)`` of an image; height and width divisible by
             ``2 ** (len(channel_mult) - 1)``.
-        channels: unit of width.
-        channel_mult: width of each level in that unit, the full size first.
-        blocks: blocks of a level on the way down; one more on the way up.
+        channels: base width.
+        channel_mult: width of each level in units of ``channels``, full resolution first.
+        blocks: blocks per level of the encoder; levels of the decoder have one more.
         attention: heights of the feature maps that have self-attention.
-        channels_per_head: of attention; divides the width of levels that have it.
+        channels_per_head: channels of an attention head; divides the width of these levels.
         dropout: probability that an element is dropped in a block.
-        classes: number of classes; 0 ignores labels.
-        label_dropout: probability that an item's class is hidden in training.
+        classes: number of classes; with 0 labels are ignored.
+        label_dropout: probability that an item's label is dropped in training.
     """
 
     def __init__(
@@ -213,11 +214,11 @@ class Edm2UNet(nn.Module):
         self.out_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return ``F(x; c_noise)``, of the shape of ``x``.
+        """Return ``F(x; c_noise)``, with the shape of ``x``.
 
         Args:
             x: ``[B, channels, height, width]`` scaled noisy images.
-            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, ``[B, classes]`` float weights, or None.
         """
         embedded = self.embedding(c_noise, labels)
@@ -234,8 +235,8 @@ class Edm2UNet(nn.Module):
         return self._encoded(x, self.embedding(c_noise, labels))[0]
 
     def _encoded(self, x: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features at the lowest resolution, and those that the decoder takes."""
-        # A channel of ones does what biases would.
+        """Return the features at the lowest resolution, and those of the skip connections."""
+        # A channel of ones takes the place of biases, which no layer has.
         x = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.encoder:

@@ -1,4 +1,4 @@
-"""Noise levels weighted by what is left to learn there: networks and loss of EDM2."""
+"""EDM2's learned weighting of noise levels by uncertainty: networks and loss."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from genkit_edm.denoising import Denoising
 from genkit_edm.edm2.layers import MPFourier, MPLinear
 
 FEATURES = 128
-"""Of the noise level, from which its uncertainty is told."""
+"""Number of Fourier features from which u(sigma) is predicted, as in EDM2."""
 
 
 class Uncertain(Preconditioned):
-    """A preconditioned network with u(sigma), the logarithm of its loss (EDM2, eq. 21).
+    """A preconditioned network that also predicts u(sigma), the log of its loss (EDM2, eq. 21).
 
-    Sampling has no use for u; it is saved with the network so that training can go on.
+    Sampling does not use u. It is saved with the network so that training can be resumed.
 
     Args:
-        network: see :class:`~genkit.interfaces.Preconditioned`.
-        preconditioner: likewise.
+        network: raw network, see :class:`~genkit.interfaces.Preconditioned`.
+        preconditioner: its preconditioner.
     """
 
     def __init__(self, network: nn.Module, preconditioner: Preconditioner) -> None:
@@ -37,15 +37,15 @@ class Uncertain(Preconditioned):
         """Return u, ``[B]`` float32, for noise levels ``[B]``."""
         c_noise = self.preconditioner.coefficients(sigma).c_noise
         with torch.autocast(sigma.device.type, enabled=False):
-            told: Tensor = self.uncertainty_linear(self.uncertainty_features(c_noise))
-        return told.squeeze(1)
+            u: Tensor = self.uncertainty_linear(self.uncertainty_features(c_noise))
+        return u.squeeze(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UncertainDenoiser(Denoiser):
-    """A denoiser that knows how uncertain it is at each noise level, such as edm2.
+    """A denoiser that predicts its uncertainty at each noise level, such as edm2.
 
-    The module that ``build`` returns has ``uncertainty(sigma [B]) -> [B]`` besides.
+    The module that ``build`` returns also has the method ``uncertainty(sigma [B]) -> [B]``.
     """
 
     @abstractmethod
@@ -57,16 +57,16 @@ class UncertainDenoiser(Denoiser):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyDenoising(Denoising):
-    """The denoising loss ``L / exp(u(sigma)) + u(sigma)``, with u learned along with the network.
+    """Computes the denoising loss ``L / exp(u(sigma)) + u(sigma)``, with u learned jointly.
 
-    For the u that is best, ``exp(u)`` is the expected loss at that noise level: all levels then
-    contribute alike to the gradient, at any time of training. The value itself falls below 0.
-    EDM2 trains at noise levels of ``p_mean = -0.4, p_std = 1.0``.
+    For the optimal u, ``exp(u)`` is the expected loss at that noise level, so that throughout
+    training all levels contribute equally to the gradient. The loss may be negative. EDM2 trains
+    with ``p_mean = -0.4, p_std = 1.0``.
     """
 
     source = "EDM2, arXiv 2312.02696, eq. 21"
     trains = UncertainDenoiser
-    estimates_mean = False  # the lowest loss changes with u, so that there is no one bound
+    estimates_mean = False  # the minimal loss depends on u
 
     def loss(
         self,

@@ -1,1 +1,1 @@
-"""Guidance by a second denoiser: one that is given no class, or a weaker one."""
+"""Guidance by a second denoiser: without labels, or weaker."""

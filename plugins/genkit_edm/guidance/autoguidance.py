@@ -16,8 +16,9 @@ from genkit_edm.guidance.extrapolation import Extrapolation
 class Autoguidance(Guidance):
     """Moves the denoised image away from that of a smaller or less trained denoiser.
 
-    Where both err in the same direction and the weaker one more, the difference points to the data.
-    An unconditional guide of a conditional denoiser acts as classifier-free guidance does.
+    Where both have the same kind of error and the weaker one more of it, the difference points
+    towards the data. An unconditional guide of a conditional denoiser acts like classifier-free
+    guidance.
     """
 
     source = "Autoguidance, arXiv 2406.02507"
@@ -25,7 +26,7 @@ class Autoguidance(Guidance):
     guide: DenoiserRef = setting(doc="stage of the weaker denoiser: train, load or average")
     weight: float = setting(
         1.0,
-        doc="strength w of w (D - D_guide); 0 none. In the notation of the paper it is 1 more",
+        doc="weight w of w (D - D_guide); 0 for none. The weight in the paper's notation is w + 1",
         at_least=0.0,
     )
 
@@ -36,7 +37,7 @@ class Autoguidance(Guidance):
         if guide.stage and guide.stage == denoiser.stage:
             yield Problem(
                 ("guide",),
-                "must be another denoiser than the one that is guided, got the same",
+                "must be another denoiser than the guided one, got the same",
                 "name a stage that trains a smaller denoiser, or that trains for fewer images",
                 Code.CONFLICT,
             )
@@ -44,7 +45,7 @@ class Autoguidance(Guidance):
         yield from (problem.under("guide") for problem in misfits)
 
     def _range_problems(self, guide: Network, denoiser: Design) -> Iterator[Problem]:
-        """Yield that the guide does not support all noise levels at which it would be called."""
+        """Yield a problem unless the guide supports all noise levels at which it is called."""
         if not (isinstance(guide, Denoiser) and isinstance(denoiser.settings, Denoiser)):
             return
         lowest, highest = guide.preconditioner.sigma_range()
@@ -53,8 +54,8 @@ class Autoguidance(Guidance):
         if low < lowest or high > highest:
             yield Problem(
                 (),
-                f"must support the noise levels from {low:g} to {high:g} at which it acts, got a "
-                f"denoiser of {lowest:g} to {highest:g}",
+                f"must support the noise levels from {low:g} to {high:g}, got a denoiser for "
+                f"{lowest:g} to {highest:g}",
                 f"write sigma_min = {lowest:g} and sigma_max = {highest:g}",
                 Code.OUT_OF_RANGE,
             )

@@ -1,4 +1,4 @@
-"""Classifier-free guidance by the same denoiser without a class."""
+"""Classifier-free guidance by the same denoiser without labels."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from genkit_edm.guidance.extrapolation import Extrapolation
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFree(Guidance):
-    """Moves the denoised image of a class away from that of no class.
+    """Moves the conditional denoised image away from the unconditional one.
 
-    The denoiser is trained with ``label_dropout`` above 0, and called a second time without labels.
-    Samples show their class more clearly and vary less.
+    The denoiser must be trained with ``label_dropout`` above 0, and is called a second time without
+    labels. Samples match their class better and are less diverse.
     """
 
     source = "Classifier-free guidance, arXiv 2207.12598; its interval, arXiv 2404.07724"
 
     weight: float = setting(
         1.0,
-        doc="strength w of w (D(class) - D(no class)); 0 none. In the notation of EDM2 and of "
-        "Stable Diffusion it is 1 more",
+        doc="weight w of w (D(class) - D(no class)); 0 for none. In the notation of EDM2 and of "
+        "Stable Diffusion the weight is w + 1",
         at_least=0.0,
     )
 
@@ -40,7 +40,7 @@ class ClassifierFree(Guidance):
         elif not (isinstance(network, Denoiser) and network.label_dropout):
             yield Problem(
                 (),
-                "must guide a denoiser that was trained without classes too, got label_dropout = 0",
+                "must guide a denoiser trained with label dropout, got label_dropout = 0",
                 "write label_dropout = 0.1 in its network",
                 Code.CONFLICT,
             )

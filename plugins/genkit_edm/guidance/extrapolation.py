@@ -14,11 +14,11 @@ Estimate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Extrapolation(BoundGuidance):
-    """Add ``w (D - D')``, where D' is the estimate of a second denoiser.
+    """Adds ``w (D - D')``, where D' is the estimate of a second denoiser.
 
     Args:
-        second: the second denoiser.
-        weight: w.
+        second: estimate D' of the second denoiser.
+        weight: weight w.
     """
 
     def __init__(self, second: Estimate, weight: float) -> None:

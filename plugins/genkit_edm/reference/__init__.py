@@ -1,1 +1,1 @@
-"""Import of networks that the reference implementations of EDM and EDM2 wrote."""
+"""Import of networks from the reference implementations of EDM and EDM2."""

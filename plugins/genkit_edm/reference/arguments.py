@@ -1,6 +1,6 @@
-"""Arguments of the reference's classes, of EDM and of EDM2, and our settings for them.
+"""Constructor arguments of the classes of EDM and EDM2, mapped to settings of genkit.
 
-The names and defaults are those of the checkpoints that NVIDIA publishes.
+Names and defaults are those of the checkpoints that NVIDIA publishes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from genkit.interfaces import Preconditioner
 from genkit_edm.edm import EdmPreconditioner
 from genkit_edm.edm2.denoiser import Edm2
-from genkit_edm.edm2.network import BRANCH_SHARE, GREATEST_ACTIVATION, LABEL_SHARE
+from genkit_edm.edm2.network import BRANCH_SHARE, LABEL_SHARE, MAX_ACTIVATION
 from genkit_edm.edm2.uncertainty import FEATURES
 from genkit_edm.iddpm import IddpmPreconditioner
 from genkit_edm.unet.denoisers import Adm, Ddpmpp, HalvingDenoiser
@@ -22,21 +22,21 @@ from genkit_edm.ve import VePreconditioner
 from genkit_edm.vp import VpPreconditioner
 
 EDM2 = "Precond"
-"""The class of EDM2's preconditioning."""
+"""Name of EDM2's class of preconditioning."""
 
 Allowed = Callable[[tuple[int, ...]], tuple[Any, ...]]
-"""Returns the supported values of an argument for the widths of the levels, ``channel_mult``."""
+"""Function from ``channel_mult`` to the supported values of an argument."""
 
 
 @dataclass(frozen=True)
 class PrecondClass:
-    """A class of preconditioning.
+    """A class of preconditioning in the reference.
 
     Attributes:
-        settings: our component.
-        models: classes of networks it may hold; the first is the default.
-        names: our settings by its arguments.
-        fixed: supported values of the arguments for which we have no setting.
+        settings: class of the component in genkit.
+        models: names of the classes of networks it may contain, the default first.
+        names: names of settings, by name of the argument.
+        fixed: supported values of arguments without a setting.
     """
 
     settings: type[Preconditioner]
@@ -47,12 +47,12 @@ class PrecondClass:
 
 @dataclass(frozen=True)
 class NetworkClass:
-    """A class of networks.
+    """A class of networks in the reference.
 
     Attributes:
-        settings: our component.
-        defaults: values of the arguments that are left out.
-        fixed: supported values of the arguments for which we have no setting.
+        settings: class of the component in genkit.
+        defaults: default values of its arguments.
+        fixed: supported values of arguments without a setting.
     """
 
     settings: type[HalvingDenoiser]
@@ -70,7 +70,7 @@ PRECONDS: Mapping[str, PrecondClass] = MappingProxyType(
             EdmPreconditioner,
             ("DhariwalUNet", "SongUNet"),
             {"sigma_data": "sigma_data"},
-            # Limits at which the reference's samplers clip; our preconditioner has none.
+            # The reference's samplers clip noise levels to these; our preconditioner has no range.
             {"sigma_min": _only(0), "sigma_max": _only(math.inf)},
         ),
         "VPPrecond": PrecondClass(
@@ -140,7 +140,7 @@ NETWORKS: Mapping[str, NetworkClass] = MappingProxyType(
                 "concat_balance": _only(0.5),
                 "res_balance": _only(BRANCH_SHARE),
                 "attn_balance": _only(BRANCH_SHARE),
-                "clip_act": _only(GREATEST_ACTIVATION),
+                "clip_act": _only(MAX_ACTIVATION),
                 "resample_filter": _only((1, 1)),
                 "logvar_channels": _only(FEATURES),
             },
@@ -165,4 +165,4 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "resample_filter": "resample_filter",
     }
 )
-"""Our settings by the arguments in the defaults of a network, for all networks."""
+"""Names of settings, by name of the argument of a network."""

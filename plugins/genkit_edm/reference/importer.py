@@ -1,4 +1,4 @@
-"""Weights that EDM's or EDM2's reference implementation wrote become a denoiser of ours."""
+"""Importer of networks from the reference implementations of EDM and EDM2."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from genkit_edm.reference.snapshot import Snapshot, read_snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class EdmImporter(Importer):
-    """Reads snapshots of EDM, of EDM2 and of their forks, such as EDM-AOT."""
+    """Imports network snapshots of EDM, of EDM2 and of forks such as EDM-AOT."""
 
-    source = "arXiv 2206.00364 and arXiv 2312.02696, the layout of their published networks"
+    source = "arXiv 2206.00364 and arXiv 2312.02696, format of their published networks"
     snapshots = "*.pkl"
 
     def read(self, path: Path) -> Imported:
         snapshot = read_snapshot(path)
-        theirs = {name: torch.from_numpy(values) for name, values in snapshot.weights.items()}
+        tensors = {name: torch.from_numpy(values) for name, values in snapshot.weights.items()}
         try:
-            network, spec, weights = from_reference(theirs, snapshot.precond, snapshot.arguments)
+            network, spec, weights = from_reference(tensors, snapshot.precond, snapshot.arguments)
         except DataError as error:
             raise DataError(f"{path}: {error}", error.code) from error
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
             raise DataError(
-                f"{path}: its arguments make no network: {reason}", Code.UNREADABLE
+                f"{path}: no network can be built from its arguments: {reason}", Code.UNREADABLE
             ) from error
         notes = tuple(_notes(snapshot))
         return Imported(network, spec, weights, snapshot.images, notes, snapshot.ema_length)
@@ -39,9 +39,9 @@ class EdmImporter(Importer):
 
 def _notes(snapshot: Snapshot) -> Iterator[str]:
     if not snapshot.averaged:
-        yield "these weights are not averaged: a training state's"
+        yield "the weights are those in training, not averaged"
     if snapshot.encoder not in ("", "StandardRGBEncoder"):
         yield (
-            f"these weights generate latents of {snapshot.encoder} instead of images, and genkit "
-            "has no decoder for them"
+            f"the network generates latents of {snapshot.encoder} instead of images; genkit has no "
+            "decoder for them"
         )

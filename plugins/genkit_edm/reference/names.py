@@ -1,4 +1,4 @@
-"""Where the tensors of our networks are in the reference, and in which order their elements are."""
+"""Names, shapes and order of elements of our networks' tensors in the reference."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from genkit_edm.unet.layers import Block, Resampling, filter_kernel
 from genkit_edm.unet.network import DecoderLevel, EncoderLevel, InputSkip, UNet
 
 Convert = Callable[[Tensor], Tensor]
-"""Returns the elements of a tensor of the reference in our order."""
+"""Function from a tensor of the reference to ours."""
 
 Place = tuple[str, str]
-"""The name of a module: in our network, and in the reference's."""
+"""Name of a module in our network, and in the reference's."""
 
 
 class Entry(NamedTuple):
-    """A tensor of the reference that becomes one of ours.
+    """A tensor of the reference and its counterpart.
 
     Attributes:
-        ours: its name in our denoiser.
-        shape: in the reference.
-        convert: makes ours of it.
+        ours: name of the tensor in our denoiser.
+        shape: shape in the reference.
+        convert: conversion to our tensor.
     """
 
     ours: str
@@ -34,11 +34,11 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """All tensors of a network of the reference, by name.
+    """The tensors of a network of the reference.
 
     Attributes:
-        entries: those that become ours.
-        fixed: those that follow from the settings, with their values.
+        entries: tensors that have a counterpart, by name in the reference.
+        fixed: values of the tensors that follow from the settings, by name in the reference.
     """
 
     entries: Mapping[str, Entry]
@@ -46,13 +46,13 @@ class Layout(NamedTuple):
 
 
 def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
-    """Return what the reference has for a network of ours.
+    """Return the reference's tensors for a network of ours.
 
     Args:
-        network: may lie on the meta device.
+        network: our network; may be on the meta device.
         resolution: height of its images.
-        learned_variance: the reference's network has twice the outputs, of which the denoiser
-            uses the first half.
+        learned_variance: whether the reference's network has twice the output channels, of which
+            the denoiser uses the first half.
     """
     state = network.state_dict()
     sizes = [f"{resolution >> level}" for level in range(len(network.encoder))]
@@ -75,7 +75,7 @@ def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
 def _stored(
     ours: str, value: Tensor, network: UNet, learned_variance: bool
 ) -> tuple[tuple[int, ...], Convert]:
-    """Return a tensor's shape in the reference, and the conversion of its elements to ours."""
+    """Return a tensor's shape in the reference, and its conversion to ours."""
     shape = tuple(value.shape)
     layer, _, kind = ours.rpartition(".")
     if layer.endswith(".qkv"):
@@ -83,7 +83,7 @@ def _stored(
     if layer.endswith("image_out.conv") and learned_variance:
         return (2 * shape[0], *shape[1:]), lambda v: v[: shape[0]].clone()
     if network.family is ADM and kind == "weight":
-        # ADM's embedding is cosines, then sines.
+        # ADM's embedding has cosines first, ours sines.
         if layer == "conditioning.first":
             return shape, lambda v: v.roll(shape[1] // 2, 1)
         if layer == "conditioning.augment":
@@ -92,18 +92,18 @@ def _stored(
 
 
 def unchanged(value: Tensor) -> Tensor:
-    """Return the elements in their order."""
+    """Return the tensor itself."""
     return value
 
 
 def queries_first(value: Tensor) -> Tensor:
-    """Return ``[3 C, ...]`` as all queries, keys and values, not as those of each channel."""
+    """Reorder ``[3 C, ...]`` from (q, k, v) of each channel to all q, then all k, then all v."""
     by_channel = value.view(-1, 3, *value.shape[1:])
     return by_channel.transpose(0, 1).flatten(0, 1)
 
 
 def _places(network: UNet, sizes: list[str]) -> Iterator[Place]:
-    """Yield the places of all layers, in the order of the reference."""
+    """Yield the names of all layers, in the order of the reference."""
     for ours, theirs in (
         ("noise", "map_noise"),
         ("label.linear", "map_label"),
@@ -141,7 +141,7 @@ def _in_block(ours: str, theirs: str) -> Iterator[Place]:
 
 
 def _filters(network: UNet, sizes: list[str]) -> Iterator[tuple[str, Resampling]]:
-    """Yield the places where the reference keeps a filter, and ours of the same place."""
+    """Yield the reference's names of resampling filters, with the corresponding modules."""
     for level, size in zip(_encoders(network), sizes, strict=True):
         if level.down is not None:
             yield from _block_filters(level.down, f"enc.{size}_down")
@@ -192,7 +192,7 @@ def edm2_layout_of(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layo
     """Return the reference's tensors for a denoiser of ours.
 
     Args:
-        denoiser: denoiser that was built from the settings, also on the meta device.
+        denoiser: denoiser built from the settings; may be on the meta device.
         settings: settings of the denoiser.
         resolution: height of its images.
     """
@@ -213,7 +213,7 @@ def edm2_layout_of(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layo
 
 
 def _blocks(sizes: list[str], count: int) -> Iterator[tuple[str, str]]:
-    """Yield the names of each block: in our network, and in the reference's."""
+    """Yield the names of each block in our network and in the reference's."""
     encoder, decoder = [], []
     for level, size in enumerate(sizes):
         encoder += [f"enc.{size}_down"] if level else []

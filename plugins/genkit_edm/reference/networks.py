@@ -1,4 +1,4 @@
-"""Networks of EDM's and EDM2's reference implementations as ours: settings, weights, denoisers."""
+"""Conversion of networks of EDM's and EDM2's reference implementations."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SIZES = ("img_resolution", "img_channels", "label_dim")
 
 
 def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoiser, DataSpec]:
-    """Return the settings of a network of the reference, and the data it is for.
+    """Return the settings for a network of the reference, and the specification of its data.
 
     Args:
-        precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond of
-            EDM, or Precond of EDM2.
-        arguments: arguments of its constructor; the reference's defaults for those left out.
+        precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond
+            (EDM), or Precond (EDM2).
+        arguments: arguments of its constructor; missing ones have the reference's defaults.
 
     Raises:
         DataError: a class or an argument is unknown, or a value is not supported.
@@ -47,8 +47,8 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     for name in arguments:
         if name not in known:
             raise DataError(
-                f"{precond} with {model_type} has no argument {name}; "
-                f"{near_match(name, known) or 'it has ' + ', '.join(sorted(known))}",
+                f"{name} must be an argument of {precond} with {model_type}; "
+                f"{near_match(name, known) or 'known: ' + ', '.join(sorted(known))}",
                 Code.UNKNOWN_KEY,
             )
     resolution, channels = (_count(name, arguments, 1) for name in _SIZES[:2])
@@ -58,7 +58,7 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
         for name, value in {**model.defaults, **_part(arguments, model.defaults)}.items()
     }
     if not classes:
-        chosen["label_dropout"] = 0.0  # there is nothing to drop
+        chosen["label_dropout"] = 0.0  # the reference keeps its default without labels too
     network = model.settings
     if network is Ddpmpp and chosen["embedding"] == "fourier":
         network = Ncsnpp
@@ -72,7 +72,8 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
         )
     except SettingError as error:
         raise DataError(
-            f"the arguments of {precond} make no network: {error}", error.problems[0].code
+            f"no network can be built from the arguments of {precond}: {error}",
+            error.problems[0].code,
         ) from error
     _require_consistent(settings, precond)
     _require_supported({**kind.fixed, **model.fixed}, settings, arguments)
@@ -82,39 +83,41 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
 def from_reference(
     weights: Mapping[str, Tensor], precond: str, arguments: Table
 ) -> tuple[HalvingDenoiser, DataSpec, dict[str, Tensor]]:
-    """Return a trained network of the reference as ours: settings, data and weights.
+    """Convert a trained network of the reference: settings, data specification and weights.
 
     Args:
-        weights: all of them, buffers too, under the reference's names, such as
+        weights: all parameters and buffers, under the reference's names, such as
             ``model.enc.8x8_conv.weight``.
         precond: as for :func:`network_from_reference`.
-        arguments: likewise.
+        arguments: as for :func:`network_from_reference`.
 
     Returns:
-        The settings, with the noise levels among the weights where the network has a table of
-        them; the specification of the data; and the float32 state of ``settings.build(spec)``.
+        The settings, with the table of noise levels if the weights have one; the specification of
+        the data; and the float32 state of ``settings.build(spec)``.
 
     Raises:
-        DataError: as for :func:`network_from_reference`; or a weight is missing, not expected, of
-            another shape or type than the arguments make it, or not finite: the first is named.
+        DataError: as for :func:`network_from_reference`; or a weight is missing, unexpected, not
+            finite, or of another shape or type than the arguments require. The first is named.
     """
     settings, spec = network_from_reference(precond, arguments)
     layout = _layout(settings, spec, len(weights))
     result = {}
     for name, entry in layout.entries.items():
-        value = _found(weights, name, entry.shape)
+        value = _require_weight(weights, name, entry.shape)
         result[entry.ours] = entry.convert(value.float())
     for name, expected in layout.fixed.items():
-        value = _found(weights, name, tuple(expected.shape))
+        value = _require_weight(weights, name, tuple(expected.shape))
         if not torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-7):
-            raise DataError(f"{name} is not what the arguments make it", Code.CONFLICT)
+            raise DataError(
+                f"{name} must have the values that follow from the arguments", Code.CONFLICT
+            )
     for name in weights:
         if name not in layout.entries and name not in layout.fixed:
             raise DataError(
-                f"{name} is not part of the network that the arguments make", Code.CONFLICT
+                f"{name} is not part of the network that the arguments describe", Code.CONFLICT
             )
     if isinstance(settings.preconditioner, IddpmPreconditioner):
-        # The last level of the reference is 0, which no network is evaluated at.
+        # The reference's last level is 0, at which networks are not evaluated.
         levels = weights["u"].float()[:-1].flip(0).tolist()
         preconditioner = dataclasses.replace(settings.preconditioner, table=tuple(levels))
         settings = dataclasses.replace(settings, preconditioner=preconditioner)
@@ -125,17 +128,17 @@ def from_reference(
 def denoiser_from_reference(
     weights: Mapping[str, Tensor], precond: str, arguments: Table
 ) -> nn.Module:
-    """Return a network of the reference as ours, in eval mode.
+    """Convert a network of the reference to a denoiser in eval mode.
 
-    It is called as ``denoiser(x, sigma, labels, augment_labels=None)``.
+    Call it as ``denoiser(x, sigma, labels, augment_labels=None)``.
 
     Args:
         weights: as for :func:`from_reference`.
-        precond: likewise.
-        arguments: likewise.
+        precond: as for :func:`network_from_reference`.
+        arguments: as for :func:`network_from_reference`.
 
     Raises:
-        DataError: likewise.
+        DataError: as for :func:`from_reference`.
     """
     settings, spec, ours = from_reference(weights, precond, arguments)
     with seeded(0):
@@ -147,7 +150,7 @@ def denoiser_from_reference(
 def _known(name: Any, table: Mapping[str, Any], what: str) -> Any:
     if not isinstance(name, str) or name not in table:
         raise DataError(
-            f"{name!r} is no {what} of the reference; it has {', '.join(table)}",
+            f"the {what} must be one of {', '.join(table)}, got {name!r}",
             Code.UNKNOWN_CHOICE,
         )
     return table[name]
@@ -157,11 +160,11 @@ def _part(arguments: Table, names: Table) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in names}
 
 
-def _count(name: str, arguments: Table, least: int) -> int:
-    value = arguments.get(name, least if least == 0 else None)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def _count(name: str, arguments: Table, minimum: int) -> int:
+    value = arguments.get(name, minimum if minimum == 0 else None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise DataError(
-            f"{name} is {value!r}, and must be an integer of at least {least}", Code.OUT_OF_RANGE
+            f"{name} must be an integer of at least {minimum}, got {value!r}", Code.OUT_OF_RANGE
         )
     return value
 
@@ -171,11 +174,12 @@ def _hashable(value: Any) -> Any:
 
 
 def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
-    """Raise DataError where settings contradict each other."""
+    """Raise DataError if settings contradict each other."""
     for part in (settings, settings.preconditioner):
         for problem in part.check({}):
             raise DataError(
-                f"the arguments of {precond} make no network: {problem.key[0]}: {problem.reason}",
+                f"no network can be built from the arguments of {precond}: "
+                f"{problem.key[0]}: {problem.reason}",
                 Code.CONFLICT,
             )
 
@@ -183,7 +187,7 @@ def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
 def _require_supported(
     fixed: Mapping[str, Allowed], settings: HalvingDenoiser, arguments: Table
 ) -> None:
-    """Raise DataError where an argument has a value that our network cannot have."""
+    """Raise DataError if an argument has a value that our network does not support."""
     for name, value in _part(arguments, fixed).items():
         allowed = fixed[name](settings.channel_mult)
         if _hashable(value) not in allowed:
@@ -195,11 +199,11 @@ def _require_supported(
 
 
 def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
-    """Return what the reference would have, from our denoiser built without memory."""
+    """Return the reference's tensors, from our denoiser built on the meta device."""
     blocks = len(settings.channel_mult) * (2 * settings.blocks + 1)
     if blocks > tensors:
         raise DataError(
-            f"{tensors} weights are too few for the {blocks} blocks of the network",
+            f"the file must have weights for {blocks} blocks, got {tensors} weights",
             Code.WRONG_LENGTH,
         )
     with torch.device("meta"):
@@ -216,21 +220,21 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
     return layout_of(network, resolution, learned_variance=False)
 
 
-def _found(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+def _require_weight(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     if name not in weights:
         raise DataError(
-            f"{name} is missing, which the network that the arguments make has", Code.NOT_FOUND
+            f"{name} is missing, but the network of the arguments has it", Code.NOT_FOUND
         )
     value = weights[name]
     if tuple(value.shape) != shape:
         raise DataError(
-            f"{name} has shape {list(value.shape)} where the arguments make it {list(shape)}",
+            f"{name} must have shape {list(shape)}, got {list(value.shape)}",
             Code.WRONG_SHAPE,
         )
     if not value.is_floating_point():
         raise DataError(
-            f"{name} holds {value.dtype} where floating-point numbers are needed", Code.WRONG_TYPE
+            f"{name} must hold floating-point numbers, got {value.dtype}", Code.WRONG_TYPE
         )
     if not bool(value.isfinite().all()):
-        raise DataError(f"{name} holds a value that is not finite", Code.NOT_FINITE)
+        raise DataError(f"{name} must be finite, got inf or nan", Code.NOT_FINITE)
     return value

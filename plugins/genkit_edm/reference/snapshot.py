@@ -1,4 +1,4 @@
-"""Network snapshots and training states of EDM and EDM2, read as data."""
+"""Safe reading of network snapshots and training states of EDM and EDM2."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _NAMES = frozenset(
 
 
 def is_expected(name: Global) -> bool:
-    """Whether EDM's training may have written this name; nothing is looked up in any case."""
+    """Whether a file of EDM may contain this name; it is never imported in any case."""
     return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A denoiser of the reference, under its names.
+    """A denoiser of the reference.
 
     Attributes:
         precond: class of its preconditioning.
-        arguments: of the constructor of that class.
-        weights: parameters and buffers in float32, by their names in a state dictionary.
-        averaged: False for a training state, which holds the weights that are being trained.
+        arguments: arguments of the constructor of that class.
+        weights: parameters and buffers in float32, by name in the state dictionary.
+        averaged: whether the weights are averaged; False for a training state.
         encoder: class that converts between images and the generated data; empty for none.
-        images: number of training images in the file's name; 0 where the name has none.
-        ema_length: relative length of the average in the file's name; None where it has none.
+        images: number of training images in the file's name; 0 if it has none.
+        ema_length: relative length of the average in the file's name; None if it has none.
     """
 
     precond: str
@@ -55,10 +55,10 @@ class Snapshot:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read ``network-snapshot-*.pkl`` or ``training-state-*.pt``; nothing in them is executed.
+    """Read ``network-snapshot-*.pkl`` or ``training-state-*.pt`` without executing their code.
 
     Raises:
-        DataError: the file is missing, damaged, holds something else or contradicts itself.
+        DataError: the file is missing, corrupt, inconsistent or not a snapshot.
     """
     try:
         content = path.read_bytes()
@@ -66,16 +66,16 @@ def read_snapshot(path: Path) -> Snapshot:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}", Code.IO_ERROR
         ) from error
-    most = 2 * len(content)
+    max_bytes = 2 * len(content)
     if content.startswith(TorchZip.BEGINNING):
         stored = TorchZip(content, str(path))
-        return _snapshot(path, stored.pickle(), TensorReader(stored.storage, most))
-    return _snapshot(path, content, TensorReader(_nothing_outside, most))
+        return _snapshot(path, stored.pickle(), TensorReader(stored.storage, max_bytes))
+    return _snapshot(path, content, TensorReader(_no_storage, max_bytes))
 
 
-def _nothing_outside(key: str) -> bytes:
+def _no_storage(key: str) -> bytes:
     raise DataError(
-        f"storage {key[:40]!r} lies outside the pickle, and there is no file beside it",
+        f"storage {key[:40]!r} must be in the pickle, got a reference to a missing file",
         Code.UNREADABLE,
     )
 
@@ -85,19 +85,19 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
         whole = read_pickle(content, what=str(path), expected=is_expected)
     except DataError as error:
         raise DataError(
-            f"{error}; write the path of a snapshot of EDM or EDM2, or download it again",
+            f"{error}; write the path of a snapshot of EDM or EDM2, or download the file again",
             error.code,
         ) from error
     parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():
         raise DataError(
-            f"{path} holds no network snapshot and no training state of EDM's or EDM2's",
+            f"{path} must be a network snapshot or a training state of EDM or EDM2",
             Code.WRONG_KIND,
         )
     averaged = "ema" in parts
     if not averaged and _is_mapping(parts["net"]):
         raise DataError(
-            f"{path} must describe its network, got weights alone, as in EDM2's training states; "
+            f"{path} must describe its network, got only weights, as in EDM2's training states; "
             "import a network-snapshot-*.pkl of the same training",
             Code.WRONG_KIND,
         )
@@ -130,28 +130,29 @@ def _is_mapping(node: Any) -> bool:
 
 
 def _training_time(name: str, precond: str) -> tuple[int, float | None]:
-    """Return the number of training images and the relative length in the name of a file."""
+    """Return the number of training images and the relative EMA length in a file name."""
     if precond != EDM2:
-        found = _EDM_NAME.search(name)
-        return (1000 * int(found[1]) if found else 0), None
-    found = _EDM2_NAME.search(name)
-    if not found:
+        match = _EDM_NAME.search(name)
+        return (1000 * int(match[1]) if match else 0), None
+    match = _EDM2_NAME.search(name)
+    if not match:
         return 0, None
     # The name has thousands of images, rounded down. Snapshots are usually written at multiples of
-    # 1024 images, of which at most one has these thousands.
-    thousands = int(found[1])
+    # 1024 images, of which at most one rounds to this number.
+    thousands = int(match[1])
     images = 1024 * math.ceil(1000 * thousands / 1024)
     if images >= 1000 * (thousands + 1):
         images = 1000 * thousands
-    return images, float(found[2]) if found[2] else None
+    return images, float(match[2]) if match[2] else None
 
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the same values in float32; nothing is rounded."""
+    """Return the same values in float32; DataError if any would be rounded."""
     with np.errstate(over="ignore"):
         result = values.astype(np.float32)
     if values.dtype == np.float64 and not np.array_equal(result, values, equal_nan=True):
         raise DataError(
-            "its float64 values do not fit into float32, and are not rounded", Code.OUT_OF_RANGE
+            "must have values that float32 represents exactly, got float64 values that it does not",
+            Code.OUT_OF_RANGE,
         )
     return result

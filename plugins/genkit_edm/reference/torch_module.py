@@ -1,7 +1,7 @@
-"""Modules that the reference pickled: names, constructor and tensors, without their source code.
+"""Pickled modules of the reference: class, constructor arguments and tensors.
 
-It pickles an instance of its classes as a call of ``_reconstruct_persistent_obj`` with a dictionary
-of the class's source code, its name, and what the instance holds. The source is dropped.
+The reference pickles an instance as a call of ``_reconstruct_persistent_obj`` with a dictionary of
+the class's source code, the class's name and the instance's state. The source code is ignored.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _RECONSTRUCT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _VERSION = 6
 _DICTIONARIES = ("collections.OrderedDict", "dnnlib.util.EasyDict")
 _SETS = ("builtins.set", "__builtin__.set")
-_MOST_MODULES = 20_000
-_DEEPEST = 32
+_MAX_MODULES = 20_000
+_MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
 class Module:
-    """An instance of a module.
+    """A pickled module.
 
     Attributes:
-        class_name: of the reference's class, or of torch's.
-        state: what it holds, by its attributes' names.
+        class_name: name of its class in the reference or in torch.
+        state: values of its attributes, by name.
     """
 
     class_name: str
@@ -36,121 +36,131 @@ class Module:
 
 
 def module_of(node: Any) -> Module:
-    """Return the module that a note of the pickle stands for.
+    """Return the module of a node of the pickle.
 
     Raises:
-        DataError: it stands for something else.
+        DataError: the node is not a module.
     """
     if not isinstance(node, Call):
-        raise DataError(f"{describe(node)} is no module", Code.WRONG_KIND)
+        raise DataError(f"must be a module, got {describe(node)}", Code.WRONG_KIND)
     if node.function == _RECONSTRUCT and len(node.args) == 1:
-        told = mapping(node.args[0])
-        if told.get("type") != "class" or told.get("version") != _VERSION:
+        meta = mapping(node.args[0])
+        if meta.get("type") != "class" or meta.get("version") != _VERSION:
             raise DataError(
-                f"a module is not a class in version {_VERSION} of the reference", Code.WRONG_KIND
+                f"modules must be classes of format version {_VERSION} of the reference",
+                Code.WRONG_KIND,
             )
-        class_name, state = told.get("class_name"), told.get("state")
+        class_name, state = meta.get("class_name"), meta.get("state")
     elif isinstance(node.function, Global) and node.function.module.startswith("torch.nn.modules."):
         class_name, state = node.function.name, node.state
     else:
         raise DataError(
-            f"{describe(node)} is no module of the reference or of torch", Code.WRONG_KIND
+            f"must be a module of the reference or of torch, got {describe(node)}", Code.WRONG_KIND
         )
     if not isinstance(class_name, str):
-        raise DataError(f"{describe(class_name)} is no name of a class", Code.INVALID_NAME)
+        raise DataError(
+            f"class_name must be a string, got {describe(class_name)}", Code.INVALID_NAME
+        )
     return Module(class_name, mapping(state))
 
 
 def constructor(module: Module) -> dict[str, Any]:
-    """Return the arguments that a module of the reference was made with.
+    """Return the constructor arguments of a module of the reference.
 
     Raises:
-        DataError: they were not recorded, are not plain, or contradict the module's attributes.
+        DataError: they are not recorded, are not plain values, or contradict the attributes.
     """
     positional, named = module.state.get("_init_args"), module.state.get("_init_kwargs")
     if positional != ():
         raise DataError(
-            f"the arguments of {module.class_name} were not recorded by their names",
+            f"the arguments of {module.class_name} must be recorded by name",
             Code.MISSING_KEY,
         )
     arguments = {}
     for name, value in mapping(named).items():
         if not isinstance(name, str):
-            raise DataError(f"{describe(name)} is no name of an argument", Code.INVALID_NAME)
+            raise DataError(
+                f"names of arguments must be strings, got {describe(name)}", Code.INVALID_NAME
+            )
         arguments[name] = _plain(value, name, depth=0)
     for name, value in arguments.items():
-        kept = module.state.get(name, value)
-        if isinstance(kept, (bool, int, float, str)) and kept != value:
+        attribute = module.state.get(name, value)
+        if isinstance(attribute, (bool, int, float, str)) and attribute != value:
             raise DataError(
-                f"{module.class_name} was made with {name} {value}, and holds {kept}", Code.CONFLICT
+                f"{name} of {module.class_name} must be one value, got argument {value} and "
+                f"attribute {attribute}",
+                Code.CONFLICT,
             )
     return arguments
 
 
 def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the note of every parameter and buffer, as a state dictionary has them.
+    """Yield the name and the node of every tensor in the state dictionary.
 
     Raises:
-        DataError: the modules lie too deep, are too many, or have names that torch does not allow.
+        DataError: modules are nested too deep, too many, or have names that torch does not allow.
     """
     waiting = [("", module, 0)]
     modules = 0
     while waiting:
         prefix, here, depth = waiting.pop()
         modules += 1
-        if modules > _MOST_MODULES or depth > _DEEPEST:
+        if modules > _MAX_MODULES or depth > _MAX_DEPTH:
             raise DataError(
-                f"there are more than {_MOST_MODULES} modules, or more than {_DEEPEST} inside one "
-                "another",
+                f"must have at most {_MAX_MODULES} modules, nested at most {_MAX_DEPTH} deep, got "
+                "more",
                 Code.UNSAFE,
             )
-        passing = _names(here.state.get("_non_persistent_buffers_set", set()))
+        transient = _names(here.state.get("_non_persistent_buffers_set", set()))
         for part in ("_parameters", "_buffers"):
             for name, node in _parts(here, part):
-                if node is not None and not (part == "_buffers" and name in passing):
+                if node is not None and not (part == "_buffers" and name in transient):
                     yield prefix + name, node
-        inside = [(name, node) for name, node in _parts(here, "_modules") if node is not None]
+        children = [(name, node) for name, node in _parts(here, "_modules") if node is not None]
         waiting += [
-            (f"{prefix}{name}.", module_of(node), depth + 1) for name, node in reversed(inside)
+            (f"{prefix}{name}.", module_of(node), depth + 1) for name, node in reversed(children)
         ]
 
 
 def mapping(node: Any) -> Mapping[Any, Any]:
-    """Return a dictionary, ordered or not, as what it holds.
+    """Return the items of a dictionary, ordered or not.
 
     Raises:
-        DataError: it is something else.
+        DataError: the node is not a dictionary.
     """
     return dictionary(node, _DICTIONARIES)
 
 
 def _names(node: Any) -> Collection[Any]:
-    """Return the names in a set; before protocol 4 it was pickled as a call with a list."""
+    """Return the names in a set; before protocol 4 sets are pickled as a call with a list."""
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
-        raise DataError(f"{describe(node)} is no set of names", Code.WRONG_TYPE)
+        raise DataError(f"must be a set of names, got {describe(node)}", Code.WRONG_TYPE)
     return node
 
 
 def _parts(module: Module, kind: str) -> Iterator[tuple[str, Any]]:
     if kind not in module.state:
-        raise DataError(f"a {module.class_name} has no {kind}", Code.NOT_FOUND)
+        raise DataError(f"{kind} is missing from a {module.class_name}", Code.NOT_FOUND)
     for name, node in mapping(module.state[kind]).items():
         if not isinstance(name, str) or not name or "." in name:
             raise DataError(
-                f"{describe(name)} is no name in the {kind} of a {module.class_name}",
+                f"names in {kind} of a {module.class_name} must be strings without dots, got "
+                f"{describe(name)}",
                 Code.INVALID_NAME,
             )
         yield name, node
 
 
 def _plain(value: Any, name: str, depth: int) -> Any:
-    """Return a value that JSON has; a tuple as a list."""
+    """Return a JSON value, with tuples converted to lists."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)) and depth < 3 and len(value) <= 1000:
         return [_plain(item, name, depth + 1) for item in value]
     if isinstance(value, Call) and len((number := array(value)).shape) == 0:
         return number.item()
-    raise DataError(f"the argument {name} is {describe(value)}", Code.WRONG_TYPE)
+    raise DataError(
+        f"the argument {name} must be a plain value, got {describe(value)}", Code.WRONG_TYPE
+    )

@@ -1,4 +1,4 @@
-"""A reference solution: Runge-Kutta steps of a size that keeps an error."""
+"""A reference solution by Runge-Kutta methods with adaptive step size."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ Flat = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(Solver):
-    """Steps of its own choice, whose error keeps to a tolerance: a reference for other solvers.
+    """Chooses step sizes that keep the error within a tolerance: a reference for other solvers.
 
-    Solves dx / d ln(sigma) = x - D(x; sigma) with scipy, on the CPU in float64; the network calls
-    are not known before. One error, that of the whole batch, chooses the steps: a sample depends on
-    the others of its batch, within the tolerance. The schedule says where states are reported, and
-    where to start. Its last level need not be near 0: the solution goes on to ``sigma_end``, and
-    from there by one Euler step to 0. (It does so for a network that knows no level as low, too;
-    its least, as ``sigma_end``, spares that.)
+    Solves dx / d ln(sigma) = x - D(x; sigma) with scipy, on the CPU in float64. The number of
+    network calls is not known in advance. Step sizes follow from the error of the whole batch, so a
+    sample depends on the other samples of its batch, within the tolerance. The schedule sets the
+    start and the levels at which states are returned. Below its last level the solution continues
+    to ``sigma_end``, then one Euler step leads to 0. If the network does not support levels as low
+    as ``sigma_end``, set ``sigma_end`` to its lowest level.
     """
 
     source = "Dormand and Prince (1980); Hairer, Norsett and Wanner (1993); scipy.integrate"
 
-    method: Literal["RK45", "DOP853"] = setting("RK45", doc="of order 5 (RK45) or 8 (DOP853)")
-    rtol: float = setting(1e-5, doc="allowed error of a step, relative to x", at_least=1e-13)
-    atol: float = setting(1e-5, doc="allowed error of a step, absolute", above=0)
+    method: Literal["RK45", "DOP853"] = setting(
+        "RK45", doc="Runge-Kutta method: order 5 (RK45) or 8 (DOP853)"
+    )
+    rtol: float = setting(1e-5, doc="max error of a step, relative to x", at_least=1e-13)
+    atol: float = setting(1e-5, doc="max error of a step, absolute", above=0)
     sigma_end: float = setting(
-        0.002, doc="noise level from which one Euler step goes to 0", above=0
+        0.002, doc="noise level of the last step, an Euler step to 0", above=0
     )
 
     def solve(
@@ -58,11 +60,11 @@ class Adaptive(Solver):
             return torch.from_numpy(flat.reshape(x.shape)).to(x)
 
         def slope(log_sigma: float, flat: Flat) -> Flat:
-            # Older releases of scipy look beyond the end when they choose their first step.
+            # Older releases of scipy evaluate beyond the end to choose their first step.
             inside = min(max(log_sigma, last), first)
             at, sigma = tensor(flat), sigmas.new_tensor(math.exp(inside))
             denoised = denoise(at, sigma, inner=True)
-            # Steps of a slope that is not finite would never be accepted.
+            # With a slope that is not finite no step is ever accepted: the loop would not end.
             require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
             return _flat(at - denoised)
 
@@ -82,18 +84,18 @@ def _flat(x: Tensor) -> Flat:
 
 
 def _solution(stepper: OdeSolver, time: float) -> Flat:
-    """Return the solution at a time, after as many steps as it takes.
+    """Return the solution at a time, taking as many steps as needed.
 
     Raises:
-        DataError: no step is small enough for the tolerance.
+        DataError: the tolerance needs steps smaller than the spacing of floats.
     """
     while stepper.t > time:
         failure = stepper.step()
         if failure is not None:
             raise DataError(
                 f"the adaptive solver stopped at noise level {math.exp(stepper.t):.4g}: {failure} "
-                "Allow a greater rtol and atol",
+                "Write larger values of rtol and atol",
                 Code.NOT_CONVERGED,
             )
-    found: Flat = stepper.y if stepper.t == time else stepper.dense_output()(time)
-    return found
+    state: Flat = stepper.y if stepper.t == time else stepper.dense_output()(time)
+    return state

@@ -1,4 +1,4 @@
-"""DPM-Solver++ (arXiv 2211.01095), multistep and singlestep: second order."""
+"""DPM-Solver++ (arXiv 2211.01095) of second order, multistep and singlestep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genkit.types import Denoise, RandnLike, State
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2m(Solver):
-    """Second order from the step before: one network call a step; the last is of first order.
+    """Solves to second order with one network call per step; the last step is of first order.
 
-    In lambda = -ln(sigma) the exact step of a constant D is x' = D + sigma'/sigma (x - D). The
-    multistep method takes it with D extrapolated to the middle of the step.
+    For constant D the exact step is x' = D + sigma'/sigma (x - D). The multistep method uses it
+    with D extrapolated from the previous step to the middle of this one, in lambda = -ln(sigma).
     """
 
     source = "DPM-Solver++, arXiv 2211.01095, algorithm 2"
@@ -33,7 +33,7 @@ class Dpmpp2m(Solver):
             middle = denoised
             if before is not None and sigma_next > 0:
                 sigma_before, denoised_before = before
-                # 1 / (2 r), with r the ratio of the steps before and now in lambda.
+                # 1 / (2 r), where r is the previous step over this one, in lambda.
                 ahead = (sigma / sigma_next).log() / (sigma_before / sigma).log() / 2
                 middle = denoised + ahead * (denoised - denoised_before)
             before = sigma, denoised
@@ -43,10 +43,10 @@ class Dpmpp2m(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2s(Solver):
-    """Second order within a step: two network calls, one in the last, which is of first order.
+    """Solves to second order with two network calls per step; the last, of first order, has one.
 
-    In lambda = -ln(sigma) the exact step of a constant D is x' = D + sigma'/sigma (x - D). The
-    singlestep method takes it with D from the middle of the step.
+    For constant D the exact step is x' = D + sigma'/sigma (x - D). The singlestep method uses it
+    with D evaluated in the middle of the step, in lambda = -ln(sigma).
     """
 
     source = "DPM-Solver++, arXiv 2211.01095, algorithm 1 with r = 1/2"

@@ -1,4 +1,4 @@
-"""EDM's solvers, Euler's and Heun's method, along a path and with stochastic churn."""
+"""EDM's solvers: Euler's and Heun's method along a path, with stochastic churn."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from genkit_edm.flow import FlowScaling, FlowTime
 from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA
 from genkit_edm.solvers.path import Path, Scaling, Time
 from genkit_edm.ve import VeTime
-from genkit_edm.vp import EARLIEST, VpScaling, VpTime
+from genkit_edm.vp import MIN_TIME, VpScaling, VpTime
 
 MAX_GAMMA = math.sqrt(2) - 1
-"""Relative rise of the noise level at which the variance doubles."""
+"""Max relative increase of the noise level in a step, as in EDM: the variance doubles."""
 
 TimeName = Literal["linear", "ve", "vp", "flow"]
 ScalingName = Literal["none", "vp", "flow"]
 
 TIMES: dict[TimeName, Time] = {"linear": Time(), "ve": VeTime(), "flow": FlowTime()}
-"""The times that do not depend on a range of noise levels: all but that of the VP SDE."""
+"""Times that do not depend on the range of noise levels: all except that of the VP SDE."""
 
 SCALINGS: dict[ScalingName, Scaling] = {
     "none": Scaling(),
@@ -40,32 +40,34 @@ SCALINGS: dict[ScalingName, Scaling] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ChurningSolver(Solver):
-    """A solver along a path, with fresh noise before each step where ``s_churn`` is above 0."""
+    """A solver along a path that adds fresh noise before each step if ``s_churn`` is above 0."""
 
     churns = True
 
     path: TimeName = setting(
         "linear",
-        doc="schedule sigma(t), in whose time steps are straight: linear, sigma(t) = t, is EDM's; "
-        "ve and vp are those of the VE and VP SDE, flow that of flow matching",
+        doc="schedule sigma(t) in whose time t steps are straight: linear (EDM, sigma(t) = t), ve "
+        "or vp (VE or VP SDE), or flow (flow matching)",
     )
     scaling: ScalingName | None = setting(
         None,
-        doc="scaling s(t) of the state whose steps are straight; left out, vp for path vp, flow "
-        "for path flow, and none for the others",
+        doc="scaling s(t) of the state in which steps are straight; default: vp for path vp, flow "
+        "for path flow, none for the others",
     )
     path_range: tuple[float, float] | None = setting(
         None,
-        doc="lowest and highest noise level, from which path vp derives beta_d and beta_min; left "
-        "out, the range of the schedule",
+        doc="lowest and highest noise level, from which path vp derives beta_d and beta_min; "
+        "default: the range of the schedule",
         at_least=MIN_SIGMA,
         at_most=MAX_SIGMA,
     )
-    s_churn: float = setting(0.0, doc="amount of noise added over all steps; 0: none", at_least=0)
+    s_churn: float = setting(
+        0.0, doc="amount of noise added over all steps; 0 for none", at_least=0
+    )
     s_min: float = setting(0.0, doc="lowest noise level at which noise is added", at_least=0)
     s_max: float | None = setting(
         None,
-        doc="highest noise level at which noise is added; left out or inf: any",
+        doc="highest noise level at which noise is added; default or inf: no limit",
         at_least=0,
         infinite=True,
     )
@@ -75,15 +77,15 @@ class ChurningSolver(Solver):
         if self.s_max is not None and self.s_min > self.s_max:
             yield Problem(
                 ("s_min",),
-                f"{self.s_min:g} is above s_max = {self.s_max:g}",
-                f"write a value between 0 and {self.s_max:g}",
+                f"must be at most s_max = {self.s_max:g}, got {self.s_min:g}",
+                f"write a value from 0 to {self.s_max:g}",
             )
         if self.path_range is None:
             return
         if self.path != "vp":
             yield Problem(
                 ("path_range",),
-                f'must be left out for path "{self.path}", which depends on no range',
+                f'must be left out with path "{self.path}", which does not depend on a range',
                 'write path = "vp", or leave it out',
             )
         elif self.path_range[0] >= self.path_range[1]:
@@ -99,7 +101,7 @@ class ChurningSolver(Solver):
         return self.s_churn > 0
 
     def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Self:
-        """Return the solver whose path is that of a range of noise levels.
+        """Return the solver with its path set for a range of noise levels.
 
         Raises:
             DataError: path ``vp`` is undefined for the range.
@@ -111,7 +113,7 @@ class ChurningSolver(Solver):
         return replace(self, path_range=(low, high))
 
     def path_over(self, sigmas: Tensor) -> Path:
-        """Return the path; its range is that of ``sigmas`` ``[steps + 1]`` where none is set.
+        """Return the path; ``path_range`` defaults to the range of ``sigmas`` ``[steps + 1]``.
 
         Raises:
             DataError: path ``vp`` is undefined for the range.
@@ -124,46 +126,54 @@ class ChurningSolver(Solver):
         return Path(self._vp_time(low, high, sigmas), scaling)
 
     def _vp_time(self, low: float, high: float, sigmas: Tensor) -> VpTime:
-        """Return the times of a range, if they increase up to the highest level that is reached."""
+        """Return the time of a range.
+
+        Raises:
+            DataError: it is undefined for a level that the solver reaches.
+        """
         time = VpTime.between(low, high)
         rise = self._rise(len(sigmas) - 1, self.s_churn)
         highest = max(high, *(float(self._lifted(sigma, rise)) for sigma in sigmas[:-1]))
         if time.limit() < math.log1p(highest**2):
-            # Up to log(1 + low^2) = EARLIEST log(1 + high^2) beta does not fall.
-            limit = math.sqrt(math.expm1(EARLIEST * math.log1p(high**2)))
+            # Up to log(1 + low^2) = MIN_TIME log(1 + high^2) beta does not decrease.
+            limit = math.sqrt(math.expm1(MIN_TIME * math.log1p(high**2)))
             unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
             raise DataError(
-                f'path "vp" must have a time for all noise levels up to {highest:g}, and is '
-                f"undefined for a range from {low:g} to {high:g}; write a lowest level of at most "
+                f'path "vp" must have a time for all noise levels up to {highest:g}, got a range '
+                f"from {low:g} to {high:g}, which has none; write a lowest level of at most "
                 f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"',
                 Code.OUT_OF_RANGE,
             )
         return time
 
     def _rise(self, steps: int, amount: float | Tensor) -> float | Tensor:
-        """Return the relative rise of the noise level, by an amount of noise spread over steps."""
+        """Return the relative increase of the noise level in one of ``steps`` steps."""
         rise = amount / steps
         return rise.clamp(max=MAX_GAMMA) if isinstance(rise, Tensor) else min(rise, MAX_GAMMA)
 
     def _lifted(self, sigma: Tensor, rise: float | Tensor) -> Tensor:
-        """Return a noise level after fresh noise, and as it is where none is added."""
+        """Return the noise level after churn; unchanged outside ``[s_min, s_max]``."""
         added = self.s_min <= sigma and (self.s_max is None or sigma <= self.s_max)
         return sigma * (1 + rise) if added else sigma
 
     def churn(
         self, denoise: Denoise, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
     ) -> tuple[Tensor, Tensor]:
-        """Return the state lifted to ``sigma_hat`` and ``sigma_hat`` (algorithm 2, lines 4-6).
+        """Add fresh noise; return the state and its noise level (algorithm 2, lines 4-6).
 
         Args:
-            denoise: denoiser, whose network may support few noise levels; ``sigma_hat`` is one of
-                them. Its guidance may ask for another amount of noise than ``s_churn``, for each
-                item: then ``sigma_hat`` is ``[B, 1, ...]``.
+            denoise: denoiser. ``sigma_hat`` is rounded to the levels that it supports. Its guidance
+                may replace ``s_churn`` by an amount per item: ``sigma_hat`` is then
+                ``[B, 1, ...]``.
             x: ``[B, *shape]`` state at ``sigma``.
             sigma: 0-d noise level.
-            steps: number of solver steps, over which ``s_churn`` is spread.
-            randn_like: fresh unit noise, drawn in every step unless ``s_churn`` is 0: as in the
-                reference, the noise of a step does not depend on ``s_min`` and ``s_max``.
+            steps: number of solver steps, over which ``s_churn`` is distributed.
+            randn_like: function that draws unit noise. Unless ``s_churn`` is 0 it is called in
+                every step, so that the noise of a step does not depend on ``s_min`` and ``s_max``,
+                as in the reference.
+
+        Returns:
+            ``x_hat``, the state with noise added, and its noise level ``sigma_hat``.
         """
         amount = denoise.churn(x, self.s_churn)
         if isinstance(amount, Tensor):
@@ -175,14 +185,14 @@ class ChurningSolver(Solver):
         if lifted.ndim == 0 and lifted == sigma:
             return x, sigma
         sigma_hat = torch.where(lifted > sigma, denoise.nearest(lifted), lifted)
-        # In float32, rounding back to sigma may give a level just below it.
+        # nearest() may round to a float32 level just below sigma, hence the clamp.
         added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
         return x + added * noise, sigma_hat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Euler(ChurningSolver):
-    """First order: one network call a step."""
+    """Solves to first order with one network call per step."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2 without the correction; DDIM"
 
@@ -202,15 +212,15 @@ class Euler(ChurningSolver):
 
 @dataclass(frozen=True, kw_only=True)
 class Heun(ChurningSolver):
-    """Second order: two network calls a step, one in the last, so 2 * steps - 1 in all."""
+    """Solves to second order with two network calls per step, one in the last."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2; with alpha, algorithm 3 in appendix D.2"
     two_slopes = True
 
     alpha: float = setting(
         1.0,
-        doc="where in a step the second slope is taken: 1 for Heun's method, 2/3 for Ralston's, "
-        "1/2 for the midpoint",
+        doc="fraction of a step at which the second slope is evaluated: 1 for Heun's method, 2/3 "
+        "for Ralston's, 1/2 for the midpoint method",
         above=0,
         at_most=1,
     )

@@ -1,4 +1,4 @@
-"""The path of a solver: the time in which its steps are straight, and the scaling of the state.
+"""The path of a solver: the time in which steps are straight, and the scaling of the state.
 
 A solver may follow y = s x in a time t, where x is at noise level sigma(t) (EDM, arXiv 2206.00364,
 section 4 and table 1, "schedule" and "scaling"). With the ODE dx/dsigma = (x - D) / sigma,
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Time:
-    """EDM's own time: sigma(t) = t."""
+    """EDM's time, sigma(t) = t."""
 
     def time(self, sigma: Tensor) -> Tensor:
         """Return the time of a noise level, 0 for level 0."""
@@ -34,7 +34,7 @@ class Time:
 
 
 class Scaling:
-    """No scaling: s = 1."""
+    """The identity scaling, s = 1."""
 
     def scale(self, sigma: Tensor) -> Tensor:
         """Return s at a noise level; 1 at level 0."""
@@ -47,7 +47,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Path:
-    """A time and a scaling.
+    """The time and the scaling of a solver.
 
     Attributes:
         time: schedule sigma(t).

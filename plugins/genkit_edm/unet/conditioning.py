@@ -1,4 +1,4 @@
-"""What a raw network is conditioned on, the noise level and more, as one vector."""
+"""Embedding of the conditions of a raw network: noise level, class and augmentation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from genkit.tensors import constant
 from genkit_edm.unet.family import XAVIER, Initialization, xavier
 
 
-def waves(phase: Tensor) -> Tensor:
+def sines_and_cosines(phase: Tensor) -> Tensor:
     """Return sines, then cosines, ``[B, 2 n]``, of phases ``[B, n]``."""
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
 class PositionalEmbedding(nn.Module):
-    """Waves of ``c_noise`` at frequencies from 1 down to 1 / 10000.
+    """Embeds ``c_noise`` as sines and cosines at frequencies from 1 down to 1 / 10000.
 
     Source: DDPM, arXiv 2006.11239, after the Transformer, arXiv 1706.03762, section 3.5.
 
     Args:
-        width: of the embedding; an odd one is rounded down.
-        endpoint: 1 / 10000 is the last frequency; else the one that would follow it.
+        width: width of the embedding; odd values are rounded down.
+        endpoint: whether 1 / 10000 is the last frequency; else it would be the next one.
     """
 
     frequencies: Tensor
@@ -40,17 +40,17 @@ class PositionalEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return waves(c_noise.float()[:, None] * self.frequencies)
+        return sines_and_cosines(c_noise.float()[:, None] * self.frequencies)
 
 
 class FourierEmbedding(nn.Module):
-    """Waves of ``c_noise`` at random frequencies, which are part of the weights but not trained.
+    """Embeds ``c_noise`` as sines and cosines at random frequencies, saved but not trained.
 
     Source: Song et al., arXiv 2011.13456, appendix H, after arXiv 2006.10739.
 
     Args:
-        width: of the embedding; an odd one is rounded down.
-        scale: standard deviation of the frequencies, in periods a unit.
+        width: width of the embedding; odd values are rounded down.
+        scale: standard deviation of the frequencies, in periods per unit.
     """
 
     freqs: Tensor
@@ -62,19 +62,19 @@ class FourierEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return waves(c_noise.float()[:, None] * (2 * math.pi * self.freqs))
+        return sines_and_cosines(c_noise.float()[:, None] * (2 * math.pi * self.freqs))
 
 
 class OctaveEmbedding(nn.Module):
-    """Waves of ``c_noise`` at 1/8 to 8 periods a unit, spaced geometrically.
+    """Embeds ``c_noise`` as sines and cosines of 1/8 to 8 periods per unit, spaced geometrically.
 
-    EDM's ``c_noise = log(sigma) / 4`` spans about 3 units, in which the positional embedding is
-    little more than a straight line; these frequencies resolve it.
+    EDM's ``c_noise = log(sigma) / 4`` spans about 3 units, over which the positional embedding is
+    nearly linear. These frequencies resolve it; the range is chosen, not tuned.
 
     Source: Fourier features, arXiv 2006.10739, section 5.
 
     Args:
-        width: of the embedding; an odd one is rounded down.
+        width: width of the embedding; odd values are rounded down.
     """
 
     frequencies: Tensor
@@ -88,20 +88,20 @@ class OctaveEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return waves(c_noise.float()[:, None] * self.frequencies)
+        return sines_and_cosines(c_noise.float()[:, None] * self.frequencies)
 
 
 NoiseEmbedding = PositionalEmbedding | FourierEmbedding | OctaveEmbedding
 
 
 class ClassEmbedding(nn.Module):
-    """A linear map of the class.
+    """Embeds the class by a linear map.
 
     Args:
-        linear: from the weights of the classes to the embedding.
-        scale: factor of the weights.
-        dropout: probability that an item's class is hidden in training, which makes the network
-            one that can also be asked without a class.
+        linear: linear map from class weights to the embedding.
+        scale: factor of the class weights.
+        dropout: probability that an item's label is dropped in training; above 0 the network can
+            also be called without labels.
     """
 
     def __init__(self, linear: nn.Linear, scale: float = 1.0, dropout: float = 0.0) -> None:
@@ -114,13 +114,13 @@ class ClassEmbedding(nn.Module):
         """Return the embedding, ``[B, width]``.
 
         Args:
-            labels: ``[B]`` int64 classes, or ``[B, classes]`` float weights of them, or None for
-                no class.
-            items: B.
+            labels: ``[B]`` int64 classes, or ``[B, classes]`` float class weights; None for an
+                unconditional call.
+            items: batch size B.
 
         Raises:
-            DataError: there are no labels and the network never saw items without; or weights of
-                another number of classes.
+            DataError: labels are None, but the network was trained without label dropout; or class
+                weights are of another number of classes.
         """
         weights = self._weights(labels, items)
         if self.training and self.dropout:
@@ -134,8 +134,8 @@ class ClassEmbedding(nn.Module):
         if labels is None:
             if not self.dropout:
                 raise DataError(
-                    f"a class-conditional network needs labels; give each item a class "
-                    f"from 0 to {classes - 1}",
+                    f"labels must be given to this class-conditional network, got None; write a "
+                    f"class from 0 to {classes - 1} for each item",
                     Code.MISSING_ATTRIBUTE,
                 )
             return like.new_zeros(items, classes)
@@ -143,28 +143,29 @@ class ClassEmbedding(nn.Module):
             return F.one_hot(labels, classes).to(like.dtype)
         if labels.shape != (items, classes):
             raise DataError(
-                f"class weights of shape {list(labels.shape)} where {[items, classes]} is needed; "
-                f"give each item a class as an integer, or a weight for each class",
+                f"labels must be class weights of shape {[items, classes]}, got "
+                f"{list(labels.shape)}; write an integer class or a weight per class for each item",
                 Code.WRONG_SHAPE,
             )
         return labels.to(like.dtype)
 
 
 class Conditioning(nn.Module):
-    """Two layers over the embedded noise level and what else is known of an item.
+    """Embeds noise level, class and augmentation as one vector, by a network of two layers.
 
-    They compute in float32 under autocast too: they cost next to nothing, and the 8 bits of
-    bfloat16 would blur the noise level.
+    It computes in float32 even under autocast: the cost is negligible, and the 8 significant bits
+    of bfloat16 are too few to distinguish neighboring noise levels.
 
     Source: EDM, arXiv 2206.00364, appendix F.2 (the mapping networks).
 
     Args:
-        noise: embeds ``c_noise`` ``[B]`` as ``[B, noise.width]``.
-        width: of the result.
-        label: embeds the class; None ignores labels.
-        late_label: add the class after the second layer; else to the embedded noise level.
-        augment: maps augmentation labels ``[B, A]``; None for a network that is never given any.
-        initialization: of the two layers.
+        noise: embedding of ``c_noise`` ``[B]`` as ``[B, noise.width]``.
+        width: width of the vector.
+        label: embedding of the class; with None labels are ignored.
+        late_label: whether the class is added after the second layer, instead of to the embedded
+            noise level.
+        augment: linear map of augmentation labels ``[B, A]``; None for a network without them.
+        initialization: initialization of the two layers.
     """
 
     def __init__(
@@ -192,32 +193,32 @@ class Conditioning(nn.Module):
         """Return ``[B, width]`` float32.
 
         Args:
-            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
+            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, ``[B, classes]`` float weights, or None.
-            augment_labels: ``[B, A]`` how the items were augmented; None for items as they are.
+            augment_labels: ``[B, A]`` augmentation of the items; None for no augmentation.
 
         Raises:
             DataError: labels do not fit the network, or it takes no augmentation labels.
         """
         with torch.autocast(c_noise.device.type, enabled=False):
-            return self._wide(c_noise, labels, augment_labels)
+            return self._embed(c_noise, labels, augment_labels)
 
-    def _wide(
+    def _embed(
         self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None
     ) -> Tensor:
-        known = self.noise(c_noise)
+        inputs = self.noise(c_noise)
         label = None if self.label is None else self.label(labels, len(c_noise))
         if label is not None and not self.late_label:
-            known = known + label
+            inputs = inputs + label
         if augment_labels is not None:
             if self.augment is None:
                 raise DataError(
-                    "this network was built for data that is not augmented, and cannot be told "
-                    "how it was; leave augment_labels out",
+                    "augment_labels must be None for a network that was built for data without "
+                    "augmentation; leave them out",
                     Code.CONFLICT,
                 )
-            known = known + self.augment(augment_labels)
-        hidden = self.second(F.silu(self.first(known)))
+            inputs = inputs + self.augment(augment_labels)
+        hidden = self.second(F.silu(self.first(inputs)))
         if label is not None and self.late_label:
             hidden = hidden + label
         return F.silu(hidden)
@@ -226,7 +227,7 @@ class Conditioning(nn.Module):
 def scaled_class_embedding(classes: int, width: int, dropout: float = 0.0) -> ClassEmbedding | None:
     """Return the class embedding of DDPM++; None for no classes.
 
-    The weights are scaled so that their elements have unit mean square.
+    The class weights are scaled to unit mean square.
     """
     if not classes:
         return None

@@ -30,11 +30,13 @@ from genkit_edm.unet.network import Decoder, Encoder, UNet
 class HalvingDenoiser(LabelDropout):
     """A U-Net that denoises images."""
 
-    channels: int = setting(128, doc="unit of width", at_least=4)
+    channels: int = setting(128, doc="base width", at_least=4)
     channel_mult: tuple[int, ...] = setting(
-        (2, 2, 2), doc="width of each level in that unit; each level halves the size", at_least=1
+        (2, 2, 2),
+        doc="width of each level in units of channels; each level halves the resolution",
+        at_least=1,
     )
-    blocks: int = setting(4, doc="residual blocks of each level", at_least=1)
+    blocks: int = setting(4, doc="residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (16,), doc="heights of the feature maps that have self-attention", at_least=1
     )
@@ -45,7 +47,10 @@ class HalvingDenoiser(LabelDropout):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.channel_mult:
             yield Problem(
-                ("channel_mult",), "there is no level", "write [2, 2, 2]", Code.WRONG_LENGTH
+                ("channel_mult",),
+                "must have at least one level, got none",
+                "write [2, 2, 2]",
+                Code.WRONG_LENGTH,
             )
         yield from super().check(earlier)
 
@@ -53,13 +58,13 @@ class HalvingDenoiser(LabelDropout):
         """Return the U-Net.
 
         Raises:
-            DataError: the data is no images, or images that cannot be halved as often as there
-                are levels; or labels are asked of data that has none.
+            DataError: the data is not images, or their size cannot be halved once per level; or
+                the network requires labels, but the data has none.
         """
         name = type(self).__name__.lower()
         if not spec.is_image:
             raise DataError(
-                f"{name} denoises images, and each item of this data is a vector of "
+                f"{name} must be used with images, got data of vectors of "
                 f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}',
                 Code.WRONG_SHAPE,
             )
@@ -67,10 +72,10 @@ class HalvingDenoiser(LabelDropout):
         halvings = len(self.channel_mult) - 1
         if height % 2**halvings or width % 2**halvings:
             size = math.gcd(height, width)
-            possible = (size & -size).bit_length()  # 1 + how often 2 divides both
+            possible = (size & -size).bit_length()  # levels: 1 + the exponent of 2 in both sizes
             raise DataError(
-                f"{name} with channel_mult = {list(self.channel_mult)} halves images {halvings} "
-                f"times, and {height}x{width} cannot be halved so often; write channel_mult with "
+                f"{name} with channel_mult = {list(self.channel_mult)} must have images that can "
+                f"be halved {halvings} times, got {height}x{width}; write channel_mult with "
                 f"at most {possible} value{'s' if possible > 1 else ''}",
                 Code.WRONG_SHAPE,
             )
@@ -79,23 +84,23 @@ class HalvingDenoiser(LabelDropout):
 
     @abstractmethod
     def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
-        """Return the U-Net for images that the settings fit.
+        """Return the U-Net for images of a size that fits the settings.
 
         Args:
             shape: ``(channels, height, width)`` of an image.
-            classes: number of classes it is told; 0 for none.
-            augment_labels: length of the vector that tells of augmentation; 0 for none.
+            classes: number of classes that condition it; 0 for none.
+            augment_labels: length of the vector of augmentation labels; 0 for none.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetDenoiser(HalvingDenoiser):
-    """A U-Net of EDM's, which can be told how its images were augmented."""
+    """A U-Net of EDM, which can be conditioned on augmentation."""
 
     takes_augment_labels = True
 
     channel_mult_emb: int = setting(
-        4, doc="width of the conditioning vector, in units of width", at_least=1
+        4, doc="width of the conditioning vector, in units of channels", at_least=1
     )
 
 
@@ -104,19 +109,23 @@ Embedding = Literal["positional", "fourier"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ddpmpp(UNetDenoiser):
-    """The DDPM++ U-Net with positional embedding, for images."""
+    """Builds the DDPM++ U-Net, with positional embedding, for images."""
 
     source = "EDM, arXiv 2206.00364, table 7; Song et al., arXiv 2011.13456"
 
-    embedding: Embedding = setting("positional", doc="of the noise level")
+    embedding: Embedding = setting("positional", doc="embedding of the noise level")
     channel_mult_noise: int = setting(
-        1, doc="width of the embedded noise level, in units of width", at_least=1
+        1, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 1), doc="taps of the filter that halves and doubles sizes, an even number of them"
+        (1, 1), doc="taps of the resampling filter, an even number of them"
     )
-    encoder: Encoder = setting("standard", doc="how the image itself reaches the smaller levels")
-    decoder: Decoder = setting("standard", doc="standard, or skip: the smaller levels make images")
+    encoder: Encoder = setting(
+        "standard", doc="how the downsampled image enters lower resolutions; standard: not at all"
+    )
+    decoder: Decoder = setting(
+        "standard", doc="standard, or skip: every level outputs an image, and these are summed"
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
@@ -124,7 +133,7 @@ class Ddpmpp(UNetDenoiser):
         if not taps or len(taps) % 2 or sum(taps) == 0:
             yield Problem(
                 ("resample_filter",),
-                f"{list(taps)} is not an even number of taps with a sum",
+                f"must be an even number of taps with a nonzero sum, got {list(taps)}",
                 "write [1, 1] or [1, 3, 3, 1]",
             )
 
@@ -159,33 +168,35 @@ class Ddpmpp(UNetDenoiser):
 
 @dataclass(frozen=True, kw_only=True)
 class Ncsnpp(Ddpmpp):
-    """The NCSN++ U-Net: DDPM++ with Fourier features, smoother resampling and residual input."""
+    """Builds the NCSN++ U-Net: DDPM++ with Fourier features, smoother filter, residual input."""
 
-    embedding: Embedding = setting("fourier", doc="of the noise level")
+    embedding: Embedding = setting("fourier", doc="embedding of the noise level")
     channel_mult_noise: int = setting(
-        2, doc="width of the embedded noise level, in units of width", at_least=1
+        2, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 3, 3, 1), doc="taps of the filter that halves and doubles sizes, an even number of them"
+        (1, 3, 3, 1), doc="taps of the resampling filter, an even number of them"
     )
-    encoder: Encoder = setting("residual", doc="how the image itself reaches the smaller levels")
+    encoder: Encoder = setting("residual", doc="how the downsampled image enters lower resolutions")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adm(UNetDenoiser):
-    """The ADM U-Net, for larger images: the condition scales and shifts, attention has heads."""
+    """Builds the ADM U-Net, for larger images, with adaptive normalization and several heads."""
 
     source = "EDM, arXiv 2206.00364, table 7; Dhariwal and Nichol, arXiv 2105.05233"
 
-    channels: int = setting(192, doc="unit of width", at_least=4)
+    channels: int = setting(192, doc="base width", at_least=4)
     channel_mult: tuple[int, ...] = setting(
-        (1, 2, 3, 4), doc="width of each level in that unit; each level halves the size", at_least=1
+        (1, 2, 3, 4),
+        doc="width of each level in units of channels; each level halves the resolution",
+        at_least=1,
     )
-    blocks: int = setting(3, doc="residual blocks of each level", at_least=1)
+    blocks: int = setting(3, doc="residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (32, 16, 8),
-        doc="heights of the feature maps that have self-attention: a head for each 64 channels, "
-        "so none where there are fewer",
+        doc="heights of the feature maps that have self-attention, with a head per 64 channels; "
+        "levels with fewer channels have none",
         at_least=1,
     )
 
@@ -195,9 +206,9 @@ class Adm(UNetDenoiser):
             attends = shape[1] >> level in self.attention or level == len(self.channel_mult) - 1
             if attends and heads and width % heads:
                 raise DataError(
-                    f"the {width} channels of level {level} of adm cannot be shared equally by "
-                    f"{heads} heads of attention; write channels and channel_mult whose product is "
-                    f"a multiple of 64",
+                    f"the width of level {level} of adm must be a multiple of its {heads} heads of "
+                    f"attention, got {width}; write channels and channel_mult whose product is a "
+                    "multiple of 64",
                     Code.CONFLICT,
                 )
         start, condition = ADM.initialization, self.channels * self.channel_mult_emb

@@ -1,4 +1,4 @@
-"""What sets the U-Nets of Song et al. apart from those of Dhariwal and Nichol."""
+"""Differences between the U-Nets of Song et al. and of Dhariwal and Nichol."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:
-    """Return the layer, its weights uniform as Glorot and Bengio (2010) scale them, its bias 0.
+    """Return the layer with Xavier uniform weights (Glorot and Bengio, 2010) and zero bias.
 
     Args:
-        layer: is changed in place, drawing from torch's global generator.
-        gain: scale of the weights; EDM takes 1e-5 where a branch should start as nearly nothing.
+        layer: layer, changed in place with draws from torch's global generator.
+        gain: scale of the weights; EDM uses 1e-5 for branches that should start near 0.
     """
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
@@ -27,24 +27,24 @@ def xavier(layer: Layer, gain: float = 1.0) -> Layer:
 
 
 def zero(layer: Layer) -> Layer:
-    """Return the layer, its weights and its bias 0: a branch that starts as nothing."""
+    """Return the layer with zero weights and bias, so that its branch starts at 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def as_built(layer: Layer) -> Layer:
-    """Return the layer as torch starts it: weights and bias uniform below 1 / sqrt(fan_in)."""
+    """Return the layer with torch's initialization, uniform in +-1 / sqrt(fan_in)."""
     return layer
 
 
 class Initialization(NamedTuple):
-    """How the layers of a family of networks start.
+    """Initialization of the layers of a family of networks.
 
     Attributes:
-        usual: a layer without a special part.
-        last: the last layer of a branch.
-        attention: the layer that makes queries, keys and values.
+        usual: initializes all layers but the following.
+        last: initializes the last layer of a branch.
+        attention: initializes the layer of queries, keys and values.
     """
 
     usual: Callable[[Any], Any]
@@ -53,27 +53,29 @@ class Initialization(NamedTuple):
 
 
 XAVIER = Initialization(xavier, partial(xavier, gain=1e-5), partial(xavier, gain=math.sqrt(0.2)))
-"""Of DDPM++ and NCSN++."""
+"""Initialization of DDPM++ and NCSN++."""
 
 KAIMING = Initialization(as_built, zero, as_built)
-"""Of ADM."""
+"""Initialization of ADM."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The choices that no setting changes.
+    """The properties of a family of U-Nets that are not settings.
 
     Attributes:
-        initialization: how weights start.
-        eps: is added to the variance in group normalisation.
+        initialization: initialization of the weights.
+        eps: term added to the variance in group normalization.
         skip_scale: factor of the sum of two branches.
-        scales_and_shifts: the condition scales and shifts a block's normalised features; else it
-            is added to them before they are normalised.
-        projects_resampled: a block that halves or doubles the size has a convolution in its
-            shortcut even where the width stays.
-        channels_per_head: of attention; None for a single head.
-        attends_throughout: all blocks of a level attend on the way up; else the last.
-        wide_stem: the first convolution is as wide as the first level; else as the unit of width.
+        scales_and_shifts: whether the condition scales and shifts a block's normalized features,
+            instead of being added before normalization.
+        projects_resampled: whether the shortcut of a block that changes the resolution has a
+            convolution even if the width stays the same.
+        channels_per_head: channels of an attention head; None for a single head.
+        attends_throughout: whether all blocks of a decoder level have attention, instead of only
+            the last.
+        wide_stem: whether the first convolution has the width of the first level, instead of the
+            base width.
     """
 
     initialization: Initialization
@@ -86,7 +88,7 @@ class Family:
     wide_stem: bool
 
     def heads(self, channels: int) -> int:
-        """Return the number of heads of attention; 0 for features too narrow for one."""
+        """Return the number of attention heads; 0 for fewer channels than one head has."""
         return 1 if self.channels_per_head is None else channels // self.channels_per_head
 
 
@@ -100,7 +102,7 @@ SONG = Family(
     attends_throughout=False,
     wide_stem=False,
 )
-"""DDPM++ and NCSN++: Song et al., arXiv 2011.13456, as EDM, arXiv 2206.00364, lays them out."""
+"""DDPM++ and NCSN++: Song et al., arXiv 2011.13456, as EDM, arXiv 2206.00364, configures them."""
 
 ADM = Family(
     initialization=KAIMING,
@@ -112,4 +114,4 @@ ADM = Family(
     attends_throughout=True,
     wide_stem=True,
 )
-"""ADM: Dhariwal and Nichol, arXiv 2105.05233, as EDM, arXiv 2206.00364, lays it out."""
+"""ADM: Dhariwal and Nichol, arXiv 2105.05233, as EDM, arXiv 2206.00364, configures it."""

@@ -13,17 +13,17 @@ from genkit_edm.unet.family import Family
 from genkit_edm.unet.winograd import Conv3x3
 
 LEVELS = 2**16
-"""Of the random integers that decide: probabilities are multiples of 1 / LEVELS there."""
+"""Values of a random 16-bit integer: dropout probabilities are rounded to 1 / LEVELS."""
 
 
 class Dropout(nn.Module):
-    """Sets elements to 0 and scales the others so that the mean stays, in training only.
+    """Sets random elements to 0 in training, and scales the others to keep the mean.
 
-    On the CPU torch draws a mask one element at a time, on one core. Four elements share a draw
-    here, which saves a thirtieth of the time of a whole training step.
+    On the CPU, torch draws one random number per element on a single core. Here four elements share
+    a 64-bit draw, which makes a whole training step about 3 % faster.
 
     Args:
-        probability: that an element is dropped.
+        probability: probability that an element is dropped.
     """
 
     def __init__(self, probability: float) -> None:
@@ -31,7 +31,7 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, or with elements dropped."""
+        """Return ``x``, with elements dropped in training mode."""
         if not self.training or not self.probability:
             return x
         if x.device.type != "cpu" or torch.compiler.is_compiling():
@@ -40,23 +40,24 @@ class Dropout(nn.Module):
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: x.numel()]
         kept = torch.empty_like(x)
-        # In the order of memory, whatever the order of dimensions.
+        # In memory order, so that no copy is made for channels-last tensors.
         kept.as_strided((x.numel(),), (1,)).copy_(bits >= below - LEVELS // 2)
         return x * kept.mul_(LEVELS / (LEVELS - below))
 
 
 def filter_kernel(taps: Sequence[float]) -> Tensor:
-    """Return the outer product of the taps, of sum 1, ``[n, n]``."""
+    """Return the outer product of the taps, normalized to sum 1, ``[n, n]``."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return constant(torch.outer(line, line) / line.sum().square())
 
 
 class Resampling(nn.Module):
-    """A filter that slides over each channel alone; beyond the border everything is 0.
+    """A separable filter applied to each channel, with zeros beyond the border.
 
     Args:
-        taps: of the filter along one dimension, an even number of them; ``(1, 1)`` is the box.
-        padded: the result has exactly half or twice the size; else only what no border touches.
+        taps: taps of the filter along one dimension, an even number of them; ``(1, 1)`` is a box.
+        padded: whether the output has exactly half or twice the size; else the filter is applied
+            only where it lies inside.
     """
 
     kernel: Tensor
@@ -69,7 +70,7 @@ class Resampling(nn.Module):
         self.register_buffer("kernel", filter_kernel(taps), persistent=False)
 
     def per_channel(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """Return the weights of a convolution with a group for each channel of ``x``."""
+        """Return the weights of a depthwise convolution of ``x``."""
         kernel = (self.kernel * gain).to(x.dtype)
         return kernel.expand(x.shape[1], 1, *kernel.shape)
 
@@ -97,7 +98,7 @@ class Upsampling(Resampling):
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    """Return a normalisation over at most 32 groups of at least 4 channels each."""
+    """Return a group normalization with at most 32 groups of at least 4 channels."""
     groups = max(g for g in range(1, min(32, channels // 4) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, eps=eps)
 
@@ -106,8 +107,8 @@ class Attention(nn.Module):
     """Self-attention over all pixels, added to its input.
 
     Args:
-        channels: of input and result, divisible by ``family.heads(channels)``.
-        family: how many heads, and how to start and to add.
+        channels: channels of input and output, divisible by ``family.heads(channels)``.
+        family: family of the U-Net.
     """
 
     def __init__(self, channels: int, family: Family) -> None:
@@ -121,7 +122,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, C, H, W]`` for ``[B, C, H, W]``."""
-        # Fused attention wants the channels of a pixel side by side, as channels-last has them.
+        # Fused attention needs the channels of a pixel contiguous in memory, as in channels-last.
         pixels = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, H W, 3 C]
         heads = pixels.view(*pixels.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = heads.unbind()  # each [B, heads, H W, C / heads]
@@ -131,16 +132,16 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions with the condition between them, a shortcut, then attention.
+    """A residual block: two conditioned convolutions and a shortcut, then attention.
 
     Args:
-        channels_in: of the input.
-        channels_out: of the result.
-        family: what sets the kinds of U-Net apart.
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        family: family of the U-Net.
         condition: width of the conditioning vector.
         dropout: probability that an element is dropped before the second convolution.
-        resampling: halves or doubles height and width; None keeps them.
-        attention: end with self-attention, where the family has it at this width.
+        resampling: module that halves or doubles height and width; None keeps them.
+        attention: whether the block ends with self-attention, if the width allows a head.
     """
 
     def __init__(
@@ -183,12 +184,12 @@ class Block(nn.Module):
             condition: ``[B, condition]``.
         """
         h = self.conv0(self.resampling(F.silu(self.norm0(x))))
-        told = self.affine(condition)[:, :, None, None]
+        modulation = self.affine(condition)[:, :, None, None]
         if self.scales_and_shifts:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = modulation.chunk(2, dim=1)
             h = torch.addcmul(shift, self.norm1(h), scale + 1)
         else:
-            h = self.norm1(h + told)
+            h = self.norm1(h + modulation)
         h = self.conv1(self.dropout(F.silu(h)))
         result: Tensor = self.attention((h + self.skip(self.resampling(x))) * self.skip_scale)
         return result

@@ -1,4 +1,4 @@
-"""The U-Net: residual blocks at halved sizes, and back up with skip connections."""
+"""The U-Net: an encoder and a decoder of residual blocks with skip connections."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Decoder = Literal["standard", "skip"]
 
 
 class InputSkip(nn.Module):
-    """Adds the image at the size of a level, projected, to its features.
+    """Adds the downsampled and projected image to the features of a level.
 
     Args:
-        channels_in: of the image.
-        channels_out: of the features.
-        taps: of the filter that halves the image.
-        family: how weights start.
+        channels_in: channels of the image.
+        channels_out: channels of the features.
+        taps: taps of the filter that downsamples the image.
+        family: family of the U-Net.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class InputSkip(nn.Module):
 
 
 class InputResidual(nn.Module):
-    """Adds what the level above made of the image to the features of a level.
+    """Adds the projected and downsampled residual of the previous level to the features.
 
     Args:
-        channels_in: of what the level above made; the image's for the first.
-        channels_out: of the features.
-        taps: of the filter that halves it.
-        family: how weights start.
+        channels_in: channels of that residual; those of the image for the first level.
+        channels_out: channels of the features.
+        taps: taps of the filter that downsamples the residual.
+        family: family of the U-Net.
     """
 
     def __init__(
         self, channels_in: int, channels_out: int, taps: Sequence[float], family: Family
     ) -> None:
         super().__init__()
-        # The convolution reaches far enough over the border for the filter after it.
+        # The convolution pads for itself and for the filter, which then needs no padding.
         padding = 1 + Downsampling(taps).padding
         self.conv = family.initialization.usual(
             nn.Conv2d(channels_in, channels_out, 3, padding=padding)
@@ -69,7 +69,7 @@ class InputResidual(nn.Module):
         self.down = Downsampling(taps, padded=False)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features, as such and as what the next level starts from.
+        """Return the features twice: as features, and as the residual for the next level.
 
         Args:
             x: ``[B, channels_out, H, W]`` features.
@@ -80,13 +80,13 @@ class InputResidual(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Makes an image of the features of a level, added to the image of the smaller one.
+    """Projects the features of a level to an image, and adds the upsampled previous image.
 
     Args:
-        channels_in: of the features.
-        channels_out: of the image.
-        up: doubles the smaller image; None for the first image.
-        family: how to normalise, and how weights start.
+        channels_in: channels of the features.
+        channels_out: channels of the image.
+        up: module that upsamples the previous image; None for the first image.
+        family: family of the U-Net.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class ImageHead(nn.Module):
             x: ``[B, channels_in, H, W]`` features.
             image: ``[B, channels_out, H / 2, W / 2]``, or None for the first image.
         """
-        made: Tensor = self.conv(F.silu(self.norm(x)))
-        return made if self.up is None else made + self.up(image)
+        output: Tensor = self.conv(F.silu(self.norm(x)))
+        return output if self.up is None else output + self.up(image)
 
 
 class EncoderLevel(nn.Module):
-    """The blocks of one size on the way down.
+    """The encoder's blocks at one resolution.
 
     Args:
-        down: halves the size first; None at full size.
-        image_in: adds what comes from the image itself; None for nothing.
-        blocks: follow each other.
+        down: block that halves the resolution first; None at full resolution.
+        image_in: module that adds the downsampled image; None for none.
+        blocks: residual blocks, applied in this order.
     """
 
     def __init__(
@@ -130,25 +130,25 @@ class EncoderLevel(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the features after each block, and the image for the next level."""
-        made = []
+        features = []
         if self.down is not None:
             x = self.down(x, condition)
             if self.image_in is not None:
                 x, image = self.image_in(x, image)
-            made.append(x)
+            features.append(x)
         for block in self.blocks:
             x = block(x, condition)
-            made.append(x)
-        return made, image
+            features.append(x)
+        return features, image
 
 
 class DecoderLevel(nn.Module):
-    """The blocks of one size on the way up.
+    """The decoder's blocks at one resolution.
 
     Args:
-        up: doubles the size first; None at the smallest.
-        blocks: follow each other; each is also given what the encoder made.
-        image_out: makes an image of the features; None for no image at this size.
+        up: block that doubles the resolution first; None at the lowest.
+        blocks: residual blocks, applied in this order, each with a skip connection.
+        image_out: module that projects the features to an image; None for no image here.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class DecoderLevel(nn.Module):
         """Return the features, and the image so far.
 
         Args:
-            x: ``[B, C, H, W]``, of the level below.
-            image: of the level below; None where there is none yet.
-            skips: what the encoder made, one for each block, in its order.
+            x: ``[B, C, H, W]`` features of the level below.
+            image: image of the level below; None if there is none yet.
+            skips: features of the encoder, one per block, in the encoder's order.
             condition: ``[B, condition]``.
         """
         if self.up is not None:
@@ -178,21 +178,21 @@ class DecoderLevel(nn.Module):
 
 
 class UNet(nn.Module):
-    """Source: EDM, arXiv 2206.00364, table 7.
+    """The U-Net of EDM (arXiv 2206.00364, table 7).
 
     Args:
         shape: ``(channels, height, width)`` of an image; height and width divisible by
             ``2 ** (len(channel_mult) - 1)``.
-        conditioning: makes one vector of noise level and all else that is known.
-        family: what sets the kinds of U-Net apart.
-        channels: unit of width.
-        channel_mult: width of each level in that unit, the full size first.
-        blocks: residual blocks of a level on the way down; one more on the way up.
+        conditioning: embedding of noise level and other conditions.
+        family: family of the U-Net.
+        channels: base width.
+        channel_mult: width of each level in units of ``channels``, full resolution first.
+        blocks: residual blocks per level of the encoder; levels of the decoder have one more.
         attention: heights of the feature maps that have self-attention.
         dropout: probability that an element is dropped in a block.
-        taps: of the filter that halves and doubles sizes.
-        encoder: how the image itself reaches the smaller levels.
-        decoder: whether the smaller levels make images too.
+        taps: taps of the resampling filter.
+        encoder: how the downsampled image is added to lower resolutions.
+        decoder: whether every level outputs an image, instead of the last one only.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class UNet(nn.Module):
 
         self.middle = nn.ModuleList([block(width, width, attention=True), block(width, width)])
 
-        self.skips = blocks + 1  # that a level of the decoder takes
+        self.skips = blocks + 1  # per level of the decoder
         self.decoder = nn.ModuleList()
         for level, (level_width, height) in reversed(list(enumerate(levels))):
             smallest = level == len(levels) - 1
@@ -263,20 +263,20 @@ class UNet(nn.Module):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Return ``F(x; c_noise)``, of the shape of ``x``.
+        """Return ``F(x; c_noise)``, with the shape of ``x``.
 
         Args:
             x: ``[B, channels, height, width]`` scaled noisy images.
-            c_noise: ``[B]`` noise levels, as the preconditioner passes them.
-            labels: ``[B]`` int64 classes, or ``[B, classes]`` float weights of them; ignored by an
+            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
+            labels: ``[B]`` int64 classes, or ``[B, classes]`` float class weights; ignored by an
                 unconditional network.
-            augment_labels: ``[B, A]`` how the images were augmented; None for not at all.
+            augment_labels: ``[B, A]`` augmentation of the images; None for no augmentation.
         """
         condition = self.conditioning(c_noise, labels, augment_labels)
-        x, made = self._encoded(x, condition)
+        x, features = self._encoded(x, condition)
         result = None
         for level in self.decoder:
-            skips, made = made[-self.skips :], made[: -self.skips]
+            skips, features = features[-self.skips :], features[: -self.skips]
             x, result = level(x, result, skips, condition)
         return cast(Tensor, result)
 
@@ -285,12 +285,12 @@ class UNet(nn.Module):
         return self._encoded(x, self.conditioning(c_noise, labels))[0]
 
     def _encoded(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features at the lowest resolution, and those that the decoder takes."""
-        image, made = x, [self.stem(x)]
+        """Return the features at the lowest resolution, and those of the skip connections."""
+        image, skips = x, [self.stem(x)]
         for level in self.encoder:
-            features, image = level(made[-1], image, condition)
-            made += features
-        x = made[-1]
+            features, image = level(skips[-1], image, condition)
+            skips += features
+        x = skips[-1]
         for block in self.middle:
             x = block(x, condition)
-        return x, made
+        return x, skips

@@ -1,12 +1,12 @@
-"""Convolutions of 3x3 with less than half of the multiplications, for the CPU.
+"""Winograd's algorithm for 3x3 convolutions on the CPU, with less than half the multiplications.
 
-Four neighbouring pixels of a result take 4 x 9 products for each pair of channels; as an inner
-product of transformed tiles of 4x4 pixels they take 16. The transformations are sums and halves, so
-that float32 loses nothing: rounding errors are those of the plain sum, or less.
+A 2x2 block of output pixels takes 4 x 9 = 36 products per pair of channels. As a product of
+transformed 4x4 tiles it takes 16. The transformations consist of sums and halves, so rounding
+errors are at most those of the direct sum.
 
-Measured gain over torch's convolution, forward and backward, on one core of an AMD EPYC with torch
-2.13 (``python benchmarks/winograd.py``): 1.07 for 256 channels of 32x32 pixels, 1.23 for 64x64, and
-1.40 for 512 channels of 32x32.
+Measured speedup over torch's convolution, forward and backward, on one core of an AMD EPYC with
+torch 2.13 (``python benchmarks/winograd.py``): 1.07 for 256 channels of 32x32 pixels, 1.23 for
+64x64, and 1.40 for 512 channels of 32x32.
 
 Source: Lavin and Gray, arXiv 1509.09308, section 4.1, F(2x2, 3x3).
 """
@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PIECE = 2**22
-"""Elements of transformed tiles that are made at a time: 16 MiB, which caches hold."""
+CHUNK = 2**22
+"""Elements of the transformed tiles of one chunk: 16 MiB, to fit into the cache."""
 
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution of 3x3 pixels that keeps the size.
+    """A 3x3 convolution that keeps height and width.
 
     Args:
-        channels_in: of the input.
-        channels_out: of the result.
+        channels_in: channels of the input.
+        channels_out: channels of the output.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -38,20 +38,21 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, channels_out, H, W]`` for ``[B, channels_in, H, W]``."""
-        if not self.gains(x):
+        if not self.is_faster(x):
             return super().forward(x)
         result: Tensor = Winograd.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
 
-    def gains(self, x: Tensor) -> bool:
-        """Whether tiles are faster: float32 on the CPU, channels last, wide and large.
+    def is_faster(self, x: Tensor) -> bool:
+        """Whether Winograd's algorithm is faster: float32 on the CPU, channels last, large.
 
-        It does not depend on the batch, so that neither does what an item gives.
+        The bounds are measured with ``benchmarks/winograd.py``. The batch size has no effect, so
+        that the output of an item does not depend on it.
         """
         height, width = x.shape[2:]
         return (
             x.device.type == "cpu"
-            and not torch.compiler.is_compiling()  # which writes code of its own
+            and not torch.compiler.is_compiling()  # the compiler generates its own kernels
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and height % 2 == width % 2 == 0
@@ -62,7 +63,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class Winograd(torch.autograd.Function):
-    """``(x [B, C, H, W], weight [K, C, 3, 3], bias [K]) -> [B, K, H, W]``, H and W even."""
+    """Maps ``(x [B, C, H, W], weight [K, C, 3, 3], bias [K])`` to ``[B, K, H, W]``; H, W even."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Winograd(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated: by torch's own then
+        if torch.is_grad_enabled():  # a second derivative is requested: use torch's convolution
             return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
                 grad, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
                 ctx.needs_input_grad,
@@ -89,31 +90,31 @@ def _convolve(x: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``[B, K, H, W]`` for ``x`` ``[B, C, H, W]`` and kernels ``[16, C, K]``."""
     (batch, _, height, width), step = x.shape, _step(x)
     result = x.new_empty(batch, height, width, kernels.shape[2])
-    for images, out in zip(_pieces(x, step), torch.split(result, step), strict=True):
+    for images, out in zip(_chunks(x, step), torch.split(result, step), strict=True):
         products = torch.bmm(_tiles(images), kernels)
         if bias is not None:
-            products[5] += bias  # the place that is part of each of the four pixels, once
+            products[5] += bias  # the one entry that every output pixel of a tile contains once
         _pixels(products, out)
     return result.permute(0, 3, 1, 2)
 
 
 def _correlate(x: Tensor, grad: Tensor) -> Tensor:
-    """Return the gradient of the weights, ``[K, C, 3, 3]``: each step of ``_convolve`` turned."""
+    """Return the gradient of the weights, ``[K, C, 3, 3]``: the transpose of ``_convolve``."""
     products = x.new_zeros(16, grad.shape[1], x.shape[1])
     step = _step(x)
-    for images, errors in zip(_pieces(x, step), _pieces(grad, step), strict=True):
+    for images, errors in zip(_chunks(x, step), _chunks(grad, step), strict=True):
         products.baddbmm_(_spread(errors).transpose(1, 2), _tiles(images))
     by_place = torch.matmul(_transform(x).T, products.transpose(0, 1))  # [K, 9, C]
     return by_place.view(len(by_place), 3, 3, -1).permute(0, 3, 1, 2)
 
 
 def _step(x: Tensor) -> int:
-    """Return the number of images in a piece."""
-    return max(1, PIECE // (4 * x[0].numel()))
+    """Return the number of images per chunk."""
+    return max(1, CHUNK // (4 * x[0].numel()))
 
 
-def _pieces(x: Tensor, step: int) -> tuple[Tensor, ...]:
-    """Return the images as ``[B, H, W, C]``, ``step`` at a time."""
+def _chunks(x: Tensor, step: int) -> tuple[Tensor, ...]:
+    """Return the images as ``[B, H, W, C]`` in chunks of ``step``."""
     return torch.split(x.permute(0, 2, 3, 1), step)
 
 
@@ -124,7 +125,7 @@ def _transform(like: Tensor, *, mirrored: bool = False) -> Tensor:
 
 
 def _kernels(weight: Tensor, *, mirrored: bool = False) -> Tensor:
-    """Return ``G g G^T`` of ``weight`` ``[K, C, 3, 3]``, mirrored or as it is, ``[16, K, C]``."""
+    """Return ``G g G^T`` ``[16, K, C]`` of ``weight`` ``[K, C, 3, 3]``, optionally mirrored."""
     places = weight.permute(0, 2, 3, 1).flatten(1, 2)  # [K, 9, C]
     return torch.matmul(_transform(weight, mirrored=mirrored), places).transpose(0, 1)
 

@@ -15,12 +15,12 @@ def given(channels: int = 5, out: int = 7, batch: int = 3, size: tuple = (6, 10)
     return [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
 
 
-@pytest.mark.parametrize("piece", [1, 2**22])
+@pytest.mark.parametrize("chunk", [1, 2**22])
 @pytest.mark.parametrize("size", [(6, 10), (2, 2), (16, 4)])
 def test_results_and_gradients_are_those_of_the_plain_convolution(
-    piece: int, size: tuple, monkeypatch: pytest.MonkeyPatch
+    chunk: int, size: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(winograd, "PIECE", piece)
+    monkeypatch.setattr(winograd, "CHUNK", chunk)
     x, weight, bias = given(size=size)
     found = Winograd.apply(x, weight, bias)
     expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
@@ -53,7 +53,7 @@ def wide(**changes) -> tuple[Conv3x3, Tensor]:
 def test_a_wide_convolution_takes_it_and_gives_the_same() -> None:
     convolution, x = wide()
     x = torch.randn_like(x)
-    assert convolution.gains(x)
+    assert convolution.is_faster(x)
     expected = F.conv2d(x, convolution.weight, convolution.bias, padding=1)
     torch.testing.assert_close(convolution(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_a_wide_convolution_takes_it_and_gives_the_same() -> None:
 @pytest.mark.parametrize("changes", [{"channels": 64}, {"size": (16, 16)}, {"size": (33, 33)}])
 def test_what_would_not_gain_does_not_take_it(changes: dict) -> None:
     convolution, x = wide(**changes)
-    assert not convolution.gains(x)
+    assert not convolution.is_faster(x)
     assert convolution(x).shape == (1, 256, *x.shape[2:])
 
 
@@ -74,7 +74,7 @@ def test_what_is_compiled_does_not_take_it() -> None:
 
 def test_other_layouts_and_types_do_not_take_it() -> None:
     convolution, x = wide()
-    assert not convolution.gains(x.contiguous())
-    assert not convolution.to(torch.bfloat16).gains(x.to(torch.bfloat16))
+    assert not convolution.is_faster(x.contiguous())
+    assert not convolution.to(torch.bfloat16).is_faster(x.to(torch.bfloat16))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not wide()[0].gains(x)
+        assert not wide()[0].is_faster(x)
