@@ -1,4 +1,4 @@
-"""Approximated optimal transport: images meet the noise that is near them (arXiv 2403.05069)."""
+"""Approximated optimal transport: couplers that minimize cost (EDM-AOT, arXiv 2403.05069)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the couplers, exact and entropic, and the preconditioner for assigned noise."""
+    """Register couplers, and a preconditioner and a noise distribution for assigned noise."""
     registry.add("coupler", "hungarian", "genkit_aot.hungarian:Hungarian")
     registry.add("coupler", "partitioned", "genkit_aot.partitioned:Partitioned")
     registry.add("coupler", "conditional", "genkit_aot.conditional:Conditional")

@@ -1,4 +1,4 @@
-"""A condition penalty in the cost of a pair (C2OT, arXiv 2503.10636)."""
+"""Pairs with a penalty for different conditions (C2OT, arXiv 2503.10636)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from genkit_aot.partitioned import Partitioned
 
 By = Literal["label", "embedding"]
 CANDIDATES = 0.01
+"""Default share of candidate pairs; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditional(Coupler):
-    """The assignment of least total distance, where noise is dear to images of other conditions.
+    """Minimizes the total distance plus a penalty for pairs of different conditions.
 
-    A noise carries the condition of the image at its own position, which it was drawn
-    independently of. A pair costs its distance plus ``weight`` times how far the two conditions
-    are apart: 1 for two labels that differ, 1 minus the cosine for two embeddings.
+    Each noise sample takes the condition of the image at its position in the pool, of which it is
+    independent. A pair costs its distance plus ``weight`` times the difference of the two
+    conditions: 1 for different labels, 1 minus the cosine for embeddings.
 
-    Without a weight, pairs across labels are forbidden: the noise of a class stays N(0, I). Any
-    finite weight lets some noise cross over, and skews the noise of a condition a little; it is
-    for embeddings, of which hardly two are alike, so that there are no classes to keep to.
+    Without a weight, pairs of different labels are excluded, so that the noise of each class stays
+    N(0, I). A finite weight allows some of them, which skews the noise of a class slightly. It is
+    meant for embeddings, which are nearly all different and so do not define classes.
     """
 
     source = "C2OT, arXiv 2503.10636"
@@ -41,21 +42,21 @@ class Conditional(Coupler):
 
     cost: Cost = setting(
         "euclidean",
-        doc="distance of a pair: between image and unit-variance noise, or its square",
+        doc="Euclidean distance between image and unit-variance noise, or its square",
     )
-    by: By = setting("label", doc="the condition: label, or the vector that describes an item")
+    by: By = setting("label", doc="condition: the label or the embedding of an item")
     weight: float | None = setting(
         None,
-        doc="cost of conditions one apart, in standard deviations of the pool's distances; left "
-        "out, labels are never mixed, and candidates tells how far embeddings are",
+        doc="penalty for a difference of 1, in standard deviations of the pool's distances; "
+        "default: different labels are never paired, and candidates sets it for embeddings",
         at_least=0,
         at_most=1e4,
     )
     candidates: float = setting(
         CANDIDATES,
-        doc="share of all pairs of an image and a noise that cost no more than the image and its "
-        "own noise, which the weight of embeddings is chosen for in each pool; about 0.5 without "
-        "a penalty",
+        doc="share of pairs that cost at most as much as the image and the noise sample at its own "
+        "position; the weight for embeddings is set to reach it in each pool. Without a penalty "
+        "the share is about 0.5",
         above=0,
         at_most=1,
     )
@@ -64,41 +65,41 @@ class Conditional(Coupler):
         if self.candidates != CANDIDATES and (self.by == "label" or self.weight is not None):
             yield Problem(
                 ("candidates",),
-                "chooses the weight of embeddings, and here "
-                + ("there are none" if self.by == "label" else "the weight is given"),
+                "must be left out, since it sets the weight for embeddings, and "
+                + ('by is "label"' if self.by == "label" else "weight is given"),
                 "leave it out",
             )
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        return frozenset({"labels"} if self._forbids else ())
+        return frozenset({"labels"} if self._excludes else ())
 
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels" if self.by == "label" else "embeddings"})
 
     @property
-    def _forbids(self) -> bool:
+    def _excludes(self) -> bool:
         return self.by == "label" and self.weight is None
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
-        if self._forbids:
-            # What is forbidden never has to be priced: each class is a problem of its own.
+        if self._excludes:
+            # Without pairs of different classes, each class is a separate problem.
             return Partitioned(inner=Hungarian(cost=self.cost)).pair(batch, noise, generator)
         require_same_length(batch, noise)
-        apart = self._apart(batch)
+        difference = self._difference(batch)
         cost = pairwise_cost(batch.data, noise, self.cost)
         if self.weight is None:
-            weight = adaptive_weight(cost, apart, self.candidates)
+            weight = adaptive_weight(cost, difference, self.candidates)
         else:
             weight = self.weight * float(cost.std(correction=0))
-        priced = cost.add_(apart, alpha=weight)
-        require_finite(priced, "the cost of image")
-        permutation, gap = assign(_Priced(batch.data, noise, priced))
+        penalized = cost.add_(difference, alpha=weight)
+        require_finite(penalized, "the cost of image")
+        permutation, gap = assign(_PenalizedCosts(batch.data, noise, penalized))
         return Pairs(torch.arange(len(batch)), permutation, gap)
 
-    def _apart(self, batch: Batch) -> Tensor:
-        """Return how far the conditions of every two items are apart, ``[N, N]`` in [0, 2]."""
+    def _difference(self, batch: Batch) -> Tensor:
+        """Return the difference of the conditions of every two items, ``[N, N]`` in [0, 2]."""
         if self.by == "label":
             if batch.labels is None:
                 raise _missing("labels", "label")
@@ -107,53 +108,54 @@ class Conditional(Coupler):
             raise _missing("embeddings", "embedding")
         require_finite(batch.embeddings, "embedding")
         wide = batch.embeddings.to(torch.promote_types(batch.embeddings.dtype, torch.float32))
-        # Scaled first, as the norm of large values overflows; a vector of zeros stays one.
+        # Scaled first, since the norm of large values would overflow; zero vectors stay zero.
         scaled = wide / wide.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
         unit = torch.nn.functional.normalize(scaled, dim=1)
-        # Half the squared distance of unit vectors is 1 minus their cosine, up to rounding.
-        apart = pairwise_cost(unit, unit, "squared") / 2
-        return apart.masked_fill_(apart < 1e-6, 0)
+        # Half the squared distance of unit vectors is 1 minus their cosine. Below 1e-6 it consists
+        # of rounding errors of float32, and the conditions count as equal.
+        difference = pairwise_cost(unit, unit, "squared") / 2
+        return difference.masked_fill_(difference < 1e-6, 0)
 
 
-class _Priced(Costs):
-    """The costs of a pool that is priced already, ``[N, N]``."""
+class _PenalizedCosts(Costs):
+    """Costs of a pool that are given as a matrix ``[N, N]``."""
 
-    def __init__(self, images: Tensor, noise: Tensor, priced: Tensor) -> None:
-        self._priced = priced
+    def __init__(self, images: Tensor, noise: Tensor, matrix: Tensor) -> None:
+        self._matrix = matrix
         super().__init__(images, noise)
 
-    def _computed(self, rows: slice, out: Tensor | None) -> Tensor:
-        return self._priced[rows] if out is None else out.copy_(self._priced[rows])
+    def _compute(self, rows: slice, out: Tensor | None) -> Tensor:
+        return self._matrix[rows] if out is None else out.copy_(self._matrix[rows])
 
 
-def adaptive_weight(cost: Tensor, apart: Tensor, candidates: float) -> float:
-    """Return the weight that leaves a share of all pairs as candidates.
+def adaptive_weight(cost: Tensor, difference: Tensor, candidates: float) -> float:
+    """Return the weight with which a given share of all pairs are candidates.
 
-    A pair of image i and noise j is one where ``cost[i, j] + weight * apart[i, j]`` is at most
-    ``cost[i, i]``, what the image costs with its own noise; else an optimal pairing hardly takes
-    it. As each pair has a weight up to which it is one, the weight is a quantile of these.
+    Image i and noise sample j are a candidate if ``cost[i, j] + weight * difference[i, j]`` is at
+    most ``cost[i, i]``; an optimal assignment rarely contains other pairs. Each pair is a candidate
+    up to a certain weight, and the result is a quantile of these weights.
 
     Args:
-        cost: ``[N, N]`` distance of image i and noise j.
-        apart: ``[N, N]`` how far the conditions of i and j are apart, 0 for equal ones.
-        candidates: the share, in (0, 1].
+        cost: ``[N, N]`` distance of image i and noise sample j.
+        difference: ``[N, N]`` difference of the conditions of i and j, 0 for equal ones.
+        candidates: share of candidates, in (0, 1].
 
     Returns:
-        The weight; 0 where even without a penalty no more pairs are candidates.
+        The weight; 0 if the share is not reached even without a penalty.
     """
     gain = cost.diagonal()[:, None] - cost
-    differ = apart > 0  # where conditions are equal, no weight keeps a pair from gaining
-    limits = (gain / apart)[differ]
-    always = int((gain[~differ] >= 0).sum())
-    wanted = max(round(candidates * cost.numel()) - always, 1)
-    if wanted > len(limits):
+    differs = difference > 0  # pairs of equal conditions are not affected by the weight
+    limits = (gain / difference)[differs]
+    unaffected = int((gain[~differs] >= 0).sum())
+    count = max(round(candidates * cost.numel()) - unaffected, 1)
+    if count > len(limits):
         return 0.0
-    return max(float(limits.kthvalue(len(limits) - wanted + 1).values), 0.0)
+    return max(float(limits.kthvalue(len(limits) - count + 1).values), 0.0)
 
 
 def _missing(attribute: str, by: str) -> DataError:
     return DataError(
-        f"conditions are compared by {by}, and this data has no {attribute}; "
-        "choose data that has them, or hungarian for data without conditions",
+        f'by = "{by}" requires {attribute}, but the data has none; '
+        "choose data that has them, or use hungarian for data without conditions",
         Code.MISSING_ATTRIBUTE,
     )

@@ -1,4 +1,4 @@
-"""The assignment of least total cost (EDM-AOT, arXiv 2403.05069, section 3)."""
+"""The assignment of minimal total cost (EDM-AOT, arXiv 2403.05069, section 3)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genkit_aot.entropic import Costs
 
 @dataclass(frozen=True, kw_only=True)
 class Hungarian(Coupler):
-    """The permutation of the noise of least total distance to the images, found exactly.
+    """Finds the exact permutation of noise samples that minimizes the total cost of a pool.
 
-    It looks at no label, so it skews the noise of a class: wrap it in ``partitioned`` where a
-    network is told the class. Time grows with about the square of the pool.
+    It ignores labels, which skews the noise of a class: wrap it in ``partitioned`` for a
+    class-conditional network. Time grows with about the square of the pool size.
     """
 
     source = "EDM-AOT, arXiv 2403.05069, section 3"
@@ -28,13 +28,12 @@ class Hungarian(Coupler):
 
     cost: Cost = setting(
         "euclidean",
-        doc="what is summed over the pairs: distance between image and unit-variance noise, or "
-        "its square",
+        doc="cost of a pair: Euclidean distance of image and unit-variance noise, or its square",
     )
     tolerance: float = setting(
         0.0,
-        doc="how far the total cost may be above the least possible, as a share of it: 0 for the "
-        "exact assignment; more saves a little time on large pools",
+        doc="max relative excess of the total cost over its minimum: 0 for the exact assignment; "
+        "larger values save a little time on large pools",
         at_least=0,
     )
 

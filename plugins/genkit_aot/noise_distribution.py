@@ -1,4 +1,4 @@
-"""Distribution of training noise levels for assigned noise."""
+"""Noise distribution for assigned noise."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from genkit.interfaces import NoiseDistribution, Stages
 from genkit.settings import setting
 
 _NEWTON_STEPS = 12
-"""Steps after which the quantile is exact to 1e-15, for shares from 0.01 on; 1e-7 for 1e-6."""
+"""Error of quantiles after these steps: 1e-15 for shares of at least 0.01, 1e-7 for 1e-6."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledLogNormal(NoiseDistribution):
-    """EDM's log-normal levels, with a share of draws uniform in ln(sigma) above them.
+    """Draws log-normal noise levels as EDM does, and a share of high ones uniform in ln(sigma).
 
-    Assigned noise predicts a third of an image's variance, which the denoiser has to learn at high
-    levels, where EDM draws little: 1 % above sigma 5. The share is drawn between one standard
-    deviation above the mean and ``sigma_max``. On the digits 0.2 and 0.4 do equally well.
+    Assigned noise predicts about a third of the variance of the digits. The denoiser has to learn
+    this at high levels, of which EDM draws few: 1 % above sigma 5. The additional share lies
+    between one standard deviation above the mean of ln(sigma) and ``sigma_max``. On the digits,
+    shares of 0.2 and 0.4 give equally good samples.
     """
 
-    source = "genkit's digits study; EDM, arXiv 2206.00364, table 1, for the rest"
+    source = "log-normal levels of EDM, arXiv 2206.00364, table 1; high levels: docs/results/pairs"
 
-    p_mean: float = setting(-1.2, doc="mean of ln(sigma) of the log-normal draws")
-    p_std: float = setting(1.2, doc="standard deviation of ln(sigma) of those", above=0)
+    p_mean: float = setting(-1.2, doc="mean of ln(sigma) of log-normal draws")
+    p_std: float = setting(1.2, doc="standard deviation of ln(sigma) of log-normal draws", above=0)
     high_share: float = setting(
-        0.2, doc="share of draws that is uniform in ln(sigma) at high noise", above=0, below=1
+        0.2, doc="share of draws that are uniform in ln(sigma) at high noise", above=0, below=1
     )
-    sigma_max: float = setting(80.0, doc="maximum noise level of that share", above=0)
+    sigma_max: float = setting(80.0, doc="max noise level of the uniform draws", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self._top <= self._bottom:
@@ -50,22 +51,22 @@ class CoupledLogNormal(NoiseDistribution):
         return math.log(self.sigma_max)
 
     def _normal(self, u: Tensor) -> Tensor:
-        """Return ln(sigma) at quantiles of the log-normal draws, clamped to [0, 1]."""
+        """Return ln(sigma) at quantiles of the log-normal draws; u is clamped to [0, 1]."""
         log_sigma: Tensor = self.p_mean + self.p_std * torch.special.ndtri(u.clamp(0, 1))
         return log_sigma
 
     def quantile(self, u: Tensor) -> Tensor:
         u = u.double()
         rest, width = 1 - self.high_share, self._top - self._bottom
-        # Between the ends of the uniform share there is no closed form. The distribution function
-        # is concave there, so that Newton's method from the lower end rises to the root.
+        # Within the range of the uniform share the quantile has no closed form. The CDF is concave
+        # there, so that Newton's method converges monotonically from the lower end.
         inside = torch.full_like(u, self._bottom)
         for _ in range(_NEWTON_STEPS):
             z = (inside - self.p_mean) / self.p_std
-            below = rest * torch.special.ndtr(z) + self.high_share * (inside - self._bottom) / width
+            cdf = rest * torch.special.ndtr(z) + self.high_share * (inside - self._bottom) / width
             normal = torch.exp(-z.square() / 2) / (self.p_std * math.sqrt(2 * math.pi))
             slope = rest * normal + self.high_share / width
-            inside = (inside + (u - below) / slope).clamp(self._bottom, self._top)
+            inside = (inside + (u - cdf) / slope).clamp(self._bottom, self._top)
         low, high = self._normal(u / rest), self._normal((u - self.high_share) / rest)
         log_sigma = torch.where(high > self._top, high, inside)
         return torch.where(low < self._bottom, low, log_sigma).exp()

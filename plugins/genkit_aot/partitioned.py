@@ -1,4 +1,4 @@
-"""Pairs inside each class, so that a class still sees noise from N(0, I)."""
+"""Pairs within groups, so that the noise of each group stays N(0, I)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import BoundCoupler, Coupler, Inputs, Stages
 from genkit.pairs import pairs_of
 from genkit.random import generator as derived_generator
-from genkit.settings import quote, setting
+from genkit.settings import setting, quote
 from genkit.tensors import require_finite, require_same_length
 from genkit.types import Batch, Pairs
 from genkit_aot.hungarian import Hungarian
@@ -26,18 +26,18 @@ By = Literal["label", "realness"]
 ATTRIBUTE: dict[By, str] = {"label": "labels", "realness": "realness"}
 """The attribute of a batch behind each value of ``by``."""
 
-WORTH_A_THREAD = 128
-"""Images in a part from which on solving it beside another saves more than a thread costs."""
+MIN_THREAD_SIZE = 128
+"""Min images of a group that is solved in its own thread; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What is solved apart from the rest of the pool.
+class _Group:
+    """A part of the pool that is coupled on its own.
 
     Attributes:
-        values: what its images have in common, one for each of ``by``.
-        members: their positions in the pool, rising.
-        noises: positions of the noise that was drawn for them.
+        values: values of the attributes in ``by`` that its images share.
+        members: positions of its images in the pool, ascending.
+        noises: positions of the noise samples drawn for them.
     """
 
     values: list[int]
@@ -47,20 +47,20 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Partitioned(Coupler):
-    """Another coupler, applied to each class apart, or to real and generated images apart.
+    """Applies another coupler within each class, or to real and generated images separately.
 
-    A part is dealt the noise at its own positions, which was drawn independently of what lies
-    there; pairing inside the part permutes it, and so leaves the noise of a class at N(0, I).
-    On the CPU large parts are solved beside each other, in threads.
+    A group gets the noise samples at the positions of its images, of which they are independent.
+    Coupling permutes them within the group, so that its noise stays N(0, I). On the CPU, large
+    groups are solved in parallel threads.
     """
 
-    source = "EDM-AOT, arXiv 2403.05069, section 3, for each class"
+    source = "EDM-AOT, arXiv 2403.05069, section 3, within each class"
 
     by: tuple[By, ...] = setting(
         ("label",),
-        doc="what the images of a part share: label, realness (real or generated), or both",
+        doc="attributes that define the groups: label, realness (real or generated), or both",
     )
-    inner: Coupler = setting(Hungarian(), doc="pairs the images and the noise of one part")
+    inner: Coupler = setting(Hungarian(), doc="coupler within each group")
 
     @property
     def bijective(self) -> bool:
@@ -93,20 +93,26 @@ class Partitioned(Coupler):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.by:
             yield Problem(
-                ("by",), "names nothing to part the pool by", 'write ["label"]', Code.WRONG_LENGTH
+                ("by",),
+                "must have at least one attribute, got none",
+                'write ["label"]',
+                Code.WRONG_LENGTH,
             )
         for index, by in enumerate(self.by):
             if by in self.by[:index]:
                 yield Problem(
-                    ("by", index), f"{quote(by)} is named twice", "name it once", Code.DUPLICATE
+                    ("by", index),
+                    f"must be different from other entries, got {quote(by)} twice",
+                    "write it once",
+                    Code.DUPLICATE,
                 )
         if isinstance(self.inner, Partitioned):
             for index, by in enumerate(self.inner.by):
                 if by in self.by:
                     yield Problem(
                         ("inner", "by", index),
-                        f"the pool is already parted by {quote(by)}",
-                        "name it in one of the two",
+                        f"must be different from by of the outer coupler, got {quote(by)} in both",
+                        "write it in one of the two",
                         Code.DUPLICATE,
                     )
 
@@ -119,85 +125,90 @@ class BoundPartitioned:
     """The coupler with its bound inner coupler.
 
     Attributes:
-        settings: coupler as the recipe has it.
-        inner: object that pairs one part.
+        settings: settings of the coupler.
+        inner: bound coupler of one group.
     """
 
     settings: Partitioned
     inner: BoundCoupler
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
-        """Pair each part of a pool, see :meth:`Coupler.pair`."""
+        """Pair each group of a pool, see :meth:`Coupler.pair`."""
         settings, inner = self.settings, self.settings.inner
-        several = settings.noises_per_image
-        require_same_length(batch, noise, several)
-        require_finite(batch.data, "image")  # here, where an index is still one of the pool
+        noises_per_image = settings.noises_per_image
+        require_same_length(batch, noise, noises_per_image)
+        require_finite(batch.data, "image")  # here, where reported indices are those of the pool
         require_finite(noise, "noise")
-        # A part's random stream follows from its label and not from the parts beside it.
+        # A group's random numbers depend on its label, but not on other groups.
         seed = int(torch.randint(2**62, (), generator=generator))
-        parts = list(_parts(batch, settings.by, several))
+        groups = list(_groups(batch, settings.by, noises_per_image))
 
-        def solved(part: _Part) -> Pairs:
-            if len(part.members) == 1 and settings.bijective and several == 1:
+        def solve(group: _Group) -> Pairs:
+            if len(group.members) == 1 and settings.bijective and noises_per_image == 1:
                 return Pairs(torch.zeros(1).long(), torch.zeros(1).long(), gap=0.0)
-            own = derived_generator(seed, "part", *part.values)
+            own = derived_generator(seed, "part", *group.values)
             try:
-                images, assigned = batch[part.members], noise[part.noises]
-                return pairs_of(inner, self.inner, images, assigned, own)
+                images, samples = batch[group.members], noise[group.noises]
+                return pairs_of(inner, self.inner, images, samples, own)
             except DataError as error:
-                names = ", ".join(f"{b} {v}" for b, v in zip(settings.by, part.values, strict=True))
-                raise DataError(f"in the part of {names}: {error}", error.code) from error
+                values = zip(settings.by, group.values, strict=True)
+                names = ", ".join(f"{by} {value}" for by, value in values)
+                raise DataError(f"in the group of {names}: {error}", error.code) from error
 
-        # Solvers release the interpreter lock. Results and errors come in the order of the parts.
-        # A GPU takes one part after another anyway, on a stream that is the calling thread's own.
-        worth = sum(len(part.members) >= WORTH_A_THREAD for part in parts)
-        workers = min(worth, os.cpu_count() or 1)
+        # Solvers release the interpreter lock. Results and errors are in the order of the groups.
+        # No threads for a GPU: it runs one group after another, on the calling thread's stream.
+        large = sum(len(group.members) >= MIN_THREAD_SIZE for group in groups)
+        workers = min(large, os.cpu_count() or 1)
         if workers > 1 and batch.data.device.type == "cpu":
             with ThreadPoolExecutor(workers, thread_name_prefix="part") as threads:
-                found = list(threads.map(solved, parts))
+                results = list(threads.map(solve, groups))
         else:
-            found = [solved(part) for part in parts]
-        return _joined(parts, found)
+            results = [solve(group) for group in groups]
+        return _join(groups, results)
 
 
-def _parts(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> Iterator[_Part]:
-    """Yield the parts of a pool, by rising values of the attributes."""
+def _groups(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> Iterator[_Group]:
+    """Yield the groups of a pool, by ascending values of the attributes."""
     columns = []
     for by in attributes:
         column = getattr(batch, ATTRIBUTE[by])
         if column is None:
             raise DataError(
-                f"the pool is parted by {by}, and this data has no {ATTRIBUTE[by]}; "
-                f"leave {quote(by)} out of by, or choose data that has them",
+                f"by = [{quote(by)}] requires {ATTRIBUTE[by]}, but the data has none; "
+                f"leave {quote(by)} out, or choose data that has them",
                 Code.MISSING_ATTRIBUTE,
             )
         columns.append(column.cpu())
-    values, part, sizes = torch.unique(
+    values, group, sizes = torch.unique(
         torch.stack(columns, dim=1), dim=0, return_inverse=True, return_counts=True
     )
-    each = torch.arange(noises_per_image)
-    members = part.argsort(stable=True).split(sizes.tolist())
+    offsets = torch.arange(noises_per_image)
+    members = group.argsort(stable=True).split(sizes.tolist())
     for common, own in zip(values.tolist(), members, strict=True):
-        yield _Part(common, own, (own[:, None] * len(each) + each).flatten())
+        yield _Group(common, own, (own[:, None] * len(offsets) + offsets).flatten())
 
 
-def _joined(parts: list[_Part], found: list[Pairs]) -> Pairs:
-    """Return the pairs of all parts in the order of the pool."""
-    data = torch.cat([part.members[pairs.data] for part, pairs in zip(parts, found, strict=True)])
-    noise = torch.cat([part.noises[pairs.noise] for part, pairs in zip(parts, found, strict=True)])
+def _join(groups: list[_Group], results: list[Pairs]) -> Pairs:
+    """Return the pairs of all groups in the order of the pool."""
+    matches = list(zip(groups, results, strict=True))
+    data = torch.cat([group.members[pairs.data] for group, pairs in matches])
+    noise = torch.cat([group.noises[pairs.noise] for group, pairs in matches])
     data, order = data.sort(stable=True)
-    sizes = tuple(size for pairs in found for size in pairs.parts or (len(pairs),))
-    gaps = [pairs.gap for pairs in found if pairs.gap is not None]
-    # Each part costs at most 1 + its gap times the least, so all of them at most 1 + the largest.
-    gap = max(gaps) if len(gaps) == len(found) else None
-    return Pairs(data, noise[order], gap, sizes, _entropy(found))
+    sizes = tuple(size for pairs in results for size in pairs.parts or (len(pairs),))
+    gaps = [pairs.gap for pairs in results if pairs.gap is not None]
+    # Each group costs at most (1 + its gap) times its minimum, so the largest gap bounds the total.
+    gap = max(gaps) if len(gaps) == len(results) else None
+    return Pairs(data, noise[order], gap, sizes, _entropy(results))
 
 
-def _entropy(found: list[Pairs]) -> float | None:
-    """Return the renormalized entropy of the plans of all parts together; a part of 1 has none."""
-    several = [pairs for pairs in found if len(pairs) > 1]
-    known = [(len(pairs), pairs.entropy) for pairs in several if pairs.entropy is not None]
-    if not known or len(known) < len(several):
+def _entropy(results: list[Pairs]) -> float | None:
+    """Return the renormalized entropy of the combined plan; None if a group has none.
+
+    Groups of one image are left out: they have a single possible pair, of entropy 0.
+    """
+    large = [pairs for pairs in results if len(pairs) > 1]
+    entropies = [(len(pairs), pairs.entropy) for pairs in large if pairs.entropy is not None]
+    if not entropies or len(entropies) < len(large):
         return None
-    count = sum(len(pairs) for pairs in found)
-    return sum(size * math.log(size) * own for size, own in known) / (count * math.log(count))
+    count = sum(len(pairs) for pairs in results)
+    return sum(size * math.log(size) * e for size, e in entropies) / (count * math.log(count))

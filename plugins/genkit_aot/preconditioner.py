@@ -1,4 +1,4 @@
-"""EDM's preconditioner for noise that is not independent of the data."""
+"""EDM's preconditioner, extended to noise that depends on the data."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ from genkit.types import Coefficients
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledPreconditioner(Preconditioner):
-    """Scales the network so that input and target have unit variance for assigned noise too.
+    """Scales the network to input and target of unit variance for assigned noise.
 
-    EDM's coefficients follow from ``E|x|^2 / d = s^2 + sigma^2``. With a covariance a of image and
-    noise it is ``q = s^2 + 2 sigma a + sigma^2``, and the conditions of EDM's appendix B.6 give
+    EDM's coefficients follow from ``E|x|^2 / d = s^2 + sigma^2``. With covariance a of image and
+    noise this becomes ``q = s^2 + 2 sigma a + sigma^2``, and the conditions of EDM's appendix B.6
+    give
 
         c_in = q^-1/2, c_skip = (s^2 + sigma a) / q, c_out^2 = sigma^2 (s^2 - a^2) / q.
 
-    The best multiple of x is passed on, and the network learns the rest. With a = 0 it is EDM's.
+    The skip connection is the best linear estimate of the image. With a = 0 it is EDM's.
     """
 
     source = "EDM, arXiv 2206.00364, appendix B.6, with a covariance of image and noise"
 
     sigma_data: float = setting(0.5, doc="standard deviation of the data", above=0)
     covariance: float = setting(
-        doc="mean covariance of a pixel with its noise, E<y - E y, n> / d; genkit audit prints it"
+        doc="covariance of image and noise per pixel, E<y - E y, n> / d; genkit audit prints it"
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if abs(self.covariance) >= self.sigma_data:
             reason = (
                 f"must be between -sigma_data and sigma_data = {self.sigma_data:g}, got "
-                f"{self.covariance:g}: no correlation is beyond 1"
+                f"{self.covariance:g}, a correlation above 1"
             )
             hint = "write the covariance that genkit audit prints for the recipe"
             yield Problem(("covariance",), reason, hint, Code.OUT_OF_RANGE)
 
     def _square(self, sigma: Tensor) -> Tensor:
-        """Return the mean square of the values of ``x = y + sigma n``."""
+        """Return q, the mean square of the values of ``x = y + sigma n``."""
         return self.sigma_data**2 + 2 * self.covariance * sigma + sigma.square()
 
     @property
-    def _left(self) -> float:
-        """What is left of the data's variance where the noise is known: ``s^2 - a^2``."""
+    def _residual(self) -> float:
+        """The data's variance that the noise does not predict: ``s^2 - a^2``."""
         return self.sigma_data**2 - self.covariance**2
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         square = self._square(sigma)
         return Coefficients(
             c_skip=(self.sigma_data**2 + self.covariance * sigma) / square,
-            c_out=sigma * (self._left / square).sqrt(),
+            c_out=sigma * (self._residual / square).sqrt(),
             c_in=square.rsqrt(),
             c_noise=sigma.log() / 4,
         )
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: every noise level starts with the same expected loss."""
-        return self._square(sigma) / (sigma.square() * self._left)
+        """Return ``1 / c_out^2``: at initialization the expected loss is the same at all levels."""
+        return self._square(sigma) / (sigma.square() * self._residual)

@@ -1,7 +1,7 @@
-"""Entropic optimal transport on the device of the pool, for pools too large to be paired exactly.
+"""Entropic optimal transport on the device of the pool, for pools too large for exact pairs.
 
-Sinkhorn's iteration finds the plan; pairs are drawn from its rows, or rounded to a permutation.
-Neither needs the plan as a whole.
+Sinkhorn's iteration computes the plan. Pairs are drawn from its rows, or the plan is rounded to a
+permutation. Both work on blocks of rows.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from genkit.interfaces import Coupler
 from genkit.settings import setting
 from genkit.tensors import Cost, require_same_length
 from genkit.types import Batch, Pairs
-from genkit_aot.assignment import assign_along
+from genkit_aot.assignment import assign_from
 from genkit_aot.entropic import Costs, Potentials, potentials
 
-ROUGH = 0.1
-"""The error that a plan to be rounded may have: a permutation uses every noise once, whatever the
-plan, and is hardly better for an exact one."""
+ROUNDED_TOLERANCE = 0.1
+"""Tolerance of a plan that is rounded. The permutation uses every noise sample once in any case,
+and a more accurate plan hardly improves it. Chosen, not tuned."""
 
-NEAR = 1e-4
-"""The gap at which a rounded plan is good enough; the first round of photos is nearer than that."""
+ROUNDED_GAP = 1e-4
+"""Gap at which rounding stops; on natural images one round of column generation suffices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sinkhorn(Coupler):
-    """Pairs from the entropic transport plan: drawn, or rounded to a permutation.
+    """Pairs by the entropic transport plan, drawn from it or rounded to a permutation.
 
-    Drawn, it is not bijective: in one pool some noises serve several images and others none. The
-    noise marginal is kept all the same: a noise serves as many images as its column of the plan
-    sums to, in expectation, and every column sums to the same within ``tolerance``. Rounded, every
-    noise is used once: the pairs that the plan favours are solved exactly, until the total cost is
-    proven to be within 0.01 % of the least. It looks at no label, so it skews the noise of a class:
-    wrap it in ``partitioned`` where a network is told the class. Time grows with about the square
-    of the pool.
+    Drawn pairs are not bijective: in a pool some noise samples have several images and others none.
+    The noise marginal is preserved nevertheless, since in expectation each noise sample is used as
+    often as its column sums to, and columns have equal sums within ``tolerance``. Rounded pairs use
+    each noise sample once; their total cost is proven to be within 0.01 % of the minimum. The
+    coupler ignores labels, which skews the noise of a class: wrap it in ``partitioned`` for a
+    class-conditional network. Time grows with about the square of the pool size.
     """
 
     source = "Cuturi 2013, arXiv 1306.0895; annealed as in Schmitzer 2019, arXiv 1610.06519"
@@ -46,33 +45,32 @@ class Sinkhorn(Coupler):
 
     cost: Cost = setting(
         "euclidean",
-        doc="what is summed over the pairs: distance between image and unit-variance noise, or "
-        "its square",
+        doc="cost of a pair: Euclidean distance of image and unit-variance noise, or its square",
     )
     epsilon: float = setting(
         0.03,
-        doc="weight of the entropy, in standard deviations of the pool's costs less the mean cost "
-        "of each image and of each noise: small is close to the exact assignment and slow, large "
-        "is close to random pairs",
+        doc="weight of the entropy, in standard deviations of the pool's costs (row and column "
+        "means removed); small values are slow and give nearly the exact assignment, large values "
+        "nearly random pairs",
         above=0,
     )
     tolerance: float = setting(
         0.01,
-        doc="how far the expected number of uses of a noise may be from that of the others, as "
-        "a fraction, root mean square over the pool; a rounded plan uses each noise once anyway",
+        doc="max relative error of the expected number of uses of a noise sample, root mean "
+        "square over the pool; no effect on a rounded plan",
         above=0,
         below=1,
     )
     iterations: int = setting(
-        10_000, doc="iterations at the last epsilon after which it gives up", at_least=1
+        10_000, doc="max iterations at the last epsilon; more are an error", at_least=1
     )
     rounded: bool = setting(
-        False, doc="make a permutation of little total cost from the plan, instead of drawing"
+        False, doc="whether to round the plan to a permutation, instead of drawing from it"
     )
     memory: float = setting(
         2.0,
-        doc="GiB for two matrices of the pool's size; where they do not fit (above 16,384 images), "
-        "costs are computed anew in each iteration, a block of them at a time",
+        doc="max GiB of two matrices of the pool's size; if they do not fit (above 16,384 images), "
+        "costs are recomputed in each iteration, in blocks",
         at_least=0,
     )
 
@@ -83,48 +81,51 @@ class Sinkhorn(Coupler):
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         require_same_length(batch, noise)
         costs = Costs(batch.data, noise, self.cost, self.memory)
-        found = potentials(
+        dual = potentials(
             costs,
             costs.epsilon(self.epsilon),
-            tolerance=ROUGH if self.rounded else self.tolerance,
+            tolerance=ROUNDED_TOLERANCE if self.rounded else self.tolerance,
             iterations=self.iterations,
         )
-        if not self.rounded and not found.error <= self.tolerance:
+        if not self.rounded and not dual.error <= self.tolerance:
             raise DataError(
-                f"Sinkhorn's iteration reached an error of {found.error:.2g} in {self.iterations} "
-                f"iterations on a pool of {len(batch)}, and tolerance is {self.tolerance:g}; "
-                "raise epsilon, iterations or tolerance",
+                f"Sinkhorn's iteration must reach the tolerance {self.tolerance:g}, got an error "
+                f"of {dual.error:.2g} after {self.iterations} iterations on a pool of "
+                f"{len(batch)}; raise epsilon, iterations or tolerance",
                 Code.NOT_CONVERGED,
             )
         index = torch.arange(len(batch))
         if not self.rounded:
-            drawn, entropy = _drawn(costs, found, generator)
-            return Pairs(index, drawn.cpu(), entropy=entropy)
-        return Pairs(index, *assign_along(costs, found, NEAR))
+            columns, entropy = _draw(costs, dual, generator)
+            return Pairs(index, columns.cpu(), entropy=entropy)
+        return Pairs(index, *assign_from(costs, dual, ROUNDED_GAP))
 
 
-def _drawn(costs: Costs, found: Potentials, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Return a column for each row of the plan, drawn with the row's probabilities (``[N]``).
+def _draw(costs: Costs, dual: Potentials, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Draw a column for each row of the plan with the row's probabilities.
 
-    With it comes the renormalized entropy of the plan, see :class:`~genkit.types.Pairs`.
+    Draws are stratified: the unit interval is divided into N parts, and each row draws from one of
+    them, in random order. With columns sorted by mean cost, this halves the variation of the total
+    cost from draw to draw.
 
-    The rows share out the unit interval: each draws from a part of its own, the parts dealt at
-    random. With the noises in the order of what they cost on average, that halves how much the
-    total cost varies from draw to draw.
+    Returns:
+        ``[N]`` indices of columns; and the renormalized entropy of the plan, see
+        :class:`~genkit.types.Pairs`.
     """
     count, noises = costs.shape
     part = torch.randperm(count, generator=generator)[:, None]
     uniform = (part + torch.rand(count, 1, generator=generator, dtype=torch.float64)) / count
-    uniform = uniform.to(found.g.device)
+    uniform = uniform.to(dual.g.device)
     order = costs.column_means.argsort(stable=True)
-    chosen, entropy = [], found.g.new_zeros((), dtype=torch.float64)
+    places, entropy = [], dual.g.new_zeros((), dtype=torch.float64)
     for rows in costs.rows:
-        logits = (found.g - costs.block(rows)).div_(found.epsilon)[:, order]
+        logits = (dual.g - costs.block(rows)).div_(dual.epsilon)[:, order]
         plan = torch.softmax(logits, dim=1)
         entropy += torch.special.entr(plan).sum(dtype=torch.float64)
-        below = plan.cumsum(1, dtype=torch.float64)
-        # The first column up to which more than this share of the row lies.
-        chosen.append(torch.searchsorted(below, uniform[rows] * below[:, -1:], right=True))
-    drawn = order[torch.cat(chosen)[:, 0].clamp_(max=noises - 1)]
-    # Every row sums to 1: an entropy of log N is that of the choice of the row.
-    return drawn, min(1.0, float(entropy) / count / math.log(noises)) if noises > 1 else 0.0
+        cumulative = plan.cumsum(1, dtype=torch.float64)
+        # Scaled by the row's sum, which rounding makes differ from 1.
+        levels = uniform[rows] * cumulative[:, -1:]
+        places.append(torch.searchsorted(cumulative, levels, right=True))
+    columns = order[torch.cat(places)[:, 0].clamp_(max=noises - 1)]
+    # Rows have sum 1, so this is the entropy per row; log M is that of random pairs.
+    return columns, min(1.0, float(entropy) / count / math.log(noises)) if noises > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Optimizers, and averages of the weights that follow them."""
+"""Optimizers and averages of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add optimizers and averages of weights."""
+    """Register optimizers and averages of the weights."""
     registry.add("optimizer", "adam", "genkit_optim.adam:Adam")
     registry.add("optimizer", "adamw", "genkit_optim.adam:AdamW")
     registry.add("average", "ema", "genkit_optim.ema:Ema")

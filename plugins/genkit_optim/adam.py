@@ -1,4 +1,4 @@
-"""Adam (arXiv 1412.6980), and Adam with decoupled weight decay (arXiv 1711.05101)."""
+"""Adam (arXiv 1412.6980) and AdamW, with decoupled weight decay (arXiv 1711.05101)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from genkit.interfaces import Optimizer, Stages
 from genkit.settings import setting
 
 BETA1 = 0.9
-"""Share of the mean gradient that a step keeps, as in EDM, EDM2 and torch."""
+"""Decay of the moving mean of the gradient, as in EDM, EDM2 and torch."""
 
 EPSILON = 1e-8
-"""Epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch."""
+"""Epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch. A mean over n
+terms has gradients n times smaller than the sum of those codes, hence EPSILON / n."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Divide the mean gradient by the root of the mean squared gradient."""
+    """Adam: steps along the mean gradient over the root mean squared gradient."""
 
     source = "Adam, arXiv 1412.6980, algorithm 1"
 
     beta2: float = setting(
-        0.999, doc="share of the mean squared gradient that a step keeps", above=0, below=1
+        0.999, doc="decay of the moving mean of the squared gradient", above=0, below=1
     )
     weight_decay: float = setting(
-        0.0, doc="share of the weights that is added to their gradient", at_least=0
+        0.0, doc="factor of the weights that are added to their gradient", at_least=0
     )
 
     def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
-        # Fused: one kernel for all weights, which leaves out a step that is not finite by itself.
+        # Fused: one kernel for all weights, which also skips steps with gradients that are not
+        # finite without synchronizing with the device.
         return torch.optim.Adam(
             parameters,
             self.learning_rate,
@@ -46,13 +48,13 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam, after a step in which the weights shrink by a share of themselves."""
+    """AdamW: Adam with weight decay that is independent of the gradient."""
 
     source = "AdamW, arXiv 1711.05101, algorithm 2"
 
     weight_decay: float = setting(
         0.01,
-        doc="a step shrinks the weights by this share of themselves, times the learning rate",
+        doc="relative decrease of the weights in a step, divided by the learning rate",
         at_least=0,
     )
 
@@ -62,7 +64,7 @@ class AdamW(Adam):
             yield Problem(
                 ("weight_decay",),
                 f"must be below 1 / learning_rate = {1 / self.learning_rate:g}, "
-                f"got {self.weight_decay:g}: a step would take away the weights",
+                f"got {self.weight_decay:g}",
                 "write a value such as 0.01",
             )
 

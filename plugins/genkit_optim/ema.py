@@ -16,25 +16,25 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class Ema(Average):
-    """Average the weights with exponentially falling shares of the past."""
+    """Exponential moving average of the weights."""
 
     source = "EDM, arXiv 2206.00364, appendix F.2"
 
     half_life: int = setting(
         500_000,
-        doc="images after which half of an old weight is forgotten; 0 follows at once",
+        doc="images after which the share of old weights is halved; 0 for no averaging",
         at_least=0,
     )
     ramp_up: float = setting(
         0.05,
-        doc="limits the half-life to this share of the images seen, so that the first, useless "
-        "weights are forgotten early; 0 for no limit",
+        doc="max half-life as a share of the images trained on, so that the initial weights lose "
+        "influence early; 0 for no limit",
         at_least=0,
     )
     snapshot_images: int = setting(
         0,
-        doc="images between two snapshots of the averaged weights, of which a later stage may "
-        "choose one; 0 for none",
+        doc="images between snapshots of the averaged weights, among which a later stage may "
+        "choose; 0 for none",
         at_least=0,
     )
 
@@ -42,8 +42,8 @@ class Ema(Average):
         """Return the weight of the old average in an update.
 
         Args:
-            images: seen before this batch.
-            batch_size: images in this batch.
+            images: number of images trained on before this batch.
+            batch_size: number of images in this batch.
         """
         half_life = float(self.half_life)
         if self.ramp_up:
@@ -55,11 +55,11 @@ class Ema(Average):
 
 
 class RunningEma(RunningAverage):
-    """A second set of weights that follows the trained ones.
+    """The running state of an exponential moving average.
 
     Args:
-        settings: half-life and ramp.
-        model: the network that is trained.
+        settings: settings of the average.
+        model: network in training.
     """
 
     def __init__(self, settings: Ema, model: nn.Module) -> None:
@@ -69,12 +69,12 @@ class RunningEma(RunningAverage):
 
     @torch.no_grad()
     def update(self, model: nn.Module, images: int, batch_size: int) -> None:
-        """Take one step towards the weights of ``model``; buffers are copied."""
+        """Update the average with the weights of ``model``; buffers are copied."""
         averaged = [p.data for p in self.model.parameters()]
         share = 1.0 - self._settings.decay(images, batch_size)
         torch._foreach_lerp_(averaged, [p.data for p in model.parameters()], share)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, source in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(source)
 
     def snapshot(self, folder: Path, images: int) -> None:
         write_snapshot(folder, images, self.model.state_dict())

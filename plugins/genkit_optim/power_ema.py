@@ -1,6 +1,6 @@
-"""Power-function averages of the weights, tracked and snapshotted beside the moving average.
+"""Power-function averages of the weights, with snapshots (EDM2, arXiv 2312.02696).
 
-:mod:`genkit.parts.power_averages` makes an average of any length of the snapshots.
+:mod:`genkit.parts.power_averages` reconstructs averages of any length from the snapshots.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from genkit_optim.ema import Ema, RunningEma
 
 @dataclass(frozen=True, kw_only=True)
 class PowerEma(Ema):
-    """Write snapshots of power-function averages beside the moving average that `ema` leaves.
+    """Averages the weights as `ema` does, and also writes snapshots of power-function averages.
 
-    The stage `average` and `genkit export --ema-length` make networks of any averaging length of
-    them.
+    The stage `average` and `genkit export --ema-length` reconstruct networks of any averaging
+    length from the snapshots.
     """
 
     source = "EDM2, arXiv 2312.02696, section 3 and appendix C"
@@ -33,11 +33,11 @@ class PowerEma(Ema):
 
     lengths: tuple[float, ...] = setting(
         (0.05, 0.1),
-        doc="relative lengths of the averages: the standard deviation of the weights' times, "
-        "divided by the training time",
+        doc="relative lengths of the averages: standard deviation of the averaging profile over "
+        "training time",
     )
     snapshot_images: int = setting(
-        8_000_000, doc="images between two snapshots of the averages", at_least=1
+        8_000_000, doc="images between snapshots of the averages", at_least=1
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -59,11 +59,11 @@ class PowerEma(Ema):
 
 
 class RunningPowerEma(RunningEma):
-    """A moving average, and averages of several relative lengths beside it.
+    """The running state of an exponential and several power-function averages.
 
     Args:
-        settings: half-life, lengths and so on.
-        model: the network, freshly initialised.
+        settings: settings of the averages.
+        model: network in training, freshly initialized.
 
     Raises:
         DataError: a length is out of range.
@@ -97,24 +97,25 @@ class RunningPowerEma(RunningEma):
             tensor.copy_(state[name])
 
     def snapshot(self, folder: Path, images: int) -> None:
-        """Write each average to a file of its own, such as ``ema-0.05-00012345600.safetensors``.
+        """Write each average to its own file, such as ``ema-0.05-00012345600.safetensors``.
 
-        Weights are written in float16. Its rounding changes them by 2e-4 of their norm, and what is
-        reconstructed by 2e-4 to 1e-3; averages of different lengths differ by several percent.
+        Weights are written in float16. Relative to their norm, rounding changes them by 2e-4 and
+        reconstructed weights by 2e-4 to 1e-3. Averages of different lengths differ by several
+        percent.
         """
         current = self.model.state_dict()
         for length, average in self._averages.items():
-            halved = {name: _halved(tensor) for name, tensor in average.items()}
+            halved = {name: _to_float16(tensor) for name, tensor in average.items()}
             buffers = {name: tensor for name, tensor in current.items() if name not in average}
             write_snapshot(folder, length, images, halved, buffers)
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the trained tensors by all of their names in the state of the network."""
+    """Return the parameters under all of their names in the state dictionary."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
-def _halved(weights: Tensor) -> Tensor:
-    """Return weights in float16, or as they are where that cannot hold them."""
+def _to_float16(weights: Tensor) -> Tensor:
+    """Return the weights in float16, or unchanged if float16 would overflow."""
     half = weights.half()
     return half if bool(half.isfinite().all()) else weights

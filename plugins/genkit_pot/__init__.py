@@ -8,6 +8,6 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the exact and the entropic coupler."""
+    """Register the exact and the entropic coupler."""
     registry.add("coupler", "pot-exact", "genkit_pot.exact:Exact")
     registry.add("coupler", "pot-sinkhorn", "genkit_pot.sinkhorn:Sinkhorn")

@@ -1,4 +1,4 @@
-"""Immiscible diffusion: each image meets the nearest of its own few noises (arXiv 2505.18521)."""
+"""Immiscible diffusion: each image gets the nearest of k noise samples (arXiv 2505.18521)."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from genkit.plugin import Registration, hookimpl
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the coupler."""
+    """Register the coupler."""
     registry.add("coupler", "immiscible", "genkit_immiscible.nearest:Immiscible")

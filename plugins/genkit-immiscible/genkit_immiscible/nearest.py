@@ -1,4 +1,4 @@
-"""The nearest of k noises (Improved Immiscible Diffusion, arXiv 2505.18521)."""
+"""The nearest of k noise samples (Improved Immiscible Diffusion, arXiv 2505.18521)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from genkit.plugin import (
 )
 
 BLOCK = 1024
-"""Noises whose differences from their images are held at a time; those of one image at least."""
+"""Noise samples whose differences from their images are in memory at a time, to bound it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Immiscible(Coupler):
-    """The nearest of several noises that are drawn for each image; the others are thrown away.
+    """Draws several noise samples for each image, keeps the nearest and discards the others.
 
-    Time grows with the pool and not with its cube, and an image looks at no other. In return the
-    noise is no longer N(0, I): it is shorter than it should be and leans towards the images, the
-    more so the more candidates there are. The sampler still starts from N(0, I), so a recipe has
-    to say that the skew is meant.
+    Images are independent of each other, and time grows linearly with the pool size. The kept noise
+    is not N(0, I): it is shorter and biased towards the images, increasingly so with the number of
+    candidates. Since sampling starts from N(0, I), a recipe must set ``accept_skewed_noise``.
     """
 
-    source = "Improved Immiscible Diffusion, arXiv 2505.18521, KNN; the idea: arXiv 2406.12303"
+    source = "Improved Immiscible Diffusion, arXiv 2505.18521, KNN; after arXiv 2406.12303"
 
     candidates: int = setting(
         4,
-        doc="noises drawn for each image (k); its authors take 4 for flow matching on CIFAR-10 and "
-        "64 for Stable Diffusion, and 1 would be the coupler random",
+        doc="noise samples drawn per image (k); the paper uses 4 for flow matching on CIFAR-10 and "
+        "64 for Stable Diffusion",
         at_least=2,
     )
 
@@ -52,18 +51,19 @@ class Immiscible(Coupler):
 
 
 def distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
-    """Return the distance of every image to each of its own noises.
+    """Return the distance of every image to each of its noise samples.
 
     Args:
         data: ``[N, *shape]`` images.
-        noise: ``[N * candidates, *shape]``, those of image i from i * candidates on.
-        candidates: noises for each image.
+        noise: ``[N * candidates, *shape]`` noise samples, those of one image consecutive.
+        candidates: number of noise samples per image.
 
     Returns:
-        ``[N, candidates]``, float64 for float64 inputs and float32 for all others.
+        ``[N, candidates]`` Euclidean distances, float64 for float64 inputs, else float32.
 
     Raises:
-        DataError: the items differ in shape, or an image, a noise, or a distance is not finite.
+        DataError: the items differ in shape, or an image, a noise sample or a distance is not
+            finite.
     """
     require_one_shape(data, noise)
     require_finite(data, "image")
@@ -72,7 +72,7 @@ def distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
     x = data.reshape(len(data), 1, -1)
     y = noise.reshape(len(data), candidates, -1)
     images = max(1, BLOCK // candidates)
-    # Summed over differences, not expanded into an inner product: no digits cancel.
+    # From differences, not from inner products, which would lose digits by cancellation.
     result = torch.cat(
         [
             torch.linalg.vector_norm(a.to(wide) - b.to(wide), dim=2)

@@ -55,7 +55,7 @@ def best(matrix):
 @pytest.mark.parametrize("cost", ["euclidean", "squared"])
 @pytest.mark.parametrize("name", POOLS)
 def test_the_total_is_scipys_and_proven(name, cost, small, monkeypatch):
-    monkeypatch.setattr(assignment, "SMALL", small)
+    monkeypatch.setattr(assignment, "DENSE_SIZE", small)
     costs = Costs(*pool(name), cost)
     matrix = costs.whole.clone()
     permutation, bound = assign(costs)
@@ -96,7 +96,7 @@ def test_a_matrix_that_is_not_kept_gives_the_same(monkeypatch):
 
 
 def test_arcs_that_were_missing_are_found(monkeypatch):
-    monkeypatch.setattr(assignment, "SHARE", 0.5)  # far too few at first
+    monkeypatch.setattr(assignment, "MIN_ENTRY", 0.5)  # far too few at first
     rounds = []
 
     def counted(arcs, v):
@@ -115,7 +115,7 @@ def test_arcs_that_were_missing_are_found(monkeypatch):
 
 
 def test_a_tolerance_ends_the_search_and_the_gap_is_a_bound(monkeypatch):
-    monkeypatch.setattr(assignment, "SHARE", 0.5)
+    monkeypatch.setattr(assignment, "MIN_ENTRY", 0.5)
     costs = Costs(*pool("gaussian"))
     permutation, bound = assign(costs, tolerance=0.5)
     least = best(costs.whole.numpy())

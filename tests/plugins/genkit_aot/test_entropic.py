@@ -32,7 +32,7 @@ def plan(costs, found):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(entropic, "LEAST_ROWS", 7)
+    monkeypatch.setattr(entropic, "MIN_ROWS", 7)
     monkeypatch.setattr(entropic, "BLOCK", {"cpu": 1, "cuda": 1})
 
 

@@ -116,7 +116,7 @@ def test_pairs_do_not_depend_on_how_the_costs_are_cut(monkeypatch, rounded):
     images, noise = photos()
     found = []
     for rows in (512, 100, 17):
-        monkeypatch.setattr(entropic, "LEAST_ROWS", rows)
+        monkeypatch.setattr(entropic, "MIN_ROWS", rows)
         monkeypatch.setattr(entropic, "BLOCK", {"cpu": 1, "cuda": 1})
         for memory in (0, 2):
             coupler = Sinkhorn(rounded=rounded, memory=memory)
