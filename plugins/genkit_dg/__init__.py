@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the components of discriminator guidance."""
+    """Register the components of discriminator guidance."""
     registry.add("guidance", "discriminator", "genkit_dg.guidance:DiscriminatorGuidance")
     registry.add("discriminator", "scratch", "genkit_dg.scratch:ScratchDiscriminator")
     registry.add(

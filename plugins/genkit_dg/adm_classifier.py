@@ -1,4 +1,4 @@
-"""The noise-conditioned ADM classifier, whose features a discriminator stands on."""
+"""The noise-conditioned ADM classifier, whose features a discriminator can use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from genkit_dg.adm_encoder import AdmEncoder
 
 
 class NoisyClassifier(nn.Module):
-    """A classifier of images at every noise level.
+    """A classifier of noisy images.
 
-    Called as ``classifier(x [B, C, H, W]) -> logits [B, classes]`` with clean images.
+    Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]`` with clean images.
 
     Args:
-        encoder: encoder with an output for each class.
+        encoder: encoder with one output per class.
     """
 
     def __init__(self, encoder: AdmEncoder) -> None:
@@ -44,15 +44,15 @@ class NoisyClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifier(Classifier):
-    """The ADM encoder with attention pooling, such as the published ImageNet classifiers."""
+    """Builds the ADM encoder with attention pooling, as the published ImageNet classifiers."""
 
     source = "Dhariwal and Nichol, arXiv 2105.05233, section 4 and appendix H"
 
     channels: int = setting(128, doc="channels of the first level, a multiple of 64", at_least=64)
     multipliers: tuple[int, ...] = setting(
-        (1, 2, 4), doc="channels of each level, in multiples of `channels`", at_least=1
+        (1, 2, 4), doc="channels of each level, in units of `channels`", at_least=1
     )
-    blocks: int = setting(4, doc="residual blocks of each level", at_least=1)
+    blocks: int = setting(4, doc="residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (32, 16, 8), doc="heights of the feature maps that have self-attention", at_least=1
     )
@@ -64,7 +64,7 @@ class AdmClassifier(Classifier):
         if not self.multipliers:
             yield Problem(
                 ("multipliers",),
-                "must have a level, got none",
+                "must have at least one level, got none",
                 "write [1, 2, 4]",
                 Code.WRONG_LENGTH,
             )
@@ -80,11 +80,11 @@ class AdmClassifier(Classifier):
         """Return the classifier.
 
         Raises:
-            DataError: the data is no labelled images, or images of a size that does not fit.
+            DataError: the data is not labeled images, or their size does not fit.
         """
         if not spec.is_image or not spec.classes:
             raise DataError(
-                f"the data of noisy-classifier must be labelled images, got items of shape "
+                f"the data of noisy-classifier must be labeled images, got items of shape "
                 f"{spec.shape} with {spec.classes} classes; choose other data",
                 Code.WRONG_SHAPE,
             )

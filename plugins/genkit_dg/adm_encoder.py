@@ -1,4 +1,4 @@
-"""The encoder of the ADM U-Net, as it classifies noisy images."""
+"""The encoder of the ADM U-Net with attention pooling, a classifier of noisy images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from genkit_dg.adm_layers import (
 )
 
 STEPS = 999
-"""Times of the VP SDE, 0 to 1, are embedded in steps of 1 / 999."""
+"""Number of time steps of the embedding: times of the VP SDE, 0 to 1, are multiplied by it."""
 
 
 class Unit(nn.Module):
-    """A residual block, with self-attention behind it or without.
+    """A residual block, optionally followed by self-attention.
 
     Args:
         block: residual block.
@@ -43,27 +43,26 @@ class Unit(nn.Module):
 
 
 class AdmEncoder(nn.Module):
-    """Residual blocks at halved sizes, then attention pooling.
+    """Residual blocks at decreasing resolution, then attention pooling.
 
-    Called as ``encoder(x [B, C, H, W], time [B], labels [B] or None) -> [B, outputs]``.
-
-    The layers, their names in published files aside, are those of guided-diffusion's classifiers.
+    Call it as ``encoder(x [B, C, H, W], time [B], labels [B] or None) -> [B, outputs]``. The
+    architecture is that of guided-diffusion's classifiers, with other names of layers.
 
     Source: Dhariwal and Nichol, arXiv 2105.05233, appendix H.
 
     Args:
         shape: ``(channels, height, width)`` of the input.
-        channels: channels of the first level; each level has a multiple of 64.
-        multipliers: channels of each level in multiples of ``channels``; sizes are halved between
+        channels: base width, a multiple of 64.
+        multipliers: channels of each level in units of ``channels``; resolution is halved between
             levels.
-        blocks: residual blocks of a level.
+        blocks: residual blocks per level.
         attention: heights of the feature maps with self-attention.
         outputs: number of outputs.
-        classes: number of classes that it is conditioned on; 0 for none.
+        classes: number of classes that condition it; 0 for none.
         dropout: probability that an element is dropped in a block.
 
     Raises:
-        DataError: the channels of a level are no multiple of 64, or the size cannot be halved.
+        DataError: ``channels`` is not a multiple of 64, or the size cannot be halved.
     """
 
     frequencies: Tensor
@@ -93,9 +92,11 @@ class AdmEncoder(nn.Module):
         )
         self.embed_label = nn.Embedding(classes, condition) if classes else None
 
-        def unit(before: int, after: int, *, attends: bool = False, halves: bool = False) -> Unit:
-            block = Residual(before, after, condition, dropout, halves=halves)
-            return Unit(block, SelfAttention(after) if attends else None)
+        def unit(
+            width_in: int, width_out: int, *, attends: bool = False, halves: bool = False
+        ) -> Unit:
+            block = Residual(width_in, width_out, condition, dropout, halves=halves)
+            return Unit(block, SelfAttention(width_out) if attends else None)
 
         width = channels * multipliers[0]
         self.stem = nn.Conv2d(image_channels, width, 3, padding=1)
@@ -131,12 +132,12 @@ class AdmEncoder(nn.Module):
         """Return the features before the pooling, ``[B, C, h, w]``.
 
         Args:
-            x: ``[B, *shape]`` images with the noise of the VP SDE, or other maps.
+            x: ``[B, *shape]`` images with the noise of the VP SDE, or other feature maps.
             time: ``[B]`` times of the VP SDE, 0 to 1.
             labels: ``[B]`` int64 classes, or None.
 
         Raises:
-            DataError: labels are missing where the encoder is conditioned on them.
+            DataError: labels are None, but the encoder is class-conditional.
         """
         condition = self._condition(time, labels)
         hidden: Tensor = self.stem(x)
@@ -145,7 +146,7 @@ class AdmEncoder(nn.Module):
         return hidden
 
     def head(self, features: Tensor) -> Tensor:
-        """Return the outputs ``[B, outputs]`` of the features ``[B, C, h, w]``."""
+        """Return the outputs ``[B, outputs]`` for features ``[B, C, h, w]``."""
         pooled: Tensor = self.pool(F.silu(self.norm(features)))
         return pooled
 
@@ -160,7 +161,7 @@ class AdmEncoder(nn.Module):
             return embedded
         if labels is None:
             raise DataError(
-                "labels must be given to a class-conditional discriminator, got none; sample a "
+                "labels must be given to a class-conditional discriminator, got None; sample a "
                 "class-conditional denoiser",
                 Code.MISSING_ATTRIBUTE,
             )

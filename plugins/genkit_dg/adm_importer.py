@@ -1,4 +1,4 @@
-"""The published noise-conditioned classifiers of guided-diffusion become classifiers of genkit."""
+"""Importer of the published noise-conditioned classifiers of guided-diffusion."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from genkit.interfaces import Imported, Importer
 from genkit.pickles import read_state_dict
 from genkit.types import DataSpec
 from genkit_dg.adm_classifier import AdmClassifier
-from genkit_dg.adm_names import architecture, renamed
+from genkit_dg.adm_names import architecture, rename
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifierImporter(Importer):
-    """Reads classifiers of guided-diffusion, such as ``64x64_classifier.pt``.
+    """Imports classifiers of guided-diffusion, such as ``64x64_classifier.pt``.
 
-    Those that the code of discriminator guidance downloads are among them:
-    ``32x32_classifier.pt`` was trained by its authors.
+    This includes ``32x32_classifier.pt``, which the authors of discriminator guidance trained.
     """
 
-    source = "arXiv 2105.05233 and arXiv 2211.17091, the layout of their published classifiers"
+    source = "arXiv 2105.05233 and arXiv 2211.17091, format of their published classifiers"
     snapshots = "*.pt"
 
     def read(self, path: Path) -> Imported:
         arrays = read_state_dict(path)
         try:
-            weights = renamed({n: torch.from_numpy(a).float() for n, a in arrays.items()})
-            found = architecture(weights)
+            weights = rename({n: torch.from_numpy(a).float() for n, a in arrays.items()})
+            settings = architecture(weights)
         except DataError as error:
             raise DataError(f"{path}: {error}", error.code) from error
-        spec = DataSpec(found.pop("shape"), classes=found.pop("outputs"))
-        named = {f"encoder.{name}": weight for name, weight in weights.items()}
-        return Imported(AdmClassifier(**found), spec, named, images=0)
+        spec = DataSpec(settings.pop("shape"), classes=settings.pop("outputs"))
+        state = {f"encoder.{name}": weight for name, weight in weights.items()}
+        return Imported(AdmClassifier(**settings), spec, state, images=0)

@@ -13,12 +13,12 @@ GROUPS = 32
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a normalization over 32 groups of channels."""
+    """Return a group normalization with 32 groups."""
     return nn.GroupNorm(GROUPS, channels)
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """Return the layer with weights of 0: a branch that ends with it starts as nothing."""
+    """Return the layer with zero parameters, so that the branch that ends with it starts at 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -29,18 +29,18 @@ def attend(qkv: Tensor, *, by_head: bool) -> Tensor:
 
     Args:
         qkv: ``[B, 3 C, N]`` queries, keys and values.
-        by_head: order of the channels: queries, keys and values of a head after each other; else
-            the queries of all heads, then the keys, then the values.
+        by_head: whether the channels are ordered by head, each with its queries, keys and values;
+            else all queries come first, then all keys, then all values.
     """
     batch, channels, positions = qkv.shape
     heads = channels // (3 * CHANNELS_PER_HEAD)
     if by_head:
-        parted = qkv.view(batch, heads, 3, CHANNELS_PER_HEAD, positions).transpose(1, 2)
+        split = qkv.view(batch, heads, 3, CHANNELS_PER_HEAD, positions).transpose(1, 2)
     else:
-        parted = qkv.view(batch, 3, heads, CHANNELS_PER_HEAD, positions)
-    query, key, value = parted.transpose(-1, -2).unbind(1)
-    attended = F.scaled_dot_product_attention(query, key, value)
-    return attended.transpose(-1, -2).reshape(batch, channels // 3, positions)
+        split = qkv.view(batch, 3, heads, CHANNELS_PER_HEAD, positions)
+    query, key, value = split.transpose(-1, -2).unbind(1)
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    return mixed.transpose(-1, -2).reshape(batch, channels // 3, positions)
 
 
 class SelfAttention(nn.Module):
@@ -59,12 +59,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, channels, H, W]``."""
         flat = x.flatten(2)
-        attended: Tensor = self.out(attend(self.qkv(self.norm(flat)), by_head=True))
-        return (flat + attended).view_as(x)
+        branch: Tensor = self.out(attend(self.qkv(self.norm(flat)), by_head=True))
+        return (flat + branch).view_as(x)
 
 
 class Residual(nn.Module):
-    """Two convolutions; the condition scales and shifts the features between them.
+    """A residual block of two convolutions; the condition scales and shifts between them.
 
     Args:
         channels_in: channels of the input.
@@ -106,7 +106,7 @@ class Residual(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """The output of attention at an additional position, the mean of all pixels.
+    """Pools features by attention from an additional position, the mean of all pixels.
 
     Source: CLIP, arXiv 2103.00020, section 2.4.
 

@@ -1,4 +1,4 @@
-"""Names and architecture of ADM classifiers in the files of guided-diffusion."""
+"""Names of weights and architecture of ADM classifiers in files of guided-diffusion."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _MIDDLE = {"0": ("middle.0.block", _BLOCK), "1": ("middle.0.attention", _ATTENTI
 _MIDDLE["2"] = ("middle.1.block", _BLOCK)
 
 
-def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a classifier by the names of our encoder.
+def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a classifier under the names of our encoder.
 
     Raises:
-        DataError: a name belongs to no such classifier.
+        DataError: a name does not belong to such a classifier.
     """
-    return {_renamed(name): weight for name, weight in weights.items()}
+    return {_rename(name): weight for name, weight in weights.items()}
 
 
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     layer, _, tensor = name.rpartition(".")
     tensor = _TENSOR.get(tensor, tensor)
     if layer in _SINGLE:
@@ -60,22 +60,22 @@ def _renamed(name: str) -> str:
             return f"{place}.{names[rest]}.{tensor}"
     raise DataError(
         f"{name[:200]} must be a tensor of an ADM classifier with attention pooling, scale-shift "
-        "normalization and residual downsampling; choose the published file of one",
+        "normalization and residual downsampling; write the path of such a file",
         Code.WRONG_KIND,
     )
 
 
 def architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of :class:`~genkit_dg.adm_encoder.AdmEncoder` that fit some weights.
+    """Return the arguments of :class:`~genkit_dg.adm_encoder.AdmEncoder` that match the weights.
 
-    Every level must have another width than the level before, as in all published classifiers:
-    the block whose shortcut changes the width is the first of its level.
+    A block with a convolution in its shortcut counts as the first of its level. So the width must
+    change from level to level, as in all published classifiers.
 
     Args:
-        weights: weights by the names of the encoder.
+        weights: weights under the names of the encoder.
 
     Raises:
-        DataError: they fit no such encoder.
+        DataError: the weights are not those of such an encoder.
     """
     try:
         units = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("units."))

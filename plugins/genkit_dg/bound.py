@@ -1,4 +1,4 @@
-"""Discriminator guidance with its network."""
+"""Discriminator guidance, bound to its network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from genkit_dg.log_ratio import log_ratio_gradient
 
 
 class BoundDiscriminator(BoundGuidance):
-    """Discriminator guidance with its network.
+    """Discriminator guidance, bound to its network.
 
     Args:
         discriminator: ``(x [B, *shape], sigma [B], labels) -> logit [B]``, in eval mode.
-        weight: weight of the first evaluation of a step.
-        second_weight: weight of the others.
-        by_level: factor of both at noise levels ``[B]``; None for 1.
+        weight: weight in the first evaluation of a step.
+        second_weight: weight in other evaluations.
+        by_level: factor of both by noise level; None for 1.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class BoundDiscriminator(BoundGuidance):
         if self.by_level is not None:
             scale = scale * self.by_level(sigma).to(denoised.dtype)
         correction = as_column(scale, x) * gradient.to(denoised.dtype)
-        return self._corrected(log_ratio, correction, inner=inner)
+        return self._boost(log_ratio, correction, inner=inner)
 
-    def _corrected(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
-        """Return the correction as it is applied, given the log-ratio ``[B]`` of each sample."""
+    def _boost(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
+        """Return the correction to apply, given the log-ratio ``[B]``; here unchanged."""
         return correction

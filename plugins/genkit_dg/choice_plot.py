@@ -1,4 +1,4 @@
-"""Plots of a discriminator on held-out items, along its training and by noise level."""
+"""Plots of a discriminator's scores on held-out items, by training images and noise level."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from genkit_dg.judgment import Judgment
 
 
 def choice_plot(judged: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
-    """Return a PNG of cross-entropy by images, and of three scores by noise level.
+    """Return a PNG of cross-entropy by training images, and of three scores by noise level.
 
     Args:
-        judged: scores of each snapshot, by its number of images.
+        judged: scores of each snapshot, by number of training images.
         levels: scores of the chosen snapshot, by noise level.
     """
     figure, (along, across) = figure_with_axes(2)
     entropies = [judgment.cross_entropy for judgment in judged.values()]
     errors = [judgment.standard_error for judgment in judged.values()]
     along.errorbar(list(judged), entropies, errors, color=PALETTE[0], marker="o", markersize=3.5)
-    along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="a guess")
+    along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="chance")
     lowest = min(entropies)
     best = list(judged)[entropies.index(lowest)]
     along.plot([best], [lowest], "o", color=PALETTE[1], markersize=8, label="chosen")
-    along.set_xlabel("images of training")
+    along.set_xlabel("training images")
     along.set_ylabel("held-out cross-entropy")
     set_title(along, "Snapshots on held-out items")
     along.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""The stage that chooses among the snapshots of a discriminator's training."""
+"""The stage that chooses among snapshots of a discriminator."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ from genkit_dg.judgment import Judgment, by_sigma, guess_warning
 class ChooseDiscriminator(Stage):
     """Chooses the snapshot of a discriminator with the lowest cross-entropy on held-out items.
 
-    All snapshots are judged on the same noisy items, which none was trained on, with noise assigned
-    as in training. The one of lowest cross-entropy is chosen, since d / (1 - d) is the ratio of the
-    densities where the cross-entropy is lowest. Accuracy and calibration error are reported.
+    All snapshots are evaluated on the same noisy items, which were held out of training, with noise
+    assigned as in training. Cross-entropy is the criterion because it is minimal where d / (1 - d)
+    is the ratio of the densities. Accuracy and calibration error are reported.
     """
 
     source = "early stopping; calibration error of arXiv 1706.04599, eq. 3"
     output = DiscriminatorFile
 
-    discriminator: DiscriminatorRef = setting(doc="stage that trained it, and wrote snapshots")
-    count: int = setting(8192, doc="held-out noisy items, repeats counted", at_least=2)
+    discriminator: DiscriminatorRef = setting(
+        doc="stage that trained the discriminator and wrote snapshots"
+    )
+    count: int = setting(8192, doc="number of held-out noisy items, repeats counted", at_least=2)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from held_out_problems(self.discriminator, earlier)
@@ -47,7 +49,7 @@ class ChooseDiscriminator(Stage):
         if not getattr(average, "snapshot_images", 0):
             yield Problem(
                 ("discriminator",),
-                "must write snapshots of its weights, got a training without",
+                "must write snapshots of its weights, got a stage that writes none",
                 'write average = { use = "ema", snapshot_images = 50_000 } in its stage',
                 Code.CONFLICT,
             )
@@ -61,8 +63,8 @@ class ChooseDiscriminator(Stage):
         snapshots = snapshots_in(context.results(self.discriminator))
         if not snapshots:
             raise DataError(
-                f"the folder of stage {self.discriminator} must hold snapshots, got none; write "
-                'average = { use = "ema", snapshot_images = 50_000 }, and train it again',
+                f"the folder of stage {self.discriminator} must contain snapshots, got none; write "
+                'average = { use = "ema", snapshot_images = 50_000 } in it, and train again',
                 Code.NOT_FOUND,
             )
         pairs = held_out_pairs(training, context, self.count)
@@ -87,23 +89,27 @@ class ChooseDiscriminator(Stage):
             context.record.log({"sigma": float(level), **judgment.row()})
         context.record.log({"chosen": best, "reason": reason_of(judged)})
         context.record.picture("choice", choice_plot(judged, levels))
-        if judged[best].guesses:
+        if judged[best].is_chance:
             context.warn(guess_warning(judged[best]))
         weights, _ = load(snapshots[best])
         context.record.save(replace(file, weights=weights, images=best))
 
 
 def best_of(judged: Mapping[int, Judgment]) -> int:
-    """Return the images of the snapshot of lowest cross-entropy, of equal ones the earliest."""
+    """Return the training images of the snapshot of lowest cross-entropy, the first of equals."""
     return min(judged, key=lambda images: (judged[images].cross_entropy, images))
 
 
 def reason_of(judged: Mapping[int, Judgment]) -> str:
-    """Return the reason why a snapshot is chosen, in a sentence."""
+    """Return the reason for the choice in one sentence."""
     best, last = best_of(judged), max(judged)
-    one, other = judged[best], judged[last]
+    scores, last_scores = judged[best], judged[last]
     text = (
-        f"lowest held-out cross-entropy of {len(judged)} snapshots: {one.cross_entropy:.4f} +- "
-        f"{one.standard_error:.4f} at {best:,} images"
+        f"lowest held-out cross-entropy of {len(judged)} snapshots: {scores.cross_entropy:.4f} +- "
+        f"{scores.standard_error:.4f} at {best:,} images"
     )
-    return text if best == last else f"{text}, and {other.cross_entropy:.4f} at the end, {last:,}"
+    return (
+        text
+        if best == last
+        else f"{text}, and {last_scores.cross_entropy:.4f} at the end, {last:,}"
+    )

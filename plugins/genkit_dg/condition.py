@@ -1,4 +1,4 @@
-"""Embedding of the noise level and of the class, for a discriminator."""
+"""Embedding of noise level and class for a discriminator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from genkit.errors import Code, DataError
 from genkit.parts.vp_sde import VpSde
 
 FREQUENCIES = 32
+"""Number of frequencies of the noise level's embedding; chosen, not tuned."""
 
 
 class Condition(nn.Module):
     """Embeds the noise level, as a VP time, and the class.
 
     Args:
-        width: of the embedding.
-        classes: number of classes; 0 where the class is not given.
+        width: width of the embedding.
+        classes: number of classes; 0 for an unconditional discriminator.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -32,20 +33,22 @@ class Condition(nn.Module):
         """Return ``[B, width]``.
 
         Raises:
-            DataError: labels are missing where the class is given.
+            DataError: labels are None, but the discriminator is class-conditional.
         """
-        embedded: Tensor = self.noise(_waves(1000 * VpSde().time(sigma)))
+        embedded: Tensor = self.noise(_sines_and_cosines(1000 * VpSde().time(sigma)))
         if self.label is not None:
             if labels is None:
                 raise DataError(
-                    "a class-conditional discriminator was given no labels", Code.MISSING_ATTRIBUTE
+                    "labels must be given to a class-conditional discriminator, got None; sample a "
+                    "class-conditional denoiser",
+                    Code.MISSING_ATTRIBUTE,
                 )
             embedded = embedded + self.label(labels)
         return nn.functional.silu(embedded)
 
 
-def _waves(position: Tensor) -> Tensor:
-    """Sines and cosines of positions ``[B]`` at periods from 2 pi to 20,000 pi: ``[B, 2 F]``."""
+def _sines_and_cosines(position: Tensor) -> Tensor:
+    """Embed positions ``[B]`` at periods from 2 pi to 20,000 pi as ``[B, 2 F]``."""
     powers = torch.arange(FREQUENCIES, device=position.device) / FREQUENCIES
     angles = position[:, None] * torch.exp(-math.log(10_000) * powers)
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,4 +1,4 @@
-"""Training a discriminator to tell real from generated at every noise level."""
+"""The objective that trains a discriminator of noisy real and generated items."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Discrimination(Objective):
-    """Binary cross-entropy between noisy real and noisy generated items.
+    """Computes the binary cross-entropy of noisy real and generated items.
 
-    One term an item, as in the published training, so that Adam's epsilon is 1e-8 itself. The
-    noise levels are the published ones by default: uniform in log sigma, from 0.001 to 152.
+    The loss has one term per item, as in the published training, so that Adam's epsilon is 1e-8.
+    The default noise distribution is the published one: uniform in log sigma, from 0.001 to 152.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
@@ -30,7 +30,7 @@ class Discrimination(Objective):
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     noise_distribution: NoiseDistribution = setting(
-        doc="noise levels in training", use={"use": "dg-importance"}
+        doc="distribution of noise levels in training", use={"use": "dg-importance"}
     )
 
     def loss(
@@ -42,7 +42,7 @@ class Discrimination(Objective):
     ) -> Tensor:
         if batch.realness is None:
             raise DataError(
-                "the data does not say which items are real and which generated; "
+                "data must state which items are real and which generated, got no realness; "
                 'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }',
                 Code.MISSING_ATTRIBUTE,
             )

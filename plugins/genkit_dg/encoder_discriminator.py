@@ -1,4 +1,4 @@
-"""Discriminators with a trained head on the features of a frozen network."""
+"""Discriminators with a trained head on features of a frozen network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Encode = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class EncoderFeatures(Frozen):
-    """The encoder of a frozen denoiser, at the noise level and for the class of its images."""
+    """The features of a frozen denoiser's encoder, for noisy images, noise levels and classes."""
 
     module: Preconditioned
 
@@ -37,7 +37,7 @@ class EncoderFeatures(Frozen):
 
 
 class ClassifierMaps(Frozen):
-    """The frozen encoder of a classifier of noisy images."""
+    """The feature maps of a frozen classifier of noisy images."""
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """Return ``[B, C, h, w]``."""
@@ -46,13 +46,14 @@ class ClassifierMaps(Frozen):
 
 
 class EncoderDiscriminator(nn.Module):
-    """Called as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``.
+    """A discriminator with a trained head on frozen features.
 
-    Features are computed anew in every call, since they depend on noise that is drawn anew.
+    Call it as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``. Features are recomputed
+    in every call, because the noise of an image is different each time.
 
     Args:
-        features: frozen network; called as ``features(x, sigma, labels) -> [B, C, h, w]``.
-        head: network with one output for the features, and with weights to train.
+        features: frozen network, called as ``features(x, sigma, labels) -> [B, C, h, w]``.
+        head: trained network from features to one output.
     """
 
     def __init__(self, features: EncoderFeatures | ClassifierMaps, head: AdmEncoder) -> None:
@@ -69,7 +70,7 @@ class EncoderDiscriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class OnFeatures(Discriminator):
-    """Base of discriminators whose head, an ADM encoder, is trained on frozen features."""
+    """Base of discriminators with an ADM encoder as trained head on frozen features."""
 
     channels: int = setting(128, doc="channels of the head, a multiple of 64", at_least=64)
     blocks: int = setting(2, doc="residual blocks of the head", at_least=1)
@@ -91,7 +92,7 @@ class OnFeatures(Discriminator):
         """Return the network of an earlier stage, and its features.
 
         Raises:
-            DataError: the network has no features, or takes classes that the discriminator lacks.
+            DataError: the network has no features that the discriminator can use.
         """
 
     def bind(self, inputs: Inputs) -> BoundOnFeatures:
@@ -100,7 +101,7 @@ class OnFeatures(Discriminator):
 
 @dataclass(frozen=True)
 class BoundOnFeatures:
-    """A discriminator with the frozen network that its head uses.
+    """A discriminator, bound to the frozen network that its head uses.
 
     Attributes:
         settings: settings of the discriminator.
@@ -116,7 +117,7 @@ class BoundOnFeatures:
         """Return the discriminator, see :meth:`Network.build`.
 
         Raises:
-            DataError: the frozen network was trained on items of another shape or other classes.
+            DataError: the frozen network was trained on items of another shape or on other classes.
         """
         settings, shape = self.settings, self.trained.spec.shape
         if spec.shape != shape or not spec.is_image:
@@ -152,11 +153,11 @@ class BoundOnFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserEncoder(OnFeatures):
-    """A trained head on the frozen encoder of the guided denoiser. Nothing is downloaded."""
+    """Trains a head on the frozen encoder of the guided denoiser; needs no download."""
 
     source = "Discriminator guidance, arXiv 2211.17091; denoiser features as in arXiv 2405.14867"
 
-    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
+    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser with the encoder")
 
     def frozen(self, inputs: Inputs) -> tuple[Trained, EncoderFeatures]:
         trained = inputs.network(self.denoiser)
@@ -172,10 +173,10 @@ class DenoiserEncoder(OnFeatures):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifierDiscriminator(OnFeatures):
-    """A head on the frozen encoder of a classifier of noisy images, as published.
+    """Trains a head on a frozen classifier of noisy images, as published.
 
-    The published file is converted by ``genkit import --as adm-classifier`` and read by the stage
-    `load`.
+    Convert the published file with ``genkit import --as adm-classifier``, and read it with the
+    stage `load`.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3 and appendix"

@@ -1,9 +1,10 @@
 """The stage that fits the weight of discriminator guidance, without sampling.
 
-With clean images y, the denoiser's D and the correction g = sigma^2 grad log(d / (1 - d)), the
-weight that lowers E|y - D - w g|^2 most at a noise level is w* = E<y - D, g> / E<g, g>. It is
-estimated on held-out images, with the pairs of the training. Where the gradient is noise, w* is
-near 0; where the discriminator is optimal and noise was independent, it is 1.
+Let y be clean images, D their denoised estimates and g = sigma^2 grad log(d / (1 - d)) the
+correction by the discriminator. At each noise level, the weight that minimizes E|y - D - w g|^2 is
+w* = E<y - D, g> / E<g, g>. It is estimated on held-out images with noise assigned as in training.
+If the gradient is mostly noise, w* is near 0. If the discriminator is optimal and noise was
+independent in training, w* is 1.
 """
 
 from __future__ import annotations
@@ -40,15 +41,16 @@ from genkit_dg.log_ratio import log_ratio_gradient
 from genkit_dg.weight_plot import weight_plot
 
 NEAR_ZERO = 0.1
-"""Weight below which a correction is mostly noise: a tenth of that of an optimal discriminator."""
+"""Weight below which a correction counts as mostly noise: a tenth of that of an optimal
+discriminator. Chosen, not tuned."""
 
 RAISED = 1.01
-"""Relative denoising error above which it counts as raised."""
+"""Relative denoising error above which it counts as raised; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What is measured at a noise level.
+    """The measurements at one noise level.
 
     Attributes:
         sigma: noise level.
@@ -57,9 +59,9 @@ class Level:
         error_at_one: denoising error with weight 1, relative to that without guidance.
         error_fitted: denoising error with the fitted weight, or with 0 if that is negative.
         log_ratio_real: mean of log(d / (1 - d)) over real items with assigned noise.
-        log_ratio_fakes: the same of generated items.
-        log_ratio_unpaired: the same of generated items with independent noise.
-        log_ratio_states: the same of the states of sampling trajectories.
+        log_ratio_fakes: mean over generated items with assigned noise.
+        log_ratio_unpaired: mean over generated items with independent noise.
+        log_ratio_states: mean over the states of sampling trajectories.
     """
 
     sigma: float
@@ -77,33 +79,33 @@ class Level:
 class FitWeight(Stage):
     """Fits the weight of a discriminator's guidance by noise level, on held-out images.
 
-    Guidance `{ use = "discriminator", weight_by = "STAGE" }` uses it. No sample is scored: what is
-    lowered is the denoising error. The stage warns where weight 1 raises it. It also compares the
-    discriminator's log-ratio on states of sampling trajectories, where guidance acts, with that on
-    generated images with noise, on which it was trained.
+    Guidance `{ use = "discriminator", weight_by = "STAGE" }` uses the result. The fit minimizes the
+    denoising error, without scoring samples. The stage warns if weight 1 raises the error. It also
+    compares the discriminator's log-ratio on states of sampling trajectories, where guidance is
+    applied, with that on noisy generated images, on which the discriminator was trained.
     """
 
-    source = "least squares of y - D on the correction, see the module"
+    source = "least-squares fit of the denoising error, see the module"
     output = FittedWeight
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained or chose the discriminator")
-    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser that is guided")
-    count: int = setting(1024, doc="held-out images, repeats counted", at_least=32)
+    denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")
+    count: int = setting(1024, doc="number of held-out images, repeats counted", at_least=32)
     schedule: Schedule = setting(doc="noise levels, the same as in sampling", use={"use": "edm"})
-    solver: Solver = setting(doc="draws the trajectories", use={"use": "heun"})
+    solver: Solver = setting(doc="solver of the trajectories", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from held_out_problems(self.discriminator, earlier)
-        known = designs((self.denoiser, self.discriminator), earlier)
-        denoiser, discriminator = known.get(self.denoiser), known.get(self.discriminator)
+        networks = designs((self.denoiser, self.discriminator), earlier)
+        denoiser, discriminator = networks.get(self.denoiser), networks.get(self.discriminator)
         if denoiser is None or discriminator is None:
             return
         yield from (p.under("discriminator") for p in discriminator.misfits(denoiser))
         if denoiser.classes and not discriminator.spec.classes:
             yield Problem(
                 ("denoiser",),
-                "must be called with classes, got data of the discriminator without labels",
+                "must be called with labels, got discriminator data without labels",
                 "write labels = true in the data of the discriminator's stage",
                 Code.MISSING_ATTRIBUTE,
             )
@@ -111,7 +113,11 @@ class FitWeight(Stage):
     def run(self, context: Context) -> None:
         training = training_of(self.discriminator, context.stage)
         if training is None:
-            raise DataError("discriminator must be trained on pairs", Code.WRONG_REFERENCE)
+            raise DataError(
+                f"discriminator must be a stage that trains on pairs, got {self.discriminator}; "
+                "write the id of its training",
+                Code.WRONG_REFERENCE,
+            )
         denoiser = context.network(self.denoiser)
         module = context.network(self.discriminator).module
         pairs = held_out_pairs(training, context, 2 * self.count)
@@ -130,14 +136,14 @@ class FitWeight(Stage):
         for warning in _warnings(levels, judgment):
             context.warn(warning)
         context.record.picture("weight", weight_plot(levels))
-        rising = levels[::-1]
+        increasing = levels[::-1]
         context.record.save(
             FittedWeight(
-                sigmas=[level.sigma for level in rising],
-                weights=[level.weight for level in rising],
-                standard_errors=[level.standard_error for level in rising],
-                error_at_one=[level.error_at_one for level in rising],
-                error_fitted=[level.error_fitted for level in rising],
+                sigmas=[level.sigma for level in increasing],
+                weights=[level.weight for level in increasing],
+                standard_errors=[level.standard_error for level in increasing],
+                error_at_one=[level.error_at_one for level in increasing],
+                error_fitted=[level.error_fitted for level in increasing],
                 denoiser=network_digest(denoiser.module),
                 discriminator=network_digest(module),
             )
@@ -146,7 +152,7 @@ class FitWeight(Stage):
     def _states(
         self, denoiser: Trained, discriminator: nn.Module, context: Context
     ) -> list[tuple[float, float]]:
-        """Return noise levels and the mean log-ratio of the states of trajectories at each."""
+        """Return each noise level with the mean log-ratio of trajectory states at it."""
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
@@ -154,7 +160,7 @@ class FitWeight(Stage):
         seed, shape = context.seed("states"), denoiser.spec.shape
         draws = draws_of(Derived(), shape, range(count), denoiser.classes, context.device, seed)
         denoise = denoise_fn(denoiser.module, draws.labels)
-        found = []
+        log_ratios = []
         with torch.no_grad():
             for state in trajectory(
                 denoise, draws, schedule=schedule, solver=self.solver, start=start
@@ -163,8 +169,8 @@ class FitWeight(Stage):
                     x = state.x.float()
                     sigma = x.new_full((count,), state.sigma)
                     logit = discriminator(x, sigma, draws.labels)
-                    found.append((state.sigma, float(logit.double().mean())))
-        return found
+                    log_ratios.append((state.sigma, float(logit.double().mean())))
+        return log_ratios
 
 
 def _level(
@@ -175,8 +181,8 @@ def _level(
     log_ratio: float,
     context: Context,
 ) -> Level:
-    """Measure a noise level; ``log_ratio`` is that of the states."""
-    real, fakes = pairs.of_source(1), pairs.of_source(0)
+    """Measure a noise level; ``log_ratio`` is the mean over trajectory states."""
+    real, fakes = pairs.with_realness(1), pairs.with_realness(0)
     products: list[torch.Tensor] = []
     for batch, noise in real.parts(context.device):
         level = noise.new_full((len(noise),), sigma)
@@ -189,7 +195,7 @@ def _level(
         products.append(
             torch.stack([(a.double() * b.double()).flatten(1).sum(1) for a, b in terms]).cpu()
         )
-    cross, square, errors = torch.cat(products, dim=1)
+    cross, square, errors = torch.cat(products, dim=1)  # <y - D, g>, <g, g>, |y - D|^2 per item
     total, squares = float(errors.sum()), float(square.sum())
     weight = float(cross.sum()) / squares if squares else 0.0
     residual = float((cross - weight * square).square().sum()) ** 0.5
@@ -215,20 +221,20 @@ def _level(
 
 
 def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
-    """Yield the warnings for samples that are guided by the discriminator."""
-    if judgment.guesses:
+    """Yield warnings about guidance by the discriminator."""
+    if judgment.is_chance:
         yield guess_warning(judgment)
     if all(level.weight - 2 * level.standard_error < NEAR_ZERO for level in levels):
         highest = max(level.weight for level in levels)
         yield (
-            f"the fitted weight is near 0 at all noise levels, {highest:.3g} at most: the gradient "
-            "of the discriminator is noise on held-out images, and guidance would make samples "
-            "worse; train it on more data, or with another network"
+            f"the fitted weight is near 0 at all noise levels, at most {highest:.3g}: on held-out "
+            "images the gradient of the discriminator is mostly noise, and guidance would degrade "
+            "samples; train it on more data, or use another network"
         )
     if raised := [level for level in levels if level.error_at_one > RAISED]:
         worst = max(raised, key=lambda level: level.error_at_one)
         yield (
             f"weight 1 raises the denoising error at {len(raised)} of {len(levels)} noise levels, "
-            f"{worst.error_at_one:.3g} times at sigma = {worst.sigma:.3g}; write weight_by, or "
-            "sigma_min and sigma_max that leave these levels out"
+            f"by up to a factor of {worst.error_at_one:.3g} at sigma = {worst.sigma:.3g}; write "
+            "weight_by, or sigma_min and sigma_max that exclude these levels"
         )

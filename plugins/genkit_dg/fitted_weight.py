@@ -1,4 +1,4 @@
-"""The weight of discriminator guidance by noise level, as it was fitted."""
+"""The fitted weight of discriminator guidance by noise level."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from genkit.tensors import network_digest
 
 @dataclass(frozen=True)
 class FittedWeight(Artifact):
-    """The weights w*(sigma) that lower the denoising error most, see :mod:`genkit_dg.fit_weight`.
+    """The weights w*(sigma) that minimize the denoising error, see :mod:`genkit_dg.fit_weight`.
 
     Attributes:
         sigmas: noise levels, increasing.
-        weights: fitted weight at each.
+        weights: fitted weight at each level.
         standard_errors: standard error of each weight.
         error_at_one: denoising error with weight 1, relative to that without guidance.
-        error_fitted: denoising error with the fitted weight, likewise.
-        denoiser: digest of the weights of the denoiser, see :func:`genkit.tensors.network_digest`.
-        discriminator: digest of those of the discriminator.
+        error_fitted: denoising error with the fitted weight, relative to that without guidance.
+        denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
+        discriminator: digest of the discriminator.
     """
 
     name = "weight"
@@ -50,60 +50,60 @@ class FittedWeight(Artifact):
     @classmethod
     def load(cls, path: Path) -> FittedWeight:
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            numbers = [found.sigmas, found.weights, found.standard_errors]
-            numbers += [found.error_at_one, found.error_fitted]
+            fit = cls(**json.loads(path.read_text(encoding="utf-8")))
+            numbers = [fit.sigmas, fit.weights, fit.standard_errors]
+            numbers += [fit.error_at_one, fit.error_fitted]
             lengths = {len(torch.tensor(values, dtype=torch.float64)) for values in numbers}
         except (OSError, TypeError, ValueError) as error:
-            raise cls._damaged(path, str(error)) from error
-        rises = all(0 < low < high for low, high in pairwise([*found.sigmas]))
-        if len(lengths) != 1 or not found.sigmas or not rises:
-            raise cls._damaged(path, "its noise levels do not increase, or have no weights")
-        return found
+            raise cls._unreadable(path, str(error)) from error
+        increasing = all(0 < low < high for low, high in pairwise([*fit.sigmas]))
+        if len(lengths) != 1 or not fit.sigmas or not increasing:
+            raise cls._unreadable(path, "its noise levels do not increase, or have no weights")
+        return fit
 
     @staticmethod
-    def _damaged(path: Path, reason: str) -> DataError:
+    def _unreadable(path: Path, reason: str) -> DataError:
         return DataError(
-            f"{path} must be a file of fitted weights, and is missing or damaged: {reason}; run "
-            "the stage fit-weight again",
+            f"{path} must be a file of fitted weights, got a missing or corrupt file: {reason}; "
+            "run the stage fit-weight again",
             Code.UNREADABLE,
         )
 
     def on(self, device: torch.device) -> WeightCurve:
         """Return the weight as a function of the noise level, on a device."""
-        known = torch.tensor(self.sigmas, dtype=torch.float64).log()
-        # A single level is a curve of two equal ones.
-        levels, weights = known.float(), torch.tensor(self.weights).clamp(min=0)
+        log_sigmas = torch.tensor(self.sigmas, dtype=torch.float64).log()
+        # A single level is duplicated, since interpolation needs two.
+        levels, weights = log_sigmas.float(), torch.tensor(self.weights).clamp(min=0)
         if len(levels) == 1:
             levels, weights = levels.repeat(2), weights.repeat(2)
         return WeightCurve(levels.to(device), weights.to(device))
 
     def require(self, discriminator: nn.Module, denoiser: nn.Module) -> None:
-        """Require the networks to which the weight was fitted.
+        """Check that the networks are those to which the weight was fitted.
 
         Raises:
-            DataError: one is another.
+            DataError: a network is another one.
         """
-        wanted = {
+        networks = {
             "discriminator": (self.discriminator, discriminator),
             "denoiser": (self.denoiser, denoiser),
         }
-        for what, (fitted, network) in wanted.items():
-            if network_digest(network) != fitted:
+        for what, (digest, network) in networks.items():
+            if network_digest(network) != digest:
                 raise DataError(
-                    f"weight_by must be fitted to the {what} in use, got a fit to another; fit it "
-                    "with a stage fit-weight",
+                    f"weight_by must be fitted to the {what} in use, got a fit to another; run a "
+                    "stage fit-weight for it",
                     Code.CONFLICT,
                 )
 
 
 @dataclass(frozen=True)
 class WeightCurve:
-    """Weights by noise level: linear in log sigma, 0 below the lowest and above the highest level.
+    """A weight by noise level, linear in log sigma between levels and 0 outside their range.
 
     Attributes:
-        levels: ``[L]`` logarithms of the noise levels, increasing, at least two.
-        weights: ``[L]`` weight at each, at least 0.
+        levels: ``[L]`` log noise levels, increasing, at least two.
+        weights: ``[L]`` nonnegative weight at each level.
     """
 
     levels: Tensor
@@ -116,7 +116,7 @@ class WeightCurve:
         low, high = self.levels[right - 1], self.levels[right]
         share = ((level - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
         weight = torch.lerp(self.weights[right - 1], self.weights[right], share)
-        # Rounding must not leave out the levels at the ends.
+        # With a tolerance, so that rounding does not exclude the first and the last level.
         inside = (level >= self.levels[0] - 1e-4) & (level <= self.levels[-1] + 1e-4)
         return torch.where(inside, weight, 0).to(sigma.dtype)
 

@@ -1,9 +1,9 @@
-"""Discriminator guidance: the denoiser's score, corrected by a discriminator's.
+"""Discriminator guidance: correction of the denoiser by the gradient of a discriminator.
 
-Where d(x; sigma) is the probability that x is noisy real data rather than a noisy sample of the
-denoiser, grad_x log(d / (1 - d)) is what the denoiser's score lacks. Where the score is
-(D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d)). With assigned noise it
-is not, and the best w is a matter of measurement.
+Let d(x; sigma) be the probability that x is noisy real data rather than a noisy sample of the
+denoiser. For an optimal discriminator, grad_x log(d / (1 - d)) is the error of the denoiser's
+score. If the score is (D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d))
+with w = 1. With assigned noise the score is different, and the best w has to be measured.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class DiscriminatorGuidance(Guidance):
     """Moves the denoised image along the gradient of a discriminator, towards real data.
 
     The paper samples with weight = 2.0, second_weight = 0.0, sigma_min = 0.0447 and sigma_max =
-    152.2. The default interval is narrower: the gradient of a discriminator trained on few images
-    is mostly noise at high noise levels, where sigma^2 multiplies it.
+    152.2. The default interval is narrower: at high noise levels the gradient is multiplied by
+    sigma^2, and for a discriminator trained on few images it is mostly noise there.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
@@ -35,30 +35,30 @@ class DiscriminatorGuidance(Guidance):
     discriminator: DiscriminatorRef = setting(doc="stage that trained the discriminator")
     weight: float = setting(
         1.0,
-        doc="strength w; 0 none, 1 the whole correction of a score, which is exact where noise was "
-        "independent and the discriminator optimal",
+        doc="weight w of the correction; 0 for none, 1 is exact for independent noise and an "
+        "optimal discriminator",
         at_least=0.0,
     )
     second_weight: float | None = setting(
         None,
-        doc="strength in the second slope of a step; left out: `weight`. 0 halves the calls of the "
-        "discriminator",
+        doc="weight in the second evaluation of a step; default: `weight`. 0 halves the calls of "
+        "the discriminator",
         at_least=0.0,
     )
     weight_by: FittedWeightRef | None = setting(
         None,
         doc="stage fit-weight, whose weight at each noise level multiplies `weight` and "
-        "`second_weight`; left out: 1",
+        "`second_weight`; default: factor 1",
     )
     boosting: bool = setting(
         False,
-        doc="for samples that the discriminator takes for generated, add noise (s_churn = 4) in "
-        "every fifth step, and double the first correction in every second",
+        doc="whether samples that are classified as generated get more noise (s_churn = 4) in "
+        "every 5th step and twice the first correction in every 2nd step",
     )
-    sigma_min: float = setting(0.05, doc="lowest noise level at which it acts", at_least=0.0)
+    sigma_min: float = setting(0.05, doc="lowest noise level with guidance", at_least=0.0)
     sigma_max: float | None = setting(
         20.0,
-        doc="highest noise level at which it acts; inf: any",
+        doc="highest noise level with guidance; inf: no limit",
         above=0.0,
         infinite=True,
     )
@@ -68,8 +68,8 @@ class DiscriminatorGuidance(Guidance):
         return self.boosting
 
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        if found := networks.get(self.discriminator):
-            yield from (p.under("discriminator") for p in found.misfits(denoiser))
+        if discriminator := networks.get(self.discriminator):
+            yield from (p.under("discriminator") for p in discriminator.misfits(denoiser))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
@@ -79,7 +79,7 @@ class DiscriminatorGuidance(Guidance):
                 ("weight_by",),
                 f'must be fitted to the discriminator "{self.discriminator}", got a fit to '
                 f'"{fitted}"',
-                "fit a weight to this discriminator",
+                "write the id of a stage fit-weight for this discriminator",
                 Code.WRONG_REFERENCE,
             )
 
@@ -88,7 +88,7 @@ class DiscriminatorGuidance(Guidance):
         if self.second_weight is not None and not solver.two_slopes:
             yield Problem(
                 ("second_weight",),
-                "must be left out for a solver whose steps have no second slope, got "
+                "must be left out with a solver that evaluates once per step, got "
                 f"{self.second_weight:g} with {type(solver).__name__}",
                 'leave it out, or write solver = { use = "heun" }',
                 Code.CONFLICT,

@@ -1,4 +1,4 @@
-"""The objective that trains what guidance needs: the denoising loss of the guided denoiser."""
+"""The objective that trains a discriminator by the denoising loss of the guided denoiser."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedDenoising(Objective):
-    """Weighted squared error of the guided denoiser on real items, averaged over elements.
+    """Computes the weighted squared error of the guided denoiser on real items, per element.
 
     Guidance adds sigma^2 grad_x L to the denoised image, where L is the discriminator's output.
-    Cross-entropy fits L, and not its gradient. This objective fits the gradient, with weight 1, to
-    what the denoiser lacks on the real items: in the score where noise was independent, and in the
-    velocity of the ODE where it was assigned. No fakes are needed. A step costs a derivative of
-    second order.
+    Cross-entropy fits L, not its gradient. This objective fits the gradient, for guidance with
+    weight 1, to the denoiser's error on real items. This corrects the score if noise is
+    independent, and the velocity of the ODE if it is assigned. No fakes are required. Each step
+    needs second derivatives.
     """
 
     source = "arXiv 2503.16117, with the weight and the average over elements of EDM's loss"
     trains = Discriminator
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
-    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser that is guided")
+    denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")
     noise_distribution: NoiseDistribution = setting(
-        doc="noise levels in training", use={"use": "dg-importance"}
+        doc="distribution of noise levels in training", use={"use": "dg-importance"}
     )
 
     def bind(self, inputs: Inputs) -> BoundGuidedDenoising:
         module = inputs.network(self.denoiser).module
         if not isinstance(module, Preconditioned):
             raise DataError(
-                f"denoiser must have a preconditioner, got {type(module).__name__}; choose another",
+                f"denoiser must have a preconditioner, got {type(module).__name__}; use another",
                 Code.CONFLICT,
             )
         return BoundGuidedDenoising(self, module)
@@ -56,7 +56,7 @@ class GuidedDenoising(Objective):
 
 @dataclass(frozen=True)
 class BoundGuidedDenoising:
-    """The objective with the denoiser that is guided.
+    """The objective, bound to the guided denoiser.
 
     Attributes:
         settings: settings of the objective.
@@ -74,7 +74,7 @@ class BoundGuidedDenoising:
         x = batch.data + as_column(sigma, noise) * noise
         with torch.no_grad():
             denoised = self.denoiser(x, sigma, batch.labels)
-        # The fused kernels of attention have no second derivative.
+        # The fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             point = x.detach().requires_grad_()
             output = model(point, sigma, batch.labels).sum()

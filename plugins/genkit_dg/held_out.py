@@ -1,4 +1,4 @@
-"""Held-out pairs, on which a discriminator is judged after its training."""
+"""Held-out pairs for the evaluation of a discriminator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit.train.pairing import PairStream
 from genkit.types import Batch
 
 BATCH = 512
-"""Items of a call of a network."""
+"""Batch size of network calls; chosen, not tuned."""
 
 
 @runtime_checkable
@@ -34,7 +34,7 @@ class PairedTraining(Protocol):
 
 
 class Pairs(NamedTuple):
-    """Items with the noise that was assigned to each.
+    """Items with their assigned noise samples.
 
     Attributes:
         batch: ``[N]`` items with ``realness`` and ``quantile``.
@@ -44,24 +44,25 @@ class Pairs(NamedTuple):
     batch: Batch
     noise: Tensor
 
-    def of_source(self, source: int) -> Pairs:
-        """Return the pairs of real items, 1, or of generated ones, 0."""
-        kept = (realness_of(self.batch) == source).nonzero().flatten()
-        return Pairs(self.batch[kept], self.noise[kept])
+    def with_realness(self, realness: int) -> Pairs:
+        """Return the pairs of real items (1) or of generated ones (0)."""
+        index = (realness_of(self.batch) == realness).nonzero().flatten()
+        return Pairs(self.batch[index], self.noise[index])
 
     def parts(self, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield the pairs in parts of one call of a network, on a device."""
+        """Yield the pairs in batches of one network call, on a device."""
         for start in range(0, len(self.batch), BATCH):
             part = slice(start, start + BATCH)
             yield self.batch[part].to(device), self.noise[part].to(device)
 
 
 def training_of(name: str, stage_of: Callable[[str], Stage | None]) -> PairedTraining | None:
-    """Return the training behind a discriminator, or behind the stage that chose one of it.
+    """Return the stage that trained a discriminator; None if there is none.
 
     Args:
-        name: id of the stage that writes the discriminator.
-        stage_of: returns a stage by its id, or None.
+        name: id of the stage that writes the discriminator: the training, or a stage that chooses
+            among its snapshots.
+        stage_of: function from an id to its stage, or None.
     """
     stage = stage_of(name)
     if not isinstance(stage, PairedTraining):
@@ -70,54 +71,56 @@ def training_of(name: str, stage_of: Callable[[str], Stage | None]) -> PairedTra
 
 
 def held_out_problems(name: str, stages: Stages) -> Iterator[Problem]:
-    """Yield why a discriminator cannot be judged on held-out items."""
+    """Yield a problem unless the discriminator can be evaluated on held-out items."""
     training = training_of(name, stages.get)
     if training is None:
         yield Problem(
             ("discriminator",),
-            "must be a stage that trains a discriminator, or that chooses one of its training, got "
+            "must be a stage that trains a discriminator or chooses among its snapshots, got "
             f'"{name}"',
-            "name the stage of the training",
+            "write the id of the training",
             Code.WRONG_REFERENCE,
         )
     elif training.data.held_out_part() is None:
         yield Problem(
             ("discriminator",),
-            "must hold items out of its training, got all of them in it",
+            "must hold out items of its data, got a training on all items",
             'write data = { use = "real-and-fake", held_out = 0.1, ... } in its stage',
             Code.CONFLICT,
         )
 
 
 def levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
-    """Return the noise levels ``[N]`` float32 that the training would draw for pairs.
+    """Return the noise levels ``[N]`` float32 that the training uses for pairs.
 
     Raises:
-        DataError: its objective has none.
+        DataError: the objective has no noise levels.
     """
     quantile = pairs.batch.quantile
     levels = None if quantile is None else training.objective.noise_levels(quantile)
     if levels is None:
-        raise DataError("objective must have noise levels, got one without", Code.CONFLICT)
+        raise DataError("objective must have noise levels, got an objective without", Code.CONFLICT)
     return levels.float()
 
 
 def held_out_pairs(training: PairedTraining, context: Context, count: int) -> Pairs:
-    """Return held-out pairs, coupled as those of the training.
+    """Return held-out pairs, coupled as in training.
 
     Args:
-        training: stage of the training.
+        training: training stage of the discriminator.
         context: context of the running stage, which seeds noise and order.
-        count: number of pairs; items are repeated, each time with other noise.
+        count: number of pairs; items are repeated with other noise.
 
     Raises:
-        DataError: no item is held out, or the data is damaged.
+        DataError: no items are held out, or the data is corrupt.
     """
     part = training.data.held_out_part()
     if part is None:
-        raise DataError("data must hold items out of the training", Code.CONFLICT)
-    judged = cast(PairedTraining, replace(cast(Any, training), data=part))
-    stream = judged.stream(context, count)
+        raise DataError(
+            "data must hold out items, got none; write held_out = 0.1 in it", Code.CONFLICT
+        )
+    held_out = cast(PairedTraining, replace(cast(Any, training), data=part))
+    stream = held_out.stream(context, count)
     with closing(stream.batches(count, 0, training.pools_ahead)) as batches:
         batch, noise, _ = next(batches)
     return Pairs(batch, noise)
@@ -128,27 +131,30 @@ def logits_of(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch.devi
 
     Args:
         module: discriminator, in eval mode, on the device.
-        pairs: items with their noise.
+        pairs: items with their noise samples.
         sigma: ``[N]`` float32 noise levels.
         device: device of the module.
     """
-    found = []
+    logits = []
     with torch.no_grad():
         for (batch, noise), level in zip(
             pairs.parts(device), torch.split(sigma, BATCH), strict=True
         ):
-            there = level.to(device)
-            x = batch.data + as_column(there, noise) * noise
-            found.append(module(x, there, batch.labels).double().cpu())
-    return torch.cat(found)
+            batch_sigma = level.to(device)
+            x = batch.data + as_column(batch_sigma, noise) * noise
+            logits.append(module(x, batch_sigma, batch.labels).double().cpu())
+    return torch.cat(logits)
 
 
 def realness_of(batch: Batch) -> Tensor:
-    """Return which items are real: 1 for real and 0 for generated.
+    """Return ``[N]`` 1 for real and 0 for generated items.
 
     Raises:
-        DataError: there are none.
+        DataError: the batch has no ``realness``.
     """
     if batch.realness is None:
-        raise DataError("data must have realness, got none", Code.MISSING_ATTRIBUTE)
+        raise DataError(
+            "data must state which items are real and which generated, got no realness",
+            Code.MISSING_ATTRIBUTE,
+        )
     return batch.realness

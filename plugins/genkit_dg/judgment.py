@@ -1,4 +1,4 @@
-"""How well a discriminator does on held-out items, over all noise levels and by noise level."""
+"""Scores of a discriminator on held-out items, over all noise levels and by noise level."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BINS = 8
-"""Ranges of noise levels, with equally many items each."""
+"""Number of ranges of noise levels, with equal numbers of items; chosen, not tuned."""
 
 CONFIDENCES = 10
-"""Ranges of probability in which calibration is compared, as is usual (arXiv 1706.04599)."""
+"""Number of ranges of probability for the calibration error, usually 10 (arXiv 1706.04599)."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Judgment:
     Attributes:
         cross_entropy: mean of -log of the probability of the true source; ln 2 for chance.
         standard_error: standard error of the cross-entropy.
-        accuracy: share of the items whose source is the more probable one.
-        calibration_error: mean difference of probability and frequency of real items, over ranges
-            of probability (arXiv 1706.04599, eq. 3).
+        accuracy: share of correctly classified items.
+        calibration_error: mean absolute difference of predicted probability and frequency of real
+            items, over ranges of probability (arXiv 1706.04599, eq. 3).
     """
 
     cross_entropy: float
@@ -36,7 +36,7 @@ class Judgment:
 
     @classmethod
     def of(cls, logits: Tensor, realness: Tensor) -> Judgment:
-        """Return the scores of logits ``[N]`` float64 of items with realness ``[N]``."""
+        """Return the scores of logits ``[N]`` float64 for items with realness ``[N]``."""
         real = realness.double()
         losses = F.binary_cross_entropy_with_logits(logits, real, reduction="none")
         probability = logits.sigmoid()
@@ -51,20 +51,20 @@ class Judgment:
         )
 
     @property
-    def guesses(self) -> bool:
-        """Whether the cross-entropy is not below that of chance by two standard errors."""
+    def is_chance(self) -> bool:
+        """Whether the cross-entropy is within two standard errors of chance, or above."""
         return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
 
     def row(self) -> dict[str, Any]:
-        """Return the scores with six digits, as a row of ``metrics.jsonl``."""
+        """Return the scores with six digits, for ``metrics.jsonl``."""
         return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
 
 def by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
-    """Return the scores in ranges of noise levels, by the median level of each.
+    """Return the scores by range of noise levels, keyed by its median.
 
     Args:
-        logits: ``[N]`` float64.
+        logits: ``[N]`` float64 logits.
         realness: ``[N]`` 1 for real and 0 for generated.
         sigma: ``[N]`` noise levels.
     """
@@ -78,7 +78,7 @@ def by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgm
 def guess_warning(judgment: Judgment) -> str:
     """Return the warning for a discriminator that is no better than chance on held-out items."""
     return (
-        "the held-out cross-entropy must be below 0.6931, that of chance, got "
+        "the held-out cross-entropy must be below 0.6931, the value of chance, got "
         f"{judgment.cross_entropy:.4f} +- {judgment.standard_error:.4f}: guidance would only add "
         "noise; use more data, dropout or a smaller network"
     )

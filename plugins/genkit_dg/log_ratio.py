@@ -1,4 +1,4 @@
-"""Log-ratio of the densities of real and generated data by a discriminator, and its gradient."""
+"""Log density ratio of real and generated data from a discriminator, and its gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MIN_PROBABILITY = 1e-5
-"""Probability at which d and 1 - d are clipped, as published: beyond it the gradient is 0."""
+"""Value at which d and 1 - d are clipped, as published; the gradient is 0 where clipped."""
 
 _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 
@@ -19,13 +19,13 @@ def log_ratio_gradient(
     """Return log(d / (1 - d)) and its gradient with respect to x, without parameter gradients.
 
     Args:
-        discriminator: ``(x, sigma, labels) -> logit [B]``, in eval mode.
+        discriminator: discriminator ``(x, sigma, labels) -> logit [B]``, in eval mode.
         x: ``[B, *shape]`` noisy states.
         sigma: ``[B]`` noise levels.
-        labels: ``[B]`` int64, or None.
+        labels: ``[B]`` int64 classes, or None.
 
     Returns:
-        ``[B]`` and ``[B, *shape]``, in float32, without a graph.
+        Log-ratio ``[B]`` and gradient ``[B, *shape]``, float32, detached.
     """
     with torch.enable_grad():
         point = x.detach().float().requires_grad_()

@@ -1,4 +1,4 @@
-"""A residual MLP that tells real from generated, for vectors and tiny images."""
+"""A residual MLP discriminator for vectors and small images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genkit_dg.condition import Condition
 
 
 class ResidualMlp(nn.Module):
-    """Called as ``network(x [B, *shape], sigma [B], labels) -> logit [B]``."""
+    """A residual MLP, called as ``network(x [B, *shape], sigma [B], labels) -> logit [B]``."""
 
     def __init__(
         self, dimensions: int, width: int, blocks: int, dropout: float, classes: int
@@ -46,21 +46,21 @@ class _Block(nn.Module):
         self.second = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
-        changed: Tensor = self.second(self.first(self.norm(hidden)) + self.shift(condition))
-        return hidden + changed
+        branch: Tensor = self.second(self.first(self.norm(hidden)) + self.shift(condition))
+        return hidden + branch
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlpDiscriminator(Discriminator):
-    """A residual MLP discriminator, for vectors and images of a few hundred pixels."""
+    """Builds a residual MLP discriminator, for vectors and images of a few hundred pixels."""
 
-    source = "Discriminator guidance, arXiv 2211.17091, with a network of our own"
+    source = "Discriminator guidance, arXiv 2211.17091, with another network"
 
-    width: int = setting(256, doc="units of a layer", at_least=1)
+    width: int = setting(256, doc="width of the hidden layers", at_least=1)
     blocks: int = setting(3, doc="number of residual blocks", at_least=1)
     dropout: float = setting(
         0.1,
-        doc="fraction of units silenced in training; more for few real items",
+        doc="probability that a unit is dropped in training; raise it for few real items",
         at_least=0.0,
         below=1.0,
     )

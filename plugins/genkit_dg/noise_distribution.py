@@ -1,4 +1,4 @@
-"""The noise levels on which discriminator guidance trains its discriminator."""
+"""The noise distribution that trains the discriminator in discriminator guidance."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from genkit.interfaces import NoiseDistribution
 from genkit.parts.vp_sde import VpSde
 
 TIME_MIN = 1e-5
-"""Minimum time that importance sampling draws."""
+"""Min time of importance sampling, as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DgImportance(NoiseDistribution):
-    """Importance-sampled VP times: uniform in log sigma from 0.001 to 152.
+    """Draws noise levels uniform in log sigma from 0.001 to 152: importance-sampled VP times.
 
-    The density of times is proportional to beta(t) / s(t)^2 on [1e-5, 1], as by Song et al. Its
-    antiderivative is log(exp(B) - 1) = 2 log sigma.
+    The density of times t is proportional to beta(t) / s(t)^2 on [1e-5, 1], where
+    s^2 = 1 - exp(-B), as in Song et al. Its antiderivative is log(exp(B) - 1) = 2 log sigma.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091; importance sampling of arXiv 2101.09258"

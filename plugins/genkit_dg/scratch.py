@@ -1,4 +1,4 @@
-"""A convolutional encoder that classifies noisy images as real or generated."""
+"""A convolutional discriminator that is trained from scratch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from genkit_dg.condition import Condition
 
 
 class ConvEncoder(nn.Module):
-    """Called as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``.
+    """A convolutional encoder with a mean over pixels and one output.
+
+    Call it as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``.
 
     Args:
-        image_channels: C.
-        widths: channels at each resolution; between two of them the sides are halved.
-        blocks: residual blocks at each resolution.
-        dropout: fraction of activations silenced in training.
-        classes: number of classes; 0 where the class is not given.
+        image_channels: channels C of the images.
+        widths: channels at each resolution; resolution is halved between them.
+        blocks: residual blocks per resolution.
+        dropout: probability that an activation is dropped in training.
+        classes: number of classes; 0 for an unconditional discriminator.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class ConvEncoder(nn.Module):
                 halve = level > 0 and index == 0
                 self.blocks.append(_Block(before, width, embedding, dropout, halve))
                 before = width
-        # No norm at the end: it would hide the amplitude, by which much of real and fake differs.
+        # No norm at the end: it would remove the amplitude, in which real and fake images differ.
         self.head = nn.Linear(before, 1)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -87,18 +89,18 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchDiscriminator(Discriminator):
-    """A compact residual convolutional discriminator, for images."""
+    """Builds a small residual convolutional discriminator, for images."""
 
-    source = "Discriminator guidance, arXiv 2211.17091, with a network of our own"
+    source = "Discriminator guidance, arXiv 2211.17091, with another network"
 
     channels: int = setting(32, doc="channels at full resolution", at_least=1)
     multipliers: tuple[int, ...] = setting(
-        (1, 2, 2), doc="channels at each resolution, in multiples of `channels`", at_least=1
+        (1, 2, 2), doc="channels at each resolution, in units of `channels`", at_least=1
     )
-    blocks: int = setting(1, doc="residual blocks at each resolution", at_least=1)
+    blocks: int = setting(1, doc="residual blocks per resolution", at_least=1)
     dropout: float = setting(
         0.1,
-        doc="fraction of activations silenced in training; more for few real images",
+        doc="probability that an activation is dropped in training; raise it for few real images",
         at_least=0.0,
         below=1.0,
     )
@@ -106,16 +108,19 @@ class ScratchDiscriminator(Discriminator):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.multipliers:
             yield Problem(
-                ("multipliers",), "no resolution is given", "write [1, 2, 2]", Code.WRONG_LENGTH
+                ("multipliers",),
+                "must have at least one resolution, got none",
+                "write [1, 2, 2]",
+                Code.WRONG_LENGTH,
             )
 
     def build(self, spec: DataSpec) -> ConvEncoder:
         smallest = 2 ** (len(self.multipliers) - 1)
         if not spec.is_image or min(spec.shape[1:]) < smallest:
             raise DataError(
-                f"scratch with {len(self.multipliers)} resolutions needs images of at "
-                f"least {smallest}x{smallest}, not items of shape {spec.shape}; "
-                'give fewer multipliers or use "mlp-discriminator"',
+                f"scratch with {len(self.multipliers)} resolutions must have images of at "
+                f"least {smallest}x{smallest}, got items of shape {spec.shape}; "
+                'write fewer multipliers or use "mlp-discriminator"',
                 Code.WRONG_SHAPE,
             )
         widths = tuple(self.channels * m for m in self.multipliers)

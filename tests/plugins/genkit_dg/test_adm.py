@@ -14,7 +14,7 @@ from genkit.types import DataSpec
 from genkit_dg.adm_classifier import AdmClassifier
 from genkit_dg.adm_encoder import AdmEncoder
 from genkit_dg.adm_importer import AdmClassifierImporter
-from genkit_dg.adm_names import renamed
+from genkit_dg.adm_names import rename
 from genkit_dg.encoder_discriminator import AdmClassifierDiscriminator
 from published_adm import write_published
 from raising import raises_code
@@ -66,7 +66,7 @@ def test_logits_of_a_head_and_their_gradient_are_those_of_the_reference(
         classifier="classifier", channels=64, blocks=1, class_conditional=classes > 0
     )
     network = settings.bind(inputs).build(DataSpec((3, 16, 16), classes=classes, realness=True))
-    network.head.load_state_dict(renamed(weights_of(adm_golden, f"head_{kind}")))
+    network.head.load_state_dict(rename(weights_of(adm_golden, f"head_{kind}")))
     time = adm_golden["time"]
     labels = adm_golden["labels"] if classes else None
     point = adm_golden["x"].clone().requires_grad_()

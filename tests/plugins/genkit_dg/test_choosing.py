@@ -108,8 +108,8 @@ def test_scores_are_those_of_their_definitions():
     parts = [(p >= k / 10) & (p < (k + 1) / 10) for k in range(10)]
     error = sum(part.sum() * abs(p[part].mean() - y[part].mean()) for part in parts) / 4000
     assert found.calibration_error == pytest.approx(error)
-    assert not found.guesses
-    assert Judgment.of(torch.zeros(100, dtype=torch.float64), realness[:100]).guesses
+    assert not found.is_chance
+    assert Judgment.of(torch.zeros(100, dtype=torch.float64), realness[:100]).is_chance
 
 
 def test_scores_by_noise_level_are_those_of_equal_parts():
