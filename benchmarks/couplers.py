@@ -107,10 +107,10 @@ def every_coupler(registry: Registry, pools: Pools) -> list[Candidate]:
     candidates = every_candidate(registry, pools.device)
     if find_spec("genkit_semidiscrete"):
         from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
-        from genkit_semidiscrete.potential import Potential, know
+        from genkit_semidiscrete.potential import Potential, describe
 
         data, zeros = pools.data.data, torch.zeros(len(pools.data))
-        fitted = Potential(know(pools.data, ()), zeros, tuple(data.shape[1:]), ())
+        fitted = Potential(describe(pools.data, ()), zeros, tuple(data.shape[1:]), ())
         coupler, bound = Semidiscrete(potential="zeros"), BoundSemidiscrete(fitted)
         candidates = [c for c in candidates if c.name != "semidiscrete"]
         candidates.append(Candidate("semidiscrete(potential=zeros)", coupler, bound))

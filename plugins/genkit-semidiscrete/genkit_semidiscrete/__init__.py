@@ -1,4 +1,4 @@
-"""Semidiscrete optimal transport: noise finds its image among all of them (arXiv 2509.25519)."""
+"""Semidiscrete optimal transport between noise and a whole data set (arXiv 2509.25519)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from genkit.plugin import Registration, hookimpl
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the stage that fits a potential, and the coupler that uses it."""
+    """Register the stage that fits a potential, and the coupler that uses it."""
     registry.add("stage", "fit-potential", "genkit_semidiscrete.stage:FitPotential")
     registry.add("dataset-coupler", "semidiscrete", "genkit_semidiscrete.coupler:Semidiscrete")

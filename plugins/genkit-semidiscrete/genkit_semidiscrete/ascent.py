@@ -1,4 +1,4 @@
-"""Averaged stochastic ascent to the potential of one set of images."""
+"""Averaged stochastic gradient ascent of the semidual for one group of images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from genkit_semidiscrete.cells import Cells, chi_squared
 
 @dataclass
 class State:
-    """How far an ascent is; all float64 on the CPU.
+    """The state of an ascent; float64 tensors on the CPU.
 
     Attributes:
-        potential: ``[K]`` now.
-        total: ``[K]`` sum of those that are averaged.
-        size: of the first step.
-        counts: ``[K]`` choices since the last report.
-        score: sum of their scores.
-        chi: sum over these choices of the chi-squared divergence that their step saw. It compares
-            noises of one step alone: each step makes up for the one before, so that the counts of
-            several say little.
+        potential: ``[K]`` current potential.
+        total: ``[K]`` sum of the potentials that are averaged.
+        size: size of the first step.
+        counts: ``[K]`` times each image was chosen since the last report.
+        score: sum of the scores of these choices.
+        chi: sum over steps of the chi-squared divergence, times noise samples per step. It is
+            computed for each step alone: each step corrects the previous one, so that counts over
+            several steps would be too even.
     """
 
     potential: Tensor
@@ -34,37 +34,38 @@ class State:
 
     @classmethod
     def fresh(cls, potential: Tensor, total: Tensor, size: Tensor) -> State:
-        """Return a state with no choice to report."""
+        """Return a state without choices since the last report."""
         score, chi = (torch.zeros((), dtype=torch.float64) for _ in range(2))
         return cls(potential, total, size, torch.zeros_like(potential), score, chi)
 
     def reported(self) -> State:
-        """Return the same, with no choice to report."""
+        """Return the state after a report, without choices."""
         return self.fresh(self.potential, self.total, self.size)
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Return all by name."""
+        """Return the tensors of a checkpoint by name."""
         return {f"{prefix}.{f.name}": getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor], prefix: str) -> State:
-        """Return what :meth:`tensors` named."""
+        """Return the state from the result of :meth:`tensors`."""
         return cls(*(tensors[f"{prefix}.{f.name}"] for f in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """The way up, and after it the measurement of what was reached.
+    """Stochastic gradient ascent, followed by measurement of the result.
 
-    The size of step t of T falls as (1 - t / T)^3: large steps carry a potential far, small ones
-    tell near images apart. The potentials of the last quarter of the way are averaged: each alone
-    is blurred by the noises of its last steps (Polyak and Juditsky, 1992).
+    The size of step t of T is proportional to (1 - t / T)^3: large steps move the potential far,
+    small ones separate close images. The potentials of the last quarter of steps are averaged,
+    which removes the variance of single steps (Polyak and Juditsky, 1992). Exponent and quarter are
+    chosen, not tuned.
 
     Attributes:
-        cells: the images.
-        steps: of ascent; all later ones measure the average.
-        learning_rate: the first step, as a multiple of the mean lead of the best image over the
-            second.
+        cells: cells of the images.
+        steps: number of ascent steps; later steps measure the average.
+        learning_rate: size of the first step, in units of the mean margin between the scores of the
+            best and the second-best image.
     """
 
     cells: Cells
@@ -72,20 +73,20 @@ class Ascent:
     learning_rate: float
 
     def begin(self, noise: Tensor) -> State:
-        """Return the state before the first step; ``noise [M, D]`` tells where that is."""
+        """Return the state before the first step, initialized by noise samples ``[M, D]``."""
         potential = self.cells.start(noise)
-        size = self.learning_rate * self.cells.lead(potential, noise)
+        size = self.learning_rate * self.cells.margin(potential, noise)
         return State.fresh(potential, torch.zeros_like(potential), torch.tensor(size).double())
 
     def step(self, index: int, state: State, noise: Tensor) -> State:
-        """Return the state after step ``index`` with fresh noises ``[M, D]``."""
-        climbing = index < self.steps
-        potential = state.potential if climbing else self.average(state)
+        """Return the state after step ``index`` with fresh noise samples ``[M, D]``."""
+        ascends = index < self.steps
+        potential = state.potential if ascends else self.average(state)
         counts, score = self.cells.choose(potential, noise)
         total = state.total
-        if climbing:
+        if ascends:
             size = float(state.size) * (1 - index / self.steps) ** 3
-            potential = self.cells.ascended(potential, counts, size)
+            potential = self.cells.ascend(potential, counts, size)
             if index >= self._averaged_from:
                 total = total + potential
         chi = len(noise) * chi_squared(counts, self.cells.shares)
@@ -99,7 +100,7 @@ class Ascent:
         )
 
     def average(self, state: State) -> Tensor:
-        """Return the potential that was reached, ``[K]``."""
+        """Return the averaged potential, ``[K]``."""
         return state.total / (self.steps - self._averaged_from)
 
     @property

@@ -1,11 +1,11 @@
-"""The semidual problem of one set of images.
+"""The semidual problem of one group of images.
 
-Where image i shall take the share b_i of all noises, its potential h maximises the concave
+If image i is to get the share b_i of all noise, the potential h maximizes the concave function
 
-    sum_i b_i h_i - E max_i (<x_i, z> + h_i),    z ~ N(0, I),
+    sum_i b_i h_i - E max_i (<x_i, z> + h_i),    z ~ N(0, I).
 
-whose gradient is b_i less the share that i takes now: the potential of an image falls while it is
-chosen too often (Genevay et al., arXiv 1605.08527; arXiv 2509.25519, section 3).
+The derivative for image i is b_i minus its current share, so that the potential of an image that is
+chosen too often decreases (Genevay et al., arXiv 1605.08527; arXiv 2509.25519, section 3).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genkit_semidiscrete.search import lead, search
+from genkit_semidiscrete.search import margin, search
 
 _CURVATURES = 13
-"""Starting potentials that are tried."""
+"""Number of initial potentials to try; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Images that share out all noise among themselves.
+    """A partition of noise space into one cell per image.
 
     Attributes:
-        points: ``[K, D]`` float32, no two alike, where to compute.
-        shares: ``[K]`` float64 on the CPU, of all noises, that each shall take; they sum to 1.
+        points: ``[K, D]`` float32 distinct images, on the device of the computation.
+        shares: ``[K]`` share of all noise that each image is to get, sum 1; float64 on the CPU.
     """
 
     points: Tensor
@@ -37,93 +37,92 @@ class Cells:
 
     @cached_property
     def squared(self) -> Tensor:
-        """Squared length of each image, ``[K]`` float64 on the CPU."""
+        """Squared norm of each image, ``[K]`` float64 on the CPU."""
         length: Tensor = torch.linalg.vector_norm(self.points, dim=1)
         return length.cpu().double().square()
 
     def choose(self, potential: Tensor, noise: Tensor) -> tuple[Tensor, float]:
-        """Let noises choose.
+        """Assign noise samples to images.
 
         Args:
-            potential: ``[K]`` float64 on the CPU, as in all of these functions.
-            noise: ``[M, D]`` float32, where the images are.
+            potential: ``[K]`` potential, float64 on the CPU as in all methods.
+            noise: ``[M, D]`` float32 noise samples, on the device of the images.
 
         Returns:
-            How many noises chose each image, ``[K]`` float64; and the sum of <x, z> + h over the
-            choices.
+            Number of noise samples of each image, ``[K]`` float64; and the sum of their scores
+            <x, z> + h.
         """
-        index, score = search(self.points, self._there(potential), noise)
+        index, score = search(self.points, self._like_points(potential), noise)
         counts = torch.bincount(index.cpu(), minlength=len(self.points)).double()
         return counts, float(score.cpu().double().sum())
 
     def start(self, noise: Tensor) -> Tensor:
-        """Return the potential from which to ascend, by what noises ``[M, D]`` choose.
+        """Return the initial potential.
 
-        It is -c |x_i - mean|^2 / 2, exact for very many images of an isotropic normal
-        distribution; the c of the least marginal error is taken. All potentials here are such
-        that their mean, weighted by the shares, is 0.
+        It is -c |x_i - mean|^2 / 2, which is exact for infinitely many images from an isotropic
+        normal distribution. Of several values, c is the one of minimal marginal error on noise
+        samples ``[M, D]``. All potentials have mean 0, weighted by the shares.
         """
         if len(self.points) == 1:
             return torch.zeros_like(self.shares)
-        mean = self._there(self.shares) @ self.points
+        mean = self._like_points(self.shares) @ self.points
         across = (self.points @ mean).cpu().double()
         spread = self.squared - 2 * across + float(mean.square().sum())
         mean_spread = float(self.shares @ spread)
-        tried = [
+        candidates = [
             2 ** (k / 2 - 2) / math.sqrt(mean_spread) * (mean_spread - spread) / 2
             for k in range(_CURVATURES)
         ]
-        return min(tried, key=lambda h: chi_squared(self.choose(h, noise)[0], self.shares))
+        return min(candidates, key=lambda h: chi_squared(self.choose(h, noise)[0], self.shares))
 
-    def lead(self, potential: Tensor, noise: Tensor) -> float:
-        """Return the unit of steps: the mean lead of the best image over the second."""
-        alone = len(self.points) == 1
-        return 0.0 if alone else lead(self.points, self._there(potential), noise)
+    def margin(self, potential: Tensor, noise: Tensor) -> float:
+        """Return the unit of step sizes: the mean margin of the best image over the second."""
+        single = len(self.points) == 1
+        return 0.0 if single else margin(self.points, self._like_points(potential), noise)
 
-    def ascended(self, potential: Tensor, counts: Tensor, size: float) -> Tensor:
+    def ascend(self, potential: Tensor, counts: Tensor, size: float) -> Tensor:
         """Return the potential after one step.
 
         Args:
-            potential: by which was chosen.
-            counts: ``[K]`` of the choices.
-            size: how far the potential of an image falls that is chosen twice as often as it
-                should.
+            potential: ``[K]`` potential of the choices.
+            counts: ``[K]`` number of noise samples that chose each image.
+            size: decrease of the potential of an image that is chosen twice as often as it should.
         """
         noises = counts.sum()
-        # With fewer noises than images, one chance choice must not throw an image far out.
-        damped = min(1.0, float(noises) / len(counts))
-        moved = potential + size * damped * (1 - counts / noises / self.shares)
-        return moved - self.shares @ moved
+        # With fewer noise samples than images, a single chance choice would move an image too far.
+        damping = min(1.0, float(noises) / len(counts))
+        new = potential + size * damping * (1 - counts / noises / self.shares)
+        return new - self.shares @ new
 
     def objective(self, score: float) -> float:
-        """Return the semidual value: up to sampling a lower bound of E|x - z|^2 / 2.
+        """Return the semidual value, up to sampling errors a lower bound of E|x - z|^2 / 2.
 
         Args:
-            score: mean of <x, z> + h over choices by potentials h whose mean share is 0.
+            score: mean of <x, z> + h over choices, with potentials h of weighted mean 0.
         """
         return (float(self.shares @ self.squared) + self.points.shape[1]) / 2 - score
 
-    def _there(self, values: Tensor) -> Tensor:
+    def _like_points(self, values: Tensor) -> Tensor:
         return values.to(self.points)
 
 
 def chi_squared(counts: Tensor, shares: Tensor) -> float:
-    """Return the chi-squared divergence of how often images are chosen from their shares.
+    """Estimate the chi-squared divergence of the images' frequencies from their shares.
 
-    It is the mean square of the relative error of an image's frequency. Estimated without bias:
-    what is due to the finite number of noises is taken off, so it may fall below 0 a little.
+    This is the mean squared relative error of the frequencies. The estimate is unbiased: the part
+    due to the finite number of noise samples is subtracted, so it may be slightly negative.
 
     Args:
-        counts: ``[K]`` how many noises chose each image; two noises at least.
-        shares: ``[K]`` that each shall take.
+        counts: ``[K]`` number of noise samples that chose each image, at least 2 in total.
+        shares: ``[K]`` target share of each image.
     """
     noises = counts.sum()
     return float((counts * (counts - 1) / shares).sum() / (noises * (noises - 1)) - 1)
 
 
 def total_variation(counts: Tensor, shares: Tensor) -> float:
-    """Return the share of the noises that would have to choose otherwise for equal shares.
+    """Return the share of noise samples that would have to change for exact target shares.
 
-    Chance is part of it: n noises for each image give about 0.4 / sqrt(n).
+    It includes chance, which contributes about 0.4 / sqrt(n) for n noise samples per image.
     """
     return float((counts / counts.sum() - shares).abs().sum() / 2)

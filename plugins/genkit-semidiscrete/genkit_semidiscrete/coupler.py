@@ -1,4 +1,4 @@
-"""The coupler: each noise finds its image among the whole data set (arXiv 2509.25519)."""
+"""The coupler that chooses an image of the whole data set for each noise sample."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from genkit.plugin import (
     Problem,
     Ref,
     Stages,
-    quote,
     require_finite,
     require_one_shape,
     setting,
+    quote,
 )
 from genkit_semidiscrete.potential import By, Potential, flat
 from genkit_semidiscrete.search import search
@@ -32,19 +32,19 @@ PotentialRef = Annotated[str, Ref(Potential)]
 
 @dataclass(frozen=True, kw_only=True)
 class Semidiscrete(DatasetCoupler):
-    """Each noise takes its image of the whole data set, by a potential that was fitted before.
+    """Assigns each noise sample to an image of the whole data set, by a fitted potential.
 
-    The potential makes the choice fair: over many noises each image is chosen about equally
-    often. With ``by = ["label"]`` a noise is first dealt a class, as often as the class has
-    images and whatever the noise is, and finds its image among those of the class.
+    The potential ensures that images are chosen equally often, up to the error of the fit. With
+    ``by = ["label"]`` each noise sample first gets a random class, with the frequency of the class
+    in the data, and then an image of that class.
     """
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
-    preserves_score = True  # the image is constant within a cell of noise
+    preserves_score = True  # since the image is constant within a cell of noise
 
     potential: PotentialRef = setting(doc="stage that fitted the potential")
     by: tuple[By, ...] = setting(
-        (), doc='as in that stage: ["label"] for images of the dealt class alone'
+        (), doc='same as in that stage: ["label"] to choose within a random class'
     )
 
     @property
@@ -57,51 +57,51 @@ class Semidiscrete(DatasetCoupler):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier.get(self.potential)
-        # The potential of another stage is checked when it is read.
+        # Potentials from other kinds of stages are checked when they are read.
         if isinstance(stage, FitPotential) and stage.by != self.by:
             yield Problem(
                 ("by",),
-                f'{quote(self.by)}, and stage "{self.potential}" fitted by {quote(stage.by)}',
+                f'must be {quote(stage.by)} as in stage "{self.potential}", got {quote(self.by)}',
                 f"write by = {quote(stage.by)}",
             )
 
     def bind(self, inputs: Inputs) -> BoundSemidiscrete:
-        fitted = inputs.read(self.potential, Potential)
-        if fitted.by != self.by:
+        potential = inputs.read(self.potential, Potential)
+        if potential.by != self.by:
             raise DataError(
-                f"by must be that of the stage {quote(self.potential)}, {quote(fitted.by)}, got "
-                f"{quote(self.by)}; write by = {quote(fitted.by)}",
+                f"by must be {quote(potential.by)} as in stage {quote(self.potential)}, got "
+                f"{quote(self.by)}; write by = {quote(potential.by)}",
                 Code.CONFLICT,
             )
-        return BoundSemidiscrete(fitted)
+        return BoundSemidiscrete(potential)
 
 
 @dataclass(frozen=True)
 class BoundSemidiscrete:
-    """The coupler with its potential.
+    """The coupler, bound to its potential.
 
     Attributes:
-        fitted: potential of an earlier stage.
+        potential: potential of an earlier stage.
     """
 
-    fitted: Potential
+    potential: Potential
 
     def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Choose an image for each noise, see :meth:`DatasetCoupler.choose`."""
-        self.fitted.require(data)
+        """Choose an image for each noise sample, see :meth:`DatasetCoupler.choose`."""
+        self.potential.require(data)
         require_one_shape(data.data, noise)
         require_finite(noise, "noise")
-        points, wanted, images = flat(data.data), flat(noise), self.fitted.images
-        # A class is dealt without a look at the noise, so that given the class it is N(0, I).
-        dealt = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
-        chosen = torch.empty(len(noise), dtype=torch.int64)
+        points, samples, images = flat(data.data), flat(noise), self.potential.images
+        # Groups are drawn independently of the noise, which stays N(0, I) given the group.
+        groups = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
+        index = torch.empty(len(noise), dtype=torch.int64)
         for value, members in images.parts():
-            mine = (dealt == value).nonzero()[:, 0]
-            if len(mine) == 0:
+            own = (groups == value).nonzero()[:, 0]
+            if len(own) == 0:
                 continue
-            whole = len(members) == len(images)  # and need not be copied
-            among = points if whole else points[members.to(points.device)]
-            potential = self.fitted.values[members].to(points.device)
-            found, _ = search(among, potential, wanted[mine.to(wanted.device)])
-            chosen[mine] = members[found.cpu()]
-        return images.any_twin(chosen, generator)
+            whole = len(members) == len(images)  # avoids a copy of the data set
+            candidates = points if whole else points[members.to(points.device)]
+            potential = self.potential.values[members].to(points.device)
+            best, _ = search(candidates, potential, samples[own.to(samples.device)])
+            index[own] = members[best.cpu()]
+        return images.any_twin(index, generator)

@@ -1,4 +1,4 @@
-"""The ascents of all parts of a data set, side by side on the same noise."""
+"""Simultaneous ascents of all groups of a data set, with the same noise."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from genkit_semidiscrete.potential import Images
 
 @dataclass(frozen=True)
 class Fit:
-    """The ascents of all parts.
+    """The ascents of all groups.
 
     Attributes:
-        ascents: one for each part.
-        members: of each part, indices into the data set.
-        weights: share of the data set that each part has.
-        images: of the data set.
+        ascents: ascent of each group.
+        members: indices of each group's distinct images in the data set.
+        weights: share of each group in the data set.
+        images: description of the images of the data set.
     """
 
     ascents: Sequence[Ascent]
@@ -31,9 +31,9 @@ class Fit:
 
     @classmethod
     def of(cls, points: Tensor, images: Images, steps: int, learning_rate: float) -> Fit:
-        """Return the ascents for ``points [N, D]``, all images, where to compute."""
+        """Return the ascents for images ``points [N, D]``, on the device of the computation."""
         size = images.size().double()
-        members = [found for _, found in images.parts()]
+        members = [indices for _, indices in images.parts()]
         ascents = [
             Ascent(
                 Cells(points[part.to(points.device)], size[part] / size[part].sum()),
@@ -57,7 +57,7 @@ class Fit:
         ]
 
     def progress(self, states: Sequence[State]) -> dict[str, float]:
-        """Return what the choices since the last report say of the potentials on their way."""
+        """Return objective and marginal error over the choices since the last report."""
         objective, chi = 0.0, 0.0
         for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
             noises = state.counts.sum()
@@ -66,7 +66,7 @@ class Fit:
         return {"objective": objective, "marginal_error": max(0.0, chi) ** 0.5}
 
     def result(self, states: Sequence[State]) -> dict[str, float]:
-        """Return what the choices by the reached potentials say of them."""
+        """Return the measurements of the averaged potentials."""
         chi, variation, never = 0.0, 0.0, 0
         for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
             chi += weight * chi_squared(state.counts, ascent.cells.shares)
@@ -79,12 +79,12 @@ class Fit:
         }
 
     def reported(self, states: Sequence[State]) -> list[State]:
-        """Return the same states, with no choice to report."""
+        """Return the states after a report, without choices."""
         return [state.reported() for state in states]
 
     def values(self, states: Sequence[State]) -> Tensor:
-        """Return the potential of each image that was reached, ``[N]`` float32."""
-        found = torch.zeros(len(self.images), dtype=torch.float64)
+        """Return the averaged potential of each image, ``[N]`` float32."""
+        values = torch.zeros(len(self.images), dtype=torch.float64)
         for ascent, state, members in zip(self.ascents, states, self.members, strict=True):
-            found[members] = ascent.average(state)
-        return found[self.images.twin].float()
+            values[members] = ascent.average(state)
+        return values[self.images.twin].float()

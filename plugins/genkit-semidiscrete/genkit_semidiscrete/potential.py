@@ -1,4 +1,4 @@
-"""What was fitted, and the images it belongs to."""
+"""The fitted potential and the images that it belongs to."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from genkit.plugin import (
 
 By = Literal["label"]
 
-_SLACK = 1e-3  # of an image's length, for marks that another device computes
+_TOLERANCE = 1e-3  # of marks, relative to an image's norm, as devices round differently
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a data set, and which of them share out the noise among themselves.
+    """The groups and duplicates of the images of a data set, and marks to recognize them.
 
     Attributes:
-        part: ``[N]`` int64, the class of each image, or 0 for all where there is one part.
-        twin: ``[N]`` int64, the first image of its part that is the same, mostly itself. Of equal
-            images, one takes part in the search for all, and a draw decides between them.
-        mark: ``[N]`` float32, the inner product of each image with one fixed noise, by which the
-            data set is known again.
+        part: ``[N]`` int64 group of each image: its class, or 0 for a single group.
+        twin: ``[N]`` int64 index of the first equal image in the group, mostly the image itself.
+            Only first images take part in the search; a random draw chooses among equal ones.
+        mark: ``[N]`` float32 inner product of each image with a fixed noise sample, by which the
+            data set is recognized.
     """
 
     part: Tensor
@@ -48,17 +48,17 @@ class Images:
         return len(self.part)
 
     def parts(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the class of each part with its images, each of equal ones once."""
+        """Yield each group's class with the indices of its distinct images."""
         distinct = (self.twin == torch.arange(len(self))).nonzero()[:, 0]
         for value in sorted(set(self.part.tolist())):
             yield value, distinct[self.part[distinct] == value]
 
     def size(self) -> Tensor:
-        """Return how many images equal each first one, ``[N]`` int64; 0 for the others."""
+        """Return the number of images equal to each first one, ``[N]`` int64; 0 for others."""
         return torch.bincount(self.twin, minlength=len(self))
 
     def any_twin(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """Return for each first image one of its equals, all alike probable."""
+        """Return a random equal image for each first image, with uniform probability."""
         size = self.size()
         first = size.cumsum(0) - size
         draw = torch.rand(len(chosen), generator=generator, dtype=torch.float64)
@@ -71,11 +71,11 @@ def flat(data: Tensor) -> Tensor:
     return data[:, None].flatten(1).float()
 
 
-def know(batch: Batch, by: tuple[By, ...]) -> Images:
-    """Return what tells the images of a data set apart.
+def describe(batch: Batch, by: tuple[By, ...]) -> Images:
+    """Return groups, duplicates and marks of the images of a data set.
 
     Raises:
-        DataError: an image is not finite or too large, or there are no labels to part by.
+        DataError: an image is not finite or too large, or labels are required but missing.
     """
     require_finite(batch.data, "image")
     points = flat(batch.data)
@@ -92,24 +92,24 @@ def know(batch: Batch, by: tuple[By, ...]) -> Images:
 
 
 def parts_of(batch: Batch, by: tuple[By, ...]) -> Tensor:
-    """Return the part of each image, ``[N]`` int64 on the CPU.
+    """Return the group of each image, ``[N]`` int64 on the CPU.
 
     Raises:
-        DataError: there are no labels to part by.
+        DataError: labels are required but missing.
     """
     if not by:
         return torch.zeros(len(batch), dtype=torch.int64)
     if batch.labels is None:
         raise DataError(
-            "the potential is for each label, and this data has no labels; "
-            "write by = [], or choose data that has them",
+            'by = ["label"] requires labels, but the data has none; '
+            "write by = [], or choose data with labels",
             Code.MISSING_ATTRIBUTE,
         )
     return batch.labels.cpu()
 
 
 def mark(points: Tensor) -> Tensor:
-    """Return the inner product of each image with one fixed noise, ``[N]`` float32."""
+    """Return the inner product of each image with a fixed noise sample, ``[N]`` float32."""
     probe = torch.randn(points.shape[1], generator=generator(0, "mark"))
     return torch.mv(points, probe.to(points.device))
 
@@ -119,11 +119,11 @@ class Potential(Artifact):
     """A fitted potential.
 
     Attributes:
-        images: it belongs to.
-        values: ``[N]`` float32, h of each image; equal images have one value.
-        shape: of an item.
-        by: what the images of one part have in common; empty for one part.
-        facts: what is worth knowing of the fit.
+        images: images that it belongs to.
+        values: ``[N]`` float32 potential h of each image; the same for equal images.
+        shape: shape of an image.
+        by: attributes that define the groups; empty for a single group.
+        facts: cost, data digest and measurements of the fit.
     """
 
     name = "potential"
@@ -135,51 +135,52 @@ class Potential(Artifact):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self, batch: Batch) -> None:
-        """Raise DataError unless a batch is the data set that this was fitted to."""
-        mended = "fit the potential to the data that is trained on: give both stages the same data"
+        """Raise DataError unless the batch is the data set of the fit."""
+        remedy = "write the same data in the stage of the potential and in that of the training"
         if len(batch) != len(self.images) or tuple(batch.data.shape[1:]) != self.shape:
             raise DataError(
-                f"the potential belongs to {len(self.images)} images of shape {self.shape}, and "
-                f"not to {len(batch)} of shape {tuple(batch.data.shape[1:])}; {mended}",
+                f"the data must be the {len(self.images)} images of shape {self.shape} of the "
+                f"potential, got {len(batch)} of shape {tuple(batch.data.shape[1:])}; {remedy}",
                 Code.WRONG_SHAPE,
             )
         points = flat(batch.data)
         expected = self.images.mark.to(points.device)
-        slack = _SLACK * (1 + torch.linalg.vector_norm(points, dim=1))
-        off = ~((mark(points) - expected).abs() <= slack)  # NaN is off as well
-        other = parts_of(batch, self.by) != self.images.part
-        if bool(off.any()) or bool(other.any()):
+        tolerance = _TOLERANCE * (1 + torch.linalg.vector_norm(points, dim=1))
+        differs = ~((mark(points) - expected).abs() <= tolerance)  # true for NaN as well
+        relabeled = parts_of(batch, self.by) != self.images.part
+        if bool(differs.any()) or bool(relabeled.any()):
             require_finite(batch.data, "image")
-            what, index = ("image", off) if bool(off.any()) else ("the label of image", other)
+            changed = bool(differs.any())
+            what, index = ("image", differs) if changed else ("the label of image", relabeled)
             raise DataError(
-                f"{what} {int(index.nonzero()[0])} is not the one that the potential was fitted "
-                f"to; {mended}",
+                f"{what} {int(index.nonzero()[0])} must be that of the potential, got another; "
+                f"{remedy}",
                 Code.CONFLICT,
             )
 
     def save(self, path: Path) -> None:
-        described = {"shape": self.shape, "by": self.by, "images": len(self.images)}
-        described |= {"facts": dict(self.facts)}
-        named = {"potential": self.values, **vars(self.images)}
-        save_tensors(path, named, {k: json.dumps(v) for k, v in described.items()})
+        metadata = {"shape": self.shape, "by": self.by, "images": len(self.images)}
+        metadata |= {"facts": dict(self.facts)}
+        tensors = {"potential": self.values, **vars(self.images)}
+        save_tensors(path, tensors, {k: json.dumps(v) for k, v in metadata.items()})
 
     @classmethod
     def load(cls, path: Path) -> Potential:
-        named, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(path)
         try:
-            images = Images(named["part"], named["twin"], named["mark"])
+            images = Images(tensors["part"], tensors["twin"], tensors["mark"])
             shape, by = json.loads(metadata["shape"]), json.loads(metadata["by"])
             facts = json.loads(metadata["facts"])
-            found = cls(images, named["potential"], tuple(shape), tuple(by), facts)
+            potential = cls(images, tensors["potential"], tuple(shape), tuple(by), facts)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a potential of the stage fit-potential: {error!r} in its header",
+                f"{path} must be a potential of the stage fit-potential, got {error!r}",
                 Code.WRONG_KIND,
             ) from error
-        require_finite(found.values, f"{path}: the potential of image")
-        return found
+        require_finite(potential.values, f"{path}: the potential of image")
+        return potential
 
 
 def digest(batch: Batch) -> str:
-    """Return the SHA-256 of the images as float32, in their order, in hex."""
+    """Return the hexadecimal SHA-256 of the images as float32, in their order."""
     return hashlib.sha256(flat(batch.data).cpu().numpy().tobytes()).hexdigest()

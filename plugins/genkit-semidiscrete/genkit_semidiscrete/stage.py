@@ -19,42 +19,48 @@ from genkit.plugin import (
     Scores,
     Stage,
     Stages,
-    setting,
     to_float,
+    setting,
+    quote,
 )
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
-from genkit_semidiscrete.potential import By, Potential, digest, flat, know
+from genkit_semidiscrete.potential import By, Potential, describe, digest, flat
 from genkit_semidiscrete.search import NOISES
 
-LEAST_STEPS = 200
-"""Of ascent: fewer do not carry a potential from its start to its place."""
+MIN_STEPS = 200
+"""Min number of ascent steps: with fewer the potential does not get from its initial value to the
+solution. Chosen, not tuned."""
 
 REPORTS = 20
-"""Rows in ``metrics.jsonl``, about."""
+"""Approximate number of rows in ``metrics.jsonl``."""
 
 MEASURED = 32
-"""Noises for each image, with which the result is measured."""
+"""Noise samples per image that measure the result; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitPotential(Stage):
-    """Fits the potential by which the coupler `semidiscrete` lets each noise choose its image."""
+    """Fits the potential by which the coupler `semidiscrete` assigns noise samples to images."""
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
     output = Potential
 
-    data: Dataset = setting(doc="the images that noise chooses among", inherit="data")
-    by: tuple[By, ...] = setting((), doc='["label"] for a potential of each class apart')
+    data: Dataset = setting(doc="images that noise is assigned to", inherit="data")
+    by: tuple[By, ...] = setting((), doc='["label"] for a separate potential per class')
     noises_per_image: int = setting(
         400,
-        doc="noises for each image of the largest part; for n of them, how often an image is "
-        "chosen ends about sqrt(3.5 / n) off",
+        doc="noise samples per image of the largest group; n of them give a relative error of an "
+        "image's frequency of about sqrt(3.5 / n)",
         at_least=1,
     )
-    batch_size: int = setting(4096, doc="noises a step; 200 steps are made at least", at_least=2)
+    batch_size: int = setting(
+        4096, doc="noise samples per step; there are at least 200 steps", at_least=2
+    )
     learning_rate: float = setting(
-        2.0, doc="first step, by the mean lead in score of the best image over the second", above=0
+        2.0,
+        doc="size of the first step, in mean margins of the best score over the second",
+        above=0,
     )
     checkpoint_seconds: float = setting(
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
@@ -64,30 +70,31 @@ class FitPotential(Stage):
         try:
             spec = self.data.spec()
         except DataError:
-            return  # reported where the data is named
+            return  # reported for the setting data
         if self.by and "labels" not in spec.attributes:
-            yield Problem(("by",), "the data has no labels", "leave it out", Code.MISSING_ATTRIBUTE)
+            reason = f"must be [] for data without labels, got {quote(self.by)}"
+            yield Problem(("by",), reason, "leave it out", Code.MISSING_ATTRIBUTE)
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)
         batch = batch.with_data(to_float(batch.data))
-        images = know(batch, self.by)
+        images = describe(batch, self.by)
         largest = max(len(members) for _, members in images.parts())
-        steps = max(LEAST_STEPS, -(-self.noises_per_image * largest // self.batch_size))
-        total = steps + max(LEAST_STEPS // 10, -(-MEASURED * largest // self.batch_size))
+        steps = max(MIN_STEPS, -(-self.noises_per_image * largest // self.batch_size))
+        total = steps + max(MIN_STEPS // 10, -(-MEASURED * largest // self.batch_size))
         points = flat(batch.data).to(context.device)
         fit = Fit.of(points, images, steps, self.learning_rate)
 
         def noise(index: int, count: int = self.batch_size) -> Tensor:
-            # Drawn where it is used; a seed of its own for each step makes a resume exact.
+            # Drawn on the device; with a seed per step, a resumed fit gets the same bits.
             drawing = torch.Generator(context.device).manual_seed(context.seed("noise", index))
             shape = (count, points.shape[1])
             return torch.randn(shape, generator=drawing, device=context.device)
 
         states, done = fit.begin(noise(-1, NOISES)), 0
-        if found := context.record.restore():
-            states = [State.of(found.tensors, str(part)) for part in range(len(fit.ascents))]
-            done = int(found.numbers["steps"])
+        if checkpoint := context.record.restore():
+            states = [State.of(checkpoint.tensors, str(part)) for part in range(len(fit.ascents))]
+            done = int(checkpoint.numbers["steps"])
         context.record.resume(lambda row: row["noises"] <= done * self.batch_size)
         saved = time.monotonic()
         while done < total:

@@ -34,7 +34,7 @@ def pair(coupler: BoundSemidiscrete, batch: Batch, among: Tensor | None = None) 
 
 @pytest.mark.parametrize("by", [(), ("label",)])
 def test_laws(fit: Any, by: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "LEAST_STEPS", 10)  # hundreds of small data sets are fitted
+    monkeypatch.setattr(stage, "MIN_STEPS", 10)  # hundreds of small data sets are fitted
     monkeypatch.setattr(stage, "REPORTS", 1)
     coupler = Semidiscrete(potential="potential", by=by)
     few = {"by": by, "batch_size": 16, "noises_per_image": 1}

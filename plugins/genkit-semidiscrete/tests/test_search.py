@@ -23,7 +23,7 @@ def test_blocks_find_what_the_whole_matrix_shows(
     torch.testing.assert_close(score.double(), scores.amax(1), rtol=0, atol=1e-5)
     two = scores.topk(2, 1).values
     expected = float((two[:, 0] - two[:, 1]).mean())
-    assert search.lead(points, potential, noise) == pytest.approx(expected, abs=1e-5)
+    assert search.margin(points, potential, noise) == pytest.approx(expected, abs=1e-5)
 
 
 def test_it_finds_the_nearest_image_when_the_potential_is_half_the_squared_length() -> None:
@@ -64,7 +64,7 @@ def test_a_step_lowers_what_is_chosen_too_often_and_keeps_the_mean() -> None:
     cells = Cells(torch.eye(3), torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64))
     before = torch.zeros(3, dtype=torch.float64)
     counts = torch.tensor([4.0, 4.0, 0.0], dtype=torch.float64)
-    assert cells.ascended(before, counts, 0.5).tolist() == [0.0, -0.5, 0.5]
+    assert cells.ascend(before, counts, 0.5).tolist() == [0.0, -0.5, 0.5]
     # With as many noises as images at most, one choice moves an image by one step at most.
-    few = cells.ascended(before, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), 0.5)
+    few = cells.ascend(before, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), 0.5)
     assert float(few.max() - few.min()) <= 0.5 * 4 / 3

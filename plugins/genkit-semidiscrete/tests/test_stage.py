@@ -51,7 +51,7 @@ def test_points_on_a_line_take_the_quantile_cells(fit: Any) -> None:
     line = torch.tensor([[0.3], [-2.0], [0.1], [5.0], [0.0], [-0.4]])
     coupler = fit(Batch(line))
     order = line[:, 0].argsort()
-    x, h = line[order, 0].double(), coupler.fitted.values[order].double()
+    x, h = line[order, 0].double(), coupler.potential.values[order].double()
     # Neighbours are equally good at z = (h_i - h_j) / (x_j - x_i), a quantile of N(0, 1).
     borders = (h[:-1] - h[1:]) / (x[1:] - x[:-1])
     np.testing.assert_allclose(norm.cdf(borders), np.arange(1, 6) / 6, atol=0.01)
@@ -75,7 +75,7 @@ def test_it_is_exact_transport_of_a_large_sample(fit: Any) -> None:
     rows, columns = linear_sum_assignment(cost.repeat_interleave(50, dim=1).numpy())
     best = float(cost[rows, columns // 50].mean())
     # By weak duality no potential exceeds the best cost; this one comes near.
-    h = coupler.fitted.values.double()
+    h = coupler.potential.values.double()
     g = 2 * h + batch.data.double().square().sum(1)
     bound = float(g.mean() + (cost - g).amin(1).mean())
     assert 0.98 * best < bound <= best + 1e-9
