@@ -71,12 +71,12 @@ def of_combinations(tiny, vary, *lines):
         (
             ["vary.schedule.sigma_min = [0.002, 2.0]", "vary.schedule.sigma_max = [1.0, 80.0]"],
             "sweep.vary.schedule.sigma_min",
-            "is not below sigma_max = 1",
+            "sigma_max = 1, got 2",
         ),
         (
             ["vary.solver.path = ['vp']", "vary.schedule.sigma_min = [0.002, 0.5]"],
             "sweep.vary.solver.path",
-            "undefined for a range from 0.5 to 80",
+            "from 0.5 to 80",
         ),
         (
             ["vary.first_seed = [0, 9_223_372_036_854_775_800]", "vary.count = [4, 9]"],
