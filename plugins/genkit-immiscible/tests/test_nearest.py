@@ -58,7 +58,7 @@ def test_one_image_more_than_a_block_of_noises() -> None:
 
 @pytest.mark.parametrize("k", [2, 4, 64])
 def test_an_image_at_zero_takes_the_shortest_noise(k: int) -> None:
-    """Its length is the least of k draws from a chi distribution."""
+    """Its norm is the minimum of k draws from a chi distribution."""
     dimensions, images = 64, 4000
     _, noise = pool(images, k, (dimensions,))
     taken = noise[chosen(torch.zeros(images, dimensions), noise, k)]
@@ -70,7 +70,7 @@ def test_an_image_at_zero_takes_the_shortest_noise(k: int) -> None:
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_noise_leans_towards_a_far_image(k: int) -> None:
-    """Along the direction of the image it is the greatest of k normals; across it, normal."""
+    """Along the direction of the image it is the maximum of k normals; across it, normal."""
     images = 4000
     _, noise = pool(images, k, (3,))
     data = torch.zeros(images, 3, dtype=torch.float64)

@@ -35,7 +35,7 @@ class Held(Dataset):
 
 @dataclass
 class Folder:
-    """As much of a context as the stage uses; asks to stop at one step where told to."""
+    """The part of a context that the stage uses; optionally requests a stop at one step."""
 
     folder: Path
     stop_at: int | None = None

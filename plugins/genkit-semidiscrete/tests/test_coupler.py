@@ -143,7 +143,7 @@ def test_another_stage_may_write_the_potential(fit: Any) -> None:
 
     coupler = Semidiscrete(potential="p")
     assert list(coupler.check({"p": Other()})) == []
-    assert list(coupler.check({})) == []  # told where references are looked up
+    assert list(coupler.check({})) == []  # reported where references are resolved
     assert list(coupler.check({"p": fit.stage(images())})) == []
 
 

@@ -134,11 +134,11 @@ def test_the_file_says_what_it_belongs_to(fit: Any) -> None:
     place = fit.place()
     fit.stage(batch, by=("label",)).run(place)
     named, metadata = load(place.folder / "potential.safetensors")
-    told = {name: json.loads(value) for name, value in metadata.items()}
+    stored = {name: json.loads(value) for name, value in metadata.items()}
     assert named["potential"].shape == (9,)
-    assert told["images"] == 9
-    assert told["by"] == ["label"]
-    facts = told["facts"]
+    assert stored["images"] == 9
+    assert stored["by"] == ["label"]
+    facts = stored["facts"]
     assert facts["cost"] == "squared"
     assert len(facts["digest"]) == 64
     assert facts["marginal_error"] == fit.rows(place)[-1]["marginal_error"]
