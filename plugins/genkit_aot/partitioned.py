@@ -16,7 +16,7 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import BoundCoupler, Coupler, Inputs, Stages
 from genkit.pairs import pairs_of
 from genkit.random import generator as derived_generator
-from genkit.settings import setting, quote
+from genkit.settings import quote, setting
 from genkit.tensors import require_finite, require_same_length
 from genkit.types import Batch, Pairs
 from genkit_aot.hungarian import Hungarian

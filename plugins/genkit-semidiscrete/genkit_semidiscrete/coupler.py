@@ -18,10 +18,10 @@ from genkit.plugin import (
     Problem,
     Ref,
     Stages,
+    quote,
     require_finite,
     require_one_shape,
     setting,
-    quote,
 )
 from genkit_semidiscrete.potential import By, Potential, flat
 from genkit_semidiscrete.search import search

@@ -19,9 +19,9 @@ from genkit.plugin import (
     Scores,
     Stage,
     Stages,
-    to_float,
-    setting,
     quote,
+    setting,
+    to_float,
 )
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
