@@ -19,7 +19,7 @@ import typer
 
 from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summary
 from genkit.commands.validate import validate
-from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, UsageError
+from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
 from genkit.terminal import check_device, console, processes, say, several
 
@@ -81,6 +81,7 @@ def _call(arguments: list[str]) -> None:
 
     Raises:
         PluginError: the code of a plugin raised an error, with plugin, distribution and line.
+        UsageError: a disk is full, damaged or closed to the user; names the file.
     """
     try:
         app(args=arguments, prog_name="genkit")
@@ -88,7 +89,14 @@ def _call(arguments: list[str]) -> None:
         raise
     except Exception as error:
         from genkit.blame import plugin_error_of
+        from genkit.machine import is_of_the_disk
 
+        if is_of_the_disk(error) and isinstance(error, OSError):
+            raise UsageError(
+                f"{error.filename or 'a file'}: {error.strerror}; when that is corrected, run the "
+                "same command again",
+                Code.IO_ERROR,
+            ) from error
         if found := plugin_error_of(error):
             raise found from error
         raise

@@ -19,6 +19,8 @@ from genkit.errors import Code, DataError
 if sys.platform != "win32":
     import fcntl
 
+_TEMPORARY = ".tmp"
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -28,10 +30,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     once, the last one wins. Temporary files of killed processes are removed.
     """
     _remove_leftovers(path)
-    file = _temporary(path)
+    with named_errors(path):
+        file = _temporary(path)
     beside = Path(file.name)
     try:
-        with file:
+        with named_errors(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -44,10 +47,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Name a file in errors of the system that name none, or one that the user does not know.
+
+    A write to a full disk fails without a name, and the temporary file of :func:`atomic_write` is
+    removed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(_TEMPORARY):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
 def _temporary(path: Path) -> BinaryIO:
     """Return a new file in the folder of another, locked as long as it is open."""
     while True:
-        file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp").open("xb")
+        file = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}").open("xb")
         _lock(file, wait=True)
         if Path(file.name).exists():
             return file
@@ -56,7 +74,7 @@ def _temporary(path: Path) -> BinaryIO:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove temporary files that no process locks, since their writers were killed."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
         with suppress(OSError), leftover.open("r+b") as file:
             if _lock(file, wait=False):
                 leftover.unlink()

@@ -6,13 +6,22 @@ key, the value or the command that it names; wording may change.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genkit.artifacts import Record
+from genkit.artifacts.layout import METRICS
 from genkit.cli import main
+from genkit.errors import Code, UsageError
+from genkit.files import write_text
+from genkit.run.folder import RunFolder
+from raising import raises_code
 
 RECIPE = """name = "points"
 data = { use = "moons" }
@@ -192,3 +201,89 @@ def test_a_mistake_after_set(mistakes, case: str) -> None:
 def test_a_mistake_of_the_file_is_not_blamed_on_set(mistakes) -> None:
     (found,) = mistakes(edited("1000", "0"), "seed=1", "samples.count=9")
     assert (found["file"], found["line"], found["override"]) == ("points.toml", 7, None)
+
+
+COMMANDS = {
+    "a recipe for a network's file": (
+        ("sample", "points.toml"),
+        ("CHECKPOINT", "points.toml", "genkit run points.toml", "genkit export"),
+    ),
+    "a shipped recipe for a network's file": (
+        ("sample", "edm_aot", "--out", "x"),
+        ("CHECKPOINT", "edm_aot", "genkit run edm_aot", "genkit export"),
+    ),
+    "a run that is not there": (
+        ("export", "nofolder"),
+        ("RUN", "nofolder", "runs/points"),
+    ),
+    "a file for a run": (
+        ("export", "points.toml", "x.safetensors"),
+        ("RUN", "points.toml", "runs/points"),
+    ),
+    "a data set that cannot be downloaded": (
+        ("data", "get", "mnist"),
+        ("NAME", "mnist", "cifar10", "fashion-mnist"),
+    ),
+}
+"""By name: the command, and what its message names: the argument, its value, what to write."""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a command that must be refused, in a folder with a recipe and a run; return stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "points.toml").write_text(RECIPE)
+    (tmp_path / "runs" / "points").mkdir(parents=True)
+    write_text(tmp_path / "runs" / "points" / "state.json", '{"name": "points"}')
+
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert (stopped.value.code, out) == (2, "")
+        assert err.startswith("Error: ")
+        assert "Traceback" not in err
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_mistake_in_a_command(command, case: str) -> None:
+    arguments, names = COMMANDS[case]
+    err = command(*arguments)
+    assert all(name in err for name in names), err
+
+
+def test_a_second_run_in_a_folder_names_the_first(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "points")
+    names = (tmp_path, f"process {os.getpid()}", socket.gethostname(), "--out")
+    with (
+        folder.locked(),
+        raises_code(UsageError, Code.IN_USE, *names) as caught,
+        folder.locked(),
+    ):
+        pass
+    assert " since 20" in str(caught.value)
+    assert not list(tmp_path.glob(".running*"))
+
+
+def test_a_full_disk_names_the_file(command, tmp_path: Path, monkeypatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    err = command("run", "points.toml", "--device", "cpu", "--set", "denoiser.images=64")
+    assert "runs/points/" in err
+    assert "No space left on device" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_names_the_rows(tmp_path: Path) -> None:
+    record = Record("denoiser", tmp_path, None)
+    record.log({"loss": 1.0})
+    (tmp_path / METRICS).unlink()
+    (tmp_path / METRICS).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        record.log({"loss": 1.0})
+    assert caught.value.filename == str(tmp_path / METRICS)

@@ -38,6 +38,8 @@ TRACKERS = "trackers"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 LOCK = ".lock"
+HOLDER = ".running.json"
+"""Process, host and time of the run that holds the lock."""
 
 _STAGE = re.compile(r"[0-9]{2}-(?P<id>.+)")
 

@@ -16,7 +16,7 @@ from genkit.artifacts.cost import SamplingCost, SamplingCosts
 from genkit.artifacts.layout import METRICS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
-from genkit.files import write_bytes, write_text
+from genkit.files import named_errors, write_bytes, write_text
 
 Row = Mapping[str, Any]
 
@@ -110,7 +110,8 @@ class Record:
         if self._rows is None:
             self.resume(lambda _: False)
         line = _line(row)
-        with (self._folder / METRICS).open("a", encoding="utf-8") as file:
+        path = self._folder / METRICS
+        with named_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(line)
         self.rows.append(row)
         for observer in self._observers:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from genkit.artifacts.layout import (
+    HOLDER,
     LOCK,
     REPLACED,
     STATE,
@@ -104,13 +108,21 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout as error:
-            raise UsageError(f"another genkit is at work in {self.root}", Code.IN_USE) from error
+            raise UsageError(
+                f"{self.root} must not be in use, got a run{_holder(self.root)}; wait until it "
+                "ends, or choose another --out",
+                Code.IN_USE,
+            ) from error
         except OSError as error:
             raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
         try:
+            now = datetime.now().astimezone().isoformat(" ", "seconds")
+            who = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+            write_json(self.root / HOLDER, who)
             self._write(self.redo)
             yield
         finally:
+            (self.root / HOLDER).unlink(missing_ok=True)
             lock.release()
 
     @property
@@ -224,3 +236,11 @@ class RunFolder:
             if read_state(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None
+
+
+def _holder(root: Path) -> str:
+    """Return which process runs in a folder, in words; empty where that is unknown."""
+    held = read_state(root / HOLDER)
+    if not {"process", "host", "since"} <= held.keys():
+        return ""
+    return f" of process {held['process']} on {held['host']} since {held['since']}"

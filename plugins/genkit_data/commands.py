@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genkit.errors import Code, InterruptedRun, PluginError, UsageError
-from genkit.settings import toml_value
+from genkit.settings import near_match, quote, toml_value
 from genkit.terminal import console, say
 
 if TYPE_CHECKING:
@@ -33,9 +34,22 @@ app = typer.Typer(
 def _group() -> None: ...
 
 
+def _require_published(name: str) -> str:
+    """Return the name of a data set; others are refused before options are missed."""
+    from genkit.plugin.manager import load_plugins
+
+    _published(load_plugins().registry, name)
+    return name
+
+
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What a recipe writes after use.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="What a recipe writes after use.", callback=_require_published
+        ),
+    ],
     root: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")],
     url: Annotated[
         str | None,
@@ -65,25 +79,28 @@ def get(
 
 
 def _published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
-    """Return the files in which a data set is published."""
-    files: Mapping[str, RemoteFile] = registry.load(registry.find(["dataset"], name)).archives
-    if not files:
-        others = ", ".join(sorted(_fetchable(registry)))
+    """Return the files in which a data set is published.
+
+    Raises:
+        UsageError: there are none.
+    """
+    fetchable = _fetchable(registry)
+    if name not in fetchable:
+        hint = near_match(name, fetchable) or f"write {' or '.join(sorted(fetchable))}"
         raise UsageError(
-            f'the files of data set "{name}" cannot be fetched; those of {others} can',
+            f"NAME must be a data set that can be downloaded, got {quote(name)}; {hint}",
             Code.UNKNOWN_CHOICE,
         )
-    return files
+    return fetchable[name]
 
 
-def _fetchable(registry: Registry) -> list[str]:
-    found = []
+def _fetchable(registry: Registry) -> dict[str, Mapping[str, RemoteFile]]:
+    """Return the published files by the name of their data set."""
+    found = {}
     for entry in registry.entries("dataset"):
-        try:
-            if registry.load(entry).archives:
-                found.append(entry.name)
-        except PluginError:  # told where it is used
-            continue
+        with suppress(PluginError):  # reported where it is used
+            if archives := registry.load(entry).archives:
+                found[entry.name] = archives
     return found
 
 

@@ -14,8 +14,23 @@ from genkit.terminal import console, say
 from genkit_files.disk import mendable, require_new
 
 
+def _require_folder(run: Path) -> Path:
+    """Return the folder of a run; others are refused before arguments are missed."""
+    from genkit.artifacts.runs import is_run
+
+    if run.is_dir():
+        return run
+    runs = [str(path) for path in sorted(Path("runs").glob("*")) if is_run(path)]
+    hint = near_match(str(run), runs) or f"write {' or '.join(runs[:5]) or 'runs/NAME'}"
+    got = f"{run}, which is a file" if run.exists() else f"{run}, which does not exist"
+    raise UsageError(f"RUN must be the folder of a run, got {got}; {hint}", Code.NOT_FOUND)
+
+
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME.", callback=_require_folder),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
     stage: Annotated[
         str | None,
@@ -47,11 +62,6 @@ def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
     from genkit.artifacts.layout import CHECKPOINT, stages_in
     from genkit.artifacts.network import NETWORK_FILES
 
-    if not run.is_dir():
-        raise UsageError(
-            f"RUN must be the folder of a run, got {run}, which does not exist; write runs/NAME",
-            Code.NOT_FOUND,
-        )
     found: dict[str, tuple[Path, str]] = {}
     for name, place in stages_in(run).items():
         checkpoint = place / CHECKPOINT

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from genkit.errors import Code, UsageError
-from genkit.recipe.source import parse_component
+from genkit.recipe.source import parse_component, shipped_recipes
 from genkit.settings import quote
 from genkit.terminal import check_device, console, processes, say, tracked, warn
 from genkit.types import SEED_LIMIT
@@ -25,9 +25,37 @@ if TYPE_CHECKING:
 MOST_SEEDS = 10_000_000
 
 
+def _require_checkpoint(checkpoint: Path) -> Path:
+    """Return the path of a network's file; other files are refused before options are missed."""
+    wanted = "CHECKPOINT must be the file of a denoiser, got"
+    if checkpoint.suffix == ".toml" or str(checkpoint) in shipped_recipes():
+        raise UsageError(
+            f"{wanted} the recipe {checkpoint}; genkit run {checkpoint} trains its denoiser, and "
+            "genkit export writes the denoiser of the run to a file",
+            Code.WRONG_KIND,
+        )
+    if not checkpoint.is_file():
+        got = f"the folder {checkpoint}" if checkpoint.is_dir() else f"{checkpoint}, no file"
+        raise UsageError(
+            f"{wanted} {got}; genkit export writes one of a run, and genkit import one of "
+            "published weights",
+            Code.NOT_FOUND,
+        )
+    if checkpoint.suffix in (".pkl", ".pt"):
+        raise UsageError(
+            f"{wanted} the pickle {checkpoint}; genkit import converts it", Code.WRONG_KIND
+        )
+    return checkpoint
+
+
 def sample(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A file of `genkit export` or a training.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A file of `genkit export` or a training.",
+            callback=_require_checkpoint,
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the samples go.")],
     seeds: Annotated[
@@ -110,16 +138,6 @@ def sample(
         draws = parse_component(latents, "--latents")
         corrections = [parse_component(text, "--guidance") for text in guidance or []]
         check_device(device)
-        if not checkpoint.is_file():
-            got = f"the folder {checkpoint}" if checkpoint.is_dir() else f"{checkpoint}, no file"
-            raise UsageError(
-                f"CHECKPOINT must be the file of a denoiser, got {got}; genkit export writes one "
-                "of a run, and genkit import one of published weights",
-                Code.NOT_FOUND,
-            )
-        if checkpoint.suffix in (".pkl", ".pt"):
-            raise UsageError(f"{checkpoint} is a pickle; genkit import converts it")
-
         import torch
 
         from genkit.denoiser import load_denoiser, sampling_parts
