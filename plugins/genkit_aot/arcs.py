@@ -50,7 +50,7 @@ class Arcs:
 
     @classmethod
     def none(cls, count: int) -> Arcs:
-        """Return no arcs."""
+        """Return an empty set of arcs."""
         empty = np.empty(0, dtype=np.int64)
         return cls(count, empty, empty, np.empty(0))
 
@@ -59,7 +59,7 @@ class Arcs:
         """Max reduced cost that may be 0 up to rounding."""
         return ROUNDING * float(np.abs(self.cost).max())
 
-    def joined(self, other: Arcs) -> Arcs:
+    def union(self, other: Arcs) -> Arcs:
         """Return the union of the arcs."""
         keys = np.concatenate([a.image * self.count + a.noise for a in (self, other)])
         keys, first = np.unique(keys, return_index=True)

@@ -30,8 +30,8 @@ twice the time; 0.25 has 42 arcs per image."""
 
 TOLERANCE, ITERATIONS = 0.1, 30
 """Error and iterations at which Sinkhorn's iteration stops. The result is exact in any case: a
-larger error only makes the following steps slower. With 0.3, pools of 4,096
-synthetic images take 3 or 4 rounds of column generation and twice the time; 0.03 gains nothing."""
+larger error only makes the following steps slower. With 0.3, pools of 4,096 synthetic images take 3
+or 4 rounds of column generation and twice the time; 0.03 gains nothing."""
 
 MIN_ENTRY = 0.003
 """Min entry of the plan that becomes an arc, where each row of the plan sums to 1. With 0.01 there
@@ -80,7 +80,7 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
         missing, min_reduced = arcs_below(costs, u_torch, v_torch, -arcs.rounding)
         # Adding the min reduced cost to u makes the potentials feasible.
         bound = gap(arcs.total(permutation), float((u + min_reduced).sum() + v.sum()))
-        extended = arcs.joined(missing)
+        extended = arcs.union(missing)
         if (bound is not None and bound <= tolerance) or len(extended) == len(arcs):
             return torch.from_numpy(permutation), bound
         arcs = extended
@@ -136,10 +136,10 @@ def arcs_below(
         minima.append(reduced.amin(1))
         if not diagonal and bool((minima[-1] > limit).all()):
             continue  # always so in the last round: nonzero() takes longer than everything else
-        chosen = reduced <= limit
+        mask = reduced <= limit
         if diagonal:
-            chosen.diagonal(rows.start).fill_(True)
-        image, noise = chosen.nonzero(as_tuple=True)
+            mask.diagonal(rows.start).fill_(True)
+        image, noise = mask.nonzero(as_tuple=True)
         blocks.append((image + rows.start, noise, block[image, noise].double()))
     min_reduced: Floats = torch.cat(minima).double().cpu().numpy()
     if not blocks:

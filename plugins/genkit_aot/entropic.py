@@ -99,8 +99,8 @@ class Costs:
         row_bytes = self.shape[1] * wide.itemsize
         step = max(MIN_ROWS, BLOCK.get(images.device.type, BLOCK["cuda"]) // row_bytes)
         self.rows = [slice(i, min(i + step, len(images))) for i in range(0, len(images), step)]
-        kept = 2 * len(images) * row_bytes <= memory * GIB
-        self.whole = self._images.new_empty(self.shape) if kept else None
+        fits = 2 * len(images) * row_bytes <= memory * GIB
+        self.whole = self._images.new_empty(self.shape) if fits else None
         self.buffer = torch.empty_like(self.whole) if self.whole is not None else None
         self._measure()
 
@@ -172,12 +172,12 @@ class _Kernel:
     """The kernel ``exp((g - C) / epsilon)``, each row divided by its maximum, in blocks of rows."""
 
     def __init__(self, costs: Costs, g: Tensor, epsilon: float) -> None:
-        self.costs, self.g, self.epsilon, self.kept = costs, g, epsilon, costs.buffer
+        self.costs, self.g, self.epsilon, self.buffer = costs, g, epsilon, costs.buffer
         self.maxima = g.new_empty(costs.shape[0])
         self.sums = torch.empty_like(self.maxima)
-        if self.kept is not None:
+        if self.buffer is not None:
             for rows in costs.rows:
-                self._compute(rows, self.kept[rows])
+                self._compute(rows, self.buffer[rows])
 
     def columns(self, factors: Tensor) -> Tensor:
         """Return the column sums of the kernel with scaled columns and rows normalized to sum 1.
@@ -187,7 +187,7 @@ class _Kernel:
         """
         columns = torch.zeros_like(factors)
         for rows in self.costs.rows:
-            block = self._compute(rows, None) if self.kept is None else self.kept[rows]
+            block = self._compute(rows, None) if self.buffer is None else self.buffer[rows]
             sums = torch.mv(block, factors, out=self.sums[rows])
             columns.addmv_(block.T, sums.reciprocal())
         return columns.mul_(factors)

@@ -9,20 +9,20 @@ from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
 from genkit_dg.judgment import Judgment
 
 
-def choice_plot(judged: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
+def choice_plot(judgments: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
     """Return a PNG of cross-entropy by training images, and of three scores by noise level.
 
     Args:
-        judged: scores of each snapshot, by number of training images.
+        judgments: scores of each snapshot, by number of training images.
         levels: scores of the chosen snapshot, by noise level.
     """
     figure, (along, across) = figure_with_axes(2)
-    entropies = [judgment.cross_entropy for judgment in judged.values()]
-    errors = [judgment.standard_error for judgment in judged.values()]
-    along.errorbar(list(judged), entropies, errors, color=PALETTE[0], marker="o", markersize=3.5)
+    entropies = [judgment.cross_entropy for judgment in judgments.values()]
+    errors = [judgment.standard_error for judgment in judgments.values()]
+    along.errorbar(list(judgments), entropies, errors, color=PALETTE[0], marker="o", markersize=3.5)
     along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="chance")
     lowest = min(entropies)
-    best = list(judged)[entropies.index(lowest)]
+    best = list(judgments)[entropies.index(lowest)]
     along.plot([best], [lowest], "o", color=PALETTE[1], markersize=8, label="chosen")
     along.set_xlabel("training images")
     along.set_ylabel("held-out cross-entropy")

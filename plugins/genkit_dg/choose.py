@@ -71,45 +71,41 @@ class ChooseDiscriminator(Stage):
         realness, sigma = realness_of(pairs.batch), levels_of(training, pairs)
         context.record.resume(lambda _: False)
         registry = load_plugins().registry
-        judged: dict[int, Judgment] = {}
+        judgments: dict[int, Judgment] = {}
         levels: Mapping[str, Judgment] = {}
         for number, (images, path) in enumerate(snapshots.items(), 1):
             if context.stop_requested():
-                raise InterruptedRun(f"{len(judged)} of {len(snapshots)} snapshots")
+                raise InterruptedRun(f"{len(judgments)} of {len(snapshots)} snapshots")
             weights, _ = load(path)
             module = build(replace(file, weights=weights), registry, context.device).module
             logits = logits_of(module, pairs, sigma, context.device)
-            judged[images] = Judgment.of(logits, realness)
-            context.record.log({"images": images, **judged[images].row()})
-            if best_of(judged) == images:
+            judgments[images] = Judgment.of(logits, realness)
+            context.record.log({"images": images, **judgments[images].row()})
+            if best_of(judgments) == images:
                 levels = by_sigma(logits, realness, sigma)
             context.advance(number, len(snapshots), "snapshots")
-        best = best_of(judged)
+        best = best_of(judgments)
         for level, judgment in levels.items():
             context.record.log({"sigma": float(level), **judgment.row()})
-        context.record.log({"chosen": best, "reason": reason_of(judged)})
-        context.record.picture("choice", choice_plot(judged, levels))
-        if judged[best].is_chance:
-            context.warn(guess_warning(judged[best]))
+        context.record.log({"chosen": best, "reason": reason_of(judgments)})
+        context.record.picture("choice", choice_plot(judgments, levels))
+        if judgments[best].is_chance:
+            context.warn(guess_warning(judgments[best]))
         weights, _ = load(snapshots[best])
         context.record.save(replace(file, weights=weights, images=best))
 
 
-def best_of(judged: Mapping[int, Judgment]) -> int:
+def best_of(judgments: Mapping[int, Judgment]) -> int:
     """Return the training images of the snapshot of lowest cross-entropy, the first of equals."""
-    return min(judged, key=lambda images: (judged[images].cross_entropy, images))
+    return min(judgments, key=lambda images: (judgments[images].cross_entropy, images))
 
 
-def reason_of(judged: Mapping[int, Judgment]) -> str:
+def reason_of(judgments: Mapping[int, Judgment]) -> str:
     """Return the reason for the choice in one sentence."""
-    best, last = best_of(judged), max(judged)
-    scores, last_scores = judged[best], judged[last]
+    best, last = best_of(judgments), max(judgments)
+    lowest, final = judgments[best], judgments[last]
     text = (
-        f"lowest held-out cross-entropy of {len(judged)} snapshots: {scores.cross_entropy:.4f} +- "
-        f"{scores.standard_error:.4f} at {best:,} images"
+        f"lowest held-out cross-entropy of {len(judgments)} snapshots: "
+        f"{lowest.cross_entropy:.4f} +- {lowest.standard_error:.4f} at {best:,} images"
     )
-    return (
-        text
-        if best == last
-        else f"{text}, and {last_scores.cross_entropy:.4f} at the end, {last:,}"
-    )
+    return text if best == last else f"{text}, and {final.cross_entropy:.4f} at the end, {last:,}"

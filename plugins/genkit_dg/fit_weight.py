@@ -199,7 +199,7 @@ def _level(
     total, squares = float(errors.sum()), float(square.sum())
     weight = float(cross.sum()) / squares if squares else 0.0
     residual = float((cross - weight * square).square().sum()) ** 0.5
-    used = max(weight, 0.0)
+    positive = max(weight, 0.0)
 
     def mean(of: Pairs) -> float:
         levels = torch.full((len(of.noise),), sigma)
@@ -212,7 +212,7 @@ def _level(
         weight=weight,
         standard_error=residual / squares if squares else 0.0,
         error_at_one=1 + (squares - 2 * float(cross.sum())) / total,
-        error_fitted=1 + used * (used * squares - 2 * float(cross.sum())) / total,
+        error_fitted=1 + positive * (positive * squares - 2 * float(cross.sum())) / total,
         log_ratio_real=mean(real),
         log_ratio_fakes=mean(fakes),
         log_ratio_unpaired=mean(fakes._replace(noise=unpaired)),

@@ -18,7 +18,7 @@ from genkit_edm.levels import RangeSchedule, decreasing_problems
 
 @dataclass(frozen=True, kw_only=True)
 class EdmPreconditioner(Preconditioner):
-    """Scales input and output so that the network sees unit variance at every noise level."""
+    """Scales the network's input and target to unit variance at every noise level."""
 
     source = "EDM, arXiv 2206.00364, eq. 7 and table 1"
 

@@ -135,13 +135,13 @@ class IddpmSchedule(Table, RangeSchedule):
     sigma_max: float = sigma_setting(81.0, "noise level of the start")
 
     def check_levels(self) -> Iterator[Problem]:
-        known = len(self._table())
-        if self.steps > known:
+        count = len(self._table())
+        if self.steps > count:
             yield Problem(
                 ("steps",),
-                f"must be at most the {known:,} noise levels of the table between sigma_min and "
+                f"must be at most the {count:,} noise levels of the table between sigma_min and "
                 f"sigma_max, got {self.steps:,}",
-                f"write {known:,} or less, or widen the range" if known else "widen the range",
+                f"write {count:,} or less, or widen the range" if count else "widen the range",
             )
         else:
             yield from super().check_levels()

@@ -82,7 +82,7 @@ def decreasing_problems(
         reason = f"must be at most {MAX_STEPS:,}, got {schedule.steps:,}"
         yield Problem(("steps",), reason, f"write {MAX_STEPS:,} or less", Code.OUT_OF_RANGE)
         return
-    sigmas = schedule.sigmas().float()  # the precision in which networks get them
+    sigmas = schedule.sigmas().float()  # the dtype that is passed to networks
     stuck = ~(sigmas.isfinite()[:-1] & (sigmas.diff() < 0))
     if bool(stuck.any()):
         step = int(stuck.nonzero()[0])

@@ -77,7 +77,7 @@ class ResidualMlp(nn.Module):
 
     Args:
         elements: number of values of one item.
-        conditioning: embeds noise level and class as one vector.
+        conditioning: embedding of noise level and class as one vector.
         width: width of the hidden layers.
         blocks: number of residual blocks.
         dropout: probability that an element is dropped in a block.

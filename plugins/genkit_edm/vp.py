@@ -52,10 +52,10 @@ class VpTime(VpSde, Time):
         return cls(beta_d, high - beta_d / 2)
 
     def limit(self) -> float:
-        """Return the supremum of B(t) = log(1 + sigma^2) while B increases, 0 if only to t < 1.
+        """Return the supremum of B(t) = log(1 + sigma^2) on the interval where B increases.
 
         A high ``sigma_min`` makes beta decrease over time. Where beta reaches 0, B stops increasing
-        and higher noise levels have no time.
+        and higher noise levels have no time. Return 0 if this happens before t = 1.
         """
         if self.beta_d >= 0:
             return math.inf
@@ -79,7 +79,7 @@ class NoisePrediction(Preconditioner):
 
     @abstractmethod
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """Return the encoding ``[B]`` of noise levels ``[B]`` that the network gets."""
+        """Return the encoding ``[B]`` of noise levels ``[B]`` that is passed to the network."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         return Coefficients(

@@ -22,7 +22,7 @@ terms has gradients n times smaller than the sum of those codes, hence EPSILON /
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Adam: steps along the mean gradient over the root mean squared gradient."""
+    """Divides the mean gradient by the root mean squared gradient (Adam)."""
 
     source = "Adam, arXiv 1412.6980, algorithm 1"
 
@@ -48,7 +48,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """AdamW: Adam with weight decay that is independent of the gradient."""
+    """Adam with weight decay that is independent of the gradient (AdamW)."""
 
     source = "AdamW, arXiv 1711.05101, algorithm 2"
 

@@ -50,7 +50,7 @@ class Fit:
         return [ascent.begin(noise) for ascent in self.ascents]
 
     def step(self, index: int, states: Sequence[State], noise: Tensor) -> list[State]:
-        """Return the states after step ``index``, for which all parts see the same noises."""
+        """Return the states after step ``index``, with the same noise for all groups."""
         return [
             ascent.step(index, state, noise)
             for ascent, state in zip(self.ascents, states, strict=True)

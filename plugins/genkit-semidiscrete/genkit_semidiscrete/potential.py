@@ -57,12 +57,12 @@ class Images:
         """Return the number of images equal to each first one, ``[N]`` int64; 0 for others."""
         return torch.bincount(self.twin, minlength=len(self))
 
-    def any_twin(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    def any_twin(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Return a random equal image for each first image, with uniform probability."""
         size = self.size()
         first = size.cumsum(0) - size
-        draw = torch.rand(len(chosen), generator=generator, dtype=torch.float64)
-        place = first[chosen] + (draw * size[chosen]).long()
+        draw = torch.rand(len(index), generator=generator, dtype=torch.float64)
+        place = first[index] + (draw * size[index]).long()
         return self.twin.argsort(stable=True)[place]
 
 
@@ -82,10 +82,10 @@ def describe(batch: Batch, by: tuple[By, ...]) -> Images:
     length = torch.linalg.vector_norm(points, dim=1)
     require_finite(length.square(), "the squared length of image")
     part = parts_of(batch, by)
-    seen: dict[tuple[int, bytes], int] = {}
+    first: dict[tuple[int, bytes], int] = {}
     rows = points.cpu().numpy()
     twin = [
-        seen.setdefault((value, hashlib.blake2b(row.tobytes()).digest()), index)
+        first.setdefault((value, hashlib.blake2b(row.tobytes()).digest()), index)
         for index, (value, row) in enumerate(zip(part.tolist(), rows, strict=True))
     ]
     return Images(part, torch.tensor(twin), mark(points).cpu())

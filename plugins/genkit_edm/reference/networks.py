@@ -47,20 +47,20 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     for name in arguments:
         if name not in known:
             raise DataError(
-                f"{name} must be an argument of {precond} with {model_type}; "
+                f"unknown argument {name} of {precond} with {model_type}; "
                 f"{near_match(name, known) or 'known: ' + ', '.join(sorted(known))}",
                 Code.UNKNOWN_KEY,
             )
     resolution, channels = (_count(name, arguments, 1) for name in _SIZES[:2])
     classes, augment_labels = (_count(name, arguments, 0) for name in ("label_dim", "augment_dim"))
-    chosen: dict[str, Any] = {
+    values: dict[str, Any] = {
         SETTINGS[name]: _hashable(value)
         for name, value in {**model.defaults, **_part(arguments, model.defaults)}.items()
     }
     if not classes:
-        chosen["label_dropout"] = 0.0  # the reference keeps its default without labels too
+        values["label_dropout"] = 0.0  # the reference keeps its default without labels too
     network = model.settings
-    if network is Ddpmpp and chosen["embedding"] == "fourier":
+    if network is Ddpmpp and values["embedding"] == "fourier":
         network = Ncsnpp
     try:
         settings: HalvingDenoiser = network(
@@ -68,7 +68,7 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
                 **{kind.names[name]: value for name, value in _part(arguments, kind.names).items()}
             ),
             class_conditional=classes > 0,
-            **chosen,
+            **values,
         )
     except SettingError as error:
         raise DataError(

@@ -68,8 +68,8 @@ def read_snapshot(path: Path) -> Snapshot:
         ) from error
     max_bytes = 2 * len(content)
     if content.startswith(TorchZip.BEGINNING):
-        stored = TorchZip(content, str(path))
-        return _snapshot(path, stored.pickle(), TensorReader(stored.storage, max_bytes))
+        archive = TorchZip(content, str(path))
+        return _snapshot(path, archive.pickle(), TensorReader(archive.storage, max_bytes))
     return _snapshot(path, content, TensorReader(_no_storage, max_bytes))
 
 

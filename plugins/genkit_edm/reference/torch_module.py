@@ -42,7 +42,9 @@ def module_of(node: Any) -> Module:
         DataError: the node is not a module.
     """
     if not isinstance(node, Call):
-        raise DataError(f"must be a module, got {describe(node)}", Code.WRONG_KIND)
+        raise DataError(
+            f"an object in the file must be a module, got {describe(node)}", Code.WRONG_KIND
+        )
     if node.function == _RECONSTRUCT and len(node.args) == 1:
         meta = mapping(node.args[0])
         if meta.get("type") != "class" or meta.get("version") != _VERSION:
@@ -55,7 +57,8 @@ def module_of(node: Any) -> Module:
         class_name, state = node.function.name, node.state
     else:
         raise DataError(
-            f"must be a module of the reference or of torch, got {describe(node)}", Code.WRONG_KIND
+            f"modules must be those of the reference or of torch, got {describe(node)}",
+            Code.WRONG_KIND,
         )
     if not isinstance(class_name, str):
         raise DataError(
@@ -107,8 +110,8 @@ def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
         modules += 1
         if modules > _MAX_MODULES or depth > _MAX_DEPTH:
             raise DataError(
-                f"must have at most {_MAX_MODULES} modules, nested at most {_MAX_DEPTH} deep, got "
-                "more",
+                f"the network must have at most {_MAX_MODULES} modules, nested at most {_MAX_DEPTH} "
+                "deep, got more",
                 Code.UNSAFE,
             )
         transient = _names(here.state.get("_non_persistent_buffers_set", set()))
@@ -136,7 +139,7 @@ def _names(node: Any) -> Collection[Any]:
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
-        raise DataError(f"must be a set of names, got {describe(node)}", Code.WRONG_TYPE)
+        raise DataError(f"names of buffers must be a set, got {describe(node)}", Code.WRONG_TYPE)
     return node
 
 

@@ -124,8 +124,8 @@ class ClassEmbedding(nn.Module):
         """
         weights = self._weights(labels, items)
         if self.training and self.dropout:
-            seen = torch.rand(items, 1, device=weights.device) >= self.dropout
-            weights = weights * seen
+            mask = torch.rand(items, 1, device=weights.device) >= self.dropout
+            weights = weights * mask
         result: Tensor = self.linear(weights * self.scale)
         return result
 

@@ -42,9 +42,9 @@ class Initialization(NamedTuple):
     """Initialization of the layers of a family of networks.
 
     Attributes:
-        usual: initializes all layers but the following.
-        last: initializes the last layer of a branch.
-        attention: initializes the layer of queries, keys and values.
+        usual: initialization of all layers except the following.
+        last: initialization of the last layer of a branch.
+        attention: initialization of the layer of queries, keys and values.
     """
 
     usual: Callable[[Any], Any]

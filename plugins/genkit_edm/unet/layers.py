@@ -39,10 +39,10 @@ class Dropout(nn.Module):
         below = min(round(self.probability * LEVELS), LEVELS - 1)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: x.numel()]
-        kept = torch.empty_like(x)
+        mask = torch.empty_like(x)
         # In memory order, so that no copy is made for channels-last tensors.
-        kept.as_strided((x.numel(),), (1,)).copy_(bits >= below - LEVELS // 2)
-        return x * kept.mul_(LEVELS / (LEVELS - below))
+        mask.as_strided((x.numel(),), (1,)).copy_(bits >= below - LEVELS // 2)
+        return x * mask.mul_(LEVELS / (LEVELS - below))
 
 
 def filter_kernel(taps: Sequence[float]) -> Tensor:

@@ -78,11 +78,11 @@ class Winograd(torch.autograd.Function):
                 grad, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
                 ctx.needs_input_grad,
             )  # fmt: skip
-        wanted = ctx.needs_input_grad
+        needs = ctx.needs_input_grad
         return (
-            _convolve(grad, _kernels(weight, mirrored=True)) if wanted[0] else None,
-            _correlate(x, grad) if wanted[1] else None,
-            grad.sum((0, 2, 3)) if wanted[2] else None,
+            _convolve(grad, _kernels(weight, mirrored=True)) if needs[0] else None,
+            _correlate(x, grad) if needs[1] else None,
+            grad.sum((0, 2, 3)) if needs[2] else None,
         )
 
 

@@ -64,7 +64,7 @@ def test_the_only_permutation_is_found_whatever_it_costs():
 def test_joined_arcs_are_ordered_and_single():
     matrix = random(4)
     one, other = np.eye(4, dtype=bool), np.tri(4, dtype=bool)
-    both = arcs_of(matrix, one).joined(arcs_of(matrix, other))
+    both = arcs_of(matrix, one).union(arcs_of(matrix, other))
     wanted = arcs_of(matrix, other)
     assert both.image.tolist() == wanted.image.tolist()
     assert both.noise.tolist() == wanted.noise.tolist()
