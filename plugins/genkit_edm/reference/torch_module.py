@@ -110,8 +110,8 @@ def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
         modules += 1
         if modules > _MAX_MODULES or depth > _MAX_DEPTH:
             raise DataError(
-                f"the network must have at most {_MAX_MODULES} modules, nested at most {_MAX_DEPTH} "
-                "deep, got more",
+                f"the network must have at most {_MAX_MODULES} modules, nested at most "
+                f"{_MAX_DEPTH} deep, got more",
                 Code.UNSAFE,
             )
         transient = _names(here.state.get("_non_persistent_buffers_set", set()))
