@@ -172,7 +172,8 @@ def run(
     """Run a recipe, or go on with a run that was interrupted."""
     check_device(device)
     with processes() as world:
-        loaded, plugins = load_recipe(recipe, overrides, trackers)
+        announced = not dry_run and (world is None or world.is_main)
+        loaded, plugins = load_recipe(recipe, overrides, trackers, announced)
 
         from genkit.machine import resolve_device
         from genkit.run.engine import default_folder, execute, stage_states
@@ -181,7 +182,8 @@ def run(
         world = world or SINGLE_PROCESS
         folder = out or default_folder(loaded)
         if dry_run:
-            from genkit.report.plan import plan_table
+            from genkit.parts.sheet import print_sheet
+            from genkit.report.plan import plan_cells
 
             resolve_device(device or loaded.device, world)
             if not world.is_main:
@@ -189,7 +191,7 @@ def run(
             states = stage_states(loaded, plugins, folder, redo or ())
             to = console()
             say(to, f"{summary(loaded)}, device {device or loaded.device}, in {folder}\n")
-            to.print(plan_table(loaded, plugins.registry, folder, states))
+            print_sheet(to, plan_cells(loaded, plugins.registry, folder, states), keys=2)
             return
 
         from genkit.report.results import show
@@ -210,15 +212,16 @@ def list_plugins(
     kind: Kind = None,
 ) -> None:
     """List the installed plugins and their components."""
+    from genkit.parts.sheet import print_sheet
     from genkit.plugin.manager import load_plugins
-    from genkit.report.components import plugin_json, plugin_table
+    from genkit.report.components import plugin_cells, plugin_json
 
     _check_kind(kind)
     plugins = load_plugins()
     if as_json:
         typer.echo(json.dumps(plugin_json(plugins, kind), indent=2))
     else:
-        console().print(plugin_table(plugins, kind))
+        print_sheet(console(), plugin_cells(plugins, kind))
 
 
 @app.command()

@@ -1488,6 +1488,16 @@ class Stage(Component):
         """
         return None
 
+    def work(self, earlier: Stages) -> float:
+        """Return about how many items pass forward through a network; 0 where it is unknown.
+
+        By it the display of a run weighs its stages. A backward pass counts as two forward passes.
+
+        Args:
+            earlier: stages of the recipe, by id.
+        """
+        return 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingStage(Stage):

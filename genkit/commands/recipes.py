@@ -30,9 +30,18 @@ Overrides = Annotated[
 
 
 def load_recipe(
-    recipe: str | None, overrides: list[str] | None, trackers: list[str] | None = None
+    recipe: str | None,
+    overrides: list[str] | None,
+    trackers: list[str] | None = None,
+    announced: bool = False,
 ) -> tuple[Recipe, Plugins]:
     """Return a checked recipe, with the plugins that it was checked against.
+
+    Args:
+        recipe: file, or name of a shipped recipe.
+        overrides: ``KEY=VALUE`` of the option ``--set``.
+        trackers: trackers besides those of the recipe.
+        announced: whether a line on stderr says that the recipe is checked, which takes seconds.
 
     Raises:
         UsageError: there is no such file.
@@ -40,6 +49,8 @@ def load_recipe(
         PluginError: a plugin's code failed in a check.
     """
     source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
+    if announced:
+        typer.echo(f"{source.label}: checking the recipe", err=True)
 
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins

@@ -34,8 +34,9 @@ def validate(
         typer.echo("[]")
         return
 
-    from genkit.report.plan import plan_table
+    from genkit.parts.sheet import print_sheet
+    from genkit.report.plan import plan_cells
 
     to = console()
     say(to, f"OK: {summary(loaded)}\n")
-    to.print(plan_table(loaded, plugins.registry))
+    print_sheet(to, plan_cells(loaded, plugins.registry), keys=2)

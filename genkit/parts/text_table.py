@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -14,7 +13,9 @@ from rich.text import Text
 Cells = Sequence[Sequence[str]]
 """Lines of texts; the first is the head."""
 
-_GAP = 3  # columns of a terminal between two columns of a table
+GAP = 3
+"""Columns of a terminal between two columns of a table."""
+
 _WORD = 8  # characters of a line of a broken head, at least
 
 
@@ -65,14 +66,14 @@ def fitting(cells: Cells, keys: int, width: int) -> Iterator[Cells]:
 def width_of(cells: Cells) -> int:
     """Return the width of a table in columns of a terminal."""
     columns = (max(map(len, "\n".join(column).split("\n"))) for column in zip(*cells, strict=True))
-    return sum(width + _GAP for width in columns) - _GAP
+    return sum(width + GAP for width in columns) - GAP
 
 
 def _broken(head: str, width: int) -> str:
-    """Return a head in lines of a width, broken behind words; longer words are kept."""
+    """Return a head in lines of a width, broken at spaces; a name that one types has none."""
     lines = [""]
-    for word in re.findall(r"[^._ -]+[._ -]?", head):
-        if lines[-1] and len((lines[-1] + word).rstrip()) > width:
+    for word in head.split(" "):
+        if lines[-1] and len(lines[-1] + word) > width:
             lines.append("")
-        lines[-1] += word
+        lines[-1] += f"{word} "
     return "\n".join(line.rstrip() for line in lines)

@@ -7,24 +7,20 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from genkit.fields import Field, fields_of
+from genkit.parts.sheet import print_sheet
+from genkit.parts.text_table import Cells
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Entry, Registry
 from genkit.settings import quote
 
 
-def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
+def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
     """Return a table of all plugins with their components, of one kind or of all."""
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    for column in ("plugin", "distribution", "version", "status"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("components")
+    cells = [("plugin", "distribution", "version", "status", "components")]
     for word, status in _statuses(plugins):
         names: dict[str, list[str]] = {}
         for entry in _entries(status, kind):
@@ -32,20 +28,14 @@ def plugin_table(plugins: Plugins, kind: str | None = None) -> Table:
         lines = [f"{k}: {', '.join(sorted(names[k]))}" for k in KINDS if k in names]
         if status.commands and kind is None:
             lines.append(f"command: {', '.join(sorted(status.commands))}")
-        what = [status.reason] if word == "failed" else lines
-        table.add_row(
-            status.owner.plugin,
-            status.owner.distribution,
-            status.owner.version,
-            word,
-            # Text, so that brackets in a reason are no markup.
-            Text("\n".join(what)),
-        )
-    return table
+        what = status.reason if word == "failed" else "\n".join(lines)
+        owner = status.owner
+        cells.append((owner.plugin, owner.distribution, owner.version, word, what))
+    return cells
 
 
 def plugin_json(plugins: Plugins, kind: str | None = None) -> dict[str, Any]:
-    """Return the content of :func:`plugin_table` for programs."""
+    """Return the content of :func:`plugin_cells` for programs."""
     return {
         "plugins": [
             {
@@ -91,12 +81,8 @@ def show_component(console: Console, described: Mapping[str, Any]) -> None:
     if not settings:
         console.print("no settings")
         return
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    for column in ("setting", "type", "default", "range", "meaning"):
-        table.add_column(column, no_wrap=column == "setting")
-    for row in settings:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    head = ("setting", "type", "default", "range", "meaning")
+    print_sheet(console, [head, *settings])
 
 
 def _default(field: Field) -> str:

@@ -6,26 +6,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from rich.box import SIMPLE
-from rich.table import Table
-from rich.text import Text
-
 from genkit.artifacts.layout import stage_folder
 from genkit.field_types import Slot
 from genkit.fields import fields_of
 from genkit.interfaces import Component
+from genkit.parts.text_table import Cells
 from genkit.plugin.registry import Registry
 from genkit.recipe.recipe import Recipe
 from genkit.settings import quote
 
 
-def plan_table(
+def plan_cells(
     recipe: Recipe,
     registry: Registry,
     run: Path | None = None,
     states: Mapping[str, str] = MappingProxyType({}),
-) -> Table:
-    """Return the stages of a recipe in order.
+) -> Cells:
+    """Return a table of the stages of a recipe; number and id name a row.
 
     Args:
         recipe: checked.
@@ -33,18 +30,13 @@ def plan_table(
         run: folder in which it would run; None leaves out where each stage would write.
         states: what a run would do with a stage, such as ``finished`` for one that it would skip.
     """
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    for column in ("", "stage", "use", *(["writes to"] if run else [])):
-        table.add_column(column, no_wrap=True)
-    table.add_column("settings")
+    cells = [("", "stage", "use", *(["writes to"] if run else []), "settings")]
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
         state = f" ({states[stage_id]})" if stage_id in states else ""
-        where = (
-            [Text(f"{stage_folder(run, number, stage_id)}{state}", overflow="fold")] if run else []
-        )
-        facts = Text(", ".join(_facts(stage, registry)))
-        table.add_row(str(number), stage_id, registry.name_of(stage), *where, facts)
-    return table
+        where = [f"{stage_folder(run, number, stage_id)}{state}"] if run else []
+        facts = ", ".join(_facts(stage, registry))
+        cells.append((str(number), stage_id, registry.name_of(stage), *where, facts))
+    return cells
 
 
 def _facts(component: Component, registry: Registry) -> Iterator[str]:

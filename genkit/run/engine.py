@@ -121,6 +121,7 @@ def execute(
             relays = stack.enter_context(
                 tracked(recipe.trackers, followed, plugins.registry, progress.warn)
             )
+        progress.plan([stage.work(recipe.stages) for stage in recipe.stages.values()])
         for number, (stage_id, stage) in order:
             opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
             place, finished = world.on_main(opening)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rich.console import Console
@@ -13,10 +13,12 @@ from rich.progress import BarColumn, Task, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
+from genkit.run.estimate import Estimate
+
 _LINE_PERIOD = 10.0  # seconds, the least time between two lines of a stage
 _BAR_PERIOD = 0.1  # seconds, the least time between two states of a bar
-_BAR_WIDTH = 20  # columns
-_BAR_FROM = 110  # columns of a terminal with room for a bar beside the numbers
+_BAR_FROM = 80  # columns of a terminal with room for a bar beside the numbers
+_BAR_SHARE = 8  # part of a terminal's columns that the bar takes is one in this many
 
 
 class Progress:
@@ -24,6 +26,13 @@ class Progress:
 
     A context manager, so that a terminal is always restored.
     """
+
+    def plan(self, work: Sequence[float]) -> None:
+        """Announce a run.
+
+        Args:
+            work: work of each stage in order, see :meth:`genkit.interfaces.Stage.work`.
+        """
 
     def begin(self, number: int, count: int, stage: str, use: str) -> None:
         """Start or resume stage ``number`` of ``count``: its id and the name of its component."""
@@ -64,7 +73,8 @@ class Progress:
 class Display(Progress):
     """Show a bar for the running stage on a terminal and a line every ten seconds elsewhere.
 
-    On both, a finished stage is one line.
+    On both, a finished stage is one line. A terminal that is too narrow for all numbers has those
+    that matter most.
 
     Args:
         console: console on stderr.
@@ -73,12 +83,15 @@ class Display(Progress):
 
     _task: Task
     _stage = ""
+    _number = 0
+    _estimate = Estimate(())
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._shown = clock()
-        bar = [BarColumn(_BAR_WIDTH)] if console.width >= _BAR_FROM else []
+        self._bar = console.width // _BAR_SHARE if console.width >= _BAR_FROM else 0
+        bar = [BarColumn(self._bar)] if self._bar else []
         text = Column(no_wrap=True, overflow="ellipsis")
         self._bars = Bars(
             *bar,
@@ -94,7 +107,11 @@ class Display(Progress):
             disable=not console.is_terminal,
         )
 
+    def plan(self, work: Sequence[float]) -> None:
+        self._estimate = Estimate(work)
+
     def begin(self, number: int, count: int, stage: str, use: str) -> None:
+        self._number = number
         self._stage, self._shown = f"[{number}/{count}] {stage}", self._clock()
         # rich measures speed from the first increase on. With -1 that is the first report, also of
         # a stage at 0; what an earlier call of a resumed stage did does not count.
@@ -102,6 +119,8 @@ class Display(Progress):
         self._task = self._bars.tasks[-1]
         if self._bars.disable:
             self.note(f"{self._stage} ({use}): started")
+        else:
+            self._bars.refresh()
 
     def skip(self, number: int, count: int, stage: str) -> None:
         self.note(f"[{number}/{count}] {stage}: finished before")
@@ -115,20 +134,42 @@ class Display(Progress):
         if now - self._shown < period and (lines or done < total):  # a bar shows its last state
             return
         self._shown = now
-        facts = [] if step is None else [f"step {step:,}"]
-        if (speed := self._task.speed) is not None:
-            facts.append(f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.2g} {unit}/s")
-        if loss is not None:
-            facts.append(f"loss {loss:.4g}")
-        if (left := self._task.time_remaining) is not None:
-            facts.append(f"{duration(left)} left")
+        speed, left = self._task.speed, self._task.time_remaining
+        shown = f"{speed or 0:,.0f}" if (speed or 0) >= 10 else f"{speed or 0:.2g}"
+        between = "/" if not lines else " of "
+        # In the order in which they are shown, each with its rank where room is short.
+        facts = [
+            (5, f"{done:,}{between}{total:,}{f' {unit}' if lines else ''}"),
+            (0, f"{self._task.percentage:.0f} %" if total else ""),
+            (6, "" if step is None else f"step {step:,}"),
+            (4, "" if speed is None else f"{shown} {unit}/s"),
+            (3, "" if loss is None else f"loss {loss:.4g}"),
+            (2, "" if left is None else f"{duration(left)} left"),
+            (1, self._of_the_run(done / total if total else 1.0, left)),
+        ]
+        facts = [(rank, fact) for rank, fact in facts if fact]
         if lines:
-            share = [f"{self._task.percentage:.0f} %"] if total else []
-            facts = [f"{done:,} of {total:,} {unit}", *share, *facts]
-            self.note(f"{self._stage}: {', '.join(facts)}")
+            self.note(f"{self._stage}: {', '.join(fact for _, fact in facts)}")
         else:
-            text = "  ".join([self._stage, f"{done:,}/{total:,}", *facts])
+            text = "  ".join([self._stage, *self._fitting(facts)])
             self._bars.update(self._task.id, description=text, refresh=True)
+
+    def _of_the_run(self, share: float, left: float | None) -> str:
+        """Return the percentage and the time left of the whole run, empty where unknown."""
+        if (percent := self._estimate.percent(self._number, share)) is None:
+            return ""
+        rest = self._estimate.left(self._number, share, left)
+        return f"run {percent:.0f} %" + ("" if rest is None else f", {duration(rest)} left")
+
+    def _fitting(self, facts: Sequence[tuple[int, str]]) -> list[str]:
+        """Return the facts of the lowest ranks for which a line of the terminal has room."""
+        room = self._console.width - len(self._stage) - (self._bar and self._bar + 1)
+        kept = set()
+        for rank, fact in sorted(facts):
+            if (room := room - len(fact) - 2) < 0:
+                break
+            kept.add(rank)
+        return [fact for rank, fact in facts if rank in kept]
 
     def end(self) -> None:
         self._bars.remove_task(self._task.id)

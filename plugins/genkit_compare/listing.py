@@ -9,15 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table
-from rich.text import Text
-
 from genkit.artifacts import Run, Scores
 from genkit.artifacts.runs import is_locked, is_run
 from genkit.artifacts.scores import scores_in
 from genkit.errors import DataError
 from genkit.parts.figure import number
+from genkit.parts.text_table import Cells
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -159,7 +156,7 @@ def _best(run: Run) -> Best | None:
     return best
 
 
-def table(found: Sequence[Entry], now: float | None = None) -> Table:
+def table(found: Sequence[Entry], now: float | None = None) -> Cells:
     """Return the runs as a table.
 
     Args:
@@ -167,16 +164,14 @@ def table(found: Sequence[Entry], now: float | None = None) -> Table:
         now: seconds since 1970, from which the ages are counted; by default the time of the call.
     """
     now = time.time() if now is None else now
-    grid = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    for column in ("run", "recipe", "state", "stage", "best score", "last change"):
-        grid.add_column(column, overflow="fold")
+    cells = [("run", "recipe", "state", "stage", "best score", "last change")]
     for entry in found:
         best = entry.best
         score = f"{best.score} {number(best.value)} ({best.stage})" if best else ""
         age = f"{age_text(now - entry.changed)} ago"
-        cells = (entry.folder.name, entry.recipe or "", entry.state, entry.progress, score, age)
-        grid.add_row(*map(Text, cells))
-    return grid
+        row = (entry.folder.name, entry.recipe or "", entry.state, entry.progress, score, age)
+        cells.append(row)
+    return cells
 
 
 def age_text(seconds: float) -> str:

@@ -25,6 +25,7 @@ def runs(
             f"FOLDER must be a folder with runs, and {folder} {what}; name another", Code.NOT_FOUND
         )
 
+    from genkit.parts.sheet import print_sheet
     from genkit_compare.listing import entries, table
 
     found = entries(folder)
@@ -32,7 +33,7 @@ def runs(
         typer.echo(json.dumps([entry.as_json() for entry in found], indent=2))
     elif found:
         to = console()
-        to.print(table(found))
+        print_sheet(to, table(found))
         for entry in found:
             if entry.reason:
                 say(to, f"\n{entry.folder.name}: {entry.reason}")

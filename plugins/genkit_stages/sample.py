@@ -86,6 +86,9 @@ class Sample(SamplingStage):
         None, doc="sweep whose best combination of settings replaces those written here"
     )
 
+    def work(self, earlier: Stages) -> float:
+        return 2.0 * self.schedule.steps * self.count  # two evaluations in a step, as heun has
+
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.settings_from is not None:
             yield from self.settings_from.check(self, self.seeds(), earlier)

@@ -84,6 +84,13 @@ class Sweep(Scoring):
                     reason = f"{where}{problem.reason}"
                     yield dataclasses.replace(problem, key=key, reason=reason)
 
+    def work(self, earlier: Stages) -> float:
+        template = earlier[self.samples]
+        if not isinstance(template, SamplingStage):
+            return 0.0
+        template = dataclasses.replace(template, count=self.count)
+        return sum(of_cell(template, cell).work(earlier) for cell in self.cells())
+
     def run(self, context: Context) -> None:
         template = context.stage(self.samples)
         if not isinstance(template, SamplingStage):  # `check` refuses it

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
 
-from genkit.artifacts import Coupling, NetworkFile, Record
+from genkit.artifacts import Coupling, NetworkFile
 from genkit.artifacts.record import Row
 from genkit.blame import require_type
 from genkit.designs import designs, generating_stage, references
@@ -42,9 +43,7 @@ from genkit.types import Batch, DataSpec
 from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
 from genkit_stages.loss_by_sigma import bound_by_sigma
-from genkit_stages.loss_by_sigma_plot import loss_by_sigma_plot
-from genkit_stages.loss_plot import loss_plot
-from genkit_stages.pairs_plot import pairs_plot
+from genkit_stages.pictures import draw_training
 from genkit_stages.train_checks import (
     callback_problems,
     lacking_attributes,
@@ -190,6 +189,9 @@ class Train(Stage):
         if spec is not None and "labels" not in spec.attributes:
             yield lacking_attributes("images_per_class", ["labels"])
 
+    def work(self, earlier: Stages) -> float:
+        return 3.0 * self.images
+
     def run(self, context: Context) -> None:
         if self.batch_size < context.world.size:
             raise UsageError(
@@ -205,6 +207,7 @@ class Train(Stage):
         if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
+        draw = partial(draw_training, context.record, math.prod(spec.shape))
         with reserve_core(), multiplying_in(self.precision):
             Loop(
                 context=context,
@@ -222,8 +225,9 @@ class Train(Stage):
                     settle=stream.settle,
                 ),
                 described=lambda: self._file(context, spec, trainer, coupling),
+                draw=draw,
             ).run()
-        _draw(context.record, math.prod(spec.shape))
+        draw()
         contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
         file = self._file(context, spec, trainer, coupling)
         context.record.save(replace(file, contained=contained))
@@ -302,19 +306,3 @@ def _stays(row: Row, images: int) -> bool:
     A pool that begins there is reported again.
     """
     return bool(images and row.get("images", math.inf) + ("pool" in row) <= images)
-
-
-def _draw(record: Record, dimensions: int) -> None:
-    """Draw the loss, and what the coupler did where it did anything."""
-    losses = [row for row in record.rows if "loss" in row]
-    if losses:
-        images, loss = [row["images"] for row in losses], [row["loss"] for row in losses]
-        record.picture("loss", loss_plot(images, loss))
-    by_sigma = [row for row in record.rows if "loss_by_sigma" in row]
-    if by_sigma:
-        bounds = [row for row in record.rows if "loss_bound_by_sigma" in row]
-        bound = bounds[0]["loss_bound_by_sigma"] if bounds else {}
-        record.picture("loss-by-sigma", loss_by_sigma_plot(by_sigma, bound))
-    pools = [row for row in record.rows if "pool" in row]
-    if any(row["reduction"] for row in pools):
-        record.picture("pairs", pairs_plot(pools, dimensions))

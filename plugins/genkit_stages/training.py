@@ -24,6 +24,8 @@ MOST_POOL_ROWS = 10_000
 """About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
 
 _READ_SECONDS = 1.0  # between two readings of the loss, each of which waits for the device
+_FIRST_DRAWING = 30.0  # seconds of a training before its pictures are drawn
+_DRAWING_SHARE = 0.01  # part of the time of a training that drawing may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Loop:
         checkpoint_seconds: time between checkpoints.
         callbacks: callbacks of the training, not yet bound.
         described: returns the averaged network as it is, for its checkpoints.
+        draw: draws the pictures of what was logged so far.
     """
 
     context: Context
@@ -51,6 +54,7 @@ class Loop:
     checkpoint_seconds: float
     callbacks: Callbacks
     described: Callable[[], NetworkFile]
+    draw: Callable[[], None]
 
     def run(self) -> None:
         """Train, and leave a checkpoint of the end.
@@ -65,6 +69,7 @@ class Loop:
         begun_at, loss = trainer.images, None
         self.callbacks.bind()
         saved = read = self._clock()
+        undrawn_until = saved + _FIRST_DRAWING
         losses = _Losses(trainer)
         exchange = RankExchange(group) if group else LOCAL
         batches = self.stream.batches(self.batch_size, begun_at, self.pools_ahead, exchange)
@@ -97,8 +102,19 @@ class Loop:
                     network = {**self.described().metadata(), "prefix": AVERAGED}
                     self.context.record.checkpoint(*state, network)
                 saved = now if due else saved
+                if due and not done and not stop and now >= undrawn_until:
+                    seconds = self._drawn()
+                    losses.leave_out(seconds)
+                    undrawn_until = now + seconds / _DRAWING_SHARE
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
+
+    def _drawn(self) -> float:
+        """Draw the pictures on rank 0, and return the seconds that it took."""
+        begun = time.monotonic()
+        if self.context.world.is_main:
+            self.draw()
+        return time.monotonic() - begun
 
     def _clock(self) -> float:
         """Return the seconds of the leading process, so that all decide alike."""

@@ -72,3 +72,13 @@ def test_settings_are_shown_without_torch():
 
 def test_plugins_are_listed_without_torch():
     assert ran("list-plugins", among={"torch", *HEAVY})[:2] == (0, [])
+
+
+def test_a_run_says_at_once_that_its_recipe_is_checked(tmp_path):
+    text = RECIPE.replace("images =", "imagess =")
+    (tmp_path / "quick.toml").write_text(text)
+    _, found, output = ran("run", "quick.toml", among={"torch"}, cwd=tmp_path)
+    assert found == []
+    assert output.startswith("quick.toml: checking the recipe\n")
+    _, _, output = ran("run", "quick.toml", "--dry-run", among={"torch"}, cwd=tmp_path)
+    assert "checking" not in output

@@ -5,20 +5,21 @@ import io
 import pytest
 from rich.console import Console
 
+from genkit.parts.sheet import print_sheet
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.report.components import (
     description,
+    plugin_cells,
     plugin_json,
-    plugin_table,
     settings_of,
     show_component,
 )
 
 
-def text_of(renderable):
+def text_of(cells):
     stream = io.StringIO()
-    Console(file=stream, width=10_000).print(renderable)
+    print_sheet(Console(file=stream, width=10_000), cells)
     return stream.getvalue()
 
 
@@ -38,7 +39,7 @@ def plugins():
 
 
 def test_the_table_shows_components_by_kind_and_reasons_verbatim(plugins):
-    lines = [line.strip() for line in text_of(plugin_table(plugins)).splitlines()]
+    lines = [line.strip() for line in text_of(plugin_cells(plugins)).splitlines()]
     assert lines[2].split() == ["core", "genkit-diffusion", "1.2", "loaded", "coupler:", "random"]
     assert lines[3] == "stage: sample, train"
     assert lines[4].split(maxsplit=4)[3:] == ["failed", "KeyError: [red]x[/]"]
@@ -46,7 +47,7 @@ def test_the_table_shows_components_by_kind_and_reasons_verbatim(plugins):
 
 
 def test_a_kind_filters_components_and_no_plugins(plugins):
-    text = text_of(plugin_table(plugins, "coupler"))
+    text = text_of(plugin_cells(plugins, "coupler"))
     assert "random" in text
     assert "train" not in text
     content = plugin_json(plugins, "coupler")

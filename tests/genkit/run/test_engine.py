@@ -586,7 +586,7 @@ def test_samples_of_another_shape_are_refused_before_training(tiny):
 
 def test_a_typo_hides_no_other_mistake_of_its_stage(tiny):
     with pytest.raises(RecipeError) as caught:
-        tiny.load(tiny.train, "denoiser.micro_batch=500", "denoiser.imges=3")
+        tiny.load(tiny.train, "denoiser.micro_batch=-5", "denoiser.imges=3")
     assert len(caught.value.lines) == 2
 
 

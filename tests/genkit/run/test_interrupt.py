@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,8 +13,11 @@ import pytest
 from genkit.run.interrupt import stop_on_signal
 from genkit.world import World
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_asks_to_stop(number):
     before = signal.getsignal(number)
     with stop_on_signal() as stop_requested:
@@ -29,6 +34,14 @@ def test_a_second_signal_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@posix
+def test_a_second_hangup_lets_the_run_save():
+    with stop_on_signal() as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked()
 
 
 def test_a_thread_sets_no_handlers_and_is_never_asked():
@@ -58,3 +71,50 @@ def test_one_process_answers_to_ctrl_c(capfd, world, number, spoken):
         os.kill(os.getpid(), number)
         assert asked()
     assert ("stopping and saving" in capfd.readouterr().err) == spoken
+
+
+@posix
+def test_a_process_that_ignores_hangups_goes_on():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_on_signal() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+TRAINING = """
+import fcntl, pathlib, sys, termios
+from genkit.run.interrupt import stop_on_signal
+from genkit.run.progress import choose_progress
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+with stop_on_signal() as asked, choose_progress() as progress:
+    progress.begin(1, 1, "denoiser", "train")
+    done = 0
+    while not asked():
+        progress.advance(done, 10**9, "images")
+        done += 1
+    progress.advance(done, done, "images")
+    progress.note("a line to a terminal that is gone")
+    progress.end()
+    print("result")
+    sys.stdout.flush()
+    pathlib.Path(sys.argv[1]).touch()
+"""
+
+
+@posix
+def test_a_run_whose_terminal_is_closed_saves(tmp_path):
+    terminal, own = os.openpty()
+    saved = tmp_path / "saved"
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), own)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, saved], **streams, start_new_session=True
+    )
+    os.close(own)
+    assert os.read(terminal, 1)  # the first line is shown
+    os.close(terminal)
+    assert process.wait(timeout=300) == 0
+    assert saved.exists()

@@ -126,23 +126,64 @@ def test_the_live_line_shows_position_speed_loss_and_rest(clock):
         progress.advance(500, 1000, "images", 0.25)
         shown = stream.getvalue()
         progress.end()
-    assert "500/1,000  100 images/s  loss 0.25  0:05 left" in shown
+    assert "500/1,000  50 %  100 images/s  loss 0.25  0:05 left" in shown
     ended = stream.getvalue().removeprefix(shown)
     assert "[1/2] denoiser: done in 0:05" in ended
     assert "500/1,000" not in ended
 
 
-@pytest.mark.parametrize(("width", "bar"), [(80, False), (120, True)])
-def test_the_live_line_leaves_its_bar_out_where_numbers_need_the_room(clock, width, bar):
+@pytest.mark.parametrize(
+    ("width", "bar", "text"),
+    [
+        (60, 0, "[1/4] denoiser  50 %  0:05 left  run 25 %, 0:15 left  \n"),
+        (80, 10, " [1/4] denoiser  50 %  loss 0.2512  0:05 left  run 25 %, 0:15 left  "),
+        (
+            120,
+            15,
+            " [1/4] denoiser  500,000/1,000,000  50 %  100,000 images/s  loss 0.2512  0:05 left  "
+            "run 25 %, 0:15 left",
+        ),
+    ],
+)
+def test_the_live_line_has_what_matters_most_where_room_is_short(clock, width, bar, text):
     stream, progress = live(clock, width)
     with progress:
-        progress.begin(1, 2, "discriminator", "train")
-        progress.advance(0, 1_000_000, "images")
+        progress.plan([3e6, 1e6, 0, 2e6])
+        progress.begin(1, 4, "denoiser", "train")
+        progress.advance(0, 1_000_000, "images", 0.3, 0)
         clock.now += 5
-        progress.advance(500_000, 1_000_000, "images", 0.2512)
-    text = "[1/2] discriminator  500,000/1,000,000  100,000 images/s  loss 0.2512"
-    assert text in stream.getvalue()
-    assert ("━━" in stream.getvalue()) == bar
+        progress.advance(500_000, 1_000_000, "images", 0.2512, 4000)
+        shown = stream.getvalue().splitlines()[-1].rpartition("\r")[2]
+    assert " ".join(text.split()) in " ".join(shown.split())
+    assert shown.count("━") == bar // 2
+
+
+def test_the_time_left_of_a_run_counts_its_later_stages(clock):
+    stream, progress = plain(clock)
+    progress.plan([300, 100, 0, 100])
+    progress.skip(1, 4, "denoiser")
+    progress.begin(2, 4, "samples", "sample")
+    progress.advance(0, 50, "samples")
+    clock.now += 10
+    progress.advance(10, 50, "samples")
+    assert plain_lines(stream)[-1].endswith("20 %, 1 samples/s, 0:40 left, run 64 %, 1:30 left")
+    progress.end()
+    progress.begin(3, 4, "scores", "evaluate")
+    progress.advance(0, 10, "metrics")
+    clock.now += 10
+    progress.advance(5, 10, "metrics")  # no work of its own: the newest speed counts for the rest
+    assert plain_lines(stream)[-1].endswith("0:10 left, run 80 %, 1:00 left")
+
+
+@pytest.mark.parametrize("work", [[100.0], [100.0, 0.0], [0.0, 0.0]])
+def test_a_run_of_one_stage_with_work_has_one_percentage(clock, work):
+    stream, progress = plain(clock)
+    progress.plan(work)
+    progress.begin(1, len(work), "denoiser", "train")
+    progress.advance(0, 100, "images")
+    clock.now += 10
+    progress.advance(50, 100, "images")
+    assert "run" not in plain_lines(stream)[-1]
 
 
 def test_the_live_line_is_not_redrawn_at_every_step(clock):

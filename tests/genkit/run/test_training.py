@@ -18,6 +18,7 @@ from genkit.settings import toml_value
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
+from genkit_stages import training
 from genkit_stages.train import Train
 from raising import raises_code
 
@@ -183,3 +184,24 @@ def test_tf32_trains_on_a_cpu_as_float32_does(tiny, tmp_path):
     tiny.run(tiny.train, 'denoiser.precision="tf32"', folder=other)
     one, two = (tiny.bytes_of("denoiser.safetensors", f) for f in (tiny.folder, other))
     assert one == two
+
+
+def test_the_loss_is_drawn_while_a_training_runs(tiny, monkeypatch):
+    monkeypatch.setattr(training, "_FIRST_DRAWING", 0.0)
+    pictures = []
+
+    def at_advance(done, total):
+        drawn = list(tiny.folder.glob("01-denoiser/loss.png"))
+        pictures.append((done < total, bool(drawn)))
+
+    _, _ = tiny.run(tiny.train, "denoiser.checkpoint_seconds=0", progress=tiny.recorder(at_advance))
+    assert (True, True) in pictures
+
+
+def test_drawing_takes_a_hundredth_of_the_time_of_a_training(tiny, monkeypatch):
+    """A drawing that takes two seconds is not repeated within 200."""
+    monkeypatch.setattr(training, "_FIRST_DRAWING", 0.0)
+    monkeypatch.setattr(training.Loop, "_drawn", lambda loop: drawn.append(loop) or 2.0)
+    drawn = []
+    tiny.run(tiny.train, "denoiser.checkpoint_seconds=0")
+    assert len(drawn) == 1
