@@ -1,6 +1,6 @@
-"""genkit: generative modelling with optimal-transport couplings.
+"""genkit: diffusion models with optimal-transport couplings.
 
-Names are imported on first use, so that ``import genkit`` costs nothing.
+Names are imported on first use, so that ``import genkit`` is fast.
 """
 
 from __future__ import annotations

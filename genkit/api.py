@@ -1,6 +1,6 @@
-"""genkit from Python: run a recipe, sample a trained denoiser, use any component alone.
+"""Run a recipe, sample a trained denoiser, or use a component from Python.
 
-Components hold no state: ``genkit.component("coupler", "hungarian")`` works in any trainer.
+Components hold no state, so ``genkit.component("coupler", "hungarian")`` works in any trainer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Result:
     """A finished run.
 
     Attributes:
-        folder: of the run.
-        scores: rows of every scoring stage, by its id.
+        folder: folder of the run.
+        scores: rows of scores, by the id of their stage.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Result:
         """Load the denoiser that a stage trained."""
         place = stages_in(self.folder).get(stage)
         if place is None or not (path := place / DenoiserFile.filename()).is_file():
-            raise DataError(f"{self.folder}: no stage {stage} wrote a denoiser", Code.NOT_FOUND)
+            raise DataError(f"{self.folder} has no denoiser of stage {stage}", Code.NOT_FOUND)
         return load_denoiser(path, device)
 
 
@@ -55,20 +55,20 @@ def run_recipe(
     redo: Collection[str] = (),
     trackers: Sequence[Table] = (),
 ) -> Result:
-    """Run a recipe, or go on with a run that was stopped.
+    """Run a recipe, or resume a run that was stopped.
 
     Args:
-        recipe: a file, or the name of a shipped recipe such as ``edm_aot``.
+        recipe: path of a file, or name of a shipped recipe such as ``edm_aot``.
         out: folder of the run; ``runs/NAME`` by default.
-        settings: values by key path, as ``--set`` takes them: ``{"denoiser.pool_size": 1024}``.
-        device: overrides the recipe's.
-        progress: show it on stderr.
-        redo: ids of stages to run again, with all that depend on them.
-        trackers: trackers besides those of the recipe, by name or by table:
+        settings: values by key path, as for ``--set``: ``{"denoiser.pool_size": 1024}``.
+        device: device in place of the recipe's.
+        progress: whether to show progress on stderr.
+        redo: ids of stages to run again, with all stages that depend on them.
+        trackers: trackers besides those of the recipe, as names or tables:
             ``["csv", {"use": "wandb", "mode": "offline"}]``.
 
     Raises:
-        GenkitError: for everything the caller can mend, a mistake in the recipe above all.
+        GenkitError: a mistake that the caller can correct, such as one in the recipe.
     """
     plugins = load_plugins()
     overrides = [
@@ -88,12 +88,12 @@ def component(kind: str, name: str, **settings: Any) -> Any:
 
     Args:
         kind: one of :data:`genkit.plugin.kinds.KINDS`.
-        name: as recipes write it after ``use``.
-        settings: its settings; a slot takes a table, such as ``inner={"use": "pot-exact"}``.
+        name: name as in recipes, after ``use``.
+        settings: settings; a slot takes a table, such as ``inner={"use": "pot-exact"}``.
 
     Raises:
-        PluginError: there is none of this name.
-        SettingError: a setting is unknown or has a wrong value.
+        PluginError: there is no such component.
+        SettingError: a setting is unknown or has an invalid value.
     """
     return decode.component(load_plugins().registry, kind, {"use": name, **settings})
 

@@ -1,4 +1,4 @@
-"""Errors in the code or the results of components, reported with component and plugin."""
+"""Attribute errors in the code or the results of components to component and plugin."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ T = TypeVar("T")
 def plugin_errors(
     registry: Registry | None = None, component: object | None = None
 ) -> Iterator[None]:
-    """Convert an error from a third-party plugin's code to one that names the plugin.
+    """Convert an error in a third-party plugin's code to a PluginError with the plugin's name.
 
-    The component's name is put before the message of a genkit error that such code raises. Errors
-    of genkit, of its own plugins and of the machine pass unchanged.
+    A genkit error that such code raises keeps its type, and its message begins with the component.
+    Errors of genkit, of its own plugins and of the machine are not changed.
 
     Args:
-        registry: registry with the plugins; None loads them where there is an error.
-        component: component whose bound object is called; it is named for code of its plugin that
+        registry: registry with the plugins; None loads them in case of an error.
+        component: component whose bound object is called; it is blamed for code of its plugin that
             belongs to no component.
 
     Raises:
@@ -58,7 +58,7 @@ def plugin_errors(
 def plugin_error_of(
     error: BaseException, registry: Registry | None = None, component: object | None = None
 ) -> PluginError | None:
-    """Return the error that names the plugin in whose code another was raised; None without one.
+    """Return the PluginError for an error in a third-party plugin's code; None for other errors.
 
     Args:
         error: caught error, with its traceback.
@@ -78,29 +78,29 @@ def plugin_error_of(
 
 
 def _name(error: GenkitError, registry: Registry | None, component: object | None) -> None:
-    """Begin the message of an error with the third-party component whose code raised it."""
+    """Prefix the message of an error with the third-party component whose code raised it."""
     if isinstance(error, InterruptedRun | RecipeError | SettingError):
-        return  # no fault of a component, or located in a recipe
+        return  # not the component's fault, or located in a recipe
     source = _source(error, registry or load_plugins().registry, component)
     raising = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    # What genkit raises about a component names it; what it raises for one is the user's.
+    # Only where the component's own code raises: messages of genkit name the component already.
     if source and source[1] is raising and str(source[0]) not in str(error):
         error.args = (f"{source[0]}: {error}",)
 
 
 @contextmanager
 def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Iterator[None]:
-    """Refuse a component that changes its arguments in place, except through NumPy.
+    """Raise if a component changes its arguments in place inside the block.
 
-    PyTorch counts the changes of a tensor and of its views: nothing is copied or compared, and
-    nothing synchronizes with the device.
+    PyTorch's version counters of tensors are compared, without copies or synchronization with the
+    device. Changes through NumPy are not detected.
 
     Args:
-        component: component, or what its ``bind`` returned, that is called in the context.
-        arguments: tensors that it is given, by name.
+        component: component, or the result of its ``bind``, that is called in the block.
+        arguments: tensors that are passed to it, by name.
 
     Raises:
-        DataError: an argument was changed; names component and argument.
+        DataError: an argument was changed; the message has component and argument.
     """
     before = {name: _changes(value) for name, value in arguments.items()}
     yield
@@ -116,20 +116,20 @@ def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Ite
 def _changes(argument: Batch | Tensor | None) -> list[int]:
     parts = vars(argument).values() if isinstance(argument, Batch) else [argument]
     tensors = [part for part in parts if isinstance(part, Tensor)]
-    # An inference tensor has no counter, and cannot be changed in place outside inference mode.
+    # Inference tensors have no counter, and cannot be changed in place outside inference mode.
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def fault(component: object, reason: str, code: Code = Code.INVALID_RESULT) -> DataError:
-    """Return the error of a component whose result is refused, with its plugin named."""
+    """Return the error for an invalid result of a component, with component and plugin."""
     return DataError(f"{label_of(component)} {reason}", code)
 
 
 def require_type(component: object, method: str, found: T, kind: type) -> T:
-    """Return the result of a component's method.
+    """Return the result of a component's method if it has the type that the interface requires.
 
     Raises:
-        DataError: it is of another type than the interface declares; names component and plugin.
+        DataError: the type is wrong; the message has component and plugin.
     """
     if not isinstance(found, kind):
         got = type(found).__name__
@@ -138,10 +138,10 @@ def require_type(component: object, method: str, found: T, kind: type) -> T:
 
 
 def require_method(component: object, bound: T, method: str) -> T:
-    """Return what the ``bind`` of a component returned.
+    """Return the result of a component's ``bind`` if it has the required method.
 
     Raises:
-        DataError: it has no such method; names component and plugin.
+        DataError: the method is missing; the message has component and plugin.
     """
     if not callable(getattr(bound, method, None)):
         got = type(bound).__name__
@@ -150,9 +150,9 @@ def require_method(component: object, bound: T, method: str) -> T:
 
 
 def label_of(component: object, registry: Registry | None = None) -> str:
-    """Return how messages name a component: kind, name, plugin and distribution.
+    """Return kind, name, plugin and distribution of a component, for messages.
 
-    A class that no plugin of the registry registers is named by itself; None loads the plugins.
+    The name of the class if no plugin registers it. A registry of None loads the plugins.
     """
     try:
         return str((registry or load_plugins().registry).entry_of(component))
@@ -163,7 +163,7 @@ def label_of(component: object, registry: Registry | None = None) -> str:
 def _source(
     error: BaseException, registry: Registry, component: object | None
 ) -> tuple[Entry | str, FrameType, int] | None:
-    """Return the component or plugin whose code is innermost in a traceback, its frame and line."""
+    """Return the innermost third-party component or plugin of a traceback, with frame and line."""
     found: tuple[Entry | str, FrameType, int] | None = None
     outermost: Entry | None = None
     with suppress(PluginError):  # a component that no plugin registers
@@ -176,14 +176,14 @@ def _source(
         entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
         caller = found[0] if found else outermost
         if entry is None and isinstance(caller, Entry) and caller.owner in owners:
-            entry = caller  # whose helper this is
+            entry = caller  # the code is a helper of the component that called it
         name = entry or " or ".join(sorted(map(str, owners)))
         found = name, frame, line
     return found
 
 
 def _component(frame: FrameType, entries: list[Entry]) -> Entry | None:
-    """Return the component to which the code of a frame belongs, if it is the only such one."""
+    """Return the component to which the code of a frame belongs; None if that is ambiguous."""
     module = frame.f_globals.get("__name__", "")
     itself = frame.f_locals.get("self")
     targets = {

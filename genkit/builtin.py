@@ -1,4 +1,4 @@
-"""What the core itself brings, registered as any plugin's components are."""
+"""Components of the core, registered like those of a plugin."""
 
 from __future__ import annotations
 

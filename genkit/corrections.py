@@ -1,4 +1,4 @@
-"""Corrections of guidance in a batch of sampling trajectories."""
+"""Apply guidance to denoised images in a batch of sampling trajectories."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from genkit.tensors import describe
 
 
 class Corrections:
-    """Adds the corrections of guidance to denoised images, in one batch of trajectories.
+    """Adds the sum of the corrections of several guidances to denoised images.
 
     Args:
-        guidance: bound corrections, which are summed.
+        guidance: bound guidances.
     """
 
     def __init__(self, guidance: Sequence[BoundGuidance]) -> None:
         self._guidance: list[tuple[BoundGuidance, object, BoundGuidance]] = []
         for guide in guidance:
-            component = guide.component or guide  # by which messages name the guidance
+            component = guide.component or guide  # for messages
             begun = require_type(component, "begin", guide.begin(), BoundGuidance)
             self._guidance.append((guide, component, begun))
         self._spent = sum(begun.evaluations for _, _, begun in self._guidance)
 
     @property
     def evaluations(self) -> int:
-        """Calls of the networks of guidance in these trajectories so far."""
+        """Number of calls of guidance networks in these trajectories so far."""
         return sum(begun.evaluations for _, _, begun in self._guidance) - self._spent
 
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
         """Return the amount of fresh noise for the step from ``x``: one number, or ``[B]``."""
-        asked: float | Tensor = amount
+        total: float | Tensor = amount
         for _, component, begun in self._guidance:
-            asked = _amount(component, begun.churn(x, asked), x)
-        return asked
+            total = _amount(component, begun.churn(x, total), x)
+        return total
 
     def added(
         self,
@@ -53,14 +53,14 @@ class Corrections:
 
         Args:
             x: ``[B, *shape]`` noisy state, float32.
-            sigma: noise level as the solver has it: 0-d, or ``[B, 1, ...]``.
-            level: ``[B]`` the same in float32, on the device of ``x``.
+            sigma: noise level of the solver: 0-d, or ``[B, 1, ...]``.
+            level: ``[B]`` the same noise level in float32, on the device of ``x``.
             labels: ``[B]`` int64 or None.
             denoised: ``[B, *shape]`` estimate of the denoiser.
             inner: as for :meth:`BoundGuidance.correction`.
 
         Raises:
-            DataError: a correction is no real tensor of the shape and on the device of
+            DataError: a correction is no floating-point tensor of the shape and on the device of
                 ``denoised``, or a guidance changed its arguments.
         """
         corrections = []
@@ -74,12 +74,12 @@ class Corrections:
             corrections.append(torch.where(acts, sound, 0) if isinstance(acts, Tensor) else sound)
         if not corrections:
             return denoised
-        # Summed before they are added, so that the order of two makes no difference in any bit.
+        # Summed first: a + b equals b + a in every bit, but (d + a) + b need not equal (d + b) + a.
         return denoised + functools.reduce(torch.add, corrections)
 
 
 def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return an amount of noise; raises DataError unless it is one number, or ``[B]``."""
+    """Return an amount of noise; raises DataError unless it is one number or ``[B]``."""
     sound = isinstance(found, int | float)
     if isinstance(found, Tensor):
         sound = found.shape == (len(x),) and found.device == x.device
@@ -91,10 +91,9 @@ def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tens
 
 
 def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:
-    """Return whether a guidance acts at a noise level; ``[B, 1, ...]`` for one of each item.
+    """Return whether a guidance acts at a noise level; ``[B, 1, ...]`` for one level per item.
 
-    Levels are compared in float32, as networks are given them: a level that is computed as
-    20.000000000000004 is 20.
+    Levels are compared in float32, as passed to networks, so that 20.000000000000004 equals 20.
     """
     lowest, highest = guidance.interval
     level = sigma.float()

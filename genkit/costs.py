@@ -1,4 +1,4 @@
-"""Measure the cost of samples while a stage draws them: time, network calls and arithmetic."""
+"""Measure time, network calls and arithmetic of samples while a stage draws them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _Arithmetic:
     """Network calls and arithmetic of one sample.
 
     Attributes:
-        nfe: calls of the denoiser.
-        guidance_nfe: calls of guidance networks, as guidance counts them.
-        calls: calls of each network.
-        flops: operations of all networks; 0 where they are unknown.
-        call_flops: operations of one call of the denoiser; 0 where they are unknown.
+        nfe: number of calls of the denoiser.
+        guidance_nfe: number of calls of guidance networks, as counted by the guidance.
+        calls: number of calls of each network.
+        flops: operations of all networks; 0 if unknown.
+        call_flops: operations of one call of the denoiser; 0 if unknown.
     """
 
     nfe: float
@@ -38,10 +38,10 @@ class _Arithmetic:
 
 
 class CostMeter:
-    """Measures what the samples of a stage cost.
+    """Measures the cost of the samples of a stage.
 
-    When it is made, rank 0 draws the first sample once more to count its arithmetic; the samples of
-    the stage do not depend on this. Seconds are those of the blocks of :meth:`drawing`::
+    On construction, rank 0 draws one extra sample to count its arithmetic, which does not affect
+    the samples of the stage. The blocks of :meth:`drawing` are timed::
 
         meter = CostMeter(self, context)
         with meter.drawing(self.count):
@@ -51,23 +51,23 @@ class CostMeter:
 
     Args:
         stage: stage that draws.
-        context: context of the stage that runs, which may be another one, such as a sweep.
+        context: context of the running stage, which may be another one, such as a sweep.
     """
 
     def __init__(self, stage: SamplingStage, context: Context) -> None:
         self._stage, self._context = stage, context
         self._seconds, self._images = 0.0, 0
         self._notes: list[str] = []
-        # Before anything is timed, so that kernels are loaded and memory is allocated.
+        # Before anything is timed, which also warms up kernels and the memory allocator.
         self._one = self._counted() if context.world.is_main else None
 
     def _counted(self) -> _Arithmetic | None:
-        """Draw one sample and count what it takes; None where this fails."""
+        """Draw one sample and count its arithmetic; None if this fails."""
         try:
             with counting_flops() as count, ExitStack() as hooks:
                 watched = _Watched(self._context, count, hooks)
                 sample = replace(self._stage, count=1).draw(cast(Context, watched))
-        except Exception as error:  # noqa: BLE001, a mistake in the drawing is reported by the drawing
+        except Exception as error:  # noqa: BLE001, the stage reports its own errors when it draws
             self._notes.append(f"arithmetic is not counted: {type(error).__name__}: {error}")
             return None
         if count.uncounted:
@@ -83,20 +83,20 @@ class CostMeter:
 
     @contextmanager
     def drawing(self, count: int) -> Iterator[None]:
-        """Time a block in which this process draws ``count`` samples, which end on the CPU."""
+        """Time a block in which this process draws ``count`` samples and copies them to the CPU."""
         begun = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - begun
         self._images += count
 
     def gather(self) -> None:
-        """Add what all processes timed; collective, to be called once."""
+        """Sum the times of all ranks. Collective; to be called once."""
         timed = self._context.world.all_gather((self._seconds, self._images))
         self._seconds = sum(seconds for seconds, _ in timed)
         self._images = sum(images for _, images in timed)
 
     def cost(self, samples: Samples) -> SamplingCost:
-        """Return what the samples cost; for rank 0, since the others count no arithmetic."""
+        """Return the cost of the samples; on rank 0 only, where arithmetic is counted."""
         where = hardware(self._context.device)
         one = self._mean(samples)
         return SamplingCost(
@@ -117,8 +117,8 @@ class CostMeter:
     def _mean(self, samples: Samples) -> _Arithmetic:
         """Return the mean arithmetic of a sample over all batches.
 
-        Where a solver chooses its steps, the number of calls differs between batches. The part of
-        the denoiser follows from its calls, and everything else is scaled by those of guidance.
+        If a solver chooses its steps, the number of calls differs between batches. The arithmetic
+        of the denoiser is scaled by its calls, and the rest by those of guidance networks.
         """
         one, unknown = self._one, _Arithmetic(samples.nfe, samples.guidance_nfe, {}, 0, 0)
         if one is None:
@@ -127,7 +127,7 @@ class CostMeter:
         same = (one.nfe, one.guidance_nfe) == (samples.nfe, samples.guidance_nfe)
         typical = one.call_flops and (one.guidance_nfe or not samples.guidance_nfe)
         if not same and not typical:
-            self._notes.append("the calls of the counted sample are not those of the others")
+            self._notes.append("the counted sample has another number of calls than the others")
             return unknown
         rest = one.flops - one.nfe * one.call_flops
         calls = {
@@ -145,15 +145,15 @@ def _whole(count: float) -> float:
 
 
 class _Watched:
-    """The context of a stage that draws to be counted: alone, writing and reporting nothing.
+    """A context for counting: a single process that writes and reports nothing.
 
     Args:
-        context: context that it stands for.
-        count: operations so far.
-        hooks: takes the hooks by which the calls of networks are seen.
+        context: context of the stage.
+        count: counter of operations.
+        hooks: stack that removes the hooks of networks.
 
     Attributes:
-        calls: calls of each network, by the id of its stage.
+        calls: number of calls of each network, by the id of its stage.
         flops: operations of these calls, without backward passes.
     """
 
@@ -170,7 +170,7 @@ class _Watched:
         return getattr(self._context, name)
 
     def network(self, stage: str) -> Trained:
-        """Return the network of a stage, whose calls are counted from now on."""
+        """Return the network of a stage, with hooks that count its calls."""
         trained = self._context.network(stage)
         if stage not in self._seen:
             self._seen.add(stage)

@@ -1,4 +1,4 @@
-"""A trained denoiser in Python: called, or sampled with any schedule, solver and guidance."""
+"""Call a trained denoiser in Python, or sample it with any schedule, solver and guidance."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from genkit.start import SamplingWarning, require_start, sampling_warnings
 from genkit.types import ResolvedStart, Start
 
 Table = str | Mapping[str, Any]
-"""A component by its name, or by a table such as a recipe has."""
+"""Name of a component, or its table as in a recipe."""
 
 AnyGuidance = Table | Guidance | BoundGuidance
-"""A guidance by its table, as a component, or with its networks."""
+"""A guidance as a table, as a component, or bound to its networks."""
 
 
 class SamplingParts(NamedTuple):
-    """How samples are drawn.
+    """Components that draw samples.
 
     Attributes:
         schedule: schedule of noise levels.
@@ -55,13 +55,13 @@ def sampling_parts(
     solver: Table | None = None,
     latents: Table | None = None,
 ) -> SamplingParts:
-    """Return the parts of sampling: schedule `edm`, solver `heun` and latents `derived` by default.
+    """Return the components of sampling, by default `edm`, `heun` and `derived`.
 
-    A table without ``use`` is of the default component.
+    A table without ``use`` changes settings of the default component.
 
     Raises:
-        PluginError: a name is not that of a component.
-        SettingError: a setting is unknown or wrong.
+        PluginError: there is no component of a name.
+        SettingError: a setting is unknown or invalid.
     """
     registry = load_plugins().registry
     if not isinstance(schedule, Schedule):
@@ -75,11 +75,11 @@ def sampling_parts(
 
 
 class Denoiser:
-    """A trained denoiser, ready to be sampled or called.
+    """A trained denoiser, which can be called or sampled.
 
     Args:
-        trained: as an earlier stage left it.
-        device: it lies on.
+        trained: network with settings and data, on the device.
+        device: device of the network.
     """
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
@@ -114,24 +114,24 @@ class Denoiser:
         """Draw samples.
 
         Args:
-            count: number of samples, N; or the seed of each, from 0 to 2^63 - 1. A sample does not
-                depend on the others that are drawn with it.
-            schedule: component, name, or table such as ``{"use": "edm", "steps": 14}``; ``edm``
-                where none is given. A reference is the path of a file, as for ``guidance``.
-            solver: name or table; ``heun`` where none is given.
-            latents: name or table. With ``derived``, the default, all draws follow from ``seed``
-                and the number of the sample; with ``edm`` they are those of EDM's generate.py for
-                the number alone.
+            count: number of samples, N; or the seed of each sample, from 0 to 2^63 - 1. A sample
+                does not depend on the others.
+            schedule: component, name, or table such as ``{"use": "edm", "steps": 14}``; None for
+                ``edm``. A reference is the path of a file, as for ``guidance``.
+            solver: name or table; None for ``heun``.
+            latents: name or table. With ``derived``, the default, the draws of a sample depend on
+                ``seed`` and its index; with ``edm`` they are those of EDM's generate.py and depend
+                on its index.
             start: state at the first noise level: ``noise``, ``corrected``, ``corrected-twice``, or
-                ``auto``, which is what the pairs of the training require; see
-                :mod:`genkit.start`. A warning states what is assumed.
+                ``auto``, which depends on the pairs of the training; see :mod:`genkit.start`. A
+                warning states assumptions.
             guidance: one or several, whose corrections are summed. In a table, a reference to a
                 network is the path of its file: ``{"use": "discriminator", "discriminator":
                 "discriminator.safetensors", "weight": 2.0}``.
-            labels: ``[N]`` classes, for a conditional denoiser; drawn by ``latents`` unless given:
-                by default sample k is of class k modulo their number.
-            seed: seed that all samples share.
-            batch_size: samples drawn at a time.
+            labels: ``[N]`` classes, for a conditional denoiser; by default drawn by ``latents``,
+                where ``derived`` assigns class k modulo the number of classes to sample k.
+            seed: seed that all samples have in common.
+            batch_size: number of samples drawn at a time.
             precision: precision of all networks: ``float32``, ``tf32``, ``bfloat16``, ``float16``.
             dtype: type of the result; float64 keeps the precision of the solver's states.
 
@@ -139,11 +139,11 @@ class Denoiser:
             ``[N, *shape]`` on the CPU; images range over about [-1, 1].
 
         Raises:
-            DataError: nothing is to be drawn, a seed is out of range, ``precision`` is none,
-                ``dtype`` is no floating-point type, or labels or parts do not fit the denoiser.
-            PluginError: a name is not that of a component.
-            SettingError: a setting of the schedule, the solver, the latents or the guidance is
-                unknown or wrong, or a guidance does not fit the denoiser.
+            DataError: an argument is out of range or of a wrong type, or labels or components do
+                not fit the denoiser.
+            PluginError: there is no component of a name.
+            SettingError: a setting of a component is unknown or invalid, or a guidance does not
+                fit the denoiser.
         """
         several = isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0
         chosen = _integers("seeds", count) if several else range(_integer("count", count))
@@ -179,7 +179,7 @@ class Denoiser:
         return torch.cat(drawn)
 
     def resolve_start(self, schedule: Schedule, start: Start = "auto") -> ResolvedStart:
-        """Return where trajectories start under a schedule; see :mod:`genkit.start`.
+        """Return the start of trajectories for a schedule; see :mod:`genkit.start`.
 
         Raises:
             DataError: as for :func:`genkit.start.require_start`.
@@ -189,11 +189,11 @@ class Denoiser:
 
     @plugin_errors()
     def bind_schedule(self, parts: SamplingParts, start: Start = "auto") -> SamplingParts:
-        """Return the parts, of which the schedule has the noise levels for this denoiser.
+        """Return the components with the schedule bound to this denoiser.
 
         Raises:
-            DataError: the schedule's file is missing or damaged, or was fitted to another denoiser,
-                solver, number of steps or start.
+            DataError: the file of the schedule is missing or damaged, or the schedule was fitted to
+                another denoiser, solver, number of steps or start.
         """
         sampler = Sampler(self.module, self.coupling, parts.solver, start)
         schedule = bind_schedule(parts.schedule, FileInputs(self.device), sampler)
@@ -207,7 +207,7 @@ class Denoiser:
 
         Args:
             guidance: one or several.
-            solver: solver in whose steps they act; None checks no solver.
+            solver: solver that is used; None skips the check.
 
         Raises:
             SettingError: as for :meth:`sample`.
@@ -230,29 +230,28 @@ class Denoiser:
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
-        """Raise DataError unless the parts fit this denoiser and the seeds of samples."""
+        """Raise DataError unless the components fit this denoiser and the seeds of samples."""
         parts.latents.require(self.spec.shape, seeds)
         bind_solver(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
-    def _labels(self, count: int, asked: Sequence[int] | Tensor | None) -> Tensor | None:
-        """Return the classes that were chosen; None where they are drawn, or there are none."""
-        if asked is None:
+    def _labels(self, count: int, chosen: Sequence[int] | Tensor | None) -> Tensor | None:
+        """Return the classes that the user chose; None if they are drawn."""
+        if chosen is None:
             return None
         if not self.classes:
-            raise DataError("this denoiser knows no classes; leave labels out", Code.CONFLICT)
-        labels = torch.tensor(_integers("labels", asked))
+            raise DataError("labels must be None for an unconditional denoiser", Code.CONFLICT)
+        labels = torch.tensor(_integers("labels", chosen))
         if labels.shape != (count,):
-            raise DataError(f"there must be {count} labels, got {len(labels)}", Code.WRONG_LENGTH)
+            raise DataError(f"labels must be {count}, got {len(labels)}", Code.WRONG_LENGTH)
         if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
-            raise DataError(
-                f"label {int(wrong[0])} is no class; write 0 to {self.classes - 1}",
-                Code.OUT_OF_RANGE,
-            )
+            limit = self.classes - 1
+            got = int(wrong[0])
+            raise DataError(f"labels must be from 0 to {limit}, got {got}", Code.OUT_OF_RANGE)
         return labels
 
 
 def _integer(name: str, value: Any) -> int:
-    """Return an integer of any type, such as NumPy's, as Python's."""
+    """Return an integer of any type, such as NumPy's, as an int."""
     try:
         return operator.index(value)
     except TypeError as error:
@@ -262,7 +261,7 @@ def _integer(name: str, value: Any) -> int:
 
 
 def _integers(name: str, values: Any) -> Sequence[int]:
-    """Return integers of any type, such as NumPy's, as Python's."""
+    """Return integers of any type, such as NumPy's, as ints."""
     if isinstance(values, range):
         return values
     try:
@@ -278,7 +277,7 @@ def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
     """Load a ``denoiser.safetensors`` that the train stage wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or no denoiser.
+        DataError: the file is missing, damaged, or of another kind.
     """
     where = resolve_device(device)
     trained = load_network(Path(path), load_plugins().registry, where, DenoiserFile)

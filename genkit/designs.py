@@ -1,4 +1,4 @@
-"""What settings hold and name, networks as they are known before they run, and their misfits."""
+"""Components and references inside of settings, and checks of networks before anything runs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from genkit.interfaces import Component, Dataset, Design, Guidance, SamplingStag
 
 
 def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
-    """Return the networks that stages write, by id; without those of unknown data."""
-    found = {}
+    """Return the designs of networks that stages write, by id; without those of unknown data."""
+    known = {}
     for name in names:
-        with suppress(DataError, KeyError):  # reported where the data or the reference is
+        with suppress(DataError, KeyError):  # reported by the check of the data or the reference
             design = earlier[name].design(earlier)
             if design is not None and design.classes >= 0:
-                found[name] = replace(design, stage=name)
-    return found
+                known[name] = replace(design, stage=name)
+    return known
 
 
 def design_behind(samples: str, earlier: Stages) -> Design | None:
-    """Return the denoiser that draws the samples of a stage; None where it is unknown.
+    """Return the design of the denoiser that draws the samples of a stage; None if unknown.
 
     Raises:
         DataError: its data is missing or invalid.
@@ -36,17 +36,17 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
 
 
 def generating_stage(data: Dataset, earlier: Stages) -> str | None:
-    """Return the id of the stage whose denoiser drew the generated items of a data set, if any."""
+    """Return the id of the stage whose denoiser drew the generated items of a data set, or None."""
     parts = (part for part in components(data) if isinstance(part, Dataset))
     return next((drawer for part in parts if (drawer := part.drawn_by(earlier))), None)
 
 
 def components(component: Component, *, result_only: bool = False) -> Iterator[Component]:
-    """Yield a component and all that its settings hold, at any depth.
+    """Yield a component and all components in its settings, at any depth.
 
     Args:
         component: outermost component.
-        result_only: whether components in settings that affect no result are left out.
+        result_only: whether to leave out components in settings that affect no result.
     """
     yield component
     leaves = leaves_of(component, result_only=result_only)
@@ -54,16 +54,16 @@ def components(component: Component, *, result_only: bool = False) -> Iterator[C
 
 
 def references(component: Component, *, result_only: bool = False) -> Iterator[str]:
-    """Yield the ids of the earlier stages that a component names, at any depth.
+    """Yield the ids of earlier stages to which a component refers, at any depth.
 
-    Outside of a run they are paths of files. Arguments are those of :func:`components`.
+    Outside of a run they are paths of files. Arguments as for :func:`components`.
     """
     leaves = leaves_of(component, result_only=result_only)
     return (value for _, kind, value in leaves if isinstance(kind, Reference))
 
 
 def outermost(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
-    """Yield the outermost components of a kind that settings hold, with their keys."""
+    """Yield the outermost components of a base class in the settings, with their keys."""
     outer: list[Key] = []
     for key, _, part in leaves_of(component):
         if isinstance(part, kind) and not any(key[: len(above)] == above for above in outer):
@@ -72,7 +72,7 @@ def outermost(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]
 
 
 def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:
-    """Yield the mistakes of a component, and why guidance of a sampling stage cannot guide."""
+    """Yield the mistakes of a component, including guidance that does not fit the denoiser."""
     yield from part.check(earlier)
     if not isinstance(part, SamplingStage):
         return

@@ -1,4 +1,4 @@
-"""Features of samples and reference, each computed once; the reference's are kept on disk."""
+"""Compute features of samples and reference once; those of the reference are cached on disk."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from genkit.versions import code_of
 from genkit.world import SINGLE_PROCESS, World
 
 BATCH = 256
-"""Items whose features are computed at a time."""
+"""Number of items whose features are computed at a time."""
 
 
 class FeatureContext(Inputs, Protocol):
-    """Context in which features are computed: a part of :class:`genkit.interfaces.Context`."""
+    """The part of :class:`genkit.interfaces.Context` that features require."""
 
     @property
     def world(self) -> World:
-        """Processes that share the work."""
+        """Processes over which the items are distributed."""
         ...
 
     def describe(self, component: Component) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class FileContext(FileInputs):
 
     Attributes:
         registry: registry with the names of components.
-        warn: prints a warning.
-        world: processes that share the work.
+        warn: function that prints a warning.
+        world: processes over which the items are distributed.
     """
 
     registry: Registry = field(kw_only=True)
@@ -74,7 +74,7 @@ class Extractors:
     """The extractors of a stage, each bound once.
 
     Args:
-        context: of the stage that measures.
+        context: context of the stage.
     """
 
     def __init__(self, context: FeatureContext) -> None:
@@ -91,7 +91,7 @@ class Extractors:
 
     @torch.no_grad()
     def compute(self, extractor: Extractor, items: Tensor, what: str) -> Tensor:
-        """Return the features ``[N, F]`` of items on the CPU; the processes share the work.
+        """Return the features ``[N, F]`` of items on the CPU. Collective.
 
         Args:
             extractor: extractor of the features.
@@ -99,14 +99,15 @@ class Extractors:
             what: name of an item in messages.
 
         Raises:
-            DataError: a feature is not finite, or the features are no matrix with a row per item.
+            DataError: a feature is not finite, or the features are not ``[N, F]``.
         """
         context, module = self.context, self.module(extractor)
         parts: list[Tensor] = []
         for part in context.world.padded_shard(torch.split(items, BATCH)):
             features = None
             if part is not None:
-                # Exact unless the extractor sets a precision. Its module is no component to blame.
+                # Exact unless the extractor sets a precision. Its module belongs to no component,
+                # so the extractor is passed for messages.
                 with network_precision(context.device, "float32"), plugin_errors(None, extractor):
                     result = module(to_float(part.to(context.device)))
                 shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -121,11 +122,11 @@ class Extractors:
 
 
 class Reference(ABC):
-    """What samples are compared with.
+    """Real items, or their statistics, with which samples are compared.
 
     Attributes:
-        batch: real items, images as uint8; None where statistics stand for them.
-        identity: name with a hash: equal names, equal items.
+        batch: real items, images as uint8; None if there are only statistics.
+        identity: name with a hash; equal names mean equal items.
     """
 
     batch: Batch | None
@@ -177,10 +178,10 @@ class ItemReference(Reference):
 
 
 class DatasetReference(ItemReference):
-    """The items of a data set, whose features are kept in the user's cache for later runs.
+    """The items of a data set, whose features are cached in the user's cache folder.
 
-    Those of a network that a stage of the run trained, and those that no network computes, are not
-    kept.
+    Features are not cached if a stage of the run trained their network, or if no network computes
+    them.
 
     Args:
         data: data set with the items.
@@ -191,7 +192,7 @@ class DatasetReference(ItemReference):
         context = extractors.context
         items = require_type(data, "load", data.load(context), Batch)
         super().__init__(items, context.describe(data)["use"], extractors)
-        # Of the items themselves: files that were copied or downloaded again have other times.
+        # A hash of the items and not of file times, which change when files are copied.
         self.identity += f" sha256:{digest(self.batch.data)}"
         self._data = data
 
@@ -205,7 +206,7 @@ class DatasetReference(ItemReference):
         parts = list(components(extractor))
         versions = [*(part.version() for part in parts), version("genkit-diffusion")]
         about = [self.identity, name, code_of(parts), versions, torch.__version__]
-        about.append(self._context.device.type)  # rounds otherwise, above all in TF32 and 16 bits
+        about.append(self._context.device.type)  # devices round differently, as in TF32
         key = json.dumps(about, sort_keys=True)
         file = folder / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
         found = self._context.world.on_main(lambda: self._read(file))
@@ -218,7 +219,7 @@ class DatasetReference(ItemReference):
                 described = {"of": key, "sha256": digest(features)}
                 tensors.save(file, {"features": features}, described)
             except OSError as error:  # a full disk, or no permission
-                self._context.warn(f"the features of {name} are not kept: {error}")
+                self._context.warn(f"the features of {name} are not cached: {error}")
         return features
 
     def _read(self, file: Path) -> Tensor | None:
@@ -233,7 +234,7 @@ class DatasetReference(ItemReference):
 
 
 class StatisticsReference(Reference):
-    """A file of statistics in place of items.
+    """A file of statistics that replaces the items.
 
     Args:
         path: file of `genkit stats`, or one that EDM or EDM2 published.
@@ -253,8 +254,8 @@ class StatisticsReference(Reference):
 
     def features(self, extractor: Extractor) -> Tensor:
         raise DataError(
-            f"{self._path} has statistics alone, and a metric requires the features of the items; "
-            "write data in place of statistics",
+            f"{self._path} contains only statistics, and a metric requires the features of the "
+            "items; write data in place of statistics",
             Code.MISSING_ATTRIBUTE,
         )
 
@@ -268,7 +269,7 @@ class StatisticsReference(Reference):
         found = self._found[score]
         if found.extractor is None:
             self._context.warn(
-                f"{self._path} does not say which network its statistics are of; {name} is assumed"
+                f"{self._path} does not name the network of its statistics; {name} is assumed"
             )
         return found
 
@@ -280,8 +281,8 @@ class StageFeatures:
     Attributes:
         extractors: extractors of the stage.
         samples: ``[N, *shape]`` samples.
-        reference: what they are compared with.
-        part: samples that are measured.
+        reference: real items or statistics.
+        part: slice of the samples that is measured.
     """
 
     extractors: Extractors
@@ -306,7 +307,7 @@ class StageFeatures:
     def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
         head = getattr(self.extractors.module(extractor), "head", None)
         if not callable(head):
-            raise fault(extractor, "must be a classifier, got one without a head; name another")
+            raise fault(extractor, "must be a classifier, got a module without head; name another")
         device = self.extractors.context.device
         with network_precision(device, "float32"), plugin_errors(None, extractor):
             return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])

@@ -1,4 +1,4 @@
-"""Random draws of samples: the default ones, and the check of those of any component."""
+"""Random draws of samples: the default component, and the check of any component's result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from genkit.types import Draws
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Latents):
-    """Latents and noise from separate generators, each derived from the run's seed and a sample's.
+    """Latents and noise of a sample from generators derived from the run's seed and its own seed.
 
-    Sample k is of class k modulo the number of classes. Numbers are drawn on the CPU, so that they
+    Sample k has class k modulo the number of classes. Numbers are drawn on the CPU, so that they
     are the same on every device.
     """
 
@@ -46,10 +46,10 @@ def draws_of(
     device: torch.device,
     run_seed: int,
 ) -> Draws:
-    """Return the draws of some samples, checked; arguments as for :meth:`Latents.draw`.
+    """Return the draws of a batch of samples after checking them; see :meth:`Latents.draw`.
 
     Raises:
-        DataError: the samples cannot be drawn, or the component does not return such draws.
+        DataError: the samples cannot be drawn, or the result of the component is invalid.
     """
     latents.require(shape, seeds)
     found = latents.draw(shape, seeds, classes, device, run_seed)

@@ -1,4 +1,4 @@
-"""The machine: its devices, what it is, how much memory a process has, and errors of its own."""
+"""Devices, hardware, memory, and errors of the machine."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _STATUS = Path("/proc/self/status")
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Whether an error says that a disk is full, damaged or closed to the user."""
+    """Whether an error is that of a disk that is full, damaged or not writable."""
     return isinstance(error, OSError) and error.errno in _OF_THE_DISK
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the machine or of its GPU is full."""
+    """Whether an error is that of full memory, of the machine or of its GPU."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
-    """Return the device of a name; ``auto`` takes a GPU where there is one.
+    """Return the device of a name; ``auto`` is a GPU if there is one.
 
     Args:
-        name: of the device.
-        world: the processes of which each gets a GPU of its own.
+        name: name of the device.
+        world: processes of the run; each uses its own GPU.
 
     Raises:
         UsageError: this machine has no such device, or too few for its processes.
@@ -66,8 +66,8 @@ def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
         )
     if world.local_rank >= counts["cuda"]:
         raise UsageError(
-            f"process {world.local_rank + 1} of this machine has no GPU, there being "
-            f"{counts['cuda']}; start torchrun with --nproc-per-node={counts['cuda']} or less",
+            f"each process must have a GPU, got {counts['cuda']} GPUs for local rank "
+            f"{world.local_rank}; start torchrun with --nproc-per-node={counts['cuda']} or less",
             Code.NO_DEVICE,
         )
     return torch.device("cuda", world.local_rank)
@@ -89,7 +89,7 @@ def environment(device: torch.device, plugins: Plugins) -> dict[str, Any]:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
-    """Return where one process of a run computes."""
+    """Return host, device and hardware of this process."""
     return {"host": platform.node(), "device": str(device), "hardware": _named(device)}
 
 
@@ -98,9 +98,9 @@ def _named(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's model where Linux tells it, else its architecture."""
-    found = Path("/proc/cpuinfo")
-    text = found.read_text(encoding="utf-8", errors="replace") if found.is_file() else ""
+    """Return the processor's model on Linux, otherwise its architecture."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return model[1].strip() if model else platform.processor() or platform.machine()
 
@@ -113,10 +113,10 @@ def _version(package: str) -> str:
 
 
 def resident(name: str) -> int | None:
-    """Return the resident memory of this process in bytes, None where the system does not tell.
+    """Return the resident memory of this process in bytes; None on systems other than Linux.
 
     Args:
-        name: ``VmRSS`` for what it is, ``VmHWM`` for the most that it was.
+        name: ``VmRSS`` for the current value, ``VmHWM`` for the peak.
     """
     if not _STATUS.exists():
         return None

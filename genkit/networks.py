@@ -1,4 +1,4 @@
-"""Builds trained networks from their files."""
+"""Build trained networks from their files."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def load_network(
     """Build a network from its file, or from the checkpoint of a training, in eval mode.
 
     Raises:
-        DataError: the file is damaged, not one that genkit wrote, or of another kind, or its
+        DataError: the file is damaged, was not written by genkit, or is of another kind; or the
             weights do not fit.
-        PluginError: a component it needs is not installed.
+        PluginError: a required component is not installed.
     """
     file = kind.load(path)
     try:
@@ -67,21 +67,21 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """Build a network with its weights, in eval mode, with gradients disabled.
 
     Raises:
-        DataError: the table is of no network, or the weights do not fit or are not finite; the
-            first such tensor is named.
-        PluginError: a component it needs is not installed.
+        DataError: the table describes no network, or the weights do not fit or are not finite; the
+            message has the first such tensor.
+        PluginError: a required component is not installed.
     """
     design = design_of(file, registry)
     contained = {name: build(inner, registry, device) for name, inner in file.contained.items()}
     inputs = NetworkInputs(torch.device(device), given=contained)
     with convert_errors("its description"), plugin_errors(registry):
-        if not contained:  # those have tensors, which do not mix with meta ones
+        if not contained:  # contained networks have real tensors, which do not mix with meta ones
             _require_sizes(design, inputs, file.weights)
-        with seeded(0):  # the random weights are replaced
+        with seeded(0):  # the initial weights are replaced, but must not advance the generator
             model = build_module(design.settings, inputs, design.spec)
     require_fit(model, file.weights)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, tensor in file.weights.items():  # a buffer may be infinite, such as a mask
+    for name, tensor in file.weights.items():  # buffers may be infinite, such as attention masks
         wrong = ~tensor.isfinite() if name in parameters else tensor.isnan()
         if bool(wrong.any()):
             got = tensor[wrong][0].item()
@@ -95,8 +95,8 @@ def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.
     """Return the module of a network, freshly initialized from torch's global generator.
 
     Raises:
-        DataError: the network returns no module, or one in which a network that it contains is not
-            frozen; names it and its plugin.
+        DataError: the result is no module, or a contained network is not frozen; the message has
+            network and plugin.
     """
     found = require_method(network, network.bind(inputs), "build").build(spec)
     model = require_type(network, "build", found, nn.Module)
@@ -107,10 +107,10 @@ def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.
 
 
 def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, Tensor]) -> None:
-    """Raise DataError where weights and network differ, before memory is allocated for it.
+    """Raise DataError if weights and network differ, before memory is allocated.
 
-    A damaged description may be of a network that fills the memory. A network that cannot be built
-    on the device "meta", since it reads values of tensors, is compared when it is built.
+    A damaged description may describe a network that exceeds the memory. A network that cannot be
+    built on the device "meta", since it reads values of tensors, is compared after it is built.
     """
     with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), without_memory():
         require_fit(build_module(design.settings, inputs, design.spec), weights)
@@ -148,7 +148,7 @@ class _WithoutDraws(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class NetworkInputs(NoStages):
-    """Inputs of networks alone, such as those that a file contains.
+    """Inputs that provide only networks, such as those that a file contains.
 
     Attributes:
         given: networks by reference.
@@ -160,13 +160,13 @@ class NetworkInputs(NoStages):
         """Return the network of a reference.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no such network.
         """
         if stage in self.given:
             return self.given[stage]
         raise DataError(
-            f"the network {quote(stage)} is not given; the file that is written at the end of a "
-            "training contains those that it refers to, and a checkpoint does not"
+            f"the file lacks the network {quote(stage)} to which it refers; load the file that is "
+            "written at the end of a training, since a checkpoint does not contain other networks"
         )
 
 
@@ -186,41 +186,41 @@ class FileInputs(NetworkInputs):
 
 
 class UnknownDenoiser(nn.Module):
-    """The denoiser of samples from elsewhere."""
+    """Stands for the denoiser of samples whose denoiser is unknown."""
 
     def forward(self, *arguments: object) -> Never:
-        raise DataError("the denoiser behind the samples is unknown; leave the metric out")
+        raise DataError("the denoiser of the samples is unknown; leave the metric out")
 
 
 def bind_guidance(guidance: Guidance, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
-    """Return a guidance with its networks and its interval, by whose component messages name it."""
+    """Return a guidance with its networks, its interval, and its component for messages."""
     bound = require_type(guidance, "bind", guidance.bind(inputs, denoiser), BoundGuidance)
     bound.component, bound.interval = guidance, guidance.interval
     return bound
 
 
 def code_of_network(path: Path, registry: Registry) -> str:
-    """Return what the networks of a file depend on besides its content, as JSON.
+    """Return the versions and code on which the networks of a file depend, as JSON.
 
     Raises:
         DataError: as for :func:`load_network`; weights are not read.
-        PluginError: a component it needs is not installed.
+        PluginError: a required component is not installed.
     """
     parts = (c for n in _networks(NetworkFile.outline(path), registry) for c in components(n))
     return json.dumps(versions_of(parts, registry), sort_keys=True)
 
 
 def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
-    """Yield the network of a file, and those that it contains."""
+    """Yield the network of a file, and the networks that it contains."""
     yield design_of(file, registry).settings
     for inner in file.contained.values():
         yield from _networks(inner, registry)
 
 
 def _require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.Module]) -> None:
-    """Raise DataError if tensors of contained networks are part of the state of a network's model.
+    """Raise DataError if tensors of contained networks are part of the state of a module.
 
-    They would be averaged and saved with it.
+    They would be averaged and saved with its own.
     """
     frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -233,11 +233,11 @@ def _require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.M
 
 
 def design_of(file: NetworkFile, registry: Registry) -> Design:
-    """Return the network of a file as it was before its training; its weights are not looked at.
+    """Return settings and data of the network of a file, without its weights.
 
     Raises:
-        DataError: the table is of no network.
-        PluginError: a component it needs is not installed.
+        DataError: the table describes no network.
+        PluginError: a required component is not installed.
     """
     with convert_errors("its description"), plugin_errors(registry):
         settings = component(registry, file.kind, file.table)
@@ -247,22 +247,20 @@ def design_of(file: NetworkFile, registry: Registry) -> Design:
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise DataError with the first name, shape or type in which weights and network differ."""
+    """Raise DataError with the first name, shape or dtype in which weights and network differ."""
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in weights:
-            raise DataError(
-                f"the weights do not fit the network: there is no {name}", Code.CONFLICT
-            )
+            raise DataError(f"the weights do not fit the network: they lack {name}", Code.CONFLICT)
         if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
             raise DataError(
-                f"the weights do not fit the network: {name} is {_in_words(found)}, where the "
-                f"network has {_in_words(tensor)}",
+                f"the weights do not fit the network: {name} must be {_in_words(tensor)}, got "
+                f"{_in_words(found)}",
                 Code.CONFLICT,
             )
     for name in weights:
         if name not in wanted:
-            raise DataError(f"the weights do not fit the network: it has no {name}", Code.CONFLICT)
+            raise DataError(f"the weights do not fit the network: it lacks {name}", Code.CONFLICT)
 
 
 def _in_words(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Drives a solver over a guided denoiser, and counts network evaluations."""
+"""Sample a denoiser with a solver and guidance, and count network calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genkit.types import Batch, Denoise, Draws, ResolvedStart, SampleResult, Sta
 
 
 class GuidedDenoiser(Denoise):
-    """A denoiser as a solver sees it: networks are given float32, states have the solver's type.
+    """A denoiser with guidance for a solver: networks compute on float32 copies of the states.
 
     Args:
         denoiser: ``(x, sigma, labels) -> D(x; sigma)``, in eval mode.
@@ -44,7 +44,7 @@ class GuidedDenoiser(Denoise):
 
     @property
     def guidance_nfe(self) -> int:
-        """Calls of the networks of guidance so far."""
+        """Number of calls of guidance networks so far."""
         return self._corrections.evaluations
 
     @torch.no_grad()
@@ -52,11 +52,11 @@ class GuidedDenoiser(Denoise):
         """Return the guided ``D(x; sigma)``; see :class:`~genkit.types.Denoise`."""
         self.nfe += 1
         narrow = x.to(torch.float32)
-        # Filled in as a number: copying a level to the device would synchronize with it.
+        # As a fill value: copying a tensor from the CPU would synchronize with the device.
         near = sigma if sigma.device == x.device else narrow.new_full((), float(sigma))
         level = near.to(narrow).flatten().expand(len(x))
-        # For each call and not for a whole trajectory: between two states, the code that consumes
-        # them runs, which has a precision of its own.
+        # Set per call and not per trajectory: between two states, the consumer's code runs, which
+        # must keep its own precision.
         with network_precision(x.device, self._precision):
             denoised = self._denoiser(narrow, level, self._labels)
             denoised = denoised.to(torch.promote_types(denoised.dtype, narrow.dtype))
@@ -65,11 +65,11 @@ class GuidedDenoiser(Denoise):
         return widened
 
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
-        """Return the amount of noise that guidance asks for; see :class:`~genkit.types.Denoise`."""
+        """Return the amount of noise after guidance; see :class:`~genkit.types.Denoise`."""
         return self._corrections.churn(x, amount)
 
     def nearest(self, sigma: Tensor) -> Tensor:
-        """Return the nearest level that the preconditioner supports."""
+        """Return the nearest noise level that the preconditioner supports."""
         return sigma if self.preconditioner is None else self.preconditioner.round_sigma(sigma)
 
     @property
@@ -87,21 +87,21 @@ def supported_levels(
 ) -> Tensor:
     """Return the noise levels of a schedule, each rounded to the nearest that a network supports.
 
-    Levels that round to one are merged, since a step between them has no effect unless it adds
-    noise: a network with few levels may take fewer steps than the schedule has.
+    Levels that round to the same value are merged, since a step between them has no effect unless
+    it adds noise. So a network with few levels may take fewer steps than the schedule has.
 
     Args:
-        schedule: schedule of noise levels; it is narrowed to the range of the network.
+        schedule: schedule of noise levels, which is clipped to the range of the network.
         preconditioner: preconditioner of the network; None for one that supports all levels.
-        keep_equal: whether levels that round to one are kept, as for a stochastic solver.
+        keep_equal: whether equal levels are kept, as for a stochastic solver.
 
     Returns:
-        ``[at most steps + 1]`` float64, decreasing, the last 0; with ``keep_equal`` some may be
-        equal, and there are ``steps + 1``.
+        ``[at most steps + 1]`` float64, decreasing, the last 0; with ``keep_equal``, ``steps + 1``
+        levels of which some may be equal.
 
     Raises:
-        DataError: all levels of the schedule round to one; or the schedule has none that decrease
-            in the range of the network.
+        DataError: all levels round to one value, or the levels do not decrease in the range of the
+            network.
     """
     if preconditioner is None:
         return _levels(schedule)
@@ -126,7 +126,7 @@ def supported_levels(
 
 
 def _levels(schedule: Schedule) -> Tensor:
-    """Return the noise levels of a schedule; raises DataError where it returns something else."""
+    """Return the noise levels of a schedule; raises DataError for an invalid result."""
     levels = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
     if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
         reason = f"must return 2 or more noise levels in float64, got {describe(levels)}"
@@ -135,10 +135,10 @@ def _levels(schedule: Schedule) -> Tensor:
 
 
 def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Schedule:
-    """Return a schedule with the noise levels for a denoiser; see :meth:`Schedule.bind`.
+    """Return a schedule bound to a denoiser; see :meth:`Schedule.bind`.
 
     Raises:
-        DataError: it cannot be bound, or what it returns is no schedule with noise levels.
+        DataError: the schedule cannot be bound, or the result has no noise levels.
     """
     found = require_type(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
     if not found.bound:
@@ -172,13 +172,13 @@ def bind_solver(
 def resolve_start(
     start: Start, denoiser: nn.Module, coupling: Coupling | None, schedule: Schedule
 ) -> ResolvedStart:
-    """Return where trajectories of a denoiser start, as :func:`genkit.start.choose_start` does.
+    """Return the start for a denoiser and a schedule; see :func:`genkit.start.choose_start`.
 
     Args:
-        start: as the user chose it.
+        start: start that the user chose.
         denoiser: trained denoiser.
-        coupling: what is known of the pairs of its training; None where nothing is.
-        schedule: noise levels, of which the first that the network supports counts.
+        coupling: coupling of its training; None if unknown.
+        schedule: schedule whose first supported noise level is used.
 
     Raises:
         DataError: as for :func:`supported_levels`.
@@ -188,7 +188,7 @@ def resolve_start(
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:
-    """Return a denoiser without guidance as a solver sees it."""
+    """Return a denoiser without guidance for a solver."""
     return GuidedDenoiser(denoiser, labels)
 
 
@@ -201,15 +201,15 @@ def trajectory(
     start: ResolvedStart = "noise",
     state_precision: StatePrecision = "float64",
 ) -> Iterator[State]:
-    """Yield the states of some samples, from pure noise to data.
+    """Yield the states of a batch of samples, from pure noise to data.
 
     Args:
-        denoise: the (guided) denoiser.
+        denoise: denoiser, guided or not.
         draws: latents, and the noise of stochastic solvers.
-        schedule: noise levels, rounded to those that the network supports.
+        schedule: noise levels, which are rounded to those that the network supports.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, see :mod:`genkit.start`; each correction
-            calls the denoiser once.
+        start: state at the first noise level, see :mod:`genkit.start`; each correction calls the
+            denoiser once.
         state_precision: precision of the states; networks compute in that of ``denoise``.
 
     Raises:
@@ -240,8 +240,8 @@ def sample(
     """Draw samples.
 
     Args:
-        denoiser: trained, in eval mode, on the device of the draws.
-        draws: latents, classes and noise, of which the class may have been chosen otherwise.
+        denoiser: trained denoiser, in eval mode, on the device of the draws.
+        draws: latents, classes and noise.
         schedule: noise levels.
         solver: solver of the sampling ODE.
         start: state at the first noise level, as for :func:`trajectory`.
@@ -250,8 +250,8 @@ def sample(
         state_precision: precision of the states.
 
     Raises:
-        DataError: as for :func:`trajectory`, or a sample is not finite. That is checked after
-            each step on a CPU, and once at the end on other devices, to avoid synchronization.
+        DataError: as for :func:`trajectory`, or a sample is not finite. This is checked after each
+            step on a CPU, and at the end on other devices, to avoid synchronization.
     """
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
     states = trajectory(
@@ -262,10 +262,10 @@ def sample(
         start=start,
         state_precision=state_precision,
     )
-    ended = deque(_finite(states, solver, guidance), maxlen=1)  # one state is kept in memory
-    if not ended:
+    last = deque(_finite(states, solver, guidance), maxlen=1)  # keeps one state in memory
+    if not last:
         raise fault(solver, "must yield a state for each noise level, got none")
-    x = ended[0].x.cpu()
+    x = last[0].x.cpu()
     labels = None if draws.labels is None else draws.labels.cpu()
     return SampleResult(Batch(x, labels=labels), denoise.nfe, denoise.guidance_nfe)
 
@@ -273,7 +273,7 @@ def sample(
 def _finite(
     states: Iterable[State], solver: Solver, guidance: Sequence[BoundGuidance]
 ) -> Iterator[State]:
-    """Pass states on, and raise DataError at the first step in which a sample is not finite."""
+    """Yield states unchanged; raises DataError with the first step whose samples are not finite."""
     waiting: list[tuple[str, Tensor]] = []
     for step, state in enumerate(states, 1):
         place = f"in step {step}, at noise level {state.sigma:.4g}"
@@ -289,7 +289,7 @@ def _finite(
 def _require_finite(
     seen: Sequence[tuple[str, Tensor]], solver: Solver, guidance: Sequence[BoundGuidance]
 ) -> None:
-    """Raise DataError at the first place at which a sample is not finite."""
+    """Raise DataError with the first place where a sample is not finite."""
     for place, finite in seen:
         if bool(finite.all()):
             continue

@@ -1,20 +1,20 @@
-r"""Start of sampling, where a denoiser was trained with assigned noise.
+r"""Start of sampling trajectories for denoisers that were trained with assigned noise.
 
 Let x = y + sigma n with an assigned pair (y, n). Along a principal direction of the data with
-standard deviation s, Var(x) = s^2 + 2 sigma C + sigma^2 with C = Cov(y, n). Independent noise has
-C = 0, and N(0, sigma_max^2) is wrong in second order alone, by (s / sigma_max)^2 / 2. Assigned
-noise has C > 0, and it is wrong by C / sigma_max: samples vary too little, whatever the number of
-steps.
+standard deviation s, Var(x) = s^2 + 2 sigma C + sigma^2 with C = Cov(y, n). For independent noise
+C = 0, and the standard deviation of a start from N(0, sigma_max^2) has the relative error
+(s / sigma_max)^2 / 2. For assigned noise C > 0, and the error is C / sigma_max, of first order:
+samples vary too little, for any number of steps.
 
-The corrected start is Euler's step from an infinite noise level. In u = 1 / sigma the
-probability-flow ODE of z = x / sigma is dz/du = D(z / u; 1 / u), and z(0) = n exactly. So one step
-from 0 to u_max = 1 / sigma_max gives
+The corrected start is an Euler step from infinite noise. In u = 1 / sigma, the probability-flow ODE
+of z = x / sigma is dz/du = D(z / u; 1 / u), with z(0) = n exactly. One step from 0 to
+u_max = 1 / sigma_max, with the slope at its end, gives
 
     x(sigma_max) = sigma_max n + D(sigma_max n; sigma_max),
 
-with an error of second order in C / sigma_max, for one more call of the network. The slope belongs
-to the end of the step; a second call finds it at the corrected state, x = sigma_max n + D(x;
-sigma_max), which is the implicit Euler step up to higher orders.
+with an error of second order in C / sigma_max, for one more call of the network. A second call
+evaluates the slope at the corrected state, x = sigma_max n + D(x; sigma_max), which is the implicit
+Euler step up to higher orders.
 """
 
 from __future__ import annotations
@@ -29,33 +29,34 @@ from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.types import ResolvedStart, Start
 
 CORRECTIONS: Mapping[ResolvedStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
-"""How often a start is corrected, each time by a call of the denoiser."""
+"""Number of corrections of each start; each calls the denoiser once."""
 
 START_DOC = (
     "noise: sigma_max n; corrected: sigma_max n + D(sigma_max n; sigma_max), one more call of the "
-    "denoiser; corrected-twice: with D of the corrected state; auto: what the pairs of the "
-    "training require, noise where they are random"
+    "denoiser; corrected-twice: with D of the corrected state; auto: chosen by the statistics of "
+    "the training pairs, and noise for independent pairs"
 )
 
 MAX_SPREAD_ERROR = 0.005
-"""Error of the samples' standard deviation, as a share of the data's, that ``auto`` accepts.
+"""Max relative error of the samples' standard deviation that ``auto`` accepts.
 
-It adds (0.005 s)^2 to a Fréchet distance of pixels, 0.006 for the s = 15 of CIFAR-10.
+Chosen, not tuned: it adds (0.005 s)^2 to a Fréchet distance of pixels, 0.006 for the largest s of
+CIFAR-10, which is 15.
 """
 
 
 class SamplingWarning(UserWarning):
-    """Assumption about the training pairs, or a method that they do not support."""
+    """Warning about an assumption on the training pairs, or about a method that they rule out."""
 
 
 def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> ResolvedStart:
-    """Return where trajectories start.
+    """Return the start of trajectories.
 
     Args:
-        start: as the user chose it.
-        coupling: what is known of the pairs of the training; None where nothing is, in which case
-            ``auto`` assumes independent noise. Of assigned noise without statistics it assumes
-            that one correction is right. :func:`sampling_warnings` states both.
+        start: start that the user chose.
+        coupling: coupling of the training. For None, unknown pairs, ``auto`` assumes independent
+            noise; for assigned noise without statistics, it makes one correction.
+            :func:`sampling_warnings` reports both.
         sigma_max: first noise level of the trajectories.
     """
     if start != "auto":
@@ -66,20 +67,21 @@ def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> R
     if statistics is None:
         return "corrected"
 
-    def error(known: ResolvedStart) -> float:
-        ratios = statistics.spread_of_samples(sigma_max, CORRECTIONS[known])
+    def error(candidate: ResolvedStart) -> float:
+        ratios = statistics.spread_of_samples(sigma_max, CORRECTIONS[candidate])
         return max((abs(1 - ratio) for ratio in ratios), default=0.0)
 
-    accepted = (known for known in CORRECTIONS if error(known) <= MAX_SPREAD_ERROR)
+    # The fewest corrections within the tolerance; the most accurate start if none is.
+    accepted = (candidate for candidate in CORRECTIONS if error(candidate) <= MAX_SPREAD_ERROR)
     return next(accepted, min(CORRECTIONS, key=error))
 
 
 def require_start(start: Start, schedule: Schedule, preconditioner: Preconditioner | None) -> None:
-    """Require a start that a user may choose for a schedule and a network.
+    """Raise DataError unless a start can be used with a schedule and a network.
 
     Raises:
-        DataError: it is none of :data:`Start`; or it is corrected, and the network does not support
-            the first noise level of the schedule.
+        DataError: the start is none of :data:`Start`; or it is corrected, and the network does not
+            support the first noise level of the schedule.
     """
     if start not in get_args(Start):
         raise DataError(
@@ -103,20 +105,19 @@ def sampling_warnings(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
 ) -> Iterator[str]:
-    """Yield warnings about assumptions on the training pairs, and methods they do not support.
+    """Yield warnings about assumptions on the training pairs, and methods that they rule out.
 
     Args:
-        start: as the user chose it.
-        coupling: what is known of the pairs of the training; None where nothing is.
+        start: start that the user chose.
+        coupling: coupling of the training; None if unknown.
         solver: solver of the sampling ODE.
-        guidance: bound corrections.
+        guidance: bound guidances.
     """
     if coupling is None:
         if start == "auto":
             yield (
-                "the training pairs of the denoiser are unknown, and noise independent of the data "
-                'is assumed; write start = "noise" to confirm, or start = "corrected" if noise was '
-                "assigned"
+                "the training pairs of the denoiser are unknown and assumed to be independent; "
+                'write start = "noise" to confirm, or start = "corrected" if noise was assigned'
             )
         return
     if start == "auto" and not coupling.independent and coupling.statistics is None:
@@ -134,12 +135,12 @@ def sampling_warnings(
         component = guide.component
         if component is not None and component.adds_noise and not coupling.independent:
             yield (
-                f"{label_of(component)} asks for fresh noise, which is correct only for a denoiser "
+                f"{label_of(component)} adds fresh noise, which is correct only for a denoiser "
                 "whose training noise was independent of the data, and this one was trained with "
                 "assigned noise"
             )
         if component is not None and component.requires_score and not coupling.preserves_score:
             yield (
-                f"{label_of(component)} corrects a score, which a denoiser that was trained with "
-                "assigned noise does not give; compare several weights by their scores"
+                f"{label_of(component)} corrects a score, and a denoiser that was trained with "
+                "assigned noise does not determine one; compare several weights by their scores"
             )

@@ -1,4 +1,4 @@
-"""What results depend on besides settings: versions of plugins, their code, and files."""
+"""Versions of plugins, code and files on which results depend besides settings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from genkit.plugin.registry import Registry
 
 
 def versions_of(components: Iterable[Component], registry: Registry) -> dict[str, Any]:
-    """Return what the results of components depend on besides their settings, for JSON.
+    """Return the versions on which the results of components depend, for JSON.
 
     Args:
-        components: each component that takes part, see :func:`genkit.designs.components`.
-        registry: registry with the names and versions of the plugins that bring them.
+        components: all components, see :func:`genkit.designs.components`.
+        registry: registry with the names and versions of the plugins.
 
     Returns:
         ``plugins`` with their versions; ``code``, see :func:`code_of`; and ``files``, the hashes of
-        the files that the components read, in their order.
+        the files that the components read, in the order of the components.
     """
     parts = list(components)
     targets = {f"{type(part).__module__}:{type(part).__qualname__}" for part in parts}
@@ -35,18 +35,18 @@ def versions_of(components: Iterable[Component], registry: Registry) -> dict[str
 
 
 def code_of(components: Iterable[Component]) -> dict[str, str]:
-    """Return the SHA-256 of the modules of which components consist.
+    """Return the SHA-256 of the modules that define components.
 
-    A plugin under development keeps its version while its code changes. So the modules count that
-    define the components and their bases, and those of the same top-level package that these
-    import, directly or not, also inside functions. Of genkit itself, whose interfaces import most
-    of it, the defining modules count; its version stands for the others.
+    The version of a plugin does not change during development. So its code is hashed: the modules
+    that define the components and their bases, and the modules of the same top-level package that
+    these import, directly or indirectly, also inside functions. Of genkit, only defining modules
+    are hashed, since its interfaces import most of it; its version represents the others.
 
-    A module counts whole. A part of it can depend on any other through a registry, a computed name
-    or code that runs on import, so that a hash of parts would keep stale results.
+    Modules are hashed whole: any part can depend on another through a registry, a computed name or
+    code that runs on import.
 
     Returns:
-        The digest in hex by the module's name; empty where there is no file to be read.
+        Digests in hex by the name of the module; empty for a module without a readable file.
     """
     defining = {
         base.__module__
@@ -74,7 +74,7 @@ def _package(module: str) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """Return the file of a module, which need not be imported yet."""
+    """Return the file of a module, which need not be imported."""
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
         return Path(file) if file else None
@@ -93,11 +93,11 @@ def _read(file: Path | None) -> bytes:
 
 @functools.cache
 def _imports(source: bytes, package: str) -> frozenset[str]:
-    """Return the names within its top-level package that code imports, modules or not.
+    """Return the names that source code imports from its own top-level package.
 
     Args:
         source: source code.
-        package: package from which its relative imports start; empty for a module in none.
+        package: package of the module, for relative imports; empty for a top-level module.
     """
     try:
         tree = ast.parse(source)

@@ -1,4 +1,4 @@
-"""Read pickles as data: nothing that one names is imported, and nothing is called."""
+"""Read pickles as data, without importing or calling anything that they name."""
 
 from genkit.pickles.arrays import array
 from genkit.pickles.reader import read_pickle

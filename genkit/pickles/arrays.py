@@ -1,4 +1,4 @@
-"""Arrays that numpy pickled, made from their bytes alone."""
+"""Read arrays from pickles of numpy, without calling numpy's constructors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MAX_DIMENSIONS = 32
 
 
 def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
-    """Return a copy of an array or a scalar, which gives an array without dimensions.
+    """Return a copy of an array, or a 0-d array for a scalar.
 
     Args:
         record: record of numpy's call in the content of a pickle.
         what: name of the pickle in messages.
 
     Raises:
-        DataError: it is another record, or type, shape and bytes contradict one another.
+        DataError: the record is of something else, or dtype, shape and bytes are inconsistent.
     """
     shape: Any = ()
     order: Any = "C"
@@ -40,7 +40,7 @@ def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
         raise DataError(f"{what}: {describe(record)} is no numpy array", Code.WRONG_KIND)
     dtype, raw = _dtype(kind, what), _bytes(content, what)
     plain = _length(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
-    # Also an array without elements is refused by numpy where its other dimensions are too large.
+    # numpy rejects even an array without elements if its other dimensions are too large.
     if not plain or math.prod(n or 1 for n in shape) >= 2**48:
         raise DataError(f"{what}: {describe(shape)} is no shape of an array", Code.OUT_OF_RANGE)
     if len(raw) != (expected := math.prod(shape) * dtype.itemsize):
@@ -83,7 +83,7 @@ def _dtype(record: Any, what: str) -> np.dtype[Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a short name; Python 2 wrote it as bytes."""
+    """Return a short name, which Python 2 wrote as bytes."""
     text = value[:16].decode("latin-1") if isinstance(value, bytes) else value
     return text[:16] if isinstance(text, str) else ""
 

@@ -1,7 +1,7 @@
 """Read a pickle with the standard library's unpickler, without imports and without calls.
 
-A pickle is a program for a stack machine. Most opcodes make plain values. The others import names,
-call them and change the results; here these others make records.
+A pickle is a program for a stack machine. Most opcodes create plain values. The others import
+names, call them and change the results; here they create records instead.
 
 The base is the unpickler written in Python. With the one in C, a subclass replaces nothing but
 ``find_class`` and ``persistent_load``: records would have to be classes, extension codes would be
@@ -23,8 +23,8 @@ from genkit.pickles.records import Call, Global, Persistent, describe
 
 _MAX_INTEGER_BITS = 2048  # far below the 4300 digits above which Python refuses to print one
 _DEFAULT: dict[int, Any] = _Unpickler.dispatch
-# Extension codes and external buffers have a meaning for the writer alone. The other two are
-# integers of more than 255 bytes and keyword arguments, which no file that is read contains.
+# Extension codes and external buffers have a meaning only for the writer. The other two are
+# integers of more than 255 bytes and keyword arguments, which no supported file contains.
 _REFUSED = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
 _REFUSED += pickle.LONG4 + pickle.NEWOBJ_EX
 _HASHED = {  # by opcode, what it hashes of the stack; the values above a mark are a stack apart
@@ -58,8 +58,8 @@ def read_pickle(
     Tuples, lists, dictionaries, sets, strings, bytes and numbers are themselves; strings of Python
     2 are bytes. Everything else is a :class:`~genkit.pickles.Global`, a
     :class:`~genkit.pickles.Call` or a :class:`~genkit.pickles.Persistent`. Parts may be shared, a
-    container may contain itself, and nesting is as deep as the pickle says. Memory is proportional
-    to the length of the pickle, up to 300 bytes for a byte.
+    container may contain itself, and nesting is not limited. Memory is proportional to the length
+    of the pickle, up to 300 bytes per byte.
 
     Args:
         data: pickle of protocol 0 to 5, or a file at its start, which is left at its end.
@@ -106,7 +106,7 @@ def _without_tuples(opcode: int, keys: slice) -> Callable[[_Reader], None]:
 
 
 class _Reader(_Unpickler):
-    """Unpickler that makes records where the default one imports or calls.
+    """Unpickler that creates records where the default one imports or calls.
 
     Args:
         file: file at the start of the pickle.
@@ -126,8 +126,8 @@ class _Reader(_Unpickler):
         found = Global(module, name)
         if self._expected is not None and not self._expected(found):
             raise DataError(
-                f"{self._what}: the pickle contains code, which genkit does not run: it asks for "
-                f"{str(found)[:200]}, which has no place in such a file",
+                f"{self._what}: the pickle contains code, which genkit does not run: it imports "
+                f"{str(found)[:200]}, which such a file must not contain",
                 Code.UNSAFE,
             )
         return found

@@ -1,4 +1,4 @@
-"""Inert records of what a pickle would import, call or look up."""
+"""Inert records of the names, calls and external objects of a pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Call:
     """A call that a pickle would make.
 
     Attributes:
-        function: what would be called: a :class:`Global`, a :class:`Persistent` or a :class:`Call`.
+        function: function to call: a :class:`Global`, a :class:`Persistent` or a :class:`Call`.
         args: arguments.
         state: state that the result would be given, None for none.
         elements: values that would be appended to the result.
@@ -87,7 +87,7 @@ def mapping(
         classes: names of the classes of dictionaries that are accepted besides ``dict``.
 
     Raises:
-        DataError: it is something else.
+        DataError: the node is something else.
     """
     if isinstance(node, dict):
         return node

@@ -1,4 +1,4 @@
-"""State dictionaries that ``torch.save`` wrote, read as arrays without torch."""
+"""Read state dictionaries of ``torch.save`` as arrays, without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     """Return the tensors of a file of ``torch.save``, version 1.6 or later, by name.
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else than tensors by name.
+        DataError: the file is missing, damaged, or does not contain tensors by name.
     """
     try:
         content = path.read_bytes()

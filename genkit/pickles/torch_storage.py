@@ -1,4 +1,4 @@
-"""Tensors that torch pickled, read from their bytes without torch.
+"""Read tensors from pickles of torch, without torch.
 
 A pickled tensor is a call of ``_rebuild_tensor_v2`` with a storage, an offset, a shape and strides.
 In a plain pickle the storage is a call of ``_load_from_bytes`` with a whole file of ``torch.save``
@@ -21,7 +21,7 @@ from genkit.pickles.records import Call, Global, Persistent, describe
 
 Values = NDArray[Any]
 
-_MOST = 2**48  # elements: more than any memory holds, and few enough to be counted
+_MOST = 2**48  # max elements: more than any memory, and products of lengths do not overflow
 _MAGIC = 0x1950A86A20F9469CFC6C
 _FORMAT = 1001
 _TYPES: dict[Global, np.dtype[Any]] = {
@@ -35,16 +35,16 @@ _NESTED = Global("torch.storage", "_load_from_bytes")
 
 
 def is_torch(name: Global) -> bool:
-    """Return whether a state dictionary contains the name; nothing is looked up in any case."""
+    """Return whether state dictionaries contain a name."""
     return name.module.partition(".")[0] in ("collections", "torch")
 
 
 class TensorReader:
-    """Makes arrays of the tensors in a pickle.
+    """Converts the tensors of a pickle to arrays.
 
     Args:
-        outside: returns the bytes of a storage that lies outside the pickle, by its key.
-        most_bytes: that all arrays may take together: tensors that share a storage could be many.
+        outside: function that returns the bytes of a storage outside of the pickle, by its key.
+        most_bytes: max size of all arrays together, since many tensors may share one storage.
     """
 
     def __init__(self, outside: Callable[[str], bytes], most_bytes: int) -> None:
@@ -56,8 +56,8 @@ class TensorReader:
         """Return a tensor or parameter as a contiguous array of float16, float32 or float64.
 
         Raises:
-            DataError: it is no tensor, or its type, shape, strides, offset and storage do not fit
-                one another.
+            DataError: the node is no tensor, or its dtype, shape, strides, offset and storage are
+                inconsistent.
         """
         if _is_call(node, _PARAMETER, 3):
             node = node.args[0]
@@ -67,9 +67,9 @@ class TensorReader:
         return self._part(self._storage(storage), offset, shape, strides)
 
     def _part(self, storage: Values, offset: Any, shape: Any, strides: Any) -> Values:
-        """Return the elements that an offset, a shape and strides choose, all inside the storage.
+        """Return the elements of an offset, a shape and strides, all inside of the storage.
 
-        Each element may be chosen once at most: a stride of 0 would make a large tensor of nothing.
+        Each element may be used once: a stride of 0 would give a large tensor from a small file.
         """
         sizes, steps = _lengths(shape, "shape"), _lengths(strides, "strides")
         (start,) = _lengths((offset,), "offset")
@@ -117,7 +117,7 @@ class TensorReader:
         if key not in self._known:
             self._known[key] = _values(self._outside(key), 0, dtype, count)
         if len(found := self._known[key]) != count or found.dtype != dtype:
-            raise DataError(f"storage {key} is described in two ways", Code.CONFLICT)
+            raise DataError(f"storage {key} has two descriptions that differ", Code.CONFLICT)
         return found
 
 
@@ -137,17 +137,17 @@ def _nested(content: bytes) -> Values:
         raise DataError(f"{what} holds {describe(storage)}", Code.WRONG_TYPE)
     dtype, key, count = _storage_id(storage.id)
     if keys != [key]:
-        raise DataError(f"{what} does not hold the one storage that it tells of", Code.NOT_FOUND)
+        raise DataError(f"{what} does not contain the storage that it describes", Code.NOT_FOUND)
     length = file.read(8)
     if len(length) < 8 or int.from_bytes(length, "little", signed=True) != count:
-        raise DataError(f"{what} tells two lengths, of which one is {count}", Code.CONFLICT)
+        raise DataError(f"{what} must have {count} elements, got another number", Code.CONFLICT)
     return _values(content, file.tell(), dtype, count)
 
 
 def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
-    """Return type, key and number of elements from what torch knows a storage by."""
+    """Return dtype, key and number of elements from torch's persistent id of a storage."""
     if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-        raise DataError(f"{describe(found)} is not what torch knows a storage by", Code.WRONG_KIND)
+        raise DataError(f"{describe(found)} is no persistent id of a storage", Code.WRONG_KIND)
     kind, key, location, count = found[1:5]
     dtype = _TYPES.get(kind) if isinstance(kind, Global) else None
     if dtype is None:
@@ -156,7 +156,7 @@ def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
             f"{describe(kind)} is no type of storage that is read: {known}", Code.UNKNOWN_CHOICE
         )
     if not (isinstance(key, str) and isinstance(location, str)):
-        raise DataError("a storage is not known by a string", Code.INVALID_NAME)
+        raise DataError("the key and location of a storage must be strings", Code.INVALID_NAME)
     if found[5:] not in ((), (None,)):
         raise DataError("a storage is a part of another one", Code.UNSAFE)
     (length,) = _lengths((count,), "length of a storage")
@@ -175,7 +175,7 @@ def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Val
 def _lengths(found: Any, what: str) -> tuple[int, ...]:
     plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < _MOST for n in found)
     if not plain or len(found) > 32:
-        raise DataError(f"{what} is not made of numbers from 0 to 2^48", Code.WRONG_TYPE)
+        raise DataError(f"{what} must consist of integers from 0 to 2^48", Code.WRONG_TYPE)
     return tuple(found)
 
 

@@ -20,18 +20,18 @@ _PROBLEMS = (
     ValueError,
     struct.error,
 )
-"""What zipfile raises for files that are none or that it does not read."""
+"""Exceptions of zipfile for files that are damaged, of another format or unsupported."""
 
 
 class TorchZip:
-    """Reads members by name; nothing is unpacked, so that a name is no path.
+    """Reads members by name; nothing is unpacked to disk, so that no name is used as a path.
 
     Args:
-        content: of the file.
-        what: it is called in messages.
+        content: content of the file.
+        what: name of the file in messages.
 
     Raises:
-        DataError: it is damaged, packed, has a member twice, or members that are larger than it.
+        DataError: the file is damaged or compressed, or has duplicate or too large members.
     """
 
     BEGINNING: ClassVar[bytes] = b"PK\x03\x04"
@@ -53,12 +53,12 @@ class TorchZip:
                 )
         if sum(member.file_size for member in members) > len(content):
             raise DataError(
-                f"{what} has members that are larger together than it is itself", Code.UNSAFE
+                f"{what} has members that are larger together than the file", Code.UNSAFE
             )
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise DataError(
-                f"{what} has {len(pickles)} members called NAME/data.pkl, and not one",
+                f"{what} must have one member NAME/data.pkl, got {len(pickles)}",
                 Code.WRONG_LENGTH,
             )
         self._folder = pickles[0].removesuffix("data.pkl")

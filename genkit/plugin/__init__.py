@@ -1,12 +1,11 @@
-"""The one import for whoever writes a plugin, of any kind of component.
+"""Public names for authors of plugins, of all kinds of component.
 
 ::
 
     from genkit.plugin import Coupler, Pairs, hookimpl, pairwise_cost, setting
 
-A name is imported on its first use. ``hookimpl``, ``Registration`` and the errors need no torch, so
-that a plugin that is registered delays nothing; whatever else a plugin's ``__init__`` imports is
-imported with every command.
+A name is imported on first use. ``hookimpl``, ``Registration`` and the errors do not import torch.
+A plugin's ``__init__`` is imported with every command, so it should use only these.
 """
 
 from __future__ import annotations
@@ -73,12 +72,12 @@ _NAMES = {
     "genkit.versions": "versions_of",
     "genkit.world": "World",
 }
-"""The names that an author uses, by the module that defines them."""
+"""Public names by the module that defines them."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of these
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _HOME:

@@ -36,9 +36,9 @@ hookimpl = pluggy.HookimplMarker("genkit")
 
 @hookspec
 def genkit_register(registry: Registration) -> None:
-    """Name the components of a plugin with ``registry.add(kind, name, "module:Class")``.
+    """Register components of a plugin with ``registry.add(kind, name, "module:Class")``.
 
-    Import nothing heavy here: a component is imported when a recipe names it.
+    Must not import torch or other large modules: components are imported on first use.
     """
 
 
@@ -46,6 +46,6 @@ def genkit_register(registry: Registration) -> None:
 def genkit_commands(app: typer.Typer) -> None:
     """Add commands or groups of commands with ``app.command()`` and ``app.add_typer()``.
 
-    ``app`` belongs to this plugin alone. Its commands join ``genkit`` if all their names are free.
-    Import nothing heavy here: the help of genkit lists every command.
+    ``app`` is used by this plugin only. Its commands are added to ``genkit`` if none of their names
+    is taken. Must not import torch or other large modules: the help of genkit lists every command.
     """

@@ -1,4 +1,4 @@
-"""The kinds of component, each with the place of its abstract base, and the core's commands."""
+"""Kinds of component, with their abstract bases, and the names of the core's commands."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ KINDS: dict[str, str] = {
 }
 
 CORE_COMMANDS = frozenset({"list-plugins", "run", "show", "validate"})
-"""Names that no plugin can take for a command."""
+"""Names that commands of plugins cannot have."""

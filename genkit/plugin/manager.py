@@ -1,4 +1,4 @@
-"""Finds the installed plugins and lets each add its components, or none."""
+"""Find and load the installed plugins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ARGUMENTS = {"genkit_register": "registry", "genkit_commands": "app"}
 
 @dataclass(frozen=True)
 class PluginStatus:
-    """What became of a plugin.
+    """Result of loading a plugin.
 
     Attributes:
-        owner: the plugin and its distribution.
-        entries: the components it brought; empty where it failed.
-        commands: the names of the commands it brought; empty where it failed.
-        reason: why it failed; empty where it did not.
+        owner: plugin with its distribution.
+        entries: components of the plugin; empty if loading failed.
+        commands: names of its commands; empty if loading failed.
+        reason: error of loading; empty if it succeeded.
     """
 
     owner: Owner
@@ -38,12 +38,12 @@ class PluginStatus:
 
 @dataclass(frozen=True)
 class Plugins:
-    """The registry, and which plugins filled it.
+    """Registry and status of the installed plugins.
 
     Attributes:
-        registry: all components of the loaded plugins.
-        loaded: the plugins whose components are in the registry.
-        failed: the plugins that have none there, each with a reason.
+        registry: registry with all components of the loaded plugins.
+        loaded: plugins that were loaded.
+        failed: plugins that failed to load, each with a reason.
     """
 
     registry: Registry
@@ -54,8 +54,8 @@ class Plugins:
 def load_plugins() -> Plugins:
     """Load every plugin of the entry-point group ``genkit.plugins``.
 
-    A plugin that cannot be imported, validated or registered leaves nothing behind and is listed
-    with its reason. genkit's own come first, so that nobody can take their names; the others in
+    A plugin that cannot be imported, validated or registered adds nothing, and is listed with the
+    reason. genkit's own are loaded first, so that their names cannot be taken, and the others in
     the order of distribution and plugin.
     """
     registry = Registry()
@@ -81,7 +81,7 @@ def load_plugins() -> Plugins:
             try:
                 registration = _register(owner, point)
                 registry.accept(registration)
-            # A stranger's code may raise anything, and may call sys.exit().
+            # Third-party code may raise anything, and may call sys.exit().
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 fail(owner, error)
             else:
@@ -91,10 +91,9 @@ def load_plugins() -> Plugins:
 
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
-    """Return what a plugin registers.
+    """Return the components and commands of a plugin.
 
-    Each plugin has a pluggy manager of its own: a hook that raises ends no other plugin's call,
-    and a plugin that fails validation goes with its manager.
+    Each plugin has its own pluggy manager, so that an error in one plugin does not affect others.
     """
     plugin = point.load()
     manager = pluggy.PluginManager("genkit")
@@ -107,7 +106,7 @@ def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
         raise PluginError(f"{point.value} has no hook; decorate genkit_register with @hookimpl")
     for hook in hooks:
         argument = _ARGUMENTS[hook.name]
-        # pluggy accepts an implementation with fewer arguments than the specification.
+        # pluggy also accepts an implementation with fewer arguments than the specification.
         if argument not in hook.get_hookimpls()[0].argnames:
             raise PluginError(f"{hook.name} takes no {argument}; write def {hook.name}({argument})")
     manager.hook.genkit_register(registry=registration)
@@ -127,11 +126,11 @@ def _commands(manager: pluggy.PluginManager) -> dict[str, Any]:
 
 
 def _distributions() -> list[str]:
-    """Return the distributions with plugins in the order in which they may take names."""
+    """Return the distributions with plugins, in the order of loading."""
     names = set()
     for distribution in metadata.distributions():
-        # Searched as text: to parse every installed distribution is slow, and one that is damaged
-        # and has nothing to do with genkit must not end the search.
+        # Searched as text: parsing every installed distribution is slow, and a damaged one that is
+        # unrelated to genkit must not end the search.
         with contextlib.suppress(UnicodeDecodeError, KeyError):
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{hookspec.GROUP}]" in text and distribution.name:

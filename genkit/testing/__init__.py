@@ -1,4 +1,4 @@
-"""The laws of each kind of component, for whoever writes one.
+"""Contract tests for every kind of component.
 
 A test of a plugin is one line, with or without pytest::
 
@@ -7,9 +7,9 @@ A test of a plugin is one line, with or without pytest::
     def test_laws():
         check_coupler(Greedy())
 
-Each check raises :class:`LawBroken` with the component, the law, and what was seen instead. The
-laws are the contracts of :mod:`genkit.interfaces`; a component that keeps them works in every
-recipe.
+Each check raises :class:`LawBroken` with the component, the law, and the observation that
+contradicts it. The laws are the contracts of :mod:`genkit.interfaces`; a component that satisfies
+them works in every recipe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Laws of what is bound to the networks of earlier stages: guidance, extractors and metrics."""
+"""Contract tests of guidance, extractors and metrics."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def check_guidance(
 ) -> None:
     """Check every law of a guidance.
 
-    A correction has shape, type and device of the denoised image, is finite and has no gradient; it
-    is a pure function, and that of an item does not depend on the others of its batch; all calls of
-    networks are counted; the amount of noise of a step is one number, or one for each item where
-    `adds_noise` says so; and a setting `weight` of 0 gives no correction.
+    A correction has shape, dtype and device of the denoised image, is finite and has no gradient.
+    It is a pure function, and does not depend on the other items of a batch. All network calls are
+    counted. The amount of noise of a step is unchanged, or one per item if `adds_noise` is true. A
+    setting `weight` of 0 gives no correction.
 
     Args:
         guidance: guidance to check.
-        spec: data that it guides to.
+        spec: shape and attributes of the data.
         earlier: stages to which it refers, by id; they are run once.
-        denoiser: denoiser that it guides, on the CPU; None for one of normal data, whose mean is
-            the class.
+        denoiser: guided denoiser, on the CPU; None for that of Gaussian data, whose mean is the
+            class.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -84,7 +84,7 @@ def check_guidance(
             for inner in (False, True):
                 _check_correction(guidance, bound, batch, torch.full((3,), level), inner)
         law = "counts-evaluations: evaluations is the number of calls of its networks"
-        # A network whose methods are called instead of the module itself is not seen here.
+        # Calls of a network's methods, instead of the module itself, are not counted by hooks.
         counted = bound.evaluations
         require(counted == len(calls) or not calls, guidance, law, f"{counted} of {len(calls)}")
         if hasattr(guidance, "weight"):
@@ -131,12 +131,12 @@ def _check_correction(
 def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a feature extractor.
 
-    Features are a finite matrix with a row for each item, which depends on that item alone; equal
-    items and weights give equal features and one identity, other features another identity.
+    Features are a finite matrix with a row per item that depends only on this item. Equal items and
+    weights give equal features and the same identity; other features have another identity.
 
     Args:
         extractor: extractor to check.
-        spec: data whose items it turns into features.
+        spec: shape and attributes of the items.
         earlier: stages to which it refers, by id; they are run with two seeds.
 
     Raises:
@@ -177,13 +177,13 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
 def subject_of(
     context: Context, samples: Batch, reference: Batch, denoiser: nn.Module | None = None
 ) -> Subject:
-    """Return what a metric measures, as the stages `evaluate` and `sweep` pass it.
+    """Return the input of a metric, as the stages `evaluate` and `sweep` pass it.
 
     Args:
         context: context of the stage that measures.
         samples: ``[N, *shape]`` generated items; images are rounded to 8 bits.
         reference: ``[M, *shape]`` real items.
-        denoiser: denoiser behind the samples; None for one that is unknown.
+        denoiser: denoiser that drew the samples; None if unknown.
     """
     drawn = samples.with_data(as_stored(samples.data, "sample"))
     extractors = Extractors(context)
@@ -195,13 +195,12 @@ def subject_of(
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a metric.
 
-    Scores are finite numbers by name, the same on every call, and named like no other column; the
-    items that are compared are left as they are; and the denoiser is called only where
-    `requires_denoiser` says so.
+    Scores are finite numbers by name, the same on every call, with no reserved name. The items are
+    not modified. The denoiser is called only if `requires_denoiser` is true.
 
     Args:
         metric: metric to check.
-        spec: data that it compares.
+        spec: shape and attributes of the items.
         earlier: stages to which it refers, by id; they are run once.
 
     Raises:
@@ -243,7 +242,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
 
 @dataclass(frozen=True, kw_only=True)
 class _Normal(Network):
-    """The denoiser of N(class, I), and of N(0, I) where no class is given."""
+    """The denoiser of N(class, I), and of N(0, I) without classes."""
 
     output = DenoiserFile
 

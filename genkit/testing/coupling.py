@@ -1,4 +1,4 @@
-"""Laws of couplers: which pairs are sound, what they cost, and how their noise is distributed."""
+"""Contract tests of couplers: validity, cost and noise distribution of their pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.interfaces import AnyCoupler, Coupler, DatasetCoupler
 from genkit.random import generator
 from genkit.tensors import Cost, pairwise_cost
-from genkit.testing.elsewhere import can_be_told, check_processes, check_threads
+from genkit.testing.elsewhere import check_processes, check_threads, is_serializable
 from genkit.testing.laws import require_pure, tensors_of
 from genkit.testing.pools import Fit, Subject, hard_pools, noise_for, pair, pool, same
 from genkit.testing.refusals import (
@@ -25,7 +25,7 @@ from genkit.testing.refusals import (
 from genkit.types import Batch, Pairs
 
 POOLS = 128
-"""Pools over which the laws of a distribution are measured, 16 images each."""
+"""Number of pools for the laws of distributions, 16 images each."""
 
 
 def check_coupler(
@@ -38,18 +38,18 @@ def check_coupler(
     """Check every law of a coupler.
 
     Args:
-        coupler: what is checked.
-        minimises: the cost whose total over a pool its pairs make least, up to ``Pairs.gap``, or
-            exactly where that is None. A coupler that both requires labels or sources and keeps
-            the prior given them is held to the least among the pairs inside such a class. None
-            where it minimises none, or one with a penalty.
-        fit: returns the bound coupler of a batch, for a coupler that refers to an earlier stage,
-            such as one that fits something to a whole data set; every law then calls
-            ``fit(batch).pair(batch, ...)``, or ``choose`` of a dataset coupler.
-        another_process: also pair in a new process, which takes the seconds that torch needs to
-            start; False for tests of many variants of one coupler. A coupler that such a process
-            cannot build is left out of this law: one with ``fit``, one of a class that was
-            defined inside a function, and one whose settings no recipe could write.
+        coupler: coupler to check.
+        minimises: cost whose total over a pool the pairs minimize, up to ``Pairs.gap``, or exactly
+            if that is None. For a coupler that requires labels or realness and preserves the prior
+            given them, the minimum is over pairs inside each class. None for a coupler that
+            minimizes no cost, or one with a penalty.
+        fit: function that returns the bound coupler for a batch, for a coupler that refers to an
+            earlier stage; every law then calls ``fit(batch).pair(batch, ...)``, or ``choose`` of a
+            dataset coupler.
+        another_process: whether to couple also in a new process, which takes the seconds of
+            torch's import; False for tests of many variants of one coupler. The law is skipped for
+            a coupler that such a process cannot construct: one with ``fit``, one of a class that
+            was defined inside a function, and one whose settings no recipe could contain.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -74,7 +74,7 @@ def check_coupler(
     elif coupler.preserves_score:
         _check_cells(subject)
     check_threads(subject)
-    if another_process and fit is None and can_be_told(coupler):
+    if another_process and fit is None and is_serializable(coupler):
         check_processes([coupler])
 
 
@@ -127,7 +127,7 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
-    """Return which noise an image may meet, ``[N, N]``, if a class keeps its own."""
+    """Return which noise each image may be assigned, ``[N, N]``; None without restriction."""
     kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
     for attribute in kept:
@@ -143,7 +143,7 @@ def _check_total(
     cost = pairwise_cost(batch.data.double(), noise.double(), minimises)
     total = float(cost[pairs.data, pairs.noise].sum())
     unpaired = float(cost[torch.arange(count), torch.arange(count) * several].sum())
-    slack = 1e-5 * unpaired  # the solver may see the cost in float32
+    slack = 1e-5 * unpaired  # the solver may compute costs in float32
     gap = pairs.gap or 0.0
     law = f"cost-falls: the total {minimises} cost is at most that of unpaired noise"
     subject.require(total <= unpaired * (1 + gap) + slack, law, f"{total} against {unpaired}")
@@ -152,16 +152,16 @@ def _check_total(
     moved = pair(subject.ready(batch[order]), batch[order], noise[noises])
     again = float(cost[order[moved.data], noises[moved.noise]].sum())
     law = "order-of-pool: the total cost does not depend on the order of the pool"
-    # Two totals that are each at most 1 + gap times the least are as near to each other.
+    # Both totals are within (1 + gap) of the same minimum, and so of each other.
     near = max(gap, moved.gap or 0.0) * min(total, again) + slack
     subject.require(abs(again - total) <= near, law, f"{again} against {total}")
     if coupler.bijective:
         allowed = _restriction(coupler, batch)
         full = cost.numpy() if allowed is None else np.where(allowed, cost, np.inf)
-        least = float(full[linear_sum_assignment(full)].sum())
-        law = f"gap-holds: the total {minimises} cost is above the least by no more than pairs.gap"
-        sound = total <= least * (1 + gap) + slack
-        subject.require(sound, law, f"{total} against {least}, gap {pairs.gap}")
+        minimum = float(full[linear_sum_assignment(full)].sum())
+        law = f"gap-holds: the total {minimises} cost exceeds the minimum by at most pairs.gap"
+        sound = total <= minimum * (1 + gap) + slack
+        subject.require(sound, law, f"{total} against {minimum}, gap {pairs.gap}")
 
 
 def _check_independence(subject: Subject) -> None:
@@ -174,15 +174,15 @@ def _check_independence(subject: Subject) -> None:
         data = batch.data[pairs.data].double()
         inner += float((data * noise[pairs.noise]).sum())
         square += float(data.square().sum())
-    # With independent noise the sum of products is Gaussian with this variance. Pairs of a pool of
-    # 16 with the least cost are off by about 60 of its standard deviations.
+    # For independent noise the sum of products is Gaussian with this variance. Exact assignment of
+    # pools of 16 deviates by about 60 standard deviations.
     errors = abs(inner) / math.sqrt(square)
     law = "independence: the noise of an independent coupler is not correlated with the data"
     subject.require(errors <= 6, law, f"a correlation of {errors:.1f} standard errors")
 
 
 def _check_cells(subject: Subject) -> None:
-    """Check that small changes of the noise change no data, without which D gives no score."""
+    """Check that the data is a locally constant function of the noise, so that D gives a score."""
     law = "score-by-kind: what preserves it is independent, or assigns data to single noises"
     subject.require(isinstance(subject.settings, DatasetCoupler), law, "a coupler of pools")
     whole, ready = pool(64), subject.ready(pool(64))
@@ -195,7 +195,7 @@ def _check_cells(subject: Subject) -> None:
 
 
 def _check_marginal(subject: Subject, given: str | None) -> None:
-    """Check the mean and variance of paired noise, of all of it or given an attribute."""
+    """Check mean and variance of the paired noise, in total or given an attribute."""
     whole = pool(64)
     coupler, ready = subject.settings, subject.ready(whole)
     values: dict[int, list[Tensor]] = {}
@@ -212,7 +212,7 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
             values.setdefault(part, []).append(paired[parts == part].double())
     for part, found in sorted(values.items()):
         paired = torch.cat(found).reshape(-1)
-        # A noise that is used twice counts twice: up to 2 times the variance of a mean.
+        # Six standard errors; noise that is used twice doubles the variance of the mean.
         allowed = 6 * (2 / len(paired)) ** 0.5
         what = "the paired noise" if given is None else f"the paired noise given {given} {part}"
         mean, variance = float(paired.mean()), float(paired.var())
@@ -223,7 +223,7 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
 
 
 def _classes(batch: Batch, given: str | None) -> Tensor:
-    """Return the class of each item in an attribute; of embeddings the sign of the first value."""
+    """Return the class of each item in an attribute; for embeddings, the sign of value 0."""
     if given is None:
         return torch.zeros(len(batch), dtype=torch.int64)
     values: Tensor = getattr(batch, given)

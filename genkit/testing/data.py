@@ -1,4 +1,4 @@
-"""Laws of data sets and augmentations."""
+"""Contract tests of data sets and augmentations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from genkit.testing.laws import LawBroken, require, require_pure, tensors_of
 from genkit.types import Batch
 
 OVERSHOOT = 2.0
-"""How far beyond [-1, 1] an augmentation may go: sharp edges ring where images are resampled."""
+"""Max absolute value after augmentation: resampling overshoots [-1, 1] at sharp edges."""
 
 
 def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     """Check every law of a data set.
 
     Args:
-        dataset: what is checked.
-        inputs: what earlier stages left, where the data set refers to one.
+        dataset: data set to check.
+        inputs: artifacts of earlier stages to which the data set refers.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -87,11 +87,11 @@ def check_augmentation(augmentation: Augmentation) -> None:
     law = f"image-range: [-1, 1], or up to {OVERSHOOT} where images are resampled"
     require(inside, augmentation, law, f"[{low}, {high}]")
     law = "augment-labels: augment_labels are float32 [N, A] where A is not 0, and else None"
-    told, length = changed.augment_labels, augmentation.augment_labels
-    sound = (told is None) == (length == 0) and (
-        told is None or (told.dtype == torch.float32 and told.shape == (len(data), length))
+    vectors, length = changed.augment_labels, augmentation.augment_labels
+    sound = (vectors is None) == (length == 0) and (
+        vectors is None or (vectors.dtype == torch.float32 and vectors.shape == (len(data), length))
     )
-    seen = "none" if told is None else f"{told.dtype} {list(told.shape)}"
+    seen = "none" if vectors is None else f"{vectors.dtype} {list(vectors.shape)}"
     require(sound, augmentation, law, f"{seen} where A is {length}")
     again = tensors_of(augmentation.augment(batch, generator(0, "augment")))
     law = "same-again: the same generator state gives the same images"

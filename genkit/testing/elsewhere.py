@@ -1,4 +1,4 @@
-"""The law that a coupler pairs alike in other threads and in another process."""
+"""Contract test that a coupler gives the same pairs in other threads and in another process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from genkit.types import Pairs
 THREADS = 4
 
 SIZES = (2, 16, 64)
-"""Of the pools that another process pairs. No two of their costs are alike."""
+"""Sizes of the pools of the other process. No two costs in them are equal."""
 
 
 def check_threads(subject: Subject) -> None:
-    """Require the same pairs from several threads that pair the same pool at a time."""
+    """Require the same pairs from several threads that couple the same pool concurrently."""
     batch = pool(16)
     coupler = subject.ready(batch)
     noise = noise_for(subject.settings, batch)
@@ -40,49 +40,48 @@ def check_threads(subject: Subject) -> None:
 def check_processes(couplers: Sequence[AnyCoupler]) -> None:
     """Require the same pairs from a new process, one for all couplers: torch starts slowly.
 
-    The process is told each coupler's class and settings in JSON, imports the class by its name,
-    or from its file where it has no importable name, and builds the coupler anew.
+    Class and settings of each coupler are sent as JSON. The process imports the class by its name,
+    or from its file if the name is not importable, and constructs the coupler again.
 
     Raises:
-        LawBroken: other pairs, or none.
-        TypeError: a coupler cannot be told so; :func:`can_be_told` is false of it.
+        LawBroken: the pairs differ, or the process fails.
+        TypeError: a coupler cannot be sent; see :func:`is_serializable`.
     """
-    told = json.dumps([_told(coupler) for coupler in couplers])
-    answered = subprocess.run(
-        [sys.executable, "-c", f"import {__name__} as here; here.answer()"],
-        input=told,
+    process = subprocess.run(
+        [sys.executable, "-c", f"import {__name__} as here; here.serve()"],
+        input=json.dumps([_encode(coupler) for coupler in couplers]),
         capture_output=True,
         text=True,
-        # Another order of sets and of dictionaries by hash, which no result may follow.
+        # Another hash seed changes the order of sets, on which no result may depend.
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "1"},
     )
     law = "processes: another process gets the same pairs"
-    if answered.returncode:
-        seen = answered.stderr.strip().splitlines()[-1:] or f"exit {answered.returncode}"
+    if process.returncode:
+        seen = process.stderr.strip().splitlines()[-1:] or f"exit {process.returncode}"
         raise LawBroken(list(couplers), law, seen)
-    for coupler, there in zip(couplers, json.loads(answered.stdout), strict=True):
-        require(_found(coupler) == there, coupler, law, "others")
+    for coupler, there in zip(couplers, json.loads(process.stdout), strict=True):
+        require(_pair_pools(coupler) == there, coupler, law, "others")
 
 
-def can_be_told(coupler: AnyCoupler) -> bool:
-    """Whether another process can build a coupler: its class is no local one, its settings plain.
+def is_serializable(coupler: AnyCoupler) -> bool:
+    """Whether another process can construct a coupler, from its class and its settings.
 
-    A class is reached through its module; one of the script that runs, of an interactive session
-    or of a function is not. Settings are what a recipe can write, and other components.
+    A class must be an attribute of a module, and not of the main script, an interactive session or
+    a function. Settings must be values that a recipe can contain, or other components.
     """
     try:
-        json.dumps(_told(coupler))
+        json.dumps(_encode(coupler))
     except TypeError:
         return False
     return True
 
 
-def answer() -> None:
-    """Pair in the new process: reads couplers from stdin, writes pairs to stdout, all in JSON."""
-    json.dump([_found(_built(told)) for told in json.load(sys.stdin)], sys.stdout)
+def serve() -> None:
+    """Couple pools in the new process: couplers are read from stdin, pairs written to stdout."""
+    json.dump([_pair_pools(_decode(value)) for value in json.load(sys.stdin)], sys.stdout)
 
 
-def _found(coupler: AnyCoupler) -> list[list[list[int]]]:
+def _pair_pools(coupler: AnyCoupler) -> list[list[list[int]]]:
     found: list[Pairs] = []
     for size in SIZES:
         batch = pool(size)
@@ -91,32 +90,32 @@ def _found(coupler: AnyCoupler) -> list[list[list[int]]]:
     return [[pairs.data.tolist(), pairs.noise.tolist()] for pairs in found]
 
 
-def _told(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if isinstance(value, Component):
         cls = type(value)
         module = sys.modules.get(cls.__module__)
         if cls.__module__ == "__main__" or getattr(module, cls.__qualname__, None) is not cls:
             raise TypeError(f"another process cannot reach {cls.__module__}.{cls.__qualname__}")
-        settings = {f.name: _told(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        settings = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         place = [cls.__module__, getattr(module, "__file__", None), cls.__qualname__]
         return {"place": place, "settings": settings}
     if isinstance(value, Mapping):
-        return {"table": {key: _told(item) for key, item in value.items()}}
+        return {"table": {key: _encode(item) for key, item in value.items()}}
     if isinstance(value, (list, tuple)):
-        return [_told(item) for item in value]
+        return [_encode(item) for item in value]
     return value
 
 
-def _built(told: Any) -> Any:
-    if isinstance(told, list):
-        return tuple(_built(item) for item in told)
-    if not isinstance(told, dict):
-        return told
-    if "table" in told:
-        return {key: _built(item) for key, item in told["table"].items()}
-    name, file, cls = told["place"]
-    made = getattr(_module(name, file), cls)
-    return made(**{key: _built(item) for key, item in told["settings"].items()})
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "table" in value:
+        return {key: _decode(item) for key, item in value["table"].items()}
+    name, file, cls = value["place"]
+    settings = {key: _decode(item) for key, item in value["settings"].items()}
+    return getattr(_module(name, file), cls)(**settings)
 
 
 def _module(name: str, file: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Laws of importers."""
+"""Contract tests of importers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from genkit.random import generator, seeded
 from genkit.testing.laws import LawBroken, require, require_pure
 
 DAMAGES = 24
-"""Places at which a file is cut, and at which a byte of it is changed."""
+"""Number of positions at which a file is truncated, and at which a byte is changed."""
 
 
 def check_importer(importer: Importer, file: Path) -> None:
     """Check every law of an importer.
 
-    It reads the file, the same each time, into weights that fit their network; and refuses the file
-    with a DataError, and with no other error, where it is missing, empty, cut, or something else. A
-    file with one changed byte may be read or refused.
+    It reads weights that fit their network from the file, the same each time. For a file that is
+    missing, empty, truncated or of another kind it raises a DataError and no other error. A file
+    with one changed byte may be read or rejected.
 
     Args:
         importer: importer to check.
-        file: sound file, under a name that the importer may read more from.
+        file: valid file, with the name that its project gives it.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -70,7 +70,7 @@ def check_importer(importer: Importer, file: Path) -> None:
 
 
 def _read(importer: Importer, place: Path, what: str) -> Imported | None:
-    """Return what is read; None where it is refused."""
+    """Return the network; None if the file is rejected."""
     try:
         return importer.read(place)
     except (DataError, MemoryError):  # genkit import reports either as a DataError

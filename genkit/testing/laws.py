@@ -1,4 +1,4 @@
-"""How a broken law is told, and the laws that all kinds share."""
+"""The error of a broken law, and laws that several kinds have in common."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from genkit.types import Batch, DataSpec
 
 
 class LawBroken(AssertionError):  # noqa: N818, a law is broken, not in error
-    """A component does not do what the contract of its kind says.
+    """A component violates the contract of its kind.
 
     Args:
-        component: that breaks the law.
-        law: name of the law, which is stable, and what must hold: ``"finite: a score is finite"``.
-        seen: what was found instead.
+        component: component that breaks the law.
+        law: stable name of the law, and the law: ``"finite: a score is finite"``.
+        seen: observation that contradicts the law.
     """
 
     def __init__(self, component: object, law: str, seen: object) -> None:
@@ -34,12 +34,12 @@ def require(holds: bool, component: object, law: str, seen: object) -> None:
 
 
 def tensors_of(batch: Batch) -> dict[str, Tensor]:
-    """Return the attributes of a batch that are there, by name."""
+    """Return the attributes of a batch that are not None, by name."""
     return {name: value for name, value in vars(batch).items() if value is not None}
 
 
 def items(spec: DataSpec, count: int) -> Batch:
-    """Return items in [-1, 1], with labels where there are classes."""
+    """Return items in [-1, 1], with labels if there are classes."""
     data = torch.rand((count, *spec.shape), generator=generator(0, "laws", count)) * 2 - 1
     return Batch(data, torch.arange(count) % spec.classes if spec.classes else None)
 
@@ -52,14 +52,14 @@ def require_pure(component: object, **inputs: Tensor) -> Iterator[None]:
     yield
     for name, tensor in inputs.items():
         same = torch.equal(before[name], tensor)
-        require(same, component, "leaves-inputs: inputs are left as they are", f"a changed {name}")
+        require(same, component, "leaves-inputs: inputs are not modified", f"a changed {name}")
     same = torch.equal(state, torch.get_rng_state())
-    law = "own-generator: random numbers come from the given generator alone"
+    law = "own-generator: random numbers come only from the generator argument"
     require(same, component, law, "a draw from torch's global generator")
 
 
 def require_per_item(component: object, what: str, alone: Tensor, whole: Tensor) -> None:
-    """Require that the first item of a batch gives what it gives alone, up to rounding."""
+    """Require that the result of the first item of a batch is that of a batch of one item."""
     same = alone.shape[1:] == whole.shape[1:] and torch.allclose(
         alone[0], whole[0], rtol=1e-3, atol=1e-4
     )

@@ -1,4 +1,4 @@
-"""Laws of networks and of what trains them."""
+"""Contract tests of networks, preconditioners, noise distributions and objectives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from genkit.testing.workplace import workplace
 from genkit.types import Batch, DataSpec
 
 SIGMAS = torch.logspace(-3, 3, 13)
-"""Noise levels for which a preconditioner must hold."""
+"""Noise levels at which preconditioners are checked."""
 
 
 def check_preconditioner(preconditioner: Preconditioner) -> None:
@@ -59,7 +59,7 @@ def check_preconditioner(preconditioner: Preconditioner) -> None:
         require(same, preconditioner, law, f"{rounded.dtype} {list(rounded.shape)}")
         law = "rounding-keeps-order: round_sigma keeps the order of noise levels"
         require(bool((rounded.diff(dim=0) >= 0).all()), preconditioner, law, rounded.tolist())
-        law = "rounds-once: round_sigma leaves a noise level that it returned"
+        law = "rounds-once: round_sigma does not change a noise level that it returned"
         same = torch.equal(preconditioner.round_sigma(rounded), rounded)
         require(same, preconditioner, law, rounded.tolist())
     low, high = preconditioner.sigma_range()
@@ -142,9 +142,9 @@ def check_objective(
     """Check every law of an objective.
 
     Args:
-        objective: what is checked.
-        model: that it can train, as the network's ``build`` returned it.
-        batch: items that it can be trained on, with ``quantile`` set.
+        objective: objective to check.
+        model: module of a network that it can train.
+        batch: items for training, with ``quantile`` set.
         stages: earlier stages to which it refers, by id.
 
     Raises:
@@ -186,7 +186,7 @@ def _check_levels(objective: Objective) -> None:
 
 
 class _Constant(nn.Module):
-    """A denoiser that returns one item, whatever it is given."""
+    """A denoiser that returns one item for any input."""
 
     def __init__(self, item: Tensor, preconditioner: Preconditioner | None) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class _Constant(nn.Module):
 def _check_mean_is_best(
     objective: Objective, preconditioner: Preconditioner | None, batch: Batch, noise: Tensor
 ) -> None:
-    """Check that of all constants the mean of some items has the lowest loss at a noise level."""
+    """Check that of several constants, the mean of the items has the lowest loss."""
     quantile = torch.full((len(batch),), 0.5, dtype=torch.float64)
     there = replace(batch, quantile=quantile, augment_labels=None)
     mean, step = batch.data.mean(0), batch.data.std(0).mean() / 10
@@ -235,10 +235,10 @@ def _check_network(
     item: tuple[int, ...],
     stages: Stages | None = None,
 ) -> None:
-    """Check a network without classes and, where there are some, with them."""
+    """Check a network without classes and, if the data has some, with them."""
     with workplace(stages) as place:
-        for told in (False, True) if spec.classes else (False,):
-            chosen = replace(network, class_conditional=told)
+        for conditional in (False, True) if spec.classes else (False,):
+            chosen = replace(network, class_conditional=conditional)
             bound = chosen.bind(place.holding(chosen))
             _check_bound(chosen, bound, spec, call, item)
 
@@ -246,7 +246,7 @@ def _check_network(
 def _check_bound(
     chosen: Network, bound: BoundNetwork, spec: DataSpec, call: Call, item: tuple[int, ...]
 ) -> None:
-    """Check a network as it is built for data."""
+    """Check the module that a network builds."""
     batch = items(spec, 3)
     with seeded(0):
         model = bound.build(spec).eval()

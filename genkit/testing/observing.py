@@ -1,4 +1,4 @@
-"""Laws of callbacks."""
+"""Contract tests of callbacks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_callback(
 ) -> None:
     """Check every law of a callback.
 
-    It accepts the training; returns finite scores and PNG files by the names that it states; is a
-    pure function, also when it is bound again; and writes no file.
+    It accepts the training; returns finite scores and PNG files under the names that it declares;
+    is a pure function, also when it is bound again; and writes no file.
 
     Args:
         callback: callback to check.

@@ -1,4 +1,4 @@
-"""The laws of optimizers and of averages of weights."""
+"""Contract tests of optimizers and averages of weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     resumed.load_state_dict(copy.deepcopy(built.state_dict()))
     for one, own in ((model, built), (twin, resumed)):
         _step(optimizer, one, own, 1)
-    law = "resumes: an optimizer that is given the state of another takes the same steps"
+    law = "resumes: an optimizer with the restored state of another takes the same steps"
     require(_equal(_copied(model), _copied(twin)), optimizer, law, "other weights")
 
 
@@ -60,13 +60,13 @@ def check_average(average: Average) -> None:
     resumed.restore({name: tensor.clone() for name, tensor in running.state().items()})
     for one in (running, resumed):
         _updated(average, one, model, 1)
-    law = "resumes: an average that is given the state of another goes on with the same bits"
+    law = "resumes: an average with the restored state of another continues with the same bits"
     same = _equal(_copied(running.model), _copied(resumed.model))
     require(same and _equal(running.state(), resumed.state()), average, law, "others")
 
 
 def _updated(average: Average, running: RunningAverage, model: nn.Module, index: int) -> None:
-    """Change the network, update the average, and check what the update did."""
+    """Change the network, update the average, and check the result."""
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=generator(index, "laws of averages")))

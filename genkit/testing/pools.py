@@ -1,4 +1,4 @@
-"""Pools on which the laws of couplers are checked, and the coupler that pairs them."""
+"""Pools for the contract tests of couplers, and the coupler under test."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from genkit.testing.laws import LawBroken, require
 from genkit.types import Batch, Pairs
 
 SHAPE = (1, 2, 3)
-"""Of an item in the laws; height and width differ, so that a mix-up shows."""
+"""Shape of an item; height and width differ, so that a mix-up is detected."""
 
 ATTRIBUTES = ("labels", "realness", "embeddings")
-"""What a coupler may require of a batch, or keep the prior given it."""
+"""Attributes that a coupler may require, or given which it may preserve the prior."""
 
 Ready = Callable[[Batch, Tensor, torch.Generator], Pairs]
-"""A bound coupler of either base as one function."""
+"""A bound coupler of either base as a function that returns pairs."""
 
 Fit = Callable[[Batch], BoundCoupler | BoundDatasetCoupler]
 
 
 def pool(size: int, index: int = 0) -> Batch:
-    """Return images of two classes that lie apart, half of them real, each with an embedding."""
+    """Return images of two separated classes, each real or generated, with embeddings."""
     g = generator(0, "laws of couplers", size, index)
     labels = torch.randint(2, (size,), generator=g)
     realness = torch.randint(2, (size,), generator=g)
@@ -41,15 +41,15 @@ def pool(size: int, index: int = 0) -> Batch:
 
 
 def noise_for(coupler: AnyCoupler, batch: Batch, index: int = 0) -> Tensor:
-    """Return as much noise as a coupler takes for a batch, ``[M, *SHAPE]``."""
-    # A dataset coupler takes any number; here another than that of the images.
+    """Return the noise that a coupler requires for a batch, ``[M, *SHAPE]``."""
+    # A dataset coupler takes any number; here it differs from that of the images.
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
     count = len(batch) * several + 3 * isinstance(coupler, DatasetCoupler)
     return torch.randn((count, *SHAPE), generator=generator(0, "noise", count, index))
 
 
 def pair(ready: Ready, batch: Batch, noise: Tensor, index: int = 0) -> Pairs:
-    """Return the pairs that a coupler makes with the generator of an index."""
+    """Return the pairs of a coupler for the generator of an index."""
     return ready(batch, noise, generator(0, "pairs", index))
 
 
@@ -62,7 +62,7 @@ def hard_pools() -> list[Batch]:
     """Return pools of 1, 2 and more, with a class of a single member, and with duplicates."""
     lone, twins = pool(6), pool(8)
     return [
-        # A coupler may solve a large pool in another way than a small one.
+        # A coupler may use another algorithm for large pools than for small ones.
         *(pool(size) for size in (1, 2, 5, 16, 200)),
         replace(lone, labels=torch.tensor([0, 0, 1, 0, 0, 0])),
         twins.with_data(twins.data[:1].expand_as(twins.data)),
@@ -72,18 +72,18 @@ def hard_pools() -> list[Batch]:
 
 @dataclass(frozen=True)
 class Subject:
-    """The coupler under the laws, made ready for each pool.
+    """The coupler under test.
 
     Attributes:
-        settings: the coupler as it was given.
-        fit: returns the bound coupler of a batch; None where ``bind`` alone makes it ready.
+        settings: coupler to check.
+        fit: function that returns the bound coupler for a batch; None if ``bind`` suffices.
     """
 
     settings: AnyCoupler
     fit: Fit | None
 
     def ready(self, batch: Batch) -> Ready:
-        """Return the bound coupler of a batch, as a function."""
+        """Return the bound coupler for a batch, as a function."""
         if self.fit is None:
             bound: object = self.settings.bind(no_stages(self.settings))
         else:
@@ -97,7 +97,7 @@ class Subject:
         return lambda data, noise, g: Pairs(call(data, noise, g), torch.arange(len(noise)))
 
     def refusal(self, batch: Batch, noise: Tensor) -> str | None:
-        """Return the message of the DataError that pairing raises, or None."""
+        """Return the message of the DataError that coupling raises, or None."""
         try:
             pair(self.ready(batch), batch, noise)
         except DataError as error:
@@ -109,7 +109,7 @@ class Subject:
         require(holds, self.settings, law, seen)
 
 
-def no_stages(asking: AnyCoupler) -> NoStages:
+def no_stages(coupler: AnyCoupler) -> NoStages:
     """Return the inputs of a coupler that is checked without earlier stages."""
     law = "needs-fit: one that needs an earlier stage is checked with check_coupler(..., fit=...)"
-    return NoStages(refusal=lambda stage: LawBroken(asking, law, f"bind asked for {stage!r}"))
+    return NoStages(refusal=lambda stage: LawBroken(coupler, law, f"bind reads {stage!r}"))

@@ -1,4 +1,4 @@
-"""Laws of couplers about what they are given: declarations, precision, and what they refuse."""
+"""Contract tests of couplers: declarations, precision, and rejection of invalid arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit.types import Batch
 
 
 def check_declarations(subject: Subject) -> None:
-    """Require declarations that name known things, agree with each other, and are true."""
+    """Require declarations that are valid and consistent."""
     coupler = subject.settings
     for name in ("preserves_conditional_prior", "requires"):
         unknown = getattr(coupler, name) - set(ATTRIBUTES)
@@ -27,7 +27,7 @@ def check_declarations(subject: Subject) -> None:
 
 
 def check_refusals(subject: Subject) -> None:
-    """Require a DataError for data without what is required, and for numbers that do not fit."""
+    """Require a DataError for data without a required attribute, and for a wrong noise count."""
     batch = pool(8)
     noise = noise_for(subject.settings, batch)
     for attribute in ATTRIBUTES:
@@ -56,7 +56,7 @@ def check_half_precision(subject: Subject) -> None:
 
 
 def check_not_finite(subject: Subject) -> None:
-    """Require NaN and infinity to be refused by name and index: solvers take them silently."""
+    """Require a DataError with name and index for NaN and infinity, which solvers may accept."""
     for value in (float("nan"), float("inf"), -float("inf")):
         for name in ("image", "noise", "embedding"):
             batch = pool(8)
@@ -67,14 +67,14 @@ def check_not_finite(subject: Subject) -> None:
                     continue
                 given[name] = batch.embeddings
             given[name][3].view(-1)[-1] = value
-            law = f'refuses-not-finite: {value} in {name} 3 raises a DataError that says "{name} 3"'
-            told = subject.refusal(batch, noise)
-            subject.require(told is not None, law, "no error")
-            subject.require(bool(re.search(rf"{name}\D*\b3\b", told or "")), law, told)
+            law = f'refuses-not-finite: {value} in {name} 3 raises a DataError about "{name} 3"'
+            message = subject.refusal(batch, noise)
+            subject.require(message is not None, law, "no error")
+            subject.require(bool(re.search(rf"{name}\D*\b3\b", message or "")), law, message)
 
 
 def check_overflow(subject: Subject) -> None:
-    """Require distances beyond float32 to be refused, or computed in a wider type."""
+    """Require distances beyond float32 to be rejected, or computed in a wider type."""
     batch = pool(8)
     noise = noise_for(subject.settings, batch)
     batch.data[3] *= 1e20  # finite in float32, and its square is not

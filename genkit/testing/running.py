@@ -1,4 +1,4 @@
-"""Laws of stages and of trackers."""
+"""Contract tests of stages and trackers."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ PNG = bytes.fromhex(
 
 
 class Killed(BaseException):
-    """What ends a stage as a kill does: no code of the stage may handle it."""
+    """Ends a stage like a kill: no code of the stage may handle it."""
 
 
 @dataclass
 class _Ending(Progress):
-    """Ends a stage where told to, and counts where it could have been ended.
+    """Stops or kills a stage at a chosen call, and counts the calls.
 
     Attributes:
-        stop_at: from which question on the answer is to stop; 0 for never.
-        kill_at: report of its position at which the stage is killed; 0 for none.
-        asked: number of questions whether to stop.
-        reports: number of reports.
+        stop_at: number of the call of ``stop_requested`` from which on it is true; 0 for never.
+        kill_at: number of the call of ``advance`` at which the stage is killed; 0 for never.
+        queries: number of calls of ``stop_requested``.
+        reports: number of calls of ``advance``.
     """
 
     stop_at: int = 0
     kill_at: int = 0
-    asked: int = 0
+    queries: int = 0
     reports: int = 0
 
     def stop(self) -> bool:
-        self.asked += 1
-        return 0 < self.stop_at <= self.asked
+        self.queries += 1
+        return 0 < self.stop_at <= self.queries
 
     def advance(self, *position: Any) -> None:
         self.reports += 1
@@ -62,24 +62,23 @@ class _Ending(Progress):
 
 
 class _Follower(World):
-    """A process other than rank 0, whose peers are asked for nothing."""
+    """A process other than rank 0, without communication."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return False
 
-    def lead(self, act: Callable[[], T]) -> T:
-        """Return what rank 0 would answer, which sees the same folder."""
-        return act()
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Return the result of rank 0, which sees the same folder."""
+        return function()
 
 
 def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
-    """Check every law of a stage, with settings by which it runs for a second or so.
+    """Check every law of a stage, with settings for which it runs for about a second.
 
-    It saves the artifact that it declares, which is read as it was written; writes to its own
-    folder alone; gives the same bytes in another folder, after a stop that was asked for, and after
-    a kill; writes no result as another process than rank 0; and `design` and `drawn_by` state what
-    it writes.
+    It saves the artifact that it declares, which is loaded as it was saved; writes only to its own
+    folder; gives the same bytes in another folder, after a requested stop, and after a kill; writes
+    no result on another rank than 0; and `design` and `drawn_by` describe its artifact.
 
     Args:
         stage: stage to check.
@@ -98,7 +97,7 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
         results = _results(place, "whole")
 
         def resumed(after: str, ending: _Ending) -> bool:
-            """Run the stage, and once more where it was ended; return whether it was."""
+            """Run the stage, and resume it if it was ended; return whether it was."""
             ended = _run(stage, place, after, ending)
             if ended:
                 _run(stage, place, after, _Ending())
@@ -108,12 +107,12 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
             return ended
 
         resumed("nothing", _Ending())
-        for ask in _some(whole.asked):
-            after = f"a stop at {ask} of {whole.asked} questions"
-            ended = resumed(after, _Ending(stop_at=ask))
+        for query in _some(whole.queries):
+            after = f"a stop at {query} of {whole.queries} queries"
+            ended = resumed(after, _Ending(stop_at=query))
             law = "stops: a stage that is to stop raises InterruptedRun"
-            # After its last step a stage may end instead.
-            require(ended or ask == whole.asked, stage, law, f"none after {after}")
+            # After its last step a stage may finish instead.
+            require(ended or query == whole.queries, stage, law, f"none after {after}")
         for report in _some(whole.reports):
             resumed(f"a kill at {report} of {whole.reports} reports", _Ending(kill_at=report))
         if stage.shared:
@@ -140,18 +139,18 @@ def _run(
 
 
 def _some(count: int) -> set[int]:
-    """Return the first, a middle and the last of the numbers from 1; none of no numbers."""
+    """Return the first, a middle and the last of the numbers from 1 to ``count``."""
     return {1, (count + 1) // 2, count} if count else set()
 
 
 def _results(place: Workplace, name: str) -> dict[str, bytes]:
-    """Return the results in a folder, without pictures, which may show how long a stage took."""
+    """Return the results in a folder, without pictures, which may contain times."""
     files = [place.root / name / file for file in results_in(place.root / name)]
     return {file.name: file.read_bytes() for file in files if file.suffix != ".png"}
 
 
 def _check_artifact(stage: Stage, place: Workplace) -> None:
-    """Check the artifact in the folder ``whole``, and what is stated of it before it is there."""
+    """Check the artifact in the folder ``whole``, and what the stage states of it beforehand."""
     if stage.output is None:
         return
     path = place.root / "whole" / stage.output.filename()

@@ -1,4 +1,4 @@
-"""Laws of schedules and solvers."""
+"""Contract tests of schedules, solvers and latents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genkit.types import Denoise, Draws, State
 
 
 class ClosedForm(Denoise):
-    """A formula for D(x; sigma) as a solver sees it, which supports every noise level.
+    """A closed-form denoiser for a solver, which supports every noise level.
 
     For normal data of standard deviation 1: ``ClosedForm(lambda x, sigma: x / (1 + sigma**2))``.
 
@@ -48,7 +48,7 @@ class ClosedForm(Denoise):
 
 
 def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[State]) -> None:
-    """Check the evaluations of a solver: those of its states, and what it declares of the others.
+    """Check where a solver evaluates the denoiser, against its states and its declarations.
 
     Args:
         solver: solver to check.
@@ -78,8 +78,8 @@ def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> No
     """Check every law of a schedule, for its own and for other numbers of steps.
 
     Args:
-        schedule: schedule to check; what its ``bind`` returned, where it refers to a stage.
-        others: numbers of steps besides its own; none for one whose levels are fixed.
+        schedule: schedule to check; the result of its ``bind`` if it refers to a stage.
+        others: numbers of steps besides its own; empty for a schedule of fixed levels.
 
     Raises:
         LawBroken: with the law, and what was seen.
@@ -100,7 +100,7 @@ def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> No
         inside = 0 < low <= levels[-2] * rounded and levels[0] <= high * rounded
         require(inside, schedule, law, (low, high, levels))
     unbounded = schedule.within(0.0, math.inf).sigmas()
-    law = "within-all: a network that knows every noise level leaves a schedule as it is"
+    law = "within-all: a schedule does not change for a network that supports every noise level"
     require(torch.equal(unbounded, schedule.sigmas()), schedule, law, unbounded.tolist())
 
 
@@ -118,7 +118,7 @@ def check_solver(solver: Solver) -> None:
 
 
 def _check_range(solver: Solver) -> None:
-    """Bind a solver to a range, twice; one that is undefined for it says so by a DataError."""
+    """Bind a solver to a range, twice; a solver that is undefined for it raises a DataError."""
     sigmas = torch.tensor([80.0, 4.0, 0.02, 0.0], dtype=torch.float64)
     law = "bound-once: a solver of a range is a solver, and is bound once"
     try:
@@ -168,7 +168,7 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
     for dtype in (torch.float32, torch.float64):
         start, steps = drawn(seeds, dtype=dtype)
         streams = torch.stack([start.latents.double(), *(step.double() for step in steps)])
-        # Of independent numbers, 960 or more, it is below 0.1.
+        # The correlation of 960 or more independent numbers is below 0.1.
         correlation = torch.corrcoef(streams.flatten(1)).fill_diagonal_(0).abs().max()
         require(bool(correlation < 0.3), latents, law, f"a correlation of {correlation:.2f}")
     drawn(seeds, 0)
@@ -189,7 +189,7 @@ def _noise(count: int, purpose: str) -> PerSample:
 
 
 def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> None:
-    """Follow data that is a single point, where D(x; sigma) is that point."""
+    """Sample data that is a single point, where D(x; sigma) is that point."""
     point = torch.tensor([0.5, -1.0, 0.25], dtype=dtype)
     sigmas = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.02, 0.0], dtype=dtype)
     start = 80.0 * _noise(4, "start").draw((3,), dtype)
@@ -250,7 +250,7 @@ def _check_gaussian(solver: Solver) -> None:
 
 
 def _check_company(solver: Solver) -> None:
-    """Follow data from N(0, 1/4) in a batch, and the same starts in parts of it."""
+    """Sample data from N(0, 1/4) in one batch, and from the same starts in parts of it."""
     sigmas = torch.tensor([80.0, 20.0, 4.0, 1.0, 0.3, 0.1, 0.02, 0.0], dtype=torch.float64)
     starts = 80.0 * _noise(5, "start").draw((3,), torch.float64)
 
@@ -265,6 +265,6 @@ def _check_company(solver: Solver) -> None:
     whole = ends([0, 1, 2, 3, 4])
     parted = torch.cat([ends([3, 0]), ends([4]), ends([1, 2])])
     error = float((parted - whole[[3, 0, 4, 1, 2]]).abs().max())
-    # A solver that chooses its steps by the error of a batch may differ by as much as it allows.
+    # A solver that chooses its steps by the error of a batch may differ by its tolerance.
     law = "company: a sample does not depend on the others of its batch"
     require(error <= 1e-3, solver, law, f"a difference of {error:.3g}")

@@ -1,4 +1,4 @@
-"""Where components are checked that need earlier stages, or that write files."""
+"""Temporary folders for the check of components that need earlier stages or write files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genkit.world import SINGLE_PROCESS, World
 
 @dataclass(frozen=True, kw_only=True)
 class Holder(Stage):
-    """A stage that does nothing with a component."""
+    """A stage that holds a component and does nothing."""
 
     output = None
     part: Component = setting(doc="component to check")
@@ -59,7 +59,7 @@ class Workplace:
         folder.mkdir(exist_ok=True)
         record = Record(name, folder, stage.output, is_main=world.is_main)
         return StageContext(
-            # Random numbers of a stage follow from its id: an id for all places.
+            # Random numbers depend on the id of the stage: one id for all folders.
             name if name in self.stages else "checked",
             folder,
             record,
@@ -82,17 +82,17 @@ class Workplace:
 def workplace(earlier: Stages | None, seed: int = 0) -> Iterator[Workplace]:
     """Run stages in a temporary folder, in their order."""
     with TemporaryDirectory() as folder:
-        made = Workplace(Path(folder), earlier or {}, seed)
-        for name, stage in made.stages.items():
-            stage.run(made.context(stage, name))
-        yield made
+        place = Workplace(Path(folder), earlier or {}, seed)
+        for name, stage in place.stages.items():
+            stage.run(place.context(stage, name))
+        yield place
 
 
 @contextmanager
 def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None]:
-    """Require that the block changes nothing in a folder, but below the allowed ones.
+    """Require that the block changes no file in a folder, except below the allowed folders.
 
-    The current directory is looked at as well, without the folders in it.
+    Files of the current directory are checked as well, without its subfolders.
     """
 
     def files() -> dict[Path, tuple[int, int]]:

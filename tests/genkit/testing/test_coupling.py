@@ -20,7 +20,7 @@ from genkit.artifacts import Samples
 from genkit.errors import DataError
 from genkit.settings import setting
 from genkit.testing import check_coupler
-from genkit.testing.elsewhere import SIZES, answer, can_be_told, check_processes
+from genkit.testing.elsewhere import SIZES, check_processes, is_serializable, serve
 from genkit.types import Pairs
 from raising import breaks
 
@@ -376,13 +376,13 @@ def test_the_process_builds_what_it_is_told(monkeypatch, tmp_path):
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(told)))
     monkeypatch.setattr("sys.stdout", io.StringIO())
-    answer()
+    serve()
     pairs = json.loads(sys.stdout.getvalue())
     assert pairs == 2 * [[2 * [list(range(size))] for size in SIZES]]
     assert sys.modules.pop("no_module_of_this_name").PerClass is PerClass
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([{"place": ["absent", None, "X"]}])))
     with pytest.raises(ModuleNotFoundError, match="absent"):
-        answer()
+        serve()
 
 
 @pytest.mark.parametrize(
@@ -414,9 +414,9 @@ def test_what_another_process_cannot_build_is_left_out():
     class Local(ByProcess):
         pass
 
-    assert can_be_told(ByProcess())
-    assert not can_be_told(Local())
-    assert not can_be_told(Around(inner=Local()))
+    assert is_serializable(ByProcess())
+    assert not is_serializable(Local())
+    assert not is_serializable(Around(inner=Local()))
     check_coupler(Local())
     with pytest.raises(TypeError, match=r"cannot reach .*Local"):
         check_processes([Local()])

@@ -138,7 +138,7 @@ def test_neither_a_file_nor_its_folder_is_executed(genkit_, edm_files, file, tmp
     code, printed, err = genkit_("import-edm", file, tmp_path / "edm.safetensors")
     assert (code, printed) == (2, "")
     assert err.startswith(f"Error: {file}: ")
-    assert "contains code, which genkit does not run: it asks for os.mkdir" in err
+    assert "contains code, which genkit does not run: it imports os.mkdir" in err
     assert "invalid" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "zipfile.py"]
 

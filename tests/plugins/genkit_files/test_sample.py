@@ -281,19 +281,20 @@ def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_first_name_or_shape_that_differs_is_told(genkit_, points, tmp_path):
+def test_the_first_name_or_shape_that_differs_is_reported(genkit_, points, tmp_path):
     weights, metadata = tensors.load(points)
     first = next(iter(load_denoiser(points, "cpu").module.state_dict()))
     others = {name: tensor for name, tensor in weights.items() if name != first}
     for changed, said in (
-        (others, f"there is no {first}"),
-        ({**others, first: torch.zeros(7)}, f"{first} is float32 of shape [7], where the network"),
-        ({**weights, "more": torch.zeros(1)}, "it has no more"),
+        (others, first),
+        ({**others, first: torch.zeros(7)}, "got float32 of shape [7]"),
+        ({**weights, "more": torch.zeros(1)}, "more"),
     ):
         tensors.save(points, changed, metadata)
         code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
         assert code == 2
-        assert f"Error: {points}: the weights do not fit the network: {said}" in err
+        assert f"Error: {points}: the weights do not fit the network: " in err
+        assert said in err
     assert not (tmp_path / "out").exists()
 
 
