@@ -1,7 +1,7 @@
-"""What stages write and later stages read: file formats and names, and no stage.
+"""Artifacts that stages write and later stages read: file formats and file names.
 
 Every artifact is a value with ``save`` and ``load``, and one file in the folder of its stage. A
-plugin brings its own by a subclass of :class:`~genkit.artifacts.artifact.Artifact`. A whole run is
+plugin defines others as subclasses of :class:`~genkit.artifacts.artifact.Artifact`. A whole run is
 read with :class:`~genkit.artifacts.runs.Run`.
 """
 

@@ -1,4 +1,4 @@
-"""The base of everything that a stage writes for later stages."""
+"""Base class of artifacts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 
 class Artifact(ABC):
-    """What a stage writes for later stages: one value, in one file of the stage's folder.
+    """Value that a stage writes for later stages, in one file of its folder.
 
     A stage declares the type of its artifact as ``output`` and writes it with
     :meth:`genkit.artifacts.record.Record.save`. A later stage names the earlier one in a setting of
@@ -16,26 +16,26 @@ class Artifact(ABC):
     """
 
     name: ClassVar[str]
-    """Its name in messages, and the stem of its file: lower-case letters, digits, ``-``, ``_``.
+    """Name in messages and stem of the file name: lower-case letters, digits, ``-``, ``_``.
 
-    Names of files that genkit writes itself, such as ``checkpoint``, are reserved.
+    Names of other files in the folder of a stage, such as ``checkpoint``, are reserved.
     """
 
     suffix: ClassVar[str] = ".safetensors"
 
     @classmethod
     def filename(cls) -> str:
-        """Return the name of its file in the folder of a stage."""
+        """Return the file name in the folder of a stage."""
         return f"{cls.name}{cls.suffix}"
 
     @abstractmethod
     def save(self, path: Path) -> None:
-        """Write it to a file, in one step: a kill leaves the old file or the new one."""
+        """Write the artifact to a file, atomically."""
 
     @classmethod
     @abstractmethod
     def load(cls, path: Path) -> Self:
-        """Return what :meth:`save` wrote.
+        """Return the artifact of a file.
 
         Raises:
             DataError: the file is missing, damaged or of another kind.

@@ -1,4 +1,4 @@
-"""Checkpoints: from what a stage resumes. The two newest are kept, in case one is damaged."""
+"""Checkpoints of a stage. The two newest are kept, in case one is damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit.artifacts.layout import checkpoint_name
 from genkit.errors import DataError
 
 KEPT = 2
-"""Checkpoints that are kept. A damaged one costs the work since the one before it."""
+"""Number of checkpoints kept. If the newest is damaged, only the work since the older is lost."""
 
 Numbers = Mapping[str, float]
 
@@ -26,8 +26,8 @@ class Checkpoint:
     """The state of a stage.
 
     Attributes:
-        tensors: by name, on the CPU.
-        numbers: by name.
+        tensors: tensors by name, on the CPU.
+        numbers: numbers by name.
     """
 
     tensors: dict[str, Tensor]
@@ -37,31 +37,31 @@ class Checkpoint:
 def save(
     folder: Path, state: Mapping[str, Tensor], numbers: Numbers, described: Mapping[str, str]
 ) -> None:
-    """Write the newest checkpoint of a folder; older sound ones move one place down.
+    """Write the newest checkpoint of a folder, and rename older valid ones.
 
-    The new file is whole before an older one moves: a kill at any moment, or a full disk, leaves a
-    sound checkpoint where there was one.
+    The new file is complete before an older one is renamed, so that after a kill or on a full disk
+    a valid checkpoint remains.
 
     Args:
         folder: folder of the stage.
         state: tensors.
         numbers: numbers.
-        described: further metadata, by which others can read a part of the file; see
+        described: metadata of a network in the file; see
             :meth:`genkit.artifacts.record.Record.checkpoint`.
     """
     content = {"numbers": json.dumps(dict(numbers)), **described}
     written = folder / checkpoint_name(KEPT)  # a name that is never restored
     tensors.save(written, state, content)
-    # From the oldest on, so that a kill between two renames loses none but the oldest.
+    # From the oldest on, so that a kill between two renames loses only the oldest.
     for age in range(KEPT - 1, 0, -1):
         newer = folder / checkpoint_name(age - 1)
-        if _is_sound(newer):  # a damaged one must not replace the one to which a restore fell back
+        if _is_valid(newer):  # a damaged file must not replace the one that was restored instead
             newer.replace(folder / checkpoint_name(age))
     written.replace(folder / checkpoint_name(0))
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether a checkpoint can be restored; its tensors are not read, for a cut file shows."""
+def _is_valid(path: Path) -> bool:
+    """Whether a checkpoint can be restored. The header suffices: it detects a truncated file."""
     try:
         _numbers(tensors.metadata(path))
     except _DAMAGE:
@@ -74,10 +74,10 @@ def _numbers(metadata: Mapping[str, str]) -> dict[str, float]:
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """Return the newest sound checkpoint of a folder; None where there is none at all.
+    """Return the newest valid checkpoint of a folder; None if there is none.
 
     Raises:
-        DataError: all are damaged; the first reason is given.
+        DataError: all are damaged; the message has the first reason.
     """
     places = [folder / checkpoint_name(age) for age in range(KEPT)]
     paths = [path for path in places if path.exists()]
@@ -88,7 +88,7 @@ def load(folder: Path) -> Checkpoint | None:
             return Checkpoint(state, _numbers(metadata))
         except _DAMAGE as error:
             what = "no numbers" if isinstance(error, KeyError) else str(error)
-            reason = reason or f"{path} must be a checkpoint, and is damaged: {what}"
+            reason = reason or f"{path} must be a checkpoint, got a damaged file: {what}"
     if reason:
         listed = " and ".join(map(str, paths))
         raise DataError(f"{reason}; delete {listed} to start this stage from its beginning")

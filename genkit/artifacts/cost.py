@@ -21,21 +21,20 @@ class SamplingCost:
     Attributes:
         settings: settings that a sweep varied, by key path.
         images: number of samples.
-        calls: network calls for each sample, by the id of the stage that wrote the network.
-        nfe_equivalents: arithmetic of all networks over that of one call of the denoiser; None
-            where either is unknown.
-        gflop_per_image: 10^9 products and sums of all networks for each sample, gradients of
-            guidance included; None where they cannot be counted.
-        gflop_per_call: the same for one call of the denoiser.
-        seconds_per_image: time for which one process draws, divided by the samples that it draws;
-            None where none was timed.
-        images_timed: samples over which seconds were measured; those that a killed run had drawn
-            are not among them.
+        calls: number of network calls per sample, by the id of the network's stage.
+        nfe_equivalents: arithmetic of all networks divided by that of one call of the denoiser;
+            None if either is unknown.
+        gflop_per_image: 10^9 products and sums of all networks per sample, including gradients of
+            guidance; None if they cannot be counted.
+        gflop_per_call: 10^9 products and sums of one call of the denoiser, likewise.
+        seconds_per_image: time of a process divided by the number of samples that it drew; None if
+            no sample was timed.
+        images_timed: number of timed samples, without those of an earlier call that was killed.
         device: device, with the name of the hardware.
-        threads: CPU threads of each process.
-        processes: processes that drew, each at the time for which it counts.
-        batch_size: samples drawn at a time; None where the stage has no such setting.
-        notes: what is not counted, and why.
+        threads: number of CPU threads per process.
+        processes: number of processes.
+        batch_size: number of samples drawn at a time; None if the stage has no such setting.
+        notes: reasons why arithmetic is not counted.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -55,13 +54,13 @@ class SamplingCost:
 
 @dataclass(frozen=True)
 class SamplingCosts(Artifact):
-    """The cost of each row of samples or scores of a stage.
+    """Costs of the rows of samples or scores of a stage.
 
-    It lies beside what a stage writes, in a file of its own: what it holds is measured, and differs
-    from run to run, while samples and scores are the same bytes.
+    They have their own file, since measured times differ between runs, while samples and scores are
+    the same bytes.
 
     Attributes:
-        rows: one for the samples of a stage, or for each combination of a sweep.
+        rows: cost of the samples of a stage, or of each combination of a sweep.
     """
 
     name = "cost"
@@ -79,7 +78,7 @@ class SamplingCosts(Artifact):
             return cls([SamplingCost(**row) for row in content["rows"]])
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a file of costs, and is unreadable: {error!r}; delete it, and "
-                "scores are reported without their cost",
+                f"{path} must be a file of costs, got {error!r}; delete it to report scores "
+                "without costs",
                 Code.UNREADABLE,
             ) from error

@@ -1,4 +1,4 @@
-"""What a coupling guarantees and what was measured of it, kept with networks trained on it."""
+"""Declarations and statistics of a coupling, stored with the networks trained on it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from genkit.errors import Code, UsageError
 class CouplingStatistics:
     """Second moments of paired images y and noise n along principal directions of the images.
 
-    They determine the best linear denoiser of ``x = y + sigma n`` and its whole probability-flow
-    ODE, which keeps ``x_k / sqrt(Var x_k(sigma))`` constant along each direction k. So they predict
-    what a start at a finite noise level does to the samples, in the unit of the images.
+    They determine the optimal linear denoiser of ``x = y + sigma n`` and its probability-flow ODE,
+    which keeps ``x_k / sqrt(Var x_k(sigma))`` constant along each direction k. So they predict the
+    effect of a start at a finite noise level on the samples, in the unit of the images.
 
     Attributes:
-        pairs: number of pairs that were measured.
-        pools: number of pools that these were taken from.
-        deviations: standard deviations s_k of the images, the largest first, each above 0; as many
-            as the images vary along, at most 64.
-        covariances: ``C_k = Cov(y_k, n_k)``, as many; 0 for independent noise.
-        variance: sum of the variances of all d values of an image, also along other directions.
+        pairs: number of measured pairs.
+        pools: number of pools of these pairs.
+        deviations: standard deviations s_k > 0 of the images along the directions, the largest
+            first; at most 64.
+        covariances: ``C_k = Cov(y_k, n_k)`` for each direction; 0 for independent noise.
+        variance: sum of the variances of all d values of an image.
         covariance: mean of ``Cov(y_i, n_i)`` over the d values: ``E<y - E y, n> / d``.
     """
 
@@ -57,7 +57,7 @@ class CouplingStatistics:
         """Return the statistics of a table that :meth:`Coupling.table` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: the table is of something else.
+            KeyError, TypeError, ValueError: the table has another content.
         """
         return cls(
             pairs=int(values["pairs"]),
@@ -77,7 +77,7 @@ class CouplingStatistics:
     def share_from_noise(self) -> float:
         """Share of the images' variance that a linear function of the noise predicts, in [0, 1].
 
-        Only what each direction's noise says of the image along that direction is counted.
+        Only the prediction of y_k from n_k of the same direction is counted.
         """
         return sum(c * c for c in self.covariances) / self.variance if self.variance else 0.0
 
@@ -94,15 +94,15 @@ class CouplingStatistics:
         return tuple(_root(s**2 + 2 * sigma * c + sigma**2).tolist())
 
     def spread_of_samples(self, sigma_max: float, corrections: int = 0) -> tuple[float, ...]:
-        """Return the standard deviations of samples over the images', along each direction.
+        """Return the standard deviations of samples divided by those of the images, per direction.
 
-        Those of the linear denoiser with the exact probability-flow ODE from ``sigma_max`` to 0, so
-        that only the start makes them differ from 1.
+        The samples are those of the linear denoiser and the exact probability-flow ODE from
+        ``sigma_max`` to 0, so that only the start makes the ratios differ from 1.
 
         Args:
             sigma_max: noise level of the start, above 0.
-            corrections: how often the start is corrected: 0 is ``sigma_max n``, and each adds to
-                that ``D(x; sigma_max)`` of the one before, x.
+            corrections: number of corrections of the start: 0 for ``sigma_max n``; each further
+                start is ``sigma_max n + D(x; sigma_max)`` with x the previous one.
 
         Raises:
             UsageError: the noise level is not above 0.
@@ -121,10 +121,10 @@ class CouplingStatistics:
         return tuple(np.abs(_over(start, _root(variance))).tolist())
 
     def frechet_of_start(self, sigma_max: float, corrections: int = 0) -> float:
-        """Return the Fréchet distance over pixels that the start alone adds to the samples.
+        """Return the contribution of the start to the Fréchet distance over pixels.
 
-        It is ``sum_k (s_k - s_k r_k)^2`` for the ratios r of :meth:`spread_of_samples`: that of two
-        Gaussians with one mean and the same principal directions.
+        ``sum_k (s_k - s_k r_k)^2`` with the ratios r of :meth:`spread_of_samples`, for Gaussians
+        with equal means and principal directions.
 
         Args:
             sigma_max: noise level of the start, above 0.
@@ -137,15 +137,15 @@ class CouplingStatistics:
         return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
 
     def lowest_sigma_max(self, corrections: int = 0, *, tolerance: float = 0.02) -> float:
-        """Return the noise level from which on every start is safe.
+        """Return the min noise level from which on every start is within a tolerance.
 
         Args:
             corrections: as for :meth:`spread_of_samples`.
-            tolerance: greatest distance of a ratio of :meth:`spread_of_samples` from 1, in (0, 1).
+            tolerance: max distance of the ratios of :meth:`spread_of_samples` from 1, in (0, 1).
 
         Returns:
-            The level, at which and above which all ratios are within the tolerance; 0 where they
-            are at every level.
+            Noise level at and above which all ratios are within the tolerance; 0 if they are at
+            every level.
 
         Raises:
             UsageError: the tolerance is not in (0, 1).
@@ -166,12 +166,12 @@ class CouplingStatistics:
             for limit in (1 - tolerance, 1 + tolerance):
                 roots = (p**2 - limit**2 * q ** (2 * corrections + 1)).roots()
                 real = roots.real[np.abs(roots.imag) <= 1e-9 * np.abs(roots)]
-                # The smallest belongs to the highest level at which the limit is reached.
+                # Roots are s / sigma, so the smallest is the highest level that reaches the limit.
                 lowest = max([lowest, *(s / real[real > 0])])
         return float(lowest)
 
     def _arrays(self, sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return deviations and covariances, for a noise level above 0."""
+        """Return deviations and covariances; raises UsageError for an invalid noise level."""
         if not 0 < sigma < math.inf:
             raise UsageError(
                 f"sigma must be a finite noise level above 0, got {sigma:g}; write, for example, "
@@ -183,16 +183,16 @@ class CouplingStatistics:
 
 @dataclass(frozen=True)
 class Coupling:
-    """What the coupler of a training declares of its pairs, see the interface ``Coupler``.
+    """Declarations of the coupler of a training; see the interface ``Coupler``.
 
     Attributes:
-        bijective: every image and every noise of a pool is used exactly once.
-        preserves_noise_marginal: over many pools the paired noise is N(0, I).
+        bijective: whether every image and every noise sample of a pool is used exactly once.
+        preserves_noise_marginal: whether the paired noise is N(0, I) over many pools.
         preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
-        independent: noise and data are independent.
-        preserves_score: ``(D(x; sigma) - x) / sigma^2`` is the score.
-        statistics: what was measured of its first pairs; None where it was not measured, as for
-            independent noise, of which nothing has to be measured.
+        independent: whether noise and data are independent.
+        preserves_score: whether ``(D(x; sigma) - x) / sigma^2`` is the score.
+        statistics: statistics of the first pairs of the training; None if not measured, as for
+            independent noise.
     """
 
     bijective: bool
@@ -203,7 +203,7 @@ class Coupling:
     statistics: CouplingStatistics | None = None
 
     def table(self) -> dict[str, Any]:
-        """Return its values for JSON; statistics that were not measured are left out."""
+        """Return the values for JSON, without statistics that were not measured."""
         return {name: v for name, v in dataclasses.asdict(self).items() if v is not None}
 
     @classmethod
@@ -211,10 +211,10 @@ class Coupling:
         """Return the coupling of a table that :meth:`table` wrote.
 
         Returns:
-            None for a table that was written before ``independent`` was declared.
+            Coupling; None for a table of an earlier version, without ``independent``.
 
         Raises:
-            KeyError, TypeError, ValueError: the table is of something else.
+            KeyError, TypeError, ValueError: the table has another content.
         """
         if isinstance(values, dict) and "independent" not in values:
             return None
@@ -228,11 +228,11 @@ class Coupling:
 
 
 def _root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a standard deviation; rounding may leave a variance below 0."""
+    """Return a standard deviation; rounding may make a variance negative."""
     return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``a / b``; infinite where images and noise cancel, so that x does not vary at all."""
+    """Return ``a / b``; infinite where images and noise cancel, so that the variance of x is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.divide(a, b)

@@ -1,20 +1,20 @@
-"""The names of all files in a run folder.
+"""Names of all files in a run folder.
 
 ::
 
     runs/NAME/
-        recipe.toml          as it was given
-        resolved.toml        with every default and every --set written out
+        recipe.toml          the recipe file
+        resolved.toml        the recipe with all defaults and every --set
         environment.json     versions, hardware, command
         results.json         scores and pictures of all stages
-        state.json           the name of the recipe, and stages that --redo asked for
+        state.json           name of the recipe, and stages that --redo requested
         01-denoiser/         a stage: its artifact, pictures, and
             state.json           fingerprint, whether it is finished, sizes of its results
-            metrics.jsonl        one row a line, appended; rewritten on resume
-            cost.json            what samples cost
-            checkpoint*.safetensors  from which it resumes; the newest without a number
-        replaced/            what changed stages had left; after --redo the names end in .redone
-        trackers/            what trackers write, a folder each
+            metrics.jsonl        one row per line, appended; rewritten on resume
+            cost.json            cost of samples
+            checkpoint*.safetensors  checkpoints; the newest has no number
+        replaced/            results of earlier settings; after --redo with the suffix .redone
+        trackers/            files of trackers, one folder each
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _STAGE = re.compile(r"[0-9]{2}-(?P<id>.+)")
 
 
 def stage_folder(run: Path, number: int, stage: str) -> Path:
-    """Return where a stage writes, such as ``02-fakes``."""
+    """Return the folder of a stage, such as ``02-fakes``."""
     return run / f"{number:02d}-{stage}"
 
 
 def stage_folders(run: Path) -> list[tuple[str, Path]]:
     """Return the id and the folder of each stage of a run, in order.
 
-    A changed recipe may have left two folders of one id.
+    After a change of the recipe, two folders may have the same id.
     """
     numbered = [(_STAGE.fullmatch(path.name), path) for path in sorted(run.glob("[0-9][0-9]-*"))]
     return [(match["id"], path) for match, path in numbered if match and path.is_dir()]
@@ -78,7 +78,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def require_file_name(output: type[Artifact]) -> None:
-    """Raise PluginError unless a stage can write this type of artifact beside its other files."""
+    """Raise PluginError unless the file name of a type of artifact is valid and not reserved."""
     sound = isinstance(output, type) and issubclass(output, Artifact)
     if not (sound and hasattr(output, "name")):
         got = output.__name__ if isinstance(output, type) else quote(str(output))
@@ -94,16 +94,16 @@ def require_file_name(output: type[Artifact]) -> None:
     )
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
-            f"the file of {output.__name__} must have a name of lower-case letters, digits, - and "
-            f"_ that genkit does not use itself, got {quote(file)}; choose another name",
+            f"the file name of {output.__name__} must consist of lower-case letters, digits, - and "
+            f"_ and not be reserved, got {quote(file)}; choose another name",
             Code.INVALID_NAME,
         )
 
 
 def results_in(stage: Path) -> dict[str, int]:
-    """Return the size of each file that makes a finished stage whole, by name.
+    """Return the size of each result file of a stage, by name.
 
-    The state, checkpoints, logs and costs are not results: they may be deleted once a stage is
+    State, checkpoints, logs and costs are not results: they may be deleted after a stage is
     finished.
     """
     return {

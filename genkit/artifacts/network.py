@@ -1,4 +1,4 @@
-"""Trained networks: weights, with all that is needed to build the network again."""
+"""Files of trained networks: weights, and a description from which the network is built."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from genkit.types import DataSpec
 
 @dataclass(frozen=True)
 class NetworkFile(Artifact):
-    """A trained network, as it lies in a file. ``context.network`` builds it.
+    """A trained network as stored in a file. ``context.network`` builds the module.
 
     Attributes:
-        table: recipe table that decodes to the settings of the network, with all defaults.
-        spec: data that it was trained on.
-        weights: state of the module that the settings build, by name.
-        images: images that it was trained for; 0 where that is unknown.
-        coupling: what the coupler of the training declares; None where that is unknown, as for
-            imported weights.
-        ema_length: relative length of the power-function average that the weights are, in (0, 1);
-            None for other averages.
-        contained: networks of earlier stages that are part of it, by the references of its
-            settings.
+        table: recipe table of the settings of the network, with all defaults.
+        spec: shape and attributes of the training data.
+        weights: state dict of the module.
+        images: number of training images; 0 if unknown.
+        coupling: declarations of the coupler of the training; None if unknown, as for imported
+            weights.
+        ema_length: relative length of the power-function average of the weights, in (0, 1); None
+            for other averages.
+        contained: networks of earlier stages that it contains, by the references of its settings.
     """
 
     kind: ClassVar[str] = ""
-    """Kind of component that the table decodes to; empty for a network of any kind."""
+    """Kind of the network; empty for any kind."""
 
     table: Mapping[str, Any]
     spec: DataSpec
@@ -52,14 +51,14 @@ class NetworkFile(Artifact):
         tensors.save(path, self._all_weights(), self.metadata())
 
     def _all_weights(self) -> dict[str, Tensor]:
-        """Return its weights, and those of contained networks below their references."""
+        """Return its weights, and those of contained networks with their reference as prefix."""
         named = dict(self.weights)
         for reference, inner in self.contained.items():
             named |= {f"{reference}/{name}": t for name, t in inner._all_weights().items()}
         return named
 
     def metadata(self) -> dict[str, str]:
-        """Return all but the weights, as the metadata of a file."""
+        """Return the metadata of the file: everything except the weights."""
         values: dict[str, Any] = {
             "network": dict(self.table),
             "spec": dataclasses.asdict(self.spec),
@@ -73,7 +72,7 @@ class NetworkFile(Artifact):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Return the network of a file, or the averaged network of a training's checkpoint.
+        """Return the network of a file, or the averaged network of a checkpoint.
 
         Raises:
             DataError: the file is missing, damaged, or of another kind.
@@ -85,7 +84,7 @@ class NetworkFile(Artifact):
 
     @classmethod
     def outline(cls, path: Path) -> Self:
-        """Return the network of a file without its weights, which are not read.
+        """Return the network of a file without reading its weights.
 
         Raises:
             DataError: as for :meth:`load`.
@@ -97,8 +96,8 @@ class NetworkFile(Artifact):
         cls, path: Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor]
     ) -> Self:
         if missing := sorted({"kind", "network", "spec", "images"} - metadata.keys()):
-            lacking = f"a file without {', '.join(missing)} in its metadata"
-            raise DataError(f"{path} must be a network that genkit wrote, got {lacking}")
+            got = f"a file without {', '.join(missing)} in its metadata"
+            raise DataError(f"{path} must be a network that genkit wrote, got {got}")
         kind = metadata["kind"]
         found = NETWORK_FILES.get(kind)
         if found is None or not issubclass(found, cls):
@@ -151,14 +150,10 @@ NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
 
 @contextmanager
 def convert_errors(what: str) -> Iterator[None]:
-    """Convert errors from a description that genkit did not write to one DataError.
-
-    Raises:
-        DataError: with ``what``, the subject of the sentence.
-    """
+    """Convert errors of an invalid description to a DataError that begins with ``what``."""
     try:
         yield
     except GenkitError:
         raise  # some are ValueErrors
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{what} makes no network", Code.UNREADABLE) from error
+        raise DataError(f"{what} is that of no network", Code.UNREADABLE) from error

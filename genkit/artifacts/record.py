@@ -1,4 +1,4 @@
-"""What a running stage writes: rows, pictures, its artifact and checkpoints."""
+"""Write rows, pictures, checkpoints and the artifact of a running stage."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from genkit.files import named_errors, write_bytes, write_text
 Row = Mapping[str, Any]
 
 Draw = Callable[[Artifact], Mapping[str, bytes]]
-"""Returns PNG files that show an artifact, by name."""
+"""Function that draws an artifact and returns PNG files by name."""
 
 
 class Observer(Protocol):
     """Receiver of rows, scores and pictures, such as a tracker."""
 
     def resume(self, stage: str, rows: Sequence[Row]) -> None:
-        """Take the rows of earlier calls that stay, before any other row of the stage."""
+        """Receive the rows of earlier calls that remain, before any other row of the stage."""
         ...
 
     def row(self, stage: str, row: Row) -> None:
-        """Take a row of numbers."""
+        """Receive a row of numbers."""
         ...
 
     def scores(self, stage: str, scores: Scores) -> None:
-        """Take the scores of a stage."""
+        """Receive the scores of a stage."""
         ...
 
     def picture(self, stage: str, name: str, png: bytes) -> None:
-        """Take a picture."""
+        """Receive a picture."""
         ...
 
 
 class Record:
-    """What a running stage writes, to its folder and to the observers of the run.
+    """Writes results to the folder of a running stage, and passes them to observers.
 
-    In a process other than rank 0 every call does nothing, except :meth:`restore`.
+    On ranks other than 0 only :meth:`restore` has an effect.
 
     Args:
         stage: id of the stage.
         folder: folder of the stage.
-        declared: type of the artifact that it declares; None for a stage that writes none.
+        declared: type of the artifact that it declares; None for a stage without artifact.
         is_main: whether this process is rank 0.
         observers: trackers of the run.
-        draw: pictures of artifacts, drawn when these are saved.
-        called: how messages name the stage.
+        draw: function that draws an artifact when it is saved.
+        called: name of the stage in messages.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Record:
         if declared is not None:
             require_file_name(declared)
         self.saved: Artifact | None = None
-        """The artifact that was saved."""
+        """Artifact that was saved; None before."""
         self._stage = stage
         self._folder = folder
         self._declared = declared
@@ -86,10 +86,10 @@ class Record:
     # --- rows ---------------------------------------------------------------------------
 
     def resume(self, keep: Callable[[Row], bool]) -> list[Row]:
-        """Return the rows of earlier calls that stay, and drop the others from the file.
+        """Return the rows of earlier calls that remain valid, and drop the others from the file.
 
-        A stage calls it once, before it logs, with what it restored: rows that a kill left behind
-        its last checkpoint would otherwise be there twice. Without the call no row stays.
+        A stage calls it once, before it logs and after it restored a checkpoint: rows that were
+        logged after the checkpoint would otherwise be repeated. Without this call no row remains.
         """
         if not self._is_main:
             return []
@@ -119,7 +119,7 @@ class Record:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows that are in the file."""
+        """All rows in the file."""
         if self._rows is None:
             self._rows = []
         return self._rows
@@ -130,33 +130,33 @@ class Record:
         """Write the artifact of the stage, and draw it.
 
         Raises:
-            PluginError: it is not of the type that the stage declares.
+            PluginError: the stage declares another type of artifact.
         """
         declared = self._declared
         if declared is None or not isinstance(artifact, declared):
             wanted = declared.__name__ if declared else "nothing"
             raise PluginError(
-                f"{self.called} must write what it declares as output, {wanted}, "
+                f"{self.called} must write the artifact that it declares as output, {wanted}, "
                 f"got {type(artifact).__name__}; change one of the two"
             )
         self._write(artifact, declared)
         self.saved = artifact
 
     def scores(self, scores: Scores) -> None:
-        """Write scores, which any stage may have besides its artifact."""
+        """Write scores, which any stage can have besides its artifact."""
         self._write(scores, Scores)
 
     def cost(self, *rows: SamplingCost) -> None:
-        """Write what samples cost, a row for those of the stage, or for each row of its scores.
+        """Write the cost of samples, one row for the stage or one for each row of its scores.
 
-        The file is no result: it may be deleted, and its bytes may differ.
+        The file is not a result: it may be deleted, and its bytes may differ between runs.
         """
         self._write(SamplingCosts(rows), SamplingCosts)
 
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._is_main:
             return
-        # Readers know the declared type alone: a subclass may have a file name of its own.
+        # Under the declared type's name, which readers use: a subclass may have another.
         artifact.save(self._folder / declared.filename())
         if isinstance(artifact, Scores):
             for observer in self._observers:
@@ -172,7 +172,7 @@ class Record:
                 observer.picture(self._stage, name, png)
 
     def path(self, name: str) -> Path:
-        """Return where a file of the stage lies."""
+        """Return the path of a file of the stage."""
         return self._folder / name
 
     # --- checkpoints --------------------------------------------------------------------
@@ -183,20 +183,20 @@ class Record:
         numbers: Numbers,
         described: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a checkpoint, in one step; the one before it is kept.
+        """Write a checkpoint atomically, and keep the previous one.
 
         Args:
             state: tensors from which to resume.
             numbers: numbers from which to resume.
-            described: metadata of a network that is among the tensors, so that it can be used
-                before the stage ends: :meth:`genkit.artifacts.network.NetworkFile.metadata`, and
-                ``prefix``, with which the names of its weights begin.
+            described: metadata of a network among the tensors, so that it can be loaded before the
+                stage ends: :meth:`genkit.artifacts.network.NetworkFile.metadata`, and ``prefix``,
+                the prefix of the names of its weights.
         """
         if self._is_main:
             checkpoint.save(self._folder, state, numbers, described or {})
 
     def restore(self) -> Checkpoint | None:
-        """Return the newest sound checkpoint; None where there is none.
+        """Return the newest valid checkpoint; None if there is none.
 
         Raises:
             DataError: all checkpoints are damaged.
@@ -205,7 +205,7 @@ class Record:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the whole rows of a file; a last line that a kill cut off is left out."""
+    """Return the rows of a file, without a last line that a kill truncated."""
     if not path.exists():
         return []
     rows: list[Row] = []

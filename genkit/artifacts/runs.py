@@ -1,6 +1,6 @@
-"""Run folders for reading: the stages of a run, their progress and their artifacts.
+"""Read run folders: the stages of a run, their progress and their artifacts.
 
-What writes a run folder is :mod:`genkit.run`. This module writes nothing.
+:mod:`genkit.run` writes them; this module writes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genkit.settings import near_match, quote
 
 A = TypeVar("A", bound=Artifact)
 
-_TAIL = 65_536  # bytes at the end of a log that are searched for the last position of a training
+_TAIL = 65_536  # bytes at the end of a log, searched for the last position of a training
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class StageResult:
 
     Attributes:
         id: id of the stage.
-        settings: its table in the recipe, with every default.
-        folder: its folder; None before the stage begins.
-        state: ``finished`` with all its files, ``damaged`` where one of them is missing or has
-            another size, else ``unfinished``. Stages run in order, so that what lies behind an
-            unfinished one is of earlier settings, and counts as ``unfinished`` as well.
-        damage: what is wrong with it; empty unless it is damaged.
+        settings: table of the stage in the recipe, with all defaults.
+        folder: folder of the stage; None before the stage starts.
+        state: ``finished`` with all files, ``damaged`` if a file is missing or has another size,
+            otherwise ``unfinished``. Stages run in order, so results after an unfinished stage
+            belong to earlier settings and are ``unfinished`` as well.
+        damage: description of the damage; empty unless damaged.
     """
 
     id: str
@@ -50,22 +50,22 @@ class StageResult:
         return folder is not None and (folder / artifact.filename()).is_file()
 
     def read(self, artifact: type[A]) -> A:
-        """Return what the stage wrote, such as its ``Scores``.
+        """Return an artifact of the stage, such as its ``Scores``.
 
         Raises:
-            DataError: it is not finished, wrote no file of this type, or the file is damaged.
+            DataError: the stage is not finished, wrote no file of this type, or it is damaged.
         """
         if self.folder is None or not self.has(artifact):
             raise DataError(
-                f"stage {self.id} must be finished and have the file {artifact.filename()}, and "
-                f"is {self.state}; run its recipe to the end",
+                f"stage {self.id} must be finished and have the file {artifact.filename()}, got a "
+                f"stage that is {self.state}; run its recipe to the end",
                 Code.NOT_FOUND,
             )
         return artifact.load(self.folder / artifact.filename())
 
     @property
     def images(self) -> int | None:
-        """Images that a training had seen when it last logged a row; None for other stages."""
+        """Number of images of a training at its last logged row; None for other stages."""
         if self.folder is None or not (path := self.folder / METRICS).is_file():
             return None
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ class StageResult:
         for line in reversed(lines):
             try:
                 images = json.loads(line)["images"]
-            except (KeyError, TypeError, ValueError):  # a line that is cut off, or another row
+            except (KeyError, TypeError, ValueError):  # a truncated line, or another row
                 continue
             if isinstance(images, int):
                 return images
@@ -88,7 +88,7 @@ class Run:
     Attributes:
         folder: folder of the run.
         name: name of its recipe.
-        recipe: the recipe with every default, as tables.
+        recipe: recipe with all defaults, as tables.
         stages: stages by id, in the order of the recipe.
     """
 
@@ -107,13 +107,13 @@ class Run:
         """
         if not is_run(folder):
             raise UsageError(
-                f"{folder} must be the folder of a run, and is not; name one such as runs/edm",
+                f"{folder} must be the folder of a run; name one such as runs/edm",
                 Code.WRONG_KIND,
             )
         name = read_state(folder / STATE).get("name")
         if not isinstance(name, str):
             raise DataError(
-                f"{folder / STATE} must have the name of a recipe, and is damaged; "
+                f"{folder / STATE} must contain the name of a recipe, got a damaged file; "
                 "restore it, or run the recipe in another folder",
                 Code.UNREADABLE,
             )
@@ -123,13 +123,13 @@ class Run:
             stage = StageResult(table["id"], table, folders.get(table["id"]))
             if stage.folder is not None and not stale:
                 stage = _with_state(stage, stage.folder)
-            stale |= stage.state == "unfinished"  # a file that is missing makes no other stale
+            stale |= stage.state == "unfinished"  # damage does not affect later stages
             stages[stage.id] = stage
         return cls(folder, name, recipe, stages)
 
     @property
     def state(self) -> Literal["finished", "running", "unfinished", "damaged"]:
-        """How far the run is; ``running`` while a process holds its lock."""
+        """State of the run; ``running`` while a process holds its lock."""
         states = {stage.state for stage in self.stages.values()}
         if is_locked(self.folder):
             return "running"
@@ -141,7 +141,7 @@ class Run:
         """Return a stage by its id.
 
         Raises:
-            UsageError: the recipe has none of this id.
+            UsageError: there is no stage with this id.
         """
         if stage not in self.stages:
             hint = near_match(stage, self.stages) or f"it has {', '.join(self.stages)}"
@@ -150,12 +150,12 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, sound or damaged. The state of a stage has no name."""
+    """Whether a folder is that of a run, also if damaged. The state of a stage has no name."""
     return (folder / RESOLVED).is_file() or "name" in read_state(folder / STATE)
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a process runs a recipe in a folder now; False where that cannot be seen."""
+    """Whether a process runs a recipe in a folder now; False if that cannot be determined."""
     if not (run / LOCK).is_file():
         return False
     lock = filelock.FileLock(run / LOCK, timeout=0)
@@ -170,7 +170,7 @@ def is_locked(run: Path) -> bool:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a state; empty where it is absent or damaged."""
+    """Return the JSON object of a state file; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -179,11 +179,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def damage_of(folder: Path, files: Any) -> str:
-    """Return what is wrong with the files of a finished stage; empty if nothing is.
+    """Return the first damage of the files of a finished stage; empty if there is none.
 
     Args:
         folder: folder of the stage.
-        files: size of each file by name, as its state has them.
+        files: size of each file by name, from the state of the stage.
     """
     if not isinstance(files, dict):
         return f"{folder / STATE} has no sizes of files"
@@ -206,13 +206,13 @@ def _with_state(stage: StageResult, folder: Path) -> StageResult:
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    """Return a resolved recipe, whose stages are tables with an id."""
+    """Return a resolved recipe, all of whose stages have an id."""
     try:
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
         ids = [stage["id"] for stage in recipe["stage"]]
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path} must be a recipe, and is damaged or missing: {error!r}; run the recipe again",
+            f"{path} must be a recipe, got {error!r}; run the recipe again",
             Code.UNREADABLE,
         ) from error
     if not ids or not all(isinstance(stage, str) for stage in ids):

@@ -1,4 +1,4 @@
-"""Samples, and how they were drawn."""
+"""Samples, with the facts of how they were drawn."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from genkit.types import Batch
 class Samples(Artifact):
     """Samples that a stage drew.
 
-    Images are kept as the published protocol scores them: clipped to [-1, 1] and rounded to
-    8 bits. Floats that are given are converted; see :func:`genkit.tensors.as_stored`.
+    Images are stored as the published protocol scores them, clipped to [-1, 1] and rounded to
+    8 bits. Floats are converted; see :func:`genkit.tensors.as_stored`.
 
     Attributes:
         batch: ``[N, *shape]`` samples with their labels if any; images uint8, vectors float32.
-        nfe: calls of the denoiser for each sample; their mean where a solver chooses its steps.
-        guidance_nfe: calls of guidance networks for each sample, or their mean.
-        denoiser: id of the stage that wrote the denoiser by which they were drawn; None where they
-            come from elsewhere.
-        facts: how they were drawn, by name, such as ``seeds`` and ``sampler``; part of the facts of
-            every score.
+        nfe: number of calls of the denoiser per sample; a mean if a solver chooses its steps.
+        guidance_nfe: number of calls of guidance networks per sample, likewise.
+        denoiser: id of the stage of the denoiser that drew them; None if unknown.
+        facts: facts of the sampling by name, such as ``seeds`` and ``sampler``; part of the facts
+            of every score.
 
     Raises:
-        DataError: there is no sample, or one is not finite.
+        DataError: there is no sample, or a value is not finite.
     """
 
     name = "samples"
@@ -47,7 +46,7 @@ class Samples(Artifact):
     def __post_init__(self) -> None:
         if not len(self.batch):
             raise DataError(
-                "samples must be at least 1, got 0; draw one or more", Code.WRONG_LENGTH
+                "there must be at least 1 sample, got 0; draw one or more", Code.WRONG_LENGTH
             )
         stored = self.batch.with_data(as_stored(self.batch.data, "sample"))
         object.__setattr__(self, "batch", stored)

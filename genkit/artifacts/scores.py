@@ -1,4 +1,4 @@
-"""Scores, what each depends on, and curves."""
+"""Scores with their facts, and curves."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from genkit.files import write_json
 from genkit.types import Curve
 
 Row = Mapping[str, Any]
-"""One line of scores: the settings that were varied by key path, then ``nfe`` and
-``guidance_nfe``, the network calls for each sample of denoiser and guidance, then the scores."""
+"""A row of scores: varied settings by key path, then ``nfe`` and ``guidance_nfe``, the calls of
+denoiser and guidance networks per sample, then the scores."""
 
 COUNTS = ("nfe", "guidance_nfe")
 
 STD, MIN = "_std", "_min"
-"""Endings of the columns with the standard deviation and the minimum over sets of a score."""
+"""Suffixes of the columns with standard deviation and minimum of a score over sets."""
 
 SAMPLED = "samples."
-"""Beginning of the names of facts that say how the samples were drawn."""
+"""Prefix of the names of facts about the sampling."""
 
 MEASURED = "measured."
-"""Beginning of the names of facts that a metric measured too, such as a deviation over parts."""
+"""Prefix of the names of facts that a metric measured, such as a deviation over parts."""
 
 BETTER = "better"
-"""Name of a fact: ``higher`` or ``lower``, whichever is better; absent where neither is."""
+"""Name of the fact that is ``higher`` or ``lower``, whichever is better; absent if neither is."""
 
 MAY_DIFFER = frozenset({"sets", "values", "warning"})
-"""Facts in which scores that are compared may differ, besides those of the two beginnings."""
+"""Facts that may differ between compared scores, besides those with the two prefixes."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Scores(Artifact):
     """The scores of a stage.
 
     Attributes:
-        rows: one for each setting that was scored.
-        facts: what a score depends on, such as the hash of its feature extractor, by score.
-        curves: lines for plots, by name.
+        rows: rows of scores, one per combination of settings.
+        facts: facts on which each score depends, such as the hash of its extractor, by score.
+        curves: curves for plots, by name.
     """
 
     name = "scores"
@@ -63,7 +63,7 @@ class Scores(Artifact):
         write_json(path, content)
 
     def higher_is_better(self, score: str) -> bool | None:
-        """Whether a higher score is better, as of a precision; None where neither is."""
+        """Whether a higher score is better; None if neither direction is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
     @classmethod
@@ -78,15 +78,15 @@ class Scores(Artifact):
             curves = {name: _curve(entry) for name, entry in content["curves"].items()}
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a file of scores, and is damaged or of an earlier version: "
-                f"{error}; run the recipe again",
+                f"{path} must be a file of scores, got one that is damaged or of an earlier "
+                f"version: {error}; run the recipe again",
                 Code.UNREADABLE,
             ) from error
         return cls(rows, facts, curves)
 
 
 def _checked(row: Row) -> Row:
-    """Return a row; raises ValueError or TypeError unless counts and scores are finite numbers."""
+    """Return a row; raises ValueError or TypeError if a count or score is not finite."""
     for name, value in dropwhile(lambda item: item[0] not in COUNTS, row.items()):
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
@@ -94,31 +94,31 @@ def _checked(row: Row) -> Row:
 
 
 def must_agree(fact: str) -> bool:
-    """Whether two scores can be compared only if a fact of this name is the same."""
+    """Whether a fact of this name must be equal for two scores to be compared."""
     return fact not in MAY_DIFFER and not fact.startswith((SAMPLED, MEASURED))
 
 
 def _curve(entry: Mapping[str, Any]) -> Curve:
-    """Return the curve of an entry of a file; raises TypeError or ValueError for another entry."""
+    """Return the curve of an entry of a file; raises TypeError or ValueError if it is invalid."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     curve = Curve(**values)
     if not curve.consistent:
-        raise ValueError("a curve has no value for a position")
+        raise ValueError("a curve must have one value per position")
     return curve
 
 
 def is_reserved(score: str) -> bool:
-    """Whether another column may have this name: a count, or the spread of a score over sets."""
+    """Whether the name is that of a count, or of a spread of a score over sets."""
     return score in COUNTS or score.endswith((STD, MIN))
 
 
 def scores_in(row: Row) -> list[str]:
-    """Return the columns of a row's scores, without those of their spread over sets."""
+    """Return the columns of scores of a row, without those of their spread over sets."""
     spread = {f"{name}{ending}" for name in row for ending in (STD, MIN)}
     apart = {*settings_of([row]), *COUNTS}
     return [name for name in row if name not in apart and name not in spread]
 
 
 def settings_of(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of the settings that were varied: those before the counts."""
+    """Return the columns of varied settings, which are those before the counts."""
     return list(dict.fromkeys(c for row in rows for c in takewhile(lambda c: c not in COUNTS, row)))

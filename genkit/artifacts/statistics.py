@@ -1,4 +1,4 @@
-"""Mean and covariance of features, which stand for data in a Fréchet distance."""
+"""Mean and covariance of features, which replace the data in a Fréchet distance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from genkit.errors import Code, DataError, GenkitError
 from genkit.pickles import array, read_pickle
 
 _PUBLISHED = "fid"
-"""Score whose features EDM's ``.npz`` files describe, which do not name them."""
+"""Score of the statistics in EDM's ``.npz`` files, which do not contain its name."""
 
 BLOCK = 1024
-"""Items whose features are held in float64 at a time."""
+"""Number of items whose features are in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Statistics:
     Attributes:
         mean: ``[F]`` float64.
         covariance: ``[F, F]`` float64, normalized by M - 1.
-        count: number of items, M; None where a published file does not say it.
-        extractor: identity of the extractor; None where a published file does not say it.
+        count: number of items, M; None if a published file does not contain it.
+        extractor: identity of the extractor; None likewise.
         data: description of the data; None likewise.
     """
 
@@ -53,7 +53,7 @@ class Statistics:
             )
         tensors.require_finite(self.mean, "the mean of feature")
         tensors.require_finite(self.covariance, "the covariance of feature")
-        # Relative to the largest entry: what is 0 but for rounding differs across the diagonal.
+        # Relative to the largest entry: entries that are 0 except for rounding need not be equal.
         rounding = 1e-9 * float(self.covariance.abs().max())
         if not torch.allclose(self.covariance, self.covariance.T, rtol=1e-6, atol=rounding):
             raise DataError(
@@ -64,7 +64,7 @@ class Statistics:
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues ``[F]`` of the covariance, ascending, and eigenvectors ``[F, F]`` in columns.
 
-        Computed once: a reference is compared with every set of samples and every cell of a sweep.
+        Computed once, since a reference is compared with many sets of samples.
         """
         values, vectors = torch.linalg.eigh(self.covariance)
         return values, vectors
@@ -94,7 +94,7 @@ class Statistics:
 
 
 def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
-    """Write statistics by the name of the Fréchet distance that they are for, such as ``fid``."""
+    """Write statistics by the name of their Fréchet distance, such as ``fid``."""
     named: dict[str, Tensor] = {}
     metadata = {}
     for score, one in found.items():
@@ -105,12 +105,12 @@ def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
 
 
 def mismatch(found: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
-    """Return why the statistics of a file are not those that an extractor requires; else "".
+    """Return why the statistics of a file do not fit an extractor; empty if they fit.
 
     Args:
-        found: statistics by the name of the Fréchet distance that they are for.
-        score: name of that of the extractor.
-        extractor: identity of the extractor; None where it is known only in a run.
+        found: statistics by the name of their Fréchet distance.
+        score: name of the Fréchet distance of the extractor.
+        extractor: identity of the extractor; None if it is known only during a run.
     """
     if score not in found:
         return f"requires statistics for {score}, got those for {', '.join(found)}"
@@ -121,11 +121,11 @@ def mismatch(found: Mapping[str, Statistics], score: str, extractor: str | None)
 
 
 def load_statistics(path: Path) -> dict[str, Statistics]:
-    """Return the statistics of a file, by the name of the Fréchet distance that they are for.
+    """Return the statistics of a file, by the name of their Fréchet distance.
 
-    Three forms are read: what :func:`save_statistics` wrote; EDM's ``.npz`` with ``mu`` and
+    Three formats are read: that of :func:`save_statistics`; EDM's ``.npz`` with ``mu`` and
     ``sigma``; and EDM2's ``.pkl``, a table of such pairs and the number of images, which is read
-    without running any code. A ``.pkl`` may also be one such pair, which is then for ``fid``.
+    without executing code. A ``.pkl`` of a single pair is read as ``fid``.
 
     Raises:
         DataError: the file is missing, damaged, of another kind or of a version without the
@@ -149,7 +149,7 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
 
 
 _DAMAGED = (EOFError, zipfile.BadZipFile, zlib.error)
-"""Exceptions of an ``.npz`` that is cut off, or that has other bytes."""
+"""Exceptions of a truncated or damaged ``.npz``."""
 
 _INSTEAD = "name a file of `genkit stats`, or the .npz or .pkl that EDM or EDM2 published"
 
@@ -182,7 +182,7 @@ def _npz(path: Path) -> dict[str, dict[str, Any]]:
 
 def _pickle(path: Path) -> dict[str, dict[str, Any]]:
     pairs = dict(read_pickle(path.read_bytes(), what=str(path)).items())
-    count = pairs.pop("num_images", None)  # the only entry that is no pair, not in all files
+    count = pairs.pop("num_images", None)  # the only entry that is no pair; missing in some files
     if not isinstance(count, int | None):
         raise TypeError(f"num_images must be an integer, got {count!r:.60}")
     if "mu" in pairs:

@@ -17,23 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is left out,
-# being too faint for a line on white.
+# Okabe and Ito's palette, which color-blind readers can distinguish, without its yellow, which is
+# too faint for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 
 _DPI = 140
-_LOG_FROM = 3.0  # greatest over least value; a narrower range has too few ticks on a log axis
-_LABEL_GAP = 0.05  # of the height of the axes, the least distance between two labels
+_LOG_FROM = 3.0  # max / min of the values; narrower ranges have too few ticks on a log axis
+_LABEL_GAP = 0.05  # min distance of two labels, relative to the height of the axes
 
 
 def figure_with_axes(
     count: int = 1, width: float = 7.2, columns: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with axes, each ``width`` inches wide, with a light grid.
-
-    They stand side by side, or in rows of ``columns``.
-    """
+    """Return a figure with axes of ``width`` inches, in one row or in rows of ``columns``."""
     from matplotlib.figure import Figure
 
     across = columns or count
@@ -50,12 +47,12 @@ def figure_with_axes(
 
 
 def set_title(axes: Axes, title: str) -> None:
-    """Write a title at the left, where the eye starts."""
+    """Write a title, aligned to the left."""
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=12)
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Return colour and dashes of line number ``index``: 28 lines that differ."""
+    """Return color and dashes of line number ``index``, distinct for 28 lines."""
     return {
         "color": PALETTE[index % len(PALETTE)],
         "linestyle": DASHES[index // len(PALETTE) % len(DASHES)],
@@ -63,9 +60,9 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def label_ends(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """Write each line's label beside its last point, moved apart where labels would overlap.
+    """Write the label of each line beside its last point, without overlaps.
 
-    Call it when the limits of the axes are final.
+    Must be called when the limits of the axes are final.
     """
     axes.autoscale_view()
     axes.set_xlim(axes.get_xlim())
@@ -96,9 +93,9 @@ def label_ends(axes: Axes, lines: Sequence[Line2D]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Return ascending heights moved as little as needed to be ``gap`` apart.
+    """Return ascending heights, moved as little as needed to be ``gap`` apart.
 
-    Heights that come too close are gathered into groups, each centred on its members' mean.
+    Heights that are too close form groups, each centered on the mean of its members.
     """
     groups: list[tuple[float, int]] = []  # mean height and number of members
     for height in heights:
@@ -112,7 +109,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
-    """Scale y logarithmically, with plain numbers, where the values span a wide range."""
+    """Use a logarithmic y axis, with plain numbers, if the values span a wide range."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
@@ -123,14 +120,14 @@ def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
 
 
 def number(value: Any) -> str:
-    """Return a number for people: four significant digits for a float, anything else as it is."""
+    """Return a value as text, a float with four significant digits."""
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
     return str(value)
 
 
 def with_spread(mean: float, deviation: float) -> str:
-    """Return a mean with its standard deviation, to the digits of two figures of the latter."""
+    """Return a mean with its standard deviation, which has two significant digits."""
     digits = max(0, 1 - int(f"{deviation:e}".partition("e")[2])) if deviation else 4
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
@@ -138,6 +135,6 @@ def with_spread(mean: float, deviation: float) -> str:
 def png_of(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     content = io.BytesIO()
-    # No software version in the file: equal pictures are equal bytes.
+    # Without the version of matplotlib, so that equal pictures are equal bytes.
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Arithmetic of a block: products and sums of matrix products, convolutions and attention."""
+"""Count the arithmetic of matrix products, convolutions and attention in a block."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch.utils.module_tracker import ModuleTracker
 _NO_NETWORK = {"aten", "prim", "prims", "c10d", "_c10d_functional", "profiler"}
 """Namespaces of PyTorch's own operators, and of communication and profiling.
 
-Of PyTorch's own, the counter knows those whose arithmetic grows faster than their memory.
+PyTorch's counter includes those of its operators whose arithmetic grows faster than their memory.
 """
 
 
 class FlopCount:
-    """Operations so far, of a block of :func:`counting_flops`."""
+    """Number of operations so far in a block of :func:`counting_flops`."""
 
     def __init__(self, counter: FlopCounterMode, operators: _Operators) -> None:
         self._counter = counter
@@ -34,12 +34,12 @@ class FlopCount:
 
     @property
     def uncounted(self) -> Sequence[str]:
-        """Names of operators that are not PyTorch's own, and whose arithmetic is unknown."""
+        """Names of third-party operators, whose arithmetic is unknown."""
         return sorted(self._operators.unknown)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the names of operators that :class:`FlopCounterMode` takes for free."""
+    """Collects the names of operators that :class:`FlopCounterMode` does not count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,9 +58,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _NoModules(ModuleTracker):
-    """Attributes operations to no module: PyTorch's hooks for that break ``torch.autograd.grad``.
+    """A module tracker without hooks, since PyTorch's hooks break ``torch.autograd.grad``.
 
-    They fail where the gradient with respect to an input is taken, as guidance does.
+    They fail for gradients with respect to an input, which guidance takes.
     """
 
     def __enter__(self) -> _NoModules:
@@ -72,11 +72,11 @@ class _NoModules(ModuleTracker):
 
 @contextmanager
 def counting_flops() -> Iterator[FlopCount]:
-    """Count the operations of a block, those of backward passes included.
+    """Count the operations of a block, including backward passes.
 
-    What is computed changes no result by more than rounding: attention is computed by explicit
-    matrices, since not every fused kernel is known to PyTorch's counter. Arithmetic on single
-    elements, such as activations and normalization, counts as none.
+    Results change only by rounding: attention is computed with explicit matrices, since PyTorch's
+    counter does not support all fused kernels. Element-wise arithmetic, such as activations and
+    normalization, is not counted.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()
@@ -85,13 +85,13 @@ def counting_flops() -> Iterator[FlopCount]:
 
 
 def call_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
-    """Return the operations of one call of a denoiser for an item.
+    """Return the number of operations of a denoiser for one item.
 
     Args:
-        model: network.
-        x: ``[B, *shape]`` items.
+        model: denoiser.
+        x: ``[B, *shape]`` noisy items.
         sigma: ``[B]`` noise levels.
-        labels: ``[B]`` classes or None.
+        labels: ``[B]`` int64 classes or None.
     """
     with counting_flops() as count, torch.no_grad():
         model(x, sigma, labels)

@@ -1,4 +1,4 @@
-"""A trained network inside of another one that is trained, or only called."""
+"""Wrapper for a trained network inside of another network."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 
 class Frozen:
-    """A network of an earlier stage as a part that is not trained.
+    """A network of an earlier stage that is used inside of another one and not trained.
 
-    It is no submodule of the network that holds it. So its weights are in neither optimizer,
-    average nor checkpoint, and dropout of the other network does not switch on its own.
+    It is not a submodule of the other network. So its weights are not in the optimizer, the average
+    or the checkpoint, and ``train()`` of the other network does not affect it.
 
     Args:
         module: module of a :class:`~genkit.interfaces.Trained`, in eval mode and without gradients.
@@ -30,8 +30,8 @@ class Frozen:
         self.module = module
 
     def __call__(self, *args: Any) -> Any:
-        """Return what the module returns."""
+        """Return the output of the module."""
         return self.module(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
-        return self  # an average of weights copies the other network, and shares this one
+        return self  # an average of weights copies the other network, and may use this one

@@ -1,4 +1,4 @@
-"""A picture of samples: a grid of images, or a scatter of points."""
+"""Draw samples: a grid of images, or a scatter plot of points."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _GAP = 2  # pixels of white between images
 
 
 def grid(data: Tensor) -> bytes:
-    """Return a PNG that shows what samples look like.
+    """Return a PNG of samples.
 
     Args:
         data: ``[N, C, H, W]`` images, uint8 or in [-1, 1], of which at most 100 are shown, in
-            colour for three channels and else the first channel in grey; or ``[N, D]`` vectors,
-            shown as a scatter of their first two dimensions.
+            color for three channels and otherwise the first channel in gray; or ``[N, D]``
+            vectors, drawn as a scatter plot of their first two dimensions.
 
     Raises:
-        DataError: a value is not finite; named by index.
+        DataError: a value is not finite; the message has its index.
     """
     if data.ndim == 4:
         return _images(as_stored(data[:MOST_IMAGES], "sample"))
@@ -38,7 +38,7 @@ def _images(images: Tensor) -> bytes:
     count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    # Tiny images are enlarged by whole pixels, so that each pixel is seen as the model made it.
+    # Small images are enlarged by an integer factor, without interpolation.
     scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
     shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
     large = shown.repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)

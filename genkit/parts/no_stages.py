@@ -1,4 +1,4 @@
-"""The inputs of a component that is used outside a run."""
+"""Inputs of a component outside of a run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from genkit.settings import quote
 
 def _refusal(stage: str) -> Exception:
     return UsageError(
-        f"there is no earlier stage {quote(stage)} outside of a run; write a recipe or pass inputs",
+        f"there is no stage {quote(stage)} outside of a run; write a recipe, or pass inputs",
         Code.UNKNOWN_STAGE,
     )
 
 
 @dataclass(frozen=True)
 class NoStages:
-    """Implements :class:`genkit.interfaces.Inputs` where no stage came before.
+    """Implements :class:`genkit.interfaces.Inputs` without earlier stages.
 
     Attributes:
-        device: device on which to compute.
-        refusal: returns the error that is raised for a stage that a component asks for.
+        device: device of the computation.
+        refusal: function that returns the error for a stage that a component reads.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

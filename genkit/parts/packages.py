@@ -11,7 +11,7 @@ from genkit.errors import Code, Problem
 
 
 def missing_packages(modules: Sequence[str], extra: str) -> Iterator[Problem]:
-    """Yield a problem if a module cannot be found; none is imported.
+    """Yield a problem if a module cannot be found, without importing it.
 
     For the method ``check`` of a component.
 
@@ -22,7 +22,7 @@ def missing_packages(modules: Sequence[str], extra: str) -> Iterator[Problem]:
     missing = [name for name in modules if name not in sys.modules and find_spec(name) is None]
     if missing:
         are = "is" if len(missing) == 1 else "are"
-        reason = f"needs {' and '.join(missing)}, which {are} not installed"
+        reason = f"requires {' and '.join(missing)}, which {are} not installed"
         yield Problem((), reason, install_command(extra), Code.MISSING_PACKAGE)
 
 

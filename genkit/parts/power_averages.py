@@ -1,9 +1,9 @@
-"""Snapshots of power-function averages of the weights, and averages of any length made of them.
+"""Snapshots of power-function averages of the weights, and averages of other lengths from them.
 
-An average of relative length s over t images weighs the weights that training had after tau images
-by ``(gamma + 1) tau^gamma / t^(gamma + 1)``: a power function, whose standard deviation is s t.
-The right length is known only when training is over. Snapshots of a few averages, taken on the
-way, span a space in which every other average is close to a linear combination of them.
+An average of relative length s over t images has the profile
+``(gamma + 1) tau^gamma / t^(gamma + 1)`` in the number of images tau, with standard deviation s t.
+The optimal length is known only after training. Every other average is close to a linear
+combination of snapshots of a few averages, taken during training.
 
 Source: EDM2, arXiv 2312.02696, section 3 and appendix C.
 """
@@ -27,10 +27,10 @@ from genkit.errors import Code, DataError
 from genkit.parts.power_profile import exponent, overlap
 
 MAX_ERROR = 0.5
-"""Relative error of its profile at which a combination is no average of the wanted length.
+"""Max relative error of the profile of a combination. Chosen, not tuned.
 
-At half the norm most of the weight lies at other times: one snapshot of length 0.05 is 43 % off for
-0.08, and 69 % for 0.1. Two lengths tracked over eight snapshots are 1 % off for 0.08.
+At half the norm, most of the weight lies at other times. A single snapshot of length 0.05 has an
+error of 43 % for 0.08 and of 69 % for 0.1; two lengths with eight snapshots have 1 % for 0.08.
 """
 
 _FILE = re.compile(r"ema-(?P<length>\d.*)-(?P<images>\d+)\.safetensors")
@@ -44,7 +44,7 @@ class Snapshot:
     """An average that was written during training.
 
     Attributes:
-        path: of its file.
+        path: path of its file.
         length: relative length of the average.
         images: number of images after which the average ends.
     """
@@ -83,12 +83,12 @@ def snapshots_in(folder: Path) -> list[Snapshot]:
 
 
 def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> NDArray[np.float64]:
-    """Return the combination of snapshots nearest to an average; it sums to 1.
+    """Return the coefficients of the combination of snapshots nearest to an average, of sum 1.
 
-    Nearest in the squared difference of the profiles, integrated over training (algorithm 3).
+    The integral over training of the squared difference of the profiles is minimized (algorithm 3).
 
     Args:
-        snapshots: what is combined, no two alike.
+        snapshots: snapshots to combine, all different.
         length: relative length of the average.
         images: number of images after which the average ends.
 
@@ -105,7 +105,7 @@ def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> N
 def profile_error(
     snapshots: Sequence[Snapshot], shares: NDArray[np.float64], length: float, images: int
 ) -> float:
-    """Return how far the profile of a combination is from that of an average, relative to it.
+    """Return the relative L2 distance of the profile of a combination from that of an average.
 
     Args:
         snapshots: combined snapshots.
@@ -130,15 +130,15 @@ def _profiles(snapshots: Sequence[Snapshot]) -> tuple[NDArray[np.float64], NDArr
 def reconstruct(
     snapshots: Sequence[Snapshot], length: float, images: int
 ) -> tuple[dict[str, Tensor], float]:
-    """Return the weights averaged over a relative length that need not have been tracked.
+    """Return the weights of an average of any relative length.
 
     Args:
         snapshots: snapshots of one training.
         length: relative length of the average.
-        images: at which it ends; snapshots after it are left out.
+        images: number of images after which the average ends; later snapshots are not used.
 
     Returns:
-        The state of the network: float32 weights, and buffers as the last snapshot has them; and
+        State dict of the network, with float32 weights and the buffers of the last snapshot; and
         the error of the combination, see :func:`profile_error`.
 
     Raises:
@@ -171,7 +171,7 @@ def _combination(
     """Return the coefficients of the combination nearest to an average, and its error.
 
     Raises:
-        DataError: the length is out of range, or the error above the maximum.
+        DataError: the length is out of range, or the error above the max.
     """
     shares = coefficients(snapshots, length, images)
     error = profile_error(snapshots, shares, length, images)
@@ -186,10 +186,10 @@ def _combination(
 
 
 def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor], float]:
-    """Return weights and error of :func:`reconstruct` up to the last snapshot of a training.
+    """Return weights and error of :func:`reconstruct` for the end of a training.
 
     Args:
-        folder: of the stage that trained it.
+        folder: folder of the stage that trained the network.
         length: relative length of the average, such as 0.08.
 
     Raises:
@@ -198,14 +198,14 @@ def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor],
     snapshots = snapshots_in(folder)
     if not snapshots:
         raise DataError(
-            f"{folder} holds no averages of weights to reconstruct others from; "
-            'train with average = { use = "power-ema", lengths = [0.05, 0.1] } to write some'
+            f"{folder} must contain snapshots of averages, got none; train with "
+            'average = { use = "power-ema", lengths = [0.05, 0.1] }'
         )
     return reconstruct(snapshots, length, snapshots[-1].images)
 
 
 def _common_names(snapshots: Sequence[Snapshot], files: Sequence[Any]) -> list[str]:
-    """Return the names of the tensors, which are the same of the same shapes in every file."""
+    """Return the names of the tensors; raises DataError unless all files have the same shapes."""
     shapes = [{name: tuple(f.get_slice(name).get_shape()) for name in f.keys()} for f in files]  # noqa: SIM118
     for snapshot, found in zip(snapshots, shapes, strict=True):
         if found != shapes[0]:

@@ -1,4 +1,4 @@
-"""The profiles of power-function averages: their exponents, updates and integrals of products.
+"""Profiles of power-function averages: exponents, updates and integrals of products.
 
 Source: EDM2, arXiv 2312.02696, section 3 and appendix C.
 """
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from genkit.errors import Code, DataError
 
 MAX_LENGTH = 12**-0.5
-"""The relative length at which every moment of training weighs the same."""
+"""Relative length of the uniform average, gamma = 0."""
 
 
 def exponent(length: float) -> float:
@@ -25,12 +25,12 @@ def exponent(length: float) -> float:
     """
     if not 0 < length <= MAX_LENGTH:
         raise DataError(
-            f"{length} is no relative length of an average of weights; "
-            f"write a value above 0 and at most {MAX_LENGTH:.4f}, such as 0.1",
+            f"the relative length of an average must be above 0 and at most {MAX_LENGTH:.4f}, got "
+            f"{length}; write, for example, 0.1",
             Code.OUT_OF_RANGE,
         )
-    # The variance (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic in gamma with
-    # one root from 0 on, the greatest.
+    # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic equation for gamma whose
+    # largest root is the only one that is not negative.
     inverse = length**-2
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
     return max(0.0, float(roots.real.max()))
@@ -41,8 +41,8 @@ def decay(gamma: float, images: int, batch_size: int) -> float:
 
     Args:
         gamma: exponent of the average.
-        images: seen before this batch; the first batch is followed at once.
-        batch_size: images in this batch.
+        images: number of images before this batch; for 0 the average equals the weights.
+        batch_size: number of images in this batch.
     """
     old: float = (images / (images + batch_size)) ** (gamma + 1)
     return old
@@ -54,15 +54,15 @@ def overlap(
     """Return the integrals of products of two profiles; arguments are broadcast.
 
     Args:
-        images: at which the first averages end.
+        images: numbers of images at which the first averages end.
         exponents: gamma of the first averages.
-        other_images: at which the second averages end.
+        other_images: numbers of images at which the second averages end.
         other_exponents: gamma of the second averages.
     """
     t, u, gamma, delta = (
         np.asarray(a, dtype=np.float64) for a in (images, other_images, exponents, other_exponents)
     )
-    # Both are powers of tau up to the earlier end, and the earlier profile is 0 after it.
+    # Both are powers of tau up to the earlier end, after which one of them is 0.
     earlier, later = np.minimum(t, u), np.maximum(t, u)
     of_later = np.where(t < u, delta, gamma)
     scale = (gamma + 1) * (delta + 1) / ((gamma + delta + 1) * later)

@@ -1,4 +1,4 @@
-"""Arithmetic of networks: float32, TF32 or 16 bits."""
+"""Precision of networks: float32, TF32 or 16 bits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SIXTEEN_BITS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def require_precision(value: object) -> Precision:
-    """Return a precision that was given to a command or from Python.
+    """Return a precision from a command or from Python.
 
     Raises:
-        DataError: it is none.
+        DataError: there is no such precision.
     """
     for precision in get_args(Precision):
         if value == precision:
@@ -38,36 +38,36 @@ def require_precision(value: object) -> Precision:
 def network_precision(
     device: torch.device, precision: Precision, *, products: bool = False
 ) -> Iterator[None]:
-    """Compute networks in a precision inside the block: for calls without a backward pass.
+    """Evaluate networks in a precision inside the block, for calls without a backward pass.
 
-    A training wraps the loss alone in :func:`autocast`, and loss and backward pass together in
-    :func:`multiplying_in`. Both are set here, whatever the surrounding code has set, so that equal
+    A training wraps only the loss in :func:`autocast`, and loss and backward pass in
+    :func:`multiplying_in`. Here both are set, independent of the surrounding code, so that equal
     precisions mean equal arithmetic.
 
     Args:
         device: device of the network.
-        precision: precision of its arithmetic; weights stay in float32, and results in 16 bits
-            may be returned in that type.
-        products: whether ``tf32`` holds for matrix products too, see :func:`multiplying_in`.
+        precision: precision of the arithmetic; weights stay in float32, and results may have the
+            16-bit type.
+        products: whether ``tf32`` applies to matrix products too, see :func:`multiplying_in`.
     """
     with multiplying_in(precision, products=products), autocast(precision, device):
         yield
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return a context in which a network computes in 16 bits if its precision has 16 bits."""
+    """Return torch's autocast for a precision, which is disabled unless it has 16 bits."""
     dtype = _SIXTEEN_BITS.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextmanager
 def multiplying_in(precision: Precision, *, products: bool = False) -> Iterator[None]:
-    """Let NVIDIA GPUs convolve float32 in TF32 inside the block for ``tf32``, else exactly.
+    """Compute float32 convolutions in TF32 on NVIDIA GPUs inside the block if ``tf32`` is chosen.
 
-    TF32 rounds factors to 10 bits and sums in float32. PyTorch has one switch a process for
-    convolutions, which are nearly all of a U-Net, and one for matrix products. These stay exact
-    unless ``products`` is set: in training the GPU pairs images and noise meanwhile, and their
-    costs would be rounded. It changes nothing on a CPU.
+    TF32 rounds factors to 10 bits and accumulates in float32. PyTorch has one switch per process
+    for convolutions, which dominate a U-Net, and one for matrix products. The latter stay exact
+    unless ``products`` is set: in training, the GPU couples pools at the same time, whose costs
+    would be rounded. No effect on a CPU.
     """
     convolutions, matrices = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = convolutions.fp32_precision, matrices.fp32_precision
@@ -80,5 +80,5 @@ def multiplying_in(precision: Precision, *, products: bool = False) -> Iterator[
 
 
 def state_dtype(device: torch.device, precision: StatePrecision = "float64") -> torch.dtype:
-    """Return the type of a solver's states: float64, as EDM integrates, where the device has it."""
+    """Return the dtype of a solver's states: float64, as in EDM, unless the device lacks it."""
     return torch.float32 if precision == "float32" or device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""Principal directions of images or features: those along which they vary most."""
+"""Principal directions of images or features."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 2**22
-"""Values that are held in float64 at a time, 34 MB."""
+"""Number of values in float64 at a time, 34 MB. Chosen, not tuned."""
 
 _DENSE = 1024
-"""Largest matrix that is decomposed densely. For 3,072 values of CIFAR-10 and 64 directions,
-Lanczos iterations take 1.5 s of a core and the dense routine 6 s; small ones take milliseconds."""
+"""Max size of a matrix that is decomposed densely, in milliseconds. For 3,072 values of CIFAR-10
+and 64 directions, Lanczos iterations take 1.5 s of a core and the dense routine 6 s."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Directions:
     """Leading principal directions of items.
 
     Attributes:
-        mean: ``[F]`` float64, of the items.
+        mean: ``[F]`` float64 mean of the items.
         deviations: ``[K]`` float64 standard deviations along the directions, the largest first, all
             above 0.
         axes: ``[F, K]`` float64 orthonormal directions in columns.
@@ -34,13 +34,13 @@ class Directions:
 
     @classmethod
     def of(cls, items: Tensor, count: int) -> Directions:
-        """Return those of items, normalized by N - 1.
+        """Return the directions of items, with variances normalized by N - 1.
 
-        One square matrix is held, of the smaller of N and F rows.
+        Needs memory for a square matrix of min(N, F) rows.
 
         Args:
-            items: ``[N, F]`` of any floating type, N at least 2.
-            count: number of directions, at most; fewer where the items vary along fewer.
+            items: ``[N, F]`` items of any floating type, N at least 2.
+            count: max number of directions; fewer if the items vary along fewer.
         """
         number, width = items.shape
         mean = torch.stack([part.double().sum(0) for part in rows(items)]).sum(0) / number
@@ -63,12 +63,12 @@ class Directions:
 
     @classmethod
     def of_covariance(cls, mean: Tensor, covariance: Tensor, count: int) -> Directions:
-        """Return those of items with a mean ``[F]`` and a covariance ``[F, F]``, both float64."""
+        """Return the directions for a mean ``[F]`` and a covariance ``[F, F]``, both float64."""
         values, vectors = _leading(covariance, count)
         return cls(mean, values.sqrt(), vectors)
 
     def project(self, items: Tensor) -> Tensor:
-        """Return the coordinates of ``[N, F]`` items less the mean, ``[N, K]`` float64."""
+        """Return the coordinates of centered ``[N, F]`` items, ``[N, K]`` float64."""
         return torch.cat([(part.double() - self.mean) @ self.axes for part in rows(items)])
 
 
@@ -80,14 +80,14 @@ def rows(items: Tensor) -> tuple[Tensor, ...]:
 def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the largest eigenvalues of a positive semidefinite matrix, with eigenvectors.
 
-    Those that are 0 but for rounding are left out, and so are directions of constant pixels.
+    Eigenvalues that are 0 except for rounding are left out, such as those of constant pixels.
     """
     dense: NDArray[np.float64] = matrix.numpy()
     size = len(dense)
     if not dense.any():
         return torch.zeros(0, dtype=torch.float64), torch.zeros(size, 0, dtype=torch.float64)
     if count < size and size > _DENSE:
-        # A fixed start: equal matrices give equal bits.
+        # A fixed start vector, so that equal matrices give equal bits.
         from scipy.sparse.linalg import eigsh
 
         first = np.random.default_rng(0).standard_normal(size)

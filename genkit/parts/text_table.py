@@ -1,4 +1,4 @@
-"""Tables of short texts, divided where a terminal is too narrow for all columns."""
+"""Tables of short texts, split if a terminal is too narrow for all columns."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 Cells = Sequence[Sequence[str]]
-"""Lines of texts; the first is the head."""
+"""Rows of texts; the first is the header."""
 
 GAP = 3
 """Columns of a terminal between two columns of a table."""
 
-_WORD = 8  # characters of a line of a broken head, at least
+_WORD = 8  # min width of a header that is broken into lines
 
 
 def grid(cells: Cells, justify: Literal["left", "right"], sections: bool = False) -> Table:
-    """Return lines below a head; the first column is on the left.
+    """Return a table with a header, whose first column is left-aligned.
 
     Args:
-        cells: head and lines.
-        justify: side of the other columns.
-        sections: whether a rule separates lines that differ in the first column.
+        cells: header and rows.
+        justify: alignment of the other columns.
+        sections: whether a rule separates rows that differ in the first column.
     """
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for index, head in enumerate(cells[0]):
@@ -36,15 +36,14 @@ def grid(cells: Cells, justify: Literal["left", "right"], sections: bool = False
 
 
 def fitting(cells: Cells, keys: int, width: int) -> Iterator[Cells]:
-    """Yield a table in parts, each with as many columns as a terminal has room for.
+    """Yield a table in parts that fit the width of a terminal.
 
-    Long heads are broken first. A single line becomes a table of its own, with a line for each
-    column.
+    Long headers are broken into lines first. A single row is transposed.
 
     Args:
-        cells: head and lines.
-        keys: number of leading columns, which tell the lines apart and are in all parts.
-        width: columns of the terminal.
+        cells: header and rows.
+        keys: number of leading columns that identify a row and are repeated in all parts.
+        width: width of the terminal in columns.
     """
     columns = list(zip(*cells, strict=True))
     if width_of(cells) <= width:
@@ -64,7 +63,7 @@ def fitting(cells: Cells, keys: int, width: int) -> Iterator[Cells]:
 
 
 def width_of(cells: Cells) -> int:
-    """Return the width of a table in columns of a terminal."""
+    """Return the width of a table in terminal columns."""
     columns = (max(map(len, "\n".join(column).split("\n"))) for column in zip(*cells, strict=True))
     return sum(width + GAP for width in columns) - GAP
 

@@ -1,4 +1,4 @@
-"""What a running stage is given: its folder, its seeds, and what earlier stages left."""
+"""Context of a running stage: folder, seeds, and artifacts of earlier stages."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class StageContext:
     """Implements :class:`genkit.interfaces.Context` over a run folder.
 
     Attributes:
-        stage_id: of the stage that runs.
-        folder: where it writes.
-        record: writes its artifact, pictures, rows and checkpoints.
-        device: where it computes.
-        run_seed: of the recipe.
+        stage_id: id of the running stage.
+        folder: folder of the stage.
+        record: writer of its artifact, pictures, rows and checkpoints.
+        device: device of the computation.
+        run_seed: seed of the recipe.
         stages: all stages of the recipe by id.
-        folders: of the finished stages by id.
-        registry: for networks to be built again.
-        progress: shows how far the stage is.
-        stop_requested: whether the user asked any of the processes to stop.
-        world: the processes that run the stage together.
+        folders: folders of the finished stages by id.
+        registry: registry with the components of networks.
+        progress: display of the position in the stage.
+        stop_requested: function that returns whether a stop was requested on any rank.
+        world: processes that run the stage.
     """
 
     stage_id: str
@@ -107,20 +107,19 @@ class StageContext:
         return file_digest(self._file(stage))
 
     def _require_declared(self, stage: str) -> None:
-        """Raise PluginError unless the running stage names this one, or one that names it.
+        """Raise PluginError unless the running stage refers to this one, directly or not.
 
-        Results of any other stage are not in the fingerprint: they could change, and what was
-        computed from them would be kept.
+        Any other stage is not in the fingerprint, so a change of its result would be missed.
         """
         if stage not in self._declared:
             raise PluginError(
-                f"{self.record.called} must name the stage {quote(stage)} in a setting of a "
-                "reference type, and does not; declare one such as genkit.artifacts.DenoiserRef"
+                f"{self.record.called} must refer to the stage {quote(stage)} in a setting of a "
+                "reference type; declare one such as genkit.artifacts.DenoiserRef"
             )
 
     @cached_property
     def _declared(self) -> frozenset[str]:
-        # A callback names stages too, on which the result of this stage does not depend.
+        # Includes references of callbacks, on which the result of the stage does not depend.
         named = set(references(self.stages[self.stage_id]))
         return frozenset(named).union(*(reachable(name, self.stages) for name in named))
 
@@ -128,7 +127,7 @@ class StageContext:
         """Return the file of a stage's artifact.
 
         Raises:
-            PluginError: the stage writes none of this type, or the running stage does not name it.
+            PluginError: the stage writes another type, or the running stage does not refer to it.
         """
         self._require_declared(stage)
         written = self.stages[stage].output

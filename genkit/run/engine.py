@@ -1,4 +1,4 @@
-"""Runs the stages of a recipe in order: skips what is finished, goes on with what is not."""
+"""Run the stages of a recipe in order: skip finished stages and resume unfinished ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from genkit.world import SINGLE_PROCESS, World
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Return where a recipe runs unless told otherwise: ``runs/NAME``."""
+    """Return the default folder of a run, ``runs/NAME``."""
     return Path("runs") / recipe.name
 
 
@@ -49,10 +49,10 @@ def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
 def stage_states(
     recipe: Recipe, plugins: Plugins, folder: Path, redo: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return how a run in this folder would treat stages, by their ids. Writes nothing.
+    """Return the states of stages in a folder by their ids, without writing anything.
 
     Returns:
-        ``finished`` for a stage that it would skip, ``redo`` for one that it would run again.
+        ``finished`` for a stage that a run would skip, ``redo`` for one that it would run again.
     """
     run = RunFolder(folder, recipe.name)
     prints = fingerprints(recipe, plugins.registry)
@@ -78,24 +78,24 @@ def execute(
     world: World = SINGLE_PROCESS,
     redo: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Run a recipe in a folder, or go on with it.
+    """Run a recipe in a folder, or resume it.
 
     Args:
-        recipe: checked.
-        plugins: that it was checked against.
-        folder: of the run; one that all processes see.
-        device: overrides the recipe's; None leaves it.
-        progress: is told how far each stage is.
-        world: the processes that run it together. The leading one keeps the folder: it decides
-            what is finished and writes down what becomes so.
-        redo: ids of stages to run again, with all that depend on them. A run that is stopped
-            resumes this, whether its command names them again or not.
+        recipe: recipe without mistakes.
+        plugins: plugins of its components.
+        folder: folder of the run, which must be accessible to all processes.
+        device: device in place of the recipe's; None for the recipe's.
+        progress: display of the position in each stage.
+        world: processes of the run. Rank 0 decides which stages are finished, and writes the
+            files of the run.
+        redo: ids of stages to run again, with all stages that depend on them. A stopped run
+            resumes this request even if its next command does not repeat it.
 
     Returns:
-        What ``results.json`` holds.
+        Content of ``results.json``.
 
     Raises:
-        GenkitError: for everything a user can mend; what is finished is kept.
+        GenkitError: a mistake that the user can correct; finished stages are kept.
     """
     where = resolve_device(device or recipe.device, world)
     if world.size > 1 and where.type == "cuda":
@@ -108,13 +108,13 @@ def execute(
         prints = fingerprints(recipe, plugins.registry)
         run = world.on_main(lambda: RunFolder(folder, recipe.name))
         stack.enter_context(run.locked() if world.is_main else nullcontext())
-        asked = stack.enter_context(stop_on_signal(world))
+        stopping = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
         if world.is_main:
             for stage_id in run.set_aside(run.redo.including(redo, again), recipe.stages):
                 progress.note(f"{stage_id}: runs again; the earlier result is kept in replaced/")
         relays: Sequence[Relay] = ()
-        # What is written down belongs to the results: a call that only shows them changes nothing.
+        # These files describe the results: a call for a finished run must not change them.
         if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
@@ -150,11 +150,11 @@ def execute(
                 folders,
                 plugins.registry,
                 progress,
-                _stop(asked, together),
+                _stop(stopping, together),
                 together,
             )
             with _named(stage_id), plugin_errors(plugins.registry):
-                if world.any(asked()):
+                if world.any(stopping()):
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.is_main:
                     stage.run(context)
@@ -182,24 +182,24 @@ def _open(
 
 
 def _require_declared(stage: Stage, record: Record, stages: Stages) -> None:
-    """Raise PluginError where a stage wrote another artifact than it declares, or none."""
+    """Raise PluginError unless a stage wrote the artifact that it declares."""
     saved = record.saved
     if stage.output is not None and saved is None:
         raise PluginError(
             f"{record.called} must write the artifact that it declares, {stage.output.__name__}, "
-            "and did not; call context.record.save in its run"
+            "got none; call context.record.save in its run"
         )
-    # Before the run, checks go by drawn_by; metrics call the denoiser that the samples name.
+    # Checks before the run use drawn_by, and metrics use the denoiser of the samples.
     if isinstance(saved, Samples) and saved.denoiser != (drawn_by := stage.drawn_by(stages)):
         raise PluginError(
-            f"{record.called} must return from drawn_by the stage that its samples name as "
-            f"denoiser, {saved.denoiser!r}, got {drawn_by!r}; correct one of the two"
+            f"{record.called} must return the denoiser of its samples, {saved.denoiser!r}, from "
+            f"drawn_by, got {drawn_by!r}; correct one of the two"
         )
 
 
-def _stop(asked: Callable[[], bool], world: World) -> Callable[[], bool]:
-    """Return what tells whether any process was asked to stop: all of them stop together."""
-    return lambda: world.any(asked())
+def _stop(stopping: Callable[[], bool], world: World) -> Callable[[], bool]:
+    """Return a function that is true if any rank received a stop, so that all stop together."""
+    return lambda: world.any(stopping())
 
 
 def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any
 
 @contextmanager
 def _named(stage_id: str) -> Iterator[None]:
-    """Say in which stage an error arose."""
+    """Add the id of the stage to an error."""
     try:
         yield
     except InterruptedRun as error:

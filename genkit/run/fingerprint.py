@@ -1,4 +1,4 @@
-"""Whether a finished stage is still what the recipe asks for."""
+"""Fingerprints of stages, which decide whether a finished stage can be kept."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from genkit.versions import versions_of
 def fingerprint(
     stage_id: str, stage: Stage, seed: int, registry: Registry, upstream: Mapping[str, str]
 ) -> str:
-    """Return a hash of all that a stage's result depends on, in hex.
+    """Return the SHA-256 of everything on which the result of a stage depends, in hex.
 
     Args:
-        stage_id: all its randomness is derived from it and the seed.
-        stage: with all its settings.
-        seed: of the run.
-        registry: registry with the names and versions of the plugins that bring its components.
+        stage_id: id of the stage, from which its random numbers are derived.
+        stage: stage with its settings.
+        seed: seed of the run.
+        registry: registry with the names and versions of the plugins of its components.
         upstream: fingerprints of the earlier stages.
     """
     content = {
@@ -38,10 +38,9 @@ def fingerprint(
 
 
 def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
-    """Return the ids of the stages that a stage names, and of those that these name, and so on.
+    """Return the ids of the stages to which a stage refers, directly or indirectly.
 
-    The fingerprint of the stage depends on these and on no others: references in settings that
-    affect no result are left out.
+    These determine its fingerprint: references in settings that affect no result are left out.
     """
     found: set[str] = set()
     waiting = [stage]
@@ -53,10 +52,10 @@ def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
 
 
 def dependents(requested: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
-    """Return the ids of stages and of all that refer to them, directly or not, in their order.
+    """Return the ids of stages and of all stages that depend on them, in order.
 
     Raises:
-        UsageError: there is no stage of an id.
+        UsageError: there is no stage with an id.
     """
     for stage in requested:
         if stage not in stages:

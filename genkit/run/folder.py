@@ -1,4 +1,4 @@
-"""The run folder: one folder for each stage, and which of them are finished."""
+"""The run folder: one folder per stage, and their states."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genkit.artifacts.runs import damage_of, read_state
 from genkit.errors import Code, UsageError
 from genkit.files import write_json
 
-_REDONE = ".redone"  # ends the names of folders in replaced/ that never come back
+_REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Redo:
 
     Attributes:
         requested: ids of the requested stages.
-        pending: ids of the unfinished ones among these and all stages that depend on them.
-        set_aside: whether the earlier results are in ``replaced/``. What is in the folders of
-            pending stages is new from then on, and resumed after a kill.
+        pending: ids of the requested stages and their dependents that are not finished yet.
+        set_aside: whether the earlier results were moved to ``replaced/``. From then on, the
+            folders of pending stages contain new results, which a later call resumes.
     """
 
     requested: Sequence[str] = ()
@@ -46,30 +46,30 @@ class Redo:
     set_aside: bool = True
 
     def including(self, stages: Collection[str], dependents: Collection[str]) -> Redo:
-        """Return this with further stages; without any, or with the same, it is resumed as it is.
+        """Return the request with further stages; itself if there are no new ones.
 
         Args:
             stages: ids of the requested stages.
-            dependents: ids of these and of all that depend on them.
+            dependents: ids of these and of all stages that depend on them.
         """
         if set(stages) <= set(self.requested):
             return self
         return Redo(sorted({*self.requested, *stages}), sorted({*self.pending, *dependents}), False)
 
     def without(self, stage: str) -> Redo:
-        """Return this without a stage, which is finished."""
+        """Return the request without a stage, which is finished."""
         return replace(self, pending=[other for other in self.pending if other != stage])
 
 
 class RunFolder:
-    """A folder that belongs to one recipe.
+    """The folder of a run, which belongs to one recipe.
 
     Args:
-        root: of the run; need not exist.
-        name: of the recipe.
+        root: folder of the run; need not exist.
+        name: name of the recipe.
 
     Raises:
-        UsageError: the folder holds something else, or another recipe's run.
+        UsageError: the folder contains something else, or the run of another recipe.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -97,12 +97,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and keep other runs out of it while the block lasts.
+        """Create the folder, and lock it for the block.
 
         Raises:
             UsageError: another run is at work in it, or it cannot be written.
         """
-        # A look at the run takes the lock for a moment.
+        # Commands that only read a run hold the lock for a moment.
         lock = filelock.FileLock(self.root / LOCK, timeout=0.2)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class RunFolder:
 
     @property
     def redo(self) -> Redo:
-        """The request to run stages again, as far as it is unfinished. Writes nothing."""
+        """The unfinished request to run stages again."""
         return Redo(**read_state(self.root / STATE).get("redo", {}))
 
     def _write(self, redo: Redo) -> None:
@@ -137,17 +137,17 @@ class RunFolder:
         write_json(self.root / STATE, state)
 
     def set_aside(self, redo: Redo, stages: Collection[str]) -> list[str]:
-        """Set aside the results of the stages that run again, those that depend on others first.
+        """Move the results of the stages that run again to ``replaced/``, dependents first.
 
-        The request is written before anything is moved: after a kill, every later run goes on
-        with it. Results that are set aside here never come back from ``replaced/``.
+        The request is written before anything is moved, so that the next call resumes it after a
+        kill. Results that are moved here are never restored from ``replaced/``.
 
         Args:
-            redo: the request.
+            redo: request to run stages again.
             stages: ids of all stages of the recipe.
 
         Returns:
-            The ids of the stages whose results were set aside.
+            Ids of the stages whose results were moved.
         """
         moved = []
         if not redo.set_aside:
@@ -162,12 +162,12 @@ class RunFolder:
         return moved
 
     def end(self, stage: str) -> None:
-        """Note that a stage is finished, and no longer pending."""
+        """Record that a stage is finished and no longer pending."""
         if stage in (redo := self.redo).pending:
             self._write(redo.without(stage))
 
     def finished(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Whether a stage is finished and unchanged. Writes nothing."""
+        """Whether a stage is finished and its fingerprint is unchanged."""
         return self._whole(self._find(number, stage), fingerprint)
 
     @staticmethod
@@ -180,25 +180,25 @@ class RunFolder:
         )
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Whether the folder of a stage holds what other settings left. Writes nothing."""
+        """Whether the folder of a stage contains results of another fingerprint."""
         state = read_state(self._find(number, stage) / STATE)
         return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
 
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
-        """Return the folder of a stage to go on in.
+        """Return the folder in which a stage starts or resumes.
 
-        What a stage of other settings left there is moved to ``replaced/``, never deleted, and
-        comes back when its settings do.
+        Results of other settings are moved to ``replaced/``, never deleted, and are restored from
+        there if their settings return.
 
         Raises:
-            UsageError: a file stands where the folder belongs.
+            UsageError: a file has the path of the folder.
         """
         place, found = self.place(number, stage), self._find(number, stage)
         if place.is_file() or (self.root / REPLACED).is_file():
-            raise UsageError(f"a file stands in the way of {place} or {REPLACED}; move it")
+            raise UsageError(f"{place} and {REPLACED} must be folders, got a file; move it")
         if self.changed(number, stage, fingerprint):
             self._set_aside(found)
-            # A stage that is to run again does not come back from an earlier run.
+            # A stage that is to run again must not be restored from an earlier run.
             pending = stage in self.redo.pending
             found = (not pending and self._replaced(stage, fingerprint)) or place
         if found.exists() and found != place:
@@ -209,18 +209,18 @@ class RunFolder:
         return place
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
-        """Write down whose result a stage's folder holds and whether it is whole."""
+        """Write the state of a stage: fingerprint, whether it is finished, and its files."""
         files = results_in(folder) if finished else {}
         write_json(
             folder / STATE, {"fingerprint": fingerprint, "finished": finished, "files": files}
         )
 
     def place(self, number: int, stage: str) -> Path:
-        """Return where a stage writes, such as ``02-fakes``."""
+        """Return the folder of a stage, such as ``02-fakes``."""
         return stage_folder(self.root, number, stage)
 
     def _find(self, number: int, stage: str) -> Path:
-        """Return the stage's folder, also where a changed recipe gave it another number."""
+        """Return the existing folder of a stage, also if a changed recipe gave it a new number."""
         place = self.place(number, stage)
         return place if place.exists() else stages_in(self.root).get(stage, place)
 
@@ -231,7 +231,7 @@ class RunFolder:
         folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}{ending}")
 
     def _replaced(self, stage: str, fingerprint: str) -> Path | None:
-        """Return what a stage of these settings left last, if it was set aside."""
+        """Return the last folder of a stage with this fingerprint in ``replaced/``, or None."""
         for folder in sorted((self.root / REPLACED).glob(f"*-{stage}"), reverse=True):
             if read_state(folder / STATE).get("fingerprint") == fingerprint:
                 return folder

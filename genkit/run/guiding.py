@@ -1,4 +1,4 @@
-"""Guidance outside of a run: what refers to a stage in a recipe is the path of a file here."""
+"""Bind guidance outside of a run, where references are paths of files instead of stages."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from genkit.plugin.manager import load_plugins
 def bind_to_files(
     guidance: Guidance, denoiser: Trained, device: torch.device, solver: Solver | None
 ) -> BoundGuidance:
-    """Return a guidance with the networks of the files that it names.
+    """Return a guidance with its networks loaded from files.
 
     Args:
-        guidance: guidance, whose references are paths of files of networks.
-        denoiser: denoiser that it guides.
+        guidance: guidance whose references are paths of files.
+        denoiser: guided denoiser.
         device: device of the networks.
-        solver: solver in whose steps it acts; None where it is not known yet.
+        solver: solver with which it is used; None skips the check.
 
     Raises:
-        SettingError: a file is missing, damaged or of another kind of network, or the guidance
-            cannot guide the denoiser; all mistakes at once.
+        SettingError: a file is missing, damaged or of another kind, or the guidance does not fit
+            the denoiser; all mistakes at once.
     """
     registry = load_plugins().registry
     networks, problems = {}, []

@@ -1,8 +1,8 @@
-"""Passes what stages record on to trackers, so that no tracker can stop or slow down a run.
+"""Pass the records of stages to trackers, none of which can stop or slow down the run.
 
-Each tracker runs in a thread of its own, behind a queue. One that raises, that does not return, or
-that falls too far behind is left out from then on, with one warning. The warning is shown by the
-main thread, at the next call, so that it never cuts through a line of progress.
+Each tracker runs in its own thread, behind a queue. A tracker that raises, does not return, or
+falls too far behind is disabled with one warning. The warning is printed by the main thread at the
+next call, so that it does not interrupt a progress line.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from genkit.interfaces import BoundTracker, TrackedRun, Tracker
 from genkit.plugin.registry import Registry
 
 QUEUED = 10_000
-"""Calls that may wait for a tracker, a few minutes of a fast training."""
+"""Max number of queued calls, a few minutes of a fast training. Chosen, not tuned."""
 
 QUEUED_BYTES = 64 * 2**20
-"""Bytes of pictures that may wait for a tracker; a picture has some hundred thousand."""
+"""Max bytes of queued pictures, of about 10^5 bytes each. Chosen, not tuned."""
 
 CALL_SECONDS = 60.0
-"""How long one call may take while the run continues."""
+"""Max duration of a call while the run continues. Chosen, not tuned."""
 
 CLOSING_SECONDS = 10.0
-"""How long the end of a run waits for all trackers together. A longer wait would be felt."""
+"""Max time for which the end of a run waits for all trackers together. Chosen, not tuned."""
 
 THREAD = "genkit-tracker"
 
@@ -44,10 +44,10 @@ class Relay:
     """One tracker behind a queue; an :class:`~genkit.artifacts.record.Observer`.
 
     Args:
-        name: name in warnings, with the plugin.
-        tracker: tracker to open, in the thread.
-        run: passed to it.
-        warn: shows one line to the user.
+        name: name of the tracker and its plugin, for warnings.
+        tracker: tracker to open in the thread.
+        run: run of the tracker.
+        warn: function that prints a warning.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Relay:
 
     def __post_init__(self) -> None:
         self._calls: queue.Queue[Call] = queue.Queue(QUEUED)
-        self._begun: float | None = time.monotonic()  # of the call that runs; None between calls
+        self._begun: float | None = time.monotonic()  # start of the current call, or None
         self._failure = ""
         self._left_out = False
-        # Each is changed by one thread alone, so that no lock is needed.
+        # Each is changed by one thread only, so that no lock is needed.
         self._bytes_passed, self._bytes_taken = 0, 0
         self._thread = threading.Thread(target=self._work, daemon=True, name=THREAD)
         self._thread.start()
 
-    # The thread copies what it passes on: a tracker that changes it changes no result.
+    # Arguments are copied, so that a tracker that modifies them cannot change results.
 
     def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
         stay = list(rows)  # the record appends to its own
@@ -88,12 +88,12 @@ class Relay:
         self._pass(call)
 
     def finish(self) -> None:
-        """Ask the tracker to close; leave it out where it does not return."""
+        """Request that the tracker closes; disable it if it does not return."""
         self._require_alive(CLOSING_SECONDS)
         self._pass(_close)
 
     def wait(self, until: float) -> None:
-        """Wait until it is closed, or until this time of ``time.monotonic``."""
+        """Wait until the tracker is closed, or until a time of ``time.monotonic``."""
         self._thread.join(0 if self._left_out else max(0.0, until - time.monotonic()))
         self._report()
         if self._thread.is_alive():
@@ -109,7 +109,7 @@ class Relay:
             self._leave_out(f"is {QUEUED:,} calls behind")
 
     def _require_alive(self, seconds: float) -> None:
-        """Leave the tracker out where it failed, or where its call takes longer than this."""
+        """Disable the tracker if it failed, or if its call takes longer than a time."""
         self._report()
         begun = self._begun
         if begun is not None and time.monotonic() - begun > seconds:
@@ -124,7 +124,7 @@ class Relay:
             self._left_out = True
             with self._calls.mutex:
                 self._calls.queue.clear()
-            self._calls.put_nowait(_close)  # should it return at last
+            self._calls.put_nowait(_close)  # in case it returns later
             self.warn(f"{self.name} {reason}; the run continues without it")
 
     def _work(self) -> None:
@@ -138,8 +138,8 @@ class Relay:
                 self._begun = time.monotonic()
                 call(bound)
         except BaseException as error:  # noqa: BLE001
-            # Whatever a tracker raises: a full disk, no server, a mistake in its code, sys.exit.
-            # The error's own text may raise, too; the traceback module survives that.
+            # Any error is possible: a full disk, no server, a bug, sys.exit. Even the error's
+            # __str__ may raise, which the traceback module handles.
             text = " ".join("".join(traceback.format_exception_only(error)).split())
             self._failure = f"raised {text[:300]}"
         finally:
@@ -157,13 +157,13 @@ def tracked(
     registry: Registry,
     warn: Callable[[str], None],
 ) -> Iterator[list[Relay]]:
-    """Open the trackers of a run, and close them when the block ends, also by an error.
+    """Open the trackers of a run, and close them at the end of the block.
 
     Args:
-        trackers: one of each name.
-        run: run with its own folder; each tracker is passed one below its ``trackers/``.
-        registry: where the trackers are registered.
-        warn: shows one line to the user.
+        trackers: trackers with distinct names.
+        run: run; each tracker gets a folder of its own below ``trackers/``.
+        registry: registry with the trackers.
+        warn: function that prints a warning.
     """
     relays = []
     for tracker in trackers:
@@ -175,7 +175,7 @@ def tracked(
     try:
         yield relays
     finally:
-        # All close at the same time: one that hangs takes nothing from the others.
+        # All close concurrently, so that one that hangs takes no time from the others.
         until = time.monotonic() + CLOSING_SECONDS
         for relay in relays:
             relay.finish()
@@ -184,5 +184,5 @@ def tracked(
 
 
 def unfinished() -> bool:
-    """Whether the thread of a tracker is alive that was left out and does not return."""
+    """Whether the thread of a disabled tracker is still alive."""
     return any(thread.name == THREAD for thread in threading.enumerate())

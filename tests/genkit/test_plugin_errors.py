@@ -521,7 +521,7 @@ BROKEN_RULES = {
     "saves nothing": ("own", 'stage "frail"', "must write the artifact that it declares, Scores"),
     "saves": ("own", 'stage "frail"', "must write what it declares as output, nothing, got Scores"),
     "drawn": ("own", 'stage "frail"', "must return from drawn_by the stage"),
-    "reads": ("own", 'stage "frail"', 'must name the stage "samples"'),
+    "reads": ("own", 'stage "frail"', 'must refer to the stage "samples"'),
     "binds nothing": (
         "samples",
         'guidance "frail"',

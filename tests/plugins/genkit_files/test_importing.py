@@ -94,8 +94,8 @@ def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
             (tmp_path / "none", out, "--ema-length", 0.1),
             "none must be a folder for --ema-length, and does not exist",
         ),
-        ((tmp_path, out, "--ema-length", 0.3), "0.3 is no relative length"),
-        ((tmp_path, out, "--ema-length", 0), "0.0 is no relative length"),
+        ((tmp_path, out, "--ema-length", 0.3), "at most 0.2887, got 0.3"),
+        ((tmp_path, out, "--ema-length", 0), "at most 0.2887, got 0.0"),
         ((file, file), "exists; move it away, or write another name"),
         ((file, tmp_path / "no" / "edm.safetensors"), "is no folder; make it first"),
     ]

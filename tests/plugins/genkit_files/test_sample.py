@@ -277,7 +277,7 @@ def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):
     tensors.save(points, weights, {**metadata, **told})
     code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
     assert code == 2
-    assert f"Error: {points}: its description makes no network\n" == err
+    assert f"Error: {points}: its description is that of no network\n" == err
     assert not (tmp_path / "out").exists()
 
 
