@@ -13,7 +13,7 @@ from genkit.networks import NetworkInputs
 from genkit.parts.flops import call_flops, counting_flops
 from genkit.random import seeded
 from genkit.types import DataSpec
-from genkit_dg.log_ratio import log_ratio_gradient
+from genkit_dg.log_ratio import compute_log_ratio
 
 CPU = torch.device("cpu")
 LOWEST, HIGHEST = 0.0447, 152.2
@@ -37,7 +37,7 @@ def calls() -> tuple[float, float]:
         module = discriminator.bind(inputs).build(DataSpec(shape, realness=True))
     module.eval().requires_grad_(False)
     with counting_flops() as count:
-        log_ratio_gradient(module, x, sigma, None)
+        compute_log_ratio(module, x, sigma, None)
     return call_flops(denoiser.eval(), x, sigma, None) / 1e9, count.total / 1e9
 
 

@@ -198,7 +198,7 @@ def training_state(weights, precond, arguments):
 
 def made_up(seed=0):
     """Return a small network of the reference: weights, preconditioning and arguments."""
-    from genkit_edm.reference.names import layout_of
+    from genkit_edm.reference.names import build_layout
     from genkit_edm.reference.networks import network_from_reference
 
     arguments = {
@@ -214,13 +214,13 @@ def made_up(seed=0):
         "use_fp16": False,
     }
     settings, spec = network_from_reference("EDMPrecond", arguments)
-    entries = layout_of(settings.build_network(spec), 8, learned_variance=False).entries
+    entries = build_layout(settings.build_network(spec), 8, learned_variance=False).entries
     return random_weights(entries, seed), "EDMPrecond", arguments
 
 
 def made_up_edm2(seed=0, **changes):
     """Return a small network of EDM2's reference, in float16 as its snapshots are."""
-    from genkit_edm.reference.names import edm2_layout_of
+    from genkit_edm.reference.names import build_edm2_layout
     from genkit_edm.reference.networks import network_from_reference
 
     arguments = {
@@ -236,7 +236,7 @@ def made_up_edm2(seed=0, **changes):
         **changes,
     }
     settings, spec = network_from_reference("Precond", arguments)
-    entries = edm2_layout_of(settings.build(spec), settings, 8).entries
+    entries = build_edm2_layout(settings.build(spec), settings, 8).entries
     weights = random_weights(entries, seed)
     halved = {name: values.astype(np.float16) for name, values in weights.items()}
     return halved, "Precond", arguments

@@ -55,7 +55,7 @@ def assign(costs: Costs, tolerance: float = 0.0) -> tuple[Tensor, float | None]:
 
         matrix = costs.block(slice(0, count)).double().cpu().numpy()
         permutation = linear_sum_assignment(matrix)[1].astype(np.int64)
-        u, v = dual_potentials(matrix, permutation)
+        u, v = solve_dual(matrix, permutation)
         total = float(matrix[np.arange(count), permutation].sum())
         return torch.from_numpy(permutation), gap(total, float(u.sum() + v.sum()))
     dual = potentials(costs, costs.epsilon(EPSILON), tolerance=TOLERANCE, iterations=ITERATIONS)
@@ -71,13 +71,13 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
         tolerance: gap at which the search stops.
     """
     limit = dual.epsilon * math.log(1 / MIN_ENTRY)
-    arcs, _ = arcs_below(costs, dual.f, dual.g, limit, diagonal=True)
+    arcs, _ = find_arcs(costs, dual.f, dual.g, limit, diagonal=True)
     v = dual.g.double().cpu().numpy()
     while True:
         permutation, u, v = assign_among(arcs, v)
         # Reduced costs in float64, since the potentials' rounding to float32 would void the proof.
         u_torch, v_torch = (torch.from_numpy(p).to(dual.g.device) for p in (u, v))
-        missing, min_reduced = arcs_below(costs, u_torch, v_torch, -arcs.rounding)
+        missing, min_reduced = find_arcs(costs, u_torch, v_torch, -arcs.rounding)
         # Adding the min reduced cost to u makes the potentials feasible.
         bound = gap(arcs.total(permutation), float((u + min_reduced).sum() + v.sum()))
         extended = arcs.union(missing)
@@ -96,7 +96,7 @@ def gap(total: float, bound: float) -> float | None:
     return total / bound - 1 if bound > 0 else None
 
 
-def dual_potentials(matrix: Floats, permutation: Integers) -> tuple[Floats, Floats]:
+def solve_dual(matrix: Floats, permutation: Integers) -> tuple[Floats, Floats]:
     """Return feasible potentials by Bellman and Ford's algorithm.
 
     If the permutation is optimal, they prove it. They are feasible for any permutation:
@@ -116,7 +116,7 @@ def dual_potentials(matrix: Floats, permutation: Integers) -> tuple[Floats, Floa
     return (matrix - v).min(axis=1), v
 
 
-def arcs_below(
+def find_arcs(
     costs: Costs, u: Tensor, v: Tensor, limit: float, *, diagonal: bool = False
 ) -> tuple[Arcs, Floats]:
     """Return the pairs of small reduced cost, and the min reduced cost of each image.

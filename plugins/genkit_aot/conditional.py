@@ -90,7 +90,7 @@ class Conditional(Coupler):
         difference = self._difference(batch)
         cost = pairwise_cost(batch.data, noise, self.cost)
         if self.weight is None:
-            weight = adaptive_weight(cost, difference, self.candidates)
+            weight = choose_weight(cost, difference, self.candidates)
         else:
             weight = self.weight * float(cost.std(correction=0))
         penalized = cost.add_(difference, alpha=weight)
@@ -128,7 +128,7 @@ class _PenalizedCosts(Costs):
         return self._matrix[rows] if out is None else out.copy_(self._matrix[rows])
 
 
-def adaptive_weight(cost: Tensor, difference: Tensor, candidates: float) -> float:
+def choose_weight(cost: Tensor, difference: Tensor, candidates: float) -> float:
     """Return the weight with which a given share of all pairs are candidates.
 
     Image i and noise sample j are a candidate if ``cost[i, j] + weight * difference[i, j]`` is at

@@ -12,7 +12,7 @@ from genkit.interfaces import Imported, Importer
 from genkit.pickles import read_state_dict
 from genkit.types import DataSpec
 from genkit_dg.adm_classifier import AdmClassifier
-from genkit_dg.adm_names import architecture, rename
+from genkit_dg.adm_names import infer_architecture, rename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class AdmClassifierImporter(Importer):
         arrays = read_state_dict(path)
         try:
             weights = rename({n: torch.from_numpy(a).float() for n, a in arrays.items()})
-            settings = architecture(weights)
+            settings = infer_architecture(weights)
         except DataError as error:
             raise DataError(f"{path}: {error}", error.code) from error
         spec = DataSpec(settings.pop("shape"), classes=settings.pop("outputs"))

@@ -65,7 +65,7 @@ def _rename(name: str) -> str:
     )
 
 
-def architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of :class:`~genkit_dg.adm_encoder.AdmEncoder` that match the weights.
 
     A block with a convolution in its shortcut counts as the first of its level. So the width must

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from genkit.interfaces import BoundGuidance
 from genkit.tensors import as_column
 from genkit_dg.fitted_weight import WeightCurve
-from genkit_dg.log_ratio import log_ratio_gradient
+from genkit_dg.log_ratio import compute_log_ratio
 
 
 class BoundDiscriminator(BoundGuidance):
@@ -46,7 +46,7 @@ class BoundDiscriminator(BoundGuidance):
         if weight == 0:
             return torch.zeros_like(denoised)
         self.evaluations += 1
-        log_ratio, gradient = log_ratio_gradient(self.discriminator, x, sigma, labels)
+        log_ratio, gradient = compute_log_ratio(self.discriminator, x, sigma, labels)
         scale = (weight * sigma.square()).to(denoised.dtype)
         if self.by_level is not None:
             scale = scale * self.by_level(sigma).to(denoised.dtype)

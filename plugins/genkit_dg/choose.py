@@ -17,13 +17,13 @@ from genkit.tensors import load
 from genkit_dg.choice_plot import choice_plot
 from genkit_dg.held_out import (
     PairedTraining,
-    held_out_pairs,
-    held_out_problems,
-    levels_of,
-    logits_of,
-    realness_of,
+    check_held_out,
+    compute_logits,
+    draw_held_out_pairs,
+    noise_levels_of,
+    require_realness,
 )
-from genkit_dg.judgment import Judgment, by_sigma, guess_warning
+from genkit_dg.judgment import Judgment, describe_chance, score_by_sigma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ChooseDiscriminator(Stage):
     count: int = setting(8192, doc="number of held-out noisy items, repeats counted", at_least=2)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from held_out_problems(self.discriminator, earlier)
+        yield from check_held_out(self.discriminator, earlier)
         average = getattr(earlier.get(self.discriminator), "average", None)
         if not getattr(average, "snapshot_images", 0):
             yield Problem(
@@ -67,8 +67,8 @@ class ChooseDiscriminator(Stage):
                 'average = { use = "ema", snapshot_images = 50_000 } in it, and train again',
                 Code.NOT_FOUND,
             )
-        pairs = held_out_pairs(training, context, self.count)
-        realness, sigma = realness_of(pairs.batch), levels_of(training, pairs)
+        pairs = draw_held_out_pairs(training, context, self.count)
+        realness, sigma = require_realness(pairs.batch), noise_levels_of(training, pairs)
         context.record.resume(lambda _: False)
         registry = load_plugins().registry
         judgments: dict[int, Judgment] = {}
@@ -78,31 +78,31 @@ class ChooseDiscriminator(Stage):
                 raise InterruptedRun(f"{len(judgments)} of {len(snapshots)} snapshots")
             weights, _ = load(path)
             module = build(replace(file, weights=weights), registry, context.device).module
-            logits = logits_of(module, pairs, sigma, context.device)
+            logits = compute_logits(module, pairs, sigma, context.device)
             judgments[images] = Judgment.of(logits, realness)
             context.record.log({"images": images, **judgments[images].row()})
-            if best_of(judgments) == images:
-                levels = by_sigma(logits, realness, sigma)
+            if choose_best(judgments) == images:
+                levels = score_by_sigma(logits, realness, sigma)
             context.advance(number, len(snapshots), "snapshots")
-        best = best_of(judgments)
+        best = choose_best(judgments)
         for level, judgment in levels.items():
             context.record.log({"sigma": float(level), **judgment.row()})
-        context.record.log({"chosen": best, "reason": reason_of(judgments)})
+        context.record.log({"chosen": best, "reason": explain_choice(judgments)})
         context.record.picture("choice", choice_plot(judgments, levels))
         if judgments[best].is_chance:
-            context.warn(guess_warning(judgments[best]))
+            context.warn(describe_chance(judgments[best]))
         weights, _ = load(snapshots[best])
         context.record.save(replace(file, weights=weights, images=best))
 
 
-def best_of(judgments: Mapping[int, Judgment]) -> int:
+def choose_best(judgments: Mapping[int, Judgment]) -> int:
     """Return the training images of the snapshot of lowest cross-entropy, the first of equals."""
     return min(judgments, key=lambda images: (judgments[images].cross_entropy, images))
 
 
-def reason_of(judgments: Mapping[int, Judgment]) -> str:
+def explain_choice(judgments: Mapping[int, Judgment]) -> str:
     """Return the reason for the choice in one sentence."""
-    best, last = best_of(judgments), max(judgments)
+    best, last = choose_best(judgments), max(judgments)
     lowest, final = judgments[best], judgments[last]
     text = (
         f"lowest held-out cross-entropy of {len(judgments)} snapshots: "

@@ -29,15 +29,15 @@ from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.held_out import (
     BATCH,
     Pairs,
-    held_out_pairs,
-    held_out_problems,
-    levels_of,
-    logits_of,
-    realness_of,
-    training_of,
+    check_held_out,
+    compute_logits,
+    draw_held_out_pairs,
+    find_training,
+    noise_levels_of,
+    require_realness,
 )
-from genkit_dg.judgment import Judgment, guess_warning
-from genkit_dg.log_ratio import log_ratio_gradient
+from genkit_dg.judgment import Judgment, describe_chance
+from genkit_dg.log_ratio import compute_log_ratio
 from genkit_dg.weight_plot import weight_plot
 
 NEAR_ZERO = 0.1
@@ -96,7 +96,7 @@ class FitWeight(Stage):
     start: Start = setting("auto", doc=START_DOC)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from held_out_problems(self.discriminator, earlier)
+        yield from check_held_out(self.discriminator, earlier)
         networks = designs((self.denoiser, self.discriminator), earlier)
         denoiser, discriminator = networks.get(self.denoiser), networks.get(self.discriminator)
         if denoiser is None or discriminator is None:
@@ -111,7 +111,7 @@ class FitWeight(Stage):
             )
 
     def run(self, context: Context) -> None:
-        training = training_of(self.discriminator, context.stage)
+        training = find_training(self.discriminator, context.stage)
         if training is None:
             raise DataError(
                 f"discriminator must be a stage that trains on pairs, got {self.discriminator}; "
@@ -120,9 +120,9 @@ class FitWeight(Stage):
             )
         denoiser = context.network(self.denoiser)
         module = context.network(self.discriminator).module
-        pairs = held_out_pairs(training, context, 2 * self.count)
-        logits = logits_of(module, pairs, levels_of(training, pairs), context.device)
-        judgment = Judgment.of(logits, realness_of(pairs.batch))
+        pairs = draw_held_out_pairs(training, context, 2 * self.count)
+        logits = compute_logits(module, pairs, noise_levels_of(training, pairs), context.device)
+        judgment = Judgment.of(logits, require_realness(pairs.batch))
         context.record.resume(lambda _: False)
         context.record.log(judgment.row())
         levels: list[Level] = []
@@ -189,7 +189,7 @@ def _level(
         x = batch.data + as_column(level, noise) * noise
         with torch.no_grad():
             error = batch.data - denoiser.module(x, level, batch.labels)
-        _, gradient = log_ratio_gradient(discriminator, x, level, batch.labels)
+        _, gradient = compute_log_ratio(discriminator, x, level, batch.labels)
         correction = sigma**2 * gradient
         terms = ((error, correction), (correction, correction), (error, error))
         products.append(
@@ -203,7 +203,7 @@ def _level(
 
     def mean(of: Pairs) -> float:
         levels = torch.full((len(of.noise),), sigma)
-        return float(logits_of(discriminator, of, levels, context.device).mean())
+        return float(compute_logits(discriminator, of, levels, context.device).mean())
 
     generator = context.generator("unpaired")
     unpaired = torch.randn(fakes.noise.shape, generator=generator)
@@ -223,7 +223,7 @@ def _level(
 def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
     """Yield warnings about guidance by the discriminator."""
     if judgment.is_chance:
-        yield guess_warning(judgment)
+        yield describe_chance(judgment)
     if all(level.weight - 2 * level.standard_error < NEAR_ZERO for level in levels):
         highest = max(level.weight for level in levels)
         yield (

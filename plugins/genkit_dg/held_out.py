@@ -46,7 +46,7 @@ class Pairs(NamedTuple):
 
     def with_realness(self, realness: int) -> Pairs:
         """Return the pairs of real items (1) or of generated ones (0)."""
-        index = (realness_of(self.batch) == realness).nonzero().flatten()
+        index = (require_realness(self.batch) == realness).nonzero().flatten()
         return Pairs(self.batch[index], self.noise[index])
 
     def parts(self, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
@@ -56,7 +56,7 @@ class Pairs(NamedTuple):
             yield self.batch[part].to(device), self.noise[part].to(device)
 
 
-def training_of(name: str, stage_of: Callable[[str], Stage | None]) -> PairedTraining | None:
+def find_training(name: str, stage_of: Callable[[str], Stage | None]) -> PairedTraining | None:
     """Return the stage that trained a discriminator; None if there is none.
 
     Args:
@@ -70,9 +70,9 @@ def training_of(name: str, stage_of: Callable[[str], Stage | None]) -> PairedTra
     return stage if isinstance(stage, PairedTraining) else None
 
 
-def held_out_problems(name: str, stages: Stages) -> Iterator[Problem]:
+def check_held_out(name: str, stages: Stages) -> Iterator[Problem]:
     """Yield a problem unless the discriminator can be evaluated on held-out items."""
-    training = training_of(name, stages.get)
+    training = find_training(name, stages.get)
     if training is None:
         yield Problem(
             ("discriminator",),
@@ -90,7 +90,7 @@ def held_out_problems(name: str, stages: Stages) -> Iterator[Problem]:
         )
 
 
-def levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
+def noise_levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
     """Return the noise levels ``[N]`` float32 that the training uses for pairs.
 
     Raises:
@@ -103,7 +103,7 @@ def levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
     return levels.float()
 
 
-def held_out_pairs(training: PairedTraining, context: Context, count: int) -> Pairs:
+def draw_held_out_pairs(training: PairedTraining, context: Context, count: int) -> Pairs:
     """Return held-out pairs, coupled as in training.
 
     Args:
@@ -126,7 +126,7 @@ def held_out_pairs(training: PairedTraining, context: Context, count: int) -> Pa
     return Pairs(batch, noise)
 
 
-def logits_of(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch.device) -> Tensor:
+def compute_logits(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch.device) -> Tensor:
     """Return log(d / (1 - d)) of noisy items, ``[N]`` float64 on the CPU.
 
     Args:
@@ -146,7 +146,7 @@ def logits_of(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch.devi
     return torch.cat(logits)
 
 
-def realness_of(batch: Batch) -> Tensor:
+def require_realness(batch: Batch) -> Tensor:
     """Return ``[N]`` 1 for real and 0 for generated items.
 
     Raises:

@@ -60,7 +60,7 @@ class Judgment:
         return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
 
-def by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
+def score_by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
     """Return the scores by range of noise levels, keyed by its median.
 
     Args:
@@ -75,7 +75,7 @@ def by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgm
     }
 
 
-def guess_warning(judgment: Judgment) -> str:
+def describe_chance(judgment: Judgment) -> str:
     """Return the warning for a discriminator that is no better than chance on held-out items."""
     return (
         "the held-out cross-entropy must be below 0.6931, the value of chance, got "

@@ -13,7 +13,7 @@ MIN_PROBABILITY = 1e-5
 _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 
 
-def log_ratio_gradient(
+def compute_log_ratio(
     discriminator: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return log(d / (1 - d)) and its gradient with respect to x, without parameter gradients.

@@ -13,7 +13,7 @@ from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, decreasing_problems
+from genkit_edm.levels import RangeSchedule, check_decreasing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class EdmSchedule(RangeSchedule):
     )
 
     def check_levels(self) -> Iterator[Problem]:
-        yield from decreasing_problems(self, "rho", "write a value from 1 to 100; 7 is usual")
+        yield from check_decreasing(self, "rho", "write a value from 1 to 100; 7 is usual")
 
     def levels(self) -> Tensor:
         ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)

@@ -30,7 +30,7 @@ from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Schedule, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import decreasing_problems, sigma_setting
+from genkit_edm.levels import check_decreasing, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 
@@ -103,7 +103,7 @@ class FlowSchedule(Schedule):
     sigma_max: float = sigma_setting(1000.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from decreasing_problems(self)
+        yield from check_decreasing(self)
 
     def within(self, lowest: float, highest: float) -> Self:
         return replace(self, sigma_max=min(self.sigma_max, highest))

@@ -34,12 +34,12 @@ class RangeSchedule(Schedule):
     sigma_max: float = sigma_setting(80.0, "noise level of the start")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        problems = list(range_problems(self.sigma_min, self.sigma_max))
+        problems = list(check_range(self.sigma_min, self.sigma_max))
         yield from problems or self.check_levels()
 
     def check_levels(self) -> Iterator[Problem]:
         """Yield the problems of the levels, given that the range is valid."""
-        yield from decreasing_problems(self)
+        yield from check_decreasing(self)
 
     def within(self, lowest: float, highest: float) -> Self:
         return replace(
@@ -58,7 +58,7 @@ class RangeSchedule(Schedule):
         """Return the ``[steps]`` float64 noise levels above 0; ``[sigma_max]`` for one step."""
 
 
-def range_problems(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
+def check_range(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
     """Yield a problem unless ``sigma_min`` is below ``sigma_max``."""
     if sigma_min >= sigma_max:
         yield Problem(
@@ -68,7 +68,7 @@ def range_problems(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
         )
 
 
-def decreasing_problems(
+def check_decreasing(
     schedule: Schedule, key: str = "steps", hint: str = "write a smaller number of steps"
 ) -> Iterator[Problem]:
     """Yield a problem unless the noise levels of a schedule decrease strictly in float32.

@@ -14,7 +14,7 @@ from genkit_edm.label_dropout import LabelDropout
 from genkit_edm.unet.conditioning import (
     Conditioning,
     OctaveEmbedding,
-    scaled_class_embedding,
+    build_class_embedding,
 )
 
 CONDITION = 64
@@ -41,7 +41,7 @@ class Mlp(LabelDropout):
         conditioning = Conditioning(
             OctaveEmbedding(CONDITION),
             CONDITION,
-            scaled_class_embedding(classes, CONDITION, self.label_dropout),
+            build_class_embedding(classes, CONDITION, self.label_dropout),
         )
         return ResidualMlp(
             math.prod(spec.shape), conditioning, self.width, self.blocks, self.dropout

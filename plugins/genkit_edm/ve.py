@@ -16,7 +16,7 @@ from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
 from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
-from genkit_edm.levels import range_problems, sigma_setting
+from genkit_edm.levels import check_range, sigma_setting
 from genkit_edm.solvers.path import Time
 
 
@@ -47,7 +47,7 @@ class VePreconditioner(Preconditioner):
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from range_problems(self.sigma_min, self.sigma_max)
+        yield from check_range(self.sigma_min, self.sigma_max)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         ones = torch.ones_like(sigma)
@@ -71,7 +71,7 @@ class VeDistribution(NoiseDistribution):
     sigma_max: float = setting(100.0, doc="highest noise level", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        yield from range_problems(self.sigma_min, self.sigma_max)
+        yield from check_range(self.sigma_min, self.sigma_max)
 
     def quantile(self, u: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** u

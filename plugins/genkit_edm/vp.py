@@ -15,7 +15,7 @@ from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, decreasing_problems, sigma_setting
+from genkit_edm.levels import RangeSchedule, check_decreasing, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 MIN_TIME = 1e-3
@@ -144,7 +144,7 @@ class VpSchedule(RangeSchedule):
 
     def check_levels(self) -> Iterator[Problem]:
         # With too high a sigma_min, B(t) is a parabola with its peak before t = 1.
-        yield from decreasing_problems(
+        yield from check_decreasing(
             self,
             "sigma_min",
             "write a smaller value, 0.01 is usual, or use the schedule edm",

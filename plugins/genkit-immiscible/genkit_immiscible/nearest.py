@@ -45,12 +45,12 @@ class Immiscible(Coupler):
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         require_same_length(batch, noise, self.candidates)
-        distance = distances(batch.data, noise, self.candidates)
+        distance = compute_distances(batch.data, noise, self.candidates)
         image = torch.arange(len(batch))
         return Pairs(image, image * self.candidates + distance.argmin(dim=1).cpu())
 
 
-def distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
+def compute_distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
     """Return the distance of every image to each of its noise samples.
 
     Args:

@@ -15,7 +15,7 @@ from genkit.errors import Code, DataError, SettingError
 from genkit.random import generator
 from genkit.testing import check_component, check_coupler
 from genkit.types import Batch
-from genkit_immiscible.nearest import BLOCK, Immiscible, distances
+from genkit_immiscible.nearest import BLOCK, Immiscible, compute_distances
 
 SHAPE = (3, 4, 5)
 
@@ -106,7 +106,7 @@ def test_another_number_of_noises_is_refused(noises: int) -> None:
     with pytest.raises(DataError) as caught:
         chosen(torch.zeros(4, 3), torch.zeros(noises, 3), 4)
     assert caught.value.code == Code.WRONG_LENGTH
-    assert f"{noises} noises" in str(caught.value)
+    assert f"got {noises}" in str(caught.value)
 
 
 def test_noise_of_another_shape_is_refused() -> None:
@@ -146,9 +146,9 @@ def test_a_distance_that_overflows_is_named() -> None:
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     data, noise = pool(50, 4)
     narrow, drawn = (data * 300).to(dtype), noise.to(dtype)  # squares overflow in float16
-    found = distances(narrow, drawn, 4)
+    found = compute_distances(narrow, drawn, 4)
     assert found.dtype == torch.float32
-    assert torch.equal(found, distances(narrow.float(), drawn.float(), 4))
+    assert torch.equal(found, compute_distances(narrow.float(), drawn.float(), 4))
     assert torch.equal(chosen(narrow, drawn, 4), chosen(narrow.double(), drawn.double(), 4))
 
 
@@ -169,5 +169,5 @@ def test_memory_is_bounded_by_a_block() -> None:
     data, noise = pool(1024, 8, (16,))
     narrow, drawn = data.half(), noise.half()
     with Largest() as largest:
-        distances(narrow, drawn, 8)
+        compute_distances(narrow, drawn, 8)
     assert 0 < largest.values <= max(BLOCK * 16, 1024 * 8)

@@ -23,7 +23,7 @@ from genkit.plugin import (
     require_one_shape,
     setting,
 )
-from genkit_semidiscrete.potential import By, Potential, flat
+from genkit_semidiscrete.potential import By, Potential, flatten_images
 from genkit_semidiscrete.search import search
 from genkit_semidiscrete.stage import FitPotential
 
@@ -91,7 +91,8 @@ class BoundSemidiscrete:
         self.potential.require(data)
         require_one_shape(data.data, noise)
         require_finite(noise, "noise")
-        points, samples, images = flat(data.data), flat(noise), self.potential.images
+        points, samples = flatten_images(data.data), flatten_images(noise)
+        images = self.potential.images
         # Groups are drawn independently of the noise, which stays N(0, I) given the group.
         groups = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
         index = torch.empty(len(noise), dtype=torch.int64)

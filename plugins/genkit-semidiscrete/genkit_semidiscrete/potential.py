@@ -66,7 +66,7 @@ class Images:
         return self.twin.argsort(stable=True)[place]
 
 
-def flat(data: Tensor) -> Tensor:
+def flatten_images(data: Tensor) -> Tensor:
     """Return items as ``[N, D]`` float32."""
     return data[:, None].flatten(1).float()
 
@@ -78,10 +78,10 @@ def describe(batch: Batch, by: tuple[By, ...]) -> Images:
         DataError: an image is not finite or too large, or labels are required but missing.
     """
     require_finite(batch.data, "image")
-    points = flat(batch.data)
+    points = flatten_images(batch.data)
     length = torch.linalg.vector_norm(points, dim=1)
     require_finite(length.square(), "the squared length of image")
-    part = parts_of(batch, by)
+    part = group_images(batch, by)
     first: dict[tuple[int, bytes], int] = {}
     rows = points.cpu().numpy()
     twin = [
@@ -91,7 +91,7 @@ def describe(batch: Batch, by: tuple[By, ...]) -> Images:
     return Images(part, torch.tensor(twin), mark(points).cpu())
 
 
-def parts_of(batch: Batch, by: tuple[By, ...]) -> Tensor:
+def group_images(batch: Batch, by: tuple[By, ...]) -> Tensor:
     """Return the group of each image, ``[N]`` int64 on the CPU.
 
     Raises:
@@ -143,11 +143,11 @@ class Potential(Artifact):
                 f"potential, got {len(batch)} of shape {tuple(batch.data.shape[1:])}; {remedy}",
                 Code.WRONG_SHAPE,
             )
-        points = flat(batch.data)
+        points = flatten_images(batch.data)
         expected = self.images.mark.to(points.device)
         tolerance = _TOLERANCE * (1 + torch.linalg.vector_norm(points, dim=1))
         differs = ~((mark(points) - expected).abs() <= tolerance)  # true for NaN as well
-        relabeled = parts_of(batch, self.by) != self.images.part
+        relabeled = group_images(batch, self.by) != self.images.part
         if bool(differs.any()) or bool(relabeled.any()):
             require_finite(batch.data, "image")
             changed = bool(differs.any())
@@ -181,6 +181,6 @@ class Potential(Artifact):
         return potential
 
 
-def digest(batch: Batch) -> str:
+def hash_images(batch: Batch) -> str:
     """Return the hexadecimal SHA-256 of the images as float32, in their order."""
-    return hashlib.sha256(flat(batch.data).cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(flatten_images(batch.data).cpu().numpy().tobytes()).hexdigest()

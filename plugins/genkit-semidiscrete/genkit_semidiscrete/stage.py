@@ -25,7 +25,7 @@ from genkit.plugin import (
 )
 from genkit_semidiscrete.ascent import State
 from genkit_semidiscrete.fit import Fit
-from genkit_semidiscrete.potential import By, Potential, describe, digest, flat
+from genkit_semidiscrete.potential import By, Potential, describe, flatten_images, hash_images
 from genkit_semidiscrete.search import NOISES
 
 MIN_STEPS = 200
@@ -82,7 +82,7 @@ class FitPotential(Stage):
         largest = max(len(members) for _, members in images.parts())
         steps = max(MIN_STEPS, -(-self.noises_per_image * largest // self.batch_size))
         total = steps + max(MIN_STEPS // 10, -(-MEASURED * largest // self.batch_size))
-        points = flat(batch.data).to(context.device)
+        points = flatten_images(batch.data).to(context.device)
         fit = Fit.of(points, images, steps, self.learning_rate)
 
         def noise(index: int, count: int = self.batch_size) -> Tensor:
@@ -114,7 +114,10 @@ class FitPotential(Stage):
                 saved = time.monotonic()
             if stop:
                 raise InterruptedRun(f"{done:,} of {total:,} steps")
-        shape, facts = tuple(batch.data.shape[1:]), {"cost": "squared", "digest": digest(batch)}
+        shape, facts = (
+            tuple(batch.data.shape[1:]),
+            {"cost": "squared", "digest": hash_images(batch)},
+        )
         facts |= context.record.rows[-1]
         context.record.scores(Scores([context.record.rows[-1]]))
         context.record.save(Potential(images, fit.values(states), shape, self.by, facts))

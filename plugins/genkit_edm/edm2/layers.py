@@ -76,7 +76,7 @@ class MPFourier(nn.Module):
         return math.sqrt(2) * angle.cos()
 
 
-def unit_weight(layer: nn.Linear | nn.Conv2d, gain: Tensor | float) -> Tensor:
+def normalize_weight(layer: nn.Linear | nn.Conv2d, gain: Tensor | float) -> Tensor:
     """Return the weight of a layer, scaled so that outputs have unit variance (eq. 47 and 66).
 
     The parameter is normalized twice. Normalization at its use makes the gradient orthogonal to it.
@@ -112,7 +112,7 @@ class MPLinear(nn.Linear):
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         """Return ``[B, outputs]`` for ``[B, inputs]``."""
-        return F.linear(x, unit_weight(self, gain).to(x.dtype))
+        return F.linear(x, normalize_weight(self, gain).to(x.dtype))
 
 
 class MPConv(nn.Conv2d):
@@ -133,7 +133,7 @@ class MPConv(nn.Conv2d):
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         """Return ``[B, channels_out, H, W]`` for ``[B, channels_in, H, W]``."""
-        return F.conv2d(x, unit_weight(self, gain).to(x.dtype), padding=self.padding)
+        return F.conv2d(x, normalize_weight(self, gain).to(x.dtype), padding=self.padding)
 
 
 class CosineAttention(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genkit_edm.edm2.denoiser import Edm2
 from genkit_edm.unet.family import ADM
-from genkit_edm.unet.layers import Block, Resampling, filter_kernel
+from genkit_edm.unet.layers import Block, Resampling, make_kernel
 from genkit_edm.unet.network import DecoderLevel, EncoderLevel, InputSkip, UNet
 
 Convert = Callable[[Tensor], Tensor]
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     fixed: Mapping[str, Tensor]
 
 
-def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
+def build_layout(network: UNet, resolution: int, learned_variance: bool) -> Layout:
     """Return the reference's tensors for a network of ours.
 
     Args:
@@ -66,7 +66,7 @@ def layout_of(network: UNet, resolution: int, learned_variance: bool) -> Layout:
                     f"network.{name}", *_stored(name, state[name], network, learned_variance)
                 )
     fixed = {
-        f"model.{theirs}.resample_filter": filter_kernel(filter_.taps)[None, None]
+        f"model.{theirs}.resample_filter": make_kernel(filter_.taps)[None, None]
         for theirs, filter_ in _filters(network, sizes)
     }
     return Layout(entries, fixed)
@@ -79,7 +79,7 @@ def _stored(
     shape = tuple(value.shape)
     layer, _, kind = ours.rpartition(".")
     if layer.endswith(".qkv"):
-        return shape, queries_first
+        return shape, reorder_qkv
     if layer.endswith("image_out.conv") and learned_variance:
         return (2 * shape[0], *shape[1:]), lambda v: v[: shape[0]].clone()
     if network.family is ADM and kind == "weight":
@@ -88,15 +88,15 @@ def _stored(
             return shape, lambda v: v.roll(shape[1] // 2, 1)
         if layer == "conditioning.augment":
             return shape, lambda v: v.roll(shape[0] // 2, 0)
-    return shape, unchanged
+    return shape, identity
 
 
-def unchanged(value: Tensor) -> Tensor:
+def identity(value: Tensor) -> Tensor:
     """Return the tensor itself."""
     return value
 
 
-def queries_first(value: Tensor) -> Tensor:
+def reorder_qkv(value: Tensor) -> Tensor:
     """Reorder ``[3 C, ...]`` from (q, k, v) of each channel to all q, then all k, then all v."""
     by_channel = value.view(-1, 3, *value.shape[1:])
     return by_channel.transpose(0, 1).flatten(0, 1)
@@ -188,7 +188,7 @@ _OUTSIDE = {
 }
 
 
-def edm2_layout_of(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layout:
+def build_edm2_layout(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layout:
     """Return the reference's tensors for a denoiser of ours.
 
     Args:
@@ -207,7 +207,7 @@ def edm2_layout_of(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layo
         else:
             side, index, rest = name.removeprefix("network.").split(".", 2)
             theirs = f"unet.{blocks[f'{side}.{index}']}.{_IN_BLOCK[rest]}"
-        convert = queries_first if name.endswith(".qkv.weight") else unchanged
+        convert = reorder_qkv if name.endswith(".qkv.weight") else identity
         entries[theirs] = Entry(name, tuple(value.shape), convert)
     return Layout(entries, {})
 

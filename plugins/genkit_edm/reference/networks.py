@@ -16,7 +16,7 @@ from genkit.types import DataSpec
 from genkit_edm.edm2.denoiser import Edm2
 from genkit_edm.iddpm import IddpmPreconditioner
 from genkit_edm.reference.arguments import NETWORKS, PRECONDS, SETTINGS, Allowed
-from genkit_edm.reference.names import Layout, edm2_layout_of, layout_of
+from genkit_edm.reference.names import Layout, build_edm2_layout, build_layout
 from genkit_edm.unet.denoisers import Ddpmpp, HalvingDenoiser, Ncsnpp
 from genkit_edm.unet.network import UNet
 
@@ -210,14 +210,14 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
         denoiser = settings.build(spec)
     resolution = spec.shape[1]
     if isinstance(settings, Edm2):
-        return edm2_layout_of(denoiser, settings, resolution)
+        return build_edm2_layout(denoiser, settings, resolution)
     network, preconditioner = cast(UNet, denoiser.network), settings.preconditioner
     if isinstance(preconditioner, IddpmPreconditioner):
         levels = preconditioner.formula()
         u = torch.cat([levels.flip(0), levels.new_zeros(1)]).float()
-        layout = layout_of(network, resolution, learned_variance=True)
+        layout = build_layout(network, resolution, learned_variance=True)
         return Layout(layout.entries, {**layout.fixed, "u": u})
-    return layout_of(network, resolution, learned_variance=False)
+    return build_layout(network, resolution, learned_variance=False)
 
 
 def _require_weight(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genkit.errors import Code, DataError
 from genkit.pickles import Global, TensorReader, TorchZip, read_pickle
 from genkit_edm.reference.arguments import EDM2
-from genkit_edm.reference.torch_module import constructor, mapping, module_of, tensors_of
+from genkit_edm.reference.torch_module import iterate_tensors, mapping, parse_module, read_arguments
 
 _EDM_NAME = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})")
 _EDM2_NAME = re.compile(r"-(\d{7,12})(?:-(\d\.\d{1,9}))?\.pkl$")
@@ -102,11 +102,11 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
             Code.WRONG_KIND,
         )
     try:
-        module = module_of(parts["ema" if averaged else "net"])
-        arguments = constructor(module)
-        nodes = list(tensors_of(module))
+        module = parse_module(parts["ema" if averaged else "net"])
+        arguments = read_arguments(module)
+        nodes = list(iterate_tensors(module))
         encoder = parts.get("encoder")
-        encoder_class = "" if encoder is None else module_of(encoder).class_name
+        encoder_class = "" if encoder is None else parse_module(encoder).class_name
     except DataError as error:
         raise DataError(f"{path}: {error}", error.code) from error
     weights: dict[str, NDArray[np.float32]] = {}

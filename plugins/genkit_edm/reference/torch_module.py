@@ -35,7 +35,7 @@ class Module:
     state: Mapping[Any, Any]
 
 
-def module_of(node: Any) -> Module:
+def parse_module(node: Any) -> Module:
     """Return the module of a node of the pickle.
 
     Raises:
@@ -67,7 +67,7 @@ def module_of(node: Any) -> Module:
     return Module(class_name, mapping(state))
 
 
-def constructor(module: Module) -> dict[str, Any]:
+def read_arguments(module: Module) -> dict[str, Any]:
     """Return the constructor arguments of a module of the reference.
 
     Raises:
@@ -97,7 +97,7 @@ def constructor(module: Module) -> dict[str, Any]:
     return arguments
 
 
-def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
+def iterate_tensors(module: Module) -> Iterator[tuple[str, Any]]:
     """Yield the name and the node of every tensor in the state dictionary.
 
     Raises:
@@ -121,7 +121,7 @@ def tensors_of(module: Module) -> Iterator[tuple[str, Any]]:
                     yield prefix + name, node
         children = [(name, node) for name, node in _parts(here, "_modules") if node is not None]
         waiting += [
-            (f"{prefix}{name}.", module_of(node), depth + 1) for name, node in reversed(children)
+            (f"{prefix}{name}.", parse_module(node), depth + 1) for name, node in reversed(children)
         ]
 
 

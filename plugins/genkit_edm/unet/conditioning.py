@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from genkit.errors import Code, DataError
 from genkit.tensors import constant
-from genkit_edm.unet.family import XAVIER, Initialization, xavier
+from genkit_edm.unet.family import XAVIER, Initialization, init_xavier
 
 
-def sines_and_cosines(phase: Tensor) -> Tensor:
+def embed_phases(phase: Tensor) -> Tensor:
     """Return sines, then cosines, ``[B, 2 n]``, of phases ``[B, n]``."""
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
@@ -40,7 +40,7 @@ class PositionalEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return sines_and_cosines(c_noise.float()[:, None] * self.frequencies)
+        return embed_phases(c_noise.float()[:, None] * self.frequencies)
 
 
 class FourierEmbedding(nn.Module):
@@ -62,7 +62,7 @@ class FourierEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return sines_and_cosines(c_noise.float()[:, None] * (2 * math.pi * self.freqs))
+        return embed_phases(c_noise.float()[:, None] * (2 * math.pi * self.freqs))
 
 
 class OctaveEmbedding(nn.Module):
@@ -88,7 +88,7 @@ class OctaveEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
-        return sines_and_cosines(c_noise.float()[:, None] * self.frequencies)
+        return embed_phases(c_noise.float()[:, None] * self.frequencies)
 
 
 NoiseEmbedding = PositionalEmbedding | FourierEmbedding | OctaveEmbedding
@@ -224,11 +224,11 @@ class Conditioning(nn.Module):
         return F.silu(hidden)
 
 
-def scaled_class_embedding(classes: int, width: int, dropout: float = 0.0) -> ClassEmbedding | None:
+def build_class_embedding(classes: int, width: int, dropout: float = 0.0) -> ClassEmbedding | None:
     """Return the class embedding of DDPM++; None for no classes.
 
     The class weights are scaled to unit mean square.
     """
     if not classes:
         return None
-    return ClassEmbedding(xavier(nn.Linear(classes, width)), math.sqrt(classes), dropout)
+    return ClassEmbedding(init_xavier(nn.Linear(classes, width)), math.sqrt(classes), dropout)

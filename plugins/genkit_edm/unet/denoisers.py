@@ -20,9 +20,9 @@ from genkit_edm.unet.conditioning import (
     Conditioning,
     FourierEmbedding,
     PositionalEmbedding,
-    scaled_class_embedding,
+    build_class_embedding,
 )
-from genkit_edm.unet.family import ADM, SONG, xavier
+from genkit_edm.unet.family import ADM, SONG, init_xavier
 from genkit_edm.unet.network import Decoder, Encoder, UNet
 
 
@@ -149,8 +149,8 @@ class Ddpmpp(UNetDenoiser):
             Conditioning(
                 noise,
                 self.channels * self.channel_mult_emb,
-                scaled_class_embedding(classes, noise.width, self.label_dropout),
-                augment=xavier(nn.Linear(augment_labels, noise.width, bias=False))
+                build_class_embedding(classes, noise.width, self.label_dropout),
+                augment=init_xavier(nn.Linear(augment_labels, noise.width, bias=False))
                 if augment_labels
                 else None,
             ),

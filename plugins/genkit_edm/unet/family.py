@@ -13,7 +13,7 @@ from torch import nn
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def xavier(layer: Layer, gain: float = 1.0) -> Layer:
+def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
     """Return the layer with Xavier uniform weights (Glorot and Bengio, 2010) and zero bias.
 
     Args:
@@ -33,7 +33,7 @@ def zero(layer: Layer) -> Layer:
     return layer
 
 
-def as_built(layer: Layer) -> Layer:
+def keep_default_init(layer: Layer) -> Layer:
     """Return the layer with torch's initialization, uniform in +-1 / sqrt(fan_in)."""
     return layer
 
@@ -52,10 +52,12 @@ class Initialization(NamedTuple):
     attention: Callable[[Any], Any]
 
 
-XAVIER = Initialization(xavier, partial(xavier, gain=1e-5), partial(xavier, gain=math.sqrt(0.2)))
+XAVIER = Initialization(
+    init_xavier, partial(init_xavier, gain=1e-5), partial(init_xavier, gain=math.sqrt(0.2))
+)
 """Initialization of DDPM++ and NCSN++."""
 
-KAIMING = Initialization(as_built, zero, as_built)
+KAIMING = Initialization(keep_default_init, zero, keep_default_init)
 """Initialization of ADM."""
 
 

@@ -45,7 +45,7 @@ class Dropout(nn.Module):
         return x * mask.mul_(LEVELS / (LEVELS - below))
 
 
-def filter_kernel(taps: Sequence[float]) -> Tensor:
+def make_kernel(taps: Sequence[float]) -> Tensor:
     """Return the outer product of the taps, normalized to sum 1, ``[n, n]``."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return constant(torch.outer(line, line) / line.sum().square())
@@ -67,7 +67,7 @@ class Resampling(nn.Module):
         self.taps = tuple(taps)
         self.is_box = len(taps) == 2 and taps[0] == taps[1]
         self.padding = (len(taps) - 1) // 2 if padded else 0
-        self.register_buffer("kernel", filter_kernel(taps), persistent=False)
+        self.register_buffer("kernel", make_kernel(taps), persistent=False)
 
     def per_channel(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """Return the weights of a depthwise convolution of ``x``."""

@@ -10,7 +10,7 @@ from genkit.errors import Code, DataError
 from genkit.random import generator
 from genkit_aot import assignment
 from genkit_aot.arcs import Arcs
-from genkit_aot.assignment import arcs_below, assign, dual_potentials, gap
+from genkit_aot.assignment import assign, find_arcs, gap, solve_dual
 from genkit_aot.entropic import Costs
 from raising import raises_code
 
@@ -129,7 +129,7 @@ def test_a_wrong_permutation_has_a_gap(name):
     matrix = Costs(*pool(name, 60)).whole.numpy()
     rows, columns = linear_sum_assignment(matrix)
     least = matrix[rows, columns].sum()
-    u, v = dual_potentials(matrix, columns)
+    u, v = solve_dual(matrix, columns)
     assert gap(least, u.sum() + v.sum()) <= 1e-12
     wrong = columns.copy()
     # The two images that lose most by changing places.
@@ -138,7 +138,7 @@ def test_a_wrong_permutation_has_a_gap(name):
     i, j = np.unravel_index(loss.argmax(), loss.shape)
     wrong[[i, j]] = wrong[[j, i]]
     total = matrix[rows, wrong].sum()
-    u, v = dual_potentials(matrix, wrong)
+    u, v = solve_dual(matrix, wrong)
     assert (matrix - u[:, None] - v).min() >= -1e-12
     assert gap(total, u.sum() + v.sum()) >= total / least - 1 > 1e-6
 
@@ -146,7 +146,7 @@ def test_a_wrong_permutation_has_a_gap(name):
 def test_any_potentials_bound_the_least_total():
     costs = Costs(*pool("gaussian"))
     u, v = np.zeros(300), np.random.default_rng(0).normal(size=300)
-    arcs, least = arcs_below(costs, torch.from_numpy(u), torch.from_numpy(v), 0.0)
+    arcs, least = find_arcs(costs, torch.from_numpy(u), torch.from_numpy(v), 0.0)
     total = best(costs.whole.numpy())
     assert (u + least + v).sum() < total
     reduced = costs.whole.numpy() - v
@@ -157,7 +157,7 @@ def test_any_potentials_bound_the_least_total():
 def test_the_diagonal_makes_a_permutation_possible():
     costs = Costs(*pool("gaussian"))
     zero = torch.zeros(300)
-    arcs, _ = arcs_below(costs, zero, zero, -1.0, diagonal=True)
+    arcs, _ = find_arcs(costs, zero, zero, -1.0, diagonal=True)
     assert isinstance(arcs, Arcs)
     assert arcs.image.tolist() == arcs.noise.tolist() == list(range(300))
 

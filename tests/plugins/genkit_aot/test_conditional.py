@@ -14,7 +14,7 @@ from genkit.errors import Code, DataError, SettingError
 from genkit.random import generator
 from genkit.testing import check_coupler
 from genkit.types import Batch
-from genkit_aot.conditional import Conditional, adaptive_weight
+from genkit_aot.conditional import Conditional, choose_weight
 from genkit_aot.hungarian import Hungarian
 from genkit_aot.partitioned import Partitioned
 from raising import raises_code
@@ -123,7 +123,7 @@ def test_the_weight_leaves_the_share_of_candidates(share):
     cost = torch.cdist(batch.data, noise).double()
     apart = torch.from_numpy(cdist(batch.embeddings, batch.embeddings, "cosine"))
     apart.fill_diagonal_(0)
-    weight = adaptive_weight(cost, apart, share)
+    weight = choose_weight(cost, apart, share)
     assert weight > 0
     candidates = cost + weight * apart <= cost.diagonal()[:, None] + 1e-9
     assert abs(float(candidates.double().mean()) - share) < 2 / 200**2
@@ -136,11 +136,11 @@ def test_the_weight_at_its_ends():
     cost = torch.tensor([[2.0, 1.0], [5.0, 3.0]])
     apart = torch.tensor([[0.0, 0.5], [0.5, 0.0]])
     # The limits are (2 - 1) / 0.5 and (3 - 5) / 0.5; the image's own noise is always a candidate.
-    assert adaptive_weight(cost, apart, 0.75) == 2
-    assert adaptive_weight(cost, apart, 1.0) == 0
-    assert adaptive_weight(cost, apart, 0.01) == 2
-    assert adaptive_weight(cost, torch.zeros(2, 2), 0.5) == 0
-    assert adaptive_weight(cost[:1, :1], apart[:1, :1], 0.5) == 0
+    assert choose_weight(cost, apart, 0.75) == 2
+    assert choose_weight(cost, apart, 1.0) == 0
+    assert choose_weight(cost, apart, 0.01) == 2
+    assert choose_weight(cost, torch.zeros(2, 2), 0.5) == 0
+    assert choose_weight(cost[:1, :1], apart[:1, :1], 0.5) == 0
 
 
 def test_fewer_candidates_skew_the_noise_of_a_condition_less():

@@ -22,12 +22,12 @@ from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.tensors import load, network_digest
 from genkit.types import Batch
-from genkit_dg.choose import best_of, reason_of
+from genkit_dg.choose import choose_best, explain_choice
 from genkit_dg.fit_weight import Level, _level, _warnings
 from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_dg.held_out import Pairs
-from genkit_dg.judgment import Judgment, by_sigma
+from genkit_dg.judgment import Judgment, score_by_sigma
 from raising import raises_code
 
 SPREAD, REAL, FAKE = 0.5, 0.3, -0.2
@@ -115,7 +115,7 @@ def test_scores_are_those_of_their_definitions():
 def test_scores_by_noise_level_are_those_of_equal_parts():
     logits = torch.linspace(-1, 1, 160, dtype=torch.float64)
     realness, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
-    found = by_sigma(logits, realness, sigma)
+    found = score_by_sigma(logits, realness, sigma)
     assert len(found) == 8
     lowest = min(found, key=float)
     assert found[lowest] == Judgment.of(logits[-20:].flip(0), realness[-20:].flip(0))
@@ -127,8 +127,8 @@ def judgment(entropy):
 
 def test_the_lowest_cross_entropy_is_chosen_and_the_reason_stated():
     judged = {100: judgment(0.6), 200: judgment(0.5), 300: judgment(0.5), 400: judgment(0.55)}
-    assert best_of(judged) == 200
-    assert all(part in reason_of(judged) for part in ("200 images", "0.5000", "0.5500", "400"))
+    assert choose_best(judged) == 200
+    assert all(part in explain_choice(judged) for part in ("200 images", "0.5000", "0.5500", "400"))
 
 
 def level(sigma, weight, error=0.9):

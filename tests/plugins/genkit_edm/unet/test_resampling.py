@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 import torch
 
-from genkit_edm.unet.layers import Downsampling, Upsampling, filter_kernel
+from genkit_edm.unet.layers import Downsampling, Upsampling, make_kernel
 
 TAPS = [(1, 1), (1, 3, 3, 1), (1, 5, 10, 10, 5, 1), (1, 2)]
 
@@ -39,7 +39,7 @@ def test_doubling_is_four_times_the_adjoint_of_halving(taps: tuple) -> None:
 
 
 def test_the_filter_keeps_the_mean() -> None:
-    kernel = filter_kernel((1, 3, 3, 1))
+    kernel = make_kernel((1, 3, 3, 1))
     assert float(kernel.sum()) == pytest.approx(1)
     torch.testing.assert_close(kernel[0], torch.tensor([1.0, 3.0, 3.0, 1.0]) / 64)
 
