@@ -16,7 +16,7 @@ FAILED: Final = object()
 """Placeholder of a value that could not be decoded, whose problems are already recorded."""
 
 
-Resolve = Callable[["Slot | Group | Reference", Any, Key], Any]
+Resolve = Callable[["Slot | Group | Reference | FilePathType", Any, Key], Any]
 """Function that decodes a table or checks a reference; it returns ``FAILED`` on a mistake."""
 
 
@@ -118,6 +118,17 @@ class Reference(Plain):
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         return resolve(self, value, key) if resolve and isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class FilePathType(Plain):
+    """The path of a file or a folder, or one of some names."""
+
+    names: tuple[str, ...]
+
+    def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
+        is_path = isinstance(value, str) and value not in self.names
+        return resolve(self, value, key) if resolve and is_path else value
 
 
 @dataclass(frozen=True)

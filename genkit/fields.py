@@ -19,6 +19,7 @@ from genkit.errors import Key, PluginError, Problem, SettingError
 from genkit.field_types import (
     Choice,
     FieldType,
+    FilePathType,
     Group,
     List,
     Number,
@@ -27,7 +28,7 @@ from genkit.field_types import (
     Reference,
     Slot,
 )
-from genkit.settings import Ref, Setting, setting_of
+from genkit.settings import PathMark, Ref, Setting, quote, setting_of
 
 
 class Settings:
@@ -157,6 +158,9 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return Slot(annotation) if annotation.is_component else Group(annotation)
     if origin is Annotated:
+        if path := next((mark for mark in args[1:] if isinstance(mark, PathMark)), None):
+            words = " or ".join(["a path", *map(quote, path.names)])
+            return FilePathType(str, words, path.names)
         marks = [mark for mark in args[1:] if isinstance(mark, Ref)]
         if not marks:
             return _parse(args[0], setting)

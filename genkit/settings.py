@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 _KEY = "genkit"
 
@@ -79,6 +79,26 @@ class Ref:
     """
 
     artifact: type[Any]
+
+
+@dataclass(frozen=True)
+class PathMark:
+    """Marks a string as the path of a file or a folder, as ``FilePath`` does.
+
+    Attributes:
+        names: values that are no paths, such as names of files that a plugin contains.
+    """
+
+    names: tuple[str, ...] = ()
+
+
+FilePath = Annotated[str, PathMark()]
+"""Type of a setting that is the path of a file or a folder.
+
+A relative path of a recipe is one in the folder of the recipe if it exists there, else one in the
+working directory. The component gets the path to open, in which ``~`` is not expanded yet, see
+:func:`genkit.files.expanded`.
+"""
 
 
 def setting(default: Any = dataclasses.MISSING, *, doc: str, **attributes: Any) -> Any:

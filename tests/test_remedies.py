@@ -18,8 +18,11 @@ import pytest
 from genkit.artifacts import Record
 from genkit.artifacts.layout import METRICS
 from genkit.cli import main
-from genkit.errors import Code, UsageError
+from genkit.errors import Code, RecipeError, UsageError
 from genkit.files import write_text
+from genkit.plugin.manager import load_plugins
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import read_source
 from genkit.run.folder import RunFolder
 from raising import raises_code
 
@@ -151,6 +154,19 @@ def test_a_mistake_in_the_file(mistakes, case: str) -> None:
     assert remedy in found["suggestion"]
 
 
+def test_a_path_that_is_nowhere_names_both_places(mistakes, tmp_path: Path, monkeypatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "pictures").mkdir()
+    data = '{ use = "image-folder", root = "picturs" }'
+    (tmp_path / "recipe.toml").write_text(edited('{ use = "moons" }', data))
+    monkeypatch.chdir(elsewhere)
+    with raises_code(
+        RecipeError, Code.NOT_FOUND, "recipe.toml:2", tmp_path / "picturs", elsewhere / "picturs"
+    ):
+        load_recipe(read_source("../recipe.toml"), load_plugins())
+
+
 COMMAND_LINE = {
     "a suffix": (
         ("denoiser.images=2k",),
@@ -241,7 +257,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             main(arguments)
         out, err = capsys.readouterr()
         assert (stopped.value.code, out) == (2, "")
-        assert err.startswith("Error: ")
+        assert "Error: " in err
         assert "Traceback" not in err
         return err
 

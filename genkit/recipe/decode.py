@@ -11,12 +11,13 @@ from typing import Any
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
-from genkit.field_types import FAILED, Group, Reference, Slot, in_files
+from genkit.field_types import FAILED, FilePathType, Group, Reference, Slot, in_files
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
 from genkit.recipe.overrides import TOP_LEVEL
+from genkit.recipe.paths import find_path, name_places
 from genkit.settings import near_match, quote
 
 MAX_PROBLEMS = 200
@@ -93,6 +94,8 @@ class Decoder:
         registry: where components are found.
         stage_ids: of all stages of the recipe in their order; None outside of a recipe, where
             references are paths of files and are not checked.
+        folder: folder of the recipe's file, to which its paths are relative; None without a file.
+        typed: keys that are set on the command line.
 
     Attributes:
         problems: every mistake so far, keys relative to the recipe.
@@ -103,9 +106,17 @@ class Decoder:
         defaults: tables of these components.
     """
 
-    def __init__(self, registry: Registry, stage_ids: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        stage_ids: Sequence[str] | None = None,
+        folder: Path | None = None,
+        typed: Sequence[Key] = (),
+    ) -> None:
         self._registry = registry
         self._stage_ids = stage_ids
+        self._folder = folder
+        self._typed = typed
         self.problems: list[Problem] = []
         self.components: list[tuple[Key, Component]] = []
         self.stages: dict[str, Stage | None] = {}
@@ -178,7 +189,7 @@ class Decoder:
             return cls(**{n: v for n, v in values.items() if v is not dataclasses.MISSING})
         except SettingError as error:
             for problem in error.problems:
-                self.note(problem.under(*key))
+                self.note(name_places(problem, values.values()).under(*key))
             return None
 
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
@@ -212,8 +223,11 @@ class Decoder:
             self.note(problem.under(*key))
         return FAILED if problems else value
 
-    def _resolve(self, leaf: Slot | Group | Reference, value: Any, key: Key) -> Any:
-        """Return what a table holds, or the id of a stage that fits a reference."""
+    def _resolve(self, leaf: Slot | Group | Reference | FilePathType, value: Any, key: Key) -> Any:
+        """Return what a table holds, the id of a stage that fits, or the place of a path."""
+        if isinstance(leaf, FilePathType):
+            typed = any(key[: len(above)] == above for above in self._typed)
+            return find_path(value, self._folder, recipe_first=not typed)
         if isinstance(leaf, Reference):
             return self._reference(leaf.artifact, value, key)
         if isinstance(leaf, Group):

@@ -8,7 +8,9 @@ from typing import Any
 from genkit.fields import Field, Settings, fields_of
 from genkit.interfaces import Component
 from genkit.plugin.registry import Registry
-from genkit.recipe.recipe import Head, Recipe
+from genkit.recipe.head import Head
+from genkit.recipe.paths import RecipePath
+from genkit.recipe.recipe import Recipe
 
 
 def table(registry: Registry, component: Component, *, result_only: bool = False) -> dict[str, Any]:
@@ -51,6 +53,8 @@ def _fields(
 
 
 def _plain(registry: Registry, value: Any, *, result_only: bool) -> Any:
+    if isinstance(value, RecipePath):
+        return value.written if result_only else str(value)
     if isinstance(value, Component):
         return table(registry, value, result_only=result_only)
     if isinstance(value, Settings):

@@ -8,48 +8,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from genkit.artifacts.layout import require_file_name
 from genkit.blame import plugin_errors, require_type
 from genkit.designs import problems_of
 from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
-from genkit.interfaces import Dataset, Stage, Tracker
+from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import Decoder, TooManyProblems
+from genkit.recipe.head import Head, format_problem, head_problems, is_later_format
 from genkit.recipe.locate import id_of
 from genkit.recipe.overrides import (
-    RETIRED,
     TOP_LEVEL,
     add_trackers,
     apply_overrides,
     with_candidates,
 )
+from genkit.recipe.paths import name_places
 from genkit.recipe.places import locate_mistakes
 from genkit.recipe.source import Source
-from genkit.settings import meant_number, quote, setting
+from genkit.settings import quote
 from genkit.types import DataSpec
 
 MAX_STAGES = 99
-FORMAT = 1
-"""Format of recipes. A recipe without the key has format 1, in every version of genkit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """The keys at the top of a recipe."""
-
-    renamed: ClassVar[Mapping[str, str]] = RETIRED
-
-    format: int = setting(FORMAT, doc=f"format of the recipe: {FORMAT}")
-    name: str = setting(doc="name of the run's folder: letters, digits and . _ -")
-    seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
-    data: Dataset | None = setting(None, doc="the data of every stage that names no other")
-    device: str = setting("auto", doc="where to compute: auto, cpu, cuda, cuda:N or mps")
-    trackers: tuple[Tracker, ...] = setting(
-        (), doc='what rows and pictures are passed on to, such as [{ use = "tensorboard" }]'
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,30 +107,39 @@ def _read(
     table, made, refused = apply_overrides(source.table, overrides)
     table, added = add_trackers(table, trackers)
     checks = checks and not refused
-    reading = _Reading(table, plugins, checks)
-    problems_of = partial(_problems, plugins, checks)
+    typed = [override.key for override in (*made, *added)]
+    reading_of = partial(_Reading, plugins, checks, source.folder, typed)
+    reading = reading_of(table)
+
+    def problems_of(other: Mapping[str, Any]) -> Sequence[Problem]:
+        return reading_of(other).problems
+
     placed = locate_mistakes(reading.problems, source, [*made, *added], table, problems_of)
     return reading, [*placed, *(with_candidates(mistake, reading.stages) for mistake in refused)]
-
-
-def _problems(plugins: Plugins, checks: bool, table: Mapping[str, Any]) -> Sequence[Problem]:
-    """Return the problems of a recipe's table."""
-    return _Reading(table, plugins, checks).problems
 
 
 class _Reading:
     """The decoding of one recipe, from its table to its checks.
 
     Args:
-        table: recipe with its overrides.
         plugins: where components are found.
         checks: whether components are checked where decoding finds no problem.
+        folder: folder of the recipe's file; None without one.
+        typed: keys that are set on the command line.
+        table: recipe with its overrides.
 
     Attributes:
         head: the keys at the top; None where they have mistakes.
     """
 
-    def __init__(self, table: Mapping[str, Any], plugins: Plugins, checks: bool) -> None:
+    def __init__(
+        self,
+        plugins: Plugins,
+        checks: bool,
+        folder: Path | None,
+        typed: Sequence[Key],
+        table: Mapping[str, Any],
+    ) -> None:
         self.table = table
         self.head: Head | None = None
         raw = table.get("stage")
@@ -154,9 +147,11 @@ class _Reading:
         self.misspelt = _misspelt_stage(table)
         self.ids = [id_of(raw) for raw in self.raw_stages]
         self.registry = plugins.registry
-        self.decoder = Decoder(self.registry, self.ids)
+        self.decoder = Decoder(self.registry, self.ids, folder, typed)
         with suppress(TooManyProblems):
-            if not self._has_later_format():
+            if problem := format_problem(table):
+                self.decoder.note(problem)
+            if not is_later_format(table):
                 self.head = self._head()
                 self._stages()
             if checks and not self.problems:
@@ -172,20 +167,6 @@ class _Reading:
         """Stages without mistakes, by id."""
         return {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
 
-    def _has_later_format(self) -> bool:
-        """Whether the recipe has a later format, in which this version can find no mistakes."""
-        found = self.table.get("format", FORMAT)
-        if type(found) is int and found == FORMAT:
-            return False
-        number = meant_number(found) or str(found)
-        later = number.isdecimal() and int(number) > FORMAT
-        hint = f"write {FORMAT}"
-        if later:
-            hint = f"install a version of genkit that reads format {number}"
-        reason = f"must be {FORMAT} in this version of genkit, got {quote(found)}"
-        self.decoder.note(Problem(("format",), reason, hint, Code.UNSUPPORTED_FORMAT))
-        return later
-
     def _head(self) -> Head | None:
         decoder = self.decoder
         apart = ("stage", "format", self.misspelt)
@@ -198,22 +179,8 @@ class _Reading:
             decoder.defaults["data"] = data if isinstance(data, Mapping) else {}
         if head is None:
             return None
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
-            reason = f"must be the name of a folder, got {quote(head.name)}"
-            hint = "write at most 100 letters, digits and . _ - and start with a letter or digit"
-            decoder.note(Problem(("name",), reason, hint, Code.INVALID_NAME))
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", head.device):
-            reason = f"must be a device, got {quote(head.device)}"
-            hint = "write auto, cpu, cuda, cuda:N or mps"
-            decoder.note(Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE))
-        above: set[type] = set()
-        for index, tracker in enumerate(head.trackers):
-            if type(tracker) in above:  # both would write in one folder
-                use = self.registry.name_of(tracker)
-                reason = f"must differ from the trackers above, got {quote(use)}"
-                key = ("trackers", index)
-                decoder.note(Problem(key, reason, "leave one of the two out", Code.DUPLICATE))
-            above.add(type(tracker))
+        for problem in head_problems(head, self.registry):
+            decoder.note(problem)
         return head
 
     def _stages(self) -> None:
@@ -276,26 +243,31 @@ class _Reading:
         seen: set[str] = set()
         for key, component in self.decoder.components:
             if isinstance(component, Dataset):
-                self._collect(key, seen, _spec_problems(component))
+                self._collect(key, component, seen, _spec_problems(component))
             if key[0] != "stage":
-                self._collect(key, seen, component.check({}))
+                self._collect(key, component, seen, component.check({}))
         earlier: dict[str, Stage] = {}
         for index, (stage_id, stage) in enumerate(self.stages.items()):
             for key, component in self.decoder.components:
                 if key[:2] == ("stage", index):
-                    self._collect(key, seen, problems_of(component, MappingProxyType(earlier)))
+                    problems = problems_of(component, MappingProxyType(earlier))
+                    self._collect(key, component, seen, problems)
             earlier[stage_id] = stage
 
-    def _collect(self, key: Key, seen: set[str], problems: Iterable[Problem]) -> None:
+    def _collect(
+        self, key: Key, component: Component, seen: set[str], problems: Iterable[Problem]
+    ) -> None:
         """Note what a component yields; data that cannot be read is told once, where it stands."""
         try:
             with plugin_errors(self.registry):
                 for problem in problems:
+                    problem = name_places(problem, vars(component).values())
                     self.decoder.note(problem.under(*key))
         except DataError as error:
             if str(error) not in seen:
                 seen.add(str(error))
-                self.decoder.note(Problem(key, str(error), code=error.code))
+                problem = Problem(key, str(error), code=error.code)
+                self.decoder.note(name_places(problem, vars(component).values()))
 
 
 def _misspelt_stage(table: Mapping[str, Any]) -> str:

@@ -28,20 +28,23 @@ class Source:
         label: what messages call it: its path.
         text: the file, verbatim.
         table: the parsed text.
+        folder: folder of its file, to which its paths are relative; None for a shipped recipe that
+            is given by its name, and for a text.
     """
 
     label: str
     text: str
     table: Mapping[str, Any] = field(repr=False)
+    folder: Path | None = None
 
     @classmethod
-    def parse(cls, text: str, label: str = "recipe") -> Source:
+    def parse(cls, text: str, label: str = "recipe", folder: Path | None = None) -> Source:
         """Parse the text of a recipe.
 
         Raises:
             RecipeError: it is not TOML, or nests deeper than any recipe.
         """
-        return cls(label, text, parse_toml(text, label))
+        return cls(label, text, parse_toml(text, label), folder)
 
 
 def read_source(recipe: str | Path) -> Source:
@@ -53,7 +56,8 @@ def read_source(recipe: str | Path) -> Source:
     """
     path = _find(recipe)
     text = _read(path)
-    return Source.parse(text, str(path))
+    shipped = path in shipped_recipes().values() and path != Path(recipe)
+    return Source.parse(text, str(path), None if shipped else path.parent.resolve())
 
 
 def shipped_recipes() -> dict[str, Path]:

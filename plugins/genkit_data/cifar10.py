@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import near_match, setting
+from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
 from genkit_data.cache import Decoding, cached
 from genkit_data.cifar10_batches import BINARY, CLASSES, SHAPE, VERSIONS, Version
@@ -40,9 +40,7 @@ class CIFAR10(Dataset):
     versions: ClassVar[tuple[Version, ...]] = VERSIONS
     """In the order in which they are looked for."""
 
-    root: str = setting(
-        doc="folder of the archive, relative to the current directory; ~ is your home"
-    )
+    root: FilePath = setting(doc="folder of the archive; ~ is your home")
     split: Literal["train", "test"] = setting("train", doc="which part to read")
 
     def spec(self) -> DataSpec:

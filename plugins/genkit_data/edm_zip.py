@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import quote, setting
+from genkit.settings import FilePath, quote, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
 from genkit_data.classes import require_classes
@@ -41,9 +41,7 @@ class EDMZip(Dataset):
 
     source = "EDM, arXiv 2206.00364, appendix F.1"
 
-    path: str = setting(
-        doc="the zip archive or folder, relative to the current directory; ~ is your home"
-    )
+    path: FilePath = setting(doc="the zip archive or folder; ~ is your home")
     labels: bool = setting(True, doc="read the class of each image from dataset.json")
 
     def spec(self) -> DataSpec:

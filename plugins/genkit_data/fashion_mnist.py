@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import near_match, setting
+from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
 from genkit_data import idx
 from genkit_data.cache import Decoding, cached
@@ -44,9 +44,7 @@ class FashionMNIST(Dataset):
         {name: RemoteFile(_SITE + name, size, md5) for name, (size, md5) in _PUBLISHED.items()}
     )
 
-    root: str = setting(
-        doc="folder of the IDX .gz files, relative to the current directory; ~ is your home"
-    )
+    root: FilePath = setting(doc="folder of the IDX .gz files; ~ is your home")
     split: Literal["train", "test"] = setting("train", doc="which part to read")
 
     def spec(self) -> DataSpec:

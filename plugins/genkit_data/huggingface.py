@@ -16,7 +16,7 @@ from torch import Tensor
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.parts.packages import install_command
-from genkit.settings import near_match, setting
+from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
 from genkit_data.classes import require_classes
@@ -32,7 +32,9 @@ class HuggingFace(Dataset):
     with a data set is run.
     """
 
-    path: str = setting(doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home")
+    path: FilePath = setting(
+        doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home"
+    )
     split: str = setting("train", doc="which part to read")
     image: str = setting("image", doc="column of the images")
     label: str = setting("label", doc="column of the classes; empty for no labels")

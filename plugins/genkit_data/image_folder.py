@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
 from genkit_data.folder import entries, existing_folder, version_of
@@ -29,9 +29,7 @@ class ImageFolder(Dataset):
     must be an image, save those whose name starts with a dot, which are passed over.
     """
 
-    root: str = setting(
-        doc="folder of the images, relative to the current directory; ~ is your home"
-    )
+    root: FilePath = setting(doc="folder of the images; ~ is your home")
 
     def spec(self) -> DataSpec:
         files, labels = _listed(existing_folder(self.root))

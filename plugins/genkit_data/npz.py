@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.tensors import require_finite
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, cached
@@ -36,7 +36,7 @@ class NPZ(Dataset):
     ``arr_1``) holds the class of each image. Pickled objects are never read.
     """
 
-    path: str = setting(doc="the .npz file, relative to the current directory; ~ is your home")
+    path: FilePath = setting(doc="the .npz file; ~ is your home")
     labels: bool = setting(True, doc="read the class of each image")
 
     def spec(self) -> DataSpec:

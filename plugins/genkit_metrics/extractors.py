@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Annotated, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from genkit.files import expand_user
 from genkit.interfaces import Design, Extractor, Inputs, Stages
 from genkit.networks import code_of_network, load_network
 from genkit.plugin.manager import load_plugins
-from genkit.settings import setting
+from genkit.settings import PathMark, setting
 from genkit.tensors import file_digest, require_unchanged
 from genkit.types import DataSpec
 
@@ -64,7 +64,7 @@ class ClassifierFeatures(Extractor):
     label = "classifier"
     classifies = True
 
-    file: str | None = setting(
+    file: Annotated[str, PathMark(names=tuple(SHIPPED))] | None = setting(
         None, doc='path of a file that `genkit export` wrote of a classifier, or "digits"'
     )
     classifier: ClassifierRef | None = setting(

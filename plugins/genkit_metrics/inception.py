@@ -17,7 +17,7 @@ from genkit.errors import Code, DataError, Problem
 from genkit.files import expand_user
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.precision import network_precision
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.tensors import file_digest
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
 from genkit_metrics.inception_v3 import InceptionV3
@@ -59,7 +59,7 @@ class Inception(ImageNetwork):
     classifies = True
     frechet = "fid"
 
-    weights: str | None = setting(None, doc=f"path of {NAME}; downloaded where it is left out")
+    weights: FilePath | None = setting(None, doc=f"path of {NAME}; downloaded where it is left out")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.weights is None:

@@ -25,7 +25,7 @@ from genkit.errors import Code, DataError, PluginError, Problem
 from genkit.files import expand_user
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.packages import install_command, missing_packages
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.tensors import file_digest, load, require_unchanged
 from genkit_metrics.image_network import ImageFeatures, ImageNetwork
 
@@ -58,9 +58,7 @@ class VisionTransformer(ImageNetwork):
     model_types: ClassVar[tuple[str, ...]]
     """Values of ``model_type`` in the configuration that fit."""
 
-    folder: str = setting(
-        doc=f"folder with {CONFIG} and {WEIGHTS}, relative to the current directory; ~ is your home"
-    )
+    folder: FilePath = setting(doc=f"folder with {CONFIG} and {WEIGHTS}; ~ is your home")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from missing_packages((EXTRA,), EXTRA)

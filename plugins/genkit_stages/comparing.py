@@ -14,7 +14,7 @@ from genkit.features import DatasetReference, Extractors, Reference, StatisticsR
 from genkit.files import expand_user
 from genkit.interfaces import BoundMetric, Component, Dataset, Design, Extractor, Inputs, Metric
 from genkit.parts.no_stages import NoStages
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.tensors import file_digest
 from genkit_stages.metric_checks import data_problems, item_problems, metric_problems
 
@@ -26,7 +26,7 @@ class Comparing(Component):
     data: Dataset | None = setting(
         None, doc="the real items to compare with", inherit="data", unless="statistics"
     )
-    statistics: str | None = setting(
+    statistics: FilePath | None = setting(
         None,
         doc="file of `genkit stats`, or one that EDM or EDM2 published, in place of data",
     )

@@ -13,7 +13,7 @@ from genkit.files import expand_user
 from genkit.interfaces import Context, Design, Stage, Stages
 from genkit.networks import code_of_network, design_of, load_network
 from genkit.plugin.manager import load_plugins
-from genkit.settings import setting
+from genkit.settings import FilePath, setting
 from genkit.tensors import file_digest, require_unchanged
 
 
@@ -28,8 +28,8 @@ class Load(Stage):
         SettingError: the file is missing or damaged, or describes no network.
     """
 
-    path: str = setting(
-        doc="the .safetensors file, relative to the current directory; ~ is your home",
+    path: FilePath = setting(
+        doc="the .safetensors file; ~ is your home",
         affects_result=False,  # its content does: see `version`
     )
 

@@ -300,7 +300,7 @@ def test_validate_refuses_a_device_that_run_would_refuse(genkit_, recipe):
                 )
             ],
         ),
-        ("a = b\n", (), [("syntax", "bad.toml", 1, 5, None, None, None)]),
+        ("a = b\n", (), [("syntax", "bad.toml", 1, 5, None, "a", None)]),
         (
             "",
             ("seed=-1", "sed=1"),

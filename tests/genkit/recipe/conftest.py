@@ -2,18 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from genkit.artifacts import DenoiserFile, DenoiserRef, Samples, SamplesRef, Scores
-from genkit.errors import DataError, Problem, SettingError
+from genkit.errors import Code, DataError, Problem, SettingError
+from genkit.files import expand_user
 from genkit.interfaces import Component, Context, Coupler, Dataset, Inputs, Stage, Stages
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Owner, Registration, Registry
-from genkit.settings import setting
+from genkit.settings import FilePath, PathMark, setting
 from genkit.types import Batch, DataSpec, Pairs
 
 
@@ -53,6 +54,8 @@ class Toys(Dataset):
 
     folder: str = setting("here", doc="where")
     fakes: SamplesRef | None = setting(None, doc="samples to join")
+    file: FilePath | None = setting(None, doc="a file")
+    parts: tuple[Annotated[str, PathMark(names=("all",))], ...] = setting((), doc="files")
 
     def spec(self) -> DataSpec:
         if self.folder == "nowhere":
@@ -60,6 +63,8 @@ class Toys(Dataset):
         return DataSpec((2,))
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.file is not None and not expand_user(self.file).exists():
+            yield Problem(("file",), f"{self.file} does not exist", code=Code.NOT_FOUND)
         if self.folder == "odd":
             yield Problem(("folder",), "is odd")
 

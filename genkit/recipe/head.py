@@ -1,0 +1,80 @@
+"""The keys at the top of a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from genkit.errors import Code, Problem
+from genkit.interfaces import Dataset, Tracker
+from genkit.plugin.registry import Registry
+from genkit.recipe.overrides import RETIRED
+from genkit.settings import meant_number, quote, setting
+
+FORMAT = 1
+"""Format of recipes. A recipe without the key has format 1, in every version of genkit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The keys at the top of a recipe."""
+
+    renamed: ClassVar[Mapping[str, str]] = RETIRED
+
+    format: int = setting(FORMAT, doc=f"format of the recipe: {FORMAT}")
+    name: str = setting(doc="name of the run's folder: letters, digits and . _ -")
+    seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
+    data: Dataset | None = setting(None, doc="the data of every stage that names no other")
+    device: str = setting("auto", doc="where to compute: auto, cpu, cuda, cuda:N or mps")
+    trackers: tuple[Tracker, ...] = setting(
+        (), doc='what rows and pictures are passed on to, such as [{ use = "tensorboard" }]'
+    )
+
+
+def format_problem(table: Mapping[str, Any]) -> Problem | None:
+    """Return why the format of a recipe's table cannot be read; None where it can."""
+    found = table.get("format", FORMAT)
+    if type(found) is int and found == FORMAT:
+        return None
+    hint = f"write {FORMAT}"
+    if is_later_format(table):
+        hint = f"install a version of genkit that reads format {_number(found)}"
+    reason = f"must be {FORMAT} in this version of genkit, got {quote(found)}"
+    return Problem(("format",), reason, hint, Code.UNSUPPORTED_FORMAT)
+
+
+def is_later_format(table: Mapping[str, Any]) -> bool:
+    """Whether a recipe's table has a later format, in which this version can find no mistakes."""
+    number = _number(table.get("format", FORMAT))
+    return number.isdecimal() and int(number) > FORMAT
+
+
+def _number(found: Any) -> str:
+    return meant_number(found) or quote(found)
+
+
+def head_problems(head: Head, registry: Registry) -> Iterator[Problem]:
+    """Yield the mistakes in the values of the keys at the top.
+
+    Args:
+        head: the keys, each of its type.
+        registry: registry with the names of components.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
+        reason = f"must be the name of a folder, got {quote(head.name)}"
+        hint = "write at most 100 letters, digits and . _ - and start with a letter or digit"
+        yield Problem(("name",), reason, hint, Code.INVALID_NAME)
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", head.device):
+        reason = f"must be a device, got {quote(head.device)}"
+        hint = "write auto, cpu, cuda, cuda:N or mps"
+        yield Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE)
+    above: set[type] = set()
+    for index, tracker in enumerate(head.trackers):
+        if type(tracker) in above:  # both would write in one folder
+            got = quote(registry.name_of(tracker))
+            reason = f"must differ from the trackers above, got {got}"
+            key = ("trackers", index)
+            yield Problem(key, reason, "leave one of the two out", Code.DUPLICATE)
+        above.add(type(tracker))
