@@ -1,4 +1,4 @@
-"""Draw `../images/start.png`: what a start does to Gaussian data with assigned noise, in closed form.
+"""Draw `../images/start.png`: the effect of the start for Gaussian data with assigned noise, in closed form.
 
 python docs/explanation/start.py
 """
@@ -21,7 +21,7 @@ MEASURED = CouplingStatistics(512, 1, (S,), (CORRELATION * S,), S**2, 0.0)
 
 
 def draw_law(axes: Axes) -> None:
-    """Draw the standard deviation of x / sigma against 1 / sigma, and both starts."""
+    """Plot the standard deviation of x / sigma against 1 / sigma, and both starts."""
     u = np.linspace(1e-6, 2 / SIGMA_MAX, 200)
     axes.plot(
         u,
@@ -56,7 +56,7 @@ def draw_law(axes: Axes) -> None:
 
 
 def draw_samples(axes: Axes) -> None:
-    """Draw the standard deviation of samples over the data's against sigma_max."""
+    """Plot the spread of samples against sigma_max."""
     levels = np.geomspace(20, 1000, 200)
     colors = BLUE, ORANGE, PINK
     for (name, corrections), color in zip(CORRECTIONS.items(), colors, strict=True):
