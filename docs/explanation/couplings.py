@@ -2,7 +2,7 @@
 
     python docs/explanation/couplings.py
 
-takes two minutes on one core. The same numbers come out each time: every draw has a seed.
+takes two minutes on one core. The numbers are the same in every run, since every draw has a seed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PICTURE = Path(__file__).parent.parent / "images" / "couplings.png"
 POOL = 512
 POOLS = 40
 SHOWN = 1500  # points of a scatter plot
-CANDIDATES = 4  # noises, of which the nearest is taken
+CANDIDATES = 4  # noise samples per image, of which the nearest is used
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-PAIRS = 2048  # at least so many for each part size
+PAIRS = 2048  # min. number of pairs per group size
 
 Pairing = Callable[[Batch, Tensor, torch.Generator], Pairs]
 
@@ -42,12 +42,12 @@ def data(name: str) -> Batch:
 
 
 def pair_with(name: str, **settings: object) -> Pairing:
-    """Return how a coupler pairs."""
+    """Return the method `pair` of a coupler."""
     return genkit.component("coupler", name, **settings).pair
 
 
 def nearest(batch: Batch, noise: Tensor, draws: torch.Generator) -> Pairs:
-    """Give each item the nearest of its own few noises; ``noise`` is the first of them."""
+    """Assign to each item the nearest of its own noise samples; ``noise`` has the first of them."""
     more = torch.randn((CANDIDATES - 1, *noise.shape), generator=draws)
     candidates = torch.cat([noise[None], more])
     best = (candidates - batch.data).flatten(2).norm(dim=2).argmin(dim=0)
@@ -57,7 +57,7 @@ def nearest(batch: Batch, noise: Tensor, draws: torch.Generator) -> Pairs:
 
 
 def paired(items: Batch, pairing: Pairing, size: int, pools: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield pools of items and the noise that each item got."""
+    """Yield pools of items with the noise that is assigned to them."""
     for index in range(pools):
         draws = generator(0, "couplings", size, index)
         batch = items[torch.randperm(len(items), generator=draws)[:size]]
@@ -67,7 +67,7 @@ def paired(items: Batch, pairing: Pairing, size: int, pools: int) -> Iterator[tu
 
 
 def pairs_of(items: Batch, pairing: Pairing, label: int | None) -> tuple[Tensor, Tensor]:
-    """Return the items of one class, or all, and the noise that each got."""
+    """Return the items of one class, or all, with the noise that is assigned to them."""
     data, noises = [], []
     for batch, noise in paired(items, pairing, POOL, POOLS):
         chosen = slice(None) if label is None else batch.labels == label
@@ -77,7 +77,7 @@ def pairs_of(items: Batch, pairing: Pairing, label: int | None) -> tuple[Tensor,
 
 
 def gain(items: Batch, pairing: Pairing, size: int) -> float:
-    """Return by how much the mean distance is less than that of unpaired noise."""
+    """Return the relative reduction of the mean distance over random pairs."""
     before = after = 0.0
     for batch, noise in paired(items, pairing, size, max(8, PAIRS // size)):
         after += float((batch.data - noise).flatten(1).norm(dim=1).sum())
@@ -86,13 +86,13 @@ def gain(items: Batch, pairing: Pairing, size: int) -> float:
 
 
 def gain_inside(items: Batch, pairing: Pairing, size: int) -> float:
-    """Return the gain in parts of one class, the mean over the classes."""
+    """Return the gain in groups of one class, as the mean over the classes."""
     labels = items.labels.unique()
     return sum(gain(items[items.labels == k], pairing, size) for k in labels) / len(labels)
 
 
 def levels_and_noise(items: Batch, *, scaled: bool) -> tuple[Tensor, Tensor]:
-    """Return noise levels and the noise of the items that they belong to.
+    """Return noise levels and the noise of their items.
 
     Args:
         items: to pair.
@@ -122,7 +122,7 @@ def variance_by_level(level: Tensor, noise: Tensor) -> tuple[list[float], list[f
 
 
 def draw_noise(axes: Axes, title: str, points: Tensor, noise: Tensor, others: Tensor) -> None:
-    """Draw noise in the colour of its image, and circles that hold half and 95 % of N(0, I)."""
+    """Plot noise in the color of its image, and circles that contain half and 95 % of N(0, I)."""
     place = points[:SHOWN, 0] - points[:SHOWN, 1]  # grows along the upper moon
     axes.scatter(*others[:SHOWN].T, s=3, color="#bbbbbb", linewidths=0)
     for dots, size in ((noise[:SHOWN], 9), (points[:SHOWN], 7)):
@@ -146,7 +146,7 @@ def title_at_left(axes: Axes, title: str) -> None:
 
 
 def draw_levels(axes: Axes, items: Batch) -> list[float]:
-    """Draw the variance of noise at each noise level, paired before and after it is scaled."""
+    """Plot the variance of noise at each noise level, paired before and after scaling."""
     found = []
     for scaled, colour, label in ((False, BLUE, "unit noise"), (True, ORANGE, "scaled noise")):
         level, variance = variance_by_level(*levels_and_noise(items, scaled=scaled))
@@ -160,12 +160,12 @@ def draw_levels(axes: Axes, items: Batch) -> list[float]:
     axes.set_xlabel("noise level of the image")
     axes.set_ylabel("variance of its noise")
     axes.grid(alpha=0.3)
-    title_at_left(axes, "Pair before scaling, or noise tells the level")
+    title_at_left(axes, "Noise must be paired before it is scaled")
     return found
 
 
 def draw_gains(axes: Axes, gains: dict[str, Sequence[float]]) -> None:
-    """Draw the gain against the size of a part."""
+    """Plot the gain against the size of a group."""
     for (name, values), colour in zip(gains.items(), (GREEN, BLUE, ORANGE), strict=True):
         axes.plot(SIZES, values, "o-", color=colour)
         axes.text(SIZES[-1] * 1.25, values[-1], name, color=colour, va="center", fontsize=10)
@@ -175,10 +175,10 @@ def draw_gains(axes: Axes, gains: dict[str, Sequence[float]]) -> None:
     axes.set_xlim(0.8, SIZES[-1] * 8)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("images in a part")
+    axes.set_xlabel("images in a group")
     axes.set_ylabel("reduction of the mean distance")
     axes.grid(alpha=0.3)
-    title_at_left(axes, "A part of one image gains nothing")
+    title_at_left(axes, "A group of one image gains nothing")
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
 
     print("variance of noise paired after scaling, lowest and highest tenth of the levels:")
     print(f"{scaled[0]:.2f} {scaled[-1]:.2f}\n")
-    print("| images in a part | " + " | ".join(map(str, SIZES)) + " |")
+    print("| images in a group | " + " | ".join(map(str, SIZES)) + " |")
     print("|---" * (len(SIZES) + 1) + "|")
     for name, values in gains.items():
         print(f"| {name} | " + " | ".join(f"{value:.1%}" for value in values) + " |")
@@ -221,7 +221,7 @@ def main() -> None:
     for name, pairing in (("across classes", blind), ("inside classes", inside)):
         print(f"digits, pool {POOL}, {name}: {gain(digits, pairing, POOL):.1%} less")
         means = torch.stack([pairs_of(digits, pairing, k)[1].mean(dim=0) for k in range(10)])
-        print(f"  greatest mean of a pixel's noise given the class: {means.abs().max():.2f}")
+        print(f"  max mean of a pixel's noise given the class: {means.abs().max():.2f}")
 
 
 if __name__ == "__main__":
