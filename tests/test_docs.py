@@ -239,7 +239,7 @@ def test_commands_of_a_page_are_accepted(page: Path, workplace: Path, trained: P
     for arguments in commands(page):
         if arguments[0] == "export":  # of a run that the page's reader has made
             shutil.copytree(trained, workplace / arguments[1])
-        if arguments == ["show", "greedy"] or any('"greedy"' in part for part in arguments):
+        if any("greedy" in part for part in arguments):
             continue  # the plugin of the tutorial is installed in test_stranger.py
         if arguments[:2] == ["data", "get"]:
             continue  # asks the web
