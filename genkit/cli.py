@@ -1,6 +1,6 @@
-"""The command line: parses, calls, prints, and is the only place that catches genkit's errors.
+"""The command line, the only place that catches genkit's errors.
 
-Everything but typer is imported inside the commands, so that help and mistakes answer at once.
+Modules other than typer are imported inside of the commands, so that help and mistakes are fast.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code.
 
     Args:
-        arguments: those after the program's name; None takes the process's own, which
-            then ends without waiting for threads that pair.
+        arguments: arguments after the program's name; None for those of the process, which then
+            exits without waiting for threads that couple pools.
     """
     owned = arguments is None
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Accepted at any place: it is added to a command that failed.
+    # Accepted at any position, since users append it to a command that failed.
     shows_traceback = "--traceback" in given
     given = [argument for argument in given if argument != "--traceback"]
-    # OpenMP spins by default while it waits, which stalls torch when another process has the core.
+    # OpenMP spins while it waits by default, which stalls torch if another process uses the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _call(given)
@@ -103,7 +103,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _leave(code: int, owned: bool) -> Never:
-    """End; where the process is owned, without waiting for threads that pair or for others."""
+    """Exit; if the process is owned, without waiting for threads or for other processes."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
     waits = several() or _tracker_hangs() or not all(thread.daemon for thread in threads)
@@ -114,8 +114,8 @@ def _leave(code: int, owned: bool) -> Never:
 
 
 def _tracker_hangs() -> bool:
-    """Whether a tracker hangs, which could keep the process from exiting."""
-    tracking = sys.modules.get("genkit.run.tracking")  # there is no tracker where none imported it
+    """Whether a tracker hangs, which could prevent the process from exiting."""
+    tracking = sys.modules.get("genkit.run.tracking")  # without this module there is no tracker
     return tracking is not None and tracking.unfinished()
 
 
@@ -169,7 +169,7 @@ def run(
         bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
     ] = False,
 ) -> None:
-    """Run a recipe, or go on with a run that was interrupted."""
+    """Run a recipe, or resume a run that was interrupted."""
     check_device(device)
     with processes() as world:
         announced = not dry_run and (world is None or world.is_main)
@@ -226,10 +226,10 @@ def list_plugins(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What a recipe writes after use.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a component in recipes.")],
     kind: Kind = None,
 ) -> None:
-    """Show the settings of every component of a name."""
+    """Show the settings of every component with a name."""
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
     from genkit.report.components import description, show_component
@@ -263,11 +263,11 @@ def _check_kind(kind: str | None) -> None:
 
 
 def _flush() -> None:
-    """Write out what is left; a reader that went away, such as ``head``, is no error."""
+    """Flush stdout; a closed pipe, as after ``head``, is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at the end and would complain; let that go nowhere.
+        # Python flushes again at exit and would print an error: redirect that to devnull.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""What commands share: the console, names that they check, and the processes of ``torchrun``."""
+"""Helpers of commands: console, checks of arguments, and the processes of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WIDE = 10_000  # columns of what is no terminal: lines there are not wrapped
+_WIDE = 10_000  # width of outputs that are no terminal, where lines are not wrapped
 
 
 def console() -> Console:
-    """Return a console on stdout; where that is no terminal, nothing is wrapped."""
+    """Return a console on stdout, which wraps lines only in a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _WIDE)
 
 
 def say(to: Console, text: str) -> None:
-    """Print text as it is, lines unbroken."""
+    """Print text without markup and without wrapping."""
     to.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -40,12 +40,12 @@ def warn(text: str) -> None:
     say(Console(stderr=True), f"Warning: {text}")
 
 
-def tracked(items: Sequence[T], doing: str) -> Iterable[T]:
-    """Return the items; their iteration is shown on stderr where that is a terminal.
+def show_progress(items: Sequence[T], doing: str) -> Iterable[T]:
+    """Return the items, with a progress bar of the iteration if stderr is a terminal.
 
     Args:
         items: items to iterate over.
-        doing: what is done with them, such as ``"sampling"``.
+        doing: description of the work, such as ``"sampling"``.
     """
     from rich.console import Console
     from rich.progress import track
@@ -55,19 +55,19 @@ def tracked(items: Sequence[T], doing: str) -> Iterable[T]:
 
 
 def check_device(device: str | None) -> None:
-    """Raise UsageError unless a device could have this name; needs no torch."""
+    """Raise UsageError unless the name is that of a device, without importing torch."""
     if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
         raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
 
 
 def several() -> bool:
-    """Whether ``torchrun`` started this process beside others."""
+    """Whether ``torchrun`` started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
 def processes() -> Iterator[World | None]:
-    """Join the processes that ``torchrun`` started; without them torch is not imported for it.
+    """Join the processes that ``torchrun`` started; without it, yield None and do not import torch.
 
     Raises:
         InterruptedRun: the user stopped the command at once.
@@ -81,5 +81,5 @@ def processes() -> Iterator[World | None]:
 
         with join_processes() as world:
             yield world
-    except KeyboardInterrupt as stop:  # which typer would answer, and then wait for threads
-        raise InterruptedRun("stopped at once, with what was saved before") from stop
+    except KeyboardInterrupt as stop:  # typer would handle it, and then wait for threads
+        raise InterruptedRun("stopped at once; earlier checkpoints are kept") from stop

@@ -1,4 +1,4 @@
-"""Texts in rows and columns for any width of a terminal, which never breaks a word."""
+"""Tables of texts for terminals of any width, without broken words."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rich.console import Console
 
 from genkit.parts.text_table import GAP, Cells, grid
 
-_READABLE = 24  # columns that a long text has in a table, at least
+_READABLE = 24  # min width of a long text in a table
 _INDENT = 2
 
 
 def print_sheet(console: Console, cells: Cells, keys: int = 1) -> None:
-    """Print rows as a table; where that would break words or long texts, as a list.
+    """Print rows as a table, or as a list if the terminal is too narrow.
 
-    A name that one must type is one word, and stays on one line.
+    Words are never broken, so that names can be copied.
 
     Args:
-        console: where to print.
-        cells: head and rows; the last column has the longest texts.
-        keys: number of leading columns that name a row, without a head in the list.
+        console: console to print to.
+        cells: header and rows; the last column has the longest texts.
+        keys: number of leading columns that identify a row; the list has no header for them.
     """
     widths = _widths(cells, console.width)
     if widths is None:
@@ -35,23 +35,23 @@ def print_sheet(console: Console, cells: Cells, keys: int = 1) -> None:
 
 
 def _widths(cells: Cells, width: int) -> list[int] | None:
-    """Return the width of each column of a table; None where there is no room for one."""
+    """Return the widths of the columns of a table; None if the terminal is too narrow for one."""
     columns = ["\n".join(column).split("\n") for column in zip(*cells, strict=True)]
     widths = [max(map(len, lines)) for lines in columns]
-    least = [max(len(word) for line in lines for word in [*line.split(), ""]) for lines in columns]
-    least[-1] = max(least[-1], min(_READABLE, widths[-1]))
+    minima = [max(len(word) for line in lines for word in [*line.split(), ""]) for lines in columns]
+    minima[-1] = max(minima[-1], min(_READABLE, widths[-1]))
     room = width - GAP * (len(widths) - 1)
-    if sum(least) > room:
+    if sum(minima) > room:
         return None
     while sum(widths) > room:
-        # The column that can give most.
-        index = max(range(len(widths)), key=lambda k: widths[k] - least[k])
+        # Shrink the column that is widest relative to its min.
+        index = max(range(len(widths)), key=lambda k: widths[k] - minima[k])
         widths[index] -= 1
     return widths
 
 
 def _list(cells: Cells, keys: int, width: int) -> Iterator[str]:
-    """Yield the lines of a list of rows; each text stands behind the head of its column."""
+    """Yield the lines of a list, in which each text follows the header of its column."""
     head, *rows = cells
     reach = max(len(name) for name in head[keys:]) + 2
     for row in rows:
@@ -63,7 +63,7 @@ def _list(cells: Cells, keys: int, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Return a text in lines of a width; longer words are kept."""
+    """Return a text wrapped to a width; longer words are not broken."""
     lines: Sequence[str] = [
         part
         for line in text.split("\n")

@@ -18,7 +18,7 @@ from genkit.settings import near_match, quote
 
 @dataclass(frozen=True)
 class Owner:
-    """Who brought a component: a plugin and the distribution that installed it."""
+    """A plugin, with the distribution that installed it."""
 
     plugin: str
     distribution: str
@@ -42,16 +42,16 @@ class Entry:
 
 
 class Registration:
-    """Components and commands of a plugin. They join the registry only if all are valid.
+    """Components and commands of a plugin, which are added to the registry only if all are valid.
 
     Args:
-        owner: the plugin.
+        owner: plugin with its distribution.
         package: top-level package of the plugin's entry point.
 
     Attributes:
-        entries: the components by kind and name.
-        suggestions: what to write in place of names that are no components, by kind and name.
-        commands: the commands by name, as typer built them.
+        entries: components by kind and name.
+        suggestions: what to write instead of a name that is no component, by kind and name.
+        commands: commands by name, as typer built them.
     """
 
     def __init__(self, owner: Owner, package: str = "") -> None:
@@ -66,8 +66,8 @@ class Registration:
 
         Args:
             kind: one of :data:`genkit.plugin.kinds.KINDS`.
-            name: what a recipe writes after ``use``: lower case, digits and hyphens.
-            target: ``"package.module:Class"``; imported when a recipe first names it.
+            name: name in recipes, after ``use``: lower-case letters, digits and hyphens.
+            target: ``"package.module:Class"``; imported on first use.
 
         Raises:
             PluginError: an unknown kind, a malformed name or target, or a name given twice.
@@ -106,8 +106,8 @@ class Registry:
     """All components and commands, filled once from the plugins and then only read.
 
     Attributes:
-        commands: the plugins' commands by name, as typer built them.
-        packages: the plugins to which the code of a top-level package belongs.
+        commands: commands of plugins by name, as typer built them.
+        packages: plugins to which the code of a top-level package belongs.
     """
 
     def __init__(self) -> None:
@@ -119,14 +119,14 @@ class Registry:
         self._absent: list[str] = []
 
     def note_absent(self, owner: Owner, reason: str) -> None:
-        """Remember a plugin that failed: a component that is looked for may have been its."""
+        """Record a plugin that failed to load, for messages about unknown components."""
         self._absent.append(f"{owner} failed to load: {reason}")
 
     def accept(self, registration: Registration) -> None:
-        """Take over all components and commands of a plugin, or none.
+        """Add all components and commands of a plugin, or none.
 
         Raises:
-            PluginError: a name is taken; names both owners.
+            PluginError: a name is taken; the message has both owners.
         """
         for key, entry in registration.entries.items():
             if taken := self._entries.get(key):
@@ -153,7 +153,7 @@ class Registry:
         """Return a plugin's command, as typer built it.
 
         Raises:
-            PluginError: no plugin has brought it; with a near match and the known names.
+            PluginError: there is no such command; with a near match and the known names.
         """
         if name in self.commands:
             return self.commands[name]
@@ -170,10 +170,10 @@ class Registry:
         )
 
     def find(self, kinds: Iterable[str], name: str) -> Entry:
-        """Return the component of a name among some kinds.
+        """Return the component with a name among some kinds.
 
         Raises:
-            PluginError: there is none, with a near match and the known names.
+            PluginError: there is no such component; with a near match and the known names.
         """
         kinds = list(kinds)
         found = [e for kind in kinds if (e := self._entries.get((kind, name)))]
@@ -212,7 +212,7 @@ class Registry:
         either = base.implements
         if either and all(getattr(cls, name) is getattr(base, name) for name in either):
             raise PluginError(f"{what} does not implement {' or '.join(either)}")
-        # Looked up on the class itself: an inherited decorator would lose the class's own fields.
+        # On the class itself: with an inherited decorator, its own fields would be ignored.
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
             raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
         try:
@@ -230,7 +230,7 @@ class Registry:
         return self.entry_of(component).name
 
     def entry_of(self, component: object) -> Entry:
-        """Return the entry of a component's class; its text is how messages name the component.
+        """Return the entry of a component's class, whose text names the component in messages.
 
         Raises:
             PluginError: it is not registered.
@@ -253,7 +253,7 @@ def base_of(kind: str) -> type[Any]:
 
 
 def kinds_of(base: type) -> list[str]:
-    """Return the kinds whose components fill a slot of a type: ``Network`` takes three."""
+    """Return the kinds whose components fit a slot of a base class: three for ``Network``."""
     return [kind for kind in KINDS if issubclass(base_of(kind), base)]
 
 
@@ -272,7 +272,7 @@ def in_words(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return where an imported plugin raised an error, in brackets; empty for no code of one."""
+    """Return file and line where a plugin raised an error, in brackets; empty for other code."""
     ours = ("genkit", "importlib", "pluggy")
     places = [
         f" ({frame.f_code.co_filename}, line {line})"

@@ -1,4 +1,4 @@
-"""Decodes tables into components by the annotations of their fields, collecting every mistake."""
+"""Decode tables into components by the annotations of their fields, and collect all mistakes."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ MAX_PROBLEMS = 200
 
 
 class TooManyProblems(Exception):  # noqa: N818
-    """Ends the decoding of a file that is nothing like a recipe."""
+    """Ends the decoding of a file with too many mistakes to be a recipe."""
 
 
 def component(
     registry: Registry, base_or_kind: type[Any] | str, table: Mapping[str, Any]
 ) -> Component:
-    """Construct a component from a table, as a recipe writes it.
+    """Construct a component from a recipe table.
 
     Args:
-        registry: where components are found.
-        base_or_kind: an abstract base such as ``Coupler``, or a kind such as ``"coupler"``.
+        registry: registry with the components.
+        base_or_kind: abstract base such as ``Coupler``, or kind such as ``"coupler"``.
         table: ``{"use": name, ...}``. References to stages are not checked.
 
     Raises:
-        SettingError: every mistake in the table.
-        PluginError: the kind is unknown, or the name is not that of a component.
+        SettingError: the table has mistakes, all of which are reported.
+        PluginError: the kind or the name is unknown.
     """
     if isinstance(base_or_kind, str) and base_or_kind not in KINDS:
         hint = near_match(base_or_kind, KINDS) or f"known: {', '.join(KINDS)}"
@@ -61,17 +61,17 @@ def component(
 def checked(
     registry: Registry, kind: str, chosen: str | Mapping[str, Any] | None, default: str = ""
 ) -> Component:
-    """Return the component of a name or a table, outside of a recipe, if it finds no problem.
+    """Return the component of a name or a table outside of a recipe, after its checks.
 
     Args:
-        registry: where components are found.
+        registry: registry with the components.
         kind: kind of the component.
-        chosen: name, or table in which a path may be one of Python's; None for the default.
-        default: name for a table without ``use``; empty where there is none.
+        chosen: name, or table whose values may be ``pathlib`` paths; None for the default.
+        default: name for a table without ``use``; empty if there is no default.
 
     Raises:
-        SettingError: a setting is unknown or wrong, or ``chosen`` is neither name nor table.
-        PluginError: the name is not that of a component.
+        SettingError: a setting is unknown or invalid, or ``chosen`` is neither name nor table.
+        PluginError: the name is unknown.
     """
     if not isinstance(chosen, (str, Mapping, types.NoneType)):
         reason = f"must be a name or a table, got {type(chosen).__name__}"
@@ -193,7 +193,7 @@ class Decoder:
             return None
 
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
-        """Return a field's value; MISSING where its own default holds."""
+        """Return the value of a field; MISSING for the default of the class."""
         setting = field.setting
         kind = field.type if self._stage_ids is not None else in_files(field.type)
         if field.name in table:
@@ -224,7 +224,7 @@ class Decoder:
         return FAILED if problems else value
 
     def _resolve(self, leaf: Slot | Group | Reference | FilePathType, value: Any, key: Key) -> Any:
-        """Return what a table holds, the id of a stage that fits, or the place of a path."""
+        """Return the component or settings of a table, the id of a stage, or a path."""
         if isinstance(leaf, FilePathType):
             typed = any(key[: len(above)] == above for above in self._typed)
             return find_path(value, self._folder, recipe_first=not typed)
@@ -263,5 +263,5 @@ class Decoder:
 
 
 def _writes(stage: Stage, artifact: type[Artifact]) -> bool:
-    """Whether a stage writes what a reference asks for."""
+    """Whether a stage writes an artifact of the type of a reference."""
     return stage.output is not None and issubclass(stage.output, artifact)

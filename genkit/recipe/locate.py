@@ -1,6 +1,6 @@
-"""On which line a key of a TOML text stands.
+"""Find the lines of keys in a TOML text.
 
-``tomllib`` tells no positions. The functions here take linear time, whatever the text, and
+``tomllib`` does not report positions. The functions here take linear time for any text, and
 ``key_lines`` is exact for text that ``tomllib`` accepts.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 from genkit.errors import Key
 from genkit.settings import toml_key
 
-# The end of every alternative always matches, an unclosed string running to the end of the text, so
-# that no text makes the search backtrack. Possessive quantifiers would say so, but are wrong in
-# Python before 3.11.5 (python/cpython#106052).
+# Every alternative always matches to its end, since an unclosed string extends to the end of the
+# text, so that no text causes backtracking. Possessive quantifiers would express this, but have a
+# bug in Python before 3.11.5 (python/cpython#106052).
 _TOKEN = re.compile(
     r'''
     (?P<string> """ (?: [^"\\]+ | \\.? | "(?!"") )* (?: "{3,5} | \Z )
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 
 @dataclass(slots=True)
 class _Open:
-    """A list or an inline table that is not closed yet; ``item`` counts what a list holds."""
+    """A list or an inline table that is not closed yet; ``item`` is the index in a list."""
 
     path: Key
     item: int | None
@@ -44,10 +44,10 @@ def key_lines(text: str) -> dict[Key, int]:
     """Return the line of every table, setting and list item, by its path in the parsed text."""
     lines: dict[Key, int] = {}
     lengths: dict[Key, int] = {}  # of the arrays of tables so far
-    table: Key = ()  # what the last header opened
-    header = 0  # brackets of the header that is read
-    parts: list[str] = []  # of the key that is read
-    path: Key = ()  # of the value that is read
+    table: Key = ()  # path of the last header
+    header = 0  # number of brackets of the current header
+    parts: list[str] = []  # parts of the current key
+    path: Key = ()  # path of the current value
     in_value = False
     nested: list[_Open] = []
     line_of_key = 1
@@ -157,7 +157,7 @@ def _header(
 
 
 def _add(lines: dict[Key, int], base: Key, parts: list[str], line: int) -> Key:
-    """Give a dotted key and the tables that it makes their line, and return its path."""
+    """Record the line of a dotted key and of the tables that it creates, and return its path."""
     for part in parts:
         base = (*base, part)
         lines.setdefault(base, line)

@@ -32,7 +32,7 @@ class Override:
 
     Attributes:
         key: path of the setting in the recipe's table.
-        text: as it was typed, without the option.
+        text: argument of the option, as typed.
         option: ``--set`` or ``--track``.
     """
 
@@ -47,11 +47,11 @@ def apply_overrides(
     """Change a recipe's table, one override after the other.
 
     Args:
-        table: the parsed recipe, left as it is.
-        texts: ``KEY=VALUE``, the value as TOML writes it.
+        table: parsed recipe, which is not modified.
+        texts: ``KEY=VALUE`` with a TOML value.
 
     Returns:
-        The changed table, the overrides that were made, and a mistake for each that was not.
+        Changed table, applied overrides, and a mistake for each override that is invalid.
     """
     changed = copy.deepcopy(dict(table)) if texts else dict(table)
     made: list[Override] = []
@@ -98,13 +98,13 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
 def add_trackers(
     table: Mapping[str, Any], trackers: Sequence[str | Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[Override]]:
-    """Add trackers, by name or table, to those of a recipe's table, which is left as it is.
+    """Return a recipe's table with further trackers, by name or table.
 
     Returns:
-        The changed table, and an override for each tracker.
+        Changed table, and an override for each tracker.
 
     Raises:
-        UsageError: what looks like a table is none.
+        UsageError: a text that begins with ``{`` is no TOML table.
     """
     own = table.get("trackers", [])
     if not isinstance(own, list):  # a mistake, which is reported when the table is decoded
@@ -147,7 +147,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    """Return a parsed text, or an empty table where it is not TOML."""
+    """Return a parsed text; an empty table if it is not TOML."""
     try:
         return parse_toml(text, "")
     except RecipeError:
@@ -155,7 +155,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
-    """Return the path in the recipe of a key that names stages by id."""
+    """Return the path in the recipe's table of a key that begins with the id of a stage."""
     first, *rest = parts
     if first == "stage":
         raise _Refused(Code.UNKNOWN_KEY, "stages are named by id", "write ID.KEY=VALUE")
@@ -176,9 +176,9 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
 
 
 def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
-    """Set a value, making the tables on the way as TOML's dotted keys do, and return its path.
+    """Set a value, create missing tables as TOML's dotted keys do, and return its path.
 
-    A name in the place of a component is short for its table, which gets the setting.
+    The name of a component is expanded to its table, to which the setting is added.
     """
     outer: Any = table
     node: Any = table

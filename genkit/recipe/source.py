@@ -1,4 +1,4 @@
-"""Reads a recipe's file: found by path or by the name of a shipped recipe, parsed as TOML."""
+"""Read and parse a recipe, from a path or by the name of a shipped recipe."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_ITEMS = 10_000
 
 @dataclass(frozen=True)
 class Source:
-    """A recipe as it was written.
+    """Text of a recipe.
 
     Attributes:
-        label: what messages call it: its path.
-        text: the file, verbatim.
-        table: the parsed text.
-        folder: folder of its file, to which its paths are relative; None for a shipped recipe that
-            is given by its name, and for a text.
+        label: path of the file, for messages.
+        text: content of the file.
+        table: parsed text.
+        folder: folder of the file, to which its paths are relative; None for a shipped recipe given
+            by name, and for a text without file.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Source:
         """Parse the text of a recipe.
 
         Raises:
-            RecipeError: it is not TOML, or nests deeper than any recipe.
+            RecipeError: the text is not TOML, or too deeply nested.
         """
         return cls(label, text, parse_toml(text, label), folder)
 
@@ -51,8 +51,8 @@ def read_source(recipe: str | Path) -> Source:
     """Read a recipe from a path, or a shipped one by its name, such as ``edm_aot_dg``.
 
     Raises:
-        UsageError: there is none, or it cannot be read.
-        RecipeError: it is not TOML; with file, line and column.
+        UsageError: the recipe does not exist or cannot be read.
+        RecipeError: the text is not TOML; with file, line and column.
     """
     path = _find(recipe)
     text = _read(path)
@@ -63,7 +63,7 @@ def read_source(recipe: str | Path) -> Source:
 def shipped_recipes() -> dict[str, Path]:
     """Return the recipes that come with genkit, by name: ``edm``, ``cifar10/edm``."""
     package = Path(__file__).parent.parent
-    # In the wheel the recipes lie in the package, in a checkout beside it.
+    # In the wheel the recipes are inside of the package, in a checkout beside it.
     folder = next(
         (f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None
     )
@@ -75,9 +75,9 @@ def parse_toml(text: str, label: str) -> dict[str, Any]:
     """Parse TOML of unknown origin in linear time.
 
     Raises:
-        RecipeError: it is not TOML, or is deeper or wider than any recipe.
+        RecipeError: the text is not TOML, or exceeds the limits of recipes.
     """
-    # tomllib takes quadratic time and memory for a dotted key.
+    # tomllib takes quadratic time and memory for long dotted keys.
     if line := long_key(text, MAX_DEPTH):
         raise syntax_error(label, f"a key has more than {MAX_DEPTH} parts", line=line)
     try:
@@ -130,7 +130,7 @@ def _read(path: Path) -> str:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:  # a file of the system, which tells no size, or one that is growing
+    if len(data) > MAX_BYTES:  # a special file without size, or one that is growing
         raise UsageError(f"recipe {path} is too long; {limit}", Code.SYNTAX)
     try:
         return data.decode("utf-8-sig")
@@ -144,7 +144,7 @@ def _read(path: Path) -> str:
 
 
 def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
-    """Find what is too deep or too long for what comes after, which is recursive."""
+    """Return the first value that is too deep or too long for the recursive code that follows."""
     level: list[tuple[Key, Any]] = [((), table)]
     for _ in range(MAX_DEPTH + 1):
         for key, value in level:
@@ -162,10 +162,10 @@ def _children(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
 
 
 def parse_component(text: str, option: str) -> Mapping[str, Any]:
-    """Return the table of a component that is given by name or as a table.
+    """Return the table of a component from its name or its TOML table.
 
     Raises:
-        UsageError: what looks like a table is none.
+        UsageError: a text that begins with ``{`` is no TOML table.
     """
     if not text.strip().startswith("{"):
         return {"use": text.strip()}

@@ -1,7 +1,7 @@
 """Errors in the TOML of a recipe: their place, and what to write instead.
 
-The messages of ``tomllib`` say what its parser expected. A user needs what to write, which follows
-from the text at the place of the error.
+The messages of ``tomllib`` describe what its parser expected. What to write instead follows from
+the text at the place of the error.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _Place:
         return written_key(here[-1], table) if here else ""
 
     def hint(self, message: str) -> str:
-        """Return what to write for a mistake that the text shows; empty for any other."""
+        """Return what to write for a common mistake; empty for others."""
         inside = self.before.rstrip()
         if message.startswith(("Invalid initial character", "Unclosed inline table")):
             if self.after[:1] == "}" and inside.endswith(","):

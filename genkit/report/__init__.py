@@ -1,1 +1,1 @@
-"""What a person looks at after a run: pictures, plots and tables."""
+"""Reports of runs: pictures, plots and tables."""

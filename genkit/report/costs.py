@@ -1,4 +1,4 @@
-"""Costs as people read them: columns beside the scores, and how they were measured."""
+"""Format costs: columns beside the scores, and the conditions of the measurement."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COLUMNS = {
 
 
 def with_costs(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[Row]:
-    """Return rows of scores with the columns of their cost behind the counts of calls.
+    """Return rows of scores with the columns of their cost after the counts of calls.
 
     Args:
         rows: rows of scores.
-        costs: cost of each; rows without theirs are returned as they are.
+        costs: cost of each row; if their number differs, the rows are returned unchanged.
     """
     if len(costs) != len(rows):
         return rows
@@ -43,7 +43,7 @@ def without_scores(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequen
 
 
 def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
-    """Yield the columns of each cost, but for those that are unknown for all."""
+    """Yield the columns of each cost, except those that are unknown for all."""
     known = {
         heading: name
         for heading, name in COLUMNS.items()
@@ -54,7 +54,7 @@ def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
 
 
 def conditions(costs: Sequence[SamplingCost]) -> Iterator[str]:
-    """Yield lines that say where and over how many samples costs were measured, each once."""
+    """Yield lines with device and number of samples of the measurements, each once."""
     lines: dict[str, None] = {}
     for cost in costs:
         if cost.seconds_per_image is not None:

@@ -1,4 +1,4 @@
-"""The pictures of an artifact, whatever stage wrote it."""
+"""Draw the pictures of an artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genkit.report.plots import curve_plot, score_plot
 
 
 def pictures_of(artifact: Artifact) -> dict[str, bytes]:
-    """Return PNG files by name: a grid of samples, the curves of scores, and a sweep's scores."""
+    """Return PNG files by name: a grid of samples, curves of scores, and scores of a sweep."""
     if isinstance(artifact, Samples):
         return {"samples": grid(artifact.batch.data)}
     if not isinstance(artifact, Scores):

@@ -85,8 +85,8 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
     """Return a PNG of a score against NFE, a line for each combination of the varied settings.
 
     Args:
-        rows: of a sweep; each has ``nfe`` and the settings that it was made with.
-        score: column to draw. Rows without it are left out.
+        rows: rows of a sweep, with ``nfe`` and the varied settings.
+        score: column to draw; rows without it are left out.
     """
     lines = _lines(rows, score)
     figure, (axes,) = figure_with_axes(width=9)
@@ -127,7 +127,7 @@ def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float
     """Return (NFE, score, deviation) points by the label of their line, ascending in NFE."""
     usable = [row for row in rows if score in row and "nfe" in row]
     settings = [c for c in settings_of(usable) if c != _STEPS]
-    # A setting that never changes says nothing about a line.
+    # Constant settings are not part of the labels.
     varied = [s for s in settings if len({number(row.get(s)) for row in usable}) > 1]
     lines: dict[str, list[tuple[float, float, float]]] = {}
     for row in usable:

@@ -1,4 +1,4 @@
-"""The end of a run: scores and pictures of all stages in one place, shown and kept."""
+"""Collect and print the scores and pictures of all stages at the end of a run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _READ = ("extractor", "protocol", "samples", "reference", "sets", "warning")
 
 
 def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what the stages of a run found.
+    """Return the scores and pictures of the stages of a run.
 
     Args:
         folder: folder of the run.
         stages: folder of each stage by id, in the order of the recipe.
 
     Returns:
-        ``{"stages": {id: {"rows": [...], "facts": {score: {...}}}}, "pictures": [...]}``; only
-        stages that score are in ``stages``, and pictures are paths relative to ``folder``.
+        ``{"stages": {id: {"rows": [...], "facts": {score: {...}}}}, "pictures": [...]}``, with only
+        stages that have scores, and pictures as paths relative to ``folder``.
     """
     scored: dict[str, Any] = {}
     pictures: list[str] = []
@@ -41,11 +41,11 @@ def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
-    """Print the report: a table for each scoring stage with its cost, and the pictures.
+    """Print a table of scores and costs for each stage that has scores, and the pictures.
 
     Args:
-        console: where to print.
-        results: as :func:`gather` returns them.
+        console: console to print to.
+        results: result of :func:`gather`.
         folder: folder of the run.
     """
     folders = stages_in(folder)
@@ -71,7 +71,7 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
 
 
 def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield the facts that a reader must know, a line for all scores that share them."""
+    """Yield the printed facts, one line for all scores with the same facts."""
     scores: dict[str, list[str]] = {}
     for score, known in facts.items():
         text = ", ".join(f"{name} {known[name]}" for name in _READ if name in known)
@@ -82,7 +82,7 @@ def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def _tables(
     rows: Sequence[Row], costs: Sequence[SamplingCost], console: Console
 ) -> Iterator[Table]:
-    """Yield a table of scores and costs, or several where a terminal is too narrow to show all."""
+    """Yield a table of scores and costs, or several if the terminal is too narrow."""
     joined = list(render(with_costs(rows, costs), console.width))
     if len(joined) == 1:
         yield from joined

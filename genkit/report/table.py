@@ -1,4 +1,4 @@
-"""Score rows as a table."""
+"""Tables of scores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from genkit.parts.text_table import fitting, grid
 
 
 def render(rows: Sequence[Row], width: int) -> Iterator[Table]:
-    """Yield the rows as tables that fit a terminal; what a row lacks, or has as None, is blank.
+    """Yield the rows as tables that fit a terminal; missing values and None are blank.
 
-    Of several sets there is the mean with its standard deviation; the minimum is in files alone.
+    Scores of several sets are shown as mean and standard deviation; the min is only in files.
 
     Args:
         rows: rows of scores.
-        width: columns of the terminal.
+        width: width of the terminal in columns.
     """
     settings = settings_of(rows)
     spread = {f"{name}{end}" for row in rows for name in scores_in(row) for end in (STD, MIN)}

@@ -29,7 +29,7 @@ from genkit.run.fingerprint import dependents, fingerprint
 from genkit.run.folder import RunFolder
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
-from genkit.run.tracking import Relay, tracked
+from genkit.run.tracking import Relay, open_trackers
 from genkit.world import SINGLE_PROCESS, World
 
 
@@ -119,7 +119,7 @@ def execute(
             _write_down(recipe, plugins, run, where, devices)
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
             relays = stack.enter_context(
-                tracked(recipe.trackers, followed, plugins.registry, progress.warn)
+                open_trackers(recipe.trackers, followed, plugins.registry, progress.warn)
             )
         progress.plan([stage.work(recipe.stages) for stage in recipe.stages.values()])
         for number, (stage_id, stage) in order:

@@ -1,4 +1,4 @@
-"""Stop a run on a signal: the first one asks it to save, the second one stops it at once."""
+"""Stop a run on a signal: the first one requests that it saves, the second stops it at once."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _OUTPUTS = (1, 2)
 def stop_on_signal(world: World = SINGLE_PROCESS) -> Iterator[Callable[[], bool]]:
     """Turn SIGINT, SIGTERM and SIGHUP into a flag for the block.
 
-    A terminal that is closed sends SIGHUP. A process that ignores it, as ``nohup`` starts it,
-    ignores it here too.
+    Closing a terminal sends SIGHUP. A process that ignores SIGHUP, as under ``nohup``, still
+    ignores it.
 
     Args:
-        world: processes of the run, of which rank 0 answers to Ctrl-C.
+        world: processes of the run; rank 0 prints a message.
 
     Yields:
-        A function that says whether this process was asked to stop. Outside the main thread, where
-        no handler can be set, it is always False.
+        Function that returns whether this process received a signal. Outside the main thread, where
+        no handler can be set, it returns False.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -38,18 +38,18 @@ def stop_on_signal(world: World = SINGLE_PROCESS) -> Iterator[Callable[[], bool]
     def ask(number: int, _frame: FrameType | None) -> None:
         if number == _HANGUP:
             _discard(terminals)
-            if asked.is_set():  # the system and the shell send one each
+            if asked.is_set():  # both the system and the shell send one
                 return
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        # torchrun ends what is left of a run by SIGTERM; why it does so was said already.
+        # torchrun ends remaining processes by SIGTERM, after the reason was already reported.
         if not world.is_main or (world.size > 1 and number == signal.SIGTERM):
             return
         once_more = (
             b"" if world.size > 1 else b"; once more stops at once"
         )  # torchrun passes on one
-        # Straight to the descriptor: the handler may interrupt a write of the progress line.
+        # Directly to the descriptor, since the handler may interrupt a write of the progress line.
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopping and saving" + once_more + b"\n")
 
@@ -65,7 +65,7 @@ def stop_on_signal(world: World = SINGLE_PROCESS) -> Iterator[Callable[[], bool]
 
 
 def _discard(outputs: list[int]) -> None:
-    """Discard what is written to a terminal that is gone, where a write would raise an error."""
+    """Discard output to a closed terminal, where a write would raise an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in outputs:
         os.dup2(nowhere, output)

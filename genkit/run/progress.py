@@ -1,4 +1,4 @@
-"""Show on stderr how a run goes on; results alone go to stdout."""
+"""Show the progress of a run on stderr; only results are printed to stdout."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rich.table import Column
 
 from genkit.run.estimate import Estimate
 
-_LINE_PERIOD = 10.0  # seconds, the least time between two lines of a stage
-_BAR_PERIOD = 0.1  # seconds, the least time between two states of a bar
-_BAR_FROM = 80  # columns of a terminal with room for a bar beside the numbers
-_BAR_SHARE = 8  # part of a terminal's columns that the bar takes is one in this many
+_LINE_PERIOD = 10.0  # min seconds between two lines of a stage
+_BAR_PERIOD = 0.1  # min seconds between two updates of a bar
+_BAR_FROM = 80  # min width of a terminal with a bar
+_BAR_SHARE = 8  # width of the terminal divided by that of the bar
 
 
 class Progress:
-    """Show nothing, for calls from Python; the base of what shows how a run goes on.
+    """Base class of displays, which shows nothing, for calls from Python.
 
-    A context manager, so that a terminal is always restored.
+    A context manager, so that the terminal is always restored.
     """
 
     def plan(self, work: Sequence[float]) -> None:
@@ -49,8 +49,8 @@ class Progress:
             done: finished units, including those of earlier calls.
             total: units of the whole stage.
             unit: plural noun, such as ``images``, ``samples`` or ``cells``.
-            loss: recent mean loss, None where there is none.
-            step: step of the optimizer, None where there is none.
+            loss: recent mean loss; None if there is none.
+            step: step of the optimizer; None if there is none.
         """
 
     def end(self) -> None:
@@ -60,7 +60,7 @@ class Progress:
         """Show a line."""
 
     def warn(self, text: str) -> None:
-        """Show a line that the user must not miss; it is logged where nothing is shown."""
+        """Show a warning; a display that shows nothing logs it."""
         logging.getLogger("genkit").warning(text)
 
     def __enter__(self) -> Self:
@@ -71,10 +71,9 @@ class Progress:
 
 
 class Display(Progress):
-    """Show a bar for the running stage on a terminal and a line every ten seconds elsewhere.
+    """Show a bar for the running stage on a terminal, and a line every ten seconds elsewhere.
 
-    On both, a finished stage is one line. A terminal that is too narrow for all numbers has those
-    that matter most.
+    A finished stage is one line on both. A narrow terminal shows only the most important numbers.
 
     Args:
         console: console on stderr.
@@ -97,9 +96,9 @@ class Display(Progress):
             *bar,
             TextColumn("{task.description}", markup=False, table_column=text),
             console=console,
-            # ``advance`` draws, and no thread runs beside the training loop.
+            # ``advance`` draws, so that no thread runs beside the training loop.
             auto_refresh=False,
-            # The speed is that of the last 1,000 reports, however far apart these are.
+            # The speed is the mean over the last 1,000 reports, at any distance in time.
             speed_estimate_period=math.inf,
             transient=True,
             redirect_stdout=False,
@@ -113,8 +112,8 @@ class Display(Progress):
     def begin(self, number: int, count: int, stage: str, use: str) -> None:
         self._number = number
         self._stage, self._shown = f"[{number}/{count}] {stage}", self._clock()
-        # rich measures speed from the first increase on. With -1 that is the first report, also of
-        # a stage at 0; what an earlier call of a resumed stage did does not count.
+        # rich measures speed from the first increase on. With -1, that is the first report, even at
+        # 0, so that the progress of an earlier call does not count.
         self._bars.add_task(f"{self._stage} ({use})", total=None, completed=-1)
         self._task = self._bars.tasks[-1]
         if self._bars.disable:
@@ -131,13 +130,13 @@ class Display(Progress):
         self._bars.update(self._task.id, completed=done, total=total)
         now, lines = self._clock(), self._bars.disable
         period = _LINE_PERIOD if lines else _BAR_PERIOD
-        if now - self._shown < period and (lines or done < total):  # a bar shows its last state
+        if now - self._shown < period and (lines or done < total):  # a bar must show its end
             return
         self._shown = now
         speed, left = self._task.speed, self._task.time_remaining
         shown = f"{speed or 0:,.0f}" if (speed or 0) >= 10 else f"{speed or 0:.2g}"
         between = "/" if not lines else " of "
-        # In the order in which they are shown, each with its rank where room is short.
+        # In the order of display, each with its priority on a narrow terminal.
         facts = [
             (5, f"{done:,}{between}{total:,}{f' {unit}' if lines else ''}"),
             (0, f"{self._task.percentage:.0f} %" if total else ""),
@@ -155,14 +154,14 @@ class Display(Progress):
             self._bars.update(self._task.id, description=text, refresh=True)
 
     def _of_the_run(self, share: float, left: float | None) -> str:
-        """Return the percentage and the time left of the whole run, empty where unknown."""
+        """Return the percentage and the remaining time of the whole run; empty if unknown."""
         if (percent := self._estimate.percent(self._number, share)) is None:
             return ""
         rest = self._estimate.left(self._number, share, left)
         return f"run {percent:.0f} %" + ("" if rest is None else f", {duration(rest)} left")
 
     def _fitting(self, facts: Sequence[tuple[int, str]]) -> list[str]:
-        """Return the facts of the lowest ranks for which a line of the terminal has room."""
+        """Return the facts with the highest priority that fit a line of the terminal."""
         room = self._console.width - len(self._stage) - (self._bar and self._bar + 1)
         kept = set()
         for rank, fact in sorted(facts):

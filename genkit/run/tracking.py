@@ -151,7 +151,7 @@ def _close(bound: BoundTracker) -> None:
 
 
 @contextmanager
-def tracked(
+def open_trackers(
     trackers: Sequence[Tracker],
     run: TrackedRun,
     registry: Registry,

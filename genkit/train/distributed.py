@@ -83,17 +83,17 @@ class RankExchange:
         return index % self._size == self._rank
 
     def share(self, index: int, found: Solution | Exception | None) -> Solution:
-        told, vectors = _packed(found)
-        lengths = torch.tensor([len(told), *vectors.shape])
+        facts, vectors = _pack(found)
+        lengths = torch.tensor([len(facts), *vectors.shape])
         self._send(index, lengths)
         if not self.solves(index):
-            told = torch.empty(int(lengths[0]), dtype=torch.uint8)
+            facts = torch.empty(int(lengths[0]), dtype=torch.uint8)
             vectors = torch.empty(*lengths[1:].tolist(), dtype=torch.int64)
-        self._send(index, told)
+        self._send(index, facts)
         self._send(index, vectors)
         if isinstance(found, Exception):
             raise found
-        return _unpacked(told, vectors)
+        return _unpack(facts, vectors)
 
     def _send(self, index: int, values: Tensor) -> None:
         """Fill ``values`` on every rank with those of the rank that coupled the pool."""
@@ -101,7 +101,7 @@ class RankExchange:
             dist.broadcast(values, group=self._group, group_src=index % self._size)
 
 
-def _packed(found: Solution | Exception | None) -> tuple[Tensor, Tensor]:
+def _pack(found: Solution | Exception | None) -> tuple[Tensor, Tensor]:
     """Return facts as JSON bytes, and the index vectors; the identity is not sent for images."""
     if not isinstance(found, Solution):
         code = found.code if isinstance(found, GenkitError) else None
@@ -117,8 +117,8 @@ def _packed(found: Solution | Exception | None) -> tuple[Tensor, Tensor]:
     return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8), vectors
 
 
-def _unpacked(told: Tensor, vectors: Tensor) -> Solution:
-    facts = json.loads(bytes(told.tolist()))
+def _unpack(encoded: Tensor, vectors: Tensor) -> Solution:
+    facts = json.loads(bytes(encoded.tolist()))
     if "error" in facts:
         raise DataError(facts["error"], Code[facts["code"]])
     data = vectors[1] if len(vectors) == 2 else torch.arange(vectors.shape[1])

@@ -16,7 +16,7 @@ import typer
 
 from genkit.errors import Code, DataError, PluginError, UsageError
 from genkit.recipe.source import parse_component
-from genkit.terminal import console, say, tracked
+from genkit.terminal import console, say, show_progress
 from genkit_files.disk import mendable, require_new
 from genkit_files.import_worker import FOUND, NETWORK
 
@@ -149,7 +149,7 @@ def _averaged(
     first: NetworkFile | None = None
     notes: list[str] = []
     names: list[str] = []
-    for file in tracked(files, "reading"):
+    for file in show_progress(files, "reading"):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             found, said = read_apart(importer, file, Path(place))
         images, length = found.images, found.ema_length

@@ -14,7 +14,7 @@ import typer
 from genkit.errors import Code, UsageError
 from genkit.recipe.source import parse_component, shipped_recipes
 from genkit.settings import quote
-from genkit.terminal import check_device, console, processes, say, tracked, warn
+from genkit.terminal import check_device, console, processes, say, show_progress, warn
 from genkit.types import SEED_LIMIT
 from genkit_files.disk import mendable
 
@@ -266,7 +266,7 @@ def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
 def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterator[Sequence[int]]:
     """Yield seeds in batches, and show how far they are."""
     starts = range(0, len(seeds), batch_size)
-    for start in tracked(starts, "sampling") if visible else starts:
+    for start in show_progress(starts, "sampling") if visible else starts:
         yield seeds[start : start + batch_size]
 
 
