@@ -19,7 +19,7 @@ def validate(
         bool, typer.Option("--json", help="Print the mistakes as JSON for programs.")
     ] = False,
 ) -> None:
-    """Check a recipe without running it; what is accepted here, this machine can run."""
+    """Check a recipe without running it, and that this machine has its device."""
     try:
         loaded, plugins = load_recipe(recipe, overrides)
         from genkit.machine import resolve_device

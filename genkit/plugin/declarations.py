@@ -1,10 +1,10 @@
-"""Read what components declare, without importing the libraries that they compute with.
+"""Read the declarations of components without importing torch and other libraries.
 
 torch takes seconds to import, and the settings of a component do not depend on it. So they are read
-in a forked process, in which a library that is not imported yet is a placeholder. Placeholders are
-passed on, called, subclassed and named in annotations like what they stand for. Whatever needs
-the value of one, such as a comparison, ends the reading without an answer, and the caller imports
-the libraries as usual. Nothing is stored, so nothing can be out of date.
+in a forked process, in which a library that is not imported yet is replaced by a placeholder.
+Placeholders can be passed, called, subclassed and used in annotations. Code that needs the value of
+one, such as a comparison, ends the process without a result, and the caller imports the libraries.
+Nothing is stored, so nothing can be out of date.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from genkit.plugin.registry import Registry
 
 
 def declared(read: Callable[[], Any], registry: Registry) -> Any:
-    """Return what a function returns that only looks at declarations of components.
+    """Return the result of a function that reads only declarations of components.
 
     Args:
-        read: function that imports components and returns plain values, as JSON can hold them.
-        registry: registry with the packages of all plugins, whose code is run.
+        read: function that imports components and returns values of JSON.
+        registry: registry with the packages of all plugins, which are imported as usual.
 
     Returns:
-        The value; None where it needs more than declarations, or where nothing would be gained.
+        Result of the function; None if it needs more than declarations, or if torch is imported.
     """
     idle = "torch" not in sys.modules and threading.active_count() == 1
     if sys.platform == "win32" or not idle:
@@ -48,10 +48,10 @@ def declared(read: Callable[[], Any], registry: Registry) -> Any:
 
 
 def _answer(read: Callable[[], Any], registry: Registry, to: int) -> Never:
-    """Write the value of a function to a pipe, or nothing, and end the process."""
+    """Write the result of a function to a pipe, and end the process; without result on an error."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for output in (1, 2):  # what a module prints on import is printed when it is imported again
+        for output in (1, 2):  # output of modules on import is printed by the real import later
             os.dup2(nowhere, output)
         kept = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules)}
         sys.meta_path.insert(0, _Libraries(kept | registry.packages.keys()))
@@ -59,7 +59,7 @@ def _answer(read: Callable[[], Any], registry: Registry, to: int) -> Never:
         with os.fdopen(to, "wb") as file:
             file.write(text)
     finally:
-        os._exit(0)  # also after an error: there is no answer then
+        os._exit(0)  # also after an error, in which case the pipe is empty
 
 
 class _Libraries(MetaPathFinder, Loader):
@@ -88,18 +88,18 @@ class _Libraries(MetaPathFinder, Loader):
 
 
 class _Module(ModuleType):
-    """Stands for a module: each of its names is a placeholder."""
+    """A module each of whose names is a placeholder."""
 
     def __getattr__(self, name: str) -> Placeholder:
         return _attribute(name)
 
 
 class Needed(BaseException):
-    """The value of a placeholder is needed; no Exception, so that no plugin catches it."""
+    """Raised where the value of a placeholder is needed; no Exception, so no plugin catches it."""
 
 
 class _Absent:
-    """Base of classes that are derived from placeholders, which no settings may be."""
+    """Base of classes that are derived from placeholders, which must not be settings."""
 
     def __init_subclass__(cls, **arguments: object) -> None:
         if issubclass(cls, Settings):
@@ -111,7 +111,7 @@ def _needed(*_: object) -> Never:
 
 
 class Placeholder:
-    """Stands for an object of a library, whose value is not known."""
+    """Placeholder of an object of a library, whose value is unknown."""
 
     def __getattr__(self, name: str) -> Placeholder:
         return _attribute(name)
@@ -142,6 +142,6 @@ class Placeholder:
 
 
 def _attribute(name: str) -> Placeholder:
-    if name.startswith("__"):  # by which Python asks whether an object is of some sort
+    if name.startswith("__"):  # Python looks these up to determine the type of an object
         raise AttributeError(name)
     return Placeholder()

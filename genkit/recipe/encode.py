@@ -1,4 +1,4 @@
-"""Turns components back into tables: what a recipe would write, with every default filled in."""
+"""Encode components as recipe tables, with all defaults."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ def table(registry: Registry, component: Component, *, result_only: bool = False
     """Return the table from which a component can be decoded again.
 
     Args:
-        registry: tells the names of components.
-        component: what is encoded, with everything in its slots.
-        result_only: leave out what changes neither weights nor samples.
+        registry: registry with the names of components.
+        component: component with everything in its slots.
+        result_only: whether to leave out settings that change neither weights nor samples.
 
     Returns:
-        ``use`` and every field, in plain values that TOML can hold; fields that are None are left
-        out.
+        ``use`` and every field, as values of TOML; fields that are None are left out.
 
     Raises:
         PluginError: a component is not registered.
@@ -35,7 +34,7 @@ def table(registry: Registry, component: Component, *, result_only: bool = False
 
 
 def resolved(recipe: Recipe, registry: Registry) -> dict[str, Any]:
-    """Return a whole recipe with every default written out. It is the same recipe again."""
+    """Return the table of a whole recipe with all defaults, which decodes to the same recipe."""
     top = _fields(registry, recipe, fields_of(Head), result_only=False)
     stages = [{"id": i, **table(registry, stage)} for i, stage in recipe.stages.items()]
     return {**top, "stage": stages}

@@ -1,4 +1,4 @@
-"""A whole recipe: decoded, checked, and every mistake located."""
+"""Decode and check a whole recipe, and locate its mistakes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Recipe(Head):
     """A recipe without mistakes.
 
     Attributes:
-        stages: by id, in the order in which they run.
-        source: the recipe as it was written.
-        overrides: ``KEY=VALUE`` as typed, already applied to everything but ``source``.
+        stages: stages by id, in order.
+        source: text of the recipe, without overrides.
+        overrides: ``KEY=VALUE`` as typed, which are applied to everything except ``source``.
     """
 
     stages: Mapping[str, Stage]
@@ -60,14 +60,14 @@ def load_recipe(
     """Decode and check a recipe, before anything runs or is written.
 
     Args:
-        source: the recipe as it was read.
-        plugins: where components are found.
+        source: text of the recipe.
+        plugins: plugins with the components.
         overrides: ``KEY=VALUE`` from the command line.
-        trackers: trackers besides those of the recipe, each by its name or its table.
+        trackers: trackers besides those of the recipe, as names or tables.
 
     Raises:
-        RecipeError: all mistakes of the declarations, see :func:`declared_mistakes`; where there
-            are none, all that the checks of the components find. They are ordered by line:
+        RecipeError: all mistakes that :func:`declared_mistakes` finds; if there are none, all that
+            the checks of the components find. They are ordered by line:
             ``FILE:LINE: key.path: reason; hint [code]``.
     """
     reading, mistakes = _read(source, plugins, overrides, trackers)
@@ -87,11 +87,10 @@ def declared_mistakes(
     overrides: Sequence[str] = (),
     trackers: Sequence[str | Mapping[str, Any]] = (),
 ) -> list[Mistake]:
-    """Return the mistakes that the declarations of the components show.
+    """Return the mistakes that can be found without data and networks.
 
     These are unknown keys and components, missing settings, wrong types and ranges, and references
-    that do not fit: all that needs neither data nor networks. Arguments are those of
-    :func:`load_recipe`.
+    that do not fit. Arguments as for :func:`load_recipe`.
     """
     return _read(source, plugins, overrides, trackers, checks=False)[1]
 
@@ -103,7 +102,7 @@ def _read(
     trackers: Sequence[str | Mapping[str, Any]],
     checks: bool = True,
 ) -> tuple[_Reading, list[Mistake]]:
-    """Return a recipe as it was read, and its mistakes; checks run where declarations show none."""
+    """Return a decoded recipe and its mistakes; components are checked if decoding finds none."""
     table, made, refused = apply_overrides(source.table, overrides)
     table, added = add_trackers(table, trackers)
     checks = checks and not refused
@@ -122,14 +121,14 @@ class _Reading:
     """The decoding of one recipe, from its table to its checks.
 
     Args:
-        plugins: where components are found.
-        checks: whether components are checked where decoding finds no problem.
+        plugins: plugins with the components.
+        checks: whether components are checked if decoding finds no mistake.
         folder: folder of the recipe's file; None without one.
         typed: keys that are set on the command line.
-        table: recipe with its overrides.
+        table: table of the recipe with its overrides.
 
     Attributes:
-        head: the keys at the top; None where they have mistakes.
+        head: keys at the top; None if they have mistakes.
     """
 
     def __init__(

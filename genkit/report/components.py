@@ -1,4 +1,4 @@
-"""Plugins and their components as the command line shows them."""
+"""Tables of plugins, components and their settings for the command line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def settings_of(cls: type) -> list[tuple[str, str, str, str, str]]:
 
 
 def description(registry: Registry, entry: Entry) -> dict[str, Any]:
-    """Return what :func:`show_component` prints of a component, as JSON can hold it."""
+    """Return the description of a component for :func:`show_component`, as values of JSON."""
     cls = registry.load(entry)
     summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
     facts = {"owner": str(entry.owner), "class": entry.target, "source": cls.source}
@@ -73,7 +73,7 @@ def description(registry: Registry, entry: Entry) -> dict[str, Any]:
 
 
 def show_component(console: Console, described: Mapping[str, Any]) -> None:
-    """Print a component: what it is, whose, where it comes from, and its settings."""
+    """Print summary, owner, source and settings of a component."""
     console.print(described["name"], style="bold", highlight=False)
     for line in described["lines"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

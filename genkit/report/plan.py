@@ -1,4 +1,4 @@
-"""What a recipe would do, stage by stage."""
+"""Table of the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def plan_cells(
     run: Path | None = None,
     states: Mapping[str, str] = MappingProxyType({}),
 ) -> Cells:
-    """Return a table of the stages of a recipe; number and id name a row.
+    """Return a table of the stages of a recipe, whose rows are identified by number and id.
 
     Args:
-        recipe: checked.
-        registry: that it was checked against.
-        run: folder in which it would run; None leaves out where each stage would write.
-        states: what a run would do with a stage, such as ``finished`` for one that it would skip.
+        recipe: recipe without mistakes.
+        registry: registry with its components.
+        run: folder of the run; None leaves out the folders of the stages.
+        states: states of stages by id, such as ``finished`` for one that a run would skip.
     """
     cells = [("", "stage", "use", *(["writes to"] if run else []), "settings")]
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
@@ -40,7 +40,7 @@ def plan_cells(
 
 
 def _facts(component: Component, registry: Registry) -> Iterator[str]:
-    """Yield the settings that are not left at their default; slots by what fills them."""
+    """Yield the settings that differ from their defaults, and the components in slots."""
     for field in fields_of(type(component)):
         value = getattr(component, field.name)
         parts = [part for leaf, part in field.type.leaves(value) if isinstance(leaf, Slot)]

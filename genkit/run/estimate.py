@@ -1,4 +1,4 @@
-"""Estimate how far a whole run is, from the stage that runs."""
+"""Estimate the progress of a whole run from that of the running stage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class Estimate:
-    """Progress of a run whose stages are weighed by their work.
+    """Progress of a run whose stages are weighted by their work.
 
     Args:
         work: work of each stage in order, see :meth:`genkit.interfaces.Stage.work`.
@@ -17,11 +17,11 @@ class Estimate:
         self._seconds_each: float | None = None
 
     def percent(self, number: int, share: float) -> float | None:
-        """Return the percentage of the run that is done; None where it is that of a stage.
+        """Return the finished percentage of the run; None if only one stage has work.
 
         Args:
-            number: number of the running stage, from 1; those before it are finished.
-            share: part of it that is done, 0 to 1.
+            number: number of the running stage, from 1; earlier stages are finished.
+            share: finished share of the stage, 0 to 1.
         """
         if sum(work > 0 for work in self._work) < 2:
             return None
@@ -29,14 +29,14 @@ class Estimate:
         return 100 * done / sum(self._work)
 
     def left(self, number: int, share: float, left: float | None) -> float | None:
-        """Return the seconds that are left of the run; None before a stage with work has a speed.
+        """Return the remaining seconds of the run; None before a speed was measured.
 
-        Later stages are taken to be as fast as the newest one that was measured.
+        Later stages are assumed to have the last measured speed.
 
         Args:
             number: number of the running stage, from 1.
-            share: part of it that is done, 0 to 1.
-            left: seconds that are left of it; None where they are unknown.
+            share: finished share of the stage, 0 to 1.
+            left: remaining seconds of the stage; None if unknown.
         """
         if left is None:
             return None
