@@ -79,7 +79,7 @@ class Component(Settings, ABC):
         return iter(())
 
     def version(self) -> str:
-        """Return a hash of the files that are read; empty where the settings determine the result.
+        """Return a hash of the files that are read; empty if the settings determine the result.
 
         Part of the fingerprint of a stage that holds it. Raises DataError for an unreadable file.
         """
@@ -146,7 +146,7 @@ class Trained(Design):
 
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
-        coupling: declarations of the coupler of its training; None where they are unknown.
+        coupling: declarations of the coupler of its training; None if they are unknown.
     """
 
     module: nn.Module
@@ -1343,7 +1343,7 @@ class Metric(Component):
     """Whether statistics of features suffice in place of the reference items."""
 
     higher_is_better: ClassVar[bool | None] = None
-    """Whether higher scores are better; None where neither higher nor lower ones are."""
+    """Whether higher scores are better; None if neither higher nor lower ones are."""
 
     @property
     def min_samples(self) -> int:
@@ -1489,7 +1489,7 @@ class Stage(Component):
         return None
 
     def work(self, earlier: Stages) -> float:
-        """Return about how many items pass forward through a network; 0 where it is unknown.
+        """Return about how many items pass forward through a network; 0 if it is unknown.
 
         By it the display of a run weighs its stages. A backward pass counts as two forward passes.
 

@@ -135,7 +135,7 @@ class Decoder:
             raise TooManyProblems
 
     def component(self, kinds: Sequence[str], table: object, key: Key) -> Component | None:
-        """Decode a table into a component of one of some kinds; None where it has mistakes."""
+        """Decode a table into a component of one of some kinds; None if it has mistakes."""
         what = " or ".join(kinds)
         key_of_name = key if isinstance(table, str) else (*key, "use")
         if isinstance(table, str):
@@ -170,7 +170,7 @@ class Decoder:
         return typing.cast("Component | None", made)
 
     def dataclass(self, cls: type[Any], table: Mapping[str, Any], key: Key) -> Any | None:
-        """Decode a table into a dataclass by its fields; None where it has mistakes."""
+        """Decode a table into a dataclass by its fields; None if it has mistakes."""
         fields = {field.name: field for field in fields_of(cls)}
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):

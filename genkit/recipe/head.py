@@ -25,16 +25,16 @@ class Head:
 
     format: int = setting(FORMAT, doc=f"format of the recipe: {FORMAT}")
     name: str = setting(doc="name of the run's folder: letters, digits and . _ -")
-    seed: int = setting(0, doc="what all random numbers derive from", at_least=0)
-    data: Dataset | None = setting(None, doc="the data of every stage that names no other")
-    device: str = setting("auto", doc="where to compute: auto, cpu, cuda, cuda:N or mps")
+    seed: int = setting(0, doc="seed of all random numbers", at_least=0)
+    data: Dataset | None = setting(None, doc="default data set of all stages")
+    device: str = setting("auto", doc="device: auto, cpu, cuda, cuda:N or mps")
     trackers: tuple[Tracker, ...] = setting(
-        (), doc='what rows and pictures are passed on to, such as [{ use = "tensorboard" }]'
+        (), doc='trackers of rows, scores and pictures, such as [{ use = "tensorboard" }]'
     )
 
 
 def format_problem(table: Mapping[str, Any]) -> Problem | None:
-    """Return why the format of a recipe's table cannot be read; None where it can."""
+    """Return why the format of a recipe's table is not supported; None if it is."""
     found = table.get("format", FORMAT)
     if type(found) is int and found == FORMAT:
         return None
@@ -46,7 +46,7 @@ def format_problem(table: Mapping[str, Any]) -> Problem | None:
 
 
 def is_later_format(table: Mapping[str, Any]) -> bool:
-    """Whether a recipe's table has a later format, in which this version can find no mistakes."""
+    """Whether a recipe's table has a later format, which this version cannot check."""
     number = _number(table.get("format", FORMAT))
     return number.isdecimal() and int(number) > FORMAT
 
@@ -59,7 +59,7 @@ def head_problems(head: Head, registry: Registry) -> Iterator[Problem]:
     """Yield the mistakes in the values of the keys at the top.
 
     Args:
-        head: the keys, each of its type.
+        head: keys at the top, with values of valid types.
         registry: registry with the names of components.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):

@@ -107,7 +107,7 @@ def written_key(key: Key, table: Mapping[str, Any]) -> str:
 
 
 def id_of(stage: object) -> str:
-    """Return the id of a stage's table; empty where it has none."""
+    """Return the id of a stage's table; empty if it has none."""
     found = stage.get("id") if isinstance(stage, Mapping) else None
     return found if isinstance(found, str) else ""
 

@@ -12,12 +12,12 @@ from genkit.errors import Code, Problem
 
 
 class RecipePath(str):
-    """Path to open, with the path that the recipe has.
+    """Path to open, with the path in the recipe.
 
     Attributes:
-        written: path as it is written. It is part of fingerprints, so that a run does not depend on
+        written: path in the recipe. It is part of fingerprints, so that a run does not depend on
             the working directory.
-        places: absolute paths where it was looked for, in their order.
+        places: absolute paths where the file was searched, in order.
     """
 
     __slots__ = ("places", "written")
@@ -26,7 +26,7 @@ class RecipePath(str):
     places: tuple[str, ...]
 
     def __new__(cls, path: str, written: str = "", places: Iterable[str] = ()) -> RecipePath:
-        """Return a path; without further arguments as it is written."""
+        """Return a path; ``written`` is the same path by default."""
         made = super().__new__(cls, path)
         made.written = written or path
         made.places = tuple(places)
@@ -34,17 +34,17 @@ class RecipePath(str):
 
 
 def find_path(path: str, folder: Path | None, *, recipe_first: bool) -> str:
-    """Return where a path of a recipe leads.
+    """Return the path to open for a path in a recipe.
 
     Args:
-        path: path as it is written.
-        folder: folder of the recipe's file; None where the recipe is in no file of the user.
-        recipe_first: whether the folder of the recipe goes before the working directory. A path
-            that is typed on the command line is relative to the working directory first.
+        path: path in the recipe.
+        folder: folder of the recipe's file; None for a shipped recipe, or one without file.
+        recipe_first: whether the folder of the recipe is searched before the working directory.
+            False for a path on the command line.
 
     Returns:
-        An absolute path where it is found in the folder of the recipe alone, else the path as it is
-        written, which is relative to the working directory.
+        Absolute path if the file exists in the folder of the recipe, otherwise ``path``, which is
+        relative to the working directory.
     """
     if folder is None or not path or path.startswith("~") or Path(path).is_absolute():
         return path
@@ -55,7 +55,7 @@ def find_path(path: str, folder: Path | None, *, recipe_first: bool) -> str:
 
 
 def name_places(problem: Problem, values: Iterable[Any]) -> Problem:
-    """Return a problem that something does not exist with the places where paths were looked for.
+    """Return the problem of a missing file with the places that were searched.
 
     Args:
         problem: problem of a component.

@@ -270,7 +270,7 @@ class _Reading:
 
 
 def _misspelt_stage(table: Mapping[str, Any]) -> str:
-    """Return the key under which a recipe without stages has them; empty where there is none."""
+    """Return the key under which a recipe without stages has them; empty if there is none."""
     tables = [key for key, value in table.items() if isinstance(value, (dict, list))]
     close = [] if "stage" in table else difflib.get_close_matches("stage", tables, 1)
     return close[0] if close else ""

@@ -98,7 +98,7 @@ class _Place:
         return cls(line, column, text[:offset], text[offset:])
 
     def key(self) -> str:
-        """Return the key of the setting on this line; empty where there is none."""
+        """Return the key of the setting on this line; empty if there is none."""
         *above, start = self.before.split("\n")
         name = re.match(r"""\s*([A-Za-z0-9_."'-]+)\s*=""", start)
         probe = "\n".join([*above, f"{name[1]} = 0"]) if name else ""

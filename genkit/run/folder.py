@@ -239,7 +239,7 @@ class RunFolder:
 
 
 def _holder(root: Path) -> str:
-    """Return which process runs in a folder, in words; empty where that is unknown."""
+    """Return which process runs in a folder, in words; empty if that is unknown."""
     held = read_state(root / HOLDER)
     if not {"process", "host", "since"} <= held.keys():
         return ""

@@ -43,7 +43,7 @@ class Exchange(Protocol):
 
         Args:
             index: index of the pool.
-            found: result or error of this rank; None where another rank couples the pool.
+            found: result or error of this rank; None if another rank couples the pool.
 
         Raises:
             Exception: the error of this rank.
