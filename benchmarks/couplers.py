@@ -1,4 +1,4 @@
-"""Measure what couplers cost and what they give, and write the page of it.
+"""Measure time, memory and cost reduction of couplers, and write the page of results.
 
     python benchmarks/couplers.py speed
     python benchmarks/couplers.py sinkhorn
@@ -6,10 +6,10 @@
     python benchmarks/couplers.py waiting
     python benchmarks/couplers.py page
 
-Each but the last measures one thing with `genkit_bench` and writes it to `couplers/NAME.json` in
-`docs/results`. `page` writes `couplers.md` and its picture from whatever was measured, that of
-`couplers_torchcfm.py` and `couplers_digits.py` included. With `--images FILE`, a safetensors file
-that has uint8 `train_images` [N, 3, 32, 32] such as CIFAR-10, pools are of real images.
+All but the last measure with `genkit_bench` and write to `couplers/NAME.json` in `docs/results`.
+`page` writes `couplers.md` and its picture from all available measurements, including those of
+`couplers_torchcfm.py` and `couplers_digits.py`. `--images FILE` uses real images: a safetensors
+file with uint8 `train_images` [N, 3, 32, 32], such as CIFAR-10.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Registry
 from genkit.recipe.source import read_source
 from genkit.types import Batch
-from genkit_bench.candidates import Candidate, chosen_candidates, every_candidate, name_of
+from genkit_bench.candidates import Candidate, all_candidates, chosen_candidates, name_of
 from genkit_bench.couplers import Limits, measure_couplers
 from genkit_bench.measure import cost_at_random, cost_of, solve
-from genkit_bench.pools import Pools, completed
+from genkit_bench.pools import Pools, complete
 from genkit_bench.synthetic import synthetic
 from genkit_bench.tables import couplers_report
 
@@ -55,32 +55,32 @@ Table = dict[str, Any]
 Choose = Callable[[Registry, Pools], list[Candidate]]
 
 
-def speed(chosen: argparse.Namespace) -> None:
-    """Measure `hungarian` for both costs beside plain scipy."""
+def speed(options: argparse.Namespace) -> None:
+    """Measure `hungarian` for both costs, with plain scipy as the reference."""
     tables = [{"use": "hungarian", "cost": cost} for cost in ("euclidean", "squared")]
-    limits = Limits(chosen.repeats, seconds=1e4, reference=max(chosen.sizes))
-    write("speed", measured(chosen, chosen.sizes, limits, of(tables)))
+    limits = Limits(options.repeats, seconds=1e4, reference=max(options.sizes))
+    write("speed", measure(options, options.sizes, limits, select(tables)))
 
 
-def sinkhorn(chosen: argparse.Namespace) -> None:
-    """Measure `sinkhorn` where the optimum is known, then alone in a process, on a large pool."""
-    small, large = min(chosen.sizes), max(chosen.sizes)
-    limits = Limits(chosen.repeats, seconds=1e4, reference=small)
-    found = measured(chosen, [small], limits, of(SINKHORN))
-    found["alone"] = []
+def sinkhorn(options: argparse.Namespace) -> None:
+    """Measure `sinkhorn` where the optimum is known, and on a large pool in a separate process."""
+    small, large = min(options.sizes), max(options.sizes)
+    limits = Limits(options.repeats, seconds=1e4, reference=small)
+    report = measure(options, [small], limits, select(SINKHORN))
+    report["alone"] = []
     for table in SINKHORN:
-        tell(f"pool {large:,}, alone: {name_of(table)}")
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-            found["alone"].append(fresh.submit(alone, chosen, table, large).result())
-    write("sinkhorn", found)
+        log(f"pool {large:,}, alone: {name_of(table)}")
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            report["alone"].append(process.submit(measure_alone, options, table, large).result())
+    write("sinkhorn", report)
 
 
-def alone(chosen: argparse.Namespace, table: Table, size: int) -> Table:
-    """Return what one pool takes in a process that does nothing else."""
-    pools, _ = pools_of(chosen, size)
+def measure_alone(options: argparse.Namespace, table: Table, size: int) -> Table:
+    """Measure one pool, including the peak memory of the whole process."""
+    pools, _ = pools_of(options, size)
     settings = {key: value for key, value in table.items() if key != "use"}
     coupler = genkit.component("coupler", table["use"], **settings)
-    solve(pools, coupler, 32, 1)  # imports what it needs
+    solve(pools, coupler, 32, 1)  # warm-up, which imports modules
     before = resident("VmHWM") or 0
     solved = solve(pools, coupler, size, 0)
     return {
@@ -92,19 +92,19 @@ def alone(chosen: argparse.Namespace, table: Table, size: int) -> Table:
     }
 
 
-def growth(chosen: argparse.Namespace) -> None:
-    """Measure every coupler from small pools to large ones."""
-    limits = Limits(chosen.repeats, chosen.limit, reference=max(chosen.sizes))
-    write("growth", measured(chosen, chosen.sizes, limits, every_coupler))
+def growth(options: argparse.Namespace) -> None:
+    """Measure every coupler on pools of increasing size."""
+    limits = Limits(options.repeats, options.limit, reference=max(options.sizes))
+    write("growth", measure(options, options.sizes, limits, all_couplers))
 
 
-def every_coupler(registry: Registry, pools: Pools) -> list[Candidate]:
+def all_couplers(registry: Registry, pools: Pools) -> list[Candidate]:
     """Return each registered coupler, `conditional` for embeddings, and `semidiscrete`.
 
-    A semidiscrete coupler needs a potential for these images. It takes the same time whatever the
-    potential, so that one of zeros will do.
+    A semidiscrete coupler requires a potential. Its time does not depend on the values, so a
+    potential of zeros is used.
     """
-    candidates = every_candidate(registry, pools.device)
+    candidates = all_candidates(registry, pools.device)
     if find_spec("genkit_semidiscrete"):
         from genkit_semidiscrete.coupler import BoundSemidiscrete, Semidiscrete
         from genkit_semidiscrete.potential import Potential, describe
@@ -118,44 +118,44 @@ def every_coupler(registry: Registry, pools: Pools) -> list[Candidate]:
     return [*candidates, *chosen_candidates(registry, [embeddings], pools.device)]
 
 
-def of(tables: Sequence[Table]) -> Choose:
-    """Return what chooses the couplers of some tables."""
+def select(tables: Sequence[Table]) -> Choose:
+    """Return a function that selects the couplers of these tables."""
     return lambda registry, pools: chosen_candidates(registry, tables, pools.device)
 
 
-def measured(
-    chosen: argparse.Namespace, sizes: Sequence[int], limits: Limits, choose: Choose
+def measure(
+    options: argparse.Namespace, sizes: Sequence[int], limits: Limits, choose: Choose
 ) -> Table:
-    """Return the report of `genkit bench` for the couplers that are chosen."""
-    pools, data = pools_of(chosen, max(sizes))
+    """Return the report of `genkit bench` for the selected couplers."""
+    pools, data = pools_of(options, max(sizes))
     plugins = load_plugins()
     candidates = choose(plugins.registry, pools)
-    rows = list(measure_couplers(candidates, pools, sorted(sizes), limits, tell))
+    rows = list(measure_couplers(candidates, pools, sorted(sizes), limits, log))
     return couplers_report(rows, pools, limits, plugins, data)
 
 
-def pools_of(chosen: argparse.Namespace, largest: int) -> tuple[Pools, str]:
-    """Return pools of real or of synthetic images, and what they are."""
-    if chosen.images is None:
+def pools_of(options: argparse.Namespace, largest: int) -> tuple[Pools, str]:
+    """Return pools of real or synthetic images, and the name of the data."""
+    if options.images is None:
         count, name = max(2048, largest), "synthetic images"
-        items = synthetic(SHAPE, CLASSES, count, chosen.seed)
+        items = synthetic(SHAPE, CLASSES, count, options.seed)
     else:
-        stored = safetensors.torch.load_file(chosen.images)
+        stored = safetensors.torch.load_file(options.images)
         images = stored["train_images"].float() / 127.5 - 1
-        items, name = Batch(images, stored["train_labels"].long()), chosen.images.stem
-    return Pools(completed(items, chosen.seed), chosen.seed, resolve_device(chosen.device)), name
+        items, name = Batch(images, stored["train_labels"].long()), options.images.stem
+    return Pools(complete(items, options.seed), options.seed, resolve_device(options.device)), name
 
 
-def waiting(chosen: argparse.Namespace) -> None:
-    """Train a recipe's denoiser, or read a run, and see how long it waited for pairs."""
-    if chosen.run:
-        write("waiting", waited_in(chosen.run, chosen.stage))
+def waiting(options: argparse.Namespace) -> None:
+    """Measure how long a training waits for pairs, in a new run or a finished one."""
+    if options.run:
+        write("waiting", read_waiting(options.run, options.stage))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write("waiting", waited_in(trained_alone(chosen, Path(folder)), chosen.stage))
+        write("waiting", read_waiting(train_stage(options, Path(folder)), options.stage))
 
 
-def waited_in(folder: Path, stage: str) -> Table:
+def read_waiting(folder: Path, stage: str) -> Table:
     """Return how long a stage of a run waited for pairs."""
     (place,) = folder.glob(f"[0-9][0-9]-{stage}")
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
@@ -167,7 +167,7 @@ def waited_in(folder: Path, stage: str) -> Table:
     )
     waited = sum(row["seconds_waited_for_pairs"] for row in steps)
     recipe = tomllib.loads((folder / "resolved.toml").read_text(encoding="utf-8"))
-    settings = next(found for found in recipe["stage"] if found["id"] == stage)
+    settings = next(table for table in recipe["stage"] if table["id"] == stage)
     where = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     return {
         "recipe": recipe["name"],
@@ -184,53 +184,53 @@ def waited_in(folder: Path, stage: str) -> Table:
     }
 
 
-def trained_alone(chosen: argparse.Namespace, folder: Path) -> Path:
-    """Run one stage of a recipe by itself and return the folder of the run."""
-    table = dict(read_source(chosen.recipe).table)
-    table["stage"] = [stage for stage in table["stage"] if stage["id"] == chosen.stage]
+def train_stage(options: argparse.Namespace, folder: Path) -> Path:
+    """Run a single stage of a recipe and return the folder of the run."""
+    table = dict(read_source(options.recipe).table)
+    table["stage"] = [stage for stage in table["stage"] if stage["id"] == options.stage]
     written = folder / "alone.toml"
     written.write_text(tomli_w.dumps(table), encoding="utf-8")
-    settings = {f"{chosen.stage}.images": chosen.count} if chosen.count else {}
+    settings = {f"{options.stage}.images": options.count} if options.count else {}
     run = genkit.run_recipe(
-        written, out=folder / "run", settings=settings, device=chosen.device, progress=True
+        written, out=folder / "run", settings=settings, device=options.device, progress=True
     )
     return run.folder
 
 
-def write(name: str, found: Table) -> None:
-    """Write one part; those of a GPU lie beside those of a CPU."""
-    on_gpu = found["environment"]["device"].startswith("cuda")
+def write(name: str, report: Table) -> None:
+    """Write one part; parts of a CPU and a GPU have different files."""
+    on_gpu = report["environment"]["device"].startswith("cuda")
     path = PARTS / f"{name}{'_cuda' if on_gpu else ''}.json"
-    where = dict(found["environment"])
-    del where["command"]  # has the paths of this machine
-    whole = {"command": command(), "commit": commit(), **found, "environment": where}
+    where = dict(report["environment"])
+    del where["command"]  # contains paths of this machine
+    whole = {"command": command(), "commit": commit(), **report, "environment": where}
     PARTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    tell(f"wrote {path}")
+    log(f"wrote {path}")
 
 
 def command() -> str:
-    """Return what was typed, files without their folders."""
-    typed = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
+    """Return the command line, with files without their folders."""
+    arguments = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
-    return " ".join([threads, "python benchmarks/couplers.py", *typed])
+    return " ".join([threads, "python benchmarks/couplers.py", *arguments])
 
 
 def commit() -> str:
-    """Return the commit that is measured, marked where the tree differs from it."""
+    """Return the commit of the checkout, marked as dirty if files differ."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     return subprocess.run(
         run, cwd=RESULTS, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-def tell(text: str) -> None:
-    """Say on stderr what is going on."""
+def log(text: str) -> None:
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Parse the command line, measure or write."""
+    """Parse the command line, and measure or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
     sizes = {
@@ -243,7 +243,7 @@ def main() -> None:
         parsed.set_defaults(act=part)
         parsed.add_argument("--sizes", type=int, nargs="+", default=default)
         parsed.add_argument("--repeats", type=int, default=3, help="pools of each size")
-        parsed.add_argument("--images", type=Path, help="real images; synthetic ones by default")
+        parsed.add_argument("--images", type=Path, help="real images; by default synthetic")
         parsed.add_argument("--device", default="cpu")
         parsed.add_argument("--seed", type=int, default=0)
         if part is growth:
@@ -252,12 +252,14 @@ def main() -> None:
     parsed.set_defaults(act=waiting)
     parsed.add_argument("--recipe", default="edm_aot")
     parsed.add_argument("--stage", default="denoiser")
-    parsed.add_argument("--count", type=int, help="images to train for, if not the recipe's")
-    parsed.add_argument("--run", type=Path, help="a run that is finished, instead of a new one")
+    parsed.add_argument(
+        "--count", type=int, help="number of training images; by default the recipe's"
+    )
+    parsed.add_argument("--run", type=Path, help="finished run, instead of a new one")
     parsed.add_argument("--device", default="cpu")
     parts.add_parser("page", help="write couplers.md").set_defaults(act=write_page)
-    chosen = parser.parse_args()
-    chosen.act(chosen)
+    options = parser.parse_args()
+    options.act(options)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Does a larger pool pay? Curvature and Frechet distance on digits for several couplers and pools.
+"""Measure curvature and Fréchet distance on digits for several couplers and pool sizes.
 
     OMP_NUM_THREADS=1 python benchmarks/couplers_digits.py --jobs 2
 
 runs the shipped recipe `edm_aot` with each coupler and seed and writes `couplers_digits.json` to
-`docs/results`; `couplers.py` makes a page of it. Finished runs are not repeated. `semidiscrete` is in a
-distribution of its own, `plugins/genkit-semidiscrete`, which must be installed.
+`docs/results`; `couplers.py` writes its page. Finished runs are not repeated. `semidiscrete` requires
+the separate distribution `plugins/genkit-semidiscrete`.
 
-Network, batch, images seen, learning rate, noise levels and initial weights are the same for all
-arms of a seed, and so is the classifier whose features are compared: it follows from the seed.
+All arms of a seed have the same network, batch, images seen, learning rate, noise levels and initial
+weights. They also have the same classifier of the features, since it depends only on the seed.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ import genkit
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RECIPE = RESULTS.parents[1] / "recipes" / "edm_aot.toml"
-FOUND = RESULTS / "couplers_digits.json"
+RESULT = RESULTS / "couplers_digits.json"
 STEPS = [5, 7]  # of Heun: 9 and 13 NFE
-SAMPLES = 8192  # twice the recipe's: the finite sample alone costs the distance about a unit
+SAMPLES = 8192  # twice the recipe's: the bias of so few samples is about 1
 Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to pair.
+    """A coupler and a pool size.
 
     Attributes:
-        coupler: the table of the recipe.
-        pool: pairs that are made together.
-        before: stages that the coupler needs.
+        coupler: table of the coupler.
+        pool: number of images coupled together.
+        before: stages that the coupler requires.
     """
 
     coupler: Table
@@ -76,7 +76,7 @@ def recipe(arm: Arm, seed: int) -> Table:
 
 
 def measure(name: str, seed: int, out: Path) -> Table:
-    """Run an arm with a seed and return what was found."""
+    """Run an arm with a seed and return its scores and facts."""
     arm, folder = ARMS[name], out / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "arm.toml"
@@ -100,7 +100,7 @@ def measure(name: str, seed: int, out: Path) -> Table:
 def summary(name: str, runs: list[Table]) -> Table:
     """Return an arm's scores by seed and their medians."""
     arm, nfes = ARMS[name], sorted(runs[0]["frechet"])
-    found = {
+    scores = {
         "curvature": [run["curvature"] for run in runs],
         **{f"frechet_{nfe}": [run["frechet"][nfe] for run in runs] for nfe in nfes},
         "reduction": [run["reduction"] for run in runs],
@@ -111,24 +111,27 @@ def summary(name: str, runs: list[Table]) -> Table:
         "coupler": arm.coupler,
         "pool": arm.pool,
         "by_seed": [
-            {"seed": run["seed"]} | {score: values[k] for score, values in found.items()}
+            {"seed": run["seed"]} | {score: values[k] for score, values in scores.items()}
             for k, run in enumerate(runs)
         ],
-        "medians": {score: statistics.median(values) for score, values in found.items()},
+        "medians": {score: statistics.median(values) for score, values in scores.items()},
     }
 
 
 def shared_facts(runs: list[Table]) -> Table:
-    """Return what all runs depend on.
+    """Return the facts that all runs share.
 
     Raises:
-        ValueError: two arms of a seed were compared by different classifiers.
+        ValueError: arms of the same seed have different classifiers.
     """
     extractors: dict[int, str] = {}
     for run in runs:
-        told = run["facts"]["extractor"]
-        if extractors.setdefault(run["seed"], told) != told:
-            raise ValueError(f"seed {run['seed']}: {told} is not {extractors[run['seed']]}")
+        extractor = run["facts"]["extractor"]
+        if extractors.setdefault(run["seed"], extractor) != extractor:
+            raise ValueError(
+                f"seed {run['seed']} must have one classifier, got {extractor} and "
+                f"{extractors[run['seed']]}"
+            )
     first = runs[0]
     kept = ("hardware", "cores", "threads", "python", "packages")
     return {
@@ -136,12 +139,12 @@ def shared_facts(runs: list[Table]) -> Table:
         "samples": SAMPLES,
         "reference": first["facts"]["reference"],
         "features": first["facts"]["features"],
-        "extractors": {str(seed): told for seed, told in sorted(extractors.items())},
+        "extractors": {str(seed): extractor for seed, extractor in sorted(extractors.items())},
     }
 
 
 def commit() -> str:
-    """Return the commit that is measured, marked where the tree differs from it."""
+    """Return the commit of the checkout, marked as dirty if files differ."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     return subprocess.run(
         run, cwd=RESULTS, capture_output=True, text=True, check=True
@@ -149,41 +152,41 @@ def commit() -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure, write."""
+    """Parse the command line, measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     parser.add_argument("--out", type=Path, default=Path("runs/couplers-digits"))
-    chosen = parser.parse_args()
-    runs: dict[str, list[Table]] = {name: [] for name in chosen.arms}
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(chosen.jobs, mp_context=fresh) as workers:
-        started = {
-            workers.submit(measure, name, seed, chosen.out): name
-            for seed in chosen.seeds
-            for name in chosen.arms
+    options = parser.parse_args()
+    runs: dict[str, list[Table]] = {name: [] for name in options.arms}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as workers:
+        futures = {
+            workers.submit(measure, name, seed, options.out): name
+            for seed in options.seeds
+            for name in options.arms
         }
-        for done in as_completed(started):
-            runs[started[done]].append(found := done.result())
-            scores = {k: found[k] for k in ("seed", "curvature", "frechet", "reduction")}
-            print(started[done], json.dumps(scores), flush=True)
-    for found in runs.values():
-        found.sort(key=lambda run: run["seed"])
+        for future in as_completed(futures):
+            runs[futures[future]].append(result := future.result())
+            scores = {k: result[k] for k in ("seed", "curvature", "frechet", "reduction")}
+            print(futures[future], json.dumps(scores), flush=True)
+    for of_arm in runs.values():
+        of_arm.sort(key=lambda run: run["seed"])
     command = (
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')} "
-        f"python benchmarks/couplers_digits.py --jobs {chosen.jobs} "
-        f"--seeds {' '.join(map(str, chosen.seeds))} --arms {' '.join(chosen.arms)}"
+        f"python benchmarks/couplers_digits.py --jobs {options.jobs} "
+        f"--seeds {' '.join(map(str, options.seeds))} --arms {' '.join(options.arms)}"
     )
     report = {
         "command": command,
         "commit": commit(),
-        **shared_facts([run for found in runs.values() for run in found]),
-        "seeds": chosen.seeds,
+        **shared_facts([run for of_arm in runs.values() for run in of_arm]),
+        "seeds": options.seeds,
         "images": tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"][0]["images"],
-        "arms": [summary(name, found) for name, found in runs.items()],
+        "arms": [summary(name, of_arm) for name, of_arm in runs.items()],
     }
-    FOUND.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

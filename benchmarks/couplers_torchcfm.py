@@ -2,9 +2,9 @@
 
     nox -s torchcfm
 
-installs torchcfm in an environment of its own, runs this file there, prints a table and writes
-`docs/results/couplers_torchcfm.json`. What is timed is what a training loop asks for: from images and
-noise to images and noise in their pairs.
+installs torchcfm in a separate environment, runs this file there, prints a table and writes
+`docs/results/couplers_torchcfm.json`. The timed work is that of a training loop: from images and noise
+to paired images and noise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from genkit_bench.synthetic import synthetic
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHAPE, CLASSES = (3, 32, 32), 10
 EQUAL = 1 + 1e-6
-"""Costs are called equal up to this factor: those of torchcfm are solved in float32."""
+"""Ratio up to which costs count as equal: torchcfm solves in float32."""
 
 GENKIT = (
     {"use": "hungarian", "cost": "squared"},
@@ -50,30 +50,30 @@ TORCHCFM: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("exact", {}, {"replace": False}),
     ("sinkhorn", {}, {}),
     ("sinkhorn", {"normalize_cost": True}, {}),
-    # The sharpest that is finite here: from 0.008 down exp(-cost / reg) is 0 in float32.
+    # The smallest reg that works here: with at most 0.008, exp(-cost / reg) is 0 in float32.
     ("sinkhorn", {"normalize_cost": True, "reg": 0.01}, {}),
 )
-"""Method of OTPlanSampler, its other arguments, and those of ``sample_plan``. Empty: defaults."""
+"""Method of OTPlanSampler, its other arguments, and those of ``sample_plan``."""
 
 RIVALS = {"hungarian": "exact", "sinkhorn": "sinkhorn"}
-"""torchcfm's method of the same kind as a coupler of genkit."""
+"""torchcfm's method of the same kind for each coupler of genkit."""
 
-FALLEN_BACK = "reverting to uniform plan"
-"""In the warning with which torchcfm replaces a plan of zeros by random pairs."""
+UNIFORM_PLAN = "reverting to uniform plan"
+"""Part of torchcfm's warning that it replaced a plan of zeros by random pairs."""
 
-STOPPED = "numItermax reached"
-"""In the warning with which POT returns a plan that is not optimal yet."""
+NOT_CONVERGED = "numItermax reached"
+"""Part of POT's warning that the plan is not optimal."""
 
 LOSSES = ("dropped_images", "dropped_noises", "doubled_images", "doubled_noises")
-"""How many are never used, and how many more than once."""
+"""Numbers of images and noise samples that are unused, and that are used more than once."""
 
 MEANS = ("cost", "expected_cost", "random_cost", *LOSSES)
-"""Of which a row gives the mean over the pools."""
+"""Columns of a row that are means over the pools."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a method made of a pool: the pairs in their order, and what it expects them to cost."""
+    """Pairs of a pool in their order, with the plan if the method has one."""
 
     seconds: float
     images: Tensor
@@ -84,7 +84,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to pair, from either library."""
+    """A method of either library."""
 
     library: str
     name: str
@@ -92,18 +92,18 @@ class Method:
     draw: Callable[[Tensor, Tensor, int], Drawn]
 
     def described(self) -> dict[str, Any]:
-        """Return what a row says of it."""
-        told = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        """Return the columns that identify the method."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return {
             "library": self.library,
             "method": self.name,
             "settings": self.settings,
-            "label": f"{self.library} {self.name}" + (f" ({told})" if told else ""),
+            "label": f"{self.library} {self.name}" + (f" ({settings})" if settings else ""),
         }
 
 
 class Recorded(OTPlanSampler):  # type: ignore[misc]
-    """The sampler as it is, remembering its plan and the indices that it drew."""
+    """The unchanged sampler, which also stores its plan and the drawn indices."""
 
     plan: Any = None
     drawn: Any = None
@@ -120,54 +120,54 @@ class Recorded(OTPlanSampler):  # type: ignore[misc]
 
 
 def of_genkit(coupler: Any, table: dict[str, Any]) -> Method:
-    """Return one of genkit's couplers."""
+    """Return the method of a genkit coupler."""
 
     def draw(images: Tensor, noise: Tensor, index: int) -> Drawn:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         pairs = coupler.pair(Batch(images), noise, generator(0, "torchcfm", index))
         _ = images[pairs.data], noise[pairs.noise]
-        return Drawn(time.perf_counter() - begun, pairs.data, pairs.noise)
+        return Drawn(time.perf_counter() - start, pairs.data, pairs.noise)
 
     return Method("genkit", table["use"], {k: table[k] for k in table if k != "use"}, draw)
 
 
-def of_torchcfm(name: str, arguments: dict[str, Any], asked: dict[str, Any]) -> Method:
-    """Return OTPlanSampler with a method."""
+def of_torchcfm(name: str, arguments: dict[str, Any], plan_arguments: dict[str, Any]) -> Method:
+    """Return a method of OTPlanSampler."""
 
     def draw(images: Tensor, noise: Tensor, index: int) -> Drawn:
         sampler = Recorded(name, **arguments)
-        # It draws its pairs from numpy's global generator.
+        # The sampler draws its pairs from numpy's global generator.
         np.random.seed(derive_seed(0, "torchcfm", index) % 2**32)  # noqa: NPY002
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            begun = time.perf_counter()
-            sampler.sample_plan(noise, images, **asked)
-            seconds = time.perf_counter() - begun
-        told = tuple(dict.fromkeys(str(w.message).splitlines()[0] for w in caught))
-        noises, chosen = (torch.as_tensor(i) for i in sampler.drawn)
-        return Drawn(seconds, chosen, noises, sampler.plan.T, told)
+            start = time.perf_counter()
+            sampler.sample_plan(noise, images, **plan_arguments)
+            seconds = time.perf_counter() - start
+        texts = tuple(dict.fromkeys(str(w.message).splitlines()[0] for w in caught))
+        noise_indices, image_indices = (torch.as_tensor(i) for i in sampler.drawn)
+        return Drawn(seconds, image_indices, noise_indices, sampler.plan.T, texts)
 
-    return Method("torchcfm", name, {**arguments, **asked}, draw)
+    return Method("torchcfm", name, {**arguments, **plan_arguments}, draw)
 
 
 def pool_row(drawn: Drawn, cost: Tensor) -> dict[str, Any]:
-    """Return what a method made of one pool.
+    """Return the row of one pool.
 
     Args:
-        drawn: its pairs.
-        cost: ``[N, N]`` float64 squared distances, images in rows.
+        drawn: pairs of the method.
+        cost: squared distances with images in rows, ``[N, N]`` float64.
     """
     size = len(cost)
-    paid = float(cost[drawn.images, drawn.noises].mean())
+    mean_cost = float(cost[drawn.images, drawn.noises].mean())
     plan = drawn.plan
-    expected = paid if plan is None else float((plan * cost.numpy()).sum() / plan.sum())
+    expected = mean_cost if plan is None else float((plan * cost.numpy()).sum() / plan.sum())
     uses = {
         "images": torch.bincount(drawn.images, minlength=size),
         "noises": torch.bincount(drawn.noises, minlength=size),
     }
     return {
         "seconds": drawn.seconds,
-        "cost": paid,
+        "cost": mean_cost,
         "expected_cost": expected,
         "random_cost": float(cost.mean()),
         **{f"dropped_{name}": int((count == 0).sum()) for name, count in uses.items()},
@@ -180,11 +180,11 @@ def measure(
     methods: Sequence[Method], pools: Pools, size: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Return a row for each method; the methods take turns on each pool."""
-    found: list[list[dict[str, Any]]] = [[] for _ in methods]
+    by_method: list[list[dict[str, Any]]] = [[] for _ in methods]
     for index in range(repeats):
         images, noise = pools.batch(size, index).data, pools.noise(size, index)
         cost = pairwise_cost(images.double(), noise.double(), "squared")
-        for rows, method in zip(found, methods, strict=True):
+        for rows, method in zip(by_method, methods, strict=True):
             rows.append(pool_row(method.draw(images, noise, index), cost))
     return [
         {
@@ -192,16 +192,16 @@ def measure(
             "size": size,
             "seconds": statistics.median(row["seconds"] for row in rows),
             **{key: statistics.mean(row[key] for row in rows) for key in MEANS},
-            "fell_back": any(FALLEN_BACK in text for row in rows for text in row["warnings"]),
-            "stopped": any(STOPPED in text for row in rows for text in row["warnings"]),
+            "fell_back": any(UNIFORM_PLAN in text for row in rows for text in row["warnings"]),
+            "stopped": any(NOT_CONVERGED in text for row in rows for text in row["warnings"]),
             "pools": rows,
         }
-        for rows, method in zip(found, methods, strict=True)
+        for rows, method in zip(by_method, methods, strict=True)
     ]
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return how each of genkit's couplers stands against torchcfm's of its kind, size by size."""
+    """Compare each genkit coupler with torchcfm's methods of the same kind, for each size."""
     return [
         {
             "size": mine["size"],
@@ -223,16 +223,16 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ratios(mine: dict[str, Any], rival: dict[str, Any]) -> list[float]:
-    """Return cost over the cost that the rival's plan expects, for each pool.
+    """Return the cost over the expected cost of the rival's plan, for each pool.
 
-    Not over the cost of the pairs that it drew: draws with replacement scatter around the plan.
+    The cost of the rival's drawn pairs is not used, since draws with replacement scatter.
     """
     pools = zip(mine["pools"], rival["pools"], strict=True)
     return [own["cost"] / other["expected_cost"] for own, other in pools]
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """Return a row for people."""
+    """Return a row as text."""
     note = "failed: random pairs" if row["fell_back"] else ""
     return (
         f"{row['size']:>5}  {row['label']:<50}{1e3 * row['seconds']:>8,.0f} ms, "
@@ -243,10 +243,10 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def images_of(path: Path | None, largest: int, seed: int) -> tuple[str, Batch]:
-    """Return the images that pools are drawn from, and what they are."""
+    """Return the images of the pools, and a description of them."""
     if path is None:
-        told = f"synthetic, genkit_bench.synthetic.synthetic({SHAPE}, {CLASSES}, {largest}, {seed})"
-        return told, synthetic(SHAPE, CLASSES, largest, seed)
+        name = f"synthetic, genkit_bench.synthetic.synthetic({SHAPE}, {CLASSES}, {largest}, {seed})"
+        return name, synthetic(SHAPE, CLASSES, largest, seed)
     values = safetensors.torch.load_file(path)["train_images"]
     return f"{path.name}, {len(values)} images", Batch(values.float() / 127.5 - 1)
 
@@ -260,7 +260,7 @@ def commit() -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure, print, write."""
+    """Parse the command line, measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
     parser.add_argument("--repeats", type=int, default=5, help="pools of each size")
@@ -269,39 +269,39 @@ def main() -> None:
         "--data", type=Path, help="safetensors file with uint8 train_images [N, 3, 32, 32]"
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "couplers_torchcfm.json")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     plugins = load_plugins()
-    told, data = images_of(chosen.data, max(chosen.sizes), chosen.seed)
-    pools = Pools(data, chosen.seed, torch.device("cpu"))
+    name, data = images_of(options.data, max(options.sizes), options.seed)
+    pools = Pools(data, options.seed, torch.device("cpu"))
     couplers = [component(plugins.registry, "coupler", table) for table in GENKIT]
     methods = [of_genkit(*pair) for pair in zip(couplers, GENKIT, strict=True)]
     methods += [of_torchcfm(*arguments) for arguments in TORCHCFM]
-    measure(methods, pools, 64, 1)  # imports and first calls
+    measure(methods, pools, 64, 1)  # warm-up: imports and first calls
     rows: list[dict[str, Any]] = []
-    for size in chosen.sizes:
-        rows += measure(methods, pools, size, chosen.repeats)
+    for size in options.sizes:
+        rows += measure(methods, pools, size, options.repeats)
         print(*map(line_of, rows[-len(methods) :]), sep="\n", flush=True)
     where = environment(pools.device, plugins)
     where["packages"]["torchcfm"] = version("torchcfm")
-    sizes = " ".join(map(str, chosen.sizes))
+    sizes = " ".join(map(str, options.sizes))
     report = {
-        "command": f"nox -s torchcfm -- --sizes {sizes} --repeats {chosen.repeats}",
+        "command": f"nox -s torchcfm -- --sizes {sizes} --repeats {options.repeats}",
         "commit": commit(),
         "environment": {key: value for key, value in where.items() if key != "command"},
-        "data": told,
+        "data": name,
         "dimensions": data.data[0].numel(),
-        "seed": chosen.seed,
-        "repeats": chosen.repeats,
+        "seed": options.seed,
+        "repeats": options.repeats,
         "rows": rows,
         "verdicts": verdicts(rows),
     }
-    chosen.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for verdict in report["verdicts"]:
-        kept = all(verdict[key] for key in ("faster", "equal_or_lower_cost", "each_once"))
+        better = all(verdict[key] for key in ("faster", "equal_or_lower_cost", "each_once"))
         print(
             f"{verdict['size']:>5}  {verdict['genkit']} against {verdict['torchcfm']}: "
             f"{verdict['speedup']:.2f} times as fast, cost ratio {verdict['cost_ratio']:.6f}"
-            f"{'' if kept else '  NOT REACHED'}"
+            f"{'' if better else '  NOT REACHED'}"
         )
 
 

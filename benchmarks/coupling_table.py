@@ -1,10 +1,10 @@
-"""Measure what couplings of images with noise do to the start of sampling.
+"""Measure the effect of couplings of images and noise on the start of sampling.
 
     python benchmarks/coupling_table.py --images cifar10.npz
 
-The file has arrays `images`, [N, H, W, C] or [N, C, H, W] of uint8, and `labels`, [N]. Pairs are exact
-for the paper's cost, the distance. Every image is paired in each epoch anew; more epochs make the
-figures more precise. The standard error of a correlation is that of the last row.
+The file has the arrays `images`, uint8 [N, H, W, C] or [N, C, H, W], and `labels`, [N]. Pairs are exact
+for the paper's cost, the distance. Every epoch pairs all images again; more epochs reduce the standard
+errors. The last row is the standard error of a correlation.
 """
 
 from __future__ import annotations
@@ -47,25 +47,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    data = NPZ(path=str(asked.images)).load(NoStages())
-    found = {
-        name: figures(measured(data, coupler, pool, asked.epochs, asked.seed))
+    options = parser.parse_args()
+    data = NPZ(path=str(options.images)).load(NoStages())
+    columns = {
+        name: figures(measure(data, coupler, pool, options.epochs, options.seed))
         for name, (coupler, pool) in COUPLINGS.items()
     }
-    if asked.json:
-        print(json.dumps(found, indent=2))
+    if options.json:
+        print(json.dumps(columns, indent=2))
         return
-    print(f"| {len(data):,} images, {asked.epochs} epochs | {' | '.join(found)} |")
-    print(f"|---|{'--:|' * len(found)}")
-    for row in next(iter(found.values())):
-        print(f"| {row} | {' | '.join(f'{column[row]:.4g}' for column in found.values())} |")
+    print(f"| {len(data):,} images, {options.epochs} epochs | {' | '.join(columns)} |")
+    print(f"|---|{'--:|' * len(columns)}")
+    for row in next(iter(columns.values())):
+        print(f"| {row} | {' | '.join(f'{column[row]:.4g}' for column in columns.values())} |")
 
 
-def measured(
-    data: Batch, coupler: Coupler, pool: int, epochs: int, seed: int
-) -> CouplingStatistics:
-    """Return the statistics of a coupling over some epochs."""
+def measure(data: Batch, coupler: Coupler, pool: int, epochs: int, seed: int) -> CouplingStatistics:
+    """Return the statistics of a coupling over a number of epochs."""
     stream = PairStream(
         data=data,
         coupler=coupler,
@@ -80,30 +78,30 @@ def measured(
     return coupling_statistics(batch.data, noise, len(pools))
 
 
-def figures(found: CouplingStatistics) -> dict[str, Any]:
+def figures(statistics: CouplingStatistics) -> dict[str, Any]:
     """Return a column of the table."""
-    s, c = np.array(found.deviations), np.array(found.covariances)
-    spread = np.array(found.spread(SIGMA_MAX))
-    # The denoised image at an infinite noise level is the linear prediction from the noise, C n.
+    s, c = np.array(statistics.deviations), np.array(statistics.covariances)
+    spread = np.array(statistics.spread(SIGMA_MAX))
+    # At an infinite noise level, the denoised image is the linear prediction from the noise, C n.
     from_infinity = np.square(s * (1 - (SIGMA_MAX + c) / spread)).sum()
     return {
         "standard deviation of the images along the first direction": s[0],
-        "correlation of image and noise along it": found.correlations[0],
+        "correlation of image and noise along it": statistics.correlations[0],
         "spread of x / sigma along it at sigma 80": spread[0] / SIGMA_MAX,
-        "spread of samples over the images' along it, start N(0, 80^2)": found.spread_of_samples(
+        "spread of samples over the images' along it, start N(0, 80^2)": statistics.spread_of_samples(
             SIGMA_MAX
         )[0],
-        "the same, corrected start": found.spread_of_samples(SIGMA_MAX, 1)[0],
-        "the same, start corrected twice": found.spread_of_samples(SIGMA_MAX, 2)[0],
-        "pixel Fréchet distance of start N(0, 80^2)": found.frechet_of_start(SIGMA_MAX),
-        "the same, corrected start, D at sigma 80": found.frechet_of_start(SIGMA_MAX, 1),
-        "the distance, start corrected twice": found.frechet_of_start(SIGMA_MAX, 2),
+        "the same, corrected start": statistics.spread_of_samples(SIGMA_MAX, 1)[0],
+        "the same, start corrected twice": statistics.spread_of_samples(SIGMA_MAX, 2)[0],
+        "pixel Fréchet distance of start N(0, 80^2)": statistics.frechet_of_start(SIGMA_MAX),
+        "the same, corrected start, D at sigma 80": statistics.frechet_of_start(SIGMA_MAX, 1),
+        "the distance, start corrected twice": statistics.frechet_of_start(SIGMA_MAX, 2),
         "the same, corrected start, D at an infinite sigma": from_infinity,
-        "share of the variance that the noise predicts": found.share_from_noise,
-        "lowest sigma_max within 2 %, start N(0, sigma_max^2)": found.lowest_sigma_max(),
-        "lowest sigma_max within 2 %, corrected start": found.lowest_sigma_max(1),
-        "lowest sigma_max within 2 %, start corrected twice": found.lowest_sigma_max(2),
-        "standard error of a correlation": found.pairs**-0.5,
+        "share of the variance that the noise predicts": statistics.share_from_noise,
+        "lowest sigma_max within 2 %, start N(0, sigma_max^2)": statistics.lowest_sigma_max(),
+        "lowest sigma_max within 2 %, corrected start": statistics.lowest_sigma_max(1),
+        "lowest sigma_max within 2 %, start corrected twice": statistics.lowest_sigma_max(2),
+        "standard error of a correlation": statistics.pairs**-0.5,
     }
 
 

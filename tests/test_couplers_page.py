@@ -12,7 +12,7 @@ import torch
 from genkit.plugin.manager import load_plugins
 from genkit_bench.candidates import chosen_candidates
 from genkit_bench.couplers import Limits, Row, measure_couplers
-from genkit_bench.pools import Pools, completed
+from genkit_bench.pools import Pools, complete
 from genkit_bench.synthetic import synthetic
 from genkit_bench.tables import couplers_report
 
@@ -104,11 +104,11 @@ def test_growth_has_a_picture_and_the_exponents(write, tmp_path):
         for name, power in (("cubic", 3), ("linear", 1))
         for size in (256, 1024, 2048)
     ]
-    slow = Row(2048, "slow", "euclidean", note="not tried: it would take about 9 s")
+    slow = Row(2048, "slow", "euclidean", note="not measured: it would take about 9 s")
     page = write(growth=rows(*made, slow, Row(4096, "slow", "euclidean", note=slow.note)))
     assert "| cubic | 15.6 ms | 1 s | 8 s | 3.00 |" in page
     assert "| linear | 250 ms | 1 s | 2 s | 1.00 |" in page
-    assert "- slow, from a pool of 2,048: not tried: it would take about 9 s" in page
+    assert "- slow, from a pool of 2,048: not measured: it would take about 9 s" in page
     assert (tmp_path / "images" / "growth.png").stat().st_size > 10_000
 
 
@@ -198,7 +198,7 @@ def test_the_parts_of_other_scripts(write):
 
 def test_what_the_bench_reports_is_what_the_page_reads(write):
     plugins = load_plugins()
-    pools = Pools(completed(synthetic((3, 4, 4), 2, 64, 0), 0), 0, torch.device("cpu"))
+    pools = Pools(complete(synthetic((3, 4, 4), 2, 64, 0), 0), 0, torch.device("cpu"))
     tables = [{"use": "hungarian", "cost": cost} for cost in ("euclidean", "squared")]
     candidates = chosen_candidates(plugins.registry, tables, pools.device)
     limits = Limits(1)

@@ -128,7 +128,7 @@ def compared(
         changes = recorder.changes(case["p"])
         padding = min(padding, recorder.padding)
         labels = max(labels, float((changes.labels() - wanted_labels).abs().max()))
-        pixels = max(pixels, float((augmentation.changed(images, changes) - wanted).abs().max()))
+        pixels = max(pixels, float((augmentation.apply(images, changes) - wanted).abs().max()))
     return padding, labels, pixels
 
 

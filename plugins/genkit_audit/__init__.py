@@ -1,4 +1,4 @@
-"""``genkit audit``: what a coupling does to samples, to the noise and to classes."""
+"""``genkit audit``: measure the effects of a coupling on samples, noise and classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     from genkit_audit.audit_command import audit
 
     app.command()(audit)

@@ -1,4 +1,4 @@
-"""``genkit audit``: parses, measures, prints. Heavy imports wait until it runs."""
+"""``genkit audit``: parse arguments, measure and print."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ def audit(
         str,
         typer.Argument(
             metavar="RECIPE|RUN|NETWORK",
-            help="A recipe, or the folder of a run, whose pairs are measured; or the .safetensors "
-            "file of a network, whose recorded statistics are shown.",
+            help="Recipe or folder of a run, whose pairs are measured; or .safetensors file of a "
+            "network, whose recorded statistics are shown.",
         ),
     ],
     stage: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Which train stage; each that trains a denoiser."),
+        typer.Option(metavar="ID", help="Train stage; by default all that train a denoiser."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a setting of the recipe, such as denoiser.pool_size=2048; may be given "
-            "several times.",
+            help="Change a setting of the recipe, such as denoiser.pool_size=2048; repeatable.",
         ),
     ] = None,
     sigma_max: Annotated[
@@ -41,29 +40,34 @@ def audit(
     ] = 80.0,
     tolerance: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Loss of spread up to which a start counts as safe."),
+        typer.Option(
+            metavar="SHARE",
+            help="Relative error of the samples' standard deviation up to which a start is safe.",
+        ),
     ] = 0.02,
     pairs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Pairs to measure; as many as the training measures itself."
+            metavar="N", min=1, help="Number of pairs; by default that of the training itself."
         ),
     ] = None,
     pools: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Pools to measure, instead of --pairs.")
+        int | None, typer.Option(metavar="N", min=1, help="Number of pools, instead of --pairs.")
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the statistics, as .png.")
+        Path | None, typer.Option(metavar="FILE", help="Write a plot of the statistics, .png.")
     ] = None,
 ) -> None:
-    """Audit a coupling: what its pairs do to samples, to the noise and to classes."""
+    """Audit a coupling: measure the effects of its pairs on samples, noise and classes."""
     check_device(device)
     if pairs is not None and pools is not None:
-        raise UsageError("--pairs and --pools exclude each other; leave one out", Code.CONFLICT)
+        raise UsageError(
+            "--pairs must not be combined with --pools, got both; remove one", Code.CONFLICT
+        )
     if not 0 < sigma_max < math.inf:
         raise UsageError(
             f"--sigma-max must be a finite noise level above 0, got {sigma_max:g}; write 80",
@@ -88,8 +92,7 @@ def audit(
     measuring = {"--stage": stage, "--set": overrides, "--pairs": pairs, "--pools": pools}
     if recorded and (given := [name for name, value in measuring.items() if value is not None]):
         raise UsageError(
-            f"{', '.join(given)} belong to a recipe or a run, got the file of a network; leave "
-            "them out",
+            f"{', '.join(given)} require a recipe or a run, got the file of a network; remove them",
             Code.CONFLICT,
         )
 
@@ -98,25 +101,25 @@ def audit(
     from genkit.machine import resolve_device
     from genkit.plugin.manager import load_plugins
     from genkit_audit.prediction import StartLimits
-    from genkit_audit.subjects import audits_of_stages, recorded_audit
+    from genkit_audit.subjects import audit_stages, recorded_audit
     from genkit_audit.text import lines_of, report_of
 
     start = StartLimits(sigma_max, tolerance)
     if recorded:
-        found = [recorded_audit(Path(target))]
+        audits = [recorded_audit(Path(target))]
     else:
-        where, plugins = resolve_device(device), load_plugins()
+        place, plugins = resolve_device(device), load_plugins()
         with Console(stderr=True).status("measuring pairs"):
-            found = audits_of_stages(target, plugins, overrides or (), stage, where, pairs, pools)
+            audits = audit_stages(target, plugins, overrides or (), stage, place, pairs, pools)
     if picture is not None:
         from genkit_audit.picture import picture_of
 
-        _write(picture, picture_of(found, start))
+        _write(picture, picture_of(audits, start))
     if as_json:
-        typer.echo(json.dumps([report_of(one, start) for one in found], indent=2))
+        typer.echo(json.dumps([report_of(one, start) for one in audits], indent=2))
         return
     to = console()
-    for index, one in enumerate(found):
+    for index, one in enumerate(audits):
         say(to, "\n".join(["", *lines_of(one, start)] if index else lines_of(one, start)))
 
 
@@ -125,7 +128,6 @@ def _write(file: Path, content: bytes) -> None:
         write_bytes(file, content)
     except OSError as error:
         raise UsageError(
-            f"--picture must be a file that can be written, got {file}: {error.strerror}; name "
-            "another",
+            f"--picture must be a writable file, got {file}: {error.strerror}; write another name",
             Code.IO_ERROR,
         ) from error

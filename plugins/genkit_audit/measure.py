@@ -1,4 +1,4 @@
-"""What is measured of the pairs of a training."""
+"""Measure the pairs of a training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from genkit_audit.noise import ClassSkew, Gaussianity, class_skew, gaussianity
 
 @dataclass(frozen=True)
 class Pairing:
-    """What was measured of pairs, besides their statistics.
+    """Measurements of pairs, besides their statistics.
 
     Attributes:
         cost_before: mean distance between an image and the noise drawn for it.
         cost_after: mean distance between an image and the noise assigned to it.
-        gap: largest gap of a pool, see :class:`~genkit.types.Pairs`; None where one is unknown.
-        entropy: mean renormalized entropy of the plans; None where pools have none.
-        noises: effective number of noise samples that were assigned, at most the number of pairs.
+        gap: maximum gap of the pools, see :class:`~genkit.types.Pairs`; None if one is unknown.
+        entropy: mean renormalized entropy of the plans; None if a pool has none.
+        noises: effective number of assigned noise samples, at most the number of pairs.
         noise: tests of the assigned noise.
-        skew: class whose noise is skewed most; None for data without labels, or that does not vary.
+        skew: class with the most skewed noise; None for data without labels or variance.
     """
 
     cost_before: float
@@ -38,7 +38,7 @@ class Pairing:
 
     @property
     def reduction(self) -> float:
-        """Share of the cost that the pairs save."""
+        """Relative reduction of the cost by the pairs."""
         return 1 - self.cost_after / self.cost_before if self.cost_before else 0.0
 
 
@@ -47,10 +47,10 @@ class Audit:
     """The audit of a coupling.
 
     Attributes:
-        subject: what was audited: a stage or a file.
-        coupling: what its coupler declares.
-        statistics: statistics of its pairs; None for a file without any.
-        pairing: what else was measured; None for a file, which holds the statistics alone.
+        subject: name of the stage or file.
+        coupling: declarations of its coupler.
+        statistics: statistics of its pairs; None for a file without them.
+        pairing: other measurements; None for a file, which contains only the statistics.
     """
 
     subject: str
@@ -63,10 +63,10 @@ def audit_of(subject: str, stream: PairStream, count: int, ahead: int) -> Audit:
     """Measure the first pairs of a stream.
 
     Args:
-        subject: what is audited.
+        subject: name of the stage or file.
         stream: stream of pairs.
         count: number of pairs.
-        ahead: pools that are coupled at the same time.
+        ahead: number of pools that are coupled at the same time.
 
     Raises:
         DataError: there are too few pairs, or the coupler fails.
@@ -97,6 +97,6 @@ def audit_of(subject: str, stream: PairStream, count: int, ahead: int) -> Audit:
 
 
 def _mean(pools: Sequence[PoolReport], values: Sequence[float]) -> float:
-    """Return the mean over the pairs of values of their pools."""
+    """Return the mean of values of pools, weighted by their numbers of pairs."""
     weighted = sum(pool.pairs * value for pool, value in zip(pools, values, strict=True))
     return weighted / sum(pool.pairs for pool in pools)

@@ -1,4 +1,4 @@
-"""Tests of the assigned noise: is it still N(0, I), over all pairs and within each class?"""
+"""Test assigned noise for N(0, I), over all pairs and within each class."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from torch import Tensor
 from genkit.parts.principal import Directions, rows
 
 LEADING = 16
-"""Directions of the images along which kurtosis and classes are tested: pairs act most on these,
-and in thousands of dimensions chance would hide it."""
+"""Number of the images' principal directions along which kurtosis and classes are tested.
+
+A coupler changes the noise most along these. A test over thousands of dimensions would have less
+power. Chosen, not tuned.
+"""
 
 IMPROBABLE = 1e-4
-"""Probability, for N(0, I), of a result as far from it in any of the tests, below which the noise
-counts as something else."""
+"""Significance level of each test, corrected for the number of values compared. Chosen, not tuned:
+it makes a false alarm unlikely over the tests of many stages."""
 
 
 @dataclass(frozen=True)
 class Gaussianity:
-    """Moments of noise, each with its distance from that of N(0, I) in standard errors.
+    """Moments of noise, each with its deviation from that of N(0, I) in standard errors.
 
     Attributes:
         count: effective number of noise samples, on which the standard errors depend.
         mean: mean over all values.
         variance: variance over all values.
-        worst_mean: mean of the dimension in which it is farthest from 0.
-        kurtosis: excess kurtosis along the leading direction in which it is farthest from 0.
-        errors: distance of each of these four, by name, in standard errors.
-        limits: distances that N(0, I) exceeds with a probability of ``IMPROBABLE``, of the largest
-            of as many as were compared.
+        worst_mean: mean of the dimension whose mean deviates most from 0.
+        kurtosis: excess kurtosis of the leading direction that deviates most from 0.
+        errors: deviations of these four moments in standard errors, by name.
+        limits: deviations that N(0, I) exceeds with the probability ``IMPROBABLE``, for the maximum
+            over the values compared.
     """
 
     count: float
@@ -53,7 +56,7 @@ def gaussianity(noise: Tensor, directions: Directions, count: float) -> Gaussian
     """Test noise for N(0, I).
 
     Args:
-        noise: ``[N, F]`` assigned noise.
+        noise: assigned noise, ``[N, F]``.
         directions: principal directions of the images.
         count: effective number of noise samples, at most N.
     """
@@ -72,7 +75,7 @@ def gaussianity(noise: Tensor, directions: Directions, count: float) -> Gaussian
     along = along - along.mean(0)
     kurtosis = along.pow(4).mean(0) / along.square().mean(0).square() - 3
     extreme = float(kurtosis[kurtosis.abs().argmax()]) if len(kurtosis) else 0.0
-    # Variances for N(0, 1): of a square 2, of a sample's excess kurtosis 24 / N.
+    # For N(0, 1), the variance of a square is 2, and that of the excess kurtosis of N draws 24 / N.
     errors = {
         "mean": mean * math.sqrt(count * width),
         "variance": (variance - 1) * math.sqrt(count * width / 2),
@@ -80,7 +83,7 @@ def gaussianity(noise: Tensor, directions: Directions, count: float) -> Gaussian
         "kurtosis": extreme * math.sqrt(count / 24),
     }
     compared = {"mean": 1, "variance": 1, "worst_mean": width, "kurtosis": max(1, len(kurtosis))}
-    limits = {name: _limit(among) for name, among in compared.items()}
+    limits = {name: _limit(values) for name, values in compared.items()}
     return Gaussianity(count, mean, variance, worst, extreme, errors, limits)
 
 
@@ -90,22 +93,22 @@ def _leading(noise: Tensor, directions: Directions) -> Tensor:
     return torch.cat([part.double() @ axes for part in rows(noise)])
 
 
-def _limit(among: int) -> float:
-    """Return what the largest of so many independent |z| exceeds improbably."""
-    return -NormalDist().inv_cdf(IMPROBABLE / among / 2)
+def _limit(count: int) -> float:
+    """Return what the maximum of ``count`` |z| exceeds with the probability ``IMPROBABLE``."""
+    return -NormalDist().inv_cdf(IMPROBABLE / count / 2)  # Bonferroni's correction
 
 
 @dataclass(frozen=True)
 class ClassSkew:
-    """The class whose mean noise is farthest from 0.
+    """The class whose mean noise deviates most from 0.
 
     Attributes:
-        label: its index.
+        label: index of the class.
         count: number of its pairs.
-        length: length of its mean noise along the leading directions; a value of the noise has the
-            standard deviation 1.
-        error: distance of that length from what N(0, I) has, in standard errors.
-        limit: distance that the farthest of all classes exceeds improbably for N(0, I).
+        length: norm of its mean noise along the leading directions, in standard deviations of the
+            noise.
+        error: deviation of that norm from its value for N(0, I), in standard errors.
+        limit: deviation that the maximum over all classes exceeds improbably for N(0, I).
     """
 
     label: int
@@ -118,29 +121,30 @@ class ClassSkew:
 def class_skew(
     noise: Tensor, labels: Tensor, directions: Directions, share: float
 ) -> ClassSkew | None:
-    """Return the class that is skewed most, along the leading directions of the images.
+    """Return the class with the most skewed noise along the leading directions of the images.
 
     Args:
-        noise: ``[N, F]`` assigned noise.
-        labels: ``[N]`` classes.
+        noise: assigned noise, ``[N, F]``.
+        labels: class indices, ``[N]``.
         directions: principal directions of the images.
         share: effective number of noise samples over N, at most 1.
 
     Returns:
-        None where the images do not vary.
+        The class; None if the images do not vary.
     """
     along = _leading(noise, directions)
     width = along.shape[1]
     if not width:
         return None
-    found = []
+    skews = []
     classes = torch.unique(labels).tolist()
     for label in classes:
         members = along[labels == label]
         length = float(members.mean(0).norm())
-        # N |mean|^2 has a chi-square distribution, and its cube root nearly a normal one.
+        # N |mean|^2 has a chi-square distribution, whose cube root is nearly normal (Wilson and
+        # Hilferty 1931).
         scaled = (len(members) * share * length**2 / width) ** (1 / 3)
         variance = 2 / (9 * width)
         error = (scaled - (1 - variance)) / math.sqrt(variance)
-        found.append(ClassSkew(label, len(members), length, error, _limit(len(classes))))
-    return max(found, key=lambda one: one.error)
+        skews.append(ClassSkew(label, len(members), length, error, _limit(len(classes))))
+    return max(skews, key=lambda skew: skew.error)

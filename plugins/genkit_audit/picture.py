@@ -1,4 +1,4 @@
-"""A picture of audits: correlations, and what a start at any noise level does to samples."""
+"""Plot audits: correlations, and the spread of samples against the noise level of the start."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ _BLUE, _ORANGE, _GREEN, _PINK = PALETTE[:4]
 
 
 def picture_of(audits: Sequence[Audit], start: StartLimits) -> bytes:
-    """Return a PNG, with a row for each audit.
+    """Return a PNG with a row for each audit.
 
     Args:
-        audits: audits; those without statistics are left out.
+        audits: audits; those without statistics are skipped.
         start: start whose noise level is marked.
 
     Raises:
-        UsageError: none has statistics of images that vary.
+        UsageError: no audit has statistics of images that vary.
     """
-    drawn = [(a.subject, a.statistics) for a in audits if a.statistics and a.statistics.deviations]
-    if not drawn:
+    rows = [(a.subject, a.statistics) for a in audits if a.statistics and a.statistics.deviations]
+    if not rows:
         raise UsageError(
-            "--picture must have statistics to draw, and there are none; leave it out",
-            Code.NOT_FOUND,
+            "--picture requires statistics, but no stage has any; remove it", Code.NOT_FOUND
         )
-    figure, places = figure_with_axes(2 * len(drawn), columns=2)
-    for row, (subject, found) in enumerate(drawn):
-        _correlations(places[2 * row], subject, found)
-        _spread(places[2 * row + 1], found, start)
+    figure, places = figure_with_axes(2 * len(rows), columns=2)
+    for row, (subject, statistics) in enumerate(rows):
+        _correlations(places[2 * row], subject, statistics)
+        _spread(places[2 * row + 1], statistics, start)
     return png_of(figure)
 
 
-def _correlations(axes: Axes, subject: str, found: CouplingStatistics) -> None:
-    numbers = np.arange(1, len(found.correlations) + 1)
-    error = 2 * found.pairs**-0.5
+def _correlations(axes: Axes, subject: str, statistics: CouplingStatistics) -> None:
+    numbers = np.arange(1, len(statistics.correlations) + 1)
+    error = 2 * statistics.pairs**-0.5
     axes.axhspan(-error, error, color="#8a8a8a", alpha=0.2, linewidth=0)
-    axes.plot(numbers, found.correlations, marker="o", markersize=4, **line_style(0))
+    axes.plot(numbers, statistics.correlations, marker="o", markersize=4, **line_style(0))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -3 * error), max(high, 3 * error))
     axes.set_xlabel("principal direction of the images")
@@ -55,13 +54,13 @@ def _correlations(axes: Axes, subject: str, found: CouplingStatistics) -> None:
     set_title(axes, subject)
 
 
-def _spread(axes: Axes, found: CouplingStatistics, start: StartLimits) -> None:
-    """Draw the least and the largest spread of samples against the noise level of the start."""
-    for (name, count), colour in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
-        ratios = np.array([found.spread_of_samples(float(s), count) for s in _LEVELS])
-        axes.plot(_LEVELS, ratios[:, 0], color=colour, label=f"start {name}, first direction")
+def _spread(axes: Axes, statistics: CouplingStatistics, start: StartLimits) -> None:
+    """Draw the min and max spread of samples against the noise level of the start."""
+    for (name, count), color in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
+        ratios = np.array([statistics.spread_of_samples(float(s), count) for s in _LEVELS])
+        axes.plot(_LEVELS, ratios[:, 0], color=color, label=f"start {name}, first direction")
         axes.fill_between(
-            _LEVELS, ratios.min(1), ratios.max(1), color=colour, alpha=0.15, linewidth=0
+            _LEVELS, ratios.min(1), ratios.max(1), color=color, alpha=0.15, linewidth=0
         )
     tolerance = start.tolerance
     axes.axhspan(1 - tolerance, 1 + tolerance, color=_GREEN, alpha=0.2, linewidth=0)
@@ -80,4 +79,4 @@ def _spread(axes: Axes, found: CouplingStatistics, start: StartLimits) -> None:
     axes.set_xlabel("noise level at which sampling starts")
     axes.set_ylabel("spread of samples over the images'\npale: all directions; green: tolerance")
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    set_title(axes, "What the start alone does to samples")
+    set_title(axes, "Effect of the start alone on samples")

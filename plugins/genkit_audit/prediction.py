@@ -1,4 +1,4 @@
-"""What the statistics of a coupling predict of a start of sampling."""
+"""Predict the effect of a start of sampling from the statistics of a coupling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StartLimits:
 
     Attributes:
         sigma_max: noise level of the start.
-        tolerance: loss of spread up to which a start counts as safe.
+        tolerance: relative error of the samples' standard deviation up to which a start is safe.
     """
 
     sigma_max: float
@@ -24,13 +24,13 @@ class StartLimits:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a start alone does to the samples of the linear denoiser.
+    """Effect of a start alone on the samples of the optimal linear denoiser.
 
     Attributes:
-        ratios: standard deviations of samples over the images', along each direction.
-        worst: the ratio that is farthest from 1; 1 where the images do not vary.
+        ratios: standard deviations of the samples over those of the images, along each direction.
+        worst: ratio that deviates most from 1; 1 if the images do not vary.
         frechet: Fréchet distance over pixels.
-        lowest_sigma_max: noise level from which on the start is safe.
+        lowest_sigma_max: minimum noise level at which the start is safe.
     """
 
     ratios: tuple[float, ...]
@@ -39,13 +39,15 @@ class Prediction:
     lowest_sigma_max: float
 
     @classmethod
-    def of(cls, found: CouplingStatistics, start: StartLimits, known: ResolvedStart) -> Prediction:
-        """Predict, for a start that is corrected as often as ``known`` says."""
-        corrections = CORRECTIONS[known]
-        ratios = found.spread_of_samples(start.sigma_max, corrections)
+    def of(
+        cls, statistics: CouplingStatistics, start: StartLimits, name: ResolvedStart
+    ) -> Prediction:
+        """Predict the effect of the start of this name."""
+        corrections = CORRECTIONS[name]
+        ratios = statistics.spread_of_samples(start.sigma_max, corrections)
         return cls(
             ratios,
             max(ratios, key=lambda ratio: abs(ratio - 1), default=1.0),
-            found.frechet_of_start(start.sigma_max, corrections),
-            found.lowest_sigma_max(corrections, tolerance=start.tolerance),
+            statistics.frechet_of_start(start.sigma_max, corrections),
+            statistics.lowest_sigma_max(corrections, tolerance=start.tolerance),
         )

@@ -1,4 +1,4 @@
-"""What is audited: train stages of a recipe or a run, or the file of a network."""
+"""Subjects of an audit: train stages of a recipe or a run, or the file of a network."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ A = TypeVar("A", bound=Artifact)
 
 @runtime_checkable
 class PairedStage(Protocol):
-    """A stage that trains on pairs, such as ``train``: any stage with these is audited."""
+    """A stage that trains on pairs, such as ``train``; any stage with these members is audited."""
 
     images: int
     pools_ahead: int
 
     @property
     def pool(self) -> int:
-        """Pairs that are coupled together."""
+        """Number of images coupled together."""
         ...
 
     def stream(self, context: Context, total: int) -> PairStream:
@@ -47,88 +47,88 @@ class PairedStage(Protocol):
 
 
 def recorded_audit(path: Path) -> Audit:
-    """Return what the file of a network holds of its coupling.
+    """Return the coupling that the file of a network records.
 
     Raises:
-        DataError: the file is damaged, or nothing is known of the coupling.
+        DataError: the file is corrupt, or records no coupling.
     """
     coupling = NetworkFile.outline(path).coupling
     if coupling is None:
         raise DataError(
-            f"{path} must hold what is known of its training coupling, got a file without it, as "
-            "imported ones are; audit the recipe of its training instead",
+            f"{path} must record the coupling of its training, which imported files do not; audit "
+            "the recipe of its training instead",
             Code.NOT_FOUND,
         )
     return Audit(str(path), coupling, coupling.statistics)
 
 
-def audits_of_stages(
+def audit_stages(
     target: str,
     plugins: Plugins,
     overrides: Sequence[str],
-    wanted: str | None,
+    stage_id: str | None,
     device: torch.device,
     pairs: int | None,
     pools: int | None,
 ) -> list[Audit]:
-    """Measure the pairs of train stages, those with which each training begins.
+    """Measure the first pairs of train stages.
 
     Args:
         target: recipe, or folder of a run.
-        plugins: where components are found.
-        overrides: ``KEY=VALUE``, as typed.
-        wanted: id of a stage; None for all that train a denoiser.
-        device: where pairs are computed.
-        pairs: number of pairs; None for as many as the training measures.
+        plugins: plugins with the components of the recipe.
+        overrides: arguments ``KEY=VALUE`` of ``--set``.
+        stage_id: id of a stage; None for all that train a denoiser.
+        device: device of the coupler.
+        pairs: number of pairs; None for the number that the training measures.
         pools: number of pools instead; None for the number of pairs.
 
     Raises:
-        RecipeError: of mistakes in the recipe.
-        UsageError: there is no such stage, or it requires the result of an earlier one.
-        DataError: there are too few pairs, or the data is missing or damaged.
+        RecipeError: the recipe has mistakes.
+        UsageError: the stage does not exist, or requires the result of an earlier one.
+        DataError: there are too few pairs, or the data is missing or corrupt.
     """
     run = Run.load(Path(target)) if is_run(Path(target)) else None
     source = read_source(run.folder / RESOLVED if run else target)
     recipe = load_recipe(source, plugins, overrides)
-    found = []
-    for chosen in _chosen(recipe, wanted):
-        context = _AuditContext(device, chosen, recipe, run, plugins.registry)
-        stage = cast(PairedStage, recipe.stages[chosen])
+    audits = []
+    for name in _select(recipe, stage_id):
+        context = _AuditContext(device, name, recipe, run, plugins.registry)
+        stage = cast(PairedStage, recipe.stages[name])
         count = pools * stage.pool if pools is not None else pairs
         total = max(stage.images, count or 0)
         stream = stage.stream(cast(Context, context), total)
         shape = stream.data.data.shape[1:]
         count = count or pairs_to_measure(shape, stage.pool, stage.images)
-        found.append(audit_of(f"{target}: {chosen}", stream, count, stage.pools_ahead))
-    return found
+        audits.append(audit_of(f"{target}: {name}", stream, count, stage.pools_ahead))
+    return audits
 
 
-def _chosen(recipe: Recipe, wanted: str | None) -> list[str]:
-    """Return ids of train stages."""
-    trained = [name for name, stage in recipe.stages.items() if isinstance(stage, PairedStage)]
-    if wanted is None:
-        denoisers = [s for s in trained if recipe.stages[s].output is DenoiserFile]
+def _select(recipe: Recipe, stage_id: str | None) -> list[str]:
+    """Return the ids of the train stages to audit."""
+    paired = [name for name, stage in recipe.stages.items() if isinstance(stage, PairedStage)]
+    if stage_id is None:
+        denoisers = [name for name in paired if recipe.stages[name].output is DenoiserFile]
         if denoisers:
             return denoisers
-        what = "a train stage of a denoiser"
-    elif wanted in trained:
-        return [wanted]
+        requirement = "a train stage of a denoiser"
+    elif stage_id in paired:
+        return [stage_id]
     else:
-        what = f"a train stage {quote(wanted)}"
-    hint = near_match(wanted, trained) or f"its train stages: {', '.join(trained) or 'none'}"
-    raise UsageError(f"{recipe.source.label} must have {what}; {hint}", Code.UNKNOWN_STAGE)
+        requirement = f"a train stage {quote(stage_id)}"
+    hint = near_match(stage_id, paired) or f"its train stages: {', '.join(paired) or 'none'}"
+    raise UsageError(f"{recipe.source.label} must have {requirement}; {hint}", Code.UNKNOWN_STAGE)
 
 
 @dataclass(frozen=True)
 class _AuditContext:
-    """As much of :class:`genkit.interfaces.Context` as pairing needs.
+    """The part of :class:`genkit.interfaces.Context` that pairing uses.
 
     Attributes:
-        device: where to compute.
-        stage_id: id of the stage, whose pairs are those of its training.
+        device: device of the coupler.
+        stage_id: id of the stage, which determines the random numbers of its pairs.
         recipe: recipe of the stage.
-        run: run whose finished stages are read; None for a recipe alone.
-        registry: for networks to be built again.
+        run: run whose finished stages are read; None for a recipe without a run.
+        registry: registry of the components of networks.
     """
 
     device: torch.device
@@ -150,17 +150,17 @@ class _AuditContext:
         return file_digest(self._file(stage))
 
     def _file(self, stage: str) -> Path:
-        """Return the file that an earlier stage wrote.
+        """Return the artifact of an earlier stage.
 
         Raises:
             UsageError: there is no run, or the stage is not finished.
         """
-        written = self.recipe.stages[stage].output
-        if self.run is None or written is None or not self.run.stage(stage).has(written):
+        artifact = self.recipe.stages[stage].output
+        if self.run is None or artifact is None or not self.run.stage(stage).has(artifact):
             raise UsageError(
-                f"stage {self.stage_id} must have the result of stage {stage} to be audited, got "
+                f"the audit of stage {self.stage_id} requires the result of stage {stage}, got "
                 f"{'a recipe' if self.run is None else 'an unfinished run'}; run the recipe, and "
                 "audit the folder of the run",
                 Code.NOT_FOUND,
             )
-        return cast(Path, self.run.stage(stage).folder) / written.filename()
+        return cast(Path, self.run.stage(stage).folder) / artifact.filename()

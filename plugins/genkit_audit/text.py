@@ -1,4 +1,4 @@
-"""An audit as text for people and as JSON for programs."""
+"""Format an audit as text or as JSON."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from genkit_audit.noise import ClassSkew, Gaussianity
 from genkit_audit.prediction import Prediction, StartLimits
 
 _SHOWN = 8  # directions in the table
-_EXACT = 1e-6  # a gap up to here is rounding
+_EXACT = 1e-6  # gaps up to this size are rounding errors
 
 
 def report_of(audit: Audit, start: StartLimits) -> dict[str, Any]:
-    """Return an audit as JSON; what was not measured is None."""
-    found, pairing = audit.statistics, audit.pairing
+    """Return an audit as JSON; parts that were not measured are None."""
+    statistics, pairing = audit.statistics, audit.pairing
     return {
         "subject": audit.subject,
         "coupling": audit.coupling.table(),
-        "statistics": found
+        "statistics": statistics
         and {
-            **asdict(found),
-            "correlations": found.correlations,
-            "share_from_noise": found.share_from_noise,
+            **asdict(statistics),
+            "correlations": statistics.correlations,
+            "share_from_noise": statistics.share_from_noise,
         },
-        "start": found
+        "start": statistics
         and {
             **asdict(start),
-            **{known: asdict(Prediction.of(found, start, known)) for known in CORRECTIONS},
+            **{name: asdict(Prediction.of(statistics, start, name)) for name in CORRECTIONS},
         },
         "pairing": pairing
         and {
@@ -48,13 +48,13 @@ def lines_of(audit: Audit, start: StartLimits) -> list[str]:
 
 
 def _body(audit: Audit, start: StartLimits) -> Iterator[str]:
-    coupling, found = audit.coupling, audit.statistics
+    coupling, statistics = audit.coupling, audit.statistics
     names = "bijective", "preserves_noise_marginal", "independent", "preserves_score"
-    holds = [name for name in names if getattr(coupling, name)]
+    declarations = [name for name in names if getattr(coupling, name)]
     given = coupling.preserves_conditional_prior
-    holds += [f"preserves_conditional_prior of {', '.join(given)}"] if given else []
-    yield f"Declared: {', '.join(holds) or 'nothing'}"
-    if found is None:
+    declarations += [f"preserves_conditional_prior of {', '.join(given)}"] if given else []
+    yield f"Declared: {', '.join(declarations) or 'nothing'}"
+    if statistics is None:
         yield (
             "Statistics: none recorded, since noise is independent of the images; any start at a "
             "high noise level is safe"
@@ -62,23 +62,23 @@ def _body(audit: Audit, start: StartLimits) -> Iterator[str]:
             else "Statistics: none recorded; audit the recipe of its training instead"
         )
         return
-    yield f"Measured: {found.pairs:,} pairs, {found.pools:,} of the pools"
+    yield f"Measured: {statistics.pairs:,} pairs of {statistics.pools:,} pools"
     yield ""
-    yield from _directions(found, start)
+    yield from _directions(statistics, start)
     yield ""
-    yield from _start(found, start)
+    yield from _start(statistics, start)
     if audit.pairing is not None:
         yield ""
-        yield from _pairing(audit.pairing, found.pairs)
+        yield from _pairing(audit.pairing, statistics.pairs)
 
 
-def _directions(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
+def _directions(statistics: CouplingStatistics, start: StartLimits) -> Iterator[str]:
     """Yield a table of the leading directions."""
-    if not found.deviations:
+    if not statistics.deviations:
         yield "The images do not vary."
         return
-    ratios = [found.spread_of_samples(start.sigma_max, k) for k in CORRECTIONS.values()]
-    error = found.pairs**-0.5
+    ratios = [statistics.spread_of_samples(start.sigma_max, k) for k in CORRECTIONS.values()]
+    error = statistics.pairs**-0.5
     yield (
         "Leading principal directions of the images; correlation with the noise (standard error "
         f"{error:.3f});"
@@ -88,82 +88,86 @@ def _directions(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
         f"{start.sigma_max:g}"
     )
     yield f"{'':>9} {'deviation':>10} {'correlation':>12}" + "".join(
-        f" {known:>15}" for known in CORRECTIONS
+        f" {name:>15}" for name in CORRECTIONS
     )
-    columns = (found.deviations, found.correlations, *ratios)
-    for number, (s, rho, *shown) in enumerate(zip(*columns, strict=True), 1):
+    columns = (statistics.deviations, statistics.correlations, *ratios)
+    for number, (s, rho, *spreads) in enumerate(zip(*columns, strict=True), 1):
         if number <= _SHOWN:
-            ends = "".join(f" {ratio:>15.3f}" for ratio in shown)
+            ends = "".join(f" {ratio:>15.3f}" for ratio in spreads)
             yield f"{number:>9} {s:>10.3f} {rho:>12.3f}{ends}"
-    if len(found.deviations) > _SHOWN:
-        yield f"{'...':>9} {len(found.deviations)} directions were measured"
+    if len(statistics.deviations) > _SHOWN:
+        yield f"{'...':>9} {len(statistics.deviations)} directions were measured"
 
 
-def _start(found: CouplingStatistics, start: StartLimits) -> Iterator[str]:
-    """Yield what each start does, and from which noise level on it is safe."""
-    for known in CORRECTIONS:
-        one = Prediction.of(found, start, known)
+def _start(statistics: CouplingStatistics, start: StartLimits) -> Iterator[str]:
+    """Yield the effect of each start, and the minimum noise level at which it is safe."""
+    for name in CORRECTIONS:
+        effect = Prediction.of(statistics, start, name)
         yield (
-            f"Start {known + ':':<16} spread off by {_percent(abs(one.worst - 1))} at most, "
-            f"Fréchet distance over pixels {one.frechet:.3g}; safe from sigma_max "
-            f"{one.lowest_sigma_max:.3g} on (within {_percent(start.tolerance)})"
+            f"Start {name + ':':<16} spread off by at most {_percent(abs(effect.worst - 1))}, "
+            f"Fréchet distance over pixels {effect.frechet:.3g}; safe for sigma_max of at least "
+            f"{effect.lowest_sigma_max:.3g} (within {_percent(start.tolerance)})"
         )
-    share = 100 * found.share_from_noise
+    share = 100 * statistics.share_from_noise
     yield f"Variance of an image that its noise alone predicts: {share:.0f} %"
+    covariance = statistics.covariance
     yield (
-        f"Covariance of a pixel with its noise: {found.covariance:.4f}, as in "
-        f'preconditioner = {{ use = "coupled", covariance = {found.covariance:.4f} }}'
+        f"Covariance of a pixel with its noise: {covariance:.4f}, as in "
+        f'preconditioner = {{ use = "coupled", covariance = {covariance:.4f} }}'
     )
 
 
-def _pairing(found: Pairing, pairs: int) -> Iterator[str]:
-    proof = "" if found.gap is None else f", at most {_percent(found.gap)} above the minimum"
-    if found.gap is not None and found.gap <= _EXACT:
-        proof = ", which is the minimum"
+def _pairing(pairing: Pairing, pairs: int) -> Iterator[str]:
+    gap = "" if pairing.gap is None else f", at most {_percent(pairing.gap)} above the minimum"
+    if pairing.gap is not None and pairing.gap <= _EXACT:
+        gap = ", which is the minimum"
     yield (
-        f"Cost: mean distance {found.cost_before:.4g} without and {found.cost_after:.4g} with the "
-        f"coupler, {_percent(found.reduction)} less{proof}"
+        f"Cost: mean distance {pairing.cost_before:.4g} without and {pairing.cost_after:.4g} with "
+        f"the coupler, {_percent(pairing.reduction)} less{gap}"
     )
-    yield from _noise(found.noise)
+    yield from _noise(pairing.noise)
     yield (
-        f"Uses: {found.noises:,.0f} effective noise samples for {pairs:,} pairs"
-        f" ({100 * found.noises / pairs:.0f} %)"
+        f"Uses: {pairing.noises:,.0f} effective noise samples for {pairs:,} pairs"
+        f" ({100 * pairing.noises / pairs:.0f} %)"
     )
-    if found.skew is not None:
-        yield _skew(found.skew)
-    if found.entropy is not None:
+    if pairing.skew is not None:
+        yield _skew(pairing.skew)
+    if pairing.entropy is not None:
         yield (
-            f"Entropy of the plan: {found.entropy:.3f} (0: a permutation, 1: independent; "
+            f"Entropy of the plan: {pairing.entropy:.3f} (0: a permutation, 1: independent; "
             "renormalized as in arXiv 2506.05526)"
         )
 
 
-def _noise(found: Gaussianity) -> Iterator[str]:
+def _noise(noise: Gaussianity) -> Iterator[str]:
     figures = {
-        "mean": f"mean {found.mean:.4f}",
-        "variance": f"variance {found.variance:.4f}",
-        "worst_mean": f"worst mean of a dimension {found.worst_mean:.3f}",
-        "kurtosis": f"worst excess kurtosis of a leading direction {found.kurtosis:.3f}",
+        "mean": f"mean {noise.mean:.4f}",
+        "variance": f"variance {noise.variance:.4f}",
+        "worst_mean": f"worst mean of a dimension {noise.worst_mean:.3f}",
+        "kurtosis": f"worst excess kurtosis of a leading direction {noise.kurtosis:.3f}",
     }
-    told = [f"{text} ({found.errors[name]:+.1f} errors)" for name, text in figures.items()]
-    yield f"Assigned noise: {'; '.join(told)}"
-    wrong = [figures[name] for name in found.violations]
+    errors = [
+        f"{text} ({noise.errors[name]:+.1f} standard errors)" for name, text in figures.items()
+    ]
+    yield f"Assigned noise: {'; '.join(errors)}"
+    violations = [figures[name] for name in noise.violations]
     yield (
-        f"  It is not N(0, I): {' and '.join(wrong)} would be improbable"
-        if wrong
-        else "  It cannot be distinguished from N(0, I) by these"
+        f"  It is not N(0, I): {' and '.join(violations)} would be improbable"
+        if violations
+        else "  These tests cannot distinguish it from N(0, I)"
     )
 
 
-def _skew(found: ClassSkew) -> str:
+def _skew(skew: ClassSkew) -> str:
     verdict = (
         "the noise of a class is skewed; do not train a class-conditional network on these pairs"
-        if found.error > found.limit
+        if skew.error > skew.limit
         else "not distinguishable from N(0, I)"
     )
     return (
-        f"Classes: noise of class {found.label} is skewed most, its mean {found.length:.3g} long "
-        f"along leading directions, {found.error:+.1f} errors from that of N(0, I): {verdict}"
+        f"Classes: the noise of class {skew.label} is skewed most, with a mean of norm "
+        f"{skew.length:.3g} along the leading directions, {skew.error:+.1f} standard errors from "
+        f"that of N(0, I): {verdict}"
     )
 
 

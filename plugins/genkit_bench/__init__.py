@@ -1,4 +1,4 @@
-"""What components cost on this machine: ``genkit bench``, and images to measure with."""
+"""``genkit bench``: measure the cost of components on this machine; synthetic images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the synthetic images."""
+    """Register the synthetic data set."""
     registry.add("dataset", "synthetic", "genkit_bench.synthetic:Synthetic")
 
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the commands that measure couplers, training and sampling."""
+    """Register the commands ``genkit bench``."""
     from genkit_bench.commands import app as bench
 
     app.add_typer(bench, name="bench")

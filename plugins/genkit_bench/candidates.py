@@ -1,4 +1,4 @@
-"""Which couplers are measured, and why one cannot be."""
+"""Select the couplers to measure, with the reason for those that cannot be measured."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Candidate:
     """A coupler to measure.
 
     Attributes:
-        name: in the table.
-        coupler: coupler as a recipe has it; None where there is none.
+        name: name in the table.
+        coupler: coupler with its settings; None if it cannot be created.
         bound: object that its ``bind`` returned.
-        reason: why there is none.
+        reason: why the coupler cannot be created.
     """
 
     name: str
@@ -33,34 +33,34 @@ class Candidate:
     reason: str = ""
 
 
-def every_candidate(registry: Registry, device: torch.device) -> list[Candidate]:
-    """Return each registered coupler with its defaults, or with the reason why there is none."""
-    found = []
+def all_candidates(registry: Registry, device: torch.device) -> list[Candidate]:
+    """Return each registered coupler with its defaults, or with the reason why it has none."""
+    candidates = []
     for entry in (e for kind in kinds_of(AnyCoupler) for e in registry.entries(kind)):
         try:
-            found.append(_bound(registry, {"use": entry.name}, device))
-        # A stranger's code may raise anything; the others are measured all the same.
+            candidates.append(_bind(registry, {"use": entry.name}, device))
+        # Third-party code may raise anything, which must not stop the measurement of others.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            found.append(Candidate(entry.name, None, reason=reason_of(error)))
-    return found
+            candidates.append(Candidate(entry.name, None, reason=reason_of(error)))
+    return candidates
 
 
 def chosen_candidates(
     registry: Registry, tables: Sequence[Mapping[str, Any]], device: torch.device
 ) -> list[Candidate]:
-    """Return the couplers of tables as a recipe writes them, ``{"use": name, ...}``.
+    """Return the couplers of recipe tables, ``{"use": name, ...}``.
 
     Raises:
-        GenkitError: a table has a mistake, or a coupler needs an earlier stage.
+        GenkitError: a table is invalid, or a coupler requires an earlier stage.
     """
-    for table in tables:  # first of all, for its message is short
+    for table in tables:  # before the settings, since this message is shorter
         registry.find(kinds_of(AnyCoupler), str(table.get("use")))
-    named = {name_of(table): table for table in tables}
-    return [_bound(registry, table, device) for table in named.values()]
+    by_name = {name_of(table): table for table in tables}
+    return [_bind(registry, table, device) for table in by_name.values()]
 
 
 def name_of(table: Mapping[str, Any]) -> str:
-    """Return a coupler's table in short: ``partitioned(inner=pot-exact)``."""
+    """Return a short form of a coupler's table, such as ``partitioned(inner=pot-exact)``."""
 
     def short(value: Any) -> str:
         return name_of(value) if isinstance(value, Mapping) else toml_value(value).strip('"')
@@ -70,15 +70,15 @@ def name_of(table: Mapping[str, Any]) -> str:
     return f"{use}({settings})" if settings else use
 
 
-def _bound(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Candidate:
+def _bind(registry: Registry, table: Mapping[str, Any], device: torch.device) -> Candidate:
     coupler = component(registry, AnyCoupler, table)
     if not isinstance(coupler, AnyCoupler):
-        raise UsageError(f"{name_of(table)} is no coupler", Code.WRONG_KIND)
+        raise UsageError(f"--coupler must be a coupler, got {name_of(table)}", Code.WRONG_KIND)
     return Candidate(name_of(table), coupler, coupler.bind(NoStages(device)))
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error in one line."""
+    """Return the message of an error in one line."""
     if isinstance(error, SettingError):
         return "; ".join(f"{'.'.join(map(str, p.key))}: {p.reason}" for p in error.problems)
     if isinstance(error, GenkitError):

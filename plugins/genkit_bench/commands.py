@@ -1,4 +1,4 @@
-"""``genkit bench``: the group of its commands."""
+"""``genkit bench``: the group of commands."""
 
 from __future__ import annotations
 

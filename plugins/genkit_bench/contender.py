@@ -1,4 +1,4 @@
-"""A variant of a training, ready to be timed, and the pairs that it is fed with."""
+"""A variant of a training that can be timed, and the batches that it trains on."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from genkit.types import Batch, DataSpec
 from genkit.world import SINGLE_PROCESS, World
 from genkit_bench.meters import PeakMemory, Phases, wait_for
 from genkit_bench.plain import PlainTrainer
-from genkit_bench.stages import TrainStage, changed
+from genkit_bench.stages import TrainStage, with_settings
 from genkit_bench.variants import PLAIN
 
 PHASES = ("forward", "backward", "optimizer", "EMA")
-"""Phases of a step, in their order."""
+"""Phases of a step in order."""
 
-_WARM_UP = 2  # steps before anything is timed: kernels are chosen, and the network is compiled
+_WARM_UP = 2  # steps before timing, which select kernels and compile the network
 
 
 @dataclass(frozen=True)
 class BenchContext(NoStages):
-    """As much of :class:`genkit.interfaces.Context` as building and pairing need.
+    """The part of :class:`genkit.interfaces.Context` that building and pairing use.
 
     Attributes:
         root: seed from which all others are derived.
-        world: processes that train together.
+        world: processes of the training.
     """
 
     root: int = 0
@@ -55,12 +55,12 @@ class BenchContext(NoStages):
 
 
 class Feed:
-    """Batches of a stream, and the reports of their pools.
+    """Batches of a stream, and the times of their pools.
 
     Args:
         stream: stream of pairs.
-        batch_size: images of a batch.
-        ahead: pools that are coupled ahead.
+        batch_size: number of images of a batch.
+        ahead: number of pools coupled ahead.
     """
 
     def __init__(self, stream: PairStream, batch_size: int, ahead: int) -> None:
@@ -79,10 +79,10 @@ class Feed:
 
 
 class TimedObjective(Objective):
-    """A loss whose calls are the phase ``forward``.
+    """An objective whose calls are timed as the phase ``forward``.
 
     Args:
-        inner: the loss.
+        inner: objective to time.
         phases: phases of a step.
     """
 
@@ -90,7 +90,7 @@ class TimedObjective(Objective):
     phases: Phases
 
     def __init__(self, inner: Objective, phases: Phases) -> None:
-        vars(self).update(inner=inner, phases=phases)  # a component is frozen
+        vars(self).update(inner=inner, phases=phases)  # components are frozen
 
     def terms(self, shape: tuple[int, ...]) -> int:
         return self.inner.terms(shape)
@@ -103,13 +103,13 @@ class TimedObjective(Objective):
 
 
 class Contender:
-    """A variant that is ready to be timed.
+    """A variant of a training, warmed up.
 
     Args:
         stage: stage with the settings of the variant.
         name: name of the variant.
-        context: where it is trained.
-        spec: description of the data.
+        context: context of the training.
+        spec: specification of the data.
         feed: batches for the warm-up.
     """
 
@@ -123,8 +123,8 @@ class Contender:
         self.steps = 0
         self._device = context.device
         self._phases = Phases(context.device)
-        self._looks: list[dict[str, float]] = []
-        stage = changed(stage, {"objective": TimedObjective(stage.objective, self._phases)})
+        self._breakdowns: list[dict[str, float]] = []
+        stage = with_settings(stage, {"objective": TimedObjective(stage.objective, self._phases)})
         with PeakMemory(context.device) as peak, multiplying_in(self.precision):
             trainer = stage.trainer(cast(Context, context), spec)
             self.trainer: Trainer | PlainTrainer = (
@@ -139,40 +139,44 @@ class Contender:
         self.peak = peak.bytes
 
     def run(self, feed: Feed, steps: int) -> None:
-        """Train for some steps, timed as a whole."""
+        """Train for a number of steps, timed together."""
         before = feed.waited
         with multiplying_in(self.precision):
             wait_for(self._device)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(steps):
                 self.trainer.step(*feed.next())
             wait_for(self._device)
-        self.seconds.append((time.perf_counter() - begun) / steps)
+        self.seconds.append((time.perf_counter() - start) / steps)
         self.waited += feed.waited - before
         self.steps += steps
 
-    def look_inside(self, feed: Feed, steps: int) -> None:
-        """Train for some steps, each phase timed by itself; what is no other is the backward."""
+    def run_phases(self, feed: Feed, steps: int) -> None:
+        """Train for a number of steps with each phase timed; the rest is the backward pass."""
         phases = self._phases
-        with multiplying_in(self.precision), phases.counting(), _optimizers_timed(phases):
+        with multiplying_in(self.precision), phases.counting(), _time_optimizers(phases):
             for _ in range(steps):
                 batch, noise = feed.next()
                 with phases.phase("step"):
                     self.trainer.step(batch, noise)
                     phases.end("EMA")
-        spent = {name: phases.seconds[name] / steps for name in ("step", *PHASES)}
-        rest = spent.pop("step")
-        self._looks.append({**spent, "backward": max(0.0, rest - sum(spent.values()))})
+        seconds = {name: phases.seconds[name] / steps for name in ("step", *PHASES)}
+        step = seconds.pop("step")
+        backward = max(0.0, step - sum(seconds.values()))
+        self._breakdowns.append({**seconds, "backward": backward})
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds of each phase in a step: median over the rounds."""
-        return {name: statistics.median(look[name] for look in self._looks) for name in PHASES}
+        """Seconds of each phase in a step, median over the rounds."""
+        return {
+            name: statistics.median(seconds[name] for seconds in self._breakdowns)
+            for name in PHASES
+        }
 
 
 @contextmanager
-def _optimizers_timed(phases: Phases) -> Iterator[None]:
-    """Time the steps of optimizers in the block; the average of the weights follows each."""
+def _time_optimizers(phases: Phases) -> Iterator[None]:
+    """Time the steps of optimizers in the block, and the weight average after each step."""
 
     def before(*_: object) -> None:
         phases.begin("optimizer")

@@ -1,4 +1,4 @@
-"""Couplers side by side: the same pools, in the same run, beside plain scipy."""
+"""Measure couplers on the same pools in the same run, with plain scipy as the reference."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from genkit_bench.worker import Worker
 PLAIN = "plain scipy"
 """Name of the rows of the reference: the full cost matrix and ``linear_sum_assignment``."""
 
-_LARGEST_MATRIX = 2**28  # entries, 1 GiB in float32; a larger one is not made just to time it
-_WARM_UP = 32  # pairs of the call before the first measured one, which imports what is needed
+_MAX_MATRIX = 2**28  # entries, 1 GiB in float32; larger cost matrices are not timed
+_WARM_UP = 32  # pairs of a call before the first measured one, which imports modules
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to go on.
+    """Limits of the measurement.
 
     Attributes:
-        repeats: pools of each size, each measured once.
-        seconds: a coupler that is expected to take longer for one pool is not tried.
-        reference: largest pool that plain scipy solves.
+        repeats: number of pools of each size, each measured once.
+        seconds: maximum time of a pool; couplers that are expected to take longer are skipped.
+        reference: maximum size of a pool for plain scipy.
     """
 
     repeats: int = 3
@@ -45,26 +45,27 @@ class Limits:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one coupler at one size.
+    """Measurements of a coupler at one pool size.
 
-    Times are medians over the pools, without the first: there memory is measured, which takes time.
+    Times are medians over the pools except the first, in which the memory is measured, which takes
+    time.
 
     Attributes:
-        pool: images in a pool.
-        coupler: name of the candidate, or of the reference.
-        cost: that it minimises; gap and gain are measured in it.
-        matrix_seconds: of ``pairwise_cost`` alone.
-        seconds: of the whole call of ``pair``.
-        each: the seconds of each call.
-        speed: how many times faster than plain scipy.
-        gap: mean cost of its pairs over that of the optimal pairs, less 1; the worst of the pools.
-        bound: greatest gap that the coupler's own proof leaves open; None where it has none.
-        gain: share of the exact pairs' gain over random pairs that it reaches; mean of the pools.
-        peak_bytes: memory above what was held before; the largest of the pools.
-        images_per_second: pairs that it can feed.
-        mean_cost: of its pairs; mean of the pools.
-        random_cost: the same before coupling.
-        note: why something is missing.
+        pool: number of images in a pool.
+        coupler: name of the candidate or the reference.
+        cost: cost that the coupler minimizes, in which gap and gain are measured.
+        matrix_seconds: seconds of ``pairwise_cost`` alone.
+        seconds: seconds of the whole call of ``pair``.
+        each: seconds of each call.
+        speed: time of plain scipy over that of the coupler.
+        gap: mean cost of the pairs over that of the optimal pairs, minus 1; maximum of the pools.
+        bound: maximum of the upper bounds of the gap that the coupler returns; None without them.
+        gain: reduction of the cost relative to that of the optimal pairs; mean of the pools.
+        peak_bytes: additional memory during the call; maximum of the pools.
+        images_per_second: number of pairs per second.
+        mean_cost: mean cost of the pairs; mean of the pools.
+        random_cost: mean cost before coupling; mean of the pools.
+        note: why a value is missing.
     """
 
     pool: int
@@ -85,17 +86,17 @@ class Row:
 
 
 @dataclass
-class _Course:
-    """One competitor, the reference or a coupler, and its results so far.
+class _Competitor:
+    """The reference or a coupler, with its results so far.
 
     Attributes:
         name: name in the table.
-        cost: cost that it minimises.
-        solve: pairs pool ``index`` of a size.
-        largest: largest pool that it is given; None for any.
+        cost: cost that it minimizes.
+        solve: function that couples pool ``index`` of a size.
+        largest: maximum size of a pool; None for no limit.
         times: median seconds by size.
-        stopped: why it is not tried any more.
-        solved: results of the size that is measured, by pool.
+        stopped: why it is no longer measured; empty while it is.
+        solved: results of the current size, by pool.
     """
 
     name: str
@@ -107,20 +108,20 @@ class _Course:
     solved: list[Solved] = field(default_factory=list)
 
     def begin(self, size: int, limit: float) -> None:
-        """Begin another size, unless it is too large or expected to take longer than a limit."""
+        """Begin the next size; stop if it is too large or expected to exceed the time limit."""
         self.solved = []
         expected = self._expected(size)
         if self.stopped:
             return
         if expected > limit:
             self.stopped = (
-                f"not tried: it would take about {expected:.3g} s, the limit is {limit:g} s"
+                f"not measured: it would take about {expected:.3g} s, the limit is {limit:g} s"
             )
         elif self.largest is not None and size > self.largest:
-            self.stopped = f"not tried beyond a pool of {self.largest:,}, its limit"
+            self.stopped = f"not measured beyond its limit, a pool of {self.largest:,}"
 
     def _expected(self, size: int) -> float:
-        """Return the seconds that a pool will take: growing as before, or as the pairs do."""
+        """Extrapolate the seconds of a pool by a power law, quadratic after a single size."""
         if not self.times:
             return 0.0
         *earlier, (last, seconds) = self.times.items()
@@ -130,24 +131,24 @@ class _Course:
             exponent = max(1.0, math.log(seconds / fewer) / math.log(last / before))
         return float(seconds * (size / last) ** exponent)
 
-    def is_worth(self, index: int, limit: float) -> bool:
-        """Whether to measure pool ``index``: a pool less is better than a long wait."""
-        spent = [one.seconds for one in self.solved]
+    def is_within(self, index: int, limit: float) -> bool:
+        """Return whether to measure pool ``index`` within the time limit of all pools."""
+        spent = [result.seconds for result in self.solved]
         if self.stopped or len(spent) < index:
             return False
         return not spent or sum(spent) + spent[-1] <= limit
 
     def seconds(self) -> float | None:
-        """Return the median time of the pools, without the first where there are more."""
-        found = [one.seconds for one in self.solved]
-        return statistics.median(found[1:] or found) if found else None
+        """Return the median time of the pools, without the first if there are more."""
+        times = [result.seconds for result in self.solved]
+        return statistics.median(times[1:] or times) if times else None
 
-    def row(self, size: int, plain: _Course, matrix: list[float], random: list[float]) -> Row:
+    def row(self, size: int, plain: _Competitor, matrix: list[float], random: list[float]) -> Row:
         """Return the row of a size.
 
         Args:
-            size: images in a pool.
-            plain: the reference for the same cost.
+            size: number of images in a pool.
+            plain: reference for the same cost.
             matrix: seconds of the cost matrix of each pool.
             random: mean cost of each pool before coupling.
         """
@@ -155,27 +156,27 @@ class _Course:
         if seconds is None:
             return Row(size, self.name, self.cost, note=self.stopped)
         self.times[size] = seconds
-        known = [
-            (before, one.mean_cost, best.mean_cost)
-            for before, one, best in zip(random, solved, plain.solved, strict=False)
+        costs = [
+            (before, result.mean_cost, best.mean_cost)
+            for before, result, best in zip(random, solved, plain.solved, strict=False)
         ]
-        gains = [(before - cost) / (before - best) for before, cost, best in known if before > best]
-        bounds = [one.bound for one in solved if one.bound is not None]
-        against = plain.seconds()
+        gains = [(before - cost) / (before - best) for before, cost, best in costs if before > best]
+        bounds = [result.bound for result in solved if result.bound is not None]
+        plain_seconds = plain.seconds()
         return Row(
             pool=size,
             coupler=self.name,
             cost=self.cost,
             matrix_seconds=statistics.median(matrix) if matrix else None,
             seconds=seconds,
-            each=tuple(one.seconds for one in solved),
-            speed=against / seconds if against else None,
-            gap=max((cost / best - 1 for _, cost, best in known), default=None),
+            each=tuple(result.seconds for result in solved),
+            speed=plain_seconds / seconds if plain_seconds else None,
+            gap=max((cost / best - 1 for _, cost, best in costs), default=None),
             bound=max(bounds) if len(bounds) == len(solved) else None,
             gain=statistics.mean(gains) if gains else None,
-            peak_bytes=max((one.peak for one in solved if one.peak is not None), default=None),
+            peak_bytes=max((r.peak for r in solved if r.peak is not None), default=None),
             images_per_second=solved[0].pairs / seconds,
-            mean_cost=statistics.mean(one.mean_cost for one in solved),
+            mean_cost=statistics.mean(result.mean_cost for result in solved),
             random_cost=statistics.mean(random[: len(solved)]),
             note=self.stopped,
         )
@@ -186,30 +187,30 @@ def measure_couplers(
     pools: Pools,
     sizes: Sequence[int],
     limits: Limits,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Iterator[Row]:
     """Yield a row for each size and coupler, the reference first.
 
-    Each pool is solved by all of them, one after the other, before the next pool is drawn: what
-    else the machine does falls on all alike.
+    All of them solve a pool in turn before the next pool is drawn, so that other load on the
+    machine affects all equally.
 
     Args:
-        candidates: couplers to measure; those that could not be made have one row, with the reason.
-        pools: pools to pair.
+        candidates: couplers to measure; those that cannot be created have one row with the reason.
+        pools: pools to couple.
         sizes: sizes of the pools, ascending.
-        limits: how long to go on.
-        tell: is called with what is measured next, a line at a time.
+        limits: limits of the measurement.
+        report: function that is called with a line about the next measurement.
     """
-    courses = []
-    for one in candidates:
-        if one.coupler is None:
-            yield Row(sizes[0], one.name, note=one.reason)
+    couplers = []
+    for candidate in candidates:
+        if candidate.coupler is None:
+            yield Row(sizes[0], candidate.name, note=candidate.reason)
         else:
-            paired = partial(solve, pools, one.coupler, bound=one.bound)
-            courses.append(_Course(one.name, cost_of(one.coupler), paired))
-    costs = sorted({course.cost for course in courses})
+            couple = partial(solve, pools, candidate.coupler, bound=candidate.bound)
+            couplers.append(_Competitor(candidate.name, cost_of(candidate.coupler), couple))
+    costs = sorted({competitor.cost for competitor in couplers})
     plain = {
-        cost: _Course(
+        cost: _Competitor(
             PLAIN if len(costs) == 1 else f"{PLAIN}, {cost}",
             cost,
             partial(solve_plainly, pools, cost),
@@ -219,31 +220,31 @@ def measure_couplers(
     }
     worker = Worker()
 
-    def attempt(course: _Course, size: int, index: int) -> None:
-        tell(f"pool {size:,}, {index + 1} of {limits.repeats}: {course.name}")
+    def attempt(competitor: _Competitor, size: int, index: int) -> None:
+        report(f"pool {size:,}, {index + 1} of {limits.repeats}: {competitor.name}")
         try:
-            course.solved.append(worker.call(partial(course.solve, size, index)))
-        # A stranger's code may raise anything; the others are measured all the same.
+            competitor.solved.append(worker.call(partial(competitor.solve, size, index)))
+        # Third-party code may raise anything, which must not stop the measurement of others.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            course.stopped = f"failed at a pool of {size:,}: {reason_of(error)}"
+            competitor.stopped = f"failed at a pool of {size:,}: {reason_of(error)}"
 
-    everyone = [*plain.values(), *courses]
-    for course in everyone:  # so that no measured call imports anything
-        attempt(course, min(sizes[0], _WARM_UP), 0)
+    competitors = [*plain.values(), *couplers]
+    for competitor in competitors:  # warm-up, so that no measured call imports modules
+        attempt(competitor, min(sizes[0], _WARM_UP), 0)
     for size in sizes:
-        for course in everyone:
-            course.begin(size, limits.seconds)
+        for competitor in competitors:
+            competitor.begin(size, limits.seconds)
         matrix: dict[Cost, list[float]] = {cost: [] for cost in costs}
         random: dict[Cost, list[float]] = {cost: [] for cost in costs}
         for index in range(limits.repeats):
             for cost in costs:
-                where = (pools, cost, size, index)
-                random[cost].append(cost_at_random(*where))
-                if size * size <= _LARGEST_MATRIX:
-                    matrix[cost].append(worker.call(partial(time_cost_matrix, *where)))
-            for course in everyone:
-                if course.is_worth(index, limits.seconds):
-                    attempt(course, size, index)
-        for course in everyone:
-            cost = course.cost
-            yield course.row(size, plain[cost], matrix[cost], random[cost])
+                pool = (pools, cost, size, index)
+                random[cost].append(cost_at_random(*pool))
+                if size * size <= _MAX_MATRIX:
+                    matrix[cost].append(worker.call(partial(time_cost_matrix, *pool)))
+            for competitor in competitors:
+                if competitor.is_within(index, limits.seconds):
+                    attempt(competitor, size, index)
+        for competitor in competitors:
+            cost = competitor.cost
+            yield competitor.row(size, plain[cost], matrix[cost], random[cost])

@@ -1,4 +1,4 @@
-"""``genkit bench couplers``: parses, measures, prints. Heavy imports wait until it runs."""
+"""``genkit bench couplers``: parse arguments, measure and print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from genkit_bench.couplers import Row
 
 SHAPE, CLASSES = "3,32,32", 10
-FEWEST = 2048  # synthetic images, for couplers that choose among the whole data set
+MIN_IMAGES = 2048  # synthetic images, for couplers that choose among the whole data set
 
 
 def couplers(
@@ -26,80 +26,83 @@ def couplers(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A coupler by name or by its table, such as "
-            '\'{ use = "hungarian", cost = "squared" }\'; may be given several times. '
-            "Every registered one by default.",
+            help="Coupler, as a name or a table, such as "
+            '\'{ use = "hungarian", cost = "squared" }\'; repeatable. By default all couplers.',
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A data set by name or by its table; synthetic images by default.",
+            help="Data set, as a name or a table; by default synthetic images.",
         ),
     ] = None,
     shape: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,N",
-            help=f"Of a synthetic item: channels, height and width, or a vector's length; {SHAPE}.",
+            help="Shape of synthetic items: channels, height and width, or the length of a vector; "
+            f"by default {SHAPE}.",
         ),
     ] = None,
     classes: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help=f"Classes of the synthetic images; {CLASSES}."),
+        typer.Option(
+            metavar="N", min=1, help=f"Classes of the synthetic images; by default {CLASSES}."
+        ),
     ] = None,
     device: Device = "auto",
     repeats: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pools of each size; the median is shown.")
+        int, typer.Option(metavar="N", min=1, help="Pools of each size, whose median is shown.")
     ] = 3,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses data and noise.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of data and noise.")] = 0,
     limit: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="A coupler expected to take longer for a pool is not tried."
+            metavar="SECONDS", help="Skip couplers that are expected to take longer for a pool."
         ),
     ] = 120.0,
     reference_limit: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Largest pool that plain scipy solves.")
+        int, typer.Option(metavar="N", min=0, help="Maximum size of a pool for plain scipy.")
     ] = 4096,
     as_json: AsJson = False,
 ) -> None:
-    """Measure couplers: time, gap to the optimum, memory, beside plain scipy in the same run."""
+    """Measure couplers: time, gap to the optimum and memory, relative to plain scipy."""
     pool_sizes, item = parse_sizes(sizes), parse_shape(SHAPE if shape is None else shape)
     tables = [parse_component(text, "--coupler") for text in coupler or ()]
     check_device(device)
     if not 0 < limit < math.inf:
         raise UsageError(
-            f"--limit {limit:g} is no time; write a number of seconds above 0", Code.OUT_OF_RANGE
+            f"--limit must be a number of seconds above 0, got {limit:g}; write 120",
+            Code.OUT_OF_RANGE,
         )
     if data is not None and (shape is not None or classes is not None):
         raise UsageError(
-            "--shape and --classes describe synthetic images; leave out --data", Code.CONFLICT
+            "--shape and --classes require synthetic images, got --data; remove it", Code.CONFLICT
         )
     table = parse_component("synthetic" if data is None else data, "--data")
     if data is None:
-        count = max(FEWEST, pool_sizes[-1])
-        made = CLASSES if classes is None else classes
-        table = {**table, "shape": list(item), "classes": made, "count": count, "seed": seed}
+        count = max(MIN_IMAGES, pool_sizes[-1])
+        number = CLASSES if classes is None else classes
+        table = {**table, "shape": list(item), "classes": number, "count": count, "seed": seed}
 
     from rich.console import Console
 
     from genkit.machine import resolve_device
     from genkit.plugin.manager import load_plugins
-    from genkit_bench.candidates import chosen_candidates, every_candidate
+    from genkit_bench.candidates import all_candidates, chosen_candidates
     from genkit_bench.couplers import Limits, measure_couplers
-    from genkit_bench.pools import Pools, completed, load_items
+    from genkit_bench.pools import Pools, complete, load_items
     from genkit_bench.tables import couplers_report
 
     where, plugins = resolve_device(device), load_plugins()
     candidates = (
         chosen_candidates(plugins.registry, tables, where)
         if tables
-        else every_candidate(plugins.registry, where)
+        else all_candidates(plugins.registry, where)
     )
     items = load_items(plugins.registry, table, pool_sizes[-1])
-    pools = Pools(completed(items, seed), seed, where)
+    pools = Pools(complete(items, seed), seed, where)
     limits = Limits(repeats, limit, reference_limit)
     rows: list[Row] = []
     stopped = False
@@ -109,12 +112,12 @@ def couplers(
     except KeyboardInterrupt:
         stopped = True
     if as_json:
-        found = couplers_report(rows, pools, limits, plugins, data or "synthetic")
-        typer.echo(json.dumps({**found, "stopped": stopped}, indent=2))
+        report = couplers_report(rows, pools, limits, plugins, data or "synthetic")
+        typer.echo(json.dumps({**report, "stopped": stopped}, indent=2))
     else:
         _show(rows)
     if stopped:
-        typer.echo("\nStopped; the sizes that were finished are shown.", err=True)
+        typer.echo("\nStopped; only finished sizes are shown.", err=True)
         raise typer.Exit(InterruptedRun.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""One coupler, or plain scipy, on one pool: time, memory, and the cost of the pairs."""
+"""Measure time, memory and mean cost of a coupler, or of plain scipy, on one pool."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from genkit.tensors import Cost, pairwise_cost
 from genkit_bench.meters import PeakMemory, wait_for
 from genkit_bench.pools import Pools
 
-_BLOCK = 1024  # pairs whose cost is taken at a time
+_BLOCK = 1024  # pairs whose cost is computed at a time, which limits the memory
 
 
 @dataclass(frozen=True)
 class Solved:
-    """What one call took, and what it gave.
+    """Measurements of one call.
 
     Attributes:
-        seconds: of the whole call.
-        peak: memory above what was held before, in bytes; None where it cannot be measured.
-        pairs: how many there are.
-        mean_cost: of the pairs, summed in float64.
-        bound: the gap that the coupler itself proves, see :class:`genkit.types.Pairs`.
+        seconds: seconds of the whole call.
+        peak: additional memory during the call, in bytes; None if it cannot be measured.
+        pairs: number of pairs.
+        mean_cost: mean cost of the pairs, summed in float64.
+        bound: upper bound of the gap from the coupler, see :class:`genkit.types.Pairs`.
     """
 
     seconds: float
@@ -47,10 +47,7 @@ class Solved:
 
 
 def cost_of(coupler: AnyCoupler) -> Cost:
-    """Return the cost that a coupler minimises, or that of the coupler inside it.
-
-    The distance itself where it names none.
-    """
+    """Return the cost that a coupler or its inner coupler minimizes, by default the distance."""
     own = getattr(coupler, "cost", None)
     for cost in typing.get_args(Cost):
         if own == cost:
@@ -62,11 +59,11 @@ def cost_of(coupler: AnyCoupler) -> Cost:
 
 
 def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
-    """Return the mean cost of pairs: ``data[k]`` and ``noise[k]``, both ``[M, *shape]``."""
+    """Return the mean cost of the pairs ``data[k]`` and ``noise[k]``, both ``[M, *shape]``."""
     total = 0.0
     for start in range(0, len(data), _BLOCK):
         block = slice(start, start + _BLOCK)
-        # On the CPU, for not every device has float64.
+        # On the CPU, since not every device supports float64.
         squares = (
             (data[block].cpu().double() - noise[block].cpu().double()).square().flatten(1).sum(1)
         )
@@ -81,13 +78,13 @@ def solve(
     index: int,
     bound: BoundCoupler | BoundDatasetCoupler | None = None,
 ) -> Solved:
-    """Let a coupler pair one pool.
+    """Measure a coupler on one pool.
 
-    A dataset coupler chooses for ``size`` noises among all items; others get the noises that they
-    ask for.
+    A dataset coupler assigns ``size`` noise samples to items of the whole data set; others receive
+    as many noise samples as they declare.
 
     Raises:
-        DataError: what it returned makes no pairs.
+        DataError: the coupler returned invalid pairs.
     """
     whole = isinstance(coupler, DatasetCoupler)
     batch = pools.data.to(pools.device) if whole else pools.batch(size, index)
@@ -96,41 +93,41 @@ def solve(
     noise = pools.noise(size, index, several)
     draws = torch.Generator().manual_seed(index)
     with PeakMemory(pools.device, wanted=index == 0) as peak:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         pairs = pairs_of(coupler, ready, batch, noise, draws)
         wait_for(pools.device)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     paired = batch.data[pairs.data.to(pools.device)], noise[pairs.noise.to(pools.device)]
-    paid = mean_cost(*paired, cost_of(coupler))
-    return Solved(seconds, peak.bytes, len(pairs), paid, pairs.gap)
+    cost = mean_cost(*paired, cost_of(coupler))
+    return Solved(seconds, peak.bytes, len(pairs), cost, pairs.gap)
 
 
 def solve_plainly(pools: Pools, cost: Cost, size: int, index: int) -> Solved:
-    """Pair one pool as the paper's reference does: the full cost matrix, then scipy.
+    """Measure the paper's reference on one pool: the full cost matrix, then scipy.
 
-    The matrix is made in float32 and widened to float64, which scipy would do itself. What is
-    solved is one made in float64 throughout, so that the optimum is exact.
+    The timed matrix is computed in float32 and converted to float64, as scipy would. The solved
+    matrix is computed in float64 throughout, so that the optimum is exact.
     """
     batch, noise = pools.batch(size, index), pools.noise(size, index)
     exact = pairwise_cost(batch.data.cpu().double(), noise.cpu().double(), cost).numpy()
     with PeakMemory(pools.device, wanted=index == 0) as peak:
-        begun = time.perf_counter()
-        widened = pairwise_cost(batch.data, noise, cost).cpu().double()
+        start = time.perf_counter()
+        converted = pairwise_cost(batch.data, noise, cost).cpu().double()
         rows, columns = linear_sum_assignment(exact)
-        seconds = time.perf_counter() - begun
-        del widened
+        seconds = time.perf_counter() - start
+        del converted
     return Solved(seconds, peak.bytes, size, float(exact[rows, columns].mean()))
 
 
 def time_cost_matrix(pools: Pools, cost: Cost, size: int, index: int) -> float:
-    """Return the seconds that ``genkit.tensors.pairwise_cost`` takes for one pool."""
+    """Return the seconds of ``genkit.tensors.pairwise_cost`` for one pool."""
     batch, noise = pools.batch(size, index), pools.noise(size, index)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     pairwise_cost(batch.data, noise, cost)
     wait_for(pools.device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def cost_at_random(pools: Pools, cost: Cost, size: int, index: int) -> float:
-    """Return the mean cost of one pool's pairs before any coupling: noise k for image k."""
+    """Return the mean cost of a pool before coupling, with noise k for image k."""
     return mean_cost(pools.batch(size, index).data, pools.noise(size, index), cost)

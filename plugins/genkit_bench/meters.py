@@ -1,4 +1,4 @@
-"""Clocks and gauges: seconds of the phases of a step, and the most memory that is held."""
+"""Measure seconds of the phases of a step, and peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait for the work of a device, which a clock would miss otherwise."""
+    """Synchronize with a device, so that a clock includes its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -27,10 +27,10 @@ def wait_for(device: torch.device) -> None:
 
 
 class Phases:
-    """Seconds of each phase, with the work of the device in it.
+    """Seconds of each phase, the work of the device included.
 
-    Waiting for the device at both ends of a phase keeps the host from preparing the next one
-    meanwhile, so that the phases add up to more than a step that is not looked at.
+    The device is synchronized at both ends of a phase, which keeps the host from preparing the next
+    one in parallel. So the sum of the phases is larger than the time of a step without them.
 
     Args:
         device: device of the work.
@@ -47,7 +47,7 @@ class Phases:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count phases in the block; outside of it they cost nothing."""
+        """Time phases in the block; outside they are not timed and do not synchronize."""
         self.seconds, self._counting = defaultdict(float), True
         try:
             yield
@@ -68,26 +68,25 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds of the block."""
+        """Add the seconds of the block to a phase."""
         self.begin(name)
         yield
         self.end(name)
 
 
 class PeakMemory:
-    """Measures the peak inside a ``with`` block, above what was held before it.
+    """Measure the peak memory of a ``with`` block, minus the memory before it.
 
-    On a GPU that of torch's allocator, elsewhere the resident memory of the process, which Linux
-    alone tells.
-
-    Measuring slows the block down: memory that the process held in store was given back before.
+    On NVIDIA GPUs this is the memory of torch's allocator, elsewhere the resident memory of the
+    process, which only Linux reports. Measuring slows the block down, because cached free memory is
+    returned to the system before.
 
     Args:
-        device: where the block computes.
+        device: device of the block.
         wanted: False for a block that is only timed.
 
     Attributes:
-        bytes: the peak, or None where it cannot be measured.
+        bytes: the peak; None if it cannot be measured.
     """
 
     def __init__(self, device: torch.device, wanted: bool = True) -> None:
@@ -121,8 +120,8 @@ class PeakMemory:
 
 
 def _reset_peak() -> bool:
-    """Start a new peak; False where the system does not allow it."""
-    # Freed memory that the C library keeps would be used again unseen: give it back first.
+    """Reset the peak; return False if the system does not support it."""
+    # Freed memory that the C library caches would be reused without raising the peak.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _RESET.exists() else None
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""The training step as plain PyTorch code writes it: what every gain is measured against."""
+"""A training step in plain PyTorch, the reference of all speedups."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from genkit_bench.stages import TrainStage
 
 
 class PlainTrainer:
-    """Eager float32 and NCHW, attention by explicit matrices, one tensor after the other.
+    """Train in eager float32 and NCHW, with explicit attention matrices.
 
-    The host waits for the loss of every step, and the optimizer goes from tensor to tensor. Where
-    nothing is dropped, the weights are those of :class:`~genkit.train.trainer.Trainer` to the
+    The host waits for the loss of every step, and the optimizer updates one tensor at a time.
+    Without dropout, the weights equal those of :class:`~genkit.train.trainer.Trainer` up to
     rounding.
 
     Args:
-        stage: objective, optimizer, average and micro-batch; what is faster is left off.
-        model: its network, freshly built.
+        stage: stage with objective, optimizer, average and micro-batch; optimizations are ignored.
+        model: newly initialized network of the stage.
         shape: shape of one item.
-        device: where to compute.
+        device: device of the training.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class PlainTrainer:
         """Train on one batch and return its mean loss.
 
         Args:
-            batch: ``[B]`` items with ``quantile``, on any device.
-            noise: ``[B, *shape]`` the noise paired with them.
+            batch: ``B`` items with ``quantile``, on any device.
+            noise: noise assigned to the items, ``[B, *shape]``.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -57,7 +57,7 @@ class PlainTrainer:
             with sdpa_kernel(SDPBackend.MATH):
                 loss = self._summed(batch[part], noise[part]) / len(batch)
                 loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())  # here the host waits
+            total += float(loss.detach())  # synchronizes with the device
         if not math.isfinite(total):
             raise DivergedError(f"the loss is {total} at {self.images:,} images")
         self._update()

@@ -1,4 +1,4 @@
-"""What couplers are measured on: a data set, cut into pools of any size."""
+"""Pools of any size from a data set, on which couplers are measured."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ from genkit.tensors import to_float
 from genkit.types import Batch
 from genkit_bench.synthetic import require_memory
 
-_EMBEDDINGS = 16  # length of those that data without any is given
+_EMBEDDINGS = 16  # length of made-up embeddings; chosen, not tuned
 
 
 def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Batch:
-    """Return all items of a data set, given as a recipe's table.
+    """Load all items of a data set, given as a recipe's table.
 
     Raises:
-        GenkitError: there is none of this name, a setting is wrong, it cannot be read, it needs
-            what an earlier stage left, or pools of ``largest`` items do not fit into memory.
+        GenkitError: the name is unknown, a setting is invalid, the data cannot be read or requires
+            an earlier stage, or pools of ``largest`` items do not fit into memory.
     """
-    registry.find(["dataset"], str(table.get("use")))  # first of all, for its message is short
+    # Before the settings, since this message is shorter.
+    registry.find(["dataset"], str(table.get("use")))
     dataset = component(registry, "dataset", table)
     if not isinstance(dataset, Dataset):
-        raise UsageError(f"{quote(table)} is no data set", Code.WRONG_KIND)
+        raise UsageError(f"--data must be a data set, got {quote(table)}", Code.WRONG_KIND)
     batch = dataset.load(NoStages(torch.device("cpu")))
     require_memory(max(largest, len(batch)), tuple(batch.data.shape[1:]))
     return batch.with_data(to_float(batch.data))
 
 
-def completed(batch: Batch, seed: int) -> Batch:
-    """Return the same items with labels, realness and embeddings made up where they have none.
+def complete(batch: Batch, seed: int) -> Batch:
+    """Add made-up labels, realness and embeddings to items that have none.
 
-    So a coupler that needs them can be measured on any data. Made-up labels are 10 random
-    classes, realness are random halves, and an embedding is that of the item's class with noise.
+    So every coupler can be measured on any data. Labels are 10 random classes, half of the items
+    are real at random, and embeddings are those of the class with noise.
     """
     count = len(batch)
     labels = batch.labels
@@ -56,19 +57,19 @@ def completed(batch: Batch, seed: int) -> Batch:
     embeddings = batch.embeddings
     if embeddings is None:
         draws = generator(seed, "bench", "embeddings")
-        centres = torch.randn((int(labels.max()) + 1, _EMBEDDINGS), generator=draws)
-        embeddings = centres[labels] + 0.5 * torch.randn((count, _EMBEDDINGS), generator=draws)
+        means = torch.randn((int(labels.max()) + 1, _EMBEDDINGS), generator=draws)
+        embeddings = means[labels] + 0.5 * torch.randn((count, _EMBEDDINGS), generator=draws)
     return replace(batch, labels=labels, realness=realness, embeddings=embeddings)
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Pools of any size, each with its noise, drawn from a data set.
+    """Pools of any size from a data set, each with its noise.
 
     Attributes:
-        data: all items; :func:`completed` gives them what a coupler may require.
-        seed: chooses items and noise.
-        device: where pools are.
+        data: all items; :func:`complete` adds the attributes that a coupler may require.
+        seed: seed of items and noise.
+        device: device of the pools.
     """
 
     data: Batch
@@ -76,7 +77,7 @@ class Pools:
     device: torch.device
 
     def batch(self, size: int, index: int) -> Batch:
-        """Return pool number ``index`` of a size; an item comes again when all were used."""
+        """Return pool ``index`` of a size; items repeat after all have been used."""
         order: list[Tensor] = []
         for epoch in range(math.ceil(size / len(self.data))):
             draws = generator(self.seed, "bench", "pool", size, index, epoch)
@@ -84,7 +85,7 @@ class Pools:
         return self.data[torch.cat(order)[:size]].to(self.device)
 
     def noise(self, size: int, index: int, each: int = 1) -> Tensor:
-        """Return ``[size * each, *shape]`` unit noise of the same pool."""
+        """Return the noise of this pool, ``[size * each, *shape]`` from N(0, I)."""
         draws = generator(self.seed, "bench", "noise", size, index, each)
         shape = (size * each, *self.data.data.shape[1:])
         return torch.randn(shape, generator=draws).to(self.device)

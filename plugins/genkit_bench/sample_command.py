@@ -1,4 +1,4 @@
-"""``genkit bench sample``: how fast samples are drawn, and what of it is the network's."""
+"""``genkit bench sample``: measure the speed of sampling, and the share of the network."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ def sample(
         str,
         typer.Argument(
             metavar="CHECKPOINT|RECIPE",
-            help="A denoiser's file; or a recipe, whose untrained denoiser takes as long.",
+            help="File of a denoiser; or a recipe, whose denoiser is measured untrained.",
         ),
     ],
     overrides: Overrides = None,
     stage: Annotated[
-        str | None, typer.Option(metavar="ID", help="Stage of the recipe; the first that samples.")
+        str | None,
+        typer.Option(metavar="ID", help="Sample stage of the recipe; by default the first."),
     ] = None,
     data: Data = None,
     steps: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Solver steps; the recipe's, or 18.")
+        str | None,
+        typer.Option(metavar="N,N,...", help="Solver steps; by default the recipe's, or 18."),
     ] = None,
     batch_sizes: Annotated[
         str, typer.Option("--batch-size", metavar="N,N,...", help="Samples drawn at a time.")
     ] = "64,256",
     schedule: Annotated[
-        str, typer.Option(metavar="NAME", help="For a checkpoint: by name or by its table.")
+        str, typer.Option(metavar="NAME", help="Schedule for a checkpoint, as a name or a table.")
     ] = "edm",
     solver: Annotated[
-        str, typer.Option(metavar="NAME", help="For a checkpoint: by name or by its table.")
+        str, typer.Option(metavar="NAME", help="Solver for a checkpoint, as a name or a table.")
     ] = "heun",
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="float32, tf32, bfloat16 or float16.")
@@ -54,12 +56,12 @@ def sample(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure sampling without guidance at several steps and batch sizes."""
+    """Measure sampling without guidance with several numbers of steps and batch sizes."""
     check_device(device)
     sizes = parse_sizes(batch_sizes, "--batch-size")
     counts = None if steps is None else parse_sizes(steps, "--steps")
     levels, method = parse_component(schedule, "--schedule"), parse_component(solver, "--solver")
-    replaced = None if data is None else parse_component(data, "--data")
+    replacement = None if data is None else parse_component(data, "--data")
 
     from rich.console import Console
 
@@ -71,34 +73,34 @@ def sample(
 
     arithmetic = require_precision(precision)
     where, plugins = resolve_device(device), load_plugins()
-    measured, noise_levels, integrator = (
-        _of_file(denoiser, plugins, levels, method, device)
+    network, noise_levels, integrator = (
+        _load(denoiser, plugins, levels, method, device)
         if denoiser.endswith(".safetensors")
-        else _untrained(denoiser, plugins, overrides or [], stage, replaced, where)
+        else _build(denoiser, plugins, overrides or [], stage, replacement, where)
     )
     counts = counts or (noise_levels.steps,)
     with Console(stderr=True).status("starting") as status:
-        found = measure_sampling(
-            measured, noise_levels, integrator, counts, sizes, arithmetic, rounds, status.update
+        results = measure_sampling(
+            network, noise_levels, integrator, counts, sizes, arithmetic, rounds, status.update
         )
     if as_json:
-        told = {"denoiser": denoiser, "rounds": rounds, "precision": precision}
-        told |= {"environment": environment(where, plugins), **asdict(found)}
-        typer.echo(json.dumps(told, indent=2))
+        report = {"denoiser": denoiser, "rounds": rounds, "precision": precision}
+        report |= {"environment": environment(where, plugins), **asdict(results)}
+        typer.echo(json.dumps(report, indent=2))
         return
     to = console()
-    to.print(table(found.rows, SAMPLING))
-    say(to, "\n".join(["", SAMPLING_CAPTION, "", *sampling_facts(found)]))
+    to.print(table(results.rows, SAMPLING))
+    say(to, "\n".join(["", SAMPLING_CAPTION, "", *sampling_facts(results)]))
 
 
-def _of_file(
+def _load(
     path: str,
     plugins: Plugins,
     schedule: Mapping[str, Any],
     solver: Mapping[str, Any],
     device: str,
 ) -> tuple[genkit.Denoiser, Schedule, Solver]:
-    """Return the denoiser of a file, and the parts that options name."""
+    """Return the denoiser of a file, with the schedule and the solver of the options."""
     import genkit
     from genkit.recipe.decode import component
 
@@ -113,33 +115,33 @@ def _of_file(
     return genkit.load_denoiser(path, device), levels, integrator
 
 
-def _untrained(
+def _build(
     recipe: str,
     plugins: Plugins,
     overrides: Sequence[str],
-    wanted: str | None,
+    stage_id: str | None,
     data: Mapping[str, Any] | None,
     device: torch.device,
 ) -> tuple[genkit.Denoiser, Schedule, Solver]:
-    """Return the denoiser that a sample stage draws from, freshly built, and how it draws."""
+    """Build the untrained denoiser of a sample stage; return it with the schedule and solver."""
     import genkit
     from genkit.interfaces import Trained
     from genkit.random import seeded
     from genkit_bench.stages import load_stages
 
     source = read_source(recipe)
-    chosen, stages = load_stages(source, plugins, overrides, "sample", wanted, data)
-    # The names `sample` and `train` are the core's, and so are the settings behind them.
-    drawing: Any = stages[chosen]
-    training: Any = stages[drawing.denoiser]
+    name, stages = load_stages(source, plugins, overrides, "sample", stage_id, data)
+    # No other plugin can register the names `sample` and `train`, so their settings are known.
+    sampling: Any = stages[name]
+    training: Any = stages[sampling.denoiser]
     if not hasattr(training, "network"):
         raise UsageError(
-            f'stage {drawing.denoiser} must be of `use = "train"`, got '
-            f"{type(training).__name__}; give its file instead of the recipe",
+            f'stage {sampling.denoiser} must have use = "train", got '
+            f"{type(training).__name__}; write its file instead of the recipe",
             Code.WRONG_KIND,
         )
     with seeded(0):
         module = training.network.build(training.spec())
     module = module.to(device).eval().requires_grad_(False)
     trained = Trained(training.network, training.spec(), module)
-    return genkit.Denoiser(trained, device), drawing.schedule, drawing.solver
+    return genkit.Denoiser(trained, device), sampling.schedule, sampling.solver

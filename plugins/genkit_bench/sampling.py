@@ -1,4 +1,4 @@
-"""Measures how fast a denoiser's samples are drawn, and what of it is the network's."""
+"""Measure the speed of sampling from a denoiser, and the share of its network."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from genkit_bench.meters import PeakMemory, Phases, wait_for
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of a number of steps and a batch size.
+    """Measurements for a number of steps and a batch size.
 
     Attributes:
-        steps: steps of the solver.
-        batch_size: samples drawn at a time.
-        nfe: calls of the network for each sample.
-        images_per_second: median over the rounds.
-        seconds_network: seconds of a batch in the network, the device waited for after each call.
-        seconds_solver: seconds of a batch in all else: noise, the solver's arithmetic, the copy to
-            the CPU.
-        peak_bytes: most memory that it needs, beside the weights; None where it is not known.
-        utilization: share of the device's peak in this precision; None where that is not known.
-        note: why it was not measured.
+        steps: number of solver steps.
+        batch_size: number of samples drawn at a time.
+        nfe: calls of the network per sample.
+        images_per_second: samples per second, median over the rounds.
+        seconds_network: seconds of a batch in the network, synchronized after each call.
+        seconds_solver: seconds of a batch outside the network: noise, arithmetic of the solver,
+            copy to the CPU.
+        peak_bytes: peak memory without the weights; None if it is unknown.
+        utilization: share of the device's peak in this precision; None if the peak is unknown.
+        note: why the case was not measured.
     """
 
     steps: int
@@ -51,12 +51,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The figures that all rows have in common.
+    """Results of a measurement.
 
     Attributes:
         parameters: number of parameters of the network.
-        flops: operations of one call for an image.
-        rows: one for each number of steps and batch size.
+        flops: operations of one call per image.
+        rows: rows, one for each number of steps and batch size.
     """
 
     parameters: int
@@ -64,8 +64,8 @@ class Sampling:
     rows: tuple[Row, ...]
 
 
-class _Clocked(nn.Module):
-    """A denoiser whose calls are the phase ``network``."""
+class _TimedDenoiser(nn.Module):
+    """A denoiser whose calls are timed as the phase ``network``."""
 
     def __init__(self, denoiser: nn.Module, phases: Phases) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ class _Clocked(nn.Module):
 
 @dataclass
 class _Case:
-    """A number of steps in batches of a size.
+    """A case to measure: a number of steps and a batch size.
 
     Attributes:
-        denoiser: the denoiser.
+        denoiser: denoiser to sample.
         schedule: noise levels of the steps.
-        solver: integrates over them.
-        batch_size: samples drawn at a time.
+        solver: solver of the sampling ODE.
+        batch_size: number of samples drawn at a time.
         precision: precision of the network's arithmetic.
     """
 
@@ -99,7 +99,7 @@ class _Case:
     nfe: int = 0
     peak: int | None = None
     seconds: list[float] = field(default_factory=list)
-    clocked: list[float] = field(default_factory=list)
+    with_phases: list[float] = field(default_factory=list)
     network: list[float] = field(default_factory=list)
     note: str = ""
 
@@ -107,11 +107,11 @@ class _Case:
         return f"{self.schedule.steps} steps, batch {self.batch_size}"
 
     def draw(self, module: nn.Module, schedule: Schedule) -> float:
-        """Draw a batch; return the seconds, those of the random draws included."""
+        """Draw a batch, and return the seconds, random draws included."""
         wait_for(self.denoiser.device)
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         draws = _draws(self.denoiser, self.batch_size)
-        drawn = sample(
+        samples = sample(
             module,
             draws,
             schedule=schedule,
@@ -119,11 +119,11 @@ class _Case:
             start=self.denoiser.resolve_start(schedule),
             precision=self.precision,
         )
-        self.nfe = drawn.nfe
-        return time.perf_counter() - begun  # samples end on the CPU: all is done
+        self.nfe = samples.nfe
+        return time.perf_counter() - begin  # samples are on the CPU, so the device has finished
 
     def warm_up(self) -> None:
-        """Draw a batch in as few steps as show what memory it needs."""
+        """Draw a batch in the two steps after which the peak memory is known."""
         short = replace(self.schedule, steps=min(self.schedule.steps, 2))
         try:
             with PeakMemory(self.denoiser.device) as peak:
@@ -133,15 +133,16 @@ class _Case:
             self.note = str(error).partition("\n")[0]
 
     def time(self) -> None:
-        """Draw a batch, and one of which the network's calls are timed."""
+        """Draw a batch, and another one with the network's calls timed."""
         self.seconds.append(self.draw(self.denoiser.module, self.schedule))
         phases = Phases(self.denoiser.device)
         with phases.counting():
-            self.clocked.append(self.draw(_Clocked(self.denoiser.module, phases), self.schedule))
+            timed = _TimedDenoiser(self.denoiser.module, phases)
+            self.with_phases.append(self.draw(timed, self.schedule))
         self.network.append(phases.seconds["network"])
 
     def row(self, flops: float) -> Row:
-        """Return the figures."""
+        """Return the row of the case."""
         if self.note:
             return Row(self.schedule.steps, self.batch_size, note=self.note)
         speed = self.batch_size / statistics.median(self.seconds)
@@ -153,7 +154,7 @@ class _Case:
             self.nfe,
             speed,
             network,
-            max(0.0, statistics.median(self.clocked) - network),
+            max(0.0, statistics.median(self.with_phases) - network),
             self.peak,
             flops * self.nfe * speed / peak if peak else None,
         )
@@ -172,35 +173,35 @@ def measure_sampling(
     batch_sizes: Sequence[int],
     precision: Precision,
     rounds: int,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Sampling:
-    """Draw samples of every number of steps in every batch size.
+    """Measure sampling for every combination of steps and batch size.
 
     Args:
-        denoiser: trained or not.
-        schedule: noise levels, of any number of steps.
-        solver: integrates over them.
+        denoiser: denoiser, trained or untrained.
+        schedule: schedule with any number of steps.
+        solver: solver of the sampling ODE.
         steps: numbers of steps to measure.
         batch_sizes: batch sizes to measure.
         precision: precision of the network's arithmetic.
-        rounds: batches that are drawn of each; in turns, so that a busy moment hits all.
-        tell: is called with what is measured next.
+        rounds: number of batches of each case, in turns, so that other load affects all equally.
+        report: function that is called with a line about the next measurement.
     """
     cases = [
         _Case(denoiser, replace(schedule, steps=count), solver, size, precision)
         for count in steps
         for size in batch_sizes
     ]
-    one = _draws(denoiser, 1)
+    single = _draws(denoiser, 1)
     flops = call_flops(
-        denoiser.module, one.latents, torch.ones(1, device=denoiser.device), one.labels
+        denoiser.module, single.latents, torch.ones(1, device=denoiser.device), single.labels
     )
     for case in cases:
-        tell(f"{case}: warming up")
+        report(f"{case}: warming up")
         case.warm_up()
     for turn in range(rounds):
         for case in (case for case in cases if not case.note):
-            tell(f"{case}: round {turn + 1} of {rounds}")
+            report(f"{case}: round {turn + 1} of {rounds}")
             case.time()
     parameters = sum(p.numel() for p in denoiser.module.parameters())
     return Sampling(parameters, flops, tuple(case.row(flops) for case in cases))

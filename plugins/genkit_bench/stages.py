@@ -1,4 +1,4 @@
-"""Stages of a recipe that are measured alone: what is above them is checked, and nothing is run."""
+"""Load single stages of a recipe for measurements; earlier stages are checked but not run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit.types import DataSpec
 
 
 class TrainStage(Protocol):
-    """What is used of the stage ``train``, a name that no third-party plugin can take."""
+    """The part of the stage ``train`` in use; no third-party plugin can register this name."""
 
     network: Network
     objective: Objective
@@ -33,11 +33,11 @@ class TrainStage(Protocol):
 
     @property
     def pool(self) -> int:
-        """Pairs that are coupled together."""
+        """Number of images coupled together."""
         ...
 
     def spec(self) -> DataSpec:
-        """Return what the network must know of the data."""
+        """Return the specification of the data."""
         ...
 
     def stream(self, context: Context, total: int) -> PairStream:
@@ -45,11 +45,11 @@ class TrainStage(Protocol):
         ...
 
     def trainer(self, context: Context, spec: DataSpec) -> Trainer:
-        """Return the trainer of a freshly built network."""
+        """Return the trainer of a newly initialized network."""
         ...
 
 
-def changed(stage: TrainStage, settings: Mapping[str, Any]) -> TrainStage:
+def with_settings(stage: TrainStage, settings: Mapping[str, Any]) -> TrainStage:
     """Return a stage with other settings."""
     return cast(TrainStage, replace(cast(Any, stage), **settings))
 
@@ -59,31 +59,31 @@ def load_stages(
     plugins: Plugins,
     overrides: Sequence[str],
     use: str,
-    wanted: str | None,
+    stage_id: str | None,
     data: Mapping[str, Any] | None,
 ) -> tuple[str, Mapping[str, Stage]]:
-    """Return the id of a stage, and it with the stages above; what stands below is not looked at.
+    """Load a stage and the earlier ones, ignoring later ones; return its id and all stages.
 
     Args:
-        source: the recipe.
-        plugins: where components are found.
-        overrides: ``KEY=VALUE``, as typed.
-        use: kind of stage, such as ``train``.
-        wanted: its id; the first of its kind where it is None.
-        data: table of a data set that takes the place of the recipe's.
+        source: recipe.
+        plugins: plugins with the components of the recipe.
+        overrides: arguments ``KEY=VALUE`` of ``--set``.
+        use: name of the kind of stage, such as ``train``.
+        stage_id: id of the stage; None for the first of its kind.
+        data: table of a data set that replaces that of the recipe; None to keep it.
 
     Raises:
-        UsageError: there is no such stage.
-        RecipeError: of mistakes in what is left of the recipe.
+        UsageError: the stage does not exist.
+        RecipeError: these stages have mistakes.
     """
     raw = source.table.get("stage")
     stages = [stage for stage in raw if isinstance(stage, dict)] if isinstance(raw, list) else []
     ids = [str(stage.get("id")) for stage in stages if stage.get("use") == use]
-    chosen = wanted or next(iter(ids), None)
+    chosen = stage_id or next(iter(ids), None)
     if chosen not in ids:
-        hint = near_match(wanted, ids) or f"it has {', '.join(ids) or 'none'}"
-        named = f"{use} stage" + (f" {quote(wanted)}" if wanted else "")
-        raise UsageError(f"{source.label} has no {named}; {hint}", Code.UNKNOWN_STAGE)
+        hint = near_match(stage_id, ids) or f"it has {', '.join(ids) or 'none'}"
+        required = f"{use} stage" + (f" {quote(stage_id)}" if stage_id else "")
+        raise UsageError(f"{source.label} must have a {required}; {hint}", Code.UNKNOWN_STAGE)
     index = next(i for i, stage in enumerate(stages) if stage.get("id") == chosen)
     kept = replace(source, table={**source.table, "stage": stages[: index + 1]})
     if data is not None:

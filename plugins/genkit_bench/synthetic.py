@@ -1,4 +1,4 @@
-"""Images like photographs, made from a seed: to measure with, not to learn from."""
+"""Synthetic images with the spectrum of photographs, for measurements of speed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from genkit.random import generator
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
 
-_COLOUR = 0.1  # share of a channel's variance that the channels do not have in common
-_BETWEEN = 0.2  # share of an image's variance that lies between the classes
-_CONTRAST = 0.5  # standard deviation of all values, as in photographs over [-1, 1]
-_BLOCK = 2048  # images that are made at a time, to bound the memory
+_COLOR = 0.1  # share of a channel's variance that differs between channels; chosen, not tuned
+_BETWEEN = 0.2  # share of an image's variance that is between classes; chosen, not tuned
+_CONTRAST = 0.5  # standard deviation of all values, as in photographs in [-1, 1]
+_BLOCK = 2048  # images computed at a time, which limits the memory
 
 
 def synthetic(shape: Sequence[int], classes: int, count: int, seed: int) -> Batch:
-    """Return images whose amplitude falls as 1/f, as in photographs, around a mean of their class.
+    """Return images with a 1/f amplitude spectrum, as photographs, around the mean of their class.
 
-    White noise would not do: how long an assignment takes and how much it gains depend on how
-    unlike the directions of the data are, and natural images vary most in few, smooth ones.
+    White noise would be misleading: time and gain of an assignment depend on the spectrum of the
+    data, and natural images vary most along few, smooth directions.
 
     Args:
-        shape: of an item: ``(channels, height, width)``, or ``(dimensions,)`` for a vector.
-        classes: of the labels; 0 for one mean and no labels.
-        count: of images.
-        seed: chooses means and images.
+        shape: shape of an item, ``(channels, height, width)`` or ``(dimensions,)``.
+        classes: number of classes; 0 for a single mean and no labels.
+        count: number of images.
+        seed: seed of means and images.
 
     Returns:
-        ``[count, *shape]`` float32 in [-1, 1] of standard deviation about 0.5, with labels.
+        Images ``[count, *shape]`` float32 in [-1, 1] with a standard deviation of about 0.5, and
+        their labels.
     """
     shape = tuple(shape)
     means = _pink(max(classes, 1), shape, generator(seed, "bench", "means"))
@@ -50,12 +51,12 @@ def synthetic(shape: Sequence[int], classes: int, count: int, seed: int) -> Batc
 
 
 def _amplitude(sides: tuple[int, ...]) -> Tensor:
-    """Return 1/f over the spectrum of something with these sides, of unit mean power."""
+    """Return 1/f over the spectrum of an array with these sides, with a mean power of 1."""
     squares = torch.zeros(())
     for side in sides:
         squares = squares[..., None] + torch.fft.fftfreq(side).square()
-    # 1/f knows no bound at f = 0. A wave three sides long gives the mean of an item a quarter of
-    # the variance, its share in photographs.
+    # 1/f diverges at f = 0. A limit at a wavelength of three sides gives the mean of an item a
+    # quarter of the variance, as in photographs.
     longest = min(1 / side for side in sides) / 3
     amplitude = 1 / squares.sqrt().clamp(min=longest)
     unit: Tensor = amplitude / amplitude.square().mean().sqrt()
@@ -63,30 +64,30 @@ def _amplitude(sides: tuple[int, ...]) -> Tensor:
 
 
 def _pink(count: int, shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
-    """Return ``[count, *shape]`` of mean 0 and variance 1 whose amplitude falls as 1/f."""
+    """Return ``[count, *shape]`` with mean 0, variance 1 and a 1/f amplitude spectrum."""
     sides = shape[1:] or shape
     amplitude, dims = _amplitude(sides), tuple(range(-len(sides), 0))
 
-    def drawn(channels: tuple[int, ...]) -> Tensor:
+    def draw(channels: tuple[int, ...]) -> Tensor:
         white = torch.randn((count, *channels, *sides), generator=draws)
         pink: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
         return pink
 
     if len(shape) == 1:
-        return drawn(())
-    return math.sqrt(1 - _COLOUR) * drawn((1,)) + math.sqrt(_COLOUR) * drawn((shape[0],))
+        return draw(())
+    return math.sqrt(1 - _COLOR) * draw((1,)) + math.sqrt(_COLOR) * draw((shape[0],))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic(Dataset):
-    """Noise whose amplitude falls as 1/f, as in photographs: to measure with, not to learn from."""
+    """Noise with the 1/f amplitude spectrum of photographs, for measurements of speed."""
 
     shape: tuple[int, ...] = setting(
         (3, 32, 32), doc="channels, height and width of an image, or length of a vector", at_least=1
     )
-    classes: int = setting(10, doc="classes of the labels; 0 for no labels", at_least=0)
+    classes: int = setting(10, doc="number of classes; 0 for no labels", at_least=0)
     count: int = setting(2048, doc="number of images", at_least=1)
-    seed: int = setting(0, doc="chooses the images", at_least=0)
+    seed: int = setting(0, doc="seed of the images", at_least=0)
 
     def spec(self) -> DataSpec:
         return DataSpec(self.shape, self.classes)
@@ -97,15 +98,16 @@ class Synthetic(Dataset):
 
 
 def require_memory(count: int, shape: Sequence[int]) -> None:
-    """Raise UsageError where data set, pool and noise alone need more than the machine has."""
-    needed = 3 * 4 * count * math.prod(shape)
+    """Raise UsageError if data set, pool and noise alone exceed the memory of the machine."""
+    required = 3 * 4 * count * math.prod(shape)
     try:
-        has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # a system that does not tell
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not reported by this system
         return
-    if needed > has:
+    if required > available:
         raise UsageError(
-            f"{count:,} items of shape {tuple(shape)} and their noise take {needed / 2**30:,.0f} "
-            f"GiB, and this machine has {has / 2**30:,.0f}; choose smaller pools or items",
+            f"{count:,} items of shape {tuple(shape)} and their noise require "
+            f"{required / 2**30:,.0f} GiB, but this machine has {available / 2**30:,.0f}; choose "
+            "smaller pools or items",
             Code.OUT_OF_MEMORY,
         )

@@ -1,4 +1,4 @@
-"""What was measured, as people read it, and as programs do."""
+"""Format measurements as tables, and as JSON."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Row(Protocol):
 
     @property
     def images_per_second(self) -> float | None:
-        """Speed; None where it was not measured."""
+        """Images per second; None if it was not measured."""
         ...
 
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 Columns = Mapping[str, Callable[[R], str]]
-"""The text of a row by the head of its column."""
+"""Functions that return the text of a row, by heading of the column."""
 
 
 def gap_text(value: float) -> str:
-    """Return a relative gap; what is below the rounding of float64 sums is 0."""
+    """Return a relative gap; values below the rounding error of float64 sums are 0."""
     return "0" if abs(value) < 1e-12 else f"{value:.2g}"
 
 
 def time_text(seconds: float) -> str:
-    """Return a time in the unit that is read best."""
+    """Return a time in seconds or milliseconds."""
     return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
@@ -66,14 +66,14 @@ COUPLERS: Columns[couplers.Row] = {
 }
 
 COUPLERS_CAPTION = """\
-cost matrix: genkit.tensors.pairwise_cost alone, in the cost that the coupler minimises
-solve: the whole call of pair, its own cost matrix and the checks of its input included; median
+cost matrix: genkit.tensors.pairwise_cost alone, with the cost that the coupler minimizes
+solve: whole call of pair, including its cost matrix and the checks of its input; median
 against scipy: time of plain scipy (cost matrix and linear_sum_assignment) over solve
-gap: mean cost of the pairs over that of the optimal pairs, less 1; below 0 where a coupler chooses
-     among more than the pool; with <= it is what the coupler proves where scipy is not tried
-gain: share of the optimal pairs' gain over random pairs
-memory: the most that was held at a time, above what was held before
-images/s: pairs that it can feed when it has this machine to itself"""
+gap: mean cost of the pairs over that of the optimal pairs, minus 1; below 0 if a coupler chooses
+     among more than the pool; <= marks the coupler's own bound, where scipy is not measured
+gain: reduction of the cost below random pairs, relative to that of the optimal pairs
+memory: peak memory of the call, minus the memory before it
+images/s: pairs per second when nothing else runs on this machine"""
 
 TRAINING: Columns[training.Row] = {
     "variant": lambda row: row.variant,
@@ -89,14 +89,14 @@ TRAINING: Columns[training.Row] = {
 }
 
 TRAINING_CAPTION = f"""\
-images/s: median of the rounds, with all that training waits for
-against {PLAIN}: median of the ratios within a round; {PLAIN} is eager float32, NCHW, attention by
-     explicit matrices, the optimizer tensor by tensor, the host waiting for every loss
-{", ".join(PHASES)}: of a step, each waited for, so that together they take longer;
-     the norm of the gradient is part of the backward
-waiting: that a step stood still for its pairs
-memory: the most that weights, averages, optimizer and a step need
-of peak: share of the device's greatest speed in this precision, as its maker states it"""
+images/s: median of the rounds, including all waiting
+against {PLAIN}: median of the ratios within a round; {PLAIN} is eager float32, NCHW, explicit
+     attention matrices, an optimizer of single tensors, and a synchronization for every loss
+{", ".join(PHASES)}: seconds of a step; each phase is synchronized, so their sum is larger than
+     a step; the norm of the gradient is part of backward
+waiting: time in which a step waits for its pairs
+memory: peak memory of weights, averages, optimizer and a step
+of peak: share of the device's peak in this precision, according to its data sheet"""
 
 SAMPLING: Columns[sampling.Row] = {
     "steps": lambda row: str(row.steps),
@@ -111,18 +111,18 @@ SAMPLING: Columns[sampling.Row] = {
 
 SAMPLING_CAPTION = """\
 images/s: median of the rounds
-network, solver: of a batch; the solver has all that is not the network
-memory: the most that is held beside the weights
-of peak: share of the device's greatest speed in this precision, as its maker states it"""
+network, solver: seconds of a batch; solver is the time outside the network
+memory: peak memory without the weights
+of peak: share of the device's peak in this precision, according to its data sheet"""
 
 
 def table(rows: Sequence[R], columns: Columns[R], section: Callable[[R], object] = type) -> Table:
-    """Return a table of the rows that were measured.
+    """Return a table of the measured rows.
 
     Args:
         rows: all rows.
-        columns: the columns; the first is aligned left.
-        section: value of a row at whose change a section of the table ends; none by default.
+        columns: columns; the first is left-aligned.
+        section: function of a row; a section of the table ends where its value changes.
     """
     shown = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
@@ -135,7 +135,7 @@ def table(rows: Sequence[R], columns: Columns[R], section: Callable[[R], object]
 
 
 def notes(rows: Sequence[couplers.Row]) -> list[str]:
-    """Return a line for each coupler and reason why something is missing, with its sizes."""
+    """Return a line for each coupler and reason of missing values, with the pool sizes."""
     sizes: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         if row.note:
@@ -146,23 +146,23 @@ def notes(rows: Sequence[couplers.Row]) -> list[str]:
     ]
 
 
-def training_facts(found: training.Training) -> list[str]:
-    """Return what all variants have in common, and why some were not measured."""
+def training_facts(results: training.Training) -> list[str]:
+    """Return lines with facts about all variants, and why variants were not measured."""
     return [
-        f"{found.parameters:,} parameters; {found.flops / 1e9:.3g} GFLOP an image, forward and "
-        f"backward; batch {found.batch_size:,}, pool {found.pool_size:,}",
-        f"for a batch: data {time_text(found.seconds_data)} alone, coupling "
-        f"{time_text(found.seconds_coupling)} beside the training",
-        *(f"{row.variant}: {row.note}" for row in found.rows if row.note),
+        f"{results.parameters:,} parameters; {results.flops / 1e9:.3g} GFLOP per image, forward "
+        f"and backward; batch {results.batch_size:,}, pool {results.pool_size:,}",
+        f"per batch: data {time_text(results.seconds_data)} alone, coupling "
+        f"{time_text(results.seconds_coupling)} during training",
+        *(f"{row.variant}: {row.note}" for row in results.rows if row.note),
     ]
 
 
-def sampling_facts(found: sampling.Sampling) -> list[str]:
-    """Return what all rows have in common, and why some were not measured."""
-    told = [f"{r.steps} steps, batch {r.batch_size:,}: {r.note}" for r in found.rows if r.note]
+def sampling_facts(results: sampling.Sampling) -> list[str]:
+    """Return lines with facts about all rows, and why rows were not measured."""
+    gflop = results.flops / 1e9
     return [
-        f"{found.parameters:,} parameters; {found.flops / 1e9:.3g} GFLOP a call and image",
-        *told,
+        f"{results.parameters:,} parameters; {gflop:.3g} GFLOP per call and image",
+        *(f"{r.steps} steps, batch {r.batch_size:,}: {r.note}" for r in results.rows if r.note),
     ]
 
 
@@ -173,13 +173,13 @@ def couplers_report(
     plugins: Plugins,
     data: str,
 ) -> dict[str, Any]:
-    """Return what was measured, on what and where, for programs.
+    """Return rows, data, limits and environment of a measurement as a JSON object.
 
     Args:
         rows: all rows.
-        pools: pools that were paired.
+        pools: pools that were coupled.
         limits: limits of the measurement.
-        plugins: plugins that were loaded.
+        plugins: loaded plugins.
         data: name of the data set.
     """
     return {

@@ -1,4 +1,4 @@
-"""``genkit bench train``: how fast a recipe's network is trained, and where the time goes."""
+"""``genkit bench train``: measure the speed of a recipe's training, and its phases."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ import typer
 from genkit.recipe.source import parse_component, read_source
 from genkit.terminal import check_device, console, say
 from genkit_bench.options import AsJson, Data, Device, Overrides, Rounds
-from genkit_bench.variants import parse_variants, usual_variants
+from genkit_bench.variants import default_variants, parse_variants
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A TOML file, or a shipped recipe's name.")
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or name of a shipped recipe.")
     ],
     overrides: Overrides = None,
     stage: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which stage; the first that trains.")
+        str | None, typer.Option(metavar="ID", help="Train stage; by default the first.")
     ] = None,
     variants: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="Ways to compute it: plain (everything off), recipe (as it is written), or some "
-            "of float32, tf32, bfloat16, float16, channels-last and compiled, joined by +.",
+            help="Variants: plain (no optimizations), recipe (its settings), or some of float32, "
+            "tf32, bfloat16, float16, channels-last and compiled, joined by +.",
         ),
     ] = None,
     data: Data = None,
     images: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Timed for each variant; 12 batches by default."),
+        typer.Option(metavar="N", min=1, help="Images per variant; by default 12 batches."),
     ] = None,
     rounds: Rounds = 3,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Images of a step, computed at once; the recipe's by default."
+            metavar="N", min=1, help="Batch size, without micro-batches; by default the recipe's."
         ),
     ] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of weights and pairs.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights and pairs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a training step in several ways beside plain PyTorch, in turns within one run."""
+    """Measure variants of a training step, relative to plain PyTorch in the same run."""
     check_device(device)
     names = None if variants is None else parse_variants(variants)
-    replaced = None if data is None else parse_component(data, "--data")
+    replacement = None if data is None else parse_component(data, "--data")
     source = read_source(recipe)
 
     from rich.console import Console
 
     from genkit.machine import environment, resolve_device
     from genkit.plugin.manager import load_plugins
-    from genkit_bench.stages import TrainStage, changed, load_stages
+    from genkit_bench.stages import TrainStage, load_stages, with_settings
     from genkit_bench.tables import TRAINING, TRAINING_CAPTION, table, training_facts
     from genkit_bench.training import Effort, measure_training
 
     where, plugins = resolve_device(device), load_plugins()
-    chosen, stages = load_stages(source, plugins, overrides or (), "train", stage, replaced)
-    training = cast(TrainStage, stages[chosen])
+    name, stages = load_stages(source, plugins, overrides or (), "train", stage, replacement)
+    training = cast(TrainStage, stages[name])
     if batch_size is not None:
         pool = max(training.pool, batch_size) if training.pool_size else None
-        training = changed(
+        training = with_settings(
             training, {"batch_size": batch_size, "micro_batch": None, "pool_size": pool}
         )
     effort = Effort(images or 12 * training.batch_size, rounds)
-    names = names or usual_variants(where.type == "cuda")
+    names = names or default_variants(where.type == "cuda")
     with Console(stderr=True).status("starting") as status:
-        found = measure_training(training, names, where, effort, seed, status.update)
+        results = measure_training(training, names, where, effort, seed, status.update)
     if as_json:
-        told = {"recipe": recipe, "stage": chosen, "effort": asdict(effort), "seed": seed}
-        told |= {"environment": environment(where, plugins), **asdict(found)}
-        typer.echo(json.dumps(told, indent=2))
+        report = {"recipe": recipe, "stage": name, "effort": asdict(effort), "seed": seed}
+        report |= {"environment": environment(where, plugins), **asdict(results)}
+        typer.echo(json.dumps(report, indent=2))
         return
     to = console()
-    to.print(table(found.rows, TRAINING))
-    say(to, "\n".join(["", TRAINING_CAPTION, "", *training_facts(found)]))
+    to.print(table(results.rows, TRAINING))
+    say(to, "\n".join(["", TRAINING_CAPTION, "", *training_facts(results)]))

@@ -1,4 +1,4 @@
-"""Measures the training of a recipe's stage, computed in several ways within one run."""
+"""Measure variants of a stage's training within one run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from genkit.train.ahead import reserve_core
 from genkit.types import DataSpec
 from genkit_bench.contender import BenchContext, Contender, Feed
 from genkit_bench.flops import peak_flops, training_flops
-from genkit_bench.stages import TrainStage, changed
+from genkit_bench.stages import TrainStage, with_settings
 from genkit_bench.variants import PLAIN, settings_of
 
-_ENDLESS = 10**15  # images of the stream; it ends when nobody asks for more
-_POOLS_READ = 3  # pools whose reading is timed
+_ENDLESS = 10**15  # length of the stream in images; it is closed early
+_POOLS_READ = 3  # pools whose reading is timed; chosen, not tuned
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """Extent of a measurement.
 
     Attributes:
-        images: images that each variant is timed with, in all rounds together.
-        rounds: rounds in which the variants take turns, so that a busy moment of the machine hits
-            all of them.
+        images: number of images per variant in all rounds together.
+        rounds: number of rounds in which the variants take turns, so that other load on the machine
+            affects all equally.
     """
 
     images: int
@@ -41,19 +41,19 @@ class Effort:
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of a variant.
+    """Measurements of a variant.
 
     Attributes:
-        variant: its name.
+        variant: name of the variant.
         precision: precision of its arithmetic.
-        images_per_second: median over the rounds, waiting for pairs included.
-        against_plain: median over the rounds of the ratio to the plain way in the same round.
-        phases: seconds of each of :data:`~genkit_bench.contender.PHASES` in a step, the device
-            waited for after each; median over the rounds.
-        seconds_waited: seconds that a step waited for pairs.
-        peak_bytes: most memory that it needs; None where it cannot be measured.
-        utilization: share of the device's peak in this precision; None where that is not known.
-        note: why it was not measured.
+        images_per_second: images per second, waiting for pairs included; median over the rounds.
+        against_plain: ratio to the plain variant in the same round; median over the rounds.
+        phases: seconds of each of :data:`~genkit_bench.contender.PHASES` in a step, synchronized
+            after each; median over the rounds.
+        seconds_waited: seconds per step in which it waits for pairs.
+        peak_bytes: peak memory; None if it cannot be measured.
+        utilization: share of the device's peak in this precision; None if the peak is unknown.
+        note: why the variant was not measured.
     """
 
     variant: str
@@ -69,17 +69,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """The figures that all variants have in common.
+    """Results of a measurement.
 
     Attributes:
         parameters: number of parameters of the network.
-        flops: operations of an image, forward and backward.
-        batch_size: images of a step.
-        pool_size: pairs that are coupled together.
-        seconds_data: seconds for reading, augmenting and drawing noise, for the images of a step;
-            measured alone.
-        seconds_coupling: seconds of the coupler for them, beside the training.
-        rows: one for each variant.
+        flops: operations per image, forward and backward.
+        batch_size: batch size of a step.
+        pool_size: number of images coupled together.
+        seconds_data: seconds per step of reading, augmentation and noise; measured alone.
+        seconds_coupling: seconds per step of the coupler; measured during training.
+        rows: rows, one for each variant.
     """
 
     parameters: int
@@ -97,45 +96,45 @@ def measure_training(
     device: torch.device,
     effort: Effort,
     seed: int,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Training:
-    """Train a stage's network for a while in each of several ways.
+    """Measure the training of a stage's network in several variants.
 
     Args:
         stage: stage of a recipe.
         names: names of the variants, see :func:`~genkit_bench.variants.settings_of`.
-        device: where to compute.
-        effort: how much is measured.
+        device: device of the training.
+        effort: extent of the measurement.
         seed: seed of weights, pairs and noise.
-        tell: is called with what is measured next.
+        report: function that is called with a line about the next measurement.
 
     Raises:
-        GenkitError: the stage needs the output of an earlier one, or its data cannot be read.
+        GenkitError: the stage requires the output of an earlier one, or its data cannot be read.
     """
     context, spec = BenchContext(device, root=seed), stage.spec()
-    tell("data")
+    report("data")
     stream = stage.stream(cast(Context, context), _ENDLESS)
-    seconds_data = statistics.median(_timed(stream.inputs, k) for k in range(_POOLS_READ))
+    seconds_data = statistics.median(_time(stream.inputs, k) for k in range(_POOLS_READ))
     steps = max(1, round(effort.images / stage.batch_size / effort.rounds))
     feed = Feed(stream, stage.batch_size, stage.pools_ahead)
     contenders: dict[str, Contender] = {}
     notes: dict[str, str] = {}
     try:
         with seeded(seed, device), reserve_core():
-            parameters, flops = _arithmetic(stage, context, spec, feed)
+            parameters, flops = _count_arithmetic(stage, context, spec, feed)
             for name in names:
-                tell(f"{name}: warming up")
+                report(f"{name}: warming up")
                 try:
-                    one = Contender(changed(stage, settings_of(name)), name, context, spec, feed)
-                    contenders[name] = one
+                    variant = with_settings(stage, settings_of(name))
+                    contenders[name] = Contender(variant, name, context, spec, feed)
                 except (UsageError, torch.OutOfMemoryError) as error:
                     notes[name] = str(error).partition("\n")[0]
             for turn in range(effort.rounds):
                 for contender in contenders.values():
-                    tell(f"{contender.name}: round {turn + 1} of {effort.rounds}")
+                    report(f"{contender.name}: round {turn + 1} of {effort.rounds}")
                     contender.run(feed, steps)
-                    # At once, for a busy moment of the machine is to lengthen both alike.
-                    contender.look_inside(feed, max(1, steps // effort.rounds))
+                    # Immediately after, so that other load affects both measurements equally.
+                    contender.run_phases(feed, max(1, steps // effort.rounds))
     finally:
         feed.close()
     share, plain = stage.batch_size / stage.pool, contenders.get(PLAIN)
@@ -155,40 +154,44 @@ def measure_training(
     )
 
 
-def _timed(function: Callable[[int], object], index: int) -> float:
-    begun = time.perf_counter()
+def _time(function: Callable[[int], object], index: int) -> float:
+    start = time.perf_counter()
     function(index)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def _arithmetic(
+def _count_arithmetic(
     stage: TrainStage, context: BenchContext, spec: DataSpec, feed: Feed
 ) -> tuple[int, float]:
-    """Return the number of the network's parameters, and the operations of an image."""
+    """Return the number of the network's parameters, and the operations per image."""
     model = stage.network.build(spec).to(context.device)
     batch, noise = feed.next()
-    few = slice(0, 1)
+    item = slice(0, 1)
     flops = training_flops(
-        model, stage.objective, batch[few].to(context.device), noise[few].to(context.device)
+        model, stage.objective, batch[item].to(context.device), noise[item].to(context.device)
     )
     return sum(p.numel() for p in model.parameters()), flops
 
 
 def _row(
-    one: Contender, plain: Contender | None, batch_size: int, flops: float, device: torch.device
+    contender: Contender,
+    plain: Contender | None,
+    batch_size: int,
+    flops: float,
+    device: torch.device,
 ) -> Row:
-    """Return the figures, beside those of the plain way where it was measured."""
-    speed = batch_size / statistics.median(one.seconds)
-    peak = peak_flops(device, one.precision)
-    seconds = zip(plain.seconds, one.seconds, strict=True) if plain else ()
+    """Return the row of a variant, with the ratio to the plain variant if that was measured."""
+    speed = batch_size / statistics.median(contender.seconds)
+    peak = peak_flops(device, contender.precision)
+    seconds = zip(plain.seconds, contender.seconds, strict=True) if plain else ()
     ratios = [other / own for other, own in seconds]
     return Row(
-        one.name,
-        one.precision,
+        contender.name,
+        contender.precision,
         speed,
         statistics.median(ratios) if ratios else None,
-        one.phases,
-        one.waited / one.steps,
-        one.peak,
+        contender.phases,
+        contender.waited / contender.steps,
+        contender.peak,
         flops * speed / peak if peak else None,
     )

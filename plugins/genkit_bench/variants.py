@@ -1,4 +1,4 @@
-"""Ways to compute one training, by name; needs no torch."""
+"""Variants of a training by name, parsed without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_variants(text: str) -> tuple[str, ...]:
     """Return the names of ``"plain,float32,tf32+channels-last"``, each once, in their order.
 
     Raises:
-        UsageError: one is unknown.
+        UsageError: a name is unknown.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
@@ -27,34 +27,37 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of the stage ``train`` that make a variant; none for ``recipe``.
+    """Return the settings of the stage ``train`` for a variant; empty for ``recipe``.
 
     Raises:
-        UsageError: it is unknown.
+        UsageError: the name is unknown.
     """
     if name == RECIPE:
         return {}
     words = [] if name == PLAIN else name.split("+")
-    known = (*_PRECISIONS, *_SWITCHES)
+    options = (*_PRECISIONS, *_SWITCHES)
     for word in words:
-        if word not in known:
-            hint = near_match(word, (PLAIN, RECIPE, *known))
+        if word not in options:
+            hint = near_match(word, (PLAIN, RECIPE, *options))
             raise UsageError(
-                f"--variants: {quote(word)} is unknown; {hint + ' ' if hint else ''}"
-                f"write {PLAIN}, {RECIPE}, or some of {', '.join(known)} joined by +",
+                f"--variants must be names of variants, got {quote(word)}; "
+                f"{hint + ' ' if hint else ''}"
+                f"write {PLAIN}, {RECIPE}, or some of {', '.join(options)} joined by +",
                 Code.UNKNOWN_CHOICE,
             )
     precisions = [word for word in words if word in _PRECISIONS] or ["float32"]
     if len(precisions) > 1 or len(set(words)) < len(words):
         raise UsageError(
-            f"--variants: {quote(name)} names more than one precision, or one twice", Code.DUPLICATE
+            f"--variants must have one precision and no repeated options, got {quote(name)}; "
+            "write, for example, tf32+compiled",
+            Code.DUPLICATE,
         )
     switches = {setting: word in words for word, setting in _SWITCHES.items()}
     return {"precision": precisions[0], **switches}
 
 
-def usual_variants(on_gpu: bool) -> tuple[str, ...]:
-    """Return what is compared where nothing else is asked, each gain by itself and all together."""
+def default_variants(on_gpu: bool) -> tuple[str, ...]:
+    """Return the default variants: each optimization alone, and combinations on a GPU."""
     common = (PLAIN, "float32", "channels-last", "compiled")
     if not on_gpu:
         return common

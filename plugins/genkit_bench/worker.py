@@ -1,4 +1,4 @@
-"""Calls beside the main thread, which stays free to hear Ctrl-C."""
+"""Run calls in a thread, so that the main thread can handle Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One thread that makes every call, as the trainer's pairing does.
+    """Run all calls in one thread, as the trainer does with couplers.
 
-    A solver written in C hears no signal until it returns, which may take minutes. The thread is a
-    daemon: a call that nobody waits for any more does not keep the process alive.
+    Python handles signals only after a call of C code returns, which may take minutes for a solver.
+    The thread is a daemon, so that an abandoned call does not keep the process alive.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Worker:
         threading.Thread(target=self._work, name="bench", daemon=True).start()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return what a function returns, or raise what it raises."""
+        """Return the result of a function, or raise its exception."""
         future: Future[T] = Future()
         self._calls.put((future, function))
         return future.result()
@@ -33,6 +33,6 @@ class Worker:
             future, function = self._calls.get()
             try:
                 future.set_result(function())
-            # Whatever it is, the caller is told.
+            # Any exception is passed to the caller.
             except BaseException as error:  # noqa: BLE001
                 future.set_exception(error)

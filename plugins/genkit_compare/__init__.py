@@ -1,4 +1,4 @@
-"""Runs side by side: ``genkit runs`` lists them, ``genkit compare`` compares their scores."""
+"""``genkit runs`` and ``genkit compare``: list runs, and compare their scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the commands that read finished and unfinished runs."""
+    """Register the commands."""
     from genkit_compare.compare_command import compare
     from genkit_compare.runs_command import runs
 

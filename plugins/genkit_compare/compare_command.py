@@ -1,4 +1,4 @@
-"""``genkit compare``: parses, compares, prints. Heavy imports wait until it runs."""
+"""``genkit compare``: parse arguments, compare and print."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ def compare(
     ] = None,
     score: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only this score; else all, and the first is plotted."),
+        typer.Option(
+            metavar="NAME", help="Only this score; by default all, with the first one plotted."
+        ),
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each row.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line for each row.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     out: Annotated[
         Path | None,
@@ -37,16 +39,18 @@ def compare(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the score against its cost, as .png or .svg."),
+        typer.Option(
+            metavar="FILE", help="Write a plot of the score against its cost, .png or .svg."
+        ),
     ] = None,
 ) -> None:
     """Compare settings, scores and cost of runs."""
     formats = as_markdown + as_csv + as_json
     if formats > 1 or (out is not None and not formats):
-        need = "one" if out is not None else "at most one"
+        number = "one" if out is not None else "at most one"
         raise UsageError(
-            f"--markdown, --csv and --json must be {need} format, got {formats or 'none'}; write, "
-            "for example, --csv --out scores.csv",
+            f"--markdown, --csv and --json must be {number} format, got {formats or 'none'}; "
+            "write, for example, --csv --out scores.csv",
             Code.CONFLICT,
         )
     if plot is not None and plot.suffix not in PICTURES:
@@ -61,37 +65,37 @@ def compare(
                 Code.OCCUPIED,
             )
 
-    from genkit_compare.comparison import compared
-    from genkit_compare.selection import choose, grouped
+    from genkit_compare.comparison import make_tables
+    from genkit_compare.selection import group_stages, select
     from genkit_compare.settings import differences
     from genkit_compare.tables import Comparison, as_text, show
 
-    chosen = choose(runs or [])
-    tables, refusals = compared(grouped(chosen), score)
-    by_label = {one.label: one.run for one in chosen}
-    found = Comparison(by_label, differences(list(by_label.values())), tables, refusals)
-    for refusal in refusals:
-        typer.echo(f"Left out: {refusal}", err=True)
+    selections = select(runs or [])
+    tables, exclusions = make_tables(group_stages(selections), score)
+    by_label = {selection.label: selection.run for selection in selections}
+    comparison = Comparison(by_label, differences(list(by_label.values())), tables, exclusions)
+    for exclusion in exclusions:
+        typer.echo(f"Not compared: {exclusion}", err=True)
     if plot is not None:
-        _plot(found, score, plot)
+        _plot(comparison, score, plot)
     if not formats:
-        show(console(), found)
+        show(console(), comparison)
         return
-    text = as_text(found, "markdown" if as_markdown else "csv" if as_csv else "json")
+    text = as_text(comparison, "markdown" if as_markdown else "csv" if as_csv else "json")
     if out is None:
         typer.echo(text, nl=False)
     else:
         _write(out, text.encode(), "--out")
 
 
-def _plot(found: Comparison, score: str | None, file: Path) -> None:
-    """Plot a score in the stages with most rows that have it."""
+def _plot(comparison: Comparison, score: str | None, file: Path) -> None:
+    """Plot a score of the longest table that has it."""
     from genkit_compare.plot import score_plot
 
-    chosen = score or found.tables[0].scores[0]
-    tables = [table for table in found.tables if chosen in table.scores]
+    name = score or comparison.tables[0].scores[0]
+    tables = [table for table in comparison.tables if name in table.scores]
     longest = max(tables, key=lambda table: len(table.rows))
-    _write(file, score_plot(longest, chosen, file.suffix.removeprefix(".")), "--plot")
+    _write(file, score_plot(longest, name, file.suffix.removeprefix(".")), "--plot")
 
 
 def _write(file: Path, content: bytes, option: str) -> None:
@@ -99,7 +103,6 @@ def _write(file: Path, content: bytes, option: str) -> None:
         write_bytes(file, content)
     except OSError as error:
         raise UsageError(
-            f"{option} must be a file that can be written, got {file}: {error.strerror}; name "
-            "another",
+            f"{option} must be a writable file, got {file}: {error.strerror}; write another name",
             Code.IO_ERROR,
         ) from error

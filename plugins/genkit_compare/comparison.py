@@ -1,4 +1,4 @@
-"""Rows of scores that may be compared, and the scores that may not be, with the reason."""
+"""Tables of comparable scores, and the scores that are not comparable with reasons."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from genkit_compare.selection import Group, Member
 
 @dataclass(frozen=True)
 class Row:
-    """One set of samples that was scored: a stage, or a cell of a sweep.
+    """Scores of a stage or of a cell of a sweep.
 
     Attributes:
-        member: the stage.
+        member: stage with its run.
         settings: settings that a sweep varied, by key path.
-        scores: value by name; of several sets the mean.
+        scores: scores by name; with several sets the mean.
         spread: standard deviation over the sets, by name; absent for one set.
         minimum: minimum over the sets, by name; absent for one set.
-        nfe: calls of the denoiser for each sample.
-        guidance_nfe: calls of guidance networks for each sample.
-        cost: what each sample cost; None where it was not recorded.
+        nfe: calls of the denoiser per sample.
+        guidance_nfe: calls of guidance networks per sample.
+        cost: cost of a sample; None if it was not recorded.
     """
 
     member: Member
@@ -50,8 +50,8 @@ class Table:
 
     Attributes:
         title: ids of the stages.
-        scores: scores that may be compared, in the order of the recipes.
-        rows: rows of each member, in its order.
+        scores: comparable scores, in the order of the recipes.
+        rows: rows of all members, in their order.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Table:
 
     @property
     def settings(self) -> list[str]:
-        """The settings that a sweep varied."""
+        """Settings that a sweep varied."""
         return list(dict.fromkeys(key for row in self.rows for key in row.settings))
 
     @property
@@ -71,18 +71,18 @@ class Table:
 
     @property
     def devices_differ(self) -> bool:
-        """Whether samples were drawn on several kinds of device."""
+        """Whether samples were drawn on several types of device."""
         return len({row.cost.device for row in self.rows if row.cost}) > 1
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A score that may not be compared.
+class Exclusion:
+    """A score that is not comparable.
 
     Attributes:
         stage: ids of the stages.
-        score: its name.
-        reason: what differs, both values, and what to do.
+        score: name of the score.
+        reason: differing facts with both values, and a remedy.
     """
 
     stage: str
@@ -93,86 +93,87 @@ class Refusal:
         return f"{self.score} of {self.stage}: {self.reason}"
 
 
-def compared(
+def make_tables(
     groups: Sequence[Group], score: str | None = None
-) -> tuple[list[Table], list[Refusal]]:
-    """Return the tables, and what is left out of them.
+) -> tuple[list[Table], list[Exclusion]]:
+    """Return the tables of comparable scores, and the scores excluded from them.
 
     Args:
-        groups: the stages.
-        score: the only score to compare; None for all.
+        groups: groups of stages.
+        score: single score to compare; None for all.
 
     Raises:
-        UsageError: no stage has the score, or none may be compared.
+        UsageError: no stage has the score, or no score is comparable.
     """
-    known = list(dict.fromkeys(name for group in groups for name in _names(group)))
-    if score is not None and score not in known:
-        hint = near_match(score, known) or f"they have {', '.join(known) or 'none'}"
+    available = list(dict.fromkeys(name for group in groups for name in _names(group)))
+    if score is not None and score not in available:
+        hint = near_match(score, available) or f"write one of: {', '.join(available) or 'none'}"
         raise UsageError(
             f"--score must be a score of the runs, got {quote(score)}; {hint}", Code.UNKNOWN_CHOICE
         )
-    tables, refusals = [], []
+    tables, exclusions = [], []
     for group in groups:
         names = [name for name in _names(group) if score in (None, name)]
-        refused = [
-            Refusal(group.title, name, reason) for name in names if (reason := _reason(group, name))
-        ]
-        kept = [name for name in names if name not in {one.score for one in refused}]
-        if not any(len(_having(group, name)) > 1 for name in kept):
+        reasons = {name: _reason(group, name) for name in names}
+        excluded = [Exclusion(group.title, name, why) for name, why in reasons.items() if why]
+        kept = [name for name, why in reasons.items() if not why]
+        if not any(len(_members_with(group, name)) > 1 for name in kept):
             for name in kept:
-                reason = f"only {_having(group, name)[0].label} has this score"
-                refused.append(Refusal(group.title, name, reason))
+                reason = f"only {_members_with(group, name)[0].label} has this score"
+                excluded.append(Exclusion(group.title, name, reason))
             kept = []
-        refusals += refused
+        exclusions += excluded
         if kept:
             tables.append(Table(group.title, kept, list(_rows(group, kept))))
     if not tables:
-        listed = "".join(f"\n  {refusal}" for refusal in refusals)
+        lines = "".join(f"\n  {exclusion}" for exclusion in exclusions)
         raise UsageError(
-            f"no score of these runs can be compared:{listed or ' they have none'}", Code.CONFLICT
+            f"the runs must have comparable scores, got none{':' if lines else ''}{lines}",
+            Code.CONFLICT,
         )
-    return tables, refusals
+    return tables, exclusions
 
 
 def _names(group: Group) -> list[str]:
     return list(dict.fromkeys(name for member in group.members for name in member.names))
 
 
-def _having(group: Group, score: str) -> list[Member]:
+def _members_with(group: Group, score: str) -> list[Member]:
     return [member for member in group.members if score in member.names]
 
 
 def _reason(group: Group, score: str) -> str:
-    """Return why a score may not be compared among the members that have it; empty if it may."""
+    """Return why a score is not comparable among the members that have it; empty if it is."""
     if len(group.members) == 1:
         return f"only {group.members[0].label} has a finished stage of this id"
-    members = _having(group, score)
+    members = _members_with(group, score)
     facts = [_facts(member, score) for member in members]
     reasons = []
-    for name in dict.fromkeys(name for found in facts for name in found):
-        values = [found.get(name) for found in facts]
+    for name in dict.fromkeys(name for of_member in facts for name in of_member):
+        values = [of_member.get(name) for of_member in facts]
         other = next((k for k, value in enumerate(values) if value != values[0]), None)
         if other is not None:
-            first, second = (_told(values[k], members[k]) for k in (0, other))
+            first, second = (_in_words(values[k], members[k]) for k in (0, other))
             reasons.append(f"{name} must be the same, got {first} and {second}")
     if not reasons:
         return ""
-    return f"{'; '.join(reasons)}; score both alike, or leave one of them out"
+    return f"{'; '.join(reasons)}; score both in the same way, or remove one of them"
 
 
 def _facts(member: Member, score: str) -> dict[str, str]:
     """Return the facts of a score that must agree."""
-    found = member.scores.facts.get(score, {})
-    return {name: value for name, value in found.items() if must_agree(name)}
+    facts = member.scores.facts.get(score, {})
+    return {name: value for name, value in facts.items() if must_agree(name)}
 
 
-def _told(value: str | None, member: Member) -> str:
+def _in_words(value: str | None, member: Member) -> str:
     return f"{'none recorded' if value is None else value} in {member.label}"
 
 
 def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
     sets = {name: {_sets(member, name) for member in group.members} for name in names}
-    minima = [name for name in names if len(sets[name]) == 1]  # the least of more sets is less
+    # The minimum of more sets is lower on average, so minima need equally many sets.
+    minima = [name for name in names if len(sets[name]) == 1]
     for member in group.members:
         varied = settings_of(member.scores.rows)
         costs = _costs(member)
@@ -191,11 +192,11 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _sets(member: Member, score: str) -> str:
-    """Return the number of sets that were scored: 3 of ``3 of 10: the first 90 of 300 samples``."""
+    """Return the number of scored sets, 3 for ``3 of 10: the first 90 of 300 samples``."""
     return member.scores.facts.get(score, {}).get("sets", "").partition(" ")[0]
 
 
 def _costs(member: Member) -> Sequence[SamplingCost]:
-    """Return the cost of each row; none where it was not recorded."""
+    """Return the cost of each row; empty if it was not recorded."""
     costs = member.stage.read(SamplingCosts).rows if member.stage.has(SamplingCosts) else ()
     return costs if len(costs) == len(member.scores.rows) else ()

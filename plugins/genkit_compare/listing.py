@@ -1,4 +1,4 @@
-"""The runs in a folder, with what each has reached."""
+"""List the runs in a folder with their state, progress and best score."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of the first score of a run of which the higher or the lower is better.
+    """Best value of the first score of a run that declares whether higher or lower is better.
 
     Attributes:
-        score: its name.
-        value: the least value of all rows, or the greatest where that is better.
-        stage: id of the stage that has it.
+        score: name of the score.
+        value: minimum over all rows, or maximum if higher is better.
+        stage: id of the stage with this value.
     """
 
     score: str
@@ -41,15 +41,15 @@ class Entry:
     Attributes:
         folder: folder of the run.
         state: ``finished``, ``running``, ``unfinished`` or ``damaged``.
-        changed: time at which a file of it was last written, in seconds since 1970.
-        recipe: name of its recipe; None where that cannot be read.
-        stages: number of its stages.
-        finished: number of stages that are finished.
-        stage: id of the first stage that is not finished; None where all are.
-        images: images that this stage was trained for; None unless it trains.
-        total: images that it will be trained for.
-        best: best score; None where there is none yet.
-        reason: what is damaged; empty unless something is.
+        changed: time of the last change of a file, in seconds since 1970.
+        recipe: name of the recipe; None if it cannot be read.
+        stages: number of stages.
+        finished: number of finished stages.
+        stage: id of the first unfinished stage; None if all are finished.
+        images: number of images seen in this stage; None unless it trains.
+        total: total number of training images of this stage.
+        best: best score; None if there is none yet.
+        reason: description of damage; empty without damage.
     """
 
     folder: Path
@@ -65,12 +65,12 @@ class Entry:
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the content for programs."""
+        """Return the entry as a JSON object."""
         return {**asdict(self), "folder": str(self.folder)}
 
     @property
     def progress(self) -> str:
-        """The running stage in words, such as ``2 of 4: denoiser, 5,120 of 60,000 images``."""
+        """Progress in words, such as ``2 of 4: denoiser, 5,120 of 60,000 images``."""
         if not self.stages:
             return ""
         if self.stage is None:
@@ -80,29 +80,29 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return the runs in a folder by name, or the run that it is itself; others are skipped.
+    """Return the runs in a folder by name; if the folder is a run itself, only this one.
 
     Raises:
         OSError: the folder cannot be read.
     """
     if is_run(folder):
         return [_entry(folder)]
-    found = []
+    runs = []
     for place in sorted(place for place in folder.iterdir() if place.is_dir()):
         try:
             if is_run(place):
-                found.append(_entry(place))
+                runs.append(_entry(place))
         except OSError as error:
             reason = f"{error.filename or place} cannot be read: {error.strerror}"
-            found.append(Entry(place, "damaged", place.stat().st_mtime, reason=reason))
-    return found
+            runs.append(Entry(place, "damaged", place.stat().st_mtime, reason=reason))
+    return runs
 
 
 def _entry(folder: Path) -> Entry:
     try:
         run = Run.load(folder)
     except DataError as error:
-        # A run has the lock before it writes its recipe.
+        # A run that is starting holds the lock before it has written its recipe.
         running = is_locked(folder)
         reason = "" if running else str(error)
         return Entry(folder, "running" if running else "damaged", _changed(folder), reason=reason)
@@ -112,9 +112,9 @@ def _entry(folder: Path) -> Entry:
         best = _best(run)
     except DataError as error:
         reason = reason or str(error)
-    left = next((stage for stage in run.stages.values() if stage.state != "finished"), None)
-    total = left.settings.get("images") if left else None
-    images = left.images if left and isinstance(total, int) else None
+    current = next((stage for stage in run.stages.values() if stage.state != "finished"), None)
+    total = current.settings.get("images") if current else None
+    images = current.images if current and isinstance(total, int) else None
     return Entry(
         folder,
         "damaged" if reason and run.state == "finished" else run.state,
@@ -122,7 +122,7 @@ def _entry(folder: Path) -> Entry:
         run.name,
         len(run.stages),
         sum(stage.state == "finished" for stage in run.stages.values()),
-        left.id if left else None,
+        current.id if current else None,
         images,
         total if images is not None else None,
         best,
@@ -131,16 +131,16 @@ def _entry(folder: Path) -> Entry:
 
 
 def _changed(folder: Path) -> float:
-    """Return when a file that a run writes was last written, in seconds since 1970."""
+    """Return the time of the last change of a run's files, in seconds since 1970."""
     times = [folder.stat().st_mtime]
     for path in (*folder.glob("*.json"), *folder.glob("[0-9][0-9]-*/*")):
-        with suppress(FileNotFoundError):  # a running run renames files meanwhile
+        with suppress(FileNotFoundError):  # an active run renames files at any time
             times.append(path.stat().st_mtime)
     return max(times)
 
 
 def _best(run: Run) -> Best | None:
-    """Return the best value of the first score that has one, over all stages with this score."""
+    """Return the best value of the first score that has a direction, over all stages."""
     best: Best | None = None
     for stage in run.stages.values():
         scores = stage.read(Scores) if stage.has(Scores) else Scores([])
@@ -156,16 +156,16 @@ def _best(run: Run) -> Best | None:
     return best
 
 
-def table(found: Sequence[Entry], now: float | None = None) -> Cells:
-    """Return the runs as a table.
+def table(runs: Sequence[Entry], now: float | None = None) -> Cells:
+    """Return a table of runs.
 
     Args:
-        found: the runs.
-        now: seconds since 1970, from which the ages are counted; by default the time of the call.
+        runs: runs to list.
+        now: time to which ages are relative, in seconds since 1970; by default the current time.
     """
     now = time.time() if now is None else now
     cells = [("run", "recipe", "state", "stage", "best score", "last change")]
-    for entry in found:
+    for entry in runs:
         best = entry.best
         score = f"{best.score} {number(best.value)} ({best.stage})" if best else ""
         age = f"{age_text(now - entry.changed)} ago"
@@ -175,6 +175,6 @@ def table(found: Sequence[Entry], now: float | None = None) -> Cells:
 
 
 def age_text(seconds: float) -> str:
-    """Return a duration in its largest unit, such as ``3 h``."""
+    """Return a duration in the largest suitable unit, such as ``3 h``."""
     name, size = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
     return f"{max(0, int(seconds // size))} {name}"

@@ -1,4 +1,4 @@
-"""A score against the cost of a sample, a line for each run."""
+"""Plot of a score against the cost of a sample, with a line for each run."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from genkit.parts.figure import (
 )
 from genkit_compare.comparison import Row, Table
 
-_STEPS = "schedule.steps"  # sets the cost, so it varies along a line and not between lines
-_CALLS = "calls of the denoiser for a sample (NFE)"
-_EQUIVALENTS = "arithmetic of all networks for a sample, in calls of the denoiser (NFE-equivalents)"
-_GFLOP = "arithmetic of all networks for a sample, in GFLOP"
-_LOG_FROM = 8.0  # greatest over least cost, from which on the cost is on a log axis
-_APART = 0.05  # of the width of the axes, the least distance between two ticks at the costs
+_STEPS = "schedule.steps"  # determines the cost, so it varies along a line, not between lines
+_CALLS = "calls of the denoiser per sample (NFE)"
+_EQUIVALENTS = "arithmetic of all networks per sample, in calls of the denoiser (NFE-equivalents)"
+_GFLOP = "arithmetic of all networks per sample, in GFLOP"
+_LOG_RATIO = 8.0  # ratio of max to min cost above which the cost has a log axis
+_MIN_DISTANCE = 0.05  # of ticks at the costs, relative to the width of the axes
 
 Point = tuple[float, float, float]
 """Cost, score and standard deviation of a row."""
 
 Lines = dict[tuple[str, str], list[Point]]
-"""Points by the label of their run and the settings that distinguish lines of one run."""
+"""Points by the label of a run and the settings that distinguish lines of this run."""
 
 
 def score_plot(table: Table, score: str, ending: str) -> bytes:
-    """Return a picture of a score against the cost of a sample.
+    """Return a plot of a score against the cost of a sample.
 
-    The cost is the arithmetic of all networks where it is recorded for every row, else the calls of
-    the denoiser. Bars are one standard deviation over the sets, to either side.
+    The cost is the arithmetic of all networks if it is recorded for every row, otherwise the calls
+    of the denoiser. Bars show one standard deviation over the sets in both directions.
 
     Args:
         table: rows of the runs.
-        score: score on the y-axis; rows without it are left out.
+        score: score on the y-axis; rows without it are skipped.
         ending: format, ``png`` or ``svg``.
 
     Raises:
@@ -51,18 +51,18 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     rows = [row for row in table.rows if score in row.scores and row.nfe is not None]
     if not rows:
         raise UsageError(
-            f"--score must have a cost to be plotted, and no row of {score} has an NFE; choose "
-            "another score",
+            f"--plot requires a score with an NFE, but no row of {score} has one; write another "
+            "--score",
             Code.NOT_FOUND,
         )
-    costs, words_of_cost = _costs(rows, table.calls_differ)
+    costs, cost_label = _costs(rows, table.calls_differ)
     lines = _lines(rows, costs, score)
     figure, (axes,) = figure_with_axes()
     figure.set_figheight(figure.get_figheight() + 0.25 * (1 + len(lines) // 2))
     _draw(axes, lines)
     log_where_wide(axes, [row.scores[score] for row in rows])
     _scale(axes, sorted(set(costs)))
-    axes.set_xlabel(words_of_cost)
+    axes.set_xlabel(cost_label)
     spread = any(score in row.spread for row in rows)
     words = score.replace("_", " ")
     higher = rows[0].member.scores.higher_is_better(score)
@@ -70,10 +70,10 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     label = f"{words}{better}"
     axes.set_ylabel(f"{label}\nbars: standard deviation over the sets" if spread else label)
     set_title(axes, f"{words} against the cost of a sample")
-    # Below the axes, where no line can cross it.
+    # Outside the axes, where it covers no line.
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     content = io.BytesIO()
-    # Neither date nor version in the file: equal pictures are equal bytes, but for ids in an SVG.
+    # Without date and version, equal plots are equal bytes, except for ids in an SVG.
     figure.savefig(content, format=ending, metadata=_METADATA[ending])
     return content.getvalue()
 
@@ -82,20 +82,20 @@ _METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Dat
 
 
 def _costs(rows: Sequence[Row], calls_differ: bool) -> tuple[list[float], str]:
-    """Return the cost of each row, and what it is in words."""
-    known = [row.cost for row in rows if row.cost is not None]
-    if len(known) == len(rows):
-        found = [cost.gflop_per_image if calls_differ else cost.nfe_equivalents for cost in known]
-        counted = [cost for cost in found if cost is not None]
+    """Return the cost of each row, and the label of the axis."""
+    recorded = [row.cost for row in rows if row.cost is not None]
+    if len(recorded) == len(rows):
+        costs = [c.gflop_per_image if calls_differ else c.nfe_equivalents for c in recorded]
+        counted = [cost for cost in costs if cost is not None]
         if len(counted) == len(rows):
             return counted, _GFLOP if calls_differ else _EQUIVALENTS
     guided = any(row.guidance_nfe for row in rows)
-    apart = "\ncalls of guidance networks come on top" if guided else ""
-    return [row.nfe for row in rows if row.nfe is not None], _CALLS + apart
+    note = "\nwithout calls of guidance networks" if guided else ""
+    return [row.nfe for row in rows if row.nfe is not None], _CALLS + note
 
 
 def _lines(rows: Sequence[Row], costs: Sequence[float], score: str) -> Lines:
-    """Return the points by line; a setting that never changes within a run distinguishes none."""
+    """Return the points by line; lines of a run differ in settings that vary within the run."""
     values: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         for key, value in row.settings.items():
@@ -104,46 +104,46 @@ def _lines(rows: Sequence[Row], costs: Sequence[float], score: str) -> Lines:
     for row, cost in zip(rows, costs, strict=True):
         run = row.member.label
         varied = (k for k in row.settings if k != _STEPS and len(values[run, k]) > 1)
-        apart = ", ".join(f"{key} {number(row.settings[key])}" for key in varied)
+        settings = ", ".join(f"{key} {number(row.settings[key])}" for key in varied)
         point = (cost, row.scores[score], row.spread.get(score, 0.0))
-        lines.setdefault((run, apart), []).append(point)
+        lines.setdefault((run, settings), []).append(point)
     return lines
 
 
 def _draw(axes: Axes, lines: Lines) -> None:
     runs = list(dict.fromkeys(run for run, _ in lines))
-    drawn = dict.fromkeys(runs, 0)
-    for below, ((run, apart), points) in zip(
+    counts = dict.fromkeys(runs, 0)
+    for later, ((run, settings), points) in zip(
         reversed(range(len(lines))), lines.items(), strict=True
     ):
         style = line_style(runs.index(run))
-        dashes = DASHES.index(style["linestyle"]) + drawn[run]
+        dashes = DASHES.index(style["linestyle"]) + counts[run]
         costs, values, spreads = zip(*sorted(points), strict=True)
         axes.errorbar(
             costs,
             values,
             yerr=spreads if any(spreads) else None,
-            label=f"{run}: {apart}" if apart else run,
+            label=f"{run}: {settings}" if settings else run,
             color=style["color"],
             linestyle=DASHES[dashes % len(DASHES)],
-            marker="os^D"[drawn[run] % 4],
-            # Wider where others lie above it: lines of equal scores are all seen.
-            markersize=3.5 + 0.7 * min(below, 6),
-            linewidth=1.5 + 0.3 * min(below, 6),
+            marker="os^D"[counts[run] % 4],
+            # Wider the more lines are drawn over it, so that lines of equal scores remain visible.
+            markersize=3.5 + 0.7 * min(later, 6),
+            linewidth=1.5 + 0.3 * min(later, 6),
             elinewidth=1.2,
             capsize=4,
         )
-        drawn[run] += 1
+        counts[run] += 1
 
 
 def _scale(axes: Axes, costs: Sequence[float]) -> None:
-    """Scale the cost, with ticks at the costs where their labels have room."""
-    if costs[0] > 0 and costs[-1] > _LOG_FROM * costs[0]:
+    """Scale the axis of the cost, with ticks at the costs if their labels do not overlap."""
+    if costs[0] > 0 and costs[-1] > _LOG_RATIO * costs[0]:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
     to_axes = axes.transData + axes.transAxes.inverted()
     places = [float(to_axes.transform((cost, 1.0))[0]) for cost in costs]
-    if all(after - before >= _APART for before, after in pairwise(places)):
+    if all(after - before >= _MIN_DISTANCE for before, after in pairwise(places)):
         axes.xaxis.set_major_locator(FixedLocator(list(costs)))
         axes.xaxis.set_major_formatter(lambda cost, _: number(float(cost)))

@@ -1,4 +1,4 @@
-"""``genkit runs``: lists the runs in a folder. Heavy imports wait until it runs."""
+"""``genkit runs``: list the runs in a folder."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def runs(
     ] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """List the runs in a folder: how far they are, and their best score."""
+    """List the runs in a folder with their progress and best score."""
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+        got = f"the file {folder}" if folder.exists() else f"{folder}, which does not exist"
         raise UsageError(
-            f"FOLDER must be a folder with runs, and {folder} {what}; name another", Code.NOT_FOUND
+            f"FOLDER must be a folder with runs, got {got}; write another", Code.NOT_FOUND
         )
 
     from genkit.parts.sheet import print_sheet
     from genkit_compare.listing import entries, table
 
-    found = entries(folder)
+    listed = entries(folder)
     if as_json:
-        typer.echo(json.dumps([entry.as_json() for entry in found], indent=2))
-    elif found:
+        typer.echo(json.dumps([entry.as_json() for entry in listed], indent=2))
+    elif listed:
         to = console()
-        print_sheet(to, table(found))
-        for entry in found:
+        print_sheet(to, table(listed))
+        for entry in listed:
             if entry.reason:
                 say(to, f"\n{entry.folder.name}: {entry.reason}")
     else:
-        say(console(), f"{folder} holds no runs.")
+        say(console(), f"{folder} contains no runs.")

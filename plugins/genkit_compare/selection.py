@@ -1,4 +1,4 @@
-"""What is compared: scoring stages of runs, in groups of which each has a table of its own."""
+"""Select the scoring stages to compare, and group them into tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from genkit.settings import near_match
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A run as it was named on the command line.
+class Selection:
+    """A run on the command line.
 
     Attributes:
         run: the run.
-        label: its name in tables and plots, which no other run has.
-        stages: its scoring stages: all finished ones, or the one that was named.
-        named: whether a stage was named.
+        label: unique name of the run in tables and plots.
+        stages: scoring stages of the run: all finished ones, or the one on the command line.
+        named: whether a stage is on the command line.
     """
 
     run: Run
@@ -38,9 +38,9 @@ class Member:
 
     Attributes:
         run: the run.
-        label: its name in tables and plots.
+        label: name in tables and plots.
         stage: the stage.
-        scores: what it wrote.
+        scores: scores that the stage wrote.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class Member:
 
     @property
     def names(self) -> list[str]:
-        """Names of its scores."""
+        """Names of the scores."""
         return list(dict.fromkeys(name for row in self.scores.rows for name in scores_in(row)))
 
 
@@ -60,86 +60,87 @@ class Group:
 
     Attributes:
         title: ids of the stages, each once.
-        members: one or several of each run, in the order of the command line.
+        members: one or several stages of each run, in the order of the command line.
     """
 
     title: str
     members: Sequence[Member]
 
 
-def choose(paths: Sequence[Path]) -> list[Chosen]:
-    """Return the runs and stages of a command line, ``RUN`` or ``RUN/STAGE`` each.
+def select(paths: Sequence[Path]) -> list[Selection]:
+    """Return the runs and stages of a command line, each ``RUN`` or ``RUN/STAGE``.
 
     Raises:
-        UsageError: there are fewer than two, one is named twice, is not a run or a stage of one,
-            or has no scores.
+        UsageError: there are fewer than two paths, or one is repeated, is not a run or a stage of
+            a run, or has no scores.
         DataError: a run is damaged.
     """
     if len(paths) < 2:
         raise UsageError(
-            f"RUN must be two or more runs, got {len(paths)}; write, for example, "
+            f"RUN must be at least two runs, got {len(paths)}; write, for example, "
             "genkit compare runs/edm runs/edm-aot",
             Code.WRONG_LENGTH,
         )
-    found: list[tuple[Run, StageResult | None]] = []
-    read: dict[Path, Run] = {}
+    resolved: list[tuple[Run, StageResult | None]] = []
+    loaded: dict[Path, Run] = {}
     for path in paths:
         run, stage = _resolve(path)
-        run = read.setdefault(run.folder.resolve(), run)
-        for other, before in found:
-            if run is other and (stage is None or before is None or stage.id == before.id):
+        run = loaded.setdefault(run.folder.resolve(), run)
+        for other, other_stage in resolved:
+            if run is other and (
+                stage is None or other_stage is None or stage.id == other_stage.id
+            ):
                 raise UsageError(
-                    f"RUN must not be repeated, got {path} twice; leave one out",
-                    Code.DUPLICATE,
+                    f"RUN must not be repeated, got {path} twice; remove one", Code.DUPLICATE
                 )
-        found.append((run, stage))
-    labels = _labels([run.folder for run, _ in found])
+        resolved.append((run, stage))
+    labels = _labels([run.folder for run, _ in resolved])
     return [
-        Chosen(run, label, _scoring(run, stage), stage is not None)
-        for (run, stage), label in zip(found, labels, strict=True)
+        Selection(run, label, _scoring(run, stage), stage is not None)
+        for (run, stage), label in zip(resolved, labels, strict=True)
     ]
 
 
-def grouped(chosen: Sequence[Chosen]) -> list[Group]:
-    """Return the groups: one if every stage is named, else one for each id that two runs have.
+def group_stages(selections: Sequence[Selection]) -> list[Group]:
+    """Group stages by id; if all stages are on the command line, they are one group.
 
     Raises:
-        UsageError: no two runs have a scoring stage of one id.
-        DataError: scores are damaged.
+        UsageError: no two runs have scoring stages of the same id.
+        DataError: scores are corrupt.
     """
-    if all(one.named for one in chosen):
-        found = {"": [(one, one.stages[0]) for one in chosen]}
+    if all(selection.named for selection in selections):
+        by_id = {"": [(selection, selection.stages[0]) for selection in selections]}
     else:
-        found = {}
-        for one in chosen:
-            for stage in one.stages:
-                found.setdefault(stage.id, []).append((one, stage))
-        if not any(len(members) > 1 for members in found.values()):
-            has = "; ".join(f"{one.label}: {', '.join(s.id for s in one.stages)}" for one in chosen)
+        by_id = {}
+        for selection in selections:
+            for stage in selection.stages:
+                by_id.setdefault(stage.id, []).append((selection, stage))
+        if not any(len(members) > 1 for members in by_id.values()):
+            got = "; ".join(f"{s.label}: {', '.join(st.id for st in s.stages)}" for s in selections)
             raise UsageError(
-                f"RUN must be runs with scoring stages of one id, got {has}; name the stages to "
-                "compare as RUN/STAGE",
+                f"RUN must be runs with scoring stages of the same id, got {got}; write the stages "
+                "to compare as RUN/STAGE",
                 Code.CONFLICT,
             )
     groups = []
-    for pairs in found.values():
+    for pairs in by_id.values():
         ids = list(dict.fromkeys(stage.id for _, stage in pairs))
-        distinct = len({one.label for one, _ in pairs}) == len(pairs)
+        distinct = len({selection.label for selection, _ in pairs}) == len(pairs)
         members = [
             Member(
-                one.run,
-                one.label if distinct and len(ids) == 1 else f"{one.label}/{stage.id}",
+                selection.run,
+                selection.label if distinct and len(ids) == 1 else f"{selection.label}/{stage.id}",
                 stage,
                 stage.read(Scores),
             )
-            for one, stage in pairs
+            for selection, stage in pairs
         ]
         groups.append(Group(", ".join(ids), members))
     return groups
 
 
 def _resolve(path: Path) -> tuple[Run, StageResult | None]:
-    """Return the run of a path, and the stage that it names."""
+    """Return the run of a path, and its stage if the path has one."""
     path = Path(os.path.normpath(path))
     try:
         if is_run(path):
@@ -149,19 +150,19 @@ def _resolve(path: Path) -> tuple[Run, StageResult | None]:
             numbered = re.fullmatch(r"[0-9]{2}-(.+)", path.name)
             plain = numbered and path.name not in run.stages
             return run, run.stage(numbered[1] if numbered and plain else path.name)
-        what, code = (
-            ("is neither", Code.WRONG_KIND) if path.exists() else ("does not exist", Code.NOT_FOUND)
+        reason, code = (
+            ("", Code.WRONG_KIND) if path.exists() else (", which does not exist", Code.NOT_FOUND)
         )
-        raise UsageError(f"{path} must be a run or RUN/STAGE, and {what}; {_hint(path)}", code)
+        raise UsageError(f"RUN must be a run or RUN/STAGE, got {path}{reason}; {_hint(path)}", code)
     except OSError as error:
         raise UsageError(
-            f"{path} must be a run or RUN/STAGE, and is unreadable: {error.strerror}; name another",
+            f"RUN must be a readable run or RUN/STAGE, got {path}: {error.strerror}; write another",
             Code.IO_ERROR,
         ) from error
 
 
 def _hint(path: Path) -> str:
-    """Return the runs in a folder that is none, or the nearest beside it."""
+    """Return the runs in a folder that is not a run, or its nearest sibling."""
     for folder in (path, path.parent):
         if folder.is_dir():
             runs = sorted(str(place) for place in folder.iterdir() if is_run(place))
@@ -175,7 +176,7 @@ def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
     """Return the finished stages with scores.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are none.
     """
     stages = [stage for stage in ([named] if named else run.stages.values()) if stage.has(Scores)]
     if stages:
@@ -184,26 +185,26 @@ def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
     if named is not None and named.state == "finished":
         others = ", ".join(s.id for s in run.stages.values() if s.has(Scores)) or "none"
         raise UsageError(
-            f"{run.folder}/{named.id} must be a stage with scores, and writes none; stages of this "
-            f"run with scores: {others}",
+            f"{run.folder}/{named.id} must be a stage that writes scores; stages of this run with "
+            f"scores: {others}",
             Code.WRONG_REFERENCE,
         )
     what = f"{run.folder}/{named.id}" if named else str(run.folder)
     if stopped is None:
         raise UsageError(
-            f"{what} must have scores, and none of its stages writes any; add a stage evaluate or "
+            f"{what} must have scores, but none of its stages writes any; add a stage evaluate or "
             "sweep to its recipe",
             Code.NOT_FOUND,
         )
     raise UsageError(
-        f"{what} must have scores, and has none yet: stage {stopped.id} is {stopped.state}; run "
-        "the same recipe to resume it",
+        f"{what} must have scores, but stage {stopped.id} is {stopped.state}; run the same recipe "
+        "to resume it",
         Code.NOT_FOUND,
     )
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the end of each path from where they differ on; a stage of one run has its label."""
+    """Return each path without the parts that are common to all."""
     distinct = list(dict.fromkeys(folder.resolve() for folder in folders))
     above = Path(os.path.commonpath([folder.parent for folder in distinct]))
     return [folder.resolve().relative_to(above).as_posix() for folder in folders]

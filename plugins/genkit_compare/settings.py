@@ -1,4 +1,4 @@
-"""The settings in which recipes differ, with every default."""
+"""Find the settings in which recipes differ, defaults included."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from genkit.artifacts import Run
 from genkit.settings import toml_key, toml_value
 
 Differences = Mapping[str, Sequence[Any]]
-"""The value of each run by key path, such as ``denoiser.pool_size``; None where it has none."""
+"""Values of the runs by key path, such as ``denoiser.pool_size``; None for a run without one."""
 
 _TOP = frozenset({"name", "stage"})
-_FEW = 60  # characters of the settings of a component that are shown in a table
+_MAX_LENGTH = 60  # characters of a component's settings in a table; longer ones are omitted
 
 
 def differences(runs: Sequence[Run]) -> Differences:
-    """Return the settings that are not the same in all runs, in the order of the recipes.
+    """Return the settings that differ between runs, in the order of the recipes.
 
-    Where a run has another component, or a list of another length, the whole is one value. The data
-    of a stage is left out where it is that of the recipe. The name of a run is no setting.
+    Different components, and lists of different length, are compared as one value. The data of a
+    stage is omitted if it is that of the recipe, and the name of the run always.
     """
-    found: dict[str, Mapping[int, Any]] = {}
-    _compare({index: _flat(run.recipe) for index, run in enumerate(runs)}, (), found)
+    differing: dict[str, Mapping[int, Any]] = {}
+    _compare({index: _flat(run.recipe) for index, run in enumerate(runs)}, (), differing)
     return {
-        path: [values.get(index) for index in range(len(runs))] for path, values in found.items()
+        path: [values.get(index) for index in range(len(runs))]
+        for path, values in differing.items()
     }
 
 
@@ -40,25 +41,26 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare(
-    values: Mapping[int, Any], path: tuple[str, ...], found: dict[str, Mapping[int, Any]]
+    values: Mapping[int, Any], path: tuple[str, ...], differing: dict[str, Mapping[int, Any]]
 ) -> None:
-    """Note where values differ, by the number of their run; a run without one has None."""
-    there = {run: value for run, value in values.items() if value is not None}
-    if all(isinstance(value, Mapping) and "use" not in value for value in there.values()):
-        there = {run: values[run] or {} for run in values}  # a table of settings, no component
-    first = next(iter(there.values()), None)
-    differ = any(value != first for value in there.values())
-    kind, inner = _inner(list(there.values()))
-    if len(there) < len(values) or (differ and not inner):
-        found[".".join(path)] = values
+    """Add the differing values at and below a key path, by run; a run without one has None."""
+    present = {run: value for run, value in values.items() if value is not None}
+    if all(isinstance(value, Mapping) and "use" not in value for value in present.values()):
+        # Tables that are not components: a missing table is an empty one.
+        present = {run: values[run] or {} for run in values}
+    first = next(iter(present.values()), None)
+    differ = any(value != first for value in present.values())
+    get, keys = _inner(list(present.values()))
+    if len(present) < len(values) or (differ and not keys):
+        differing[".".join(path)] = values
     if differ:
-        for key in inner:
-            below = {run: kind(value, key) for run, value in there.items()}
-            _compare(below, (*path, toml_key(key)), found)
+        for key in keys:
+            below = {run: get(value, key) for run, value in present.items()}
+            _compare(below, (*path, toml_key(key)), differing)
 
 
 def _inner(values: Sequence[Any]) -> tuple[Callable[[Any, Any], Any], Sequence[Any]]:
-    """Return how values of one kind are looked into, and their keys; no keys where they differ."""
+    """Return an accessor of inner values and their keys; no keys if the kinds of values differ."""
     if all(isinstance(value, Mapping) for value in values):
         if len({value.get("use") for value in values}) == 1:
             return Mapping.get, list(dict.fromkeys(key for value in values for key in value))
@@ -68,7 +70,7 @@ def _inner(values: Sequence[Any]) -> tuple[Callable[[Any, Any], Any], Sequence[A
 
 
 def text(value: Any) -> str:
-    """Return a setting for people: a component by its name, and by its settings if they are few."""
+    """Return a setting as text: a component as its name, with short settings in parentheses."""
     if value is None:
         return "-"
     if isinstance(value, Mapping):
@@ -76,7 +78,7 @@ def text(value: Any) -> str:
         settings = ", ".join(f"{k} {text(v)}" for k, v in value.items() if k != "use")
         if not name:
             return settings
-        return f"{name} ({settings})" if 0 < len(settings) <= _FEW else name
+        return f"{name} ({settings})" if 0 < len(settings) <= _MAX_LENGTH else name
     if isinstance(value, list):
         return ", ".join(map(text, value)) or "none"
     return value if isinstance(value, str) else toml_value(value)

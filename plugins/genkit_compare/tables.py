@@ -1,4 +1,4 @@
-"""A comparison as a terminal, a Markdown page, a spreadsheet and a program read it."""
+"""Format a comparison for the terminal, and as Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit.files import inf_as_text
 from genkit.parts.figure import number, with_spread
 from genkit.parts.text_table import fitting, grid, width_of
 from genkit.terminal import say
-from genkit_compare.comparison import Refusal, Row, Table
+from genkit_compare.comparison import Exclusion, Row, Table
 from genkit_compare.settings import Differences, text
 
 ABSENT = "-"
@@ -30,65 +30,65 @@ _COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "seconds_per_image": ("s/image", lambda row: row.cost and row.cost.seconds_per_image),
     "device": ("device", lambda row: row.cost and row.cost.device),
 }
-"""The columns of cost: head and value by name."""
+"""Columns of the cost: heading and value by name."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Runs, their differing settings and their scores.
 
     Attributes:
-        runs: runs by their label.
-        settings: settings in which their recipes differ, a value for each run.
-        tables: scores that may be compared.
-        refusals: scores that may not.
+        runs: runs by label.
+        settings: settings in which the recipes differ, with a value for each run.
+        tables: tables of comparable scores.
+        exclusions: scores that are not comparable.
     """
 
     runs: dict[str, Run]
     settings: Differences
     tables: Sequence[Table]
-    refusals: Sequence[Refusal]
+    exclusions: Sequence[Exclusion]
 
 
-def as_text(found: Comparison, form: str) -> str:
+def as_text(comparison: Comparison, form: str) -> str:
     """Return a comparison as ``markdown``, ``csv`` or ``json``."""
-    return {"markdown": _as_markdown, "csv": _as_csv, "json": _as_json}[form](found)
+    return {"markdown": _as_markdown, "csv": _as_csv, "json": _as_json}[form](comparison)
 
 
-def show(to: Console, found: Comparison) -> None:
+def show(to: Console, comparison: Comparison) -> None:
     """Print a comparison."""
-    for table in found.tables:
+    for table in comparison.tables:
         say(to, f"Stage {table.title}\n")
         _print_scores(to, table)
         say(to, "")
-    say(to, "Settings that differ\n" if found.settings else "All settings are the same.")
-    if found.settings:
-        to.print(grid(_setting_cells(found), "left"))
+    say(to, "Settings that differ\n" if comparison.settings else "All settings are the same.")
+    if comparison.settings:
+        to.print(grid(_setting_cells(comparison), "left"))
 
 
-def _as_markdown(found: Comparison) -> str:
+def _as_markdown(comparison: Comparison) -> str:
     """Return a comparison as a section of a Markdown page."""
     parts = []
-    for table in found.tables:
+    for table in comparison.tables:
         parts += [f"Stage {table.title}", _markdown_table(_score_cells(table, minima=True), "---:")]
-    parts += [f"Left out: {refusal}" for refusal in found.refusals]
-    if found.settings:
-        parts += ["Settings that differ", _markdown_table(_setting_cells(found), "---")]
+    parts += [f"Not compared: {exclusion}" for exclusion in comparison.exclusions]
+    if comparison.settings:
+        parts += ["Settings that differ", _markdown_table(_setting_cells(comparison), "---")]
     else:
         parts += ["All settings are the same."]
     return "\n\n".join(parts) + "\n"
 
 
-def _as_csv(found: Comparison) -> str:
-    """Return a line for each row, with the settings of its run that differ."""
+def _as_csv(comparison: Comparison) -> str:
+    """Return a line for each row, with the differing settings of its run."""
     parts: list[list[dict[str, Any]]] = []
-    for row in (row for table in found.tables for row in table.rows):
+    for row in (row for table in comparison.tables for row in table.rows):
         scores: dict[str, float] = {}
         for name in row.scores:
             spread = {"": row.scores, STD: row.spread, MIN: row.minimum}
             scores |= {name + end: of[name] for end, of in spread.items() if name in of}
-        index = [run is row.member.run for run in found.runs.values()].index(True)
-        settings = found.settings.items()
+        index = [run is row.member.run for run in comparison.runs.values()].index(True)
+        settings = comparison.settings.items()
         parts.append(
             [
                 {"stage": row.member.stage.id, "run": row.member.label},
@@ -108,17 +108,17 @@ def _as_csv(found: Comparison) -> str:
     return content.getvalue()
 
 
-def _as_json(found: Comparison) -> str:
-    """Return all of it as a JSON object."""
+def _as_json(comparison: Comparison) -> str:
+    """Return a comparison as a JSON object."""
     content = inf_as_text(
         {
             "runs": [
                 {"run": label, "folder": str(run.folder), "recipe": run.name, "state": run.state}
-                for label, run in found.runs.items()
+                for label, run in comparison.runs.items()
             ],
             "settings": [
-                {"setting": path, "values": dict(zip(found.runs, values, strict=True))}
-                for path, values in found.settings.items()
+                {"setting": path, "values": dict(zip(comparison.runs, values, strict=True))}
+                for path, values in comparison.settings.items()
             ],
             "tables": [
                 {
@@ -126,9 +126,9 @@ def _as_json(found: Comparison) -> str:
                     "scores": list(table.scores),
                     "rows": [_record(row) for row in table.rows],
                 }
-                for table in found.tables
+                for table in comparison.tables
             ],
-            "left_out": [vars(refusal) for refusal in found.refusals],
+            "left_out": [vars(exclusion) for exclusion in comparison.exclusions],
         }
     )
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -157,11 +157,11 @@ def _plain(value: Any) -> Any:
 
 
 def _score_cells(table: Table, minima: bool = False) -> list[list[str]]:
-    """Return a head and a line for each row; columns that no row has are left out.
+    """Return a heading and a line for each row, without empty columns.
 
     Args:
-        table: the rows.
-        minima: whether the minimum over sets has a column of its own.
+        table: rows of scores.
+        minima: whether to add columns of the minima over sets.
     """
     names = table.scores if minima else ()
     with_minimum = {name for name in names if any(name in row.minimum for row in table.rows)}
@@ -185,9 +185,9 @@ def _score_cells(table: Table, minima: bool = False) -> list[list[str]]:
     return lines
 
 
-def _setting_cells(found: Comparison) -> list[list[str]]:
-    lines = [[path, *map(text, values)] for path, values in found.settings.items()]
-    return [["setting", *found.runs], *lines]
+def _setting_cells(comparison: Comparison) -> list[list[str]]:
+    lines = [[path, *map(text, values)] for path, values in comparison.settings.items()]
+    return [["setting", *comparison.runs], *lines]
 
 
 def _score(row: Row, name: str) -> str:
@@ -201,13 +201,13 @@ def _number(value: Any) -> str:
 
 
 def _print_scores(to: Console, table: Table) -> None:
-    """Print the scores, in several tables where the terminal is too narrow for one."""
+    """Print the scores, in several tables if the terminal is too narrow for one."""
     cells = _score_cells(table)
     several = len({row.member.label for row in table.rows}) < len(table.rows)
     for index, part in enumerate(fitting(cells, 1 + len(table.settings), to.width)):
         if index:
             say(to, "")
-        # No number is cut off, however narrow the terminal is.
+        # Numbers are never truncated, even if the table is wider than the terminal.
         wide = Console(
             file=to.file, width=max(to.width, width_of(part)), force_terminal=to.is_terminal
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the data sets and the augmentations."""
+    """Register the data sets and the augmentations."""
     registry.add("dataset", "digits", "genkit_data.handwritten:Digits")
     registry.add("dataset", "cifar10", "genkit_data.cifar10:CIFAR10")
     registry.add("dataset", "edm-zip", "genkit_data.edm_zip:EDMZip")
@@ -31,7 +31,7 @@ def genkit_register(registry: Registration) -> None:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the command that downloads data sets."""
+    """Register the commands ``genkit data``."""
     from genkit_data.commands import app as data
 
     app.add_typer(data, name="data")

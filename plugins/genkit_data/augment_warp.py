@@ -1,17 +1,16 @@
-"""Affine maps of images that lose no detail: through twice the resolution, and back.
+"""Affine maps of images at twice the resolution, which preserve detail.
 
-An image is padded by reflection with size - 1 pixels on each side, and is 0 beyond. The padded
-image is interpolated to twice its resolution with the wavelet filter sym6, read where the map
-points, and filtered back to single resolution. Both filterings are linear along an axis, so each is
-one matrix, which includes the padding. The filter is orthogonal: going up and back down returns
-the image, and a shift by whole pixels is exact.
+An image is padded by reflection with size - 1 pixels on each side, and with 0 beyond. The padded
+image is interpolated to twice its resolution with the wavelet filter sym6, sampled at the mapped
+positions, and filtered back to the original resolution. Both filters are linear along an axis, so
+each is one matrix, which includes the padding. The filter is orthogonal: upsampling followed by
+downsampling returns the image, and a shift by whole pixels is exact.
 
-EDM's reference implementation pads all images of a batch as far as the farthest-reaching one
-requires, but never by more than size - 1 pixels. Here the padding is always the maximum, so that
-the result for an image does not depend on the others. Both agree for a batch in which some image
-requires the maximum on every side. In others the reference's padding is slightly short for strongly
-shrunk images: pixels in [-1, 1] differ by up to 2e-4 at EDM's strengths
-(``benchmarks/edm_parity``).
+EDM's reference implementation pads all images of a batch as far as one of them requires, at most
+size - 1 pixels. Here the padding is always the maximum, so that the result for an image does not
+depend on the others. Both agree if some image requires the maximum on every side. Otherwise the
+reference's padding is slightly short for strongly shrunk images: pixels in [-1, 1] differ by up to
+2e-4 at EDM's strengths (``benchmarks/edm_parity``).
 """
 
 from __future__ import annotations
@@ -36,24 +35,23 @@ SYM6 = (
 )
 """Low-pass filter of Daubechies' least asymmetric wavelet with six vanishing moments."""
 
-CENTRE = 5
-"""The tap of the filter that meets a pixel's own place."""
+CENTER = 5
+"""Index of the filter's tap at the position of the pixel itself."""
 
 CHUNK = 2**16
-"""Pixels that are mapped at a time: the memory stays small, and near the processor."""
+"""Number of pixels mapped at a time, which limits the memory; chosen, not tuned."""
 
 
 def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """Return images in which each pixel is read from where its map points.
+    """Return images whose pixel at ``p`` is that at ``linear p + shift`` of the given images.
 
-    The pixel at ``p`` is read at ``linear p + shift``. Both are counted in pixels from the centre
-    of the image, x to the right and y down. Beyond its borders an image continues by one
-    reflection, of size - 1 pixels, and is 0 from there on.
+    Positions are in pixels from the center of the image, x to the right and y down. Images are
+    padded by one reflection, of size - 1 pixels, and with 0 beyond.
 
     Args:
-        images: ``[N, C, H, W]``, float.
-        linear: ``[N, 2, 2]`` of the same type and device.
-        shift: ``[N, 2]`` likewise.
+        images: images of a floating type, ``[N, C, H, W]``.
+        linear: matrices of the same type and device, ``[N, 2, 2]``.
+        shift: vectors of the same type and device, ``[N, 2]``.
     """
     height, width = images.shape[2:]
     up_x, up_y = (_upsampling(size).to(images) for size in (width, height))
@@ -65,36 +63,36 @@ def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     ):
         fine = up_y @ (part @ up_x.T)
         grid = _grid(matrix, offset, height, width)
-        read = F.grid_sample(fine, grid, padding_mode="zeros", align_corners=True)
-        mapped.append(down_y @ (read @ down_x.T))
+        sampled = F.grid_sample(fine, grid, padding_mode="zeros", align_corners=True)
+        mapped.append(down_y @ (sampled @ down_x.T))
     return torch.cat(mapped)
 
 
 def _grid(linear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
-    """Return ``[N, ., ., 2]`` where to read; -1 and 1 are the first and last upsampled sample."""
-    # The points that the filter going down needs: half a pixel apart, and some beyond the borders.
+    """Return the sampling grid ``[N, ., ., 2]``, with -1 and 1 for the first and last sample."""
+    # The points that the downsampling filter uses: half a pixel apart, some beyond the borders.
     x, y = (
-        (torch.arange(2 * size + 2 * CENTRE).to(linear) - CENTRE - (size - 1)) / 2
+        (torch.arange(2 * size + 2 * CENTER).to(linear) - CENTER - (size - 1)) / 2
         for size in (width, height)
     )
-    # [N, 2, ., .]: what x and what y contribute to both coordinates.
+    # The contributions of x and y to both coordinates, [N, 2, ., .].
     points = linear[:, :, :1, None] * x + linear[:, :, 1:, None] * y[:, None]
     points = points + shift[:, :, None, None]
-    # A point p pixels off the centre is at sample 2 p + padded - 1 of 2 padded samples.
+    # A point p pixels from the center is at sample 2 p + padded - 1 of 2 padded samples.
     padded = points.new_tensor([3 * width - 2, 3 * height - 2])[:, None, None]
     return ((4 * points - 1) / (2 * padded - 1)).movedim(1, -1)
 
 
 def _upsampling(size: int) -> Tensor:
-    """Return ``[2 (3 size - 2), size]``: from pixels to the padded image at twice the resolution.
+    """Return the matrix ``[2 (3 size - 2), size]`` that pads and upsamples an axis.
 
     Sample 2 k is at pixel k of the padded image, which is pixel k - (size - 1) of the image.
     """
     padded = 3 * size - 2
-    # The pixels that the padding shows: size - 1 to 0, up to size - 1, and down to 0 again.
+    # Pixels of the padded axis: size - 1 to 0, up to size - 1, and down to 0 again.
     source = (size - 1 - (torch.arange(padded) - 2 * (size - 1)).abs()).abs()
-    # Sample i contains padded pixel j with tap i - 2 j + CENTRE, and nothing from beyond.
-    tap = torch.arange(2 * padded)[:, None] - 2 * torch.arange(padded) + CENTRE
+    # Tap i - 2 j + CENTER weights padded pixel j in sample i; pixels beyond are 0.
+    tap = torch.arange(2 * padded)[:, None] - 2 * torch.arange(padded) + CENTER
     inside = (tap >= 0) & (tap < len(SYM6))
     weights = torch.tensor(SYM6, dtype=torch.float64)[tap.clamp(0, len(SYM6) - 1)] * inside
     matrix = torch.zeros(2 * padded, size, dtype=torch.float64)
@@ -102,9 +100,9 @@ def _upsampling(size: int) -> Tensor:
 
 
 def _downsampling(size: int) -> Tensor:
-    """Return ``[size, 2 size + 2 CENTRE]``: back to pixels, by the same filter."""
+    """Return the matrix ``[size, 2 size + 2 CENTER]`` that downsamples with the same filter."""
     pixel = torch.arange(size)[:, None]
     tap = torch.arange(len(SYM6))
-    matrix = torch.zeros(size, 2 * size + 2 * CENTRE, dtype=torch.float64)
+    matrix = torch.zeros(size, 2 * size + 2 * CENTER, dtype=torch.float64)
     weights = torch.tensor(SYM6, dtype=torch.float64).expand(size, -1)
     return matrix.scatter_(1, 2 * pixel + tap, weights)

@@ -1,8 +1,8 @@
-"""Decoded images, kept as bytes in a file that is mapped into memory.
+"""Cache decoded images as bytes in a memory-mapped file.
 
-The first start decodes and writes the file, later ones map it. A mapped file is read when its
-items are used, and all processes of a machine share one copy. Writing to an item changes it in
-this process alone, never in the file.
+The first use decodes the images and writes the file, later uses map it. Pages of a mapped file are
+read on access, and all processes of a machine share them. A write to an item changes the copy of
+this process, never the file.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from genkit.files import atomic_write, cache_folder
 from genkit.types import Batch
 
 FOLDER = ".genkit"
-_FORMAT = "1"  # of the file; another makes every kept one anew
+_FORMAT = "1"  # of the file; files of another format are written again
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What a data set decodes to.
+    """Decoded images of a data set.
 
     Attributes:
-        shape: ``(N, C, H, W)`` of all images.
-        labels: whether they have labels.
-        parts: batches of uint8 images, N in all and in order; read once.
+        shape: shape ``(N, C, H, W)`` of all images together.
+        labels: whether the images have labels.
+        parts: iterator over batches of uint8 images, N in total, in order.
     """
 
     shape: tuple[int, int, int, int]
@@ -43,67 +43,67 @@ class Decoding:
     parts: Iterator[Batch]
 
 
-def cached(beside: Path, name: str, version: str, decode: Callable[[], Decoding]) -> Batch:
-    """Return decoded images: those that were kept, or else decode and keep them.
+def load_or_decode(folder: Path, name: str, version: str, decode: Callable[[], Decoding]) -> Batch:
+    """Load decoded images from the cache, or decode and cache them.
 
-    They are kept in the folder ``.genkit`` beside the data; where that cannot be written, in the
-    user's folder for caches; and where neither can, in memory.
+    The cache is the folder ``.genkit`` in the folder of the data. If that is not writable, the
+    user's cache folder is used, and otherwise memory.
 
     Args:
-        beside: folder of the data.
-        name: of the decoded data, unique in the folder.
-        version: differs where the decoded images do.
-        decode: begins to decode.
+        folder: folder of the data.
+        name: name of the decoded data, unique in the folder.
+        version: version of the decoded images.
+        decode: function that begins to decode.
 
     Raises:
         DataError: the data cannot be decoded.
     """
-    about = f"{_FORMAT} {version}"
-    for place in _places(beside):
+    full_version = f"{_FORMAT} {version}"
+    for cache in _cache_folders(folder):
         try:
-            return _kept(place / f"{name}.safetensors", about, decode)
-        except (OSError, NotImplementedError):  # not writable, full, or without locks
+            return _map_or_write(cache / f"{name}.safetensors", full_version, decode)
+        except (OSError, NotImplementedError):  # not writable, disk full, or no file locks
             continue
-    return _joined(decode())
+    return Batch.joined(list(decode().parts))
 
 
-def _places(beside: Path) -> Iterator[Path]:
-    """Yield the folder beside the data, and that in the user's cache which stands for it."""
-    yield beside / FOLDER
-    if folder := cache_folder():
-        yield folder / hashlib.sha256(bytes(beside.resolve())).hexdigest()[:16]
+def _cache_folders(folder: Path) -> Iterator[Path]:
+    """Yield the cache in the folder of the data, and the one in the user's cache folder."""
+    yield folder / FOLDER
+    if user_cache := cache_folder():
+        yield user_cache / hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]
 
 
-def _kept(path: Path, version: str, decode: Callable[[], Decoding]) -> Batch:
-    found = _mapped(path, version)
-    if found is None:
+def _map_or_write(path: Path, version: str, decode: Callable[[], Decoding]) -> Batch:
+    batch = _map(path, version)
+    if batch is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            # Another process may have made it meanwhile.
-            if (found := _mapped(path, version)) is None:
+            # Another process may have written the file before the lock was acquired.
+            if (batch := _map(path, version)) is None:
                 _write(path, version, decode())
-                found = _mapped(path, version)
-    if found is None:
+                batch = _map(path, version)
+    if batch is None:
         raise OSError(f"{path} cannot be read back")
-    return found
+    return batch
 
 
-def _mapped(path: Path, version: str) -> Batch | None:
-    """Return what a file keeps; None where it is missing, damaged or of another version."""
+def _map(path: Path, version: str) -> Batch | None:
+    """Map a file; return None if it is missing, corrupt or of another version."""
     try:
-        stored, about = tensors.load(path)
+        stored, metadata = tensors.load(path)
     except DataError:
         return None
     images, labels = stored.get("images"), stored.get("labels")
-    if about.get("version") != version or images is None or images.dtype != torch.uint8:
+    if metadata.get("version") != version or images is None or images.dtype != torch.uint8:
         return None
     return Batch(images, labels)
 
 
 def _write(path: Path, version: str, decoding: Decoding) -> None:
-    """Write a safetensors file part by part, so that the images need not fit into memory."""
+    """Write a safetensors file in parts, so that the images need not fit into memory."""
     count, size = decoding.shape[0], math.prod(decoding.shape)
-    before = 8 * count if decoding.labels else 0  # labels first: they must lie at multiples of 8
+    before = 8 * count if decoding.labels else 0  # labels first: int64 is aligned to 8 bytes
     entries = {"images": _entry("U8", decoding.shape, before, before + size)}
     if decoding.labels:
         entries["labels"] = _entry("I64", (count,), 0, before)
@@ -132,7 +132,3 @@ def _write_images(file: BinaryIO, decoding: Decoding) -> list[torch.Tensor]:
 
 def _entry(dtype: str, shape: tuple[int, ...], start: int, stop: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
-
-
-def _joined(decoding: Decoding) -> Batch:
-    return Batch.joined(list(decoding.parts))

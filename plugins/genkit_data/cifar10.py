@@ -12,7 +12,7 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.cifar10_batches import BINARY, CLASSES, SHAPE, VERSIONS, Version
 from genkit_data.folder import (
     content_of,
@@ -28,64 +28,64 @@ from genkit_data.tarball import read_members
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR10(Dataset):
-    """Colour 32x32 photographs in 10 classes: 50,000 to train on and 10,000 to test on.
+    """Color photographs of 32x32 pixels in 10 classes: 50,000 for training and 10,000 for testing.
 
-    Reads the official archive as it was downloaded, ``cifar-10-binary.tar.gz`` or
-    ``cifar-10-python.tar.gz``, or unpacked, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
-    ``genkit data get cifar10 --root DIR`` downloads it.
+    Reads the official archive, ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz``, or its
+    unpacked folder, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``. ``genkit data get cifar10
+    --root DIR`` downloads it.
     """
 
     source = "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
     archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType({BINARY.archive: BINARY.remote})
     versions: ClassVar[tuple[Version, ...]] = VERSIONS
-    """In the order in which they are looked for."""
+    """Versions of the archive, in the order of preference."""
 
     root: FilePath = setting(doc="folder of the archive; ~ is your home")
-    split: Literal["train", "test"] = setting("train", doc="which part to read")
+    split: Literal["train", "test"] = setting("train", doc="split to read")
 
     def spec(self) -> DataSpec:
-        self._found().check_sizes()
+        self._find().check_sizes()
         return DataSpec(SHAPE, CLASSES)
 
     def item_count(self) -> int:
-        return self._found().count
+        return self._find().count
 
     def version(self) -> str:
-        return version_of(self._found().files)
+        return version_of(self._find().files)
 
     def load(self, inputs: Inputs) -> Batch:
-        found = self._found()
-        return cached(
+        split = self._find()
+        return load_or_decode(
             existing_folder(self.root),
             f"cifar10-{self.split}",
-            version_of(found.files),
-            found.decode,
+            version_of(split.files),
+            split.decode,
         )
 
-    def _found(self) -> _Found:
+    def _find(self) -> _Split:
         remedy = how_to_fetch("cifar10", self.root)
         folder = existing_folder(self.root, remedy)
         present = {path.name: path for path in entries(folder)}
         for version in self.versions:
             for name in (version.folder, version.archive):
                 if name in present:
-                    return _Found(version, present[name], version.batches[self.split])
-        known = [name for version in self.versions for name in (version.archive, version.folder)]
-        hint = next((hint for name in known if (hint := near_match(name, present))), "")
+                    return _Split(version, present[name], version.batches[self.split])
+        names = [name for version in self.versions for name in (version.archive, version.folder)]
+        hint = next((hint for name in names if (hint := near_match(name, present))), "")
         raise DataError(
-            "; ".join(filter(None, (f"{folder}: holds no {known[0]}", hint, remedy))),
+            "; ".join(filter(None, (f"{folder}: must contain {names[0]}", hint, remedy))),
             Code.NOT_FOUND,
         )
 
 
 @dataclass(frozen=True)
-class _Found:
-    """One version of the data set on the disk.
+class _Split:
+    """The files of a split.
 
     Attributes:
-        version: which.
-        place: the archive, or the folder that it was unpacked to.
-        batches: files of the split.
+        version: version of the archive.
+        place: the archive, or the folder to which it was unpacked.
+        batches: names of the split's files.
     """
 
     version: Version
@@ -109,18 +109,18 @@ class _Found:
         return self.version.images * len(self.batches)
 
     def check_sizes(self) -> None:
-        """Raise DataError where a file is missing, or an archive has another size."""
+        """Raise DataError if a file is missing, or an archive has another size."""
         sizes = [size_of(path) for path in self.files]
         published = self.version.remote.size
         if not self.unpacked and sizes[0] != published:
             raise DataError(
-                f"{self.place}: has {sizes[0]:,} bytes, but the published file {published:,}; "
-                "remove it and download it again",
+                f"{self.place}: must have {published:,} bytes as published, got {sizes[0]:,}; "
+                "delete it and download it again",
                 Code.UNREADABLE,
             )
 
     def decode(self) -> Decoding:
-        """Verify the files and decode them."""
+        """Check the sizes, and begin to decode."""
         self.check_sizes()
         shape = (self.count, *SHAPE)
         return Decoding(shape, True, self._parts())

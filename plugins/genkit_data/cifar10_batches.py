@@ -1,4 +1,4 @@
-"""The two versions in which CIFAR-10 is published: where their batches lie, and how to read one."""
+"""The two published versions of CIFAR-10: their files, and readers of a batch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _PIXELS = 3 * 32 * 32
 
 
 def read_binary(content: bytes, count: int, where: str) -> Batch:
-    """Return the images of a batch of the binary version.
+    """Read a batch of the binary version.
 
-    For each image it holds one byte, the class, and 3,072 of red, green and blue planes.
+    Each image has one byte of its class, and 3,072 bytes of the red, green and blue planes.
 
     Args:
-        content: of the file.
-        count: images that a batch holds.
-        where: names the file in messages.
+        content: content of the file.
+        count: number of images of a batch.
+        where: name of the file in messages.
 
     Raises:
-        DataError: the size is another, or a class is none of 0 to 9.
+        DataError: the content has another size, or a class is outside 0 to 9.
     """
     if len(content) != count * (1 + _PIXELS):
         raise DataError(
-            f"{where}: has {len(content):,} bytes; {count:,} images of {1 + _PIXELS:,} bytes "
-            f"have {count * (1 + _PIXELS):,}",
+            f"{where}: must have {count * (1 + _PIXELS):,} bytes, {1 + _PIXELS:,} for each of "
+            f"{count:,} images, got {len(content):,}",
             Code.WRONG_LENGTH,
         )
     records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(count, 1 + _PIXELS)
@@ -42,45 +42,43 @@ def read_binary(content: bytes, count: int, where: str) -> Batch:
 
 
 def read_python(content: bytes, count: int, where: str) -> Batch:
-    """Return the images of a batch of the Python version; arguments as for :func:`read_binary`.
+    """Read a batch of the Python version; for the arguments see :func:`read_binary`.
 
-    It is a pickled dictionary with an array ``data`` and a list ``labels``. The pickle is read as
-    data: nothing in it is imported or called.
+    A batch is a pickled dictionary with an array ``data`` and a list ``labels``. The pickle is
+    parsed as data: nothing in it is imported or called.
 
     Raises:
-        DataError: it is damaged, or its content is another.
+        DataError: the pickle is corrupt, or has other content.
     """
     tree = read_pickle(content, what=where)
     if not isinstance(tree, dict):
-        raise DataError(
-            f"{where}: holds {describe(tree)}, where a batch is a dictionary", Code.WRONG_KIND
-        )
+        raise DataError(f"{where}: must be a dictionary, got {describe(tree)}", Code.WRONG_KIND)
     # Python 2 wrote the names as bytes.
     parts = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in tree.items()}
     if missing := next((name for name in ("data", "labels") if name not in parts), None):
-        raise DataError(f'{where}: has no "{missing}"', Code.NOT_FOUND)
+        raise DataError(f'{where}: must contain "{missing}"', Code.NOT_FOUND)
     pixels, labels = array(parts["data"], what=where), parts["labels"]
     if pixels.dtype != np.uint8 or pixels.shape != (count, _PIXELS):
         raise DataError(
-            f'{where}: "data" is {pixels.dtype} of shape {pixels.shape}; {count:,} images are '
-            f"uint8 of shape ({count}, {_PIXELS})",
+            f'{where}: "data" must be uint8 of shape ({count}, {_PIXELS}), got {pixels.dtype} of '
+            f"shape {pixels.shape}",
             Code.WRONG_SHAPE,
         )
-    plain = isinstance(labels, list) and all(type(k) is int and 0 <= k < 256 for k in labels)
-    if not plain or len(labels) != count:
+    bytes_only = isinstance(labels, list) and all(type(k) is int and 0 <= k < 256 for k in labels)
+    if not bytes_only or len(labels) != count:
         raise DataError(
-            f'{where}: "labels" is {describe(labels)}, not a list of {count:,} classes',
+            f'{where}: "labels" must be a list of {count:,} classes, got {describe(labels)}',
             Code.WRONG_TYPE,
         )
     return _batch(torch.from_numpy(pixels), torch.tensor(labels), where)
 
 
 def _batch(pixels: torch.Tensor, labels: torch.Tensor, where: str) -> Batch:
-    wrong = labels >= CLASSES
-    if bool(wrong.any()):
-        index = int(wrong.nonzero()[0])
+    invalid = labels >= CLASSES
+    if bool(invalid.any()):
+        index = int(invalid.nonzero()[0])
         raise DataError(
-            f"{where}: the class of image {index} is {int(labels[index])}; classes are 0 to 9",
+            f"{where}: the class of image {index} must be from 0 to 9, got {int(labels[index])}",
             Code.OUT_OF_RANGE,
         )
     return Batch(pixels.reshape(-1, *SHAPE), labels)
@@ -92,13 +90,13 @@ class Version:
 
     Attributes:
         archive: name of the archive.
-        remote: where it is published.
-        folder: what its batches lie in, unpacked or not.
-        batches: files of each split, in order.
-        images: in each batch.
-        read: decodes the content of a batch: ``(content, images, where) -> Batch``.
-        at_most: bytes of the largest batch.
-        digests: MD5 of the unpacked batches, where they are published.
+        remote: address, size and checksum of the archive.
+        folder: folder of the batches in the archive.
+        batches: names of the files of each split, in order.
+        images: number of images in each batch.
+        read: function that decodes a batch: ``(content, images, where) -> Batch``.
+        at_most: maximum size of a batch, in bytes.
+        digests: published MD5 of unpacked batches, by name.
     """
 
     archive: str

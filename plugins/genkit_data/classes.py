@@ -1,4 +1,4 @@
-"""Class indices that come from outside."""
+"""Check class indices that are read from files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 
-_MOST = 1_000_000  # a network has a weight for each class: a wrong index must not ask for billions
+# A network has weights for each class: an invalid index must not allocate billions of them.
+_MAX_CLASSES = 1_000_000
 
 
 def require_classes(labels: Tensor, where: str) -> None:
-    """Raise DataError where an index, of ``[N]`` int64, can be no class."""
-    wrong = (labels < 0) | (labels >= _MOST)
-    if bool(wrong.any()):
-        index = int(wrong.nonzero()[0])
+    """Raise DataError unless all indices ``[N]`` int64 are valid classes."""
+    invalid = (labels < 0) | (labels >= _MAX_CLASSES)
+    if bool(invalid.any()):
+        index = int(invalid.nonzero()[0])
         raise DataError(
-            f"{where}: the class of image {index} is {int(labels[index])}; classes are 0 to "
-            f"{_MOST - 1:,}",
+            f"{where}: the class of image {index} must be from 0 to {_MAX_CLASSES - 1:,}, got "
+            f"{int(labels[index])}",
             Code.OUT_OF_RANGE,
         )

@@ -1,4 +1,4 @@
-"""``genkit data``: downloads the files of data sets."""
+"""``genkit data``: download the files of data sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from genkit.types import RemoteFile
 
 app = typer.Typer(
-    help="Fetch the files of data sets.",
+    help="Download the files of data sets.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,10 +35,10 @@ def _group() -> None: ...
 
 
 def _require_published(name: str) -> str:
-    """Return the name of a data set; others are refused before options are missed."""
+    """Check the name first, so that other mistakes do not hide an unknown name."""
     from genkit.plugin.manager import load_plugins
 
-    _published(load_plugins().registry, name)
+    _find_published(load_plugins().registry, name)
     return name
 
 
@@ -47,61 +47,62 @@ def get(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="What a recipe writes after use.", callback=_require_published
+            metavar="NAME", help="Name of the data set in recipes.", callback=_require_published
         ),
     ],
     root: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")],
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A mirror: the address that the files' names follow."),
+        typer.Option(metavar="URL", help="Mirror: address to which the file names are appended."),
     ] = None,
 ) -> None:
-    """Download a data set; files that are there are kept, and every file is verified."""
+    """Download a data set; existing files are kept, and every file is verified."""
     from genkit.plugin.manager import load_plugins
     from genkit_data.download import require_web
 
     if url is not None:
         require_web(url)
-    files = _published(load_plugins().registry, name)
+    files = _find_published(load_plugins().registry, name)
     folder = root.expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"{root}: cannot be made a folder: {error.strerror}", Code.IO_ERROR
+            f"--root must be a folder that can be created, got {root}: {error.strerror}",
+            Code.IO_ERROR,
         ) from error
     try:
         _fetch({file: _from(remote, file, url) for file, remote in files.items()}, folder)
     except KeyboardInterrupt as stop:
-        raise InterruptedRun("stopped; files that were fetched whole are kept") from stop
+        raise InterruptedRun("stopped; completed files are kept") from stop
     table = toml_value({"use": name, "root": str(root)})
     say(console(), f"{name} is in {root}. In a recipe: data = {table}")
 
 
-def _published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
-    """Return the files in which a data set is published.
+def _find_published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
+    """Return the published files of a data set.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the data set has no published files.
     """
-    fetchable = _fetchable(registry)
-    if name not in fetchable:
-        hint = near_match(name, fetchable) or f"write {' or '.join(sorted(fetchable))}"
+    downloadable = _list_downloadable(registry)
+    if name not in downloadable:
+        hint = near_match(name, downloadable) or f"write {' or '.join(sorted(downloadable))}"
         raise UsageError(
             f"NAME must be a data set that can be downloaded, got {quote(name)}; {hint}",
             Code.UNKNOWN_CHOICE,
         )
-    return fetchable[name]
+    return downloadable[name]
 
 
-def _fetchable(registry: Registry) -> dict[str, Mapping[str, RemoteFile]]:
+def _list_downloadable(registry: Registry) -> dict[str, Mapping[str, RemoteFile]]:
     """Return the published files by the name of their data set."""
-    found = {}
+    archives_by_name = {}
     for entry in registry.entries("dataset"):
-        with suppress(PluginError):  # reported where it is used
+        with suppress(PluginError):  # reported when the data set is used
             if archives := registry.load(entry).archives:
-                found[entry.name] = archives
-    return found
+                archives_by_name[entry.name] = archives
+    return archives_by_name
 
 
 def _from(remote: RemoteFile, file: str, mirror: str | None) -> RemoteFile:
@@ -119,7 +120,7 @@ def _fetch(files: Mapping[str, RemoteFile], folder: Path) -> None:
     )
     from rich.progress import Progress as Bars
 
-    from genkit_data.download import download, missing
+    from genkit_data.download import download, find_missing
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -128,9 +129,9 @@ def _fetch(files: Mapping[str, RemoteFile], folder: Path) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    lacking = missing(files, folder)
+    missing = find_missing(files, folder)
     with Bars(*columns, console=Console(stderr=True)) as progress:
-        for file, remote in lacking.items():
+        for file, remote in missing.items():
             task = progress.add_task(file, total=remote.size)
             download(file, remote, folder, partial(_advance, progress, task))
 

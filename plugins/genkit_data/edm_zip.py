@@ -1,4 +1,4 @@
-"""Image files and ``dataset.json``, in a zip archive or a folder, as EDM's tools write them."""
+"""Image files and ``dataset.json`` in a zip archive or a folder, in the format of EDM's tools."""
 
 from __future__ import annotations
 
@@ -20,28 +20,36 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import FilePath, quote, setting
 from genkit.types import Batch, DataSpec
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.classes import require_classes
 from genkit_data.folder import content_of, existing, version_of
-from genkit_data.pictures import SUFFIXES, Shape, in_parts, opened, pixels, require_shape, shape_of
-from genkit_data.zipped import opened_zip
+from genkit_data.pictures import (
+    SUFFIXES,
+    Shape,
+    make_batches,
+    open_image,
+    pixels,
+    require_shape,
+    shape_of,
+)
+from genkit_data.zipped import open_zip
 
 _LABELS = "dataset.json"
-_LARGEST = 2**30  # bytes of dataset.json or of an image
+_MAX_BYTES = 2**30  # of dataset.json or an image; chosen, not tuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class EDMZip(Dataset):
-    """Images as EDM's ``dataset_tool.py`` writes them: a zip archive or a folder.
+    """Images in the format of EDM's ``dataset_tool.py``: a zip archive or a folder.
 
-    Images lie in it under any names, in sub-folders or not, and are read in the order of their
-    names. Each is 8-bit grey or RGB, and all have one size. ``dataset.json`` gives the class of
-    each: ``{"labels": [["00000/img00000000.png", 6], ...]}``.
+    Images may have any names and be in subfolders; they are read in the order of their names. All
+    are 8-bit gray or RGB and have the same size. ``dataset.json`` lists the classes:
+    ``{"labels": [["00000/img00000000.png", 6], ...]}``.
     """
 
     source = "EDM, arXiv 2206.00364, appendix F.1"
 
-    path: FilePath = setting(doc="the zip archive or folder; ~ is your home")
+    path: FilePath = setting(doc="zip archive or folder; ~ is your home")
     labels: bool = setting(True, doc="read the class of each image from dataset.json")
 
     def spec(self) -> DataSpec:
@@ -57,12 +65,12 @@ class EDMZip(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         path = existing(self.path)
-        beside, name = (path, "edm") if path.is_dir() else (path.parent, path.name)
+        folder, name = (path, "edm") if path.is_dir() else (path.parent, path.name)
         name = f"{name}-labelled" if self.labels else name
-        return cached(beside, name, _version(path), lambda: self._decoding(path))
+        return load_or_decode(folder, name, _version(path), lambda: self._decode(path))
 
-    def _decoding(self, path: Path) -> Decoding:
-        with _opened(path) as files:
+    def _decode(self, path: Path) -> Decoding:
+        with _open(path) as files:
             labels = _classes(files) if self.labels else None
             shape = _shape(files, files.images[0])
             count = len(files.images)
@@ -75,11 +83,11 @@ def _outline(
     labelled: bool,
     version: str,  # noqa: ARG001, part of the key
 ) -> tuple[DataSpec, int]:
-    """Return shape, classes and number of the images, read once for each version.
+    """Return the specification and number of the images, read once for each version.
 
-    They are asked for many times while a recipe is checked.
+    Checking a recipe uses them many times.
     """
-    with _opened(path) as files:
+    with _open(path) as files:
         labels = _classes(files) if labelled else None
         shape, count = _shape(files, files.images[0]), len(files.images)
     return DataSpec(shape, 0 if labels is None else int(labels.max()) + 1), count
@@ -87,11 +95,11 @@ def _outline(
 
 @dataclass(frozen=True)
 class _Files(ABC):
-    """The files of a data set, by their names inside it.
+    """The files of a data set.
 
     Attributes:
-        path: of the archive or folder.
-        names: of all files, with ``/`` between folders.
+        path: path of the archive or folder.
+        names: names of all files inside, with ``/`` between folders.
     """
 
     path: Path
@@ -103,23 +111,24 @@ class _Files(ABC):
 
     @cached_property
     def images(self) -> tuple[str, ...]:
-        """The names of the images, in order."""
-        found = sorted(n for n in self.names if f".{n.rpartition('.')[2].lower()}" in SUFFIXES)
-        if not found:
+        """Names of the images, in order."""
+        images = sorted(n for n in self.names if f".{n.rpartition('.')[2].lower()}" in SUFFIXES)
+        if not images:
             raise DataError(
-                f"{self.path}: holds no image ({', '.join(sorted(SUFFIXES))})", Code.NOT_FOUND
+                f"{self.path}: must contain images ({', '.join(sorted(SUFFIXES))}), got none",
+                Code.NOT_FOUND,
             )
-        return tuple(found)
+        return tuple(images)
 
     def where(self, name: str) -> str:
-        """Return the name of a file for messages."""
+        """Return the name of a file in messages."""
         return f"{self.path}: {name}"
 
 
 @dataclass(frozen=True)
 class _Folder(_Files):
     def read(self, name: str) -> bytes:
-        return content_of(self.path / name, _LARGEST)
+        return content_of(self.path / name, _MAX_BYTES)
 
 
 @dataclass(frozen=True)
@@ -128,31 +137,36 @@ class _Zip(_Files):
 
     def read(self, name: str) -> bytes:
         member = self.archive.getinfo(name)
-        if member.file_size > _LARGEST:
-            raise DataError(f"{self.where(name)} has {member.file_size:,} bytes", Code.UNSAFE)
+        if member.file_size > _MAX_BYTES:
+            raise DataError(
+                f"{self.where(name)} must have at most {_MAX_BYTES:,} bytes, got "
+                f"{member.file_size:,}",
+                Code.UNSAFE,
+            )
         return self.archive.read(member)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Files]:
+def _open(path: Path) -> Iterator[_Files]:
     if path.is_dir():
-        yield _Folder(path, _listed(path))
+        yield _Folder(path, _list(path))
         return
-    with opened_zip(path) as archive:
+    with open_zip(path) as archive:
         names = tuple(member.filename for member in archive.infolist() if not member.is_dir())
         yield _Zip(path, names, archive)
 
 
-def _listed(folder: Path) -> tuple[str, ...]:
-    """Return the files in a folder and those below it, hidden ones left out."""
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    hidden = [any(part.startswith(".") for part in path.parts) for path in found]
-    return tuple(p.as_posix() for p, hides in zip(found, hidden, strict=True) if not hides)
+def _list(folder: Path) -> tuple[str, ...]:
+    """List the files in a folder and its subfolders, except hidden ones."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return tuple(
+        file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)
+    )
 
 
 def _version(path: Path) -> str:
     if path.is_dir():
-        return version_of(path / name for name in sorted(_listed(path)))
+        return version_of(path / name for name in sorted(_list(path)))
     return version_of([path])
 
 
@@ -160,13 +174,20 @@ def _classes(files: _Files) -> Tensor:
     """Return the class of each image, ``[N]`` int64."""
     where = files.where(_LABELS)
     if _LABELS not in files.names:
-        raise DataError(f"{files.path}: holds no {_LABELS}; write labels = false", Code.NOT_FOUND)
+        raise DataError(
+            f"{files.path}: must contain {_LABELS}; add it, or write labels = false",
+            Code.NOT_FOUND,
+        )
     try:
         listed = json.loads(files.read(_LABELS))["labels"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f'{where} is no table with "labels": {error}', Code.UNREADABLE) from error
+        raise DataError(
+            f'{where} must be a JSON object with "labels": {error}', Code.UNREADABLE
+        ) from error
     if not listed:
-        raise DataError(f"{where} has no labels; write labels = false", Code.MISSING_ATTRIBUTE)
+        raise DataError(
+            f"{where} must have labels, got none; write labels = false", Code.MISSING_ATTRIBUTE
+        )
     classes: dict[str, int] = {}
     for entry in listed if isinstance(listed, list) else [listed]:
         match entry:
@@ -174,49 +195,54 @@ def _classes(files: _Files) -> Tensor:
                 pass
             case _:
                 raise DataError(
-                    f'{where}: {quote(entry)} is no ["name of an image", class]; where labels '
-                    "are no classes, write labels = false",
+                    f'{where}: entries must be ["name of an image", class], got {quote(entry)}; '
+                    "if the labels are not classes, write labels = false",
                     Code.WRONG_TYPE,
                 )
         if name in classes:
-            raise DataError(f"{where}: {name} has two labels", Code.DUPLICATE)
+            raise DataError(f"{where}: {name} must have one label, got two", Code.DUPLICATE)
         classes[name] = label
     images = set(files.images)
     if missing := sorted(images - classes.keys()):
         raise DataError(
-            f"{where}: {missing[0]} has no label, as {len(missing):,} of the images",
+            f"{where}: all images must have a label, got {len(missing):,} without, such as "
+            f"{missing[0]}",
             Code.MISSING_ATTRIBUTE,
         )
-    if lost := sorted(classes.keys() - images):
-        raise DataError(f"{where}: there is no image {lost[0]}, but a label for it", Code.NOT_FOUND)
-    found = torch.tensor([classes[name] for name in files.images])
-    require_classes(found, where)
-    return found
+    if absent := sorted(classes.keys() - images):
+        raise DataError(
+            f"{where}: labels must be of images, got one of {absent[0]}, which does not exist",
+            Code.NOT_FOUND,
+        )
+    labels = torch.tensor([classes[name] for name in files.images])
+    require_classes(labels, where)
+    return labels
 
 
 def _parts(path: Path, shape: Shape, labels: Tensor | None) -> Iterator[Batch]:
-    with _opened(path) as files:
-        yield from in_parts(_pixels(files, shape), labels)
+    with _open(path) as files:
+        yield from make_batches(_pixels(files, shape), labels)
 
 
 def _pixels(files: _Files, shape: Shape) -> Iterator[Tensor]:
     first = files.where(files.images[0])
     for name in files.images:
-        with opened(io.BytesIO(files.read(name)), files.where(name)) as image:
-            require_shape(_strict(image, files.where(name)), files.where(name), shape, first)
+        with open_image(io.BytesIO(files.read(name)), files.where(name)) as image:
+            require_shape(_shape_of(image, files.where(name)), files.where(name), shape, first)
             yield pixels(image, shape[0])
 
 
 def _shape(files: _Files, name: str) -> Shape:
-    with opened(io.BytesIO(files.read(name)), files.where(name)) as image:
-        return _strict(image, files.where(name))
+    with open_image(io.BytesIO(files.read(name)), files.where(name)) as image:
+        return _shape_of(image, files.where(name))
 
 
-def _strict(image: Image.Image, where: str) -> Shape:
+def _shape_of(image: Image.Image, where: str) -> Shape:
+    """Return the shape of an image; raise DataError unless it is 8-bit gray or RGB, as in EDM."""
     shape = shape_of(image, where)
     if image.mode not in ("L", "RGB"):
         raise DataError(
-            f"{where}: is of mode {image.mode}; write 8-bit grey (L) or RGB images",
+            f"{where}: must be an 8-bit gray (L) or RGB image, got mode {image.mode}; convert it",
             Code.WRONG_SHAPE,
         )
     return shape

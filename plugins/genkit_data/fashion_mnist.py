@@ -1,4 +1,4 @@
-"""Fashion-MNIST from the four files of its authors."""
+"""Fashion-MNIST from the four published files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit.interfaces import Dataset, Inputs
 from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec, RemoteFile
 from genkit_data import idx
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.folder import entries, existing_folder, how_to_fetch, version_of
 
 CLASSES = 10
@@ -32,11 +32,11 @@ _PUBLISHED = {
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMNIST(Dataset):
-    """Grey 28x28 pictures of clothes in 10 classes: 60,000 to train on and 10,000 to test on.
+    """Gray 28x28 images of clothes in 10 classes: 60,000 for training and 10,000 for testing.
 
-    Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or their ``t10k`` kin.
-    ``genkit data get fashion-mnist --root DIR`` downloads them. MNIST itself, in the same files, is
-    read as well.
+    Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or the files that begin
+    with ``t10k``. ``genkit data get fashion-mnist --root DIR`` downloads them. MNIST can be read as
+    well: its files have the same names and format.
     """
 
     source = "Xiao, Rasul and Vollgraf, arXiv 1708.07747"
@@ -45,7 +45,7 @@ class FashionMNIST(Dataset):
     )
 
     root: FilePath = setting(doc="folder of the IDX .gz files; ~ is your home")
-    split: Literal["train", "test"] = setting("train", doc="which part to read")
+    split: Literal["train", "test"] = setting("train", doc="split to read")
 
     def spec(self) -> DataSpec:
         images, labels = self._files()
@@ -53,7 +53,9 @@ class FashionMNIST(Dataset):
         (label_count,) = idx.read_shape(labels, 1)
         if count != label_count:
             raise DataError(
-                f"{images} holds {count} images, but {labels} {label_count} labels", Code.CONFLICT
+                f"{labels} must have a label for each of the {count} images of {images}, got "
+                f"{label_count}",
+                Code.CONFLICT,
             )
         return DataSpec((1, height, width), CLASSES)
 
@@ -65,16 +67,16 @@ class FashionMNIST(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         name = f"fashion-mnist-{self.split}"
-        return cached(existing_folder(self.root), name, self.version(), self._decoding)
+        return load_or_decode(existing_folder(self.root), name, self.version(), self._decode)
 
-    def _decoding(self) -> Decoding:
+    def _decode(self) -> Decoding:
         spec = self.spec()
         images_file, labels_file = self._files()
         images, labels = idx.read(images_file, 3), idx.read(labels_file, 1).long()
-        if bool((wrong := labels >= CLASSES).any()):
-            index = int(wrong.nonzero()[0])
+        if bool((invalid := labels >= CLASSES).any()):
+            index = int(invalid.nonzero()[0])
             raise DataError(
-                f"{labels_file}: label {index} is {int(labels[index])}; classes are 0 to 9",
+                f"{labels_file}: label {index} must be from 0 to 9, got {int(labels[index])}",
                 Code.OUT_OF_RANGE,
             )
         count, height, width = images.shape
@@ -86,12 +88,12 @@ class FashionMNIST(Dataset):
         remedy = how_to_fetch("fashion-mnist", self.root)
         folder = existing_folder(self.root, remedy)
         present = [path.name for path in entries(folder)]
-        # Another file of the set is no misspelling of the one that is missing.
+        # The other files of the set are not misspellings of the missing one.
         others = [name for name in present if name not in {*FILES["train"], *FILES["test"]}]
         for name in FILES[self.split]:
             if name not in present:
                 hint = near_match(name, others)
-                told = (f"{folder}: holds no {name}", hint, remedy)
-                raise DataError("; ".join(filter(None, told)), Code.NOT_FOUND)
+                parts = (f"{folder}: must contain {name}", hint, remedy)
+                raise DataError("; ".join(filter(None, parts)), Code.NOT_FOUND)
         images, labels = FILES[self.split]
         return folder / images, folder / labels

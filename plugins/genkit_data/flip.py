@@ -1,4 +1,4 @@
-"""Mirroring, the one augmentation that suits nearly all photographs."""
+"""Random horizontal mirroring, an augmentation that suits most photographs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Flip(Augmentation):
-    """Mirrors images left to right, each with a probability."""
+    """Mirror images left to right at random."""
 
     source = "EDM, arXiv 2206.00364, appendix F.2"
 
-    probability: float = setting(0.5, doc="of each image being mirrored", at_least=0, at_most=1)
+    probability: float = setting(
+        0.5, doc="probability that an image is mirrored", at_least=0, at_most=1
+    )
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.data
         if images.ndim != 4:
             shape = tuple(images.shape[1:])
             raise DataError(
-                f'augmentation "flip" mirrors images, but items have shape {shape}',
+                f'augmentation "flip" requires images, got items of shape {shape}; remove it',
                 Code.WRONG_SHAPE,
             )
         mirrored = torch.rand(len(batch), generator=generator) < self.probability

@@ -1,4 +1,4 @@
-"""What a recipe names on the disk: found, or missed with a near match."""
+"""Find the files and folders of a recipe, and suggest near matches for missing ones."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from genkit.settings import near_match
 
 
 def existing_folder(root: str, remedy: str = "") -> Path:
-    """Return the folder at ``root``: relative to the current directory, ``~`` expanded.
+    """Return the folder at ``root``, relative to the current directory, with ``~`` expanded.
 
     Args:
-        root: of a recipe.
-        remedy: what is advised where there is none.
+        root: path in a recipe.
+        remedy: advice if the folder does not exist.
 
     Raises:
-        DataError: there is none; names the first part of the path that is missing and, where one
-            beside it is spelled alike, that one.
+        DataError: the folder does not exist; the error states the first missing part of the path,
+            and a sibling with a similar name.
     """
     folder = expand_user(root)
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise DataError(f"{root} is a file; write the folder that it lies in", Code.WRONG_KIND)
-    missing, beside = _missing(folder)
-    hint = near_match(missing.name, [path.name for path in beside if path.is_dir()])
+        raise DataError(
+            f"{root}: must be a folder, got a file; write the folder of the file", Code.WRONG_KIND
+        )
+    missing, siblings = _first_missing(folder)
+    hint = near_match(missing.name, [path.name for path in siblings if path.is_dir()])
     raise DataError(
-        "; ".join(filter(None, (f"{root}: there is no folder {missing}", hint, remedy))),
+        "; ".join(filter(None, (f"{root}: folder {missing} does not exist", hint, remedy))),
         Code.NOT_FOUND,
     )
 
@@ -43,23 +45,23 @@ def how_to_fetch(name: str, root: str) -> str:
 
 
 def existing(path: str) -> Path:
-    """Return the file or folder at ``path``, in the way of :func:`existing_folder`.
+    """Return the file or folder at ``path``; see :func:`existing_folder`.
 
     Raises:
-        DataError: there is none.
+        DataError: it does not exist.
     """
-    found = expand_user(path)
-    if found.exists():
-        return found
-    missing, beside = _missing(found)
-    hint = near_match(missing.name, [path.name for path in beside])
+    place = expand_user(path)
+    if place.exists():
+        return place
+    missing, siblings = _first_missing(place)
+    hint = near_match(missing.name, [sibling.name for sibling in siblings])
     raise DataError(
-        f"{path}: there is no {missing}" + (f"; {hint}" if hint else ""), Code.NOT_FOUND
+        f"{path}: {missing} does not exist" + (f"; {hint}" if hint else ""), Code.NOT_FOUND
     )
 
 
-def _missing(path: Path) -> tuple[Path, list[Path]]:
-    """Return the first part of a path that is missing, and what lies beside it."""
+def _first_missing(path: Path) -> tuple[Path, list[Path]]:
+    """Return the first missing part of a path, and its existing siblings."""
     missing = path.absolute()
     while not missing.parent.is_dir():
         missing = missing.parent
@@ -67,16 +69,16 @@ def _missing(path: Path) -> tuple[Path, list[Path]]:
 
 
 def version_of(files: Iterable[Path]) -> str:
-    """Return a hash of the names, sizes and times of files: another where one was changed.
+    """Return a hash of the names, sizes and modification times of files.
 
     Raises:
-        DataError: a file is gone.
+        DataError: a file does not exist.
     """
     digest = hashlib.sha256()
     for path in files:
-        found = _stat(path)
+        stat = _stat(path)
         digest.update(
-            f"{path.parent.name}/{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode()
+            f"{path.parent.name}/{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
         )
     return digest.hexdigest()
 
@@ -85,7 +87,7 @@ def size_of(path: Path) -> int:
     """Return the size of a file in bytes.
 
     Raises:
-        DataError: it is gone.
+        DataError: the file does not exist.
     """
     return _stat(path).st_size
 
@@ -94,10 +96,10 @@ def content_of(path: Path, at_most: int) -> bytes:
     """Return the content of a file.
 
     Raises:
-        DataError: it cannot be read, or has more than ``at_most`` bytes.
+        DataError: the file cannot be read, or has more than ``at_most`` bytes.
     """
     if (size := size_of(path)) > at_most:
-        raise DataError(f"{path}: has {size:,} bytes where {at_most:,} are the most", Code.UNSAFE)
+        raise DataError(f"{path}: must have at most {at_most:,} bytes, got {size:,}", Code.UNSAFE)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -105,14 +107,14 @@ def content_of(path: Path, at_most: int) -> bytes:
 
 
 def require_md5(path: Path, published: str) -> None:
-    """Raise DataError where the MD5 of a file is not the one that was published."""
+    """Raise DataError unless the MD5 of a file is the published one."""
     try:
-        found = md5_of(path)
+        digest = md5_of(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", Code.IO_ERROR) from error
-    if found != published:
+    if digest != published:
         raise DataError(
-            f"{path}: is damaged: its MD5 is {found}, the published one {published}; remove it and "
+            f"{path}: must have the published MD5 {published}, got {digest}; delete it and "
             "download it again",
             Code.UNREADABLE,
         )
@@ -126,13 +128,13 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, hidden names left out, ordered by name on every system.
+    """List a folder without hidden names, sorted by name on every system.
 
     Raises:
         DataError: the folder cannot be read.
     """
     try:
-        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}", Code.IO_ERROR) from error
-    return sorted(found, key=lambda path: path.name)
+    return sorted(paths, key=lambda path: path.name)

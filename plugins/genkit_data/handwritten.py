@@ -1,4 +1,4 @@
-"""Handwritten digits, small enough to travel inside the package."""
+"""Handwritten digits, which are part of the package."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from genkit.types import Batch, DataSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
-    """1,797 handwritten digits of 8x8 grey pixels in 10 classes, embedded in genkit.
+    """1,797 handwritten digits of 8x8 gray pixels in 10 classes, included in genkit.
 
-    The file holds the 17 grey values 0 to 16 of the original; 0 becomes -1 and 16 becomes 1.
-    ``digits/ATTRIBUTION.md`` names authors and licence.
+    The gray values 0 to 16 of the original are scaled to [-1, 1]. ``digits/ATTRIBUTION.md`` states
+    authors and license.
     """
 
     source = "UCI Optical Recognition of Handwritten Digits, doi 10.24432/C50P49"

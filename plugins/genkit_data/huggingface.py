@@ -1,4 +1,4 @@
-"""Data sets that the library ``datasets`` of Hugging Face reads."""
+"""Data sets read with the library ``datasets`` of Hugging Face."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ from genkit.interfaces import Dataset, Inputs
 from genkit.parts.packages import install_command
 from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.classes import require_classes
-from genkit_data.pictures import Shape, in_parts, opened, pixels, require_shape, shape_of
+from genkit_data.pictures import (
+    Shape,
+    make_batches,
+    open_image,
+    pixels,
+    require_shape,
+    shape_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace(Dataset):
     """Images of a data set on the Hugging Face hub, or of a folder with its Parquet files.
 
-    Needs the extra ``huggingface``. Grey images (8 bits, no transparency) keep their one channel;
-    all others become RGB. All must have one size and one number of channels. No code that comes
-    with a data set is run.
+    Requires the extra ``huggingface``. Gray images (8 bits, no transparency) have one channel, all
+    others are converted to RGB. All must have the same size and number of channels. Code of the
+    data set is not run.
     """
 
     path: FilePath = setting(
         doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home"
     )
-    split: str = setting("train", doc="which part to read")
+    split: str = setting("train", doc="split to read")
     image: str = setting("image", doc="column of the images")
     label: str = setting("label", doc="column of the classes; empty for no labels")
 
@@ -54,23 +61,23 @@ class HuggingFace(Dataset):
         table = self._table()
         files = _files(table)
         name = hashlib.sha256(f"{self.split}\0{self.image}\0{self.label}".encode()).hexdigest()[:16]
-        return cached(files[0].parent, name, _version(table), lambda: self._decoding(table))
+        return load_or_decode(files[0].parent, name, _version(table), lambda: self._decode(table))
 
-    def _decoding(self, table: Any) -> Decoding:
+    def _decode(self, table: Any) -> Decoding:
         shape = _shape(table[0][self.image], f"{self.path}: image 0")
         labels = self._classes(table) if self.label else None
-        parts = in_parts(self._pixels(table, shape), labels)
+        parts = make_batches(self._pixels(table, shape), labels)
         return Decoding((len(table), *shape), bool(self.label), parts)
 
     def _pixels(self, table: Any, shape: Shape) -> Iterator[Tensor]:
         for index, row in enumerate(table.select_columns([self.image])):
             where = f"{self.path}: image {index}"
-            with opened(_file(row[self.image], where), where) as image:
+            with open_image(_file(row[self.image], where), where) as image:
                 require_shape(shape_of(image, where), where, shape, "image 0")
                 yield pixels(image, shape[0])
 
     def _table(self) -> Any:
-        """Return the split, its images not decoded; fetched where it is not at hand."""
+        """Return the split with undecoded images, downloaded if necessary."""
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
@@ -80,19 +87,19 @@ class HuggingFace(Dataset):
                 Code.MISSING_PACKAGE,
             ) from error
         folder = Path(self.path).expanduser()
-        known = datasets.exceptions.DatasetsError
+        library_error = datasets.exceptions.DatasetsError
         try:
             table = datasets.load_dataset(
                 str(folder) if folder.is_dir() else self.path, split=self.split
             )
-        except (OSError, ValueError, known) as error:
+        except (OSError, ValueError, library_error) as error:
             raise DataError(f"{self.path}: cannot be loaded: {error}", Code.UNREADABLE) from error
         for column in filter(None, (self.image, self.label)):
             if column not in table.column_names:
                 hint = near_match(column, table.column_names)
                 raise DataError(
-                    f'{self.path}: has no column "{column}", but {", ".join(table.column_names)}'
-                    + (f"; {hint}" if hint else ""),
+                    f'{self.path}: must have the column "{column}", got '
+                    f"{', '.join(table.column_names)}" + (f"; {hint}" if hint else ""),
                     Code.NOT_FOUND,
                 )
         if isinstance(table.features[self.image], datasets.Image):
@@ -111,34 +118,41 @@ class HuggingFace(Dataset):
         try:
             labels = torch.tensor(values)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{where} holds no classes: {error}", Code.WRONG_TYPE) from error
+            raise DataError(
+                f"{where} must contain class indices: {error}", Code.WRONG_TYPE
+            ) from error
         if labels.dtype != torch.int64 or labels.ndim != 1:
-            raise DataError(f"{where} holds no classes, but {values[0]!r}", Code.WRONG_TYPE)
+            raise DataError(
+                f"{where} must contain class indices, got {values[0]!r}", Code.WRONG_TYPE
+            )
         require_classes(labels, where)
         return labels
 
 
 def _files(table: Any) -> list[Path]:
-    """Return the files that the library keeps the table in."""
+    """Return the files of the table in the cache of the library."""
     files = [Path(file["filename"]) for file in table.cache_files]
     if not files:
-        raise DataError("the library datasets keeps its tables in memory; let it use its cache")
+        raise DataError(
+            "the library datasets must store its tables in its cache, got tables in memory; enable "
+            "its cache"
+        )
     return files
 
 
 def _version(table: Any) -> str:
-    """Return a hash of the table: its folder is named after the configuration and its revision."""
-    told = [(*path.parts[-4:], str(path.stat().st_size)) for path in _files(table)]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    """Return a hash of the table's files, whose folders name the configuration and revision."""
+    identity = [(*path.parts[-4:], str(path.stat().st_size)) for path in _files(table)]
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _shape(cell: Any, where: str) -> Shape:
-    with opened(_file(cell, where), where) as image:
+    with open_image(_file(cell, where), where) as image:
         return shape_of(image, where)
 
 
 def _file(cell: Any, where: str) -> Path | io.BytesIO:
-    """Return the image file that a cell holds or names."""
+    """Return the image file in a cell, or its path."""
     match cell:
         case {"bytes": bytes(content)}:
             return io.BytesIO(content)
@@ -146,5 +160,6 @@ def _file(cell: Any, where: str) -> Path | io.BytesIO:
             return Path(path)
         case _:
             raise DataError(
-                f"{where}: the cell holds no image file, but {type(cell).__name__}", Code.WRONG_TYPE
+                f"{where}: the cell must be an image file, got {type(cell).__name__}",
+                Code.WRONG_TYPE,
             )

@@ -1,7 +1,7 @@
-"""The IDX format of the MNIST family: a big-endian header, then unsigned bytes, gzipped.
+"""The gzipped IDX format of the MNIST family: a big-endian header followed by unsigned bytes.
 
 The header is a magic number (two zero bytes, 0x08 for unsigned bytes, the number of dimensions)
-and the size of each dimension, every number of four bytes.
+and the size of each dimension, each with four bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from genkit.errors import Code, DataError
 
 
 def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
-    """Return the shape in the header of a gzipped IDX file, reading nothing behind it.
+    """Return the shape in the header of a gzipped IDX file, without reading its content.
 
     Raises:
-        DataError: the file is missing, not gzip, or not IDX bytes of this many dimensions.
+        DataError: the file is missing, not gzip, or not IDX bytes with this number of dimensions.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         return _shape(file, path, dimensions)
 
 
@@ -34,23 +34,23 @@ def read(path: Path, dimensions: int) -> Tensor:
     """Return the content of a gzipped IDX file, uint8.
 
     Raises:
-        DataError: as for :func:`read_shape`, or the file is shorter or longer than its header says.
+        DataError: as for :func:`read_shape`, or the content does not match the shape.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         shape = _shape(file, path, dimensions)
         content = bytearray(file.read())
     size = math.prod(shape)
     if len(content) != size:
         raise DataError(
-            f"{path}: holds {len(content)} bytes where its header promises {size} "
-            f"({' x '.join(map(str, shape))}); fetch the file again",
+            f"{path}: must have the {size} bytes of its header "
+            f"({' x '.join(map(str, shape))}), got {len(content)}; download the file again",
             Code.WRONG_LENGTH,
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[gzip.GzipFile]:
+def _open(path: Path) -> Iterator[gzip.GzipFile]:
     try:
         with gzip.open(path, "rb") as file:
             yield file
@@ -63,15 +63,20 @@ def _shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
     head = file.read(size)
     if not magic.startswith(head[:4]):
         raise DataError(
-            f"{path}: starts with bytes {head[:4].hex()}, but IDX bytes of {dimensions} "
-            f"dimension{'s' if dimensions > 1 else ''} start with {magic.hex()}",
+            f"{path}: must start with {magic.hex()}, as IDX bytes of {dimensions} "
+            f"dimension{'s' if dimensions > 1 else ''}, got {head[:4].hex()}",
             Code.WRONG_KIND,
         )
     if len(head) < size:
         raise DataError(
-            f"{path}: ends after {len(head)} of the {size} bytes of its IDX header", Code.UNREADABLE
+            f"{path}: must have an IDX header of {size} bytes, got {len(head)}; download the file "
+            "again",
+            Code.UNREADABLE,
         )
     shape = struct.unpack(f">{dimensions}I", head[4:])
     if 0 in shape:
-        raise DataError(f"{path}: is empty ({' x '.join(map(str, shape))})", Code.WRONG_SHAPE)
+        raise DataError(
+            f"{path}: must have items, got the shape {' x '.join(map(str, shape))}",
+            Code.WRONG_SHAPE,
+        )
     return shape

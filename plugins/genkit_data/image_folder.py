@@ -14,90 +14,101 @@ from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
 from genkit.settings import FilePath, setting
 from genkit.types import Batch, DataSpec
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.folder import entries, existing_folder, version_of
-from genkit_data.pictures import Shape, in_parts, opened, pixels, require_shape, shape_of
+from genkit_data.pictures import (
+    Shape,
+    make_batches,
+    open_image,
+    pixels,
+    require_shape,
+    shape_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
-    """Your own images: right in a folder without labels, or in one sub-folder for each class.
+    """Your own images: in one folder without labels, or in one subfolder for each class.
 
-    Classes are numbered by the sorted names of their folders, and images are read in the order of
-    their names. Grey images (8 bits, no transparency) keep their one channel; all others become
-    RGB, without their transparency. All must have one size and one number of channels. Every file
-    must be an image, save those whose name starts with a dot, which are passed over.
+    Classes are numbered in the order of their folders' names, and images are read in the order of
+    their names. Gray images (8 bits, no transparency) have one channel; all others are converted to
+    RGB without transparency. All must have the same size and number of channels. Every file must be
+    an image; files whose names start with a dot are ignored.
     """
 
     root: FilePath = setting(doc="folder of the images; ~ is your home")
 
     def spec(self) -> DataSpec:
-        files, labels = _listed(existing_folder(self.root))
+        files, labels = _list(existing_folder(self.root))
         shape = _common_shape(tuple(files), version_of(files))
         return DataSpec(shape, classes=labels[-1] + 1 if labels else 0)
 
     def item_count(self) -> int:
-        return len(_listed(existing_folder(self.root))[0])
+        return len(_list(existing_folder(self.root))[0])
 
     def version(self) -> str:
-        return version_of(_listed(existing_folder(self.root))[0])
+        return version_of(_list(existing_folder(self.root))[0])
 
     def load(self, inputs: Inputs) -> Batch:
         folder = existing_folder(self.root)
-        files, labels = _listed(folder)
-        return cached(folder, "image-folder", version_of(files), lambda: _decoding(files, labels))
+        files, labels = _list(folder)
+        version = version_of(files)
+        return load_or_decode(folder, "image-folder", version, lambda: _decode(files, labels))
 
 
-def _decoding(files: Sequence[Path], labels: Sequence[int]) -> Decoding:
+def _decode(files: Sequence[Path], labels: Sequence[int]) -> Decoding:
     shape = _common_shape(tuple(files), version_of(files))
     classes = torch.tensor(labels) if labels else None
-    return Decoding((len(files), *shape), bool(labels), in_parts(_pixels(files, shape), classes))
+    parts = make_batches(_pixels(files, shape), classes)
+    return Decoding((len(files), *shape), bool(labels), parts)
 
 
 def _pixels(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
     for path in files:
-        with opened(path, str(path)) as image:
+        with open_image(path, str(path)) as image:
             yield pixels(image, shape[0])
 
 
-def _listed(root: Path) -> tuple[list[Path], list[int]]:
-    """Return all files in order, and the class of each; no classes where all lie in the root."""
+def _list(root: Path) -> tuple[list[Path], list[int]]:
+    """List all files in order with their classes; without subfolders there are no classes."""
     inside = entries(root)
     folders = [path for path in inside if path.is_dir()]
-    loose = [path for path in inside if not path.is_dir()]
-    if folders and loose:
+    top_files = [path for path in inside if not path.is_dir()]
+    if folders and top_files:
         raise DataError(
-            f"{root}: holds both files ({loose[0].name}) and folders ({folders[0].name}); keep "
-            "all images in it, or each in the folder of its class",
+            f"{root}: must contain either files or folders, got both ({top_files[0].name} and "
+            f"{folders[0].name}); move all images into it, or into folders of their classes",
             Code.CONFLICT,
         )
-    if loose:
-        return loose, []
+    if top_files:
+        return top_files, []
     if not folders:
-        raise DataError(f"{root}: holds no image", Code.NOT_FOUND)
+        raise DataError(f"{root}: must contain images, got none", Code.NOT_FOUND)
     files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = entries(folder)
-        if not found:
+        images = entries(folder)
+        if not images:
             raise DataError(
-                f"{folder}: holds no image; remove the folder or fill the class", Code.NOT_FOUND
+                f"{folder}: must contain images, got none; delete the folder or add images",
+                Code.NOT_FOUND,
             )
-        if deeper := next((path for path in found if path.is_dir()), None):
+        if nested := next((path for path in images if path.is_dir()), None):
             raise DataError(
-                f"{deeper}: is a folder inside the folder of a class; move its images",
+                f"{nested}: must be an image, got a folder inside the folder of a class; move its "
+                "images",
                 Code.CONFLICT,
             )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return files, labels
 
 
 @lru_cache(maxsize=8)
 def _common_shape(files: tuple[Path, ...], version: str) -> Shape:  # noqa: ARG001, part of the key
-    """Return the shape ``(channels, height, width)`` of all images, reading their headers only.
+    """Return the shape ``(channels, height, width)`` of all images from their headers.
 
-    It is asked for many times while a recipe is checked, and read once for each version.
+    It is read once for each version, since checking a recipe uses it many times.
     """
     first = _shape(files[0])
     for path in files[1:]:
@@ -106,5 +117,5 @@ def _common_shape(files: tuple[Path, ...], version: str) -> Shape:  # noqa: ARG0
 
 
 def _shape(path: Path) -> Shape:
-    with opened(path, str(path)) as image:
+    with open_image(path, str(path)) as image:
         return shape_of(image, str(path))

@@ -1,4 +1,4 @@
-"""A data set that is doubled by mirroring."""
+"""A data set with a mirror image of each item."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from genkit.types import Batch, DataSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Mirrored(Dataset):
-    """Adds to each image of a data set its mirror image, left to right: twice as many items.
+    """Add the left-right mirror image of each image to a data set, which doubles its size.
 
-    All images come first, then all mirror images in the same order. The augmentation ``flip``
-    instead mirrors at random; here an epoch has each image both ways.
+    The mirror images follow the images in the same order. Unlike the augmentation ``flip``, which
+    mirrors at random, an epoch contains each image and its mirror image.
     """
 
     source = "EDM, arXiv 2206.00364, appendix F.2"
 
-    inner: Dataset = setting(doc="the images")
+    inner: Dataset = setting(doc="data set of images")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
             spec = self.inner.spec()
         except DataError:
-            return  # reported where the inner data set is asked
+            return  # reported by the inner data set
         if not spec.is_image:
-            yield Problem(("inner",), f"its items have shape {spec.shape}, and are no images")
+            yield Problem(("inner",), f"must be images, got items of shape {spec.shape}")
 
     def spec(self) -> DataSpec:
         return self.inner.spec()
@@ -48,7 +48,7 @@ class Mirrored(Dataset):
         if batch.data.ndim != 4:
             shape = tuple(batch.data.shape[1:])
             raise DataError(
-                f'"mirrored" mirrors images, but items have shape {shape}', Code.WRONG_SHAPE
+                f'data set "mirrored" requires images, got items of shape {shape}', Code.WRONG_SHAPE
             )
         twice = batch[torch.arange(len(batch)).repeat(2)]
         return twice.with_data(torch.cat([batch.data, batch.data.flip(-1)]))

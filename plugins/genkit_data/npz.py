@@ -16,15 +16,15 @@ from genkit.interfaces import Dataset, Inputs
 from genkit.settings import FilePath, setting
 from genkit.tensors import require_finite
 from genkit.types import Batch, DataSpec
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from genkit_data.classes import require_classes
 from genkit_data.folder import existing, version_of
 from genkit_data.npz_arrays import Array, find
-from genkit_data.zipped import opened_zip
+from genkit_data.zipped import open_zip
 
 _IMAGES = ("images", "arr_0")
 _LABELS = ("labels", "arr_1")
-_CHANNELS = 4  # at most: this is how channels are told from height and width
+_MAX_CHANNELS = 4  # distinguishes channels from height and width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +32,23 @@ class NPZ(Dataset):
     """Images in a ``.npz`` file of NumPy.
 
     The array ``images`` (or ``arr_0``) is ``[N, H, W, C]`` or ``[N, C, H, W]`` with 1 to 4
-    channels, of bytes from 0 to 255 or of floats from -1 to 1. The array ``labels`` (or
-    ``arr_1``) holds the class of each image. Pickled objects are never read.
+    channels, with bytes from 0 to 255 or floats from -1 to 1. The array ``labels`` (or ``arr_1``)
+    contains the class of each image. Pickled objects are never read.
     """
 
-    path: FilePath = setting(doc="the .npz file; ~ is your home")
+    path: FilePath = setting(doc=".npz file; ~ is your home")
     labels: bool = setting(True, doc="read the class of each image")
 
     def spec(self) -> DataSpec:
         path = existing(self.path)
-        with opened_zip(path) as archive:
+        with open_zip(path) as archive:
             images = _images(path, archive)
             labels = self._classes(path, archive, len(images))
         return DataSpec(images.shape[1:], 0 if labels is None else int(labels.max()) + 1)
 
     def item_count(self) -> int:
         path = existing(self.path)
-        with opened_zip(path) as archive:
+        with open_zip(path) as archive:
             return len(_images(path, archive))
 
     def version(self) -> str:
@@ -56,7 +56,7 @@ class NPZ(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         path = existing(self.path)
-        with opened_zip(path) as archive:
+        with open_zip(path) as archive:
             images = _images(path, archive)
             if images.array.dtype != np.uint8:
                 return Batch(images.floats(), self._classes(path, archive, len(images)))
@@ -66,22 +66,23 @@ class NPZ(Dataset):
                 return Decoding(images.shape, self.labels, images.bytes(labels))
 
             name = f"{path.name}-labelled" if self.labels else path.name
-            return cached(path.parent, name, self.version(), decode)
+            return load_or_decode(path.parent, name, self.version(), decode)
 
     def _classes(self, path: Path, archive: ZipFile, count: int) -> Tensor | None:
-        """Return the class of each of ``count`` images, if they are wanted."""
+        """Return the classes of ``count`` images; None without the setting ``labels``."""
         if not self.labels:
             return None
         array = find(path, archive, _LABELS)
         if array is None:
             raise DataError(
-                f'{path}: holds no array "{_LABELS[0]}" or "{_LABELS[1]}"; write labels = false',
+                f'{path}: must contain an array "{_LABELS[0]}" or "{_LABELS[1]}"; add it, or write '
+                "labels = false",
                 Code.NOT_FOUND,
             )
         if array.dtype.kind not in "iu" or array.shape != (count,):
             raise DataError(
-                f"{array.where} is {array.dtype} of shape {array.shape}; the classes of {count:,} "
-                f"images are integers of shape ({count},)",
+                f"{array.where} must be integers of shape ({count},), the classes of the images, "
+                f"got {array.dtype} of shape {array.shape}",
                 Code.WRONG_SHAPE,
             )
         classes = torch.from_numpy(array.read().astype(np.int64))
@@ -94,8 +95,8 @@ class _Images:
     """The array of the images.
 
     Attributes:
-        array: in the archive.
-        channels_last: whether it is ``[N, H, W, C]``.
+        array: array in the archive.
+        channels_last: whether its shape is ``[N, H, W, C]``.
     """
 
     array: Array
@@ -106,26 +107,27 @@ class _Images:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """``(N, C, H, W)``."""
+        """Shape ``(N, C, H, W)``."""
         count, *sides = self.array.shape
         first, second, third = (sides[2], *sides[:2]) if self.channels_last else sides
         return count, first, second, third
 
     def bytes(self, labels: Tensor | None) -> Iterator[Batch]:
-        """Yield all images, uint8, once they are asked for."""
+        """Yield all images as one uint8 batch, read on iteration."""
         yield Batch(self._read(np.uint8), labels)
 
     def floats(self) -> Tensor:
-        """Return all images, float32, in [-1, 1]."""
-        with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+        """Return all images as float32 in [-1, 1]."""
+        with np.errstate(over="ignore"):  # values beyond float32 are reported as not finite below
             values = self._read(np.float32)
         require_finite(values, f"{self.array.where}: image")
         outside = values.flatten(1).abs().amax(1) > 1
         if bool(outside.any()):
             index = int(outside.nonzero()[0])
             raise DataError(
-                f"{self.array.where}: image {index} reaches from {float(values[index].min()):g} to "
-                f"{float(values[index].max()):g}; floats go from -1 to 1, and bytes from 0 to 255",
+                f"{self.array.where}: floats must be from -1 to 1, got image {index} with "
+                f"{float(values[index].min()):g} to {float(values[index].max()):g}; write bytes "
+                "from 0 to 255, or scale the floats",
                 Code.OUT_OF_RANGE,
             )
         return values.contiguous()
@@ -138,23 +140,25 @@ class _Images:
 def _images(path: Path, archive: ZipFile) -> _Images:
     array = find(path, archive, _IMAGES)
     if array is None:
-        raise DataError(f'{path}: holds no array "{_IMAGES[0]}" or "{_IMAGES[1]}"', Code.NOT_FOUND)
+        raise DataError(
+            f'{path}: must contain an array "{_IMAGES[0]}" or "{_IMAGES[1]}"', Code.NOT_FOUND
+        )
     shape = array.shape
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise DataError(
-            f"{array.where} is {array.dtype}; write uint8 from 0 to 255 or floats from -1 to 1",
+            f"{array.where} must be uint8 from 0 to 255 or floats from -1 to 1, got {array.dtype}",
             Code.WRONG_TYPE,
         )
     if len(shape) != 4 or 0 in shape:
         raise DataError(
-            f"{array.where} has shape {shape}; images have [N, H, W, C] or [N, C, H, W]",
+            f"{array.where} must have the shape [N, H, W, C] or [N, C, H, W], got {shape}",
             Code.WRONG_SHAPE,
         )
-    first, last = shape[1] <= _CHANNELS, shape[3] <= _CHANNELS
+    first, last = shape[1] <= _MAX_CHANNELS, shape[3] <= _MAX_CHANNELS
     if first == last:
         raise DataError(
-            f"{array.where} has shape {shape}, which does not tell the channels (1 to {_CHANNELS}) "
-            "from height and width",
+            f"{array.where} must have 1 to {_MAX_CHANNELS} channels either first or last, got the "
+            f"shape {shape}",
             Code.WRONG_SHAPE,
         )
     return _Images(array, channels_last=last)

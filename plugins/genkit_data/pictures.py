@@ -1,4 +1,4 @@
-"""Image files: opened, judged by their header, and turned into bytes."""
+"""Open image files, check their headers and decode them to bytes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from genkit.errors import Code, DataError
 from genkit.types import Batch
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-"""Of the files that are taken for images where others may lie beside them."""
+"""Suffixes of image files in folders that may contain other files."""
 
 Shape = tuple[int, int, int]
-_PART = 64  # images that are decoded before they are handed on
+_BATCH = 64  # images decoded at a time; chosen, not tuned
 
 
 @contextmanager
-def opened(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
-    """Open an image; pixels are read at their first use, inside the block.
+def open_image(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
+    """Open an image; its pixels are decoded on first use inside the block.
 
     Args:
-        file: the image.
-        where: names it in messages.
+        file: image file.
+        where: name of the image in messages.
 
     Raises:
-        DataError: it is missing, damaged or no image.
+        DataError: the file is missing, corrupt or not an image.
     """
     try:
         with Image.open(file) as image:
             yield image
-    # Decoders raise all of these for broken files, SyntaxError among them.
+    # Decoders raise any of these for corrupt files, even SyntaxError.
     except (
         OSError,
         SyntaxError,
@@ -47,57 +47,57 @@ def opened(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        # The library's own words would tell where in memory the file lies.
-        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        # The library's message would contain a memory address.
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
             f"{where}: cannot be read as an image: {reason}", Code.UNREADABLE
         ) from error
 
 
 def shape_of(image: Image.Image, where: str) -> Shape:
-    """Return ``(channels, height, width)``: 1 channel for grey, 3 for all else.
+    """Return ``(channels, height, width)``, with 1 channel for gray images and 3 for all others.
 
     Raises:
-        DataError: it has more than 8 bits a channel.
+        DataError: the image has more than 8 bits per channel.
     """
-    if image.mode.startswith(("I", "F")):  # 16 or 32 bits: a conversion would clip them
+    if image.mode.startswith(("I", "F")):  # 16 or 32 bits, which a conversion would clip
         raise DataError(
-            f"{where}: has more than 8 bits a channel (mode {image.mode})", Code.WRONG_TYPE
+            f"{where}: must have 8 bits per channel, got mode {image.mode}", Code.WRONG_TYPE
         )
     return (1 if image.mode == "L" else 3, image.height, image.width)
 
 
 def require_shape(shape: Shape, where: str, first: Shape, first_where: str) -> None:
-    """Raise DataError where an image differs from the first one."""
+    """Raise DataError unless an image has the shape of the first one."""
     if shape != first:
         raise DataError(
-            f"{where} is {_in_words(shape)}, but {first_where} is {_in_words(first)}; all images "
-            "must have one size, and all be grey or all in colour",
+            f"{where}: must be {_in_words(first)} as {first_where}, got {_in_words(shape)}; resize "
+            "or convert the images",
             Code.WRONG_SHAPE,
         )
 
 
 def pixels(image: Image.Image, channels: int) -> Tensor:
-    """Return ``[channels, height, width]`` uint8, grey or RGB."""
+    """Return the gray or RGB pixels of an image, ``[channels, height, width]`` uint8."""
     values = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(values).reshape(image.height, image.width, channels).movedim(2, 0)
 
 
-def in_parts(images: Iterable[Tensor], labels: Tensor | None) -> Iterator[Batch]:
+def make_batches(images: Iterable[Tensor], labels: Tensor | None) -> Iterator[Batch]:
     """Yield images in batches.
 
     Args:
-        images: N of ``[C, H, W]``.
-        labels: ``[N]`` or None.
+        images: N images ``[C, H, W]``.
+        labels: class indices ``[N]``, or None.
     """
     rest = iter(images)
-    for start in itertools.count(0, _PART):
-        if not (part := list(itertools.islice(rest, _PART))):
+    for start in itertools.count(0, _BATCH):
+        if not (batch := list(itertools.islice(rest, _BATCH))):
             return
-        held = None if labels is None else labels[start : start + len(part)]
-        yield Batch(torch.stack(part), held)
+        batch_labels = None if labels is None else labels[start : start + len(batch)]
+        yield Batch(torch.stack(batch), batch_labels)
 
 
 def _in_words(shape: Shape) -> str:
     channels, height, width = shape
-    return f"{width}x{height} pixels in {'grey' if channels == 1 else 'colour'}"
+    return f"{width}x{height} pixels in {'gray' if channels == 1 else 'color'}"

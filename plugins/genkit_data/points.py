@@ -1,4 +1,4 @@
-"""Points in the plane, for pictures that one can read."""
+"""Two-dimensional data sets, whose samples and trajectories can be plotted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from genkit.types import Batch, DataSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Dataset):
-    """Random points along a curve, about in [-1, 1] and with a standard deviation near 0.5."""
+    """Random points along a curve, about in [-1, 1] with a standard deviation near 0.5."""
 
     items: int = setting(10_000, doc="number of points", at_least=1)
     noise: float = setting(
         0.02, doc="standard deviation of the points around the curve", at_least=0, at_most=1
     )
-    seed: int = setting(0, doc="chooses the points", at_least=0)
+    seed: int = setting(0, doc="seed of the points", at_least=0)
 
     def item_count(self) -> int:
         return self.items
@@ -40,13 +40,13 @@ class Points(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class SwissRoll(Points):
-    """2-D points along a spiral of one and a half turns, without labels."""
+    """Two-dimensional points along a spiral of one and a half turns, without labels."""
 
     def spec(self) -> DataSpec:
         return DataSpec((2,))
 
     def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
-        # The radius grows with the angle, which runs from 1.5 pi to 4.5 pi; it ends at 1.
+        # The radius is proportional to the angle, from 1.5 pi to 4.5 pi, and at most 1.
         angle = 1.5 * math.pi * (1 + 2 * position)
         radius = angle / (4.5 * math.pi)
         return torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None], None
@@ -54,13 +54,13 @@ class SwissRoll(Points):
 
 @dataclass(frozen=True, kw_only=True)
 class Moons(Points):
-    """2-D points along two half circles that reach into each other; each is a class."""
+    """Two-dimensional points along two interleaved half circles, the two classes."""
 
     def spec(self) -> DataSpec:
         return DataSpec((2,), classes=2)
 
     def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
-        # The second moon is the first one turned by half a turn around the middle of the two.
+        # The second moon is the first one, rotated by 180 degrees about the origin.
         angle = math.pi * position
         first = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1) / 1.5
         labels = torch.arange(len(position)) % 2

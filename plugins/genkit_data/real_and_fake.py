@@ -1,4 +1,4 @@
-"""Real images beside generated ones, for training a discriminator."""
+"""Real and generated images, for training a discriminator."""
 
 from __future__ import annotations
 
@@ -24,61 +24,63 @@ Part = Literal["training", "held-out"]
 
 @dataclass(frozen=True, kw_only=True)
 class RealAndFake(Dataset):
-    """A data set (source 1) joined with the samples of an earlier stage (source 0).
+    """A data set (realness 1) joined with the samples of an earlier stage (realness 0).
 
-    Discriminator guidance reads d / (1 - d) as p_real / p_fake, which holds if both sources are
-    equally likely. So each comes to as many items as the larger one has: items of the smaller are
-    repeated, all equally often or once more, the extra ones spread evenly over its order. Images
-    of both have 8 bits, so that their precision does not tell them apart.
+    Discriminator guidance uses d / (1 - d) as p_real / p_fake, which holds if real and generated
+    items are equally likely. So the items of the smaller group are repeated until both groups have
+    the same size: all equally often or once more, with the extra ones evenly spaced. All images are
+    rounded to 8 bits, so that the discriminator cannot use their precision.
 
-    ``classes`` chooses among items by their class. Where the discriminator is not given the class,
-    shares of classes that differ would be learned as well.
+    ``classes`` determines the share of each class. An unconditional discriminator would learn
+    differing shares as well.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
 
-    real: Dataset = setting(doc="the real items", inherit="data")
-    fakes: SamplesRef = setting(doc="id of the stage that generated the others")
-    labels: bool = setting(False, doc="keep the class labels, which both must then have")
+    real: Dataset = setting(doc="real items", inherit="data")
+    fakes: SamplesRef = setting(doc="stage that generated the other items")
+    labels: bool = setting(
+        False, doc="keep the class labels; requires labels of real and generated items"
+    )
     classes: Classes = setting(
         "as-drawn",
-        doc="share of each class among the fakes: as they were drawn, as among the real items, or "
-        "balanced, which balances the real items too",
+        doc="share of each class among the generated items: as-drawn; as-real, that of the real "
+        "items; or balanced, also among the real items",
     )
     held_out: float = setting(
         0.0,
-        doc="share of the real and of the generated items kept out of training, to judge the "
-        "discriminator on items that it has not seen",
+        doc="share of the real and of the generated items that is held out from training to "
+        "evaluate the discriminator",
         at_least=0,
         below=1,
     )
-    part: Part = setting("training", doc="items of the training, or those that are held out")
+    part: Part = setting("training", doc="part to load: training or held-out items")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         denoiser = design_behind(self.fakes, earlier)
         if self.part == "held-out" and not self.held_out:
             yield Problem(("held_out",), "must be above 0, got 0.0", "write 0.1", Code.OUT_OF_RANGE)
-        key, instead = ("labels", "false") if self.labels else ("classes", '"as-drawn"')
+        key, default = ("labels", "false") if self.labels else ("classes", '"as-drawn"')
         if self._by_class and self.real.spec().classes == 0:
             yield Problem(
                 (key,),
-                "requires labels of the real data, which has none",
-                f"write {instead}",
+                "requires labels of the real data, but it has none",
+                f"write {key} = {default}",
                 Code.MISSING_ATTRIBUTE,
             )
         if self._by_class and denoiser and not denoiser.settings.class_conditional:
             yield Problem(
                 (key,),
-                f'requires labels of the samples of "{self.fakes}", which have none: their '
-                "denoiser is not conditional",
-                f"write {instead}, or give its network class_conditional = true",
+                f'requires labels of the samples of "{self.fakes}", but their denoiser is not '
+                "class-conditional",
+                f"write {key} = {default}, or class_conditional = true in the denoiser's network",
                 Code.MISSING_ATTRIBUTE,
             )
         if denoiser and denoiser.spec.shape != self.real.spec().shape:
             yield Problem(
                 ("fakes",),
-                f'the samples of "{self.fakes}" have shape {denoiser.spec.shape}, '
-                f"but the real items {self.real.spec().shape}",
+                f"must be samples of the shape of the real items, {self.real.spec().shape}, got "
+                f"{denoiser.spec.shape}",
                 "name a stage whose denoiser was trained on data of this shape",
             )
 
@@ -96,26 +98,26 @@ class RealAndFake(Dataset):
         fake = self._part(fake, f'sample of "{self.fakes}"')
         if real.data.shape[1:] != fake.data.shape[1:]:
             raise DataError(
-                f'the samples of "{self.fakes}" have shape {tuple(fake.data.shape[1:])}, '
-                f"but the real items {tuple(real.data.shape[1:])}",
+                f'samples of "{self.fakes}" must have the shape of the real items, '
+                f"{tuple(real.data.shape[1:])}, got {tuple(fake.data.shape[1:])}",
                 Code.WRONG_SHAPE,
             )
         count = max(len(real), len(fake))
-        chosen = [_spread(torch.arange(len(batch)), count) for batch in (real, fake)]
+        indices = [_repeat(torch.arange(len(batch)), count) for batch in (real, fake)]
         labels = None
         if self._by_class and real.labels is not None and fake.labels is not None:
             self._require_classes(real.labels, fake.labels)
             if self.classes != "as-drawn":
-                shares = real.labels[chosen[0]].bincount()
+                numbers = real.labels[indices[0]].bincount()
                 if self.classes == "balanced":
-                    shares = _balanced(shares > 0, count)
-                chosen = [_of_classes(known, shares) for known in (real.labels, fake.labels)]
-            labels = torch.cat([real.labels[chosen[0]], fake.labels[chosen[1]]])
-        # Joined in place, and the samples dropped in between: three copies would fill a gigabyte.
+                    numbers = _balance(numbers > 0, count)
+                indices = [_select(of_part, numbers) for of_part in (real.labels, fake.labels)]
+            labels = torch.cat([real.labels[indices[0]], fake.labels[indices[1]]])
+        # Joined in place, with the samples freed in between: three copies would take a gigabyte.
         joined = real.data.new_empty(2 * count, *real.data.shape[1:])
-        torch.index_select(fake.data, 0, chosen[1], out=joined[count:])
+        torch.index_select(fake.data, 0, indices[1], out=joined[count:])
         del fake
-        torch.index_select(real.data, 0, chosen[0], out=joined[:count])
+        torch.index_select(real.data, 0, indices[0], out=joined[:count])
         realness = torch.cat([torch.ones(count), torch.zeros(count)]).long()
         return Batch(joined, labels if self.labels else None, realness)
 
@@ -124,46 +126,49 @@ class RealAndFake(Dataset):
 
     @property
     def _by_class(self) -> bool:
-        """Whether labels of both sources are used."""
+        """Whether the labels of real and generated items are used."""
         return self.labels or self.classes != "as-drawn"
 
     def _part(self, batch: Batch, what: str) -> Batch:
-        """Return the items of the part of a source."""
+        """Return the real or generated items of the part."""
         if self.held_out:
-            # At random: samples are drawn with classes in turn, and each tenth may be of one class.
+            # At random: samples may have their classes in turn, so every tenth could be of one.
             order = torch.randperm(len(batch), generator=generator(0, "held out", what))
             count = round(self.held_out * len(batch))
             kept = order[:count] if self.part == "held-out" else order[count:]
             batch = batch[kept.sort().values]
         if len(batch) == 0:
-            raise DataError(f"the {self.part} part has no {what}", Code.WRONG_LENGTH)
+            raise DataError(
+                f"the {self.part} part must have items, got no {what}; write another held_out",
+                Code.WRONG_LENGTH,
+            )
         if self._by_class and batch.labels is None:
             raise DataError(
-                f"no {what} has a label; write labels = false and leave classes out",
+                f"{what} must have a label, got none; write labels = false and remove classes",
                 Code.MISSING_ATTRIBUTE,
             )
         return batch
 
     def _require_classes(self, real: Tensor, fake: Tensor) -> None:
-        """Raise DataError where a class of one source is absent from the other."""
-        found = [set(labels.tolist()) for labels in (real, fake)]
+        """Raise DataError unless real and generated items have the same classes."""
+        classes = [set(labels.tolist()) for labels in (real, fake)]
         for here, there, what in ((0, 1, f'samples of "{self.fakes}"'), (1, 0, "real items")):
-            if absent := sorted(found[here] - found[there]):
+            if absent := sorted(classes[here] - classes[there]):
                 raise DataError(
                     f"the {what} must have every class of the others, got none of class "
-                    f"{', '.join(map(str, absent[:5]))}: the class would tell the two apart; "
-                    "use more items",
+                    f"{', '.join(map(str, absent[:5]))}, which would reveal the realness; use more "
+                    "items",
                     Code.MISSING_ATTRIBUTE,
                 )
 
 
-def _spread(items: Tensor, count: int) -> Tensor:
-    """Return so many of some indices, each equally often or once more, in their order."""
-    return items[torch.arange(count) * len(items) // count]
+def _repeat(indices: Tensor, count: int) -> Tensor:
+    """Repeat indices to ``count``, each equally often or once more, in their order."""
+    return indices[torch.arange(count) * len(indices) // count]
 
 
-def _balanced(occurs: Tensor, count: int) -> Tensor:
-    """Return the number of items of each class, equal or one more, ``[classes]``."""
+def _balance(occurs: Tensor, count: int) -> Tensor:
+    """Return balanced numbers of items of the classes that occur, ``[classes]``."""
     numbers = torch.zeros(len(occurs), dtype=torch.int64)
     classes = occurs.nonzero().flatten()
     numbers[classes] = count // len(classes)
@@ -171,10 +176,10 @@ def _balanced(occurs: Tensor, count: int) -> Tensor:
     return numbers
 
 
-def _of_classes(labels: Tensor, numbers: Tensor) -> Tensor:
-    """Return indices with a number of items of each class, in their order."""
+def _select(labels: Tensor, numbers: Tensor) -> Tensor:
+    """Return sorted indices of items, with these numbers of items of each class."""
     parts = [
-        _spread((labels == label).nonzero().flatten(), number)
+        _repeat((labels == label).nonzero().flatten(), number)
         for label, number in enumerate(numbers.tolist())
         if number
     ]

@@ -1,4 +1,4 @@
-"""Members of a gzipped tar archive, read in place: nothing is unpacked to the disk."""
+"""Read members of a gzipped tar archive without unpacking it to the disk."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from pathlib import Path, PurePosixPath
 from genkit.errors import Code, DataError
 
 
-def read_members(path: Path, wanted: Collection[str], at_most: int) -> dict[str, bytes]:
-    """Return the content of the wanted members, by name.
+def read_members(path: Path, names: Collection[str], at_most: int) -> dict[str, bytes]:
+    """Return the content of members by name.
 
     Args:
-        path: of the archive.
-        wanted: names of members, such as ``cifar-10-batches-bin/test_batch.bin``.
-        at_most: bytes that a wanted member may have.
+        path: path of the archive.
+        names: names of members, such as ``cifar-10-batches-bin/test_batch.bin``.
+        at_most: maximum size of a member in bytes.
 
     Raises:
-        DataError: the archive is damaged, a wanted member is missing, there twice or too large, or
-            any member is no plain file or folder or would lie outside the archive's own folder.
+        DataError: the archive is corrupt; a member of these names is missing, duplicate or too
+            large; or any member is not a plain file or folder, or outside the archive's folder.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
-                _require_harmless(path, member)
+                _require_safe(path, member)
                 file = archive.extractfile(member)
-                if member.name not in wanted or file is None:
+                if member.name not in names or file is None:
                     continue
-                if member.name in found:
-                    raise DataError(f"{path}: holds {member.name} twice", Code.DUPLICATE)
+                if member.name in contents:
+                    raise DataError(
+                        f"{path}: must contain {member.name} once, got it twice", Code.DUPLICATE
+                    )
                 if member.size > at_most:
                     raise DataError(
-                        f"{path}: {member.name} has {member.size:,} bytes where {at_most:,} are "
-                        "the most",
+                        f"{path}: {member.name} must have at most {at_most:,} bytes, got "
+                        f"{member.size:,}",
                         Code.UNSAFE,
                     )
-                found[member.name] = file.read()
+                contents[member.name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as .tar.gz: {error}", Code.UNREADABLE) from error
-    if missing := sorted(set(wanted) - found.keys()):
-        raise DataError(f"{path}: holds no {missing[0]}", Code.NOT_FOUND)
-    return found
+    if missing := sorted(set(names) - contents.keys()):
+        raise DataError(f"{path}: must contain {missing[0]}", Code.NOT_FOUND)
+    return contents
 
 
-def _require_harmless(path: Path, member: tarfile.TarInfo) -> None:
+def _require_safe(path: Path, member: tarfile.TarInfo) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\\" in member.name:
         raise DataError(
-            f'{path}: member "{member.name}" would lie outside the archive', Code.UNSAFE
+            f'{path}: member "{member.name}" has a path outside the archive', Code.UNSAFE
         )
     if not (member.isfile() or member.isdir()):
         raise DataError(
-            f'{path}: member "{member.name}" is a link or a device, not a file', Code.UNSAFE
+            f'{path}: member "{member.name}" must be a file, got a link or a device', Code.UNSAFE
         )

@@ -1,4 +1,4 @@
-"""A zip archive, of which nothing is read before its list of members has been judged."""
+"""Open zip archives after a check of their list of members."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from pathlib import Path
 
 from genkit.errors import Code, DataError
 
-_RATIO = 100  # photographs, also as plain arrays, are compressed a few times at most
-_SMALL = 64 * 2**20  # bytes that may come of any archive
+# Limits against zip bombs; chosen, not tuned. Photographs compress by a factor of a few, even as
+# raw arrays.
+_MAX_RATIO = 100
+_ALLOWED_BYTES = 64 * 2**20  # unpacked, at any ratio
 
 
 @contextmanager
-def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive.
 
     Raises:
-        DataError: it is damaged, at once or while it is read; or a member is a link, is there
-            twice, would lie outside the archive, is encrypted, or is compressed as only bombs are.
+        DataError: the archive is corrupt, which may be detected while it is read; or a member is a
+            link, duplicate, outside the archive or encrypted; or the archive may be a zip bomb.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _require_harmless(path, archive)
+            _require_safe(path, archive)
             yield archive
-    # zipfile raises all of these for damaged archives.
+    # zipfile raises any of these for corrupt archives.
     except (
         zipfile.BadZipFile,
         OSError,
@@ -43,19 +45,19 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def _require_harmless(path: Path, archive: zipfile.ZipFile) -> None:
+def _require_safe(path: Path, archive: zipfile.ZipFile) -> None:
     seen: set[str] = set()
     total = 0
     for member in archive.infolist():
-        # The name as it is in the file: zipfile cuts it at a zero byte.
+        # The name in the file: zipfile truncates `filename` at a zero byte.
         name = member.orig_filename
         reason = ""
         if name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
-            reason = "would lie outside the archive"
+            reason = "has a path outside the archive"
         elif stat.S_ISLNK(member.external_attr >> 16):
             reason = "is a link"
         elif member.filename in seen:
-            reason = "is there twice"
+            reason = "is duplicate"
         elif member.flag_bits & 1:
             reason = "is encrypted"
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -65,9 +67,9 @@ def _require_harmless(path: Path, archive: zipfile.ZipFile) -> None:
         seen.add(member.filename)
         total += member.file_size
     packed = path.stat().st_size
-    if total > max(_SMALL, _RATIO * packed):
+    if total > max(_ALLOWED_BYTES, _MAX_RATIO * packed):
         raise DataError(
-            f"{path}: its {packed:,} bytes would unpack to {total:,}, more than {_RATIO} times as "
-            "many; that is no archive of photographs",
+            f"{path}: must unpack to at most {_MAX_RATIO} times its {packed:,} bytes, got "
+            f"{total:,}; images do not compress so much",
             Code.UNSAFE,
         )

@@ -1,4 +1,4 @@
-"""Files outside of runs: ``genkit sample``, ``export``, ``stats`` and ``import``."""
+"""Commands for files outside runs: ``genkit sample``, ``export``, ``stats`` and ``import``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the commands that read and write such files."""
+    """Register the commands."""
     from genkit_files.export import export
     from genkit_files.importing import import_edm, import_network
     from genkit_files.sample import sample

@@ -1,4 +1,4 @@
-"""What the system says of a disk, told as what the user can mend."""
+"""Errors of the file system, reported as errors of the user."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from genkit.errors import UsageError
 
 
 @contextmanager
-def mendable(out: Path) -> Iterator[None]:
-    """Turn an error of the system inside the block into one that tells the user what to mend.
+def user_errors(out: Path) -> Iterator[None]:
+    """Convert an ``OSError`` inside the block to an error that states the file and the remedy.
 
     Args:
-        out: what is written, named where the system names nothing.
+        out: output, named where the error has no file name.
 
     Raises:
-        UsageError: the disk is full, a folder cannot be written, a name is too long.
-        PluginError: a plugin's code raised it.
+        UsageError: the disk is full, a folder is not writable, or a name is too long.
+        PluginError: code of a plugin raised the error.
     """
     try:
         yield
@@ -26,17 +26,19 @@ def mendable(out: Path) -> Iterator[None]:
         from genkit.blame import plugin_error_of
 
         raise plugin_error_of(error) or UsageError(
-            f"{error.filename or out}: {error.strerror or error}; when that is mended, give the "
-            "same command again"
+            f"{error.filename or out}: {error.strerror or error}; correct this, and run the same "
+            "command again"
         ) from error
 
 
 def require_new(out: Path) -> None:
-    """Raise UsageError where a file is there already, has no folder, or another ending."""
+    """Raise UsageError unless a .safetensors file of this name can be created."""
     if out.exists():
-        raise UsageError(f"{out} exists; move it away, or write another name")
+        raise UsageError(f"OUT must be a new file, got {out}; move it away, or write another name")
     if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder; make it first")
+        raise UsageError(
+            f"OUT must be in an existing folder, got {out}; create {out.parent}, or write another"
+        )
     if out.suffix != ".safetensors":
-        named = out.with_suffix(".safetensors").name
-        raise UsageError(f"{out} would hold safetensors; write {named}")
+        name = out.with_suffix(".safetensors").name
+        raise UsageError(f"OUT must end in .safetensors, got {out}; write {name}")

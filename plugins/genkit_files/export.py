@@ -1,4 +1,4 @@
-"""``genkit export``: one network of a run, in a file that needs nothing else."""
+"""``genkit export``: write one network of a run to a self-contained file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from genkit.errors import Code, UsageError
 from genkit.settings import near_match
 from genkit.terminal import console, say
-from genkit_files.disk import mendable, require_new
+from genkit_files.disk import require_new, user_errors
 
 
 def _require_folder(run: Path) -> Path:
-    """Return the folder of a run; others are refused before arguments are missed."""
+    """Check the folder first, so that other mistakes do not hide a wrong folder."""
     from genkit.artifacts.runs import is_run
 
     if run.is_dir():
@@ -31,22 +31,25 @@ def export(
         Path,
         typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME.", callback=_require_folder),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
     stage: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Training: of several denoisers, or of another network."),
+        typer.Option(
+            metavar="ID",
+            help="Stage of the network; by default the only stage that trains a denoiser.",
+        ),
     ] = None,
     ema_length: Annotated[
         float | None,
         typer.Option(
             metavar="LENGTH",
-            help="Average the weights over this relative length, after the training; "
-            "its recipe needs the average power-ema.",
+            help="Relative length of the average of the weights, reconstructed after the training; "
+            "requires the average power-ema in the recipe.",
         ),
     ] = None,
 ) -> None:
-    """Write a trained network to a file of its own: a denoiser, or with --stage any other."""
-    with mendable(out):
+    """Write a trained network of a run to one file: a denoiser, or with --stage any other."""
+    with user_errors(out):
         require_new(out)
         path, kind = _network_file(run, stage)
         images = _write(path, out, ema_length)
@@ -57,39 +60,40 @@ def export(
 
 
 def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
-    """Return the file that is meant, of a network or a training's checkpoint, and its kind."""
+    """Return the file of a network or a training's checkpoint, and the kind of the network."""
     from genkit import tensors
     from genkit.artifacts.layout import CHECKPOINT, stages_in
     from genkit.artifacts.network import NETWORK_FILES
 
-    found: dict[str, tuple[Path, str]] = {}
+    networks: dict[str, tuple[Path, str]] = {}
     for name, place in stages_in(run).items():
         checkpoint = place / CHECKPOINT
         if checkpoint.is_file():
             kind = tensors.metadata(checkpoint).get("kind", "")
             if kind in NETWORK_FILES:
-                found[name] = checkpoint, kind
+                networks[name] = checkpoint, kind
         for kind, artifact in NETWORK_FILES.items():
             if (network := place / artifact.filename()).is_file():  # the training has ended
-                found[name] = network, kind
+                networks[name] = network, kind
     if stage is None:
-        denoisers = [name for name, (_, kind) in found.items() if kind == "denoiser"]
+        denoisers = [name for name, (_, kind) in networks.items() if kind == "denoiser"]
         if not denoisers:
-            hint = f"choose with --stage: {', '.join(found)}" if found else "name a folder of a run"
-            raise UsageError(f"{run}: no denoiser is in it yet; {hint}")
+            others = ", ".join(networks)
+            hint = f"choose with --stage: {others}" if others else "name a folder of a run"
+            raise UsageError(f"{run} must contain a denoiser, got none; {hint}")
         if len(denoisers) > 1:
             raise UsageError(
-                f"{run} has several denoisers; choose with --stage: {', '.join(denoisers)}"
+                f"{run} contains several denoisers; choose with --stage: {', '.join(denoisers)}"
             )
         stage = denoisers[0]
-    if stage not in found:
-        hint = near_match(stage, found) or f"it has: {', '.join(found) or 'none'}"
-        raise UsageError(f'{run}: no stage "{stage}" left a network; {hint}')
-    return found[stage]
+    if stage not in networks:
+        hint = near_match(stage, networks) or f"write one of: {', '.join(networks) or 'none'}"
+        raise UsageError(f'--stage must have written a network in {run}, got "{stage}"; {hint}')
+    return networks[stage]
 
 
 def _write(path: Path, out: Path, ema_length: float | None) -> int:
-    """Write the network, built and so checked; return the images it was trained for."""
+    """Write the network after a test build; return the number of its training images."""
     from genkit.artifacts import NetworkFile
     from genkit.networks import build
     from genkit.parts.power_averages import reconstruct_network

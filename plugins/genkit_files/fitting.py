@@ -1,4 +1,4 @@
-"""Fit the noise levels of a sampling command, and keep them in the user's cache."""
+"""Fit the noise levels of a sampling command, and store them in the user's cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from genkit.api import Denoiser
 
 
-def fitted(
+def fit_schedule(
     denoiser: Denoiser,
     data: Mapping[str, Any],
     solver: Mapping[str, Any],
@@ -35,34 +35,35 @@ def fitted(
 
     Args:
         denoiser: denoiser that is sampled.
-        data: table of the data set to which samples are to be near.
+        data: table of the data set to which the distance of the samples is minimized.
         solver: table of the solver.
         start: state at the first noise level.
         steps: number of solver steps; None for the default of the stage `fit-schedule`.
 
     Raises:
-        DataError: the data does not fit the denoiser, or no levels give finite samples.
-        SettingError: a setting of data or solver is unknown or wrong.
+        DataError: the data has another shape than the denoiser, or no candidate gives finite
+            samples.
+        SettingError: a setting of data or solver is unknown or invalid.
     """
     registry = load_plugins().registry
-    checked(registry, "dataset", data)  # a mistake in it is none of a stage, which has it as well
+    checked(registry, "dataset", data)  # first: its mistakes would be reported as the stage's
     table: dict[str, Any] = {"use": "fit-schedule", "denoiser": "", "start": start}
     table |= {"solver": dict(solver), "data": dict(data)}
     table |= {} if steps is None else {"steps": steps}
     stage: Any = checked(registry, "stage", table)
     outside = FileContext(denoiser.device, registry=registry, warn=warn)
-    about = [
+    identity = [
         stage.identity(denoiser.trained, outside),
         versions_of(components(stage), registry),
         torch.__version__,
-        denoiser.device.type,  # rounds otherwise
+        denoiser.device.type,  # rounding differs between types
     ]
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = cache_folder() or Path(tempfile.gettempdir())
     file = folder / "schedules" / f"{key}.json"
     try:
         stage.output.load(file)
-    except DataError:  # there is none, or it is damaged
+    except DataError:  # the file does not exist, or is corrupt
         file.parent.mkdir(parents=True, exist_ok=True)
         stage.fit(denoiser.trained, outside).save(file)
     return {"use": "fitted", "levels": str(file), "steps": stage.steps}

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from genkit.interfaces import Importer
     from genkit.plugin.registry import Registry
 
-FOUND = "found.json"
+RESULT = "result.json"
 NETWORK = "network.safetensors"
 
-_LEAST_MEMORY = 512 * 2**20
-_TIMES_THE_FILE = 8  # the file, its parts, the arrays, their copies and the file that is written
+_MIN_MEMORY = 512 * 2**20  # bytes; chosen, not tuned
+_MEMORY_PER_BYTE = 8  # of the file: the file, its parts, the arrays, their copies and the output
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the file with as much memory as one of its size may take."""
+    """Read the file with limited memory."""
     table, file, folder = json.loads(arguments[0]), Path(arguments[1]), Path(arguments[2])
 
     from genkit.blame import plugin_errors
@@ -37,26 +37,26 @@ def main(arguments: Sequence[str]) -> None:
     from genkit.recipe import decode
 
     registry = load_plugins().registry
-    allowed = _LEAST_MEMORY + _TIMES_THE_FILE * file.stat().st_size
+    limit = _MIN_MEMORY + _MEMORY_PER_BYTE * file.stat().st_size
     try:
         with plugin_errors(registry):
             importer = decode.component(registry, "importer", table)
             if not isinstance(importer, Importer):
                 raise TypeError(f"{table} is no importer")
-            limit_memory(allowed)
-            found = _read(importer, registry, file, folder)
+            limit_memory(limit)
+            result = _read(importer, registry, file, folder)
     except GenkitError as error:
-        found = {"error": str(error), "code": error.code.name}
-        found["of_plugin"] = isinstance(error, PluginError)
-        found["traceback"] = "".join(traceback.format_exception(error))
+        result = {"error": str(error), "code": error.code.name}
+        result["of_plugin"] = isinstance(error, PluginError)
+        result["traceback"] = "".join(traceback.format_exception(error))
     except MemoryError:
-        reason = f"{file} takes more than {allowed >> 20} MiB of memory to read"
-        found = {"error": reason, "code": Code.OUT_OF_MEMORY.name}
-    write_json(folder / FOUND, found)
+        reason = f"{file} takes more than {limit >> 20} MiB of memory to read"
+        result = {"error": reason, "code": Code.OUT_OF_MEMORY.name}
+    write_json(folder / RESULT, result)
 
 
 def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> dict[str, object]:
-    """Write the network; return what a user should know of it."""
+    """Write the network, and return notes for the user."""
     from genkit.blame import require_type
     from genkit.interfaces import Imported
     from genkit.recipe import encode
@@ -74,20 +74,20 @@ def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> d
 
 
 def limit_memory(more: int) -> None:
-    """Let this process take at most so many bytes on top of what it has, on Linux.
+    """Limit the additional memory of this process, in bytes; Linux only.
 
-    Other systems do not tell how much a process has, or do not hold it to a limit.
+    Other systems do not report the memory of a process, or do not enforce a limit.
     """
     from genkit.machine import resident
 
-    held = resident("VmSize")
-    if held is None or sys.platform == "win32":
+    used = resident("VmSize")
+    if used is None or sys.platform == "win32":
         return
     import resource
 
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = held + more if most == resource.RLIM_INFINITY else min(held + more, most)
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = used + more if hard == resource.RLIM_INFINITY else min(used + more, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``genkit sample``: images from a checkpoint alone, one file for each seed."""
+"""``genkit sample``: draw samples from a denoiser's file, one output file per seed."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ from genkit.recipe.source import parse_component, shipped_recipes
 from genkit.settings import quote
 from genkit.terminal import check_device, console, processes, say, show_progress, warn
 from genkit.types import SEED_LIMIT
-from genkit_files.disk import mendable
+from genkit_files.disk import user_errors
 
 if TYPE_CHECKING:
     from genkit.denoiser import Denoiser
     from genkit.types import Start
 
-MOST_SEEDS = 10_000_000
+MAX_SEEDS = 10_000_000
 
 
 def _require_checkpoint(checkpoint: Path) -> Path:
-    """Return the path of a network's file; other files are refused before options are missed."""
-    wanted = "CHECKPOINT must be the file of a denoiser, got"
+    """Check the file first, so that other mistakes do not hide a wrong file."""
+    prefix = "CHECKPOINT must be the file of a denoiser, got"
     if checkpoint.suffix == ".toml" or str(checkpoint) in shipped_recipes():
         raise UsageError(
-            f"{wanted} the recipe {checkpoint}; genkit run {checkpoint} trains its denoiser, and "
+            f"{prefix} the recipe {checkpoint}; genkit run {checkpoint} trains its denoiser, and "
             "genkit export writes the denoiser of the run to a file",
             Code.WRONG_KIND,
         )
     if not checkpoint.is_file():
-        got = f"the folder {checkpoint}" if checkpoint.is_dir() else f"{checkpoint}, no file"
+        got = (
+            f"the folder {checkpoint}"
+            if checkpoint.is_dir()
+            else f"{checkpoint}, which does not exist"
+        )
         raise UsageError(
-            f"{wanted} {got}; genkit export writes one of a run, and genkit import one of "
-            "published weights",
+            f"{prefix} {got}; create one with genkit export from a run, or with genkit "
+            "import from published weights",
             Code.NOT_FOUND,
         )
     if checkpoint.suffix in (".pkl", ".pt"):
         raise UsageError(
-            f"{wanted} the pickle {checkpoint}; genkit import converts it", Code.WRONG_KIND
+            f"{prefix} the pickle {checkpoint}; convert it with genkit import", Code.WRONG_KIND
         )
     return checkpoint
 
@@ -53,37 +57,43 @@ def sample(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="A file of `genkit export` or a training.",
+            help="File of `genkit export` or of a training.",
             callback=_require_checkpoint,
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the samples go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the samples.")],
     seeds: Annotated[
-        str, typer.Option(metavar="N-N,N,...", help="Which samples: 0-63, or 5,7,100-199.")
+        str, typer.Option(metavar="N-N,N,...", help="Seeds of the samples: 0-63, or 5,7,100-199.")
     ] = "0-63",
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Solver steps; two network calls each in heun.")
+        int | None,
+        typer.Option(metavar="N", help="Solver steps; heun takes two network calls each."),
     ] = None,
     rho: Annotated[
-        float | None, typer.Option(metavar="RHO", help="Greater puts more steps at low noise.")
+        float | None,
+        typer.Option(
+            metavar="RHO", help="Exponent of the levels; higher puts more steps at low noise."
+        ),
     ] = None,
     schedule: Annotated[
-        str, typer.Option(metavar="NAME", help="Noise levels, by name or by its table.")
+        str, typer.Option(metavar="NAME", help="Noise schedule, as a name or a table.")
     ] = "edm",
-    solver: Annotated[str, typer.Option(metavar="NAME", help="By name or by its table.")] = "heun",
+    solver: Annotated[
+        str, typer.Option(metavar="NAME", help="Solver, as a name or a table.")
+    ] = "heun",
     latents: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Random draws, by name or by its table; edm: those of EDM's generate.py.",
+            help="Random draws, as a name or a table; edm: those of EDM's generate.py.",
         ),
     ] = "derived",
     fit_to: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Fit the noise levels for --steps and --solver to this data set, by name or by "
-            "its table; they are kept for later calls.",
+            help="Data set, as a name or a table, to which the noise levels are fitted for --steps "
+            "and --solver; the levels are cached for later calls.",
         ),
     ] = None,
     start: Annotated[
@@ -91,30 +101,35 @@ def sample(
         typer.Option(
             metavar="NAME",
             help="State at the first noise level: noise, corrected, corrected-twice, or auto, "
-            "which is what the pairs of the training require.",
+            "which the pairs of the training determine.",
         ),
     ] = "auto",
     guidance: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TABLE",
-            help="Correction of the denoiser, by its table, in which a network is the path of its "
-            "file; several are summed.",
+            help="Guidance, as a table in which a network is the path of its file; several are "
+            "summed.",
         ),
     ] = None,
     class_index: Annotated[
         int | None,
         typer.Option(
-            "--class", metavar="K", min=0, help="All of one class; else as --latents draws them."
+            "--class",
+            metavar="K",
+            min=0,
+            help="Class index of all samples; by default --latents draws the classes.",
         ),
     ] = None,
     batch_size: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Samples drawn at a time; they differ by rounding."),
+        typer.Option(metavar="N", min=1, help="Samples drawn at a time; affects rounding."),
     ] = 64,
     precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Of the networks: float32, tf32, bfloat16 or float16."),
+        typer.Option(
+            metavar="NAME", help="Precision of the networks: float32, tf32, bfloat16 or float16."
+        ),
     ] = "float32",
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
@@ -122,18 +137,18 @@ def sample(
 ) -> None:
     """Draw samples from a denoiser's file."""
     with processes() as world:
-        chosen = parse_seeds(seeds)
-        asked = {"steps": steps, "rho": rho}
+        seed_list = parse_seeds(seeds)
+        options = {"steps": steps, "rho": rho}
         levels = {
             **parse_component(schedule, "--schedule"),
-            **{name: value for name, value in asked.items() if value is not None},
+            **{name: value for name, value in options.items() if value is not None},
         }
         method = parse_component(solver, "--solver")
-        fitted_to = None if fit_to is None else parse_component(fit_to, "--fit-to")
-        if fitted_to is not None and (rho is not None or levels != _plain(steps)):
+        fit_data = None if fit_to is None else parse_component(fit_to, "--fit-to")
+        if fit_data is not None and (rho is not None or levels != _default_schedule(steps)):
             raise UsageError(
-                "--fit-to finds the noise levels, and --schedule and --rho set them; leave these "
-                "or --fit-to out"
+                "--fit-to must not be combined with --schedule or --rho, which set the noise "
+                "levels; remove one of them"
             )
         draws = parse_component(latents, "--latents")
         corrections = [parse_component(text, "--guidance") for text in guidance or []]
@@ -149,26 +164,26 @@ def sample(
         from genkit.start import SamplingWarning, sampling_warnings
         from genkit.tensors import file_digest
         from genkit.world import SINGLE_PROCESS
-        from genkit_files.fitting import fitted
+        from genkit_files.fitting import fit_schedule
         from genkit_files.sample_files import SampleFiles
 
         world = world or SINGLE_PROCESS
         arithmetic = require_precision(precision)
-        parts = sampling_parts(levels, method, draws)  # a mistake in them shows first
+        parts = sampling_parts(levels, method, draws)  # reports mistakes before files are read
         registry = load_plugins().registry
         guides: list[Any] = [checked(registry, "guidance", table) for table in corrections]
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
         _check_class(class_index, denoiser)
         chosen_start = cast("Start", start)
-        if fitted_to is not None:
-            levels = world.on_main(partial(fitted, denoiser, fitted_to, method, start, steps))
+        if fit_data is not None:
+            levels = world.on_main(partial(fit_schedule, denoiser, fit_data, method, start, steps))
             parts = sampling_parts(levels, method, draws)
-        named = list(references(parts.schedule))
-        parts = denoiser.bind_schedule(parts, chosen_start)  # a missing file is its mistake
-        files_of_levels = _digests(named)
-        denoiser.require(parts, chosen)
+        level_files = list(references(parts.schedule))
+        parts = denoiser.bind_schedule(parts, chosen_start)  # reports missing files
+        level_digests = _digests(level_files)
+        denoiser.require(parts, seed_list)
         bound = denoiser.bind_guidance(guides, parts.solver)
-        settled = denoiser.resolve_start(parts.schedule, chosen_start)
+        resolved_start = denoiser.resolve_start(parts.schedule, chosen_start)
         if world.is_main:
             for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
                 warn(text)
@@ -177,20 +192,20 @@ def sample(
         def begin() -> list[int]:
             settings: dict[str, Any] = {"checkpoint": file_digest(checkpoint), "class": class_index}
             settings |= {"schedule": levels, "solver": method, "latents": draws}
-            settings |= {"precision": arithmetic, "start": settled}
-            if files_of_levels:
-                settings["levels"] = files_of_levels
+            settings |= {"precision": arithmetic, "start": resolved_start}
+            if level_digests:
+                settings["levels"] = level_digests
             settings["guidance"] = [
                 {"settings": table, "files": _digests(references(guide))}
                 for table, guide in zip(corrections, guides, strict=True)
             ]
-            held = (part for one in (*parts, *guides) for part in components(one))
-            settings["file"] = [version for part in held if (version := part.version())]
+            inner = (part for outer in (*parts, *guides) for part in components(outer))
+            settings["file"] = [version for part in inner if (version := part.version())]
             if parts.latents.depends_on_device:
                 settings["device"] = denoiser.device.type
-            return files.begin(settings, chosen)
+            return files.begin(settings, seed_list)
 
-        with mendable(out), _enough_memory(batch_size), warnings.catch_warnings():
+        with user_errors(out), _enough_memory(batch_size), warnings.catch_warnings():
             warnings.simplefilter("ignore", SamplingWarning)  # printed above, once
             missing = world.on_main(begin)
             mine = world.shard(missing)
@@ -201,7 +216,7 @@ def sample(
                     schedule=parts.schedule,
                     solver=method,
                     latents=draws,
-                    start=settled,
+                    start=resolved_start,
                     guidance=bound,
                     labels=labels,
                     batch_size=batch_size,
@@ -212,23 +227,24 @@ def sample(
                     files.save(seed, item)
             world.barrier()
             if world.is_main:
-                files.save_grid(chosen[:100])
+                files.save_grid(seed_list[:100])
         if world.is_main:
-            say(console(), f"{len(chosen):,} samples in {out}, of which {len(missing):,} are new")
+            count, new = len(seed_list), len(missing)
+            say(console(), f"{count:,} samples in {out}, of which {new:,} are new")
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the numbers of ``"0-63"`` or ``"5,7,100-199"``, each once, in their order.
+    """Return the seeds of ``"0-63"`` or ``"5,7,100-199"``, each once, in their order.
 
     Raises:
-        UsageError: something else is written, or a seed is out of range.
+        UsageError: the text is invalid, or a seed is out of range.
     """
-    chosen: dict[int, None] = {}
+    parsed: dict[int, None] = {}
     for part in text.split(","):
         ends = [end.strip() for end in part.split("-")]
         if len(ends) > 2 or not all(e.isascii() and e.isdigit() and len(e) < 40 for e in ends):
             raise UsageError(
-                f"--seeds must be ranges of numbers from 0 on, got {quote(part)}; "
+                f"--seeds must be integers from 0 or ranges of them, got {quote(part)}; "
                 "write 0-63 or 5,7,100-199"
             )
         first, last = int(ends[0]), int(ends[-1])
@@ -238,20 +254,25 @@ def parse_seeds(text: str) -> list[int]:
                 "write smaller seeds"
             )
         if last < first:
-            raise UsageError(f"--seeds: {quote(part)} ends before it begins; write {last}-{first}")
-        if len(chosen) + last - first >= MOST_SEEDS:
-            raise UsageError(f"--seeds: {quote(text)} are more than {MOST_SEEDS:,} samples")
-        chosen |= dict.fromkeys(range(first, last + 1))
-    return list(chosen)
+            raise UsageError(
+                f"--seeds must be ascending ranges, got {quote(part)}; write {last}-{first}"
+            )
+        if len(parsed) + last - first >= MAX_SEEDS:
+            raise UsageError(
+                f"--seeds must be at most {MAX_SEEDS:,} samples, got {quote(text)}; draw them in "
+                "several calls"
+            )
+        parsed |= dict.fromkeys(range(first, last + 1))
+    return list(parsed)
 
 
-def _plain(steps: int | None) -> dict[str, Any]:
+def _default_schedule(steps: int | None) -> dict[str, Any]:
     """Return the table of the default schedule with a number of steps."""
     return {"use": "edm"} if steps is None else {"use": "edm", "steps": steps}
 
 
 def _digests(paths: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of files in hex, by their paths."""
+    """Return the SHA-256 of files in hex, by path."""
     from genkit.tensors import file_digest
 
     return {path: file_digest(Path(path).expanduser()) for path in paths}
@@ -259,12 +280,15 @@ def _digests(paths: Iterable[str]) -> dict[str, str]:
 
 def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
     if class_index is not None and class_index >= denoiser.classes:
-        known = f"write 0 to {denoiser.classes - 1}" if denoiser.classes else "leave it out"
-        raise UsageError(f"--class {class_index}: the denoiser has no such class; {known}")
+        hint = f"write 0 to {denoiser.classes - 1}" if denoiser.classes else "remove it"
+        raise UsageError(
+            f"--class must be a class of the denoiser, which has {denoiser.classes}, got "
+            f"{class_index}; {hint}"
+        )
 
 
 def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterator[Sequence[int]]:
-    """Yield seeds in batches, and show how far they are."""
+    """Yield seeds in batches, and show the progress."""
     starts = range(0, len(seeds), batch_size)
     for start in show_progress(starts, "sampling") if visible else starts:
         yield seeds[start : start + batch_size]
@@ -272,7 +296,7 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterato
 
 @contextmanager
 def _enough_memory(batch_size: int) -> Iterator[None]:
-    """Tell what to do about too little memory."""
+    """Convert an error of too little memory to one with a remedy."""
     from genkit.machine import is_out_of_memory
 
     try:

@@ -1,4 +1,4 @@
-"""The folder of ``genkit sample``: a file for each seed, and what they were drawn with."""
+"""The folder of ``genkit sample``: a file for each seed, and the settings of the samples."""
 
 from __future__ import annotations
 
@@ -29,65 +29,70 @@ class SampleFiles:
     """Samples in a folder.
 
     Attributes:
-        folder: in which they lie.
-        spec: of the samples: PNG holds grey and coloured images, and anything else is an array.
+        folder: folder of the samples.
+        spec: specification of a sample: gray and color images are written as PNG, others as .npy.
     """
 
     folder: Path
     spec: DataSpec
 
-    def begin(self, settings: Mapping[str, Any], chosen: Iterable[int]) -> list[int]:
-        """Make the folder, or go on in it; return the seeds that are not there yet.
+    def begin(self, settings: Mapping[str, Any], seeds: Iterable[int]) -> list[int]:
+        """Create the folder or resume in it, and return the seeds that are not drawn yet.
 
         Args:
-            settings: settings with which the samples are drawn, by name.
-            chosen: their seeds.
+            settings: settings of the samples by name.
+            seeds: seeds of the samples.
 
         Raises:
-            UsageError: the folder holds something else, or samples drawn with other settings.
+            UsageError: the folder contains other files, or samples of other settings.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"{self.folder} is a file; choose a folder with --out")
+            raise UsageError(
+                f"--out must be a folder, got the file {self.folder}; write another name"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = inf_as_text(settings)
-        there = {path.name for path in self.folder.iterdir()}
-        if there - {_SETTINGS}:  # nothing was drawn where only the settings are written
+        names = {path.name for path in self.folder.iterdir()}
+        if names - {_SETTINGS}:  # without samples, settings may be replaced
             self._require_same(settings)
         else:
             write_json(self.folder / _SETTINGS, settings)
-        return [seed for seed in chosen if self.place(seed).name not in there]
+        return [seed for seed in seeds if self.path(seed).name not in names]
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         try:
-            found = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+            earlier = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
-            raise UsageError(f"{self.folder} holds something else; choose another --out")
-        found.setdefault("latents", {"use": "derived"})  # version 0.1 had no other
-        found.setdefault("start", "noise")  # no earlier version corrected it
-        found.setdefault("guidance", [])
-        found.setdefault("file", [])
-        if differ := sorted(name for name in settings if found.get(name) != settings[name]):
+            earlier = None
+        if not isinstance(earlier, dict):
             raise UsageError(
-                f"{self.folder} holds samples of another {' and '.join(differ)}; "
-                "choose another --out"
+                f"--out must be a new folder or one of genkit sample, got {self.folder}; write "
+                "another name"
+            )
+        earlier.setdefault("latents", {"use": "derived"})  # the only latents of version 0.1
+        earlier.setdefault("start", "noise")  # the only start of version 0.1
+        earlier.setdefault("guidance", [])
+        earlier.setdefault("file", [])
+        if differ := sorted(name for name in settings if earlier.get(name) != settings[name]):
+            raise UsageError(
+                f"--out must be a folder of the same settings, got {self.folder} with another "
+                f"{' and '.join(differ)}; write another name"
             )
 
-    def place(self, seed: int) -> Path:
-        """Return where the sample of a seed lies."""
-        pictured = self.spec.is_image and self.spec.shape[0] in (1, 3)
-        return self.folder / f"{seed:06d}.{'png' if pictured else 'npy'}"
+    def path(self, seed: int) -> Path:
+        """Return the file of a seed's sample."""
+        is_picture = self.spec.is_image and self.spec.shape[0] in (1, 3)
+        return self.folder / f"{seed:06d}.{'png' if is_picture else 'npy'}"
 
     def save(self, seed: int, item: Tensor) -> None:
         """Write one sample: an image as PNG, anything else as a float32 array.
 
         Args:
             seed: seed of the sample, which names the file.
-            item: a sample; float64 is rendered to 8 bits without being rounded to float32 first.
+            item: sample; float64 is converted to 8 bits without rounding to float32 first.
         """
         content = io.BytesIO()
-        path = self.place(seed)
+        path = self.path(seed)
         if path.suffix == ".png":
             pixels = to_uint8(item).movedim(0, -1).squeeze(-1)
             Image.fromarray(pixels.numpy()).save(content, format="png")
@@ -96,17 +101,17 @@ class SampleFiles:
         write_bytes(path, content.getvalue())
 
     def save_grid(self, seeds: Iterable[int]) -> None:
-        """Show some of the samples in one picture.
+        """Write a picture of several samples.
 
         Raises:
-            DataError: one of them was damaged.
+            DataError: one of their files is corrupt.
         """
         png = grid(torch.stack([self._load(seed) for seed in seeds]))
         write_bytes(self.folder / _GRID, png)
 
     def _load(self, seed: int) -> Tensor:
-        """Read what :meth:`save` wrote."""
-        path = self.place(seed)
+        """Read a file of :meth:`save`."""
+        path = self.path(seed)
         try:
             if path.suffix == ".npy":
                 item = torch.from_numpy(np.load(path, allow_pickle=False))
@@ -115,10 +120,10 @@ class SampleFiles:
                     pixels = torch.from_numpy(np.array(image))
                 item = to_float(pixels.reshape(*pixels.shape[:2], -1).movedim(-1, 0))
         except (EOFError, OSError, SyntaxError, TypeError, ValueError) as error:
-            raise self._damaged(path) from error
+            raise self._corrupt(path) from error
         if item.shape != self.spec.shape:
-            raise self._damaged(path)
+            raise self._corrupt(path)
         return item
 
-    def _damaged(self, path: Path) -> DataError:
-        return DataError(f"{path} is damaged; remove it, and the same command draws it again")
+    def _corrupt(self, path: Path) -> DataError:
+        return DataError(f"{path} is corrupt; delete it, and run the same command to draw it again")

@@ -1,4 +1,4 @@
-"""``genkit stats``: mean and covariance of the features of a data set, for other machines."""
+"""``genkit stats``: write mean and covariance of a data set's features to a file."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import typer
 
 from genkit.recipe.source import parse_component
 from genkit.terminal import check_device, console, say
-from genkit_files.disk import mendable, require_new
+from genkit_files.disk import require_new, user_errors
 
 if TYPE_CHECKING:
     from genkit.interfaces import Dataset, Extractor
 
 
 def stats(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Data set, by name or by its table.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, .safetensors.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Data set, as a name or a table.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
     extractor: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Extractor, by name or by its table."),
+        typer.Option(metavar="NAME", help="Extractor, as a name or a table."),
     ] = "inception",
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
 ) -> None:
-    """Write the statistics of a data set, which stages take in place of the data."""
+    """Write the statistics of a data set, which stages can use in place of the data."""
     items, features = parse_component(data, "DATA"), parse_component(extractor, "--extractor")
     check_device(device)
-    with mendable(out):
+    with user_errors(out):
         require_new(out)
 
         from genkit.artifacts.statistics import save_statistics

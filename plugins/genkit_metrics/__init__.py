@@ -1,4 +1,4 @@
-"""Scores of samples over pluggable features, and how straight the sampling ODE runs."""
+"""Metrics of samples over exchangeable features, and of the sampling ODE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the metrics, the feature extractors, and what trains a classifier for them."""
+    """Register the metrics, the extractors, and a classifier with its objective."""
     registry.add("classifier", "cnn-classifier", "genkit_metrics.classifier:CnnClassifier")
     registry.add("objective", "classification", "genkit_metrics.classification:Classification")
     registry.add("extractor", "classifier", "genkit_metrics.extractors:ClassifierFeatures")

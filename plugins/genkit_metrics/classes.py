@@ -1,4 +1,4 @@
-"""Scores of what a classifier says of the samples."""
+"""Metrics of a classifier's predictions for the samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit_metrics.library import torchmetrics_image
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
 
 SPLITS, SEED = 10, 0
-"""Parts of the samples over which the inception score is averaged, and the seed of their order."""
+"""Splits over which the inception score is averaged, as published, and the seed of their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LogitMetric(FeatureMetric):
     """A score of the logits of a classifier."""
 
     accepts_statistics = True
-    min_reference = 0  # it looks at no data
+    min_reference = 0  # no reference is used
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if not self.extractor.classifies:
@@ -38,10 +38,10 @@ class LogitMetric(FeatureMetric):
             )
 
     def logits(self, subject: Subject) -> Tensor:
-        """Return the logits ``[M, classes]`` of the samples, in float64.
+        """Return the logits ``[M, classes]`` of the samples in float64.
 
         Raises:
-            DataError: the classifier has no logits of its features, or there are too few samples.
+            DataError: the extractor has no logits, or there are too few samples.
         """
         fake = subject.features.of_samples(self.extractor)
         require_count(fake, self.min_samples, "samples")
@@ -50,18 +50,18 @@ class LogitMetric(FeatureMetric):
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionScore(LogitMetric):
-    """Exponential of the information that a classifier's prediction has of a sample; high is good.
+    """Exponential of the mutual information of samples and predicted classes; higher is better.
 
-    It is 1 where all samples are predicted alike, and at most the number of classes. It compares
-    with no data.
+    It is 1 if all samples have the same predictions, and at most the number of classes. The samples
+    are not compared with data.
     """
 
     source = "Salimans et al., arXiv 1606.03498, section 4"
     higher_is_better = True
-    min_samples = SPLITS**2  # below, torchmetrics makes fewer parts
+    min_samples = SPLITS**2  # with fewer, torchmetrics may use fewer splits
 
     extractor: Extractor = setting(
-        doc="classifier; only Inception's score is the published one", use={"use": "inception"}
+        doc="classifier; published scores are those of Inception", use={"use": "inception"}
     )
 
     @property
@@ -77,11 +77,11 @@ class InceptionScore(LogitMetric):
 
 
 def inception_score(logits: Tensor) -> tuple[float, float]:
-    """Return mean and standard deviation over the parts of ``[N, classes]`` logits."""
+    """Return mean and standard deviation over the splits of logits ``[N, classes]``."""
     score = torchmetrics_image("inception").InceptionScore
-    # torchmetrics warns that it keeps the logits, and shuffles with the global generator.
+    # torchmetrics warns that it stores the logits, and shuffles with the global generator.
     with warnings.catch_warnings(action="ignore"), seeded(SEED):
-        # One process has all logits: the others do not join a synchronization.
+        # Only rank 0 calls this, with all logits: a synchronization would wait for the others.
         metric = score(torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
         metric.update(logits)
         mean, deviation = metric.compute()
@@ -92,10 +92,10 @@ def inception_score(logits: Tensor) -> tuple[float, float]:
 class ClassAgreement(LogitMetric):
     """Share of conditional samples that a classifier assigns to the requested class; 1 is best.
 
-    Compare it with the accuracy of the classifier on real images, which is less than 1.
+    Compare it with the accuracy of the classifier on real images, which is below 1.
     """
 
-    source = "the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887, turned round"
+    source = "the reverse of the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887"
     higher_is_better = True
     requires_labels = True
 
@@ -111,8 +111,8 @@ class ClassAgreement(LogitMetric):
             yield Problem(
                 ("extractor",),
                 "must be a classifier of the classes of the data, got Inception, which has 1,008 "
-                "classes in an order of its own",
-                "write a classifier that was trained on such data",
+                "other classes",
+                "write a classifier that was trained on this data",
             )
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
@@ -121,12 +121,12 @@ class ClassAgreement(LogitMetric):
         if int(labels.max()) >= logits.shape[1]:
             raise DataError(
                 f"the classifier must have the classes of the samples, got {logits.shape[1]} and "
-                f"class {int(labels.max())}; use one that was trained on such data",
+                f"class {int(labels.max())}; use one that was trained on this data",
                 Code.CONFLICT,
             )
         (name,) = self.scores
-        right = (logits.argmax(1) == labels).double()
+        correct = (logits.argmax(1) == labels).double()
         classes = torch.unique(labels).tolist()
-        shares = [float(right[labels == number].mean()) for number in classes]
+        shares = [float(correct[labels == number].mean()) for number in classes]
         curve = Curve(tuple(map(float, classes)), tuple(shares), "class", "share")
-        return Measurement({name: float(right.mean())}, curves={name: curve})
+        return Measurement({name: float(correct.mean())}, curves={name: curve})

@@ -1,4 +1,4 @@
-"""Training a classifier."""
+"""The objective of a classifier."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genkit.types import Batch
 class Classification(Objective):
     """Cross-entropy of the class of clean images.
 
-    One term an item, so that Adam's epsilon is torch's default, 1e-8.
+    The loss has one term per item, so that Adam's epsilon is torch's default, 1e-8.
     """
 
-    source = "cross-entropy; the noise that the trainer pairs is not used"
+    source = "cross-entropy; the paired noise is not used"
     trains = Classifier
     requires = frozenset({"labels"})
 
@@ -33,6 +33,7 @@ class Classification(Objective):
     ) -> Tensor:
         if batch.labels is None:
             raise DataError(
-                "classification needs labels and the data has none", Code.MISSING_ATTRIBUTE
+                "classification requires labels, but the data has none; use labeled data",
+                Code.MISSING_ATTRIBUTE,
             )
         return F.cross_entropy(model(batch.data).float(), batch.labels, reduction="none")

@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose features compare sets of images."""
+"""A small convolutional classifier, whose features are used to compare sets of images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from genkit.types import DataSpec
 
 
 class SmallCnn(nn.Module):
-    """Called as ``classifier(x [B, C, H, W]) -> logits [B, classes]``.
+    """Return logits ``[B, classes]`` of images ``[B, C, H, W]``.
 
     Args:
-        image_channels: C.
-        channels: of the first layer; the others have twice as many.
+        image_channels: number of image channels, C.
+        channels: number of channels of the first layer; the others have twice as many.
         features: number of activations before the last layer.
         classes: number of classes.
     """
@@ -46,16 +46,16 @@ class SmallCnn(nn.Module):
         return result
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, classes]``."""
+        """Return the logits ``[B, classes]``."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class CnnClassifier(Classifier):
-    """A small convolutional classifier, for images from 8x8 upwards."""
+    """A small convolutional classifier for images of at least 8x8 pixels."""
 
-    source = "a plain network of our own; it is named by its hash in every score"
+    source = "a plain network of genkit; scores record the hash of its weights"
 
     channels: int = setting(32, doc="channels of the first layer", at_least=1)
     features: int = setting(64, doc="activations before the last layer", at_least=1)
@@ -64,21 +64,21 @@ class CnnClassifier(Classifier):
         if self.class_conditional:
             yield Problem(
                 ("class_conditional",),
-                "a classifier finds the class and cannot be given it",
-                "leave class_conditional out",
+                "must be false for a classifier, which predicts the class, got true",
+                "remove class_conditional",
             )
 
     def build(self, spec: DataSpec) -> SmallCnn:
         if not spec.is_image:
             raise DataError(
-                f"cnn-classifier needs images [channels, height, width], not items of shape "
+                f"cnn-classifier requires images [channels, height, width], got items of shape "
                 f'{spec.shape}; compare vectors with extractor = {{ use = "pixels" }}',
                 Code.WRONG_SHAPE,
             )
         if not spec.classes:
             raise DataError(
-                "a classifier needs labels and the data has none; "
-                'use data with labels, or extractor = { use = "pixels" }',
+                "cnn-classifier requires labels, but the data has none; use labeled data, or "
+                'extractor = { use = "pixels" }',
                 Code.MISSING_ATTRIBUTE,
             )
         return SmallCnn(spec.shape[0], self.channels, self.features, spec.classes)

@@ -1,4 +1,4 @@
-"""The features of CLIP, in which CMMD compares images."""
+"""Features of CLIP, over which CMMD is defined."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, loaded
+from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, load_model
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of the channels of CLIP's training images."""
 
 
 class UnitEmbedding(nn.Module):
-    """Returns the image embedding of a CLIP model, scaled to length 1."""
+    """Return the image embedding of a CLIP model, scaled to length 1."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return ``[B, F]``."""
+        """Return the embeddings ``[B, F]``."""
         return F.normalize(self.model(images).image_embeds.float(), dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(VisionTransformer):
-    """The image embedding of CLIP, of length 1; CMMD is that of openai/clip-vit-large-patch14-336.
+    """The image embedding of CLIP, scaled to length 1.
 
-    Images are resized to the size of the model, 336x336 for this one, bicubic with antialiasing,
-    and normalized as CLIP's. Needs the extra ``transformers``.
+    The published CMMD uses openai/clip-vit-large-patch14-336. Images are resized to the size of the
+    model, here 336x336, bicubic with antialiasing, and normalized as in CLIP's training. Requires
+    the extra ``transformers``.
     """
 
     source = "Radford et al., arXiv 2103.00020; as a metric Jayasumana et al., arXiv 2401.09603"
@@ -44,8 +45,8 @@ class Clip(VisionTransformer):
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
         transformers = import_module(EXTRA)
         vision = config["vision_config"] if config["model_type"] == "clip" else config
-        parts = ("vision_model.", "visual_projection.")  # not those for texts
-        seen = {name: tensor for name, tensor in weights.items() if name.startswith(parts)}
+        parts = ("vision_model.", "visual_projection.")  # without the text encoder
+        image_weights = {name: tensor for name, tensor in weights.items() if name.startswith(parts)}
         kind, settings = transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig
-        model = loaded(kind, settings, vision, seen)
+        model = load_model(kind, settings, vision, image_weights)
         return Preprocessed(UnitEmbedding(model), model.config.image_size, MEAN, STD)

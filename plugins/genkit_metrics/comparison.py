@@ -1,4 +1,4 @@
-"""A picture of samples beside the real images that are nearest."""
+"""A picture of samples next to their nearest real images."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ WIDTH = 96
 """Minimum width of an image in the picture, in pixels."""
 
 GAP, TITLE = 8, 20
-"""White between images, and the height of the line above each, in pixels."""
+"""White space between images, and height of the title above each, in pixels."""
 
 
 def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> bytes:
     """Return a PNG with a row for each sample: the sample, then its nearest real images.
 
     Args:
-        samples: ``[N, C, H, W]`` uint8.
-        nearest: ``[N, K, C, H, W]`` uint8 real images of each, nearest first.
-        distances: ``[N, K]`` distances in feature space, written above the images.
+        samples: samples, ``[N, C, H, W]`` uint8.
+        nearest: nearest real images of each sample, nearest first, ``[N, K, C, H, W]`` uint8.
+        distances: distances in feature space, ``[N, K]``, printed above the images.
     """
     (count, beside), (height, width) = distances.shape, samples.shape[2:]
-    scale = math.ceil(WIDTH / width)  # whole pixels, so that each is seen as it is
+    scale = math.ceil(WIDTH / width)  # an integer, so that pixels are not interpolated
     across, down = width * scale + GAP, height * scale + TITLE + GAP
     canvas = Image.new("RGB", ((beside + 1) * across + GAP, count * down + GAP), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
@@ -34,7 +34,7 @@ def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> b
         for column, (image, title) in enumerate(zip(images, titles, strict=True)):
             left, top = GAP + column * across, GAP + row * down
             pen.text((left, top), title, "black", font)
-            # Three channels are a colour image; of any other number the first is shown in grey.
+            # Three channels are a color image; otherwise the first channel is shown in gray.
             shown = image if len(image) == 3 else image[:1].expand(3, -1, -1)
             large = shown.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
             tile = Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())

@@ -1,4 +1,4 @@
-"""How far the sampling trajectories are from straight lines.
+"""The metric curvature: deviation of sampling trajectories from straight lines.
 
 With d(sigma) = (x - D(x; sigma)) / sigma, the slope of the trajectory, and its chord
 (x(sigma_max) - x(0)) / sigma_max, the curvature at sigma is E |d(sigma) - chord|^2, summed over
@@ -32,11 +32,12 @@ class Curvature(TrajectoryMetric):
         if self.schedule.steps < 2:
             yield Problem(
                 ("schedule", "steps"),
-                f"{self.schedule.steps} step gives no range of noise levels to average over",
-                "write 2 or more; 64 is usual",
+                f"must be at least 2, a range of noise levels to average over, got "
+                f"{self.schedule.steps}",
+                "write 64",
             )
 
-    def measured(self, subject: Subject, context: Context) -> Measurement:
+    def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         parts = self.parts(
             context,
             lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),
@@ -58,7 +59,7 @@ class Curvature(TrajectoryMetric):
 
 
 def _deviations(states: list[State]) -> Tensor:
-    """Return ``[B, L]`` |d(sigma) - chord|^2 summed over pixels, for the L noise levels above 0."""
+    """Return |d(sigma) - chord|^2 summed over pixels at the L noise levels above 0, ``[B, L]``."""
     chord = (states[0].x - states[-1].x) / states[0].sigma
     return torch.stack(
         [

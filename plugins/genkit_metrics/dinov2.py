@@ -1,4 +1,4 @@
-"""The features of DINOv2."""
+"""Features of DINOv2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, loaded
+from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, load_model
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,24 +19,24 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ClassToken(nn.Module):
-    """Returns the class token of a DINOv2 model, after the last layer norm."""
+    """Return the class token of a DINOv2 model after the last layer norm."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return ``[B, F]``."""
+        """Return the class tokens ``[B, F]``."""
         token: Tensor = self.model(images).last_hidden_state[:, 0]
         return token
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dinov2(VisionTransformer):
-    """The class token of DINOv2; published distances are those of ViT-L/14, facebook/dinov2-large.
+    """The class token of DINOv2; published distances use ViT-L/14, facebook/dinov2-large.
 
-    Images are resized to 224x224, bicubic with antialiasing, and normalized as ImageNet's. The
-    table of positions, made for 518x518, is resized as the authors' code does. Needs the extra
+    Images are resized to 224x224, bicubic with antialiasing, and normalized as ImageNet images. The
+    position embeddings, trained at 518x518, are resized as in the authors' code. Requires the extra
     ``transformers``.
     """
 
@@ -47,23 +47,23 @@ class Dinov2(VisionTransformer):
 
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
         transformers = import_module(EXTRA)
-        model = loaded(transformers.Dinov2Model, transformers.Dinov2Config, config, weights)
+        model = load_model(transformers.Dinov2Model, transformers.Dinov2Config, config, weights)
         table = model.embeddings.position_embeddings
         model.embeddings.position_embeddings = nn.Parameter(
-            positions(table.data, SIZE // model.config.patch_size)
+            resize_positions(table.data, SIZE // model.config.patch_size)
         )
         return Preprocessed(ClassToken(model), SIZE, MEAN, STD)
 
 
-def positions(table: Tensor, grid: int) -> Tensor:
-    """Return a table of positions ``[1, 1 + grid^2, F]`` for another number of patches.
+def resize_positions(table: Tensor, grid: int) -> Tensor:
+    """Resize position embeddings to ``[1, 1 + grid^2, F]`` for another number of patches.
 
-    The authors' code of DINOv2 scales by ``(grid + 0.1) / before`` where others scale by
-    ``grid / before``; published features are those of the former.
+    The authors' code of DINOv2 scales by ``(grid + 0.1) / before``, other implementations by
+    ``grid / before``. Published features use the former.
 
     Args:
-        table: ``[1, 1 + before^2, F]``, that of the class token first.
-        grid: patches along each side.
+        table: position embeddings, that of the class token first, ``[1, 1 + before^2, F]``.
+        grid: number of patches along each side.
     """
     before = round((table.shape[1] - 1) ** 0.5)
     if before == grid:

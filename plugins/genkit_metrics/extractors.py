@@ -1,4 +1,4 @@
-"""Extractors without a published network: features of a trained classifier, and plain values."""
+"""Extractors without a published network: features of a trained classifier, and pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genkit.types import DataSpec
 
 @runtime_checkable
 class ClassifierFeaturesModule(Protocol):
-    """The module of an extractor whose features determine the probabilities of classes."""
+    """Module of an extractor whose features determine class probabilities."""
 
     def __call__(self, items: Tensor, /) -> Tensor:
         """Return the features ``[B, F]`` of items ``[B, *shape]``."""
@@ -35,7 +35,7 @@ class ClassifierFeaturesModule(Protocol):
 
 
 class _Features(nn.Module):
-    """The features of a classifier, and its ``head`` where it has one."""
+    """Features of a classifier, and its ``head`` if it has one."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -49,38 +49,38 @@ class _Features(nn.Module):
 
 
 SHIPPED = {"digits": Path(__file__).with_name("digits-classifier.safetensors")}
-"""Files of classifiers that genkit brings, by name; `recipes/digits_classifier.toml` wrote them."""
+"""Files of classifiers in genkit by name; `recipes/digits_classifier.toml` trained them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFeatures(Extractor):
-    """The last hidden activations of a classifier: of one in a file, or of an earlier stage.
+    """The last hidden activations of a classifier, from a file or an earlier stage.
 
-    Scores are comparable only where the classifier is the same, so that a fixed one in a file is
-    the better choice. ``file = "digits"`` is the one for 8x8 digits that genkit brings.
+    Scores are comparable only with the same classifier, so prefer a fixed file. ``file = "digits"``
+    is a classifier of 8x8 digits that is part of genkit.
     """
 
-    source = "in the place of Inception in arXiv 1706.08500, for data unlike photographs"
+    source = "replaces Inception in arXiv 1706.08500 for data unlike photographs"
     label = "classifier"
     classifies = True
 
     file: Annotated[str, PathMark(names=tuple(SHIPPED))] | None = setting(
-        None, doc='path of a file that `genkit export` wrote of a classifier, or "digits"'
+        None, doc='path of a classifier\'s file, see `genkit export`, or "digits"'
     )
     classifier: ClassifierRef | None = setting(
-        None, doc="stage that trained the classifier, where there is no file"
+        None, doc="stage that trained the classifier, in place of a file"
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if (self.file is None) == (self.classifier is None):
             given = "both" if self.file else "neither"
-            reason = f"either `file` or `classifier` must be given, got {given}"
+            reason = f"must be set, or classifier in its place, got {given}"
             yield Problem(("file",), reason, 'write file = "digits", or the path of a file')
         elif self.file is not None:
             try:
                 self._outline()
             except DataError as error:
-                hint = "write the path of a file that `genkit export` wrote of a classifier"
+                hint = "write the path of a classifier's file, see `genkit export`"
                 yield Problem(("file",), str(error), hint, error.code)
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
@@ -90,13 +90,13 @@ class ClassifierFeatures(Extractor):
             except DataError:  # `check` reports it
                 return
         else:
-            found = networks.get(self.classifier or "")
-            key, trained = "classifier", found.spec if found else spec
+            design = networks.get(self.classifier or "")
+            key, trained = "classifier", design.spec if design else spec
         if trained.shape != spec.shape:
             yield Problem(
                 (key,),
                 f"must be trained on items of the shape {spec.shape}, got {trained.shape}",
-                "choose a classifier that was trained on such data",
+                "choose a classifier that was trained on this data",
             )
 
     def version(self) -> str:
@@ -113,8 +113,8 @@ class ClassifierFeatures(Extractor):
         return _Features(trained.module)
 
     def identity(self, inputs: Inputs) -> str:
-        found = inputs.digest(self.classifier) if self.classifier else self._digest
-        return f"classifier sha256:{found}"
+        digest = inputs.digest(self.classifier) if self.classifier else self._digest
+        return f"classifier sha256:{digest}"
 
     @cached_property
     def _digest(self) -> str:
@@ -129,7 +129,7 @@ class ClassifierFeatures(Extractor):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Extractor):
-    """The values of an item themselves, flattened; for vectors and tiny images."""
+    """The flattened values of an item; for vectors and tiny images."""
 
     label = "pixels"
 

@@ -1,7 +1,7 @@
-"""The Frechet distance between samples and real items, over the features of an extractor.
+"""The Fréchet distance between samples and real items over the features of an extractor.
 
-Only over Inception features is it the FID, and is called so; scores over other features are
-comparable among themselves, and only where the extractor's identity is the same.
+Only the distance over Inception features is the FID and has this name. Scores over other features
+are comparable only with scores of the same extractor.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from genkit.types import Curve, Measurement
 from genkit_metrics.gaussians import expected_bias, frechet_distance
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels, size_of
 
-FEW = 2048
-"""Number of samples below which the bias of the distance is reported."""
+MIN_UNBIASED = 2048
+"""Number of samples below which a warning states the bias: the number of Inception's features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frechet(FeatureMetric):
-    """Frechet distance of feature means and covariances; 0 is best."""
+    """Fréchet distance of feature means and covariances; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
     higher_is_better = False
-    min_samples = 2  # of which there is a covariance
+    min_samples = 2  # for a covariance
     accepts_statistics = True
 
     @property
@@ -41,20 +41,19 @@ class Frechet(FeatureMetric):
         require_count(fake, self.min_samples, "samples")
 
         def distance() -> Measurement:
-            found = frechet_distance(real, Statistics.of(fake))
-            biases = [expected_bias(real, len(fake))] if len(fake) < FEW else []
+            score = frechet_distance(real, Statistics.of(fake))
+            biases = [expected_bias(real, len(fake))] if len(fake) < MIN_UNBIASED else []
             warnings = _warnings(name, len(fake), biases)
-            return Measurement({name: found}, facts=size_of(real), warnings=warnings)
+            return Measurement({name: score}, facts=size_of(real), warnings=warnings)
 
         return context.world.on_main(distance)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrechetByClass(FeatureMetric):
-    """Frechet distance inside each class: its mean, its maximum and a curve over the classes.
+    """Fréchet distance within each class: mean, maximum and a curve over the classes.
 
-    The distance over all classes overlooks a class that is drawn badly, or not at all, where others
-    make up for it.
+    The distance over all classes may miss a class whose samples are bad or absent.
     """
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6, for the items of each class"
@@ -74,19 +73,20 @@ class FrechetByClass(FeatureMetric):
         classes = torch.unique(real_labels).tolist()
 
         def distances() -> Measurement:
-            found, biases = [], []
+            scores, biases = [], []
             for number in classes:
                 of_class = [x[y == number] for x, y in ((real, real_labels), (fake, labels))]
                 for items, what in zip(of_class, ("real items", "samples"), strict=True):
                     require_count(items, self.min_samples, f"{what} of class {number}")
-                wanted, drawn = map(Statistics.of, of_class)
-                found.append(frechet_distance(wanted, drawn))
-                if (count := len(of_class[1])) < FEW:
-                    biases.append(expected_bias(wanted, count))
-            mean, most = self.scores
-            curve = Curve(tuple(map(float, classes)), tuple(found), "class", self.extractor.frechet)
+                of_real, of_fake = map(Statistics.of, of_class)
+                scores.append(frechet_distance(of_real, of_fake))
+                if (count := len(of_class[1])) < MIN_UNBIASED:
+                    biases.append(expected_bias(of_real, count))
+            mean, maximum = self.scores
+            x = tuple(map(float, classes))
+            curve = Curve(x, tuple(scores), "class", self.extractor.frechet)
             return Measurement(
-                {mean: sum(found) / len(found), most: max(found)},
+                {mean: sum(scores) / len(scores), maximum: max(scores)},
                 curves={mean: curve},
                 facts={"labels": f"sha256:{digest(real_labels)}"},
                 warnings=_warnings(mean, len(fake) // len(classes), biases),
@@ -96,11 +96,11 @@ class FrechetByClass(FeatureMetric):
 
 
 def _warnings(score: str, count: int, biases: list[float]) -> list[str]:
-    """Return the warning about the mean expected bias of too few samples, or none."""
+    """Return a warning about the mean expected bias; no warning without biases."""
     if not biases:
         return []
     bias = sum(biases) / len(biases)
     return [
-        f"{score} of {count:,} samples is about {bias:.2g} above that of infinitely many; draw "
-        f"{FEW:,} or more, and compare scores of equally many samples"
+        f"{score} of {count:,} samples is about {bias:.2g} above that of infinitely many; draw at "
+        f"least {MIN_UNBIASED:,}, and compare scores of equally many samples"
     ]

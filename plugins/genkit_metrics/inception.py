@@ -1,4 +1,4 @@
-"""The features of the FID: Inception-v3 with the weights that were published in 2015."""
+"""Features of the FID: Inception-v3 with the weights published in 2015."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{NAME}
 SIZE = 95_628_359
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-_INSTEAD = f"write the path of {NAME}, or leave it out"
+_REMEDY = f"write the path of {NAME}, or remove weights"
 
 
 class InceptionFeatures(ImageFeatures):
-    """The features, and the logits that follow from them."""
+    """Features of Inception-v3, and logits of these features."""
 
     network: InceptionV3
 
     def head(self, features: Tensor) -> Tensor:
-        """Return the logits ``[B, 1008]`` of features ``[B, 2048]``, for the inception score.
+        """Return the logits ``[B, 1008]`` of features ``[B, 2048]`` for the inception score.
 
-        Without the bias of the last layer: the published inception score (Salimans et al., arXiv
-        1606.03498) is computed from the product with its weights alone.
+        The bias of the last layer is omitted, as in the published inception score (Salimans et al.,
+        arXiv 1606.03498).
         """
         with network_precision(features.device, "float32"):
             return F.linear(features, self.network.fc.weight)
@@ -47,11 +47,11 @@ class InceptionFeatures(ImageFeatures):
 
 @dataclass(frozen=True, kw_only=True)
 class Inception(ImageNetwork):
-    """The 2,048 features of Inception-v3, in which the Frechet distance is the FID.
+    """The 2,048 features of Inception-v3, over which the Fréchet distance is the FID.
 
-    Without ``weights`` torch-fidelity's file of 95 MB is downloaded once, to where torch-fidelity
-    and torchmetrics look for it too: the folder ``checkpoints`` in the cache of ``torch.hub``. The
-    file is verified by its SHA-256.
+    Without ``weights`` torch-fidelity's file of 95 MB is downloaded once to the folder
+    ``checkpoints`` in the cache of ``torch.hub``, which torch-fidelity and torchmetrics share. Its
+    SHA-256 is verified.
     """
 
     source = "Heusel et al., arXiv 1706.08500; weights of torch-fidelity, converted from TensorFlow"
@@ -59,7 +59,7 @@ class Inception(ImageNetwork):
     classifies = True
     frechet = "fid"
 
-    weights: FilePath | None = setting(None, doc=f"path of {NAME}; downloaded where it is left out")
+    weights: FilePath | None = setting(None, doc=f"path of {NAME}; by default it is downloaded")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.weights is None:
@@ -67,18 +67,21 @@ class Inception(ImageNetwork):
         try:
             file = expand_user(self.weights)
         except DataError as error:
-            yield Problem(("weights",), str(error), _INSTEAD, error.code)
+            yield Problem(("weights",), str(error), _REMEDY, error.code)
             return
         if not file.is_file():
             yield Problem(
-                ("weights",), f"there is no file {self.weights}", _INSTEAD, Code.NOT_FOUND
+                ("weights",),
+                f"must be an existing file, got {self.weights}",
+                _REMEDY,
+                Code.NOT_FOUND,
             )
         elif (digest := file_digest(file)) != SHA256:
             reason = f"must have the SHA-256 {SHA256}, got {digest}"
-            yield Problem(("weights",), reason, _INSTEAD, Code.WRONG_KIND)
+            yield Problem(("weights",), reason, _REMEDY, Code.WRONG_KIND)
 
     def bind(self, inputs: Inputs) -> nn.Module:
-        file = _downloaded() if self.weights is None else expand_user(self.weights)
+        file = _download() if self.weights is None else expand_user(self.weights)
         return InceptionFeatures(_network(file), self).to(inputs.device)
 
     def identity(self, inputs: Inputs) -> str:
@@ -89,37 +92,37 @@ def _network(file: Path) -> InceptionV3:
     """Return the network with the weights of the published file.
 
     Raises:
-        DataError: the file cannot be read, or is another.
+        DataError: the file cannot be read, or has another SHA-256.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{file}: cannot be read: {error.strerror}; {_INSTEAD}", Code.IO_ERROR
+            f"{file}: cannot be read: {error.strerror}; {_REMEDY}", Code.IO_ERROR
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
         raise DataError(
-            f"{file}: must have the SHA-256 {SHA256}, got {digest}; {_INSTEAD}", Code.WRONG_KIND
+            f"{file}: must have the SHA-256 {SHA256}, got {digest}; {_REMEDY}", Code.WRONG_KIND
         )
-    with torch.device("meta"):  # initial weights would take time and random numbers
+    with torch.device("meta"):  # saves the time and the random numbers of initial weights
         network = InceptionV3()
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     network.load_state_dict(weights, assign=True)
     return network
 
 
-def _downloaded() -> Path:
-    """Return the published file in the cache of torch.hub, downloaded where it is missing.
+def _download() -> Path:
+    """Return the published file in the cache of torch.hub, downloaded if it is missing.
 
     Raises:
-        DataError: it cannot be downloaded or written.
+        DataError: the file cannot be downloaded or written.
     """
     pooch.get_logger().setLevel("WARNING")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=NAME, path=folder))
-    except (OSError, ValueError) as error:  # of the connection or the disk; of the checksum
+    except (OSError, ValueError) as error:  # connection or disk; checksum
         raise DataError(
             f"{URL}: cannot be downloaded: {error}; download the file ({SIZE:,} bytes) elsewhere "
             f'and write its path: extractor = {{ use = "inception", weights = "{NAME}" }}',

@@ -1,9 +1,8 @@
-"""Inception-v3 as it was trained in 2015 and published for TensorFlow: the network of the FID.
+"""Inception-v3 as published for TensorFlow in 2015: the network of the FID.
 
-Layers have the names of torch-fidelity's file of the weights. The network differs from the
-Inception-v3 of torchvision, whose features are others: images are resized as TensorFlow 1 does,
-average pooling inside blocks counts no padding, the last block pools the maximum instead, and there
-are 1,008 logits.
+Layers have the names in torch-fidelity's file of the weights. Differences from the Inception-v3 of
+torchvision, which has other features: images are resized as in TensorFlow 1, average pooling inside
+blocks excludes the padding, the last block uses max pooling instead, and there are 1,008 logits.
 
 Source: Szegedy et al., arXiv 1512.00567, figures 5 to 7; the published graph
 ``inception-2015-12-05``.
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE = 299
-"""Height and width of the images that the first layer is given."""
+"""Height and width of the network's input."""
 
 FEATURES = 2048
 LOGITS = 1008
@@ -33,7 +32,7 @@ class Conv:
         channels: number of output channels.
         size: height and width of the kernel.
         stride: stride of the kernel.
-        padded: whether zeros are added around, so that stride 1 keeps height and width.
+        padded: whether zero padding preserves height and width at stride 1.
     """
 
     channels: int
@@ -55,7 +54,7 @@ THREE, FIVE, WIDE, TALL = (3, 3), (5, 5), (1, 7), (7, 1)
 
 
 def _blocks_of_35(pool: int) -> Branches:
-    """Return the branches of a block on 35x35 pixels, with the channels behind its pooling."""
+    """Return the branches of a 35x35 block, given the number of channels after its pooling."""
     return {
         "branch1x1": [Conv(64)],
         "branch5x5": [Conv(48), Conv(64, FIVE)],
@@ -65,7 +64,7 @@ def _blocks_of_35(pool: int) -> Branches:
 
 
 def _blocks_of_17(inner: int) -> Branches:
-    """Return the branches of a block on 17x17 pixels, with the channels of its inner layers."""
+    """Return the branches of a 17x17 block, given the number of channels of its inner layers."""
     wide, tall = Conv(inner, WIDE), Conv(inner, TALL)
     return {
         "branch1x1": [Conv(192)],
@@ -76,7 +75,7 @@ def _blocks_of_17(inner: int) -> Branches:
 
 
 def _blocks_of_8(pool: nn.Module) -> Branches:
-    """Return the branches of a block on 8x8 pixels, with its pooling."""
+    """Return the branches of an 8x8 block, given its pooling."""
     split = (Conv(384, (1, 3)), Conv(384, (3, 1)))
     return {
         "branch1x1": [Conv(320)],
@@ -123,7 +122,7 @@ PARTS: Mapping[str, Conv | Branches | nn.Module] = {
     "Mixed_7b": _blocks_of_8(AVERAGE),
     "Mixed_7c": _blocks_of_8(MAXIMUM),
 }
-"""The parts between the images and the last average, in their order."""
+"""The parts between the images and the global average, in order."""
 
 
 class Unit(nn.Module):
@@ -162,7 +161,7 @@ class Block(nn.Module):
         self._paths: list[list[list[str]]] = []
         for branch, layers in branches.items():
             channels, path = inputs, []
-            for parts in _named(branch, layers):
+            for parts in _name_parts(branch, layers):
                 modules = {name: _module(channels, part) for name, part in parts.items()}
                 for name, module in modules.items():
                     self.add_module(name, module)
@@ -179,14 +178,15 @@ class Block(nn.Module):
         """Return the output of a branch."""
         for names in path:
             outputs = [self.get_submodule(name)(x) for name in names]
-            x = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]  # cat of one copies
+            # torch.cat of a single tensor would copy it.
+            x = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
         return x
 
 
 class InceptionV3(nn.Module):
-    """Called as ``network(pixels [B, 3, H, W]) -> features [B, 2048]``, with pixels from 0 to 255.
+    """Return features ``[B, 2048]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
 
-    ``fc`` turns features into logits ``[B, 1008]``.
+    ``fc`` computes logits ``[B, 1008]`` of features.
     """
 
     def __init__(self) -> None:
@@ -199,24 +199,24 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(FEATURES, LOGITS)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the average of the last block's output over the image."""
-        x = (resized(pixels, SIZE) - 128) / 128
+        """Return the last block's output, averaged over the image."""
+        x = (resize(pixels, SIZE) - 128) / 128
         for name in PARTS:
             x = self.get_submodule(name)(x)
         return x.mean(dim=(2, 3))
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Return images ``[B, C, size, size]``, interpolated linearly as TensorFlow 1 does.
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize images to ``[B, C, size, size]`` by linear interpolation as in TensorFlow 1.
 
-    Output pixel i lies at ``i * length / size`` of the input, without the shift by half a pixel of
-    today's libraries, and positions beyond the last input pixel take its value.
+    Output pixel i is at ``i * length / size`` of the input, without the half-pixel shift of current
+    libraries; positions beyond the last input pixel have its value.
 
     Args:
-        images: ``[B, C, H, W]`` of a floating type.
+        images: images of a floating type, ``[B, C, H, W]``.
         size: height and width of the result.
     """
-    for dim in (3, 2):  # the order of TensorFlow: width first, which fixes the rounding
+    for dim in (3, 2):  # width first as in TensorFlow: the order affects the rounding
         length = images.shape[dim]
         scale = torch.tensor(length / size, dtype=torch.float32)
         at = (torch.arange(size, dtype=torch.float32) * scale).to(images.device)
@@ -230,20 +230,20 @@ def resized(images: Tensor, size: int) -> Tensor:
     return images
 
 
-def _named(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv | nn.Module]]:
+def _name_parts(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv | nn.Module]]:
     """Yield the parts of each layer of a branch, by their names in the file of the weights.
 
-    The only convolution of a branch has the branch's name. Of several, the second is called
-    ``branch_2``, and two side by side ``branch_2a`` and ``branch_2b``.
+    A single convolution has the name of the branch. With several, the second is ``branch_2``, and
+    two parallel ones are ``branch_2a`` and ``branch_2b``.
     """
-    alone = sum(not isinstance(layer, nn.Module) for layer in layers) == 1
+    single = sum(not isinstance(layer, nn.Module) for layer in layers) == 1
     number = 0
     for layer in layers:
         if isinstance(layer, nn.Module):
             yield {"pool": layer}
             continue
         number += 1
-        name = branch if alone else f"{branch}_{number}"
+        name = branch if single else f"{branch}_{number}"
         if isinstance(layer, Conv):
             yield {name: layer}
         else:
@@ -251,7 +251,7 @@ def _named(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv | nn
 
 
 def _module(inputs: int, part: Conv | Branches | nn.Module) -> nn.Module:
-    """Return the module of a part of the tables, for a number of input channels."""
+    """Build a part of the tables for a number of input channels."""
     match part:
         case Conv():
             return Unit(inputs, part)
@@ -262,5 +262,5 @@ def _module(inputs: int, part: Conv | Branches | nn.Module) -> nn.Module:
 
 
 def _channels(module: nn.Module, inputs: int) -> int:
-    """Return the number of output channels of a module; a pooling keeps that of its input."""
+    """Return the number of output channels of a module, which pooling does not change."""
     return module.channels if isinstance(module, (Unit, Block)) else inputs

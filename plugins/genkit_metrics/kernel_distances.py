@@ -1,4 +1,4 @@
-"""Kernel distances of samples and real items, which assume no distribution of the features."""
+"""Kernel distances of samples and real items, without assumptions on the features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit_metrics.kernels import SUBSET_SIZE, SUBSETS, gaussian_mmd, polynomia
 from genkit_metrics.over_features import FeatureMetric
 
 SEED = 0
-"""Seed of the subsets: one for all runs, so that scores differ by their samples alone."""
+"""Seed of the subsets, the same in all runs, so that scores differ only by their samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Cmmd(FeatureMetric):
     higher_is_better = False
 
     extractor: Extractor = setting(
-        doc="embeddings that are compared; only over CLIP is it CMMD", use={"use": "clip"}
+        doc="embeddings to compare; published scores are those of CLIP", use={"use": "clip"}
     )
 
     @property
@@ -60,5 +60,5 @@ class Cmmd(FeatureMetric):
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
         (name,) = self.scores
-        found = context.world.on_main(lambda: gaussian_mmd(real, fake, context.device))
-        return Measurement({name: found})
+        score = context.world.on_main(lambda: gaussian_mmd(real, fake, context.device))
+        return Measurement({name: score})

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy: distances of two sets of features by the kernel of each pair."""
+"""Maximum mean discrepancy (MMD) of two sets of features."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from genkit_metrics.library import torchmetrics_image
 from genkit_metrics.neighbors import blocks, squared_distances
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Random subsets of the KID and items in each, as in its publication and in torchmetrics."""
+"""Number of random subsets of the KID, and items in each, as published and in torchmetrics."""
 
 BANDWIDTH, SCALE = 10.0, 1000.0
-"""Standard deviation of CMMD's Gaussian kernel, and the factor of the published numbers."""
+"""Standard deviation of CMMD's Gaussian kernel, and scale of the published scores."""
 
 
 def polynomial_mmd(real: Tensor, fake: Tensor, generator: torch.Generator) -> tuple[float, float]:
     """Return mean and standard deviation over random subsets of the unbiased MMD^2 of the KID.
 
-    The kernel is (x.y / F + 1)^3. It is evaluated in float64: in float32 the rounding of sums of a
-    million kernel values is of the size of a good KID.
+    The kernel is (x.y / F + 1)^3. It is computed in float64: in float32, the rounding error of a
+    sum of a million kernel values is as large as a good KID.
 
     Args:
-        real: ``[N, F]`` features, at least 1,000.
-        fake: ``[M, F]`` features, likewise.
-        generator: generator on the CPU, which draws the subsets: for each first that of the real
-            items.
+        real: features of at least 1,000 real items, ``[N, F]``.
+        fake: features of at least 1,000 samples, ``[M, F]``.
+        generator: CPU generator of the subsets; each real subset is drawn before that of samples.
     """
     mmd = torchmetrics_image("kid").poly_mmd
     values = torch.stack(
@@ -42,12 +41,12 @@ def _subset(items: Tensor, generator: torch.Generator) -> Tensor:
 def gaussian_mmd(real: Tensor, fake: Tensor, device: torch.device) -> float:
     """Return CMMD: MMD^2 of features of unit length with a Gaussian kernel, times 1,000.
 
-    It is the biased estimator, which has the least variance: means over all pairs, those of an item
-    with itself included.
+    This is the biased estimator, which has the minimum variance: means over all pairs, including
+    pairs of an item with itself.
 
     Args:
-        real: ``[N, F]`` features, of any length.
-        fake: ``[M, F]`` features, likewise.
+        real: features of real items, ``[N, F]``; they are scaled to unit length.
+        fake: features of samples, ``[M, F]``, likewise.
         device: device of the computation.
     """
     within = sum(_mean_kernel(items, items, device) for items in (real, fake))
@@ -55,14 +54,14 @@ def gaussian_mmd(real: Tensor, fake: Tensor, device: torch.device) -> float:
 
 
 def _mean_kernel(first: Tensor, second: Tensor, device: torch.device) -> float:
-    """Return the mean over all pairs of the kernel less 1.
+    """Return the mean of the kernel minus 1 over all pairs.
 
-    The kernel is between 0.98 and 1. The ones cancel in MMD^2, which is some 1e-4; without them no
-    digits are lost.
+    The kernel is between 0.98 and 1, and MMD^2 about 1e-4. Subtracting 1, which cancels in MMD^2,
+    avoids the loss of digits.
     """
     total = 0.0
-    for _, some in blocks(first, device):
-        unit = F.normalize(some)
+    for _, block in blocks(first, device):
+        unit = F.normalize(block)
         for _, others in blocks(second, device):
             squared = squared_distances(unit, F.normalize(others))
             total += float(torch.expm1(squared.mul_(-0.5 / BANDWIDTH**2)).sum())

@@ -1,4 +1,4 @@
-"""torchmetrics, imported where a metric uses it: it takes seconds."""
+"""Import torchmetrics on first use, since this takes seconds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from genkit.errors import Code, PluginError
 
 
 def torchmetrics_image(name: str) -> Any:
-    """Return a module of ``torchmetrics.image``.
+    """Import a module of ``torchmetrics.image``.
 
     Raises:
-        PluginError: it cannot be imported.
+        PluginError: the module cannot be imported.
     """
     try:
         return import_module(f"torchmetrics.image.{name}")
     except ImportError as error:
         raise PluginError(
-            f"torchmetrics cannot be imported: {error}; it fails with torch-fidelity without "
-            "torchvision: install both, or neither",
+            f"torchmetrics cannot be imported: {error}; if torch-fidelity is installed, also "
+            "install torchvision, which torchmetrics then requires",
             Code.MISSING_PACKAGE,
         ) from error

@@ -1,4 +1,4 @@
-"""Fidelity and diversity apart: how samples and real items cover each other's neighborhoods."""
+"""Separate metrics of fidelity and diversity from nearest neighbors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ NAMES = ("precision", "recall", "density", "coverage")
 
 @dataclass(frozen=True, kw_only=True)
 class Prdc(FeatureMetric):
-    """Precision, recall, density and coverage of samples; 1 is good, and density may exceed it."""
+    """Precision, recall, density and coverage of samples; 1 is good, density may exceed it."""
 
     source = "Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797"
     higher_is_better = True
 
     neighbors: int = setting(
-        5, doc="nearest neighbors within a set to which the ball around an item reaches", at_least=1
+        5, doc="index k of the nearest neighbor that defines an item's ball", at_least=1
     )
 
     @property
     def min_samples(self) -> int:
-        return self.neighbors + 1  # no item is its own neighbor
+        return self.neighbors + 1  # an item is not its own neighbor
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class Prdc(FeatureMetric):
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
-        found = context.world.on_main(
+        scores = context.world.on_main(
             lambda: manifold_scores(real, fake, self.neighbors, context.device)
         )
-        return Measurement({self.named(name): found[name] for name in NAMES})
+        return Measurement({self.named(name): scores[name] for name in NAMES})

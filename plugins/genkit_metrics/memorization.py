@@ -1,4 +1,4 @@
-"""How close samples are to the training images: copies have low distances of every other kind."""
+"""Metrics of memorization: copies of training images have good scores in all other metrics."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from genkit_metrics.neighbors import blocks, nearest
 from genkit_metrics.over_features import FeatureMetric
 
 SHOWN, BESIDE = 8, 3
-"""Samples in the picture, and real images beside each."""
+"""Number of samples in the picture, and of real images next to each."""
 
-CLOSE, TINY = 0.1, 1e-14
-"""Mean cosine distance below which MiFID divides by it, and what keeps the divisor above 0."""
+THRESHOLD, EPSILON = 0.1, 1e-14
+"""Mean cosine distance below which MiFID divides by it, and the term that avoids a divisor of 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest(FeatureMetric):
     """Mean distance of samples to the nearest real item, and the share of authentic samples.
 
-    A sample is authentic if it is farther from its nearest real item than that item is from its own
-    nearest real neighbor. About half of the items of a second real data set are. The picture
-    shows the samples that are closest in this measure, beside their nearest real images.
+    A sample is authentic if it is farther from its nearest real item than that item from its
+    nearest real neighbor. About half of a second real data set is authentic. The picture shows the
+    samples with the lowest ratios of these distances, next to their nearest real images.
     """
 
     source = "Alaa et al., arXiv 2102.08921, section 3 (authenticity)"
@@ -45,7 +45,7 @@ class Nearest(FeatureMetric):
         real, fake = self.features(subject)
         name, authentic = self.scores
 
-        def found() -> Measurement:
+        def compute() -> Measurement:
             distances, indices = nearest(fake, real, BESIDE, context.device)
             distance, gap = distances[:, 0], _gaps(real, indices[:, 0], context.device)
             scores = {
@@ -54,7 +54,7 @@ class Nearest(FeatureMetric):
             }
             pictures = {}
             if subject.reference is not None and subject.samples.data.ndim == 4:
-                # The ratio may be 0 / 0, for a copy of an item that is there twice.
+                # The ratio is 0 / 0 for a copy of an item that is in the data twice.
                 closest = (distance / gap).nan_to_num(0).argsort(stable=True)[:SHOWN]
                 pictures[name] = picture_of_nearest(
                     subject.samples.data[closest],
@@ -63,11 +63,11 @@ class Nearest(FeatureMetric):
                 )
             return Measurement(scores, pictures=pictures)
 
-        return context.world.on_main(found)
+        return context.world.on_main(compute)
 
 
 def _gaps(real: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-    """Return the distance from some real items to their nearest real neighbor."""
+    """Return the distances of these real items to their nearest real neighbors."""
     items, places = torch.unique(indices, return_inverse=True)
     distances, _ = nearest(real[items], real, 1, device, own=items)
     return distances[places, 0]
@@ -75,10 +75,10 @@ def _gaps(real: Tensor, indices: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Mifid(FeatureMetric):
-    """Frechet distance over the cosine distance of samples to the nearest real item; 0 is best.
+    """Fréchet distance, divided by the mean cosine distance to the nearest real item; 0 is best.
 
-    It is divided only where the mean cosine distance is below 0.1, the threshold of the publication
-    for Inception features; else it is the Frechet distance.
+    The distance is divided only if the mean cosine distance is below 0.1, the published threshold
+    for Inception features.
     """
 
     source = "Bai et al., arXiv 2106.03062, section 3"
@@ -94,24 +94,24 @@ class Mifid(FeatureMetric):
         statistics = subject.features.statistics(self.extractor)
         (name,) = self.scores
 
-        def found() -> Measurement:
+        def compute() -> Measurement:
             distance = frechet_distance(statistics, Statistics.of(fake))
             cosine = mean_cosine_distance(fake, real, context.device)
-            score = distance / (cosine + TINY) if cosine < CLOSE else distance
+            score = distance / (cosine + EPSILON) if cosine < THRESHOLD else distance
             return Measurement({name: score}, facts={f"{MEASURED}cosine_distance": f"{cosine:.4g}"})
 
-        return context.world.on_main(found)
+        return context.world.on_main(compute)
 
 
 def mean_cosine_distance(samples: Tensor, real: Tensor, device: torch.device) -> float:
-    """Return the mean over samples of the least 1 - |cosine| to a real item.
+    """Return the mean over samples of the minimum of 1 - |cosine| over real items.
 
-    torchmetrics takes the mean over the real items of the least distance to a sample, in which a
-    few copies among many samples are not seen; and its matrix of all pairs takes 20 GB for 50,000
-    samples and as many real items.
+    torchmetrics averages minimum distances over the real items instead, which does not detect a few
+    copies among many samples. Its matrix of all pairs takes 20 GB for 50,000 samples and 50,000
+    real items.
 
     Raises:
-        DataError: the features of an item are all 0, so that it has no direction.
+        DataError: the features of an item are all 0, so that its direction is undefined.
     """
     for items, what in ((samples, "sample"), (real, "reference item")):
         if len(zero := (~items.any(dim=1)).nonzero()):
@@ -121,10 +121,10 @@ def mean_cosine_distance(samples: Tensor, real: Tensor, device: torch.device) ->
                 Code.OUT_OF_RANGE,
             )
     total = 0.0
-    for _, some in blocks(samples, device):
-        least = some.new_ones(len(some))
+    for _, block in blocks(samples, device):
+        minimum = block.new_ones(len(block))
         for _, others in blocks(real, device):
-            cosine = F.normalize(some) @ F.normalize(others).T
-            least = torch.minimum(least, 1 - cosine.abs().amax(1))
-        total += float(least.clamp(min=0).sum())
+            cosine = F.normalize(block) @ F.normalize(others).T
+            minimum = torch.minimum(minimum, 1 - cosine.abs().amax(1))
+        total += float(minimum.clamp(min=0).sum())
     return total / len(samples)

@@ -1,8 +1,8 @@
-"""Nearest neighbors in feature space, and the manifolds that they estimate, in bounded memory.
+"""Nearest neighbors in feature space, and the manifold estimates from them, in bounded memory.
 
-Distances are computed in float64 and in blocks. Precision, recall, density and coverage of 20,000
-against 20,000 items of 2,048 features add 153 MB to the memory, where a matrix of all distances has
-3.2 GB, and take 2.5 minutes on one core (``benchmarks/metrics.py prdc``).
+Distances are computed in blocks in float64. Precision, recall, density and coverage of 20,000
+samples against 20,000 items of 2,048 features take 153 MB of memory, where a matrix of all
+distances has 3.2 GB, and 2.5 minutes on one core (``benchmarks/metrics.py prdc``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 BLOCK = 512
-"""Items on each side of a block of distances: 2 MB, beside 8 MB of features at 2,048 each."""
+"""Items on each side of a block of distances: 2 MB, and 8 MB of features at 2,048 each. Chosen to
+fit the cache, not tuned."""
 
 
 def blocks(features: Tensor, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of ``[N, F]`` features, block by block, in float64.
+    """Yield the rows of features in blocks in float64.
 
     Args:
-        features: features on the CPU, of any floating type.
-        device: device of the blocks; the CPU takes the place of one without float64.
+        features: features on the CPU, of any floating type, ``[N, F]``.
+        device: device of the blocks; replaced by the CPU if it does not support float64.
     """
     where = torch.device("cpu") if device.type == "mps" else device
     for start in range(0, len(features), BLOCK):
@@ -30,10 +31,10 @@ def blocks(features: Tensor, device: torch.device) -> Iterator[tuple[slice, Tens
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Return the squared distances ``[A, B]`` of ``[A, F]`` and ``[B, F]`` features."""
+    """Return the squared distances ``[A, B]`` of features ``[A, F]`` and ``[B, F]``."""
     result = first @ second.T
     result.mul_(-2).add_(first.square().sum(1)[:, None]).add_(second.square().sum(1))
-    return result.clamp_(min=0)  # rounding may take it below
+    return result.clamp_(min=0)  # rounding may give small values below 0
 
 
 def nearest(
@@ -46,15 +47,15 @@ def nearest(
     """Return the nearest items of each query, nearest first.
 
     Args:
-        queries: ``[Q, F]`` features.
-        items: ``[M, F]`` features, more than ``count``.
+        queries: features of the queries, ``[Q, F]``.
+        items: features of more than ``count`` items, ``[M, F]``.
         count: number of neighbors, K.
         device: device of the computation.
-        own: ``[Q]`` int64 index of each query among the items, which is not its own neighbor; None
-            where queries are other items.
+        own: index of each query among the items, ``[Q]`` int64, which is excluded from its
+            neighbors; None if the queries are not among the items.
 
     Returns:
-        ``[Q, K]`` float64 distances and ``[Q, K]`` int64 indices of items, on the CPU.
+        Distances ``[Q, K]`` float64 and indices of items ``[Q, K]`` int64, on the CPU.
     """
     distances, indices = [], []
     for rows, query in blocks(queries, device):
@@ -65,10 +66,10 @@ def nearest(
             places = torch.arange(columns.start, columns.stop, device=query.device)
             if own is not None:
                 squared[own[rows, None].to(query.device) == places] = torch.inf
-            best, chosen = torch.cat([best, squared], 1).topk(count, largest=False)
-            index = torch.cat([index, places.expand_as(squared)], 1).gather(1, chosen)
+            best, columns_of_best = torch.cat([best, squared], 1).topk(count, largest=False)
+            index = torch.cat([index, places.expand_as(squared)], 1).gather(1, columns_of_best)
         indices.append(index.cpu())
-        # Computed again without cancellation, so that copies are at distance 0.
+        # Recomputed without cancellation, so that the distance of copies is exactly 0.
         offsets = (query - items[column].to(query) for column in indices[-1].T)
         distances.append(torch.stack([offset.norm(dim=1).cpu() for offset in offsets], 1))
     return torch.cat(distances), torch.cat(indices)
@@ -79,24 +80,24 @@ def manifold_scores(
 ) -> dict[str, float]:
     """Return precision, recall, density and coverage of samples.
 
-    The manifold of a set is the union of the open balls around its items that reach to their k-th
-    neighbor within the set. Precision is the share of samples in the manifold of the real items,
-    recall that of real items in the manifold of the samples, density the mean number of balls of
-    real items that a sample is in, over k, and coverage the share of balls of real items with a
-    sample inside.
+    The manifold of a set is the union of open balls around its items, whose radii are the distances
+    to the k-th neighbor within the set. Precision is the share of samples in the manifold of the
+    real items, and recall the share of real items in the manifold of the samples. Density is the
+    mean number of real balls that contain a sample, divided by k. Coverage is the share of real
+    balls that contain a sample.
 
     Args:
-        real: ``[N, F]`` features of real items, more than ``neighbors``.
-        fake: ``[M, F]`` features of samples, likewise.
-        neighbors: k.
+        real: features of more than ``neighbors`` real items, ``[N, F]``.
+        fake: features of more than ``neighbors`` samples, ``[M, F]``.
+        neighbors: index of the neighbor that defines the radii, k.
         device: device of the computation.
     """
     real_radii, fake_radii = (_squared_radii(items, neighbors, device) for items in (real, fake))
     balls = torch.zeros(len(fake), dtype=torch.int64)
     recalled, covered = (torch.zeros(len(real), dtype=torch.bool) for _ in range(2))
-    for rows, some_real in blocks(real, device):
-        for columns, some_fake in blocks(fake, device):
-            squared = squared_distances(some_real, some_fake)
+    for rows, real_block in blocks(real, device):
+        for columns, fake_block in blocks(fake, device):
+            squared = squared_distances(real_block, fake_block)
             inside = squared < real_radii[rows, None].to(squared.device)
             balls[columns] += inside.sum(0).cpu()
             covered[rows] |= inside.any(1).cpu()

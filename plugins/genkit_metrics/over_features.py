@@ -1,4 +1,4 @@
-"""What metrics of features share: extractor, names of scores, and how many items they require."""
+"""Base class of metrics of features: extractor, names of scores, required numbers of items."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMetric(Metric):
-    """A score of the features of samples and real items."""
+    """Compare the features of samples and real items."""
 
     extractor: Extractor = setting(
-        doc="the features in which samples and real items are compared", use={"use": "pixels"}
+        doc="features in which samples and real items are compared", use={"use": "pixels"}
     )
 
     @property
@@ -26,18 +26,18 @@ class FeatureMetric(Metric):
         return self.min_samples
 
     def named(self, score: str) -> str:
-        """Return the name of a score: alone for Inception, else followed by that of the features.
+        """Return the name of a score, followed by that of the features unless they are Inception's.
 
-        The published numbers of these metrics are those over Inception.
+        Published scores of these metrics use Inception.
         """
         label = self.extractor.label
         return score if label == "inception" else f"{score}_{label}"
 
     def features(self, subject: Subject) -> tuple[Tensor, Tensor]:
-        """Return the features ``[N, F]`` of the reference and ``[M, F]`` of the samples.
+        """Return the features of the reference, ``[N, F]``, and of the samples, ``[M, F]``.
 
         Raises:
-            DataError: there are fewer than :attr:`min_samples` or :attr:`min_reference`.
+            DataError: there are fewer items than :attr:`min_samples` or :attr:`min_reference`.
         """
         real = subject.features.of_reference(self.extractor)
         fake = subject.features.of_samples(self.extractor)
@@ -47,7 +47,7 @@ class FeatureMetric(Metric):
 
 
 def size_of(statistics: Statistics) -> dict[str, str]:
-    """Return the facts of the size of a reference: its features, and its items where known."""
+    """Return facts: the number of features of a reference, and of its items if known."""
     items = {} if statistics.count is None else {"reference": str(statistics.count)}
     return {"features": str(len(statistics.mean)), **items}
 
@@ -56,18 +56,18 @@ def require_count(items: Tensor, minimum: int, what: str) -> None:
     """Raise DataError unless there are enough items."""
     if len(items) < minimum:
         raise DataError(
-            f"{what} must be at least {minimum:,}, got {len(items):,}; use more, or leave the "
-            "metric out",
+            f"{what} must be at least {minimum:,}, got {len(items):,}; use more, or remove the "
+            "metric",
             Code.WRONG_LENGTH,
         )
 
 
 def require_labels(items: Batch | None, what: str) -> Tensor:
-    """Return the labels of items, or raise DataError where there are none."""
+    """Return the labels of items, or raise DataError if they have none."""
     if items is None or items.labels is None:
         raise DataError(
-            f"{what} must have labels, got none; use labeled data and a denoiser with classes, or "
-            "leave the metric out",
+            f"{what} must have labels, got none; use labeled data and a class-conditional "
+            "denoiser, or remove the metric",
             Code.MISSING_ATTRIBUTE,
         )
     return items.labels

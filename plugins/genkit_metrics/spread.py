@@ -1,4 +1,4 @@
-"""Whether samples vary as much as the data: guidance and few steps make them vary less."""
+"""The metric spread: standard deviation of samples, which guidance and few steps reduce."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genkit_metrics.over_features import FeatureMetric, require_count, size_of
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(FeatureMetric):
-    """Standard deviation of samples over the data's, along principal directions of the data.
+    """Standard deviation of samples over that of the data, along the data's principal directions.
 
-    The score is the mean over the directions: 1 is best, below it samples vary too little. The
-    curve has the ratio along each, from the direction in which the data varies most on.
+    The score is the mean over the directions. 1 is best; samples with lower scores vary too little.
+    The curve has the ratio along each direction, in order of decreasing variance of the data.
     """
 
     source = "genkit's digits study; principal component analysis of the data"
@@ -29,7 +29,7 @@ class Spread(FeatureMetric):
 
     directions: int = setting(
         16,
-        doc="leading principal directions of the data; fewer where it varies along fewer",
+        doc="maximum number of principal directions of the data",
         at_least=1,
     )
 
@@ -57,9 +57,9 @@ def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
     """Return the standard deviations of samples over those of the data, along its directions.
 
     Args:
-        samples: ``[M, F]`` features.
+        samples: features of the samples, ``[M, F]``.
         data: statistics of the data.
-        directions: number of leading principal directions, at most.
+        directions: maximum number of leading principal directions.
 
     Raises:
         DataError: the numbers of features differ, or the data does not vary.
@@ -67,11 +67,11 @@ def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
     size = len(data.mean)
     if samples.shape[1] != size:
         raise DataError(
-            f"the statistics must be of equally many features, got {size} and {samples.shape[1]}; "
-            "compute both with one extractor",
+            f"the statistics must have equally many features, got {size} and {samples.shape[1]}; "
+            "compute both with the same extractor",
             Code.WRONG_SHAPE,
         )
     leading = Directions.of_covariance(data.mean, data.covariance, directions)
     if not len(leading.deviations):
-        raise DataError("the data must vary, got equal items; leave the metric out", Code.CONFLICT)
+        raise DataError("the data must vary, got equal items; remove the metric", Code.CONFLICT)
     return (leading.project(samples).std(dim=0) / leading.deviations).tolist()

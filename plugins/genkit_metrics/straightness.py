@@ -1,19 +1,19 @@
-r"""How straight the sampling trajectories are, in the time of the linear path.
+r"""The metric straightness of sampling trajectories, in the time of the linear path.
 
 Liu et al. (arXiv 2209.03003, section 2.2) define the straightness of a flow Z from Z_0 to Z_1 as
 
     S = integral from 0 to 1 of E |(Z_1 - Z_0) - dZ_t/dt|^2 dt,
 
-which is 0 for straight lines of constant speed alone. Here the flow is the sampling ODE, divided by
-1 + sigma: Z = x(sigma) / (1 + sigma), the path (1 - t) y + t n of flow matching. Its time
-t = (1 + 1/sigma_max) sigma / (1 + sigma) runs from data at 0 to noise at 1, and with
+which is 0 only for straight lines at constant speed. Here the flow is the solution of the sampling
+ODE divided by 1 + sigma, Z = x(sigma) / (1 + sigma), the path (1 - t) y + t n of flow matching. Its
+time t = (1 + 1/sigma_max) sigma / (1 + sigma) is 0 for data and 1 for noise, and with
 d(sigma) = (x - D(x; sigma)) / sigma
 
     dZ/dt = (d(sigma) - D(x; sigma)) / (1 + 1/sigma_max).
 
-For data of N(0, s^2) in one dimension and sigma_max to infinity, S is s (2 - pi/2).
+For one-dimensional data N(0, s^2), S converges to s (2 - pi/2) for large sigma_max.
 
-Curvature weighs the same deviation otherwise: in sigma without the division, and over log sigma.
+The metric curvature weights the same deviation differently: over log sigma, without the division.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Straightness(TrajectoryMetric):
     scores = ("straightness",)
     source = "arXiv 2209.03003, section 2.2, for the path x / (1 + sigma)"
 
-    def measured(self, subject: Subject, context: Context) -> Measurement:
+    def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         parts = self.parts(
             context,
             lambda k: _deviations(list(self.solve(subject, context, k, self.schedule))).cpu(),
@@ -52,7 +52,7 @@ class Straightness(TrajectoryMetric):
             log=False,
         )
         values = torch.tensor(curve.y, dtype=torch.float64)
-        # Times decrease. Below the last, the velocity is that of the last Euler step, a constant.
+        # Times decrease. From the last time to 0, a single Euler step has a constant velocity.
         score = values[-1] * times[-1] - torch.trapezoid(values, times)
         return Measurement(
             {"straightness": float(score)},
@@ -62,12 +62,12 @@ class Straightness(TrajectoryMetric):
 
 
 def path_of(states: list[State]) -> Tensor:
-    """Return the states as points ``[B, L + 1, *shape]`` of the path x / (1 + sigma)."""
+    """Return the path x / (1 + sigma) of the states, ``[B, L + 1, *shape]``."""
     return torch.stack([state.x / (1 + state.sigma) for state in states], dim=1)
 
 
 def _deviations(states: list[State]) -> Tensor:
-    """Return ``[B, L]`` |(Z_1 - Z_0) - dZ/dt|^2 summed over pixels, at the L levels above 0."""
+    """Return |(Z_1 - Z_0) - dZ/dt|^2 summed over pixels at the L levels above 0, ``[B, L]``."""
     first, last = states[0], states[-1]
     chord = first.x / (1 + first.sigma) - last.x
     rate = 1 + 1 / first.sigma

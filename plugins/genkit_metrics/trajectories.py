@@ -1,4 +1,4 @@
-"""Base of the metrics of the sampling ODE, which is solved from the same noise for all of them."""
+"""Base class of metrics of the sampling ODE, which all solve it from the same noise."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from genkit.tensors import require_finite
 from genkit.types import Curve, Measurement, ResolvedStart, Start, State
 
 BATCH = 256
+"""Number of trajectories solved at a time; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryMetric(Metric):
-    """A score of the trajectories along which a denoiser turns noise into data."""
+    """Measure the trajectories of the sampling ODE of a denoiser."""
 
     requires_denoiser = True
     higher_is_better = False
@@ -33,17 +34,17 @@ class TrajectoryMetric(Metric):
     count: int = setting(256, doc="number of trajectories", at_least=1)
     solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
     schedule: Schedule = setting(
-        doc="noise levels of the many-step solution", use={"use": "edm", "steps": 64}
+        doc="schedule of the many-step solution", use={"use": "edm", "steps": 64}
     )
     start: Start = setting("auto", doc=START_DOC)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.solver.stochastic:
             yield Problem(
-                ("solver",), "must be deterministic, got one that adds noise", "leave s_churn out"
+                ("solver",), "must be deterministic, got one that adds noise", "remove s_churn"
             )
         elif self.schedule.bound and not any(
-            part for held in (self.schedule, self.solver) for part in held.check(earlier)
+            problem for part in (self.schedule, self.solver) for problem in part.check(earlier)
         ):
             try:
                 bind_solver(self.schedule, self.solver, None)
@@ -55,27 +56,27 @@ class TrajectoryMetric(Metric):
         schedule = bind_schedule(self.schedule, context, sampler)
         for warning in sampling_warnings(self.start, subject.coupling, self.solver):
             context.warn(warning)
-        found = replace(self, schedule=schedule).measured(subject, context)
+        measurement = replace(self, schedule=schedule).measure_bound(subject, context)
         if self.schedule.bound:
-            return found
-        # The settings of such a schedule name a stage alone.
+            return measurement
+        # The settings of a fitted schedule name a stage, but not its levels.
         levels = ", ".join(f"{level:.6g}" for level in schedule.sigmas().tolist())
-        return replace(found, facts={**found.facts, "levels": levels})
+        return replace(measurement, facts={**measurement.facts, "levels": levels})
 
     @abstractmethod
-    def measured(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores and curves, where the schedule has its noise levels; see ``measure``."""
+    def measure_bound(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores and curves with a bound schedule; see ``measure``."""
 
     def start_of(self, subject: Subject) -> ResolvedStart:
-        """Return where the trajectories start."""
+        """Return the start of the trajectories."""
         return resolve_start(self.start, subject.denoiser, subject.coupling, self.schedule)
 
     def facts(self, subject: Subject) -> dict[str, str]:
-        """Return what the scores depend on besides the settings of the metric."""
+        """Return the facts on which scores depend, besides the settings of the metric."""
         return {f"{SAMPLED}start": self.start_of(subject)}
 
-    def starts(self) -> list[range]:
-        """Return the indices of the trajectories that are solved at a time."""
+    def batches(self) -> list[range]:
+        """Return the indices of the trajectories of each batch."""
         return [
             range(start, min(start + BATCH, self.count)) for start in range(0, self.count, BATCH)
         ]
@@ -83,26 +84,26 @@ class TrajectoryMetric(Metric):
     def parts(self, context: Context, solve: Callable[[range], Tensor]) -> list[Tensor]:
         """Return the result for each batch of trajectories, in order.
 
-        Collective: the ranks share the batches, and all have every result.
+        Collective: the ranks share the batches, and every rank receives all results.
 
         Args:
-            context: context of the stage that measures.
-            solve: returns a tensor on the CPU for the trajectories of some indices.
+            context: context of the stage.
+            solve: function that returns a CPU tensor for the trajectories of these indices.
         """
-        found: list[Tensor] = []
-        for indices in context.world.padded_shard(self.starts()):
+        results: list[Tensor] = []
+        for indices in context.world.padded_shard(self.batches()):
             if context.stop_requested():
-                raise InterruptedRun(f"{len(found) * BATCH} of {self.count} trajectories")
-            found += context.world.all_gather(None if indices is None else solve(indices))
-        return found
+                raise InterruptedRun(f"{len(results) * BATCH} of {self.count} trajectories")
+            results += context.world.all_gather(None if indices is None else solve(indices))
+        return results
 
     def solve(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule
     ) -> Iterator[State]:
-        """Yield the states of some trajectories.
+        """Yield the states of the trajectories of these indices.
 
-        Trajectory k starts from the same noise under every schedule and in every such metric, with
-        the label of sample k (counted around) where samples have labels.
+        Trajectory k starts from the same noise with every schedule and in every metric. It has the
+        label of sample k, modulo the number of samples.
         """
         samples = subject.samples
         labels = None
@@ -130,18 +131,18 @@ def curve_over(
     """Return the curve of a mean over trajectories, with the standard deviation as its spread.
 
     Args:
-        values: ``[N, P]``, a row for each trajectory.
-        what: name of a position in the message of an error.
-        x: P positions.
-        x_label: meaning of the positions.
-        y_label: meaning of the values.
+        values: values with a row for each trajectory, ``[N, P]``.
+        what: name of a position in error messages.
+        x: positions, P.
+        x_label: label of the positions.
+        y_label: label of the values.
         log: whether both axes are logarithmic.
 
     Raises:
         DataError: the mean at a position is not finite.
     """
     wide = values.double()
-    mean, deviation = wide.mean(0), wide.std(0, correction=0)  # one trajectory has deviation 0
+    mean, deviation = wide.mean(0), wide.std(0, correction=0)  # finite for one trajectory
     require_finite(mean, what)
     return Curve(
         tuple(x),

@@ -1,4 +1,4 @@
-"""A picture of sampling trajectories in the plane."""
+"""The metric trajectories, which draws sampling trajectories in the plane."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from genkit.parts.figure import PALETTE, figure_with_axes, number, png_of, set_t
 from genkit.types import DataSpec, Measurement
 from genkit_metrics.straightness import Straightness, path_of
 
-_DRAWN = 100  # trajectories of the picture: of more, one cannot follow a single one
-_DATA = 2_000  # points of the data, which show its shape
+_TRAJECTORIES = 100  # in the picture; more would hide single ones
+_POINTS = 2_000  # of the data; chosen, not tuned
 _BLUE, _ORANGE = PALETTE[:2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectories(Straightness):
-    """Straightness, with a picture of 100 trajectories, for vectors of two dimensions."""
+    """Straightness with a picture of 100 trajectories, for two-dimensional vectors."""
 
     accepts_statistics = False
 
@@ -29,32 +29,33 @@ class Trajectories(Straightness):
         if spec.shape != (2,):
             yield Problem(
                 (),
-                f"draws vectors of shape (2,) alone, got items of shape {spec.shape}",
+                f"requires vectors of shape (2,), got items of shape {spec.shape}",
                 'write { use = "straightness" } for the score without the picture',
                 Code.WRONG_SHAPE,
             )
 
-    def measured(self, subject: Subject, context: Context) -> Measurement:
+    def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         if subject.reference is None:
-            raise DataError("trajectories must be drawn over data, got statistics of it")
-        found = super().measured(subject, context)
-        drawn = replace(self, count=min(self.count, _DRAWN))
+            raise DataError("trajectories requires data, got statistics; write data")
+        measurement = super().measure_bound(subject, context)
+        drawn = replace(self, count=min(self.count, _TRAJECTORIES))
         paths = torch.cat(
             drawn.parts(
                 context,
                 lambda k: path_of(list(self.solve(subject, context, k, self.schedule))).cpu(),
             )
         )
-        title = f"{len(paths)} trajectories; straightness {number(found.scores['straightness'])}"
-        picture = _picture(paths, subject.reference.data[:_DATA], title)
-        return replace(found, pictures={"trajectories": picture})
+        score = number(measurement.scores["straightness"])
+        title = f"{len(paths)} trajectories; straightness {score}"
+        picture = _picture(paths, subject.reference.data[:_POINTS], title)
+        return replace(measurement, pictures={"trajectories": picture})
 
 
 def _picture(paths: Tensor, data: Tensor, title: str) -> bytes:
     """Return a PNG of paths ``[B, L, 2]``, from noise to data, over points ``[N, 2]`` of the data.
 
-    Paths are drawn as x / (1 + sigma), where noise has unit variance and straight lines are
-    straight: x itself starts at the standard deviation sigma_max.
+    Paths are x / (1 + sigma), whose noise has about unit variance. x itself would start with the
+    standard deviation sigma_max, far outside the data.
     """
     from matplotlib.collections import LineCollection
 

@@ -1,4 +1,4 @@
-"""How far a few-step solution ends from the many-step solution of the same noise."""
+"""The metric truncation: distance of few-step solutions from the many-step solution."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Truncation(TrajectoryMetric):
     source = "genkit's digits study; global truncation error as in arXiv 2206.00364, section 3"
 
     steps: tuple[int, ...] = setting(
-        (5, 9, 18), doc="steps of the few-step solutions, increasing", at_least=1
+        (5, 9, 18), doc="numbers of steps of the few-step solutions, increasing", at_least=1
     )
 
     @property
@@ -38,13 +38,13 @@ class Truncation(TrajectoryMetric):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
         if not self.steps:
-            reason = "must have a number of steps, got none"
+            reason = "must have at least one number of steps, got none"
             yield Problem(("steps",), reason, "write steps = [5, 9, 18]", Code.WRONG_LENGTH)
         if any(after <= before for before, after in pairwise(self.steps)):
             reason, hint = f"must be increasing, got {list(self.steps)}", "write each number once"
             yield Problem(("steps",), reason, hint, Code.OUT_OF_RANGE)
         if not self.schedule.bound:
-            reason = "must have noise levels for any number of steps, got fitted ones"
+            reason = "must have levels for any number of steps, got fitted levels"
             yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
         for index, steps in enumerate(self.steps):
             if steps >= self.schedule.steps:
@@ -55,20 +55,20 @@ class Truncation(TrajectoryMetric):
                     Code.OUT_OF_RANGE,
                 )
 
-    def measured(self, subject: Subject, context: Context) -> Measurement:
+    def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         schedules = [replace(self.schedule, steps=steps) for steps in self.steps]
 
         def distances(indices: range) -> Tensor:
-            """Return ``[B, number of few-step solutions]`` distances to the many-step solution."""
+            """Return the distances to the many-step solution, ``[B, len(schedules)]``."""
             exact = self._end(subject, context, indices, self.schedule)
             ends = [self._end(subject, context, indices, few) for few in schedules]
-            apart = [(end - exact).flatten(1).square().sum(dim=1).sqrt() for end in ends]
-            return torch.stack(apart, dim=1).cpu()
+            errors = [(end - exact).flatten(1).square().sum(dim=1).sqrt() for end in ends]
+            return torch.stack(errors, dim=1).cpu()
 
-        found = torch.cat(self.parts(context, distances))
-        require_finite(found, "the truncation error of trajectory")
+        errors = torch.cat(self.parts(context, distances))
+        require_finite(errors, "the truncation error of trajectory")
         curve = curve_over(
-            found,
+            errors,
             "the truncation error of number of steps",
             self.steps,
             "steps",
@@ -80,6 +80,6 @@ class Truncation(TrajectoryMetric):
     def _end(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule
     ) -> Tensor:
-        """Return the items ``[B, *shape]`` in which the trajectories end."""
+        """Return the end points of the trajectories, ``[B, *shape]``."""
         (last,) = deque(self.solve(subject, context, indices, schedule), maxlen=1)
         return last.x

@@ -1,7 +1,7 @@
 """Vision transformers of the library transformers, from local files.
 
-The library builds the network from settings of ``config.json`` that are listed here, and is given
-the tensors of ``model.safetensors``. Nothing else in the folder is read and no code of it is run.
+The library builds the network from the settings of ``config.json`` that are listed here, with the
+tensors of ``model.safetensors``. Other files in the folder are not read, and no code in it is run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ARCHITECTURE = (
     "use_mask_token",
     "use_swiglu_ffn",
 )
-"""The settings of a configuration that are used: those on which the features depend."""
+"""Settings of a configuration that are used: those on which the features depend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class VisionTransformer(ImageNetwork):
     """Features of a vision transformer in a folder with its configuration and its weights."""
 
     model_types: ClassVar[tuple[str, ...]]
-    """Values of ``model_type`` in the configuration that fit."""
+    """Supported values of ``model_type`` in the configuration."""
 
     folder: FilePath = setting(doc=f"folder with {CONFIG} and {WEIGHTS}; ~ is your home")
 
@@ -64,7 +64,7 @@ class VisionTransformer(ImageNetwork):
         yield from missing_packages((EXTRA,), EXTRA)
         try:
             file = self._file(WEIGHTS)
-        except DataError as error:  # ~ of no user
+        except DataError as error:  # ~ of an unknown user
             yield Problem(("folder",), str(error), code=error.code)
             return
         try:
@@ -72,15 +72,16 @@ class VisionTransformer(ImageNetwork):
         except DataError as error:
             yield Problem(("folder",), str(error), code=error.code)
         if not file.is_file():
-            hint = "download it from the model's page, and its configuration with it"
-            yield Problem(("folder",), f"there is no file {file}", hint, Code.NOT_FOUND)
+            hint = f"download it and {CONFIG} from the model's page"
+            reason = f"must contain {WEIGHTS}, got {self.folder} without it"
+            yield Problem(("folder",), reason, hint, Code.NOT_FOUND)
 
     def version(self) -> str:
         return f"{' '.join(self._digests)} {_library()}"
 
     @cached_property
     def _digests(self) -> tuple[str, str]:
-        """SHA-256 of weights and configuration: of gigabytes, and asked for in every metric."""
+        """SHA-256 of weights and configuration, computed once: the files have gigabytes."""
         return file_digest(self._file(WEIGHTS)), file_digest(self._file(CONFIG))
 
     def bind(self, inputs: Inputs) -> nn.Module:
@@ -107,7 +108,7 @@ class VisionTransformer(ImageNetwork):
 
     @abstractmethod
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-        """Return the network, called with pixels ``[B, 3, H, W]`` from 0 to 255.
+        """Return the network of features ``[B, F]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
 
         Args:
             config: content of the configuration.
@@ -121,7 +122,7 @@ class VisionTransformer(ImageNetwork):
         """Return the configuration.
 
         Raises:
-            DataError: it is missing, invalid or that of another kind of model.
+            DataError: the file is missing or invalid, or configures another kind of model.
         """
         path = self._file(CONFIG)
         try:
@@ -129,34 +130,35 @@ class VisionTransformer(ImageNetwork):
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}", Code.IO_ERROR) from error
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError
-            raise DataError(f"{path}: is no JSON: {error}", Code.UNREADABLE) from error
-        found = config.get("model_type") if isinstance(config, dict) else None
-        if found not in self.model_types:
-            wanted = " or ".join(f'"{name}"' for name in self.model_types)
+            raise DataError(f"{path}: must be JSON: {error}", Code.UNREADABLE) from error
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        if model_type not in self.model_types:
+            supported = " or ".join(f'"{name}"' for name in self.model_types)
             raise DataError(
-                f"{path}: model_type must be {wanted}, got {json.dumps(found)}", Code.WRONG_KIND
+                f"{path}: model_type must be {supported}, got {json.dumps(model_type)}",
+                Code.WRONG_KIND,
             )
         return dict(config)
 
 
 def _library() -> str:
-    """Return name and version of the library, whose code computes the features."""
+    """Return name and version of the library, on whose code the features depend."""
     try:
         return f"{EXTRA} {version(EXTRA)}"
-    except PackageNotFoundError:  # `check` refuses it, and `bind` too
+    except PackageNotFoundError:  # reported by `check` and `bind`
         return f"without {EXTRA}"
 
 
 class Preprocessed(nn.Module):
-    """A network that is given resized and normalized images.
+    """Resize and normalize pixels, and pass them to a network.
 
-    Resizing is bicubic and antialiased, in float32; the result is neither clipped nor rounded.
+    Resizing is bicubic and antialiased in float32; the result is neither clipped nor rounded.
 
     Args:
-        network: called with images ``[B, 3, size, size]``; returns features ``[B, F]``.
-        size: height and width.
-        mean: mean of each channel, of images in [0, 1].
-        std: standard deviation, likewise.
+        network: network that returns features ``[B, F]`` of images ``[B, 3, size, size]``.
+        size: height and width of the network's input.
+        mean: mean of each channel of images in [0, 1].
+        std: standard deviation of each channel of images in [0, 1].
     """
 
     mean: Tensor
@@ -172,7 +174,7 @@ class Preprocessed(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def images(self, pixels: Tensor) -> Tensor:
-        """Return what the network is given for pixels ``[B, 3, H, W]`` from 0 to 255."""
+        """Return the network's input for pixels ``[B, 3, H, W]`` from 0 to 255."""
         resized = F.interpolate(pixels / 255, self.size, mode="bicubic", antialias=True)
         return (resized - self.mean) / self.std
 
@@ -182,19 +184,19 @@ class Preprocessed(nn.Module):
         return features
 
 
-def loaded(
+def load_model(
     model: Any, settings: Any, config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> Any:
-    """Return a model of the library with weights, float32.
+    """Build a model of the library with weights in float32.
 
     Args:
-        model: its class.
+        model: class of the model.
         settings: class of its configuration.
         config: content of the configuration.
         weights: tensors by their names in the file.
 
     Raises:
-        ValueError: a setting is invalid, or a weight is missing, of another shape or unused.
+        ValueError: a setting is invalid, or a weight is missing, has another shape or is unused.
     """
     invalid = import_module("huggingface_hub.errors").StrictDataclassError
     try:

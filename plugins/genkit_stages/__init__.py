@@ -1,4 +1,4 @@
-"""The stages of a run, the callbacks of train, and fitted schedules."""
+"""Stages of a run, callbacks of the stage train, and fitted schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the stages, the callbacks and the schedule."""
+    """Register the stages, the callbacks and the schedule."""
     registry.add("stage", "train", "genkit_stages.train:Train")
     registry.add("stage", "load", "genkit_stages.load:Load")
     registry.add("stage", "average", "genkit_stages.average:AverageWeights")

@@ -16,7 +16,7 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class AverageWeights(Stage):
-    """Reconstructs a denoiser with another averaging length from the snapshots of a training.
+    """Reconstruct a denoiser with another averaging length from the snapshots of a training.
 
     The training must use the average `power-ema`. Later stages use the denoiser like a trained one,
     for example to sample it, or as the guide of another.
@@ -27,8 +27,8 @@ class AverageWeights(Stage):
 
     training: DenoiserRef = setting(doc="stage that trained the denoiser, with power-ema")
     length: float = setting(
-        doc="relative length of the average: the standard deviation of the weights' times, divided "
-        "by the training time",
+        doc="relative length of the average: standard deviation of the averaging profile over "
+        "training time, divided by the length of the training",
         above=0,
     )
 
@@ -42,7 +42,8 @@ class AverageWeights(Stage):
         ):
             yield Problem(
                 ("training",),
-                "must be a training whose averages can be reconstructed, got another",
+                "must be a training whose averages can be reconstructed, got "
+                f'"{self.training}", which has no average of this kind',
                 'write average = { use = "power-ema" } in it',
                 Code.CONFLICT,
             )

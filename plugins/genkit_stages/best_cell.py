@@ -13,20 +13,20 @@ from genkit.fields import Settings
 from genkit.files import inf_as_text
 from genkit.interfaces import Context, SamplingStage, Stages
 from genkit.settings import near_match, quote, setting
-from genkit_stages.sweep import Cell, Sweep, of_cell
+from genkit_stages.sweep import Cell, Sweep, apply_cell
 
 S = TypeVar("S", bound=SamplingStage)
 
-OF_THE_SAMPLES = frozenset({"count", "first_seed"})
+SEED_SETTINGS = frozenset({"count", "first_seed"})
 """Settings that determine which samples are drawn, and not how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestCell(Settings):
-    """The combination of a sweep with the best score, whose settings a sampling stage takes.
+    """Best combination of a sweep, whose settings a sampling stage takes.
 
     The best of many scores is biased: a new measurement of it is worse on average. So the final
-    samples must have other seeds than those of the sweep.
+    samples must use other seeds than the sweep.
     """
 
     stage: ScoresRef = setting(doc="stage of the sweep")
@@ -39,7 +39,7 @@ class BestCell(Settings):
         Args:
             stage: stage that takes the settings.
             seeds: seeds of its samples.
-            earlier: stages above it, by id.
+            earlier: earlier stages by id.
         """
         sweep = earlier.get(self.stage)
         key = "settings_from"
@@ -56,11 +56,11 @@ class BestCell(Settings):
             reason = f"must be a score of stage {self.stage}, got {quote(self.score)}"
             hint = near_match(self.score, scores) or f"one of: {', '.join(scores)}"
             yield Problem((key, "score"), reason, hint, Code.UNKNOWN_CHOICE)
-        if taken := sorted(OF_THE_SAMPLES & {*sweep.varied()}):
+        if seed_settings := sorted(SEED_SETTINGS & {*sweep.varied()}):
             yield Problem(
                 (key, "stage"),
-                f"must vary how samples are drawn, got a sweep over {', '.join(taken)}",
-                "choose among settings of another sweep",
+                f"must vary how samples are drawn, got a sweep over {', '.join(seed_settings)}",
+                "name a sweep that varies other settings",
                 Code.CONFLICT,
             )
             return
@@ -77,21 +77,21 @@ class BestCell(Settings):
         if seeds.start < first + sweep.count and first < seeds.stop:
             yield Problem(
                 ("first_seed",),
-                f"must leave out the seeds from {first} to {first + sweep.count - 1}, by which "
+                f"must be outside the seeds {first} to {first + sweep.count - 1}, with which "
                 f"stage {self.stage} chose the settings, got {seeds.start}",
                 f"write first_seed = {first + sweep.count}",
                 Code.CONFLICT,
             )
         for cell in sweep.cells():
             try:
-                of_cell(stage, cell)
+                apply_cell(stage, cell)
             except SettingError as error:
                 for problem in error.problems:
                     reason = f"stage {self.stage} varies a setting that does not fit here: "
                     yield Problem((key, "stage"), f"{reason}{problem.reason}", problem.hint)
                 return
 
-    def chosen(self, stage: S, context: Context) -> tuple[S, dict[str, str]]:
+    def apply(self, stage: S, context: Context) -> tuple[S, dict[str, str]]:
         """Return a sampling stage with the best settings, and a fact that records the choice.
 
         Raises:
@@ -115,4 +115,4 @@ class BestCell(Settings):
             "chosen": inf_as_text(cell),
             "score": rows[number][self.score],
         }
-        return of_cell(stage, cell), {"settings_from": json.dumps(fact, sort_keys=True)}
+        return apply_cell(stage, cell), {"settings_from": json.dumps(fact, sort_keys=True)}

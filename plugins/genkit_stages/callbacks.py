@@ -16,9 +16,9 @@ from genkit.blame import fault, require_method
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundCallback, Callback, Context, Trained, TrainingState
 from genkit.types import Measurement
-from genkit_stages.scores import checked
+from genkit_stages.scores import check_measurement
 
-OF_THE_STAGE = frozenset(
+RESERVED_NAMES = frozenset(
     {
         "callback",
         "images",
@@ -32,7 +32,7 @@ OF_THE_STAGE = frozenset(
         "warning",
     }
 )
-"""Names of rows and pictures of the stage, which no callback can give its own."""
+"""Names of rows and pictures of the stage, which a callback cannot use."""
 
 _FLAGS = (
     (torch.backends.cuda.matmul, "fp32_precision"),
@@ -44,14 +44,14 @@ _FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """The callbacks of a training; every rank has them, and rank 0 calls them.
+    """Callbacks of a training; every rank has them, and rank 0 calls them.
 
     Attributes:
         context: context of the stage.
-        callbacks: callbacks as the recipe has them.
-        total: images of the whole training.
-        state: returns the networks as they are, which are copied for each call.
-        settle: waits until nothing is computed beside the training.
+        callbacks: callbacks as the recipe lists them.
+        total: number of images of the whole training.
+        state: function that returns the current networks, which are copied for each call.
+        settle: function that waits until no pool is being coupled in the background.
     """
 
     context: Context
@@ -62,7 +62,7 @@ class Callbacks:
     _bound: list[BoundCallback] = field(default_factory=list, repr=False)
 
     def bind(self) -> None:
-        """Let the callbacks read what they need of earlier stages; collective."""
+        """Bind the callbacks, which may read results of earlier stages; collective."""
         if self.callbacks and self.context.world.is_main:
             alone = self.context.single_process()
             with isolated(alone.device):
@@ -71,23 +71,23 @@ class Callbacks:
         self.context.world.barrier()
 
     def due(self, images: int, count: int) -> list[int]:
-        """Return the indices of those to call after a batch.
+        """Return the indices of the callbacks to call after a batch.
 
         Args:
-            images: images seen.
-            count: images of the last batch.
+            images: number of images seen, the last batch included.
+            count: number of images of the last batch.
         """
         return [
             index
             for index, callback in enumerate(self.callbacks)
-            if reached(callback.every, images, count, self.total)
+            if is_due(callback.every, images, count, self.total)
         ]
 
     def call(self, due: Sequence[int]) -> None:
-        """Call some callbacks; collective.
+        """Call the callbacks of these indices; collective.
 
         Raises:
-            DataError: the result of a callback is invalid; names it and its plugin.
+            DataError: the result of a callback is invalid; the error names it and its plugin.
         """
         if self.context.world.is_main:
             self.settle()
@@ -102,69 +102,70 @@ class Callbacks:
         row = {"images": state.images, "callback": name}
         try:
             with isolated(context.device):
-                found = _checked(callback, bound.call(own, context.single_process()))
+                result = _check(callback, bound.call(own, context.single_process()))
         except DataError as error:
             if error.code != Code.NOT_FINITE:
                 raise
             context.warn(f"{name} at {state.images:,} images: {error}")
             context.record.log({**row, "warning": str(error)})
             return
-        for warning in found.warnings:
+        for warning in result.warnings:
             context.warn(f"{name}: {warning}")
-        if found.scores:
-            context.record.log({**row, **found.scores})
-        for title, png in found.pictures.items():
+        if result.scores:
+            context.record.log({**row, **result.scores})
+        for title, png in result.pictures.items():
             context.record.picture(title, png)
 
 
-def reached(every: int, images: int, count: int, total: int) -> bool:
-    """Whether a batch reached a multiple of ``every`` images, or the end of the training.
+def is_due(every: int, images: int, count: int, total: int) -> bool:
+    """Return whether a batch reached a multiple of ``every`` images, or the end of the training.
 
     Args:
-        every: number of images, at least 1.
-        images: images seen, with those of the batch.
-        count: images of the batch.
-        total: images of the whole training.
+        every: interval in images, at least 1.
+        images: number of images seen, the batch included.
+        count: number of images of the batch.
+        total: number of images of the whole training.
     """
     return images >= total or images // every > (images - count) // every
 
 
 def _copy(trained: Trained) -> Trained:
-    """Return a copy that is not compiled: the training keeps its compiled kernels."""
+    """Return a copy that is not compiled, so that the training keeps its compiled kernels."""
     module = copy.deepcopy(trained.module).eval().requires_grad_(False)
     return replace(trained, module=module)
 
 
-def _checked(callback: Callback, result: object) -> Measurement:
+def _check(callback: Callback, result: object) -> Measurement:
     """Return the result of a callback.
 
     Raises:
-        DataError: it is invalid, or not finite; names the callback and its plugin.
+        DataError: the result is invalid or not finite; the error names the callback and its plugin.
     """
-    found = checked(callback, result)
-    if taken := sorted(OF_THE_STAGE & (found.scores.keys() | found.pictures.keys())):
-        raise fault(callback, f"must use names that the stage does not, got {', '.join(taken)}")
-    for name, png in found.pictures.items():
+    measurement = check_measurement(callback, result)
+    names = measurement.scores.keys() | measurement.pictures.keys()
+    if reserved := sorted(RESERVED_NAMES & names):
+        raise fault(
+            callback, f"must use names that the stage does not use, got {', '.join(reserved)}"
+        )
+    for name, png in measurement.pictures.items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not isinstance(png, bytes):
             got = f"{name!r:.60} of type {type(png).__name__}"
-            reason = (
-                f"must return pictures as bytes by names of letters, digits, - and _, got {got}"
-            )
+            reason = f"must return pictures as bytes, with names of a-z, 0-9, - and _, got {got}"
             raise fault(callback, reason)
-    return found
+    return measurement
 
 
 @contextmanager
 def isolated(device: torch.device) -> Iterator[None]:
-    """Restore after the block what it may change of the process, with gradients disabled in it.
+    """Run a block with gradients disabled, and restore the global state that it may change.
 
-    These are the random numbers of Python, NumPy and PyTorch, the default type and the number of
-    threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
+    Restored are the random states of Python, NumPy and PyTorch, the default dtype and the number
+    of threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
 
     Args:
         device: device of the training.
     """
-    # The legacy generator of NumPy too, since code of others may use it.
+    # NumPy's legacy generator is included because third-party code may use it.
     numbers, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     flags = [getattr(holder, name) for holder, name in _FLAGS]

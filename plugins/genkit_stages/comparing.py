@@ -1,4 +1,4 @@
-"""What samples are compared with, and by which metrics: settings of stages and of a callback."""
+"""Settings of stages and a callback for the reference of samples and the metrics."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from genkit_stages.metric_checks import data_problems, item_problems, metric_pro
 
 @dataclass(frozen=True, kw_only=True)
 class Comparing(Component):
-    """Compares samples with real items, or with statistics of their features."""
+    """Compare samples with real items, or with statistics of their features."""
 
     data: Dataset | None = setting(
-        None, doc="the real items to compare with", inherit="data", unless="statistics"
+        None, doc="real items to compare with", inherit="data", unless="statistics"
     )
     statistics: FilePath | None = setting(
         None,
-        doc="file of `genkit stats`, or one that EDM or EDM2 published, in place of data",
+        doc="statistics file of `genkit stats`, EDM or EDM2, in place of data",
     )
-    metrics: tuple[Metric, ...] = setting(doc="what to measure")
+    metrics: tuple[Metric, ...] = setting(doc="metrics to compute")
 
     def version(self) -> str:
         return "" if self.statistics is None else file_digest(expand_user(self.statistics))
@@ -41,7 +41,7 @@ class Comparing(Component):
         networks: Mapping[str, Design],
         varied: Collection[str] = (),
     ) -> Iterator[Problem]:
-        """Yield what keeps samples from being measured, whatever their number is.
+        """Yield why samples cannot be measured, regardless of their number.
 
         Args:
             denoiser: denoiser that draws the samples; None where it is unknown.
@@ -49,7 +49,7 @@ class Comparing(Component):
             varied: columns of the settings that a sweep varies.
 
         Raises:
-            DataError: the data is missing or damaged.
+            DataError: the data is missing or corrupt.
         """
         yield from metric_problems(self.metrics, denoiser, varied)
         if self.statistics is None:
@@ -61,50 +61,50 @@ class Comparing(Component):
 
     def _statistics_problems(self, file: str) -> Iterator[Problem]:
         if self.data is not None:
-            reason = "must not be written beside data, got two references"
-            yield Problem(("statistics",), reason, "leave one of the two out")
+            reason = "must not be combined with data, got both"
+            yield Problem(("statistics",), reason, "remove one of the two")
         for index, metric in enumerate(self.metrics):
             if not metric.accepts_statistics:
-                reason = "requires the items of the data, got a file of statistics"
+                reason = "requires the items of the data, got a statistics file"
                 yield Problem(("metrics", index), reason, "write data in place of statistics")
         try:
-            found = load_statistics(expand_user(file))
+            statistics = load_statistics(expand_user(file))
         except DataError as error:
             yield from (mistake.problem.under("statistics") for mistake in error.mistakes)
             return
         for index, metric in enumerate(self.metrics):
             for key, extractor in _compared(metric):
-                if reason := mismatch(found, extractor.frechet, _known_identity(extractor)):
-                    hint = "write another extractor, or the file of this one with `genkit stats`"
+                if reason := mismatch(statistics, extractor.frechet, _find_identity(extractor)):
+                    hint = "write another extractor, or create its file with `genkit stats`"
                     yield Problem(("metrics", index, *key), reason, hint, Code.WRONG_KIND)
 
     def reference(self, extractors: Extractors) -> Reference:
-        """Return what the samples are compared with, once for all of them.
+        """Load the reference that the samples are compared with.
 
         Raises:
-            DataError: it is missing, damaged, or of another extractor.
+            DataError: the reference is missing, corrupt, or of another extractor.
         """
         if self.statistics is None:
             if self.data is None:  # `comparison_problems` refuses it
                 raise DataError("there is no data to compare with")
             return DatasetReference(self.data, extractors)
         reference = StatisticsReference(expand_user(self.statistics), extractors)
-        # Refused here and not hours later, where the first samples are scored.
+        # Fail here rather than hours later, when the first samples are scored.
         for _, extractor in (pair for metric in self.metrics for pair in _compared(metric)):
             reference.statistics(extractor)
         return reference
 
     def bound_metrics(self, inputs: Inputs) -> list[tuple[Metric, BoundMetric]]:
-        """Return the metrics, each with what its ``bind`` returns."""
+        """Return each metric with the result of its ``bind``."""
         return [(m, require_method(m, m.bind(inputs), "measure")) for m in self.metrics]
 
 
 def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:
-    """Return the extractors whose features of the reference a metric takes, with their keys."""
+    """Return the extractors whose reference features a metric uses, with their keys."""
     return list(outermost(metric, Extractor)) if metric.min_reference else []
 
 
-def _known_identity(extractor: Extractor) -> str | None:
+def _find_identity(extractor: Extractor) -> str | None:
     """Return the identity of an extractor before a run; None where a stage trains its network."""
     if any(references(extractor)):
         return None

@@ -19,35 +19,34 @@ from genkit.train.pairing import PairStream
 def coupling_of(network: Network, context: Context, stream: PairStream, ahead: int) -> Coupling:
     """Return the declarations of a training's coupler, with statistics of its first pairs.
 
-    Collective. Measured are denoisers with other than independent noise. A function of the stream
-    alone: the result is the same however often a training is resumed, and with any number of
-    processes.
+    Collective. Only denoisers whose noise is not independent are measured. The result depends on
+    the stream alone, so neither resuming nor the number of processes changes it.
 
     Args:
-        network: network under training.
+        network: network in training.
         context: context of the stage.
         stream: pairs to train on.
-        ahead: pools that are coupled at the same time.
+        ahead: number of pools that are coupled at the same time.
     """
     coupler = stream.coupler
     measured = isinstance(network, Denoiser) and not coupler.independent
-    known = declarations_of(coupler)
-    return replace(known, statistics=_statistics(context, stream, ahead)) if measured else known
+    coupling = declarations_of(coupler)
+    return replace(coupling, statistics=_measure(context, stream, ahead)) if measured else coupling
 
 
-def _statistics(context: Context, stream: PairStream, ahead: int) -> CouplingStatistics | None:
-    """Return the statistics of the first pairs; None, with a warning, where they are too few."""
+def _measure(context: Context, stream: PairStream, ahead: int) -> CouplingStatistics | None:
+    """Return the statistics of the first pairs; None, with a warning, if they are too few."""
     count = pairs_to_measure(stream.data.data.shape[1:], stream.pool_size, stream.total)
     if count < FEWEST_PAIRS:
         context.warn(
             f"the pairs are not measured: images must be at least {FEWEST_PAIRS}, got {count}; "
-            "samples of this denoiser start corrected once"
+            'samples of this denoiser use start = "corrected"'
         )
         return None
 
-    def measured() -> CouplingStatistics:
+    def measure() -> CouplingStatistics:
         with closing(stream.batches(count, 0, ahead)) as batches:
             batch, noise, pools = next(batches)
         return coupling_statistics(batch.data, noise, len(pools))
 
-    return context.world.on_main(measured)
+    return context.world.on_main(measure)

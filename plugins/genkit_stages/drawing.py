@@ -28,11 +28,11 @@ from genkit.types import Batch, Start
 def level_problems(
     network: Network, schedule: Schedule, solver: Solver, earlier: Stages
 ) -> Iterator[Problem]:
-    """Yield why a solver cannot follow the noise levels of a schedule for a network."""
+    """Yield why a solver cannot use the noise levels of a schedule for a network."""
     if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in (schedule, solver)):
-        return  # mistakes of the parts themselves are reported where they are
+        return  # the schedule and the solver report their own mistakes
     if not schedule.bound:
-        return  # its levels are those of an earlier stage, and checked where it is bound
+        return  # an earlier stage fits its levels, which are checked in `bind`
     try:
         supported_levels(schedule, network.preconditioner, solver.stochastic)
     except DataError as error:
@@ -45,7 +45,7 @@ def level_problems(
 
 
 def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterator[Problem]:
-    """Yield why trajectories of a network cannot start as is chosen."""
+    """Yield why trajectories of a network cannot use the chosen start."""
     if isinstance(network, Denoiser) and schedule.bound:
         try:
             require_start(start, schedule, network.preconditioner)
@@ -55,26 +55,26 @@ def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterat
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(Callback):
-    """Draws the same seeds and classes in every call."""
+    """Draw samples of the same seeds and classes in every call."""
 
     count: int = setting(64, doc="number of samples", at_least=1)
-    batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
+    batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
-    solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
-    precision: Precision = setting("float32", doc="of the network's arithmetic")
+    solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
+    precision: Precision = setting("float32", doc="precision of the network's arithmetic")
 
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         if not isinstance(design.settings, Denoiser):
             kind = design.settings.output.name
-            yield Problem((), f"requires a denoiser, got a {kind}", "leave the callback out")
+            yield Problem((), f"requires a denoiser, got a {kind}", "remove the callback")
             return
         if not self.schedule.bound:
-            reason = "must have its own noise levels, got those of a denoiser that is trained"
+            reason = "must have its own noise levels, got levels fitted to a trained denoiser"
             yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
             return
         yield from level_problems(design.settings, self.schedule, self.solver, {})
 
-    def drawn(self, network: Trained, context: Context) -> Batch:
+    def draw(self, network: Trained, context: Context) -> Batch:
         """Return samples of a network on the CPU, neither clipped nor rounded.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The evaluate stage: scores of the samples of an earlier stage."""
+"""The stage evaluate, which scores the samples of an earlier stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit_stages.scoring import Scoring
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Scoring):
-    """Measures samples against data, and the denoiser behind them."""
+    """Score samples against data, and the denoiser that drew them."""
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier[self.samples]
@@ -23,10 +23,10 @@ class Evaluate(Scoring):
 
     def run(self, context: Context) -> None:
         samples = context.read(self.samples, Samples)
-        found = self.scorer(context).measure(samples)
-        row = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe, **found.scores}
+        results = self.scorer(context).measure(samples)
+        row = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe, **results.scores}
         if costs := context.costs(self.samples):
             context.record.cost(*costs)
-        context.record.save(Scores([row], found.facts, found.curves))
-        for name, png in found.pictures.items():
+        context.record.save(Scores([row], results.facts, results.curves))
+        for name, png in results.pictures.items():
             context.record.picture(name, png)

@@ -30,35 +30,42 @@ from genkit.start import START_DOC
 from genkit.tensors import as_stored, digest, network_digest
 from genkit.types import Draws, ResolvedStart, Start
 from genkit_stages.fitted_levels import FittedLevels, name_of
-from genkit_stages.level_search import DECIDED, MOST_ITEMS, KnownLevels, Search, standardized
+from genkit_stages.level_search import (
+    FINAL_SAMPLES,
+    MAX_ITEMS,
+    KnownLevels,
+    Search,
+    standardize,
+)
 
-MOST_STEPS = 1000
+MAX_STEPS = 1000  # chosen, not tuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSchedule(Stage):
-    """Fits noise levels, sigma_max included, so that few-step samples are nearest to the data.
+    """Fit noise levels, sigma_max included, that minimize the distance of samples to the data.
 
     A schedule `{ use = "fitted", levels = "STAGE", steps = N }` uses them. Nothing is trained:
-    levels evenly spaced in sigma^(1 / rho) are compared by the energy distance of their samples to
-    the data, first with 32 samples each and at last with 192. That takes fewer network calls than
-    drawing 2,000 samples. Levels with rho 7 and 90 over the whole range are among them.
+    candidates are levels evenly spaced in sigma^(1 / rho). They are compared by the energy distance
+    of their samples to the data, at first with 32 samples each and in the end with 192. This takes
+    fewer network calls than drawing 2,000 samples. Levels with rho 7 and 90 over the whole range
+    are among the candidates.
     """
 
     source = "genkit's digits study; levels of EDM, arXiv 2206.00364, eq. 5; Szekely and Rizzo 2013"
     output = FittedLevels
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
-    data: Dataset = setting(doc="real items that samples are to be near to", inherit="data")
-    steps: int = setting(8, doc="number of solver steps", at_least=1, at_most=MOST_STEPS)
+    data: Dataset = setting(doc="real items to which the distance is minimized", inherit="data")
+    steps: int = setting(8, doc="number of solver steps", at_least=1, at_most=MAX_STEPS)
     solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)
     extractor: Extractor = setting(
-        doc="features in which samples and data are compared; of photographs inception",
+        doc="features in which samples and data are compared; inception suits photographs",
         use={"use": "pixels"},
     )
-    sigma_min: float = setting(0.002, doc="least noise level that is tried", above=0)
-    sigma_max: float = setting(80.0, doc="greatest noise level that is tried", above=0)
+    sigma_min: float = setting(0.002, doc="minimum noise level of the candidates", above=0)
+    sigma_max: float = setting(80.0, doc="maximum noise level of the candidates", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.sigma_min >= self.sigma_max:
@@ -74,7 +81,7 @@ class FitSchedule(Stage):
             yield Problem(
                 ("data",),
                 f"must be items of the denoiser's shape {denoiser.spec.shape}, got {spec.shape}",
-                "name data like that of its training",
+                "name the data of its training",
                 Code.WRONG_SHAPE,
             )
         elif not any(self.extractor.check(earlier)):
@@ -85,41 +92,40 @@ class FitSchedule(Stage):
         if context.stop_requested():
             raise InterruptedRun("nothing is fitted yet")
         denoiser = context.network(self.denoiser)
-        found = self.fit(denoiser, context, context.seed("noise"))
-        context.record.save(found)
+        context.record.save(self.fit(denoiser, context, context.seed("noise")))
 
     def identity(self, denoiser: Trained, inputs: Inputs) -> str:
-        """Return the settings with a hash of denoiser and data; equal ones, equal levels."""
+        """Return the settings with hashes of denoiser and data, which determine the levels."""
         hashes = network_digest(denoiser.module), digest(self.data.load(inputs).data)
         return f"{self} for {' and '.join(hashes)}"
 
     def fit(self, denoiser: Trained, place: FeatureContext, seed: int = 0) -> FittedLevels:
-        """Return the fitted levels of a denoiser.
+        """Fit noise levels to a denoiser.
 
         Args:
-            denoiser: denoiser, of whose training :attr:`denoiser` names the stage in a run.
-            place: where features are computed; its processes share the work.
-            seed: seed of the noise from which all candidates start.
+            denoiser: trained denoiser; in a run, the output of the stage :attr:`denoiser`.
+            place: device, processes and files with which features are computed.
+            seed: seed of the initial noise, which all candidates share.
 
         Raises:
-            DataError: the data is missing, damaged or of another shape; or no levels give finite
-                samples.
+            DataError: the data is missing, corrupt or of another shape, or no candidate gives
+                finite samples.
         """
         extractors = Extractors(place)
         data = DatasetReference(self.data, extractors)
         spec, shape = denoiser.spec, tuple(data.batch.data.shape[1:])
         if shape != spec.shape:
             raise DataError(
-                f"data must be items of the denoiser's shape {spec.shape}, got {shape}; name data "
-                "like that of its training",
+                f"data must be items of the denoiser's shape {spec.shape}, got {shape}; name the "
+                "data of its training",
                 Code.WRONG_SHAPE,
             )
-        every = -(-len(data.batch) // MOST_ITEMS)
+        every = -(-len(data.batch) // MAX_ITEMS)
 
         def draws(seeds: range) -> Draws:
             return draws_of(Derived(), spec.shape, seeds, denoiser.classes, place.device, seed)
 
-        noise = standardized(draws(range(DECIDED)).latents)
+        noise = standardize(draws(range(FINAL_SAMPLES)).latents)
 
         def draw(schedule: Schedule, seeds: range) -> Tensor:
             drawn = sample(
@@ -135,30 +141,30 @@ class FitSchedule(Stage):
         lowest, highest = self._range(denoiser)
         search = Search(draw, data.features(self.extractor)[::every], self.steps)
         with torch.no_grad():
-            found = search.best(lowest, highest)
+            best = search.run(lowest, highest)
         return FittedLevels(
-            found.levels,
+            best.levels,
             network_digest(denoiser.module),
             name_of(self.solver),
-            self._start(denoiser, KnownLevels.of(found.levels)),
-            found.energy,
-            found.usual,
-            found.samples,
+            self._start(denoiser, KnownLevels.of(best.levels)),
+            best.energy,
+            best.usual,
+            best.samples,
         )
 
     def _start(self, denoiser: Trained, schedule: Schedule) -> ResolvedStart:
         return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
     def _range(self, denoiser: Trained) -> tuple[float, float]:
-        """Return the noise levels that are tried, among those that the network supports."""
+        """Return the range of the candidates' noise levels within that of the network."""
         lowest, highest = self.sigma_min, self.sigma_max
         if (preconditioner := denoise_fn(denoiser.module).preconditioner) is not None:
             bottom, top = preconditioner.sigma_range()
             lowest, highest = max(lowest, bottom), min(highest, top)
         if lowest >= highest:
             raise DataError(
-                f"sigma_min must be below the network's highest noise level, got {lowest:g} and "
-                f"{highest:g}; write a smaller sigma_min",
+                f"sigma_min must be below the network's maximum noise level, {highest:g}, got "
+                f"{lowest:g}; write a smaller sigma_min",
                 Code.OUT_OF_RANGE,
             )
         return lowest, highest

@@ -1,4 +1,4 @@
-"""The schedule that uses fitted noise levels."""
+"""The schedule fitted, which uses noise levels of the stage fit-schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit_stages.level_search import KnownLevels
 class Fitted(Schedule):
     """Noise levels that a stage `fit-schedule` fitted to this denoiser, solver and steps.
 
-    Outside of a run, `levels` is the path of the file `levels.json` of such a stage.
+    Outside a run, `levels` is the path of the file `levels.json` of such a stage.
     """
 
     source = "genkit's digits study; see the stage fit-schedule"
@@ -39,11 +39,11 @@ class Fitted(Schedule):
         if not isinstance(stage, FitSchedule):
             return
         if stage.denoiser != denoiser:
-            reason = f"must be fitted to the denoiser {denoiser}, got a fit to {stage.denoiser}"
+            reason = f"must be fitted to the denoiser {denoiser}, got levels for {stage.denoiser}"
             hint = "fit a schedule to this denoiser"
             yield Problem(("levels",), reason, hint, Code.CONFLICT)
         if stage.solver != solver:
-            reason = f"must be fitted to {solver}, got a fit to {stage.solver}"
+            reason = f"must be fitted to {solver}, got levels for {stage.solver}"
             yield Problem(("levels",), reason, "fit a schedule to this solver", Code.CONFLICT)
 
     def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
@@ -52,6 +52,6 @@ class Fitted(Schedule):
         Raises:
             DataError: they were fitted to another denoiser, solver, number of steps or start.
         """
-        found = inputs.read(self.levels, FittedLevels)
-        found.require(sampler, self.steps)
-        return KnownLevels.of(found.levels)
+        fitted = inputs.read(self.levels, FittedLevels)
+        fitted.require(sampler, self.steps)
+        return KnownLevels.of(fitted.levels)

@@ -1,4 +1,4 @@
-"""Noise levels that were fitted, with all that they were fitted to."""
+"""The artifact of fit-schedule: fitted noise levels, and what they were fitted to."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class FittedLevels(Artifact):
     Attributes:
         levels: noise levels above 0, one for each step, decreasing.
         denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
-        solver: solver, see :func:`name_of`.
+        solver: solver with its settings, see :func:`name_of`.
         start: state at the first noise level.
-        energy: energy distance of the samples to the data, without the term that does not depend
-            on the samples.
-        usual: the same of the better of rho 7 and rho 90 over the whole range.
-        samples: number of samples that were drawn to fit them.
+        energy: energy distance of the samples to the data, without the term that depends on the
+            data alone.
+        usual: the lower one of these distances for rho 7 and rho 90 over the whole range.
+        samples: number of samples that were drawn for the fit.
     """
 
     name = "levels"
@@ -54,40 +54,40 @@ class FittedLevels(Artifact):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["levels"] = tuple(float(level) for level in values["levels"])
-            found = cls(**values)
+            fitted = cls(**values)
         except (KeyError, OSError, TypeError, ValueError) as error:
-            raise cls._damaged(path, str(error)) from error
-        if not found.levels or any(a <= b for a, b in pairwise([*found.levels, 0.0])):
-            raise cls._damaged(path, "its levels do not decrease")
-        return found
+            raise cls._unreadable(path, str(error)) from error
+        if not fitted.levels or any(a <= b for a, b in pairwise([*fitted.levels, 0.0])):
+            raise cls._unreadable(path, "its levels do not decrease")
+        return fitted
 
     @staticmethod
-    def _damaged(path: Path, reason: str) -> DataError:
+    def _unreadable(path: Path, reason: str) -> DataError:
         return DataError(
-            f"{path} must be a file of fitted noise levels, and is missing or damaged: {reason}; "
+            f"{path} must be a file of fitted noise levels, but is missing or corrupt: {reason}; "
             "run the stage fit-schedule again",
             Code.UNREADABLE,
         )
 
     def require(self, sampler: Sampler, steps: int) -> None:
-        """Require the denoiser, the solver, the number of steps and the start of the fit.
+        """Check that a sampler has the denoiser, solver, steps and start of the fit.
 
         Raises:
-            DataError: one is another.
+            DataError: one of them differs.
         """
         levels = KnownLevels.of(self.levels)
         start = resolve_start(sampler.start, sampler.denoiser, sampler.coupling, levels)
-        wanted = {
+        comparisons = {
             "denoiser": (self.denoiser, network_digest(sampler.denoiser)),
             "solver": (self.solver, name_of(sampler.solver)),
             "number of steps": (str(len(self.levels)), str(steps)),
             "start": (self.start, start),
         }
-        for what, (fitted, got) in wanted.items():
+        for what, (fitted, got) in comparisons.items():
             if fitted != got:
                 raise DataError(
-                    f"schedule must be fitted to the {what} that draws, {got}, got levels that "
-                    f"were fitted to {fitted}; fit a schedule to it with a stage fit-schedule",
+                    f"schedule must be fitted to the {what} of the sampler, {got}, got levels "
+                    f"for {fitted}; fit a schedule to it with a stage fit-schedule",
                     Code.CONFLICT,
                 )
 

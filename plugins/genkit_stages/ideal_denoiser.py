@@ -1,4 +1,4 @@
-"""The best denoiser of a finite data set, and the loss that it has: none can have a lower one."""
+"""The optimal denoiser of a finite data set, and its loss, which bounds every loss from below."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from genkit.train.by_quantile import BINS, LossByQuantile
 from genkit.types import Batch
 from genkit.world import SINGLE_PROCESS
 
-_MOST_DRAWS = 2**15
-"""With 1,024 draws in a bin, the standard error of a mean is about 3 % of it."""
+_MAX_DRAWS = 2**15
+"""1,024 draws per bin, with which the standard error of a mean is about 3 % of it."""
 
-_FEWEST_DRAWS = 16 * BINS
+_MIN_DRAWS = 16 * BINS  # 16 draws per bin; chosen, not tuned
 
-_MOST_PRODUCTS = 2**33
-"""Draws times values of the data set, with what weights cost; 1 to 2 s on one core."""
+_MAX_PRODUCTS = 2**33
+"""Limit of draws times values of the data set, exponentials included: 1 to 2 s on one core."""
 
 _EXPONENTIAL = 128
-"""Values of an item whose products take as long as the exponential in its weight: measured with
-vectors of 2 values and images of 3,072."""
+"""Cost of the exponential in an item's weight, in values of the item: measured with vectors of 2
+values and images of 3,072."""
 
 _BLOCK = 2**20
-"""Weights that are held at a time, in float64."""
+"""Number of weights in memory at a time, in float64: 8 MiB; chosen, not tuned."""
 
 
 class IdealDenoiser(nn.Module):
-    """The mean of the images given a noisy one, for independent noise and a finite data set.
+    """Return the posterior mean of images, for independent noise and a finite data set.
 
     ``D(x; sigma) = sum_i w_i y_i`` with ``w = softmax(-|x - y_i|^2 / (2 sigma^2))`` (EDM, arXiv
     2206.00364, appendix B.3).
 
     Args:
-        data: ``[N, *shape]`` all items, each equally likely.
-        labels: ``[N]`` class of each, where the mean is that given the class too; else None.
+        data: all items, ``[N, *shape]``, each equally likely.
+        labels: classes ``[N]`` where the mean is conditioned on the class; else None.
         preconditioner: preconditioner of the network in training, for the weight of the loss.
     """
 
@@ -45,7 +45,7 @@ class IdealDenoiser(nn.Module):
         super().__init__()
         items = data.flatten(1).double()
         self._mean = items.mean(0)
-        # Less their mean, so that the products below cancel as little as can be.
+        # Centered, which reduces cancellation in the products below.
         self._items = items - self._mean
         self._half_squares = self._items.square().sum(1) / 2
         self._labels = labels
@@ -55,12 +55,12 @@ class IdealDenoiser(nn.Module):
         """Return the denoised ``x``.
 
         Args:
-            x: ``[B, *shape]`` noisy data.
-            sigma: ``[B]`` noise levels, above 0.
-            labels: ``[B]`` class indices, which are used where the items have labels.
+            x: noisy data, ``[B, *shape]``.
+            sigma: noise levels above 0, ``[B]``.
+            labels: class indices ``[B]``; ignored where the items have no labels.
         """
         centered = x.flatten(1).double() - self._mean
-        # |x - y|^2 less |x|^2, which is the same for all y.
+        # -(|x - y|^2 - |x|^2) / 2: |x|^2 is the same for all y, and softmax ignores it.
         logits = centered @ self._items.T - self._half_squares
         logits /= as_column(sigma.double().square(), logits)
         if self._labels is not None and labels is not None:
@@ -70,17 +70,18 @@ class IdealDenoiser(nn.Module):
 
 
 def draws_for(count: int, values: int, images: int) -> int:
-    """Return with how many draws the lowest loss is estimated; 0 where it would take too long.
+    """Return the number of draws that estimate the lowest loss; 0 where it would take too long.
 
-    They are no more than those of the training, whose own means have the same sampling error.
+    At most as many as the training has, since more would not reduce the difference of the two
+    estimates.
 
     Args:
-        count: items of the data set.
-        values: values of an item.
-        images: images of the training.
+        count: number of items of the data set.
+        values: number of values of an item.
+        images: number of images of the training.
     """
-    most = min(_MOST_DRAWS, images, _MOST_PRODUCTS // (count * (values + _EXPONENTIAL)))
-    return most // BINS * BINS if most >= _FEWEST_DRAWS else 0
+    limit = min(_MAX_DRAWS, images, _MAX_PRODUCTS // (count * (values + _EXPONENTIAL)))
+    return limit // BINS * BINS if limit >= _MIN_DRAWS else 0
 
 
 def ideal_losses(
@@ -90,13 +91,13 @@ def ideal_losses(
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return sums and numbers of losses as :meth:`LossByQuantile.sums` does: ``[2, BINS]``.
+    """Return sums and counts of losses as :meth:`LossByQuantile.sums` does: ``[2, BINS]``.
 
     Args:
-        objective: objective that ``estimates_mean``.
+        objective: objective that declares ``estimates_mean``.
         denoiser: ideal denoiser of the data.
-        data: ``[N]`` all items.
-        draws: number of draws, evenly spaced over the noise distribution.
+        data: all ``N`` items.
+        draws: number of draws, evenly spaced over the quantiles of the noise distribution.
         generator: generator of the items and the noise.
     """
     rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-draws // len(data)))]
@@ -106,8 +107,8 @@ def ideal_losses(
     block = max(1, _BLOCK // len(data))
     with torch.no_grad():
         parts = torch.split(items, block), torch.split(quantile, block)
-        for some, where in zip(*parts, strict=True):
-            noise = torch.randn((len(some), *data.data.shape[1:]), generator=generator)
-            batch = replace(data[some], quantile=where)
-            losses.add(where, objective.loss(denoiser, batch, noise, generator))
+        for indices, quantiles in zip(*parts, strict=True):
+            noise = torch.randn((len(indices), *data.data.shape[1:]), generator=generator)
+            batch = replace(data[indices], quantile=quantiles)
+            losses.add(quantiles, objective.loss(denoiser, batch, noise, generator))
     return losses.sums()

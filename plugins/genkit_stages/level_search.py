@@ -1,19 +1,21 @@
-"""Search for noise levels whose samples are nearest to the data.
+"""Search for noise levels that minimize the distance of samples to the data.
 
 Candidates are levels evenly spaced in sigma^(1 / rho) (EDM, arXiv 2206.00364, eq. 5), from any
-sigma_max to any sigma_min. Each is judged by the energy distance of its samples to the data,
+sigma_max to any sigma_min. The criterion is the energy distance of samples x to data y,
 
     2 E|x - y| - E|x - x'| - E|y - y'|,
 
-without the last term, which is the same for all. All candidates start from the same noise, so that
-their differences are known far better than the distances themselves: 32 samples tell bad levels
-from good ones.
+without the last term, which is the same for all. All candidates start from the same noise. This
+makes the variance of their differences far smaller than that of the distances: 32 samples suffice
+to exclude bad levels.
 
-The distance to the data ranks candidates more as a Fréchet distance does than the distance to the
-end of the exact trajectory, which needs many network calls besides: the denoiser is not exact
-itself. Three parameters are enough: a search over each level by itself changes the Fréchet distance
-of other samples by -6 to 2 %, and takes many times the samples.
-`benchmarks/fitted_schedules.py --criteria` measures both, in `docs/results/fitted_schedules.md`.
+Why this criterion: its ranking of candidates agrees better with the Fréchet distance than the
+ranking by the distance to the end of the exact trajectory, which also takes many more network
+calls. The exact trajectory is a poor target because the denoiser itself is not exact.
+
+Why three parameters: a search over every level separately changes the Fréchet distance of other
+samples by -6 to 2 %, and takes many times the samples. `benchmarks/fitted_schedules.py --criteria`
+measures both, see `docs/results/fitted_schedules.md`.
 """
 
 from __future__ import annotations
@@ -30,19 +32,22 @@ from genkit.errors import DataError
 from genkit.interfaces import Schedule
 from genkit.settings import setting
 
-SCREENED, COMPARED, DECIDED = 32, 64, 192
-"""Samples of a candidate in the first round, in the second, and in the last."""
+FIRST_SAMPLES, SECOND_SAMPLES, FINAL_SAMPLES = 32, 64, 192
+"""Samples of a candidate in the first, second and last round.
 
-KEPT, FINALISTS = 5, 2
-"""Candidates that the first round and the second leave; EDM's and the log-linear one stay."""
+Chosen so that a whole fit draws at most 1,888 samples, fewer than a Fréchet distance takes.
+"""
 
-MOST_ITEMS = 10_000
-"""Items of the data that samples are compared with, evenly spaced over the data set."""
+FIRST_KEPT, SECOND_KEPT = 5, 2
+"""Candidates kept after the first and second round; rho 7 and rho 90 always reach the last."""
+
+MAX_ITEMS = 10_000
+"""Limit of the data items compared with, evenly spaced over the data set; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownLevels(Schedule):
-    """A list of noise levels."""
+    """A fixed list of noise levels."""
 
     levels: tuple[float, ...] = setting(doc="decreasing noise levels above 0", above=0)
 
@@ -51,7 +56,7 @@ class KnownLevels(Schedule):
 
     @classmethod
     def of(cls, levels: Sequence[float]) -> KnownLevels:
-        """Return the schedule with a step for each of the levels."""
+        """Return the schedule with one step for each level."""
         return cls(steps=len(levels), levels=tuple(levels))
 
 
@@ -77,7 +82,7 @@ class Candidate:
         return (self.sigma_max, *inner, self.sigma_min)[:steps]
 
     def neighbors(self, lowest: float, highest: float) -> Iterator[Candidate]:
-        """Yield candidates half a step of the grid away, within a range of noise levels."""
+        """Yield candidates half a grid step away, within a range of noise levels."""
         for factor in (RATIO**-0.5, RATIO**0.5):
             if self.sigma_min < (level := self.sigma_max * factor) <= highest:
                 yield replace(self, sigma_max=level)
@@ -90,19 +95,20 @@ class Candidate:
 
 
 RATIO, MIN_RATIO = 20 ** (1 / 3), 30.0
-"""Between neighbors of the grid: of sigma_max, which is divided by up to 20, and of sigma_min.
+"""Ratios of grid neighbors in sigma_max, which is divided by at most 20, and in sigma_min.
 
-Images of 8 bits have steps of 0.008. So a last level of 0.06 in place of 0.002 is invisible in them
-after its step to 0, and a step is saved.
+8-bit images have steps of 0.008. So ending at 0.06 instead of 0.002 does not change them visibly
+after the step to 0, and saves a step.
 """
 
 POWERS = (1 / 7, 1 / 90, 1 / 4)
+"""1 / rho of EDM's levels, of nearly log-linear ones, and of rho 4, which was chosen, not tuned."""
 
 
 def grid(lowest: float, highest: float) -> list[Candidate]:
-    """Return candidates over a range of noise levels; the first two are EDM's and the log-linear.
+    """Return candidates over a range of noise levels.
 
-    These two span the whole range, with rho 7 and 90.
+    The first two span the whole range with rho 7, which is EDM's, and rho 90, nearly log-linear.
     """
     tops = [highest / RATIO**k for k in range(4)]
     bottoms = [lowest, lowest * MIN_RATIO]
@@ -112,36 +118,36 @@ def grid(lowest: float, highest: float) -> list[Candidate]:
 
 
 def energy(samples: Tensor, data: Tensor) -> float:
-    """Return the energy distance of samples to data, without the term that samples do not change.
+    """Return the energy distance of samples to data, without the term that depends on data alone.
 
     Args:
-        samples: ``[N, F]`` features of two or more samples.
-        data: ``[M, F]`` features of the data.
+        samples: features of at least two samples, ``[N, F]``.
+        data: features of the data, ``[M, F]``.
     """
     x, y = samples.double(), data.double()
     pairs = len(x) * (len(x) - 1)
-    # Through matrix products, the distance of a sample to itself is not exactly 0.
+    # Matrix products would round the distance of a sample to itself to a value above 0.
     exact = "donot_use_mm_for_euclid_dist"
     return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x, compute_mode=exact).sum() / pairs)
 
 
-def standardized(noise: Tensor) -> Tensor:
-    """Return noise ``[N, *shape]`` with mean 0 and variance 1 of each element over the samples.
+def standardize(noise: Tensor) -> Tensor:
+    """Scale noise ``[N, *shape]`` to mean 0 and variance 1 of each element over the samples.
 
-    Levels would else be fitted to the noise as well: where that of 192 samples varies by 5 % less
-    than a normal distribution, levels whose samples vary by 5 % too much would be best.
+    Otherwise the levels would also be fitted to this noise: if the standard deviation of 192
+    draws is 5 % below 1, levels whose samples vary by 5 % too much would seem best.
     """
     return (noise - noise.mean(0)) / noise.std(0, correction=0)
 
 
 @dataclass(frozen=True)
-class Found:
+class Best:
     """The best candidate of a search.
 
     Attributes:
-        levels: its noise levels above 0, one for each step.
+        levels: noise levels above 0, one for each step.
         energy: energy distance of its samples to the data, without the term of the data.
-        usual: the same of the better of the levels with rho 7 and 90 over the whole range.
+        usual: the lower one of these distances for rho 7 and 90 over the whole range.
         samples: number of samples that the search drew.
     """
 
@@ -152,11 +158,11 @@ class Found:
 
 
 class Search:
-    """Compares candidates with more and more samples, fewer of them each time.
+    """Compare candidates in rounds of more samples and fewer candidates.
 
     Args:
-        draw: returns the features ``[N, F]`` of the samples that noise levels give for some seeds.
-        data: ``[M, F]`` features of the data.
+        draw: function that samples with a schedule and seeds, and returns features ``[N, F]``.
+        data: features of the data, ``[M, F]``.
         steps: number of solver steps.
     """
 
@@ -165,9 +171,9 @@ class Search:
         self._data = data
         self._steps = steps
         self._features: dict[tuple[float, ...], list[Tensor]] = {}
-        self._refused: dict[tuple[float, ...], DataError] = {}
+        self._errors: dict[tuple[float, ...], DataError] = {}
 
-    def best(self, lowest: float, highest: float) -> Found:
+    def run(self, lowest: float, highest: float) -> Best:
         """Return the best levels in a range.
 
         Raises:
@@ -175,35 +181,35 @@ class Search:
         """
         candidates = grid(lowest, highest)
         usual = candidates[:2]
-        kept = self._nearest(candidates, SCREENED)[:KEPT]
-        first = self._nearest(kept, COMPARED)[0]
-        kept = self._nearest({*kept, *first.neighbors(lowest, highest)}, COMPARED)[:FINALISTS]
-        final = self._nearest([*kept, *usual], DECIDED)
-        if (error := self._refused.get(final[0].levels(self._steps))) is not None:
+        kept = self._rank(candidates, FIRST_SAMPLES)[:FIRST_KEPT]
+        first = self._rank(kept, SECOND_SAMPLES)[0]
+        kept = self._rank({*kept, *first.neighbors(lowest, highest)}, SECOND_SAMPLES)[:SECOND_KEPT]
+        final = self._rank([*kept, *usual], FINAL_SAMPLES)
+        if (error := self._errors.get(final[0].levels(self._steps))) is not None:
             raise error
-        energies = [self._energy(c, DECIDED) for c in (final[0], *usual)]
-        drawn = sum(len(part) for parts in self._features.values() for part in parts)
-        return Found(final[0].levels(self._steps), energies[0], min(energies[1:]), drawn)
+        energies = [self._energy(c, FINAL_SAMPLES) for c in (final[0], *usual)]
+        samples = sum(len(part) for parts in self._features.values() for part in parts)
+        return Best(final[0].levels(self._steps), energies[0], min(energies[1:]), samples)
 
-    def _nearest(self, candidates: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Return candidates by the energy distance of their first samples, best first."""
-        # Ties, as of steps = 1, are broken by the parameters and never by the order of a set.
+    def _rank(self, candidates: Iterable[Candidate], count: int) -> list[Candidate]:
+        """Sort candidates by the energy distance of their first samples, best first."""
+        # The parameters break ties, as with steps = 1; the order of a set would differ by run.
         return sorted(
             set(candidates),
             key=lambda c: (self._energy(c, count), c.sigma_max, c.sigma_min, c.power),
         )
 
     def _energy(self, candidate: Candidate, count: int) -> float:
-        """Return the energy distance of the first samples of a candidate; infinity for none."""
+        """Return the energy distance of a candidate's first samples; infinity if it is invalid."""
         levels = candidate.levels(self._steps)
-        if levels in self._refused:
+        if levels in self._errors:
             return math.inf
         parts = self._features.setdefault(levels, [])
         drawn = sum(map(len, parts))
         if drawn < count:
             try:
                 parts.append(self._draw(KnownLevels.of(levels), range(drawn, count)))
-            except DataError as error:  # levels that the network rounds to one, or infinite samples
-                self._refused[levels] = error
+            except DataError as error:  # the network rounds two levels to one, or samples overflow
+                self._errors[levels] = error
                 return math.inf
         return energy(torch.cat(parts)[:count], self._data)

@@ -1,4 +1,4 @@
-"""The load stage: a trained network from a file, such as published weights."""
+"""The stage load, which reads a trained network from a file, such as published weights."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from genkit.tensors import file_digest, require_unchanged
 class Load(Stage):
     """Load a trained network from a file of `train`, `genkit export` or `genkit import`.
 
-    The file determines whether it is a denoiser, a discriminator or a classifier. It is copied to
-    the folder of the stage, and its SHA-256 is part of the fingerprint.
+    The file determines whether the network is a denoiser, a discriminator or a classifier. It is
+    copied to the folder of the stage, and its SHA-256 is part of the fingerprint.
 
     Raises:
-        SettingError: the file is missing or damaged, or describes no network.
+        SettingError: the file is missing or corrupt, or contains no network.
     """
 
     path: FilePath = setting(
-        doc="the .safetensors file; ~ is your home",
-        affects_result=False,  # its content does: see `version`
+        doc=".safetensors file; ~ is your home",
+        affects_result=False,  # the content of the file does: see `version`
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Later stages may refer to it only if its artifact is known while a recipe is decoded.
+        # References of later stages are checked while a recipe is decoded, which requires the
+        # type of the artifact.
         try:
             NetworkFile.outline(self._file)
         except DataError as error:
-            hint = "write a file of a training, of genkit export or of genkit import"
+            hint = "name a file of a training, of genkit export or of genkit import"
             problem = Problem(("path",), str(error), hint, error.code)
             raise SettingError(type(self).__name__, [problem]) from error
 
@@ -55,7 +56,7 @@ class Load(Stage):
             yield Problem(("path",), str(error), "copy or import the file again", code)
 
     def version(self) -> str:
-        """Return the SHA-256 of the file, and the code of the network that it describes."""
+        """Return the SHA-256 of the file, and the version of its network's code."""
         return f"{self._digest} {code_of_network(self._file, load_plugins().registry)}"
 
     def design(self, earlier: Stages) -> Design | None:
@@ -71,7 +72,7 @@ class Load(Stage):
 
     @cached_property
     def _digest(self) -> str:
-        """SHA-256 of the file, as it is part of the fingerprint."""
+        """Hash of the file, computed once: the fingerprint and `run` must use the same."""
         return file_digest(self._file)
 
     @property

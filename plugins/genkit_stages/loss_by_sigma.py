@@ -1,4 +1,4 @@
-"""The loss of a training by noise level, and the lowest that any network could have there."""
+"""The training loss by noise level, and its lower bound where that is known."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from genkit.train.pairing import PairStream
 from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 
 ROWS = 16
-"""Rows of a training, at most. The picture compares the first quarter of them with the last."""
+"""Maximum rows of a training. The plot compares the first quarter of them with the last."""
 
 
 def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
     """Return the mean loss of the bins that are not empty, by their median noise levels.
 
-    Bins of one level, as a table of few levels has, are joined. Numbers have six digits.
+    Bins of equal levels are joined, as for a preconditioner with a table of few levels. Numbers
+    have six digits.
 
     Args:
-        objective: objective that gave the losses.
-        sums: ``[2, BINS]`` sum of the losses in each bin, and their number.
+        objective: objective that computed the losses.
+        sums: sums and counts of the losses in each bin, ``[2, BINS]``.
 
     Returns:
-        Empty where the losses do not belong to noise levels.
+        Mean losses; empty where the objective has no noise levels.
     """
     levels = objective.noise_levels((torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS)
     if levels is None:
@@ -44,11 +45,11 @@ def bound_by_sigma(
     stream: PairStream,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Return an estimate of the lowest loss that a network can have, as :func:`by_sigma` does.
+    """Return an estimate of the lowest possible loss by noise level, as :func:`by_sigma` does.
 
-    It is known for a small data set with independent noise: that of the mean of the items given
-    the noisy one. Assigned noise has no closed form. An augmentation makes further items of these,
-    and a coupler that is no bijection may prefer some of them.
+    It is known for a small data set with independent noise: the loss of the posterior mean. There
+    is no closed form for assigned noise. Augmentation adds items to the data set, and a coupler
+    that is not bijective may use some items more often than others.
 
     Args:
         network: network in training.
@@ -57,7 +58,7 @@ def bound_by_sigma(
         generator: generator of items and noise.
 
     Returns:
-        Empty where the lowest loss is not known, or would take more than seconds to estimate.
+        Losses; empty where the bound is not known, or would take more than seconds to estimate.
     """
     coupling, data = declarations_of(stream.coupler), stream.data
     as_drawn = coupling.independent and coupling.bijective and stream.augmentation is None

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_CROWDED = 3_000  # ratio of the levels from which on labels at 1, 2 and 5 would overlap
-_BELOW = 0.5  # times the lowest loss: where a logarithmic axis ends, as the bound may fall to 0
+_CROWDED = 3_000  # ratio of max to min level above which tick labels at 1, 2 and 5 would overlap
+_BELOW = 0.5  # end of a logarithmic axis, times the lowest loss: the bound may fall to 0
 
 
 def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes:
     """Return a PNG of the loss against the noise level, early and late in a training.
 
     Args:
-        rows: rows with ``images`` seen and ``loss_by_sigma`` since the row before, at least one.
+        rows: at least one row with ``images`` seen, and ``loss_by_sigma`` since the previous row.
         bound: lowest possible loss by noise level; empty where it is not known.
     """
     from matplotlib.ticker import LogLocator, NullLocator
@@ -71,7 +71,7 @@ def _line(axes: Axes, losses: Mapping[str, float], label: str, **style: Any) -> 
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean over rows at each noise level, which not every row needs to have."""
+    """Return the mean at each noise level over the rows that have it."""
     levels = sorted({level for row in rows for level in row}, key=float)
     return {level: fmean(row[level] for row in rows if level in row) for level in levels}
 

@@ -18,8 +18,8 @@ def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
     """Return a PNG of the training loss against the images seen.
 
     Args:
-        images: images seen, ascending.
-        loss: mean loss at each of them.
+        images: numbers of images seen, ascending.
+        loss: mean loss at each of these numbers.
     """
     from matplotlib.ticker import EngFormatter
 
@@ -39,7 +39,7 @@ def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
 
 
 def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Return the mean of each value and its ``reach`` neighbours on either side, where they are."""
+    """Return the mean of each value and up to ``reach`` neighbors on either side."""
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)

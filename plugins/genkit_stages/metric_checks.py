@@ -1,4 +1,4 @@
-"""Checks of metrics before a run."""
+"""Check metrics before a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genkit.types import DataSpec
 def metric_problems(
     metrics: Sequence[Metric], denoiser: Design | None, varied: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Yield why metrics cannot measure samples, whatever their number is.
+    """Yield why metrics cannot measure samples, regardless of their number.
 
     Args:
-        metrics: metrics of a component, in its setting ``metrics``.
+        metrics: value of a component's setting ``metrics``.
         denoiser: denoiser that draws the samples; None where it is unknown.
         varied: columns of the settings that a sweep varies.
     """
@@ -30,29 +30,29 @@ def metric_problems(
     for index, metric in enumerate(metrics):
         key = ("metrics", index)
         if metric.requires_labels and without_classes:
-            reason = "requires samples of classes, and the denoiser is given none"
-            hint = "write class_conditional = true in its network, or leave the metric out"
+            reason = "requires class-conditional samples, but the denoiser has no classes"
+            hint = "write class_conditional = true in its network, or remove the metric"
             yield Problem(key, reason, hint, Code.MISSING_ATTRIBUTE)
         if metric in metrics[:index]:
-            reason, hint = "must differ from the metrics above", "leave one of the two out"
+            reason, hint = "must differ from the metrics above", "remove one of the two"
             yield Problem(key, reason, hint, Code.DUPLICATE)
             continue
         for score in metric.scores:
             if is_reserved(score) or score in varied:
-                reason = f'must not give the score "{score}", which is the name of another column'
-                yield Problem(key, reason, "give it another name", Code.INVALID_NAME)
+                reason = f'must not return the score "{score}", the name of another column'
+                yield Problem(key, reason, "choose another name", Code.INVALID_NAME)
             if named.setdefault(score, index) != index:
-                reason = f'gives the score "{score}", as metrics[{named[score]}] does'
-                yield Problem(key, reason, "measure one elsewhere", Code.DUPLICATE)
+                reason = f'must not return the score "{score}" of metrics[{named[score]}] as well'
+                yield Problem(key, reason, "move one to another stage", Code.DUPLICATE)
 
 
 def count_problems(metrics: Sequence[Metric], count: int, where: str = "") -> Iterator[Problem]:
-    """Yield which metrics require more samples.
+    """Yield a problem for each metric that requires more samples.
 
     Args:
-        metrics: metrics of a component, in its setting ``metrics``.
+        metrics: value of a component's setting ``metrics``.
         count: number of samples that are measured at a time.
-        where: place of the count, for the hint, such as ``in stage samples``.
+        where: place of the count for the hint, such as ``in stage samples``.
     """
     for index, metric in enumerate(metrics):
         if count < metric.min_samples:
@@ -66,26 +66,26 @@ def data_problems(
     denoiser: Design | None,
     networks: Mapping[str, Design],
 ) -> Iterator[Problem]:
-    """Yield why samples cannot be compared with data by metrics.
+    """Yield why metrics cannot compare samples with data.
 
     Args:
-        metrics: metrics of a component, in its setting ``metrics``.
-        data: real items, in its setting ``data``; None where there are none.
+        metrics: value of a component's setting ``metrics``.
+        data: value of its setting ``data``; None where it is not set.
         denoiser: denoiser that draws the samples; None where it is unknown.
         networks: networks that earlier stages write, by id.
 
     Raises:
-        DataError: the data is missing or damaged.
+        DataError: the data is missing or corrupt.
     """
     if data is None:
         hint = 'write data = { use = "..." }, here or at the top of the recipe'
-        yield Problem(("data",), "missing: items to compare with", hint, Code.MISSING_KEY)
+        yield Problem(("data",), "missing: real items to compare with", hint, Code.MISSING_KEY)
         return
     count = data.item_count()
     for index, metric in enumerate(metrics):
         if count is not None and count < metric.min_reference:
             reason = f"requires at least {metric.min_reference} reference items, got {count}"
-            yield Problem(("metrics", index), reason, "name larger data, or leave the metric out")
+            yield Problem(("metrics", index), reason, "name larger data, or remove the metric")
     spec = require_type(data, "spec", data.spec(), DataSpec)
     yield from item_problems(metrics, spec, networks)
     if denoiser is not None and denoiser.spec.shape != spec.shape:
@@ -99,11 +99,11 @@ def data_problems(
 def item_problems(
     metrics: Sequence[Metric], spec: DataSpec, networks: Mapping[str, Design]
 ) -> Iterator[Problem]:
-    """Yield why metrics cannot measure items, or their extractors have no features of them.
+    """Yield why metrics or their extractors do not support the items.
 
     Args:
-        metrics: metrics of a component, in its setting ``metrics``.
-        spec: items that are compared.
+        metrics: value of a component's setting ``metrics``.
+        spec: specification of the items that are compared.
         networks: networks that earlier stages write, by id.
     """
     for index, metric in enumerate(metrics):

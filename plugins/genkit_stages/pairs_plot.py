@@ -1,6 +1,6 @@
-"""Plot of the pairs of a run: what they gained, and whether noise stayed noise.
+"""Plot of the pairs of a run: the distance saved, and whether the paired noise is Gaussian.
 
-It draws no seconds: a run that was killed and resumed has the same picture as one that was not.
+It shows no times, so that a run that was killed and resumed has the same picture.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_MOST = 200  # points of a line; of a longer run each stands for several pools
-_MARKED = 30  # points up to which each is marked
-_SHARE = 0.99  # of the pools of Gaussian noise: how many lie in the bands
-_EXACT = 1e-6  # a gap up to here is rounding
+_MAX_POINTS = 200  # of a line; in a longer run each point is the mean of several pools
+_MAX_MARKERS = 30  # lines of more points have no markers
+_SHARE = 0.99  # probability that a pool of Gaussian noise lies in the bands
+_EXACT = 1e-6  # gaps up to this size are rounding errors
 _BLUE, _ORANGE, _GREEN = PALETTE[:3]
 
 Value = Callable[[Row], float]
-"""What is drawn of a pool."""
+"""Function that returns the plotted value of a pool."""
 
 
 def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
-    """Return a PNG of a run's pools: distances, noise, and gap and part sizes if any.
+    """Return a PNG of a run's pools: distances, noise, and gaps and group sizes if any.
 
-    Of many pools each point is the mean of some neighbours, and a pale band reaches from their
-    least to their greatest.
+    With many pools, each point is the mean of several consecutive pools, and a pale band shows
+    their min and max.
 
     Args:
-        rows: as the train stage logs them, a pool each; those without ``pool`` are left out.
-        dimensions: values of an item, which mean and variance of a pool's noise are taken over.
+        rows: rows of the stage train, one per pool; rows without ``pool`` are ignored.
+        dimensions: number of values of an item, for the standard errors of the noise's moments.
     """
     pools = [row for row in rows if "pool" in row]
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     gaps = [row for row in pools if row["gap"] is not None]
-    parted = [row for row in pools if row["parts"]]
+    grouped = [row for row in pools if row["parts"]]
     exact = 0 < len(gaps) == len(pools) and all(row["gap"] <= _EXACT for row in gaps)
     panels: list[Callable[[Axes], list[Line2D]]] = [
         lambda axes: _distances(axes, pools, exact),
@@ -49,8 +49,8 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
     ]
     if gaps and not exact:
         panels.append(lambda axes: _gap(axes, gaps))
-    if parted:
-        panels.append(lambda axes: _parts(axes, parted))
+    if grouped:
+        panels.append(lambda axes: _groups(axes, grouped))
     figure, places = figure_with_axes(len(panels), columns=3 if len(panels) == 3 else 2)
     end = max((row["images"] + row["pairs"] for row in pools), default=1)
     for axes, draw in zip(places, panels, strict=True):
@@ -66,20 +66,20 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
 
 def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
     before, after = (sum(row[key] for row in pools) for key in ("cost_before", "cost_after"))
-    saved = f"{1 - after / before:.1%} less than unpaired" if before else "no pairs yet"
+    saved = f"{1 - after / before:.1%} below random pairs" if before else "no pairs yet"
     set_title(axes, f"Distance: {saved}{', optimal for its cost' if exact else ''}")
     axes.set_ylabel("mean distance of image and noise")
-    unpaired = _line(axes, pools, _item("cost_before"), "unpaired", _ORANGE)
-    paired = _line(axes, pools, _item("cost_after"), "paired", _BLUE)
-    return [unpaired, paired]
+    before_line = _line(axes, pools, _item("cost_before"), "random pairs", _ORANGE)
+    after_line = _line(axes, pools, _item("cost_after"), "coupled", _BLUE)
+    return [before_line, after_line]
 
 
 def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
-    """Draw how far each pool's noise is from N(0, I), in standard errors of such noise."""
+    """Draw the deviation of each pool's noise from N(0, I), in standard errors of such noise."""
     normal = NormalDist()
 
     def worst(share: float) -> float:
-        """Return below what the greatest |z| of all dimensions lies with this probability."""
+        """Return the quantile of the maximum |z| over all dimensions."""
         return normal.inv_cdf((1 + share ** (1 / dimensions)) / 2)
 
     def mean(row: Row) -> float:
@@ -107,22 +107,22 @@ def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
 
 
 def _gap(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
-    greatest = max(row["gap"] for row in pools)
-    set_title(axes, f"Above the least total of its cost: by {100 * greatest:.2g} % at most")
-    axes.set_ylabel("bound of the relative gap")
+    highest = max(row["gap"] for row in pools)
+    set_title(axes, f"Total cost: at most {100 * highest:.2g} % above the minimum")
+    axes.set_ylabel("upper bound of the relative gap")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     line = _line(axes, pools, _item("gap"), "gap", _BLUE)
     axes.set_ylim(bottom=0)
     return [line]
 
 
-def _parts(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
-    set_title(axes, "Size of the parts that are paired apart")
-    axes.set_ylabel("pairs in a part")
-    names, colours = ("smallest", "median", "largest"), (_ORANGE, _BLUE, _GREEN)
+def _groups(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
+    set_title(axes, "Size of the groups that are coupled separately")
+    axes.set_ylabel("pairs in a group")
+    names, colors = ("smallest", "median", "largest"), (_ORANGE, _BLUE, _GREEN)
     lines = [
         _line(axes, [{**row, "size": row["parts"][k]} for row in pools], _item("size"), *style)
-        for k, style in enumerate(zip(names, colours, strict=True))
+        for k, style in enumerate(zip(names, colors, strict=True))
     ]
     axes.set_ylim(bottom=0)
     return lines
@@ -132,22 +132,22 @@ def _item(key: str) -> Value:
     return lambda row: float(row[key])
 
 
-def _line(axes: Axes, pools: Sequence[Row], value: Value, label: str, colour: str) -> Line2D:
-    """Draw a value of the pools, and the range of those that share a point."""
-    size = max(1, math.ceil(len(pools) / _MOST))
+def _line(axes: Axes, pools: Sequence[Row], value: Value, label: str, color: str) -> Line2D:
+    """Draw a value of the pools, and the range of the pools behind each point."""
+    size = max(1, math.ceil(len(pools) / _MAX_POINTS))
     groups = [pools[k : k + size] for k in range(0, len(pools), size)]
     places = [fmean(row["images"] for row in group) for group in groups]
     values = [[value(row) for row in group] for group in groups]
     if size > 1:
-        ends = [min(found) for found in values], [max(found) for found in values]
-        axes.fill_between(places, *ends, color=colour, alpha=0.18, linewidth=0)
+        ends = [min(group) for group in values], [max(group) for group in values]
+        axes.fill_between(places, *ends, color=color, alpha=0.18, linewidth=0)
     (line,) = axes.plot(
         places,
-        [fmean(found) for found in values],
-        color=colour,
+        [fmean(group) for group in values],
+        color=color,
         label=label,
         linewidth=1.6,
-        marker="o" if len(groups) <= _MARKED else "",
+        marker="o" if len(groups) <= _MAX_MARKERS else "",
         markersize=4,
     )
     return line

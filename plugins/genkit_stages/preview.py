@@ -1,4 +1,4 @@
-"""The callback preview: pictures of samples while a denoiser is trained."""
+"""The callback preview, which draws pictures of samples during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit_stages.drawing import Drawing
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(Drawing):
-    """Pictures of the same samples from the raw and from the averaged weights."""
+    """Draw pictures of the same samples with the raw and with the averaged weights."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -24,9 +24,9 @@ class Preview(Drawing):
         yield from super().check_training(design, networks)
         if design.spec.is_image and self.count > MOST_IMAGES:
             reason = f"must be at most {MOST_IMAGES} images, got {self.count}"
-            yield Problem(("count",), reason, f"write {MOST_IMAGES} or less", Code.OUT_OF_RANGE)
+            yield Problem(("count",), reason, f"write at most {MOST_IMAGES}", Code.OUT_OF_RANGE)
 
     def call(self, training: TrainingState, context: Context) -> Measurement:
         networks = zip(self.names, (training.network, training.averaged), strict=True)
-        pictures = {name: grid(self.drawn(network, context).data) for name, network in networks}
+        pictures = {name: grid(self.draw(network, context).data) for name, network in networks}
         return Measurement({}, pictures=pictures)

@@ -1,4 +1,4 @@
-"""The sample stage: draws from a trained denoiser, guided or not."""
+"""The stage sample, which draws from a trained denoiser, with or without guidance."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from genkit_stages.drawing import level_problems, start_problems
 
 
 class _Bound(NamedTuple):
-    """What all batches of a stage are drawn with, bound once.
+    """Components that are bound once for all batches of a stage.
 
     Attributes:
-        guidance: corrections, with their networks.
+        guidance: corrections with their networks.
         schedule: schedule with its noise levels.
         start: state at the first noise level.
     """
@@ -52,7 +52,7 @@ class _Bound(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(SamplingStage):
-    """Draws samples from a trained denoiser."""
+    """Draw samples from a trained denoiser."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2"
     shared = True
@@ -60,27 +60,27 @@ class Sample(SamplingStage):
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
     first_seed: int = setting(
         0,
-        doc="seed of the first sample; the others follow. EDM scores the seeds from 0, 50_000 and "
-        "100_000 on, 50_000 each",
+        doc="seed of the first sample; the others are consecutive. EDM scores 50_000 samples each "
+        "from the seeds 0, 50_000 and 100_000",
         at_least=0,
     )
     latents: Latents = setting(
         doc="draws latents, classes and the noise of stochastic solvers", use={"use": "derived"}
     )
-    batch_size: int = setting(256, doc="samples drawn at a time", at_least=1)
+    batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
-    solver: Solver = setting(doc="integrates over the noise levels", use={"use": "heun"})
+    solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)
     guidance: tuple[Guidance, ...] = setting(
         (), doc="corrections of the denoised image, which are summed"
     )
     precision: Precision = setting(
         "float32",
-        doc="of the networks' arithmetic, also those of guidance; tf32 is float32, with "
+        doc="precision of the networks' arithmetic, guidance included; tf32 is float32 with "
         "convolutions in TF32 on NVIDIA GPUs, and the same as float32 elsewhere",
     )
     state_precision: StatePrecision = setting(
-        "float64", doc="of the solver's states; networks compute in their own"
+        "float64", doc="precision of the solver's states; the networks use `precision`"
     )
     settings_from: BestCell | None = setting(
         None, doc="sweep whose best combination of settings replaces those written here"
@@ -97,23 +97,23 @@ class Sample(SamplingStage):
         if denoiser is None:
             yield from self._design_problems(earlier)
             return
-        misfits = self.schedule.check_sampler(self.denoiser, self.solver, earlier)
-        yield from (problem.under("schedule") for problem in misfits)
+        problems = self.schedule.check_sampler(self.denoiser, self.solver, earlier)
+        yield from (problem.under("schedule") for problem in problems)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield that the denoiser has no design, unless its stage reports why."""
+        """Yield a problem if the denoiser has no design, unless its stage reports why."""
         with suppress(DataError, KeyError):
             stage = earlier[self.denoiser]
             if stage.design(earlier) is None and not any(stage.check(earlier)):
                 name = type(stage).__name__
-                reason = f"must be a stage with a design of its network, got {name}, which has none"
+                reason = f"must be a stage whose design returns a network, got {name}"
                 hint = f"implement {name}.design"
                 yield Problem(("denoiser",), reason, hint, Code.PLUGIN)
 
     def _latent_problems(self, denoiser: Design | None) -> Iterator[Problem]:
-        """Yield why the seeds, or items of the data's shape, cannot be drawn."""
+        """Yield why the seeds are invalid, or the latents do not support the data's shape."""
         if self.first_seed + self.count > SEED_LIMIT:
             yield Problem(
                 ("first_seed",),
@@ -136,21 +136,21 @@ class Sample(SamplingStage):
         return self.latents.depends_on_device
 
     def run(self, context: Context) -> None:
-        chosen, facts = self._chosen(context)
-        chosen._run(context, facts)
+        stage, facts = self._resolve_settings(context)
+        stage._run(context, facts)
 
-    def _chosen(self, context: Context) -> tuple[Sample, dict[str, str]]:
-        """Return the stage with the settings that a sweep found best, and the fact of it."""
+    def _resolve_settings(self, context: Context) -> tuple[Sample, dict[str, str]]:
+        """Return the stage with the best settings of a sweep, and a fact that records them."""
         if self.settings_from is None:
             return self, {}
         stage = replace(self, settings_from=None)
-        return self.settings_from.chosen(stage, context)
+        return self.settings_from.apply(stage, context)
 
     def _run(self, context: Context, facts: Mapping[str, str]) -> None:
-        """Draw all samples, and save them with facts besides their own."""
+        """Draw all samples, and save them with additional facts."""
         world = context.world
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
-        missing = world.on_main(lambda: _missing(context.folder, parts))
+        missing = world.on_main(lambda: _list_missing(context.folder, parts))
         done = self.count - sum(map(len, missing))
         meter = CostMeter(self, context)
         bound = self._bind(context)
@@ -163,22 +163,22 @@ class Sample(SamplingStage):
                 part.save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
-        meter.gather()  # a barrier too: every part is there
+        meter.gather()  # also a barrier: every part is written
         if world.is_main:
-            drawn = [Samples.load(path) for path in parts.values()]
-            samples = self._joined(context, drawn, bound.start, facts)
+            loaded = [Samples.load(path) for path in parts.values()]
+            samples = self._join(context, loaded, bound.start, facts)
             context.record.save(samples)
             context.record.cost(meter.cost(samples))
             for path in context.folder.glob("part-*.safetensors"):
                 path.unlink()
 
     def _part(self, seeds: range, context: Context) -> str:
-        """Return the name of a part's file, with the device where the draws depend on it."""
+        """Return the file name of a part, with the device if the draws depend on it."""
         on = f"{context.device.type}-" if self.latents.depends_on_device else ""
         return f"part-{on}{seeds.start:08d}.safetensors"
 
     def batches(self) -> Sequence[range]:
-        """Return the seeds of the samples that are drawn at a time."""
+        """Return the seeds of each batch."""
         seeds = self.seeds()
         return [seeds[k : k + self.batch_size] for k in range(0, self.count, self.batch_size)]
 
@@ -187,7 +187,7 @@ class Sample(SamplingStage):
         return range(self.first_seed, self.first_seed + self.count)
 
     def _bind(self, context: Context) -> _Bound:
-        """Return what all batches are drawn with, and warn of what does not hold for it."""
+        """Bind the components, and warn about assumptions on the training pairs."""
         denoiser = context.network(self.denoiser)
         guidance = [bind_guidance(guidance, context, denoiser) for guidance in self.guidance]
         for warning in sampling_warnings(self.start, denoiser.coupling, self.solver, guidance):
@@ -198,18 +198,18 @@ class Sample(SamplingStage):
         return _Bound(guidance, schedule, start)
 
     def draw(self, context: Context) -> Samples:
-        chosen, facts = self._chosen(context)
-        return chosen._drawn(context, facts)
+        stage, facts = self._resolve_settings(context)
+        return stage._draw_all(context, facts)
 
-    def _drawn(self, context: Context, facts: Mapping[str, str]) -> Samples:
-        drawn: list[Samples] = []
+    def _draw_all(self, context: Context, facts: Mapping[str, str]) -> Samples:
+        parts: list[Samples] = []
         bound = self._bind(context)
         for seeds in context.world.padded_shard(self.batches()):
             part = None if seeds is None else self._draw(context, seeds, bound)
-            drawn += context.world.all_gather(part)
-        return self._joined(context, drawn, bound.start, facts)
+            parts += context.world.all_gather(part)
+        return self._join(context, parts, bound.start, facts)
 
-    def _joined(
+    def _join(
         self,
         context: Context,
         parts: Sequence[Samples],
@@ -239,7 +239,7 @@ class Sample(SamplingStage):
         return json.dumps(settings, sort_keys=True)
 
     def _facts(self, context: Context, start: ResolvedStart) -> dict[str, str]:
-        """Return how the samples are drawn, so that two scores can be told to be comparable."""
+        """Return how the samples are drawn, which decides whether two scores are comparable."""
         seeds = self.seeds()
         networks = sorted(set(references(self)) - {self.denoiser})
         facts = {
@@ -251,7 +251,7 @@ class Sample(SamplingStage):
         return facts | {f"network {n}": f"sha256:{context.digest(n)}" for n in networks}
 
     def _draw(self, context: Context, seeds: Sequence[int], bound: _Bound) -> Samples:
-        """Draw the samples of some seeds."""
+        """Draw the samples of these seeds."""
         denoiser = context.network(self.denoiser)
         seed = context.seed("samples")
         draws = draws_of(
@@ -271,22 +271,22 @@ class Sample(SamplingStage):
 
 
 def _mean(counts: Sequence[tuple[float, int]]) -> float:
-    """Return the mean number of calls over samples, an int where it is the same for all.
+    """Return the mean number of calls over samples, an int if it is the same for all.
 
     Args:
-        counts: calls for each sample of a batch, and number of its samples; by batch.
+        counts: calls per sample and number of samples of each batch.
     """
     if len({calls for calls, _ in counts}) == 1:
         return counts[0][0]
-    # Of integers, so that the sum does not depend on an order.
+    # A sum of integers does not depend on the order of the batches.
     return sum(calls * size for calls, size in counts) / sum(size for _, size in counts)
 
 
-def _missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
-    """Return the seeds whose parts are not there.
+def _list_missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
+    """Return the seeds whose parts do not exist.
 
-    The folder is listed: a shared one might remember for long that a file it was asked for by name
-    was absent, after another machine has written it.
+    The folder is listed because a network file system may cache that a file does not exist, long
+    after another machine wrote it.
     """
-    there = {path.name for path in folder.iterdir()}
-    return [seeds for seeds, path in parts.items() if path.name not in there]
+    names = {path.name for path in folder.iterdir()}
+    return [seeds for seeds, path in parts.items() if path.name not in names]

@@ -1,4 +1,4 @@
-"""The callback score: metrics of few samples while a denoiser is trained."""
+"""The callback score, which computes metrics of few samples during training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from genkit.types import Measurement
 from genkit_stages.comparing import Comparing
 from genkit_stages.drawing import Drawing
 from genkit_stages.metric_checks import count_problems
-from genkit_stages.scores import checked
+from genkit_stages.scores import check_measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Drawing, Comparing):
-    """Scores of samples from the averaged weights.
+    """Score samples of the averaged weights during training.
 
-    Scores of few samples are biased: compare them along one training, and with no others.
+    Scores of few samples are biased: compare them within one training only.
     """
 
     count: int = setting(1000, doc="number of samples", at_least=1)
@@ -46,13 +46,13 @@ class Score(Drawing, Comparing):
 
 @dataclass(frozen=True)
 class BoundScore:
-    """Measures samples of a network under training.
+    """Measure samples of a network in training.
 
     Attributes:
         settings: settings of the callback.
-        reference: what the samples are compared with; its features are computed once.
+        reference: reference of the samples; its features are computed once.
         extractors: extractors of the callback.
-        metrics: metrics as the recipe has them, and what their ``bind`` returned.
+        metrics: metrics of the recipe, each with the result of its ``bind``.
     """
 
     settings: Score
@@ -66,8 +66,8 @@ class BoundScore:
         Raises:
             DataError: a sample or a score is not finite, or the result of a metric is invalid.
         """
-        drawn = self.settings.drawn(training.averaged, context)
-        samples = drawn.with_data(as_stored(drawn.data, "sample"))
+        batch = self.settings.draw(training.averaged, context)
+        samples = batch.with_data(as_stored(batch.data, "sample"))
         features = StageFeatures(self.extractors, samples.data, self.reference)
         real = self.reference.batch
         averaged = training.averaged
@@ -77,8 +77,8 @@ class BoundScore:
         warnings: list[str] = []
         for metric, bound in self.metrics:
             with forbid_changes(metric, samples=samples, reference=real):
-                found = checked(metric, bound.measure(subject, context))
-            scores |= found.scores
-            pictures |= found.pictures
-            warnings += found.warnings
+                result = check_measurement(metric, bound.measure(subject, context))
+            scores |= result.scores
+            pictures |= result.pictures
+            warnings += result.warnings
         return Measurement(scores, pictures=pictures, warnings=warnings)

@@ -1,4 +1,4 @@
-"""Measure samples against data, in one or several sets."""
+"""Compute metrics of samples against data, in one or several sets."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Measured:
     """Results of all metrics.
 
     Attributes:
-        scores: by name; of several sets the mean, followed by the columns of its spread.
-        facts: what a score depends on, by score.
-        curves: by name, of the first set.
-        pictures: PNG files by name, of the first set.
+        scores: scores by name; with several sets the mean, and columns of its spread.
+        facts: facts on which a score depends, by score.
+        curves: curves of the first set by name.
+        pictures: PNG files of the first set by name.
     """
 
     scores: dict[str, float] = field(default_factory=dict)
@@ -49,16 +49,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Measures samples with the metrics of a stage.
+    """Measure samples with the metrics of a stage.
 
     Attributes:
-        context: context of the stage that measures.
-        metrics: metrics as the recipe has them, and what their ``bind`` returned.
-        reference: what the samples are compared with.
+        context: context of the stage.
+        metrics: metrics of the recipe, each with the result of its ``bind``.
+        reference: reference of the samples.
         extractors: extractors of the stage.
-        sets: equal parts of the samples, each measured by itself.
-        tolerance: share of its mean within which a score must be known for no more sets to be
-            measured, with a confidence of 95 %; None measures all.
+        sets: number of equal parts of the samples, each measured separately.
+        tolerance: relative half width of every score's 95 % confidence interval at which no more
+            sets are measured; None measures all.
     """
 
     context: Context
@@ -72,21 +72,21 @@ class Scorer:
         """Return the results of all metrics. Collective: every rank must call this.
 
         Raises:
-            DataError: the result of a metric is invalid, a metric changes the subject, samples and
-                reference differ in shape, or the samples cannot be split into the sets.
+            DataError: the result of a metric is invalid, a metric modifies its arguments, samples
+                and reference differ in shape, or ``sets`` does not divide the samples.
         """
         self._require_comparable(samples)
         if missing := sorted({"sampler", "seeds"} - samples.facts.keys()):
             self.context.warn(
-                f"the samples do not state their {' and '.join(missing)}, so that nothing tells "
-                "whether their scores can be compared; state them in the facts of Samples"
+                f"the samples do not state their {' and '.join(missing)}, so their scores cannot "
+                "be checked for comparability; add these to the facts of Samples"
             )
         context, sets = self.context, self.sets
         trained = context.network(samples.denoiser) if samples.denoiser else None
         denoiser = trained.module if trained else UnknownDenoiser()
         features = StageFeatures(self.extractors, samples.batch.data, self.reference)
         size = len(samples.batch) // sets
-        found: list[list[Measurement]] = [[] for _ in self.metrics]
+        results: list[list[Measurement]] = [[] for _ in self.metrics]
         for number in range(sets):
             for index, (metric, bound) in enumerate(self.metrics):
                 if metric.requires_denoiser and number:
@@ -106,12 +106,12 @@ class Scorer:
                 )
                 with forbid_changes(metric, samples=batch, reference=self.reference.batch):
                     result = bound.measure(subject, context)
-                    found[index].append(checked(metric, result))
-            if self._certain(found):
+                    results[index].append(check_measurement(metric, result))
+            if self._is_certain(results):
                 break
         measured = Measured()
-        for (metric, _), results in zip(self.metrics, found, strict=True):
-            self._add(measured, metric, results, samples)
+        for (metric, _), of_metric in zip(self.metrics, results, strict=True):
+            self._add(measured, metric, of_metric, samples)
         return measured
 
     def _require_comparable(self, samples: Samples) -> None:
@@ -131,23 +131,23 @@ class Scorer:
                 Code.WRONG_SHAPE,
             )
 
-    def _certain(self, found: Sequence[Sequence[Measurement]]) -> bool:
-        """Whether the scores of enough sets are known, within the tolerance of the stage."""
+    def _is_certain(self, results: Sequence[Sequence[Measurement]]) -> bool:
+        """Return whether the confidence intervals of all scores are within the tolerance."""
         if self.tolerance is None:
             return False
         from scipy.stats import t  # slow to import
 
-        for results in found:
-            if len(results) < 2:  # a metric that is measured once has no spread
+        for of_metric in results:
+            if len(of_metric) < 2:  # a metric that is measured once has no spread
                 continue
-            if len(results) < 3:
+            if len(of_metric) < 3:  # the interval of 2 values is too uncertain itself
                 return False
-            for values in _by_score(results).values():
+            for values in _by_score(of_metric).values():
                 quantile = float(t.ppf(0.975, len(values) - 1))
                 half = quantile * statistics.stdev(values) / math.sqrt(len(values))
                 if half > self.tolerance * abs(statistics.fmean(values)):
                     return False
-        return any(len(results) >= 3 for results in found)
+        return any(len(of_metric) >= 3 for of_metric in results)
 
     def _add(
         self, measured: Measured, metric: Metric, results: Sequence[Measurement], samples: Samples
@@ -161,17 +161,17 @@ class Scorer:
             measured.facts[name] = facts
             if self.sets > 1 and not metric.requires_denoiser:
                 measured.scores[f"{name}{STD}"] = statistics.stdev(values)
-                if not metric.higher_is_better:  # else it would be the worst set
+                if not metric.higher_is_better:  # otherwise the minimum is the worst set
                     measured.scores[f"{name}{MIN}"] = min(values)
                 measured.facts[name] = {**facts, "values": ", ".join(f"{v:.6g}" for v in values)}
         measured.curves.update(results[0].curves)
         measured.pictures.update(results[0].pictures)
 
     def _facts(self, metric: Metric, samples: Samples, sets: int) -> dict[str, str]:
-        """Return what the scores of a metric depend on, besides what it says itself."""
+        """Return the facts on which the scores of a metric depend, besides the metric's own."""
         identities = [e.identity(self.context) for _, e in outermost(metric, Extractor)]
         facts = {"extractor": "; ".join(identities)} if identities else {}
-        # An extractor stands for itself: its settings may differ where its features do not.
+        # Extractors are identified above: different settings may give the same features.
         settings = {
             name: value
             for name, value in self.context.describe(metric).items()
@@ -181,7 +181,7 @@ class Scorer:
         if (higher := metric.higher_is_better) is not None:
             facts[BETTER] = "higher" if higher else "lower"
         sampled = {f"{SAMPLED}{name}": fact for name, fact in samples.facts.items()}
-        if metric.requires_denoiser:  # it is a score of the denoiser, not of the samples
+        if metric.requires_denoiser:  # its score does not depend on how samples were drawn
             drawn = f"{SAMPLED}denoiser"
             return facts | {name: fact for name, fact in sampled.items() if name == drawn}
         real, size = self.reference.batch, len(samples.batch) // self.sets
@@ -204,46 +204,47 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
-def checked(part: Metric | Callback, found: object) -> Measurement:
-    """Return the result of a metric or a callback, its scores as floats.
+def check_measurement(part: Metric | Callback, result: object) -> Measurement:
+    """Return the result of a metric or a callback, with its scores as floats.
 
     Args:
-        part: component whose result it is.
-        found: its result.
+        part: component that returned the result.
+        result: object that it returned.
 
     Raises:
-        DataError: it is invalid, or a score is not finite; names the component and its plugin.
+        DataError: the result is invalid, or a score is not finite; the error names the component
+            and its plugin.
     """
-    if not isinstance(found, Measurement) or not isinstance(found.scores, Mapping):
-        raise fault(part, f"must return a Measurement of scores by name, got {found!r:.60}")
-    if isinstance(part, Metric) and set(found.scores) != set(part.scores):
-        wanted, got = (
-            ", ".join(map(str, names)) or "none" for names in (part.scores, found.scores)
+    if not isinstance(result, Measurement) or not isinstance(result.scores, Mapping):
+        raise fault(part, f"must return a Measurement of scores by name, got {result!r:.60}")
+    if isinstance(part, Metric) and set(result.scores) != set(part.scores):
+        declared, got = (
+            ", ".join(map(str, names)) or "none" for names in (part.scores, result.scores)
         )
-        raise fault(part, f"must return the scores that it declares, {wanted}, got {got}")
-    scores = {name: _number(value) for name, value in found.scores.items()}
+        raise fault(part, f"must return the scores that it declares, {declared}, got {got}")
+    scores = {name: _number(value) for name, value in result.scores.items()}
     for name, number in scores.items():
         if not math.isfinite(number):
-            value = found.scores[name]
+            value = result.scores[name]
             reason = f'must return a finite number as score "{name}", got {value!r:.60}'
             code = Code.NOT_FINITE if isinstance(value, float) else Code.INVALID_RESULT
             raise fault(part, reason, code)
-    measurement = replace(found, scores=scores)
+    measurement = replace(result, scores=scores)
     try:
         json.dumps(asdict(replace(measurement, pictures={})), allow_nan=False)
     except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
         raise fault(
-            part, f"must return facts as texts and curves of finite floats, got others: {error}"
+            part, f"must return facts as strings and curves of finite floats: {error}"
         ) from error
-    for name, curve in found.curves.items():
+    for name, curve in result.curves.items():
         if not curve.consistent:
-            raise fault(part, f'must return a value for each position of curve "{name}"')
+            raise fault(part, f'must return one value for each position of curve "{name}"')
     return measurement
 
 
 def _number(value: object) -> float:
-    """Return a number, a NumPy number or a tensor of one as a float; NaN for all others."""
+    """Return a number, a NumPy scalar or a one-element tensor as a float; NaN for all others."""
     try:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several elements
         return math.nan

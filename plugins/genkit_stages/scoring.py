@@ -1,4 +1,4 @@
-"""Base of the stages evaluate and sweep: their settings and checks."""
+"""Base class of the stages evaluate and sweep, with their settings and checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genkit_stages.scores import Scorer
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Stage, Comparing):
-    """Scores the samples of a stage."""
+    """Score the samples of a stage."""
 
     output = Scores
     shared = True
@@ -26,47 +26,47 @@ class Scoring(Stage, Comparing):
     samples: SamplesRef = setting(doc="stage that drew the samples")
     sets: int = setting(
         1,
-        doc="equal parts of the samples, each scored by itself: a score is the mean, with its "
-        "standard deviation and minimum. EDM reports the minimum of 3 sets of 50_000",
+        doc="number of equal parts of the samples, each scored separately; a score is their mean, "
+        "with standard deviation and minimum. EDM reports the minimum of 3 sets of 50_000",
         at_least=1,
     )
     tolerance: float | None = setting(
         None,
-        doc="score no more sets once the 95 % confidence interval of every score is within this "
-        "share of its mean, after 3 sets at least; all sets",
+        doc="relative half width of every score's 95 % confidence interval at which no more sets "
+        "are scored, after at least 3; without it, all are",
         above=0,
     )
 
     def varied(self) -> Collection[str]:
-        """Return the columns of the settings that the stage varies, which no score may replace."""
+        """Return the columns of the settings that the stage varies, which no score may use."""
         return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield what keeps the samples from being measured, whatever their number is.
+        """Yield why the samples cannot be measured, regardless of their number.
 
         Args:
-            earlier: stages above this one by id, among them that of the samples.
+            earlier: earlier stages by id, that of the samples included.
         """
         drawn_by = earlier[self.samples].drawn_by(earlier)
         for index, metric in enumerate(self.metrics):
             if metric.requires_denoiser and drawn_by is None:
                 yield Problem(
                     ("metrics", index),
-                    f"calls the denoiser behind the samples, and stage {self.samples} names none",
-                    "leave the metric out, or choose a stage that samples a denoiser",
+                    f"requires the denoiser of the samples, but stage {self.samples} has none",
+                    "remove the metric, or name a stage that samples a denoiser",
                 )
         if self.tolerance is not None and self.sets < 3:
             reason = f"requires more than 2 sets, got {self.sets}"
-            yield Problem(("tolerance",), reason, "write sets = 10, or leave it out")
+            yield Problem(("tolerance",), reason, "write sets = 10, or remove tolerance")
         networks = designs(earlier, earlier)
         yield from self.comparison_problems(networks.get(drawn_by or ""), networks, self.varied())
 
     def count_problems(self, count: int, where: str) -> Iterator[Problem]:
-        """Yield why so many samples cannot be measured.
+        """Yield why this number of samples cannot be measured.
 
         Args:
-            count: number of samples, of all sets together.
-            where: place of the count, for the hints, such as ``in stage samples``.
+            count: number of samples of all sets together.
+            where: place of the count for the hints, such as ``in stage samples``.
         """
         if count % self.sets:
             reason = f"must divide the number of samples, {count}, got {self.sets}"
@@ -76,7 +76,7 @@ class Scoring(Stage, Comparing):
         yield from count_problems(self.metrics, count // self.sets, where)
 
     def scorer(self, context: Context) -> Scorer:
-        """Return what measures, with the data and all networks loaded once."""
+        """Return the scorer, with the data and all networks loaded."""
         extractors = Extractors(context)
         return Scorer(
             context,

@@ -1,4 +1,4 @@
-"""The sweep stage: one denoiser, many ways to sample it."""
+"""The stage sweep, which scores one denoiser over combinations of sampling settings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ Cell = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Scoring):
-    """Scores a denoiser over lists of sampling settings; the rest is as in an earlier stage.
+    """Score a denoiser over all combinations of lists of sampling settings.
 
-    ``samples`` is the sampling stage whose settings hold, but for what is varied.
+    ``samples`` is the sampling stage from which all other settings are taken.
     """
 
     vary: Mapping[str, Any] = setting(
-        doc="lists of values by key path of that stage, such as vary.schedule.steps = [5, 7, 14]"
+        doc="lists of values by key path of the stage `samples`, such as "
+        "vary.schedule.steps = [5, 7, 14]"
     )
-    count: int = setting(1024, doc="samples for each combination", at_least=2)
+    count: int = setting(1024, doc="number of samples for each combination", at_least=2)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         template = earlier[self.samples]
@@ -45,7 +46,7 @@ class Sweep(Scoring):
             yield Problem(
                 ("samples",),
                 f'must be a stage that can draw again, such as `sample`, got "{self.samples}"',
-                "name another; a stage of a plugin is one if it derives from SamplingStage",
+                "name another stage; a third-party stage must derive from SamplingStage",
                 Code.WRONG_REFERENCE,
             )
             return
@@ -61,19 +62,20 @@ class Sweep(Scoring):
         yield from self.scoring_problems(earlier)
         if not lists:
             hint = "write vary.schedule.steps = [5, 7, 14]"
-            yield Problem(("vary",), "nothing is varied", hint, Code.MISSING_KEY)
+            reason = "must have at least one list of values, got none"
+            yield Problem(("vary",), reason, hint, Code.MISSING_KEY)
             return
-        # Mistakes of the sample stage are reported there, and would be again for each combination.
+        # The sample stage reports its own mistakes, which every combination would repeat.
         if not problems and not any(
             any(problems_of(part, earlier)) for part in components(template)
         ):
             yield from self._cell_problems(template, earlier)
 
     def _cell_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
-        """Yield why combinations of values cannot be sampled; each mistake once."""
+        """Yield why combinations of values cannot be sampled, each problem once."""
         seen = set()
         for cell in self.cells():
-            stage = of_cell(template, cell)
+            stage = apply_cell(template, cell)
             for problem in (p for part in components(stage) for p in problems_of(part, earlier)):
                 at = {*map(str, problem.key)}
                 path = max(cell, key=lambda path: len(at & {*path.split(".")}))
@@ -89,7 +91,7 @@ class Sweep(Scoring):
         if not isinstance(template, SamplingStage):
             return 0.0
         template = dataclasses.replace(template, count=self.count)
-        return sum(of_cell(template, cell).work(earlier) for cell in self.cells())
+        return sum(apply_cell(template, cell).work(earlier) for cell in self.cells())
 
     def run(self, context: Context) -> None:
         template = context.stage(self.samples)
@@ -97,8 +99,8 @@ class Sweep(Scoring):
             raise TypeError(f"{type(template).__name__} is no SamplingStage")
         template = dataclasses.replace(template, count=self.count)
         cells = list(self.cells())
-        # Where draws depend on the device, cells of another one are not mixed with these.
-        dependent = any(of_cell(template, cell).depends_on_device for cell in cells)
+        # Where draws depend on the device, rows of another device are discarded.
+        dependent = any(apply_cell(template, cell).depends_on_device for cell in cells)
         device = context.device.type if dependent else "any"
         entries = context.world.on_main(
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
@@ -107,17 +109,17 @@ class Sweep(Scoring):
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")
-            stage = of_cell(template, cell)
+            stage = apply_cell(template, cell)
             meter = CostMeter(stage, context)
-            # Every process draws until all samples are there; rank 0 counts them.
+            # Every rank draws its share; rank 0 counts all samples.
             with meter.drawing(stage.count if context.world.is_main else 0):
                 samples = stage.draw(context)
             meter.gather()
             cost = dataclasses.replace(meter.cost(samples), settings=inf_as_text(cell))
-            found = scorer.measure(samples)
+            results = scorer.measure(samples)
             counts = {"nfe": samples.nfe, "guidance_nfe": samples.guidance_nfe}
-            row = {**inf_as_text(cell), **counts, **found.scores}
-            entry = {"device": device, "row": row, "facts": found.facts}
+            row = {**inf_as_text(cell), **counts, **results.scores}
+            entry = {"device": device, "row": row, "facts": results.facts}
             entries.append({**entry, "cost": dataclasses.asdict(cost)})
             context.record.log(entries[-1])
             context.advance(len(entries), len(cells), "cells")
@@ -126,8 +128,8 @@ class Sweep(Scoring):
         facts = _common([entry["facts"] for entry in entries], template.sampler_fact(context))
         if _state_sampler(entries[0]["facts"]) and not _state_sampler(facts):
             context.warn(
-                "the scores do not state the sampler of their samples, in which the rows differ; "
-                f"let {type(template).__name__}.sampler_fact return it"
+                "the scores do not state how their samples were drawn, which differs between rows; "
+                f"return it from {type(template).__name__}.sampler_fact"
             )
         context.record.save(Scores(rows, facts))
 
@@ -135,7 +137,7 @@ class Sweep(Scoring):
         return dict(_flatten(self.vary))
 
     def cells(self) -> Iterator[Cell]:
-        """Yield all combinations, the last list running fastest."""
+        """Yield all combinations; the last list varies fastest."""
         lists = dict(_flatten(self.vary))
         for values in itertools.product(*lists.values()):
             yield dict(zip(lists, values, strict=True))
@@ -144,36 +146,37 @@ class Sweep(Scoring):
 def _common(
     facts: Sequence[Mapping[str, Mapping[str, str]]], sampler: str | None
 ) -> dict[str, dict[str, str]]:
-    """Return the facts of each score that hold in every cell; the others follow from the row.
+    """Return the facts of each score that are the same in every cell.
 
-    Where starts differ, the fact has that of each row: a row states ``auto`` at most.
+    The others follow from the row, except the start: a row may only state ``auto``. So differing
+    starts are listed, one for each row.
 
     Args:
-        facts: facts by score, of each cell.
-        sampler: fact of the stage that is varied, in place of those of the cells.
+        facts: facts by score, for each cell.
+        sampler: sampler fact of the stage that is varied, which replaces those of the cells.
     """
     first, *others = facts
     common: dict[str, dict[str, str]] = {}
-    for score, known in first.items():
+    for score, of_first in first.items():
         of_others = [other.get(score, {}) for other in others]
-        common[score] = {k: v for k, v in known.items() if all(o.get(k) == v for o in of_others)}
+        common[score] = {k: v for k, v in of_first.items() if all(o.get(k) == v for o in of_others)}
         starts = [cell[score][_START] for cell in facts if _START in cell.get(score, {})]
         if len(set(starts)) > 1:
             common[score][_START] = ", ".join(starts)
-        if _SAMPLER in known and sampler is not None:
+        if _SAMPLER in of_first and sampler is not None:
             common[score][_SAMPLER] = sampler
     return common
 
 
 def _state_sampler(facts: Mapping[str, Mapping[str, str]]) -> bool:
-    return any(_SAMPLER in known for known in facts.values())
+    return any(_SAMPLER in of_score for of_score in facts.values())
 
 
-def of_cell(template: S, cell: Cell) -> S:
+def apply_cell(template: S, cell: Cell) -> S:
     """Return the stage with the values of one combination.
 
     Raises:
-        SettingError: there is no such key, or the value is not allowed there.
+        SettingError: a key does not exist, or its value is invalid.
     """
     for key, value in cell.items():
         template = _with_value(template, key.split("."), value)
@@ -190,14 +193,14 @@ def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]
 
 
 def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Problem]:
-    """Yield what is wrong with the values at a key path, each alone."""
+    """Yield the problems of each single value at a key path."""
     key = ("vary", *path.split("."))
     if not isinstance(values, list) or not values:
         yield Problem(key, f"must be a list of values, got {quote(values)}", code=Code.WRONG_TYPE)
         return
     for value in values:
         try:
-            of_cell(template, {path: value})
+            apply_cell(template, {path: value})
         except SettingError as error:
             yield from (dataclasses.replace(problem, key=key) for problem in error.problems)
 
@@ -205,10 +208,10 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
     """Return the component with another value at a key path.
 
-    An item of a list is named by its number, as in ``guidance.1.weight``; an only one needs none.
+    An item of a list is named by its index, as in ``guidance.1.weight``; a single item needs none.
 
     Raises:
-        SettingError: there is no such key, or the value is not allowed there.
+        SettingError: the key does not exist, or the value is invalid.
     """
     key, *rest = path
     fields = [f.name for f in dataclasses.fields(component)]
@@ -223,20 +226,20 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
         several = isinstance(inner, tuple)
         parts = inner if several else (inner,)
         if not parts or not all(isinstance(part, Component) for part in parts):
-            reason = f"{owner}.{key} has no settings of its own to vary"
+            reason = f"{owner}.{key} is not a component and has no settings to vary"
             raise SettingError(owner, [Problem((key,), reason, code=Code.UNKNOWN_KEY)])
         only = "0" if len(parts) == 1 else ""
         number = rest.pop(0) if several and rest[0].isdigit() else only
         if not rest or number not in map(str, range(len(parts))):
-            reason = f"{owner}.{key} has {len(parts)} items, of which one must be varied"
+            reason = f"{owner}.{key} must be followed by the index of one of {len(parts)} items"
             keys = (f"{key}.{i}.{'.'.join(rest) or 'SETTING'}" for i in range(len(parts)))
             hint = f"write {' or '.join(keys)}"
             raise SettingError(owner, [Problem((key,), reason, hint, Code.UNKNOWN_KEY)])
         changed = list(parts)
         changed[int(number)] = _with_value(parts[int(number)], rest, value)
         return dataclasses.replace(component, **{key: changed if several else changed[0]})
-    made = dataclasses.replace(component, **{key: value})
-    if set(references(made)) != set(references(component)):
-        reason = f"{owner}.{key} names a stage, which is chosen before anything runs"
+    changed_component = dataclasses.replace(component, **{key: value})
+    if set(references(changed_component)) != set(references(component)):
+        reason = f"{owner}.{key} names a stage, which a sweep cannot vary"
         raise SettingError(owner, [Problem((key,), reason, "write a sweep for each stage")])
-    return made
+    return changed_component

@@ -1,4 +1,4 @@
-"""The train stage: denoiser, discriminator and classifier all go through it."""
+"""The stage train, for denoisers, discriminators and classifiers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from genkit_stages.training import Loop, restore
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Stage):
-    """Trains a network on paired images and noise; leaves its averaged weights."""
+    """Train a network on pairs of images and noise, and save its averaged weights."""
 
     source = "EDM, arXiv 2206.00364, appendix F; pools after arXiv 2403.05069"
     shared = True
@@ -79,49 +79,49 @@ class Train(Stage):
         }
     )
 
-    data: Dataset = setting(doc="what to train on", inherit="data")
-    network: Network = setting(doc="what to train")
-    objective: Objective = setting(doc="the loss")
+    data: Dataset = setting(doc="training data", inherit="data")
+    network: Network = setting(doc="network to train")
+    objective: Objective = setting(doc="training loss")
     coupler: AnyCoupler = setting(doc="assigns noise samples to images", use={"use": "random"})
     augmentation: Augmentation | None = setting(None, doc="random change of the images")
-    images: int = setting(doc="images to train for, repeats counted", at_least=1)
-    batch_size: int = setting(256, doc="images an optimizer step", at_least=1)
+    images: int = setting(doc="number of training images, repeats counted", at_least=1)
+    batch_size: int = setting(256, doc="batch size of an optimizer step", at_least=1)
     micro_batch: int | None = setting(
         None,
-        doc="images computed at a time, where a batch is too large; the whole batch",
+        doc="number of images computed at a time, to save memory; by default the whole batch",
         at_least=1,
     )
-    pool_size: int | None = setting(None, doc="images coupled together; the batch size", at_least=1)
+    pool_size: int | None = setting(
+        None, doc="number of images coupled together; by default the batch size", at_least=1
+    )
     images_per_class: int | None = setting(
         None,
-        doc="consecutive images of one class in a pool, for coupling inside each of many classes",
+        doc="number of consecutive images of a class in a pool, for coupling within many classes",
         at_least=1,
     )
     pools_ahead: int = setting(
-        2, doc="pools that are coupled or wait ahead of training", at_least=1, affects_result=False
+        2, doc="number of pools coupled ahead of training", at_least=1, affects_result=False
     )
-    optimizer: Optimizer = setting(doc="how the weights follow the gradient", use={"use": "adam"})
-    average: Average = setting(
-        doc="average of the weights, which later stages use", use={"use": "ema"}
-    )
+    optimizer: Optimizer = setting(doc="optimizer and learning rate", use={"use": "adam"})
+    average: Average = setting(doc="average of the weights for later stages", use={"use": "ema"})
     precision: Precision = setting(
         "float32",
-        doc="of the network's arithmetic; tf32 is float32, with convolutions in TF32 on NVIDIA "
-        "GPUs, and the same as float32 elsewhere",
+        doc="precision of the network's arithmetic; tf32 is float32 with convolutions in TF32 on "
+        "NVIDIA GPUs, and the same as float32 elsewhere",
     )
     compile: bool = setting(False, doc="compile the network with torch.compile")
-    channels_last: bool = setting(False, doc="lay images out as NHWC, which convolutions prefer")
+    channels_last: bool = setting(False, doc="store images as NHWC, often faster to convolve")
     checkpoint_seconds: float = setting(
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
     )
     callbacks: tuple[Callback, ...] = setting(
-        (), doc="what observes the training, such as previews and scores", affects_result=False
+        (), doc="observers of the training, such as previews and scores", affects_result=False
     )
     accept_conditional_skew: bool = setting(
-        False, doc="allow a coupler whose noise is not N(0, I) given the network's condition"
+        False, doc="allow a coupler whose noise is not N(0, I) given the class or other condition"
     )
     accept_skewed_noise: bool = setting(
-        False, doc="allow a coupler whose paired noise is not N(0, I), as the sampler's is"
+        False, doc="allow a coupler whose noise is not N(0, I), from which sampling starts"
     )
 
     @property
@@ -130,14 +130,14 @@ class Train(Stage):
 
     @property
     def pool(self) -> int:
-        """Pairs that are coupled together."""
+        """Number of images coupled together."""
         return self.batch_size if self.pool_size is None else self.pool_size
 
     def spec(self) -> DataSpec:
-        """Return what the network must know of the data, once it is augmented.
+        """Return the specification of the augmented data.
 
         Raises:
-            DataError: the data is missing or damaged.
+            DataError: the data is missing or corrupt.
         """
         spec = require_type(self.data, "spec", self.data.spec(), DataSpec)
         augmentation = self.augmentation
@@ -165,26 +165,26 @@ class Train(Stage):
             yield from callback_problems(self.callbacks, design, networks)
 
     def _sizes(self, spec: DataSpec | None) -> Iterator[Problem]:
-        """Numbers of images that do not fit each other."""
+        """Yield problems of settings that are inconsistent numbers of images."""
         if self.micro_batch and self.micro_batch > self.batch_size:
             yield Problem(
                 ("micro_batch",),
-                f"{self.micro_batch} is more than the batch of {self.batch_size}",
-                f"write {self.batch_size} or less",
+                f"must be at most batch_size = {self.batch_size}, got {self.micro_batch}",
+                f"write at most {self.batch_size}",
             )
         if self.images_per_class is None:
             return
         if isinstance(self.coupler, DatasetCoupler):
             yield Problem(
                 ("images_per_class",),
-                "the coupler chooses among the whole data set, so that no pool is drawn",
-                "leave it out",
+                "requires a coupler of pools, got one that chooses among the whole data set",
+                "remove it",
             )
         elif self.images_per_class > self.pool:
             yield Problem(
                 ("images_per_class",),
-                f"{self.images_per_class} is more than the pool of {self.pool}",
-                f"write {self.pool} or less",
+                f"must be at most the pool size, {self.pool}, got {self.images_per_class}",
+                f"write at most {self.pool}",
             )
         if spec is not None and "labels" not in spec.attributes:
             yield lacking_attributes("images_per_class", ["labels"])
@@ -195,15 +195,14 @@ class Train(Stage):
     def run(self, context: Context) -> None:
         if self.batch_size < context.world.size:
             raise UsageError(
-                f"batch_size = {self.batch_size} leaves nothing for some of the "
-                f"{context.world.size} processes: there are more ranks than images in a batch; "
-                f"start {self.batch_size} or fewer, or write a larger batch_size"
+                f"batch_size must be at least the number of processes, {context.world.size}, got "
+                f"{self.batch_size}; write a larger batch_size, or start fewer processes"
             )
         spec, stream = self.spec(), self.stream(context, self.images)
         coupling = coupling_of(self.network, context, stream, self.pools_ahead)
         trainer = self.trainer(context, spec)
         restore(trainer, context.record)
-        context.record.resume(lambda row: _stays(row, trainer.images))
+        context.record.resume(lambda row: _precedes(row, trainer.images))
         if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
@@ -224,7 +223,7 @@ class Train(Stage):
                     state=lambda: self._state(spec, trainer, coupling),
                     settle=stream.settle,
                 ),
-                described=lambda: self._file(context, spec, trainer, coupling),
+                file=lambda: self._file(context, spec, trainer, coupling),
                 draw=draw,
             ).run()
         draw()
@@ -241,7 +240,7 @@ class Train(Stage):
             context.record.log({"images": 0, "loss_bound_by_sigma": bound})
 
     def _state(self, spec: DataSpec, trainer: Trainer, coupling: Coupling) -> TrainingState:
-        """Return the networks as they are, which go on being trained."""
+        """Return the networks in training, not copies."""
         network, averaged = (
             Trained(self.network, spec, module, coupling)
             for module in (trainer.model, trainer.average.model)
@@ -251,7 +250,7 @@ class Train(Stage):
     def _file(
         self, context: Context, spec: DataSpec, trainer: Trainer, coupling: Coupling
     ) -> NetworkFile:
-        """Return the averaged network as it is, without those that it contains."""
+        """Return the file of the averaged network, without the networks that it contains."""
         return self.output(
             table=context.describe(self.network),
             spec=spec,
@@ -264,7 +263,7 @@ class Train(Stage):
         """Return the first ``total`` pairs to train on.
 
         Raises:
-            DataError: the data is missing or damaged.
+            DataError: the data is missing or corrupt.
         """
         return PairStream(
             require_type(self.data, "load", self.data.load(context), Batch),
@@ -275,16 +274,16 @@ class Train(Stage):
             total,
             context.generator,
             self.images_per_class,
-            # Proofs need float64, which mps has not.
+            # Bounds of the gap are computed in float64, which mps does not support.
             context.device if context.device.type == "cuda" else torch.device("cpu"),
         )
 
     def trainer(self, context: Context, spec: DataSpec) -> Trainer:
-        """Return the trainer of a freshly built network.
+        """Return the trainer of a newly initialized network.
 
         Args:
-            context: where it is trained.
-            spec: of the data, as :meth:`spec` returns it.
+            context: context of the stage.
+            spec: specification of the data, see :meth:`spec`.
         """
         compute = Compute(
             precision=self.precision,
@@ -300,9 +299,9 @@ class Train(Stage):
         )
 
 
-def _stays(row: Row, images: int) -> bool:
-    """Whether a row was logged before the checkpoint of ``images`` images.
+def _precedes(row: Row, images: int) -> bool:
+    """Return whether a row was logged before a checkpoint at ``images`` images.
 
-    A pool that begins there is reported again.
+    A pool that begins at the checkpoint is logged again.
     """
     return bool(images and row.get("images", math.inf) + ("pool" in row) <= images)

@@ -1,4 +1,4 @@
-"""Check that the parts of a training fit each other and the data, before anything runs."""
+"""Check that the components of a training are compatible with each other and the data."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def problems_of(
     spec: DataSpec | None,
     contained: Mapping[str, Design],
 ) -> Iterator[Problem]:
-    """Yield what does not fit, by the settings of the train stage.
+    """Yield why components are incompatible; keys are settings of the stage train.
 
     Args:
-        network: to train.
-        objective: its loss.
-        coupler: assigns noise to images.
-        augmentation: changes the images.
-        spec: of the data, once it is augmented; None where the data cannot be read.
-        contained: known networks of earlier stages that are part of it, by their ids.
+        network: network to train.
+        objective: training loss.
+        coupler: coupler of images and noise.
+        augmentation: augmentation of the images, or None.
+        spec: specification of the augmented data; None where the data cannot be read.
+        contained: networks of earlier stages that the network contains, by stage id.
     """
-    yield from _trained(network, objective)
-    yield from _augmented(network, augmentation)
+    yield from _network_type(network, objective)
+    yield from _augment_labels(network, augmentation)
     if spec is not None:
         yield from _attributes(network, objective, coupler, spec)
         if not network.class_conditional or spec.classes:
-            yield from _built(network, spec, contained)
+            yield from _build(network, spec, contained)
 
 
 def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
-    """Yield a problem where the paired noise is not N(0, I), as that of the sampler is."""
+    """Yield a problem if the noise of the pairs is not N(0, I), from which sampling starts."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
             ("coupler",),
-            "does not declare that its paired noise is N(0, I), from which sampling starts",
-            "choose another, or write accept_skewed_noise = true if it is meant; a coupler of your "
-            "own declares bijective or preserves_noise_marginal where it holds",
+            "must declare that the noise of its pairs is N(0, I), from which sampling starts",
+            "choose another, or write accept_skewed_noise = true if this is intended; in your own "
+            "coupler declare bijective or preserves_noise_marginal if it holds",
             Code.SKEWED_NOISE,
         )
 
@@ -66,22 +66,22 @@ def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
 def skewed_conditions(
     network: Network, objective: Objective, coupler: AnyCoupler
 ) -> Iterator[Problem]:
-    """Yield a problem where the noise is not N(0, I) given what the network is conditioned on."""
+    """Yield a problem if the noise is not N(0, I) given the condition of the network."""
     conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
     skewed = sorted(conditions - coupler.preserves_conditional_prior)
     if skewed:
         by = ", ".join(f'"{"label" if name == "labels" else name}"' for name in skewed)
-        parted = coupler.preserves_noise_marginal and not isinstance(coupler, DatasetCoupler)
+        partitionable = coupler.preserves_noise_marginal and not isinstance(coupler, DatasetCoupler)
         yield Problem(
             ("coupler",),
-            f"pairs across {' and '.join(skewed)}, which the network is conditioned on: "
-            "its noise would no longer be N(0, I) given the condition",
+            f"must not couple across {' and '.join(skewed)}, on which the network is conditioned: "
+            "given the condition, the noise would not be N(0, I)",
             (
                 f'write coupler = {{ use = "partitioned", by = [{by}], inner = {{ ... }} }}, '
-                if parted
-                else f"choose a coupler that keeps to it, by = [{by}] where it has that, "
+                if partitionable
+                else f"write by = [{by}] if the coupler has this setting, choose another coupler, "
             )
-            + "or accept_conditional_skew = true if it is meant",
+            + "or write accept_conditional_skew = true if this is intended",
             Code.SKEWED_NOISE,
         )
 
@@ -93,7 +93,7 @@ def callback_problems(
 
     Args:
         callbacks: callbacks of the stage, in its setting ``callbacks``.
-        design: network under training, and its data.
+        design: network in training, and its data.
         networks: networks that earlier stages write, by id.
     """
     named: dict[str, int] = {}
@@ -103,53 +103,53 @@ def callback_problems(
             yield problem.under(*key)
         for name in dict.fromkeys(callback.names):
             if named.setdefault(name, index) != index:
-                reason = f'gives "{name}", as callbacks[{named[name]}] does'
-                yield Problem(key, reason, "leave one of the two out", Code.DUPLICATE)
+                reason = f'must not return "{name}" of callbacks[{named[name]}] as well'
+                yield Problem(key, reason, "remove one of the two", Code.DUPLICATE)
 
 
-def _trained(network: Network, objective: Objective) -> Iterator[Problem]:
-    """A network that the objective has no loss for."""
-    trained = objective.trains
-    if isinstance(network, trained):
+def _network_type(network: Network, objective: Objective) -> Iterator[Problem]:
+    """Yield a problem if the objective cannot train the network."""
+    required = objective.trains
+    if isinstance(network, required):
         return
-    reason = f"{type(objective).__name__} trains a {trained.output.name}"
-    if trained.output != network.output:
-        yield Problem(("objective",), f"{reason}, and the network is a {network.output.name}")
+    reason = f"{type(objective).__name__} trains a {required.output.name}"
+    if required.output != network.output:
+        yield Problem(("objective",), f"{reason}, but the network is a {network.output.name}")
         return
-    needed = (trained.__doc__ or trained.__name__).partition("\n")[0].rstrip(".")
+    summary = (required.__doc__ or required.__name__).partition("\n")[0].rstrip(".")
     yield Problem(
         ("objective",),
-        f"{reason} of a certain kind, and {type(network).__name__} is none",
-        f"choose {needed[0].lower()}{needed[1:]}",
+        f"{reason} of type {required.__name__}, but the network is a {type(network).__name__}",
+        f"choose {summary[0].lower()}{summary[1:]}",
     )
 
 
-def _augmented(network: Network, augmentation: Augmentation | None) -> Iterator[Problem]:
-    """Yield that a denoiser that does not take augment_labels would generate changed images."""
+def _augment_labels(network: Network, augmentation: Augmentation | None) -> Iterator[Problem]:
+    """Yield a problem if a denoiser without augment_labels would generate augmented images."""
     if not augmentation or not augmentation.augment_labels or not isinstance(network, Denoiser):
         return
     if not network.takes_augment_labels:
         yield Problem(
             ("augmentation",),
             f"requires a network that takes augment_labels, got {type(network).__name__}, which "
-            "would generate changed images",
-            "choose a network that takes augment_labels, such as ddpmpp, or leave it out",
+            "would generate augmented images",
+            "choose a network that takes augment_labels, such as ddpmpp, or remove it",
         )
 
 
 def _attributes(
     network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
-    """Yield the attributes that are required, such as labels, and that the data lacks."""
+    """Yield a problem for each setting that requires attributes that the data lacks."""
     if network.class_conditional and "labels" not in spec.attributes:
         yield Problem(
             ("network", "class_conditional"),
-            "the data has no labels",
-            "write class_conditional = false, or choose labelled data",
+            "requires labels, but the data has none",
+            "write class_conditional = false, or choose labeled data",
             Code.MISSING_ATTRIBUTE,
         )
-    for name, needed in (("objective", objective.requires), ("coupler", coupler.requires)):
-        if lacking := sorted(needed - spec.attributes):
+    for name, required in (("objective", objective.requires), ("coupler", coupler.requires)):
+        if lacking := sorted(required - spec.attributes):
             yield lacking_attributes(name, lacking)
 
 
@@ -158,18 +158,18 @@ def lacking_attributes(key: str, lacking: list[str]) -> Problem:
     return Problem(
         (key,),
         f"requires {' and '.join(lacking)}, but the data has none",
-        "choose data that has them, or leave it out",
+        "choose data that has them, or another component",
         Code.MISSING_ATTRIBUTE,
     )
 
 
-def _built(network: Network, spec: DataSpec, contained: Mapping[str, Design]) -> Iterator[Problem]:
-    """Build on no memory at all, to see whether the network takes this shape."""
+def _build(network: Network, spec: DataSpec, contained: Mapping[str, Design]) -> Iterator[Problem]:
+    """Build the network on the meta device, which checks the shape of the data without memory."""
     inner = [contained.get(name) for name in references(network)]
     if any(design is None or any(references(design.settings)) for design in inner):
-        return  # a file of a network that contains others has names of its own for them
+        return  # the file of a contained network may name its own contents differently
     meta = torch.device("meta")
-    # A network that reads the values of what it contains cannot be built there.
+    # Building fails if the network reads values of tensors of a contained network.
     valueless = (NotImplementedError, RuntimeError, TypeError) if inner else ()
     try:
         with suppress(*valueless), without_memory():

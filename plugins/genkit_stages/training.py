@@ -1,4 +1,4 @@
-"""The loop of the train stage: steps, and what is written down on the way."""
+"""The loop of the stage train: steps, rows, checkpoints and snapshots."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import LOCAL, RankExchange
 from genkit.train.pairing import PairStream
 from genkit.train.trainer import AVERAGED, Trainer
-from genkit_stages.callbacks import Callbacks, reached
+from genkit_stages.callbacks import Callbacks, is_due
 from genkit_stages.loss_by_sigma import ROWS, by_sigma
 
-MOST_POOL_ROWS = 10_000
-"""About as many pools are reported in ``metrics.jsonl``, evenly spaced, at most twice this."""
+MAX_POOL_ROWS = 10_000
+"""Number of pools up to which all are logged. Longer trainings log evenly spaced ones, fewer than
+twice as many. Chosen, not tuned."""
 
-_READ_SECONDS = 1.0  # between two readings of the loss, each of which waits for the device
-_FIRST_DRAWING = 30.0  # seconds of a training before its pictures are drawn
-_DRAWING_SHARE = 0.01  # part of the time of a training that drawing may take
+_READ_SECONDS = 1.0  # between two readings of the loss, each of which synchronizes with the device
+_FIRST_PLOTS = 30.0  # seconds of training before the first plots; chosen, not tuned
+_PLOT_SHARE = 0.01  # maximum share of the training time spent on plots; chosen, not tuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """Trains to the end of a stream of pairs; every process of the world goes through it alike.
+    """Train to the end of a stream of pairs. Collective: every rank runs the same loop.
 
     Attributes:
-        context: of the stage.
-        trainer: freshly built, or restored.
+        context: context of the stage.
+        trainer: trainer, new or restored from a checkpoint.
         objective: objective of the trainer.
-        stream: of pairs.
-        batch_size: images of an optimizer step.
-        pools_ahead: pools that are coupled or wait ahead of training.
-        checkpoint_seconds: time between checkpoints.
+        stream: pairs to train on.
+        batch_size: batch size of an optimizer step.
+        pools_ahead: number of pools coupled ahead of training.
+        checkpoint_seconds: time between checkpoints, in seconds.
         callbacks: callbacks of the training, not yet bound.
-        described: returns the averaged network as it is, for its checkpoints.
-        draw: draws the pictures of what was logged so far.
+        file: function that returns the file of the averaged network, for checkpoints.
+        draw: function that draws the plots of all rows so far.
     """
 
     context: Context
@@ -53,29 +54,30 @@ class Loop:
     pools_ahead: int
     checkpoint_seconds: float
     callbacks: Callbacks
-    described: Callable[[], NetworkFile]
+    file: Callable[[], NetworkFile]
     draw: Callable[[], None]
 
     def run(self) -> None:
-        """Train, and leave a checkpoint of the end.
+        """Train, and write a checkpoint at the end.
 
         Raises:
             DivergedError: a loss or a gradient was not finite; nothing was saved since.
-            InterruptedRun: the user asked to stop; all is saved.
+            InterruptedRun: the user requested a stop; everything is saved.
         """
         trainer, total, group = self.trainer, self.stream.total, self.context.world.new_group()
-        # A row every 200th of the way, yet often enough to watch a long training.
+        # 200 rows per training, and at least one every 50,000 images so that a long training
+        # can be followed.
         every = max(1, min(total // 200, 50_000) // self.batch_size)
-        begun_at, loss = trainer.images, None
+        first_image, loss = trainer.images, None
         self.callbacks.bind()
         saved = read = self._clock()
-        undrawn_until = saved + _FIRST_DRAWING
+        next_plots = saved + _FIRST_PLOTS
         losses = _Losses(trainer)
         exchange = RankExchange(group) if group else LOCAL
-        batches = self.stream.batches(self.batch_size, begun_at, self.pools_ahead, exchange)
+        batches = self.stream.batches(self.batch_size, first_image, self.pools_ahead, exchange)
         with closing(batches):
             for batch, noise, pools in batches:
-                self._tell([pool for pool in pools if pool.images >= begun_at])
+                self._log_pools([pool for pool in pools if pool.images >= first_image])
                 losses.waited += sum(pool.seconds_waited for pool in pools)
                 trainer.step(batch, noise)
                 now, done = self._clock(), trainer.images >= total
@@ -84,100 +86,99 @@ class Loop:
                 row, snapshot = due or trainer.steps % every == 0, self._snapshot_is_due(len(batch))
                 callbacks = self.callbacks.due(trainer.images, len(batch))
                 if row or snapshot or callbacks or now - read >= _READ_SECONDS:
-                    with self._remedied():
+                    with self._advise_on_divergence():
                         loss, read = losses.read(), now
                 if row:
-                    loss = self._write(losses.row())
+                    loss = self._log(losses.row())
                 if self._by_sigma_is_due(every):
-                    self._write_by_sigma()
+                    self._log_by_sigma()
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.is_main and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
-                if callbacks:  # before the checkpoint, behind which rows are logged again
-                    begun = self._clock()
+                # Before the checkpoint: rows after it would be logged again by a resumed training.
+                if callbacks:
+                    called_at = self._clock()
                     self.callbacks.call(callbacks)
-                    losses.leave_out(self._clock() - begun)
+                    losses.exclude(self._clock() - called_at)
                 if due:
                     state = trainer.state()
-                    network = {**self.described().metadata(), "prefix": AVERAGED}
+                    network = {**self.file().metadata(), "prefix": AVERAGED}
                     self.context.record.checkpoint(*state, network)
                 saved = now if due else saved
-                if due and not done and not stop and now >= undrawn_until:
-                    seconds = self._drawn()
-                    losses.leave_out(seconds)
-                    undrawn_until = now + seconds / _DRAWING_SHARE
+                if due and not done and not stop and now >= next_plots:
+                    seconds = self._draw()
+                    losses.exclude(seconds)
+                    next_plots = now + seconds / _PLOT_SHARE
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
 
-    def _drawn(self) -> float:
-        """Draw the pictures on rank 0, and return the seconds that it took."""
-        begun = time.monotonic()
+    def _draw(self) -> float:
+        """Draw the plots on rank 0, and return the seconds that this took."""
+        start = time.monotonic()
         if self.context.world.is_main:
             self.draw()
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
     def _clock(self) -> float:
-        """Return the seconds of the leading process, so that all decide alike."""
+        """Return the time of rank 0 in seconds, so that all ranks make the same decisions."""
         return self.context.world.broadcast(time.monotonic())
 
-    def _tell(self, pools: list[PoolReport]) -> None:
-        """Write down what was done to pools; of a long training not to each of them.
-
-        The file is read whole at its end.
-        """
-        thinned = max(1, -(-self.stream.total // self.stream.pool_size) // MOST_POOL_ROWS)
+    def _log_pools(self, pools: list[PoolReport]) -> None:
+        """Log pools, in a long training every n-th: the whole file is read at the end."""
+        interval = max(1, -(-self.stream.total // self.stream.pool_size) // MAX_POOL_ROWS)
         for pool in pools:
-            if pool.pool % thinned == 0:
-                self._write(pool.row())
-                # Looked at when their number has doubled: not all rows for each.
-                if (pool.pool // thinned + 1).bit_count() == 1:
-                    self._warn_of_skew()
+            if pool.pool % interval == 0:
+                self._log(pool.row())
+                # Checked when the number of rows has doubled: a check reads all rows.
+                if (pool.pool // interval + 1).bit_count() == 1:
+                    self._warn_about_skew()
 
-    def _warn_of_skew(self) -> None:
+    def _warn_about_skew(self) -> None:
         """Warn once if the noise contradicts the declaration of the coupler."""
         coupler, shape = self.stream.coupler, self.stream.data.data.shape[1:]
         rows = [row for row in self.context.record.rows if "noises" in row]
-        known = not coupler.preserves_noise_marginal or is_skewed(rows[: len(rows) // 2], shape)
-        if not known and is_skewed(rows, shape):
+        expected = not coupler.preserves_noise_marginal
+        # The first half of the rows was checked before, and has been warned about if skewed.
+        warned = is_skewed(rows[: len(rows) // 2], shape)
+        if not expected and not warned and is_skewed(rows, shape):
             self.context.warn(
                 f"{label_of(coupler)} declares preserves_noise_marginal, but the noise that it "
                 "assigns is not N(0, I), see noise_mean, noise_variance and noise_worst in "
-                "metrics.jsonl; correct the coupler, or do not declare it"
+                "metrics.jsonl; correct the coupler or its declaration"
             )
 
-    def _write(self, row: dict[str, Any]) -> float | None:
-        """Write down a row; return its loss, where it has one."""
+    def _log(self, row: dict[str, Any]) -> float | None:
+        """Log a row, and return its loss if it has one."""
         self.context.record.log(row)
         return row.get("loss")
 
     def _by_sigma_is_due(self, every: int) -> bool:
-        """Whether a part of the training, of which there are ``ROWS``, ended with the last step.
+        """Return whether one of the ``ROWS`` parts of the training ended with the last step.
 
-        Such a step has a row whatever the clock says, since the losses must have been read: none
-        that is not finite is written.
+        Only steps with a row count: there the losses were read, and are known to be finite.
 
         Args:
-            every: steps between two rows.
+            every: number of steps between two rows.
         """
         images, total = self.trainer.images, self.stream.total
         has_row = self.trainer.steps % every == 0 or images >= total
-        return has_row and reached(-(-total // ROWS), images, every * self.batch_size, total)
+        return has_row and is_due(-(-total // ROWS), images, every * self.batch_size, total)
 
-    def _write_by_sigma(self) -> None:
+    def _log_by_sigma(self) -> None:
         """Log the loss by noise level since the last such row; collective."""
         losses = by_sigma(self.objective, self.trainer.by_quantile.sums())
         self.trainer.by_quantile.begin()
         if losses:
-            self._write({"images": self.trainer.images, "loss_by_sigma": losses})
+            self._log({"images": self.trainer.images, "loss_by_sigma": losses})
 
     def _snapshot_is_due(self, count: int) -> bool:
-        """Whether the last batch, of ``count`` images, came to a snapshot."""
+        """Return whether a snapshot is due after a batch of ``count`` images."""
         every = self.trainer.average.snapshot_images
-        return every > 0 and reached(every, self.trainer.images, count, self.stream.total)
+        return every > 0 and is_due(every, self.trainer.images, count, self.stream.total)
 
     @contextmanager
-    def _remedied(self) -> Iterator[None]:
-        """Say what is left, and what to try, where training diverged."""
+    def _advise_on_divergence(self) -> Iterator[None]:
+        """Add the state of the checkpoint and remedies to the error of a diverged training."""
         try:
             yield
         except DivergedError as error:
@@ -192,26 +193,25 @@ def restore(trainer: Trainer, record: Record) -> None:
     """Resume a training from its newest checkpoint, if there is one.
 
     Raises:
-        DataError: all checkpoints are damaged, or of another version of genkit.
+        DataError: all checkpoints are corrupt, or of another version of genkit.
     """
-    found = record.restore()
-    if found is None:
+    checkpoint = record.restore()
+    if checkpoint is None:
         return
     try:
-        trainer.restore(found.tensors, found.numbers)
+        trainer.restore(checkpoint.tensors, checkpoint.numbers)
     except (KeyError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"the checkpoint must be of this training, and was written by another version of "
-            f"genkit or damaged: {error}; delete {record.path(CHECKPOINT)} and older ones to train "
-            "this stage from its beginning"
+            f"{record.path(CHECKPOINT)} must be a checkpoint of this training, but is corrupt or "
+            f"of another version of genkit: {error}; delete it and older ones to restart the stage"
         ) from error
 
 
 class _Losses:
-    """Losses since the last row, and what that took.
+    """Losses and times since the last row.
 
     Args:
-        trainer: whose they are.
+        trainer: trainer whose losses are read.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -221,27 +221,27 @@ class _Losses:
     def _begin(self) -> None:
         self.waited = 0.0
         self._sum = 0.0
-        self._begun, self._at = time.monotonic(), self._trainer.images
-        self._first = self._read = self._trainer.steps
+        self._start_time, self._start_images = time.monotonic(), self._trainer.images
+        self._start_step = self._last_step = self._trainer.steps
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Exclude time that was not spent on training."""
-        self._begun += seconds
+        self._start_time += seconds
 
     def read(self) -> float:
         """Return the mean loss since the last reading."""
         loss = self._trainer.mean_loss()
-        self._sum += loss * (self._trainer.steps - self._read)
-        self._read = self._trainer.steps
+        self._sum += loss * (self._trainer.steps - self._last_step)
+        self._last_step = self._trainer.steps
         return loss
 
     def row(self) -> dict[str, Any]:
-        """Return the row of what was read, and begin the next."""
-        images, seconds = self._trainer.images, time.monotonic() - self._begun
+        """Return the row of the losses read, and begin the next."""
+        images, seconds = self._trainer.images, time.monotonic() - self._start_time
         row = {
             "images": images,
-            "loss": self._sum / (self._read - self._first),
-            "images_per_second": round((images - self._at) / seconds, 1),
+            "loss": self._sum / (self._last_step - self._start_step),
+            "images_per_second": round((images - self._start_images) / seconds, 1),
             "seconds_waited_for_pairs": round(self.waited, 4),
         }
         self._begin()

@@ -1,4 +1,4 @@
-"""Trackers: what a run records, as a CSV file, for TensorBoard and for Weights & Biases."""
+"""Trackers, which write the rows, scores and pictures of a run for other programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the trackers."""
+    """Register the trackers."""
     registry.add("tracker", "csv", "genkit_track.csv_file:Csv")
     registry.add("tracker", "tensorboard", "genkit_track.tensorboard:TensorBoard")
     registry.add("tracker", "wandb", "genkit_track.wandb:WandB")

@@ -1,4 +1,4 @@
-"""One CSV file for a run, in long format: a line for each value."""
+"""The tracker csv: one CSV file for a run in long format, with a line for each value."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from genkit.interfaces import BoundTracker, TrackedRun, Tracker
 from genkit_track.values import flat
 
 COLUMNS = ("stage", "kind", "row", "images", "name", "value")
-"""``kind`` is ``row`` or ``score``; ``row`` numbers the rows of a stage and a kind from 0."""
+"""``kind`` is ``row`` or ``score``; ``row`` is an index from 0 for each stage and kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Csv(Tracker):
     """Write rows and scores to ``metrics.csv``, a line for each value.
 
-    The columns are ``stage``, ``kind`` (``row`` or ``score``), ``row`` (its number), ``images``
-    (seen in the training, empty elsewhere), ``name`` and ``value``. Lines are appended. A stage
-    that resumes or is made anew first removes those of its lines that no longer hold, so that
-    nothing is there twice. Pictures lie in the folders of the stages and are not repeated.
+    The columns are ``stage``, ``kind`` (``row`` or ``score``), ``row`` (an index), ``images``
+    (images seen in training, empty elsewhere), ``name`` and ``value``. Lines are appended. A stage
+    that resumes or runs again first removes its outdated lines, so that no value is written twice.
+    Pictures are not copied: they are in the folders of the stages.
     """
 
     def open(self, run: TrackedRun) -> BoundTracker:
@@ -36,7 +36,7 @@ class CsvFile(BoundTracker):
     """The file of a run.
 
     Args:
-        path: file to append to; written if it does not exist.
+        path: file to append to; created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,13 +71,13 @@ class CsvFile(BoundTracker):
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(_text(lines))
 
-    def _keep(self, stays: Callable[[Mapping[str, str]], bool]) -> None:
-        """Rewrite the file with the lines that stay; a last one that a kill cut off does not."""
+    def _keep(self, is_kept: Callable[[Mapping[str, str]], bool]) -> None:
+        """Rewrite the file with the lines to keep; an incomplete last line of a kill is removed."""
         lines: list[Mapping[str, str]] = []
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
-            lines = [line for line in csv.DictReader(io.StringIO(whole)) if stays(line)]
+            lines = [line for line in csv.DictReader(io.StringIO(whole)) if is_kept(line)]
         kept = [[line[column] for column in COLUMNS] for line in lines]
         write_text(self._path, _text([COLUMNS, *kept]))
 

@@ -1,8 +1,8 @@
-"""Event files for TensorBoard, written through ``torch.utils.tensorboard``.
+"""The tracker tensorboard: event files, written with parts of ``torch.utils.tensorboard``.
 
-Its ``SummaryWriter`` writes in a thread of its own, where an error such as a full disk ends in a
-traceback on the terminal. A tracker has its thread already, so the parts below it are used: the
-format of the records and the protocol buffers.
+Its ``SummaryWriter`` is not used: it writes in a separate thread, where an error such as a full
+disk prints a traceback. genkit already runs a tracker in a thread, so this module uses the layers
+below: the record format and the protocol buffers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from genkit_track.values import numbers, table_of
 class TensorBoard(Tracker):
     """Write event files, which ``tensorboard --logdir runs`` shows.
 
-    Requires the package tensorboard (extra ``tensorboard``). Every stage is
-    a run of TensorBoard, so that one tag, such as ``loss``, compares stages and runs. The step is
-    the number of images seen; in a stage that does not train it is the number of the row.
+    Requires the package tensorboard (extra ``tensorboard``). Every stage is a run of TensorBoard,
+    so that one tag, such as ``loss``, compares stages and runs. The step is the number of images
+    seen, or the index of the row in stages that do not train.
     """
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -46,7 +46,7 @@ class EventFiles(BoundTracker):
     """The event files of a run, one for each stage.
 
     Args:
-        folder: the files lie in a folder below it for each stage.
+        folder: folder of the run, with a subfolder for each stage.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,11 +79,11 @@ class EventFiles(BoundTracker):
 class EventFile:
     """The event file of a stage.
 
-    It begins with an event that makes readers drop all of the files before it: rows of an earlier
-    call that still hold are written again.
+    Its first event makes readers discard the stage's earlier files. So the rows of earlier calls
+    that are still valid are written again.
 
     Args:
-        folder: where it lies, among those of earlier calls.
+        folder: folder of the stage, which may contain files of earlier calls.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class EventFile:
         self._summaries = import_module("tensorboard.compat.proto.summary_pb2")
         self._make = import_module("torch.utils.tensorboard.summary")
         folder.mkdir(parents=True, exist_ok=True)
-        # Readers look for this name, and read files in the order of their names.
+        # Readers require this prefix, and read files in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
         self._records = import_module("torch.utils.tensorboard").RecordWriter(self._file)
@@ -116,7 +116,7 @@ class EventFile:
         self._write(step=0, summary=self._make.text("scores", text))
 
     def picture(self, name: str, png: bytes) -> None:
-        """Write a picture, at the step of the last row."""
+        """Write a picture with the step of the last row."""
         with Image.open(BytesIO(png)) as image:
             width, height, channels = *image.size, len(image.getbands())
         content = self._summaries.Summary.Image(

@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases."""
+"""The tracker wandb: runs of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from genkit_track.values import numbers, table_of
 
 @dataclass(frozen=True, kw_only=True)
 class WandB(Tracker):
-    """Write a run of Weights & Biases, which is uploaded or, offline, kept in the run's folder.
+    """Log to a run of Weights & Biases, which is uploaded or, offline, kept in the run's folder.
 
-    Requires the package wandb (extra ``wandb``). The key is never a
-    setting: it comes from ``wandb login`` or the environment variable ``WANDB_API_KEY``. A run that
-    is resumed is another one of W&B, in the same group, which begins with all rows of the stage
-    that still hold.
+    Requires the package wandb (extra ``wandb``). The API key is not a setting: it comes from
+    ``wandb login`` or the environment variable ``WANDB_API_KEY``. A resumed run is a new W&B run in
+    the same group, which begins with all valid rows of the stage.
     """
 
-    project: str = setting("genkit", doc="project of W&B")
+    project: str = setting("genkit", doc="W&B project")
     mode: Literal["online", "offline"] | None = setting(
-        None, doc="offline for a later `wandb sync`; else as WANDB_MODE says, or online"
+        None,
+        doc="upload, or write files for a later `wandb sync`; by default WANDB_MODE, or online",
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -41,9 +41,11 @@ class WandB(Tracker):
         wandb = import_module("wandb")
         mode = self.mode or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
         keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-        # W&B would ask for the key on the terminal, from this thread.
+        # Without a key W&B would prompt for one on the terminal, from this thread.
         if mode == "online" and not any(map(os.environ.get, keys)) and not wandb.api.api_key:
-            raise UsageError("no key of W&B; run wandb login, or set WANDB_MODE=offline")
+            raise UsageError(
+                "tracker wandb requires an API key; run wandb login, or set WANDB_MODE=offline"
+            )
         run.folder.mkdir(parents=True, exist_ok=True)
         return WandBRun(
             wandb,
@@ -54,18 +56,18 @@ class WandB(Tracker):
                 name=run.name,
                 group=run.name,
                 config=dict(run.recipe),
-                # Nothing goes to the terminal, and what the terminal shows is not uploaded.
+                # W&B neither prints to the terminal nor uploads its output.
                 settings=wandb.Settings(console="off", silent=True, disable_git=True),
             ),
         )
 
 
 class WandBRun(BoundTracker):
-    """A run of W&B. Names begin with the stage; the step of a stage is its images seen.
+    """A W&B run. Names begin with the stage; the step of a stage is its number of images seen.
 
     Args:
-        wandb: the module.
-        run: run that it began.
+        wandb: module wandb.
+        run: run of this module.
     """
 
     def __init__(self, wandb: Any, run: Any) -> None:
@@ -88,7 +90,7 @@ class WandBRun(BoundTracker):
 
     def scores(self, stage: str, scores: Scores) -> None:
         names, lines = table_of(scores)
-        # A score may be text, such as "inf", among numbers.
+        # A column of numbers may contain text, such as "inf".
         table = self._wandb.Table(columns=names, data=lines, allow_mixed_types=True)
         self._run.log({f"{stage}/scores": table})
         for row in scores.rows:

@@ -19,7 +19,7 @@ from genkit.random import generator
 from genkit.train.distributed import _packed
 from genkit.train.pairing import PairStream
 from genkit.types import Batch
-from genkit_files.importing import read_apart
+from genkit_files.importing import read_in_process
 from raising import raises_code
 
 pytestmark = pytest.mark.usefixtures("coarse_pictures")
@@ -477,7 +477,7 @@ def test_an_import_names_the_component_in_the_other_process(genkit_, frail, tmp_
     code, _, err = genkit_(*arguments)
     assert (code, f'Error: importer "frail" of {OWNER}: read is too small' in err) == (2, True)
     with raises_code(DataError, Code.OUT_OF_RANGE):
-        read_apart({"use": "frail"}, tmp_path / "file", tmp_path)
+        read_in_process({"use": "frail"}, tmp_path / "file", tmp_path)
     frail("exit read")
     code, _, err = genkit_(*arguments)
     assert (code, "raised SystemExit: 0" in err) == (2, True)

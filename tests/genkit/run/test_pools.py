@@ -154,7 +154,7 @@ def test_a_killed_run_logs_every_pool_once(tiny, method, calls, pool_size):
 
 
 def test_of_very_many_pools_some_are_logged(tiny, monkeypatch):
-    monkeypatch.setattr("genkit_stages.training.MOST_POOL_ROWS", 4)
+    monkeypatch.setattr("genkit_stages.training.MAX_POOL_ROWS", 4)
     tiny.run(tiny.train, "denoiser.pool_size=16")
     assert [row["pool"] for row in pools(tiny)] == [0, 4, 8, 12]
 

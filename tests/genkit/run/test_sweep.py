@@ -12,7 +12,7 @@ from genkit.interfaces import Metric
 from genkit.settings import setting
 from genkit.tensors import load
 from genkit_stages.sample import Sample
-from genkit_stages.sweep import Sweep, of_cell
+from genkit_stages.sweep import Sweep, apply_cell
 from genkit_stages.train import Train
 from raising import raises_code
 
@@ -177,7 +177,8 @@ def test_one_of_several_guidances_is_varied(tiny):
     recipe = tiny.load(of_two_guidances(tiny, "guidance.1.weight"))
     sweep, guided = recipe.stages["sweep"], recipe.stages["guided"]
     weights = [
-        [guidance.weight for guidance in of_cell(guided, cell).guidance] for cell in sweep.cells()
+        [guidance.weight for guidance in apply_cell(guided, cell).guidance]
+        for cell in sweep.cells()
     ]
     own = guided.guidance[0].weight
     assert weights == [[own, 0.0], [own, 2.0]]

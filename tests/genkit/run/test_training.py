@@ -187,7 +187,7 @@ def test_tf32_trains_on_a_cpu_as_float32_does(tiny, tmp_path):
 
 
 def test_the_loss_is_drawn_while_a_training_runs(tiny, monkeypatch):
-    monkeypatch.setattr(training, "_FIRST_DRAWING", 0.0)
+    monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
     pictures = []
 
     def at_advance(done, total):
@@ -200,7 +200,7 @@ def test_the_loss_is_drawn_while_a_training_runs(tiny, monkeypatch):
 
 def test_drawing_takes_a_hundredth_of_the_time_of_a_training(tiny, monkeypatch):
     """A drawing that takes two seconds is not repeated within 200."""
-    monkeypatch.setattr(training, "_FIRST_DRAWING", 0.0)
+    monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
     monkeypatch.setattr(training.Loop, "_drawn", lambda loop: drawn.append(loop) or 2.0)
     drawn = []
     tiny.run(tiny.train, "denoiser.checkpoint_seconds=0")

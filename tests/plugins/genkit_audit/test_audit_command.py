@@ -117,7 +117,7 @@ def test_text_states_what_json_does(genkit_, workplace):
 
     assert code == 0, err
     for words in (
-        "640 pairs, 5 of the pools",
+        "640 pairs of 5 pools",
         "Start noise:",
         "Start corrected:",
         "Start corrected-twice:",

@@ -4,7 +4,7 @@ import torch
 
 from genkit.plugin.manager import load_plugins
 from genkit.plugin.registry import Owner, Registration
-from genkit_audit.subjects import audits_of_stages
+from genkit_audit.subjects import audit_stages
 from genkit_stages.train import Train
 
 
@@ -21,6 +21,6 @@ def test_a_third_party_stage_that_trains_on_pairs_is_audited(workplace):
     recipe.write_text(recipe.read_text().replace('use = "train"', 'use = "longer"', 1))
 
     arguments = (plugins, (), "denoiser", torch.device("cpu"), 256, None)
-    (found,) = audits_of_stages(str(recipe), *arguments)
+    (found,) = audit_stages(str(recipe), *arguments)
 
     assert found.statistics.pairs == 256

@@ -12,7 +12,7 @@ from genkit.interfaces import Coupler, DatasetCoupler
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.settings import setting
 from genkit.types import Pairs
-from genkit_bench.pools import Pools, completed
+from genkit_bench.pools import Pools, complete
 from genkit_bench.synthetic import synthetic
 
 
@@ -112,4 +112,4 @@ def registry(monkeypatch):
 @pytest.fixture
 def pools():
     """Pools of 64 images of 3x4x6 in 3 classes."""
-    return Pools(completed(synthetic((3, 4, 6), 3, 64, 0), 0), 0, torch.device("cpu"))
+    return Pools(complete(synthetic((3, 4, 6), 3, 64, 0), 0), 0, torch.device("cpu"))

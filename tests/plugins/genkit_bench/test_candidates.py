@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from genkit.errors import Code, PluginError, SettingError, UsageError
-from genkit_bench.candidates import chosen_candidates, every_candidate, name_of, reason_of
+from genkit_bench.candidates import all_candidates, chosen_candidates, name_of, reason_of
 from raising import raises_code
 
 CPU = torch.device("cpu")
 
 
 def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry):
-    found = {one.name: one for one in every_candidate(registry, CPU)}
+    found = {one.name: one for one in all_candidates(registry, CPU)}
     assert list(found) == ["bound", "gone", "needy", "picky", "reversed", "nearest"]
     usable = [name for name, one in found.items() if one.coupler is not None]
     assert usable == ["picky", "reversed", "nearest"]

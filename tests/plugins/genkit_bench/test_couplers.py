@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genkit_bench import couplers as bench
-from genkit_bench.candidates import every_candidate
+from genkit_bench.candidates import all_candidates
 from genkit_bench.couplers import Limits, Row, measure_couplers
 from genkit_bench.measure import Solved, cost_at_random, solve_plainly
 
@@ -21,7 +21,7 @@ def measured(registry, pools):
     def measure(sizes, limits=Limits(2)):  # noqa: B008, frozen
         told = []
         rows = list(
-            measure_couplers(every_candidate(registry, CPU), pools, sizes, limits, told.append)
+            measure_couplers(all_candidates(registry, CPU), pools, sizes, limits, told.append)
         )
         return {(row.coupler, row.pool): row for row in rows}, told
 
@@ -90,7 +90,7 @@ def test_those_that_cannot_be_made_have_a_row_with_the_reason(measured):
 def test_no_reference_beyond_its_limit(measured):
     rows, _ = measured([4, 8, 12], Limits(1, reference=8))
     assert rows["plain scipy, squared", 8].seconds is not None
-    assert rows["plain scipy, squared", 12].note == "not tried beyond a pool of 8, its limit"
+    assert rows["plain scipy, squared", 12].note == "not measured beyond its limit, a pool of 8"
     row = rows["reversed", 12]
     assert (row.speed, row.gap, row.gain) == (None, None, None)
     assert row.seconds is not None
@@ -114,24 +114,24 @@ def slow(monkeypatch):
 
 def test_a_coupler_that_is_expected_to_take_too_long_is_not_tried(registry, pools, slow):
     calls = slow(lambda size: (size / 4) ** 3)
-    candidates = [one for one in every_candidate(registry, CPU) if one.name == "reversed"]
+    candidates = [one for one in all_candidates(registry, CPU) if one.name == "reversed"]
     rows = list(measure_couplers(candidates, pools, [4, 8, 16, 32], Limits(1, 70), str))
     found = {row.pool: row for row in rows if row.coupler == "reversed"}
     # 1, 8 and 64 seconds; twice the pool took 8 times as long, so 32 would take 512.
     assert found[16].seconds == 64
-    assert found[32].note == "not tried: it would take about 512 s, the limit is 70 s"
+    assert found[32].note == "not measured: it would take about 512 s, the limit is 70 s"
     assert found[32].pool not in calls[1:]  # the first warms up
 
 
 def test_few_pools_where_one_takes_long(registry, pools, slow):
     slow(lambda size: 10.0)
-    candidates = [one for one in every_candidate(registry, CPU) if one.name == "reversed"]
+    candidates = [one for one in all_candidates(registry, CPU) if one.name == "reversed"]
     rows = list(measure_couplers(candidates, pools, [8], Limits(9, 35), str))
     assert [len(row.each) for row in rows if row.coupler == "reversed"] == [3]
 
 
 def test_a_large_cost_matrix_is_not_made_to_be_timed(measured, monkeypatch):
-    monkeypatch.setattr(bench, "_LARGEST_MATRIX", 50)
+    monkeypatch.setattr(bench, "_MAX_MATRIX", 50)
     rows, _ = measured([7, 8], Limits(1))
     assert rows["reversed", 7].matrix_seconds is not None
     assert rows["reversed", 8].matrix_seconds is None
@@ -142,13 +142,13 @@ def test_an_interrupt_reaches_the_caller(registry, pools):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(measure_couplers(every_candidate(registry, CPU), pools, [4], Limits(1), tell))
+        list(measure_couplers(all_candidates(registry, CPU), pools, [4], Limits(1), tell))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_on_a_gpu(registry, pools):
     there = replace(pools, device=torch.device("cuda"))
-    candidates = every_candidate(registry, there.device)
+    candidates = all_candidates(registry, there.device)
     here = {r.coupler: r for r in measure_couplers(candidates, pools, [8], Limits(1), str)}
     for row in measure_couplers(candidates, there, [8], Limits(1), str):
         if row.seconds is not None:

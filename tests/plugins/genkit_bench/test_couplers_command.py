@@ -36,7 +36,7 @@ def test_every_coupler_is_measured_beside_plain_scipy(bench):
     assert (code, err) == (0, "")
     for name in ("plain scipy", "random", "hungarian", "partitioned", "pot-exact", "pot-sinkhorn"):
         assert sum(line.startswith(f"{name} ") for line in out.splitlines()) >= 2, name
-    assert "solve: the whole call of pair" in out
+    assert "solve: " in out
 
 
 def test_json(bench):
@@ -67,10 +67,10 @@ def test_a_data_set_and_tables_of_couplers(bench):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--sizes", "0"], '--sizes: "0" is no whole number above 0'),
-        (["--sizes", "-8"], '"-8" is no whole number'),
-        (["--sizes", "many"], '"many" is no whole number'),
-        (["--shape", "32,32"], "has 2 numbers"),
+        (["--sizes", "0"], 'got "0"'),
+        (["--sizes", "-8"], 'got "-8"'),
+        (["--sizes", "many"], 'got "many"'),
+        (["--shape", "32,32"], 'got "32,32"'),
         (["--coupler", "hungarien"], 'did you mean "hungarian"'),
         (["--coupler", "{ use ="], "is no TOML table"),
         (["--coupler", '{ use = "hungarian", cost = "x" }'], "hungarian.cost"),
@@ -78,9 +78,9 @@ def test_a_data_set_and_tables_of_couplers(bench):
         (["--device", "cuda:99"], 'this machine has no device "cuda:99"'),
         (["--data", "digit"], 'did you mean "digits"'),
         (["--data", '{ use = "image-folder", root = "no folder here" }'], "no folder here"),
-        (["--data", "digits", "--classes", "3"], "leave out --data"),
-        (["--limit", "0"], "--limit 0 is no time"),
-        (["--limit", "nan"], "is no time"),
+        (["--data", "digits", "--classes", "3"], "got --data"),
+        (["--limit", "0"], "got 0;"),
+        (["--limit", "nan"], "got nan;"),
         (["--repeats", "0"], "--repeats"),
         (["--classes", "none"], "--classes"),
         (["--sizes", "999999999"], "choose smaller pools"),

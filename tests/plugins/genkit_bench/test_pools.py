@@ -9,7 +9,7 @@ import torch
 from genkit.errors import Code, GenkitError, UsageError
 from genkit.plugin.manager import load_plugins
 from genkit.types import Batch
-from genkit_bench.pools import Pools, completed, load_items
+from genkit_bench.pools import Pools, complete, load_items
 from genkit_bench.synthetic import require_memory, synthetic
 from raising import raises_code
 
@@ -52,11 +52,11 @@ def test_a_seed_chooses_the_images():
 
 def test_what_a_coupler_may_require_is_made_up_where_it_lacks():
     data, labels = torch.randn(50, 4), torch.arange(50) % 3
-    bare = completed(Batch(data), 0)
+    bare = complete(Batch(data), 0)
     assert (bare.labels.dtype, bare.labels.shape) == (torch.int64, (50,))
     assert set(bare.realness.tolist()) == {0, 1}
     assert bare.embeddings.shape[0] == 50
-    own = completed(Batch(data, labels, labels % 2, embeddings=data), 0)
+    own = complete(Batch(data, labels, labels % 2, embeddings=data), 0)
     assert own.labels is labels
     assert own.embeddings is data
     assert torch.equal(own.realness, labels % 2)

@@ -35,7 +35,7 @@ PLAIN = Row(
 FAST = replace(
     PLAIN, coupler="fast", seconds=0.002, speed=10.0, gap=0.0123, gain=0.9, peak_bytes=None
 )
-LIMIT = "not tried beyond a pool of 256, its limit"
+LIMIT = "not measured beyond its limit, a pool of 256"
 ROWS = [
     Row(256, "needy", note="potential: missing"),
     PLAIN,
@@ -68,7 +68,7 @@ def test_the_table_has_what_was_measured():
 def test_what_was_not_measured_is_told_once_with_its_sizes():
     assert notes(ROWS) == [
         "needy, pool 256: potential: missing",
-        "plain scipy, pool 512, 1,024: not tried beyond a pool of 256, its limit",
+        "plain scipy, pool 512, 1,024: not measured beyond its limit, a pool of 256",
     ]
 
 

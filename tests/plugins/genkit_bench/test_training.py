@@ -101,7 +101,7 @@ def test_phases_add_up_to_the_step(monkeypatch):
     context = BenchContext(CPU)
     feed = Feed(stage.stream(context, 640), stage.batch_size, 1)
     contender = Contender(stage, "float32", context, stage.spec(), feed)
-    contender.look_inside(feed, 2)
+    contender.run_phases(feed, 2)
     feed.close()
     # A step looks at its own ends and at those of forward, optimizer and average.
     assert contender.phases == {"forward": 1, "backward": 4, "optimizer": 1, "EMA": 1}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from genkit.errors import Code, UsageError
-from genkit_bench.variants import parse_variants, settings_of, usual_variants
+from genkit_bench.variants import default_variants, parse_variants, settings_of
 from raising import raises_code
 
 
@@ -25,7 +25,7 @@ def test_lists_keep_their_order_and_name_each_once():
 
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_the_usual_ones_are_known(on_gpu):
-    names = usual_variants(on_gpu)
+    names = default_variants(on_gpu)
     assert parse_variants(",".join(names)) == names
     assert names[0] == "plain"
     assert ("tf32" in names) == on_gpu

@@ -230,7 +230,7 @@ def test_only_the_score_that_differs_is_left_out(genkit_, make):
     assert [table["scores"] for table in found["tables"]] == [["kid"]]
     assert found["left_out"][0]["score"] == "fid"
     assert "samples must be the same, got 512 in a and 1024 in b" in err
-    assert "Left out: fid" in genkit_("compare", "a", "b", "--markdown")[1]
+    assert "Not compared: fid" in genkit_("compare", "a", "b", "--markdown")[1]
     err = refused(genkit_, "a", "b", "--score", "fid")
     assert "samples must be the same" in err
 
@@ -316,10 +316,10 @@ def test_equal_recipes_have_no_table_of_settings(genkit_, make):
 
 def test_what_is_no_run_is_refused_with_the_nearest(genkit_, runs):
     (runs / "notes").mkdir()
-    assert "two or more" in refused(genkit_)
-    assert "two or more" in refused(genkit_, "runs/edm")
+    assert "got 0;" in refused(genkit_)
+    assert "got 1;" in refused(genkit_, "runs/edm")
     assert 'did you mean "runs/edm-aot"' in refused(genkit_, "runs/edm", "runs/edm-aop")
-    assert "is neither" in refused(genkit_, "runs/edm", "runs/notes")
+    assert "got runs/notes" in refused(genkit_, "runs/edm", "runs/notes")
     assert "runs/edm, runs/edm-aot" in refused(genkit_, "runs/edm", "runs")
     assert 'did you mean "sweep"' in refused(genkit_, "runs/edm", "runs/edm-aot/swep")
     assert "with scores: scores, sweep" in refused(genkit_, "runs/edm", "runs/edm-aot/samples")

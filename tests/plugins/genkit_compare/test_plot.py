@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from genkit_compare.comparison import compared
+from genkit_compare.comparison import make_tables
 from genkit_compare.plot import score_plot
-from genkit_compare.selection import choose, grouped
+from genkit_compare.selection import group_stages, select
 
 FACTS = {"extractor": "pixels"}
 
@@ -23,7 +23,7 @@ def drawn(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
 
     def draw(*names, score="fid"):
-        tables, _ = compared(grouped(choose([Path(name) for name in names])))
+        tables, _ = make_tables(group_stages(select([Path(name) for name in names])))
         score_plot(tables[0], score, "png")
         return figures[-1]
 
@@ -129,4 +129,4 @@ def test_a_score_without_a_cost_is_not_plotted(genkit_, make):
         assert len(file.read_text()) == len(text)
     code, _, err = genkit_("compare", "a", "b", "--plot", "fid.png")
     assert code == 2
-    assert "--score must have a cost" in err
+    assert "--plot requires" in err

@@ -128,7 +128,7 @@ def test_an_age_is_told_in_its_largest_unit(seconds, text):
 
 def test_a_folder_without_runs_says_so(genkit_, tmp_path):
     code, out, _ = genkit_("runs", tmp_path)
-    assert (code, out) == (0, f"{tmp_path} holds no runs.\n")
+    assert (code, out) == (0, f"{tmp_path} contains no runs.\n")
 
 
 @pytest.mark.parametrize("name", ["absent", "file"])

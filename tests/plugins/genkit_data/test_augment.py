@@ -94,9 +94,9 @@ def test_images_and_labels_are_those_of_the_reference():
     augmentation = EdmAugmentation(**{name: float(settings[name]) for name in stds})
     torch.testing.assert_close(made.labels(), golden["labels"], rtol=0, atol=1e-6)
     # In float64, except for the reference's filter, which has the precision of float32.
-    after = augmentation.changed(golden["images"], made)
+    after = augmentation.apply(golden["images"], made)
     torch.testing.assert_close(after, golden["after"], rtol=0, atol=5e-7)
-    after = augmentation.changed(golden["images"].float(), made)
+    after = augmentation.apply(golden["images"].float(), made)
     torch.testing.assert_close(after, golden["after"].float(), rtol=0, atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_a_shift_by_whole_pixels_reads_one_reflection_and_zeros_beyond(right, do
     height, width = shape
     before = images(2, (3, height, width), dtype=torch.float64)
     shifted = changes(2, right=right / width, down=down / height)
-    after = EdmAugmentation(translation_std=1.0).changed(before, shifted)
+    after = EdmAugmentation(translation_std=1.0).apply(before, shifted)
 
     padded = F.pad(before, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
     read, settled = [], []
@@ -127,7 +127,7 @@ def test_a_shift_by_whole_pixels_reads_one_reflection_and_zeros_beyond(right, do
 
 def test_strong_shrinking_leaves_0_around_the_padded_image():
     before = torch.ones((1, 1, SIZE, SIZE), dtype=torch.float64)
-    after = EdmAugmentation(scale_std=1.0).changed(before, changes(scale=-3))
+    after = EdmAugmentation(scale_std=1.0).apply(before, changes(scale=-3))
     shown = (3 * SIZE - 2) / 8  # the padded image at an eighth of its size: 12 pixels
     outside = int((SIZE - shown) / 2) - 3  # three pixels of the filter's reach
     assert not after[..., :outside, :].any()
@@ -141,20 +141,20 @@ def test_strong_shrinking_leaves_0_around_the_padded_image():
 def test_a_shift_by_whole_pixels_is_as_exact_as_float32():
     before = images()
     shifted = changes(8, right=3 / SIZE, down=-2 / SIZE)
-    after = EdmAugmentation(translation_std=1.0).changed(before, shifted)
+    after = EdmAugmentation(translation_std=1.0).apply(before, shifted)
     torch.testing.assert_close(after[:, :, :-2, 3:], before[:, :, 2:, :-3], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, -1])
 def test_a_quarter_turn_goes_counter_clockwise(quarters):
     before = blob(x=4, y=-2) + blob(x=-5, y=-6) / 2
-    turned = EdmAugmentation().changed(before, changes(angle=quarters * math.pi / 2))
+    turned = EdmAugmentation().apply(before, changes(angle=quarters * math.pi / 2))
     assert_close(turned, before.rot90(quarters, (2, 3)), atol=0.03)
 
 
 def test_a_turn_by_any_angle():
     angle = 0.7
-    turned = EdmAugmentation().changed(blob(x=6, y=0), changes(angle=angle))
+    turned = EdmAugmentation().apply(blob(x=6, y=0), changes(angle=angle))
     wanted = blob(x=6 * math.cos(angle), y=-6 * math.sin(angle))
     assert_close(turned, wanted)
 
@@ -162,7 +162,7 @@ def test_a_turn_by_any_angle():
 @pytest.mark.parametrize("scale", [1.5, -1.0])
 def test_scaling(scale):
     factor = 2 ** (0.2 * scale)
-    scaled = EdmAugmentation().changed(blob(x=3, y=-4), changes(scale=scale))
+    scaled = EdmAugmentation().apply(blob(x=3, y=-4), changes(scale=scale))
     wanted = blob(x=3 * factor, y=-4 * factor, narrow=(1 / factor, 1 / factor))
     assert_close(scaled, wanted)
 
@@ -170,14 +170,14 @@ def test_scaling(scale):
 @pytest.mark.parametrize("axis", [0.0, 0.6, -2.0])
 def test_a_stretch_along_an_axis_shrinks_across_it(axis):
     factor = 2 ** (0.2 * 1.5)
-    stretched = EdmAugmentation().changed(blob(), changes(stretch=1.5, axis=axis))
+    stretched = EdmAugmentation().apply(blob(), changes(stretch=1.5, axis=axis))
     wanted = blob(narrow=(1 / factor, factor), angle=axis)
     assert_close(stretched, wanted)
 
 
 def test_a_shift_between_pixels_after_all_else():
     made = changes(angle=0.5, scale=1.0, right=0.8, down=-0.4)
-    after = EdmAugmentation().changed(blob(x=4), made)
+    after = EdmAugmentation().apply(blob(x=4), made)
     factor = 2**0.2
     wanted = blob(
         x=4 * factor * math.cos(0.5) + 0.8 * 4,
@@ -215,7 +215,7 @@ def test_what_is_told_undoes_the_change():
 
 def test_how_often_each_change_is_made_and_how_strongly():
     count = 20_000
-    drawn = EdmAugmentation().drawn(count, draws())
+    drawn = EdmAugmentation().draw(count, draws())
     made = {name: float((values != 0).float().mean()) for name, values in vars(drawn).items()}
     assert made["x_flip"] == pytest.approx(0.5, abs=0.02)
     assert made["y_flip"] == pytest.approx(0.06, abs=0.01)
@@ -237,7 +237,7 @@ def test_how_often_each_change_is_made_and_how_strongly():
 def test_multipliers():
     drawn = EdmAugmentation(
         probability=0.1, x_flip=0.0, y_flip=0.0, scale=0.0, rotation=5.0, anisotropy=0.0
-    ).drawn(5_000, draws())
+    ).draw(5_000, draws())
     for name in ("x_flip", "y_flip", "scale", "stretch"):
         assert not getattr(drawn, name).any()
     assert float((drawn.angle != 0).float().mean()) == pytest.approx(0.5, abs=0.03)
@@ -262,11 +262,11 @@ def test_a_constant_image_stays_within_its_reflection():
 def test_an_image_does_not_depend_on_the_others():
     before = images(150)
     augmentation = EdmAugmentation(probability=1.0)
-    drawn = augmentation.drawn(150, draws())
+    drawn = augmentation.draw(150, draws())
     alone = Changes(**{name: values[100:101] for name, values in vars(drawn).items()})
-    together = augmentation.changed(before, drawn)
+    together = augmentation.apply(before, drawn)
     torch.testing.assert_close(
-        augmentation.changed(before[100:101], alone), together[100:101], rtol=0, atol=1e-5
+        augmentation.apply(before[100:101], alone), together[100:101], rtol=0, atol=1e-5
     )
 
 

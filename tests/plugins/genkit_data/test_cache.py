@@ -15,7 +15,7 @@ import torch
 from genkit import tensors
 from genkit.errors import Code, DataError
 from genkit.types import Batch
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 from raising import raises_code
 
 
@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch):
 def test_what_was_decoded_comes_back(place, labels):
     decode = Decoder(images(), labels)
     for _ in range(2):
-        batch = cached(place, "a", "1", decode)
+        batch = load_or_decode(place, "a", "1", decode)
         assert torch.equal(batch.data, decode.batch.data)
         assert batch.data.dtype == torch.uint8
         assert batch.data.is_contiguous()
@@ -60,7 +60,7 @@ def test_what_was_decoded_comes_back(place, labels):
 
 def test_the_file_is_safetensors(place):
     decode = Decoder(images(), torch.arange(5))
-    cached(place, "a", "version", decode)
+    load_or_decode(place, "a", "version", decode)
     stored, about = tensors.load(place / ".genkit" / "a.safetensors")
     assert set(stored) == {"images", "labels"}
     assert about["version"].endswith("version")
@@ -68,17 +68,17 @@ def test_the_file_is_safetensors(place):
 
 def test_names_keep_apart(place):
     one, other = Decoder(images()), Decoder(images(seed=1))
-    cached(place, "a", "1", one)
-    cached(place, "b", "1", other)
-    assert torch.equal(cached(place, "a", "1", one).data, one.batch.data)
+    load_or_decode(place, "a", "1", one)
+    load_or_decode(place, "b", "1", other)
+    assert torch.equal(load_or_decode(place, "a", "1", one).data, one.batch.data)
     assert one.calls == other.calls == 1
 
 
 def test_a_stale_file_is_made_anew(place):
-    cached(place, "a", "1", Decoder(images()))
+    load_or_decode(place, "a", "1", Decoder(images()))
     later = Decoder(images(seed=1))
-    assert torch.equal(cached(place, "a", "2", later).data, later.batch.data)
-    assert torch.equal(cached(place, "a", "2", later).data, later.batch.data)
+    assert torch.equal(load_or_decode(place, "a", "2", later).data, later.batch.data)
+    assert torch.equal(load_or_decode(place, "a", "2", later).data, later.batch.data)
     assert later.calls == 1
 
 
@@ -95,23 +95,23 @@ def test_a_stale_file_is_made_anew(place):
 )
 def test_a_damaged_file_is_made_anew(place, damage):
     decode = Decoder(images())
-    cached(place, "a", "1", decode)
+    load_or_decode(place, "a", "1", decode)
     damage(place / ".genkit" / "a.safetensors")
-    assert torch.equal(cached(place, "a", "1", decode).data, decode.batch.data)
+    assert torch.equal(load_or_decode(place, "a", "1", decode).data, decode.batch.data)
     assert decode.calls == 2
 
 
 def test_writing_to_an_item_leaves_the_file_as_it_is(place):
     decode = Decoder(images())
-    cached(place, "a", "1", decode).data.zero_()
-    assert torch.equal(cached(place, "a", "1", decode).data, decode.batch.data)
+    load_or_decode(place, "a", "1", decode).data.zero_()
+    assert torch.equal(load_or_decode(place, "a", "1", decode).data, decode.batch.data)
     assert decode.calls == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
 def test_the_file_is_mapped(place):
-    cached(place, "mapped", "1", Decoder(images()))
-    batch = cached(place, "mapped", "1", Decoder(images()))
+    load_or_decode(place, "mapped", "1", Decoder(images()))
+    batch = load_or_decode(place, "mapped", "1", Decoder(images()))
     assert "mapped.safetensors" in Path("/proc/self/maps").read_text()
     del batch
 
@@ -126,13 +126,13 @@ def test_the_users_folder_serves_where_the_data_cannot_be_written(place, tmp_pat
     blocked(place / ".genkit")
     decode = Decoder(images())
     for _ in range(2):
-        assert torch.equal(cached(place, "a", "1", decode).data, decode.batch.data)
+        assert torch.equal(load_or_decode(place, "a", "1", decode).data, decode.batch.data)
     assert decode.calls == 1
     assert len(list((tmp_path / "home" / "genkit").glob("*/a.safetensors"))) == 1
     other = tmp_path / "other"
     other.mkdir()
     blocked(other / ".genkit")
-    cached(other, "a", "1", Decoder(images()))
+    load_or_decode(other, "a", "1", Decoder(images()))
     assert len(list((tmp_path / "home" / "genkit").glob("*/a.safetensors"))) == 2
 
 
@@ -143,7 +143,7 @@ def test_a_user_without_a_home(place, monkeypatch):
     monkeypatch.setattr(Path, "home", homeless)
     blocked(place / ".genkit")
     decode = Decoder(images())
-    assert torch.equal(cached(place, "a", "1", decode).data, decode.batch.data)
+    assert torch.equal(load_or_decode(place, "a", "1", decode).data, decode.batch.data)
 
 
 @pytest.mark.parametrize("labels", [None, torch.arange(5)])
@@ -152,7 +152,7 @@ def test_memory_serves_where_nothing_can_be_written(place, tmp_path, labels):
     blocked(tmp_path / "home")
     decode = Decoder(images(), labels)
     for calls in (1, 2):
-        batch = cached(place, "a", "1", decode)
+        batch = load_or_decode(place, "a", "1", decode)
         assert torch.equal(batch.data, decode.batch.data)
         assert labels is None or torch.equal(batch.labels, labels)
         assert decode.calls == calls
@@ -164,7 +164,7 @@ def test_a_full_disk(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     decode = Decoder(images())
-    assert torch.equal(cached(place, "a", "1", decode).data, decode.batch.data)
+    assert torch.equal(load_or_decode(place, "a", "1", decode).data, decode.batch.data)
     assert [path.name for path in tmp_path.rglob("*safetensors*")] == []
 
 
@@ -174,14 +174,16 @@ def test_data_that_cannot_be_decoded_leaves_nothing(place):
         raise DataError("image 2 is damaged")
 
     with raises_code(DataError, Code.DATA, "image 2"):
-        cached(place, "a", "1", lambda: Decoding((5, 3, 2, 3), False, parts()))
+        load_or_decode(place, "a", "1", lambda: Decoding((5, 3, 2, 3), False, parts()))
     assert [path.name for path in place.rglob("*safetensors*")] == []
 
 
 def test_fewer_images_than_were_promised_are_not_kept(place):
     data = images()
     for _ in range(2):
-        batch = cached(place, "a", "1", lambda: Decoding((6, 3, 2, 3), False, iter([Batch(data)])))
+        batch = load_or_decode(
+            place, "a", "1", lambda: Decoding((6, 3, 2, 3), False, iter([Batch(data)]))
+        )
         assert torch.equal(batch.data, data)
 
 
@@ -195,7 +197,7 @@ def test_two_at_a_time_decode_once(place):
         return Decoding(tuple(parts.data.shape), False, iter([parts]))
 
     threads = [
-        threading.Thread(target=lambda: found.append(cached(place, "a", "1", slow).data))
+        threading.Thread(target=lambda: found.append(load_or_decode(place, "a", "1", slow).data))
         for _ in range(4)
     ]
     for thread in threads:
@@ -211,7 +213,7 @@ PROCESSES = """
 import os, sys, time, torch
 from pathlib import Path
 from genkit.types import Batch
-from genkit_data.cache import Decoding, cached
+from genkit_data.cache import Decoding, load_or_decode
 place = Path(sys.argv[1])
 data = torch.arange(60, dtype=torch.uint8).reshape(5, 3, 2, 2)
 
@@ -222,7 +224,7 @@ def decode():
     return Decoding((5, 3, 2, 2), False, iter([Batch(data)]))
 
 child = os.fork()
-assert torch.equal(cached(place, "a", "1", decode).data, data)
+assert torch.equal(load_or_decode(place, "a", "1", decode).data, data)
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """

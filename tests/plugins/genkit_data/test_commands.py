@@ -97,14 +97,14 @@ def test_a_file_that_the_server_lacks(small, tmp_path, monkeypatch):
     (served / "cifar-10-binary.tar.gz").unlink()
     result = get("cifar10", "--root", tmp_path / "data")
     assert isinstance(result.exception, DataError)
-    assert "the server answers 404" in str(result.exception)
+    assert " 404" in str(result.exception)
     assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_another_file_of_the_name_is_left_alone(small, tmp_path):
     (tmp_path / "cifar-10-binary.tar.gz").write_text("mine")
     result = get("cifar10", "--root", tmp_path)
-    assert "is not the published file" in str(result.exception)
+    assert "cifar-10-binary.tar.gz: " in str(result.exception)
     assert (tmp_path / "cifar-10-binary.tar.gz").read_text() == "mine"
 
 
@@ -139,7 +139,7 @@ def test_a_file_in_place_of_the_folder(small, tmp_path):
     (tmp_path / "data").touch()
     result = get("cifar10", "--root", tmp_path / "data")
     assert isinstance(result.exception, UsageError)
-    assert "cannot be made a folder" in str(result.exception)
+    assert f"got {tmp_path / 'data'}" in str(result.exception)
 
 
 def test_a_stop_tells_how_to_go_on(genkit_, tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_stop_tells_how_to_go_on(genkit_, tmp_path, monkeypatch):
     monkeypatch.setattr("genkit_data.download.requests.get", stop)
     code, printed, err = genkit_("data", "get", "cifar10", "--root", tmp_path / "data")
     assert (code, printed) == (130, "")
-    assert "stopped; files that were fetched whole are kept. Run the same command" in err
+    assert "stopped; completed files are kept" in err
 
 
 def test_a_strangers_data_set(small, tmp_path, monkeypatch):

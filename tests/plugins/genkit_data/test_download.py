@@ -13,7 +13,7 @@ import pytest
 
 from genkit.errors import Code, DataError
 from genkit.types import RemoteFile
-from genkit_data.download import download, missing, require_web
+from genkit_data.download import download, find_missing, require_web
 from raising import raises_code
 
 CONTENT = bytes(k * 7 % 251 for k in range(600_000))
@@ -155,20 +155,20 @@ def test_a_full_disk(fetch, tmp_path):
 
 def test_what_is_missing(site, tmp_path):
     files = {"a.bin": site.remote, "b.bin": site.remote}
-    assert missing(files, tmp_path) == files
+    assert find_missing(files, tmp_path) == files
     (tmp_path / "a.bin").write_bytes(CONTENT)
-    assert missing(files, tmp_path) == {"b.bin": site.remote}
+    assert find_missing(files, tmp_path) == {"b.bin": site.remote}
     for other in (CONTENT[:-1], CONTENT[:-1] + b"x"):
         (tmp_path / "b.bin").write_bytes(other)
         with raises_code(DataError, Code.OCCUPIED, "b.bin"):
-            missing(files, tmp_path)
+            find_missing(files, tmp_path)
 
 
 def test_too_little_room(site, tmp_path, monkeypatch):
     usage = namedtuple("usage", ["free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(len(CONTENT) - 1))
-    with raises_code(DataError, Code.IO_ERROR, "599,999 bytes", "600,000"):
-        missing({"a.bin": site.remote}, tmp_path)
+    with raises_code(DataError, Code.IO_ERROR, "599,999", "600,000"):
+        find_missing({"a.bin": site.remote}, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "a/b", ""])

@@ -75,7 +75,7 @@ def test_without_labels(write, inputs, labels):
     assert dataset.load(inputs).labels is None
 
 
-def test_grey(write, inputs):
+def test_gray(write, inputs):
     dataset = EDMZip(path=write(images=[png(values) for values in photographs((4, 4))]))
     assert dataset.spec().shape == (1, 4, 4)
     assert np.array_equal(dataset.load(inputs).data[:, 0].numpy(), np.stack(photographs((4, 4))))
@@ -139,14 +139,14 @@ def test_labels_that_are_no_json(write, text):
     ("image", "reason"),
     [
         (png(size=(5, 4)), (Code.WRONG_SHAPE, "5x4", NAMES[0], "4x4")),
-        (png(mode="L"), (Code.WRONG_SHAPE, "grey")),
+        (png(mode="L"), (Code.WRONG_SHAPE, "gray")),
         (png(mode="RGBA"), (Code.WRONG_SHAPE, "RGBA")),
         (png(mode="P"), (Code.WRONG_SHAPE, "P")),
         (png(mode="I;16"), (Code.WRONG_TYPE, "8 bits")),
         (png(photographs()[0])[:60], (Code.UNREADABLE,)),
         (b"", (Code.UNREADABLE,)),
     ],
-    ids=["size", "grey", "transparent", "palette", "16 bits", "truncated", "empty"],
+    ids=["size", "gray", "transparent", "palette", "16 bits", "truncated", "empty"],
 )
 def test_images_that_do_not_fit(write, inputs, tmp_path, image, reason):
     path = write(images=[png(), image, png()])
@@ -233,7 +233,7 @@ def test_no_image(write, folder):
 
 
 def test_a_file_that_is_too_large(write, monkeypatch):
-    monkeypatch.setattr("genkit_data.edm_zip._LARGEST", 50)
+    monkeypatch.setattr("genkit_data.edm_zip._MAX_BYTES", 50)
     for folder in (False, True):
         with raises_code(DataError, Code.UNSAFE, "dataset.json"):
             EDMZip(path=write(folder=folder)).spec()

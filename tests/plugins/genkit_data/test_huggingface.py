@@ -120,12 +120,12 @@ def test_columns(write, settings, reason):
     ("image", "reason"),
     [
         (png(PIXELS[0, :3]), (Code.WRONG_SHAPE, "6x3", "image 0", "6x4")),
-        (png(PIXELS[0, :, :, 0]), (Code.WRONG_SHAPE, "grey")),
+        (png(PIXELS[0, :, :, 0]), (Code.WRONG_SHAPE, "gray")),
         (png(PIXELS[0].astype(np.uint16)[..., 0]), (Code.WRONG_TYPE, "8 bits")),
         (b"no image", (Code.UNREADABLE,)),
         (None, (Code.WRONG_TYPE, "NoneType")),
     ],
-    ids=["size", "grey", "16 bits", "damaged", "none"],
+    ids=["size", "gray", "16 bits", "damaged", "none"],
 )
 def test_images_that_do_not_fit(write, inputs, image, reason):
     cells = [{"bytes": png(values), "path": None} for values in PIXELS]

@@ -124,7 +124,7 @@ def test_check_labels_of_real_data():
 def test_check_labels_of_samples():
     ((key, reason),) = problems(stages(conditional=False), labels=True)
     assert key == ("labels",)
-    assert "not conditional" in reason
+    assert "class-conditional" in reason
 
 
 def test_check_shape_of_samples():

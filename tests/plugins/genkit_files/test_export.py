@@ -41,10 +41,10 @@ def test_mistakes(genkit_, run, tmp_path):
     out = tmp_path / "d.safetensors"
     said = [
         (("export", tmp_path / "nope", out), "nope, which does not exist"),
-        (("export", tmp_path, out), "no denoiser is in it yet"),
+        (("export", tmp_path, out), "must contain a denoiser"),
         (("export", run, out, "--stage", "denoise"), 'did you mean "denoiser"'),
-        (("export", run, tmp_path / "no" / "d.safetensors"), "is no folder"),
-        (("export", run, run / "01-denoiser" / "denoiser.safetensors"), "exists; move it away"),
+        (("export", run, tmp_path / "no" / "d.safetensors"), "create "),
+        (("export", run, run / "01-denoiser" / "denoiser.safetensors"), "must be a new file"),
         (("export", run, tmp_path / "d.png"), "write d.safetensors"),
     ]
     for arguments, message in said:
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_nothing(genkit_, run, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     code, printed, err = genkit_("export", run, out)
     assert (code, printed) == (2, "")
-    assert f"{out}: No space left on device; when that is mended, give the same command" in err
+    assert f"{out}: No space left on device; correct this" in err
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     long = tmp_path / ("x" * 300)

@@ -193,7 +193,7 @@ def test_samples_of_another_precision_are_not_mixed(genkit_, points, tmp_path):
     assert genkit_("sample", points, *common, "--out", exact)[0] == 0
     bits = ("--precision", "bfloat16")
     code, _, err = genkit_("sample", points, *common, *bits, "--out", exact)
-    assert (code, "holds samples of another precision" in err) == (2, True)
+    assert (code, "with another precision" in err) == (2, True)
     assert genkit_("sample", points, *common, *bits, "--out", rounded)[0] == 0
     one, other = (np.load(out / "000003.npy") for out in (exact, rounded))
     assert not np.array_equal(one, other)
@@ -211,38 +211,38 @@ def test_draws_of_another_device_are_not_mixed(genkit_, images, tmp_path):
     (out / "sampling.json").write_text(json.dumps({**drawn_with, "device": "cuda"}))
     code, _, err = genkit_("sample", images, "--latents", "edm", *common)
     assert code == 2
-    assert "holds samples of another device" in err
+    assert "with another device" in err
 
 
 def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
     out = tmp_path / "out"
     code, _, err = genkit_("sample", points, "--latents", "edm", "--device", "cpu", "--out", out)
     assert code == 2
-    assert 'latents "edm" must be used for images, got items of shape [2]' in err
+    assert 'latents "edm" must be used with images, got items of shape [2]' in err
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--seeds", "9-2"), "ends before it begins; write 2-9"),
-        (("--seeds", "a"), 'from 0 on, got "a"; write 0-63'),
-        (("--seeds", "-5"), 'from 0 on, got "-5"; write 0-63'),
+        (("--seeds", "9-2"), "write 2-9"),
+        (("--seeds", "a"), 'got "a"; write 0-63'),
+        (("--seeds", "-5"), 'got "-5"; write 0-63'),
         (("--seeds", str(2**63)), f'--seeds must be from 0 to {2**63 - 1}, got "{2**63}"'),
         (("--latents", "edn"), 'did you mean "edm"'),
         (("--latents", "{ seed = 1 }"), "latents.seed: ...[unknown-key]"),
         (
             ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
-            "undefined for a range from 0.5 to 80",
+            "path_range",
         ),
-        (("--seeds", "0-99999999"), "more than 10,000,000 samples"),
-        (("--seeds", "0-9,10-10000009"), '"0-9,10-10000009" are more than 10,000,000 samples'),
+        (("--seeds", "0-99999999"), "at most 10,000,000 samples"),
+        (("--seeds", "0-9,10-10000009"), 'got "0-9,10-10000009"'),
         (("--steps", "0"), "schedule.steps: ...got 0 [out-of-range]"),
         (("--rho", "-1"), "schedule.rho: ...got -1.0 [out-of-range]"),
         (("--rho", "nan"), "rho: ...got nan [out-of-range]"),
-        (("--schedule", '{ use = "edm", sigma_min = 90.0 }'), "not below sigma_max = 80"),
+        (("--schedule", '{ use = "edm", sigma_min = 90.0 }'), "sigma_max = 80"),
         (("--schedule", "edn"), 'did you mean "edm"'),
-        (("--class", "3"), "--class 3: the denoiser has no such class; write 0 to 2"),
+        (("--class", "3"), "got 3; write 0 to 2"),
         (("--device", "gpu"), 'no device is called "gpu"'),
     ],
 )
@@ -255,7 +255,11 @@ def test_mistakes(genkit_, images, tmp_path, arguments, said):
 
 def test_what_is_no_checkpoint(genkit_, tmp_path):
     (tmp_path / "x").write_bytes(b"no")
-    for name, said in (("absent", "absent, no file"), ("", "the folder"), ("x", "safetensors")):
+    for name, said in (
+        ("absent", "absent, which does not exist"),
+        ("", "the folder"),
+        ("x", "safetensors"),
+    ):
         code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
         assert code == 2
         assert said in err
@@ -312,14 +316,14 @@ def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     before = files(out)
     code, _, err = genkit_("sample", images, "--steps", 3, *common)
     assert code == 2
-    assert "holds samples of another schedule; choose another --out" in err
+    assert "with another schedule" in err
     assert files(out) == before
     for content in ("{", "[]"):
         (out / "sampling.json").write_text(content)
-        assert "holds something else" in genkit_("sample", images, "--steps", 2, *common)[2]
+        assert "must be a new folder" in genkit_("sample", images, "--steps", 2, *common)[2]
     (out / "sampling.json").unlink()
-    assert "holds something else" in genkit_("sample", images, "--steps", 2, *common)[2]
-    assert "is a file" in genkit_("sample", images, "--out", images)[2]
+    assert "must be a new folder" in genkit_("sample", images, "--steps", 2, *common)[2]
+    assert "got the file" in genkit_("sample", images, "--out", images)[2]
 
 
 def test_seeds_come_once_and_in_their_order():
@@ -347,7 +351,7 @@ def test_a_damaged_sample_is_named(genkit_, request, tmp_path, kind, content):
     path.write_bytes(content)
     code, printed, err = genkit_("sample", checkpoint, *common)
     assert (code, printed) == (2, "")
-    assert f"{path} is damaged; remove it, and the same command draws it again" in err
+    assert f"{path} is corrupt" in err
     path.unlink()
     assert genkit_("sample", checkpoint, *common)[0] == 0
 
@@ -517,10 +521,10 @@ def test_samples_of_another_guidance_are_not_mixed(genkit_, points, judge, tmp_p
     for other in ((), ("--guidance", GUIDE.format(judge, 2.0)), ("--guidance", text) * 2):
         code, _, err = genkit_(*common, *out, *other)
         assert code == 2
-        assert "holds samples of another guidance" in err
+        assert "with another guidance" in err
     save(judge, DataSpec((2,)), "discriminator", use="mlp-discriminator", width=16)
     code, _, err = genkit_(*common, *out, "--guidance", text)
-    assert (code, "holds samples of another guidance" in err) == (2, True)
+    assert (code, "with another guidance" in err) == (2, True)
 
 
 def test_samples_of_another_file_of_a_component_are_not_mixed(
@@ -530,7 +534,7 @@ def test_samples_of_another_file_of_a_component_are_not_mixed(
     assert genkit_(*common, "--seeds", "0")[0] == 0
     monkeypatch.setattr(Heun, "version", lambda self: "another file")
     code, _, err = genkit_(*common, "--seeds", "1")
-    assert (code, "holds samples of another file" in err) == (2, True)
+    assert (code, "with another file" in err) == (2, True)
 
 
 def test_guidance_that_does_not_fit_is_refused_before_anything_is_drawn(

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DataError, SettingError
+from genkit.plugin.manager import load_plugins
 from genkit.random import generator
+from genkit.recipe.decode import checked
 from genkit.testing import check_extractor
 from genkit.types import DataSpec
 from genkit_metrics.image_network import BATCH, ImageFeatures, ImageNetwork
@@ -44,9 +46,9 @@ def features(**settings):
     return ImageFeatures(Flat(), Plain(**settings))
 
 
-@pytest.mark.parametrize(("grey", "channels"), [(None, 3), ("repeat", 3), ("repeat", 1)])
-def test_laws_hold(grey, channels):
-    check_extractor(Plain(grey=grey), DataSpec((channels, 8, 8)))
+@pytest.mark.parametrize(("gray", "channels"), [(None, 3), ("repeat", 3), ("repeat", 1)])
+def test_laws_hold(gray, channels):
+    check_extractor(Plain(gray=gray), DataSpec((channels, 8, 8)))
 
 
 def test_images_are_seen_in_8_bits():
@@ -59,27 +61,27 @@ def test_images_are_seen_in_8_bits():
     assert torch.equal(features()(torch.full((1, 3, 2, 2), -1.3)), torch.zeros(1, 12))
 
 
-def test_grey_images_have_three_equal_channels():
-    grey = torch.rand(5, 1, 4, 4, generator=generator(0)) * 2 - 1
-    found = features(grey="repeat")
-    assert torch.equal(found(grey), found(grey.expand(-1, 3, -1, -1)))
+def test_gray_images_have_three_equal_channels():
+    gray = torch.rand(5, 1, 4, 4, generator=generator(0)) * 2 - 1
+    found = features(gray="repeat")
+    assert torch.equal(found(gray), found(gray.expand(-1, 3, -1, -1)))
 
 
-def test_grey_data_needs_the_setting():
+def test_gray_data_needs_the_setting():
     (problem,) = Plain().check_items(DataSpec((1, 8, 8)), {})
-    assert (problem.key, problem.code) == (("grey",), Code.MISSING_KEY)
-    assert not list(Plain(grey="repeat").check_items(DataSpec((1, 8, 8)), {}))
+    assert (problem.key, problem.code) == (("gray",), Code.MISSING_KEY)
+    assert not list(Plain(gray="repeat").check_items(DataSpec((1, 8, 8)), {}))
     assert not list(Plain().check_items(DataSpec((3, 8, 8)), {}))
-    with raises_code(DataError, Code.MISSING_KEY, "grey"):
+    with raises_code(DataError, Code.MISSING_KEY, "gray"):
         features()(torch.zeros(2, 1, 8, 8))
 
 
 @pytest.mark.parametrize("shape", [(2,), (4, 8, 8), (2, 8, 8)])
 def test_other_items_are_refused(shape):
-    (problem,) = Plain(grey="repeat").check_items(DataSpec(shape), {})
+    (problem,) = Plain(gray="repeat").check_items(DataSpec(shape), {})
     assert (problem.key, problem.code) == ((), Code.WRONG_SHAPE)
     with raises_code(DataError, Code.WRONG_SHAPE):
-        features(grey="repeat")(torch.zeros(3, *shape))
+        features(gray="repeat")(torch.zeros(3, *shape))
 
 
 def test_a_network_is_given_a_part_at_a_time():
@@ -128,3 +130,8 @@ def test_16_bits_are_used_where_they_are_asked_for(precision):
     found = module(torch.rand(4, 3, 2, 2, generator=generator(0)) * 2 - 1)
     assert module.network.found.dtype == getattr(torch, precision)
     assert found.dtype == torch.float32
+
+
+def test_the_old_key_of_gray_images_names_the_new_one():
+    with raises_code(SettingError, Code.RENAMED_KEY, "grey", "gray ="):
+        checked(load_plugins().registry, "extractor", {"use": "inception", "grey": "repeat"})

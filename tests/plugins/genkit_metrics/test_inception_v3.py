@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from genkit.random import generator
 from genkit_metrics.inception import Inception, InceptionFeatures
-from genkit_metrics.inception_v3 import InceptionV3, resized
+from genkit_metrics.inception_v3 import InceptionV3, resize
 
 SCRIPT = Path(__file__).with_name("make_inception_golden.py")
 
@@ -39,7 +39,7 @@ def extractor(weights):
     with torch.device("meta"):
         network = InceptionV3()
     network.load_state_dict(weights, assign=True)
-    return InceptionFeatures(network, Inception(grey="repeat"))
+    return InceptionFeatures(network, Inception(gray="repeat"))
 
 
 def outputs(extractor, image):
@@ -76,7 +76,7 @@ def test_equals_torch_fidelity(extractor, weights, shape):
 @pytest.mark.parametrize(("height", "width", "size"), [(7, 5, 12), (12, 9, 5), (6, 6, 6)])
 def test_resizing_is_linear_between_the_pixels_before_and_behind(height, width, size):
     images = torch.rand(2, 3, height, width, generator=generator(0, "images"))
-    found = resized(images, size)
+    found = resize(images, size)
     for i in range(size):
         for k in range(size):
             y, x = i * height / size, k * width / size

@@ -34,7 +34,7 @@ def starts(curvature, context, subject):
     return torch.cat(
         [
             next(curvature.solve(subject, context, indices, curvature.schedule)).x / TOP
-            for indices in curvature.starts()
+            for indices in curvature.batches()
         ]
     )
 
@@ -203,7 +203,7 @@ def test_labels_of_the_samples_are_counted_around(
 ):
     labels = torch.tensor([0, 1, 1, 0])
     metric = Curvature(solver=plain_euler, schedule=edm_like, count=6)
-    (indices,) = metric.starts()
+    (indices,) = metric.batches()
     states = list(metric.solve(subject(point_denoiser, labels), fake_context(), indices, edm_like))
     ends = states[-1].x.mean(dim=(1, 2, 3))
     assert ends.tolist() == pytest.approx([1, -1, -1, 1, 1, -1])

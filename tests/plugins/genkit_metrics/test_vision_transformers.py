@@ -20,7 +20,7 @@ from genkit.testing import check_extractor
 from genkit.types import DataSpec
 from genkit_metrics import vision_transformers
 from genkit_metrics.clip import Clip
-from genkit_metrics.dinov2 import SIZE, Dinov2, positions
+from genkit_metrics.dinov2 import SIZE, Dinov2, resize_positions
 from raising import raises_code
 
 INPUTS = SimpleNamespace(device=torch.device("cpu"))
@@ -134,7 +134,7 @@ def test_images_are_resized_as_the_library_does_but_for_rounding(transformers, c
 
 def test_laws_hold(dinov2, clip):
     check_extractor(Dinov2(folder=str(dinov2[1])), DataSpec((3, 8, 8)))
-    check_extractor(Clip(folder=str(clip[1]), grey="repeat"), DataSpec((1, 8, 8)))
+    check_extractor(Clip(folder=str(clip[1]), gray="repeat"), DataSpec((1, 8, 8)))
 
 
 def cubic(values, at):
@@ -153,7 +153,7 @@ def cubic(values, at):
 def test_positions_are_resized_as_the_authors_code_does():
     before, grid = 37, 16
     table = torch.randn(1, 1 + before**2, 3, generator=generator(0, "table"))
-    found = positions(table, grid)
+    found = resize_positions(table, grid)
     assert torch.equal(found[:, 0], table[:, 0])
     at = (np.arange(grid) + 0.5) * before / (grid + 0.1) - 0.5
     for channel in range(3):
@@ -171,7 +171,7 @@ def test_a_model_for_other_sizes_has_resized_positions(transformers, tmp_path):
     module = Dinov2(folder=str(tmp_path)).bind(INPUTS)
     table = model.embeddings.position_embeddings.data
     inner = module.network.network.model
-    assert torch.equal(inner.embeddings.position_embeddings, positions(table, 16))
+    assert torch.equal(inner.embeddings.position_embeddings, resize_positions(table, 16))
     assert module(images.float() / 127.5 - 1).shape == (3, 16)
 
 

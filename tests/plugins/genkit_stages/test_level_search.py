@@ -17,13 +17,13 @@ from genkit_edm.edm import EdmSchedule
 from genkit_edm.solvers.dpmpp import Dpmpp2m
 from genkit_edm.solvers.heun import Euler, Heun
 from genkit_stages.level_search import (
-    DECIDED,
+    FINAL_SAMPLES,
     Candidate,
     KnownLevels,
     Search,
     energy,
     grid,
-    standardized,
+    standardize,
 )
 from raising import raises_code
 
@@ -51,21 +51,23 @@ def error(solver, schedule, noise):
 @pytest.mark.parametrize("steps", [3, 5, 8])
 def test_fitted_levels_of_normal_data_end_nearer_to_the_exact_flow(solver, steps):
     data = torch.randn((2000, 2), generator=generator(0, "data"), dtype=torch.float64) * DEVIATIONS
-    noise = torch.randn((DECIDED + 1000, 2), generator=generator(0, "noise"), dtype=torch.float64)
-    own, others = standardized(noise[:DECIDED]), noise[DECIDED:]
+    noise = torch.randn(
+        (FINAL_SAMPLES + 1000, 2), generator=generator(0, "noise"), dtype=torch.float64
+    )
+    own, others = standardize(noise[:FINAL_SAMPLES]), noise[FINAL_SAMPLES:]
     calls = []
 
     def draw(schedule, seeds):
         calls.append(len(seeds))
         return ends(solver, schedule, own[seeds.start : seeds.stop])
 
-    found = Search(draw, data, steps).best(0.002, 80.0)
+    found = Search(draw, data, steps).run(0.002, 80.0)
     assert found.samples == sum(calls) <= 2000
     assert found.energy <= found.usual
     usual = [EdmSchedule(steps=steps, rho=rho) for rho in (7.0, 90.0)]
     fitted = error(solver, KnownLevels.of(found.levels), others)
     assert fitted < min(error(solver, schedule, others) for schedule in usual)
-    again = Search(draw, data, steps).best(0.002, 80.0)
+    again = Search(draw, data, steps).run(0.002, 80.0)
     assert again == found
 
 
@@ -104,13 +106,13 @@ def test_candidates_that_cannot_be_drawn_are_left_out():
             raise DataError("infinite", Code.NOT_FINITE)
         return torch.zeros((len(seeds), 1))
 
-    assert Search(draw, torch.zeros((4, 1)), 3).best(0.002, 80.0).levels[0] < 70
+    assert Search(draw, torch.zeros((4, 1)), 3).run(0.002, 80.0).levels[0] < 70
 
     def never(schedule, seeds):
         raise DataError("infinite", Code.NOT_FINITE)
 
     with raises_code(DataError, Code.NOT_FINITE):
-        Search(never, torch.zeros((4, 1)), 3).best(0.002, 80.0)
+        Search(never, torch.zeros((4, 1)), 3).run(0.002, 80.0)
 
 
 def test_one_step_is_sigma_max_alone():

@@ -61,17 +61,17 @@ def lines(axes):
 
 
 DISTANCE, NOISE = "Distance", "Is the paired noise still Gaussian?"
-GAP, PARTS = "Above the least total of its cost", "Size of the parts that are paired apart"
+GAP, PARTS = "Total cost", "Size of the groups that are coupled separately"
 
 
 def test_pools_show_distances_and_noise(panels):
     found = panels(pools(4))
     assert list(found) == [DISTANCE, NOISE]
     drawn = lines(found[DISTANCE])
-    assert list(drawn["paired"].get_xdata()) == [0, 512, 1024, 1536]
-    assert list(drawn["paired"].get_ydata()) == [9.0] * 4
-    assert list(drawn["unpaired"].get_ydata()) == [10.0] * 4
-    assert found[DISTANCE].get_title("left") == "Distance: 10.0% less than unpaired"
+    assert list(drawn["coupled"].get_xdata()) == [0, 512, 1024, 1536]
+    assert list(drawn["coupled"].get_ydata()) == [9.0] * 4
+    assert list(drawn["random pairs"].get_ydata()) == [10.0] * 4
+    assert found[DISTANCE].get_title("left") == "Distance: 10.0% below random pairs"
     assert all(axes.get_xlim() == (0, 2048) for axes in found.values())
 
 
@@ -98,7 +98,7 @@ def test_gaussian_noise_lies_in_the_bands(panels):
 def test_gap_and_parts_are_drawn_where_a_coupler_tells_them(panels):
     found = panels(pools(3, gap=0.002, parts=[1, 5, 9]))
     assert list(found) == [DISTANCE, NOISE, GAP, PARTS]
-    assert found[GAP].get_title("left").endswith("by 0.2 % at most")
+    assert found[GAP].get_title("left").endswith("at most 0.2 % above the minimum")
     assert list(lines(found[GAP])["gap"].get_ydata()) == [0.002] * 3
     sizes = {name: line.get_ydata()[0] for name, line in lines(found[PARTS]).items()}
     assert sizes == {"smallest": 1, "median": 5, "largest": 9}
@@ -117,7 +117,7 @@ def test_many_pools_share_points_and_show_their_range(panels):
     rows = pools(1000)
     rows[7]["cost_before"] = 20.0
     axes = panels(rows)[DISTANCE]
-    unpaired = lines(axes)["unpaired"]
+    unpaired = lines(axes)["random pairs"]
     assert len(unpaired.get_xdata()) == 200
     assert unpaired.get_xdata()[1] == 7 * 512  # of the pools 5 to 9
     assert unpaired.get_ydata()[1] == pytest.approx((4 * 10 + 20) / 5)
@@ -127,7 +127,7 @@ def test_many_pools_share_points_and_show_their_range(panels):
 
 def test_other_rows_of_the_log_are_left_out(panels):
     rows = [{"images": 256, "loss": 1.0}, *pools(2), {"images": 512, "loss": 0.5}]
-    assert len(lines(panels(rows)[DISTANCE])["paired"].get_xdata()) == 2
+    assert len(lines(panels(rows)[DISTANCE])["coupled"].get_xdata()) == 2
 
 
 @pytest.mark.parametrize("count", [0, 1])
