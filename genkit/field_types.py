@@ -233,7 +233,10 @@ class List(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, (list, tuple)):
-            yield self._mismatch(value, f"write [{quote(value)}]")
+            numbered = isinstance(value, Mapping) and all(str(key).isdecimal() for key in value)
+            # A key such as guidance.0.weight changes an item, and there is none.
+            written = self.example() if numbered else f"[{quote(value)}]"
+            yield self._mismatch(value, f"write {written}")
         elif not self.any_length and len(value) != len(self.inner):
             reason = f"must have {len(self.inner)} items, got {len(value)}"
             yield Problem((), reason, code=Code.WRONG_LENGTH)

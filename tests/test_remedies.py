@@ -35,7 +35,7 @@ use = "train"
 images = 1000
 batch_size = 64
 pool_size = 64
-network = { use = "mlp" }
+network = { use = "mlp", width = 32 }
 objective = { use = "denoising" }
 coupler = { use = "random" }
 
@@ -81,11 +81,11 @@ FILE = {
         ("syntax", 4, "stage", "[[stage]]"),
     ),
     "an inline table over several lines": (
-        edited('{ use = "mlp" }', '{\n  use = "mlp",\n  width = 8,\n}'),
+        edited('{ use = "mlp", width = 32 }', '{\n  use = "mlp",\n  width = 8,\n}'),
         ("syntax", 10, "denoiser.network", 'network = { use = "mlp", width = 8 }'),
     ),
     "a comma at the end of an inline table": (
-        edited('"mlp" }', '"mlp", }'),
+        edited("32 }", "32, }"),
         ("syntax", 10, "denoiser.network", "comma"),
     ),
     "thousands with a suffix": (
@@ -190,8 +190,25 @@ COMMAND_LINE = {
         ("missing-key", "data.use=image-folder", "data.root", "root ="),
     ),
     "a component that does not fit the data": (
-        ("denoiser.images=2000", "denoiser.network.use=ddpmpp", "seed=1"),
-        ("wrong-shape", "denoiser.network.use=ddpmpp", "denoiser.network", "images"),
+        ("denoiser.images=2000", "denoiser.network=ddpmpp", "seed=1"),
+        ("wrong-shape", "denoiser.network=ddpmpp", "denoiser.network", "images"),
+    ),
+    "a component that lacks a setting of the file": (
+        ("denoiser.network.use=ddpmpp", "seed=1"),
+        (
+            "unknown-key",
+            "denoiser.network.use=ddpmpp",
+            "denoiser.network.width",
+            "denoiser.network=ddpmpp",
+        ),
+    ),
+    "an item of a list without items": (
+        ("samples.guidance.0.weight=2",),
+        ("wrong-type", "samples.guidance.0.weight=2", "samples.guidance", '[{ use = "..." }]'),
+    ),
+    "a stage without a key": (
+        ("denoiser=random",),
+        ("unknown-key", "denoiser=random", None, "denoiser.KEY=VALUE"),
     ),
     "two settings that contradict each other": (
         ("denoiser.batch_size=32", "denoiser.micro_batch=64", "denoiser.images=2000"),

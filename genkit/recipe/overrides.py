@@ -15,7 +15,7 @@ from typing import Any
 from genkit.errors import Code, Key, Mistake, Problem, RecipeError
 from genkit.fields import Settings, keys_of
 from genkit.recipe.source import parse_component, parse_toml
-from genkit.settings import near_match, quote, toml_key
+from genkit.settings import near_match, quote, toml_key, toml_value
 
 TOP_LEVEL = ("format", "name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
@@ -77,6 +77,8 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     if mistake.problem.code != Code.UNKNOWN_KEY:
         return mistake
     parts, _ = _parse(mistake.override)
+    if parts[0] in stages:
+        return mistake
     value = mistake.override.partition("=")[2]
     keys = [
         ".".join(map(toml_key, (stage_id, *key)))
@@ -136,14 +138,27 @@ def _parse(text: str) -> tuple[list[str], Any]:
     while isinstance(node, dict):
         ((part, node),) = node.items()
         parts.append(part)
-    parsed = _toml(f"value = {value}")
+    parsed = _toml(f"value = {value}") or _toml(f"value = {_with_quotes(value)}")
     if len(parsed) == 1:
         return parts, parsed["value"]
-    if _WORDS.fullmatch(value):  # a string whose quotes were left out, or taken away by the shell
-        return parts, value
     quoted = value.strip("\"'")
     hint = f"a string needs quotes: --set '{key}=\"{quoted}\"'" if _WORDS.fullmatch(quoted) else ""
     raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {quote(value)}", hint)
+
+
+def _with_quotes(value: str) -> str:
+    """Return a value with quotes around its words, which were left out or taken by the shell."""
+    if re.search(r"[\"'#\n]", value):
+        return value
+    return re.sub(r"[^\[\]{},=]+=?", _with_quotes_around, value)
+
+
+def _with_quotes_around(part: re.Match[str]) -> str:
+    """Return a part between brackets, commas and =; the words in it, unless they are a key."""
+    word = part[0].strip()
+    if not word or word.endswith("=") or _toml(f"value = {word}"):
+        return part[0]
+    return f" {toml_value(word)} "
 
 
 def _toml(text: str) -> dict[str, Any]:

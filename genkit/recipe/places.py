@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from genkit.errors import Code, Key, Mistake, Problem
@@ -37,6 +38,7 @@ def locate_mistakes(
         if override is None and (number := blamed.get((problem.key, problem.code), 0)):
             override = made[number - 1]
         if override is not None:
+            problem = _with_replacement(problem, override, table)
             mistake = Mistake(problem, key, override=override.text, option=override.option)
         else:
             mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
@@ -46,6 +48,16 @@ def locate_mistakes(
         reason = f"there may be more than these {MAX_PROBLEMS} mistakes"
         located.append(Mistake(Problem((), reason, code=Code.TOO_MANY), "", source.label))
     return located
+
+
+def _with_replacement(problem: Problem, override: Override, table: Mapping[str, Any]) -> Problem:
+    """Return a problem that a setting of the file does not fit a component named by an override."""
+    *above, last = override.key
+    if last != "use" or problem.code != Code.UNKNOWN_KEY or problem.key[:-1] != tuple(above):
+        return problem
+    value = override.text.partition("=")[2]
+    hint = f"write {written_key(tuple(above), table)}={value}, which replaces the whole table"
+    return replace(problem, hint=hint)
 
 
 def _override_of(key: Key, made: Sequence[Override]) -> tuple[int, Override | None]:

@@ -38,6 +38,12 @@ TABLE: dict[str, Any] = {
         ("data=moons", ("data",), "moons"),
         ("data.root=~/my pictures/a.zip", ("data", "root"), "~/my pictures/a.zip"),
         ("device=cuda:1", ("device",), "cuda:1"),
+        ("denoiser.list=[a b, 1, true]", ("stage", 0, "list"), ["a b", 1, True]),
+        (
+            "data={ use = moons, noise = 0.1 }",
+            ("data",),
+            {"use": "moons", "noise": 0.1},
+        ),
         ("samples.guidance.0.use=dg", ("stage", 1, "guidance", 0, "use"), "dg"),
     ],
 )
@@ -61,7 +67,7 @@ def test_sets_a_value(text: str, key: tuple[str | int, ...], value: object) -> N
         ("=1", Code.SYNTAX, "write names with dots between"),
         ("a b=1", Code.SYNTAX, "write names with dots between"),
         ('name="abc', Code.SYNTAX, "a string needs quotes: --set 'name=\"abc\"'"),
-        ("name=[a, b]", Code.SYNTAX, ""),
+        ("name=[a, b", Code.SYNTAX, ""),
         ("seed=1\nname=2", Code.SYNTAX, ""),
         ("seed=" + "[" * 3000, Code.SYNTAX, ""),
         ("a" + ".a" * 3000 + "=1", Code.SYNTAX, "write names with dots between"),
