@@ -57,16 +57,16 @@ class Replicas:
     """
 
     def __init__(self, loss: ItemLosses, world: World) -> None:
-        self._alone = loss
-        self._joined: DistributedDataParallel | None = None
-        self.needs_rehearsal = world.size > 1
+        self._local = loss
+        self._ddp: DistributedDataParallel | None = None
+        self.needs_warm_up = world.size > 1
 
     def __call__(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of each item of this rank, ``[B]``."""
-        loss = self._joined or self._alone
+        loss = self._ddp or self._local
         return loss(batch, noise, generator)  # type: ignore[no-any-return]
 
-    def rehearse(self, compute: Callable[[], Tensor]) -> None:
+    def warm_up(self, compute: Callable[[], Tensor]) -> None:
         """Warm up DistributedDataParallel, after which gradients are averaged over ranks.
 
         Two losses are computed and discarded. The first, without DDP, finds the parameters without
@@ -77,31 +77,31 @@ class Replicas:
         Args:
             compute: returns the sum of losses of this object; weights and buffers are restored.
         """
-        loss = self._alone
-        with _undone(loss):
+        loss = self._local
+        with _restore_after(loss):
             compute().backward()  # type: ignore[no-untyped-call]
         for parameter in loss.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
-        self._joined = DistributedDataParallel(loss, gradient_as_bucket_view=True)
-        with _undone(loss):
+        self._ddp = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+        with _restore_after(loss):
             compute().backward()  # type: ignore[no-untyped-call]
         for parameter in loss.parameters():
             parameter.grad = None
-        self.needs_rehearsal = False
+        self.needs_warm_up = False
 
     @contextmanager
-    def exchanging(self, last: bool) -> Iterator[None]:
+    def sync_gradients(self, last: bool) -> Iterator[None]:
         """Average gradients over ranks in the last micro-batch only; the others accumulate."""
-        if last or self._joined is None:
+        if last or self._ddp is None:
             yield
         else:
-            with self._joined.no_sync():
+            with self._ddp.no_sync():
                 yield
 
 
 @contextmanager
-def _undone(module: nn.Module) -> Iterator[None]:
+def _restore_after(module: nn.Module) -> Iterator[None]:
     """Restore buffers after the block, and weights, which some networks normalize in forward."""
     held = [*module.parameters(), *module.buffers()]
     before = [tensor.detach().clone() for tensor in held]

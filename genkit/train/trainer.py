@@ -161,14 +161,14 @@ class Trainer:
         share = mine or range(1)
         size = self._compute.micro_batch or len(batch)
         parts = [slice(start, min(start + size, share.stop)) for start in share[::size]]
-        if self._loss.needs_rehearsal:
-            with seeded(self._seed("rehearsal"), self._device):
-                self._loss.rehearse(lambda: self._losses_of(batch, noise, parts[0])[1].sum())
+        if self._loss.needs_warm_up:
+            with seeded(self._seed("warm-up"), self._device):
+                self._loss.warm_up(lambda: self._losses_of(batch, noise, parts[0])[1].sum())
         for part in parts:
             # Dropout takes no generator, so the global ones are seeded. The position in the batch
             # is part of the seed, so masks do not depend on the number of ranks.
             seed = self._seed("dropout", self.steps, part.start)
-            with self._loss.exchanging(last=part is parts[-1]), seeded(seed, self._device):
+            with self._loss.sync_gradients(last=part is parts[-1]), seeded(seed, self._device):
                 items, losses = self._losses_of(batch, noise, part)
                 loss = losses.sum() / len(batch) * bool(mine)
                 total += loss.detach()

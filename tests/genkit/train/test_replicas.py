@@ -187,7 +187,7 @@ def test_what_is_not_finite_in_one_process_is_told_in_all(run):
     assert first[3].startswith("the loss is nan at ")
 
 
-def test_the_rehearsal_leaves_buffers_as_they_were(two):
+def test_the_warm_up_restores_buffers(two):
     # Of each step a process computes one micro-batch, its share being as long.
     assert [found[4] for found in two] == [53, 53]
 
@@ -202,6 +202,6 @@ def test_shares_are_whole_contiguous_and_even(count, size):
 
 def test_one_process_needs_no_other():
     alone = Replicas(ItemLosses(nn.Linear(1, 1), None, None), World())
-    assert not alone.needs_rehearsal
-    with alone.exchanging(last=False):
+    assert not alone.needs_warm_up
+    with alone.sync_gradients(last=False):
         assert torch.is_grad_enabled()

@@ -185,7 +185,7 @@ def broken(what: str, optimizer=OPTIMIZERS[0]) -> Trainer:
     if what == "loss":
         items.data[3] = float("inf")
     else:
-        ours._loss._alone._bound = InfiniteSlope()
+        ours._loss._local._bound = InfiniteSlope()
     ours.step(items, noise)
     return ours
 
@@ -198,7 +198,7 @@ def moments(ours: Trainer) -> list[torch.Tensor]:
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_what_is_not_finite_changes_nothing_and_is_told_at_the_next_reading(what, optimizer):
     ours = broken(what, optimizer)
-    ours._loss._alone._bound = Regression()
+    ours._loss._local._bound = Regression()
     for index in range(3):  # what follows before anyone looks changes nothing either
         ours.step(*batch(index=index))
     assert torch.equal(weights(ours.model), ours.before[0])
@@ -279,7 +279,7 @@ def test_a_float16_overflow_skips_the_step_and_lowers_the_scale(optimizer):
     assert torch.equal(weights(ours.model), before)
     assert ours.scaler.get_scale() < scale
     # What follows is as if the step had not been.
-    ours._loss._alone._bound = Regression()
+    ours._loss._local._bound = Regression()
     straight = trainer(compute=half, optimizer=optimizer)
     straight.scaler.load_state_dict(ours.scaler.state_dict())
     for one in (ours, straight):
