@@ -1,4 +1,4 @@
-"""Draws and judges samples of the digits as every table of them does."""
+"""Draw and score samples of the digits, in the same way for all tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genkit_metrics.spread import spread
 CLASSIFIER: dict[str, Any] = {"use": "classifier", "file": "digits"}
 PIXELS: dict[str, Any] = {"use": "pixels"}
 SCORE_SEED, FIT_SEED = 0, 1
-"""Seeds of the samples that are scored, and of those by which anything is chosen."""
+"""Seed of the samples that are scored, and of those with which settings are chosen."""
 
 DIRECTIONS = 3
 _BATCH = 256
@@ -42,7 +42,7 @@ def draw(
     solver: str = "heun",
     start: ResolvedStart = "noise",
 ) -> tuple[Tensor, float]:
-    """Return ``[N, 1, 8, 8]`` samples, not yet rounded, and the network calls of each."""
+    """Return samples ``[N, 1, 8, 8]`` before rounding, and the network calls per sample."""
     parts, nfe, steps = [], 0.0, component("solver", solver)
     spec, classes = denoiser.spec, denoiser.classes
     for first in range(seeds.start, seeds.stop, _BATCH):
@@ -59,7 +59,7 @@ def _extractor(use: str, **settings: Any) -> Any:
 
 
 class Judge:
-    """Compares samples with the 1,797 digits, as images of 8 bits."""
+    """Compare samples with the 1,797 digits as 8-bit images."""
 
     def __init__(self) -> None:
         self.place = FileContext(registry=load_plugins().registry, warn=print)
@@ -83,7 +83,7 @@ class Judge:
         return frechet_distance(Statistics.of(found), real)
 
     def spread(self, items: Tensor) -> list[float]:
-        """Return the deviations over the data's along the first directions of the pixels."""
+        """Return the standard deviations over those of the data along its first directions."""
         return spread(*self._features("pixels", items), DIRECTIONS)
 
     def scores(self, items: Tensor) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Judge:
 
 
 def made_with() -> str:
-    """Return the commit and the hardware, in words."""
+    """Return the commit and the hardware as text."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     threads = torch.get_num_threads()

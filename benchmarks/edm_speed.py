@@ -1,12 +1,12 @@
-"""Time a training step of the full CIFAR-10 network beside a checkout of EDM's reference.
+"""Compare the time of a training step of the full CIFAR-10 network with EDM's reference.
 
     python benchmarks/edm_speed.py --edm DIR --rounds 8
 
 DIR is a checkout of https://github.com/NVlabs/edm, whose networks and loss are imported from there.
-Both sides train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random
-images: loss, gradient, Adam and the average of the weights, in float32. They take turns within one
-run, and the medians are compared. The reference is run as its training loop does, without and with
-channels-last images; genkit is its trainer with ``channels_last = true``.
+Both train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random images:
+loss, gradient, Adam and the average of the weights, in float32. They take turns within one run, and
+the medians are compared. The reference runs the steps of its training loop, with and without
+channels-last images; genkit runs its trainer with ``channels_last = true``.
 """
 
 from __future__ import annotations
@@ -98,33 +98,37 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=4)
     options.add_argument("--rounds", type=int, default=8)
     options.add_argument("--threads", type=int, default=2)
-    asked = options.parse_args()
-    sys.path.insert(0, str(asked.edm))
-    torch.set_num_threads(asked.threads)
+    arguments = options.parse_args()
+    sys.path.insert(0, str(arguments.edm))
+    torch.set_num_threads(arguments.threads)
     sides = {
-        "reference": reference_step(asked.batch_size, torch.contiguous_format),
-        "reference, channels-last": reference_step(asked.batch_size, torch.channels_last),
-        "genkit, channels-last": genkit_step(asked.batch_size),
+        "reference": reference_step(arguments.batch_size, torch.contiguous_format),
+        "reference, channels-last": reference_step(arguments.batch_size, torch.channels_last),
+        "genkit, channels-last": genkit_step(arguments.batch_size),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(asked.rounds + 1):
+    for turn in range(arguments.rounds + 1):
         for name, step in sides.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step()
-            if turn:  # the first warms up
-                seconds[name].append(time.perf_counter() - begun)
+            if turn:  # the first round is a warm-up
+                seconds[name].append(time.perf_counter() - start)
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     ours = middle["genkit, channels-last"]
     rows = {
         name: {
             "seconds": [round(t, 3) for t in seconds[name]],
-            "images_per_second": round(asked.batch_size / median, 3),
+            "images_per_second": round(arguments.batch_size / median, 3),
             "genkit_is_faster_by": round(median / ours, 3),
         }
         for name, median in middle.items()
     }
-    told = {"torch": torch.__version__, "threads": asked.threads, "batch_size": asked.batch_size}
-    print(json.dumps({**told, "sides": rows}, indent=2))
+    report = {
+        "torch": torch.__version__,
+        "threads": arguments.threads,
+        "batch_size": arguments.batch_size,
+    }
+    print(json.dumps({**report, "sides": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure fitted noise levels against those of EDM, on the digits.
+"""Compare fitted noise levels with those of EDM on the digits.
 
     OMP_NUM_THREADS=1 python benchmarks/fitted_schedules.py runs/edm-*/01-denoiser/denoiser.safetensors
 
@@ -38,7 +38,7 @@ RANGE = (0.002, 80.0)
 
 @dataclass(frozen=True)
 class Measurer:
-    """Draws and scores samples of a denoiser with one solver and start.
+    """Draw and score samples of a denoiser with one solver and start.
 
     Attributes:
         denoiser: denoiser that is sampled.
@@ -55,7 +55,7 @@ class Measurer:
     extractor: dict[str, Any]
 
     def draw(self, schedule: Schedule, seeds: range, seed: int) -> tuple[Tensor, float]:
-        """Return ``[N, *shape]`` samples, not yet rounded, and the network calls of each."""
+        """Return samples ``[N, *shape]`` before rounding, and the network calls per sample."""
         return draw(self.denoiser, schedule, seeds, seed=seed, solver=self.solver, start=self.start)
 
     def frechet(
@@ -73,7 +73,7 @@ def usual(steps: int, rho: float, sigma_max: float = RANGE[1]) -> Schedule:
 
 
 def fitted(measurer: Measurer, steps: int) -> Any:
-    """Return what the stage `fit-schedule` finds."""
+    """Return the fitted levels of the stage `fit-schedule`."""
     stage = component(
         "stage",
         "fit-schedule",
@@ -123,7 +123,7 @@ def print_table(measurers: Sequence[tuple[str, Measurer]], samples: int) -> None
 
 
 def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> None:
-    """Print how well criteria rank the candidates, and what more parameters find.
+    """Print the rank correlations of criteria, and the result of a search with more parameters.
 
     The energy distance of 128 samples to the data, and the mean squared distance of the same samples
     to the ends of trajectories of 48 steps from the same noise, are compared with the Frechet
@@ -162,7 +162,7 @@ def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> N
 
 
 def each_level(measurer: Measurer, schedule: Schedule, data: Tensor) -> Schedule:
-    """Return levels that lower the energy distance of 512 samples, each moved by itself.
+    """Return levels that reduce the energy distance of 512 samples, changing one level at a time.
 
     A pattern search: a level is multiplied or divided by a factor, which falls from 1.35 to 1.07.
     """

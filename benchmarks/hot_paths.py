@@ -2,14 +2,13 @@
 
     python benchmarks/hot_paths.py BEFORE/bin/python AFTER/bin/python [--rounds 12]
 
-Each installation runs the parts of the recipe `edm_aot` at two lengths; the difference of their CPU
-seconds is the
-cost of the work between them, without start-up. The two alternate, so that a busy machine slows
-down both, and ratios are taken within a round. One thread each.
+Each installation runs parts of the recipe `edm_aot` at two lengths. The difference of their CPU seconds
+is the cost of the work in between, without start-up. The installations alternate, so that other load
+affects both, and ratios are computed within a round. Each uses one thread.
 
 - pairs: a network so small that the coupler takes nearly all of the time
-- steps: the recipe's network, with random pairs
-- samples: the stage `sample` alone; the training of the run is finished before
+- steps: the recipe's network with random pairs
+- samples: only the stage `sample`; the training is finished before
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pathlib import Path
 TINY = ("denoiser.network.width=8", "denoiser.network.blocks=1", "denoiser.batch_size=512")
 TRAINING = "denoiser.images"
 DRAWING = "samples.count"
-# What is varied, from and to, and the settings that hold.
+# The key that is varied, its two values, and the other settings.
 WORK = {
     "pairs": (TRAINING, 2_048, 409_600, TINY),
     "steps": (TRAINING, 2_560, 64_000, ('denoiser.coupler={use="random"}',)),
@@ -43,35 +42,35 @@ def main() -> None:
     parser.add_argument("after", type=lambda path: Path(path).absolute())
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK))
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread each")
-    for name in asked.only:
+    for name in options.only:
         what, low, high, settings = WORK[name]
         ratios, rates = [], []
-        for turn in range(asked.rounds):
-            pair = (asked.before, asked.after)
+        for turn in range(options.rounds):
+            pair = (options.before, options.after)
             order = pair if turn % 2 == 0 else pair[::-1]
             seconds = {python: cost(python, what, low, high, settings) for python in order}
-            ratios.append(seconds[asked.before] / seconds[asked.after])
-            rates.append((high - low) / seconds[asked.after])
+            ratios.append(seconds[options.before] / seconds[options.after])
+            rates.append((high - low) / seconds[options.after])
         found = {
             "work": name,
             "per_cpu_second": round(statistics.median(rates), 1),
             "after_over_before": round(statistics.median(ratios), 4),
             "quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
-            "rounds": asked.rounds,
+            "rounds": options.rounds,
         }
         print(json.dumps(found), flush=True)
 
 
 def cost(python: Path, what: str, low: int, high: int, settings: tuple[str, ...]) -> float:
-    """Return the CPU seconds that the work between two lengths takes."""
+    """Return the CPU seconds of the work between two lengths."""
     with tempfile.TemporaryDirectory() as folder:
         return run(python, what, high, settings, folder) - run(python, what, low, settings, folder)
 
 
 def run(python: Path, what: str, size: int, settings: tuple[str, ...], folder: str) -> float:
-    """Return the CPU seconds of a run; its training is already there where samples are timed."""
+    """Return the CPU seconds of a run; for samples, the training is finished before."""
     recipe = Path(folder) / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
     out = Path(folder) / (f"{what}-{size}" if what == TRAINING else "samples")
@@ -93,13 +92,13 @@ def run(python: Path, what: str, size: int, settings: tuple[str, ...], folder: s
         once = [*command, "--set", f"{DRAWING}=1"]
         subprocess.run(once, env=env, cwd=folder, check=True, capture_output=True)
     before = children()
-    # Not in the checkout, whose modules would be imported in place of the installed ones.
+    # Outside the checkout, whose modules would otherwise shadow the installed ones.
     subprocess.run(command, env=env, cwd=folder, check=True, capture_output=True)
     return children() - before
 
 
 def children() -> float:
-    """Return the CPU seconds of all processes that ended."""
+    """Return the CPU seconds of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,9 +1,9 @@
-"""Measure the memory that `real-and-fake` takes for 50,000 + 50,000 images of CIFAR's size.
+"""Measure the memory of `real-and-fake` for 50,000 real and 50,000 generated images of 32x32.
 
     python benchmarks/memory.py
 
-The images are random bytes in files, as a data set and a `sample` stage leave them. What is printed
-is how much the largest memory of the process grew while they were joined.
+The images are random bytes in the files of a data set and of a `sample` stage. The script prints the
+increase of the peak memory of the process while they are joined.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ COUNT = 50_000
 
 
 def peak() -> float:
-    """Return the largest memory of the process so far, in MB."""
+    """Return the peak memory of the process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def main() -> None:
-    """Join them and print the memory."""
+    """Join the images and print the memory."""
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
         samples = Path(folder) / Samples.filename()
         write(images, samples)
         data = RealAndFake(real=NPZ(path=str(images), labels=False), fakes="fakes")
-        data.real.load(SimpleNamespace())  # decoded once into a file, which is mapped from then on
+        data.real.load(SimpleNamespace())  # decodes into a cache file, which is mapped afterwards
         before = peak()
         joined = data.load(SimpleNamespace(read=lambda _, artifact: artifact.load(samples)))
         print(f"{len(joined):,} images {list(joined.data.shape[1:])} of {joined.data.dtype}")
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def write(images: Path, samples: Path) -> None:
-    """Write both files in a process of their own, whose memory does not count."""
+    """Write both files in a separate process, whose memory is not counted."""
     import multiprocessing
 
     process = multiprocessing.get_context("spawn").Process(target=_write, args=(images, samples))

@@ -1,4 +1,4 @@
-"""Accuracy, time and memory of the metrics, on made-up features of the size of Inception's.
+"""Measure accuracy, time and memory of the metrics on synthetic features of Inception's size.
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py frechet [--items 10000]
     OMP_NUM_THREADS=1 python benchmarks/metrics.py prdc [--items 20000]
@@ -8,12 +8,11 @@
 
 - frechet: the distance by genkit, by torchmetrics, and by two independent computations in float64:
   ``scipy.linalg.sqrtm`` of the product of the covariances, and the singular values of the product of
-  the triangular factors of the features, which squares nothing
-- prdc, nearest, mifid, kid: the scores, and how much the memory of the process grows over that of
-  the features; of mifid the cosine distance alone
+  the triangular factors of the features, which avoids squaring
+- prdc, nearest, mifid, kid: the scores, and the memory in addition to the features; for mifid only the
+  cosine distance
 
-Seconds are those of the processor; with one thread, on a machine with nothing else to do, also those of
-a clock.
+Times are CPU seconds.
 """
 
 from __future__ import annotations
@@ -74,9 +73,9 @@ def by_factors(real: Tensor, fake: Tensor) -> float:
 
 
 def by_torchmetrics(real: Tensor, fake: Tensor) -> float:
-    ready = nn.Identity()
-    ready.num_features = FEATURES  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(feature=ready)
+    identity = nn.Identity()
+    identity.num_features = FEATURES  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=identity)
     for items, is_real in ((real, True), (fake, False)):
         for part in items.split(1000):
             metric.update(part.double(), real=is_real)
@@ -136,11 +135,11 @@ def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
 
 
 def report(compute: Callable[[Tensor, Tensor], dict[str, float]], items: int) -> None:
-    """Print what a function of the features finds, its time and its memory."""
+    """Print the scores of a function of the features, its time and its memory."""
     real, fake = sets(items)
-    real.sum(), fake.sum()  # the system may have swapped the pages out
+    real.sum(), fake.sum()  # loads pages that the system may have swapped out
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start = time.process_time()
     found = compute(real, fake)
     seconds = time.process_time() - start
@@ -152,7 +151,7 @@ OTHERS = {"prdc": prdc, "nearest": closest, "mifid": mifid, "kid": kid}
 
 
 def memory(what: str) -> float:
-    """Return the memory of the process, ``VmRSS``, or its peak, ``VmHWM``, in MB; Linux alone."""
+    """Return the memory ``VmRSS`` of the process, or its peak ``VmHWM``, in MB; Linux only."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith(what))
     return int(line.split()[1]) / 1024
@@ -162,15 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", choices=["frechet", *OTHERS])
     parser.add_argument("--items", type=int)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     threads = torch.get_num_threads()
     print(
         f"{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}"
     )
-    if asked.work == "frechet":
-        frechet(asked.items or 10_000)
+    if options.work == "frechet":
+        frechet(options.items or 10_000)
     else:
-        report(OTHERS[asked.work], asked.items or 20_000)
+        report(OTHERS[options.work], options.items or 20_000)
 
 
 if __name__ == "__main__":

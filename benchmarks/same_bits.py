@@ -1,4 +1,4 @@
-"""Hash what shortened recipes compute, so that a refactoring can be shown to change no bit.
+"""Hash the results of shortened recipes, to verify that a refactoring changes no bit.
 
     python benchmarks/same_bits.py before.json          # at one commit
     python benchmarks/same_bits.py after.json --against before.json     # at another
@@ -61,7 +61,7 @@ SHORTENED = {
         "sweep.vary.schedule.steps=[5]",
     ),
 }
-# Settings that have other names in other commits: the first that the recipe takes is used.
+# Settings with different names in different commits: the first valid one is used.
 RENAMED = {
     "edm2": (("denoiser.ema_snapshot_images=1000",), ("denoiser.average.snapshot_images=1000",))
 }
@@ -73,11 +73,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--only", nargs="+", choices=SHORTENED, default=list(SHORTENED))
-    asked = parser.parse_args()
-    found = {recipe: hashes(recipe) for recipe in asked.only}
-    asked.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    if asked.against:
-        before = json.loads(asked.against.read_text(encoding="utf-8"))
+    options = parser.parse_args()
+    found = {recipe: hashes(recipe) for recipe in options.only}
+    options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if options.against:
+        before = json.loads(options.against.read_text(encoding="utf-8"))
         sys.exit(compare({recipe: before[recipe] for recipe in found}, found))
 
 
@@ -129,7 +129,7 @@ def of_tensors(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
-    """Print what differs; return 1 if anything does."""
+    """Print all differences; return 1 if there are any, else 0."""
     differences = 0
     for recipe, was in before.items():
         now = after[recipe]

@@ -1,11 +1,11 @@
-"""Time a run with trackers beside the same run without.
+"""Compare the time of a run with trackers and of the same run without.
 
     python benchmarks/trackers.py --rounds 5
 
-The runs take turns in processes of their own, whose whole time is measured, the start included. Each
-is compared with the run without trackers of its round, and the median of the ratios is printed. The
-trackers `raiser`, `sleeper` and `filler` are those of a third party: they raise, sleep for ever and
-write to a full disk, each at its first row.
+The runs take turns in separate processes, whose whole time is measured, start-up included. Each is
+compared with the run without trackers in the same round, and the median of the ratios is printed. The
+third-party trackers `raiser`, `sleeper` and `filler` raise, sleep forever and write to a full disk at
+their first row.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ CONTENDERS = (
 
 
 def install(site: Path) -> None:
-    """Write the distribution of the faulty trackers into a folder of Python's path."""
+    """Write the distribution of the faulty trackers to a folder in Python's path."""
     info = site / "genkit_faulty-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-faulty\nVersion: 0.1\n")
@@ -89,7 +89,7 @@ def install(site: Path) -> None:
 
 
 def seconds(trackers: tuple[str, ...], images: int, site: Path) -> float:
-    """Return the time of a run in a folder of its own."""
+    """Return the seconds of a run in a separate folder."""
     command = [sys.executable, "-m", "genkit", "run", "smoke", "--device", "cpu"]
     command += ["--set", f"denoiser.images={images}"]
     command += [part for name in trackers for part in ("--track", name)]
@@ -122,7 +122,7 @@ def main() -> None:
         install(site)
         rounds = []
         for number in range(options.rounds):
-            # Another order each time, so that nobody always runs first.
+            # The order rotates, so that no case always runs first.
             order = CONTENDERS[number % len(CONTENDERS) :] + CONTENDERS[: number % len(CONTENDERS)]
             rounds.append({})
             for who in order:

@@ -1,8 +1,8 @@
-"""Time convolutions of 3x3 by Winograd's tiles beside torch's own, forward and backward.
+"""Compare the time of 3x3 Winograd convolutions with torch's convolutions, forward and backward.
 
     python benchmarks/winograd.py [--rounds 12] [--batch-size 8]
 
-The two alternate on the same images; ratios of CPU seconds are taken within a round.
+The two alternate on the same images; ratios of CPU seconds are computed within a round.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=8)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{platform.machine()}, torch {torch.__version__}, one thread")
     for channels, size in ((256, 32), (256, 64), (512, 32)):
-        shape = (asked.batch_size, channels, size, size)
+        shape = (options.batch_size, channels, size, size)
         x = torch.randn(shape, generator=generator(0, "x")).to(memory_format=torch.channels_last)
         ours = Conv3x3(channels, channels).to(memory_format=torch.channels_last)
         plain = nn.Conv2d(channels, channels, 3, padding=1)
         plain.load_state_dict(ours.state_dict())
         plain = plain.to(memory_format=torch.channels_last)
-        ratios = [seconds(plain, x) / seconds(ours, x) for _ in range(asked.rounds + 1)][1:]
+        ratios = [seconds(plain, x) / seconds(ours, x) for _ in range(options.rounds + 1)][1:]
         found = {
             "channels": channels,
             "pixels": f"{size}x{size}",
@@ -48,9 +48,9 @@ def main() -> None:
 def seconds(layer: nn.Module, x: torch.Tensor) -> float:
     """Return the CPU seconds of one forward and backward pass."""
     images = x.detach().requires_grad_(True)
-    begun = time.process_time()
+    start = time.process_time()
     layer(images).square().mean().backward()
-    return time.process_time() - begun
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def _steps(compared: Iterator[tuple[str, steps.Errors]]) -> Iterator[str]:
 
 
 def _drawable() -> Iterator[tuple[str, nn.Module]]:
-    """Yield networks of the reference with random weights."""
+    """Yield networks of the reference with random weights, from which images are drawn."""
     module = importlib.import_module("training.networks")
     for name, precond, arguments in networks.cases():
         if name in IMAGES_OF:

@@ -64,7 +64,7 @@ EDM2 = {
 
 
 def edm2_cases() -> Iterator[tuple[str, str, Arguments]]:
-    """Yield a name, a preconditioning and its arguments."""
+    """Yield a name, a class of the reference and its arguments, for EDM2."""
     yield "edm2", "Precond", EDM2
     yield "edm2, classes", "Precond", {**EDM2, "label_dim": 4}
     yield "edm2, one level", "Precond", {**EDM2, "channel_mult": [1], "attn_resolutions": []}
@@ -101,12 +101,12 @@ def cases() -> Iterator[tuple[str, str, Arguments]]:
 
 
 def randomised(model: nn.Module) -> dict[str, Tensor]:
-    """Give each layer random weights that keep variances, and return all of them."""
+    """Initialize each layer with random weights that preserve the variance, and return all."""
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim > 1:
                 p.normal_(std=p[0].numel() ** -0.5)
-            else:  # a bias, or a gain of EDM2's, which is 0 at first
+            else:  # a bias, or a gain of EDM2, which is 0 initially
                 p.add_(torch.randn_like(p) * (0.1 if p.ndim else 1))
     return dict(model.state_dict())
 
@@ -126,7 +126,7 @@ def outputs(
 
 
 def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
-    """Return the greatest relative difference of outputs and gradients, also in training."""
+    """Return the maximum relative difference of outputs and gradients in eval and training mode."""
     ours = denoiser_from_reference(randomised(theirs), precond, arguments)
     ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size, channels = arguments["img_resolution"], arguments["img_channels"]
@@ -134,14 +134,14 @@ def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
     x = torch.randn(3, channels, size, size) * (1 + sigma[:, None, None, None])
     classes, augment = arguments.get("label_dim", 0), arguments.get("augment_dim", 0)
     labels = torch.eye(classes)[torch.arange(3) % classes] if classes else None
-    told = torch.randn(3, augment) if augment else None
+    augment_labels = torch.randn(3, augment) if augment else None
     worst = 0.0
     for training in (False, True):
         found = []
         for model in (theirs.train(training), ours.train(training)):
-            torch.manual_seed(0)  # of the labels that are dropped
+            torch.manual_seed(0)  # seeds the label dropout
             given = x.to(memory_format=torch.channels_last).requires_grad_()
-            results = outputs(model, given, sigma, labels, told)
+            results = outputs(model, given, sigma, labels, augment_labels)
             (gradient,) = torch.autograd.grad(results[0].square().mean(), given)
             found.append([*(result.detach() for result in results), gradient])
         for mine, other in zip(found[1], found[0], strict=True):
@@ -150,7 +150,7 @@ def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
 
 
 def start(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
-    """Return how far the standard deviations of initial weights are apart at most."""
+    """Return the maximum relative difference of the standard deviations of initial weights."""
     expected = from_reference(dict(theirs.state_dict()), precond, arguments)[2]
     settings, spec = network_from_reference(precond, arguments)
     found = settings.build(spec).state_dict()
@@ -165,9 +165,9 @@ def compared(precond: str, arguments: Arguments, module: str) -> tuple[int, floa
     """Return the number of weights, and the differences of outputs and of initial weights.
 
     Args:
-        precond: class of the reference.
-        arguments: of its constructor.
-        module: of the reference in which the class is.
+        precond: class name in the reference.
+        arguments: arguments of its constructor.
+        module: module of the class.
     """
     torch.manual_seed(0)
     theirs = getattr(importlib.import_module(module), precond)(**arguments)
