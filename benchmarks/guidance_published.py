@@ -1,4 +1,4 @@
-"""Count the arithmetic of the published guidance of CIFAR-10: networks of full size, without weights.
+"""Count the arithmetic of the published guidance on CIFAR-10, with untrained networks of full size.
 
 python benchmarks/guidance_published.py
 """
@@ -17,14 +17,14 @@ from genkit_dg.log_ratio import compute_log_ratio
 
 CPU = torch.device("cpu")
 LOWEST, HIGHEST = 0.0447, 152.2
-"""Noise levels between which the published discriminator acts, in the first slope of a step."""
+"""Range of noise levels in which the published discriminator guides the first slope of a step."""
 
 SAMPLERS = {"EDM + DG": (18, 7.0), "EDM-AOT + AOT-DG": (15, 90.0)}
 """Heun steps and rho."""
 
 
 def calls() -> tuple[float, float]:
-    """Return the GFLOP of a call of the denoiser, and of one of the discriminator with gradient."""
+    """Return the GFLOP of a denoiser call, and of a discriminator call with its gradient."""
     shape = (3, 32, 32)
     x, sigma = torch.zeros(1, *shape), torch.ones(1)
     with seeded(0):

@@ -113,7 +113,7 @@ def schedules(name: str, steps: int) -> dict[str, str]:
 
 
 def arms(name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield guidance, arm, table of the guidance, and what is varied to choose its settings."""
+    """Yield guidance, arm, table of the guidance, and settings that a sweep varies."""
     yield "none", "none", "", ""
     for guidance in METHODS[name].guidances:
         if METHODS[name].second:
@@ -184,7 +184,7 @@ def line_of(result: genkit.Result, key: Key) -> dict[str, Any]:
 
 
 def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, Any]:
-    """Return the snapshot that was chosen of a discriminator, and its fitted weight."""
+    """Return the chosen snapshot of a discriminator and its fitted weight."""
     places = stages_in(place)
     rows = (places[guidance] / METRICS).read_text(encoding="utf-8").splitlines()
     weight = json.loads((places[f"{guidance}-weight"] / "weight.json").read_text(encoding="utf-8"))

@@ -77,7 +77,7 @@ DISCRIMINATORS = ("dg", "aot-dg")
 
 
 def within(*parts: str) -> str:
-    """Return the coupler that assigns noise inside each part of a pool."""
+    """Return the table of a coupler that assigns noise within each group of a pool."""
     if not parts:
         return HUNGARIAN
     names = ", ".join(f'"{part}"' for part in parts)
@@ -86,7 +86,7 @@ def within(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """What a denoiser is trained with, and what guides it.
+    """Training of a denoiser, and its guidance.
 
     Attributes:
         pairs: whether noise is assigned to images.
@@ -100,7 +100,7 @@ class Method:
 
     @property
     def guidances(self) -> tuple[str, ...]:
-        """Names of what guides, without that which has no pairs to train on."""
+        """Names of the guidances; AOT-DG only if the denoiser is trained on pairs."""
         if self.second:
             return ("classifier-free", "autoguidance")
         return DISCRIMINATORS if self.pairs else DISCRIMINATORS[:1]
@@ -118,12 +118,12 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Size:
-    """How long networks are trained, and on how many generated images.
+    """Lengths of the trainings, and number of generated images.
 
     Attributes:
-        denoiser: images of the training of a denoiser; a quarter of them for a weaker one.
-        discriminator: images of the training of a discriminator, with 8 snapshots.
-        fakes: generated images for discriminators.
+        denoiser: number of training images of a denoiser; a weaker one has a quarter of them.
+        discriminator: number of training images of a discriminator, with 8 snapshots.
+        fakes: number of generated images for discriminators.
     """
 
     denoiser: int
@@ -142,7 +142,7 @@ def stages(method: Method, size: Size) -> Iterator[str]:
         id="denoiser", images=size.denoiser, pool=pool, network=network + hidden, coupler=coupler
     )
     if method.second:
-        # Smaller and trained for a quarter of the images: it errs as the denoiser does, and more.
+        # Autoguidance requires a weaker denoiser with similar errors: smaller, trained for less.
         yield DENOISER.format(
             id="guide",
             images=size.denoiser // 4,
@@ -165,7 +165,7 @@ def stages(method: Method, size: Size) -> Iterator[str]:
 
 
 def run(name: str, seed: int, size: Size, out: Path, more: str = "") -> genkit.Result:
-    """Train the networks of a run, unless they are there, and run further stages in its folder.
+    """Train the networks of a run unless they exist, and run further stages in its folder.
 
     Args:
         name: name in :data:`METHODS`.

@@ -34,13 +34,13 @@ Key = tuple[str, str, str, int]
 def schedules(method: str) -> dict[str, dict[str, Any]]:
     """Return the schedules of a method, those of its paper among them, by name."""
     if "flow" in method:
-        # Euler, as its papers: in sigma it is Euler in time, which is not so of Heun's method.
+        # Euler as in the papers: unlike Heun's method, it is the same in sigma and in time.
         return {"uniform times": {"name": "flow"}}
     return {f"rho {rho}": {"name": "edm", "rho": rho} for rho in (7, 90)}
 
 
 def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
-    """Yield what is scored of a denoiser."""
+    """Yield the cells to score for a denoiser."""
     method, _, _ = name.rsplit("-", 2)
     independent = method.partition("_")[0] in ("edm", "flow")  # of `METHOD_LEVER` the method
     starts = ("noise",) if independent else ("noise", "corrected")
@@ -54,7 +54,7 @@ def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
 
 
 def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: ResolvedStart) -> Schedule:
-    """Return the levels that the stage `fit-schedule` finds."""
+    """Return the fitted levels of the stage `fit-schedule`."""
     stage = component(
         "stage",
         "fit-schedule",

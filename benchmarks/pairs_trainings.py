@@ -47,7 +47,7 @@ METHODS = {
     "edm-aot-512-coupled": EDM
     | {
         "coupler": '{ use = "hungarian" }',
-        # The covariance is that which `genkit audit` prints for these pairs.
+        # The covariance printed by `genkit audit` for these pairs.
         "network": '{ use = "mlp", preconditioner = { use = "coupled", covariance = 0.17 } }',
     },
     "edm-aot-1536": EDM | {"coupler": '{ use = "hungarian" }', "pool": 1536},
@@ -80,7 +80,7 @@ LEVERS = {
     "short-average": {"more": 'average = { use = "ema", half_life = 5_000 }'},
     "decay": {"more": 'optimizer = { use = "adam", learning_rate_decay = 100_000 }'},
 }
-"""What a lever changes in the train stage, by its name."""
+"""Changed settings of the train stage by name of the variant."""
 
 
 def settings(name: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Look for the reason why EDM-AOT is behind EDM on the digits where steps are many.
+"""Analyze why EDM-AOT has worse scores than EDM on the digits with many steps.
 
     OMP_NUM_THREADS=1 python benchmarks/pairs_why.py EDM.safetensors AOT.safetensors
 
@@ -31,7 +31,7 @@ FACTORS = (1.0, 1.02, 1.04, 1.06, 1.08)
 
 
 class Recorded(nn.Module):
-    """A denoiser that keeps the states at which it is called, by noise level."""
+    """A denoiser that stores the states of its calls by noise level."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Recorded(nn.Module):
         return self.denoiser(x, sigma, labels, **more)
 
     def settled(self, level: float, batches: int) -> Tensor:
-        """Return the states at a level ``[N, D]``, of several calls in a batch the last."""
+        """Return the states at a level ``[N, D]``, those of the last call of each batch."""
         calls = self.states[level]
         each = len(calls) // batches
         return torch.cat(calls[each - 1 :: each]).flatten(1).double()
@@ -67,7 +67,7 @@ class Switched(nn.Module):
 
 @dataclass
 class Study:
-    """Samples both denoisers and scores them."""
+    """Sample both denoisers and score the samples."""
 
     edm: Denoiser
     aot: Denoiser
@@ -78,14 +78,14 @@ class Study:
         self.data = to_float(component("dataset", "digits").load(self.judge.place).data)
 
     def drawn(self, denoiser: Denoiser, module: nn.Module, start: ResolvedStart) -> Tensor:
-        """Return samples of a denoiser in whose place a module is called."""
+        """Return samples of a denoiser with its module replaced."""
         trained = replace(denoiser.trained, module=module)
         schedule = component("schedule", "edm", steps=STEPS)
         found = draw(Denoiser(trained, denoiser.device), schedule, range(self.samples), start=start)
         return found[0]
 
     def pairs(self, coupled: bool) -> tuple[Tensor, Tensor]:
-        """Return images and noise ``[N, D]`` as they meet in training."""
+        """Return pairs of images and noise ``[N, D]`` as in training."""
         generator, coupler = torch.Generator().manual_seed(5), component("coupler", "hungarian")
         images, noises = [], []
         for _ in range(24):
@@ -106,7 +106,7 @@ class Study:
         print("|", " | ".join(cells), "|", flush=True)
 
     def along(self) -> list[Tensor]:
-        """Print the variance along the trajectories; return the samples of both denoisers."""
+        """Print the variance along the trajectories, and return the samples of both denoisers."""
         columns, ends = {}, []
         arms = (("EDM", self.edm, "noise"), ("EDM-AOT", self.aot, "corrected"))
         for name, denoiser, start in arms:
@@ -140,7 +140,7 @@ class Study:
                 self.line(f"{name}, times {factor:g}", (items - mean) * factor + mean)
 
     def switched(self) -> None:
-        """Print the scores where the denoisers take turns."""
+        """Print the scores with one denoiser above a noise level and the other below."""
         print("\n| denoisers | classifier | pixels | spread |\n|---|--:|--:|---|")
         for level in SWITCHES:
             module = Switched(self.aot.module, self.edm.module, level)

@@ -145,11 +145,11 @@ ONE = {
     ),
     "more of a class than the pool": (
         ("pool_size = 64", "images_per_class = 65"),
-        (9, "denoiser.images_per_class", "conflict", "write 64 or less"),
+        (9, "denoiser.images_per_class", "conflict", "write at most 64"),
     ),
     "micro-batch larger than the batch": (
         ("pool_size = 64", "micro_batch = 65"),
-        (9, "denoiser.micro_batch", "conflict", "write 64 or less"),
+        (9, "denoiser.micro_batch", "conflict", "write at most 64"),
     ),
     "out of range": (
         ("steps = 5", "steps = 0"),

@@ -1,11 +1,10 @@
-"""Augmented images and their labels beside those of EDM's AugmentPipe.
+"""Compare augmented images and their labels with those of EDM's AugmentPipe.
 
-The random numbers that the reference draws are recorded, and genkit makes the same changes to the
-same images, which are uniform in [-1, 1]. The reference pads a batch by as many pixels as its
-farthest-reaching image requires, genkit always by the maximum of size - 1 pixels. So each batch is
-computed twice: as it is drawn, and with a last image that is shrunk so far that the reference pads
-by the maximum on every side. The comparison is in float64, in which the reference's filter has the
-precision of float32, and once more in float32.
+The random numbers of the reference are recorded, and genkit applies the same changes to the same
+images, which are uniform in [-1, 1]. The reference pads a batch by as many pixels as its images
+require, genkit always by the maximum of size - 1 pixels. So each batch is computed twice: as drawn,
+and with a last image that is shrunk so far that the reference pads by the maximum on every side. The
+comparison is in float64, in which the reference's filter has the precision of float32, and in float32.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ SHRUNK = -4.0  # log2 of the scale of the last image, where all paddings are to 
 
 
 class Recorder:
-    """Record what the reference draws and by how much it pads.
+    """Record the random draws and the padding of the reference.
 
     Attributes:
         draws: results of torch.rand, randn and randint, in the order of the calls.
@@ -93,7 +92,7 @@ class Recorder:
         return call
 
     def changes(self, p: float) -> Changes:
-        """Return the changes that the reference made of its draws."""
+        """Return the changes that the reference derives from its draws."""
         (x, x_done, y, y_done, scale, scale_done, angle, angle_done) = (
             draw.flatten() for draw in self.draws[:8]
         )

@@ -1,4 +1,4 @@
-"""Averages reconstructed after a training beside those of EDM2's reconstruct_phema.py."""
+"""Compare averages reconstructed after a training with those of EDM2's reconstruct_phema.py."""
 
 from __future__ import annotations
 

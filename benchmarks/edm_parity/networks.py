@@ -1,9 +1,9 @@
-"""Outputs, input gradients and initial weights of networks beside those of the reference.
+"""Compare outputs, input gradients and initial weights of networks with those of the reference.
 
-For every kind of network: the same random weights on both sides, the maximum difference of outputs
-and of input gradients relative to their norm, in eval and in training mode; and the maximum
-relative difference of the standard deviations of initial weights, over the layers of at least
-4,096 weights. The outputs of an EDM2 network are the denoised images and the uncertainty u(sigma).
+Every kind of network has the same random weights in both. Reported are the maximum difference of
+outputs and input gradients relative to their norm, in eval and training mode, and the maximum
+relative difference of the standard deviations of initial weights, over layers of at least 4,096
+weights. The outputs of an EDM2 network are the denoised images and the uncertainty u(sigma).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samplers, and images from the same seeds, beside those of EDM's generate.py."""
+"""Compare samplers, and images of the same seeds, with those of EDM's generate.py."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ def samplers(reference: ModuleType) -> Iterator[tuple[str, int, float]]:
 
 
 class Images(NamedTuple):
-    """How images of the same seeds differ.
+    """Differences of images of the same seeds.
 
     Attributes:
         identical: number of equal images, of :data:`IMAGES`.
-        levels: maximum difference of a pixel, in grey levels.
+        levels: maximum difference of a pixel, in gray levels.
         inside: share of the pixels that are neither 0 nor 255.
         error: relative difference of the samples before they are rounded to 8 bits.
     """

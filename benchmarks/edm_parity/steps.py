@@ -1,8 +1,8 @@
-"""Training steps beside those of EDM's, EDM-AOT's and EDM2's losses and optimizers.
+"""Compare training steps with those of EDM, EDM-AOT and EDM2.
 
-The reference's network and loss are stepped with torch.optim.Adam as its training loop does:
-gradient of the sum over elements divided by the batch, its learning rate, its average of weights.
-genkit's `train` stage is given the same initial weights, images, noise and noise levels.
+The reference's network and loss are trained with torch.optim.Adam as in its training loop: gradient
+of the sum over elements divided by the batch size, its learning rate, its average of weights.
+genkit's `train` stage uses the same initial weights, images, noise and noise levels.
 """
 
 from __future__ import annotations
