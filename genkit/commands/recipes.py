@@ -49,8 +49,6 @@ def load_recipe(
         PluginError: a plugin's code failed in a check.
     """
     source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
-    if announced:
-        typer.echo(f"{source.label}: checking the recipe", err=True)
 
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
@@ -59,6 +57,8 @@ def load_recipe(
     given = source, plugins, overrides or [], trackers or []
     if mistakes := declared(lambda: _declared_mistakes(*given), plugins.registry):
         raise RecipeError([Mistake.of_json(mistake) for mistake in mistakes])
+    if announced:
+        typer.echo(f"{source.label}: checking the recipe", err=True)
 
     from genkit.blame import plugin_errors
     from genkit.recipe import recipe as checking

@@ -28,21 +28,18 @@ class Estimate:
         done = sum(self._work[: number - 1]) + share * self._work[number - 1]
         return 100 * done / sum(self._work)
 
-    def left(self, number: int, share: float, left: float | None) -> float | None:
+    def left(self, number: int, left: float, whole: float) -> float | None:
         """Return the remaining seconds of the run; None before a speed was measured.
 
         Later stages are assumed to have the last measured speed.
 
         Args:
             number: number of the running stage, from 1.
-            share: finished share of the stage, 0 to 1.
-            left: remaining seconds of the stage; None if unknown.
+            left: remaining seconds of the stage.
+            whole: seconds of the whole stage at its present speed.
         """
-        if left is None:
-            return None
-        rest = (1 - share) * self._work[number - 1]
-        if rest > 0:
-            self._seconds_each = left / rest
+        if work := self._work[number - 1]:
+            self._seconds_each = whole / work
         if self._seconds_each is None:
             return None
         return left + self._seconds_each * sum(self._work[number:])

@@ -135,6 +135,7 @@ class Display(Progress):
         self._shown = now
         speed, left = self._task.speed, self._task.time_remaining
         shown = f"{speed or 0:,.0f}" if (speed or 0) >= 10 else f"{speed or 0:.2g}"
+        share = done / total if total else 1.0
         between = "/" if not lines else " of "
         # In the order of display, each with its priority on a narrow terminal.
         facts = [
@@ -144,7 +145,10 @@ class Display(Progress):
             (4, "" if speed is None else f"{shown} {unit}/s"),
             (3, "" if loss is None else f"loss {loss:.4g}"),
             (2, "" if left is None else f"{duration(left)} left"),
-            (1, self._of_the_run(done / total if total else 1.0, left)),
+            (
+                1,
+                self._of_the_run(done / total if total else 1.0, left, total / (speed or math.inf)),
+            ),
         ]
         facts = [(rank, fact) for rank, fact in facts if fact]
         if lines:
@@ -153,11 +157,11 @@ class Display(Progress):
             text = "  ".join([self._stage, *self._fitting(facts)])
             self._bars.update(self._task.id, description=text, refresh=True)
 
-    def _of_the_run(self, share: float, left: float | None) -> str:
+    def _of_the_run(self, share: float, left: float | None, whole: float) -> str:
         """Return the percentage and the remaining time of the whole run; empty if unknown."""
         if (percent := self._estimate.percent(self._number, share)) is None:
             return ""
-        rest = self._estimate.left(self._number, share, left)
+        rest = None if left is None else self._estimate.left(self._number, left, whole)
         return f"run {percent:.0f} %" + ("" if rest is None else f", {duration(rest)} left")
 
     def _fitting(self, facts: Sequence[tuple[int, str]]) -> list[str]:

@@ -167,6 +167,9 @@ def test_the_time_left_of_a_run_counts_its_later_stages(clock):
     clock.now += 10
     progress.advance(10, 50, "samples")
     assert plain_lines(stream)[-1].endswith("20 %, 1 samples/s, 0:40 left, run 64 %, 1:30 left")
+    clock.now += 40
+    progress.advance(50, 50, "samples")  # its end tells the speed as well
+    assert plain_lines(stream)[-1].endswith("0:00 left, run 80 %, 0:50 left")
     progress.end()
     progress.begin(3, 4, "scores", "evaluate")
     progress.advance(0, 10, "metrics")
