@@ -145,10 +145,7 @@ class Display(Progress):
             (4, "" if speed is None else f"{shown} {unit}/s"),
             (3, "" if loss is None else f"loss {loss:.4g}"),
             (2, "" if left is None else f"{duration(left)} left"),
-            (
-                1,
-                self._of_the_run(done / total if total else 1.0, left, total / (speed or math.inf)),
-            ),
+            (1, self._of_the_run(share, left, total / (speed or math.inf))),
         ]
         facts = [(rank, fact) for rank, fact in facts if fact]
         if lines:
