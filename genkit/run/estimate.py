@@ -36,9 +36,10 @@ class Estimate:
         Args:
             number: number of the running stage, from 1.
             left: remaining seconds of the stage.
-            whole: seconds of the whole stage at its present speed.
+            whole: seconds of the whole stage at its present speed; 0 if that is unknown.
         """
-        if work := self._work[number - 1]:
+        work = self._work[number - 1]
+        if work > 0 and whole > 0:
             self._seconds_each = whole / work
         if self._seconds_each is None:
             return None

@@ -178,6 +178,15 @@ def test_the_time_left_of_a_run_counts_its_later_stages(clock):
     assert plain_lines(stream)[-1].endswith("0:10 left, run 80 %, 1:00 left")
 
 
+def test_a_stage_without_a_speed_says_nothing_of_the_time_of_the_run(clock):
+    stream, progress = plain(clock)
+    progress.plan([100, 100])
+    progress.begin(1, 2, "denoiser", "train")
+    clock.now += 10
+    progress.advance(10, 10, "images")  # the only report
+    assert plain_lines(stream)[-1].endswith("0:00 left, run 50 %")
+
+
 @pytest.mark.parametrize("work", [[100.0], [100.0, 0.0], [0.0, 0.0]])
 def test_a_run_of_one_stage_with_work_has_one_percentage(clock, work):
     stream, progress = plain(clock)
