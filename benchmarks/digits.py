@@ -220,7 +220,7 @@ def draw(runs: Sequence[Run], device: str) -> None:
 
 
 def _tiles(images: torch.Tensor) -> torch.Tensor:
-    """Return 64 images as one of 8x8 tiles, a pixel apart."""
+    """Join 64 images to one image of 8x8 tiles, one pixel apart."""
     framed = torch.nn.functional.pad(images.clamp(-1, 1), (0, 1, 0, 1), value=1.0)
     size = framed.shape[-1]
     return framed.reshape(8, 8, size, size).permute(0, 2, 1, 3).reshape(8 * size, 8 * size)

@@ -78,7 +78,7 @@ def messages(file: str, tree: ast.Module) -> Iterator[Text]:
                     content = "".join(
                         str(part.value)
                         if isinstance(part, ast.Constant)
-                        else f"{{{ast.unparse(part)[3:-2]}}}"
+                        else f"{{{ast.unparse(getattr(part, 'value', part))}}}"
                         for part in parts
                     )
                 case ast.Constant(value=str(content)):

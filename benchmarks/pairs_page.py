@@ -84,8 +84,8 @@ def table(
         scores: all scores.
         images: length of the training.
         rows: label, method, schedule and start of each row.
-        value: what is shown of a line.
-        digits: digits after the point.
+        value: function that returns the score of a line.
+        digits: number of decimal places.
     """
     steps = sorted({key[4] for key in scores})
     head = " | ".join(f"{n} steps" for n in steps)

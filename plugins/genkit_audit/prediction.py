@@ -42,7 +42,7 @@ class Prediction:
     def of(
         cls, statistics: CouplingStatistics, start: StartLimits, name: ResolvedStart
     ) -> Prediction:
-        """Predict the effect of the start of this name."""
+        """Predict the effect of a start, given its name."""
         corrections = CORRECTIONS[name]
         ratios = statistics.spread_of_samples(start.sigma_max, corrections)
         return cls(

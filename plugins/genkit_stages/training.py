@@ -155,7 +155,7 @@ class Loop:
     def _by_sigma_is_due(self, every: int) -> bool:
         """Return whether one of the ``ROWS`` parts of the training ended with the last step.
 
-        Only steps with a row count: there the losses were read, and are known to be finite.
+        Only steps at which a row is logged qualify: their losses were read and are finite.
 
         Args:
             every: number of steps between two rows.
