@@ -113,9 +113,9 @@ def test_the_class_of_a_sample_follows_from_its_seed(conditional):
 @pytest.mark.parametrize(
     ("count", "labels", "message"),
     [
-        (2, [0], (Code.WRONG_LENGTH, "2 labels", 1)),
-        (2, [0, 2], (Code.OUT_OF_RANGE, "label 2", "0 to 1")),
-        (2, [-1, 0], (Code.OUT_OF_RANGE, "label -1", "0 to 1")),
+        (2, [0], (Code.WRONG_LENGTH, "labels", 2, 1)),
+        (2, [0, 2], (Code.OUT_OF_RANGE, "labels", 2, "0 to 1")),
+        (2, [-1, 0], (Code.OUT_OF_RANGE, "labels", -1, "0 to 1")),
         (2, [0.7, 1.2], (Code.WRONG_TYPE, "labels", [0.7, 1.2])),
         (2, 3, (Code.WRONG_TYPE, "labels", 3)),
         (2, "01", (Code.WRONG_TYPE, "labels", "'01'")),

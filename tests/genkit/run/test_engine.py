@@ -233,8 +233,8 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(two_gpus, name):
 @pytest.mark.parametrize(
     ("name", "world", "message"),
     [
-        ("cuda", World(2, 3, 2), ("process 3", "--nproc-per-node=2")),
-        ("auto", World(2, 3, 2), ("process 3", "--nproc-per-node=2")),
+        ("cuda", World(2, 3, 2), ("local rank 2", "--nproc-per-node=2")),
+        ("auto", World(2, 3, 2), ("local rank 2", "--nproc-per-node=2")),
         ("cuda:1", World(0, 2, 0), ("2 processes", '"cuda:1"')),
     ],
 )

@@ -290,7 +290,7 @@ def test_a_stage_draws_the_seeds_of_a_set(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("data", "conditional", "first", "said"),
     [
-        ("swiss-roll", "false", 0, 'samples.latents: latents "edm" must be used for images'),
+        ("swiss-roll", "false", 0, 'samples.latents: latents "edm" must be used with images'),
         ("digits", "false", SEEDS - 5, f"samples.first_seed: must be at most .* {SEEDS - 6}, got"),
         ("digits", "false", -1, r"samples\.first_seed: .*got -1 \[out-of-range\]"),
     ],

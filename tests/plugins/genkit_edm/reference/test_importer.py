@@ -73,7 +73,8 @@ def test_a_training_state_is_read_to_the_bit(edm_files, small, tmp_path):
     same_bits(read_snapshot(path).weights, small[0])
     imported = EdmImporter().read(path)
     assert imported.images == 500_000
-    assert imported.notes == ("these weights are not averaged: a training state's",)
+    (note,) = imported.notes
+    assert "not averaged" in note
 
 
 @pytest.mark.parametrize(
@@ -243,8 +244,7 @@ def test_an_edm2_snapshot_of_latents_has_a_note(edm_files, tmp_path):
     tree = edm_files.edm2_snapshot(*edm_files.made_up_edm2(), encoder="StabilityVAEEncoder")
     imported = EdmImporter().read(written(tmp_path, edm_files.emitted(tree), EDM2_NAME))
     (note,) = imported.notes
-    assert note.startswith("these weights generate latents of StabilityVAEEncoder instead of imag")
-    assert "no decoder" in note
+    assert "StabilityVAEEncoder" in note
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def attributes(**changes):
         (lambda tree: parts(tree).pop("_init_args"), (Code.MISSING_KEY, "EDMPrecond")),
         (lambda tree: parts(tree).update(_init_args=(8,)), (Code.MISSING_KEY, "EDMPrecond")),
         (lambda tree: parts(tree).update(_init_kwargs=None), (Code.WRONG_TYPE, None)),
-        (lambda tree: parts(tree).update(img_channels=3), (Code.CONFLICT, "img_channels 1", 3)),
+        (lambda tree: parts(tree).update(img_channels=3), (Code.CONFLICT, "argument 1")),
         (arguments(channel_mult=b"x"), (Code.WRONG_TYPE, "channel_mult", "a bytes of 1")),
         (arguments(model_type=["SongUNet"]), (Code.UNKNOWN_CHOICE, "['SongUNet']")),
         (arguments(model_channels=2**62), (Code.UNREADABLE,)),
