@@ -177,7 +177,7 @@ def torchcfm(part: Table) -> str:
         ]
         for (label,), found in by_size(part["rows"], "label").items()
     ]
-    return f"""## Compared with torchcfm
+    return f"""## Against torchcfm
 
 The same pools of {part["dimensions"]:,}-dimensional images were passed to torchcfm's `OTPlanSampler`. By default it draws
 pairs from the plan with replacement, so a third of the images and of the noise samples of a pool is not used.
