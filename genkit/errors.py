@@ -228,7 +228,7 @@ class Mistake:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Mistake:
-        """Return the mistake of what :func:`dataclasses.asdict` returned and JSON kept."""
+        """Return the mistake of a result of :func:`dataclasses.asdict` that was stored as JSON."""
         problem = values["problem"]
         codes = {code.value: code for code in Code}
         kept = {"key": tuple(problem["key"]), "code": codes[problem["code"]]}

@@ -97,7 +97,7 @@ FilePath = Annotated[str, PathMark()]
 
 A relative path of a recipe is one in the folder of the recipe if it exists there, else one in the
 working directory. The component gets the path to open, in which ``~`` is not expanded yet, see
-:func:`genkit.files.expanded`.
+:func:`genkit.files.expand_user`.
 """
 
 
