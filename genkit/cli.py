@@ -21,7 +21,7 @@ from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summ
 from genkit.commands.validate import validate
 from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
-from genkit.terminal import check_device, console, processes, say, several
+from genkit.terminal import check_device, console, fit, processes, say, several
 
 app = typer.Typer(
     name="genkit",
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GenkitError as error:
         if shows_traceback:
             traceback.print_exception(error)
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(fit(f"Error: {error}", sys.stderr), err=True)
         _leave(error.exit_code, owned)
     except KeyboardInterrupt:
         typer.echo(

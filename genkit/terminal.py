@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from genkit.errors import InterruptedRun, UsageError
 
@@ -35,9 +37,23 @@ def say(to: Console, text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    from rich.console import Console
+    print(fit(f"Warning: {text}", sys.stderr), file=sys.stderr)  # noqa: T201
 
-    say(Console(stderr=True), f"Warning: {text}")
+
+def fit(text: str, stream: IO[str]) -> str:
+    """Return text whose lines are broken at spaces where a stream is a terminal.
+
+    A word that is longer than a line stays whole, since the reader may have to type it.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in text.split("\n"):
+        wrapper.subsequent_indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines.append(wrapper.fill(line))
+    return "\n".join(lines)
 
 
 def show_progress(items: Sequence[T], doing: str) -> Iterable[T]:

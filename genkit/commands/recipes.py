@@ -58,7 +58,7 @@ def load_recipe(
     if mistakes := declared(lambda: _declared_mistakes(*given), plugins.registry):
         raise RecipeError([Mistake.of_json(mistake) for mistake in mistakes])
     if announced:
-        typer.echo(f"{source.label}: checking the recipe", err=True)
+        typer.echo(f"{recipe}: checking the recipe", err=True)
 
     from genkit.blame import plugin_errors
     from genkit.recipe import recipe as checking

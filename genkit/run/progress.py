@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from genkit.run.estimate import Estimate
+from genkit.terminal import fit
 
 _LINE_PERIOD = 10.0  # min seconds between two lines of a stage
 _BAR_PERIOD = 0.1  # min seconds between two updates of a bar
@@ -177,7 +178,7 @@ class Display(Progress):
         self.note(f"{self._stage}: done in {duration(self._task.elapsed or 0)}")
 
     def note(self, text: str) -> None:
-        self._console.out(text, highlight=False)
+        self._console.out(fit(text, self._console.file), highlight=False)
 
     def warn(self, text: str) -> None:
         self.note(f"Warning: {text}")
