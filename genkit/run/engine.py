@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -19,7 +20,7 @@ from genkit.files import write_json, write_text
 from genkit.interfaces import Stage, Stages, TrackedRun
 from genkit.machine import environment, hardware, is_of_the_disk, is_out_of_memory, resolve_device
 from genkit.plugin.manager import Plugins
-from genkit.plugin.registry import Registry
+from genkit.plugin.registry import Registry, in_words
 from genkit.recipe.encode import resolved
 from genkit.recipe.recipe import Recipe
 from genkit.report.pictures import pictures_of
@@ -121,7 +122,8 @@ def execute(
             relays = stack.enter_context(
                 open_trackers(recipe.trackers, followed, plugins.registry, progress.warn)
             )
-        progress.plan([stage.work(recipe.stages) for stage in recipe.stages.values()])
+        if world.is_main:
+            progress.plan(_work(recipe.stages, plugins.registry, progress.warn))
         for number, (stage_id, stage) in order:
             opening = partial(_open, run, number, stage_id, prints[stage_id], progress)
             place, finished = world.on_main(opening)
@@ -165,6 +167,27 @@ def execute(
                 run.end(stage_id)
             progress.end()
         return world.on_main(partial(_results, recipe.name, folder, folders))
+
+
+def _work(stages: Stages, registry: Registry, warn: Callable[[str], None]) -> list[float]:
+    """Return the work of each stage, with a warning and 0 for one that returns no such number.
+
+    Work is only displayed, so a mistake in it must not end a run.
+    """
+    found = []
+    for stage in stages.values():
+        try:
+            work = stage.work(stages)
+            got = None if math.isfinite(work) and work >= 0 else f"got {work!r}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            got = f"but raised {in_words(error)}"
+        if got is not None:
+            warn(
+                f"{label_of(stage, registry)} must return a finite number of at least 0 from work, "
+                f"{got}; the display counts it as 0"
+            )
+        found.append(0.0 if got else float(work))
+    return found
 
 
 def _open(
