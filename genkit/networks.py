@@ -123,11 +123,16 @@ def without_memory() -> Iterator[None]:
         yield
 
 
-class _WithoutDraws(TorchFunctionMode):
-    """Leave initial random values out.
+_DRAWS_IN_PLACE = (Tensor.normal_, nn.init.normal_)
+_DRAWS = (torch.randn, torch.rand)
+_DRAWS_LIKE = (torch.randn_like, torch.rand_like)
 
-    On the device "meta" PyTorch computes these functions in Python, for which it imports its
-    compiler and sympy. That takes half as long as importing torch.
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leave random values out of tensors on the device "meta"; draws on other devices are kept.
+
+    On "meta" PyTorch computes these functions in Python, for which it imports its compiler and
+    sympy. That takes half as long as importing torch.
     """
 
     def __torch_function__(
@@ -138,12 +143,19 @@ class _WithoutDraws(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func in (Tensor.normal_, nn.init.normal_):
-            return (*args, *given.values())[0]
-        if func in (torch.randn, torch.rand):
-            given.pop("generator", None)
-            func = torch.empty
-        return func(*args, **given)
+        if func not in (*_DRAWS_IN_PLACE, *_DRAWS, *_DRAWS_LIKE):
+            return func(*args, **given)
+        tensor = next((v for v in (*args, *given.values()) if isinstance(v, Tensor)), None)
+        device = given.get("device") or ("meta" if tensor is None else tensor.device)
+        if torch.device(device).type != "meta":
+            return func(*args, **given)
+        if func in _DRAWS_IN_PLACE:
+            return tensor
+        if tensor is not None:  # not by ``empty_like``, which imports sympy
+            dtype = given.get("dtype") or tensor.dtype
+            return torch.empty(tensor.shape, dtype=dtype, device=device)
+        given.pop("generator", None)
+        return torch.empty(*args, **given)
 
 
 @dataclass(frozen=True)

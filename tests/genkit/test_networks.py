@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +17,7 @@ from genkit.artifacts import DenoiserFile, DiscriminatorFile, NetworkFile
 from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError
 from genkit.interfaces import Denoiser, Preconditioner
-from genkit.networks import load_network, require_fit
+from genkit.networks import load_network, require_fit, without_memory
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.types import Coefficients, DataSpec
 from raising import raises_code
@@ -197,3 +199,59 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         files.write_bytes(path, b"half of a")
     assert torch.equal(tensors.load(path)[0]["x"], torch.ones(1))
+
+
+def test_without_memory_only_shapes_are_built():
+    generator = torch.Generator()
+    state = generator.get_state()
+    with without_memory():
+        drawn = [
+            torch.randn(3, 2, generator=generator),
+            torch.rand(3, 2),
+            torch.randn_like(torch.empty(3, 2)),
+            torch.zeros(3, 2).normal_(),
+            nn.init.normal_(torch.empty(3, 2)),
+        ]
+        double = torch.randn(3, dtype=torch.float64)
+    assert {(tensor.device.type, tensor.shape) for tensor in drawn} == {("meta", (3, 2))}
+    assert double.dtype == torch.float64
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_without_memory_draws_on_another_device_are_made():
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.randn(4, device="cpu", generator=generator),
+            torch.rand(4, device="cpu", generator=generator),
+            torch.zeros(4, device="cpu").normal_(generator=generator),
+            nn.init.normal_(torch.zeros(4, device="cpu"), generator=generator),
+        ]
+
+    expected = draw(0)
+    with without_memory():
+        found = draw(0)
+        like = torch.randn_like(expected[0])
+    assert all(map(torch.equal, found, expected))
+    assert like.device.type == "cpu"
+    assert like.abs().sum() > 0
+
+
+IMPORTS = """
+import sys, torch
+from torch import nn
+from genkit.networks import without_memory
+
+with without_memory():
+    like = torch.empty(3, 3)
+    torch.randn(3), torch.rand(3), torch.randn_like(like), torch.rand_like(like)
+    like.normal_(), like.uniform_(), nn.init.normal_(like), nn.init.trunc_normal_(like)
+    nn.Linear(3, 3), nn.Embedding(3, 4), nn.Conv2d(3, 3, 3)
+print(*{"torch._dynamo", "sympy"} & set(sys.modules))
+"""
+
+
+def test_without_memory_neither_torchs_compiler_nor_sympy_is_imported():
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.split() == []
