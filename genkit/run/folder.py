@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -115,14 +115,18 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
+        holder = self.root / HOLDER
         try:
+            holder.unlink(missing_ok=True)  # of a killed run, which another run would be shown
             now = datetime.now().astimezone().isoformat(" ", "seconds")
             who = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
-            write_json(self.root / HOLDER, who)
+            write_json(holder, who)
             self._write(self.redo)
             yield
         finally:
-            (self.root / HOLDER).unlink(missing_ok=True)
+            # Only a message uses the file: failing to remove it must not hide the error of the run.
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
             lock.release()
 
     @property

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from genkit.errors import Code, UsageError
-from genkit.run.folder import STATE, RunFolder
+from genkit.run.folder import HOLDER, STATE, RunFolder
 from raising import raises_code
 
 
@@ -114,3 +114,29 @@ def test_the_folder_is_free_again_after_an_error(tmp_path):
         raise ZeroDivisionError
     with run.locked(), raises_code(UsageError, Code.IN_USE), run.locked():
         pass
+
+
+def test_a_run_ends_although_the_file_of_its_process_cannot_be_removed(tmp_path):
+    run = RunFolder(tmp_path / "run", "tiny")
+
+    def fail():
+        (run.root / HOLDER).unlink()
+        (run.root / HOLDER).mkdir()  # unlink raises
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), run.locked():
+        fail()
+    (run.root / HOLDER).rmdir()
+    with run.locked():  # the lock was released
+        pass
+
+
+def test_a_run_that_starts_is_not_taken_for_a_killed_one(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path, "tiny")
+    (tmp_path / HOLDER).write_text("{}")  # of a killed run
+    found = []
+    monkeypatch.setattr(
+        "genkit.run.folder.write_json", lambda path, _: found.append((path.name, path.exists()))
+    )
+    with run.locked():
+        assert found[0] == (HOLDER, False)
