@@ -65,8 +65,11 @@ def stop_on_signal(world: World = SINGLE_PROCESS) -> Iterator[Callable[[], bool]
 
 
 def _discard(outputs: list[int]) -> None:
-    """Discard output to a closed terminal, where a write would raise an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard output to terminals that are closed, where a write would raise an error."""
     for output in outputs:
-        os.dup2(nowhere, output)
-    os.close(nowhere)
+        # A closed terminal is none any more. One that still works got no SIGHUP of its own: the
+        # signal was sent by ``kill``.
+        if not os.isatty(output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
