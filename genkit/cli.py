@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Never
+from typing import TYPE_CHECKING, Annotated, Any, Never
 
 import typer
 
@@ -22,6 +22,9 @@ from genkit.commands.validate import validate
 from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
 from genkit.terminal import check_device, console, fit, processes, say, several
+
+if TYPE_CHECKING:
+    from genkit.plugin.registry import Registry
 
 app = typer.Typer(
     name="genkit",
@@ -243,11 +246,11 @@ def show(
         hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
         raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
 
-    def describe() -> list[dict[str, Any]]:
+    def describe(registry: Registry) -> list[dict[str, Any]]:
         return [description(registry, entry) for entry in found]
 
     to = console()
-    for index, described in enumerate(declared(describe, registry) or describe()):
+    for index, described in enumerate(declared(describe, registry) or describe(registry)):
         if index:
             to.print()
         show_component(to, described)

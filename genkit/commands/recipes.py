@@ -12,6 +12,7 @@ from genkit.errors import Code, Mistake, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from genkit.plugin.manager import Plugins
+    from genkit.plugin.registry import Registry
     from genkit.recipe.recipe import Recipe
     from genkit.recipe.source import Source
 
@@ -44,18 +45,26 @@ def load_recipe(
         announced: whether a line on stderr says that the recipe is checked, which takes seconds.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or the table of a tracker is no TOML.
         RecipeError: all mistakes of the recipe.
         PluginError: a plugin's code failed in a check.
     """
-    source = _read(recipe)  # a mistake in its syntax shows at once: plugins and torch come later
+    source = _read(recipe)  # mistakes in syntax show at once: plugins and torch come later
 
     from genkit.plugin.declarations import declared
-    from genkit.plugin.manager import load_plugins
+    from genkit.plugin.manager import Plugins, load_plugins
+    from genkit.recipe.source import parse_component
 
+    for tracker in trackers or ():
+        parse_component(tracker, "--track")
     plugins = load_plugins()
-    given = source, plugins, overrides or [], trackers or []
-    if mistakes := declared(lambda: _declared_mistakes(*given), plugins.registry):
+    changes = overrides or [], trackers or []
+
+    def read(registry: Registry) -> list[dict[str, Any]]:
+        own = Plugins(registry, plugins.loaded, plugins.failed)
+        return declared_mistakes(source, own, *changes)
+
+    if mistakes := declared(read, plugins.registry):
         raise RecipeError([Mistake.of_json(mistake) for mistake in mistakes])
     if announced:
         typer.echo(f"{recipe}: checking the recipe", err=True)
@@ -64,16 +73,16 @@ def load_recipe(
     from genkit.recipe import recipe as checking
 
     with plugin_errors(plugins.registry):
-        return checking.load_recipe(*given), plugins
+        return checking.load_recipe(source, plugins, *changes), plugins
 
 
-def _declared_mistakes(
+def declared_mistakes(
     source: Source, plugins: Plugins, overrides: list[str], trackers: list[str]
 ) -> list[dict[str, Any]]:
-    """Return the mistakes that need no torch, for JSON."""
-    from genkit.recipe.recipe import declared_mistakes
+    """Return the mistakes that need no torch, for JSON; none if a component cannot be loaded."""
+    from genkit.recipe import recipe
 
-    found = declared_mistakes(source, plugins, overrides, trackers)
+    found = recipe.declared_mistakes(source, plugins, overrides, trackers)
     # A component that cannot be loaded may miss a library that is a placeholder here.
     unsure = any(mistake.problem.code is Code.PLUGIN for mistake in found)
     return [] if unsure else [asdict(mistake) for mistake in found]

@@ -1,53 +1,96 @@
-"""Read the declarations of components without importing torch and other libraries.
+"""Read the declarations of genkit's own components without importing torch and other libraries.
 
 torch takes seconds to import, and the settings of a component do not depend on it. So they are read
 in a forked process, in which a library that is not imported yet is replaced by a placeholder.
 Placeholders can be passed, called, subclassed and used in annotations. Code that needs the value of
 one, such as a comparison, ends the process without a result, and the caller imports the libraries.
-Nothing is stored, so nothing can be out of date.
+
+A placeholder has every name, and importing it never fails. Code that asks which names a library
+has, or whether it can be imported, would get a wrong answer. So a component of another distribution
+ends the process too, and genkit's own are tested to have the same settings either way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Never
 
 from genkit.fields import Settings
-from genkit.plugin.registry import Registry
+from genkit.plugin.manager import OURS
+from genkit.plugin.registry import Entry, Registry
+
+MOST_SECONDS = 20.0
+"""Time after which an answer is no longer awaited; reading takes less than 1 s. Chosen."""
 
 
-def declared(read: Callable[[], Any], registry: Registry) -> Any:
-    """Return the result of a function that reads only declarations of components.
+def declared(read: Callable[[Registry], Any], registry: Registry) -> Any:
+    """Return the result of a function that reads only declarations of genkit's own components.
 
     Args:
-        read: function that imports components and returns values of JSON.
+        read: function of a registry that loads components and returns values of JSON.
         registry: registry with the packages of all plugins, which are imported as usual.
 
     Returns:
-        Result of the function; None if it needs more than declarations, or if torch is imported.
+        Result of the function; None if it needs more than declarations or a component of another
+        distribution, if torch is imported, or if the process cannot be started or hangs.
     """
     idle = "torch" not in sys.modules and threading.active_count() == 1
     if sys.platform == "win32" or not idle:
         return None
     answer, question = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # no memory, or too many processes
+        os.close(answer)
+        os.close(question)
+        return None
     if child == 0:
+        os.close(answer)
         _answer(read, registry, question)
     os.close(question)
-    with os.fdopen(answer, "rb") as file:
-        text = file.read()
-    os.waitpid(child, 0)
-    return json.loads(text or "null")
+    with suppress(OSError, ValueError):
+        return json.loads(_line(answer, child))
+    return None
 
 
-def _answer(read: Callable[[], Any], registry: Registry, to: int) -> Never:
+def _line(answer: int, child: int) -> bytes:
+    """Return the line that a child process writes to a pipe, and end the process.
+
+    The end of the pipe is not awaited: a process that the child started may keep it open.
+
+    Raises:
+        OSError: the pipe ended before the line did, or no line came in time.
+    """
+    until = time.monotonic() + MOST_SECONDS
+    text = b""
+    try:
+        while not text.endswith(b"\n"):
+            left = max(until - time.monotonic(), 0.0)
+            part = os.read(answer, 1 << 16) if select.select([answer], [], [], left)[0] else b""
+            if not part:
+                raise OSError("no answer")
+            text += part
+    finally:
+        os.close(answer)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        with suppress(ChildProcessError):  # the system waits for it where SIGCHLD is ignored
+            os.waitpid(child, 0)
+    return text
+
+
+def _answer(read: Callable[[Registry], Any], registry: Registry, to: int) -> Never:
     """Write the result of a function to a pipe, and end the process; without result on an error."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -55,11 +98,26 @@ def _answer(read: Callable[[], Any], registry: Registry, to: int) -> Never:
             os.dup2(nowhere, output)
         kept = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules)}
         sys.meta_path.insert(0, _Libraries(kept | registry.packages.keys()))
-        text = json.dumps(read()).encode()
+        text = json.dumps(read(_OwnComponents(registry))).encode()
         with os.fdopen(to, "wb") as file:
-            file.write(text)
+            file.write(text + b"\n")
     finally:
-        os._exit(0)  # also after an error, in which case the pipe is empty
+        _end()
+
+
+def _end(*_: object) -> Never:
+    """End the process at once; an exception could be caught by the code that caused it."""
+    os._exit(0)
+
+
+class _OwnComponents(Registry):
+    """A registry in which loading a component of another distribution ends the process."""
+
+    def __init__(self, registry: Registry) -> None:
+        vars(self).update(vars(registry))
+
+    def load(self, entry: Entry) -> type[Any]:
+        return super().load(entry) if entry.owner.distribution == OURS else _end()
 
 
 class _Libraries(MetaPathFinder, Loader):
@@ -91,11 +149,7 @@ class _Module(ModuleType):
     """A module each of whose names is a placeholder."""
 
     def __getattr__(self, name: str) -> Placeholder:
-        return _attribute(name)
-
-
-class Needed(BaseException):
-    """Raised where the value of a placeholder is needed; no Exception, so no plugin catches it."""
+        return _attribute(self, name)
 
 
 class _Absent:
@@ -103,18 +157,14 @@ class _Absent:
 
     def __init_subclass__(cls, **arguments: object) -> None:
         if issubclass(cls, Settings):
-            raise Needed
-
-
-def _needed(*_: object) -> Never:
-    raise Needed
+            _end()
 
 
 class Placeholder:
     """Placeholder of an object of a library, whose value is unknown."""
 
     def __getattr__(self, name: str) -> Placeholder:
-        return _attribute(name)
+        return _attribute(self, name)
 
     def __call__(self, *values: object, **arguments: object) -> Placeholder:
         return Placeholder()
@@ -133,15 +183,19 @@ class Placeholder:
 
     def __eq__(self, other: object) -> bool:
         # ``typing`` compares the arguments of its types with special forms, such as Any.
-        return False if getattr(other, "__module__", "") == "typing" else _needed()
+        return False if getattr(other, "__module__", "") == "typing" else _end()
 
-    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _needed
-    __bool__ = __len__ = __iter__ = __contains__ = _needed
-    __int__ = __float__ = __index__ = _needed
-    __str__ = __repr__ = __format__ = _needed
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _end
+    __bool__ = __len__ = __iter__ = __contains__ = _end
+    __int__ = __float__ = __index__ = _end
+    __str__ = __repr__ = __format__ = _end
 
 
-def _attribute(name: str) -> Placeholder:
+def _attribute(of: object, name: str) -> Placeholder:
+    """Return the placeholder of an attribute, the same one each time, as of a real object."""
+    if name == "__version__":
+        _end()
     if name.startswith("__"):  # Python looks these up to determine the type of an object
         raise AttributeError(name)
-    return Placeholder()
+    found: Placeholder = vars(of).setdefault(name, Placeholder())
+    return found

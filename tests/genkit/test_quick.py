@@ -64,6 +64,14 @@ def test_mistakes_that_declarations_show_are_reported_without_torch(tmp_path, ol
     assert f"[{code}]" in text
 
 
+def test_a_tracker_that_is_no_table_is_reported_without_torch(tmp_path):
+    (tmp_path / "quick.toml").write_text(RECIPE)
+    arguments = ("run", "quick.toml", "--track", "{ use =")
+    done, found, text = ran(*arguments, among={"torch", *HEAVY}, cwd=tmp_path)
+    assert (done, found) == (2, [])
+    assert "--track" in text
+
+
 def test_settings_are_shown_without_torch():
     done, found, text = ran("show", "heun", among={"torch", *HEAVY})
     assert (done, found) == (0, [])
