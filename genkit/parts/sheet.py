@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from genkit.parts.text_table import GAP, Cells, grid
@@ -16,7 +16,7 @@ _INDENT = 2
 def print_sheet(console: Console, cells: Cells, keys: int = 1) -> None:
     """Print rows as a table, or as a list if the terminal is too narrow.
 
-    Words are never broken, so that names can be copied.
+    Only the last column is wrapped, at spaces, so that names and paths can be copied.
 
     Args:
         console: console to print to.
@@ -28,46 +28,43 @@ def print_sheet(console: Console, cells: Cells, keys: int = 1) -> None:
         for line in _list(cells, keys, console.width):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    wrapped = [
-        [_wrapped(text, space) for text, space in zip(row, widths, strict=True)] for row in cells
-    ]
+    wrapped = [[*row[:-1], _wrapped(row[-1], widths[-1])] for row in cells]
     console.print(grid(wrapped, "left"))
 
 
 def _widths(cells: Cells, width: int) -> list[int] | None:
     """Return the widths of the columns of a table; None if the terminal is too narrow for one."""
     columns = ["\n".join(column).split("\n") for column in zip(*cells, strict=True)]
-    widths = [max(map(len, lines)) for lines in columns]
-    minima = [max(len(word) for line in lines for word in [*line.split(), ""]) for lines in columns]
-    minima[-1] = max(minima[-1], min(_READABLE, widths[-1]))
-    room = width - GAP * (len(widths) - 1)
-    if sum(minima) > room:
-        return None
-    while sum(widths) > room:
-        # Shrink the column that is widest relative to its min.
-        index = max(range(len(widths)), key=lambda k: widths[k] - minima[k])
-        widths[index] -= 1
-    return widths
+    widths = [max(map(cell_len, lines)) for lines in columns]
+    # Only the last column is wrapped: the others have names and values, which may contain spaces.
+    words = [word for line in columns[-1] for word in [*line.split(), ""]]
+    least = max(*map(cell_len, words), min(_READABLE, widths[-1]))
+    room = width - GAP * (len(widths) - 1) - sum(widths[:-1])
+    return None if least > room else [*widths[:-1], min(widths[-1], room)]
 
 
 def _list(cells: Cells, keys: int, width: int) -> Iterator[str]:
     """Yield the lines of a list, in which each text follows the header of its column."""
     head, *rows = cells
-    reach = max(len(name) for name in head[keys:]) + 2
+    reach = max(map(cell_len, head[keys:])) + 2
     for row in rows:
         yield " ".join(filter(None, row[:keys]))
-        for name, text in zip(head[keys:], row[keys:], strict=True):
-            lines = _wrapped(text, max(_READABLE, width - _INDENT - reach)).split("\n")
-            for index, line in enumerate(lines if text else []):
-                yield " " * _INDENT + f"{'' if index else name:<{reach}}{line}".rstrip()
+        *others, last = row[keys:]
+        last = _wrapped(last, max(_READABLE, width - _INDENT - reach))
+        for name, text in zip(head[keys:], [*others, last], strict=True):
+            for index, line in enumerate(text.split("\n") if text else []):
+                yield " " * _INDENT + set_cell_size("" if index else name, reach) + line
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Return a text wrapped to a width; longer words are not broken."""
-    lines: Sequence[str] = [
-        part
-        for line in text.split("\n")
-        for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        or [""]
-    ]
+    """Return a text wrapped at spaces to a width in terminal columns; words are not broken."""
+    lines = []
+    for line in text.split("\n"):
+        first, *words = line.split(" ")
+        lines.append(first)
+        for word in words:
+            if cell_len(f"{lines[-1]} {word}") > width:
+                lines.append(word)
+            else:
+                lines[-1] += f" {word}"
     return "\n".join(lines)

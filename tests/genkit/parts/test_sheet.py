@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from genkit.parts.sheet import print_sheet
@@ -15,10 +16,10 @@ CELLS = [
 ]
 
 
-def printed(width, keys=1):
+def printed(width, keys=1, cells=CELLS):
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=True, color_system=None)
-    print_sheet(console, CELLS, keys)
+    print_sheet(console, cells, keys)
     return stream.getvalue()
 
 
@@ -56,3 +57,16 @@ def test_a_narrow_terminal_has_a_list_without_empty_texts():
         "           second line",
     ]
     assert printed(60, keys=2).startswith("learning_rate_decay an integer\n  default  0\n")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_only_the_last_column_is_wrapped(width):
+    folder = "runs/my first run of all"
+    cells = [("run", "folder", "meaning"), ("a", folder, "a text of several words " * 4)]
+    assert folder in printed(width, cells=cells)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_wide_characters_count_as_two_columns(width):
+    cells = [("名前", "meaning"), ("設定", "画像 の 学習率 " * 12)]
+    assert max(map(cell_len, printed(width, cells=cells).splitlines())) <= width
