@@ -13,6 +13,7 @@ from genkit.artifacts.layout import CHECKPOINT
 from genkit.blame import label_of
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context, Objective
+from genkit.plugin.registry import in_words
 from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import LOCAL, RankExchange
 from genkit.train.pairing import PairStream
@@ -113,11 +114,17 @@ class Loop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
 
     def _draw(self) -> float:
-        """Draw the plots on rank 0, and return the seconds that this took."""
-        start = time.monotonic()
+        """Draw the plots on rank 0, and return the seconds that this took; the same on all ranks.
+
+        An error is a warning: plots of an unfinished training must not end it.
+        """
+        start = self._clock()
         if self.context.world.is_main:
-            self.draw()
-        return time.monotonic() - start
+            try:
+                self.draw()
+            except Exception as error:  # noqa: BLE001
+                self.context.warn(f"the plots were not drawn: {in_words(error)}")
+        return self._clock() - start
 
     def _clock(self) -> float:
         """Return the time of rank 0 in seconds, so that all ranks make the same decisions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from genkit.settings import toml_value
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
-from genkit_stages import training
+from genkit_stages import train, training
 from genkit_stages.train import Train
 from raising import raises_code
 
@@ -201,7 +202,33 @@ def test_the_loss_is_drawn_while_a_training_runs(tiny, monkeypatch):
 def test_drawing_takes_a_hundredth_of_the_time_of_a_training(tiny, monkeypatch):
     """A drawing that takes two seconds is not repeated within 200."""
     monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
-    monkeypatch.setattr(training.Loop, "_drawn", lambda loop: drawn.append(loop) or 2.0)
+    monkeypatch.setattr(training.Loop, "_draw", lambda loop: drawn.append(loop) or 2.0)
     drawn = []
     tiny.run(tiny.train, "denoiser.checkpoint_seconds=0")
     assert len(drawn) == 1
+
+
+def test_a_plot_that_cannot_be_drawn_is_a_warning_within_a_training(tiny, monkeypatch):
+    def fail_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        whole(*arguments)
+
+    whole, calls, warnings = train.draw_training, [], []
+    monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
+    monkeypatch.setattr(train, "draw_training", fail_once)
+    recorder = tiny.recorder()
+    recorder.warn = warnings.append
+    tiny.run(tiny.train, "denoiser.checkpoint_seconds=0", progress=recorder)
+    assert len(calls) > 1
+    assert any("ZeroDivisionError" in warning for warning in warnings)
+
+
+def test_all_ranks_know_the_seconds_of_a_drawing(monkeypatch):
+    """Rank 1 draws nothing, and decides by the clock of rank 0."""
+    times = iter([10.0, 13.0])
+    world = SimpleNamespace(is_main=False, broadcast=lambda _: next(times))
+    loop = SimpleNamespace(context=SimpleNamespace(world=world))
+    loop._clock = partial(training.Loop._clock, loop)
+    assert training.Loop._draw(loop) == 3.0
