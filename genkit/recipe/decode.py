@@ -123,6 +123,7 @@ class Decoder:
         self.current = ""
         self.inherited: dict[str, Component | None] = {}
         self.defaults: dict[str, Mapping[str, Any]] = {}
+        self._origins: dict[Key, Key] = {}
 
     def note(self, problem: Problem) -> None:
         """Note a mistake.
@@ -201,7 +202,7 @@ class Decoder:
             default = setting.use or self.defaults.get(setting.inherit)
             if default and isinstance(value, Mapping) and "use" not in value:
                 # Such as --set denoiser.optimizer.learning_rate=0.01: settings of the default.
-                value = {**default, **value}
+                value = self._merge(default, value, key, (setting.inherit,))
         elif setting.use is not None:
             value = dict(setting.use)
         elif setting.inherit in self.inherited and setting.unless not in table:
@@ -223,11 +224,41 @@ class Decoder:
             self.note(problem.under(*key))
         return FAILED if problems else value
 
+    def _merge(
+        self, default: Mapping[str, Any], value: Mapping[str, Any], key: Key, origin: Key
+    ) -> dict[str, Any]:
+        """Return the table of a default with some settings changed, and keep where others are from.
+
+        A component in the default is changed in the same way, unless another takes its place.
+
+        Args:
+            default: table of a component.
+            value: changed settings.
+            key: path of the changed settings in the recipe.
+            origin: path of the default in the recipe; ``("",)`` for one of a class.
+        """
+        merged = {**default, **value}
+        for name, old in default.items():
+            below, new = ((*key, name), (*origin, name)), value.get(name)
+            if name not in value:
+                self._origins[below[0]] = below[1]
+            elif isinstance(new, Mapping) and "use" not in new:
+                table = {"use": old} if isinstance(old, str) else old
+                if isinstance(table, Mapping):
+                    merged[name] = self._merge(table, new, *below)
+        return merged
+
+    def _is_typed(self, key: Key) -> bool:
+        """Whether the value at a key, or where it is inherited from, is set on the command line."""
+        around = ((key[:length], key[length:]) for length in range(len(key), 0, -1))
+        origins = ((*self._origins[a], *below) for a, below in around if a in self._origins)
+        key = next(origins, key)
+        return any(key[: len(above)] == above for above in self._typed)
+
     def _resolve(self, leaf: Slot | Group | Reference | FilePathType, value: Any, key: Key) -> Any:
         """Return the component or settings of a table, the id of a stage, or a path."""
         if isinstance(leaf, FilePathType):
-            typed = any(key[: len(above)] == above for above in self._typed)
-            return find_path(value, self._folder, recipe_first=not typed)
+            return find_path(value, self._folder, recipe_first=not self._is_typed(key))
         if isinstance(leaf, Reference):
             return self._reference(leaf.artifact, value, key)
         if isinstance(leaf, Group):

@@ -48,6 +48,9 @@ class Wrapped(ToyCoupler):
             raise SettingError("Wrapped", [Problem(("by",), "an attribute is named twice")])
 
 
+PAIRED = {"use": "wrapped", "by": ["a"], "inner": {"use": "greedy", "cost": "squared"}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toys(Dataset):
     """Data that may be missing."""
@@ -56,6 +59,7 @@ class Toys(Dataset):
     fakes: SamplesRef | None = setting(None, doc="samples to join")
     file: FilePath | None = setting(None, doc="a file")
     parts: tuple[Annotated[str, PathMark(names=("all",))], ...] = setting((), doc="files")
+    inner: Dataset | None = setting(None, doc="more data")
 
     def spec(self) -> DataSpec:
         if self.folder == "nowhere":
@@ -86,6 +90,7 @@ class Train(ToyStage):
     data: Dataset = setting(doc="the data", inherit="data")
     coupler: Coupler = setting(doc="the coupling", use={"use": "random"})
     extra: Coupler | None = setting(None, doc="another")
+    paired: Coupler = setting(doc="a third", use=PAIRED)
     images: int = setting(doc="how many images", at_least=1)
     batch_size: int = setting(4, doc="batch", at_least=1)
     pool_size: int = setting(8, doc="pool")

@@ -107,3 +107,13 @@ def test_a_renamed_setting_names_the_new_one(registry: Registry) -> None:
 def test_a_table_without_use_sets_settings_of_the_default(registry: Registry) -> None:
     made = component(registry, "coupler", {"use": "wrapped", "by": [], "inner": {"weight": 3}})
     assert (type(made.inner).__name__, made.inner.weight) == ("Greedy", 3)
+
+
+def test_a_component_in_the_default_keeps_its_name_and_settings(registry: Registry) -> None:
+    extra = {"images": 1, "data": "toys", "use": "train"}
+    made = component(registry, "stage", {**extra, "paired": {"inner": {"weight": 3}}})
+    inner = made.paired.inner
+    assert (made.paired.by, type(inner).__name__, inner.weight) == (("a",), "Greedy", 3)
+    assert inner.cost == "squared"
+    made = component(registry, "stage", {**extra, "paired": {"inner": {"use": "random"}}})
+    assert type(made.paired.inner).__name__ == "Random"

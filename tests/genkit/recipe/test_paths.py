@@ -58,6 +58,19 @@ def test_the_working_directory_goes_first_for_what_is_typed(
     assert load(plugins, "data.file=x.npz").data.file == "x.npz"
 
 
+def test_a_stage_that_changes_inherited_data_opens_the_same_file(
+    plugins: Plugins, folders: tuple[Path, Path]
+) -> None:
+    recipe, _ = folders
+    for folder in folders:
+        (folder / "x.npz").touch()
+    loaded = load(plugins, "data.file=x.npz", "denoiser.data.folder=there")
+    assert loaded.data.file == loaded.stages["denoiser"].data.file == "x.npz"
+    # The path of the file stays one of the file when the table around it is typed.
+    loaded = load(plugins, "denoiser.data={ folder = there }")
+    assert Path(loaded.stages["denoiser"].data.file).samefile(recipe / "x.npz")
+
+
 def test_a_path_in_a_list_is_found_and_a_name_is_no_path(
     plugins: Plugins, folders: tuple[Path, Path]
 ) -> None:

@@ -87,6 +87,16 @@ def test_a_setting_of_an_inherited_component_is_merged_with_it(plugins: Plugins,
     assert recipe.stages["denoiser"].data.folder == "there"
 
 
+@pytest.mark.parametrize("inner", ['"toys"', '{ use = "toys", parts = ["all"] }'])
+def test_a_setting_inside_an_inherited_component_is_merged_with_it(
+    plugins: Plugins, inner: str
+) -> None:
+    text = GOOD.replace('{ use = "toys" }', f'{{ use = "toys", inner = {inner} }}')
+    recipe = load(plugins, text, "denoiser.data.inner.folder=there")
+    changed = recipe.stages["denoiser"].data.inner
+    assert (changed.folder, changed.parts) == ("there", recipe.data.inner.parts)
+
+
 @pytest.mark.parametrize("overrides", [(), ("format=1",)])
 def test_a_recipe_may_state_its_format(plugins: Plugins, overrides: tuple[str, ...]) -> None:
     assert load(plugins, "format = 1\n" + GOOD, *overrides) == load(plugins, GOOD)
