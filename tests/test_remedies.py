@@ -236,6 +236,18 @@ def test_a_mistake_of_the_file_is_not_blamed_on_set(mistakes) -> None:
     assert (found["file"], found["line"], found["override"]) == ("points.toml", 7, None)
 
 
+def test_what_checks_find_once_they_run_is_not_blamed_on_set(mistakes) -> None:
+    text = edited('data = { use = "moons" }\n', "").replace("pool_size = 64", "micro_batch = 65")
+    (found,) = mistakes(text, "data=moons", "seed=1")
+    assert (found["code"], found["line"], found["override"]) == ("conflict", 8, None)
+    # The network fits until the second setting.
+    text = text.replace("65", "64")
+    (found,) = mistakes(text, "data=moons", "denoiser.network=ddpmpp", "seed=1")
+    assert (found["code"], found["override"]) == ("wrong-shape", "denoiser.network=ddpmpp")
+    (found,) = mistakes(text, "data=moons", "denoiser.batch_size=32", "seed=1")
+    assert (found["code"], found["override"]) == ("conflict", "denoiser.batch_size=32")
+
+
 COMMANDS = {
     "a recipe for a network's file": (
         ("sample", "points.toml"),

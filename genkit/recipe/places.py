@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from genkit.errors import Code, Key, Mistake, Problem
+from genkit.errors import Code, GenkitError, Key, Mistake, Problem
 from genkit.recipe.decode import MAX_PROBLEMS
 from genkit.recipe.locate import key_lines, written_key
 from genkit.recipe.overrides import Override, apply_overrides
 from genkit.recipe.source import Source
 
 
+class Reading(Protocol):
+    """A table that was decoded, and checked if decoding found no problem."""
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """Table of the recipe."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All that is wrong with it."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the components were checked."""
+
+
 def locate_mistakes(
-    problems: Sequence[Problem],
+    reading: Reading,
     source: Source,
     made: Sequence[Override],
-    table: Mapping[str, Any],
-    problems_of: Callable[[Mapping[str, Any]], Sequence[Problem]],
+    read: Callable[[Mapping[str, Any]], Reading],
 ) -> list[Mistake]:
     """Return the problems of a recipe by their place in the file, then in the overrides.
 
     Args:
-        problems: problems of the recipe with its overrides.
+        reading: the recipe with its overrides.
         source: recipe as it was read.
         made: overrides, in their order.
-        table: table of the recipe with its overrides.
-        problems_of: returns the problems of another table.
+        read: reads another table.
     """
-    blamed = _blamed(problems, source, made, problems_of)
+    problems, table = reading.problems, reading.table
+    blamed = _blamed(reading, source, made, read)
     lines = key_lines(source.text) if problems else {}
     ordered: list[tuple[int, Mistake]] = []
     for problem in problems:
@@ -75,24 +91,30 @@ def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
 
 
 def _blamed(
-    problems: Sequence[Problem],
+    reading: Reading,
     source: Source,
     made: Sequence[Override],
-    problems_of: Callable[[Mapping[str, Any]], Sequence[Problem]],
+    read: Callable[[Mapping[str, Any]], Reading],
 ) -> dict[tuple[Key, Code], int]:
-    """Return for problems at other keys than the overrides the number of the first that brings it.
+    """Return for problems at other keys than the overrides the number of the one that brings it.
 
     Numbers are from 1; a problem of the file itself is left out. ``coupler.use=partitioned`` brings
-    a missing ``coupler.by``, which is neither in the file nor an override.
+    a missing ``coupler.by``, which is neither in the file nor an override. What a check finds is
+    brought by an override only if the checks ran without it: ``data=moons`` in a recipe without
+    data lets them begin.
     """
-    elsewhere = {(p.key, p.code) for p in problems if _override_of(p.key, made)[1] is None}
-    made = [override for override in made if override.option == "--set"]
     found: dict[tuple[Key, Code], int] = {}
-    for count in range(len(made)):
-        if not elsewhere:
-            break
-        table, _, _ = apply_overrides(source.table, [override.text for override in made[:count]])
-        before = {(problem.key, problem.code) for problem in problems_of(table)}
-        found |= {problem: count for problem in elsewhere & before if count}
+    elsewhere = {(p.key, p.code) for p in reading.problems if _override_of(p.key, made)[1] is None}
+    settings = [override.text for override in made if override.option == "--set"]
+    comparable = False
+    for count in range(len(settings) if elsewhere else 0):
+        before: set[tuple[Key, Code]] = set()
+        checked = False
+        with suppress(GenkitError):  # of a plugin that fails on an earlier table alone
+            earlier = read(apply_overrides(source.table, settings[:count])[0])
+            before = {(problem.key, problem.code) for problem in earlier.problems}
+            checked = earlier.checked or not reading.checked
+        found |= {problem: count for problem in elsewhere & before if comparable}
         elsewhere -= before
-    return found | {problem: len(made) for problem in elsewhere if made}
+        comparable = checked
+    return found | {problem: len(settings) for problem in elsewhere if comparable}

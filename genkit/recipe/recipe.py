@@ -109,11 +109,7 @@ def _read(
     typed = [override.key for override in (*made, *added)]
     reading_of = partial(_Reading, plugins, checks, source.folder, typed)
     reading = reading_of(table)
-
-    def problems_of(other: Mapping[str, Any]) -> Sequence[Problem]:
-        return reading_of(other).problems
-
-    placed = locate_mistakes(reading.problems, source, [*made, *added], table, problems_of)
+    placed = locate_mistakes(reading, source, [*made, *added], reading_of)
     return reading, [*placed, *(with_candidates(mistake, reading.stages) for mistake in refused)]
 
 
@@ -129,6 +125,7 @@ class _Reading:
 
     Attributes:
         head: keys at the top; None if they have mistakes.
+        checked: whether the components were checked.
     """
 
     def __init__(
@@ -141,6 +138,7 @@ class _Reading:
     ) -> None:
         self.table = table
         self.head: Head | None = None
+        self.checked = False
         raw = table.get("stage")
         self.raw_stages: list[Any] = raw if isinstance(raw, list) else []
         self.misspelt = _misspelt_stage(table)
@@ -153,7 +151,8 @@ class _Reading:
             if not is_later_format(table):
                 self.head = self._head()
                 self._stages()
-            if checks and not self.problems:
+            self.checked = checks and not self.problems
+            if self.checked:
                 self._check()
 
     @property
