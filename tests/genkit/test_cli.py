@@ -134,7 +134,8 @@ def test_a_run_reports_on_stdout_and_goes_on_on_stderr(genkit_, recipe, executed
     assert "0.5" in out
     assert "runs/moons/02-samples/samples.png" in out
     assert out.endswith("Everything is in runs/moons\n")
-    assert err == f"{recipe}: checking the recipe\nworking\n"
+    assert str(recipe) in err
+    assert err.endswith("working\n")
 
 
 def test_options_of_a_run(genkit_, recipe, executed, tmp_path):
