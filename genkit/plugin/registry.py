@@ -72,12 +72,7 @@ class Registration:
         Raises:
             PluginError: an unknown kind, a malformed name or target, or a name given twice.
         """
-        if kind not in KINDS:
-            known = ", ".join(KINDS)
-            hint = near_match(kind, KINDS) or f"known: {known}"
-            raise PluginError(f'unknown kind "{kind}" of "{name}"; {hint}')
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-            raise PluginError(f'name "{name}": write lower-case letters, digits and single hyphens')
+        self._check_name(kind, name)
         if not re.fullmatch(r"\w+(\.\w+)*:\w+", target):
             raise PluginError(f'target "{target}" of {kind} "{name}": write "package.module:Class"')
         if (kind, name) in self.entries:
@@ -95,11 +90,22 @@ class Registration:
             table: what to write, such as ``'{ use = "euler" }'``.
 
         Raises:
-            PluginError: an unknown kind.
+            PluginError: an unknown kind, a malformed name, a name of a component or given twice,
+                or a ``table`` that is no text.
         """
-        if kind not in KINDS:
-            raise PluginError(f'unknown kind "{kind}" of "{name}"; known: {", ".join(KINDS)}')
+        self._check_name(kind, name)
+        if not (isinstance(table, str) and table.strip()):
+            raise PluginError(f'what to write for {kind} "{name}" must be a text, got {table!r}')
+        if (kind, name) in self.suggestions:
+            raise PluginError(f'what to write for {kind} "{name}" is given twice')
         self.suggestions[kind, name] = table
+
+    def _check_name(self, kind: str, name: str) -> None:
+        if kind not in KINDS:
+            hint = near_match(kind, KINDS) or f"known: {', '.join(KINDS)}"
+            raise PluginError(f'unknown kind "{kind}" of "{name}"; {hint}')
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+            raise PluginError(f'name "{name}": write lower-case letters, digits and single hyphens')
 
 
 class Registry:
@@ -115,7 +121,7 @@ class Registry:
         self.packages: dict[str, set[Owner]] = {}
         self._command_owners: dict[str, Owner | str] = dict.fromkeys(CORE_COMMANDS, "genkit itself")
         self._entries: dict[tuple[str, str], Entry] = {}
-        self._suggestions: dict[tuple[str, str], str] = {}
+        self._suggestions: dict[tuple[str, str], tuple[str, Owner]] = {}
         self._absent: list[str] = []
 
     def note_absent(self, owner: Owner, reason: str) -> None:
@@ -126,7 +132,8 @@ class Registry:
         """Add all components and commands of a plugin, or none.
 
         Raises:
-            PluginError: a name is taken; the message has both owners.
+            PluginError: a name of a component, a command or a suggestion is taken; the message has
+                both owners.
         """
         for key, entry in registration.entries.items():
             if taken := self._entries.get(key):
@@ -135,6 +142,12 @@ class Registry:
                     f"{entry.owner} must choose another name"
                 )
         owner = registration.owner
+        for kind, name in registration.suggestions:
+            if (kind, name) in registration.entries:
+                raise PluginError(f'{kind} "{name}" of {owner} is a component and a suggestion')
+            if (kind, name) in self._suggestions:
+                first = self._suggestions[kind, name][1]
+                raise PluginError(f'{first} says already what to write for {kind} "{name}"')
         for name in registration.commands:
             if brought := self._command_owners.get(name):
                 raise PluginError(
@@ -142,7 +155,7 @@ class Registry:
                     f"{owner} must choose another name"
                 )
         self._entries.update(registration.entries)
-        self._suggestions = {**registration.suggestions, **self._suggestions}
+        self._suggestions |= {key: (t, owner) for key, t in registration.suggestions.items()}
         self.commands.update(registration.commands)
         self._command_owners.update(dict.fromkeys(registration.commands, owner))
         targets = {entry.target.partition(":")[0] for entry in registration.entries.values()}
@@ -186,7 +199,7 @@ class Registry:
         known = [e.name for kind in kinds for e in self.entries(kind)]
         listed = f"known: {', '.join(known) or 'none'}"
         if table := next(
-            (self._suggestions[k, name] for k in kinds if (k, name) in self._suggestions), ""
+            (self._suggestions[k, name][0] for k in kinds if (k, name) in self._suggestions), ""
         ):
             hint = f"write {table}"
         elif others := [kind for kind in KINDS if (kind, name) in self._entries]:

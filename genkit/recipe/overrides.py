@@ -79,7 +79,7 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     parts, _ = _parse(mistake.override)
     if parts[0] in stages:
         return mistake
-    value = mistake.override.partition("=")[2]
+    _, value = split_override(mistake.override)
     keys = [
         ".".join(map(toml_key, (stage_id, *key)))
         for stage_id, stage in stages.items()
@@ -123,13 +123,18 @@ class _Refused(Exception):  # noqa: N818
         self.problem = Problem((), reason, hint, code)
 
 
-def _parse(text: str) -> tuple[list[str], Any]:
+def split_override(text: str) -> tuple[str, str]:
+    """Return key and value of ``KEY=VALUE``, or two empty texts if it lacks one of them."""
     # The first = outside of quotes, which a key may hold.
     match = re.fullmatch(r"""((?:[^"'=]|"(?:[^"\\]|\\.)*"|'[^']*')*)=(.+)""", text, re.DOTALL)
-    if not match or not match[2].strip():
+    return (match[1].strip(), match[2].strip()) if match and match[2].strip() else ("", "")
+
+
+def _parse(text: str) -> tuple[list[str], Any]:
+    key, value = split_override(text)
+    if not value:
         hint = "write --set KEY=VALUE, such as --set seed=1"
         raise _Refused(Code.SYNTAX, "must have a key, = and a value", hint)
-    key, value = match[1].strip(), match[2].strip()
     node: Any = _toml(f"{key} = 0" if "\n" not in key else "")
     if not node:
         hint = "write names with dots between, such as denoiser.pool_size"
@@ -174,11 +179,11 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
     first, *rest = parts
     if first == "stage":
         raise _Refused(Code.UNKNOWN_KEY, "stages are named by id", "write ID.KEY=VALUE")
-    if first in (*TOP_LEVEL, *RETIRED):
-        return tuple(parts)
     stages = table.get("stage")
     stages = stages if isinstance(stages, list) else []
     ids = [stage.get("id") if isinstance(stage, dict) else None for stage in stages]
+    if first in TOP_LEVEL or (first in RETIRED and first not in ids):
+        return tuple(parts)
     if first not in ids:
         known = [*(i for i in ids if isinstance(i, str)), *TOP_LEVEL[:-1]]
         hint = near_match(first, known) or f"known: {', '.join(known[:20])}"

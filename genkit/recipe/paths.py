@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,19 @@ def name_places(problem: Problem, values: Iterable[Any]) -> Problem:
         return problem
     missing = (
         f"neither {' nor '.join(value.places)} exists"
-        for value in values
-        if isinstance(value, RecipePath)
-        and len(value.places) > 1
-        and not any(map(_exists, value.places))
+        for value in _paths(values)
+        if len(value.places) > 1 and not any(map(_exists, value.places))
     )
     return replace(problem, hint="; ".join(filter(None, (problem.hint, *missing))))
+
+
+def _paths(values: Iterable[Any]) -> Iterator[RecipePath]:
+    """Yield the paths of a recipe among some values, and in lists of them."""
+    for value in values:
+        if isinstance(value, RecipePath):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _paths(value)
 
 
 def _exists(path: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from genkit.errors import Code, GenkitError, Key, Mistake, Problem
 from genkit.recipe.decode import MAX_PROBLEMS
 from genkit.recipe.locate import key_lines, written_key
-from genkit.recipe.overrides import Override, apply_overrides
+from genkit.recipe.overrides import Override, apply_overrides, split_override
 from genkit.recipe.source import Source
 
 
@@ -71,7 +71,7 @@ def _with_replacement(problem: Problem, override: Override, table: Mapping[str, 
     *above, last = override.key
     if last != "use" or problem.code != Code.UNKNOWN_KEY or problem.key[:-1] != tuple(above):
         return problem
-    value = override.text.partition("=")[2]
+    _, value = split_override(override.text)
     hint = f"write {written_key(tuple(above), table)}={value}, which replaces the whole table"
     return replace(problem, hint=hint)
 

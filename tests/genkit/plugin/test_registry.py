@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,29 @@ def test_a_suggestion_says_what_to_write_for_a_name_that_is_no_component() -> No
         registry.find(["solver"], "ddim")
     with raises_code(PluginError, Code.PLUGIN, "solvr"):
         registration.suggest("solvr", "ddim", '{ use = "euler" }')
+
+
+@pytest.mark.parametrize("name", ["Ddim", "euler", "plms"])
+def test_a_suggestion_has_a_name_of_its_own(name: str) -> None:
+    registry = Registry()
+    first = Registration(Owner("first", "solver-box", "1.0"))
+    first.suggest("solver", "plms", '{ use = "euler" }')
+    registry.accept(first)
+    registration = Registration(Owner("solvers", "solver-box", "1.0"))
+    registration.add("solver", "euler", "package.module:Euler")
+    with raises_code(PluginError, Code.PLUGIN, name):
+        registration.suggest("solver", name, '{ use = "heun" }')
+        registry.accept(registration)
+
+
+@pytest.mark.parametrize("table", [{"use": "euler"}, " "])
+def test_a_suggestion_is_a_text_and_given_once(table: Any) -> None:
+    registration = Registration(Owner("solvers", "solver-box", "1.0"))
+    with raises_code(PluginError, Code.PLUGIN, "ddim"):
+        registration.suggest("solver", "ddim", table)
+    registration.suggest("solver", "ddim", '{ use = "euler" }')
+    with raises_code(PluginError, Code.PLUGIN, "ddim"):
+        registration.suggest("solver", "ddim", '{ use = "heun" }')
 
 
 def test_a_component_of_another_kind_is_named_with_its_kind() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from genkit.errors import Code
-from genkit.recipe.overrides import apply_overrides
+from genkit.recipe.overrides import apply_overrides, split_override
 
 TABLE: dict[str, Any] = {
     "name": "x",
@@ -94,6 +94,17 @@ def test_mistakes(text: str, code: Code, hint: str) -> None:
 def test_a_name_in_the_place_of_a_component_becomes_its_table() -> None:
     changed, _, _ = apply_overrides(TABLE, ["denoiser.coupler=greedy", "denoiser.coupler.weight=2"])
     assert changed["stage"][0]["coupler"] == {"use": "greedy", "weight": 2}
+
+
+def test_a_stage_may_have_the_name_of_a_retired_key() -> None:
+    table = {"stage": [{"id": "next"}]}
+    assert apply_overrides(table, ["next.images=3"])[0] == {"stage": [{"id": "next", "images": 3}]}
+    assert apply_overrides({}, ["next=3"])[0] == {"next": 3}
+
+
+def test_key_and_value_are_split_outside_of_quotes() -> None:
+    assert split_override(' a."b=c" = x=y ') == ('a."b=c"', "x=y")
+    assert split_override("a=") == split_override("a") == ("", "")
 
 
 def test_the_last_one_holds() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from genkit.errors import Code, RecipeError
+from genkit.errors import Code, Problem, RecipeError
 from genkit.plugin.manager import Plugins
 from genkit.recipe.encode import resolved, table
-from genkit.recipe.paths import RecipePath, find_path
+from genkit.recipe.paths import RecipePath, find_path, name_places
 from genkit.recipe.recipe import Recipe, load_recipe
 from genkit.recipe.source import Source, read_source
 
@@ -91,6 +91,13 @@ def test_a_path_that_is_nowhere_is_reported_with_both_places(
     assert (mistake.problem.code, mistake.line, mistake.key) == (Code.NOT_FOUND, 2, "data.file")
     for folder in folders:
         assert str(folder / "x.npz") in mistake.problem.hint
+
+
+def test_a_path_in_a_list_that_is_nowhere_is_reported_with_both_places() -> None:
+    places = ("/nowhere/y", "/neither/y")
+    problem = Problem(("parts",), "y does not exist", code=Code.NOT_FOUND)
+    named = name_places(problem, [3, ("all", RecipePath("y", "y", places))])
+    assert all(place in named.hint for place in places)
 
 
 def test_fingerprints_have_the_path_as_written_and_a_resolved_recipe_the_place(
