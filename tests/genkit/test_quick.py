@@ -85,4 +85,4 @@ def test_plugins_are_listed_without_torch():
 def test_a_run_says_at_once_that_its_recipe_is_checked(tmp_path):
     (tmp_path / "quick.toml").write_text(f"{RECIPE}batch_size = 32\nmicro_batch = 64\n")
     _, _, output = ran("run", "quick.toml", among=HEAVY, cwd=tmp_path)
-    assert output.startswith("quick.toml: ")  # the errors name the place as "  quick.toml:LINE"
+    assert output.startswith("quick.toml: ")
