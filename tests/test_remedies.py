@@ -206,6 +206,10 @@ COMMAND_LINE = {
         ("samples.guidance.0.weight=2",),
         ("wrong-type", "samples.guidance.0.weight=2", "samples.guidance", '[{ use = "..." }]'),
     ),
+    "a number for a text": (
+        ("name=5",),
+        ("wrong-type", "name=5", "name", "--set 'name=\"5\"'"),
+    ),
     "a stage without a key": (
         ("denoiser=random",),
         ("unknown-key", "denoiser=random", None, "denoiser.KEY=VALUE"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -54,7 +56,7 @@ def locate_mistakes(
         if override is None and (number := blamed.get((problem.key, problem.code), 0)):
             override = made[number - 1]
         if override is not None:
-            problem = _with_replacement(problem, override, table)
+            problem = _with_replacement(_for_the_shell(problem, override), override, table)
             mistake = Mistake(problem, key, override=override.text, option=override.option)
         else:
             mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
@@ -64,6 +66,15 @@ def locate_mistakes(
         reason = f"there may be more than these {MAX_PROBLEMS} mistakes"
         located.append(Mistake(Problem((), reason, code=Code.TOO_MANY), "", source.label))
     return located
+
+
+def _for_the_shell(problem: Problem, override: Override) -> Problem:
+    """Return a problem whose remedy is a text in quotes with quotes that the shell leaves."""
+    quoted = re.fullmatch(r'write (".*")', problem.hint)
+    if not quoted or problem.code != Code.WRONG_TYPE or problem.key != override.key:
+        return problem
+    key, _ = split_override(override.text)
+    return replace(problem, hint=f"write --set {shlex.quote(f'{key}={quoted[1]}')}")
 
 
 def _with_replacement(problem: Problem, override: Override, table: Mapping[str, Any]) -> Problem:
