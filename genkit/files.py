@@ -57,7 +57,8 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith(_TEMPORARY):
+        nameless = error.filename is None or str(error.filename).endswith(_TEMPORARY)
+        if nameless and error.errno is not None:  # else the name would replace the message
             error.filename, error.filename2 = str(path), None
         raise
 

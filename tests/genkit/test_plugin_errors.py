@@ -16,7 +16,7 @@ from genkit.blame import plugin_error_of, plugin_errors
 from genkit.errors import Code, DataError, GenkitError, PluginError
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
-from genkit.train.distributed import _packed
+from genkit.train.distributed import _pack
 from genkit.train.pairing import PairStream
 from genkit.types import Batch
 from genkit_files.importing import read_in_process
@@ -505,7 +505,7 @@ def test_other_processes_are_told_the_component_of_a_pool(frail):
     with pytest.raises(PluginError):
         list(stream.batches(4, exchange=Telling()))
     require_named(str(told[0]), 'coupler "frail"', "pair")
-    message, _ = _packed(told[0])
+    message, _ = _pack(told[0])
     require_named(json.loads(bytes(message.tolist()))["error"], 'coupler "frail"', "pair")
 
 

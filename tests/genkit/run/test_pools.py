@@ -297,7 +297,7 @@ def test_a_coupler_is_bound_to_what_earlier_stages_left(tiny, monkeypatch):
 
 def test_noise_that_is_not_the_samplers_is_refused_unless_it_is_meant(tiny):
     (reason,) = problems(tiny, Reversed())
-    assert "does not declare" in reason
+    assert "must declare" in reason
     assert problems(tiny, Reversed(), "denoiser.accept_skewed_noise=true") == []
     assert problems(tiny, NearestImage()) == []
 

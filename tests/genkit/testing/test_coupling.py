@@ -380,7 +380,8 @@ def test_the_process_builds_what_it_is_told(monkeypatch, tmp_path):
     pairs = json.loads(sys.stdout.getvalue())
     assert pairs == 2 * [[2 * [list(range(size))] for size in SIZES]]
     assert sys.modules.pop("no_module_of_this_name").PerClass is PerClass
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([{"place": ["absent", None, "X"]}])))
+    absent = {"place": ["absent", None, "X"], "settings": {}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([absent])))
     with pytest.raises(ModuleNotFoundError, match="absent"):
         serve()
 
@@ -393,12 +394,12 @@ def test_a_stage_that_is_asked_for_is_told(asks):
         pass
 
     Asks.asks = asks
-    with breaks("needs-fit; bind asked for 'fitted'"):
+    with breaks("needs-fit; bind reads 'fitted'"):
         check_coupler(Asks())
 
 
 def test_what_fails_in_another_process_is_told():
-    with breaks("processes; bind asked for 'fitted'"):
+    with breaks("processes; bind reads 'fitted'"):
         check_processes([Refers()])
 
 

@@ -60,7 +60,5 @@ def test_without_a_compiler_it_is_said_what_to_write(monkeypatch):
     monkeypatch.setattr(torch, "compile", missing)
     with pytest.raises(UsageError) as told:
         require_compiler(CPU)
-    assert str(told.value) == (
-        "compile = true needs a C++ compiler that works: RuntimeError: no compiler here; "
-        "install it, or write compile = false"
-    )
+    assert "C++ compiler" in str(told.value)
+    assert "no compiler here; install it, or write compile = false" in str(told.value)
