@@ -85,10 +85,11 @@ def test_a_process_that_ignores_hangups_goes_on():
 
 
 TRAINING = """
-import fcntl, pathlib, sys, termios
+import fcntl, pathlib, signal, sys, termios
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import choose_progress
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 with stop_on_signal() as asked, choose_progress() as progress:
     progress.begin(1, 1, "denoiser", "train")
