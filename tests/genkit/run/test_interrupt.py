@@ -17,6 +17,16 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_in_a_terminal():
+    """Signals as a terminal sends them: the tests may run under nohup, which ignores SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS[1:]}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_asks_to_stop(number):
     before = signal.getsignal(number)
