@@ -107,7 +107,7 @@ def test_the_recipe_runs(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_runs() -> None:
     assert 'write by = ["label"]' in mistakes(TINY.replace(', by = ["label"] }', " }"))
     blind = TINY.replace('by = ["label"]', "by = []")
-    assert "pairs across labels" in mistakes(blind)
+    assert "skewed-noise" in mistakes(blind)
     assert "potential" in mistakes(TINY.replace('potential = "potential"', 'potential = "no"'))
 
 
