@@ -115,7 +115,7 @@ Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose 
 
 {READING.read_text(encoding="utf-8").strip()}
 
-![Samples of EDM and EDM-AOT from the same noise, and Frechet distance against NFE](../images/digits.png)
+![Samples of EDM and EDM-AOT from the same noise, and Fréchet distance against NFE](../images/digits.png)
 
 ## Each training, with the standard deviation over its sets
 

@@ -203,7 +203,7 @@ class Registry:
         ):
             hint = f"write {table}"
         elif others := [kind for kind in KINDS if (kind, name) in self._entries]:
-            reason, hint = f"{reason}, which is a {' and a '.join(others)}", listed
+            reason, hint = f"{reason}, the name of a {' and a '.join(others)}", listed
         else:
             hint = near_match(name, known) or listed
         raise UnknownComponentError("; ".join([reason, *self._absent]), hint)

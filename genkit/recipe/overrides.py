@@ -92,7 +92,7 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     problem = replace(mistake.problem, hint=f"write {written}")
     if len(keys) > 1:
         name = quote(".".join(parts))
-        reason = f"must name one setting, got {name}, which {len(keys)} settings are called"
+        reason = f"must name one setting, got {name}, the name of {len(keys)} settings"
         problem = replace(problem, reason=reason, code=Code.AMBIGUOUS)
     return replace(mistake, problem=problem)
 

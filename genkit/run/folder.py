@@ -109,8 +109,8 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout as error:
             raise UsageError(
-                f"{self.root} must not be in use, got a run{_holder(self.root)}; wait until it "
-                "ends, or choose another --out",
+                f"{self.root} is in use by a run{_holder(self.root)}; wait until it ends, or write "
+                "another folder for --out",
                 Code.IN_USE,
             ) from error
         except OSError as error:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from recipes import QUICK
+
 HEAVY = {"matplotlib", "ot", "scipy", "sympy", "torch._dynamo", "torchmetrics"}
 
 
@@ -27,19 +29,6 @@ def test_a_recipe_is_checked_without_libraries_that_only_a_run_uses(recipe):
     assert ran("validate", recipe, among=HEAVY)[:2] == (0, [])
 
 
-RECIPE = """
-name = "quick"
-data = { use = "digits" }
-
-[[stage]]
-id = "denoiser"
-use = "train"
-network = { use = "mlp" }
-objective = { use = "denoising" }
-images = 100
-"""
-
-
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
@@ -58,14 +47,14 @@ images = 100
     ],
 )
 def test_mistakes_that_declarations_show_are_reported_without_torch(tmp_path, old, new, code):
-    (tmp_path / "quick.toml").write_text(RECIPE.replace(old, new))
+    (tmp_path / "quick.toml").write_text(QUICK.replace(old, new))
     done, found, text = ran("validate", "quick.toml", among={"torch", *HEAVY}, cwd=tmp_path)
     assert (done, found) == (2, [])
     assert f"[{code}]" in text
 
 
 def test_a_tracker_that_is_no_table_is_reported_without_torch(tmp_path):
-    (tmp_path / "quick.toml").write_text(RECIPE)
+    (tmp_path / "quick.toml").write_text(QUICK)
     arguments = ("run", "quick.toml", "--track", "{ use =")
     done, found, text = ran(*arguments, among={"torch", *HEAVY}, cwd=tmp_path)
     assert (done, found) == (2, [])
@@ -83,6 +72,6 @@ def test_plugins_are_listed_without_torch():
 
 
 def test_a_run_says_at_once_that_its_recipe_is_checked(tmp_path):
-    (tmp_path / "quick.toml").write_text(f"{RECIPE}batch_size = 32\nmicro_batch = 64\n")
+    (tmp_path / "quick.toml").write_text(f"{QUICK}batch_size = 32\nmicro_batch = 64\n")
     _, _, output = ran("run", "quick.toml", among=HEAVY, cwd=tmp_path)
     assert output.startswith("quick.toml: ")

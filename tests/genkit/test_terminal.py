@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +36,21 @@ def test_no_word_of_a_message_is_broken(monkeypatch, columns):
 def test_what_is_no_terminal_gets_lines_as_they_are(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     assert fit(TEXT, io.StringIO()) == TEXT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of POSIX")
+def test_errors_of_a_command_fit_its_terminal(tmp_path):
+    (tmp_path / "a.toml").write_text('name = "a"\n\n[[stage]]\nid = "samples"\nuse = "samplo"\n')
+    terminal, own = os.openpty()
+    command = [sys.executable, "-m", "genkit", "validate", "a.toml"]
+    environment = {**os.environ, "COLUMNS": "40"}
+    process = subprocess.Popen(command, stderr=own, cwd=tmp_path, env=environment)
+    os.close(own)
+    shown = b""
+    while b"[unknown-component]" not in shown and (part := os.read(terminal, 4096)):
+        shown += part
+    assert process.wait(timeout=60) == 2
+    os.close(terminal)
+    lines = shown.decode().splitlines()
+    assert len(lines) > 3
+    assert all(len(line) <= 40 or len(line.split()) == 1 for line in lines)

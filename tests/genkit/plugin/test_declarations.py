@@ -15,6 +15,7 @@ from genkit.plugin.manager import OURS, load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
 from genkit.report.components import description
+from recipes import QUICK
 
 HEAD = """
 import json, os, signal, sys, threading
@@ -62,27 +63,15 @@ return [description(registry, entry) for entry in own]
     assert found == of_json([description(registry, entry) for entry in own])
 
 
-RECIPE = """
-name = "quick"
-data = { use = "digits" }
-
-[[stage]]
-id = "denoiser"
-use = "train"
-network = { use = "mlp" }
-objective = { use = "denoising" }
-images = 100
-"""
-
 BROKEN = {
-    "key": RECIPE.replace("images =", "imagess ="),
-    "component": RECIPE.replace('"mlp"', '"mlq"'),
-    "type": RECIPE.replace("images = 100", 'images = "many"'),
-    "range": RECIPE.replace("images = 100", "images = 0"),
-    "nested": RECIPE + 'callbacks = [{ use = "preview", images = 1 }]\n',
-    "missing": RECIPE.replace("images = 100", ""),
-    "reference": RECIPE + '[[stage]]\nid = "x"\nuse = "sample"\ndenoiser = "denoise"\n',
-    "several": RECIPE.replace("images = 100", "images = 0\nseed = -1\nbatch = 3"),
+    "key": QUICK.replace("images =", "imagess ="),
+    "component": QUICK.replace('"mlp"', '"mlq"'),
+    "type": QUICK.replace("images = 100", 'images = "many"'),
+    "range": QUICK.replace("images = 100", "images = 0"),
+    "nested": QUICK + 'callbacks = [{ use = "preview", images = 1 }]\n',
+    "missing": QUICK.replace("images = 100", ""),
+    "reference": QUICK + '[[stage]]\nid = "x"\nuse = "sample"\ndenoiser = "denoise"\n',
+    "several": QUICK.replace("images = 100", "images = 0\nseed = -1\nbatch = 3"),
 }
 
 
@@ -249,7 +238,7 @@ def guarded(install, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("guarded")
 def test_a_component_of_another_distribution_is_read_with_its_libraries(tmp_path):
-    text = RECIPE + 'coupler = { use = "guarded", mode = "slow" }\n'
+    text = QUICK + 'coupler = { use = "guarded", mode = "slow" }\n'
     (tmp_path / "guarded.toml").write_text(text)
     command = [sys.executable, "-m", "genkit", "validate", "guarded.toml"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -258,7 +247,7 @@ def test_a_component_of_another_distribution_is_read_with_its_libraries(tmp_path
 
 def test_mistakes_besides_a_component_that_cannot_be_loaded_are_left_to_the_real_check(install):
     install("absent", HOOK.replace("toy_guarded_parts", "toy_nowhere"))
-    text = RECIPE.replace("images =", "imagess =")
+    text = QUICK.replace("images =", "imagess =")
     both = text + 'coupler = "guarded"\n'
     plugins = load_plugins()
 

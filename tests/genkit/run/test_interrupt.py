@@ -116,15 +116,20 @@ with stop_on_signal() as asked, choose_progress() as progress:
 """
 
 
+def training_in_a_terminal(folder):
+    """Return a terminal, the process of a training in it, and the file that it writes last."""
+    terminal, own = os.openpty()
+    saved = folder / "saved"
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), own)
+    command = [sys.executable, "-c", TRAINING, saved]
+    process = subprocess.Popen(command, **streams, start_new_session=True)
+    os.close(own)
+    return terminal, process, saved
+
+
 @posix
 def test_a_run_whose_terminal_is_closed_saves(tmp_path):
-    terminal, own = os.openpty()
-    saved = tmp_path / "saved"
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), own)
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, saved], **streams, start_new_session=True
-    )
-    os.close(own)
+    terminal, process, saved = training_in_a_terminal(tmp_path)
     assert os.read(terminal, 1)  # the first line is shown
     os.close(terminal)
     assert process.wait(timeout=300) == 0
@@ -133,13 +138,7 @@ def test_a_run_whose_terminal_is_closed_saves(tmp_path):
 
 @posix
 def test_a_hangup_that_is_sent_by_hand_leaves_the_output(tmp_path):
-    terminal, own = os.openpty()
-    saved = tmp_path / "saved"
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), own)
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, saved], **streams, start_new_session=True
-    )
-    os.close(own)
+    terminal, process, _ = training_in_a_terminal(tmp_path)
     shown = os.read(terminal, 4096)  # the handlers are set
     process.send_signal(signal.SIGHUP)
     while b"result" not in shown:
