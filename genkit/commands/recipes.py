@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,25 +96,19 @@ def summary(recipe: Recipe) -> str:
 
 def _read(recipe: str | None) -> Source:
     """Return a recipe's text, parsed; needs no torch, so that a mistake in it shows at once."""
-    from genkit.recipe.source import read_source
+    from genkit.recipe.source import read_source, shipped_recipes
+    from genkit.settings import near_match
 
     if recipe is None:
         raise UsageError(f"no recipe is given; name a file or a shipped recipe\n{_shipped()}")
     try:
         return read_source(recipe)
-    except RecipeError:
-        raise
     except UsageError as error:
-        if _exists(recipe):
+        exists = os.path.exists(recipe)  # noqa: PTH110, Path.exists raises for a long name
+        # Behind a name that is nearly right, a list of all others would only hide the message.
+        if isinstance(error, RecipeError) or exists or near_match(recipe, shipped_recipes()):
             raise
         raise UsageError(f"{error}\n{_shipped()}", error.code) from error
-
-
-def _exists(recipe: str) -> bool:
-    try:
-        return Path(recipe).exists()
-    except OSError:  # a name that is too long
-        return False
 
 
 def _shipped() -> str:

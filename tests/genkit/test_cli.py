@@ -341,6 +341,12 @@ def test_the_list_of_recipes_is_no_part_of_a_message(genkit_, name, kind):
     assert "Shipped recipes" in genkit_("validate", *name)[2]
 
 
+def test_a_name_that_is_nearly_right_is_answered_without_the_list(genkit_):
+    code, _, err = genkit_("validate", "edm_aott")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert '"edm_aot"' in err
+
+
 # --- plugins --------------------------------------------------------------------------------
 
 
