@@ -193,7 +193,8 @@ def run(
                 return
             states = stage_states(loaded, plugins, folder, redo or ())
             to = console()
-            say(to, f"{summary(loaded)}, device {device or loaded.device}, in {folder}\n")
+            where = f"device {device or loaded.device}", f"in {folder}"
+            say(to, f"{summary(loaded, *where)}\n")
             print_sheet(to, plan_cells(loaded, plugins.registry, folder, states), keys=2)
             return
 

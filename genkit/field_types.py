@@ -136,13 +136,15 @@ class Choice(FieldType):
     """One of some values."""
 
     values: tuple[Any, ...]
+    renamed: Mapping[str, str] | None
 
     def words(self) -> str:
         return " or ".join(map(quote, self.values))
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not any(value == known and type(value) is type(known) for known in self.values):
-            hint = near_match(value, map(str, self.values))
+            now = (self.renamed or {}).get(str(value), "")
+            hint = f"write {quote(now)}" if now else near_match(value, map(str, self.values))
             reason = f"must be {self.words()}, got {quote(value)}"
             yield Problem((), reason, hint, Code.UNKNOWN_CHOICE)
 
@@ -226,7 +228,8 @@ class List(FieldType):
 
     def words(self) -> str:
         first, count = self.inner[0].words(), len(self.inner)
-        return f"a list of {first}" if self.any_length else f"{count} values"
+        first = f"a component of kind {first}" if isinstance(self.inner[0], Slot) else first
+        return f"a list, each item {first}" if self.any_length else f"{count} values"
 
     def example(self) -> str:
         return f"[{', '.join(inner.example() for inner in self.inner)}]"

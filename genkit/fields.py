@@ -167,7 +167,7 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
         artifact = marks[0].artifact
         return Reference(str, f"the id of a stage with output {artifact.name}", artifact)
     if origin is Literal:
-        return Choice(args)
+        return Choice(args, setting.renamed)
     if origin is Mapping:
         return Plain(Mapping, "a table")
     if origin in (typing.Union, types.UnionType) and len(args) == 2 and types.NoneType in args:

@@ -236,7 +236,10 @@ class Context(Inputs, Protocol):
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Show progress: ``done`` of ``total`` images, samples or cells; the optimizer's step."""
+        """Show progress: ``done`` of ``total`` images, samples or cells; the optimizer's step.
+
+        Call it once before the work: a resumed stage then shows where it resumes.
+        """
         ...
 
     def stop_requested(self) -> bool:

@@ -30,6 +30,7 @@ class Setting:
         inherit: key at the top of the recipe whose component is the default of the slot.
         unless: key that disables ``inherit`` where a table has it.
         infinite: whether ``inf`` is allowed.
+        renamed: values of earlier versions of a choice, each with the present one.
         affects_result: False for a setting that changes neither weights nor samples, such as the
             time between checkpoints; it is left out of the fingerprint, with all components and
             references that it holds.
@@ -44,6 +45,7 @@ class Setting:
     inherit: str = ""
     unless: str = ""
     infinite: bool = False
+    renamed: Mapping[str, str] | None = None
     affects_result: bool = True
 
     @property

@@ -125,6 +125,10 @@ FILE = {
         edited('{ use = "random" }', '"heun"'),
         ("unknown-component", 12, "denoiser.coupler", "hungarian"),
     ),
+    "a value of an earlier version": (
+        edited('"random" }', '"partitioned", by = ["source"] }'),
+        ("unknown-choice", 12, "denoiser.coupler.by.0", '"realness"'),
+    ),
     "a list for a component": (
         edited('{ use = "random" }', '["random"]'),
         ("not-a-component", 12, "denoiser.coupler", '{ use = "..." }'),
@@ -217,6 +221,14 @@ COMMAND_LINE = {
     "two settings that contradict each other": (
         ("denoiser.batch_size=32", "denoiser.micro_batch=64", "denoiser.images=2000"),
         ("conflict", "denoiser.micro_batch=64", "denoiser.micro_batch", "32"),
+    ),
+    "a word for no value": (
+        ("denoiser.micro_batch=none",),
+        ("syntax", "denoiser.micro_batch=none", None, "leave the setting out"),
+    ),
+    "a key below a setting that is no component": (
+        ("samples.denoiser.x=1",),
+        ("unknown-key", "samples.denoiser.x=1", "samples.denoiser.x", "denoiser=VALUE"),
     ),
     "a key of the recipe in a stage": (
         ("samples.seed=1",),

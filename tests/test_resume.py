@@ -261,6 +261,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(runs, uninterrupted, stage):
     assert "Traceback" not in runs.messages()
     runs.start(out)
     assert runs.wait() == 0, runs.messages()
+    assert f"{stage}: resumed at " in runs.messages()
     assert contents(runs.folder / out) == uninterrupted
 
 

@@ -88,10 +88,12 @@ def declared_mistakes(
     return [] if unsure else [asdict(mistake) for mistake in found]
 
 
-def summary(recipe: Recipe) -> str:
-    """Return a recipe in a few words."""
+def summary(recipe: Recipe, *where: str) -> str:
+    """Return a recipe in a few words, and what was changed on the command line."""
     count = len(recipe.stages)
-    return f"{recipe.name}, {count} stage{'' if count == 1 else 's'}, seed {recipe.seed}"
+    stages = f"{count} stage{'' if count == 1 else 's'}"
+    line = ", ".join([recipe.name, stages, f"seed {recipe.seed}", *where])
+    return "\n".join([line, *(f"  --set {change}" for change in recipe.overrides)])
 
 
 def _read(recipe: str | None) -> Source:

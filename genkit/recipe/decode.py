@@ -16,7 +16,7 @@ from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
-from genkit.recipe.overrides import TOP_LEVEL
+from genkit.recipe.overrides import TOP_LEVEL, NamedComponent
 from genkit.recipe.paths import find_path, name_places
 from genkit.settings import near_match, quote
 
@@ -217,6 +217,12 @@ class Decoder:
             about = setting.doc if kind == field.type else kind.words()
             reason = "missing" + (f": {about}" if about else "")
             self.note(Problem(key, reason, hint, Code.MISSING_KEY))
+            return FAILED
+        if isinstance(value, NamedComponent) and not isinstance(getattr(kind, "inner", kind), Slot):
+            below = next(name for name in value if name != "use")
+            reason = f"{quote(value['use'])} has no settings: it is not a component"
+            hint = f"write {field.name}=VALUE to replace it"
+            self.note(Problem((*key, below), reason, hint, Code.UNKNOWN_KEY))
             return FAILED
         value = kind.convert(value, key, self._resolve)
         problems = [] if value is FAILED else list(kind.problems(value))

@@ -117,6 +117,10 @@ def add_trackers(
     return {**table, **({"trackers": [*own, *tables]} if tables else {})}, made
 
 
+class NamedComponent(dict[str, Any]):
+    """Table of a component of which a recipe gives only the name, with settings of ``--set``."""
+
+
 class _Refused(Exception):  # noqa: N818
     def __init__(self, code: Code, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -143,6 +147,9 @@ def _parse(text: str) -> tuple[list[str], Any]:
     while isinstance(node, dict):
         ((part, node),) = node.items()
         parts.append(part)
+    if value.lower() in ("none", "null"):
+        hint = f"leave the setting out for no value; write '{key}=\"{value}\"' for the word"
+        raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {value}", hint)
     parsed = _toml(f"value = {value}") or _toml(f"value = {_with_quotes(value)}")
     if len(parsed) == 1:
         return parts, parsed["value"]
@@ -205,7 +212,7 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
     path: Key = ()
     for part in key:
         if isinstance(node, str) and path[0] in _WITH_SLOTS and path[-1] not in ("id", "use"):
-            node = outer[path[-1]] = {"use": node}
+            node = outer[path[-1]] = NamedComponent(use=node)
         outer = node
         if isinstance(node, list):
             part = part if isinstance(part, int) else _index(part, len(node))

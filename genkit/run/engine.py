@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from genkit.artifacts import Record, Samples
-from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
+from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS, STATE
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
@@ -131,7 +131,9 @@ def execute(
             if finished:
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue
-            progress.begin(number, len(recipe.stages), stage_id, plugins.registry.name_of(stage))
+            name = plugins.registry.name_of(stage)
+            resumed = any(path.name != STATE for path in place.iterdir())
+            progress.begin(number, len(recipe.stages), stage_id, name, resumed)
             together = world if stage.shared else SINGLE_PROCESS
             record = Record(
                 stage_id,

@@ -35,8 +35,16 @@ class Progress:
             work: work of each stage in order, see :meth:`genkit.interfaces.Stage.work`.
         """
 
-    def begin(self, number: int, count: int, stage: str, use: str) -> None:
-        """Start or resume stage ``number`` of ``count``: its id and the name of its component."""
+    def begin(self, number: int, count: int, stage: str, use: str, resumed: bool = False) -> None:
+        """Start a stage.
+
+        Args:
+            number: position of the stage, from 1.
+            count: number of stages.
+            stage: id of the stage.
+            use: name of its component.
+            resumed: whether an earlier call began it; its first report is then its position.
+        """
 
     def skip(self, number: int, count: int, stage: str) -> None:
         """Report that stage ``number`` of ``count`` was finished by an earlier call."""
@@ -84,6 +92,7 @@ class Display(Progress):
     _task: Task
     _stage = ""
     _number = 0
+    _resumed = False  # whether the next report is the first of a resumed stage
     _estimate = Estimate(())
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,13 +119,14 @@ class Display(Progress):
     def plan(self, work: Sequence[float]) -> None:
         self._estimate = Estimate(work)
 
-    def begin(self, number: int, count: int, stage: str, use: str) -> None:
+    def begin(self, number: int, count: int, stage: str, use: str, resumed: bool = False) -> None:
         self._number = number
         self._stage, self._shown = f"[{number}/{count}] {stage}", self._clock()
         # rich measures speed from the first increase on. With -1, that is the first report, even at
         # 0, so that the progress of an earlier call does not count.
         self._bars.add_task(f"{self._stage} ({use})", total=None, completed=-1)
         self._task = self._bars.tasks[-1]
+        self._resumed = resumed
         if self._bars.disable:
             self.note(f"{self._stage} ({use}): started")
         else:
@@ -129,6 +139,9 @@ class Display(Progress):
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
         self._bars.update(self._task.id, completed=done, total=total)
+        if self._resumed:
+            self.note(f"{self._stage}: resumed at {done:,} of {total:,} {unit}")
+            self._resumed = False
         now, lines = self._clock(), self._bars.disable
         period = _LINE_PERIOD if lines else _BAR_PERIOD
         if now - self._shown < period and (lines or done < total):  # a bar must show its end

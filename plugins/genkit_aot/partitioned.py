@@ -58,6 +58,7 @@ class Partitioned(Coupler):
 
     by: tuple[By, ...] = setting(
         ("label",),
+        renamed={"source": "realness"},
         doc="attributes that define the groups: label, realness (real or generated), or both",
     )
     inner: Coupler = setting(Hungarian(), doc="coupler within each group")

@@ -73,6 +73,7 @@ class ChooseDiscriminator(Stage):
         registry = load_plugins().registry
         judgments: dict[int, Judgment] = {}
         levels: Mapping[str, Judgment] = {}
+        context.advance(0, len(snapshots), "snapshots")
         for number, (images, path) in enumerate(snapshots.items(), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(judgments)} of {len(snapshots)} snapshots")

@@ -127,6 +127,7 @@ class FitWeight(Stage):
         context.record.log(judgment.row())
         levels: list[Level] = []
         states = self._states(denoiser, module, context)
+        context.advance(0, len(states), "noise levels")
         for number, (sigma, log_ratio) in enumerate(states, 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(levels)} noise levels")

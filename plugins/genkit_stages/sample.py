@@ -154,6 +154,7 @@ class Sample(SamplingStage):
         done = self.count - sum(map(len, missing))
         meter = CostMeter(self, context)
         bound = self._bind(context)
+        context.advance(done, self.count, "samples")
         for turn, seeds in enumerate(world.padded_shard(missing), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{done:,} of {self.count:,} samples")

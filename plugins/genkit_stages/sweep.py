@@ -106,6 +106,7 @@ class Sweep(Scoring):
             lambda: context.record.resume(lambda entry: entry.get("device") == device)
         )
         scorer = self.scorer(context)
+        context.advance(len(entries), len(cells), "cells")
         for cell in cells[len(entries) :]:
             if context.stop_requested():
                 raise InterruptedRun(f"{len(entries)} of {len(cells)} cells")

@@ -206,7 +206,6 @@ class Train(Stage):
         if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
-        draw = partial(draw_training, context.record, math.prod(spec.shape))
         with reserve_core(), multiplying_in(self.precision):
             Loop(
                 context=context,
@@ -224,9 +223,8 @@ class Train(Stage):
                     settle=stream.settle,
                 ),
                 file=lambda: self._file(context, spec, trainer, coupling),
-                draw=draw,
+                draw=partial(draw_training, context.record, math.prod(spec.shape)),
             ).run()
-        draw()
         contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
         file = self._file(context, spec, trainer, coupling)
         context.record.save(replace(file, contained=contained))

@@ -59,7 +59,7 @@ class Loop:
     draw: Callable[[], None]
 
     def run(self) -> None:
-        """Train, and write a checkpoint at the end.
+        """Train, write a checkpoint at the end, and draw the plots.
 
         Raises:
             DivergedError: a loss or a gradient was not finite; nothing was saved since.
@@ -112,11 +112,12 @@ class Loop:
                     next_plots = now + seconds / _PLOT_SHARE
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
+        self._draw()
 
     def _draw(self) -> float:
         """Draw the plots on rank 0, and return the seconds that this took; the same on all ranks.
 
-        An error is a warning: plots of an unfinished training must not end it.
+        An error is a warning: a plot must not end a training.
         """
         start = self._clock()
         if self.context.world.is_main:

@@ -260,7 +260,7 @@ def test_an_unexpected_error_keeps_its_traceback(recipe, monkeypatch):
 def test_validate_shows_the_stages(genkit_, recipe, tmp_path):
     code, out, _ = genkit_("validate", recipe, "--set", "seed=5")
     assert code == 0
-    assert out.startswith("OK: moons, 2 stages, seed 5\n")
+    assert out.startswith("OK: moons, 2 stages, seed 5\n  --set seed=5\n")
     assert [line.split()[:3] for line in out.splitlines()[-2:]] == [
         ["1", "denoiser", "train"],
         ["2", "samples", "sample"],

@@ -96,6 +96,7 @@ class FitPotential(Stage):
             states = [State.of(checkpoint.tensors, str(part)) for part in range(len(fit.ascents))]
             done = int(checkpoint.numbers["steps"])
         context.record.resume(lambda row: row["noises"] <= done * self.batch_size)
+        context.advance(done * self.batch_size, total * self.batch_size, "noises", step=done)
         saved = time.monotonic()
         while done < total:
             states, done = fit.step(done, states, noise(done)), done + 1

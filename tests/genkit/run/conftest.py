@@ -77,7 +77,7 @@ class Recorder(Progress):
         self.skipped: list[str] = []
         self._at_advance = at_advance
 
-    def begin(self, number: int, count: int, stage: str, use: str) -> None:
+    def begin(self, number: int, count: int, stage: str, use: str, resumed: bool = False) -> None:
         self.ran.append(stage)
 
     def skip(self, number: int, count: int, stage: str) -> None:

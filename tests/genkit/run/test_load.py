@@ -275,7 +275,7 @@ def test_a_path_that_cannot_be_is_refused(tiny, path, code):
 
 def test_a_file_that_changed_since_the_recipe_was_checked_is_not_loaded(tiny, file):
     class Changing(tiny.recorder):
-        def begin(self, number, count, stage, use):
+        def begin(self, number, count, stage, use, resumed):
             content = bytearray(file.read_bytes())
             content[-1] ^= 1
             file.write_bytes(content)

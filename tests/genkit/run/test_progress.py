@@ -80,6 +80,20 @@ def test_a_resumed_stage_estimates_from_its_own_work(clock):
     assert "91 %, 100 images/s, 1:30 left" in plain_lines(stream)[-1]
 
 
+def test_a_resumed_stage_shows_where_it_resumes(clock):
+    stream, progress = plain(clock)
+    progress.begin(1, 1, "denoiser", "train", resumed=True)
+    for images in (90_000, 91_000):
+        clock.now += 1
+        progress.advance(images, 100_000, "images")
+    resumptions = [line for line in plain_lines(stream) if "resumed" in line]
+    assert resumptions == ["[1/1] denoiser: resumed at 90,000 of 100,000 images"]
+    stream, progress = plain(clock)
+    progress.begin(1, 1, "denoiser", "train")
+    progress.advance(90_000, 100_000, "images")
+    assert "resumed" not in stream.getvalue()
+
+
 def test_every_stage_starts_its_own_count(clock):
     stream, progress = plain(clock)
     progress.begin(1, 2, "a", "sample")
