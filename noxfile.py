@@ -27,10 +27,23 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 # Of a session's whole tests: those that arguments after `--` select cover less.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")
 finished: list[str] = []
+failed: list[str] = []
 
 
 def install(session: nox.Session, *what: str, constraints: Path = CONSTRAINTS) -> None:
     session.install("-c", str(constraints), *what)
+
+
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    """Run pytest, and keep the names of failed tests for the end of the run."""
+    cache = ROOT / ".nox" / "pytest" / session.name
+    try:
+        session.run("pytest", "-o", f"cache_dir={cache}", *arguments, env=ENV)
+    except nox.command.CommandFailed:
+        found = cache / "v" / "cache" / "lastfailed"
+        names = json.loads(found.read_text()) if found.exists() else ["pytest ended early"]
+        failed.extend(f"{session.name}: {name}" for name in names)
+        raise
 
 
 def require_cpu_torch(session: nox.Session) -> None:
@@ -57,7 +70,7 @@ def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
     require_cpu_torch(session)
     install(session, ".[test,huggingface,tensorboard,transformers,wandb]")
-    session.run("pytest", *PARALLEL, *(session.posargs or COVERAGE), env=ENV)
+    run_tests(session, *PARALLEL, *(session.posargs or COVERAGE))
     finished.append(session.name)
 
 
@@ -66,7 +79,7 @@ def lowest(session: nox.Session) -> None:
     """The quick tests on the lowest versions that pyproject.toml allows."""
     require_cpu_torch(session)
     install(session, ".[test,tensorboard,wandb]", constraints=LOWEST)
-    session.run("pytest", *PARALLEL, "-m", "not slow", *session.posargs, env=ENV)
+    run_tests(session, *PARALLEL, "-m", "not slow", *session.posargs)
 
 
 @nox.session
@@ -123,7 +136,7 @@ def build(session: nox.Session) -> None:
         if folder.name not in loaded:
             session.error(f"genkit list-plugins does not show {folder.name} as loaded")
         with session.chdir(folder):
-            session.run("pytest", *(session.posargs or COVERAGE), env=ENV)
+            run_tests(session, *(session.posargs or COVERAGE))
 
 
 @nox.session(python="3.11", default=False)
@@ -138,7 +151,9 @@ def torchcfm(session: nox.Session) -> None:
 
 @nox.session(name="at-least-one")
 def at_least_one(session: nox.Session) -> None:
-    """Fail where every tests session was skipped: a green run that tested nothing."""
+    """List the failed tests; fail where every tests session was skipped, which tested nothing."""
+    for name in failed:
+        session.warn(f"failed: {name}")
     if not finished:
         session.error("no tests session ran to its end; see above why")
     session.log(f"ran: {', '.join(finished)}")

@@ -13,10 +13,15 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from genkit.cli import main
 from genkit.errors import DataError
 from genkit.pickles import Call, Global, Persistent
+
+# The same examples in every run, and no limit on their time, which depends on the load.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 MAGIC, FORMAT = 0x1950A86A20F9469CFC6C, 1001
 SYSTEM = {
