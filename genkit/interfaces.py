@@ -236,10 +236,7 @@ class Context(Inputs, Protocol):
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Show progress: ``done`` of ``total`` images, samples or cells; the optimizer's step.
-
-        Call it once before the work: a resumed stage then shows where it resumes.
-        """
+        """Show ``done`` of ``total`` units; call it before the work too, to show a resumption."""
         ...
 
     def stop_requested(self) -> bool:
