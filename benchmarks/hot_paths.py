@@ -29,7 +29,8 @@ DRAWING = "samples.count"
 # The key that is varied, its two values, and the other settings.
 WORK = {
     "pairs": (TRAINING, 2_048, 409_600, TINY),
-    "steps": (TRAINING, 2_560, 64_000, ('denoiser.coupler={use="random"}',)),
+    # Both lengths include what a training does once, such as statistics of its first 8,192 pairs.
+    "steps": (TRAINING, 12_800, 128_000, ('denoiser.coupler={use="random"}',)),
     "samples": (DRAWING, 256, 8_192, ("denoiser.images=2560",)),
 }
 
