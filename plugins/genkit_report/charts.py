@@ -1,0 +1,149 @@
+"""Line charts as SVG that follow the colors of a page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from genkit.parts.figure import line_style, number
+from genkit_report.blocks import Chart, Table
+
+_INK = "#010203"  # replaced by the color of the page's text
+_GRID = "#010204"  # replaced by the color of its lines
+_ROWS = 40  # of a data table; longer lines are thinned evenly
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        label: name in the legend.
+        x: positions.
+        y: values.
+        spread: standard deviation of each value; None where it is unknown. It is drawn as an
+            error bar at marks, and as a band around a line without marks.
+        marked: whether each value has a mark.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float] | None = None
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line, such as a floor."""
+
+    label: str
+    y: float
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    levels: Sequence[Level] = (),
+) -> Chart:
+    """Return a chart of lines, with its data."""
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for index, line in enumerate(lines):
+        style = line_style(index)
+        if line.marked:
+            axes.errorbar(
+                line.x,
+                line.y,
+                line.spread,
+                label=line.label,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                **style,
+            )
+            continue
+        axes.plot(line.x, line.y, label=line.label, **style)
+        if line.spread is not None:
+            bounds = zip(line.y, line.spread, strict=True)
+            low, high = zip(*((y - s, y + s) for y, s in bounds), strict=True)
+            axes.fill_between(line.x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    for level in levels:
+        axes.axhline(level.y, color=_INK, linestyle=":", linewidth=1, label=level.label)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    _scale(axes, lines, log_x, log_y)
+    if len(lines) + len(levels) > 1:
+        axes.legend(frameon=False, labelcolor=_INK, loc="best", fontsize=9)
+    ends = "; ".join(
+        f"{line.label} from {number(float(line.y[0]))} to {number(float(line.y[-1]))}"
+        for line in lines
+        if len(line.y)
+    )
+    return Chart(
+        title,
+        _svg(figure, axes),
+        f"Line chart of {y_label} against {x_label}: {ends}.",
+        _table(lines, levels, x_label, y_label),
+    )
+
+
+def _scale(axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool) -> None:
+    """Scale logarithmically where asked for and possible; write plain numbers at the ticks."""
+    for axis, log, values in (
+        (axes.xaxis, log_x, [x for line in lines for x in line.x]),
+        (axes.yaxis, log_y, [y for line in lines for y in line.y]),
+    ):
+        if not log or not values or min(values) <= 0:
+            axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            continue
+        (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+        decades = math.log10(max(values) / min(values))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,), numticks=12))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+
+
+def _svg(figure: Figure, axes: Axes) -> str:
+    """Return the drawing: text as text, no background, the same bytes for the same data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=_INK)
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "genkit"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text, count=1)
+
+
+def _table(lines: Sequence[Line], levels: Sequence[Level], x_label: str, y_label: str) -> Table:
+    rows = []
+    for line in lines:
+        step = max(1, -(-len(line.x) // _ROWS))
+        for k in range(0, len(line.x), step):
+            spread = f" ± {number(float(line.spread[k]))}" if line.spread is not None else ""
+            value = number(float(line.y[k])) + spread
+            rows.append((line.label, number(float(line.x[k])), value))
+    rows += [(level.label, "", number(level.y)) for level in levels]
+    return Table("Data", ("line", x_label, y_label), rows)

@@ -1,0 +1,35 @@
+"""The page of a report: one HTML file without any external request."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from genkit_report.blocks import Section
+from genkit_report.sections import report_sections, verdict
+from genkit_report.view import View
+
+
+def render(views: Sequence[View]) -> str:
+    """Return the report of one run, or of several that are compared, as HTML.
+
+    The same runs give the same bytes.
+    """
+    environment = Environment(
+        loader=PackageLoader("genkit_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["png"] = lambda png: base64.b64encode(png).decode("ascii")
+    environment.filters["kind"] = lambda block: type(block).__name__
+    found: Sequence[Section] = report_sections(views)
+    return environment.get_template("report.html").render(
+        title=" and ".join(view.label for view in views),
+        runs=[(view.label, view.run.name, verdict(view)) for view in views],
+        problems=[problem for view in views for problem in view.problems],
+        sections=found,
+    )

@@ -1,0 +1,102 @@
+"""Samples beside data, and beside the nearest images of the data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import genkit
+from genkit.parts.figure import number
+from genkit.plugin import GenkitError, Samples, to_float
+from genkit_report.blocks import Block, Picture, Table
+from genkit_report.view import View
+
+COLUMNS = 16
+_BLOCK = 4_096  # images of the data that are compared at a time
+_GAP = 2  # white pixels between images
+
+
+def compare_with_data(view: View, samples: Samples, title: str) -> tuple[Block, ...]:
+    """Return images of the data, samples, and the nearest image of the data to each sample.
+
+    Distances are Euclidean, of pixels in [-1, 1]. Empty where the data cannot be read.
+    """
+    return tuple(_compared(view, samples, title))
+
+
+def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
+    data = _data_of(view, samples)
+    shown = samples.batch.data[:COLUMNS]
+    if data is None or data.shape[1:] != shown.shape[1:]:
+        return
+    distances, places = nearest(shown, data)
+    rows = (data[:COLUMNS], shown, data[places])
+    yield Picture(
+        f"{title}: data, samples, and the nearest image of the data to each sample",
+        grid(rows),
+        "Three rows of images: the first of the data, the first samples, and below each sample the "
+        "nearest image of the data.",
+        width=960,
+    )
+    found = enumerate(zip(distances.tolist(), places.tolist(), strict=True))
+    yield Table(
+        f"Distances of {title}",
+        ("sample", "nearest image", "distance"),
+        [(str(k), str(place), number(distance)) for k, (distance, place) in found],
+        folded=True,
+    )
+
+
+def nearest(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance from each sample to the nearest item of data, and the item's index."""
+    flat = to_float(samples).flatten(1).double()
+    best = torch.full((len(flat),), torch.inf, dtype=torch.float64)
+    places = torch.zeros(len(flat), dtype=torch.int64)
+    for start in range(0, len(data), _BLOCK):
+        block = to_float(data[start : start + _BLOCK]).flatten(1).double()
+        found, index = torch.cdist(flat, block).min(1)
+        closer = found < best
+        best = torch.where(closer, found, best)
+        places = torch.where(closer, index + start, places)
+    return best, places
+
+
+def grid(rows: tuple[Tensor, ...]) -> bytes:
+    """Return rows of images as a PNG, enlarged by whole pixels.
+
+    Args:
+        rows: ``[N, C, H, W]`` each.
+    """
+    _, channels, _, width = rows[0].shape
+    scale = max(1, 56 // width)
+    lines = []
+    for row in rows:
+        images = ((to_float(row) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        images = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
+        large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        padded = torch.nn.functional.pad(large, (0, _GAP, 0, _GAP), value=255)
+        lines.append(padded.permute(2, 0, 3, 1).flatten(1, 2))
+    file = io.BytesIO()
+    Image.fromarray(torch.cat(lines).numpy()).save(file, format="png", optimize=True)
+    return file.getvalue()
+
+
+def _data_of(view: View, samples: Samples) -> Tensor | None:
+    """Return the data on which the denoiser behind samples was trained; None where it is away."""
+    trained = view.run.stages.get(samples.denoiser or "")
+    table = dict(
+        (trained.settings.get("data") if trained else None) or view.run.recipe.get("data") or {}
+    )
+    use = table.pop("use", None)
+    if use is None:
+        return None
+    try:
+        data: Tensor = genkit.component("dataset", use, **table).load(None).data
+    except GenkitError as error:
+        view.problems.append(f"the data cannot be shown: {error}")
+        return None
+    return data

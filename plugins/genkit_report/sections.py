@@ -1,0 +1,354 @@
+"""The sections of a report, each from what the stages of a run wrote."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from genkit.artifacts.scores import STD, scores_in, settings_of
+from genkit.parts.figure import number, with_spread
+from genkit.plugin import Samples, SamplingCost, StageResult
+from genkit_report.blocks import (
+    Block,
+    Listing,
+    Picture,
+    Section,
+    Table,
+    Text,
+    sections,
+)
+from genkit_report.charts import Level, Line, line_chart
+from genkit_report.pictures import compare_with_data
+from genkit_report.view import Row, View
+
+_SEED, _NFE = "seed", "NFE"
+_POINTS = 200  # of a line of logged rows; of a longer log each point is the mean of neighbors
+
+
+def report_sections(views: Sequence[View]) -> Sequence[Section]:
+    """Return the sections of a report of one run, or of several that are compared."""
+    made = (
+        ("Samples", partial(_over, views, samples)),
+        ("Scores", partial(score_blocks, views)),
+        ("Trajectories", partial(curve_blocks, views)),
+        ("Training", partial(_over, views, training)),
+        ("Pairs", partial(_over, views, pairs)),
+        ("Other pictures", partial(_over, views, other_pictures)),
+        ("Recipe", partial(recipe_blocks, views)),
+        ("How to repeat it", partial(_over, views, repeating)),
+    )
+    return tuple(sections(made))
+
+
+def verdict(view: View) -> str:
+    """Return the state of a run and its scores, in a sentence or two."""
+    stages = view.run.stages.values()
+    finished = sum(stage.state == "finished" for stage in stages)
+    state = f"{view.run.state}: {finished} of {len(stages)} stages finished."
+    for stage in stages:
+        if images := stage.images:
+            seconds = sum(_seconds(view.rows(stage, "images_per_second")))
+            state += f" {stage.id}: {images:,} training images in {_duration(seconds)}."
+    for stage_id, scores in view.scores.items():
+        for row in scores.rows if len(scores.rows) == 1 else ():
+            cost = f" at {number(row['nfe'])} {_NFE}" if "nfe" in row else ""
+            values = [f"{score} {_score(row, score)}" for score in scores_in(row)]
+            state += f" {stage_id}{cost}: {', '.join(values)}."
+    return state
+
+
+def _seconds(rows: Sequence[Row]) -> Iterator[float]:
+    """Yield the seconds of each logged part of a training."""
+    before = 0
+    for row in rows:
+        yield (row["images"] - before) / row["images_per_second"]
+        before = row["images"]
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    )
+
+
+# --- samples ----------------------------------------------------------------------------
+
+
+def samples(view: View) -> Iterator[Block]:
+    """Yield samples beside data and the nearest images of the data."""
+    for stage in view.stages():
+        drawn = view.read(stage, Samples)
+        if drawn is None:
+            continue
+        title = (
+            f"{view.label}, {stage.id}: {len(drawn.batch):,} samples, {number(drawn.nfe)} {_NFE}"
+        )
+        if drawn.batch.data.ndim == 4 and (shown := compare_with_data(view, drawn, title)):
+            yield from shown
+        else:
+            yield from _pictures(view, stage, ("samples",))
+
+
+# --- scores -----------------------------------------------------------------------------
+
+
+def score_blocks(views: Sequence[View]) -> Iterator[Block]:
+    """Yield the scores of all runs, and each score of sweeps against its cost."""
+    for view in views:
+        for stage_id, scores in view.scores.items():
+            stage = view.run.stages[stage_id]
+            costs = view.costs(stage)
+            yield _score_table(f"Scores of {_called(view, stage_id, views)}", scores.rows, costs)
+            for warning in sorted({facts.get("warning", "") for facts in scores.facts.values()}):
+                if warning:
+                    yield Text(f"{stage_id}: {warning}", warning=True)
+    yield from _against_cost(views)
+
+
+def _score_table(title: str, rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Table:
+    varied = settings_of(rows)
+    names = list(dict.fromkeys(name for row in rows for name in scores_in(row)))
+    head = [*varied, _NFE, "guidance NFE", "equivalents", *names]
+    found = []
+    for index, row in enumerate(rows):
+        cost = costs[index] if len(costs) == len(rows) else None
+        equivalents = number(cost.nfe_equivalents) if cost and cost.nfe_equivalents else ""
+        calls = [number(row[key]) if key in row else "" for key in ("nfe", "guidance_nfe")]
+        values = [_score(row, name) if name in row else "" for name in names]
+        found.append([*(number(row.get(key, "")) for key in varied), *calls, equivalents, *values])
+    return Table(title, head, found)
+
+
+def _score(row: Row, name: str) -> str:
+    deviation = row.get(f"{name}{STD}")
+    return number(row[name]) if deviation is None else with_spread(row[name], deviation)
+
+
+def _against_cost(views: Sequence[View]) -> Iterator[Block]:
+    """Yield a chart for each score of the sweeps over numbers of steps."""
+    lines: dict[str, list[Line]] = {}
+    for view in views:
+        for stage, scores in view.scores.items():
+            groups: dict[str, list[Row]] = {}
+            for row in scores.rows:
+                apart = [f"{k} {number(row[k])}" for k in settings_of([row]) if "steps" not in k]
+                groups.setdefault(", ".join(apart), []).append(row)
+            for label, rows in groups.items():
+                rows = sorted(rows, key=_calls)
+                if len(rows) < 2 or len({_calls(row) for row in rows}) < 2:
+                    continue
+                name = ", ".join(filter(None, (_called(view, stage, views), label)))
+                for score in scores_in(rows[0]):
+                    spread = [row.get(f"{score}{STD}") for row in rows]
+                    known = None if None in spread else [float(s or 0.0) for s in spread]
+                    calls, values = [_calls(row) for row in rows], [row[score] for row in rows]
+                    lines.setdefault(score, []).append(Line(name, calls, values, known, True))
+    for score, drawn in lines.items():
+        yield line_chart(
+            f"{score} against the cost of a sample",
+            drawn,
+            "network calls for each sample, those of guidance included",
+            score,
+            log_y=True,
+            levels=_floors(views, score),
+        )
+
+
+def _calls(row: Row) -> float:
+    return float(row.get("nfe", 0) + row.get("guidance_nfe", 0))
+
+
+def _floors(views: Sequence[View], score: str) -> list[Level]:
+    """Return the values of a score that data would have against data, where they were measured."""
+    found: dict[float, None] = {}
+    for view in views:
+        for scores in view.scores.values():
+            floor = scores.facts.get(score, {}).get("measured.floor")
+            if floor is not None:
+                found[float(floor)] = None
+    return [Level("data against other data", value) for value in found]
+
+
+# --- trajectories -----------------------------------------------------------------------
+
+
+def curve_blocks(views: Sequence[View]) -> Iterator[Block]:
+    """Yield the curves that metrics measured, such as curvature by noise level."""
+    found: dict[tuple[str, str, str, bool, bool], list[Line]] = {}
+    for view in views:
+        for stage, scores in view.scores.items():
+            for name, curve in scores.curves.items():
+                key = (name, curve.x_label, curve.y_label, curve.log_x, curve.log_y)
+                label = _called(view, stage, views)
+                found.setdefault(key, []).append(Line(label, curve.x, curve.y, curve.spread))
+    for (name, x_label, y_label, log_x, log_y), lines in found.items():
+        yield line_chart(name, lines, x_label, y_label, log_x=log_x, log_y=log_y)
+
+
+# --- training ---------------------------------------------------------------------------
+
+
+def training(view: View) -> Iterator[Block]:
+    """Yield the loss of each training, over images and by noise level."""
+    for stage in view.stages("train"):
+        title = f"{view.label}, {stage.id}"
+        if rows := view.rows(stage, "loss"):
+            xs, ys = _thinned([row["images"] for row in rows], [row["loss"] for row in rows])
+            yield line_chart(f"{title}: loss", [Line("loss", xs, ys)], "training images", "loss")
+        if rows := view.rows(stage, "loss_by_sigma"):
+            shown = [rows[0], rows[-1]] if len(rows) > 1 else rows
+            lines = []
+            for row in shown:
+                by_sigma = {float(k): v for k, v in row["loss_by_sigma"].items()}
+                label = f"after {row['images']:,} images"
+                lines.append(Line(label, list(by_sigma), list(by_sigma.values())))
+            yield line_chart(
+                f"{title}: loss by noise level", lines, "noise level sigma", "loss", log_x=True
+            )
+        yield from _pictures(view, stage, ("preview",))
+
+
+def pairs(view: View) -> Iterator[Block]:
+    """Yield what pairing changed, what it cost, and whether its noise is Gaussian."""
+    for stage in view.stages("train"):
+        pools = view.rows(stage, "pool")
+        if not pools:
+            continue
+        before, after = (fmean(row[key] for row in pools) for key in ("cost_before", "cost_after"))
+        waited = sum(row.get("seconds_waited", 0.0) for row in pools)
+        solved = sum(row.get("seconds_solving", 0.0) for row in pools)
+        yield Table(
+            f"Pairs of {view.label}, {stage.id}",
+            ("", ""),
+            [
+                ("coupler", _use(stage.settings.get("coupler"))),
+                ("pools", f"{len(pools):,} of {pools[0]['pairs']:,} images"),
+                ("mean distance without pairs", number(before)),
+                ("mean distance with pairs", number(after)),
+                ("reduced by", f"{1 - after / before:.1%}" if before else ""),
+                ("solving pools, beside the training", f"{solved:,.1f} s"),
+                ("the training waited for pairs", f"{waited:,.1f} s"),
+                ("noise of the pools", _gaussian(pools)),
+            ],
+        )
+        xs = [row["images"] for row in pools]
+        lines = [
+            Line(label, *_thinned(xs, [row[key] for row in pools]))
+            for label, key in (("random pairs", "cost_before"), ("pairs", "cost_after"))
+        ]
+        title = f"{view.label}, {stage.id}: distance of image and noise"
+        yield line_chart(title, lines, "training images", "mean distance of a pool")
+
+
+def _gaussian(pools: Sequence[Row]) -> str:
+    """Return whether the noise of all pools can be told from N(0, I), in words.
+
+    The worst of m coordinates of standard normal noise, and then of all pools, is expected near
+    sqrt(2 ln m); a coordinate beyond that by more than 2 is not such noise.
+    """
+    noises = [row for row in pools if row.get("noise_worst") is not None]
+    if not noises:
+        return "not measured"
+    variance = fmean(row["noise_variance"] for row in noises)
+    mean = fmean(row["noise_mean"] for row in noises)
+    words = f"mean {number(mean)}, variance {number(variance)}"
+    off = abs(variance - 1) > 0.05 or abs(mean) > 0.05
+    return f"{words}: {'not N(0, I)' if off else 'as N(0, I)'}"
+
+
+# --- the rest ---------------------------------------------------------------------------
+
+
+def other_pictures(view: View) -> Iterator[Block]:
+    """Yield the pictures of stages that no section above shows."""
+    drawn = {"samples", "loss", "loss-by-sigma", "pairs", "preview"}
+    for stage in view.stages():
+        if stage.folder is None:
+            continue
+        curves = view.scores[stage.id].curves if stage.id in view.scores else {}
+        for path in sorted(stage.folder.glob("*.png")):
+            shown = path.stem in drawn or path.stem in curves or "-against-nfe" in path.stem
+            if not shown:
+                yield from _pictures(view, stage, (path.stem,))
+
+
+def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
+    """Yield the recipe of the first run, and how the others differ from it."""
+    first, *others = views
+    yield Listing(f"Recipe of {first.label}", first.recipe)
+    for view in others:
+        lines = difflib.unified_diff(
+            first.recipe.splitlines(),
+            view.recipe.splitlines(),
+            first.label,
+            view.label,
+            "",
+            "",
+            2,
+            "",
+        )
+        yield Listing(f"From {first.label} to {view.label}", "\n".join(lines) or "no difference")
+
+
+def repeating(view: View) -> Iterator[Block]:
+    """Yield the command that repeats the run, and where it ran."""
+    made = view.environment
+    changed = " ".join(f"--set '{text}'" for text in made.get("set", ()))
+    yield Listing(f"Command for {view.label}", f"genkit run recipe.toml {changed}".strip())
+    packages = made.get("packages")
+    rows = [
+        (key, str(made[key]))
+        for key in ("hardware", "device", "cores", "threads", "platform", "python")
+        if key in made
+    ]
+    rows += [(k, str(v)) for k, v in packages.items()] if isinstance(packages, Mapping) else []
+    if rows:
+        yield Table(f"Environment of {view.label}", ("", ""), rows)
+    facts = _hashes(view)
+    if facts:
+        yield Table(
+            f"What the scores of {view.label} depend on", ("stage", "score", "fact", ""), facts
+        )
+
+
+def _hashes(view: View) -> list[tuple[str, str, str, str]]:
+    return [
+        (stage, score, name, value)
+        for stage, scores in view.scores.items()
+        for score, facts in scores.facts.items()
+        for name, value in facts.items()
+        if not name.startswith("samples.sampler") and len(value) < 200
+    ]
+
+
+def _pictures(view: View, stage: StageResult, names: Sequence[str]) -> Iterator[Block]:
+    for name in names:
+        path = stage.folder / f"{name}.png" if stage.folder else None
+        if path and path.is_file():
+            title = f"{view.label}, {stage.id}: {name.replace('-', ' ')}"
+            yield Picture(title, path.read_bytes(), f"Picture {name} of stage {stage.id}")
+
+
+def _over(views: Sequence[View], build: Any) -> Iterator[Block]:
+    for view in views:
+        yield from build(view)
+
+
+def _called(view: View, stage: str, views: Sequence[View]) -> str:
+    return stage if len(views) == 1 else f"{view.label}, {stage}"
+
+
+def _use(table: Any) -> str:
+    return str(table.get("use", "")) if isinstance(table, Mapping) else str(table or "")
+
+
+def _thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return means of neighbors, so that few points are left."""
+    size = max(1, math.ceil(len(xs) / _POINTS))
+    starts = range(0, len(xs), size)
+    return [fmean(xs[k : k + size]) for k in starts], [fmean(ys[k : k + size]) for k in starts]
