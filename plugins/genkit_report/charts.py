@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from genkit.parts.figure import line_style, number
+from genkit.parts.figure import PALETTE, line_style, number
 from genkit_report.blocks import Chart, Table
 
 _INK = "#010203"  # replaced by the color of the page's text
@@ -134,6 +134,8 @@ def _svg(figure: Figure, axes: Axes) -> str:
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    for index, color in enumerate(PALETTE):
+        text = text.replace(color.lower(), f"var(--c{index})")
     return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text, count=1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -11,11 +13,15 @@ from torch import Tensor
 
 import genkit
 from genkit.parts.figure import number
-from genkit.plugin import GenkitError, Samples, to_float
-from genkit_report.blocks import Block, Picture, Table
+from genkit.plugin import DenoiserFile, GenkitError, Samples, StageResult, to_float
+from genkit_report.blocks import Block, Picture, Table, Text
 from genkit_report.view import View
 
 COLUMNS = 16
+STEPS = (3, 5, 9, 18)
+"""Numbers of steps of which samples from the same seeds are shown."""
+
+_MOST_SECONDS = 10.0  # that samples for a report may take
 _BLOCK = 4_096  # images of the data that are compared at a time
 _GAP = 2  # white pixels between images
 
@@ -48,6 +54,50 @@ def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
         ("sample", "nearest image", "distance"),
         [(str(k), str(place), number(distance)) for k, (distance, place) in found],
         folded=True,
+    )
+
+
+def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Block]:
+    """Yield samples of the same seeds with few and with many steps, drawn for the report.
+
+    They are drawn without guidance. Where that would take long, a sentence says so.
+    """
+    trained = view.run.stages.get(samples.denoiser or "")
+    costs = view.costs(stage)
+    if trained is None or trained.folder is None or not trained.has(DenoiserFile) or not costs:
+        return
+    seconds = (costs[0].seconds_per_image or math.inf) / (samples.nfe or 1)
+    expected = seconds * COLUMNS * sum(2 * steps for steps in STEPS)
+    if expected > _MOST_SECONDS:
+        yield Text(
+            f"{stage.id}: samples over numbers of steps are left out, since they would take about "
+            f"{expected:,.0f} s; draw them with genkit sample --steps"
+        )
+        return
+    settings = dict(stage.settings)
+    try:
+        denoiser = genkit.load_denoiser(trained.folder / DenoiserFile.filename(), "cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run has printed them
+            rows = tuple(
+                denoiser.sample(
+                    COLUMNS,
+                    schedule={**settings["schedule"], "steps": steps},
+                    solver=settings["solver"],
+                    start=settings["start"],
+                    seed=view.run.recipe["seed"],
+                )
+                for steps in STEPS
+            )
+    except GenkitError as error:
+        view.problems.append(f"samples over numbers of steps cannot be drawn: {error}")
+        return
+    listed = f"{', '.join(map(str, STEPS[:-1]))} and {STEPS[-1]}"
+    yield Picture(
+        f"{view.label}, {stage.id}: the same seeds with {listed} steps, without guidance",
+        grid(rows),
+        f"Rows of samples from the same seeds, with {listed} steps from top to bottom.",
+        width=960,
     )
 
 

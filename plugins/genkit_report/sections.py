@@ -22,7 +22,7 @@ from genkit_report.blocks import (
     sections,
 )
 from genkit_report.charts import Level, Line, line_chart
-from genkit_report.pictures import compare_with_data
+from genkit_report.pictures import compare_with_data, over_steps
 from genkit_report.view import Row, View
 
 _SEED, _NFE = "seed", "NFE"
@@ -81,6 +81,7 @@ def _duration(seconds: float) -> str:
 
 def samples(view: View) -> Iterator[Block]:
     """Yield samples beside data and the nearest images of the data."""
+    denoisers = set()
     for stage in view.stages():
         drawn = view.read(stage, Samples)
         if drawn is None:
@@ -90,6 +91,9 @@ def samples(view: View) -> Iterator[Block]:
         )
         if drawn.batch.data.ndim == 4 and (shown := compare_with_data(view, drawn, title)):
             yield from shown
+            if drawn.denoiser not in denoisers:
+                yield from over_steps(view, stage, drawn)
+            denoisers.add(drawn.denoiser)
         else:
             yield from _pictures(view, stage, ("samples",))
 

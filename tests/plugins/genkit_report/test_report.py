@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from genkit.plugin import Run
 from genkit_report.blocks import Table
 from genkit_report.charts import Level, Line, line_chart
 from genkit_report.page import render
-from genkit_report.pictures import nearest
+from genkit_report.pictures import grid, nearest
 from genkit_report.report_command import report
 from genkit_report.view import View
 from raising import raises_code
@@ -136,6 +137,24 @@ def test_pictures_and_charts_have_descriptions_and_data(finished):
     assert all(chart["aria-label"] for chart in charts)
     assert len(page.all("details")) >= len(charts)
     assert [a for a in page.all("html") if a.get("lang") == "en"]
+
+
+def test_samples_of_the_same_seeds_are_those_of_the_denoiser(finished):
+    (path,) = finished.glob("*/denoiser.safetensors")
+    denoiser = genkit.load_denoiser(path, "cpu")
+    rows = [
+        denoiser.sample(16, schedule={"use": "edm", "steps": n}, start="noise")
+        for n in (3, 5, 9, 18)
+    ]
+    assert base64.b64encode(grid(tuple(rows))).decode() in rendered(finished)
+
+
+def test_samples_that_would_take_long_are_left_out(run):
+    cost = run / "02-samples" / "cost.json"
+    content = json.loads(cost.read_text())
+    content["rows"][0]["seconds_per_image"] = 60.0
+    cost.write_text(json.dumps(content))
+    assert "samples over numbers of steps are left out" in rendered(run)
 
 
 def test_a_run_has_one_page(finished):
