@@ -13,7 +13,7 @@ from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
 from genkit.artifacts.cost import SamplingCost, SamplingCosts
-from genkit.artifacts.layout import METRICS, require_file_name
+from genkit.artifacts.layout import METRICS, WARNINGS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.files import named_errors, write_bytes, write_text
@@ -123,6 +123,13 @@ class Record:
         if self._rows is None:
             self._rows = []
         return self._rows
+
+    def warn(self, text: str) -> None:
+        """Append a warning to ``warnings.jsonl``; one that is there already is not repeated."""
+        row = {"warning": text}
+        if self._is_main and row not in read_rows(path := self._folder / WARNINGS):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
 
     # --- results ------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ class StageContext:
     def warn(self, text: str) -> None:
         if self.world.is_main and text not in self._warned:
             self._warned.add(text)
+            self.record.warn(text)
             self.progress.warn(f"{self.stage_id}: {text}")
 
     def advance(

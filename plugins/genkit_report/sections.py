@@ -18,7 +18,6 @@ from genkit_report.blocks import (
     Picture,
     Section,
     Table,
-    Text,
     sections,
 )
 from genkit_report.charts import Level, Line, line_chart
@@ -108,9 +107,6 @@ def score_blocks(views: Sequence[View]) -> Iterator[Block]:
             stage = view.run.stages[stage_id]
             costs = view.costs(stage)
             yield _score_table(f"Scores of {_called(view, stage_id, views)}", scores.rows, costs)
-            for warning in sorted({facts.get("warning", "") for facts in scores.facts.values()}):
-                if warning:
-                    yield Text(f"{stage_id}: {warning}", warning=True)
     yield from _against_cost(views)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genkit.artifacts.layout import ENVIRONMENT, METRICS, RECIPE
+from genkit.artifacts.layout import ENVIRONMENT, METRICS, RECIPE, WARNINGS
 from genkit.artifacts.record import read_rows
 from genkit.plugin import Artifact, DataError, Run, SamplingCost, SamplingCosts, Scores, StageResult
 
@@ -81,6 +81,14 @@ class View:
         """Scores by stage."""
         found = {stage.id: self.read(stage, Scores) for stage in self.stages()}
         return {stage: scores for stage, scores in found.items() if scores is not None}
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What the stages warned of."""
+        for stage in self.stages():
+            if stage.folder is not None:
+                for row in read_rows(stage.folder / WARNINGS):
+                    yield f"{stage.id}: {row.get('warning')}"
 
     def costs(self, stage: StageResult) -> Sequence[SamplingCost]:
         """Return what the samples behind a stage's rows cost; empty where it is unknown."""

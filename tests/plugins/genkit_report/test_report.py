@@ -181,6 +181,15 @@ def test_a_run_that_stopped_has_a_page(run):
     assert "environment.json" in text
 
 
+def test_warnings_of_a_run_are_on_the_page(finished):
+    """The metric warns of few samples."""
+    rows = (finished / "03-scores" / "warnings.jsonl").read_text().splitlines()
+    text = " ".join(Page(rendered(finished)).texts)
+    assert rows
+    for row in rows:
+        assert text.count(f"scores: {json.loads(row)['warning']}") == 1
+
+
 def test_a_damaged_file_is_named(run):
     (run / "03-scores" / "scores.json").write_text("{")
     text = " ".join(Page(rendered(run)).texts)
