@@ -21,7 +21,7 @@ from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summ
 from genkit.commands.validate import validate
 from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
-from genkit.terminal import check_device, console, fit, processes, say, several
+from genkit.terminal import check_device, console, fit, processes, say, several, warn
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
@@ -201,10 +201,26 @@ def run(
         from genkit.report.results import show
         from genkit.run.progress import Progress, choose_progress
 
-        with choose_progress() if world.is_main else Progress() as progress:
-            results = execute(loaded, plugins, folder, device, progress, world, redo or ())
-        if world.is_main:
-            show(console(), results, folder)
+        try:
+            with choose_progress() if world.is_main else Progress() as progress:
+                results = execute(loaded, plugins, folder, device, progress, world, redo or ())
+            if world.is_main:
+                show(console(), results, folder)
+        finally:
+            if world.is_main:
+                _after_run(plugins.registry, folder)
+
+
+def _after_run(registry: Registry, folder: Path) -> None:
+    """Call the hooks of plugins for a run that ended; an error of a hook is a warning."""
+    from genkit.artifacts.runs import is_run
+    from genkit.plugin.registry import in_words, place_of
+
+    for owner, hook in registry.after_run if is_run(folder) else ():
+        try:
+            hook(folder=folder)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (third-party code)
+            warn(f"{owner} failed after the run: {in_words(error)}{place_of(error)}")
 
 
 app.command()(validate)

@@ -1,4 +1,4 @@
-"""The two hooks of a plugin: one for components, one for commands.
+"""The hooks of a plugin: for components, for commands, and after a run.
 
 A plugin is a module or object behind an entry point in the group ``genkit.plugins``::
 
@@ -14,7 +14,11 @@ A plugin is a module or object behind an entry point in the group ``genkit.plugi
 
         app.command()(compare)
 
-A plugin implements one hook or both.
+    @hookimpl
+    def genkit_after_run(folder):
+        ...
+
+A plugin implements one or more.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
     from genkit.plugin.registry import Registration
@@ -48,4 +54,12 @@ def genkit_commands(app: typer.Typer) -> None:
 
     ``app`` is used by this plugin only. Its commands are added to ``genkit`` if none of their names
     is taken. Must not import torch or other large modules: the help of genkit lists every command.
+    """
+
+
+@hookspec
+def genkit_after_run(folder: Path) -> None:
+    """Use the folder of a run after ``genkit run``, whether it finished, failed or was stopped.
+
+    Called on rank 0. An error is printed as a warning and changes nothing else.
     """

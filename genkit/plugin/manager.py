@@ -16,7 +16,11 @@ from genkit.plugin.registry import Entry, Owner, Registration, Registry, in_word
 
 OURS = "genkit-diffusion"
 
-_ARGUMENTS = {"genkit_register": "registry", "genkit_commands": "app"}
+_ARGUMENTS = {
+    "genkit_register": "registry",
+    "genkit_commands": "app",
+    "genkit_after_run": "folder",
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
     manager.hook.genkit_register(registry=registration)
     if manager.hook.genkit_commands.get_hookimpls():
         registration.commands = _commands(manager)
+    if manager.hook.genkit_after_run.get_hookimpls():
+        registration.after_run = manager.hook.genkit_after_run
     return registration
 
 

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,14 @@ class Registration:
         entries: components by kind and name.
         suggestions: what to write instead of a name that is no component, by kind and name.
         commands: commands by name, as typer built them.
+        after_run: hook to call with the folder of a run that ended; None for none.
     """
 
     def __init__(self, owner: Owner, package: str = "") -> None:
         self.owner = owner
         self.package = package
         self.commands: Mapping[str, Any] = {}
+        self.after_run: Callable[..., object] | None = None
         self.entries: dict[tuple[str, str], Entry] = {}
         self.suggestions: dict[tuple[str, str], str] = {}
 
@@ -113,11 +115,13 @@ class Registry:
 
     Attributes:
         commands: commands of plugins by name, as typer built them.
+        after_run: hooks to call with the folder of a run that ended, with their plugins.
         packages: plugins to which the code of a top-level package belongs.
     """
 
     def __init__(self) -> None:
         self.commands: dict[str, Any] = {}
+        self.after_run: list[tuple[Owner, Callable[..., object]]] = []
         self.packages: dict[str, set[Owner]] = {}
         self._command_owners: dict[str, Owner | str] = dict.fromkeys(CORE_COMMANDS, "genkit itself")
         self._entries: dict[tuple[str, str], Entry] = {}
@@ -156,6 +160,8 @@ class Registry:
                 )
         self._entries.update(registration.entries)
         self._suggestions |= {key: (t, owner) for key, t in registration.suggestions.items()}
+        if registration.after_run is not None:
+            self.after_run.append((registration.owner, registration.after_run))
         self.commands.update(registration.commands)
         self._command_owners.update(dict.fromkeys(registration.commands, owner))
         targets = {entry.target.partition(":")[0] for entry in registration.entries.values()}

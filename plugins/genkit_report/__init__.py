@@ -1,4 +1,7 @@
-"""One page for a run: ``genkit report`` writes all that it found into one self-contained file."""
+"""One page for a run: all that it found, in one self-contained file.
+
+``genkit run`` writes the page when a run ends, and ``genkit report`` at any time.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 from genkit.plugin import hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
 
@@ -16,3 +21,11 @@ def genkit_commands(app: typer.Typer) -> None:
     from genkit_report.report_command import report
 
     app.command()(report)
+
+
+@hookimpl
+def genkit_after_run(folder: Path) -> None:
+    """Write the page of a run into its folder."""
+    from genkit_report.report_command import PAGE, write_page
+
+    write_page([folder], folder / PAGE)

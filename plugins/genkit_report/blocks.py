@@ -8,15 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph.
-
-    Attributes:
-        text: plain text.
-        warning: whether it is shown as a warning.
-    """
+    """A paragraph of plain text."""
 
     text: str
-    warning: bool = False
 
 
 @dataclass(frozen=True)

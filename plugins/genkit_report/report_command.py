@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genkit.errors import Code, UsageError
+
+PAGE = "report.html"
 
 
 def report(
@@ -20,17 +23,25 @@ def report(
     ] = None,
 ) -> None:
     """Write a page with samples, scores, charts and settings of runs."""
-    from genkit.files import write_text
-    from genkit.plugin import Run
-    from genkit_report.page import render
-    from genkit_report.view import View
-
     if out is not None and out.suffix != ".html":
         raise UsageError(
             f"--out must end in .html, got {out}; write, for example, report.html",
             Code.UNKNOWN_CHOICE,
         )
-    views = [View(Run.load(folder)) for folder in runs]
-    path = out or runs[0] / "report.html"
-    write_text(path, render(views))
-    typer.echo(f"{path}: the report of {', '.join(view.label for view in views)}")
+    write_page(runs, out or runs[0] / PAGE)
+
+
+def write_page(runs: Sequence[Path], path: Path) -> None:
+    """Write the page of one run, or of several that are compared, and print its path.
+
+    Raises:
+        UsageError: a folder is not that of a run, or the page cannot be written.
+        DataError: the recipe or the state of a run is missing or damaged.
+    """
+    from genkit.files import write_text
+    from genkit.plugin import Run
+    from genkit_report.page import render
+    from genkit_report.view import View
+
+    write_text(path, render([View(Run.load(folder)) for folder in runs]))
+    typer.echo(f"Report: {path}")

@@ -1,4 +1,4 @@
-"""Commands that plugins add to `genkit`."""
+"""Commands that plugins add to `genkit`, and what they do after a run."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def genkit_commands(app):
     app.add_typer(tools, name="toys")
     app.command("greet")(lambda: typer.echo("hello"))
 """
+
+TINY = ("--set", "denoiser.images=256", "--set", "samples.count=32", "--device", "cpu")
 
 GREET = """
 from genkit.plugin import hookimpl
@@ -122,3 +124,40 @@ def test_an_unknown_command_is_told_with_a_near_match(genkit_):
     code, out, err = genkit_("validat")
     assert (code, out) == (2, "")
     assert 'did you mean "validate"' in err
+
+
+AFTER = """
+from genkit.plugin import hookimpl
+
+@hookimpl
+def genkit_after_run(folder):
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    print("after", folder.name, *names)
+    {then}
+"""
+
+
+def test_a_plugin_is_called_after_a_run(install, genkit_, tmp_path):
+    install("toy-box", AFTER.format(then="pass"))
+    code, out, _ = genkit_("run", "smoke", *TINY, "--out", tmp_path / "run")
+    assert code == 0
+    assert "after run 01-denoiser 02-samples 03-scores\n" in out
+    assert "after run" not in genkit_("run", "smoke", *TINY, "--dry-run")[1]
+
+
+def test_a_plugin_is_called_after_a_run_that_failed(install, genkit_, tmp_path):
+    install("toy-box", AFTER.format(then="pass"))
+    refused = ("--set", "samples.count=0")
+    code, out, _ = genkit_("run", "smoke", *TINY, *refused, "--out", tmp_path / "refused")
+    assert (code, out) == (2, "")  # nothing ran
+    infinite = ("--set", "denoiser.optimizer.learning_rate=1e30")
+    code, out, _ = genkit_("run", "smoke", *TINY, *infinite, "--out", tmp_path / "run")
+    assert (code, out) == (3, "after run 01-denoiser\n")
+
+
+@pytest.mark.parametrize("then", ["raise ValueError('no toy')", "raise SystemExit(5)"])
+def test_a_plugin_that_fails_after_a_run_is_a_warning(install, genkit_, tmp_path, then):
+    install("toy-box", AFTER.format(then=then))
+    code, _, err = genkit_("run", "smoke", *TINY, "--out", tmp_path / "run")
+    assert code == 0
+    assert "Warning: plugin toy-box (toy-box 1.5) failed after the run" in err

@@ -80,6 +80,10 @@ plugin = Plugin()
         ("import genkit_no_such_module", "ModuleNotFoundError: "),
         ("def broken(:", "SyntaxError: "),
         (COMMAND.replace("(app)", "()"), "genkit_commands takes no app; write def"),
+        (
+            COMMAND.replace("genkit_commands(app)", "genkit_after_run()"),
+            "genkit_after_run takes no folder; write def",
+        ),
         (COMMAND.replace("app.command", "app.comand"), "AttributeError: "),
         (COMMAND.replace("greet()", "greet(name: bytearray | set)"), "AssertionError: "),
         ("x = 1", "has no hook; decorate genkit_register with @hookimpl"),
