@@ -207,7 +207,8 @@ def run(
             if world.is_main:
                 show(console(), results, folder)
         finally:
-            if world.is_main:
+            # Not if the user pressed Ctrl-C twice, to stop at once.
+            if world.is_main and not isinstance(sys.exception(), KeyboardInterrupt):
                 _after_run(plugins.registry, folder)
 
 
