@@ -31,7 +31,8 @@ WORK = {
     "pairs": (TRAINING, 2_048, 409_600, TINY),
     # Both lengths include what a training does once, such as statistics of its first 8,192 pairs.
     "steps": (TRAINING, 12_800, 128_000, ('denoiser.coupler={use="random"}',)),
-    "samples": (DRAWING, 256, 8_192, ("denoiser.images=2560",)),
+    # Random pairs: with assigned noise, samples start corrected now, which costs network calls.
+    "samples": (DRAWING, 256, 16_384, ("denoiser.images=2560", 'denoiser.coupler={use="random"}')),
 }
 
 
