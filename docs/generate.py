@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from griffe import GriffeLoader, Parser
-from griffe2md import ConfigDict, render_object_docs
+from griffe2md import ConfigDict, Order, order_map, render_object_docs
 from typer.testing import CliRunner
 
 import genkit.pickles
@@ -98,6 +98,10 @@ ALSO = {
     "genkit.pickles": list(genkit.pickles.__all__),
 }
 """Public names that :mod:`genkit.plugin` does not have."""
+
+# Of a class, the members of its bases first, each in the order of its file, as griffe has them. By
+# line numbers, those of several files would be mixed.
+order_map[Order.source.value] = lambda _: 0
 
 CONFIG = ConfigDict(
     docstring_style="google",
@@ -189,7 +193,7 @@ def component_pages() -> dict[Path, str]:
 def component_page(registry: Registry, kind: str) -> str:
     """Return the page of a kind."""
     base = base_of(kind)
-    module = base.__module__
+    module = KINDS[kind].partition(":")[0]
     contract = f"Base class: [`{module}.{base.__name__}`](../python/{module}.md)."
     sections = (_section(registry, entry) for entry in _entries(registry, kind))
     return "\n\n".join([f"# {kind}", _prose(base), contract, *sections]) + "\n"

@@ -157,9 +157,9 @@ class Slot(FieldType):
 
     def words(self) -> str:
         # A kind has the name of its base: NoiseDistribution is "noise-distribution". A base of
-        # several kinds, such as Network, has subclasses in its module, one per kind. A subclass
+        # several kinds, such as Network, has subclasses in its package, one per kind. A subclass
         # whose name ends with its own, such as SamplingStage, belongs to the same kind.
-        beside = [c for c in self.base.__subclasses__() if c.__module__ == self.base.__module__]
+        beside = [c for c in self.base.__subclasses__() if _package(c) == _package(self.base)]
         kinds = [c for c in beside if not c.__name__.endswith(self.base.__name__)]
         if kinds:
             return " or ".join(Slot(kind).words() for kind in kinds)
@@ -260,6 +260,11 @@ class List(FieldType):
 
     def _paired(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
         return zip(self.inner * len(value) if self.any_length else self.inner, value, strict=False)
+
+
+def _package(cls: type[Any]) -> str:
+    """Return the package of a class; its module where that is in none."""
+    return cls.__module__.rpartition(".")[0] or cls.__module__
 
 
 def in_files(kind: FieldType) -> FieldType:

@@ -97,14 +97,11 @@ PUBLIC = {
 PICKLES = "genkit/pickles/reader.py"
 """The one file that uses the standard library's unpickler."""
 
-MOST_LINES = 17_900
+MOST_LINES = 18_041
 """Lines of the core. The goal is 10,500: lower this with every change that removes some."""
 
 LAZY = {"genkit", "genkit.plugin"}
 """Modules whose names are imported on their first use, from rooms above them as well."""
-
-LONG = {"genkit/interfaces.py"}
-"""Files of more than one idea: every abstract base is on one page on purpose."""
 
 CORE = sorted((ROOT / "genkit").rglob("*.py"))
 # Separate distributions keep their tests beside their package.
@@ -342,8 +339,7 @@ def test_a_separate_distribution_is_a_strangers(folder):
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)
 def test_habits_of_a_file(path):
     text = path.read_text(encoding="utf-8")
-    limit = 1530 if name_of(path) in LONG else 320
-    assert len(text.splitlines()) <= limit
+    assert len(text.splitlines()) <= 320
     for node in ast.walk(parsed(path)):
         where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
         assert not isinstance(node, ast.Assert), f"{where} asserts"

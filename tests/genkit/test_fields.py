@@ -209,6 +209,21 @@ def test_a_slot_of_several_kinds_is_called_after_all(base: type) -> None:
     assert Slot(base).words() == " or ".join(kinds_of(base))
 
 
+@pytest.mark.parametrize(
+    ("home", "other", "words"),
+    [
+        ("one.a", "one.a", "sub"),
+        ("one.a", "one.b", "sub"),
+        ("one.a", "two.a", "base"),
+        ("one", "two", "base"),
+    ],
+)
+def test_several_kinds_are_in_one_package(home: str, other: str, words: str) -> None:
+    base = type("Base", (Component,), {"__module__": home})
+    _sub = type("Sub", (base,), {"__module__": other})  # kept by a name: a base keeps none alive
+    assert Slot(base).words() == words
+
+
 def test_components_and_references_inside_values() -> None:
     first, second = Part(), Part(rho=2)
     made = Holder(

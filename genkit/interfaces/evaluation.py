@@ -1,0 +1,169 @@
+"""Bases of metrics and of the features that they compare."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from genkit.artifacts.coupling import Coupling
+from genkit.artifacts.statistics import Statistics
+from genkit.errors import Problem
+from genkit.interfaces.base import Component, Context, Design, Inputs, unbound
+from genkit.types import Batch, DataSpec, Measurement
+
+
+class Extractor(Component):
+    """Computes the features in which two sets of images are compared."""
+
+    label: ClassVar[str]
+    """Name of the features in the names of scores, such as ``classifier``."""
+
+    classifies: ClassVar[bool] = False
+    """Whether the features are those of a classifier, and determine its logits."""
+
+    @property
+    def frechet(self) -> str:
+        """Name of the Fréchet distance over these features; ``fid`` only for Inception."""
+        return f"frechet_{self.label}"
+
+    def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        """Yield why it cannot be applied to such items; ``networks`` as in ``check_guided``."""
+        return iter(())
+
+    @abstractmethod
+    def bind(self, inputs: Inputs) -> nn.Module:
+        """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``.
+
+        Images are float32 in [-1, 1] with 256 values. If ``classifies``, the module has a method
+        ``head`` that returns logits: ``[B, F] -> [B, classes]``.
+        """
+
+    @abstractmethod
+    def identity(self, inputs: Inputs) -> str:
+        """Return a name with a hash, stored with every score; equal names mean equal features."""
+
+
+class Features(Protocol):
+    """Features of samples and reference, computed once per extractor.
+
+    Collective: every rank must call a method at the same point, and all receive the result.
+    """
+
+    def of_samples(self, extractor: Extractor) -> Tensor:
+        """Return ``[N, F]`` features of the samples on the CPU, in the dtype of the extractor.
+
+        Raises:
+            DataError: a feature is not finite.
+        """
+        ...
+
+    def of_reference(self, extractor: Extractor) -> Tensor:
+        """Return ``[M, F]`` features of the reference on the CPU.
+
+        Raises:
+            DataError: a feature is not finite, or the reference is a file of statistics.
+        """
+        ...
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        """Return mean and covariance of the features of the reference.
+
+        Raises:
+            DataError: the file of statistics has none for the extractor.
+        """
+        ...
+
+    def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
+        """Return the logits ``[N, classes]`` of features ``[N, F]``, on the CPU.
+
+        Raises:
+            DataError: the extractor is no classifier.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Inputs of a metric.
+
+    Attributes:
+        samples: generated items; images as uint8, vectors as float32.
+        reference: real items in the same form; None if there are only their statistics.
+        denoiser: denoiser that drew the samples, without guidance; if it is unknown, calling it
+            raises a DataError.
+        features: features of samples and reference.
+        coupling: coupling of the training of the denoiser; None if unknown.
+    """
+
+    samples: Batch
+    reference: Batch | None
+    denoiser: nn.Module
+    features: Features
+    coupling: Coupling | None = None
+
+
+class BoundMetric(Protocol):
+    """Result of :meth:`Metric.bind`."""
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores and curves, see :meth:`Metric.measure`."""
+        ...
+
+
+class Metric(Component):
+    """A score of samples, or of the denoiser that drew them. Implements ``measure`` or ``bind``."""
+
+    implements = ("measure", "bind")
+
+    requires_denoiser: ClassVar[bool] = False
+    """Whether it calls the denoiser, which is unknown for samples of other origin.
+
+    It is measured once with all samples, even if other metrics are measured on several sets.
+    """
+
+    requires_labels: ClassVar[bool] = False
+    """Whether it requires the classes for which the samples were drawn."""
+
+    accepts_statistics: ClassVar[bool] = False
+    """Whether statistics of features suffice in place of the reference items."""
+
+    higher_is_better: ClassVar[bool | None] = None
+    """Whether higher scores are better; None if neither higher nor lower ones are."""
+
+    @property
+    def min_samples(self) -> int:
+        """Min number of samples."""
+        return 1
+
+    @property
+    def min_reference(self) -> int:
+        """Min number of reference items; 0 for a metric without reference."""
+        return 0
+
+    @property
+    @abstractmethod
+    def scores(self) -> tuple[str, ...]:
+        """Names of all its scores, unique among the metrics of a stage.
+
+        ``nfe``, ``guidance_nfe`` and the endings ``_std`` and ``_min`` are reserved.
+        """
+
+    def check_items(self, spec: DataSpec) -> Iterator[Problem]:
+        """Yield why it cannot measure such items."""
+        return iter(())
+
+    def bind(self, inputs: Inputs) -> BoundMetric:
+        """Return the object that measures; called once per stage, not per set of samples."""
+        return self
+
+    def measure(self, subject: Subject, context: Context) -> Measurement:
+        """Return scores, curves and facts; must not modify the subject.
+
+        The stage adds the facts of samples and reference, and the identity of every extractor
+        among the settings.
+        """
+        raise unbound(self, "measure")

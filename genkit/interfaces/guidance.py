@@ -1,0 +1,146 @@
+"""Bases of guidance."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from genkit.errors import Code, Problem
+from genkit.interfaces.base import Component, Design, Inputs, Stages, Trained
+from genkit.interfaces.sampling import Solver
+from genkit.settings import setting
+
+
+class BoundGuidance(ABC):
+    """A guidance with its networks loaded; it counts their calls."""
+
+    evaluations: int = 0
+    """Number of network calls so far, one for each batch."""
+
+    component: Guidance | None = None
+    """Guidance that was bound, for messages; set by the caller of ``bind``."""
+
+    interval: tuple[float, float] = (0.0, math.inf)
+    """Min and max noise level at which it acts; set by the caller of ``bind``.
+
+    Outside of it, :meth:`correction` is not called. If the items of a batch differ in their noise
+    level, corrections are computed for all and applied inside the interval.
+    """
+
+    def begin(self) -> BoundGuidance:
+        """Return the guidance for one batch of trajectories. Called before their first step.
+
+        By default itself; a guidance with state between steps must return a copy.
+        """
+        return self
+
+    def churn(self, x: Tensor, amount: float | Tensor) -> float | Tensor:
+        """Return the amount of noise for the next step; called once per step.
+
+        Solvers that declare ``churns`` call it, through :meth:`genkit.types.Denoise.churn`.
+
+        Args:
+            x: ``[B, *shape]`` state at the beginning of the step.
+            amount: amount that the solver adds, its ``s_churn``: one number or ``[B]``.
+
+        Returns:
+            ``amount``, or one amount per item, ``[B]`` on the device of the samples.
+        """
+        return amount
+
+    @abstractmethod
+    def correction(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None,
+        denoised: Tensor,
+        *,
+        inner: bool = False,
+    ) -> Tensor:
+        """Return the correction ``[B, *shape]`` that is added to the denoised image.
+
+        The corrections of several guidances are summed, so their order has no effect. A pure
+        function of the arguments, except for state of a copy that :meth:`begin` returns. The
+        correction of an item must not depend on the others of its batch.
+
+        Args:
+            x: ``[B, *shape]`` noisy state, float32.
+            sigma: ``[B]`` noise levels.
+            labels: ``[B]`` int64 or None.
+            denoised: ``[B, *shape]`` estimate of the denoiser, without any guidance.
+            inner: False for the first evaluation of a solver step; True for other evaluations,
+                including those that correct the start.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance(Component):
+    """A correction of the denoised image, usable by every solver.
+
+    A setting ``weight``, where there is one, is its strength: 0 gives no correction.
+    """
+
+    requires_score: ClassVar[bool] = False
+    """Whether it requires that ``(D(x; sigma) - x) / sigma^2`` is the score."""
+
+    sigma_min: float = setting(0.0, doc="min noise level at which it acts", at_least=0.0)
+    sigma_max: float | None = setting(
+        None,
+        doc="max noise level at which it acts; no limit if left out or inf",
+        above=0.0,
+        infinite=True,
+    )
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Min and max noise level at which it acts."""
+        return self.sigma_min, math.inf if self.sigma_max is None else self.sigma_max
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether its :meth:`BoundGuidance.churn` may request additional noise."""
+        return False
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        if self.sigma_min >= self.interval[1]:
+            yield Problem(
+                ("sigma_min",),
+                f"must be below sigma_max = {self.sigma_max:g}, got {self.sigma_min:g}",
+                f"write a value below {self.sigma_max:g}",
+                Code.OUT_OF_RANGE,
+            )
+
+    def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
+        """Yield why it cannot guide a denoiser, before anything is drawn.
+
+        Args:
+            denoiser: denoiser that is guided.
+            networks: networks to which it may refer, by the value of the reference.
+        """
+        return iter(())
+
+    def check_solver(self, solver: Solver) -> Iterator[Problem]:
+        """Yield why it cannot be used with a solver, before anything is drawn."""
+        if self.adds_noise and not solver.churns:
+            yield Problem(
+                (),
+                f"adds fresh noise and must be used with a solver that churns, got "
+                f"{type(solver).__name__}",
+                'write solver = { use = "heun" }',
+                Code.CONFLICT,
+            )
+
+    @abstractmethod
+    def bind(self, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
+        """Return the guidance with its networks loaded. Called once per stage, not per batch.
+
+        Args:
+            inputs: artifacts to which it refers.
+            denoiser: guided denoiser.
+        """

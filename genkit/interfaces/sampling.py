@@ -1,0 +1,194 @@
+"""Bases of the parts of a sampler, and of stages that draw samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts import Samples
+from genkit.artifacts.coupling import Coupling
+from genkit.errors import DataError, Problem
+from genkit.interfaces.base import Component, Context, Inputs, Stage, Stages, unbound
+from genkit.settings import setting
+from genkit.types import SEED_LIMIT, Denoise, Draws, RandnLike, Start, State
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Denoiser, solver and start, for a schedule whose noise levels depend on them.
+
+    Attributes:
+        denoiser: module of the denoiser, without guidance.
+        coupling: coupling of its training; None if unknown.
+        solver: solver of the sampling ODE.
+        start: start that the user chose; see :mod:`genkit.start`.
+    """
+
+    denoiser: nn.Module
+    coupling: Coupling | None
+    solver: Solver
+    start: Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Component):
+    """The noise levels of a solver. Implements ``sigmas`` or ``bind``."""
+
+    implements: ClassVar[tuple[str, ...]] = ("sigmas", "bind")
+
+    steps: int = setting(18, doc="number of solver steps", at_least=1)
+
+    @property
+    def bound(self) -> bool:
+        """Whether its settings determine its noise levels, without :meth:`bind`."""
+        return type(self).sigmas is not Schedule.sigmas
+
+    def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
+        """Yield why a denoiser cannot be sampled with its noise levels, before anything runs.
+
+        Args:
+            denoiser: id of the stage that trained the denoiser.
+            solver: solver of the sampling ODE.
+            earlier: stages above, by id.
+        """
+        return iter(())
+
+    def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
+        """Return the schedule with the noise levels for a denoiser, from earlier stages.
+
+        Called once per stage. A schedule that refers to no stage returns itself.
+
+        Raises:
+            DataError: its noise levels were fitted to another denoiser or solver.
+        """
+        return self
+
+    def sigmas(self) -> Tensor:
+        """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
+        raise unbound(self, "sigmas")
+
+    def within(self, lowest: float, highest: float) -> Schedule:
+        """Return the schedule clipped to a range of noise levels, which a network supports."""
+        return self
+
+    def sigma_range(self) -> tuple[float, float]:
+        """Return the min and the max of the range of noise levels above 0.
+
+        A schedule with levels from a table need not have levels at the ends of its range.
+        """
+        sigmas = self.sigmas()
+        return float(sigmas[-2]), float(sigmas[0])
+
+
+class Solver(Component):
+    """Integrates the probability-flow ODE, or an SDE, over decreasing noise levels."""
+
+    two_slopes: ClassVar[bool] = False
+    """Whether a step combines the slope at its state with one of an evaluation marked ``inner``."""
+
+    churns: ClassVar[bool] = False
+    """Whether each step begins with ``denoise.churn`` and adds the returned amount of noise."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps add fresh noise, so that one between equal noise levels has an effect."""
+        return False
+
+    def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Solver:
+        """Return the solver for a range of noise levels; by default itself.
+
+        Called before :meth:`solve`, and in checks. A solver whose time variable depends on the
+        range, such as that of the VP SDE, sets it here.
+
+        Args:
+            sigma_min: min noise level of the schedule, clipped to the range of the network.
+            sigma_max: max noise level, likewise.
+            sigmas: ``[steps + 1]`` noise levels of the steps.
+
+        Raises:
+            DataError: the solver is undefined for the range; the message has both ends.
+        """
+        return self
+
+    @abstractmethod
+    def solve(
+        self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike
+    ) -> Iterator[State]:
+        """Yield the trajectory: a state for each noise level, the last with ``sigma`` 0.
+
+        Args:
+            denoise: the (guided) denoiser. Each step evaluates it once at the state that is
+                yielded; every other evaluation is marked ``inner=True``.
+            x: ``[B, *shape]`` start, with standard deviation ``sigmas[0]``.
+            sigmas: ``[steps + 1]`` decreasing noise levels on the CPU, the last 0. Reading one does
+                not synchronize with the device of ``x``.
+            randn_like: function that returns fresh noise, for stochastic solvers.
+        """
+
+
+class Latents(Component):
+    """Draws the latents, the classes and the noise of samples from their seeds."""
+
+    depends_on_device: ClassVar[bool] = False
+    """Whether a CPU and a GPU draw different numbers, so that their samples cannot be mixed."""
+
+    def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:
+        """Raise DataError unless samples of this shape can be drawn from these seeds.
+
+        Called before anything is drawn or written, with at least one seed.
+        """
+        for seed in (min(seeds), max(seeds)):
+            if not 0 <= seed < SEED_LIMIT:
+                limit = SEED_LIMIT - 1
+                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write one of them")
+
+    @abstractmethod
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        seeds: Sequence[int],
+        classes: int,
+        device: torch.device,
+        run_seed: int,
+    ) -> Draws:
+        """Return the random draws of a batch of samples.
+
+        The draws of a sample depend on its own seed and not on the others of its batch.
+
+        Args:
+            shape: shape of one item.
+            seeds: ``[B]`` seeds of the samples; in a stage, the indices of the samples.
+            classes: number of classes from which labels are drawn; 0 for none.
+            device: device of the sampling.
+            run_seed: seed that all samples of a run or stage have in common.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingStage(Stage):
+    """A stage that draws samples, whose settings the stage `sweep` can vary."""
+
+    output = Samples
+
+    count: int = setting(64, doc="number of samples", at_least=1)
+
+    @property
+    def depends_on_device(self) -> bool:
+        """Whether a CPU and a GPU draw different samples, so that they cannot be mixed."""
+        return False
+
+    def sampler_fact(self, context: Context) -> str | None:
+        """Return the fact ``sampler`` of its samples, which describes its settings; None for none.
+
+        A sweep, whose cells differ in it, stores that of the stage that it varies.
+        """
+        return None
+
+    @abstractmethod
+    def draw(self, context: Context) -> Samples:
+        """Draw all samples without writing a file. Collective: every rank returns all samples."""
