@@ -143,7 +143,7 @@ class Choice(FieldType):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not any(value == known and type(value) is type(known) for known in self.values):
-            now = (self.renamed or {}).get(str(value), "")
+            now = (self.renamed or {}).get(value, "") if isinstance(value, str) else ""
             hint = f"write {quote(now)}" if now else near_match(value, map(str, self.values))
             reason = f"must be {self.words()}, got {quote(value)}"
             yield Problem((), reason, hint, Code.UNKNOWN_CHOICE)

@@ -66,7 +66,8 @@ def draws_of(
             f"must return latents of floating-point numbers of shape {list(size)} on "
             f"{device.type}, got {describe(x)}",
         )
-    require_finite(x, f"latent of {label_of(latents)}")
+    if not bool(x.isfinite().all()):  # a label is looked up in the plugins: only for the message
+        require_finite(x, f"latent of {label_of(latents)}")
     if classes == 0 and labels is not None:
         reason = f"must return None as labels for 0 classes, got {describe(labels)}"
         raise fault(latents, reason)

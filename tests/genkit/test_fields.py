@@ -186,12 +186,16 @@ def test_fields() -> None:
     [
         (int | None, "an integer or nothing", "..., an integer"),
         (DenoiserRef, "the id of a stage with output denoiser", '"..."'),
-        (tuple[float, ...], "a list of a number", "[..., a number]"),
+        (tuple[float, ...], "a list, each item a number", "[..., a number]"),
         (tuple[str, str], "2 values", '["...", "..."]'),
         (Literal["a", "b"], '"a" or "b"', '..., "a" or "b"'),
         (Mapping[str, Any], "a table", "..., a table"),
         (Part, "part", '{ use = "..." }'),
-        (tuple[Part, ...] | None, "a list of part or nothing", '[{ use = "..." }]'),
+        (
+            tuple[Part, ...] | None,
+            "a list, each item a component of kind part or nothing",
+            '[{ use = "..." }]',
+        ),
     ],
 )
 def test_types_in_words(annotation: Any, words: str, example: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import genkit
+from genkit import blame
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Guidance, Preconditioner, Schedule, Solver
 from genkit.latents import Derived, draws_of
@@ -654,6 +655,12 @@ def test_latents_of_a_plugin_are_finite():
     latents = type("Changed", (Changed,), {"change": change})()
     with raises_code(DataError, Code.NOT_FINITE, "latent of Changed 1", "nan"):
         draws_of(latents, (3,), range(2), 0, torch.device("cpu"), 0)
+
+
+def test_sound_draws_do_not_load_the_plugins(monkeypatch):
+    """Loading them takes longer than drawing a batch; only a message has the name of a plugin."""
+    monkeypatch.setattr(blame, "load_plugins", lambda: pytest.fail("plugins were loaded"))
+    assert draws_of(Derived(), (3,), range(2), 0, torch.device("cpu"), 0)
 
 
 def test_a_plugin_returns_draws():

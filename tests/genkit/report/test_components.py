@@ -101,6 +101,6 @@ def test_settings_are_shown_with_type_default_range_and_meaning(plugins):
     assert train["augmentation"][:2] == ("augmentation or nothing", "nothing")
     sample = settings("sample")
     assert sample["denoiser"][0] == "the id of a stage with output denoiser"
-    assert sample["guidance"][:2] == ("a list of guidance", "[]")
+    assert sample["guidance"][:2] == ("a list, each item a component of kind guidance", "[]")
     text = shown(plugins, "stage", "train")
     assert all(meaning and meaning in text for *_, meaning in train.values())
