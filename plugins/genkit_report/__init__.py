@@ -1,6 +1,6 @@
-"""One page for a run: all that it found, in one self-contained file.
+"""HTML report of a run: one self-contained page with its samples, scores, charts and settings.
 
-``genkit run`` writes the page when a run ends, and ``genkit report`` at any time.
+``genkit run`` writes the report when a run ends, and ``genkit report`` writes it at any time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Add the command that writes a report."""
+    """Register the command ``genkit report``."""
     from genkit_report.report_command import report
 
     app.command()(report)
@@ -25,7 +25,7 @@ def genkit_commands(app: typer.Typer) -> None:
 
 @hookimpl
 def genkit_after_run(folder: Path) -> None:
-    """Write the page of a run into its folder."""
+    """Write the report of a run to its folder."""
     from genkit_report.report_command import PAGE, write_page
 
     write_page([folder], folder / PAGE)

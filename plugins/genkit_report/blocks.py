@@ -1,4 +1,4 @@
-"""The parts of a report: text, tables, charts and pictures, gathered into sections."""
+"""Blocks of a report (texts, tables, charts, pictures and listings), and its sections."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Table:
     Attributes:
         title: caption of the table.
         head: name of each column.
-        rows: cells of each row, as text.
-        folded: whether only the title is shown until the reader opens it.
+        rows: cells of each row, as strings.
+        folded: whether the table is collapsed to its title until the reader opens it.
     """
 
     title: str
@@ -32,13 +32,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing, with its data as a table for readers who cannot see it.
+    """A chart, with its data as a table for readers who cannot see it.
 
     Attributes:
-        title: what is drawn, with the stage.
-        svg: drawing, whose text has the color of the page.
-        description: what the drawing shows, in a sentence.
-        table: data of the drawing.
+        title: caption of the chart, which includes the stage.
+        svg: chart as SVG, whose text has the color of the page's text.
+        description: alternative text, one sentence.
+        table: data of the chart.
     """
 
     title: str
@@ -49,13 +49,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of pixels.
+    """A raster picture.
 
     Attributes:
-        title: what is shown, with the stage.
-        png: file.
-        description: what the picture shows, in a sentence.
-        width: width in the page, in pixels; it shrinks with a narrow window.
+        title: caption of the picture, which includes the stage.
+        png: content of the PNG file.
+        description: alternative text, one sentence.
+        width: maximum width on the page, in pixels; the picture is smaller in a narrow window.
     """
 
     title: str
@@ -66,11 +66,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Listing:
-    """Lines of code, such as a recipe or a command.
+    """Preformatted text, such as a recipe or a command.
 
     Attributes:
-        title: what it is.
-        text: lines.
+        title: heading of the text.
+        text: the text, with line breaks.
     """
 
     title: str
@@ -82,14 +82,18 @@ Block = Text | Table | Chart | Picture | Listing
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its blocks."""
+    """A section of a report: its heading and its blocks."""
 
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
 def sections(made: Iterable[tuple[str, Callable[[], Iterable[Block]]]]) -> Iterator[Section]:
-    """Yield the sections that have any block."""
+    """Yield the sections that have at least one block.
+
+    Args:
+        made: heading of each section, and the function that returns its blocks.
+    """
     for title, build in made:
         if blocks := tuple(build()):
             yield Section(title, blocks)

@@ -1,4 +1,4 @@
-"""Line charts as SVG that follow the colors of a page, light or dark."""
+"""Line charts as SVG with the colors of the page, in its light and its dark color scheme."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from genkit.parts.figure import PALETTE, line_style, number
 from genkit_report.blocks import Chart, Table
 
-_INK = "#010203"  # replaced by the color of the page's text
-_GRID = "#010204"  # replaced by the color of its lines
-_ROWS = 40  # of a data table; longer lines are thinned evenly
+_INK = "#010203"  # placeholder, replaced by the color of the page's text
+_GRID = "#010204"  # placeholder, replaced by the color of the page's lines
+_ROWS = 40  # maximum rows for each line in a data table; of more points every k-th is listed
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Line:
 
     Attributes:
         label: name in the legend.
-        x: positions.
-        y: values.
-        spread: standard deviation of each value; None where it is unknown. It is drawn as an
-            error bar at marks, and as a band around a line without marks.
-        marked: whether each value has a mark.
+        x: x-coordinates of the points.
+        y: y-coordinates of the points.
+        spread: standard deviation of each y-coordinate; None if it is unknown. It is drawn as
+            error bars if the points are marked, and as a band around the line otherwise.
+        marked: whether the points are marked.
     """
 
     label: str
@@ -43,7 +43,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line, such as a floor."""
+    """A horizontal reference line, such as the best score that samples can have.
+
+    Attributes:
+        label: name in the legend.
+        y: y-coordinate of the line.
+    """
 
     label: str
     y: float
@@ -59,7 +64,17 @@ def line_chart(
     log_y: bool = False,
     levels: Sequence[Level] = (),
 ) -> Chart:
-    """Return a chart of lines, with its data."""
+    """Return a line chart with its data.
+
+    Args:
+        title: caption of the chart.
+        lines: lines of the chart.
+        x_label: label of the x-axis.
+        y_label: label of the y-axis.
+        log_x: whether the x-axis is logarithmic; ignored if a coordinate is not above 0.
+        log_y: whether the y-axis is logarithmic; ignored if a coordinate is not above 0.
+        levels: horizontal reference lines.
+    """
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     for index, line in enumerate(lines):
@@ -102,7 +117,7 @@ def line_chart(
 
 
 def _scale(axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool) -> None:
-    """Scale logarithmically where asked for and possible; write plain numbers at the ticks."""
+    """Set the scales of both axes, logarithmic if requested and possible, and plain tick labels."""
     for axis, log, values in (
         (axes.xaxis, log_x, [x for line in lines for x in line.x]),
         (axes.yaxis, log_y, [y for line in lines for y in line.y]),
@@ -118,7 +133,10 @@ def _scale(axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool) -> None:
 
 
 def _svg(figure: Figure, axes: Axes) -> str:
-    """Return the drawing: text as text, no background, the same bytes for the same data."""
+    """Return a figure as SVG without background, with text as text elements.
+
+    The same data gives the same bytes.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file without any external request."""
+"""The page of a report: one HTML file that makes no external requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit_report.view import View
 
 
 def render(views: Sequence[View]) -> str:
-    """Return the report of one run, or of several that are compared, as HTML.
+    """Return the report of one run, or the comparison of several runs, as HTML.
 
     The same runs give the same bytes.
     """

@@ -1,4 +1,4 @@
-"""Samples beside data, and beside the nearest images of the data."""
+"""Pictures of a report: samples, data, and the image of the data that is nearest to each sample."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ from genkit_report.view import View
 
 COLUMNS = 16
 STEPS = (3, 5, 9, 18)
-"""Numbers of steps of which samples from the same seeds are shown."""
+"""Numbers of solver steps for which samples of the same seeds are shown."""
 
-_MOST_SECONDS = 10.0  # that samples for a report may take
-_BLOCK = 4_096  # images of the data that are compared at a time
-_GAP = 2  # white pixels between images
+_MOST_SECONDS = 10.0  # maximum expected time of drawing samples for a report
+_BLOCK = 4_096  # images of the data that are compared with the samples at a time
+_GAP = 2  # width of the white space between images, in pixels
 
 
 def compare_with_data(view: View, samples: Samples, title: str) -> tuple[Block, ...]:
-    """Return images of the data, samples, and the nearest image of the data to each sample.
+    """Return a picture of data, samples and the image of the data nearest to each sample.
 
-    Distances are Euclidean, of pixels in [-1, 1]. Empty where the data cannot be read.
+    A table of the distances follows: Euclidean distances of pixels in [-1, 1]. The result is empty
+    if the data cannot be read or has a different shape.
+
+    Args:
+        view: run of the samples; receives a problem if the data cannot be read.
+        samples: samples.
+        title: description of the samples.
     """
     return tuple(_compared(view, samples, title))
 
@@ -42,25 +48,27 @@ def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
     distances, places = nearest(shown, data)
     rows = (data[:COLUMNS], shown, data[places])
     yield Picture(
-        f"{title}: data, samples, and the nearest image of the data to each sample",
+        f"{title}; rows: images of the data, samples, and the image of the data nearest to each "
+        "sample",
         grid(rows),
-        "Three rows of images: the first of the data, the first samples, and below each sample the "
-        "nearest image of the data.",
+        "Three rows of images: the first images of the data, the first samples, and below each "
+        "sample the nearest image of the data.",
         width=960,
     )
     found = enumerate(zip(distances.tolist(), places.tolist(), strict=True))
     yield Table(
-        f"Distances of {title}",
-        ("sample", "nearest image", "distance"),
+        f"Distances to the nearest images: {title}",
+        ("sample", "index of the nearest image", "distance"),
         [(str(k), str(place), number(distance)) for k, (distance, place) in found],
         folded=True,
     )
 
 
 def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Block]:
-    """Yield samples of the same seeds with few and with many steps, drawn for the report.
+    """Yield a picture of samples of the same seeds with few and with many solver steps.
 
-    They are drawn without guidance. Where that would take long, a sentence says so.
+    The samples are drawn for the report, without guidance. If this is expected to take more than
+    10 seconds, a sentence that says so is yielded instead.
     """
     trained = view.run.stages.get(samples.denoiser or "")
     costs = view.costs(stage)
@@ -70,15 +78,15 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
     expected = seconds * COLUMNS * sum(2 * steps for steps in STEPS)
     if expected > _MOST_SECONDS:
         yield Text(
-            f"{stage.id}: samples over numbers of steps are left out, since they would take about "
-            f"{expected:,.0f} s; draw them with genkit sample --steps"
+            f"{stage.id}: samples with {_listed_steps()} steps are omitted because drawing them "
+            f"would take about {expected:,.0f} s; draw them with genkit sample --steps"
         )
         return
     settings = dict(stage.settings)
     try:
         denoiser = genkit.load_denoiser(trained.folder / DenoiserFile.filename(), "cpu")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run has printed them
+            warnings.simplefilter("ignore")  # the run has printed the warnings
             rows = tuple(
                 denoiser.sample(
                     COLUMNS,
@@ -90,19 +98,33 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
                 for steps in STEPS
             )
     except GenkitError as error:
-        view.problems.append(f"samples over numbers of steps cannot be drawn: {error}")
+        view.problems.append(
+            f"{stage.id}: samples with {_listed_steps()} steps cannot be drawn: {error}"
+        )
         return
-    listed = f"{', '.join(map(str, STEPS[:-1]))} and {STEPS[-1]}"
     yield Picture(
-        f"{view.label}, {stage.id}: the same seeds with {listed} steps, without guidance",
+        f"{view.label}, {stage.id}: samples of the same seeds; rows: {_listed_steps()} steps, "
+        "without guidance",
         grid(rows),
-        f"Rows of samples from the same seeds, with {listed} steps from top to bottom.",
+        f"Rows of samples of the same seeds, with {_listed_steps()} steps from top to bottom.",
         width=960,
     )
 
 
+def _listed_steps() -> str:
+    return f"{', '.join(map(str, STEPS[:-1]))} and {STEPS[-1]}"
+
+
 def nearest(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distance from each sample to the nearest item of data, and the item's index."""
+    """Return the distance of each sample to the nearest item of the data, and the item's index.
+
+    Args:
+        samples: samples, ``[N, *shape]``, floats in [-1, 1] or bytes.
+        data: items of the data, ``[M, *shape]``, likewise.
+
+    Returns:
+        Euclidean distances ``[N]`` float64 and indices ``[N]`` int64.
+    """
     flat = to_float(samples).flatten(1).double()
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64)
     places = torch.zeros(len(flat), dtype=torch.int64)
@@ -116,10 +138,10 @@ def nearest(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def grid(rows: tuple[Tensor, ...]) -> bytes:
-    """Return rows of images as a PNG, enlarged by whole pixels.
+    """Return a grid of images as a PNG, enlarged by an integer factor.
 
     Args:
-        rows: ``[N, C, H, W]`` each.
+        rows: images of each row of the grid, ``[N, C, H, W]``.
     """
     _, channels, _, width = rows[0].shape
     scale = max(1, 56 // width)
@@ -136,7 +158,7 @@ def grid(rows: tuple[Tensor, ...]) -> bytes:
 
 
 def _data_of(view: View, samples: Samples) -> Tensor | None:
-    """Return the data on which the denoiser behind samples was trained; None where it is away."""
+    """Return the data on which the denoiser of samples was trained; None if it cannot be read."""
     trained = view.run.stages.get(samples.denoiser or "")
     table = dict(
         (trained.settings.get("data") if trained else None) or view.run.recipe.get("data") or {}
@@ -147,6 +169,6 @@ def _data_of(view: View, samples: Samples) -> Tensor | None:
     try:
         data: Tensor = genkit.component("dataset", use, **table).load(None).data
     except GenkitError as error:
-        view.problems.append(f"the data cannot be shown: {error}")
+        view.problems.append(f"the data cannot be read: {error}")
         return None
     return data

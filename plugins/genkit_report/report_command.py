@@ -1,4 +1,7 @@
-"""``genkit report``: reads runs and writes one HTML file. Heavy imports wait until it runs."""
+"""``genkit report``: write one HTML page about one or several runs.
+
+Slow imports are inside functions, so that they do not delay the start of other commands.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,12 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to write; else report.html in the first run."),
+        typer.Option(
+            metavar="FILE", help="File to write, .html; by default report.html in the first run."
+        ),
     ] = None,
 ) -> None:
-    """Write a page with samples, scores, charts and settings of runs."""
+    """Write an HTML page with the samples, scores, charts and settings of runs."""
     if out is not None and out.suffix != ".html":
         raise UsageError(
             f"--out must end in .html, got {out}; write, for example, report.html",
@@ -32,10 +37,14 @@ def report(
 
 
 def write_page(runs: Sequence[Path], path: Path) -> None:
-    """Write the page of one run, or of several that are compared, and print its path.
+    """Write the report of one run, or the comparison of several runs, and print its path.
+
+    Args:
+        runs: folders of the runs.
+        path: file to write.
 
     Raises:
-        UsageError: a folder is not that of a run, or the page cannot be written.
+        UsageError: a folder is not the folder of a run, or the page cannot be written.
         DataError: the recipe or the state of a run is missing or damaged.
     """
     from genkit.files import write_text

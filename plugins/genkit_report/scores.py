@@ -1,4 +1,4 @@
-"""Sections of a report on scores: tables, scores against cost, and curves of metrics."""
+"""Blocks of a report about scores: tables, charts of scores against cost, curves of metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NFE = "NFE"
 
 
 def score_blocks(views: Sequence[View]) -> Iterator[Block]:
-    """Yield the scores of all runs, and each score of sweeps against its cost."""
+    """Yield a table of scores for each scoring stage, then the charts of scores against cost."""
     for view in views:
         for stage_id, scores in view.scores.items():
             stage = view.run.stages[stage_id]
@@ -29,7 +29,7 @@ def score_blocks(views: Sequence[View]) -> Iterator[Block]:
 def _score_table(title: str, rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Table:
     varied = settings_of(rows)
     names = list(dict.fromkeys(name for row in rows for name in scores_in(row)))
-    head = [*varied, NFE, "guidance NFE", "equivalents", *names]
+    head = [*varied, NFE, "guidance NFE", "NFE-equivalents", *names]
     found = []
     for index, row in enumerate(rows):
         cost = costs[index] if len(costs) == len(rows) else None
@@ -41,13 +41,13 @@ def _score_table(title: str, rows: Sequence[Row], costs: Sequence[SamplingCost])
 
 
 def score_text(row: Row, name: str) -> str:
-    """Return a score of a row, with its standard deviation if the row has one."""
+    """Return a score of a row as text, with its standard deviation if the row has one."""
     deviation = row.get(f"{name}{STD}")
     return number(row[name]) if deviation is None else with_spread(row[name], deviation)
 
 
 def _against_cost(views: Sequence[View]) -> Iterator[Block]:
-    """Yield a chart for each score of the sweeps over numbers of steps."""
+    """Yield a chart for each score: its values in sweeps over the number of steps."""
     lines: dict[str, list[Line]] = {}
     for view in views:
         for stage, scores in view.scores.items():
@@ -69,7 +69,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
         yield line_chart(
             f"{score} against the cost of a sample",
             drawn,
-            "network calls for each sample, those of guidance included",
+            "network calls per sample, including calls of guidance networks",
             score,
             log_y=True,
             levels=_floors(views, score),
@@ -81,18 +81,18 @@ def _calls(row: Row) -> float:
 
 
 def _floors(views: Sequence[View], score: str) -> list[Level]:
-    """Return the values of a score that data would have against data, where they were measured."""
+    """Return the recorded scores of real data against other real data."""
     found: dict[float, None] = {}
     for view in views:
         for scores in view.scores.values():
             floor = scores.facts.get(score, {}).get("measured.floor")
             if floor is not None:
                 found[float(floor)] = None
-    return [Level("data against other data", value) for value in found]
+    return [Level("real data against other real data", value) for value in found]
 
 
 def curve_blocks(views: Sequence[View]) -> Iterator[Block]:
-    """Yield the curves that metrics measured, such as curvature by noise level."""
+    """Yield a chart for each curve of a metric, such as curvature by noise level."""
     found: dict[tuple[str, str, str, bool, bool], list[Line]] = {}
     for view in views:
         for stage, scores in view.scores.items():

@@ -1,4 +1,4 @@
-"""The sections of a report, each from what the stages of a run wrote."""
+"""The sections of a report, built from the files that the stages of a run wrote."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from genkit_report.pictures import compare_with_data, over_steps
 from genkit_report.scores import NFE, curve_blocks, score_blocks, score_text
 from genkit_report.view import Row, View
 
-_POINTS = 200  # of a line of logged rows; of a longer log each point is the mean of neighbors
+_POINTS = 200  # maximum points of a line; in a longer log, consecutive rows are averaged
 
 
 def report_sections(views: Sequence[View]) -> Sequence[Section]:
-    """Return the sections of a report of one run, or of several that are compared."""
+    """Return the sections of the report of one run, or of the comparison of several runs."""
     made = (
         ("Samples", partial(_over, views, samples)),
         ("Scores", partial(score_blocks, views)),
@@ -38,30 +38,30 @@ def report_sections(views: Sequence[View]) -> Sequence[Section]:
         ("Pairs", partial(_over, views, pairs)),
         ("Other pictures", partial(_over, views, other_pictures)),
         ("Recipe", partial(recipe_blocks, views)),
-        ("How to repeat it", partial(_over, views, repeating)),
+        ("Reproduction", partial(_over, views, repeating)),
     )
     return tuple(sections(made))
 
 
 def verdict(view: View) -> str:
-    """Return the state of a run and its scores, in a sentence or two."""
+    """Return a summary of a run: its state, the duration of training, and single scores."""
     stages = view.run.stages.values()
     finished = sum(stage.state == "finished" for stage in stages)
-    state = f"{view.run.state}: {finished} of {len(stages)} stages finished."
+    state = f"{view.run.state}: {finished} of {len(stages)} stages are finished."
     for stage in stages:
         if images := stage.images:
             seconds = sum(_seconds(view.rows(stage, "images_per_second")))
-            state += f" {stage.id}: {images:,} training images in {_duration(seconds)}."
+            state += f" Stage {stage.id}: {images:,} training images in {_duration(seconds)}."
     for stage_id, scores in view.scores.items():
         for row in scores.rows if len(scores.rows) == 1 else ():
             cost = f" at {number(row['nfe'])} {NFE}" if "nfe" in row else ""
             values = [f"{score} {score_text(row, score)}" for score in scores_in(row)]
-            state += f" {stage_id}{cost}: {', '.join(values)}."
+            state += f" Stage {stage_id}{cost}: {', '.join(values)}."
     return state
 
 
 def _seconds(rows: Sequence[Row]) -> Iterator[float]:
-    """Yield the seconds of each logged part of a training."""
+    """Yield the training time between consecutive logged rows, in seconds."""
     before = 0
     for row in rows:
         yield (row["images"] - before) / row["images_per_second"]
@@ -79,7 +79,7 @@ def _duration(seconds: float) -> str:
 
 
 def samples(view: View) -> Iterator[Block]:
-    """Yield samples beside data and the nearest images of the data."""
+    """Yield pictures of the samples of each stage, next to images of the data."""
     denoisers = set()
     for stage in view.stages():
         drawn = view.read(stage, Samples)
@@ -99,7 +99,7 @@ def samples(view: View) -> Iterator[Block]:
 
 
 def training(view: View) -> Iterator[Block]:
-    """Yield the loss of each training, over images and by noise level."""
+    """Yield the loss of each train stage: against training images, and by noise level."""
     for stage in view.stages("train"):
         title = f"{view.label}, {stage.id}"
         if rows := view.rows(stage, "loss"):
@@ -119,7 +119,7 @@ def training(view: View) -> Iterator[Block]:
 
 
 def pairs(view: View) -> Iterator[Block]:
-    """Yield what pairing changed, what it cost, and whether its noise is Gaussian."""
+    """Yield the effect and the cost of the coupler of each train stage, as a table and a chart."""
     for stage in view.stages("train"):
         pools = view.rows(stage, "pool")
         if not pools:
@@ -132,29 +132,29 @@ def pairs(view: View) -> Iterator[Block]:
             ("", ""),
             [
                 ("coupler", _use(stage.settings.get("coupler"))),
-                ("pools", f"{len(pools):,} of {pools[0]['pairs']:,} images"),
-                ("mean distance without pairs", number(before)),
-                ("mean distance with pairs", number(after)),
-                ("reduced by", f"{1 - after / before:.1%}" if before else ""),
-                ("solving pools, beside the training", f"{solved:,.1f} s"),
-                ("the training waited for pairs", f"{waited:,.1f} s"),
-                ("noise of the pools", _gaussian(pools)),
+                ("logged pools", f"{len(pools):,} of {pools[0]['pairs']:,} pairs each"),
+                ("mean distance of image and noise, random pairs", number(before)),
+                ("mean distance of image and noise, assigned noise", number(after)),
+                ("reduction of the mean distance", f"{1 - after / before:.1%}" if before else ""),
+                ("time of coupling, in parallel with training", f"{solved:,.1f} s"),
+                ("time in which training waited for pairs", f"{waited:,.1f} s"),
+                ("assigned noise", _gaussian(pools)),
             ],
         )
         xs = [row["images"] for row in pools]
         lines = [
             Line(label, *_thinned(xs, [row[key] for row in pools]))
-            for label, key in (("random pairs", "cost_before"), ("pairs", "cost_after"))
+            for label, key in (("random pairs", "cost_before"), ("assigned noise", "cost_after"))
         ]
-        title = f"{view.label}, {stage.id}: distance of image and noise"
-        yield line_chart(title, lines, "training images", "mean distance of a pool")
+        title = f"{view.label}, {stage.id}: distance between image and noise"
+        yield line_chart(title, lines, "training images", "mean distance in a pool")
 
 
 def _gaussian(pools: Sequence[Row]) -> str:
-    """Return whether the noise of all pools can be told from N(0, I), in words.
+    """Return mean and variance of the assigned noise, and whether both are close to N(0, I).
 
-    The worst of m coordinates of standard normal noise, and then of all pools, is expected near
-    sqrt(2 ln m); a coordinate beyond that by more than 2 is not such noise.
+    Close means within 0.05 of 0 and of 1, averaged over the pools. This detects gross errors only;
+    ``genkit audit`` tests the noise.
     """
     noises = [row for row in pools if row.get("noise_worst") is not None]
     if not noises:
@@ -163,14 +163,14 @@ def _gaussian(pools: Sequence[Row]) -> str:
     mean = fmean(row["noise_mean"] for row in noises)
     words = f"mean {number(mean)}, variance {number(variance)}"
     off = abs(variance - 1) > 0.05 or abs(mean) > 0.05
-    return f"{words}: {'not N(0, I)' if off else 'as N(0, I)'}"
+    return f"{words}; {'not N(0, I)' if off else 'consistent with N(0, I)'}"
 
 
 # --- the rest ---------------------------------------------------------------------------
 
 
 def other_pictures(view: View) -> Iterator[Block]:
-    """Yield the pictures of stages that no section above shows."""
+    """Yield the pictures in the folders of stages that no other section shows."""
     drawn = {"samples", "loss", "loss-by-sigma", "pairs", "preview"}
     for stage in view.stages():
         if stage.folder is None:
@@ -183,7 +183,7 @@ def other_pictures(view: View) -> Iterator[Block]:
 
 
 def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
-    """Yield the recipe of the first run, and how the others differ from it."""
+    """Yield the recipe of the first run, and the difference of each other recipe from it."""
     first, *others = views
     yield Listing(f"Recipe of {first.label}", first.recipe)
     for view in others:
@@ -197,11 +197,12 @@ def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
             2,
             "",
         )
-        yield Listing(f"From {first.label} to {view.label}", "\n".join(lines) or "no difference")
+        title = f"Changes of the recipe from {first.label} to {view.label}"
+        yield Listing(title, "\n".join(lines) or "no changes")
 
 
 def repeating(view: View) -> Iterator[Block]:
-    """Yield the command that repeats the run, and where it ran."""
+    """Yield the command of a run, its environment, and the facts on which its scores depend."""
     made = view.environment
     changed = " ".join(f"--set '{text}'" for text in made.get("set", ()))
     yield Listing(f"Command for {view.label}", f"genkit run recipe.toml {changed}".strip())
@@ -217,7 +218,9 @@ def repeating(view: View) -> Iterator[Block]:
     facts = _hashes(view)
     if facts:
         yield Table(
-            f"What the scores of {view.label} depend on", ("stage", "score", "fact", ""), facts
+            f"Facts on which the scores of {view.label} depend",
+            ("stage", "score", "fact", "value"),
+            facts,
         )
 
 
@@ -249,7 +252,7 @@ def _use(table: Any) -> str:
 
 
 def _thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return means of neighbors, so that few points are left."""
+    """Return at most ``_POINTS`` points: means of consecutive coordinates."""
     size = max(1, math.ceil(len(xs) / _POINTS))
     starts = range(0, len(xs), size)
     return [fmean(xs[k : k + size]) for k in starts], [fmean(ys[k : k + size]) for k in starts]

@@ -1,4 +1,4 @@
-"""A run as a report reads it: settings, environment, and what each stage wrote."""
+"""The content of a run for a report: settings, environment, and the output of each stage."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Row = Mapping[str, Any]
 
 
 class View:
-    """A run with the rows, scores and costs of its stages.
+    """A run with the logged rows, scores and costs of its stages.
 
-    Nothing that is missing or damaged stops a report: it is left out, and listed in
+    A file that is missing or damaged is omitted from the report, and described in
     :attr:`problems`.
 
     Args:
-        run: run, of any state.
+        run: run, in any state.
 
     Attributes:
-        problems: what could not be read, and why.
+        problems: description of each file that could not be read.
     """
 
     def __init__(self, run: Run) -> None:
@@ -41,12 +41,12 @@ class View:
 
     @cached_property
     def recipe(self) -> str:
-        """The recipe as it was given."""
+        """The recipe as the user wrote it; empty if it cannot be read."""
         return self._text(self.run.folder / RECIPE)
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:
-        """Versions, hardware and command; empty where they were not written."""
+        """Versions, hardware and command; empty if they were not recorded."""
         text = self._text(self.run.folder / ENVIRONMENT)
         with suppress(ValueError):
             found = json.loads(text)
@@ -55,19 +55,19 @@ class View:
         return {}
 
     def stages(self, use: str | None = None) -> Iterator[StageResult]:
-        """Yield the stages that have a folder, of one component or all."""
+        """Yield the stages that have a folder: all, or those of the component ``use``."""
         for stage in self.run.stages.values():
             if stage.folder is not None and use in (None, stage.settings.get("use")):
                 yield stage
 
     def rows(self, stage: StageResult, key: str) -> Sequence[Row]:
-        """Return the logged rows of a stage that have a key."""
+        """Return the logged rows of a stage that contain a key."""
         if stage.folder is None:
             return ()
         return [row for row in read_rows(stage.folder / METRICS) if key in row]
 
     def read(self, stage: StageResult, artifact: type[A]) -> A | None:
-        """Return what a stage wrote; None where it has no such file, or a damaged one."""
+        """Return an artifact of a stage; None if its file is missing or damaged."""
         if stage.folder is None or not (stage.folder / artifact.filename()).is_file():
             return None
         try:
@@ -78,20 +78,20 @@ class View:
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
-        """Scores by stage."""
+        """Dict from the id of each scoring stage to its scores."""
         found = {stage.id: self.read(stage, Scores) for stage in self.stages()}
         return {stage: scores for stage, scores in found.items() if scores is not None}
 
     @property
     def warnings(self) -> Iterator[str]:
-        """What the stages warned of."""
+        """Warnings of all stages, each with the id of its stage."""
         for stage in self.stages():
             if stage.folder is not None:
                 for row in read_rows(stage.folder / WARNINGS):
                     yield f"{stage.id}: {row.get('warning')}"
 
     def costs(self, stage: StageResult) -> Sequence[SamplingCost]:
-        """Return what the samples behind a stage's rows cost; empty where it is unknown."""
+        """Return the cost of the samples of each row of a stage; empty if it was not recorded."""
         found = self.read(stage, SamplingCosts)
         return found.rows if found else ()
 
