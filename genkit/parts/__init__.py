@@ -1,1 +1,1 @@
-"""Public parts that the core and several plugins share: what one writes and another reads."""
+"""Public building blocks that the core and several plugins have in common."""

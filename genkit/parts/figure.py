@@ -1,7 +1,7 @@
-"""Figures without global state: made from ``matplotlib.figure``, returned as PNG.
+"""Figures without global state, created with ``matplotlib.figure`` and returned as PNG.
 
-matplotlib takes a quarter of the time of torch to import. So it is imported where a figure is
-made, here and in every module that draws.
+Importing matplotlib takes a quarter of the time of importing torch. So it is imported only inside
+the functions that create a figure, here and in every module that draws.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette, which color-blind readers can distinguish, without its yellow, which is
-# too faint for lines on white.
+# Okabe and Ito's palette, whose colors color-blind readers can distinguish. Its yellow is left out:
+# it is too faint for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 
@@ -30,7 +30,13 @@ _LABEL_GAP = 0.05  # min distance of two labels, relative to the height of the a
 def figure_with_axes(
     count: int = 1, width: float = 7.2, columns: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with axes of ``width`` inches, in one row or in rows of ``columns``."""
+    """Return a figure and its axes, which are arranged in rows.
+
+    Args:
+        count: number of axes.
+        width: width of each axes in inches.
+        columns: number of axes in a row; None for all.
+    """
     from matplotlib.figure import Figure
 
     across = columns or count
@@ -47,12 +53,12 @@ def figure_with_axes(
 
 
 def set_title(axes: Axes, title: str) -> None:
-    """Write a title, aligned to the left."""
+    """Set a left-aligned title."""
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=12)
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Return color and dashes of line number ``index``, distinct for 28 lines."""
+    """Return the color and the dashes of line number ``index``, distinct for 28 lines."""
     return {
         "color": PALETTE[index % len(PALETTE)],
         "linestyle": DASHES[index // len(PALETTE) % len(DASHES)],
@@ -62,7 +68,7 @@ def line_style(index: int) -> dict[str, Any]:
 def label_ends(axes: Axes, lines: Sequence[Line2D]) -> None:
     """Write the label of each line beside its last point, without overlaps.
 
-    Must be called when the limits of the axes are final.
+    Must be called after all data is drawn, since it fixes the limits of the axes.
     """
     axes.autoscale_view()
     axes.set_xlim(axes.get_xlim())
@@ -95,7 +101,7 @@ def label_ends(axes: Axes, lines: Sequence[Line2D]) -> None:
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Return ascending heights, moved as little as needed to be ``gap`` apart.
 
-    Heights that are too close form groups, each centered on the mean of its members.
+    Heights that are too close form a group, which is centered on their mean.
     """
     groups: list[tuple[float, int]] = []  # mean height and number of members
     for height in heights:
@@ -109,7 +115,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
-    """Use a logarithmic y axis, with plain numbers, if the values span a wide range."""
+    """Use a logarithmic y axis with plain numbers as labels if the values span a wide range."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
@@ -120,14 +126,14 @@ def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
 
 
 def number(value: Any) -> str:
-    """Return a value as text, a float with four significant digits."""
+    """Return a value as a string, a float with four significant digits."""
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
     return str(value)
 
 
 def with_spread(mean: float, deviation: float) -> str:
-    """Return a mean with its standard deviation, which has two significant digits."""
+    """Return "mean ± standard deviation" with two significant digits of the deviation."""
     digits = max(0, 1 - int(f"{deviation:e}".partition("e")[2])) if deviation else 4
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
@@ -135,6 +141,6 @@ def with_spread(mean: float, deviation: float) -> str:
 def png_of(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     content = io.BytesIO()
-    # Without the version of matplotlib, so that equal pictures are equal bytes.
+    # Without the version of matplotlib, so that equal figures have equal bytes.
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

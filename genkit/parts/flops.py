@@ -1,4 +1,4 @@
-"""Count the arithmetic of matrix products, convolutions and attention in a block."""
+"""Count the arithmetic operations of matrix products, convolutions and attention in a block."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from torch.utils.module_tracker import ModuleTracker
 _NO_NETWORK = {"aten", "prim", "prims", "c10d", "_c10d_functional", "profiler"}
 """Namespaces of PyTorch's own operators, and of communication and profiling.
 
-PyTorch's counter includes those of its operators whose arithmetic grows faster than their memory.
+Of its own operators, PyTorch's counter counts those whose arithmetic dominates a network: matrix
+products, convolutions and attention.
 """
 
 
 class FlopCount:
-    """Number of operations so far in a block of :func:`counting_flops`."""
+    """Number of operations so far in a ``with`` block of :func:`counting_flops`."""
 
     def __init__(self, counter: FlopCounterMode, operators: _Operators) -> None:
         self._counter = counter
@@ -29,12 +30,12 @@ class FlopCount:
 
     @property
     def total(self) -> int:
-        """Products and sums, each counted as one operation."""
+        """Number of multiplications and additions, each counted as one operation."""
         return int(self._counter.get_total_flops())
 
     @property
     def uncounted(self) -> Sequence[str]:
-        """Names of third-party operators, whose arithmetic is unknown."""
+        """Names of the third-party operators in the block, whose operations are not counted."""
         return sorted(self._operators.unknown)
 
 
@@ -60,7 +61,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _NoModules(ModuleTracker):
     """A module tracker without hooks, since PyTorch's hooks break ``torch.autograd.grad``.
 
-    They fail for gradients with respect to an input, which guidance takes.
+    They fail for gradients with respect to an input, which guidance computes.
     """
 
     def __enter__(self) -> _NoModules:
@@ -74,9 +75,9 @@ class _NoModules(ModuleTracker):
 def counting_flops() -> Iterator[FlopCount]:
     """Count the operations of a block, including backward passes.
 
-    Results change only by rounding: attention is computed with explicit matrices, since PyTorch's
-    counter does not support all fused kernels. Element-wise arithmetic, such as activations and
-    normalization, is not counted.
+    Inside the block, attention is computed with explicit matrices, since PyTorch's counter does not
+    support all fused kernels. This changes results only by rounding. Element-wise operations, such
+    as activations and normalization, are not counted.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()
@@ -85,7 +86,7 @@ def counting_flops() -> Iterator[FlopCount]:
 
 
 def call_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
-    """Return the number of operations of a denoiser for one item.
+    """Return the mean number of operations per item of a call of a denoiser.
 
     Args:
         model: denoiser.

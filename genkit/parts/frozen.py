@@ -1,4 +1,4 @@
-"""Wrapper for a trained network inside of another network."""
+"""Wrapper for a trained network that another network uses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch import nn
 
 
 class Frozen:
-    """A network of an earlier stage that is used inside of another one and not trained.
+    """A network of an earlier stage that another network uses and that is not trained.
 
     It is not a submodule of the other network. So its weights are not in the optimizer, the average
     or the checkpoint, and ``train()`` of the other network does not affect it.
 
     Args:
-        module: module of a :class:`~genkit.interfaces.Trained`, in eval mode and without gradients.
+        module: module of a :class:`~genkit.interfaces.Trained`, in eval mode, with gradients
+            disabled.
 
     Example:
         >>> import torch
@@ -34,4 +35,4 @@ class Frozen:
         return self.module(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
-        return self  # an average of weights copies the other network, and may use this one
+        return self  # an average of weights copies the outer network; its copy can use this object

@@ -21,12 +21,13 @@ def grid(data: Tensor) -> bytes:
     """Return a PNG of samples.
 
     Args:
-        data: ``[N, C, H, W]`` images, uint8 or in [-1, 1], of which at most 100 are shown, in
-            color for three channels and otherwise the first channel in gray; or ``[N, D]``
-            vectors, drawn as a scatter plot of their first two dimensions.
+        data: ``[N, C, H, W]`` images, uint8 or in [-1, 1], or ``[N, D]`` vectors. The first 100
+            images are shown: in color if they have three channels, otherwise their first channel
+            in gray. Vectors are shown as a scatter plot of their first two dimensions, or as a
+            histogram if D is 1.
 
     Raises:
-        DataError: a value is not finite; the message has its index.
+        DataError: a value is not finite; the message contains the index of the sample.
     """
     if data.ndim == 4:
         return _images(as_stored(data[:MOST_IMAGES], "sample"))

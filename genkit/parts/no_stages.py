@@ -1,4 +1,4 @@
-"""Inputs of a component outside of a run."""
+"""Inputs of a component that is used outside of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genkit.settings import quote
 
 def _refusal(stage: str) -> Exception:
     return UsageError(
-        f"there is no stage {quote(stage)} outside of a run; write a recipe, or pass inputs",
+        f"stage {quote(stage)} cannot be read outside of a run; write a recipe, or pass inputs",
         Code.UNKNOWN_STAGE,
     )
 
@@ -26,7 +26,8 @@ class NoStages:
 
     Attributes:
         device: device of the computation.
-        refusal: function that returns the error for a stage that a component reads.
+        refusal: function from the id of a stage to the error that is raised if a component reads
+            it.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Optional packages that some components require: the extras of the distribution."""
+"""Optional packages that some components require, installed by extras of the distribution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit.errors import Code, Problem
 def missing_packages(modules: Sequence[str], extra: str) -> Iterator[Problem]:
     """Yield a problem if a module cannot be found, without importing it.
 
-    For the method ``check`` of a component.
+    Intended for the method ``check`` of a component.
 
     Args:
         modules: top-level modules that the component imports.
@@ -29,7 +29,7 @@ def missing_packages(modules: Sequence[str], extra: str) -> Iterator[Problem]:
 def install_command(extra: str) -> str:
     """Return the command that installs the packages of an extra.
 
-    It names the packages themselves, since genkit-diffusion is on no package index.
+    The command lists the packages themselves, since genkit-diffusion is not on a package index.
     """
     marker = f"extra == '{extra}'"
     required = metadata.requires("genkit-diffusion") or ()

@@ -1,9 +1,9 @@
-"""Snapshots of power-function averages of the weights, and averages of other lengths from them.
+"""Snapshots of power-function averages of the weights, and averages of any length from them.
 
-An average of relative length s over t images has the profile
-``(gamma + 1) tau^gamma / t^(gamma + 1)`` in the number of images tau, with standard deviation s t.
-The optimal length is known only after training. Every other average is close to a linear
-combination of snapshots of a few averages, taken during training.
+An average of relative length s over t images weights the network after tau images by the profile
+``(gamma + 1) tau^gamma / t^(gamma + 1)``, whose standard deviation is s t. The optimal length is
+known only after training. An average of any length is close to a linear combination of snapshots of
+a few averages, written during training.
 
 Source: EDM2, arXiv 2312.02696, section 3 and appendix C.
 """
@@ -27,24 +27,25 @@ from genkit.errors import Code, DataError
 from genkit.parts.power_profile import exponent, overlap
 
 MAX_ERROR = 0.5
-"""Max relative error of the profile of a combination. Chosen, not tuned.
+"""Max relative L2 error of the profile of a combination. Chosen, not tuned.
 
-At half the norm, most of the weight lies at other times. A single snapshot of length 0.05 has an
-error of 43 % for 0.08 and of 69 % for 0.1; two lengths with eight snapshots have 1 % for 0.08.
+At this error, most of the weight lies at other times than in the requested average. A single
+snapshot of length 0.05 approximates length 0.08 with an error of 43 % and 0.1 with 69 %; eight
+snapshots of two lengths approximate 0.08 with 1 %.
 """
 
 _FILE = re.compile(r"ema-(?P<length>\d.*)-(?P<images>\d+)\.safetensors")
 
 _AVERAGED, _AS_IT_IS = "averaged.", "as-it-is."
-"""Prefixes of the tensors in a snapshot."""
+"""Prefixes of the names of averaged weights and of all other tensors in a snapshot."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An average that was written during training.
+    """A file with an average of the weights, written during training.
 
     Attributes:
-        path: path of its file.
+        path: path of the file.
         length: relative length of the average.
         images: number of images after which the average ends.
     """
@@ -67,8 +68,8 @@ def write_snapshot(
         folder: folder in which the file is written.
         length: relative length of the average.
         images: number of images after which the average ends.
-        averaged: averaged weights, of any floating type.
-        buffers: all other tensors in the state of the network.
+        averaged: averaged weights by name, of any floating type.
+        buffers: all other tensors in the state dict of the network, by name.
     """
     named = {_AVERAGED + name: tensor for name, tensor in averaged.items()}
     named |= {_AS_IT_IS + name: tensor for name, tensor in buffers.items()}
@@ -76,29 +77,33 @@ def write_snapshot(
 
 
 def snapshots_in(folder: Path) -> list[Snapshot]:
-    """Return the snapshots in the folder of a stage, by images, then by length."""
+    """Return the snapshots in the folder of a stage, sorted by images, then by length."""
     named = ((path, _FILE.fullmatch(path.name)) for path in folder.iterdir())
     found = [Snapshot(path, float(m["length"]), int(m["images"])) for path, m in named if m]
     return sorted(found, key=lambda s: (s.images, s.length))
 
 
 def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> NDArray[np.float64]:
-    """Return the coefficients of the combination of snapshots nearest to an average, of sum 1.
+    """Return the coefficients of the combination of snapshots that is nearest to an average.
 
-    The integral over training of the squared difference of the profiles is minimized (algorithm 3).
+    They minimize the integral over training of the squared difference of the profiles (algorithm
+    3), and are then normalized to sum 1.
 
     Args:
         snapshots: snapshots to combine, all different.
         length: relative length of the average.
         images: number of images after which the average ends.
 
+    Returns:
+        ``[len(snapshots)]`` coefficients.
+
     Raises:
         DataError: the length is out of range.
     """
     t, gamma = _profiles(snapshots)
     gram = overlap(t[:, None], gamma[:, None], t, gamma)
-    found = np.linalg.solve(gram, overlap(t, gamma, images, exponent(length)))
-    normalized: NDArray[np.float64] = found / found.sum()
+    solution = np.linalg.solve(gram, overlap(t, gamma, images, exponent(length)))
+    normalized: NDArray[np.float64] = solution / solution.sum()
     return normalized
 
 
@@ -122,7 +127,7 @@ def profile_error(
 
 
 def _profiles(snapshots: Sequence[Snapshot]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the images at which averages end, and their exponents."""
+    """Return the numbers of images at which the averages end, and their exponents gamma."""
     ends = [float(s.images) for s in snapshots]
     return np.array(ends), np.array([exponent(s.length) for s in snapshots])
 
@@ -133,22 +138,26 @@ def reconstruct(
     """Return the weights of an average of any relative length.
 
     Args:
-        snapshots: snapshots of one training.
+        snapshots: snapshots of one training run.
         length: relative length of the average.
         images: number of images after which the average ends; later snapshots are not used.
 
     Returns:
-        State dict of the network, with float32 weights and the buffers of the last snapshot; and
-        the error of the combination, see :func:`profile_error`.
+        State dict of the network, with float32 weights and the buffers of the last snapshot used;
+        and the error of the combination, see :func:`profile_error`.
 
     Raises:
-        DataError: there is no snapshot up to ``images``, the length is out of range or cannot be
-            reconstructed, a file is damaged, or the snapshots are of different networks.
+        DataError: there is no snapshot up to ``images``, the length is out of range or too far from
+            those of the snapshots, a file is damaged, or the snapshots are of different networks.
     """
     used = [s for s in snapshots if s.images <= images]
     if not used:
-        first = min((f"the first is of {s.images:,} images" for s in snapshots), default="none")
-        raise DataError(f"no average of weights was written up to {images:,} images ({first})")
+        first = min((s.images for s in snapshots), default=None)
+        got = "none" if first is None else f"the first after {first:,} images"
+        raise DataError(
+            f"an average of the weights must have been written in the first {images:,} images, got "
+            f"{got}"
+        )
     with ExitStack() as stack:
         files = [stack.enter_context(tensors.open_safetensors(snapshot.path)) for snapshot in used]
         names = _common_names(used, files)
@@ -171,22 +180,22 @@ def _combination(
     """Return the coefficients of the combination nearest to an average, and its error.
 
     Raises:
-        DataError: the length is out of range, or the error above the max.
+        DataError: the length is out of range, or the error is above ``MAX_ERROR``.
     """
     shares = coefficients(snapshots, length, images)
     error = profile_error(snapshots, shares, length, images)
     if error > MAX_ERROR:
         lengths = ", ".join(map(str, sorted({s.length for s in snapshots})))
         raise DataError(
-            f"the length of the average must be one that the snapshots represent, got {length} for "
-            f"{len(snapshots)} of lengths {lengths}, which are {error:.0%} off; write a length "
-            "nearer to theirs, or use more snapshots"
+            "the length of the average must be close enough to those of the snapshots, got "
+            f"{length} for {len(snapshots)} snapshots of lengths {lengths}, whose best combination "
+            f"has an error of {error:.0%}; write a closer length, or use more snapshots"
         )
     return shares.tolist(), error
 
 
 def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor], float]:
-    """Return weights and error of :func:`reconstruct` for the end of a training.
+    """Return the state dict and the error of :func:`reconstruct` for the end of a training run.
 
     Args:
         folder: folder of the stage that trained the network.
@@ -205,14 +214,14 @@ def reconstruct_network(folder: Path, length: float) -> tuple[dict[str, Tensor],
 
 
 def _common_names(snapshots: Sequence[Snapshot], files: Sequence[Any]) -> list[str]:
-    """Return the names of the tensors; raises DataError unless all files have the same shapes."""
+    """Return the names of the tensors; raise DataError unless all files have the same shapes."""
     shapes = [{name: tuple(f.get_slice(name).get_shape()) for name in f.keys()} for f in files]  # noqa: SIM118
-    for snapshot, found in zip(snapshots, shapes, strict=True):
-        if found != shapes[0]:
-            name = min(found.items() ^ shapes[0].items())[0]
+    for snapshot, own in zip(snapshots, shapes, strict=True):
+        if own != shapes[0]:
+            name = min(own.items() ^ shapes[0].items())[0]
             raise DataError(
-                f"{snapshot.path} is of another network than {snapshots[0].path}: "
-                f"{name} is {found.get(name, 'absent')} and {shapes[0].get(name, 'absent')}",
+                f"{snapshot.path} must have the tensors of {snapshots[0].path}, got different "
+                f"ones: {name} is {own.get(name, 'absent')} and {shapes[0].get(name, 'absent')}",
                 Code.CONFLICT,
             )
     return list(shapes[0])

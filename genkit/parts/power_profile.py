@@ -15,10 +15,11 @@ MAX_LENGTH = 12**-0.5
 
 
 def exponent(length: float) -> float:
-    """Return gamma of the power function of a relative length.
+    """Return the exponent gamma of the power function with a relative length.
 
     Args:
-        length: standard deviation of the profile over its images, above 0 and at most 12^-0.5.
+        length: standard deviation of the profile divided by the number of images, above 0 and at
+            most 12^-0.5.
 
     Raises:
         DataError: the length is out of this range.
@@ -29,15 +30,15 @@ def exponent(length: float) -> float:
             f"{length}; write, for example, 0.1",
             Code.OUT_OF_RANGE,
         )
-    # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic equation for gamma whose
-    # largest root is the only one that is not negative.
+    # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic equation for gamma. Only its
+    # largest root is not negative.
     inverse = length**-2
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
     return max(0.0, float(roots.real.max()))
 
 
 def decay(gamma: float, images: int, batch_size: int) -> float:
-    """Return the weight of the old average in an update.
+    """Return the weight of the previous average in an update, in [0, 1).
 
     Args:
         gamma: exponent of the average.
@@ -51,7 +52,7 @@ def decay(gamma: float, images: int, batch_size: int) -> float:
 def overlap(
     images: ArrayLike, exponents: ArrayLike, other_images: ArrayLike, other_exponents: ArrayLike
 ) -> NDArray[np.float64]:
-    """Return the integrals of products of two profiles; arguments are broadcast.
+    """Return the integral over training of the product of two profiles; arguments are broadcast.
 
     Args:
         images: numbers of images at which the first averages end.
@@ -62,7 +63,7 @@ def overlap(
     t, u, gamma, delta = (
         np.asarray(a, dtype=np.float64) for a in (images, other_images, exponents, other_exponents)
     )
-    # Both are powers of tau up to the earlier end, after which one of them is 0.
+    # Up to the earlier end, both profiles are powers of tau; after it, one of them is 0.
     earlier, later = np.minimum(t, u), np.maximum(t, u)
     of_later = np.where(t < u, delta, gamma)
     scale = (gamma + 1) * (delta + 1) / ((gamma + delta + 1) * later)

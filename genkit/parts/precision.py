@@ -11,7 +11,7 @@ import torch
 from genkit.errors import Code, DataError
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-"""``tf32`` is float32, with convolutions in TF32 on NVIDIA GPUs, and float32 elsewhere."""
+"""``tf32`` is float32, except for convolutions on NVIDIA GPUs, which are computed in TF32."""
 
 StatePrecision = Literal["float64", "float32"]
 
@@ -19,10 +19,10 @@ _SIXTEEN_BITS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def require_precision(value: object) -> Precision:
-    """Return a precision from a command or from Python.
+    """Return ``value``, which comes from a command or from Python, if it is a precision.
 
     Raises:
-        DataError: there is no such precision.
+        DataError: the value is not a precision.
     """
     for precision in get_args(Precision):
         if value == precision:
@@ -40,22 +40,22 @@ def network_precision(
 ) -> Iterator[None]:
     """Evaluate networks in a precision inside the block, for calls without a backward pass.
 
-    A training wraps only the loss in :func:`autocast`, and loss and backward pass in
-    :func:`multiplying_in`. Here both are set, independent of the surrounding code, so that equal
-    precisions mean equal arithmetic.
+    The training loop wraps only the loss in :func:`autocast`, and loss and backward pass in
+    :func:`multiplying_in`. This function sets both, independent of the surrounding code, so that
+    the same precision always gives the same arithmetic.
 
     Args:
         device: device of the network.
-        precision: precision of the arithmetic; weights stay in float32, and results may have the
-            16-bit type.
-        products: whether ``tf32`` applies to matrix products too, see :func:`multiplying_in`.
+        precision: precision of the arithmetic. Weights stay in float32; results may have a 16-bit
+            dtype.
+        products: whether ``tf32`` applies to matrix products as well, see :func:`multiplying_in`.
     """
     with multiplying_in(precision, products=products), autocast(precision, device):
         yield
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return torch's autocast for a precision, which is disabled unless it has 16 bits."""
+    """Return torch's autocast for a precision; it is disabled unless the precision has 16 bits."""
     dtype = _SIXTEEN_BITS.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
@@ -65,9 +65,9 @@ def multiplying_in(precision: Precision, *, products: bool = False) -> Iterator[
     """Compute float32 convolutions in TF32 on NVIDIA GPUs inside the block if ``tf32`` is chosen.
 
     TF32 rounds factors to 10 bits and accumulates in float32. PyTorch has one switch per process
-    for convolutions, which dominate a U-Net, and one for matrix products. The latter stay exact
-    unless ``products`` is set: in training, the GPU couples pools at the same time, whose costs
-    would be rounded. No effect on a CPU.
+    for convolutions, which dominate a U-Net, and one for matrix products. Matrix products stay in
+    float32 unless ``products`` is true: during training, the GPU also couples pools, whose costs
+    would otherwise be rounded. No effect on a CPU.
     """
     convolutions, matrices = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = convolutions.fp32_precision, matrices.fp32_precision

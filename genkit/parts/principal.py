@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 2**22
-"""Number of values in float64 at a time, 34 MB. Chosen, not tuned."""
+"""Max number of values that are converted to float64 at a time, 34 MB. Chosen, not tuned."""
 
 _DENSE = 1024
-"""Max size of a matrix that is decomposed densely, in milliseconds. For 3,072 values of CIFAR-10
-and 64 directions, Lanczos iterations take 1.5 s of a core and the dense routine 6 s."""
+"""Max number of rows of a matrix for which all eigenvalues are computed, which takes milliseconds.
+
+For the 3,072 values of a CIFAR-10 image and 64 directions, Lanczos iterations take 1.5 s on one
+core and the dense routine takes 6 s.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Directions:
 
     Attributes:
         mean: ``[F]`` float64 mean of the items.
-        deviations: ``[K]`` float64 standard deviations along the directions, the largest first, all
-            above 0.
-        axes: ``[F, K]`` float64 orthonormal directions in columns.
+        deviations: ``[K]`` float64 standard deviations along the directions, decreasing, all above
+            0.
+        axes: ``[F, K]`` float64 matrix whose columns are the orthonormal directions.
     """
 
     mean: Tensor
@@ -36,11 +39,11 @@ class Directions:
     def of(cls, items: Tensor, count: int) -> Directions:
         """Return the directions of items, with variances normalized by N - 1.
 
-        Needs memory for a square matrix of min(N, F) rows.
+        Requires memory for a square matrix of min(N, F) rows.
 
         Args:
-            items: ``[N, F]`` items of any floating type, N at least 2.
-            count: max number of directions; fewer if the items vary along fewer.
+            items: ``[N, F]`` items of any floating type, with N at least 2.
+            count: max number of directions; fewer are returned if the items vary along fewer.
         """
         number, width = items.shape
         mean = torch.stack([part.double().sum(0) for part in rows(items)]).sum(0) / number
@@ -68,26 +71,26 @@ class Directions:
         return cls(mean, values.sqrt(), vectors)
 
     def project(self, items: Tensor) -> Tensor:
-        """Return the coordinates of centered ``[N, F]`` items, ``[N, K]`` float64."""
+        """Center ``[N, F]`` items and return their coordinates, ``[N, K]`` float64."""
         return torch.cat([(part.double() - self.mean) @ self.axes for part in rows(items)])
 
 
 def rows(items: Tensor) -> tuple[Tensor, ...]:
-    """Return ``[N, F]`` items in blocks of consecutive rows, each of about ``BLOCK`` values."""
+    """Split ``[N, F]`` items into blocks of consecutive rows, each of about ``BLOCK`` values."""
     return torch.split(items, max(1, BLOCK // items.shape[1]))
 
 
 def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest eigenvalues of a positive semidefinite matrix, with eigenvectors.
+    """Return the largest eigenvalues of a positive semidefinite matrix and their eigenvectors.
 
-    Eigenvalues that are 0 except for rounding are left out, such as those of constant pixels.
+    Eigenvalues that are 0 up to rounding, such as those of constant pixels, are left out.
     """
     dense: NDArray[np.float64] = matrix.numpy()
     size = len(dense)
     if not dense.any():
         return torch.zeros(0, dtype=torch.float64), torch.zeros(size, 0, dtype=torch.float64)
     if count < size and size > _DENSE:
-        # A fixed start vector, so that equal matrices give equal bits.
+        # With a fixed start vector, equal matrices give bit-identical results.
         from scipy.sparse.linalg import eigsh
 
         first = np.random.default_rng(0).standard_normal(size)

@@ -1,4 +1,4 @@
-"""Tables of texts for terminals of any width, without broken words."""
+"""Tables of strings for terminals of any width, without broken words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from genkit.parts.text_table import GAP, Cells, grid
 
-_READABLE = 24  # min width of a long text in a table
+_READABLE = 24  # min width of a wrapped column, in terminal columns
 _INDENT = 2
 
 
@@ -20,8 +20,8 @@ def print_sheet(console: Console, cells: Cells, keys: int = 1) -> None:
 
     Args:
         console: console to print to.
-        cells: header and rows; the last column has the longest texts.
-        keys: number of leading columns that identify a row; the list has no header for them.
+        cells: header and rows; the last column has the longest strings.
+        keys: number of leading columns that identify a row; in a list, they have no header.
     """
     widths = _widths(cells, console.width)
     if widths is None:
@@ -36,7 +36,8 @@ def _widths(cells: Cells, width: int) -> list[int] | None:
     """Return the widths of the columns of a table; None if the terminal is too narrow for one."""
     columns = ["\n".join(column).split("\n") for column in zip(*cells, strict=True)]
     widths = [max(map(cell_len, lines)) for lines in columns]
-    # Only the last column is wrapped: the others have names and values, which may contain spaces.
+    # Only the last column is wrapped. The others contain names and values, which must not be broken
+    # at their spaces.
     words = [word for line in columns[-1] for word in [*line.split(), ""]]
     least = max(*map(cell_len, words), min(_READABLE, widths[-1]))
     room = width - GAP * (len(widths) - 1) - sum(widths[:-1])
@@ -44,7 +45,7 @@ def _widths(cells: Cells, width: int) -> list[int] | None:
 
 
 def _list(cells: Cells, keys: int, width: int) -> Iterator[str]:
-    """Yield the lines of a list, in which each text follows the header of its column."""
+    """Yield the lines of a list, in which each cell follows the header of its column."""
     head, *rows = cells
     reach = max(map(cell_len, head[keys:])) + 2
     for row in rows:
@@ -57,7 +58,7 @@ def _list(cells: Cells, keys: int, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Return a text wrapped at spaces to a width in terminal columns; words are not broken."""
+    """Return text that is wrapped at spaces to a width in terminal columns; words stay whole."""
     lines = []
     for line in text.split("\n"):
         first, *words = line.split(" ")

@@ -1,4 +1,4 @@
-"""Snapshots of the averaged weights during a training."""
+"""Snapshots of the averaged weights, written during training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FILE = re.compile(r"snapshot-(\d+)\.safetensors")
 
 
 def write_snapshot(folder: Path, images: int, weights: Mapping[str, Tensor]) -> None:
-    """Write the state dict of a network after a number of training images."""
+    """Write a snapshot: the state dict of a network after a number of training images."""
     tensors.save(folder / f"snapshot-{images:011d}.safetensors", weights, {})
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
-    """Return the snapshots in the folder of a stage, by their increasing number of images."""
+    """Return a sorted dict from number of images to path of the snapshots in a stage's folder."""
     named = ((path, _FILE.fullmatch(path.name)) for path in folder.iterdir())
     return dict(sorted((int(match[1]), path) for path, match in named if match))

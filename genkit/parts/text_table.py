@@ -1,4 +1,4 @@
-"""Tables of short texts, split if a terminal is too narrow for all columns."""
+"""Tables of short strings, split into parts if a terminal is too narrow for all columns."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 Cells = Sequence[Sequence[str]]
-"""Rows of texts; the first is the header."""
+"""Rows of strings; the first row is the header."""
 
 GAP = 3
-"""Columns of a terminal between two columns of a table."""
+"""Number of terminal columns between two columns of a table."""
 
 _WORD = 8  # min width of a header that is broken into lines
 
 
 def grid(cells: Cells, justify: Literal["left", "right"], sections: bool = False) -> Table:
-    """Return a table with a header, whose first column is left-aligned.
+    """Return a table with a header and a left-aligned first column.
 
     Args:
         cells: header and rows.
         justify: alignment of the other columns.
-        sections: whether a rule separates rows that differ in the first column.
+        sections: whether a line separates consecutive rows that differ in the first column.
     """
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for index, head in enumerate(cells[0]):
@@ -38,7 +38,8 @@ def grid(cells: Cells, justify: Literal["left", "right"], sections: bool = False
 def fitting(cells: Cells, keys: int, width: int) -> Iterator[Cells]:
     """Yield a table in parts that fit the width of a terminal.
 
-    Long headers are broken into lines first. A single row is transposed.
+    A table of one row is transposed. Otherwise long headers are broken into lines, and the columns
+    are distributed over as many parts as necessary.
 
     Args:
         cells: header and rows.
@@ -69,7 +70,7 @@ def width_of(cells: Cells) -> int:
 
 
 def _broken(head: str, width: int) -> str:
-    """Return a head in lines of a width, broken at spaces; a name that one types has none."""
+    """Return a header broken into lines of a width, at spaces; typed names contain no spaces."""
     lines = [""]
     for word in head.split(" "):
         if lines[-1] and len(lines[-1] + word) > width:

@@ -1,4 +1,4 @@
-"""Read pickles as data, without importing or calling anything that they name."""
+"""Read pickles as data, without importing or calling anything that they refer to."""
 
 from genkit.pickles.arrays import array
 from genkit.pickles.reader import read_pickle

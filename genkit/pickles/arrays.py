@@ -21,11 +21,11 @@ def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
     """Return a copy of an array, or a 0-d array for a scalar.
 
     Args:
-        record: record of numpy's call in the content of a pickle.
+        record: record of the call of numpy, from the content of a pickle.
         what: name of the pickle in messages.
 
     Raises:
-        DataError: the record is of something else, or dtype, shape and bytes are inconsistent.
+        DataError: the record is not that of an array, or dtype, shape and bytes are inconsistent.
     """
     shape: Any = ()
     order: Any = "C"
@@ -37,12 +37,16 @@ def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
         _, shape, kind, is_fortran, content = record.state
         order = "F" if is_fortran else "C"
     else:
-        raise DataError(f"{what}: {describe(record)} is no numpy array", Code.WRONG_KIND)
+        raise DataError(f"{what} must be a numpy array, got {describe(record)}", Code.WRONG_KIND)
     dtype, raw = _dtype(kind, what), _bytes(content, what)
     plain = _length(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
     # numpy rejects even an array without elements if its other dimensions are too large.
     if not plain or math.prod(n or 1 for n in shape) >= 2**48:
-        raise DataError(f"{what}: {describe(shape)} is no shape of an array", Code.OUT_OF_RANGE)
+        raise DataError(
+            f"{what}: the shape of an array must be a tuple of at most {_MAX_DIMENSIONS} "
+            f"nonnegative integers with a product below 2^48, got {describe(shape)}",
+            Code.OUT_OF_RANGE,
+        )
     if len(raw) != (expected := math.prod(shape) * dtype.itemsize):
         raise DataError(
             f"{what}: an array of shape {shape} and type {dtype} must have {expected} bytes, "
@@ -68,33 +72,40 @@ def _length(value: Any) -> float:
 
 
 def _dtype(record: Any, what: str) -> np.dtype[Any]:
-    known = isinstance(record, Call) and record.function == Global("numpy", "dtype") and record.args
-    name = _text(record.args[0]) if known else ""
+    is_dtype = isinstance(record, Call) and record.function == Global("numpy", "dtype")
+    name = _text(record.args[0]) if is_dtype and record.args else ""
     if name not in _TYPES:
         raise DataError(
-            f"{what}: {name or describe(record)} is no type of numbers that is read",
+            f"{what}: the dtype of an array must be {', '.join(sorted(_TYPES))}, got "
+            f"{name or describe(record)}",
             Code.WRONG_TYPE,
         )
-    # The state is (version, byte order, ...); one-byte types have | for their order.
+    # The state is (version, byte order, ...); the byte order of one-byte types is "|".
     order = _text(record.state[1]) if 1 < _length(record.state) < math.inf else "|"
     if order not in ("<", ">", "|", "="):
-        raise DataError(f"{what}: {order!r} is no byte order of an array", Code.UNKNOWN_CHOICE)
+        raise DataError(
+            f"{what}: the byte order of an array must be <, >, | or =, got {order!r}",
+            Code.UNKNOWN_CHOICE,
+        )
     return np.dtype(name).newbyteorder("<" if order == "=" else order)  # type: ignore[arg-type]
 
 
 def _text(value: Any) -> str:
-    """Return a short name, which Python 2 wrote as bytes."""
+    """Return a short string, which Python 2 wrote as bytes; empty for another type."""
     text = value[:16].decode("latin-1") if isinstance(value, bytes) else value
     return text[:16] if isinstance(text, str) else ""
 
 
 def _bytes(value: Any, what: str) -> bytes:
-    """Return bytes; Python 3 writes them in protocol 2 as a call that makes them from text."""
+    """Return bytes. Python 3 writes them in protocol 2 as a call that encodes a string."""
     if isinstance(value, Call) and value.function in _EMPTY_BYTES and not value.args:
         return b""
     encoded = isinstance(value, Call) and value.function == Global("_codecs", "encode")
     if encoded and value.args[1:] == ("latin1",) and isinstance(text := value.args[0], str):
         value = text.encode("latin-1") if max(text, default="") <= "\xff" else text
     if not isinstance(value, (bytes, bytearray)):
-        raise DataError(f"{what}: {describe(value)} is no content of an array", Code.UNREADABLE)
+        raise DataError(
+            f"{what}: the content of an array must be bytes, got {describe(value)}",
+            Code.UNREADABLE,
+        )
     return bytes(value)

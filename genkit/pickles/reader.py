@@ -3,10 +3,10 @@
 A pickle is a program for a stack machine. Most opcodes create plain values. The others import
 names, call them and change the results; here they create records instead.
 
-The base is the unpickler written in Python. With the one in C, a subclass replaces nothing but
-``find_class`` and ``persistent_load``: records would have to be classes, extension codes would be
-looked up in a registry of the process, tuples of any depth would be hashed, and a pickle of ten
-bytes could reserve a memo of 64 GB.
+The base class is the unpickler that is written in Python. A subclass of the one in C can replace
+only ``find_class`` and ``persistent_load``. Then records would have to be classes, extension codes
+would be looked up in a registry of the process, tuples of any depth would be hashed, and a pickle
+of ten bytes could reserve a memo of 64 GB.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from genkit.pickles.records import Call, Global, Persistent, describe
 
 _MAX_INTEGER_BITS = 2048  # far below the 4300 digits above which Python refuses to print one
 _DEFAULT: dict[int, Any] = _Unpickler.dispatch
-# Extension codes and external buffers have a meaning only for the writer. The other two are
-# integers of more than 255 bytes and keyword arguments, which no supported file contains.
+# Extension codes and external buffers have a meaning only in the process that wrote the pickle.
+# LONG4 is for integers of more than 255 bytes, NEWOBJ_EX for keyword arguments; no supported file
+# contains either.
 _REFUSED = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
 _REFUSED += pickle.LONG4 + pickle.NEWOBJ_EX
-_HASHED = {  # by opcode, what it hashes of the stack; the values above a mark are a stack apart
+# From opcode to the values that it hashes: a slice of the stack, which for all but SETITEM contains
+# only the values above the last mark.
+_HASHED = {
     pickle.SETITEM: slice(-2, -1),
     pickle.SETITEMS: slice(0, None, 2),
     pickle.DICT: slice(0, None, 2),
@@ -55,29 +58,31 @@ def read_pickle(
 ) -> Any:
     """Return the content of a pickle as plain values and records.
 
-    Tuples, lists, dictionaries, sets, strings, bytes and numbers are themselves; strings of Python
-    2 are bytes. Everything else is a :class:`~genkit.pickles.Global`, a
-    :class:`~genkit.pickles.Call` or a :class:`~genkit.pickles.Persistent`. Parts may be shared, a
-    container may contain itself, and nesting is not limited. Memory is proportional to the length
+    Tuples, lists, dictionaries, sets, strings, bytes and numbers are returned as such, and strings
+    of Python 2 as bytes. Everything else is a :class:`~genkit.pickles.Global`, a
+    :class:`~genkit.pickles.Call` or a :class:`~genkit.pickles.Persistent`. Objects may be shared, a
+    container may contain itself, and the depth is not limited. Memory is proportional to the length
     of the pickle, up to 300 bytes per byte.
 
     Args:
-        data: pickle of protocol 0 to 5, or a file at its start, which is left at its end.
+        data: pickle of protocol 0 to 5, or a file at the start of one; the file's position is then
+            moved to the end of the pickle.
         what: name of the pickle in messages, such as its path.
-        expected: predicate for the names in the pickle, None to accept every name.
+        expected: function that returns whether a name may occur in the pickle; None to accept
+            every name.
 
     Raises:
-        DataError: the pickle is damaged, contains a name that is not expected, or refers to the
-            extension registry or to buffers outside of it.
+        DataError: the pickle is damaged, contains a name that ``expected`` rejects, or refers to
+            the extension registry or to external buffers.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         return _Reader(file, what, expected).load()
     except _INVALID as error:
-        known = isinstance(error, pickle.UnpicklingError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        is_reason = isinstance(error, pickle.UnpicklingError)
+        reason = str(error) if is_reason else f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{what}: the pickle is invalid or cut off: {reason[:300]}", Code.UNREADABLE
+            f"{what}: the pickle is invalid or truncated: {reason[:300]}", Code.UNREADABLE
         ) from error
 
 
@@ -91,15 +96,15 @@ def _bounded_integer(opcode: int) -> Callable[[_Reader], None]:
 
 
 def _without_tuples(opcode: int, keys: slice) -> Callable[[_Reader], None]:
-    """Return the default of an opcode that hashes values, preceded by a check of the values.
+    """Return the default function of an opcode that hashes values, preceded by a check of them.
 
-    The hash of a deep tuple exhausts the C stack. That of a tuple which contains the same tuple
-    several times, and so on, takes exponential time.
+    The hash of a deep tuple exhausts the C stack. The hash of a tuple that contains another tuple
+    twice, which again contains another tuple twice, and so on, takes exponential time.
     """
 
     def load(reader: _Reader) -> None:
         if any(isinstance(key, tuple) for key in reader.stack[keys]):
-            raise pickle.UnpicklingError("a tuple is a key or in a set")
+            raise pickle.UnpicklingError("a tuple must not be a dictionary key or in a set")
         _DEFAULT[opcode](reader)
 
     return load
@@ -111,7 +116,7 @@ class _Reader(_Unpickler):
     Args:
         file: file at the start of the pickle.
         what: name of the pickle in messages.
-        expected: predicate for names, None to accept every name.
+        expected: function that returns whether a name may occur; None to accept every name.
     """
 
     stack: list[Any]
@@ -137,23 +142,23 @@ class _Reader(_Unpickler):
 
     def _instantiate(self, function: Any, args: list[Any] | tuple[Any, ...]) -> None:
         if not isinstance(function, (Global, Call, Persistent)):
-            raise pickle.UnpicklingError(f"{describe(function)} is called")
+            raise pickle.UnpicklingError(f"{describe(function)} cannot be called")
         self.stack.append(Call(function, tuple(args)))
 
     def _load_call(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(args, tuple):  # a copy of a list for each call would be too large
-            raise pickle.UnpicklingError(f"{describe(args)} is the arguments of a call")
+        if not isinstance(args, tuple):  # copies of a shared list, one per call, would be too large
+            raise pickle.UnpicklingError(f"arguments must be a tuple, got {describe(args)}")
         self._instantiate(function, args)
 
     def _load_build(self) -> None:
         state, call = self.stack.pop(), self.stack[-1]
         if not isinstance(call, Call) or call.state is not None:
-            raise pickle.UnpicklingError(f"{describe(call)} cannot be given a state")
+            raise pickle.UnpicklingError(f"the state of {describe(call)} cannot be set")
         call.state = state
 
     def _load_bytearray8(self) -> None:
-        # The default reserves as many bytes as are announced before it reads them.
+        # The default allocates the announced number of bytes before it reads them.
         _DEFAULT[pickle.BINBYTES8[0]](self)
         self.stack[-1] = bytearray(self.stack[-1])
 

@@ -14,8 +14,8 @@ class Global:
     """A name that a pickle would import.
 
     Attributes:
-        module: module of the name.
-        name: name in the module.
+        module: module from which the name would be imported.
+        name: qualified name in the module.
     """
 
     module: str
@@ -31,8 +31,8 @@ class Call:
 
     Attributes:
         function: function to call: a :class:`Global`, a :class:`Persistent` or a :class:`Call`.
-        args: arguments.
-        state: state that the result would be given, None for none.
+        args: positional arguments.
+        state: state that would be set on the result; None if there is none.
         elements: values that would be appended to the result.
         items: items that would be set in the result.
     """
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Persistent:
-    """An object outside of the pickle.
+    """A reference to an object outside of the pickle.
 
     Attributes:
         id: persistent id of the object.
@@ -63,7 +63,7 @@ class Persistent:
 
 
 def describe(value: Any) -> str:
-    """Return a short description for a message: a value may be large, or contain itself."""
+    """Return a short description for messages, since a value may be large or contain itself."""
     if isinstance(value, Call):
         function = value.function
         name = str(function) if isinstance(function, Global) else type(function).__name__
@@ -73,7 +73,7 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)[:200]
     kind = type(value).__name__.lower()
-    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
+    size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}{size}"
 
 
@@ -83,14 +83,14 @@ def mapping(
     """Return the items of a dictionary.
 
     Args:
-        node: dictionary, or the record of a call that makes one.
-        classes: names of the classes of dictionaries that are accepted besides ``dict``.
+        node: dictionary, or the record of a call that constructs one.
+        classes: qualified names of the dictionary classes that are accepted besides ``dict``.
 
     Raises:
-        DataError: the node is something else.
+        DataError: the node is neither.
     """
     if isinstance(node, dict):
         return node
     if isinstance(node, Call) and str(node.function) in classes and not node.args:
         return node.items
-    raise DataError(f"{describe(node)} is no dictionary", Code.WRONG_TYPE)
+    raise DataError(f"a dictionary is required, got {describe(node)}", Code.WRONG_TYPE)

@@ -1,4 +1,4 @@
-"""Read state dictionaries of ``torch.save`` as arrays, without torch."""
+"""Read state dictionaries in files of ``torch.save`` as arrays, without torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genkit.pickles.torch_zip import TorchZip
 
 
 def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file of ``torch.save``, version 1.6 or later, by name.
+    """Return a dict from name to tensor from a file of ``torch.save`` of PyTorch 1.6 or later.
 
     Raises:
-        DataError: the file is missing, damaged, or does not contain tensors by name.
+        DataError: the file is missing, damaged, or does not contain a state dictionary.
     """
     try:
         content = path.read_bytes()
@@ -28,7 +28,8 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
     if not content.startswith(TorchZip.BEGINNING):
         raise DataError(
-            f"{path} must be a file of torch.save of PyTorch 1.6 or later, got another format",
+            f"{path} must be a torch.save file of PyTorch 1.6 or later, got a different format; "
+            "load it with torch.load and save it again",
             Code.WRONG_KIND,
         )
     stored = TorchZip(content, str(path))
@@ -40,7 +41,10 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for name, node in items.items():
         if not isinstance(name, str):
-            raise DataError(f"{path}: {describe(name)} is no name of a tensor", Code.INVALID_NAME)
+            raise DataError(
+                f"{path}: the names of tensors must be strings, got {describe(name)}",
+                Code.INVALID_NAME,
+            )
         try:
             tensors[name] = reader.read(node)
         except DataError as error:

@@ -1,8 +1,9 @@
 """Read tensors from pickles of torch, without torch.
 
 A pickled tensor is a call of ``_rebuild_tensor_v2`` with a storage, an offset, a shape and strides.
-In a plain pickle the storage is a call of ``_load_from_bytes`` with a whole file of ``torch.save``
-in its format before 1.6; in a zip file of ``torch.save`` it is a member of that file.
+In a plain pickle the storage is a call of ``_load_from_bytes`` whose argument is a whole file of
+``torch.save`` in the format before PyTorch 1.6. In a zip file of ``torch.save`` the storage is a
+member of the zip file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from genkit.pickles.records import Call, Global, Persistent, describe
 
 Values = NDArray[Any]
 
-_MOST = 2**48  # max elements: more than any memory, and products of lengths do not overflow
+_MOST = 2**48  # number of elements that no memory holds; below it, numpy's sizes do not overflow
 _MAGIC = 0x1950A86A20F9469CFC6C
 _FORMAT = 1001
 _TYPES: dict[Global, np.dtype[Any]] = {
@@ -35,7 +36,7 @@ _NESTED = Global("torch.storage", "_load_from_bytes")
 
 
 def is_torch(name: Global) -> bool:
-    """Return whether state dictionaries contain a name."""
+    """Return whether a pickled state dictionary may contain a name."""
     return name.module.partition(".")[0] in ("collections", "torch")
 
 
@@ -43,8 +44,8 @@ class TensorReader:
     """Converts the tensors of a pickle to arrays.
 
     Args:
-        outside: function that returns the bytes of a storage outside of the pickle, by its key.
-        most_bytes: max size of all arrays together, since many tensors may share one storage.
+        outside: function from the key of a storage outside of the pickle to its bytes.
+        most_bytes: max size of all arrays together in bytes, since tensors may share a storage.
     """
 
     def __init__(self, outside: Callable[[str], bytes], most_bytes: int) -> None:
@@ -56,20 +57,21 @@ class TensorReader:
         """Return a tensor or parameter as a contiguous array of float16, float32 or float64.
 
         Raises:
-            DataError: the node is no tensor, or its dtype, shape, strides, offset and storage are
-                inconsistent.
+            DataError: the node is not a tensor, or its dtype, shape, strides, offset and storage
+                are inconsistent.
         """
         if _is_call(node, _PARAMETER, 3):
             node = node.args[0]
         if not (_is_call(node, _TENSOR, 6) or _is_call(node, _TENSOR, 7)):
-            raise DataError(f"{describe(node)} is no tensor", Code.WRONG_KIND)
+            raise DataError(f"a tensor is required, got {describe(node)}", Code.WRONG_KIND)
         storage, offset, shape, strides = node.args[:4]
         return self._part(self._storage(storage), offset, shape, strides)
 
     def _part(self, storage: Values, offset: Any, shape: Any, strides: Any) -> Values:
-        """Return the elements of an offset, a shape and strides, all inside of the storage.
+        """Return the elements at an offset with a shape and strides, all inside of the storage.
 
-        Each element may be used once: a stride of 0 would give a large tensor from a small file.
+        Each element may be used only once: with strides of 0, a small file would contain a huge
+        tensor.
         """
         sizes, steps = _lengths(shape, "shape"), _lengths(strides, "strides")
         (start,) = _lengths((offset,), "offset")
@@ -89,16 +91,18 @@ class TensorReader:
         for step, n in sorted((step, n) for step, n in zip(steps, sizes, strict=True) if n > 1):
             if count and step < extent:
                 raise DataError(
-                    f"shape {shape} with strides {strides} takes an element twice", Code.DUPLICATE
+                    f"shape {shape} with strides {strides} uses an element twice", Code.DUPLICATE
                 )
             extent = step * (n - 1) + extent
         width = storage.itemsize
         self._left -= count * width
         if self._left < 0:
             raise DataError(
-                "the tensors hold far more than the file, whose storages they share", Code.UNSAFE
+                "the tensors must not be together much larger than the file whose storages they "
+                "share",
+                Code.UNSAFE,
             )
-        if math.prod(n or 1 for n in sizes) >= _MOST:  # numpy refuses it even without elements
+        if math.prod(n or 1 for n in sizes) >= _MOST:  # numpy rejects it even without elements
             raise DataError(f"shape {shape} is larger than any tensor", Code.UNSAFE)
         if not count:
             return np.empty(sizes, storage.dtype)
@@ -112,29 +116,31 @@ class TensorReader:
                 self._known[id(content)] = _nested(content)
             return self._known[id(content)]
         if not isinstance(node, Persistent):
-            raise DataError(f"{describe(node)} is no storage of a tensor", Code.WRONG_KIND)
+            raise DataError(
+                f"a storage of a tensor is required, got {describe(node)}", Code.WRONG_KIND
+            )
         dtype, key, count = _storage_id(node.id)
         if key not in self._known:
             self._known[key] = _values(self._outside(key), 0, dtype, count)
-        if len(found := self._known[key]) != count or found.dtype != dtype:
-            raise DataError(f"storage {key} has two descriptions that differ", Code.CONFLICT)
-        return found
+        if len(values := self._known[key]) != count or values.dtype != dtype:
+            raise DataError(f"storage {key} must have one length and dtype, got two", Code.CONFLICT)
+        return values
 
 
 def _nested(content: bytes) -> Values:
-    """Return the one storage of a file of ``torch.save`` in its format before 1.6."""
+    """Return the storage in a ``torch.save`` file of the format before PyTorch 1.6."""
     what, file = "a storage inside the pickle", io.BytesIO(content)
     magic, number, system, storage, keys = (
         read_pickle(file, what=what, expected=is_torch) for _ in range(5)
     )
     if (magic, number) != (_MAGIC, _FORMAT):
-        raise DataError(f"{what} is no file of torch.save in format {_FORMAT}", Code.WRONG_KIND)
+        raise DataError(f"{what} must be a torch.save file of format {_FORMAT}", Code.WRONG_KIND)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise DataError(
-            f"{what} was written by a machine that is not little-endian", Code.UNKNOWN_CHOICE
+            f"{what} must be little-endian, got another byte order", Code.UNKNOWN_CHOICE
         )
     if not isinstance(storage, Persistent):
-        raise DataError(f"{what} holds {describe(storage)}", Code.WRONG_TYPE)
+        raise DataError(f"{what} contains {describe(storage)}", Code.WRONG_TYPE)
     dtype, key, count = _storage_id(storage.id)
     if keys != [key]:
         raise DataError(f"{what} does not contain the storage that it describes", Code.NOT_FOUND)
@@ -144,21 +150,25 @@ def _nested(content: bytes) -> Values:
     return _values(content, file.tell(), dtype, count)
 
 
-def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
+def _storage_id(pid: Any) -> tuple[np.dtype[Any], str, int]:
     """Return dtype, key and number of elements from torch's persistent id of a storage."""
-    if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-        raise DataError(f"{describe(found)} is no persistent id of a storage", Code.WRONG_KIND)
-    kind, key, location, count = found[1:5]
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise DataError(
+            f"the persistent id of a storage is required, got {describe(pid)}", Code.WRONG_KIND
+        )
+    kind, key, location, count = pid[1:5]
     dtype = _TYPES.get(kind) if isinstance(kind, Global) else None
     if dtype is None:
-        known = ", ".join(known.name for known in _TYPES)
+        supported = ", ".join(name.name for name in _TYPES)
         raise DataError(
-            f"{describe(kind)} is no type of storage that is read: {known}", Code.UNKNOWN_CHOICE
+            f"the type of a storage must be one of {supported}, got {describe(kind)}; convert the "
+            "tensors to float32",
+            Code.UNKNOWN_CHOICE,
         )
     if not (isinstance(key, str) and isinstance(location, str)):
         raise DataError("the key and location of a storage must be strings", Code.INVALID_NAME)
-    if found[5:] not in ((), (None,)):
-        raise DataError("a storage is a part of another one", Code.UNSAFE)
+    if pid[5:] not in ((), (None,)):
+        raise DataError("a storage must not be a view of another storage", Code.UNSAFE)
     (length,) = _lengths((count,), "length of a storage")
     return dtype, key, length
 
@@ -166,17 +176,21 @@ def _storage_id(found: Any) -> tuple[np.dtype[Any], str, int]:
 def _values(content: bytes, start: int, dtype: np.dtype[Any], count: int) -> Values:
     if len(content) - start != (wanted := count * dtype.itemsize):
         raise DataError(
-            f"a storage of {count} {dtype} needs {wanted} bytes, and has {len(content) - start}",
+            f"a storage of {count} {dtype} values must have {wanted} bytes, got "
+            f"{len(content) - start}",
             Code.WRONG_LENGTH,
         )
     return np.frombuffer(content, dtype, count, start)
 
 
-def _lengths(found: Any, what: str) -> tuple[int, ...]:
-    plain = isinstance(found, tuple) and all(type(n) is int and 0 <= n < _MOST for n in found)
-    if not plain or len(found) > 32:
-        raise DataError(f"{what} must consist of integers from 0 to 2^48", Code.WRONG_TYPE)
-    return tuple(found)
+def _lengths(values: Any, what: str) -> tuple[int, ...]:
+    plain = isinstance(values, tuple) and all(type(n) is int and 0 <= n < _MOST for n in values)
+    if not plain or len(values) > 32:
+        raise DataError(
+            f"{what} must be at most 32 integers from 0 to 2^48 - 1, got {describe(values)}",
+            Code.WRONG_TYPE,
+        )
+    return tuple(values)
 
 
 def _is_call(node: Any, function: Global, arguments: int) -> bool:

@@ -1,4 +1,4 @@
-"""The zip files that ``torch.save`` writes: a pickle, and a member for each storage."""
+"""Zip files written by ``torch.save``, which contain a pickle and a member for each storage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ _PROBLEMS = (
 
 
 class TorchZip:
-    """Reads members by name; nothing is unpacked to disk, so that no name is used as a path.
+    """Reads members by name. Nothing is extracted to disk, so names are never used as paths.
 
     Args:
         content: content of the file.
         what: name of the file in messages.
 
     Raises:
-        DataError: the file is damaged or compressed, or has duplicate or too large members.
+        DataError: the file is damaged, compressed or encrypted, or has duplicate members or
+            members that are larger than the file.
     """
 
     BEGINNING: ClassVar[bytes] = b"PK\x03\x04"
@@ -45,15 +46,19 @@ class TorchZip:
         members = self._zip.infolist()
         names = [member.filename for member in members]
         if len(set(names)) < len(names):
-            raise DataError(f"{what} has a member twice: {_first_twice(names)!r}", Code.DUPLICATE)
+            raise DataError(
+                f"{what} must not have duplicate members, got {_first_twice(names)!r} twice",
+                Code.DUPLICATE,
+            )
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise DataError(
-                    f"{what}: {member.filename[:80]!r} is packed or encrypted", Code.WRONG_TYPE
+                    f"{what}: {member.filename[:80]!r} is compressed or encrypted", Code.WRONG_TYPE
                 )
         if sum(member.file_size for member in members) > len(content):
             raise DataError(
-                f"{what} has members that are larger together than the file", Code.UNSAFE
+                f"{what} must not have members that are together larger than the file",
+                Code.UNSAFE,
             )
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
@@ -65,15 +70,15 @@ class TorchZip:
         order = f"{self._folder}byteorder"
         if order in names and self._member(order) != b"little":
             raise DataError(
-                f"{what} was written by a machine that is not little-endian", Code.UNKNOWN_CHOICE
+                f"{what} must be little-endian, got another byte order", Code.UNKNOWN_CHOICE
             )
 
     def pickle(self) -> bytes:
-        """Return the pickle."""
+        """Return the content of the pickle."""
         return self._member(f"{self._folder}data.pkl")
 
     def storage(self, key: str) -> bytes:
-        """Return a storage by its key."""
+        """Return the bytes of the storage with a key."""
         return self._member(f"{self._folder}data/{key}")
 
     def _member(self, name: str) -> bytes:

@@ -50,18 +50,19 @@ def check_guidance(
 
     A correction has shape, dtype and device of the denoised image, is finite and has no gradient.
     It is a pure function, and does not depend on the other items of a batch. All network calls are
-    counted. The amount of noise of a step is unchanged, or one per item if `adds_noise` is true. A
-    setting `weight` of 0 gives no correction.
+    counted. If `adds_noise` is true, `churn` returns one amount of noise, or one per item;
+    otherwise it returns the solver's amount. If there is a setting `weight`, a weight of 0 gives a
+    correction of 0.
 
     Args:
         guidance: guidance to check.
         spec: shape and attributes of the data.
         earlier: stages to which it refers, by id; they are run once.
-        denoiser: guided denoiser, on the CPU; None for that of Gaussian data, whose mean is the
-            class.
+        denoiser: guided denoiser, on the CPU; None for the denoiser of N(m, I), where the mean m
+            is the class, or 0 without classes.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     batch = items(spec, 3)
     calls: list[object] = []
@@ -83,24 +84,25 @@ def check_guidance(
         for level in LEVELS:
             for inner in (False, True):
                 _check_correction(guidance, bound, batch, torch.full((3,), level), inner)
-        law = "counts-evaluations: evaluations is the number of calls of its networks"
+        law = "counts-evaluations: evaluations is the number of network calls"
         # Calls of a network's methods, instead of the module itself, are not counted by hooks.
         counted = bound.evaluations
         require(counted == len(calls) or not calls, guidance, law, f"{counted} of {len(calls)}")
         if hasattr(guidance, "weight"):
             bound = replace(guidance, weight=0.0).bind(inputs, guided)  # type: ignore[call-arg]
-            found = bound.correction(batch.data, torch.ones(3), batch.labels, batch.data / 2)
-            require(not bool(found.any()), guidance, "weight-0: it gives no correction", found)
+            zero = bound.correction(batch.data, torch.ones(3), batch.labels, batch.data / 2)
+            law = "weight-0: with weight 0, the correction is 0"
+            require(not bool(zero.any()), guidance, law, zero)
 
 
 def _check_churn(guidance: Guidance, bound: BoundGuidance, x: Tensor) -> None:
     with require_pure(guidance, x=x):
         amount = bound.churn(x, 0.25)
     if isinstance(amount, Tensor):
-        law = "amount-of-noise: it is one number, or for each item one of at least 0"
+        law = "amount-of-noise: churn returns one number, or a nonnegative number for each item"
         sound = amount.shape == (len(x),) and bool((amount >= 0).all())
         require(sound, guidance, law, amount)
-    law = "adds-noise: without it the amount of noise is that of the solver"
+    law = "adds-noise: if adds_noise is false, churn returns the solver's amount"
     same = not isinstance(amount, Tensor) and amount == 0.25
     require(same or guidance.adds_noise, guidance, law, amount)
 
@@ -115,24 +117,24 @@ def _check_correction(
         labels = None if batch.labels is None else batch.labels[:count]
         return bound.correction(x[:count], sigma[:count], labels, denoised[:count], inner=inner)
 
-    given = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
-    with torch.no_grad(), require_pure(guidance, **given):
-        found, again, alone = correction(), correction(), correction(1)
-    law = "like-denoised: a correction has its shape, type and device, and no gradient"
-    kind = (found.shape, found.dtype, found.device, found.requires_grad)
+    inputs = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
+    with torch.no_grad(), require_pure(guidance, **inputs):
+        whole, again, alone = correction(), correction(), correction(1)
+    law = "like-denoised: a correction has shape, dtype and device of denoised, and no gradient"
+    kind = (whole.shape, whole.dtype, whole.device, whole.requires_grad)
     wanted = (denoised.shape, denoised.dtype, denoised.device, False)
     require(kind == wanted, guidance, law, kind)
-    require(bool(found.isfinite().all()), guidance, "finite: a correction is finite", found)
+    require(bool(whole.isfinite().all()), guidance, "finite: a correction is finite", whole)
     law = "same-again: the same arguments give the same correction"
-    require(torch.equal(found, again), guidance, law, "another on a second call")
-    require_per_item(guidance, "the correction of an item", alone, found)
+    require(torch.equal(whole, again), guidance, law, "a different correction on the second call")
+    require_per_item(guidance, "the correction of an item", alone, whole)
 
 
 def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a feature extractor.
 
-    Features are a finite matrix with a row per item that depends only on this item. Equal items and
-    weights give equal features and the same identity; other features have another identity.
+    Features are a finite matrix, in which each row depends only on its item. Equal items and
+    weights give equal features and the same identity; different features have different identities.
 
     Args:
         extractor: extractor to check.
@@ -140,38 +142,38 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
         earlier: stages to which it refers, by id; they are run with two seeds.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     batch, seen = items(spec, 5), []
     for seed in (0, 0, 1) if earlier else (0, 0):
         with workplace(earlier, seed) as place:
             inputs = place.holding(extractor)
             module = extractor.bind(inputs)
-            law = "bound-module: bind returns a module"
+            law = "bound-module: bind returns an nn.Module"
             require(isinstance(module, nn.Module), extractor, law, type(module).__name__)
-            law = "has-head: the module of an extractor that classifies has a head"
+            law = "has-head: if classifies is true, the module has a callable attribute head"
             has_head = callable(getattr(module, "head", None))
-            require(has_head or not extractor.classifies, extractor, law, "none")
+            require(has_head or not extractor.classifies, extractor, law, "no head")
             with torch.no_grad(), require_pure(extractor, data=batch.data):
-                found, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
-            law = "row-per-item: features are a matrix with a row for each item"
-            require(isinstance(found, Tensor), extractor, law, type(found).__name__)
-            shape = list(found.shape)
-            sound = found.is_floating_point() and shape[:1] == [5] and len(shape) == 2
-            require(sound, extractor, law, f"{found.dtype} {shape}")
-            require(bool(found.isfinite().all()), extractor, "finite: features are finite", found)
+                rows, again, alone = (module(batch.data[:count]) for count in (5, 5, 1))
+            law = "row-per-item: features are a floating-point matrix with one row per item"
+            require(isinstance(rows, Tensor), extractor, law, type(rows).__name__)
+            shape = list(rows.shape)
+            sound = rows.is_floating_point() and shape[:1] == [5] and len(shape) == 2
+            require(sound, extractor, law, f"{rows.dtype} {shape}")
+            require(bool(rows.isfinite().all()), extractor, "finite: features are finite", rows)
             law = "same-again: the same items have the same features"
-            require(torch.equal(found, again), extractor, law, "others on a second call")
-            require_per_item(extractor, "what an item gives", alone, found)
-            seen.append((found, extractor.identity(inputs)))
+            require(torch.equal(rows, again), extractor, law, "different ones on the second call")
+            require_per_item(extractor, "the features of an item", alone, rows)
+            seen.append((rows, extractor.identity(inputs)))
     (one, name), (twin, its_name), *others = seen
-    law = "identity-is-constant: its identity is a text that does not change"
+    law = "identity-is-constant: identity returns a non-empty string, the same on every call"
     require(isinstance(name, str) and name == its_name != "", extractor, law, (name, its_name))
-    law = "identity-of-features: features of one identity are the same"
-    require(torch.equal(one, twin), extractor, law, "others when it was bound again")
+    law = "identity-of-features: features with the same identity are equal"
+    require(torch.equal(one, twin), extractor, law, "different features after a second bind")
     for other, its_name in others:
         sound = its_name != name or torch.equal(one, other)
-        require(sound, extractor, law, f"others for other weights, both {name!r}")
+        require(sound, extractor, law, f"different features for other weights, both {name!r}")
 
 
 def subject_of(
@@ -180,7 +182,7 @@ def subject_of(
     """Return the input of a metric, as the stages `evaluate` and `sweep` pass it.
 
     Args:
-        context: context of the stage that measures.
+        context: context of the stage that computes the scores.
         samples: ``[N, *shape]`` generated items; images are rounded to 8 bits.
         reference: ``[M, *shape]`` real items.
         denoiser: denoiser that drew the samples; None if unknown.
@@ -195,8 +197,9 @@ def subject_of(
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a metric.
 
-    Scores are finite numbers by name, the same on every call, with no reserved name. The items are
-    not modified. The denoiser is called only if `requires_denoiser` is true.
+    `scores` lists the names of the returned scores. Scores are finite numbers, have no reserved
+    name, and are the same on every call. The items are not modified. The denoiser is called only if
+    `requires_denoiser` is true.
 
     Args:
         metric: metric to check.
@@ -204,7 +207,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
         earlier: stages to which it refers, by id; they are run once.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     denoiser = Gaussian() if metric.requires_denoiser else UnknownDenoiser()
     count = max(32, metric.min_samples)
@@ -218,31 +221,45 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
         for _ in range(2):
             try:
                 with require_pure(metric, **given), writes_below(metric, place.root):
-                    found = metric.bind(context).measure(subject, context)
+                    measurement = metric.bind(context).measure(subject, context)
             except DataError as error:
-                law = "measures: sound items are, without the denoiser unless requires_denoiser"
+                law = "measures: measure raises no DataError for valid items, and calls the "
+                law += "denoiser only if requires_denoiser is true"
                 raise LawBroken(metric, law, error) from error
             law = "measurement: measure returns a Measurement"
-            require(isinstance(found, Measurement), metric, law, type(found).__name__)
-            seen.append(found)
-    numbers = {name: value for name, value in found.scores.items() if isinstance(value, float)}
-    sound = bool(numbers) and numbers.keys() == found.scores.keys()
+            require(isinstance(measurement, Measurement), metric, law, type(measurement).__name__)
+            seen.append(measurement)
+    numbers = {
+        name: value for name, value in measurement.scores.items() if isinstance(value, float)
+    }
+    sound = bool(numbers) and numbers.keys() == measurement.scores.keys()
     sound = sound and all(value - value == 0 for value in numbers.values())
-    require(sound, metric, "finite-scores: scores are finite numbers by name", found.scores)
-    law = "reserved-score: no score has the name of a count, or ends like the columns of its spread"
-    require(not any(is_reserved(str(name)) for name in found.scores), metric, law, found.scores)
-    declared = set(metric.scores) == set(found.scores)
-    require(declared, metric, "declared-scores: it has those alone", found.scores)
-    texts = all(isinstance(fact, str) for fact in found.facts.values())
-    require(texts, metric, "facts-are-texts: facts are texts by name", found.facts)
-    lengths = all(curve.consistent for curve in found.curves.values())
-    require(lengths, metric, "curve-length: a curve has as many values as positions", found.curves)
-    require(seen[0] == seen[1], metric, "same-again: the same items have the same scores", seen)
+    law = "finite-scores: measure returns at least one score, and every score is a finite float"
+    require(sound, metric, law, measurement.scores)
+    law = (
+        "reserved-score: no score has the name of a count, or the ending of a column of its spread"
+    )
+    require(
+        not any(is_reserved(str(name)) for name in measurement.scores),
+        metric,
+        law,
+        measurement.scores,
+    )
+    law = "declared-scores: measure returns exactly the scores in `scores`"
+    require(set(metric.scores) == set(measurement.scores), metric, law, measurement.scores)
+    strings = all(isinstance(fact, str) for fact in measurement.facts.values())
+    require(strings, metric, "facts-are-texts: every fact is a string", measurement.facts)
+    lengths = all(curve.consistent for curve in measurement.curves.values())
+    require(
+        lengths, metric, "curve-length: a curve has as many values as positions", measurement.curves
+    )
+    law = "same-again: the same items give the same measurement"
+    require(seen[0] == seen[1], metric, law, seen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Normal(Network):
-    """The denoiser of N(class, I), and of N(0, I) without classes."""
+    """Settings of the denoiser of N(m, I), where m is the class, or 0 without classes."""
 
     output = DenoiserFile
 
@@ -251,9 +268,9 @@ class _Normal(Network):
 
 
 class Gaussian(nn.Module):
-    """The denoiser of N(m, I), where D(x; sigma) = (x + sigma^2 m) / (1 + sigma^2); m is the class.
+    """The denoiser D(x; sigma) = (x + sigma^2 m) / (1 + sigma^2) of N(m, I).
 
-    Without classes m is 0.
+    The mean m is the class, or 0 without classes.
     """
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

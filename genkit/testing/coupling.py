@@ -39,20 +39,20 @@ def check_coupler(
 
     Args:
         coupler: coupler to check.
-        minimises: cost whose total over a pool the pairs minimize, up to ``Pairs.gap``, or exactly
-            if that is None. For a coupler that requires labels or realness and preserves the prior
-            given them, the minimum is over pairs inside each class. None for a coupler that
-            minimizes no cost, or one with a penalty.
-        fit: function that returns the bound coupler for a batch, for a coupler that refers to an
-            earlier stage; every law then calls ``fit(batch).pair(batch, ...)``, or ``choose`` of a
-            dataset coupler.
-        another_process: whether to couple also in a new process, which takes the seconds of
-            torch's import; False for tests of many variants of one coupler. The law is skipped for
-            a coupler that such a process cannot construct: one with ``fit``, one of a class that
-            was defined inside a function, and one whose settings no recipe could contain.
+        minimises: cost whose total over a pool is minimized, up to the relative excess
+            ``Pairs.gap``, or exactly if the gap is None. If the coupler requires labels or realness
+            and preserves the prior conditional on them, the minimum is over pairs within each
+            class. None if the coupler does not minimize a total cost, or adds a penalty to it.
+        fit: function from a batch to the bound coupler, for a coupler that refers to an earlier
+            stage. Every law then calls ``fit(batch).pair(batch, ...)``, or
+            ``fit(batch).choose(batch, ...)`` for a dataset coupler.
+        another_process: whether a new process must return the same pairs. It takes a few seconds
+            to import torch; write False in tests of many variants of one coupler. The law is
+            skipped for a coupler that a new process cannot construct: if ``fit`` is set, if the
+            class is defined inside a function, or if a recipe cannot contain the settings.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     subject = Subject(coupler, fit)
     check_declarations(subject)
@@ -85,14 +85,17 @@ def _check_pool(subject: Subject, batch: Batch, noise: Tensor, minimises: Cost |
         pairs = pair(ready, batch, noise)
     _check_indices(subject, pairs, len(batch), len(noise))
     law = "same-again: the same arguments and generator state give the same pairs"
-    subject.require(same(pairs, pair(ready, batch, noise)), law, "others on a second call")
+    subject.require(
+        same(pairs, pair(ready, batch, noise)), law, "different pairs on the second call"
+    )
     bijective = isinstance(coupler, Coupler) and coupler.bijective
     parted = bijective and (bool(pairs.parts) or minimises is not None)
     restriction = _restriction(coupler, batch) if parted else None
     if restriction is not None:
-        law = "keeps-groups: noise stays with the images that share what is required and kept"
+        law = "keeps-groups: noise is assigned within a class if the coupler requires the labels"
+        law += " or realness and preserves the prior conditional on them"
         crossed = (~restriction[pairs.data, pairs.noise]).nonzero()[:, 0].tolist()
-        subject.require(not crossed, law, f"pairs {crossed} of unlike images")
+        subject.require(not crossed, law, f"pairs {crossed} across classes")
     if minimises is not None and isinstance(coupler, Coupler):
         _check_total(subject, coupler, batch, noise, pairs, minimises)
 
@@ -103,31 +106,35 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
         sound = index.dtype == torch.int64 and index.ndim == 1 and index.device.type == "cpu"
         subject.require(sound, law, f"{index.dtype} {list(index.shape)} on {index.device}")
         inside = bool(((index >= 0) & (index < count)).all())
-        subject.require(inside, f"index-range: {name} lies in 0 to {count - 1}", index.tolist())
+        subject.require(inside, f"index-range: pairs.{name} is in 0 to {count - 1}", index.tolist())
     lengths = len(pairs.data), len(pairs.noise)
-    subject.require(lengths[0] == lengths[1], "one-length: both vectors have one length", lengths)
+    law = "one-length: pairs.data and pairs.noise have the same length"
+    subject.require(lengths[0] == lengths[1], law, lengths)
     coupler = subject.settings
     expected = noises // coupler.noises_per_image if isinstance(coupler, Coupler) else noises
-    law = "pair-per-noise: there is a pair for each of the noises_per_image noises"
-    subject.require(lengths[0] == expected, law, f"{lengths[0]} pairs from {noises} noises")
+    law = "pair-per-noise: the number of pairs is the number of noise samples"
+    law += ", divided by noises_per_image"
+    subject.require(lengths[0] == expected, law, f"{lengths[0]} pairs, {noises} noise samples")
     if isinstance(coupler, Coupler) and coupler.bijective:
         whole = torch.arange(images)
-        law = "data-in-order: a bijective coupler returns arange for the data"
+        law = "data-in-order: pairs.data of a bijective coupler is arange"
         subject.require(torch.equal(pairs.data, whole), law, pairs.data.tolist())
-        law = "permutation: a bijective coupler returns a permutation for the noise"
+        law = "permutation: pairs.noise of a bijective coupler is a permutation"
         permuted = torch.equal(pairs.noise.sort().values, whole)
         subject.require(permuted, law, pairs.noise.tolist())
     gap = pairs.gap
     sound = gap is None or (math.isfinite(gap) and gap >= 0)
-    subject.require(sound, "gap-range: pairs.gap is None, or a share of at least 0", gap)
+    law = "gap-range: pairs.gap is None or a finite number of at least 0"
+    subject.require(sound, law, gap)
     sound = pairs.entropy is None or 0 <= pairs.entropy <= 1
-    subject.require(sound, "entropy-range: pairs.entropy is None, or in [0, 1]", pairs.entropy)
+    subject.require(sound, "entropy-range: pairs.entropy is None or in [0, 1]", pairs.entropy)
     sound = not pairs.parts or (min(pairs.parts) > 0 and sum(pairs.parts) == len(pairs))
-    subject.require(sound, "parts-sum: pairs.parts sum to the number of pairs", pairs.parts)
+    law = "parts-sum: pairs.parts are positive and sum to the number of pairs"
+    subject.require(sound, law, pairs.parts)
 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
-    """Return which noise each image may be assigned, ``[N, N]``; None without restriction."""
+    """Return a mask of the allowed pairs of images and noise, ``[N, N]``; None if all are."""
     kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
     for attribute in kept:
@@ -145,8 +152,8 @@ def _check_total(
     unpaired = float(cost[torch.arange(count), torch.arange(count) * several].sum())
     slack = 1e-5 * unpaired  # the solver may compute costs in float32
     gap = pairs.gap or 0.0
-    law = f"cost-falls: the total {minimises} cost is at most that of unpaired noise"
-    subject.require(total <= unpaired * (1 + gap) + slack, law, f"{total} against {unpaired}")
+    law = f"cost-falls: the total {minimises} cost of the pairs is at most that before assignment"
+    subject.require(total <= unpaired * (1 + gap) + slack, law, f"{total} after, {unpaired} before")
     order = torch.randperm(count, generator=generator(0, "order"))
     noises = (order[:, None] * several + torch.arange(several)).flatten()
     moved = pair(subject.ready(batch[order]), batch[order], noise[noises])
@@ -154,14 +161,14 @@ def _check_total(
     law = "order-of-pool: the total cost does not depend on the order of the pool"
     # Both totals are within (1 + gap) of the same minimum, and so of each other.
     near = max(gap, moved.gap or 0.0) * min(total, again) + slack
-    subject.require(abs(again - total) <= near, law, f"{again} against {total}")
+    subject.require(abs(again - total) <= near, law, f"{again} and {total}")
     if coupler.bijective:
         allowed = _restriction(coupler, batch)
         full = cost.numpy() if allowed is None else np.where(allowed, cost, np.inf)
         minimum = float(full[linear_sum_assignment(full)].sum())
         law = f"gap-holds: the total {minimises} cost exceeds the minimum by at most pairs.gap"
         sound = total <= minimum * (1 + gap) + slack
-        subject.require(sound, law, f"{total} against {minimum}, gap {pairs.gap}")
+        subject.require(sound, law, f"{total}, minimum {minimum}, gap {pairs.gap}")
 
 
 def _check_independence(subject: Subject) -> None:
@@ -182,20 +189,23 @@ def _check_independence(subject: Subject) -> None:
 
 
 def _check_cells(subject: Subject) -> None:
-    """Check that the data is a locally constant function of the noise, so that D gives a score."""
-    law = "score-by-kind: what preserves it is independent, or assigns data to single noises"
-    subject.require(isinstance(subject.settings, DatasetCoupler), law, "a coupler of pools")
+    """Check that the assigned data is a locally constant function of the noise.
+
+    Only then is the score a function of the denoiser.
+    """
+    law = "score-by-kind: a coupler with preserves_score is independent, or is a DatasetCoupler"
+    subject.require(isinstance(subject.settings, DatasetCoupler), law, "a dependent Coupler")
     whole, ready = pool(64), subject.ready(pool(64))
     noise = noise_for(subject.settings, pool(512))
     moved = noise + 1e-4 * torch.randn(noise.shape, generator=generator(0, "moved"))
     same_data = pair(ready, whole, noise).data == pair(ready, whole, moved).data
     share = float(same_data.double().mean())
-    law = "score-in-cells: what preserves it assigns the same data to nearly the same noise"
-    subject.require(share >= 0.95, law, f"the same data for {share:.0%}")
+    law = "score-in-cells: a coupler with preserves_score assigns the same data to close noise"
+    subject.require(share >= 0.95, law, f"the same data for {share:.0%} of the noise")
 
 
 def _check_marginal(subject: Subject, given: str | None) -> None:
-    """Check mean and variance of the paired noise, in total or given an attribute."""
+    """Check mean and variance of the paired noise, of all pairs or for each class."""
     whole = pool(64)
     coupler, ready = subject.settings, subject.ready(whole)
     values: dict[int, list[Tensor]] = {}
@@ -210,11 +220,11 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
         parts = _classes(batch, given)[pairs.data]
         for part in sorted(set(parts.tolist())):
             values.setdefault(part, []).append(paired[parts == part].double())
-    for part, found in sorted(values.items()):
-        paired = torch.cat(found).reshape(-1)
+    for part, samples in sorted(values.items()):
+        paired = torch.cat(samples).reshape(-1)
         # Six standard errors; noise that is used twice doubles the variance of the mean.
         allowed = 6 * (2 / len(paired)) ** 0.5
-        what = "the paired noise" if given is None else f"the paired noise given {given} {part}"
+        what = "the paired noise" if given is None else f"the paired noise given {given} = {part}"
         mean, variance = float(paired.mean()), float(paired.var())
         subject.require(abs(mean) <= allowed, f"noise-mean: {what} has mean 0", f"{mean:.3f}")
         # The variance of a squared unit Gaussian is 2.
@@ -223,7 +233,10 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
 
 
 def _classes(batch: Batch, given: str | None) -> Tensor:
-    """Return the class of each item in an attribute; for embeddings, the sign of value 0."""
+    """Return the value of an attribute for each item; for embeddings, the sign of the first value.
+
+    Without an attribute, every item has the value 0.
+    """
     if given is None:
         return torch.zeros(len(batch), dtype=torch.int64)
     values: Tensor = getattr(batch, given)

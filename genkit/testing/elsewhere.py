@@ -21,7 +21,7 @@ from genkit.types import Pairs
 THREADS = 4
 
 SIZES = (2, 16, 64)
-"""Sizes of the pools of the other process. No two costs in them are equal."""
+"""Sizes of the pools that the new process couples. No two costs in a pool are equal."""
 
 
 def check_threads(subject: Subject) -> None:
@@ -31,17 +31,19 @@ def check_threads(subject: Subject) -> None:
     noise = noise_for(subject.settings, batch)
     here = pair(coupler, batch, noise)
     with ThreadPoolExecutor(THREADS) as threads:
-        found = [threads.submit(pair, coupler, batch, noise) for _ in range(THREADS)]
-        alike = sum(same(here, future.result()) for future in found)
-    law = "threads: other threads, several at a time, get the same pairs"
-    subject.require(alike == THREADS, law, f"other pairs in {THREADS - alike} of {THREADS}")
+        futures = [threads.submit(pair, coupler, batch, noise) for _ in range(THREADS)]
+        alike = sum(same(here, future.result()) for future in futures)
+    law = "threads: concurrent calls in several threads return the same pairs"
+    seen = f"different pairs in {THREADS - alike} of {THREADS} threads"
+    subject.require(alike == THREADS, law, seen)
 
 
 def check_processes(couplers: Sequence[AnyCoupler]) -> None:
-    """Require the same pairs from a new process, one for all couplers: torch starts slowly.
+    """Require the same pairs from a new process.
 
-    Class and settings of each coupler are sent as JSON. The process imports the class by its name,
-    or from its file if the name is not importable, and constructs the coupler again.
+    One process is started for all couplers, since importing torch takes seconds. Class and settings
+    of each coupler are sent as JSON. The process imports the class by its name, or from its file if
+    the name is not importable, and constructs the coupler again.
 
     Raises:
         LawBroken: the pairs differ, or the process fails.
@@ -52,22 +54,23 @@ def check_processes(couplers: Sequence[AnyCoupler]) -> None:
         input=json.dumps([_encode(coupler) for coupler in couplers]),
         capture_output=True,
         text=True,
-        # Another hash seed changes the order of sets, on which no result may depend.
+        # A different hash seed changes the order of sets, on which no result may depend.
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "1"},
     )
-    law = "processes: another process gets the same pairs"
+    law = "processes: a new process returns the same pairs"
     if process.returncode:
         seen = process.stderr.strip().splitlines()[-1:] or f"exit {process.returncode}"
         raise LawBroken(list(couplers), law, seen)
     for coupler, there in zip(couplers, json.loads(process.stdout), strict=True):
-        require(_pair_pools(coupler) == there, coupler, law, "others")
+        require(_pair_pools(coupler) == there, coupler, law, "different pairs")
 
 
 def is_serializable(coupler: AnyCoupler) -> bool:
-    """Whether another process can construct a coupler, from its class and its settings.
+    """Return whether another process can construct a coupler from its class and settings.
 
-    A class must be an attribute of a module, and not of the main script, an interactive session or
-    a function. Settings must be values that a recipe can contain, or other components.
+    The class must be an attribute of a module. Classes of the main script, of an interactive
+    session and inside functions are not. Settings must be values that a recipe can contain, or
+    other components.
     """
     try:
         json.dumps(_encode(coupler))
@@ -77,17 +80,17 @@ def is_serializable(coupler: AnyCoupler) -> bool:
 
 
 def serve() -> None:
-    """Couple pools in the new process: couplers are read from stdin, pairs written to stdout."""
+    """Couple pools in the new process: read couplers from stdin and write pairs to stdout."""
     json.dump([_pair_pools(_decode(value)) for value in json.load(sys.stdin)], sys.stdout)
 
 
 def _pair_pools(coupler: AnyCoupler) -> list[list[list[int]]]:
-    found: list[Pairs] = []
+    results: list[Pairs] = []
     for size in SIZES:
         batch = pool(size)
         ready = Subject(coupler, None).ready(batch)
-        found.append(pair(ready, batch, noise_for(coupler, batch)))
-    return [[pairs.data.tolist(), pairs.noise.tolist()] for pairs in found]
+        results.append(pair(ready, batch, noise_for(coupler, batch)))
+    return [[pairs.data.tolist(), pairs.noise.tolist()] for pairs in results]
 
 
 def _encode(value: Any) -> Any:
@@ -95,7 +98,7 @@ def _encode(value: Any) -> Any:
         cls = type(value)
         module = sys.modules.get(cls.__module__)
         if cls.__module__ == "__main__" or getattr(module, cls.__qualname__, None) is not cls:
-            raise TypeError(f"another process cannot reach {cls.__module__}.{cls.__qualname__}")
+            raise TypeError(f"another process cannot import {cls.__module__}.{cls.__qualname__}")
         settings = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         place = [cls.__module__, getattr(module, "__file__", None), cls.__qualname__]
         return {"place": place, "settings": settings}

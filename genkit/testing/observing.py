@@ -20,17 +20,18 @@ def check_callback(
 ) -> None:
     """Check every law of a callback.
 
-    It accepts the training; returns finite scores and PNG files under the names that it declares;
-    is a pure function, also when it is bound again; and writes no file.
+    ``check_training`` yields no problem for the network. The callback returns finite scores and PNG
+    files, and among them those in ``names``. It is a pure function, also after another ``bind``,
+    and writes no file.
 
     Args:
         callback: callback to check.
         network: network whose training it observes.
-        spec: data of the training.
+        spec: shape and attributes of the training data.
         earlier: stages to which the callback refers, by id; they are run once.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     with seeded(0):
         module = network.build(spec).eval().requires_grad_(False)
@@ -38,7 +39,8 @@ def check_callback(
     seen = []
     with workplace(earlier) as place:
         problems = list(callback.check_training(trained, designs(place.stages, place.stages)))
-        require(not problems, callback, "accepts-what-runs: check_training does", problems)
+        law = "accepts-what-runs: check_training yields no problem for a network that it observes"
+        require(not problems, callback, law, problems)
         context = place.holding(callback).single_process()
         with writes_below(callback, place.root), require_pure(callback), torch.no_grad():
             for _ in range(2):
@@ -46,17 +48,18 @@ def check_callback(
                 for _ in range(2):
                     raw, averaged = (replace(trained, module=copy.deepcopy(module)) for _ in "ab")
                     seen.append(bound.call(TrainingState(64, 128, raw, averaged), context))
-    for found in seen:
+    for result in seen:
         law = "measurement: call returns a Measurement"
-        require(isinstance(found, Measurement), callback, law, type(found).__name__)
+        require(isinstance(result, Measurement), callback, law, type(result).__name__)
         numbers = all(
-            isinstance(value, float) and value - value == 0 for value in found.scores.values()
+            isinstance(value, float) and value - value == 0 for value in result.scores.values()
         )
-        require(numbers, callback, "finite-scores: scores are finite numbers by name", found.scores)
-        pictures = all(png.startswith(b"\x89PNG") for png in found.pictures.values())
-        require(pictures, callback, "pictures: PNG files by name", list(found.pictures))
-        given = {*found.scores, *found.pictures}
-        law = "declared-names: the names that it states are among those of its scores and pictures"
-        require(set(callback.names) <= given, callback, law, given)
-    law = "same-again: the same training gives the same scores and pictures"
-    require(all(found == seen[0] for found in seen), callback, law, seen)
+        require(numbers, callback, "finite-scores: every score is a finite float", result.scores)
+        pictures = all(png.startswith(b"\x89PNG") for png in result.pictures.values())
+        law = "pictures: every picture is the content of a PNG file"
+        require(pictures, callback, law, list(result.pictures))
+        returned = {*result.scores, *result.pictures}
+        law = "declared-names: call returns a score or a picture for each name in `names`"
+        require(set(callback.names) <= returned, callback, law, returned)
+    law = "same-again: the same training state gives the same scores and pictures"
+    require(all(result == seen[0] for result in seen), callback, law, seen)

@@ -17,15 +17,15 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Check every law of an optimizer.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     rates = [optimizer.rate(images) for images in (0, 1, 1000, 10**6, 10**9)]
-    law = "rate-range: the learning rate is from 0 to learning_rate"
+    law = "rate-range: rate returns a value from 0 to learning_rate"
     require(all(0 <= r <= optimizer.learning_rate for r in rates), optimizer, law, rates)
     model = _model()
     built = optimizer.build(list(model.parameters()), 1)
     held = [id(p) for group in built.param_groups for p in group["params"]]
-    law = "all-parameters: every parameter is optimized, and once"
+    law = "all-parameters: the optimizer contains every parameter exactly once"
     require(sorted(held) == sorted(map(id, model.parameters())), optimizer, law, len(held))
     before = _copied(model)
     _step(optimizer, model, built, 0)
@@ -36,23 +36,23 @@ def check_optimizer(optimizer: Optimizer) -> None:
     resumed.load_state_dict(copy.deepcopy(built.state_dict()))
     for one, own in ((model, built), (twin, resumed)):
         _step(optimizer, one, own, 1)
-    law = "resumes: an optimizer with the restored state of another takes the same steps"
-    require(_equal(_copied(model), _copied(twin)), optimizer, law, "other weights")
+    law = "resumes: an optimizer with the restored state of another one takes the same steps"
+    require(_equal(_copied(model), _copied(twin)), optimizer, law, "different weights")
 
 
 def check_average(average: Average) -> None:
     """Check every law of an average of weights.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     model = _model()
     running = average.build(model)
-    law = "starts-equal: an average starts with the weights of the network, under their names"
-    require(_equal(_copied(running.model), _copied(model)), average, law, "others")
+    law = "starts-equal: a new average has the weights of the network, with the same names"
+    require(_equal(_copied(running.model), _copied(model)), average, law, "different weights")
     law = "average-is-idle: the averaged network is in eval mode, with gradients disabled"
     idle = not (running.model.training or any(p.requires_grad for p in running.model.parameters()))
-    require(idle, average, law, "a network in training")
+    require(idle, average, law, "training mode, or enabled gradients")
     _updated(average, running, model, 0)
     other = _model()
     resumed = average.build(other)
@@ -60,9 +60,9 @@ def check_average(average: Average) -> None:
     resumed.restore({name: tensor.clone() for name, tensor in running.state().items()})
     for one in (running, resumed):
         _updated(average, one, model, 1)
-    law = "resumes: an average with the restored state of another continues with the same bits"
+    law = "resumes: an average with the restored state of another one has the same bits afterwards"
     same = _equal(_copied(running.model), _copied(resumed.model))
-    require(same and _equal(running.state(), resumed.state()), average, law, "others")
+    require(same and _equal(running.state(), resumed.state()), average, law, "different bits")
 
 
 def _updated(average: Average, running: RunningAverage, model: nn.Module, index: int) -> None:
@@ -78,12 +78,13 @@ def _updated(average: Average, running: RunningAverage, model: nn.Module, index:
     current = model.state_dict()
     for name, mine in running.model.named_parameters():
         low, high = (f(before[name], current[name]) for f in (torch.minimum, torch.maximum))
-        law = "between: an averaged weight is between what it was and the weight"
+        law = "between: an averaged weight is between its previous value and the network's weight"
         between = bool(((mine >= low - 1e-6) & (mine <= high + 1e-6)).all())
-        require(between, average, law, f"{name} outside")
+        require(between, average, law, f"{name} outside of this range")
     buffers = dict(running.model.named_buffers())
     same = all(torch.equal(buffers[name], b) for name, b in model.named_buffers())
-    require(same, average, "copies-buffers: buffers are copied", "others")
+    law = "copies-buffers: the buffers of the average equal those of the network"
+    require(same, average, law, "different buffers")
 
 
 def _model() -> nn.Module:

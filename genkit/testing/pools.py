@@ -20,10 +20,10 @@ SHAPE = (1, 2, 3)
 """Shape of an item; height and width differ, so that a mix-up is detected."""
 
 ATTRIBUTES = ("labels", "realness", "embeddings")
-"""Attributes that a coupler may require, or given which it may preserve the prior."""
+"""Attributes that ``requires`` and ``preserves_conditional_prior`` of a coupler may contain."""
 
 Ready = Callable[[Batch, Tensor, torch.Generator], Pairs]
-"""A bound coupler of either base as a function that returns pairs."""
+"""Function from a batch, noise and a generator to pairs, for a bound coupler of either kind."""
 
 Fit = Callable[[Batch], BoundCoupler | BoundDatasetCoupler]
 
@@ -42,24 +42,24 @@ def pool(size: int, index: int = 0) -> Batch:
 
 def noise_for(coupler: AnyCoupler, batch: Batch, index: int = 0) -> Tensor:
     """Return the noise that a coupler requires for a batch, ``[M, *SHAPE]``."""
-    # A dataset coupler takes any number; here it differs from that of the images.
+    # A dataset coupler accepts any number of noise samples; here it differs from that of images.
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
     count = len(batch) * several + 3 * isinstance(coupler, DatasetCoupler)
     return torch.randn((count, *SHAPE), generator=generator(0, "noise", count, index))
 
 
 def pair(ready: Ready, batch: Batch, noise: Tensor, index: int = 0) -> Pairs:
-    """Return the pairs of a coupler for the generator of an index."""
+    """Return the pairs of a coupler, with a generator that depends on ``index``."""
     return ready(batch, noise, generator(0, "pairs", index))
 
 
 def same(one: Pairs, other: Pairs) -> bool:
-    """Whether two sets of pairs are the same, in the same order."""
+    """Return whether two results contain the same pairs in the same order."""
     return torch.equal(one.data, other.data) and torch.equal(one.noise, other.noise)
 
 
 def hard_pools() -> list[Batch]:
-    """Return pools of 1, 2 and more, with a class of a single member, and with duplicates."""
+    """Return pools of 1 to 200 images, one with a class of a single image, two with duplicates."""
     lone, twins = pool(6), pool(8)
     return [
         # A coupler may use another algorithm for large pools than for small ones.
@@ -76,7 +76,7 @@ class Subject:
 
     Attributes:
         settings: coupler to check.
-        fit: function that returns the bound coupler for a batch; None if ``bind`` suffices.
+        fit: function from a batch to the bound coupler; None to call ``settings.bind``.
     """
 
     settings: AnyCoupler
@@ -89,7 +89,8 @@ class Subject:
         else:
             bound = self.fit(batch)
         method = "choose" if isinstance(self.settings, DatasetCoupler) else "pair"
-        law = f"bound-method: {'bind' if self.fit is None else 'fit'} returns what has {method}"
+        maker = "bind" if self.fit is None else "fit"
+        law = f"bound-method: {maker} returns an object with the method {method}"
         self.require(callable(getattr(bound, method, None)), law, type(bound).__name__)
         call: Callable[..., Any] = getattr(bound, method)
         if method == "pair":
@@ -97,7 +98,7 @@ class Subject:
         return lambda data, noise, g: Pairs(call(data, noise, g), torch.arange(len(noise)))
 
     def refusal(self, batch: Batch, noise: Tensor) -> str | None:
-        """Return the message of the DataError that coupling raises, or None."""
+        """Return the message of the DataError that coupling raises; None if it raises none."""
         try:
             pair(self.ready(batch), batch, noise)
         except DataError as error:
@@ -111,5 +112,5 @@ class Subject:
 
 def no_stages(coupler: AnyCoupler) -> NoStages:
     """Return the inputs of a coupler that is checked without earlier stages."""
-    law = "needs-fit: one that needs an earlier stage is checked with check_coupler(..., fit=...)"
+    law = "needs-fit: a coupler of an earlier stage is checked with check_coupler(..., fit=...)"
     return NoStages(refusal=lambda stage: LawBroken(coupler, law, f"bind reads {stage!r}"))

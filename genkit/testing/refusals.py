@@ -17,28 +17,29 @@ def check_declarations(subject: Subject) -> None:
     coupler = subject.settings
     for name in ("preserves_conditional_prior", "requires"):
         unknown = getattr(coupler, name) - set(ATTRIBUTES)
-        law = f"known-attributes: {name} names labels, realness or embeddings, and nothing else"
+        law = f"known-attributes: {name} contains only labels, realness or embeddings"
         subject.require(not unknown, law, unknown)
     if isinstance(coupler, Coupler):
         several = coupler.noises_per_image
         subject.require(several >= 1, "noises-per-image: noises_per_image is at least 1", several)
-        law = "bijective-noises: a bijective coupler takes one noise for each image of a pool"
+        law = "bijective-noises: noises_per_image of a bijective coupler is 1"
         subject.require(not coupler.bijective or several == 1, law, f"noises_per_image {several}")
 
 
 def check_refusals(subject: Subject) -> None:
-    """Require a DataError for data without a required attribute, and for a wrong noise count."""
+    """Require a DataError for a missing attribute, and for a wrong number of noise samples."""
     batch = pool(8)
     noise = noise_for(subject.settings, batch)
     for attribute in ATTRIBUTES:
         bare = Batch(**(vars(batch) | {attribute: None}))
         refused = subject.refusal(bare, noise) is not None
-        law = f"refuses-lacking: a pool without {attribute} is where requires names them"
+        law = f"refuses-lacking: a pool without {attribute} raises a DataError if, and only if, "
+        law += "`requires` contains it"
         fits = refused == (attribute in subject.settings.requires)
         subject.require(fits, law, f"{'a' if refused else 'no'} DataError")
     settings = subject.settings
     if isinstance(settings, Coupler) and (settings.bijective or settings.noises_per_image > 1):
-        law = "refuses-counts: numbers of images and noises that do not fit are"
+        law = "refuses-counts: a wrong number of noise samples raises a DataError"
         subject.require(subject.refusal(batch, noise[:-1]) is not None, law, "no error")
 
 
@@ -50,13 +51,13 @@ def check_half_precision(subject: Subject) -> None:
         batch = _cast(batch, dtype)
         wide = _cast(batch, torch.float32)
         expected = pair(subject.ready(wide), wide, noise.float())
-        law = f"half-precision: {dtype} values give the pairs of the same values in float32"
-        found = pair(subject.ready(batch), batch, noise)
-        subject.require(same(found, expected), law, "others")
+        law = f"half-precision: {dtype} values give the same pairs as when converted to float32"
+        pairs = pair(subject.ready(batch), batch, noise)
+        subject.require(same(pairs, expected), law, "different pairs")
 
 
 def check_not_finite(subject: Subject) -> None:
-    """Require a DataError with name and index for NaN and infinity, which solvers may accept."""
+    """Require a DataError with name and index for NaN and infinity, which some solvers accept."""
     for value in (float("nan"), float("inf"), -float("inf")):
         for name in ("image", "noise", "embedding"):
             batch = pool(8)
@@ -74,16 +75,16 @@ def check_not_finite(subject: Subject) -> None:
 
 
 def check_overflow(subject: Subject) -> None:
-    """Require distances beyond float32 to be rejected, or computed in a wider type."""
+    """Require distances beyond float32 to raise DataError, or to be computed in a wider type."""
     batch = pool(8)
     noise = noise_for(subject.settings, batch)
-    batch.data[3] *= 1e20  # finite in float32, and its square is not
+    batch.data[3] *= 1e20  # finite in float32, but its square is not
     if subject.refusal(batch, noise) is None:
         wide = batch.with_data(batch.data.double())
         expected = pair(subject.ready(wide), wide, noise.double())
-        law = "overflow: a distance that overflows raises DataError or is computed in a wider type"
-        found = pair(subject.ready(batch), batch, noise)
-        subject.require(same(found, expected), law, "pairs that are not those of float64")
+        law = "overflow: distances beyond float32 raise a DataError or are computed in a wider type"
+        pairs = pair(subject.ready(batch), batch, noise)
+        subject.require(same(pairs, expected), law, "pairs that differ from those in float64")
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:

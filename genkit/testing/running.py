@@ -32,15 +32,15 @@ PNG = bytes.fromhex(
 
 
 class Killed(BaseException):
-    """Ends a stage like a kill: no code of the stage may handle it."""
+    """Raised inside a stage to end it as a kill would; the stage must not catch it."""
 
 
 @dataclass
 class _Ending(Progress):
-    """Stops or kills a stage at a chosen call, and counts the calls.
+    """Progress that stops or kills a stage at a chosen call, and counts the calls.
 
     Attributes:
-        stop_at: number of the call of ``stop_requested`` from which on it is true; 0 for never.
+        stop_at: number of the first call of ``stop_requested`` that returns True; 0 for never.
         kill_at: number of the call of ``advance`` at which the stage is killed; 0 for never.
         queries: number of calls of ``stop_requested``.
         reports: number of calls of ``advance``.
@@ -69,63 +69,66 @@ class _Follower(World):
         return False
 
     def on_main(self, function: Callable[[], T]) -> T:
-        """Return the result of rank 0, which sees the same folder."""
+        """Return the result of the function, which rank 0 would compute from the same folder."""
         return function()
 
 
 def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
-    """Check every law of a stage, with settings for which it runs for about a second.
+    """Check every law of a stage.
 
-    It saves the artifact that it declares, which is loaded as it was saved; writes only to its own
-    folder; gives the same bytes in another folder, after a requested stop, and after a kill; writes
-    no result on another rank than 0; and `design` and `drawn_by` describe its artifact.
+    The stage saves the artifact that it declares; loading and saving it again gives the same bytes.
+    It writes only to its own folder. Results have the same bytes in another folder, after a
+    requested stop, and after a kill. Ranks other than 0 write no result. `design` and `drawn_by`
+    describe the artifact.
 
     Args:
-        stage: stage to check.
+        stage: stage to check. It is run several times, so one run should take about a second.
         earlier: stages to which it refers, by id; they are run once.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     with workplace(earlier) as place:
         with writes_below(stage, place.root):
             problems = list(stage.check(place.stages))
-        require(not problems, stage, "accepts-what-runs: check accepts what runs", problems)
+        law = "accepts-what-runs: check yields no problem for a stage that can run"
+        require(not problems, stage, law, problems)
         whole = _Ending()
         _run(stage, place, "whole", whole)
         _check_artifact(stage, place)
         results = _results(place, "whole")
 
         def resumed(after: str, ending: _Ending) -> bool:
-            """Run the stage, and resume it if it was ended; return whether it was."""
+            """Run the stage, resume it if it was stopped or killed, and return whether it was."""
             ended = _run(stage, place, after, ending)
             if ended:
                 _run(stage, place, after, _Ending())
-            found = _results(place, after)
-            others = sorted(name for name, _ in found.items() ^ results.items())
-            require(not others, stage, f"same-bytes: results after {after}", others)
+            differing = results.items() ^ _results(place, after).items()
+            names = sorted(name for name, _ in differing)
+            law = f"same-bytes: results after {after} have the bytes of a first run"
+            require(not names, stage, law, names)
             return ended
 
-        resumed("nothing", _Ending())
+        resumed("a second run", _Ending())
         for query in _some(whole.queries):
             after = f"a stop at {query} of {whole.queries} queries"
             ended = resumed(after, _Ending(stop_at=query))
-            law = "stops: a stage that is to stop raises InterruptedRun"
+            law = "stops: a stage raises InterruptedRun after stop_requested returned True"
             # After its last step a stage may finish instead.
-            require(ended or query == whole.queries, stage, law, f"none after {after}")
+            require(ended or query == whole.queries, stage, law, f"no error after {after}")
         for report in _some(whole.reports):
             resumed(f"a kill at {report} of {whole.reports} reports", _Ending(kill_at=report))
         if stage.shared:
             _run(stage, place, "other", _Ending(), _Follower())
             written = sorted(results.keys() & _results(place, "other").keys())
-            law = "rank-0-writes: a process other than rank 0 writes no result"
+            law = "rank-0-writes: ranks other than 0 write no result"
             require(not written, stage, law, written)
 
 
 def _run(
     stage: Stage, place: Workplace, name: str, ending: _Ending, world: World = SINGLE_PROCESS
 ) -> bool:
-    """Run a stage in the folder of a name; return whether it was ended."""
+    """Run a stage in the folder ``name``; return whether it was stopped or killed."""
     context = place.context(stage, name, progress=ending, stop=ending.stop, world=world)
     try:
         with writes_below(stage, place.root, context.folder), require_pure(stage):
@@ -134,7 +137,7 @@ def _run(
         return True
     law = "saves-artifact: a stage saves its declared artifact with context.record"
     needed = stage.output is not None and world.is_main
-    require(context.record.saved is not None or not needed, stage, law, "none")
+    require(context.record.saved is not None or not needed, stage, law, "no artifact")
     return False
 
 
@@ -150,7 +153,7 @@ def _results(place: Workplace, name: str) -> dict[str, bytes]:
 
 
 def _check_artifact(stage: Stage, place: Workplace) -> None:
-    """Check the artifact in the folder ``whole``, and what the stage states of it beforehand."""
+    """Check the artifact in the folder ``whole``, and the stage's descriptions of the artifact."""
     if stage.output is None:
         return
     path = place.root / "whole" / stage.output.filename()
@@ -158,33 +161,33 @@ def _check_artifact(stage: Stage, place: Workplace) -> None:
     with TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         artifact.save(copy)
-        law = "artifact-bytes: an artifact that was read is written as the same bytes"
-        require(copy.read_bytes() == path.read_bytes(), stage, law, "others")
+        law = "artifact-bytes: an artifact that is loaded and saved again has the same bytes"
+        require(copy.read_bytes() == path.read_bytes(), stage, law, "different bytes")
     if isinstance(artifact, NetworkFile):
         trained = design_of(artifact, load_plugins().registry)
         design = stage.design(place.stages)
-        known = design and (design.settings, design.spec)
-        law = "design: design returns settings and data of the network that is written"
-        require(known == (trained.settings, trained.spec), stage, law, known)
+        declared = design and (design.settings, design.spec)
+        law = "design: design returns the settings and the data of the saved network"
+        require(declared == (trained.settings, trained.spec), stage, law, declared)
     if isinstance(artifact, Samples):
         named = stage.drawn_by(place.stages)
-        law = "drawn-by: drawn_by names the denoiser that the samples name"
+        law = "drawn-by: drawn_by returns the stage of the denoiser that the samples name"
         require(artifact.denoiser == named, stage, law, (named, artifact.denoiser))
     if isinstance(artifact, Samples) and isinstance(stage, SamplingStage):
         drawn = stage.draw(place.context(stage, "drawn")).batch.data
         law = "draws-what-it-writes: draw returns the samples that run writes"
-        require(torch.equal(drawn, artifact.batch.data), stage, law, "others")
+        require(torch.equal(drawn, artifact.batch.data), stage, law, "different samples")
 
 
 def check_tracker(tracker: Tracker) -> None:
     """Check every law of a tracker.
 
-    It opens in a folder that is not there, takes rows, scores and pictures, and closes, all in one
-    thread; is opened again for a resumed run, and keeps what it wrote; leaves what it is passed and
-    torch's global generator alone; and writes below its folder.
+    The tracker creates its folder, accepts rows, scores and pictures, and closes, all in one
+    thread. Opened again for a resumed run, it keeps the rows in its files. It modifies neither its
+    arguments nor torch's global generator, and writes only below its folder.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     with TemporaryDirectory() as root:
         folder = Path(root) / "trackers" / "checked"
@@ -201,7 +204,8 @@ def check_tracker(tracker: Tracker) -> None:
             real = [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
             files = {path: path.stat().st_size for path in real}
             lost = [path.name for path, size in before.items() if files.get(path, 0) < size]
-            require(not lost, tracker, "keeps-rows: a resumed run keeps what was written", lost)
+            law = "keeps-rows: files do not become shorter or disappear when a run is resumed"
+            require(not lost, tracker, law, lost)
             before = files
 
 
@@ -226,7 +230,8 @@ def _follow(tracker: Tracker, run: TrackedRun, what: str) -> None:
     except LawBroken:
         raise
     except Exception as error:
-        law = f"tracker-takes: rows, scores and pictures of {what} are taken"
+        law = f"tracker-takes: rows, scores and pictures of {what} are accepted"
         raise LawBroken(tracker, law, f"{type(error).__name__}: {error}") from error
     changed = repr((rows, scores)) != passed
-    require(not changed, tracker, "leaves-inputs: what is passed is left as it is", (rows, scores))
+    law = "leaves-inputs: inputs are not modified"
+    require(not changed, tracker, law, (rows, scores))

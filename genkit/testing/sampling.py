@@ -18,7 +18,7 @@ from genkit.types import Denoise, Draws, State
 
 
 class ClosedForm(Denoise):
-    """A closed-form denoiser for a solver, which supports every noise level.
+    """A closed-form denoiser that supports every noise level, to test solvers.
 
     For normal data of standard deviation 1: ``ClosedForm(lambda x, sigma: x / (1 + sigma**2))``.
 
@@ -48,30 +48,31 @@ class ClosedForm(Denoise):
 
 
 def check_evaluations(solver: Solver, denoise: ClosedForm, states: Sequence[State]) -> None:
-    """Check where a solver evaluates the denoiser, against its states and its declarations.
+    """Compare the denoiser calls of a solver with its states and its declarations.
 
     Args:
         solver: solver to check.
-        denoise: denoiser that the solver was given.
-        states: whole trajectory.
+        denoise: denoiser that the solver called.
+        states: all states of the trajectory.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     first = [(x, float(sigma)) for x, sigma, inner in denoise.evaluations if not inner]
-    law = "inner-evaluations: all of a step but the first, which is at the state that is yielded"
+    law = "inner-evaluations: the first evaluation of a step is at the yielded state, and all "
+    law += "others are inner"
     same = len(first) == len(states) - 1 and all(
         sigma == float(state.sigma) and torch.equal(x, state.x)
         for (x, sigma), state in zip(first, states, strict=False)
     )
     levels = [(float(sigma), inner) for _, sigma, inner in denoise.evaluations]
     require(same, solver, law, f"(sigma, inner) of each evaluation: {levels}")
-    law = "two-slopes: a step of a solver that declares them has an inner evaluation"
+    law = "two-slopes: a solver with two_slopes has inner evaluations"
     inner = [sigma for sigma, inner in levels if inner]
     require(bool(inner) or not solver.two_slopes, solver, law, levels)
-    law = "churns: each step of a solver that declares it calls denoise.churn, and of no other"
-    wanted = len(first) if solver.churns else 0
-    require(denoise.steps == wanted, solver, law, f"{denoise.steps} calls in {len(first)} steps")
+    law = "churns: denoise.churn is called once per step if churns is true, and otherwise never"
+    expected = len(first) if solver.churns else 0
+    require(denoise.steps == expected, solver, law, f"{denoise.steps} calls in {len(first)} steps")
 
 
 def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> None:
@@ -79,10 +80,10 @@ def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> No
 
     Args:
         schedule: schedule to check; the result of its ``bind`` if it refers to a stage.
-        others: numbers of steps besides its own; empty for a schedule of fixed levels.
+        others: additional numbers of steps; empty for a schedule with fixed noise levels.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     for steps in sorted({*others, schedule.steps}):
         sigmas = replace(schedule, steps=steps).sigmas()
@@ -95,8 +96,8 @@ def check_schedule(schedule: Schedule, others: Sequence[int] = (1, 2, 18)) -> No
         require(decreasing, schedule, "levels-fall: noise levels decrease strictly", levels)
         require(levels[-1] == 0, schedule, "ends-at-0: the last noise level is 0", levels)
         low, high = replace(schedule, steps=steps).sigma_range()
-        law = "sigma-range: the range contains the noise levels above 0"
-        rounded = 1 + 1e-12  # a power or an exponential need not return its ends exactly
+        law = "sigma-range: sigma_range contains the noise levels above 0"
+        rounded = 1 + 1e-12  # powers and exponentials may not reproduce the end points exactly
         inside = 0 < low <= levels[-2] * rounded and levels[0] <= high * rounded
         require(inside, schedule, law, (low, high, levels))
     unbounded = schedule.within(0.0, math.inf).sigmas()
@@ -108,7 +109,7 @@ def check_solver(solver: Solver) -> None:
     """Check every law of a solver.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     _check_range(solver)
     _check_trajectory(solver, torch.float64, 1e-9)
@@ -118,9 +119,9 @@ def check_solver(solver: Solver) -> None:
 
 
 def _check_range(solver: Solver) -> None:
-    """Bind a solver to a range, twice; a solver that is undefined for it raises a DataError."""
+    """Call ``between`` twice; a solver that is undefined for the range may raise a DataError."""
     sigmas = torch.tensor([80.0, 4.0, 0.02, 0.0], dtype=torch.float64)
-    law = "bound-once: a solver of a range is a solver, and is bound once"
+    law = "bound-once: between returns a Solver, and does not change a solver that it returned"
     try:
         bound = solver.between(0.02, 80.0, sigmas)
     except DataError:
@@ -131,48 +132,55 @@ def _check_range(solver: Solver) -> None:
 
 
 def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
-    """Check every law of the draws of samples.
+    """Check every law of a component that draws the random numbers of samples.
 
     Args:
         latents: component to check.
-        shape: shape of an item that it draws, of at least 100 numbers.
+        shape: shape of an item, with at least 100 values.
 
     Raises:
-        LawBroken: with the law, and what was seen.
+        LawBroken: the component violates a law; the error contains the law and the observation.
     """
     seeds, classes = [5, 0, 2**31, 7, 63], 10
 
     def drawn(
         which: list[int], classes: int = classes, dtype: torch.dtype = torch.float64
     ) -> tuple[Draws, list[Tensor]]:
-        """Return the draws of some seeds, and the noise of two steps with states of a type."""
+        """Return the draws for some seeds, and the noise of two steps for states of a dtype."""
         try:
-            found = draws_of(latents, shape, which, classes, torch.device("cpu"), 3)
-            like = found.latents.to(dtype)
-            return found, [found.randn_like(like), found.randn_like(like)]
+            draws = draws_of(latents, shape, which, classes, torch.device("cpu"), 3)
+            like = draws.latents.to(dtype)
+            return draws, [draws.randn_like(like), draws.randn_like(like)]
         except DataError as error:
-            raise LawBroken(latents, "draws: draws are what Latents.draw states", error) from error
+            law = "draws: draw returns Draws as documented by Latents.draw"
+            raise LawBroken(latents, law, error) from error
 
     with require_pure(latents):
         draws, noise = drawn(seeds)
-    law = "float32: latents are in float32"
+    law = "float32: latents have dtype float32"
     require(draws.latents.dtype == torch.float32, latents, law, draws.latents.dtype)
     values = torch.stack([draws.latents.double(), *noise])
     moments = float(values.mean()), float(values.var())
     law = "standard-normal: latents and noise are N(0, 1)"
-    require(abs(moments[0]) < 0.1 and abs(moments[1] - 1) < 0.1, latents, law, moments)
+    require(
+        abs(moments[0]) < 0.1 and abs(moments[1] - 1) < 0.1,
+        latents,
+        law,
+        f"mean and variance {moments}",
+    )
     first = values.flatten(0, 1).flatten(1)[:, 0]
     distinct = len(set(first.tolist())) == len(first)
-    require(distinct, latents, "no-shared-noise: none is drawn twice", first.tolist())
+    law = "no-shared-noise: no latent or noise sample is drawn twice"
+    require(distinct, latents, law, first.tolist())
     law = "independence: latents and noise of the steps are independent"
     for dtype in (torch.float32, torch.float64):
         start, steps = drawn(seeds, dtype=dtype)
         streams = torch.stack([start.latents.double(), *(step.double() for step in steps)])
-        # The correlation of 960 or more independent numbers is below 0.1.
+        # For 960 or more independent numbers, correlations are below 0.1.
         correlation = torch.corrcoef(streams.flatten(1)).fill_diagonal_(0).abs().max()
         require(bool(correlation < 0.3), latents, law, f"a correlation of {correlation:.2f}")
     drawn(seeds, 0)
-    law = "company: the draws of a sample do not depend on the others of its batch"
+    law = "company: the draws of a sample do not depend on the other samples of its batch"
     order = [3, 0, 4]
     part, part_noise = drawn([seeds[k] for k in order])
     for name, whole, other in (
@@ -181,7 +189,7 @@ def check_latents(latents: Latents, shape: tuple[int, ...] = (3, 8, 8)) -> None:
         ("noise", torch.stack(noise, dim=1), torch.stack(part_noise, dim=1)),
     ):
         same = whole is not None and other is not None and torch.equal(whole[order], other)
-        require(same, latents, law, f"other {name}")
+        require(same, latents, law, f"different {name}")
 
 
 def _noise(count: int, purpose: str) -> PerSample:
@@ -208,15 +216,16 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     reached = [float(state.sigma) for state in states]
     law = "state-per-level: the trajectory has a state at each noise level, the last at 0"
     require(reached == sigmas.tolist(), solver, law, reached)
-    require(torch.equal(kept[0], start), solver, "first-state: it is the start", kept[0].tolist())
+    law = "first-state: the first state is the start"
+    require(torch.equal(kept[0], start), solver, law, kept[0].tolist())
     for index, (state, x) in enumerate(zip(states, kept, strict=True)):
         same_kind = state.x.shape == start.shape and state.x.dtype == start.dtype
-        law = "state-type: a state keeps the shape and type of the start"
+        law = "state-type: a state has the shape and dtype of the start"
         require(same_kind, solver, law, f"{state.x.dtype} {list(state.x.shape)} at {index}")
         law = "state-is-kept: a state is not changed after it was yielded"
-        require(torch.equal(state.x, x), solver, law, f"a changed state {index}")
+        require(torch.equal(state.x, x), solver, law, f"state {index} was modified")
         last = index == len(states) - 1
-        law = "state-denoised: every state but the last has what the denoiser returned"
+        law = "state-denoised: denoised is None in the last state, and set in all others"
         require((state.denoised is None) == last, solver, law, f"state {index}: {state.denoised}")
     law = "levels-range: the denoiser is called with noise levels above 0, each a 0-d tensor"
     levels = [sigma for _, sigma, _ in denoise.evaluations]
@@ -224,12 +233,12 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     require(sound, solver, law, [sigma.tolist() for sigma in levels])
     check_evaluations(solver, denoise, states)
     error = float((kept[-1] - point).abs().max())
-    law = "single-point: data that is a single point is found exactly"
+    law = "single-point: if the data is a single point, the trajectory ends there"
     require(error <= rounding, solver, law, f"an error of {error:.3g}")
     again = solve()[1]
     same = all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
     law = "same-again: the same start and noise give the same states"
-    require(same, solver, law, "others on a second call")
+    require(same, solver, law, "different states on the second call")
 
 
 def _check_gaussian(solver: Solver) -> None:
@@ -245,12 +254,12 @@ def _check_gaussian(solver: Solver) -> None:
     for state in solver.solve(denoise, start, sigmas, churn.randn_like):
         x = state.x
     ratio = float(x.std()) / s
-    law = "gaussian: 128 steps give Gaussian data its standard deviation within 10 %"
-    require(abs(ratio - 1) <= 0.1, solver, law, f"{ratio:.3f} of it")
+    law = "gaussian: samples of Gaussian data have its standard deviation within 10 % (128 steps)"
+    require(abs(ratio - 1) <= 0.1, solver, law, f"{ratio:.3f} times this deviation")
 
 
 def _check_company(solver: Solver) -> None:
-    """Sample data from N(0, 1/4) in one batch, and from the same starts in parts of it."""
+    """Sample data from N(0, 1/4) in one batch, and with the same starts in smaller batches."""
     sigmas = torch.tensor([80.0, 20.0, 4.0, 1.0, 0.3, 0.1, 0.02, 0.0], dtype=torch.float64)
     starts = 80.0 * _noise(5, "start").draw((3,), torch.float64)
 
@@ -265,6 +274,6 @@ def _check_company(solver: Solver) -> None:
     whole = ends([0, 1, 2, 3, 4])
     parted = torch.cat([ends([3, 0]), ends([4]), ends([1, 2])])
     error = float((parted - whole[[3, 0, 4, 1, 2]]).abs().max())
-    # A solver that chooses its steps by the error of a batch may differ by its tolerance.
-    law = "company: a sample does not depend on the others of its batch"
+    # Samples of a solver that adapts its steps to the batch may differ by its tolerance.
+    law = "company: a sample does not depend on the other samples of its batch"
     require(error <= 1e-3, solver, law, f"a difference of {error:.3g}")

@@ -1,4 +1,4 @@
-"""Temporary folders for the check of components that need earlier stages or write files."""
+"""Temporary folders for checks of components that need earlier stages or write files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genkit.world import SINGLE_PROCESS, World
 
 @dataclass(frozen=True, kw_only=True)
 class Holder(Stage):
-    """A stage that holds a component and does nothing."""
+    """A stage that contains the component to check, and does nothing."""
 
     output = None
     part: Component = setting(doc="component to check")
@@ -59,7 +59,7 @@ class Workplace:
         folder.mkdir(exist_ok=True)
         record = Record(name, folder, stage.output, is_main=world.is_main)
         return StageContext(
-            # Random numbers depend on the id of the stage: one id for all folders.
+            # Random numbers depend on the id of the stage, so it is the same in all folders.
             name if name in self.stages else "checked",
             folder,
             record,
@@ -74,13 +74,13 @@ class Workplace:
         )
 
     def holding(self, part: Component) -> StageContext:
-        """Return the context of a stage that holds a component."""
+        """Return the context of a stage that contains a component."""
         return self.context(Holder(part=part), "checked")
 
 
 @contextmanager
 def workplace(earlier: Stages | None, seed: int = 0) -> Iterator[Workplace]:
-    """Run stages in a temporary folder, in their order."""
+    """Run the earlier stages in a temporary folder, in the order of the mapping."""
     with TemporaryDirectory() as folder:
         place = Workplace(Path(folder), earlier or {}, seed)
         for name, stage in place.stages.items():
@@ -92,7 +92,7 @@ def workplace(earlier: Stages | None, seed: int = 0) -> Iterator[Workplace]:
 def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None]:
     """Require that the block changes no file in a folder, except below the allowed folders.
 
-    Files of the current directory are checked as well, without its subfolders.
+    Files in the current directory are checked as well, but not those in its subfolders.
     """
 
     def files() -> dict[Path, tuple[int, int]]:
@@ -104,4 +104,5 @@ def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None
     before = files()
     yield
     changed = sorted(path.name for path, _ in before.items() ^ files().items())
-    require(not changed, component, "own-folder: nothing else is written to", changed)
+    law = "own-folder: files are written only below the folder that is passed, if any"
+    require(not changed, component, law, changed)

@@ -27,15 +27,14 @@ def prefetch(
 
     Args:
         indices: indices of the items.
-        prepare: expensive part, which runs in a pool of threads.
-        finish: part that runs in one thread, item by item in order, so that it may make collective
-            calls.
-        ahead: number of items in preparation or in the queue besides the last one yielded, at
-            least 1.
-        together: whether ``finish`` makes collective calls. Items that were started are then
-            completed even if the caller stops early: otherwise other ranks would wait forever.
-        waiting: filled with the futures that are not yet yielded. No item is started before the
-            next one is requested.
+        prepare: expensive function, called in a pool of threads.
+        finish: function called in a single thread, item by item in order, so that it may make
+            collective calls.
+        ahead: number of items that are started but not yet yielded, at least 1.
+        together: whether ``finish`` makes collective calls. All started items are then completed
+            even if the caller stops early, since other ranks would otherwise wait forever.
+        waiting: queue that is filled with the futures that are not yet yielded. Items are started
+            only when the caller requests the next future.
     """
     free = max(1, (os.cpu_count() or 1) - 1)
     preparing = ThreadPoolExecutor(min(ahead, free), thread_name_prefix="pairing")
@@ -50,14 +49,14 @@ def prefetch(
             yield waiting.popleft()
     finally:
         waiting.clear()
-        # Do not wait: the second Ctrl-C must stop the run at once.
+        # Without waiting for threads: the second Ctrl-C must stop the run at once.
         preparing.shutdown(wait=False, cancel_futures=not together)
         finishing.shutdown(wait=False, cancel_futures=not together)
 
 
 @contextmanager
 def reserve_core() -> Iterator[None]:
-    """Leave one core to the coupler where torch would use all: oversubscription slows both down."""
+    """Reserve one core for the coupler if torch would use all; oversubscription slows both down."""
     threads = torch.get_num_threads()
     if threads > 1 and threads >= (os.cpu_count() or 1):
         torch.set_num_threads(threads - 1)

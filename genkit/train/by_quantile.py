@@ -1,4 +1,4 @@
-"""Losses by the quantile of the noise level in its training distribution."""
+"""Losses by quantile of the noise level in the noise distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LossByQuantile:
 
     Args:
         device: device of the losses.
-        world: processes of the training, each with its shard of the items.
+        world: processes of the training run, each with its shard of the items.
     """
 
     def __init__(self, device: torch.device, world: World) -> None:
@@ -24,8 +24,8 @@ class LossByQuantile:
         self.begin()
 
     def begin(self, sums: Tensor | None = None) -> None:
-        """Start from zero, or from what :meth:`sums` returned for any number of processes."""
-        # In float64, so that the number of ranks does not show in the logged digits.
+        """Start from zero, or from a result of :meth:`sums` for any number of processes."""
+        # In float64, so that the logged digits do not depend on the number of ranks.
         self._sums = torch.zeros((2, BINS), dtype=torch.float64, device=self._device)
         if sums is not None and self._world.is_main:
             self._sums += sums.to(self._device)
@@ -35,14 +35,14 @@ class LossByQuantile:
 
         Args:
             quantile: ``[B]`` float64 in (0, 1).
-            losses: ``[B]`` loss of each item, detached.
+            losses: ``[B]`` loss of each item, detached from the graph.
         """
         terms = torch.stack([losses, torch.ones_like(losses)]).double()
         self._sums.index_add_(1, (quantile * BINS).long(), terms)
 
     def sums(self) -> Tensor:
-        """Return the sum and the number of the losses in each bin, ``[2, BINS]`` on the CPU.
+        """Return the sum and the number of losses in each bin, ``[2, BINS]`` on the CPU.
 
-        Collective, over all processes. Synchronizes with the device.
+        Collective: every rank must call this at the same point. Synchronizes with the device.
         """
         return torch.stack(self._world.all_gather(self._sums.cpu())).sum(0)

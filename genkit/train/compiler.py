@@ -16,7 +16,7 @@ def require_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.nn.SiLU())(torch.ones(2, device=device))
     except Exception as error:
-        # The type of the error depends on the compiler; the first line of its message helps most.
+        # Any error: its type depends on the compiler. The first line of its message helps most.
         reason = str(error).strip().partition("\n")[0]
         needed = "triton and C compiler" if device.type == "cuda" else "C++ compiler"
         raise UsageError(

@@ -14,8 +14,9 @@ from genkit.parts.principal import Directions, rows
 from genkit.tensors import require_finite, require_one_shape, require_same_length
 
 DIRECTIONS = 64
-"""Number of measured directions. With exact pairs on CIFAR-10, the first 16 contain 97 % of the
-image variance that the noise predicts, and 64 contain 99.7 %. Low starts need the later ones."""
+"""Number of principal directions that are measured. With optimal pairs on CIFAR-10, the first 16
+contain 97 % of the image variance that the noise predicts, and 64 contain 99.7 %. Starts at low
+noise levels require the later directions."""
 
 FEWEST_PAIRS = 256
 """Minimum number of pairs. With fewer, the standard error of a correlation, N^-1/2, is above 0.06:
@@ -26,7 +27,7 @@ MOST_PAIRS = 8192
 the standard deviation of samples that start at 80: a tenth of the default tolerance of a start."""
 
 MOST_VALUES = 2**25
-"""Pixel values kept where a pool is smaller: 134 MB for the images, and as much for the noise."""
+"""Max number of image values, unless a pool has more: 134 MB, and as much for the noise."""
 
 
 def declarations_of(coupler: AnyCoupler) -> Coupling:
@@ -41,15 +42,16 @@ def declarations_of(coupler: AnyCoupler) -> Coupling:
 
 
 def pairs_to_measure(shape: Sequence[int], pool_size: int, total: int) -> int:
-    """Return the number of pairs to measure, the first ones of a training.
+    """Return the number of pairs to measure, which are the first ones of the training run.
 
-    The error depends on the number of pairs and not of pools, since images and noise of a pool are
-    independent draws. A whole pool is always allowed: training holds one in memory as well.
+    The error depends on the number of pairs and not on the number of pools, since images and noise
+    of a pool are independent draws. A whole pool is always allowed, since training holds one in
+    memory as well.
 
     Args:
         shape: shape of an image.
         pool_size: number of pairs that are coupled together.
-        total: number of pairs of the training.
+        total: number of pairs in the training run.
     """
     within = max(FEWEST_PAIRS, pool_size, MOST_VALUES // math.prod(shape))
     return min(total, MOST_PAIRS, within)
@@ -58,7 +60,7 @@ def pairs_to_measure(shape: Sequence[int], pool_size: int, total: int) -> int:
 def coupling_statistics(
     images: Tensor, noise: Tensor, pools: int, directions: Directions | None = None
 ) -> CouplingStatistics:
-    """Measure second moments of pairs along principal directions of their images.
+    """Measure second moments of the pairs along principal directions of the images.
 
     Sums are accumulated in float64, over blocks of bounded size.
 
@@ -66,7 +68,7 @@ def coupling_statistics(
         images: ``[N, *shape]`` float images in [-1, 1].
         noise: ``[N, *shape]`` unit-variance noise; noise k is paired with image k.
         pools: number of pools from which the pairs were taken.
-        directions: principal directions of the images; None computes them.
+        directions: principal directions of the images; None to compute them.
 
     Raises:
         DataError: there are too few pairs, images and noise differ in number or shape, or a value
@@ -75,7 +77,7 @@ def coupling_statistics(
     if len(images) < FEWEST_PAIRS:
         raise DataError(
             f"statistics of a coupling require at least {FEWEST_PAIRS} pairs, got {len(images)} "
-            f"in {pools} pools; take {-(-FEWEST_PAIRS * pools // max(1, len(images)))} pools or "
+            f"in {pools} pools; use {-(-FEWEST_PAIRS * pools // max(1, len(images)))} pools or "
             "more of this size",
             Code.WRONG_LENGTH,
         )
@@ -86,7 +88,7 @@ def coupling_statistics(
     flat, other = (values[:, None].flatten(1) for values in (images, noise))
     directions = directions or Directions.of(flat, DIRECTIONS)
     along = directions.project(flat)
-    # The images are centered in ``project``, so the mean of the noise cancels.
+    # ``project`` centers the images, so the mean of the noise cancels.
     covariances = (along * directions.project(other)).sum(0) / (len(flat) - 1)
     squares = products = 0.0
     for part, paired in zip(rows(flat), rows(other), strict=True):

@@ -20,21 +20,21 @@ class PoolReport:
 
     Attributes:
         pool: index of the pool.
-        images: position of its first pair in the stream, in images.
+        images: position of the pool's first pair in the stream, in images.
         pairs: number of pairs.
         cost_before: mean Euclidean distance between an image and the noise drawn for it.
         cost_after: mean Euclidean distance between an image and the noise assigned to it.
-        seconds_solving: time of the coupler.
+        seconds_solving: time of the coupler in seconds.
         gap: see :class:`~genkit.types.Pairs`.
         parts: min, median and max number of pairs in a group; None for a pool without groups.
-        noises: effective number of noise samples, ``(sum c)^2 / sum c^2`` where each is assigned c
-            times; equal to ``pairs`` where each is assigned once.
+        noises: effective number of noise samples, ``(sum c)^2 / sum c^2``, where c is the number of
+            images to which a sample is assigned; equal to ``pairs`` if each is assigned once.
         noise_mean: mean of all values of the assigned noise; 0 for N(0, I).
         noise_variance: variance of all values of the assigned noise; 1 for N(0, I).
-        noise_worst: max over dimensions of the absolute mean, in standard errors; for N(0, I)
-            about sqrt(2 log d), which is 4 for 3,072 dimensions.
+        noise_worst: max over dimensions of the absolute mean of the assigned noise, in standard
+            errors; about sqrt(2 log d) for N(0, I), which is 4 for d = 3,072 dimensions.
         entropy: see :class:`~genkit.types.Pairs`.
-        seconds_waited: time for which the training waited for this pool.
+        seconds_waited: time in seconds for which training waited for this pool.
     """
 
     pool: int
@@ -55,8 +55,8 @@ class PoolReport:
     def row(self) -> dict[str, Any]:
         """Return the row of ``metrics.jsonl``, with the relative ``reduction`` of the cost."""
         reduction = 1 - self.cost_after / self.cost_before if self.cost_before else 0.0
-        found = {**vars(self), "reduction": reduction}
-        return {k: _short(v) if isinstance(v, float) else v for k, v in found.items()}
+        values = {**vars(self), "reduction": reduction}
+        return {k: _short(v) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def report(
@@ -68,16 +68,16 @@ def report(
     pairs: Pairs,
     seconds: float,
 ) -> PoolReport:
-    """Measure a pool.
+    """Return measurements of a pool.
 
     Args:
         pool: index of the pool.
-        images: position of its first pair, in images.
+        images: position of the pool's first pair, in images.
         data: ``[N, *shape]`` images.
-        unpaired: ``[N, *shape]`` noise of each image without a coupler.
+        unpaired: ``[N, *shape]`` noise that each image would have without a coupler.
         assigned: ``[N, *shape]`` noise assigned to each image.
         pairs: result of the coupler.
-        seconds: time of the coupler.
+        seconds: time of the coupler in seconds.
     """
     x, before, after = (t[:, None].flatten(1).float() for t in (data, unpaired, assigned))
     means = after.mean(dim=0)
@@ -101,8 +101,13 @@ def report(
 
 
 def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
-    """Whether the measurements of 8 pools or more reject that the assigned noise is N(0, I)."""
-    if len(rows) < 8:  # their scatter is estimated from fewer than 7 degrees of freedom
+    """Return whether the assigned noise of 8 pools or more is significantly not N(0, I).
+
+    Args:
+        rows: rows of :meth:`PoolReport.row`; False for fewer than 8.
+        shape: shape of an image.
+    """
+    if len(rows) < 8:  # fewer than 7 degrees of freedom to estimate the scatter between pools
         return False
     mean, variance, worst, noises, pairs = (
         torch.tensor([row[name] for row in rows], dtype=torch.float64)
@@ -116,16 +121,16 @@ def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
     above = worst * (noises / pairs).sqrt() - math.sqrt(2 * math.log(2 * count))
     z = torch.stack([*(torch.stack([mean, square]) * (noises * count).sqrt()), above])
     # Noise can be N(0, I) over many pools without being so in each, so the scatter between pools
-    # replaces the standard error where it is larger. 10 standard errors have probability 2e-5 in 8
-    # pools of any scatter (Student's t, 7 degrees of freedom), and 1e-22 for independent draws.
-    # The second term is for iterative couplers, which use noises equally often only up to a
-    # tolerance of 1 %; its factor is chosen, not tuned.
+    # replaces the standard error where it is larger. A deviation of 10 standard errors has
+    # probability 2e-5 for 8 pools with any scatter (Student's t, 7 degrees of freedom), and 1e-22
+    # for independent draws. The second term is for iterative couplers, which use all noise samples
+    # equally often only up to a tolerance of 1 %; its factor is chosen, not tuned.
     error = z.std(dim=1).clamp(min=1) / math.sqrt(len(rows))
-    found = z.mean(dim=1)
-    found[:2] = found[:2].abs()
-    return bool((found > 10 * error + 0.02 * noises.max().sqrt()).any())
+    deviation = z.mean(dim=1)
+    deviation[:2] = deviation[:2].abs()
+    return bool((deviation > 10 * error + 0.02 * noises.max().sqrt()).any())
 
 
 def _short(value: float) -> float:
-    """Return a number rounded to six digits: every pool logs a row."""
+    """Return a number rounded to six digits, which keeps the file of rows small."""
     return float(f"{value:.6g}")

@@ -1,7 +1,7 @@
-"""Distribute pools over ranks: one rank couples a pool and broadcasts its pairs.
+"""Distribute pools over ranks: each pool is coupled on one rank, which broadcasts the pairs.
 
 Images, noise and augmentation are functions of the seed and the position, so every rank computes
-them itself and only indices are sent.
+them itself, and only indices are broadcast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Solution:
 
     Attributes:
         pairs: result of the coupler.
-        seconds: time of the coupler.
+        seconds: time of the coupler in seconds.
     """
 
     pairs: Pairs
@@ -32,18 +32,18 @@ class Solution:
 
 
 class Exchange(Protocol):
-    """Assignment of pools to ranks, and exchange of their pairs."""
+    """Distribution of pools over ranks, and exchange of their pairs."""
 
     def solves(self, index: int) -> bool:
-        """Whether this rank couples a pool."""
+        """Return whether this rank couples the pool with an index."""
         ...
 
-    def share(self, index: int, found: Solution | Exception | None) -> Solution:
+    def share(self, index: int, result: Solution | Exception | None) -> Solution:
         """Return the pairs of a pool. Collective: every rank must call this in the same order.
 
         Args:
             index: index of the pool.
-            found: result or error of this rank; None if another rank couples the pool.
+            result: pairs or error of this rank; None if another rank couples the pool.
 
         Raises:
             Exception: the error of this rank.
@@ -58,10 +58,10 @@ class _Unshared:
     def solves(self, index: int) -> bool:
         return True
 
-    def share(self, index: int, found: Solution | Exception | None) -> Solution:
-        if isinstance(found, Solution):
-            return found
-        raise found or DataError(f"pool {index} was not solved")
+    def share(self, index: int, result: Solution | Exception | None) -> Solution:
+        if isinstance(result, Solution):
+            return result
+        raise result or DataError(f"pool {index} was not coupled")
 
 
 LOCAL: Exchange = _Unshared()
@@ -71,8 +71,8 @@ class RankExchange:
     """The exchange of W ranks: rank k mod W couples pool k and broadcasts its pairs.
 
     Args:
-        group: process group with a backend for CPU tensors, such as gloo. It must be used for
-            nothing else, since its calls come from a thread beside the training.
+        group: process group with a backend for CPU tensors, such as gloo. It must not be used for
+            anything else, since it is called from a thread that runs beside the training loop.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -82,8 +82,8 @@ class RankExchange:
     def solves(self, index: int) -> bool:
         return index % self._size == self._rank
 
-    def share(self, index: int, found: Solution | Exception | None) -> Solution:
-        facts, vectors = _pack(found)
+    def share(self, index: int, result: Solution | Exception | None) -> Solution:
+        facts, vectors = _pack(result)
         lengths = torch.tensor([len(facts), *vectors.shape])
         self._send(index, lengths)
         if not self.solves(index):
@@ -91,8 +91,8 @@ class RankExchange:
             vectors = torch.empty(*lengths[1:].tolist(), dtype=torch.int64)
         self._send(index, facts)
         self._send(index, vectors)
-        if isinstance(found, Exception):
-            raise found
+        if isinstance(result, Exception):
+            raise result
         return _unpack(facts, vectors)
 
     def _send(self, index: int, values: Tensor) -> None:
@@ -101,16 +101,20 @@ class RankExchange:
             dist.broadcast(values, group=self._group, group_src=index % self._size)
 
 
-def _pack(found: Solution | Exception | None) -> tuple[Tensor, Tensor]:
-    """Return facts as JSON bytes, and the index vectors; the identity is not sent for images."""
-    if not isinstance(found, Solution):
-        code = found.code if isinstance(found, GenkitError) else None
-        kind = "" if code else f"{type(found).__name__}: "
-        facts: dict[str, object] = {"error": f"{kind}{found}", "code": (code or Code.DATA).name}
+def _pack(result: Solution | Exception | None) -> tuple[Tensor, Tensor]:
+    """Return a table as JSON bytes, and the index vectors.
+
+    The table has the error, or all of a solution but the vectors. Indices of images are left out if
+    they are 0 to N - 1.
+    """
+    if not isinstance(result, Solution):
+        code = result.code if isinstance(result, GenkitError) else None
+        kind = "" if code else f"{type(result).__name__}: "
+        facts: dict[str, object] = {"error": f"{kind}{result}", "code": (code or Code.DATA).name}
         vectors = torch.empty(0, 0, dtype=torch.int64)
     else:
-        pairs = found.pairs
-        facts = {"seconds": found.seconds, "gap": pairs.gap, "parts": pairs.parts}
+        pairs = result.pairs
+        facts = {"seconds": result.seconds, "gap": pairs.gap, "parts": pairs.parts}
         facts |= {"entropy": pairs.entropy}
         kept = torch.equal(pairs.data, torch.arange(len(pairs)))
         vectors = torch.stack([pairs.noise] if kept else [pairs.noise, pairs.data])

@@ -1,4 +1,4 @@
-"""Optimizer steps that leave weights and state unchanged where the gradient is not finite."""
+"""Optimizer steps that change nothing if the gradient is not finite."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from genkit.interfaces import Optimizer
 
 
 class FiniteStep:
-    """Step any optimizer of torch if a flag on the device is set, without synchronization.
+    """Step any torch optimizer if a flag on the device is true, without synchronization.
 
     Args:
         settings: component that built the optimizer, for messages.
-        optimizer: optimizer of the network; its state holds tensors only.
+        optimizer: optimizer of the network, whose state contains only tensors.
     """
 
     def __init__(self, settings: Optimizer, optimizer: torch.optim.Optimizer) -> None:
@@ -25,10 +25,11 @@ class FiniteStep:
         self._first = True
 
     def __call__(self, finite: Tensor) -> None:
-        """Step if ``finite`` (0-d, bool) is true.
+        """Step if ``finite`` (0-d, bool, on the device) is true.
 
         Raises:
-            DataError: the state holds something other than tensors; names the component.
+            DataError: the state contains something other than tensors; the message names the
+                component.
         """
         optimizer = self._optimizer
         if self._fused:
@@ -37,7 +38,7 @@ class FiniteStep:
             del optimizer.found_inf  # type: ignore[attr-defined]
         elif not self._first:
             self._step_or_take_back(finite)
-        elif finite:  # synchronizes, once: state that the first step creates cannot be undone
+        elif finite:  # synchronizes once: the state that the first step creates cannot be removed
             optimizer.step()
         else:
             return
@@ -49,7 +50,8 @@ class FiniteStep:
     def _step_or_take_back(self, finite: Tensor) -> None:
         groups, states = self._optimizer.param_groups, self._optimizer.state.values()
         tensors = [p for group in groups for p in group["params"]]
-        # Step counters on the host advance even for a skipped step: undoing them would synchronize.
+        # Step counters on the host advance even if a step is skipped; to reset them, the host would
+        # have to synchronize with the device.
         tensors += [t for state in states for t in state.values() if t.device == finite.device]
         before = [t.clone() for t in tensors]
         self._optimizer.step()
@@ -61,5 +63,5 @@ class FiniteStep:
             for name, value in state.items():
                 if not isinstance(value, Tensor):
                     got = f"{name} of type {type(value).__name__}"
-                    reason = f"must keep tensors in the state of its optimizer, got {got}"
+                    reason = f"must keep only tensors in the state of its optimizer, got {got}"
                     raise fault(self._settings, reason)

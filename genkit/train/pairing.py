@@ -1,8 +1,9 @@
 """Stream of pairs: pools are coupled, and batches are slices of them.
 
-Pool k holds the positions from k * pool_size on, and batch i those from i * batch_size on. Neither
-size need divide the other, and every pair is used once. The pair at a position is a function of
-seed and position. So a stream can start anywhere, and any rank can couple its pools in any order.
+Pool k contains the positions of the stream from k * pool_size on, and batch i those from
+i * batch_size on. Neither size must divide the other, and every pair is used once. The pair at a
+position is a function of seed and position. So a stream can start at any position, and any rank can
+couple the pools in any order.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from genkit.types import Batch
 
 @dataclass(frozen=True)
 class Pool:
-    """Images with the noise assigned to each.
+    """A pool of images, with the noise assigned to each of them.
 
     Attributes:
         batch: ``[N]`` items with ``quantile``.
@@ -66,7 +67,8 @@ class PairStream:
         pool_size: number of pairs that are coupled together.
         total: length of the stream in pairs; the last pool may be shorter.
         generator: function of a purpose and an index, such as ``generator("noise", 3)``.
-        images_per_class: length of runs of one class in the order of items; None for no runs.
+        images_per_class: number of consecutive items of the same class in the order of items; None
+            for an order independent of classes.
         device: device of the coupler.
     """
 
@@ -81,13 +83,13 @@ class PairStream:
     device: torch.device = torch.device("cpu")  # noqa: RUF009, immutable
 
     def items(self, start: int, stop: int) -> Tensor:
-        """Return the indices of items at positions of the stream; every epoch is shuffled."""
-        found = []
+        """Return the indices of the items at positions [start, stop); every epoch is shuffled."""
+        parts = []
         while start < stop:
             epoch, offset = divmod(start, len(self.data))
-            found.append(self._order(epoch)[offset : offset + stop - start])
-            start += len(found[-1])
-        return torch.cat(found)
+            parts.append(self._order(epoch)[offset : offset + stop - start])
+            start += len(parts[-1])
+        return torch.cat(parts)
 
     def inputs(self, index: int) -> tuple[Batch, Tensor]:
         """Return the coupler's inputs for a pool: images and noise, on the CPU."""
@@ -125,11 +127,11 @@ class PairStream:
         return Solution(pairs, seconds)
 
     def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solution) -> Pool:
-        """Return the pool of some pairs."""
+        """Return the pool for the pairs of its inputs."""
         pairs = solved.pairs
         paired, assigned = batch[pairs.data], noise[pairs.noise]
-        # Without a coupler, an image has the first noise drawn for it. A dataset coupler draws none
-        # for an image; a shift by one pairs images with noise that is independent of them.
+        # Without a coupler, an image would have the first noise sample drawn for it. With a dataset
+        # coupler, no noise is drawn for an image; a shift by one gives noise that is independent.
         unpaired = (
             assigned.roll(1, dims=0)
             if self._over_dataset
@@ -159,7 +161,7 @@ class PairStream:
             return self.assemble(index, batch, noise, self.solve(index, batch, noise))
 
     def pools(self, first: int, ahead: int, exchange: Exchange) -> Generator[Future[Pool]]:
-        """Yield the futures of the pools from index ``first`` on, coupled ahead in threads."""
+        """Yield the futures of the pools from ``first`` on, which threads couple in advance."""
 
         def prepare(index: int) -> tuple[Batch, Tensor, Solution | Exception | None]:
             with _named(index):
@@ -167,15 +169,15 @@ class PairStream:
             if not exchange.solves(index):
                 return batch, noise, None
             try:
-                with _named(index):  # here, since other ranks have no traceback to find a plugin
+                with _named(index):  # here: other ranks have no traceback that shows the plugin
                     return batch, noise, self.solve(index, batch, noise)
             # Any error must be broadcast: other ranks wait for the pairs of this pool.
             except Exception as error:  # noqa: BLE001
                 return batch, noise, error
 
         def finish(index: int, prepared: Future[tuple[Batch, Tensor, Any]]) -> Pool:
-            batch, noise, found = prepared.result()
-            return self.assemble(index, batch, noise, exchange.share(index, found))
+            batch, noise, result = prepared.result()
+            return self.assemble(index, batch, noise, exchange.share(index, result))
 
         last = -(-self.total // self.pool_size)
         together = exchange is not LOCAL
@@ -184,7 +186,7 @@ class PairStream:
         return prefetch(range(first, last), prepare, finish, ahead, together, waiting)
 
     def settle(self) -> None:
-        """Wait until no pool is being coupled; the next one starts with the next batch."""
+        """Wait until no pool is being coupled. Coupling continues with the next batch."""
         wait([future for waiting in self._waiting for future in waiting])
 
     def batches(
@@ -199,8 +201,8 @@ class PairStream:
             exchange: exchange of pairs with other ranks.
 
         Yields:
-            Batch, noise, and the reports of the pools whose first pair is in the batch, with the
-            time that the caller waited for each pool.
+            Batch, its noise, and the reports of the pools that begin in this batch. Each report
+            contains the time for which the caller waited for the pool.
         """
         held, pool = start // self.pool_size - 1, None
         with closing(self.pools(held + 1, ahead, exchange)) as pools:
@@ -230,7 +232,7 @@ class PairStream:
         return self.coupler.noises_per_image if isinstance(self.coupler, Coupler) else 1
 
     def _span(self, index: int) -> tuple[int, int]:
-        """Return the first position of a pool, and the one after its last."""
+        """Return the first position of a pool, and the position after its last one."""
         start = index * self.pool_size
         return start, min(start + self.pool_size, self.total)
 
@@ -240,8 +242,8 @@ class PairStream:
             return batch
         generator = self.generator("augmentation", index)
         with self._own_stream():
-            found = self.augmentation.augment(batch.to(self.device), generator)
-            changed = require_type(self.augmentation, "augment", found, Batch)
+            augmented = self.augmentation.augment(batch.to(self.device), generator)
+            changed = require_type(self.augmentation, "augment", augmented, Batch)
             if len(changed) != len(batch):
                 got = f"got {len(changed)}"
                 raise fault(self.augmentation, f"must return all {len(batch)} items, {got}")
@@ -250,7 +252,7 @@ class PairStream:
     def _own_stream(self) -> AbstractContextManager[object]:
         """Return a CUDA stream of this thread, so that coupling runs beside the training kernels.
 
-        One stream per thread is reused: PyTorch's allocator caches memory for each stream apart.
+        Each thread reuses its stream, since PyTorch's allocator has a cache for every stream.
         """
         if self.device.type != "cuda":
             return nullcontext()
@@ -269,17 +271,17 @@ class PairStream:
 
     @cached_property
     def _whole(self) -> Batch:
-        """All items."""
+        """All items of the data set as float32, on the CPU."""
         return _decoded(self.data)
 
     @cached_property
     def _data_there(self) -> Batch:
-        """All items, on the device of the coupler."""
+        """All items of the data set as float32, on the device of the coupler."""
         return self._whole.to(self.device)
 
     @cached_property
     def _order(self) -> Callable[[int], Tensor]:
-        """Function that returns the order of an epoch, with a cache of the last two."""
+        """Function from an epoch to the order of its items, with a cache of the last two epochs."""
         return lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> Tensor:
@@ -296,7 +298,7 @@ def _decoded(batch: Batch) -> Batch:
 
 @contextmanager
 def _named(index: int) -> Iterator[None]:
-    """Add the index of the pool to an error."""
+    """Add the index of the pool to a DataError that is raised in the block."""
     try:
         with plugin_errors():
             yield
@@ -308,8 +310,8 @@ def _join(batches: list[Batch]) -> Batch:
     """Return the items of several slices as one batch."""
 
     def joined(name: str) -> Tensor | None:
-        known = [v for batch in batches if (v := getattr(batch, name)) is not None]
-        return torch.cat(known) if known else None
+        parts = [v for batch in batches if (v := getattr(batch, name)) is not None]
+        return torch.cat(parts) if parts else None
 
     names = [field.name for field in fields(Batch) if field.name != "data"]
     return Batch(torch.cat([b.data for b in batches]), **{name: joined(name) for name in names})

@@ -16,19 +16,20 @@ from genkit.world import World
 
 
 def shard_range(world: World, count: int) -> range:
-    """Return the consecutive items of ``count`` that this rank computes; empty if it has none."""
+    """Return the range of the ``count`` items of a batch that this rank computes; may be empty."""
     return range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
 
 
 class ItemLosses(nn.Module):
-    """Module that computes the losses of items, for DistributedDataParallel to wrap.
+    """Module that computes the losses of items, which DistributedDataParallel can wrap.
 
-    The objective is passed the network itself and not a wrapper, so that it can use its attributes.
+    The network itself is passed to the objective, not a wrapper, so that its attributes are
+    available.
 
     Args:
         model: module of the network.
         objective: objective of the recipe, for messages.
-        bound: result of its ``bind``, which computes the loss.
+        bound: result of the objective's ``bind``, which computes the loss.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, bound: BoundObjective) -> None:
@@ -38,10 +39,10 @@ class ItemLosses(nn.Module):
 
     def forward(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of each item, ``[B]``."""
-        found = self._bound.loss(self.model, batch, noise, generator)
-        loss = require_type(self._objective, "loss", found, Tensor)
+        losses = self._bound.loss(self.model, batch, noise, generator)
+        loss = require_type(self._objective, "loss", losses, Tensor)
         if loss.shape != (len(batch),):
-            got = f"got one of shape {list(loss.shape)}"
+            got = f"got shape {list(loss.shape)}"
             raise fault(
                 self._objective, f"must return a loss for each of {len(batch)} items, {got}"
             )
@@ -53,7 +54,7 @@ class Replicas:
 
     Args:
         loss: module that computes the losses; its weights are replaced by those of rank 0.
-        world: processes of the training.
+        world: processes of the training run.
     """
 
     def __init__(self, loss: ItemLosses, world: World) -> None:
@@ -67,15 +68,16 @@ class Replicas:
         return loss(batch, noise, generator)  # type: ignore[no-any-return]
 
     def warm_up(self, compute: Callable[[], Tensor]) -> None:
-        """Warm up DistributedDataParallel, after which gradients are averaged over ranks.
+        """Set up DistributedDataParallel (DDP), after which gradients are averaged over ranks.
 
-        Two losses are computed and discarded. The first, without DDP, finds the parameters without
-        gradient, which are frozen: DDP would wait for them forever. The second triggers DDP's
-        rebuild of its buckets, which changes the order of summation. After a warm-up in every
-        process, a resumed run sums in the same order as one that was never stopped.
+        Two losses are computed and discarded. The first, without DDP, determines the parameters
+        without gradient, which are frozen since DDP would wait for their gradients forever. With
+        the second, DDP rebuilds its buckets, which changes the order of summation. Every process
+        does this, so a resumed run sums in the same order as a run that was never stopped.
 
         Args:
-            compute: returns the sum of losses of this object; weights and buffers are restored.
+            compute: function that returns the sum of losses, computed by a call of this object.
+                Weights and buffers are restored afterwards.
         """
         loss = self._local
         with _restore_after(loss):
@@ -92,7 +94,7 @@ class Replicas:
 
     @contextmanager
     def sync_gradients(self, last: bool) -> Iterator[None]:
-        """Average gradients over ranks in the last micro-batch only; the others accumulate."""
+        """Average gradients over ranks only in the last micro-batch; the others accumulate them."""
         if last or self._ddp is None:
             yield
         else:
@@ -102,7 +104,7 @@ class Replicas:
 
 @contextmanager
 def _restore_after(module: nn.Module) -> Iterator[None]:
-    """Restore buffers after the block, and weights, which some networks normalize in forward."""
+    """Restore buffers and weights after the block; some networks normalize weights in forward."""
     held = [*module.parameters(), *module.buffers()]
     before = [tensor.detach().clone() for tensor in held]
     yield

@@ -1,4 +1,4 @@
-"""The order of items in class-stratified pools."""
+"""Order of the items in class-stratified pools."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from torch import Tensor
 def stratify(
     order: Tensor, labels: Tensor, images_per_class: int, generator: torch.Generator
 ) -> Tensor:
-    """Return items in runs of one class, the runs in random order.
+    """Reorder items into runs of one class each, in random order of the runs.
 
     Args:
         order: ``[N]`` int64 indices of items, shuffled.
         labels: ``[N]`` int64 class of each item.
-        images_per_class: length of a run; the remainder of a class makes a shorter one.
-        generator: generator on the CPU that shuffles the runs.
+        images_per_class: length of a run; the last run of a class may be shorter.
+        generator: generator on the CPU, with which the runs are shuffled.
+
+    Returns:
+        ``[N]`` int64 indices of items.
     """
-    # Stable sorts keep the shuffled order inside each class, so the only new randomness is the
-    # order of the runs. ``rank`` is the position of an item inside its class.
+    # Stable sorts keep the shuffled order within a class, so only the order of the runs is random
+    # anew. ``rank`` is the position of an item within its class.
     by_class = order[labels[order].argsort(stable=True)]
     sizes = torch.bincount(labels)
     first = sizes.cumsum(0) - sizes

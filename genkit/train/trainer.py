@@ -1,7 +1,7 @@
-"""Optimizer steps: weights, their average and the optimizer's state.
+"""Optimizer steps, which update the weights, their average and the state of the optimizer.
 
-A step never synchronizes with the device, so the host prepares the next one meanwhile. Whether loss
-and gradient are finite is checked on the device, and reported when the loss is next read.
+A step never synchronizes with the device, so the host prepares the next step meanwhile. Whether
+loss and gradient are finite is checked on the device, and reported when the loss is next read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AVERAGED = "averaged."
 """Prefix of the averaged weights in a checkpoint."""
 
 BY_QUANTILE = "loss_by_quantile"
-"""Name of the losses by quantile in a checkpoint."""
+"""Name of the tensor of the losses by quantile in a checkpoint."""
 
 SMALLEST_SCALE = 2.0**-14
 """Min float16 loss scale, 30 halvings below GradScaler's start at 2^16. Chosen, not tuned."""
@@ -39,14 +39,15 @@ SMALLEST_SCALE = 2.0**-14
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a step is computed, which changes only the rounding of its result.
+    """Options of the computation of a step, which change only the rounding of its result.
 
     Attributes:
         precision: precision of the network; weights and optimizer stay in float32.
-        channels_last: whether images are laid out as NHWC, which convolutions prefer.
-        compiled: whether the network is compiled.
-        micro_batch: number of items that a rank computes at a time, with gradients accumulated;
-            None for the whole batch.
+        channels_last: whether images have the memory layout NHWC, with which convolutions are
+            faster on some GPUs.
+        compiled: whether the network is compiled with ``torch.compile``.
+        micro_batch: max number of items in a forward and backward pass on a rank; gradients are
+            accumulated. None for the whole batch.
     """
 
     precision: Precision = "float32"
@@ -59,16 +60,16 @@ class Trainer:
     """Train a network step by step.
 
     Args:
-        context: device, seeds and processes of the training, and inputs of the objective.
+        context: device, seeds and processes of the stage, and inputs of the objective.
         model: newly built network, which is moved to the device.
         objective: objective that computes the loss of each item.
         optimizer: settings of the optimizer.
         average: settings of the average of the weights.
         shape: shape of one item.
-        compute: how a step is computed.
+        compute: options of the computation.
 
     Raises:
-        UsageError: the network is to be compiled, and no compiler works.
+        UsageError: ``compute.compiled`` is true, and no compiler works.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Trainer:
         self.model = model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.average = require_type(average, "build", average.build(self.model), RunningAverage)
         self.settings = optimizer
-        self._parameters = list(self.model.parameters())  # once: a walk over modules takes time
+        self._parameters = list(self.model.parameters())  # only once: the walk over modules is slow
         built = optimizer.build(self._parameters, objective.terms(shape))
         self.optimizer = require_type(optimizer, "build", built, torch.optim.Optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "float16")
@@ -94,16 +95,17 @@ class Trainer:
         self._compute, self._device, self._layout = compute, device, layout
         if compute.compiled:
             require_compiler(device)
-            self.model.compile()  # in place, so that names in the state dict do not change
+            self.model.compile()  # in place, so that the names in the state dict do not change
         bound = require_method(objective, objective.bind(context), "loss")
         self._loss = Replicas(ItemLosses(self.model, objective, bound), self._world)
         self.by_quantile = LossByQuantile(self._device, self._world)
-        """Losses of all steps since its ``begin`` was called."""
+        """Losses by quantile of all steps since the last call of its method ``begin``."""
         self._begin(0, 0)
 
     def _begin(self, images: int, steps: int) -> None:
         self.images, self.steps = images, steps
-        # Both on the device: the images up to which everything was finite, and the unread losses.
+        # On the device: the number of images up to which everything was finite, and the sum of the
+        # losses that ``mean_loss`` has not read yet.
         self._finite = torch.tensor(images, device=self._device)
         self._losses = torch.zeros((), device=self._device)
         self._unread = 0
@@ -111,15 +113,16 @@ class Trainer:
     def step(self, batch: Batch, noise: Tensor) -> Tensor:
         """Train on one batch.
 
-        After a loss or gradient that is not finite, weights no longer change. In float16, where
-        gradients occasionally overflow, only that step is skipped.
+        Once a loss or gradient is not finite, the weights no longer change. In float16, where
+        gradients overflow occasionally, only the step of such a gradient is skipped.
 
         Args:
             batch: ``[B]`` items with ``quantile``, the same on every rank.
             noise: ``[B, *shape]`` noise paired with the items.
 
         Returns:
-            Mean loss, 0-d on the device; with several ranks, this rank's term of the sum.
+            Mean loss of the batch, 0-d on the device; with several ranks, the contribution of this
+            rank to it.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.images)
@@ -150,14 +153,16 @@ class Trainer:
         if at < self.images:
             raise DivergedError(f"the gradient is not finite at {at:,} images")
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
-            raise DivergedError(f"float16 gradients overflow at any scale, {self.images:,} images")
+            raise DivergedError(
+                f"float16 gradients overflow at every loss scale at {self.images:,} images"
+            )
         return loss
 
     def _backward(self, batch: Batch, noise: Tensor) -> Tensor:
         """Accumulate the gradient of the mean loss in the parameters, and return the loss."""
         mine, total = shard_range(self._world, len(batch)), torch.zeros((), device=self._device)
-        # The all-reduce of gradients is collective: a rank without items, as in a short last batch,
-        # computes one of weight 0.
+        # The all-reduce of gradients is collective, so a rank without items, as in a short last
+        # batch, computes one item with weight 0.
         share = mine or range(1)
         size = self._compute.micro_batch or len(batch)
         parts = [slice(start, min(start + size, share.stop)) for start in share[::size]]
@@ -165,15 +170,16 @@ class Trainer:
             with seeded(self._seed("warm-up"), self._device):
                 self._loss.warm_up(lambda: self._losses_of(batch, noise, parts[0])[1].sum())
         for part in parts:
-            # Dropout takes no generator, so the global ones are seeded. The position in the batch
-            # is part of the seed, so masks do not depend on the number of ranks.
+            # Dropout accepts no generator, so the global generators are seeded. The position in the
+            # batch is part of the seed, so the masks do not depend on the number of ranks.
             seed = self._seed("dropout", self.steps, part.start)
             with self._loss.sync_gradients(last=part is parts[-1]), seeded(seed, self._device):
                 items, losses = self._losses_of(batch, noise, part)
                 loss = losses.sum() / len(batch) * bool(mine)
                 total += loss.detach()
-                # DDP averages gradients, and their sum is required: hence ``size``. ``loss * 0``
-                # makes all gradients not finite where one loss is not, even if its gradient is.
+                # DDP averages gradients over ranks, but their sum is required, hence ``size``.
+                # ``loss * 0`` makes all gradients not finite if a loss is not, even if its own
+                # gradient is finite.
                 unit = loss.detach() * 0 + self._world.size
                 self.scaler.scale(loss).backward(unit)  # type: ignore[no-untyped-call]
             if mine and items.quantile is not None:
@@ -198,14 +204,15 @@ class Trainer:
     def _update(self, loss: Tensor, count: int) -> None:
         """Step the optimizer, unless this gradient or an earlier one is not finite."""
         clip = self.settings.gradient_clip
-        # Before the norm: gradients times the float16 loss scale, up to 2^16, would all be clipped.
+        # Before the norm is computed: gradients times the float16 loss scale, which is up to 2^16,
+        # would all be clipped.
         self.scaler.unscale_(self.optimizer)
-        # One norm serves clipping and the check: a norm is finite only if every gradient is.
+        # One norm is used for clipping and for the check: it is finite only if all gradients are.
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
-        # 0-d on the device, and never read here: a branch of the host would synchronize.
+        # 0-d on the device and never read here, since a branch on the host would synchronize.
         so_far = self._finite == self.images
         finite = so_far & norm.isfinite()
         self._step_if(finite)
@@ -214,17 +221,17 @@ class Trainer:
             # Overflow is expected in float16: the step is skipped, the scale halved, and training
             # continues unless the loss itself is not finite.
             finite = so_far & loss.isfinite()
-        # Stops advancing at the first failure, whose position ``mean_loss`` then reports.
+        # Constant after the first failure, so ``mean_loss`` can report its position.
         self._finite += count * finite
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return tensors and numbers from which :meth:`restore` resumes, bit for bit. Collective.
+        """Return tensors and numbers from which :meth:`restore` resumes bit for bit. Collective.
 
         Raises:
             DivergedError: a loss or a gradient was not finite.
         """
         if int(self._finite) < self.images:
-            raise DivergedError(f"the state is not finite from {int(self._finite):,} images on")
+            raise DivergedError(f"the state is not finite after {int(self._finite):,} images")
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors[BY_QUANTILE] = self.by_quantile.sums()
         averaged = self.average.model.state_dict()
@@ -237,7 +244,7 @@ class Trainer:
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Resume from what :meth:`state` returned for any number of processes."""
+        """Resume from a result of :meth:`state` for any number of processes."""
         self.model.load_state_dict(_under("model.", tensors))
         self.average.model.load_state_dict(_under(AVERAGED, tensors))
         self.average.restore(_under("average.", tensors))
@@ -245,7 +252,7 @@ class Trainer:
         for name, tensor in _under("optimizer.", tensors).items():
             index, _, moment = name.partition(".")
             like = self._parameters[int(index)]
-            # In the memory layout of the weights: fused optimizers pair values by their address.
+            # In the memory layout of the weights: fused optimizers match elements by address.
             value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
             moments.setdefault(int(index), {})[moment] = value
         groups = self.optimizer.state_dict()["param_groups"]
@@ -257,5 +264,5 @@ class Trainer:
 
 
 def _under(prefix: str, named: Mapping[str, T]) -> dict[str, T]:
-    """Return the entries below a prefix, without it."""
+    """Return the entries whose names have a prefix, with the prefix removed from the names."""
     return {name.removeprefix(prefix): v for name, v in named.items() if name.startswith(prefix)}

@@ -73,7 +73,7 @@ def noted(dtype="u1", shape=(2,), content=b"ab", order="|"):
         (noted(shape=(True, 2)), (Code.OUT_OF_RANGE,)),
         (noted(shape=[2]), (Code.OUT_OF_RANGE,)),
         (noted(shape=(1,) * 33), (Code.OUT_OF_RANGE,)),
-        (noted(content="ab"), (Code.UNREADABLE, "a str of 2")),
+        (noted(content="ab"), (Code.UNREADABLE, "a str of length 2")),
         (noted(content=Call(Global("os", "system"), ("ab",))), (Code.UNREADABLE,)),
         (
             noted(content=Call(Global("_codecs", "encode"), ("a\u0416", "latin1"))),

@@ -183,7 +183,7 @@ def test_features_that_depend_on_the_binding():
         def identity(self, inputs):
             return "a name"
 
-    with breaks("identity-of-features; others when it was bound again"):
+    with breaks("identity-of-features; different features after a second bind"):
         check_extractor(Counting(), SPEC)
 
 

@@ -295,16 +295,16 @@ class Refers(Coupler):
     ("broken", "law"),
     [
         (OnlyData, "one-length"),
-        (TooFew, "pair-per-noise; 1 pairs from 2 noises"),
+        (TooFew, "pair-per-noise; 1 pairs, 2 noise samples"),
         (Int32, "int64-on-cpu; pairs.noise"),
-        (OutOfRange, "index-range; noise lies in 0 to 0"),
+        (OutOfRange, "index-range; noise is in 0 to 0"),
         (Repeats, "permutation"),
         (Reversed, "data-in-order"),
-        (Changes, "leaves-inputs; a changed noise"),
+        (Changes, "leaves-inputs; noise was modified"),
         (GlobalDraw, "own-generator"),
         (Forgetful, "same-again"),
         (MainThreadOnly, "threads"),
-        (SkewsClass, "noise-mean; noise given embeddings 0"),
+        (SkewsClass, "noise-mean; noise given embeddings = 0"),
         (Skews, "noise-mean; the paired noise has"),
         (Narrow, "half-precision; float16"),
         (Blind, "refuses-not-finite; nan in noise 3"),
@@ -313,8 +313,8 @@ class Refers(Coupler):
         (Overflows, "overflow"),
         (Truncates, "refuses-counts"),
         (Misnames, "known-attributes; 'label'"),
-        (NeedsLabels, "refuses-lacking; labels is where requires names them; seen: a DataError"),
-        (AsksTooMuch, "refuses-lacking; realness is where requires names them; seen: no DataError"),
+        (NeedsLabels, "refuses-lacking; contains it; seen: a DataError"),
+        (AsksTooMuch, "refuses-lacking; contains it; seen: no DataError"),
         (CorrelatedAndIndependent, "independence"),
         (PoolsAndScore, "score-by-kind"),
         (NegativeGap, "gap-range"),
@@ -322,7 +322,7 @@ class Refers(Coupler):
         (PartsMissing, "parts-sum"),
         (Crosses, "keeps-groups"),
         (SeveralAndBijective, "bijective-noises"),
-        (TakesAll, "pair-per-noise; 2 pairs from 2 noises"),
+        (TakesAll, "pair-per-noise; 2 pairs, 2 noise samples"),
         (NoNoise, "noises-per-image"),
         (BoundToNothing, "bound-method; pair"),
         (Refers, "needs-fit; 'fitted'"),
@@ -419,7 +419,7 @@ def test_what_another_process_cannot_build_is_left_out():
     assert not is_serializable(Local())
     assert not is_serializable(Around(inner=Local()))
     check_coupler(Local())
-    with pytest.raises(TypeError, match=r"cannot reach .*Local"):
+    with pytest.raises(TypeError, match=r"cannot import .*Local"):
         check_processes([Local()])
 
 
@@ -446,7 +446,7 @@ def test_a_coupler_that_is_fitted_first():
     seen = []
     check_coupler(Nearest(), fit=lambda batch: seen.append(batch) or Fitted())
     assert seen
-    with breaks("bound-method; fit returns what has choose"):
+    with breaks("bound-method; fit returns an object with the method choose"):
         check_coupler(Nearest(), fit=lambda batch: None)
     with breaks("one-length"):
         check_coupler(Nearest(), fit=lambda batch: TooMany())

@@ -47,9 +47,9 @@ class Dataset(interfaces.Dataset):
         (replace(IMAGES, labels=None), "spec-attributes"),
         (replace(IMAGES, embeddings=None), "spec-attributes"),
         (replace(IMAGES, embeddings=torch.zeros(6, 2)), "embeddings"),
-        (replace(IMAGES, labels=IMAGES.labels.int()), "class-indices; labels are int64"),
+        (replace(IMAGES, labels=IMAGES.labels.int()), "class-indices; labels is int64"),
         (replace(IMAGES, labels=IMAGES.labels + 1), "class-indices; 1 to 2"),
-        (replace(IMAGES, realness=IMAGES.realness + 1), "class-indices; realness are int64"),
+        (replace(IMAGES, realness=IMAGES.realness + 1), "class-indices; realness is int64"),
     ],
 )
 def test_datasets(batch, law):
@@ -139,7 +139,7 @@ class Augmentation(interfaces.Augmentation):
         ),
         (lambda self, b, sign: b.with_data(b.data * 255), "image-range"),
         (lambda self, b, sign: replace(b, augment_labels=torch.zeros(16, 1)), "augment-labels"),
-        (lambda self, b, sign: b.with_data(b.data.neg_()), "leaves-inputs; a changed data"),
+        (lambda self, b, sign: b.with_data(b.data.neg_()), "leaves-inputs; data was modified"),
         (lambda self, b, sign: b.with_data(b.data * torch.rand(())), "own-generator"),
     ],
 )

@@ -205,7 +205,7 @@ STAGES = [
     (WritesInCheck, "own-folder; checked"),
     (GlobalDraws, "own-generator"),
     (OtherEachTime, "draws-what-it-writes"),
-    (NamesItsFolder, "same-bytes; after nothing"),
+    (NamesItsFolder, "same-bytes; after a second run"),
     (GoesOn, "stops"),
     (ForgetsOnAStop, "same-bytes; after a stop"),
     (AddsToAFile, "same-bytes; after a kill"),

@@ -217,7 +217,7 @@ class Float64States(Solver):
     [
         (Sociable, "company"),
         (Float64States, "state-type"),
-        (InPlace, "leaves-inputs; a changed start"),
+        (InPlace, "leaves-inputs; start was modified"),
         (InPlaceOnACopy, "state-is-kept"),
         (HalfStep, "single-point"),
         (TooSmooth, "gaussian"),

@@ -345,17 +345,20 @@ def attributes(**changes):
     [
         (lambda tree: tree.pop("ema"), (Code.WRONG_KIND,)),
         (lambda tree: tree.update(ema=None), (Code.WRONG_KIND, None)),
-        (lambda tree: tree.update(ema=tree["dataset_kwargs"]), (Code.WRONG_KIND, "a dict of 2")),
+        (
+            lambda tree: tree.update(ema=tree["dataset_kwargs"]),
+            (Code.WRONG_KIND, "a dict of length 2"),
+        ),
         (told(type="module"), (Code.WRONG_KIND, "version 6")),
         (told(version=5), (Code.WRONG_KIND, "version 6")),
         (told(class_name=None), (Code.INVALID_NAME, None)),
         (told(class_name="XPrecond"), (Code.UNKNOWN_CHOICE, "'XPrecond'")),
-        (told(state=[]), (Code.WRONG_TYPE, "a list of 0")),
+        (told(state=[]), (Code.WRONG_TYPE, "a list of length 0")),
         (lambda tree: parts(tree).pop("_init_args"), (Code.MISSING_KEY, "EDMPrecond")),
         (lambda tree: parts(tree).update(_init_args=(8,)), (Code.MISSING_KEY, "EDMPrecond")),
         (lambda tree: parts(tree).update(_init_kwargs=None), (Code.WRONG_TYPE, None)),
         (lambda tree: parts(tree).update(img_channels=3), (Code.CONFLICT, "argument 1")),
-        (arguments(channel_mult=b"x"), (Code.WRONG_TYPE, "channel_mult", "a bytes of 1")),
+        (arguments(channel_mult=b"x"), (Code.WRONG_TYPE, "channel_mult", "a bytes of length 1")),
         (arguments(model_type=["SongUNet"]), (Code.UNKNOWN_CHOICE, "['SongUNet']")),
         (arguments(model_channels=2**62), (Code.UNREADABLE,)),
         (arguments(model_chanels=8), (Code.UNKNOWN_KEY, "model_chanels", '"model_channels"')),
@@ -371,7 +374,7 @@ def attributes(**changes):
         (attributes(_non_persistent_buffers_set=5), (Code.WRONG_TYPE, 5)),
         (
             lambda tree: parts(tree, "model")["_parameters"].items.update(x=1),
-            (Code.WRONG_KIND, "model.x: 1"),
+            (Code.WRONG_KIND, "model.x", "got 1"),
         ),
         (
             lambda tree: parts(tree, "model")["_modules"].items.pop("map_layer0"),
