@@ -1,4 +1,4 @@
-"""The noise-conditioned ADM classifier, whose features a discriminator can use."""
+"""The ADM classifier of noisy images, whose features a discriminator can use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit_dg.adm_encoder import AdmEncoder
 class NoisyClassifier(nn.Module):
     """A classifier of noisy images.
 
-    Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]`` with clean images.
+    Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]`` for clean images.
 
     Args:
         encoder: encoder with one output per class.
@@ -30,7 +30,12 @@ class NoisyClassifier(nn.Module):
         self.encoder = encoder
 
     def feature_maps(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the features of noisy images ``[B, C, H, W]`` at noise levels ``[B]``."""
+        """Return feature maps ``[B, F, h, w]`` of noisy images.
+
+        Args:
+            x: ``[B, C, H, W]`` noisy images.
+            sigma: ``[B]`` noise levels.
+        """
         return self.encoder.features(as_column(vp_mean(sigma), x) * x, VpSde().time(sigma))
 
     def features(self, x: Tensor) -> Tensor:
@@ -44,7 +49,7 @@ class NoisyClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifier(Classifier):
-    """Builds the ADM encoder with attention pooling, as the published ImageNet classifiers."""
+    """Builds the ADM encoder with attention pooling, as in the published ImageNet classifiers."""
 
     source = "Dhariwal and Nichol, arXiv 2105.05233, section 4 and appendix H"
 
@@ -72,7 +77,7 @@ class AdmClassifier(Classifier):
             yield Problem(
                 ("class_conditional",),
                 "must be false for a classifier, got true",
-                "leave it out",
+                "remove it",
                 Code.CONFLICT,
             )
 
@@ -80,7 +85,8 @@ class AdmClassifier(Classifier):
         """Return the classifier.
 
         Raises:
-            DataError: the data is not labeled images, or their size does not fit.
+            DataError: the data does not consist of labeled images, or their size cannot be halved
+                for each level.
         """
         if not spec.is_image or not spec.classes:
             raise DataError(

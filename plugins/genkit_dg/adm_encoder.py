@@ -20,7 +20,7 @@ from genkit_dg.adm_layers import (
 )
 
 STEPS = 999
-"""Number of time steps of the embedding: times of the VP SDE, 0 to 1, are multiplied by it."""
+"""Factor of the times of the VP SDE, 0 to 1, before they are embedded."""
 
 
 class Unit(nn.Module):
@@ -28,7 +28,7 @@ class Unit(nn.Module):
 
     Args:
         block: residual block.
-        attention: self-attention; None for none.
+        attention: self-attention, or None.
     """
 
     def __init__(self, block: Residual, attention: SelfAttention | None = None) -> None:
@@ -37,7 +37,7 @@ class Unit(nn.Module):
         self.attention = attention
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return ``[B, C, H', W']``."""
+        """Return the features ``[B, C, H', W']`` for features ``[B, C, H, W]``."""
         hidden: Tensor = self.block(x, condition)
         return hidden if self.attention is None else self.attention(hidden)
 
@@ -46,19 +46,19 @@ class AdmEncoder(nn.Module):
     """Residual blocks at decreasing resolution, then attention pooling.
 
     Call it as ``encoder(x [B, C, H, W], time [B], labels [B] or None) -> [B, outputs]``. The
-    architecture is that of guided-diffusion's classifiers, with other names of layers.
+    architecture is that of guided-diffusion's classifiers; the layers have different names.
 
     Source: Dhariwal and Nichol, arXiv 2105.05233, appendix H.
 
     Args:
         shape: ``(channels, height, width)`` of the input.
-        channels: base width, a multiple of 64.
+        channels: number of channels of the first level, a multiple of 64.
         multipliers: channels of each level in units of ``channels``; resolution is halved between
             levels.
-        blocks: residual blocks per level.
+        blocks: number of residual blocks per level.
         attention: heights of the feature maps with self-attention.
         outputs: number of outputs.
-        classes: number of classes that condition it; 0 for none.
+        classes: number of classes that condition the encoder; 0 for an unconditional one.
         dropout: probability that an element is dropped in a block.
 
     Raises:
@@ -123,7 +123,7 @@ class AdmEncoder(nn.Module):
         times = 2 ** (levels - 1)
         if any(side % times for side in size):
             raise DataError(
-                f"images of {levels} levels must have sides that are multiples of {times}, got "
+                f"images for {levels} levels must have sides that are multiples of {times}, got "
                 f"{'x'.join(map(str, size))}; write fewer multipliers",
                 Code.WRONG_SHAPE,
             )
@@ -151,7 +151,7 @@ class AdmEncoder(nn.Module):
         return pooled
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return ``[B, outputs]``; arguments are those of :meth:`features`."""
+        """Return the outputs ``[B, outputs]``; the arguments are those of :meth:`features`."""
         return self.head(self.features(x, time, labels))
 
     def _condition(self, time: Tensor, labels: Tensor | None) -> Tensor:
@@ -161,7 +161,7 @@ class AdmEncoder(nn.Module):
             return embedded
         if labels is None:
             raise DataError(
-                "labels must be given to a class-conditional discriminator, got None; sample a "
+                "labels are required by a class-conditional discriminator, got None; sample a "
                 "class-conditional denoiser",
                 Code.MISSING_ATTRIBUTE,
             )

@@ -1,4 +1,4 @@
-"""Importer of the published noise-conditioned classifiers of guided-diffusion."""
+"""Importer of published noise-conditioned classifiers in the format of guided-diffusion."""
 
 from __future__ import annotations
 

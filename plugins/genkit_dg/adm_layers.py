@@ -18,7 +18,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """Return the layer with zero parameters, so that the branch that ends with it starts at 0."""
+    """Set all parameters of a layer to 0, so that a branch that ends with it is 0 at first."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -29,8 +29,8 @@ def attend(qkv: Tensor, *, by_head: bool) -> Tensor:
 
     Args:
         qkv: ``[B, 3 C, N]`` queries, keys and values.
-        by_head: whether the channels are ordered by head, each with its queries, keys and values;
-            else all queries come first, then all keys, then all values.
+        by_head: whether the channels are ordered by head, each with its queries, keys and values.
+            Otherwise all queries come first, then all keys, then all values.
     """
     batch, channels, positions = qkv.shape
     heads = channels // (3 * CHANNELS_PER_HEAD)
@@ -44,7 +44,7 @@ def attend(qkv: Tensor, *, by_head: bool) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over all pixels, added to its input.
+    """Multi-head self-attention over all pixels, with a residual connection.
 
     Args:
         channels: channels of input and output, a multiple of 64.
@@ -57,21 +57,21 @@ class SelfAttention(nn.Module):
         self.out = zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, channels, H, W]``."""
+        """Return features ``[B, channels, H, W]`` for features of the same shape."""
         flat = x.flatten(2)
         branch: Tensor = self.out(attend(self.qkv(self.norm(flat)), by_head=True))
         return (flat + branch).view_as(x)
 
 
 class Residual(nn.Module):
-    """A residual block of two convolutions; the condition scales and shifts between them.
+    """A residual block of two convolutions; between them, the condition sets a scale and a shift.
 
     Args:
         channels_in: channels of the input.
         channels_out: channels of the output.
         condition: width of the conditioning vector.
         dropout: probability that an element is dropped before the second convolution.
-        halves: whether height and width are halved.
+        halves: whether the block halves height and width.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return ``[B, channels_out, H', W']``.
+        """Return features ``[B, channels_out, H', W']``; H' and W' are halved if ``halves``.
 
         Args:
             x: ``[B, channels_in, H, W]`` features.
@@ -106,7 +106,7 @@ class Residual(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools features by attention from an additional position, the mean of all pixels.
+    """Attention pooling: the query is the mean of all pixels, at an additional position.
 
     Source: CLIP, arXiv 2103.00020, section 2.4.
 
@@ -124,7 +124,7 @@ class AttentionPool(nn.Module):
         self.out = nn.Conv1d(channels, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, outputs]`` for ``[B, channels, H, W]``."""
+        """Return outputs ``[B, outputs]`` for features ``[B, channels, H, W]``."""
         flat = x.flatten(2)
         flat = torch.cat([flat.mean(dim=2, keepdim=True), flat], dim=2) + self.positions
         pooled: Tensor = self.out(attend(self.qkv(flat), by_head=False)[:, :, :1])

@@ -1,4 +1,4 @@
-"""Names of weights and architecture of ADM classifiers in files of guided-diffusion."""
+"""Conversion of ADM classifiers from files of guided-diffusion: weight names and architecture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MIDDLE["2"] = ("middle.1.block", _BLOCK)
 
 
 def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a classifier under the names of our encoder.
+    """Return the weights of a classifier, keyed by the names in genkit's encoder.
 
     Raises:
         DataError: a name does not belong to such a classifier.
@@ -60,7 +60,7 @@ def _rename(name: str) -> str:
             return f"{place}.{names[rest]}.{tensor}"
     raise DataError(
         f"{name[:200]} must be a tensor of an ADM classifier with attention pooling, scale-shift "
-        "normalization and residual downsampling; write the path of such a file",
+        "normalization and residual downsampling; name a file of such a classifier",
         Code.WRONG_KIND,
     )
 
@@ -68,14 +68,14 @@ def _rename(name: str) -> str:
 def infer_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of :class:`~genkit_dg.adm_encoder.AdmEncoder` that match the weights.
 
-    A block with a convolution in its shortcut counts as the first of its level. So the width must
+    A block with a convolution in its shortcut is taken as the first of its level. So the width must
     change from level to level, as in all published classifiers.
 
     Args:
-        weights: weights under the names of the encoder.
+        weights: weights, keyed by the names in genkit's encoder.
 
     Raises:
-        DataError: the weights are not those of such an encoder.
+        DataError: the weights do not belong to such an encoder.
     """
     try:
         units = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("units."))
@@ -87,7 +87,7 @@ def infer_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         multipliers = tuple(width // channels for width in widths)
     except (ArithmeticError, LookupError, ValueError) as error:
         raise DataError(
-            f"the weights must be those of an ADM classifier, got others: {error}", Code.WRONG_KIND
+            f"the weights must belong to an ADM classifier, but do not: {error}", Code.WRONG_KIND
         ) from error
     levels = len(firsts)
     size = round((positions - 1) ** 0.5) * 2 ** (levels - 1)

@@ -18,13 +18,13 @@ CHURN = 4.0
 """``s_churn`` of samples whose last log-ratio was below 0, that is, classified as generated."""
 
 CHURN_PERIOD = 5
-"""Number of steps between these additions of noise."""
+"""Interval of these additions of noise, in steps."""
 
 FACTOR = 2.0
 """Factor of the first correction in a step for samples with a log-ratio below 0."""
 
 FACTOR_PERIOD = 2
-"""Number of steps between these multiplications."""
+"""Interval of these multiplications, in steps."""
 
 
 class BoostedDiscriminator(BoundDiscriminator):
@@ -41,8 +41,8 @@ class BoostedDiscriminator(BoundDiscriminator):
     def churn(self, x: Tensor, amount: float | Tensor) -> Tensor:
         self._step += 1
         previous, self._log_ratio = self._log_ratio, None
-        # A tensor even where no noise is added, so that the solver draws noise in every step, as
-        # the published sampler does.
+        # Always a tensor, even if all amounts are 0: the solver then draws noise in every step,
+        # like the published sampler.
         amounts = x.new_zeros(len(x)) + amount
         if previous is None or self._step % CHURN_PERIOD:
             return amounts

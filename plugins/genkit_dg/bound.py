@@ -16,9 +16,9 @@ class BoundDiscriminator(BoundGuidance):
 
     Args:
         discriminator: ``(x [B, *shape], sigma [B], labels) -> logit [B]``, in eval mode.
-        weight: weight in the first evaluation of a step.
-        second_weight: weight in other evaluations.
-        by_level: factor of both by noise level; None for 1.
+        weight: weight of the correction in the first evaluation of a step.
+        second_weight: weight in all other evaluations.
+        by_level: factor of both weights as a function of the noise level; None for factor 1.
     """
 
     def __init__(
@@ -54,5 +54,11 @@ class BoundDiscriminator(BoundGuidance):
         return self._boost(log_ratio, correction, inner=inner)
 
     def _boost(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
-        """Return the correction to apply, given the log-ratio ``[B]``; here unchanged."""
+        """Return the correction to apply; this class returns it unchanged.
+
+        Args:
+            log_ratio: log-ratio of each sample, ``[B]``.
+            correction: weighted correction, ``[B, *shape]``.
+            inner: whether this is not the first evaluation of a step.
+        """
         return correction

@@ -1,4 +1,4 @@
-"""Plots of a discriminator's scores on held-out items, by training images and noise level."""
+"""Plots of a discriminator's scores on held-out items."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from genkit_dg.judgment import Judgment
 
 
 def choice_plot(judgments: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
-    """Return a PNG of cross-entropy by training images, and of three scores by noise level.
+    """Return a PNG of two plots: cross-entropy of all snapshots, and scores by noise level.
 
     Args:
-        judgments: scores of each snapshot, by number of training images.
-        levels: scores of the chosen snapshot, by noise level.
+        judgments: scores of each snapshot, keyed by number of training images.
+        levels: scores of the chosen snapshot, keyed by noise level.
     """
     figure, (along, across) = figure_with_axes(2)
     entropies = [judgment.cross_entropy for judgment in judgments.values()]

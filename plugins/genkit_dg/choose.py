@@ -1,4 +1,4 @@
-"""The stage that chooses among snapshots of a discriminator."""
+"""The stage choose-discriminator, which chooses among the snapshots of a discriminator."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ChooseDiscriminator(Stage):
     """Chooses the snapshot of a discriminator with the lowest cross-entropy on held-out items.
 
     All snapshots are evaluated on the same noisy items, which were held out of training, with noise
-    assigned as in training. Cross-entropy is the criterion because it is minimal where d / (1 - d)
-    is the ratio of the densities. Accuracy and calibration error are reported.
+    assigned as in training. Cross-entropy is the criterion because it is minimal if d / (1 - d) is
+    the ratio of the densities. Accuracy and calibration error are reported, too.
     """
 
     source = "early stopping; calibration error of arXiv 1706.04599, eq. 3"
@@ -41,7 +41,9 @@ class ChooseDiscriminator(Stage):
     discriminator: DiscriminatorRef = setting(
         doc="stage that trained the discriminator and wrote snapshots"
     )
-    count: int = setting(8192, doc="number of held-out noisy items, repeats counted", at_least=2)
+    count: int = setting(
+        8192, doc="number of held-out noisy items, including repetitions", at_least=2
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from check_held_out(self.discriminator, earlier)
@@ -64,7 +66,7 @@ class ChooseDiscriminator(Stage):
         if not snapshots:
             raise DataError(
                 f"the folder of stage {self.discriminator} must contain snapshots, got none; write "
-                'average = { use = "ema", snapshot_images = 50_000 } in it, and train again',
+                'average = { use = "ema", snapshot_images = 50_000 } in the stage, and train again',
                 Code.NOT_FOUND,
             )
         pairs = draw_held_out_pairs(training, context, self.count)
@@ -97,12 +99,15 @@ class ChooseDiscriminator(Stage):
 
 
 def choose_best(judgments: Mapping[int, Judgment]) -> int:
-    """Return the training images of the snapshot of lowest cross-entropy, the first of equals."""
+    """Return the number of training images of the snapshot with the lowest cross-entropy.
+
+    If several are equal, it is the smallest number.
+    """
     return min(judgments, key=lambda images: (judgments[images].cross_entropy, images))
 
 
 def explain_choice(judgments: Mapping[int, Judgment]) -> str:
-    """Return the reason for the choice in one sentence."""
+    """Return a sentence with the cross-entropy of the chosen and of the last snapshot."""
     best, last = choose_best(judgments), max(judgments)
     lowest, final = judgments[best], judgments[last]
     text = (

@@ -11,7 +11,7 @@ from genkit.errors import Code, DataError
 from genkit.parts.vp_sde import VpSde
 
 FREQUENCIES = 32
-"""Number of frequencies of the noise level's embedding; chosen, not tuned."""
+"""Number of frequencies in the embedding of the noise level; chosen, not tuned."""
 
 
 class Condition(nn.Module):
@@ -30,7 +30,7 @@ class Condition(nn.Module):
         self.label = nn.Embedding(classes, width) if classes else None
 
     def forward(self, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """Return ``[B, width]``.
+        """Return the embedding, ``[B, width]``.
 
         Raises:
             DataError: labels are None, but the discriminator is class-conditional.
@@ -39,7 +39,7 @@ class Condition(nn.Module):
         if self.label is not None:
             if labels is None:
                 raise DataError(
-                    "labels must be given to a class-conditional discriminator, got None; sample a "
+                    "labels are required by a class-conditional discriminator, got None; sample a "
                     "class-conditional denoiser",
                     Code.MISSING_ATTRIBUTE,
                 )

@@ -1,4 +1,4 @@
-"""The objective that trains a discriminator of noisy real and generated items."""
+"""The objective that trains a discriminator to distinguish noisy real from generated items."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from genkit.types import Batch
 class Discrimination(Objective):
     """Computes the binary cross-entropy of noisy real and generated items.
 
-    The loss has one term per item, as in the published training, so that Adam's epsilon is 1e-8.
-    The default noise distribution is the published one: uniform in log sigma, from 0.001 to 152.
+    The loss has one term per item, as in the published training, so Adam's epsilon stays 1e-8. The
+    default noise distribution is the published one: uniform in log sigma, from 0.001 to 152.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
@@ -42,7 +42,7 @@ class Discrimination(Objective):
     ) -> Tensor:
         if batch.realness is None:
             raise DataError(
-                "data must state which items are real and which generated, got no realness; "
+                "data must state which items are real and which are generated, got no realness; "
                 'write data = { use = "real-and-fake", fakes = "<id of a sample stage>" }',
                 Code.MISSING_ATTRIBUTE,
             )

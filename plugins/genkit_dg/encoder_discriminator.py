@@ -1,4 +1,4 @@
-"""Discriminators with a trained head on features of a frozen network."""
+"""Discriminators that train a head on the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ Encode = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class EncoderFeatures(Frozen):
-    """The features of a frozen denoiser's encoder, for noisy images, noise levels and classes."""
+    """Compute features of noisy images with the encoder of a frozen denoiser."""
 
     module: Preconditioned
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """Return ``[B, C, h, w]``."""
+        """Return the features, ``[B, C, h, w]``."""
         c = self.module.preconditioner.coefficients(sigma)
         encode = cast(Encode, self.module.network.encode)
         return encode(as_column(c.c_in, x) * x, c.c_noise, labels)
 
 
 class ClassifierMaps(Frozen):
-    """The feature maps of a frozen classifier of noisy images."""
+    """Compute features of noisy images with a frozen classifier."""
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """Return ``[B, C, h, w]``."""
+        """Return the features, ``[B, C, h, w]``."""
         features: Tensor = self.module.feature_maps(x, sigma)  # type: ignore[operator]
         return features
 
 
 class EncoderDiscriminator(nn.Module):
-    """A discriminator with a trained head on frozen features.
+    """A discriminator that consists of a frozen network for features and a trained head.
 
     Call it as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``. Features are recomputed
     in every call, because the noise of an image is different each time.
 
     Args:
         features: frozen network, called as ``features(x, sigma, labels) -> [B, C, h, w]``.
-        head: trained network from features to one output.
+        head: trained network that maps features to one output.
     """
 
     def __init__(self, features: EncoderFeatures | ClassifierMaps, head: AdmEncoder) -> None:
@@ -70,7 +70,7 @@ class EncoderDiscriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class OnFeatures(Discriminator):
-    """Base of discriminators with an ADM encoder as trained head on frozen features."""
+    """Base of discriminators that train an ADM encoder on the features of a frozen network."""
 
     channels: int = setting(128, doc="channels of the head, a multiple of 64", at_least=64)
     blocks: int = setting(2, doc="residual blocks of the head", at_least=1)
@@ -89,7 +89,7 @@ class OnFeatures(Discriminator):
 
     @abstractmethod
     def frozen(self, inputs: Inputs) -> tuple[Trained, EncoderFeatures | ClassifierMaps]:
-        """Return the network of an earlier stage, and its features.
+        """Return the network of an earlier stage, and the module that computes its features.
 
         Raises:
             DataError: the network has no features that the discriminator can use.
@@ -106,7 +106,7 @@ class BoundOnFeatures:
     Attributes:
         settings: settings of the discriminator.
         trained: network of an earlier stage.
-        features: features of the network.
+        features: module that computes the features of this network.
     """
 
     settings: OnFeatures
@@ -117,13 +117,14 @@ class BoundOnFeatures:
         """Return the discriminator, see :meth:`Network.build`.
 
         Raises:
-            DataError: the frozen network was trained on items of another shape or on other classes.
+            DataError: the frozen network was trained on items of a different shape or number of
+                classes.
         """
         settings, shape = self.settings, self.trained.spec.shape
         if spec.shape != shape or not spec.is_image:
             raise DataError(
-                f"the data must be images of the shape {shape} on which the frozen network was "
-                f"trained, got items of shape {spec.shape}; choose other data or another network",
+                f"the data must have the shape {shape} of the frozen network's training images, "
+                f"got {spec.shape}; choose other data or another network",
                 Code.WRONG_SHAPE,
             )
         classes = settings.classes_of(spec)
@@ -157,7 +158,7 @@ class DenoiserEncoder(OnFeatures):
 
     source = "Discriminator guidance, arXiv 2211.17091; denoiser features as in arXiv 2405.14867"
 
-    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser with the encoder")
+    denoiser: DenoiserRef = setting(doc="stage that trained the denoiser whose encoder is used")
 
     def frozen(self, inputs: Inputs) -> tuple[Trained, EncoderFeatures]:
         trained = inputs.network(self.denoiser)
@@ -173,7 +174,7 @@ class DenoiserEncoder(OnFeatures):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifierDiscriminator(OnFeatures):
-    """Trains a head on a frozen classifier of noisy images, as published.
+    """Trains a head on a frozen classifier of noisy images, as in the paper.
 
     Convert the published file with ``genkit import --as adm-classifier``, and read it with the
     stage `load`.
@@ -181,7 +182,7 @@ class AdmClassifierDiscriminator(OnFeatures):
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3 and appendix"
 
-    classifier: ClassifierRef = setting(doc="stage of the noise-conditioned classifier")
+    classifier: ClassifierRef = setting(doc="stage that loads or trains the classifier")
 
     def frozen(self, inputs: Inputs) -> tuple[Trained, ClassifierMaps]:
         trained = inputs.network(self.classifier)

@@ -2,9 +2,9 @@
 
 Let y be clean images, D their denoised estimates and g = sigma^2 grad log(d / (1 - d)) the
 correction by the discriminator. At each noise level, the weight that minimizes E|y - D - w g|^2 is
-w* = E<y - D, g> / E<g, g>. It is estimated on held-out images with noise assigned as in training.
-If the gradient is mostly noise, w* is near 0. If the discriminator is optimal and noise was
-independent in training, w* is 1.
+w* = E<y - D, g> / E<g, g>. It is estimated on held-out images, with noise assigned as in training.
+If the gradient of the discriminator is mostly noise, w* is near 0. If the discriminator is optimal
+and noise was independent in training, w* is 1.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from genkit_dg.log_ratio import compute_log_ratio
 from genkit_dg.weight_plot import weight_plot
 
 NEAR_ZERO = 0.1
-"""Weight below which a correction counts as mostly noise: a tenth of that of an optimal
+"""Weight below which a correction counts as mostly noise: a tenth of the weight of an optimal
 discriminator. Chosen, not tuned."""
 
 RAISED = 1.01
-"""Relative denoising error above which it counts as raised; chosen, not tuned."""
+"""Denoising error, relative to no guidance, that triggers a warning; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Level:
         sigma: noise level.
         weight: fitted weight.
         standard_error: standard error of the weight.
-        error_at_one: denoising error with weight 1, relative to that without guidance.
-        error_fitted: denoising error with the fitted weight, or with 0 if that is negative.
+        error_at_one: denoising error with weight 1, relative to the error without guidance.
+        error_fitted: the same with the fitted weight, or with weight 0 if that is negative.
         log_ratio_real: mean of log(d / (1 - d)) over real items with assigned noise.
-        log_ratio_fakes: mean over generated items with assigned noise.
-        log_ratio_unpaired: mean over generated items with independent noise.
-        log_ratio_states: mean over the states of sampling trajectories.
+        log_ratio_fakes: the same over generated items with assigned noise.
+        log_ratio_unpaired: the same over generated items with independent noise.
+        log_ratio_states: the same over the states of sampling trajectories.
     """
 
     sigma: float
@@ -77,12 +77,12 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class FitWeight(Stage):
-    """Fits the weight of a discriminator's guidance by noise level, on held-out images.
+    """Fits the weight of discriminator guidance at each noise level, on held-out images.
 
     Guidance `{ use = "discriminator", weight_by = "STAGE" }` uses the result. The fit minimizes the
-    denoising error, without scoring samples. The stage warns if weight 1 raises the error. It also
-    compares the discriminator's log-ratio on states of sampling trajectories, where guidance is
-    applied, with that on noisy generated images, on which the discriminator was trained.
+    denoising error; no samples are scored. The stage warns if weight 1 raises the error. It also
+    compares two mean log-ratios of the discriminator: on states of sampling trajectories, where
+    guidance is applied, and on noisy generated images, on which the discriminator was trained.
     """
 
     source = "least-squares fit of the denoising error, see the module"
@@ -90,7 +90,7 @@ class FitWeight(Stage):
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained or chose the discriminator")
     denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")
-    count: int = setting(1024, doc="number of held-out images, repeats counted", at_least=32)
+    count: int = setting(1024, doc="number of held-out images, including repetitions", at_least=32)
     schedule: Schedule = setting(doc="noise levels, the same as in sampling", use={"use": "edm"})
     solver: Solver = setting(doc="solver of the trajectories", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)
@@ -105,7 +105,7 @@ class FitWeight(Stage):
         if denoiser.classes and not discriminator.spec.classes:
             yield Problem(
                 ("denoiser",),
-                "must be called with labels, got discriminator data without labels",
+                "requires labels, but the data of the discriminator has none",
                 "write labels = true in the data of the discriminator's stage",
                 Code.MISSING_ATTRIBUTE,
             )
@@ -115,7 +115,7 @@ class FitWeight(Stage):
         if training is None:
             raise DataError(
                 f"discriminator must be a stage that trains on pairs, got {self.discriminator}; "
-                "write the id of its training",
+                "write the id of a stage train",
                 Code.WRONG_REFERENCE,
             )
         denoiser = context.network(self.denoiser)
@@ -153,7 +153,7 @@ class FitWeight(Stage):
     def _states(
         self, denoiser: Trained, discriminator: nn.Module, context: Context
     ) -> list[tuple[float, float]]:
-        """Return each noise level with the mean log-ratio of trajectory states at it."""
+        """Return pairs of a noise level and the mean log-ratio of the trajectory states at it."""
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
@@ -230,7 +230,7 @@ def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
         yield (
             f"the fitted weight is near 0 at all noise levels, at most {highest:.3g}: on held-out "
             "images the gradient of the discriminator is mostly noise, and guidance would degrade "
-            "samples; train it on more data, or use another network"
+            "samples; train it on more data, or choose another network for it"
         )
     if raised := [level for level in levels if level.error_at_one > RAISED]:
         worst = max(raised, key=lambda level: level.error_at_one)

@@ -1,4 +1,4 @@
-"""The fitted weight of discriminator guidance by noise level."""
+"""The fitted weight of discriminator guidance at each noise level."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class FittedWeight(Artifact):
         sigmas: noise levels, increasing.
         weights: fitted weight at each level.
         standard_errors: standard error of each weight.
-        error_at_one: denoising error with weight 1, relative to that without guidance.
-        error_fitted: denoising error with the fitted weight, relative to that without guidance.
+        error_at_one: denoising error with weight 1, relative to the error without guidance.
+        error_fitted: denoising error with the fitted weight, relative to the same.
         denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
         discriminator: digest of the discriminator.
     """
@@ -58,13 +58,13 @@ class FittedWeight(Artifact):
             raise cls._unreadable(path, str(error)) from error
         increasing = all(0 < low < high for low, high in pairwise([*fit.sigmas]))
         if len(lengths) != 1 or not fit.sigmas or not increasing:
-            raise cls._unreadable(path, "its noise levels do not increase, or have no weights")
+            raise cls._unreadable(path, "its noise levels do not increase, or weights are missing")
         return fit
 
     @staticmethod
     def _unreadable(path: Path, reason: str) -> DataError:
         return DataError(
-            f"{path} must be a file of fitted weights, got a missing or corrupt file: {reason}; "
+            f"{path} must be a file of fitted weights, but is missing or corrupt: {reason}; "
             "run the stage fit-weight again",
             Code.UNREADABLE,
         )
@@ -82,7 +82,7 @@ class FittedWeight(Artifact):
         """Check that the networks are those to which the weight was fitted.
 
         Raises:
-            DataError: a network is another one.
+            DataError: a network differs.
         """
         networks = {
             "discriminator": (self.discriminator, discriminator),
@@ -91,19 +91,21 @@ class FittedWeight(Artifact):
         for what, (digest, network) in networks.items():
             if network_digest(network) != digest:
                 raise DataError(
-                    f"weight_by must be fitted to the {what} in use, got a fit to another; run a "
-                    "stage fit-weight for it",
+                    f"weight_by must be fitted to the {what} in use, got a weight for another; "
+                    f"run a stage fit-weight for this {what}",
                     Code.CONFLICT,
                 )
 
 
 @dataclass(frozen=True)
 class WeightCurve:
-    """A weight by noise level, linear in log sigma between levels and 0 outside their range.
+    """A weight as a function of the noise level.
+
+    It is linear in log sigma between the levels, and 0 outside their range.
 
     Attributes:
         levels: ``[L]`` log noise levels, increasing, at least two.
-        weights: ``[L]`` nonnegative weight at each level.
+        weights: ``[L]`` nonnegative weights at these levels.
     """
 
     levels: Tensor

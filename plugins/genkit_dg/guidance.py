@@ -3,7 +3,7 @@
 Let d(x; sigma) be the probability that x is noisy real data rather than a noisy sample of the
 denoiser. For an optimal discriminator, grad_x log(d / (1 - d)) is the error of the denoiser's
 score. If the score is (D - x) / sigma^2, the correction of D is w sigma^2 grad_x log(d / (1 - d))
-with w = 1. With assigned noise the score is different, and the best w has to be measured.
+with w = 1. With assigned noise the score is different, and the best w must be measured.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class DiscriminatorGuidance(Guidance):
     discriminator: DiscriminatorRef = setting(doc="stage that trained the discriminator")
     weight: float = setting(
         1.0,
-        doc="weight w of the correction; 0 for none, 1 is exact for independent noise and an "
-        "optimal discriminator",
+        doc="weight w of the correction; 0 means no guidance, 1 is exact for independent noise and "
+        "an optimal discriminator",
         at_least=0.0,
     )
     second_weight: float | None = setting(
         None,
-        doc="weight in the second evaluation of a step; default: `weight`. 0 halves the calls of "
-        "the discriminator",
+        doc="weight in the second evaluation of a step; default: `weight`. 0 halves the number of "
+        "calls of the discriminator",
         at_least=0.0,
     )
     weight_by: FittedWeightRef | None = setting(
         None,
-        doc="stage fit-weight, whose weight at each noise level multiplies `weight` and "
-        "`second_weight`; default: factor 1",
+        doc="id of a stage fit-weight, whose fitted weight at each noise level multiplies `weight` "
+        "and `second_weight`; default: no such factor",
     )
     boosting: bool = setting(
         False,
@@ -77,7 +77,7 @@ class DiscriminatorGuidance(Guidance):
         if fitted != self.discriminator:
             yield Problem(
                 ("weight_by",),
-                f'must be fitted to the discriminator "{self.discriminator}", got a fit to '
+                f'must be fitted to the discriminator "{self.discriminator}", got a weight for '
                 f'"{fitted}"',
                 "write the id of a stage fit-weight for this discriminator",
                 Code.WRONG_REFERENCE,
@@ -88,9 +88,9 @@ class DiscriminatorGuidance(Guidance):
         if self.second_weight is not None and not solver.two_slopes:
             yield Problem(
                 ("second_weight",),
-                "must be left out with a solver that evaluates once per step, got "
+                "must be omitted with a solver that evaluates once per step, got "
                 f"{self.second_weight:g} with {type(solver).__name__}",
-                'leave it out, or write solver = { use = "heun" }',
+                'remove it, or write solver = { use = "heun" }',
                 Code.CONFLICT,
             )
 

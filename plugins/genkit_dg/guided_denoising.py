@@ -20,13 +20,13 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedDenoising(Objective):
-    """Computes the weighted squared error of the guided denoiser on real items, per element.
+    """Computes the mean weighted squared error of the guided denoiser on real items.
 
     Guidance adds sigma^2 grad_x L to the denoised image, where L is the discriminator's output.
     Cross-entropy fits L, not its gradient. This objective fits the gradient, for guidance with
-    weight 1, to the denoiser's error on real items. This corrects the score if noise is
-    independent, and the velocity of the ODE if it is assigned. No fakes are required. Each step
-    needs second derivatives.
+    weight 1, to the denoiser's error on real items. Guidance then corrects the score if noise is
+    independent, and the velocity of the ODE if noise is assigned. No generated items are required.
+    Each step computes second derivatives.
     """
 
     source = "arXiv 2503.16117, with the weight and the average over elements of EDM's loss"
@@ -42,7 +42,7 @@ class GuidedDenoising(Objective):
         module = inputs.network(self.denoiser).module
         if not isinstance(module, Preconditioned):
             raise DataError(
-                f"denoiser must have a preconditioner, got {type(module).__name__}; use another",
+                f"denoiser must have a preconditioner, got {type(module).__name__}; name another",
                 Code.CONFLICT,
             )
         return BoundGuidedDenoising(self, module)
@@ -74,7 +74,7 @@ class BoundGuidedDenoising:
         x = batch.data + as_column(sigma, noise) * noise
         with torch.no_grad():
             denoised = self.denoiser(x, sigma, batch.labels)
-        # The fused attention kernels have no second derivative.
+        # Fused attention kernels do not implement second derivatives.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             point = x.detach().requires_grad_()
             output = model(point, sigma, batch.labels).sum()

@@ -1,4 +1,4 @@
-"""Held-out pairs for the evaluation of a discriminator."""
+"""Pairs of held-out items and noise, for the evaluation of a discriminator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PairedTraining(Protocol):
     pools_ahead: int
 
     def stream(self, context: Context, total: int) -> PairStream:
-        """Return the pairs to train on."""
+        """Return a stream of the first ``total`` training pairs."""
         ...
 
 
@@ -45,12 +45,12 @@ class Pairs(NamedTuple):
     noise: Tensor
 
     def with_realness(self, realness: int) -> Pairs:
-        """Return the pairs of real items (1) or of generated ones (0)."""
+        """Return the pairs whose items are real (1) or generated (0)."""
         index = (require_realness(self.batch) == realness).nonzero().flatten()
         return Pairs(self.batch[index], self.noise[index])
 
     def parts(self, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield the pairs in batches of one network call, on a device."""
+        """Yield items and noise on a device, in batches for one network call each."""
         for start in range(0, len(self.batch), BATCH):
             part = slice(start, start + BATCH)
             yield self.batch[part].to(device), self.noise[part].to(device)
@@ -60,9 +60,9 @@ def find_training(name: str, stage_of: Callable[[str], Stage | None]) -> PairedT
     """Return the stage that trained a discriminator; None if there is none.
 
     Args:
-        name: id of the stage that writes the discriminator: the training, or a stage that chooses
-            among its snapshots.
-        stage_of: function from an id to its stage, or None.
+        name: id of the stage that writes the discriminator. It trains the discriminator, or chooses
+            among the snapshots of another stage.
+        stage_of: function that returns the stage with an id, or None if there is none.
     """
     stage = stage_of(name)
     if not isinstance(stage, PairedTraining):
@@ -71,27 +71,27 @@ def find_training(name: str, stage_of: Callable[[str], Stage | None]) -> PairedT
 
 
 def check_held_out(name: str, stages: Stages) -> Iterator[Problem]:
-    """Yield a problem unless the discriminator can be evaluated on held-out items."""
+    """Yield a problem if the discriminator cannot be evaluated on held-out items."""
     training = find_training(name, stages.get)
     if training is None:
         yield Problem(
             ("discriminator",),
             "must be a stage that trains a discriminator or chooses among its snapshots, got "
             f'"{name}"',
-            "write the id of the training",
+            "write the id of such a stage",
             Code.WRONG_REFERENCE,
         )
     elif training.data.held_out_part() is None:
         yield Problem(
             ("discriminator",),
-            "must hold out items of its data, got a training on all items",
-            'write data = { use = "real-and-fake", held_out = 0.1, ... } in its stage',
+            "must hold out items of its data, got a stage that trains on all items",
+            'write data = { use = "real-and-fake", held_out = 0.1, ... } in that stage',
             Code.CONFLICT,
         )
 
 
 def noise_levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
-    """Return the noise levels ``[N]`` float32 that the training uses for pairs.
+    """Return the noise levels ``[N]`` float32 at which the stage trains on the pairs.
 
     Raises:
         DataError: the objective has no noise levels.
@@ -99,7 +99,7 @@ def noise_levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
     quantile = pairs.batch.quantile
     levels = None if quantile is None else training.objective.noise_levels(quantile)
     if levels is None:
-        raise DataError("objective must have noise levels, got an objective without", Code.CONFLICT)
+        raise DataError("objective must have noise levels, got one without", Code.CONFLICT)
     return levels.float()
 
 
@@ -107,9 +107,9 @@ def draw_held_out_pairs(training: PairedTraining, context: Context, count: int) 
     """Return held-out pairs, coupled as in training.
 
     Args:
-        training: training stage of the discriminator.
-        context: context of the running stage, which seeds noise and order.
-        count: number of pairs; items are repeated with other noise.
+        training: stage that trained the discriminator.
+        context: context of the running stage, from which the seeds of noise and order derive.
+        count: number of pairs; if there are fewer items, they are repeated with new noise.
 
     Raises:
         DataError: no items are held out, or the data is corrupt.
@@ -147,14 +147,14 @@ def compute_logits(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch
 
 
 def require_realness(batch: Batch) -> Tensor:
-    """Return ``[N]`` 1 for real and 0 for generated items.
+    """Return the realness ``[N]`` of the items: 1 for real and 0 for generated.
 
     Raises:
         DataError: the batch has no ``realness``.
     """
     if batch.realness is None:
         raise DataError(
-            "data must state which items are real and which generated, got no realness",
+            "data must state which items are real and which are generated, got no realness",
             Code.MISSING_ATTRIBUTE,
         )
     return batch.realness

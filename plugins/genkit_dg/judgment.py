@@ -1,4 +1,4 @@
-"""Scores of a discriminator on held-out items, over all noise levels and by noise level."""
+"""Scores of a discriminator on held-out items, over all noise levels and in ranges of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Judgment:
     """Scores of a discriminator on noisy items.
 
     Attributes:
-        cross_entropy: mean of -log of the probability of the true source; ln 2 for chance.
+        cross_entropy: mean of -log(probability of the true source); ln 2 at chance level.
         standard_error: standard error of the cross-entropy.
         accuracy: share of correctly classified items.
         calibration_error: mean absolute difference of predicted probability and frequency of real
@@ -52,16 +52,16 @@ class Judgment:
 
     @property
     def is_chance(self) -> bool:
-        """Whether the cross-entropy is within two standard errors of chance, or above."""
+        """Whether the cross-entropy is at least ln 2 - 2 standard errors, as by chance."""
         return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
 
     def row(self) -> dict[str, Any]:
-        """Return the scores with six digits, for ``metrics.jsonl``."""
+        """Return the scores, rounded to six digits, for ``metrics.jsonl``."""
         return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
 
 def score_by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
-    """Return the scores by range of noise levels, keyed by its median.
+    """Return the scores in each range of noise levels, keyed by the median level of the range.
 
     Args:
         logits: ``[N]`` float64 logits.
@@ -78,7 +78,7 @@ def score_by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str,
 def describe_chance(judgment: Judgment) -> str:
     """Return the warning for a discriminator that is no better than chance on held-out items."""
     return (
-        "the held-out cross-entropy must be below 0.6931, the value of chance, got "
+        "the held-out cross-entropy must be below 0.6931, the value at chance level, got "
         f"{judgment.cross_entropy:.4f} +- {judgment.standard_error:.4f}: guidance would only add "
         "noise; use more data, dropout or a smaller network"
     )

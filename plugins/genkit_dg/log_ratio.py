@@ -1,4 +1,4 @@
-"""Log density ratio of real and generated data from a discriminator, and its gradient."""
+"""Log density ratio of real to generated data, computed by a discriminator, and its gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MIN_PROBABILITY = 1e-5
-"""Value at which d and 1 - d are clipped, as published; the gradient is 0 where clipped."""
+"""Minimum of d and 1 - d, to which they are clipped as published; there the gradient is 0."""
 
 _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 
@@ -16,7 +16,9 @@ _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 def compute_log_ratio(
     discriminator: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return log(d / (1 - d)) and its gradient with respect to x, without parameter gradients.
+    """Return log(d / (1 - d)) and its gradient with respect to x.
+
+    Gradients with respect to the parameters of the discriminator are not computed.
 
     Args:
         discriminator: discriminator ``(x, sigma, labels) -> logit [B]``, in eval mode.

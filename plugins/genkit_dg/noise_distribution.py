@@ -1,4 +1,4 @@
-"""The noise distribution that trains the discriminator in discriminator guidance."""
+"""The published noise distribution for training the discriminator of discriminator guidance."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from genkit.interfaces import NoiseDistribution
 from genkit.parts.vp_sde import VpSde
 
 TIME_MIN = 1e-5
-"""Min time of importance sampling, as published."""
+"""Minimum time of importance sampling, as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DgImportance(NoiseDistribution):
-    """Draws noise levels uniform in log sigma from 0.001 to 152: importance-sampled VP times.
+    """Draws noise levels uniformly in log sigma from 0.001 to 152: importance-sampled VP times.
 
     The density of times t is proportional to beta(t) / s(t)^2 on [1e-5, 1], where
     s^2 = 1 - exp(-B), as in Song et al. Its antiderivative is log(exp(B) - 1) = 2 log sigma.

@@ -18,14 +18,14 @@ from genkit_dg.condition import Condition
 
 
 class ConvEncoder(nn.Module):
-    """A convolutional encoder with a mean over pixels and one output.
+    """A convolutional encoder with one output, from the mean of the features over all pixels.
 
     Call it as ``network(x [B, C, H, W], sigma [B], labels) -> logit [B]``.
 
     Args:
         image_channels: channels C of the images.
-        widths: channels at each resolution; resolution is halved between them.
-        blocks: residual blocks per resolution.
+        widths: channels at each resolution; each resolution is half the previous one.
+        blocks: number of residual blocks per resolution.
         dropout: probability that an activation is dropped in training.
         classes: number of classes; 0 for an unconditional discriminator.
     """
@@ -49,7 +49,7 @@ class ConvEncoder(nn.Module):
                 halve = level > 0 and index == 0
                 self.blocks.append(_Block(before, width, embedding, dropout, halve))
                 before = width
-        # No norm at the end: it would remove the amplitude, in which real and fake images differ.
+        # No norm at the end: it would remove the amplitude, which differs between real and fake.
         self.head = nn.Linear(before, 1)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -118,7 +118,7 @@ class ScratchDiscriminator(Discriminator):
         smallest = 2 ** (len(self.multipliers) - 1)
         if not spec.is_image or min(spec.shape[1:]) < smallest:
             raise DataError(
-                f"scratch with {len(self.multipliers)} resolutions must have images of at "
+                f"data for scratch with {len(self.multipliers)} resolutions must be images of at "
                 f"least {smallest}x{smallest}, got items of shape {spec.shape}; "
                 'write fewer multipliers or use "mlp-discriminator"',
                 Code.WRONG_SHAPE,

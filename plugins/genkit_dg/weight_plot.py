@@ -29,7 +29,7 @@ def weight_plot(levels: Sequence[Level]) -> bytes:
     weight.axhline(0, color="#000000", linewidth=0.8)
     weight.axhline(1, color="#000000", linewidth=0.8, linestyle="--")
     weight.set_ylabel("fitted weight")
-    set_title(weight, "Weight of minimal denoising error")
+    set_title(weight, "Weight with minimal denoising error")
     for axes, names, title in (
         (error, ERRORS, "Denoising error, relative to no guidance"),
         (ratio, LOG_RATIOS, "Mean log-ratio of the discriminator"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Register networks, preconditioners, losses, noise distributions, samplers and guidances."""
+    """Register networks, preconditioners, losses, noise distributions, samplers and guidance."""
     registry.add("denoiser", "ddpmpp", "genkit_edm.unet.denoisers:Ddpmpp")
     registry.add("denoiser", "ncsnpp", "genkit_edm.unet.denoisers:Ncsnpp")
     registry.add("denoiser", "adm", "genkit_edm.unet.denoisers:Adm")

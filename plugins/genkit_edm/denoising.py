@@ -39,7 +39,7 @@ class Denoising(Objective):
         preconditioner = cast(Preconditioner, model.preconditioner)
         sigma = self.noise_distribution.levels(batch)
         x = batch.data + as_column(sigma, noise) * noise
-        # Not every network takes augment_labels: without augmentation the argument is left out.
+        # Not every network takes augment_labels, so without augmentation it is not passed.
         augment_args = () if batch.augment_labels is None else (batch.augment_labels,)
         error: Tensor = model(x, sigma, batch.labels, *augment_args) - batch.data
         return preconditioner.weight(sigma) * error.float().square().flatten(1).mean(1)
@@ -48,5 +48,5 @@ class Denoising(Objective):
         return self.noise_distribution.quantile(quantile)
 
     def terms(self, shape: tuple[int, ...]) -> int:
-        """Return the number of elements: EDM and EDM2 take the gradient of their summed error."""
+        """Return the number of elements, because EDM and EDM2 sum the error over elements."""
         return math.prod(shape)

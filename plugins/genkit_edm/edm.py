@@ -1,4 +1,4 @@
-"""EDM's column of table 1: preconditioner, noise distribution and schedules (arXiv 2206.00364)."""
+"""Preconditioner, noise distribution and schedules of EDM (arXiv 2206.00364, table 1)."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class EdmPreconditioner(Preconditioner):
         )
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Return ``1 / c_out^2``: at initialization the expected loss is the same at all levels."""
+        """Return ``1 / c_out^2``, so that initially the expected loss is the same at all levels."""
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogNormal(NoiseDistribution):
-    """Draws log-normal noise levels, which concentrate training on intermediate levels."""
+    """Draws log-normal noise levels, so that training concentrates on intermediate levels."""
 
     source = "EDM, arXiv 2206.00364, table 1"
 
@@ -68,7 +68,7 @@ class EdmSchedule(RangeSchedule):
     )
 
     def check_levels(self) -> Iterator[Problem]:
-        yield from check_decreasing(self, "rho", "write a value from 1 to 100; 7 is usual")
+        yield from check_decreasing(self, "rho", "write a value from 1 to 100, usually 7")
 
     def levels(self) -> Tensor:
         ends = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)

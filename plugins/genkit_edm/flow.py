@@ -14,7 +14,7 @@ And D - x_0 = -t (F - v), so that with the weight 1 / t^2 the denoising loss is 
 loss |F - v|^2. Euler's step in sigma is Euler's step of dx_t/dt = F in t, to the same states: with
 (x - D) / sigma = x_t + (1 - t) F, a step from sigma to sigma' gives x'_t = x_t + (t' - t) F.
 
-Other texts let t run from noise at 0 to data at 1; v then has the opposite sign.
+In other texts, t runs from noise at 0 to data at 1; v then has the opposite sign.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class FlowScaling(Scaling):
 
 @dataclass(frozen=True, kw_only=True)
 class FlowPreconditioner(Preconditioner):
-    """Lets the network predict the velocity of a straight path from data to noise."""
+    """Preconditions a network that predicts the velocity of a straight path from data to noise."""
 
     source = "Flow matching, arXiv 2210.02747, eq. 20-23; rectified flow, arXiv 2209.03003"
 
@@ -76,16 +76,16 @@ class FlowPreconditioner(Preconditioner):
 class FlowDistribution(NoiseDistribution):
     """Draws noise levels whose flow-matching time t = sigma / (1 + sigma) is uniform.
 
-    The logit-normal time of Stable Diffusion 3 (arXiv 2403.03206, section 3.1) needs no component
-    of its own: ln(sigma) is the logit of t. Use ``log-normal``, with the location as ``p_mean`` and
-    the scale as ``p_std``, usually 0 and 1.
+    For the logit-normal time of Stable Diffusion 3 (arXiv 2403.03206, section 3.1), use
+    ``log-normal``, because ln(sigma) is the logit of t: ``p_mean`` is its location and ``p_std``
+    its scale, usually 0 and 1.
     """
 
     source = "Flow matching, arXiv 2210.02747, eq. 5; rectified flow, arXiv 2209.03003"
 
     # Closer to 0, x_t and x_0 are equal in float32, and the loss would consist of rounding errors.
     eps_t: float = setting(
-        1e-5, doc="times closer than this to 0 or 1 are not drawn", above=0, below=0.5
+        1e-5, doc="minimum distance of the times from 0 and 1", above=0, below=0.5
     )
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class FlowSchedule(Schedule):
     source = "Flow matching, arXiv 2210.02747, eq. 20; rectified flow, arXiv 2209.03003"
 
     # t = 1, pure noise, has no finite noise level; 1000 is t = 0.999.
-    sigma_max: float = sigma_setting(1000.0, "noise level of the start")
+    sigma_max: float = sigma_setting(1000.0, "first noise level")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from check_decreasing(self)

@@ -1,4 +1,4 @@
-"""Improved DDPM (arXiv 2102.09672), which has a table of noise levels, in EDM's notation.
+"""Improved DDPM (arXiv 2102.09672) in EDM's notation: a table of noise levels.
 
 EDM, arXiv 2206.00364, table 1: with a(j) = sin^2(pi/2 j / (m (c_2 + 1))), u_m = 0 and
 u_{j-1}^2 + 1 = (u_j^2 + 1) / max(a(j-1) / a(j), c_1). The product telescopes into a sum of
@@ -27,8 +27,8 @@ def iddpm_levels(c_1: float = 0.001, c_2: float = 0.008, m: int = 1000) -> Tenso
     """Return the ``[m]`` noise levels u_{m-1} to u_0, increasing, in float64 on the CPU.
 
     Args:
-        c_1: min ratio of adjacent a(j); bounds the highest level.
-        c_2: offset of the cosine; bounds the lowest levels.
+        c_1: minimum ratio of adjacent a(j), which bounds the highest level.
+        c_2: offset of the cosine, which bounds the lowest levels.
         m: number of levels.
     """
     # As in the reference: a(j) and its ratios in float32, in this order, the rest in float64. With
@@ -40,7 +40,9 @@ def iddpm_levels(c_1: float = 0.001, c_2: float = 0.008, m: int = 1000) -> Tenso
 
 
 def nearest(sigma: Tensor, levels: Tensor) -> Tensor:
-    """Return the index of the level nearest to each noise level, of the shape of ``sigma``.
+    """Return the index of the table's level nearest to each noise level.
+
+    The indices have the shape of ``sigma``.
 
     Args:
         sigma: noise levels of any shape.
@@ -51,10 +53,14 @@ def nearest(sigma: Tensor, levels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Component):
-    """The settings of the table of noise levels."""
+    """Settings of the table of noise levels."""
 
-    c_1: float = setting(0.001, doc="bounds the highest noise level of the table", above=0, below=1)
-    c_2: float = setting(0.008, doc="bounds the lowest noise levels of the table", above=0)
+    c_1: float = setting(
+        0.001, doc="c_1 of EDM's table 1, which bounds the highest noise level", above=0, below=1
+    )
+    c_2: float = setting(
+        0.008, doc="c_2 of EDM's table 1, which bounds the lowest noise levels", above=0
+    )
     m: int = setting(1000, doc="number of noise levels in the table", at_least=2, at_most=100_000)
 
     def formula(self) -> Tensor:
@@ -64,14 +70,14 @@ class Table(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmPreconditioner(Table, NoisePrediction):
-    """Lets the network predict the noise, given the index of the level in a table."""
+    """Preconditions a network that predicts the noise from the image and the index of its level."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
     table: tuple[float, ...] = setting(
         (),
-        doc="m increasing noise levels that replace those of the formula, such as the table of a "
-        "published network; empty: the formula",
+        doc="m increasing noise levels, such as the table of a published network; default: the "
+        "levels of the formula",
         above=0,
     )
 
@@ -85,7 +91,7 @@ class IddpmPreconditioner(Table, NoisePrediction):
             yield Problem(
                 ("table",),
                 f"must have m = {self.m} noise levels, got {len(self.table)}",
-                f"write m = {len(self.table)}, or leave table out",
+                f"write m = {len(self.table)}, or remove table",
             )
         for index, (level, after) in enumerate(pairwise(self.table)):
             if level >= after:
@@ -104,12 +110,12 @@ class IddpmPreconditioner(Table, NoisePrediction):
         return levels[nearest(sigma, levels)]
 
     def _levels(self, like: Tensor) -> Tensor:
-        # Converted on the CPU, since not every device has float64; the copy does not synchronize.
+        # Converted on the CPU, because not every device has float64. The copy does not synchronize.
         return self._table.to(like.dtype).to(like.device, non_blocking=True)
 
     @cached_property
     def _table(self) -> Tensor:
-        """The levels in float64 on the CPU, cached: computing takes 0.1 ms, copying 4 us."""
+        """The noise levels in float64 on the CPU, cached: computing takes 0.1 ms, copying 4 us."""
         if self.table:
             return torch.tensor(self.table, dtype=torch.float64, device="cpu")
         return self.formula()
@@ -117,7 +123,7 @@ class IddpmPreconditioner(Table, NoisePrediction):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmDistribution(Table, NoiseDistribution):
-    """Draws the levels of improved DDPM's table with equal probability."""
+    """Draws all noise levels of improved DDPM's table with equal probability."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
@@ -128,11 +134,11 @@ class IddpmDistribution(Table, NoiseDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class IddpmSchedule(Table, RangeSchedule):
-    """Takes levels at even distances in improved DDPM's table, then adds 0."""
+    """Takes evenly spaced entries of improved DDPM's table of noise levels, then adds 0."""
 
     source = "EDM, arXiv 2206.00364, table 1, column iDDPM; arXiv 2102.09672"
 
-    sigma_max: float = sigma_setting(81.0, "noise level of the start")
+    sigma_max: float = sigma_setting(81.0, "first noise level")
 
     def check_levels(self) -> Iterator[Problem]:
         count = len(self._table())

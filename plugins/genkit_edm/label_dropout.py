@@ -1,4 +1,4 @@
-"""Base of denoisers that can be trained with label dropout."""
+"""Base class of denoisers that can be trained with label dropout."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class LabelDropout(Denoiser):
 
     label_dropout: float = setting(
         0.0,
-        doc="probability that an item's label is dropped in training; above 0, the network can "
-        "also be called without labels",
+        doc="probability that an item's label is dropped in training; if it is above 0, the "
+        "network can also be called without labels",
         at_least=0,
         below=1,
     )

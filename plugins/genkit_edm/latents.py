@@ -17,9 +17,9 @@ from genkit.types import Draws
 class EdmLatents(Latents):
     """Draws a sample's random numbers from one generator, seeded as in EDM's generate.py.
 
-    The order is: the latent in float32, a uniform class if the denoiser has classes, then the noise
-    of each solver step in the precision of the states. The class is drawn even if another one is
-    chosen, because the draw advances the generator. The generator is that of the sampling device:
+    The order is: the latent in float32; a uniform class, if the denoiser has classes; the noise of
+    each solver step in the precision of the states. A class is drawn even if the user chooses the
+    class, because the draw advances the generator. The generator is on the sampling device, so
     CPU and GPU give different samples. The seed of the run has no effect. Seeds that differ by 2^32
     give the same sample.
     """

@@ -1,4 +1,4 @@
-"""Common parts of schedules: a range of noise levels, and checks that they decrease."""
+"""Common parts of schedules: a range of noise levels, and checks that the levels decrease."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
 """Bounds of noise levels: their squares must be representable in float32."""
 
 MAX_STEPS = 100_000
-"""Max number of solver steps; chosen, not tuned."""
+"""Maximum number of solver steps; chosen, not tuned."""
 
 
 def sigma_setting(default: float, doc: str) -> Any:
@@ -31,14 +31,14 @@ class RangeSchedule(Schedule):
     """A schedule from ``sigma_max`` down to ``sigma_min``, then 0."""
 
     sigma_min: float = sigma_setting(0.002, "lowest noise level above 0")
-    sigma_max: float = sigma_setting(80.0, "noise level of the start")
+    sigma_max: float = sigma_setting(80.0, "first noise level")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         problems = list(check_range(self.sigma_min, self.sigma_max))
         yield from problems or self.check_levels()
 
     def check_levels(self) -> Iterator[Problem]:
-        """Yield the problems of the levels, given that the range is valid."""
+        """Yield the problems of the noise levels; called only if the range is valid."""
         yield from check_decreasing(self)
 
     def within(self, lowest: float, highest: float) -> Self:
@@ -59,7 +59,7 @@ class RangeSchedule(Schedule):
 
 
 def check_range(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
-    """Yield a problem unless ``sigma_min`` is below ``sigma_max``."""
+    """Yield a problem if ``sigma_min`` is not below ``sigma_max``."""
     if sigma_min >= sigma_max:
         yield Problem(
             ("sigma_min",),
@@ -71,12 +71,12 @@ def check_range(sigma_min: float, sigma_max: float) -> Iterator[Problem]:
 def check_decreasing(
     schedule: Schedule, key: str = "steps", hint: str = "write a smaller number of steps"
 ) -> Iterator[Problem]:
-    """Yield a problem unless the noise levels of a schedule decrease strictly in float32.
+    """Yield a problem if the noise levels of a schedule do not decrease strictly in float32.
 
     Args:
         schedule: schedule to check.
-        key: setting to report when the levels do not decrease.
-        hint: remedy to report with it.
+        key: setting that the problem names if the levels do not decrease.
+        hint: remedy for this problem.
     """
     if schedule.steps > MAX_STEPS:
         reason = f"must be at most {MAX_STEPS:,}, got {schedule.steps:,}"
@@ -88,7 +88,7 @@ def check_decreasing(
         step = int(stuck.nonzero()[0])
         yield Problem(
             (key,),
-            f"must give decreasing noise levels, got a step {step + 1} from "
+            f"must give decreasing noise levels, got step {step + 1} from "
             f"{float(sigmas[step]):.6g} to {float(sigmas[step + 1]):.6g}",
             hint,
         )

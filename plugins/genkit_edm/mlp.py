@@ -18,7 +18,7 @@ from genkit_edm.unet.conditioning import (
 )
 
 CONDITION = 64
-"""Width of the conditioning vector of noise level and class; chosen, not tuned."""
+"""Width of the vector that encodes noise level and class; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +66,19 @@ class Block(nn.Module):
         self.second = nn.Linear(width, width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return ``[B, width]`` for ``x`` ``[B, width]`` and ``condition`` ``[B, condition]``."""
+        """Return the features ``[B, width]``.
+
+        Args:
+            x: ``[B, width]`` features.
+            condition: ``[B, condition]`` conditioning vectors.
+        """
         h = F.silu(self.first(self.norm(x)) + self.condition(condition))
         branch: Tensor = self.second(self.dropout(h))
         return x + branch
 
 
 class ResidualMlp(nn.Module):
-    """Residual blocks between two linear layers.
+    """A linear layer, residual blocks and another linear layer.
 
     Args:
         elements: number of values of one item.
@@ -102,7 +107,7 @@ class ResidualMlp(nn.Module):
 
         Args:
             x: ``[B, *shape]`` scaled noisy data.
-            c_noise: ``[B]`` noise levels as encoded by the preconditioner.
+            c_noise: ``[B]`` noise levels, encoded by the preconditioner.
             labels: ``[B]`` int64 classes, or None; ignored by an unconditional network.
         """
         condition = self.conditioning(c_noise, labels)

@@ -35,15 +35,15 @@ class VeTime(Time):
 
 @dataclass(frozen=True, kw_only=True)
 class VePreconditioner(Preconditioner):
-    """Passes the noisy image unscaled; the network predicts the negative noise."""
+    """Passes the noisy image to the network unscaled; the network predicts the negative noise."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
     sigma_min: float = setting(
-        0.02, doc="lowest supported noise level; schedules are narrowed to it", above=0
+        0.02, doc="lowest supported noise level; schedules are restricted to it", above=0
     )
     sigma_max: float = setting(
-        100.0, doc="highest supported noise level; schedules are narrowed to it", above=0
+        100.0, doc="highest supported noise level; schedules are restricted to it", above=0
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -63,7 +63,7 @@ class VePreconditioner(Preconditioner):
 
 @dataclass(frozen=True, kw_only=True)
 class VeDistribution(NoiseDistribution):
-    """Draws noise levels uniform in log sigma."""
+    """Draws noise levels uniformly in log sigma."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
@@ -84,4 +84,4 @@ class VeSchedule(LogLinearSchedule):
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
     sigma_min: float = sigma_setting(0.02, "lowest noise level above 0")
-    sigma_max: float = sigma_setting(100.0, "noise level of the start")
+    sigma_max: float = sigma_setting(100.0, "first noise level")

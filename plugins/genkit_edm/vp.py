@@ -1,4 +1,4 @@
-"""The column VP of EDM's table 1: the variance-preserving SDE (see :mod:`genkit.parts.vp_sde`)."""
+"""The variance-preserving SDE (see :mod:`genkit.parts.vp_sde`), as in EDM's table 1, column VP."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from genkit_edm.solvers.path import Scaling, Time
 MIN_TIME = 1e-3
 """Time of the lowest noise level above 0 in sampling (epsilon_s of EDM's table 1)."""
 
-# Constants, since computing them would import torch for `genkit show vp`, with a last bit that
-# differs between machines.
+# Constants: computing them would import torch for `genkit show vp`, and their last bit would differ
+# between machines.
 LOWEST, HIGHEST = 0.010485992786702987, 152.1669702839464
-"""Noise levels of the times :data:`MIN_TIME` and 1."""
+"""Noise levels at the times :data:`MIN_TIME` and 1."""
 
 
 @dataclass(frozen=True)
 class VpTime(VpSde, Time):
-    """The time of the VP SDE, 0 to 1 over the noise levels of a schedule."""
+    """The time of the VP SDE, which runs from 0 to 1 over the noise levels of a schedule."""
 
     def rate(self, sigma: Tensor) -> Tensor:
         beta = self.beta_min + self.beta_d * self.time(sigma)
@@ -37,14 +37,14 @@ class VpTime(VpSde, Time):
         return beta * (1 + sigma.square()) / (2 * sigma)
 
     def level(self, time: float) -> float:
-        """Return the noise level of a time, in float64."""
+        """Return the noise level at a time, in float64."""
         return float(self.sigma(torch.tensor(time, dtype=torch.float64)))
 
     @classmethod
     def between(cls, sigma_min: float, sigma_max: float) -> VpTime:
-        """Return the time in which ``sigma_min`` is at :data:`MIN_TIME` and ``sigma_max`` at 1.
+        """Return the VP time with sigma(MIN_TIME) = sigma_min and sigma(1) = sigma_max.
 
-        It is defined for levels whose B(t) is at most :meth:`limit`.
+        It is defined for noise levels whose B(t) = log(1 + sigma^2) is at most :meth:`limit`.
         """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         # Two linear equations, B(MIN_TIME) = low and B(1) = high.
@@ -54,8 +54,8 @@ class VpTime(VpSde, Time):
     def limit(self) -> float:
         """Return the supremum of B(t) = log(1 + sigma^2) on the interval where B increases.
 
-        A high ``sigma_min`` makes beta decrease over time. Where beta reaches 0, B stops increasing
-        and higher noise levels have no time. Return 0 if this happens before t = 1.
+        A high ``sigma_min`` makes beta decrease over time. Once beta reaches 0, B stops increasing,
+        and no time corresponds to higher noise levels. Return 0 if this happens before t = 1.
         """
         if self.beta_d >= 0:
             return math.inf
@@ -79,7 +79,7 @@ class NoisePrediction(Preconditioner):
 
     @abstractmethod
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """Return the encoding ``[B]`` of noise levels ``[B]`` that is passed to the network."""
+        """Return the encoding ``[B]`` of noise levels ``[B]``, which is passed to the network."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         return Coefficients(
@@ -96,14 +96,14 @@ class NoisePrediction(Preconditioner):
 
 @dataclass(frozen=True, kw_only=True)
 class VpPreconditioner(NoisePrediction):
-    """Lets the network predict the noise, given the time of the VP SDE."""
+    """Preconditions a network that predicts the noise from the image and the time of the VP SDE."""
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
+    beta_d: float = setting(VpSde.beta_d, doc="increase of beta from time 0 to 1", above=0)
     beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
     m: int = setting(1000, doc="number of time steps of the discrete process", at_least=2)
-    eps_t: float = setting(1e-5, doc="min time in training", above=0, below=1)
+    eps_t: float = setting(1e-5, doc="minimum time in training", above=0, below=1)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         return (self.m - 1) * self._times.time(sigma)
@@ -122,9 +122,9 @@ class VpDistribution(NoiseDistribution):
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
-    beta_d: float = setting(VpSde.beta_d, doc="how much beta grows from time 0 to 1", above=0)
+    beta_d: float = setting(VpSde.beta_d, doc="increase of beta from time 0 to 1", above=0)
     beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
-    eps_t: float = setting(1e-5, doc="min time", above=0, below=1)
+    eps_t: float = setting(1e-5, doc="minimum time", above=0, below=1)
 
     def quantile(self, u: Tensor) -> Tensor:
         return VpTime(self.beta_d, self.beta_min).sigma(self.eps_t + u * (1 - self.eps_t))
@@ -134,20 +134,21 @@ class VpDistribution(NoiseDistribution):
 class VpSchedule(RangeSchedule):
     """Spaces noise levels evenly in the time of the VP SDE, then adds 0.
 
-    ``beta_d`` and ``beta_min`` of the SDE follow from the range; by default 19.9 and 0.1.
+    ``beta_d`` and ``beta_min`` of the SDE follow from the range; for the default range they are
+    19.9 and 0.1.
     """
 
     source = "EDM, arXiv 2206.00364, table 1, column VP; Song et al., arXiv 2011.13456"
 
     sigma_min: float = sigma_setting(LOWEST, "lowest noise level above 0")
-    sigma_max: float = sigma_setting(HIGHEST, "noise level of the start")
+    sigma_max: float = sigma_setting(HIGHEST, "first noise level")
 
     def check_levels(self) -> Iterator[Problem]:
-        # With too high a sigma_min, B(t) is a parabola with its peak before t = 1.
+        # If sigma_min is too high, B(t) is a parabola with its peak before t = 1.
         yield from check_decreasing(
             self,
             "sigma_min",
-            "write a smaller value, 0.01 is usual, or use the schedule edm",
+            "write a smaller value, such as 0.01, or use the schedule edm",
         )
 
     def levels(self) -> Tensor:

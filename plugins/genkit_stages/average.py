@@ -1,4 +1,4 @@
-"""The stage that reconstructs another average of the weights of a training."""
+"""The stage average, which reconstructs averaged weights for a chosen averaging length."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class AverageWeights(Stage):
-    """Reconstruct a denoiser with another averaging length from the snapshots of a training.
+    """Reconstruct a denoiser with a chosen averaging length from its snapshots.
 
-    The training must use the average `power-ema`. Later stages use the denoiser like a trained one,
-    for example to sample it, or as the guide of another.
+    Its stage `train` must use the average `power-ema`. Later stages use the result like a trained
+    denoiser, for example for sampling, or as the guide of another denoiser.
     """
 
     source = "EDM2, arXiv 2312.02696, section 3"
@@ -28,7 +28,7 @@ class AverageWeights(Stage):
     training: DenoiserRef = setting(doc="stage that trained the denoiser, with power-ema")
     length: float = setting(
         doc="relative length of the average: standard deviation of the averaging profile over "
-        "training time, divided by the length of the training",
+        "training time, divided by the total training time",
         above=0,
     )
 
@@ -42,9 +42,9 @@ class AverageWeights(Stage):
         ):
             yield Problem(
                 ("training",),
-                "must be a training whose averages can be reconstructed, got "
-                f'"{self.training}", which has no average of this kind',
-                'write average = { use = "power-ema" } in it',
+                "must be a stage whose averages can be reconstructed, got "
+                f'"{self.training}", which has no such average',
+                'write average = { use = "power-ema" } in that stage',
                 Code.CONFLICT,
             )
 

@@ -18,26 +18,26 @@ from genkit_stages.sweep import Cell, Sweep, apply_cell
 S = TypeVar("S", bound=SamplingStage)
 
 SEED_SETTINGS = frozenset({"count", "first_seed"})
-"""Settings that determine which samples are drawn, and not how."""
+"""Settings that determine which samples are drawn, not how they are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestCell(Settings):
-    """Best combination of a sweep, whose settings a sampling stage takes.
+    """Best combination of a sweep, whose settings a sampling stage uses.
 
-    The best of many scores is biased: a new measurement of it is worse on average. So the final
-    samples must use other seeds than the sweep.
+    The best of many scores is biased: with new samples, the same settings score worse on average.
+    So the seeds of the final samples must differ from the seeds of the sweep.
     """
 
     stage: ScoresRef = setting(doc="stage of the sweep")
-    score: str = setting(doc="score that decides, such as frechet_classifier")
-    rule: Literal["min", "max"] = setting("min", doc="whether the lowest or the highest is best")
+    score: str = setting(doc="score by which combinations are compared, such as frechet_classifier")
+    rule: Literal["min", "max"] = setting("min", doc="whether the minimum or the maximum is best")
 
     def check(self, stage: SamplingStage, seeds: range, earlier: Stages) -> Iterator[Problem]:
-        """Yield why a sampling stage cannot take the settings; keys are relative to the stage.
+        """Yield the problems of a sampling stage with the settings; keys are relative to the stage.
 
         Args:
-            stage: stage that takes the settings.
+            stage: stage that uses the settings.
             seeds: seeds of its samples.
             earlier: earlier stages by id.
         """
@@ -87,7 +87,7 @@ class BestCell(Settings):
                 apply_cell(stage, cell)
             except SettingError as error:
                 for problem in error.problems:
-                    reason = f"stage {self.stage} varies a setting that does not fit here: "
+                    reason = f"stage {self.stage} varies a setting that is invalid here: "
                     yield Problem((key, "stage"), f"{reason}{problem.reason}", problem.hint)
                 return
 

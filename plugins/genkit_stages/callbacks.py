@@ -1,4 +1,4 @@
-"""Call the callbacks of a training without changing a bit of its result."""
+"""Calls of callbacks during training, which leave the trained weights bit-identical."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESERVED_NAMES = frozenset(
         "warning",
     }
 )
-"""Names of rows and pictures of the stage, which a callback cannot use."""
+"""Names of columns and pictures of the stage train, which a callback must not use."""
 
 _FLAGS = (
     (torch.backends.cuda.matmul, "fp32_precision"),
@@ -44,12 +44,12 @@ _FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Callbacks of a training; every rank has them, and rank 0 calls them.
+    """Callbacks of a training run. Every rank has this object; only rank 0 calls the callbacks.
 
     Attributes:
         context: context of the stage.
-        callbacks: callbacks as the recipe lists them.
-        total: number of images of the whole training.
+        callbacks: callbacks in the order of the recipe.
+        total: number of images of the whole training run.
         state: function that returns the current networks, which are copied for each call.
         settle: function that waits until no pool is being coupled in the background.
     """
@@ -74,7 +74,7 @@ class Callbacks:
         """Return the indices of the callbacks to call after a batch.
 
         Args:
-            images: number of images seen, the last batch included.
+            images: number of images seen, including the last batch.
             count: number of images of the last batch.
         """
         return [
@@ -87,7 +87,8 @@ class Callbacks:
         """Call the callbacks of these indices; collective.
 
         Raises:
-            DataError: the result of a callback is invalid; the error names it and its plugin.
+            DataError: the result of a callback is invalid; the error names the callback and its
+                plugin.
         """
         if self.context.world.is_main:
             self.settle()
@@ -118,25 +119,25 @@ class Callbacks:
 
 
 def is_due(every: int, images: int, count: int, total: int) -> bool:
-    """Return whether a batch reached a multiple of ``every`` images, or the end of the training.
+    """Return whether a batch reached a multiple of ``every`` images, or the end of training.
 
     Args:
         every: interval in images, at least 1.
-        images: number of images seen, the batch included.
+        images: number of images seen, including the batch.
         count: number of images of the batch.
-        total: number of images of the whole training.
+        total: number of images of the whole training run.
     """
     return images >= total or images // every > (images - count) // every
 
 
 def _copy(trained: Trained) -> Trained:
-    """Return a copy that is not compiled, so that the training keeps its compiled kernels."""
+    """Return an uncompiled copy, so that the network in training keeps its compiled kernels."""
     module = copy.deepcopy(trained.module).eval().requires_grad_(False)
     return replace(trained, module=module)
 
 
 def _check(callback: Callback, result: object) -> Measurement:
-    """Return the result of a callback.
+    """Check the result of a callback, and return it.
 
     Raises:
         DataError: the result is invalid or not finite; the error names the callback and its plugin.
@@ -145,7 +146,7 @@ def _check(callback: Callback, result: object) -> Measurement:
     names = measurement.scores.keys() | measurement.pictures.keys()
     if reserved := sorted(RESERVED_NAMES & names):
         raise fault(
-            callback, f"must use names that the stage does not use, got {', '.join(reserved)}"
+            callback, f"must not return names of the stage train, got {', '.join(reserved)}"
         )
     for name, png in measurement.pictures.items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not isinstance(png, bytes):
@@ -159,8 +160,8 @@ def _check(callback: Callback, result: object) -> Measurement:
 def isolated(device: torch.device) -> Iterator[None]:
     """Run a block with gradients disabled, and restore the global state that it may change.
 
-    Restored are the random states of Python, NumPy and PyTorch, the default dtype and the number
-    of threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
+    This state consists of the random states of Python, NumPy and PyTorch, the default dtype and the
+    number of threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
 
     Args:
         device: device of the training.

@@ -1,4 +1,4 @@
-"""Settings of stages and a callback for the reference of samples and the metrics."""
+"""Settings shared by stages and a callback: the reference of the samples, and the metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Comparing(Component):
     )
     statistics: FilePath | None = setting(
         None,
-        doc="statistics file of `genkit stats`, EDM or EDM2, in place of data",
+        doc="statistics file written by `genkit stats`, EDM or EDM2; used instead of data",
     )
     metrics: tuple[Metric, ...] = setting(doc="metrics to compute")
 
@@ -41,12 +41,12 @@ class Comparing(Component):
         networks: Mapping[str, Design],
         varied: Collection[str] = (),
     ) -> Iterator[Problem]:
-        """Yield why samples cannot be measured, regardless of their number.
+        """Yield the problems of reference and metrics that do not depend on the number of samples.
 
         Args:
-            denoiser: denoiser that draws the samples; None where it is unknown.
-            networks: networks that earlier stages write, by id.
-            varied: columns of the settings that a sweep varies.
+            denoiser: design of the denoiser that draws the samples; None if unknown.
+            networks: designs of the networks that earlier stages write, keyed by stage id.
+            varied: column names of the settings that a sweep varies.
 
         Raises:
             DataError: the data is missing or corrupt.
@@ -66,7 +66,7 @@ class Comparing(Component):
         for index, metric in enumerate(self.metrics):
             if not metric.accepts_statistics:
                 reason = "requires the items of the data, got a statistics file"
-                yield Problem(("metrics", index), reason, "write data in place of statistics")
+                yield Problem(("metrics", index), reason, "set data instead of statistics")
         try:
             statistics = load_statistics(expand_user(file))
         except DataError as error:
@@ -75,17 +75,17 @@ class Comparing(Component):
         for index, metric in enumerate(self.metrics):
             for key, extractor in _compared(metric):
                 if reason := mismatch(statistics, extractor.frechet, _find_identity(extractor)):
-                    hint = "write another extractor, or create its file with `genkit stats`"
+                    hint = "choose the extractor of the file, or create a file with `genkit stats`"
                     yield Problem(("metrics", index, *key), reason, hint, Code.WRONG_KIND)
 
     def reference(self, extractors: Extractors) -> Reference:
         """Load the reference that the samples are compared with.
 
         Raises:
-            DataError: the reference is missing, corrupt, or of another extractor.
+            DataError: the reference is missing, corrupt, or belongs to a different extractor.
         """
         if self.statistics is None:
-            if self.data is None:  # `comparison_problems` refuses it
+            if self.data is None:  # reported by `comparison_problems`
                 raise DataError("there is no data to compare with")
             return DatasetReference(self.data, extractors)
         reference = StatisticsReference(expand_user(self.statistics), extractors)
@@ -100,14 +100,14 @@ class Comparing(Component):
 
 
 def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:
-    """Return the extractors whose reference features a metric uses, with their keys."""
+    """Return key path and extractor of each extractor whose reference features a metric uses."""
     return list(outermost(metric, Extractor)) if metric.min_reference else []
 
 
 def _find_identity(extractor: Extractor) -> str | None:
-    """Return the identity of an extractor before a run; None where a stage trains its network."""
+    """Return the identity of an extractor before a run; None if a stage trains its network."""
     if any(references(extractor)):
         return None
-    with suppress(DataError, PluginError):  # `check` of the extractor reports it
+    with suppress(DataError, PluginError):  # reported by the `check` of the extractor
         return extractor.identity(NoStages())
     return None

@@ -17,10 +17,11 @@ from genkit.train.pairing import PairStream
 
 
 def coupling_of(network: Network, context: Context, stream: PairStream, ahead: int) -> Coupling:
-    """Return the declarations of a training's coupler, with statistics of its first pairs.
+    """Return the declarations of a coupler, with statistics of its first pairs.
 
-    Collective. Only denoisers whose noise is not independent are measured. The result depends on
-    the stream alone, so neither resuming nor the number of processes changes it.
+    Collective. Pairs are measured only for denoisers, and only if the noise is not independent of
+    the images. The result depends on the stream alone, so neither resuming nor the number of
+    processes changes it.
 
     Args:
         network: network in training.
@@ -35,12 +36,12 @@ def coupling_of(network: Network, context: Context, stream: PairStream, ahead: i
 
 
 def _measure(context: Context, stream: PairStream, ahead: int) -> CouplingStatistics | None:
-    """Return the statistics of the first pairs; None, with a warning, if they are too few."""
+    """Return the statistics of the first pairs; if these are too few, warn and return None."""
     count = pairs_to_measure(stream.data.data.shape[1:], stream.pool_size, stream.total)
     if count < FEWEST_PAIRS:
         context.warn(
             f"the pairs are not measured: images must be at least {FEWEST_PAIRS}, got {count}; "
-            'samples of this denoiser use start = "corrected"'
+            'samples of this denoiser will use start = "corrected"'
         )
         return None
 

@@ -28,7 +28,7 @@ from genkit.types import Batch, Start
 def level_problems(
     network: Network, schedule: Schedule, solver: Solver, earlier: Stages
 ) -> Iterator[Problem]:
-    """Yield why a solver cannot use the noise levels of a schedule for a network."""
+    """Yield a problem if a solver cannot use the noise levels of a schedule with a network."""
     if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in (schedule, solver)):
         return  # the schedule and the solver report their own mistakes
     if not schedule.bound:
@@ -45,7 +45,7 @@ def level_problems(
 
 
 def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterator[Problem]:
-    """Yield why trajectories of a network cannot use the chosen start."""
+    """Yield a problem if trajectories of a network cannot use the chosen start."""
     if isinstance(network, Denoiser) and schedule.bound:
         try:
             require_start(start, schedule, network.preconditioner)
@@ -55,7 +55,7 @@ def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterat
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(Callback):
-    """Draw samples of the same seeds and classes in every call."""
+    """Draw samples with the same seeds and classes in every call."""
 
     count: int = setting(64, doc="number of samples", at_least=1)
     batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
@@ -69,13 +69,13 @@ class Drawing(Callback):
             yield Problem((), f"requires a denoiser, got a {kind}", "remove the callback")
             return
         if not self.schedule.bound:
-            reason = "must have its own noise levels, got levels fitted to a trained denoiser"
+            reason = "must not depend on a trained denoiser, got fitted noise levels"
             yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
             return
         yield from level_problems(design.settings, self.schedule, self.solver, {})
 
     def draw(self, network: Trained, context: Context) -> Batch:
-        """Return samples of a network on the CPU, neither clipped nor rounded.
+        """Draw samples from a network. They are on the CPU, neither clipped nor rounded.
 
         Raises:
             DataError: a sample is not finite.

@@ -43,25 +43,25 @@ MAX_STEPS = 1000  # chosen, not tuned
 
 @dataclass(frozen=True, kw_only=True)
 class FitSchedule(Stage):
-    """Fit noise levels, sigma_max included, that minimize the distance of samples to the data.
+    """Fit noise levels, including sigma_max, that minimize the distance of samples to the data.
 
     A schedule `{ use = "fitted", levels = "STAGE", steps = N }` uses them. Nothing is trained:
     candidates are levels evenly spaced in sigma^(1 / rho). They are compared by the energy distance
-    of their samples to the data, at first with 32 samples each and in the end with 192. This takes
-    fewer network calls than drawing 2,000 samples. Levels with rho 7 and 90 over the whole range
-    are among the candidates.
+    of their samples to the data, first with 32 samples each and finally with 192. This takes fewer
+    network calls than drawing 2,000 samples. Levels with rho 7 and 90 over the whole range are
+    among the candidates.
     """
 
     source = "genkit's digits study; levels of EDM, arXiv 2206.00364, eq. 5; Szekely and Rizzo 2013"
     output = FittedLevels
 
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
-    data: Dataset = setting(doc="real items to which the distance is minimized", inherit="data")
+    data: Dataset = setting(doc="real items that the samples are compared with", inherit="data")
     steps: int = setting(8, doc="number of solver steps", at_least=1, at_most=MAX_STEPS)
     solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)
     extractor: Extractor = setting(
-        doc="features in which samples and data are compared; inception suits photographs",
+        doc="features in which samples and data are compared; use inception for photographs",
         use={"use": "pixels"},
     )
     sigma_min: float = setting(0.002, doc="minimum noise level of the candidates", above=0)
@@ -75,13 +75,13 @@ class FitSchedule(Stage):
         denoiser = networks.get(self.denoiser)
         try:
             spec = self.data.spec()
-        except DataError:  # reported where the data is
+        except DataError:  # reported by the check of the data
             return
         if denoiser is not None and denoiser.spec.shape != spec.shape:
             yield Problem(
                 ("data",),
                 f"must be items of the denoiser's shape {denoiser.spec.shape}, got {spec.shape}",
-                "name the data of its training",
+                "name the data that the denoiser was trained on",
                 Code.WRONG_SHAPE,
             )
         elif not any(self.extractor.check(earlier)):
@@ -95,7 +95,7 @@ class FitSchedule(Stage):
         context.record.save(self.fit(denoiser, context, context.seed("noise")))
 
     def identity(self, denoiser: Trained, inputs: Inputs) -> str:
-        """Return the settings with hashes of denoiser and data, which determine the levels."""
+        """Return the settings and the hashes of denoiser and data, which determine the levels."""
         hashes = network_digest(denoiser.module), digest(self.data.load(inputs).data)
         return f"{self} for {' and '.join(hashes)}"
 
@@ -104,11 +104,11 @@ class FitSchedule(Stage):
 
         Args:
             denoiser: trained denoiser; in a run, the output of the stage :attr:`denoiser`.
-            place: device, processes and files with which features are computed.
+            place: context in which features are computed: device, processes and files.
             seed: seed of the initial noise, which all candidates share.
 
         Raises:
-            DataError: the data is missing, corrupt or of another shape, or no candidate gives
+            DataError: the data is missing, corrupt or of a different shape, or no candidate gives
                 finite samples.
         """
         extractors = Extractors(place)
@@ -117,7 +117,7 @@ class FitSchedule(Stage):
         if shape != spec.shape:
             raise DataError(
                 f"data must be items of the denoiser's shape {spec.shape}, got {shape}; name the "
-                "data of its training",
+                "data that the denoiser was trained on",
                 Code.WRONG_SHAPE,
             )
         every = -(-len(data.batch) // MAX_ITEMS)
@@ -156,7 +156,7 @@ class FitSchedule(Stage):
         return resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
 
     def _range(self, denoiser: Trained) -> tuple[float, float]:
-        """Return the range of the candidates' noise levels within that of the network."""
+        """Return the candidates' range of noise levels, restricted to the range of the network."""
         lowest, highest = self.sigma_min, self.sigma_max
         if (preconditioner := denoise_fn(denoiser.module).preconditioner) is not None:
             bottom, top = preconditioner.sigma_range()

@@ -15,9 +15,9 @@ from genkit_stages.level_search import KnownLevels
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted(Schedule):
-    """Noise levels that a stage `fit-schedule` fitted to this denoiser, solver and steps.
+    """Noise levels that a stage `fit-schedule` fitted to this denoiser, solver and number of steps.
 
-    Outside a run, `levels` is the path of the file `levels.json` of such a stage.
+    Outside a run, `levels` is the path of a file `levels.json` that such a stage wrote.
     """
 
     source = "genkit's digits study; see the stage fit-schedule"
@@ -29,8 +29,8 @@ class Fitted(Schedule):
         if isinstance(stage, FitSchedule) and stage.steps != self.steps:
             yield Problem(
                 ("steps",),
-                f"must be the {stage.steps} steps of stage {self.levels}, got {self.steps}",
-                f"write steps = {stage.steps}, or fit another schedule",
+                f"must be {stage.steps}, the steps of stage {self.levels}, got {self.steps}",
+                f"write steps = {stage.steps}, or fit a schedule with {self.steps} steps",
                 Code.CONFLICT,
             )
 
@@ -50,7 +50,7 @@ class Fitted(Schedule):
         """Return the fitted levels.
 
         Raises:
-            DataError: they were fitted to another denoiser, solver, number of steps or start.
+            DataError: they were fitted to a different denoiser, solver, number of steps or start.
         """
         fitted = inputs.read(self.levels, FittedLevels)
         fitted.require(sampler, self.steps)

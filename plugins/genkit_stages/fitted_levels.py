@@ -1,4 +1,4 @@
-"""The artifact of fit-schedule: fitted noise levels, and what they were fitted to."""
+"""Artifact of the stage fit-schedule: noise levels, and the sampler that they were fitted to."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class FittedLevels(Artifact):
         levels: noise levels above 0, one for each step, decreasing.
         denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
         solver: solver with its settings, see :func:`name_of`.
-        start: state at the first noise level.
+        start: distribution of the state at the first noise level.
         energy: energy distance of the samples to the data, without the term that depends on the
             data alone.
-        usual: the lower one of these distances for rho 7 and rho 90 over the whole range.
+        usual: the lower of the energy distances for rho 7 and rho 90 over the whole range.
         samples: number of samples that were drawn for the fit.
     """
 
@@ -97,5 +97,5 @@ LevelsRef = Annotated[str, Ref(FittedLevels)]
 
 
 def name_of(solver: Solver) -> str:
-    """Return the class and all settings of a solver."""
+    """Return a description of a solver: its class and all settings."""
     return repr(solver)

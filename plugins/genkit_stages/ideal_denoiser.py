@@ -1,4 +1,4 @@
-"""The optimal denoiser of a finite data set, and its loss, which bounds every loss from below."""
+"""The optimal denoiser of a finite data set, and its loss, the lower bound of all losses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from genkit.types import Batch
 from genkit.world import SINGLE_PROCESS
 
 _MAX_DRAWS = 2**15
-"""1,024 draws per bin, with which the standard error of a mean is about 3 % of it."""
+"""1,024 draws per bin, for a standard error of about 3 % of a bin's mean loss."""
 
 _MIN_DRAWS = 16 * BINS  # 16 draws per bin; chosen, not tuned
 
 _MAX_PRODUCTS = 2**33
-"""Limit of draws times values of the data set, exponentials included: 1 to 2 s on one core."""
+"""Limit of the work, number of draws x number of items x cost of an item: 1 to 2 s on one core."""
 
 _EXPONENTIAL = 128
-"""Cost of the exponential in an item's weight, in values of the item: measured with vectors of 2
-values and images of 3,072."""
+"""Cost of the exponential in an item's weight, relative to the cost of one value of the item.
+Measured with vectors of 2 values and images of 3,072."""
 
 _BLOCK = 2**20
 """Number of weights in memory at a time, in float64: 8 MiB; chosen, not tuned."""
@@ -37,7 +37,7 @@ class IdealDenoiser(nn.Module):
 
     Args:
         data: all items, ``[N, *shape]``, each equally likely.
-        labels: classes ``[N]`` where the mean is conditioned on the class; else None.
+        labels: classes ``[N]`` if the mean is conditioned on the class, otherwise None.
         preconditioner: preconditioner of the network in training, for the weight of the loss.
     """
 
@@ -57,7 +57,7 @@ class IdealDenoiser(nn.Module):
         Args:
             x: noisy data, ``[B, *shape]``.
             sigma: noise levels above 0, ``[B]``.
-            labels: class indices ``[B]``; ignored where the items have no labels.
+            labels: class indices ``[B]``; ignored if the items have no labels.
         """
         centered = x.flatten(1).double() - self._mean
         # -(|x - y|^2 - |x|^2) / 2: |x|^2 is the same for all y, and softmax ignores it.
@@ -70,15 +70,15 @@ class IdealDenoiser(nn.Module):
 
 
 def draws_for(count: int, values: int, images: int) -> int:
-    """Return the number of draws that estimate the lowest loss; 0 where it would take too long.
+    """Return the number of draws for estimating the lowest loss; 0 if this would take too long.
 
-    At most as many as the training has, since more would not reduce the difference of the two
-    estimates.
+    The number is at most the number of training images: with more draws, the difference between the
+    training loss and the estimate would hardly be more accurate.
 
     Args:
         count: number of items of the data set.
         values: number of values of an item.
-        images: number of images of the training.
+        images: number of training images.
     """
     limit = min(_MAX_DRAWS, images, _MAX_PRODUCTS // (count * (values + _EXPONENTIAL)))
     return limit // BINS * BINS if limit >= _MIN_DRAWS else 0
@@ -91,7 +91,9 @@ def ideal_losses(
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return sums and counts of losses as :meth:`LossByQuantile.sums` does: ``[2, BINS]``.
+    """Return the sums and counts of the losses in each bin, ``[2, BINS]``.
+
+    The format is that of :meth:`LossByQuantile.sums`.
 
     Args:
         objective: objective that declares ``estimates_mean``.

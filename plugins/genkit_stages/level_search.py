@@ -5,17 +5,17 @@ sigma_max to any sigma_min. The criterion is the energy distance of samples x to
 
     2 E|x - y| - E|x - x'| - E|y - y'|,
 
-without the last term, which is the same for all. All candidates start from the same noise. This
-makes the variance of their differences far smaller than that of the distances: 32 samples suffice
-to exclude bad levels.
+without the last term, which is the same for all candidates. All candidates start from the same
+noise, so the differences between their distances vary far less than the distances: 32 samples
+suffice to exclude bad levels.
 
-Why this criterion: its ranking of candidates agrees better with the Fréchet distance than the
-ranking by the distance to the end of the exact trajectory, which also takes many more network
-calls. The exact trajectory is a poor target because the denoiser itself is not exact.
+Why this criterion: it ranks candidates more like the Fréchet distance than the distance to the end
+points of exact trajectories does, and it takes far fewer network calls. An exact trajectory is a
+poor target because the denoiser itself is not exact.
 
 Why three parameters: a search over every level separately changes the Fréchet distance of other
-samples by -6 to 2 %, and takes many times the samples. `benchmarks/fitted_schedules.py --criteria`
-measures both, see `docs/results/fitted_schedules.md`.
+samples by only -6 to 2 %, and takes many times as many samples. `benchmarks/fitted_schedules.py
+--criteria` measures both; see `docs/results/fitted_schedules.md`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from genkit.interfaces import Schedule
 from genkit.settings import setting
 
 FIRST_SAMPLES, SECOND_SAMPLES, FINAL_SAMPLES = 32, 64, 192
-"""Samples of a candidate in the first, second and last round.
+"""Numbers of samples per candidate in the first, second and last round.
 
-Chosen so that a whole fit draws at most 1,888 samples, fewer than a Fréchet distance takes.
+Chosen so that a whole fit draws at most 1,888 samples, fewer than a Fréchet distance requires.
 """
 
 FIRST_KEPT, SECOND_KEPT = 5, 2
-"""Candidates kept after the first and second round; rho 7 and rho 90 always reach the last."""
+"""Numbers of candidates kept after the first and second round, besides rho 7 and rho 90."""
 
 MAX_ITEMS = 10_000
-"""Limit of the data items compared with, evenly spaced over the data set; chosen, not tuned."""
+"""Maximum number of data items compared with, evenly spaced over the data; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownLevels(Schedule):
-    """A fixed list of noise levels."""
+    """Use a fixed list of noise levels."""
 
     levels: tuple[float, ...] = setting(doc="decreasing noise levels above 0", above=0)
 
@@ -95,14 +95,15 @@ class Candidate:
 
 
 RATIO, MIN_RATIO = 20 ** (1 / 3), 30.0
-"""Ratios of grid neighbors in sigma_max, which is divided by at most 20, and in sigma_min.
+"""Ratios of neighboring grid values of sigma_max and of sigma_min.
 
-8-bit images have steps of 0.008. So ending at 0.06 instead of 0.002 does not change them visibly
-after the step to 0, and saves a step.
+The grid divides sigma_max by at most 20 and multiplies sigma_min by at most 30, for example from
+0.002 to 0.06. The values of 8-bit images are 0.008 apart, so this changes images little, and saves
+a step.
 """
 
 POWERS = (1 / 7, 1 / 90, 1 / 4)
-"""1 / rho of EDM's levels, of nearly log-linear ones, and of rho 4, which was chosen, not tuned."""
+"""Values of 1 / rho: EDM's rho 7, the nearly log-linear rho 90, and rho 4 (chosen, not tuned)."""
 
 
 def grid(lowest: float, highest: float) -> list[Candidate]:
@@ -126,7 +127,7 @@ def energy(samples: Tensor, data: Tensor) -> float:
     """
     x, y = samples.double(), data.double()
     pairs = len(x) * (len(x) - 1)
-    # Matrix products would round the distance of a sample to itself to a value above 0.
+    # With matrix products, rounding would give the distance of a sample to itself a value above 0.
     exact = "donot_use_mm_for_euclid_dist"
     return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x, compute_mode=exact).sum() / pairs)
 
@@ -142,12 +143,12 @@ def standardize(noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Best:
-    """The best candidate of a search.
+    """Result of a search: the best candidate.
 
     Attributes:
         levels: noise levels above 0, one for each step.
-        energy: energy distance of its samples to the data, without the term of the data.
-        usual: the lower one of these distances for rho 7 and 90 over the whole range.
+        energy: energy distance of its samples to the data, without the term of the data alone.
+        usual: the lower of the energy distances for rho 7 and rho 90 over the whole range.
         samples: number of samples that the search drew.
     """
 
@@ -158,7 +159,7 @@ class Best:
 
 
 class Search:
-    """Compare candidates in rounds of more samples and fewer candidates.
+    """Compare candidates in rounds, each with more samples and fewer candidates.
 
     Args:
         draw: function that samples with a schedule and seeds, and returns features ``[N, F]``.
@@ -193,7 +194,7 @@ class Search:
 
     def _rank(self, candidates: Iterable[Candidate], count: int) -> list[Candidate]:
         """Sort candidates by the energy distance of their first samples, best first."""
-        # The parameters break ties, as with steps = 1; the order of a set would differ by run.
+        # Ties, as with steps = 1, are broken by the parameters: set order differs between runs.
         return sorted(
             set(candidates),
             key=lambda c: (self._energy(c, count), c.sigma_max, c.sigma_min, c.power),

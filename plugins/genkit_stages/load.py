@@ -19,7 +19,7 @@ from genkit.tensors import file_digest, require_unchanged
 
 @dataclass(frozen=True, kw_only=True)
 class Load(Stage):
-    """Load a trained network from a file of `train`, `genkit export` or `genkit import`.
+    """Load a trained network from a file written by `train`, `genkit export` or `genkit import`.
 
     The file determines whether the network is a denoiser, a discriminator or a classifier. It is
     copied to the folder of the stage, and its SHA-256 is part of the fingerprint.
@@ -29,7 +29,7 @@ class Load(Stage):
     """
 
     path: FilePath = setting(
-        doc=".safetensors file; ~ is your home",
+        doc=".safetensors file; ~ is your home folder",
         affects_result=False,  # the content of the file does: see `version`
     )
 
@@ -40,7 +40,7 @@ class Load(Stage):
         try:
             NetworkFile.outline(self._file)
         except DataError as error:
-            hint = "name a file of a training, of genkit export or of genkit import"
+            hint = "name a file written by the stage train, genkit export or genkit import"
             problem = Problem(("path",), str(error), hint, error.code)
             raise SettingError(type(self).__name__, [problem]) from error
 

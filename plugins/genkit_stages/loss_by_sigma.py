@@ -1,4 +1,4 @@
-"""The training loss by noise level, and its lower bound where that is known."""
+"""The training loss at each noise level, and its lower bound if it is known."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from genkit.train.pairing import PairStream
 from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 
 ROWS = 16
-"""Maximum rows of a training. The plot compares the first quarter of them with the last."""
+"""Maximum number of rows of a training run. The plot compares the first with the last quarter."""
 
 
 def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
-    """Return the mean loss of the bins that are not empty, by their median noise levels.
+    """Return the mean loss of each nonempty bin, keyed by the median noise level of the bin.
 
-    Bins of equal levels are joined, as for a preconditioner with a table of few levels. Numbers
-    have six digits.
+    Bins with equal levels are joined; they occur if the preconditioner has a table of few levels.
+    Losses are rounded to six digits, levels to four.
 
     Args:
         objective: objective that computed the losses.
         sums: sums and counts of the losses in each bin, ``[2, BINS]``.
 
     Returns:
-        Mean losses; empty where the objective has no noise levels.
+        Dict from noise levels, as strings, to mean losses; empty if the objective has no noise
+        levels.
     """
     levels = objective.noise_levels((torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS)
     if levels is None:
@@ -47,9 +48,10 @@ def bound_by_sigma(
 ) -> dict[str, float]:
     """Return an estimate of the lowest possible loss by noise level, as :func:`by_sigma` does.
 
-    It is known for a small data set with independent noise: the loss of the posterior mean. There
-    is no closed form for assigned noise. Augmentation adds items to the data set, and a coupler
-    that is not bijective may use some items more often than others.
+    For a small data set with independent noise, it is the loss of the posterior mean. With assigned
+    noise it has no closed form. With augmentation the data set has more items, and with a coupler
+    that is not bijective some items may be used more often than others; these cases are not
+    estimated.
 
     Args:
         network: network in training.
@@ -58,7 +60,8 @@ def bound_by_sigma(
         generator: generator of items and noise.
 
     Returns:
-        Losses; empty where the bound is not known, or would take more than seconds to estimate.
+        Dict from noise levels, as strings, to losses; empty if the bound is not known or would take
+        too long to estimate.
     """
     coupling, data = declarations_of(stream.coupler), stream.data
     as_drawn = coupling.independent and coupling.bijective and stream.augmentation is None

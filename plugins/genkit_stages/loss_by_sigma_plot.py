@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _CROWDED = 3_000  # ratio of max to min level above which tick labels at 1, 2 and 5 would overlap
-_BELOW = 0.5  # end of a logarithmic axis, times the lowest loss: the bound may fall to 0
+_BELOW = 0.5  # lower end of a logarithmic axis / lowest loss; the bound may fall to 0
 
 
 def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes:
-    """Return a PNG of the loss against the noise level, early and late in a training.
+    """Return a PNG of the loss against the noise level, early and late in training.
 
     Args:
         rows: at least one row with ``images`` seen, and ``loss_by_sigma`` since the previous row.
-        bound: lowest possible loss by noise level; empty where it is not known.
+        bound: lowest possible loss at each noise level; empty if it is not known.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -64,20 +64,20 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
 
 
 def _line(axes: Axes, losses: Mapping[str, float], label: str, **style: Any) -> Line2D:
-    """Draw losses by noise level."""
+    """Draw a line of losses against noise levels."""
     levels = [float(level) for level in losses]
     (line,) = axes.plot(levels, list(losses.values()), label=label, linewidth=1.6, **style)
     return line
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean at each noise level over the rows that have it."""
+    """Return the mean loss at each noise level, over the rows that contain the level."""
     levels = sorted({level for row in rows for level in row}, key=float)
     return {level: fmean(row[level] for row in rows if level in row) for level in levels}
 
 
 def _short(images: int) -> str:
-    """Return a number of images in three digits, such as ``25.1 k``."""
+    """Format a number of images with three digits, such as ``25.1 k``."""
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep=" ")(float(f"{images:.3g}"))

@@ -15,7 +15,7 @@ from genkit.parts.figure import (
 
 
 def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
-    """Return a PNG of the training loss against the images seen.
+    """Return a PNG of the training loss against the number of images seen.
 
     Args:
         images: numbers of images seen, ascending.
@@ -39,7 +39,7 @@ def loss_plot(images: Sequence[float], loss: Sequence[float]) -> bytes:
 
 
 def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Return the mean of each value and up to ``reach`` neighbors on either side."""
+    """Replace each value by the mean of it and up to ``reach`` neighbors on either side."""
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)

@@ -15,12 +15,12 @@ from genkit.types import DataSpec
 def metric_problems(
     metrics: Sequence[Metric], denoiser: Design | None, varied: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Yield why metrics cannot measure samples, regardless of their number.
+    """Yield the problems of metrics that do not depend on the number of samples.
 
     Args:
         metrics: value of a component's setting ``metrics``.
-        denoiser: denoiser that draws the samples; None where it is unknown.
-        varied: columns of the settings that a sweep varies.
+        denoiser: design of the denoiser that draws the samples; None if unknown.
+        varied: column names of the settings that a sweep varies.
     """
     if not metrics:
         hint = 'write metrics = [{ use = "frechet" }]'
@@ -34,25 +34,26 @@ def metric_problems(
             hint = "write class_conditional = true in its network, or remove the metric"
             yield Problem(key, reason, hint, Code.MISSING_ATTRIBUTE)
         if metric in metrics[:index]:
-            reason, hint = "must differ from the metrics above", "remove one of the two"
+            reason, hint = "must not repeat an earlier metric", "remove one of the two"
             yield Problem(key, reason, hint, Code.DUPLICATE)
             continue
         for score in metric.scores:
             if is_reserved(score) or score in varied:
-                reason = f'must not return the score "{score}", the name of another column'
+                reason = f'must not return the score "{score}", a name of another column'
                 yield Problem(key, reason, "choose another name", Code.INVALID_NAME)
             if named.setdefault(score, index) != index:
-                reason = f'must not return the score "{score}" of metrics[{named[score]}] as well'
+                other = f"metrics[{named[score]}]"
+                reason = f'must not return the score "{score}", which {other} returns'
                 yield Problem(key, reason, "move one to another stage", Code.DUPLICATE)
 
 
 def count_problems(metrics: Sequence[Metric], count: int, where: str = "") -> Iterator[Problem]:
-    """Yield a problem for each metric that requires more samples.
+    """Yield a problem for each metric that requires more than ``count`` samples.
 
     Args:
         metrics: value of a component's setting ``metrics``.
         count: number of samples that are measured at a time.
-        where: place of the count for the hint, such as ``in stage samples``.
+        where: place of the setting ``count``, for the hint, such as ``in stage samples``.
     """
     for index, metric in enumerate(metrics):
         if count < metric.min_samples:
@@ -66,13 +67,13 @@ def data_problems(
     denoiser: Design | None,
     networks: Mapping[str, Design],
 ) -> Iterator[Problem]:
-    """Yield why metrics cannot compare samples with data.
+    """Yield a problem for each reason that prevents metrics from comparing samples with data.
 
     Args:
         metrics: value of a component's setting ``metrics``.
-        data: value of its setting ``data``; None where it is not set.
-        denoiser: denoiser that draws the samples; None where it is unknown.
-        networks: networks that earlier stages write, by id.
+        data: value of the component's setting ``data``; None if it is not set.
+        denoiser: design of the denoiser that draws the samples; None if unknown.
+        networks: designs of the networks that earlier stages write, keyed by stage id.
 
     Raises:
         DataError: the data is missing or corrupt.
@@ -85,26 +86,27 @@ def data_problems(
     for index, metric in enumerate(metrics):
         if count is not None and count < metric.min_reference:
             reason = f"requires at least {metric.min_reference} reference items, got {count}"
-            yield Problem(("metrics", index), reason, "name larger data, or remove the metric")
+            hint = "name a larger data set, or remove the metric"
+            yield Problem(("metrics", index), reason, hint)
     spec = require_type(data, "spec", data.spec(), DataSpec)
     yield from item_problems(metrics, spec, networks)
     if denoiser is not None and denoiser.spec.shape != spec.shape:
         yield Problem(
             ("data",),
             f"must be items of the samples' shape {denoiser.spec.shape}, got {spec.shape}",
-            "name data of the shape that the denoiser is trained on",
+            "name data with the shape of the denoiser's training data",
         )
 
 
 def item_problems(
     metrics: Sequence[Metric], spec: DataSpec, networks: Mapping[str, Design]
 ) -> Iterator[Problem]:
-    """Yield why metrics or their extractors do not support the items.
+    """Yield a problem for each metric or extractor that does not support the items.
 
     Args:
         metrics: value of a component's setting ``metrics``.
         spec: specification of the items that are compared.
-        networks: networks that earlier stages write, by id.
+        networks: designs of the networks that earlier stages write, keyed by stage id.
     """
     for index, metric in enumerate(metrics):
         yield from (problem.under("metrics", index) for problem in metric.check_items(spec))

@@ -1,6 +1,6 @@
-"""Plot of the pairs of a run: the distance saved, and whether the paired noise is Gaussian.
+"""Plot of the pairs of a run: the reduction of their distance, and the distribution of the noise.
 
-It shows no times, so that a run that was killed and resumed has the same picture.
+It shows no times, so that a run that was killed and resumed has the same plot.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_MAX_POINTS = 200  # of a line; in a longer run each point is the mean of several pools
-_MAX_MARKERS = 30  # lines of more points have no markers
+_MAX_POINTS = 200  # per line; in a longer run each point is the mean of several pools
+_MAX_MARKERS = 30  # lines with more points have no markers
 _SHARE = 0.99  # probability that a pool of Gaussian noise lies in the bands
 _EXACT = 1e-6  # gaps up to this size are rounding errors
 _BLUE, _ORANGE, _GREEN = PALETTE[:3]
@@ -34,7 +34,7 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
     their min and max.
 
     Args:
-        rows: rows of the stage train, one per pool; rows without ``pool`` are ignored.
+        rows: rows of the stage train, one for each pool; rows without ``pool`` are ignored.
         dimensions: number of values of an item, for the standard errors of the noise's moments.
     """
     pools = [row for row in rows if "pool" in row]
@@ -133,7 +133,7 @@ def _item(key: str) -> Value:
 
 
 def _line(axes: Axes, pools: Sequence[Row], value: Value, label: str, color: str) -> Line2D:
-    """Draw a value of the pools, and the range of the pools behind each point."""
+    """Draw a line of a value, and a band of its range over the pools averaged in each point."""
     size = max(1, math.ceil(len(pools) / _MAX_POINTS))
     groups = [pools[k : k + size] for k in range(0, len(pools), size)]
     places = [fmean(row["images"] for row in group) for group in groups]

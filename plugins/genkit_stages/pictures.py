@@ -1,4 +1,4 @@
-"""Pictures of a training, drawn from the rows that were logged."""
+"""Plots of a training run, drawn from the logged rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from genkit_stages.pairs_plot import pairs_plot
 
 
 def draw_training(record: Record, dimensions: int) -> None:
-    """Draw the loss, and what the coupler did where it did anything.
+    """Draw plots of the loss, and a plot of the pairs if the coupler reduced their distance.
 
     Args:
-        record: record of the training, which may still run.
+        record: record of the stage train, which may still be running.
         dimensions: number of elements of an item.
     """
     losses = [row for row in record.rows if "loss" in row]

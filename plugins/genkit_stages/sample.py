@@ -1,4 +1,4 @@
-"""The stage sample, which draws from a trained denoiser, with or without guidance."""
+"""The stage sample, which draws samples from a trained denoiser, with or without guidance."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class _Bound(NamedTuple):
     """Components that are bound once for all batches of a stage.
 
     Attributes:
-        guidance: corrections with their networks.
+        guidance: bound guidance methods, with their networks.
         schedule: schedule with its noise levels.
-        start: state at the first noise level.
+        start: distribution of the state at the first noise level.
     """
 
     guidance: Sequence[BoundGuidance]
@@ -60,12 +60,12 @@ class Sample(SamplingStage):
     denoiser: DenoiserRef = setting(doc="stage that trained the denoiser")
     first_seed: int = setting(
         0,
-        doc="seed of the first sample; the others are consecutive. EDM scores 50_000 samples each "
-        "from the seeds 0, 50_000 and 100_000",
+        doc="seed of the first sample; the others are consecutive. EDM scores 3 sets of 50_000 "
+        "samples, with the first seeds 0, 50_000 and 100_000",
         at_least=0,
     )
     latents: Latents = setting(
-        doc="draws latents, classes and the noise of stochastic solvers", use={"use": "derived"}
+        doc="source of latents, classes and the noise of stochastic solvers", use={"use": "derived"}
     )
     batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
@@ -83,11 +83,11 @@ class Sample(SamplingStage):
         "float64", doc="precision of the solver's states; the networks use `precision`"
     )
     settings_from: BestCell | None = setting(
-        None, doc="sweep whose best combination of settings replaces those written here"
+        None, doc="sweep whose best combination of settings replaces the settings written here"
     )
 
     def work(self, earlier: Stages) -> float:
-        return 2.0 * self.schedule.steps * self.count  # two evaluations in a step, as heun has
+        return 2.0 * self.schedule.steps * self.count  # 2 calls per step, as with heun
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.settings_from is not None:
@@ -103,7 +103,7 @@ class Sample(SamplingStage):
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield a problem if the denoiser has no design, unless its stage reports why."""
+        """Yield a problem if the denoiser has no design and its stage does not report why."""
         with suppress(DataError, KeyError):
             stage = earlier[self.denoiser]
             if stage.design(earlier) is None and not any(stage.check(earlier)):
@@ -113,7 +113,7 @@ class Sample(SamplingStage):
                 yield Problem(("denoiser",), reason, hint, Code.PLUGIN)
 
     def _latent_problems(self, denoiser: Design | None) -> Iterator[Problem]:
-        """Yield why the seeds are invalid, or the latents do not support the data's shape."""
+        """Yield a problem if seeds are invalid, or the latents do not support the data's shape."""
         if self.first_seed + self.count > SEED_LIMIT:
             yield Problem(
                 ("first_seed",),
@@ -164,7 +164,7 @@ class Sample(SamplingStage):
                 part.save(parts[seeds])
             done = self.count - sum(map(len, missing[turn * world.size :]))
             context.advance(done, self.count, "samples")
-        meter.gather()  # also a barrier: every part is written
+        meter.gather()  # also a barrier: all parts are written after it
         if world.is_main:
             loaded = [Samples.load(path) for path in parts.values()]
             samples = self._join(context, loaded, bound.start, facts)
@@ -188,7 +188,7 @@ class Sample(SamplingStage):
         return range(self.first_seed, self.first_seed + self.count)
 
     def _bind(self, context: Context) -> _Bound:
-        """Bind the components, and warn about assumptions on the training pairs."""
+        """Bind the components, and warn about unverified assumptions on the training pairs."""
         denoiser = context.network(self.denoiser)
         guidance = [bind_guidance(guidance, context, denoiser) for guidance in self.guidance]
         for warning in sampling_warnings(self.start, denoiser.coupling, self.solver, guidance):
@@ -240,7 +240,7 @@ class Sample(SamplingStage):
         return json.dumps(settings, sort_keys=True)
 
     def _facts(self, context: Context, start: ResolvedStart) -> dict[str, str]:
-        """Return how the samples are drawn, which decides whether two scores are comparable."""
+        """Return the facts on how the samples are drawn; comparable scores have the same facts."""
         seeds = self.seeds()
         networks = sorted(set(references(self)) - {self.denoiser})
         facts = {
@@ -272,10 +272,10 @@ class Sample(SamplingStage):
 
 
 def _mean(counts: Sequence[tuple[float, int]]) -> float:
-    """Return the mean number of calls over samples, an int if it is the same for all.
+    """Return the mean number of calls per sample, an int if it is the same for all batches.
 
     Args:
-        counts: calls per sample and number of samples of each batch.
+        counts: for each batch, the number of calls per sample and the number of samples.
     """
     if len({calls for calls, _ in counts}) == 1:
         return counts[0][0]
@@ -286,8 +286,8 @@ def _mean(counts: Sequence[tuple[float, int]]) -> float:
 def _list_missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
     """Return the seeds whose parts do not exist.
 
-    The folder is listed because a network file system may cache that a file does not exist, long
-    after another machine wrote it.
+    The folder is listed rather than testing each path: a network file system may cache the absence
+    of a file long after another machine wrote it.
     """
     names = {path.name for path in folder.iterdir()}
     return [seeds for seeds, path in parts.items() if path.name not in names]

@@ -23,7 +23,7 @@ from genkit_stages.scores import check_measurement
 class Score(Drawing, Comparing):
     """Score samples of the averaged weights during training.
 
-    Scores of few samples are biased: compare them within one training only.
+    Scores of few samples are biased: compare them only within one training run.
     """
 
     count: int = setting(1000, doc="number of samples", at_least=1)
@@ -35,7 +35,7 @@ class Score(Drawing, Comparing):
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
         yield from super().check_training(design, networks)
         yield from count_problems(self.metrics, self.count)
-        with suppress(DataError):  # reported where the data is named
+        with suppress(DataError):  # reported by the check of the data
             yield from self.comparison_problems(design, networks)
 
     def bind(self, context: Context) -> BoundScore:

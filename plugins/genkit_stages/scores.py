@@ -1,4 +1,4 @@
-"""Compute metrics of samples against data, in one or several sets."""
+"""Compute metrics of samples compared with data, on one or several sets of samples."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Measured:
     """Results of all metrics.
 
     Attributes:
-        scores: scores by name; with several sets the mean, and columns of its spread.
-        facts: facts on which a score depends, by score.
+        scores: scores by name; with several sets the mean, standard deviation and minimum.
+        facts: for each score name, the facts on which the score depends.
         curves: curves of the first set by name.
         pictures: PNG files of the first set by name.
     """
@@ -57,8 +57,8 @@ class Scorer:
         reference: reference of the samples.
         extractors: extractors of the stage.
         sets: number of equal parts of the samples, each measured separately.
-        tolerance: relative half width of every score's 95 % confidence interval at which no more
-            sets are measured; None measures all.
+        tolerance: half width of every score's 95 % confidence interval, relative to the score, at
+            which no more sets are measured; None measures all sets.
     """
 
     context: Context
@@ -78,7 +78,7 @@ class Scorer:
         self._require_comparable(samples)
         if missing := sorted({"sampler", "seeds"} - samples.facts.keys()):
             self.context.warn(
-                f"the samples do not state their {' and '.join(missing)}, so their scores cannot "
+                f"the facts of the samples lack {' and '.join(missing)}, so their scores cannot "
                 "be checked for comparability; add these to the facts of Samples"
             )
         context, sets = self.context, self.sets
@@ -168,7 +168,7 @@ class Scorer:
         measured.pictures.update(results[0].pictures)
 
     def _facts(self, metric: Metric, samples: Samples, sets: int) -> dict[str, str]:
-        """Return the facts on which the scores of a metric depend, besides the metric's own."""
+        """Return the facts on which a metric's scores depend, without those that it returns."""
         identities = [e.identity(self.context) for _, e in outermost(metric, Extractor)]
         facts = {"extractor": "; ".join(identities)} if identities else {}
         # Extractors are identified above: different settings may give the same features.
@@ -205,7 +205,7 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
 
 
 def check_measurement(part: Metric | Callback, result: object) -> Measurement:
-    """Return the result of a metric or a callback, with its scores as floats.
+    """Check the result of a metric or a callback, and return it with its scores as floats.
 
     Args:
         part: component that returned the result.
@@ -216,7 +216,7 @@ def check_measurement(part: Metric | Callback, result: object) -> Measurement:
             and its plugin.
     """
     if not isinstance(result, Measurement) or not isinstance(result.scores, Mapping):
-        raise fault(part, f"must return a Measurement of scores by name, got {result!r:.60}")
+        raise fault(part, f"must return a Measurement with a dict of scores, got {result!r:.60}")
     if isinstance(part, Metric) and set(result.scores) != set(part.scores):
         declared, got = (
             ", ".join(map(str, names)) or "none" for names in (part.scores, result.scores)

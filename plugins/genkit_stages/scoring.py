@@ -26,26 +26,27 @@ class Scoring(Stage, Comparing):
     samples: SamplesRef = setting(doc="stage that drew the samples")
     sets: int = setting(
         1,
-        doc="number of equal parts of the samples, each scored separately; a score is their mean, "
-        "with standard deviation and minimum. EDM reports the minimum of 3 sets of 50_000",
+        doc="number of equal parts of the samples, each scored separately; the mean, standard "
+        "deviation and minimum over the sets are reported. EDM reports the minimum of 3 sets of "
+        "50_000 samples",
         at_least=1,
     )
     tolerance: float | None = setting(
         None,
-        doc="relative half width of every score's 95 % confidence interval at which no more sets "
-        "are scored, after at least 3; without it, all are",
+        doc="maximum half width of every score's 95 % confidence interval, relative to the score: "
+        "after at least 3 sets, no more are scored once it is reached; by default all are scored",
         above=0,
     )
 
     def varied(self) -> Collection[str]:
-        """Return the columns of the settings that the stage varies, which no score may use."""
+        """Return the column names of the settings that the stage varies, reserved for them."""
         return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield why the samples cannot be measured, regardless of their number.
+        """Yield the problems of samples and metrics, except those of the number of samples.
 
         Args:
-            earlier: earlier stages by id, that of the samples included.
+            earlier: earlier stages by id, including the stage that draws the samples.
         """
         drawn_by = earlier[self.samples].drawn_by(earlier)
         for index, metric in enumerate(self.metrics):
@@ -62,15 +63,15 @@ class Scoring(Stage, Comparing):
         yield from self.comparison_problems(networks.get(drawn_by or ""), networks, self.varied())
 
     def count_problems(self, count: int, where: str) -> Iterator[Problem]:
-        """Yield why this number of samples cannot be measured.
+        """Yield a problem for each reason why this number of samples cannot be measured.
 
         Args:
             count: number of samples of all sets together.
-            where: place of the count for the hints, such as ``in stage samples``.
+            where: place of the setting ``count``, for the hints, such as ``in stage samples``.
         """
         if count % self.sets:
             reason = f"must divide the number of samples, {count}, got {self.sets}"
-            hint = f"write a count {where} that {self.sets} divides"
+            hint = f"write a count {where} that is a multiple of {self.sets}"
             yield Problem(("sets",), reason, hint, Code.OUT_OF_RANGE)
         where += ", for each set" if self.sets > 1 else ""
         yield from count_problems(self.metrics, count // self.sets, where)

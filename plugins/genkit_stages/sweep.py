@@ -35,7 +35,7 @@ class Sweep(Scoring):
     """
 
     vary: Mapping[str, Any] = setting(
-        doc="lists of values by key path of the stage `samples`, such as "
+        doc="list of values for each varied setting of the stage `samples`, such as "
         "vary.schedule.steps = [5, 7, 14]"
     )
     count: int = setting(1024, doc="number of samples for each combination", at_least=2)
@@ -45,7 +45,7 @@ class Sweep(Scoring):
         if not isinstance(template, SamplingStage):
             yield Problem(
                 ("samples",),
-                f'must be a stage that can draw again, such as `sample`, got "{self.samples}"',
+                f'must be a stage that can sample again, such as `sample`, got "{self.samples}"',
                 "name another stage; a third-party stage must derive from SamplingStage",
                 Code.WRONG_REFERENCE,
             )
@@ -72,7 +72,7 @@ class Sweep(Scoring):
             yield from self._cell_problems(template, earlier)
 
     def _cell_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
-        """Yield why combinations of values cannot be sampled, each problem once."""
+        """Yield the problems that prevent sampling with some combination, each problem once."""
         seen = set()
         for cell in self.cells():
             stage = apply_cell(template, cell)
@@ -95,8 +95,8 @@ class Sweep(Scoring):
 
     def run(self, context: Context) -> None:
         template = context.stage(self.samples)
-        if not isinstance(template, SamplingStage):  # `check` refuses it
-            raise TypeError(f"{type(template).__name__} is no SamplingStage")
+        if not isinstance(template, SamplingStage):  # rejected by `check`
+            raise TypeError(f"{type(template).__name__} is not a SamplingStage")
         template = dataclasses.replace(template, count=self.count)
         cells = list(self.cells())
         # Where draws depend on the device, rows of another device are discarded.
@@ -129,7 +129,7 @@ class Sweep(Scoring):
         facts = _common([entry["facts"] for entry in entries], template.sampler_fact(context))
         if _state_sampler(entries[0]["facts"]) and not _state_sampler(facts):
             context.warn(
-                "the scores do not state how their samples were drawn, which differs between rows; "
+                "the facts lack how the samples were drawn, which differs between rows; "
                 f"return it from {type(template).__name__}.sampler_fact"
             )
         context.record.save(Scores(rows, facts))
@@ -147,14 +147,14 @@ class Sweep(Scoring):
 def _common(
     facts: Sequence[Mapping[str, Mapping[str, str]]], sampler: str | None
 ) -> dict[str, dict[str, str]]:
-    """Return the facts of each score that are the same in every cell.
+    """Return the facts of each score that are the same for every combination.
 
-    The others follow from the row, except the start: a row may only state ``auto``. So differing
-    starts are listed, one for each row.
+    All other facts follow from the settings in the row. The start is an exception, because the
+    setting may be ``auto``; so differing starts are listed, one for each row.
 
     Args:
-        facts: facts by score, for each cell.
-        sampler: sampler fact of the stage that is varied, which replaces those of the cells.
+        facts: for each combination, the facts by score.
+        sampler: fact ``sampler`` of the varied stage, which replaces those of the combinations.
     """
     first, *others = facts
     common: dict[str, dict[str, str]] = {}
@@ -207,9 +207,10 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
 
 
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
-    """Return the component with another value at a key path.
+    """Return a copy of a component with a new value at a key path.
 
-    An item of a list is named by its index, as in ``guidance.1.weight``; a single item needs none.
+    An item of a list is named by its index, as in ``guidance.1.weight``; the index of a single item
+    may be omitted.
 
     Raises:
         SettingError: the key does not exist, or the value is invalid.

@@ -83,12 +83,12 @@ class Train(Stage):
     network: Network = setting(doc="network to train")
     objective: Objective = setting(doc="training loss")
     coupler: AnyCoupler = setting(doc="assigns noise samples to images", use={"use": "random"})
-    augmentation: Augmentation | None = setting(None, doc="random change of the images")
-    images: int = setting(doc="number of training images, repeats counted", at_least=1)
+    augmentation: Augmentation | None = setting(None, doc="random transformation of the images")
+    images: int = setting(doc="number of training images, including repetitions", at_least=1)
     batch_size: int = setting(256, doc="batch size of an optimizer step", at_least=1)
     micro_batch: int | None = setting(
         None,
-        doc="number of images computed at a time, to save memory; by default the whole batch",
+        doc="number of images per forward and backward pass, to save memory; default: the batch",
         at_least=1,
     )
     pool_size: int | None = setting(
@@ -110,7 +110,7 @@ class Train(Stage):
         "NVIDIA GPUs, and the same as float32 elsewhere",
     )
     compile: bool = setting(False, doc="compile the network with torch.compile")
-    channels_last: bool = setting(False, doc="store images as NHWC, often faster to convolve")
+    channels_last: bool = setting(False, doc="store images as NHWC, for faster convolutions")
     checkpoint_seconds: float = setting(
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
     )
@@ -150,7 +150,7 @@ class Train(Stage):
         try:
             spec = self.spec()
         except DataError:
-            spec = None  # reported where the data is named
+            spec = None  # reported by the check of the data
         yield from self._sizes(spec)
         contained = designs(references(self.network), earlier)
         yield from problems_of(
@@ -165,7 +165,7 @@ class Train(Stage):
             yield from callback_problems(self.callbacks, design, networks)
 
     def _sizes(self, spec: DataSpec | None) -> Iterator[Problem]:
-        """Yield problems of settings that are inconsistent numbers of images."""
+        """Yield a problem for each inconsistency between settings that are numbers of images."""
         if self.micro_batch and self.micro_batch > self.batch_size:
             yield Problem(
                 ("micro_batch",),
@@ -177,8 +177,8 @@ class Train(Stage):
         if isinstance(self.coupler, DatasetCoupler):
             yield Problem(
                 ("images_per_class",),
-                "requires a coupler of pools, got one that chooses among the whole data set",
-                "remove it",
+                "requires a coupler of pools, got one that chooses from the whole data set",
+                "remove images_per_class",
             )
         elif self.images_per_class > self.pool:
             yield Problem(
@@ -231,14 +231,14 @@ class Train(Stage):
         context.world.barrier()
 
     def _log_bound(self, context: Context, stream: PairStream) -> None:
-        """Log the lowest possible loss at each noise level, where it is known."""
+        """Log the lowest possible loss at each noise level, if it is known."""
         generator = context.generator("loss bound")
         bound = bound_by_sigma(self.network, self.objective, stream, generator)
         if bound:
             context.record.log({"images": 0, "loss_bound_by_sigma": bound})
 
     def _state(self, spec: DataSpec, trainer: Trainer, coupling: Coupling) -> TrainingState:
-        """Return the networks in training, not copies."""
+        """Return the state of training, with the networks themselves rather than copies."""
         network, averaged = (
             Trained(self.network, spec, module, coupling)
             for module in (trainer.model, trainer.average.model)
@@ -258,7 +258,7 @@ class Train(Stage):
         )
 
     def stream(self, context: Context, total: int) -> PairStream:
-        """Return the first ``total`` pairs to train on.
+        """Return a stream of the first ``total`` training pairs.
 
         Raises:
             DataError: the data is missing or corrupt.
@@ -300,6 +300,6 @@ class Train(Stage):
 def _precedes(row: Row, images: int) -> bool:
     """Return whether a row was logged before a checkpoint at ``images`` images.
 
-    A pool that begins at the checkpoint is logged again.
+    The row of a pool that begins at the checkpoint does not count, because it is logged again.
     """
     return bool(images and row.get("images", math.inf) + ("pool" in row) <= images)

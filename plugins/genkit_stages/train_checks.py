@@ -1,4 +1,4 @@
-"""Check that the components of a training are compatible with each other and the data."""
+"""Checks that the components of the stage train are compatible with each other and the data."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def problems_of(
     spec: DataSpec | None,
     contained: Mapping[str, Design],
 ) -> Iterator[Problem]:
-    """Yield why components are incompatible; keys are settings of the stage train.
+    """Yield a problem for each incompatibility; keys are settings of the stage train.
 
     Args:
         network: network to train.
         objective: training loss.
         coupler: coupler of images and noise.
         augmentation: augmentation of the images, or None.
-        spec: specification of the augmented data; None where the data cannot be read.
-        contained: networks of earlier stages that the network contains, by stage id.
+        spec: specification of the augmented data; None if the data cannot be read.
+        contained: designs of earlier networks that the network contains, keyed by stage id.
     """
     yield from _network_type(network, objective)
     yield from _augment_labels(network, augmentation)
@@ -52,13 +52,13 @@ def problems_of(
 
 
 def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
-    """Yield a problem if the noise of the pairs is not N(0, I), from which sampling starts."""
+    """Yield a problem if the assigned noise is not N(0, I), from which sampling starts."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
             ("coupler",),
             "must declare that the noise of its pairs is N(0, I), from which sampling starts",
-            "choose another, or write accept_skewed_noise = true if this is intended; in your own "
-            "coupler declare bijective or preserves_noise_marginal if it holds",
+            "choose another coupler, or write accept_skewed_noise = true if this is intended; in "
+            "your own coupler, declare bijective or preserves_noise_marginal if it is true",
             Code.SKEWED_NOISE,
         )
 
@@ -89,12 +89,12 @@ def skewed_conditions(
 def callback_problems(
     callbacks: Sequence[Callback], design: Design, networks: Mapping[str, Design]
 ) -> Iterator[Problem]:
-    """Yield why callbacks cannot observe the training of a network.
+    """Yield a problem for each callback that cannot observe the training of a network.
 
     Args:
         callbacks: callbacks of the stage, in its setting ``callbacks``.
-        design: network in training, and its data.
-        networks: networks that earlier stages write, by id.
+        design: design of the network in training.
+        networks: designs of the networks that earlier stages write, keyed by stage id.
     """
     named: dict[str, int] = {}
     for index, callback in enumerate(callbacks):
@@ -103,7 +103,7 @@ def callback_problems(
             yield problem.under(*key)
         for name in dict.fromkeys(callback.names):
             if named.setdefault(name, index) != index:
-                reason = f'must not return "{name}" of callbacks[{named[name]}] as well'
+                reason = f'must not return "{name}", which callbacks[{named[name]}] returns'
                 yield Problem(key, reason, "remove one of the two", Code.DUPLICATE)
 
 
@@ -133,14 +133,14 @@ def _augment_labels(network: Network, augmentation: Augmentation | None) -> Iter
             ("augmentation",),
             f"requires a network that takes augment_labels, got {type(network).__name__}, which "
             "would generate augmented images",
-            "choose a network that takes augment_labels, such as ddpmpp, or remove it",
+            "choose such a network, for example ddpmpp, or remove the augmentation",
         )
 
 
 def _attributes(
     network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
-    """Yield a problem for each setting that requires attributes that the data lacks."""
+    """Yield a problem for each setting that requires attributes missing in the data."""
     if network.class_conditional and "labels" not in spec.attributes:
         yield Problem(
             ("network", "class_conditional"),
@@ -154,7 +154,7 @@ def _attributes(
 
 
 def lacking_attributes(key: str, lacking: list[str]) -> Problem:
-    """Return the problem of a setting that requires attributes that the data lacks."""
+    """Return the problem of a setting that requires attributes missing in the data."""
     return Problem(
         (key,),
         f"requires {' and '.join(lacking)}, but the data has none",
@@ -164,10 +164,10 @@ def lacking_attributes(key: str, lacking: list[str]) -> Problem:
 
 
 def _build(network: Network, spec: DataSpec, contained: Mapping[str, Design]) -> Iterator[Problem]:
-    """Build the network on the meta device, which checks the shape of the data without memory."""
+    """Build the network on the meta device, which checks the shape without allocating memory."""
     inner = [contained.get(name) for name in references(network)]
     if any(design is None or any(references(design.settings)) for design in inner):
-        return  # the file of a contained network may name its own contents differently
+        return  # the file of a contained network may use other ids for the networks in it
     meta = torch.device("meta")
     # Building fails if the network reads values of tensors of a contained network.
     valueless = (NotImplementedError, RuntimeError, TypeError) if inner else ()

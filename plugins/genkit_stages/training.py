@@ -22,8 +22,8 @@ from genkit_stages.callbacks import Callbacks, is_due
 from genkit_stages.loss_by_sigma import ROWS, by_sigma
 
 MAX_POOL_ROWS = 10_000
-"""Number of pools up to which all are logged. Longer trainings log evenly spaced ones, fewer than
-twice as many. Chosen, not tuned."""
+"""Maximum number of pools at which every pool is logged. Longer training runs log evenly spaced
+pools, fewer than twice this number. Chosen, not tuned."""
 
 _READ_SECONDS = 1.0  # between two readings of the loss, each of which synchronizes with the device
 _FIRST_PLOTS = 30.0  # seconds of training before the first plots; chosen, not tuned
@@ -32,7 +32,7 @@ _PLOT_SHARE = 0.01  # maximum share of the training time spent on plots; chosen,
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """Train to the end of a stream of pairs. Collective: every rank runs the same loop.
+    """Train on all pairs of a stream. Collective: every rank runs the same loop.
 
     Attributes:
         context: context of the stage.
@@ -42,9 +42,9 @@ class Loop:
         batch_size: batch size of an optimizer step.
         pools_ahead: number of pools coupled ahead of training.
         checkpoint_seconds: time between checkpoints, in seconds.
-        callbacks: callbacks of the training, not yet bound.
+        callbacks: callbacks of the stage, not yet bound.
         file: function that returns the file of the averaged network, for checkpoints.
-        draw: function that draws the plots of all rows so far.
+        draw: function that draws the plots from all rows logged so far.
     """
 
     context: Context
@@ -62,12 +62,12 @@ class Loop:
         """Train, write a checkpoint at the end, and draw the plots.
 
         Raises:
-            DivergedError: a loss or a gradient was not finite; nothing was saved since.
+            DivergedError: a loss or a gradient was not finite; nothing was saved after it.
             InterruptedRun: the user requested a stop; everything is saved.
         """
         trainer, total, group = self.trainer, self.stream.total, self.context.world.new_group()
-        # 200 rows per training, and at least one every 50,000 images so that a long training
-        # can be followed.
+        # 200 rows per training run, and at least one every 50,000 images so that a long run can be
+        # monitored.
         every = max(1, min(total // 200, 50_000) // self.batch_size)
         first_image, loss = trainer.images, None
         self.callbacks.bind()
@@ -96,7 +96,7 @@ class Loop:
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.is_main and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
-                # Before the checkpoint: rows after it would be logged again by a resumed training.
+                # Before the checkpoint: a resumed run would log rows after it again.
                 if callbacks:
                     called_at = self._clock()
                     self.callbacks.call(callbacks)
@@ -115,9 +115,9 @@ class Loop:
         self._draw()
 
     def _draw(self) -> float:
-        """Draw the plots on rank 0, and return the seconds that this took; the same on all ranks.
+        """Draw the plots on rank 0, and return the seconds that this took, equal on all ranks.
 
-        An error is a warning: a plot must not end a training.
+        An error is only logged as a warning, because a plot must not end a training run.
         """
         start = self._clock()
         if self.context.world.is_main:
@@ -132,21 +132,21 @@ class Loop:
         return self.context.world.broadcast(time.monotonic())
 
     def _log_pools(self, pools: list[PoolReport]) -> None:
-        """Log pools, in a long training every n-th: the whole file is read at the end."""
+        """Log pools; in a long run only every n-th, because the whole file is read at the end."""
         interval = max(1, -(-self.stream.total // self.stream.pool_size) // MAX_POOL_ROWS)
         for pool in pools:
             if pool.pool % interval == 0:
                 self._log(pool.row())
-                # Checked when the number of rows has doubled: a check reads all rows.
+                # Only when the number of rows has doubled, because a check reads all rows.
                 if (pool.pool // interval + 1).bit_count() == 1:
                     self._warn_about_skew()
 
     def _warn_about_skew(self) -> None:
-        """Warn once if the noise contradicts the declaration of the coupler."""
+        """Warn once if the assigned noise is not N(0, I) although the coupler declares it."""
         coupler, shape = self.stream.coupler, self.stream.data.data.shape[1:]
         rows = [row for row in self.context.record.rows if "noises" in row]
         expected = not coupler.preserves_noise_marginal
-        # The first half of the rows was checked before, and has been warned about if skewed.
+        # The first half of the rows was checked before; if it was skewed, a warning was logged.
         warned = is_skewed(rows[: len(rows) // 2], shape)
         if not expected and not warned and is_skewed(rows, shape):
             self.context.warn(
@@ -161,9 +161,9 @@ class Loop:
         return row.get("loss")
 
     def _by_sigma_is_due(self, every: int) -> bool:
-        """Return whether one of the ``ROWS`` parts of the training ended with the last step.
+        """Return whether one of the ``ROWS`` parts of the training run ended with the last step.
 
-        Only steps at which a row is logged qualify: their losses were read and are finite.
+        This is true only at steps that log a row, because their losses are known to be finite.
 
         Args:
             every: number of steps between two rows.
@@ -173,7 +173,7 @@ class Loop:
         return has_row and is_due(-(-total // ROWS), images, every * self.batch_size, total)
 
     def _log_by_sigma(self) -> None:
-        """Log the loss by noise level since the last such row; collective."""
+        """Log the mean loss at each noise level since the last such row; collective."""
         losses = by_sigma(self.objective, self.trainer.by_quantile.sums())
         self.trainer.by_quantile.begin()
         if losses:
@@ -186,7 +186,7 @@ class Loop:
 
     @contextmanager
     def _advise_on_divergence(self) -> Iterator[None]:
-        """Add the state of the checkpoint and remedies to the error of a diverged training."""
+        """Add the state of the checkpoint and remedies to the error if training diverged."""
         try:
             yield
         except DivergedError as error:
@@ -198,10 +198,10 @@ class Loop:
 
 
 def restore(trainer: Trainer, record: Record) -> None:
-    """Resume a training from its newest checkpoint, if there is one.
+    """Restore a trainer from the newest checkpoint, if there is one.
 
     Raises:
-        DataError: all checkpoints are corrupt, or of another version of genkit.
+        DataError: all checkpoints are corrupt, or from a different version of genkit.
     """
     checkpoint = record.restore()
     if checkpoint is None:
@@ -210,13 +210,13 @@ def restore(trainer: Trainer, record: Record) -> None:
         trainer.restore(checkpoint.tensors, checkpoint.numbers)
     except (KeyError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{record.path(CHECKPOINT)} must be a checkpoint of this training, but is corrupt or "
-            f"of another version of genkit: {error}; delete it and older ones to restart the stage"
+            f"{record.path(CHECKPOINT)} must be a checkpoint of this stage, but is corrupt or from "
+            f"a different version of genkit: {error}; delete all checkpoints to restart the stage"
         ) from error
 
 
 class _Losses:
-    """Losses and times since the last row.
+    """Accumulate losses and times since the last row.
 
     Args:
         trainer: trainer whose losses are read.
@@ -244,7 +244,7 @@ class _Losses:
         return loss
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the losses read, and begin the next."""
+        """Return a row with the mean of the losses read, and start the next row."""
         images, seconds = self._trainer.images, time.monotonic() - self._start_time
         row = {
             "images": images,

@@ -16,7 +16,7 @@ from genkit_edm.unet.denoisers import HalvingDenoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Edm2(HalvingDenoiser, UncertainDenoiser):
-    """Builds EDM2's U-Net, which keeps activations and weights from growing in training."""
+    """Builds EDM2's U-Net, in which activations and weights do not grow during training."""
 
     source = "EDM2, arXiv 2312.02696, appendix B, config G"
 
@@ -51,7 +51,7 @@ class Edm2(HalvingDenoiser, UncertainDenoiser):
         )
 
     def _require_heads(self, height: int) -> None:
-        """Raise DataError unless heads fit the width of every level with attention."""
+        """Check that heads divide the width of every level with attention, else raise DataError."""
         widths = [self.channels * mult for mult in self.channel_mult]
         attending = [w for i, w in enumerate(widths) if height >> i in self.attention]
         for width in (*attending, widths[-1]):  # the bottleneck always has attention

@@ -1,6 +1,6 @@
 """Magnitude-preserving layers (EDM2, arXiv 2312.02696, appendix B).
 
-Input of unit variance gives output of unit variance, in expectation, so activations do not grow.
+If the input has unit variance, so has the output in expectation; so activations do not grow.
 Weights have a fixed norm, so the effective learning rate does not drift.
 """
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-4
-"""Added to root mean squares in denominators, as in EDM2."""
+"""Number added to root mean squares in denominators, as in EDM2."""
 
 SILU_RMS = 0.596
 """Root mean square of ``silu(x)`` for unit normal x (eq. 81)."""
@@ -47,8 +47,8 @@ def mp_cat(a: Tensor, b: Tensor) -> Tensor:
     """Concatenate the channels of two branches with equal total contribution (eq. 103).
 
     Args:
-        a: ``[B, C, H, W]``.
-        b: ``[B, D, H, W]``; the branch with fewer channels has its values scaled up.
+        a: ``[B, C, H, W]`` first branch.
+        b: ``[B, D, H, W]`` second branch. The branch with fewer channels is scaled up.
     """
     half = (a.shape[1] + b.shape[1]) / 2
     scaled = (x * math.sqrt(half / x.shape[1]) for x in (a, b))
@@ -71,7 +71,7 @@ class MPFourier(nn.Module):
         self.register_buffer("phases", torch.rand(width).mul_(2 * math.pi))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, width]`` float32 for ``x`` ``[B]``."""
+        """Return the features ``[B, width]``, float32, of ``x`` ``[B]``."""
         angle = x.float()[:, None] * self.frequencies + self.phases
         return math.sqrt(2) * angle.cos()
 
@@ -79,9 +79,9 @@ class MPFourier(nn.Module):
 def normalize_weight(layer: nn.Linear | nn.Conv2d, gain: Tensor | float) -> Tensor:
     """Return the weight of a layer, scaled so that outputs have unit variance (eq. 47 and 66).
 
-    The parameter is normalized twice. Normalization at its use makes the gradient orthogonal to it.
-    Each step then makes the parameter longer, which would reduce the angle of later steps: in
-    training mode it is also normalized in place.
+    The parameter is normalized twice. Normalization at each use makes the gradient orthogonal to
+    the parameter. Each step then increases the norm of the parameter, which would reduce the angle
+    of later steps. So in training mode the parameter is also normalized in place.
 
     Args:
         layer: layer with a weight ``[outputs, inputs, *kernel]``.
@@ -111,7 +111,7 @@ class MPLinear(nn.Linear):
         nn.init.normal_(self.weight)
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Return ``[B, outputs]`` for ``[B, inputs]``."""
+        """Return outputs ``[B, outputs]`` for inputs ``[B, inputs]``."""
         return F.linear(x, normalize_weight(self, gain).to(x.dtype))
 
 
@@ -132,12 +132,12 @@ class MPConv(nn.Conv2d):
         nn.init.normal_(self.weight)
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Return ``[B, channels_out, H, W]`` for ``[B, channels_in, H, W]``."""
+        """Return features ``[B, channels_out, H, W]`` for features ``[B, channels_in, H, W]``."""
         return F.conv2d(x, normalize_weight(self, gain).to(x.dtype), padding=self.padding)
 
 
 class CosineAttention(nn.Module):
-    """Self-attention whose queries, keys and values have unit magnitude, added to its input.
+    """Self-attention with queries, keys and values of unit magnitude, and a residual connection.
 
     Args:
         channels: channels of input and output.
@@ -153,8 +153,8 @@ class CosineAttention(nn.Module):
         self.proj = MPConv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, C, H, W]`` for ``[B, C, H, W]``."""
-        # Fused attention needs the channels of a pixel contiguous in memory.
+        """Return features of the shape of ``x``, ``[B, C, H, W]``."""
+        # Fused attention requires the channels of a pixel to be contiguous in memory.
         pixels = self.qkv(x).flatten(2).transpose(1, 2).contiguous()
         parts = to_unit_rms(pixels.unflatten(2, (3, self.heads, -1)), -1)  # [B, HW, 3, heads, c]
         q, k, v = parts.permute(2, 0, 3, 1, 4)

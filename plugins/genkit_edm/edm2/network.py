@@ -29,7 +29,7 @@ LABEL_SHARE = 0.5
 """Weight of the class in the sum with the noise level (EDM2)."""
 
 MAX_ACTIVATION = 256.0
-"""Activations are clipped to this absolute value, as in EDM2, against overflow in float16."""
+"""Absolute value to which activations are clipped, as in EDM2, to prevent overflow in float16."""
 
 Resample = Literal["none", "up", "down"]
 Side = Literal["encoder", "decoder"]
@@ -41,7 +41,7 @@ class Embedding(nn.Module):
     Args:
         noise_width: number of Fourier features of the noise level.
         width: width of the vector.
-        classes: number of classes; with 0 labels are ignored.
+        classes: number of classes; if it is 0, labels are ignored.
         label_dropout: probability that an item's label is dropped in training.
     """
 
@@ -58,7 +58,7 @@ class Embedding(nn.Module):
         )
 
     def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return ``[B, width]`` float32.
+        """Return the embedding, ``[B, width]`` float32.
 
         Args:
             c_noise: ``[B]`` noise levels as encoded by the preconditioner.
@@ -85,8 +85,8 @@ class Block(nn.Module):
             includes the skip connection.
         embedding: width of the embedding.
         dropout: probability that an element is dropped before the second convolution.
-        resample: whether to double or halve height and width first.
-        heads: heads of the self-attention at the end; 0 for none.
+        resample: whether the block first doubles or halves height and width.
+        heads: number of heads of the self-attention at the end; 0 for no self-attention.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Block(nn.Module):
         self.attention = CosineAttention(channels_out, heads, BRANCH_SHARE) if heads else None
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
-        """Return ``[B, channels_out, H', W']``.
+        """Return the features ``[B, channels_out, H', W']``.
 
         Args:
-            x: ``[B, channels_in, H, W]``.
-            embedded: ``[B, embedding]``.
+            x: ``[B, channels_in, H, W]`` features.
+            embedded: ``[B, embedding]`` embeddings of noise level and class.
         """
         if self.resample == "up":
             x = F.interpolate(x, scale_factor=2, mode="nearest")
@@ -152,11 +152,11 @@ class Edm2UNet(nn.Module):
             ``2 ** (len(channel_mult) - 1)``.
         channels: base width.
         channel_mult: width of each level in units of ``channels``, full resolution first.
-        blocks: blocks per level of the encoder; levels of the decoder have one more.
+        blocks: number of blocks per level of the encoder; a level of the decoder has one more.
         attention: heights of the feature maps that have self-attention.
         channels_per_head: channels of an attention head; divides the width of these levels.
         dropout: probability that an element is dropped in a block.
-        classes: number of classes; with 0 labels are ignored.
+        classes: number of classes; if it is 0, labels are ignored.
         label_dropout: probability that an item's label is dropped in training.
     """
 
@@ -235,8 +235,8 @@ class Edm2UNet(nn.Module):
         return self._encoded(x, self.embedding(c_noise, labels))[0]
 
     def _encoded(self, x: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features at the lowest resolution, and those of the skip connections."""
-        # A channel of ones takes the place of biases, which no layer has.
+        """Return the features at the lowest resolution, and the features for skip connections."""
+        # A channel of ones replaces biases, because the layers have none.
         x = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.encoder:

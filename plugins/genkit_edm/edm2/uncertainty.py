@@ -21,7 +21,8 @@ FEATURES = 128
 class Uncertain(Preconditioned):
     """A preconditioned network that also predicts u(sigma), the log of its loss (EDM2, eq. 21).
 
-    Sampling does not use u. It is saved with the network so that training can be resumed.
+    Sampling does not use u. The weights for u are saved with the network so that training can be
+    resumed.
 
     Args:
         network: raw network, see :class:`~genkit.interfaces.Preconditioned`.
@@ -59,8 +60,8 @@ class UncertainDenoiser(Denoiser):
 class UncertaintyDenoising(Denoising):
     """Computes the denoising loss ``L / exp(u(sigma)) + u(sigma)``, with u learned jointly.
 
-    For the optimal u, ``exp(u)`` is the expected loss at that noise level, so that throughout
-    training all levels contribute equally to the gradient. The loss may be negative. EDM2 trains
+    For the optimal u, ``exp(u)`` is the expected loss at a noise level, so that all levels
+    contribute equally to the gradient throughout training. The loss may be negative. EDM2 trains
     with ``p_mean = -0.4, p_std = 1.0``.
     """
 

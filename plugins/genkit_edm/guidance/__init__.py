@@ -1,1 +1,1 @@
-"""Guidance by a second denoiser: without labels, or weaker."""
+"""Guidance by a second denoiser: the same one without labels, or a weaker one."""

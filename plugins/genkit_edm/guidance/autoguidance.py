@@ -1,4 +1,4 @@
-"""Autoguidance by a weaker denoiser of the same data."""
+"""Autoguidance: guidance by a weaker denoiser of the same data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from genkit_edm.guidance.extrapolation import Extrapolation
 
 @dataclass(frozen=True, kw_only=True)
 class Autoguidance(Guidance):
-    """Moves the denoised image away from that of a smaller or less trained denoiser.
+    """Moves the denoised image away from the output of a smaller or less trained denoiser.
 
-    Where both have the same kind of error and the weaker one more of it, the difference points
-    towards the data. An unconditional guide of a conditional denoiser acts like classifier-free
-    guidance.
+    If both make the same kind of error, and the weaker one makes larger errors, the difference
+    points towards the data. An unconditional guide of a conditional denoiser acts like
+    classifier-free guidance.
     """
 
     source = "Autoguidance, arXiv 2406.02507"
 
-    guide: DenoiserRef = setting(doc="stage of the weaker denoiser: train, load or average")
+    guide: DenoiserRef = setting(
+        doc="stage that writes the weaker denoiser: train, load or average"
+    )
     weight: float = setting(
         1.0,
-        doc="weight w of w (D - D_guide); 0 for none. The weight in the paper's notation is w + 1",
+        doc="weight w in D + w (D - D_guide); 0: no guidance. The paper's weight is w + 1",
         at_least=0.0,
     )
 
@@ -37,7 +39,7 @@ class Autoguidance(Guidance):
         if guide.stage and guide.stage == denoiser.stage:
             yield Problem(
                 ("guide",),
-                "must be another denoiser than the guided one, got the same",
+                "must not be the guided denoiser itself",
                 "name a stage that trains a smaller denoiser, or that trains for fewer images",
                 Code.CONFLICT,
             )
@@ -45,7 +47,7 @@ class Autoguidance(Guidance):
         yield from (problem.under("guide") for problem in misfits)
 
     def _range_problems(self, guide: Network, denoiser: Design) -> Iterator[Problem]:
-        """Yield a problem unless the guide supports all noise levels at which it is called."""
+        """Yield a problem if the guide does not support all noise levels at which it is called."""
         if not (isinstance(guide, Denoiser) and isinstance(denoiser.settings, Denoiser)):
             return
         lowest, highest = guide.preconditioner.sigma_range()

@@ -1,4 +1,4 @@
-"""Classifier-free guidance by the same denoiser without labels."""
+"""Classifier-free guidance: guidance by the same denoiser without labels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class ClassifierFree(Guidance):
     """Moves the conditional denoised image away from the unconditional one.
 
     The denoiser must be trained with ``label_dropout`` above 0, and is called a second time without
-    labels. Samples match their class better and are less diverse.
+    labels. Samples then match their class better, but are less diverse.
     """
 
     source = "Classifier-free guidance, arXiv 2207.12598; its interval, arXiv 2404.07724"
 
     weight: float = setting(
         1.0,
-        doc="weight w of w (D(class) - D(no class)); 0 for none. In the notation of EDM2 and of "
-        "Stable Diffusion the weight is w + 1",
+        doc="weight w in D(class) + w (D(class) - D(no class)); 0: no guidance. The weight of EDM2 "
+        "and Stable Diffusion is w + 1",
         at_least=0.0,
     )
 
@@ -33,14 +33,14 @@ class ClassifierFree(Guidance):
         if not denoiser.classes:
             yield Problem(
                 (),
-                "must guide a class-conditional denoiser, got one without classes",
+                "requires a class-conditional denoiser, got one without classes",
                 "write class_conditional = true and label_dropout = 0.1 in its network",
                 Code.CONFLICT,
             )
         elif not (isinstance(network, Denoiser) and network.label_dropout):
             yield Problem(
                 (),
-                "must guide a denoiser trained with label dropout, got label_dropout = 0",
+                "requires a denoiser trained with label dropout, got label_dropout = 0",
                 "write label_dropout = 0.1 in its network",
                 Code.CONFLICT,
             )

@@ -1,4 +1,4 @@
-"""Extrapolation of the denoised image, away from that of a second denoiser."""
+"""Extrapolation of the denoised image, away from the output of a second denoiser."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Constructor arguments of the classes of EDM and EDM2, mapped to settings of genkit.
 
-Names and defaults are those of the checkpoints that NVIDIA publishes.
+Names and defaults are those in the checkpoints that NVIDIA publishes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genkit_edm.ve import VePreconditioner
 from genkit_edm.vp import VpPreconditioner
 
 EDM2 = "Precond"
-"""Name of EDM2's class of preconditioning."""
+"""Name of the preconditioning class of EDM2."""
 
 Allowed = Callable[[tuple[int, ...]], tuple[Any, ...]]
 """Function from ``channel_mult`` to the supported values of an argument."""
@@ -30,13 +30,13 @@ Allowed = Callable[[tuple[int, ...]], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class PrecondClass:
-    """A class of preconditioning in the reference.
+    """A preconditioning class of the reference.
 
     Attributes:
         settings: class of the component in genkit.
-        models: names of the classes of networks it may contain, the default first.
-        names: names of settings, by name of the argument.
-        fixed: supported values of arguments without a setting.
+        models: names of the network classes that it may contain, the default first.
+        names: dict from argument names to names of settings.
+        fixed: supported values of arguments without a setting, keyed by argument name.
     """
 
     settings: type[Preconditioner]
@@ -47,12 +47,12 @@ class PrecondClass:
 
 @dataclass(frozen=True)
 class NetworkClass:
-    """A class of networks in the reference.
+    """A network class of the reference.
 
     Attributes:
         settings: class of the component in genkit.
-        defaults: default values of its arguments.
-        fixed: supported values of arguments without a setting.
+        defaults: default values of its arguments, keyed by argument name.
+        fixed: supported values of arguments without a setting, keyed by argument name.
     """
 
     settings: type[HalvingDenoiser]
@@ -70,7 +70,7 @@ PRECONDS: Mapping[str, PrecondClass] = MappingProxyType(
             EdmPreconditioner,
             ("DhariwalUNet", "SongUNet"),
             {"sigma_data": "sigma_data"},
-            # The reference's samplers clip noise levels to these; our preconditioner has no range.
+            # The reference's samplers clip noise levels to these; genkit's preconditioner does not.
             {"sigma_min": _only(0), "sigma_max": _only(math.inf)},
         ),
         "VPPrecond": PrecondClass(
@@ -165,4 +165,4 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "resample_filter": "resample_filter",
     }
 )
-"""Names of settings, by name of the argument of a network."""
+"""Dict from the names of a network's arguments to names of settings."""

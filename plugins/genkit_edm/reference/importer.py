@@ -39,7 +39,7 @@ class EdmImporter(Importer):
 
 def _notes(snapshot: Snapshot) -> Iterator[str]:
     if not snapshot.averaged:
-        yield "the weights are those in training, not averaged"
+        yield "the weights are the raw training weights, not averaged"
     if snapshot.encoder not in ("", "StandardRGBEncoder"):
         yield (
             f"the network generates latents of {snapshot.encoder} instead of images; genkit has no "

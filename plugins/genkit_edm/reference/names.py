@@ -1,4 +1,4 @@
-"""Names, shapes and order of elements of our networks' tensors in the reference."""
+"""Names, shapes and element order that the tensors of genkit's networks have in the reference."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from genkit_edm.unet.layers import Block, Resampling, make_kernel
 from genkit_edm.unet.network import DecoderLevel, EncoderLevel, InputSkip, UNet
 
 Convert = Callable[[Tensor], Tensor]
-"""Function from a tensor of the reference to ours."""
+"""Function that converts a tensor of the reference to genkit's."""
 
 Place = tuple[str, str]
-"""Name of a module in our network, and in the reference's."""
+"""Name of a module in genkit's network, and its name in the reference's network."""
 
 
 class Entry(NamedTuple):
     """A tensor of the reference and its counterpart.
 
     Attributes:
-        ours: name of the tensor in our denoiser.
+        ours: name of the tensor in genkit's denoiser.
         shape: shape in the reference.
-        convert: conversion to our tensor.
+        convert: function that converts the reference's tensor to genkit's.
     """
 
     ours: str
@@ -37,8 +37,9 @@ class Layout(NamedTuple):
     """The tensors of a network of the reference.
 
     Attributes:
-        entries: tensors that have a counterpart, by name in the reference.
-        fixed: values of the tensors that follow from the settings, by name in the reference.
+        entries: tensors that have a counterpart in genkit, keyed by their name in the reference.
+        fixed: values of tensors that follow from the settings, keyed by their name in the
+            reference.
     """
 
     entries: Mapping[str, Entry]
@@ -46,13 +47,13 @@ class Layout(NamedTuple):
 
 
 def build_layout(network: UNet, resolution: int, learned_variance: bool) -> Layout:
-    """Return the reference's tensors for a network of ours.
+    """Return the layout of the reference's tensors for a network of genkit.
 
     Args:
-        network: our network; may be on the meta device.
+        network: network of genkit; may be on the meta device.
         resolution: height of its images.
-        learned_variance: whether the reference's network has twice the output channels, of which
-            the denoiser uses the first half.
+        learned_variance: whether the reference's network has twice as many output channels; the
+            denoiser uses only the first half.
     """
     state = network.state_dict()
     sizes = [f"{resolution >> level}" for level in range(len(network.encoder))]
@@ -75,7 +76,7 @@ def build_layout(network: UNet, resolution: int, learned_variance: bool) -> Layo
 def _stored(
     ours: str, value: Tensor, network: UNet, learned_variance: bool
 ) -> tuple[tuple[int, ...], Convert]:
-    """Return a tensor's shape in the reference, and its conversion to ours."""
+    """Return the shape of a tensor in the reference, and the function that converts it."""
     shape = tuple(value.shape)
     layer, _, kind = ours.rpartition(".")
     if layer.endswith(".qkv"):
@@ -83,7 +84,7 @@ def _stored(
     if layer.endswith("image_out.conv") and learned_variance:
         return (2 * shape[0], *shape[1:]), lambda v: v[: shape[0]].clone()
     if network.family is ADM and kind == "weight":
-        # ADM's embedding has cosines first, ours sines.
+        # ADM's embedding has the cosines first, genkit's has the sines first.
         if layer == "conditioning.first":
             return shape, lambda v: v.roll(shape[1] // 2, 1)
         if layer == "conditioning.augment":
@@ -92,12 +93,12 @@ def _stored(
 
 
 def identity(value: Tensor) -> Tensor:
-    """Return the tensor itself."""
+    """Return the tensor unchanged."""
     return value
 
 
 def reorder_qkv(value: Tensor) -> Tensor:
-    """Reorder ``[3 C, ...]`` from (q, k, v) of each channel to all q, then all k, then all v."""
+    """Reorder ``[3 C, ...]`` from (q, k, v) per channel to all q, then all k, then all v."""
     by_channel = value.view(-1, 3, *value.shape[1:])
     return by_channel.transpose(0, 1).flatten(0, 1)
 
@@ -141,7 +142,7 @@ def _in_block(ours: str, theirs: str) -> Iterator[Place]:
 
 
 def _filters(network: UNet, sizes: list[str]) -> Iterator[tuple[str, Resampling]]:
-    """Yield the reference's names of resampling filters, with the corresponding modules."""
+    """Yield the name of each resampling filter in the reference, and genkit's module."""
     for level, size in zip(_encoders(network), sizes, strict=True):
         if level.down is not None:
             yield from _block_filters(level.down, f"enc.{size}_down")
@@ -189,7 +190,7 @@ _OUTSIDE = {
 
 
 def build_edm2_layout(denoiser: nn.Module, settings: Edm2, resolution: int) -> Layout:
-    """Return the reference's tensors for a denoiser of ours.
+    """Return the layout of the reference's tensors for an EDM2 denoiser of genkit.
 
     Args:
         denoiser: denoiser built from the settings; may be on the meta device.
@@ -213,7 +214,7 @@ def build_edm2_layout(denoiser: nn.Module, settings: Edm2, resolution: int) -> L
 
 
 def _blocks(sizes: list[str], count: int) -> Iterator[tuple[str, str]]:
-    """Yield the names of each block in our network and in the reference's."""
+    """Yield the names of each block in genkit's network and in the reference's network."""
     encoder, decoder = [], []
     for level, size in enumerate(sizes):
         encoder += [f"enc.{size}_down"] if level else []

@@ -1,4 +1,4 @@
-"""Conversion of networks of EDM's and EDM2's reference implementations."""
+"""Conversion of networks from the reference implementations of EDM and EDM2."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     """Return the settings for a network of the reference, and the specification of its data.
 
     Args:
-        precond: class of the preconditioning: EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond
-            (EDM), or Precond (EDM2).
-        arguments: arguments of its constructor; missing ones have the reference's defaults.
+        precond: name of the preconditioning class: EDMPrecond, VPPrecond, VEPrecond or
+            iDDPMPrecond (EDM), or Precond (EDM2).
+        arguments: arguments of its constructor; missing arguments have the reference's defaults.
 
     Raises:
         DataError: a class or an argument is unknown, or a value is not supported.
@@ -58,7 +58,7 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
         for name, value in {**model.defaults, **_part(arguments, model.defaults)}.items()
     }
     if not classes:
-        values["label_dropout"] = 0.0  # the reference keeps its default without labels too
+        values["label_dropout"] = 0.0  # without labels, the reference keeps its default
     network = model.settings
     if network is Ddpmpp and values["embedding"] == "fourier":
         network = Ncsnpp
@@ -83,21 +83,22 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
 def from_reference(
     weights: Mapping[str, Tensor], precond: str, arguments: Table
 ) -> tuple[HalvingDenoiser, DataSpec, dict[str, Tensor]]:
-    """Convert a trained network of the reference: settings, data specification and weights.
+    """Convert a trained network of the reference to settings, data specification and weights.
 
     Args:
-        weights: all parameters and buffers, under the reference's names, such as
+        weights: all parameters and buffers, keyed by the reference's names, such as
             ``model.enc.8x8_conv.weight``.
         precond: as for :func:`network_from_reference`.
         arguments: as for :func:`network_from_reference`.
 
     Returns:
-        The settings, with the table of noise levels if the weights have one; the specification of
-        the data; and the float32 state of ``settings.build(spec)``.
+        Settings, with the table of noise levels if the weights contain one; specification of the
+        data; and float32 state dictionary of ``settings.build(spec)``.
 
     Raises:
-        DataError: as for :func:`network_from_reference`; or a weight is missing, unexpected, not
-            finite, or of another shape or type than the arguments require. The first is named.
+        DataError: as for :func:`network_from_reference`; or a weight is missing, unexpected or not
+            finite, or its shape or type differs from what the arguments require. The error names
+            the first such weight.
     """
     settings, spec = network_from_reference(precond, arguments)
     layout = _layout(settings, spec, len(weights))
@@ -109,7 +110,8 @@ def from_reference(
         value = _require_weight(weights, name, tuple(expected.shape))
         if not torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-7):
             raise DataError(
-                f"{name} must have the values that follow from the arguments", Code.CONFLICT
+                f"{name} must have the values that follow from the arguments, got others",
+                Code.CONFLICT,
             )
     for name in weights:
         if name not in layout.entries and name not in layout.fixed:
@@ -174,7 +176,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
-    """Raise DataError if settings contradict each other."""
+    """Check that the settings do not contradict each other, else raise DataError."""
     for part in (settings, settings.preconditioner):
         for problem in part.check({}):
             raise DataError(
@@ -187,19 +189,19 @@ def _require_consistent(settings: HalvingDenoiser, precond: str) -> None:
 def _require_supported(
     fixed: Mapping[str, Allowed], settings: HalvingDenoiser, arguments: Table
 ) -> None:
-    """Raise DataError if an argument has a value that our network does not support."""
+    """Check that genkit's network supports the values of all arguments, else raise DataError."""
     for name, value in _part(arguments, fixed).items():
         allowed = fixed[name](settings.channel_mult)
         if _hashable(value) not in allowed:
             raise DataError(
                 f"{name} must be {' or '.join(map(quote, allowed))}, got {quote(value)}; "
-                "a network with another value cannot be imported",
+                "networks with other values cannot be imported",
                 Code.CONFLICT,
             )
 
 
 def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
-    """Return the reference's tensors, from our denoiser built on the meta device."""
+    """Return the layout of the reference's tensors, from a denoiser built on the meta device."""
     blocks = len(settings.channel_mult) * (2 * settings.blocks + 1)
     if blocks > tensors:
         raise DataError(
@@ -223,7 +225,7 @@ def _layout(settings: HalvingDenoiser, spec: DataSpec, tensors: int) -> Layout:
 def _require_weight(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     if name not in weights:
         raise DataError(
-            f"{name} is missing, but the network of the arguments has it", Code.NOT_FOUND
+            f"{name} is missing, but the arguments describe a network with it", Code.NOT_FOUND
         )
     value = weights[name]
     if tuple(value.shape) != shape:
@@ -233,7 +235,7 @@ def _require_weight(weights: Mapping[str, Tensor], name: str, shape: tuple[int, 
         )
     if not value.is_floating_point():
         raise DataError(
-            f"{name} must hold floating-point numbers, got {value.dtype}", Code.WRONG_TYPE
+            f"{name} must contain floating-point numbers, got {value.dtype}", Code.WRONG_TYPE
         )
     if not bool(value.isfinite().all()):
         raise DataError(f"{name} must be finite, got inf or nan", Code.NOT_FINITE)

@@ -27,7 +27,7 @@ _NAMES = frozenset(
 
 
 def is_expected(name: Global) -> bool:
-    """Whether a file of EDM may contain this name; it is never imported in any case."""
+    """Return whether a file of EDM may contain this name. The named object is never imported."""
     return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
 
 
@@ -38,11 +38,11 @@ class Snapshot:
     Attributes:
         precond: class of its preconditioning.
         arguments: arguments of the constructor of that class.
-        weights: parameters and buffers in float32, by name in the state dictionary.
+        weights: parameters and buffers in float32, keyed by name in the state dictionary.
         averaged: whether the weights are averaged; False for a training state.
-        encoder: class that converts between images and the generated data; empty for none.
-        images: number of training images in the file's name; 0 if it has none.
-        ema_length: relative length of the average in the file's name; None if it has none.
+        encoder: class that converts between images and the generated data; empty if none.
+        images: number of training images in the file's name; 0 if the name contains none.
+        ema_length: relative length of the average in the file's name; None if it contains none.
     """
 
     precond: str
@@ -55,7 +55,7 @@ class Snapshot:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read ``network-snapshot-*.pkl`` or ``training-state-*.pt`` without executing their code.
+    """Read ``network-snapshot-*.pkl`` or ``training-state-*.pt`` without executing code in it.
 
     Raises:
         DataError: the file is missing, corrupt, inconsistent or not a snapshot.
@@ -91,14 +91,15 @@ def _snapshot(path: Path, content: bytes, reader: TensorReader) -> Snapshot:
     parts = mapping(whole) if _is_mapping(whole) else {}
     if not {"ema", "net"} & parts.keys():
         raise DataError(
-            f"{path} must be a network snapshot or a training state of EDM or EDM2",
+            f"{path} must be a network snapshot or a training state of EDM or EDM2; write the path "
+            "of such a file",
             Code.WRONG_KIND,
         )
     averaged = "ema" in parts
     if not averaged and _is_mapping(parts["net"]):
         raise DataError(
             f"{path} must describe its network, got only weights, as in EDM2's training states; "
-            "import a network-snapshot-*.pkl of the same training",
+            "import a network-snapshot-*.pkl of the same training run",
             Code.WRONG_KIND,
         )
     try:
@@ -137,8 +138,8 @@ def _training_time(name: str, precond: str) -> tuple[int, float | None]:
     match = _EDM2_NAME.search(name)
     if not match:
         return 0, None
-    # The name has thousands of images, rounded down. Snapshots are usually written at multiples of
-    # 1024 images, of which at most one rounds to this number.
+    # The name contains the number of images in thousands, rounded down. Snapshots are usually
+    # written at multiples of 1024 images; at most one of these rounds to the number in the name.
     thousands = int(match[1])
     images = 1024 * math.ceil(1000 * thousands / 1024)
     if images >= 1000 * (thousands + 1):
@@ -147,12 +148,12 @@ def _training_time(name: str, precond: str) -> tuple[int, float | None]:
 
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the same values in float32; DataError if any would be rounded."""
+    """Convert values to float32, or raise DataError if any would be rounded."""
     with np.errstate(over="ignore"):
         result = values.astype(np.float32)
     if values.dtype == np.float64 and not np.array_equal(result, values, equal_nan=True):
         raise DataError(
-            "must have values that float32 represents exactly, got float64 values that it does not",
+            "must have values that float32 represents exactly, got other float64 values",
             Code.OUT_OF_RANGE,
         )
     return result

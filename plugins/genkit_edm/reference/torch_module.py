@@ -28,7 +28,7 @@ class Module:
 
     Attributes:
         class_name: name of its class in the reference or in torch.
-        state: values of its attributes, by name.
+        state: values of its attributes, keyed by attribute name.
     """
 
     class_name: str
@@ -36,7 +36,7 @@ class Module:
 
 
 def parse_module(node: Any) -> Module:
-    """Return the module of a node of the pickle.
+    """Return the module that a node of the pickle describes.
 
     Raises:
         DataError: the node is not a module.
@@ -57,7 +57,7 @@ def parse_module(node: Any) -> Module:
         class_name, state = node.function.name, node.state
     else:
         raise DataError(
-            f"modules must be those of the reference or of torch, got {describe(node)}",
+            f"modules must be classes of the reference or of torch, got {describe(node)}",
             Code.WRONG_KIND,
         )
     if not isinstance(class_name, str):
@@ -71,7 +71,8 @@ def read_arguments(module: Module) -> dict[str, Any]:
     """Return the constructor arguments of a module of the reference.
 
     Raises:
-        DataError: they are not recorded, are not plain values, or contradict the attributes.
+        DataError: the arguments are not recorded, are not plain values, or contradict the
+            attributes.
     """
     positional, named = module.state.get("_init_args"), module.state.get("_init_kwargs")
     if positional != ():
@@ -90,8 +91,8 @@ def read_arguments(module: Module) -> dict[str, Any]:
         attribute = module.state.get(name, value)
         if isinstance(attribute, (bool, int, float, str)) and attribute != value:
             raise DataError(
-                f"{name} of {module.class_name} must be one value, got argument {value} and "
-                f"attribute {attribute}",
+                f"{name} of {module.class_name} must be one value, got {value} as argument and "
+                f"{attribute} as attribute",
                 Code.CONFLICT,
             )
     return arguments
@@ -101,7 +102,8 @@ def iterate_tensors(module: Module) -> Iterator[tuple[str, Any]]:
     """Yield the name and the node of every tensor in the state dictionary.
 
     Raises:
-        DataError: modules are nested too deep, too many, or have names that torch does not allow.
+        DataError: modules are nested too deeply, are too many, or have names that torch does not
+            allow.
     """
     waiting = [("", module, 0)]
     modules = 0
@@ -135,7 +137,7 @@ def mapping(node: Any) -> Mapping[Any, Any]:
 
 
 def _names(node: Any) -> Collection[Any]:
-    """Return the names in a set; before protocol 4 sets are pickled as a call with a list."""
+    """Return the names in a set. Before pickle protocol 4, a set is a call with a list."""
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
@@ -157,7 +159,7 @@ def _parts(module: Module, kind: str) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any, name: str, depth: int) -> Any:
-    """Return a JSON value, with tuples converted to lists."""
+    """Convert an argument to a JSON value, with tuples as lists."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)) and depth < 3 and len(value) <= 1000:

@@ -1,4 +1,4 @@
-"""A reference solution by Runge-Kutta methods with adaptive step size."""
+"""The solver adaptive: Runge-Kutta methods with adaptive step size, as a reference."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Flat = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(Solver):
-    """Chooses step sizes that keep the error within a tolerance: a reference for other solvers.
+    """Chooses step sizes that keep the error within a tolerance; a reference for other solvers.
 
     Solves dx / d ln(sigma) = x - D(x; sigma) with scipy, on the CPU in float64. The number of
     network calls is not known in advance. Step sizes follow from the error of the whole batch, so a
-    sample depends on the other samples of its batch, within the tolerance. The schedule sets the
-    start and the levels at which states are returned. Below its last level the solution continues
-    to ``sigma_end``, then one Euler step leads to 0. If the network does not support levels as low
-    as ``sigma_end``, set ``sigma_end`` to its lowest level.
+    sample depends on the other samples of its batch, within the tolerance. The schedule determines
+    the first noise level and the levels at which states are returned. Below its last level the
+    solution continues to ``sigma_end``; one Euler step leads from there to 0. If the network does
+    not support levels as low as ``sigma_end``, set ``sigma_end`` to its lowest level.
     """
 
     source = "Dormand and Prince (1980); Hairer, Norsett and Wanner (1993); scipy.integrate"
@@ -41,8 +41,8 @@ class Adaptive(Solver):
     method: Literal["RK45", "DOP853"] = setting(
         "RK45", doc="Runge-Kutta method: order 5 (RK45) or 8 (DOP853)"
     )
-    rtol: float = setting(1e-5, doc="max error of a step, relative to x", at_least=1e-13)
-    atol: float = setting(1e-5, doc="max error of a step, absolute", above=0)
+    rtol: float = setting(1e-5, doc="maximum error of a step, relative to x", at_least=1e-13)
+    atol: float = setting(1e-5, doc="maximum absolute error of a step", above=0)
     sigma_end: float = setting(
         0.002, doc="noise level of the last step, an Euler step to 0", above=0
     )
@@ -64,7 +64,7 @@ class Adaptive(Solver):
             inside = min(max(log_sigma, last), first)
             at, sigma = tensor(flat), sigmas.new_tensor(math.exp(inside))
             denoised = denoise(at, sigma, inner=True)
-            # With a slope that is not finite no step is ever accepted: the loop would not end.
+            # If the slope is not finite, no step is ever accepted, and the loop would not end.
             require_finite(denoised, f"at noise level {float(sigma):.4g}, the denoised sample")
             return _flat(at - denoised)
 
@@ -87,14 +87,14 @@ def _solution(stepper: OdeSolver, time: float) -> Flat:
     """Return the solution at a time, taking as many steps as needed.
 
     Raises:
-        DataError: the tolerance needs steps smaller than the spacing of floats.
+        DataError: the tolerance requires steps smaller than the spacing of floating-point numbers.
     """
     while stepper.t > time:
         failure = stepper.step()
         if failure is not None:
             raise DataError(
                 f"the adaptive solver stopped at noise level {math.exp(stepper.t):.4g}: {failure} "
-                "Write larger values of rtol and atol",
+                "Write larger values for rtol and atol",
                 Code.NOT_CONVERGED,
             )
     state: Flat = stepper.y if stepper.t == time else stepper.dense_output()(time)

@@ -15,10 +15,11 @@ from genkit.types import Denoise, RandnLike, State
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2m(Solver):
-    """Solves to second order with one network call per step; the last step is of first order.
+    """Second order with one network call per step; the last step is of first order.
 
-    For constant D the exact step is x' = D + sigma'/sigma (x - D). The multistep method uses it
-    with D extrapolated from the previous step to the middle of this one, in lambda = -ln(sigma).
+    For constant D the exact step is x' = D + sigma'/sigma (x - D). The multistep method uses this
+    step with D extrapolated to the middle of the step, in lambda = -ln(sigma), from the values at
+    the start of this and of the previous step.
     """
 
     source = "DPM-Solver++, arXiv 2211.01095, algorithm 2"
@@ -33,7 +34,7 @@ class Dpmpp2m(Solver):
             middle = denoised
             if before is not None and sigma_next > 0:
                 sigma_before, denoised_before = before
-                # 1 / (2 r), where r is the previous step over this one, in lambda.
+                # 1 / (2 r), where r is the length ratio of the previous to this step, in lambda.
                 ahead = (sigma / sigma_next).log() / (sigma_before / sigma).log() / 2
                 middle = denoised + ahead * (denoised - denoised_before)
             before = sigma, denoised
@@ -43,10 +44,10 @@ class Dpmpp2m(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2s(Solver):
-    """Solves to second order with two network calls per step; the last, of first order, has one.
+    """Second order with two network calls per step; the last step is of first order, with one call.
 
-    For constant D the exact step is x' = D + sigma'/sigma (x - D). The singlestep method uses it
-    with D evaluated in the middle of the step, in lambda = -ln(sigma).
+    For constant D the exact step is x' = D + sigma'/sigma (x - D). The singlestep method uses this
+    step with D evaluated in the middle of the step, in lambda = -ln(sigma).
     """
 
     source = "DPM-Solver++, arXiv 2211.01095, algorithm 1 with r = 1/2"

@@ -23,13 +23,13 @@ from genkit_edm.ve import VeTime
 from genkit_edm.vp import MIN_TIME, VpScaling, VpTime
 
 MAX_GAMMA = math.sqrt(2) - 1
-"""Max relative increase of the noise level in a step, as in EDM: the variance doubles."""
+"""Maximum relative increase of the noise level in a step, as in EDM; it doubles the variance."""
 
 TimeName = Literal["linear", "ve", "vp", "flow"]
 ScalingName = Literal["none", "vp", "flow"]
 
 TIMES: dict[TimeName, Time] = {"linear": Time(), "ve": VeTime(), "flow": FlowTime()}
-"""Times that do not depend on the range of noise levels: all except that of the VP SDE."""
+"""Times that do not depend on the range of noise levels: all except the time of the VP SDE."""
 
 SCALINGS: dict[ScalingName, Scaling] = {
     "none": Scaling(),
@@ -46,23 +46,23 @@ class ChurningSolver(Solver):
 
     path: TimeName = setting(
         "linear",
-        doc="schedule sigma(t) in whose time t steps are straight: linear (EDM, sigma(t) = t), ve "
+        doc="schedule sigma(t); steps are straight in its time t: linear (EDM, sigma(t) = t), ve "
         "or vp (VE or VP SDE), or flow (flow matching)",
     )
     scaling: ScalingName | None = setting(
         None,
-        doc="scaling s(t) of the state in which steps are straight; default: vp for path vp, flow "
+        doc="scaling s(t); steps are straight in the scaled state; default: vp for path vp, flow "
         "for path flow, none for the others",
     )
     path_range: tuple[float, float] | None = setting(
         None,
-        doc="lowest and highest noise level, from which path vp derives beta_d and beta_min; "
+        doc="lowest and highest noise level, which determine beta_d and beta_min of path vp; "
         "default: the range of the schedule",
         at_least=MIN_SIGMA,
         at_most=MAX_SIGMA,
     )
     s_churn: float = setting(
-        0.0, doc="amount of noise added over all steps; 0 for none", at_least=0
+        0.0, doc="total amount of noise added over all steps; 0: no noise", at_least=0
     )
     s_min: float = setting(0.0, doc="lowest noise level at which noise is added", at_least=0)
     s_max: float | None = setting(
@@ -85,8 +85,8 @@ class ChurningSolver(Solver):
         if self.path != "vp":
             yield Problem(
                 ("path_range",),
-                f'must be left out with path "{self.path}", which does not depend on a range',
-                'write path = "vp", or leave it out',
+                f'must be omitted with path "{self.path}", which does not depend on a range',
+                'write path = "vp", or remove it',
             )
         elif self.path_range[0] >= self.path_range[1]:
             low, high = self.path_range
@@ -126,16 +126,16 @@ class ChurningSolver(Solver):
         return Path(self._vp_time(low, high, sigmas), scaling)
 
     def _vp_time(self, low: float, high: float, sigmas: Tensor) -> VpTime:
-        """Return the time of a range.
+        """Return the VP time of a range of noise levels.
 
         Raises:
-            DataError: it is undefined for a level that the solver reaches.
+            DataError: the time is undefined for a noise level that the solver reaches.
         """
         time = VpTime.between(low, high)
         rise = self._rise(len(sigmas) - 1, self.s_churn)
         highest = max(high, *(float(self._lifted(sigma, rise)) for sigma in sigmas[:-1]))
         if time.limit() < math.log1p(highest**2):
-            # Up to log(1 + low^2) = MIN_TIME log(1 + high^2) beta does not decrease.
+            # If log(1 + low^2) is at most MIN_TIME log(1 + high^2), beta does not decrease.
             limit = math.sqrt(math.expm1(MIN_TIME * math.log1p(high**2)))
             unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
             raise DataError(
@@ -159,18 +159,18 @@ class ChurningSolver(Solver):
     def churn(
         self, denoise: Denoise, x: Tensor, sigma: Tensor, steps: int, randn_like: RandnLike
     ) -> tuple[Tensor, Tensor]:
-        """Add fresh noise; return the state and its noise level (algorithm 2, lines 4-6).
+        """Add noise, and return the new state and its noise level (algorithm 2, lines 4-6).
 
         Args:
-            denoise: denoiser. ``sigma_hat`` is rounded to the levels that it supports. Its guidance
-                may replace ``s_churn`` by an amount per item: ``sigma_hat`` is then
-                ``[B, 1, ...]``.
+            denoise: denoiser with guidance. ``sigma_hat`` is rounded to a noise level that the
+                denoiser supports. The guidance may replace ``s_churn`` by an amount per item;
+                ``sigma_hat`` is then ``[B, 1, ...]``.
             x: ``[B, *shape]`` state at ``sigma``.
             sigma: 0-d noise level.
             steps: number of solver steps, over which ``s_churn`` is distributed.
-            randn_like: function that draws unit noise. Unless ``s_churn`` is 0 it is called in
-                every step, so that the noise of a step does not depend on ``s_min`` and ``s_max``,
-                as in the reference.
+            randn_like: function that draws unit noise. Unless ``s_churn`` is 0, it is called in
+                every step, as in the reference, so that the noise of a step does not depend on
+                ``s_min`` and ``s_max``.
 
         Returns:
             ``x_hat``, the state with noise added, and its noise level ``sigma_hat``.
@@ -192,7 +192,7 @@ class ChurningSolver(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Euler(ChurningSolver):
-    """Solves to first order with one network call per step."""
+    """First order with one network call per step."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2 without the correction; DDIM"
 
@@ -212,7 +212,7 @@ class Euler(ChurningSolver):
 
 @dataclass(frozen=True, kw_only=True)
 class Heun(ChurningSolver):
-    """Solves to second order with two network calls per step, one in the last."""
+    """Second order with two network calls per step, and one call in the last step."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2; with alpha, algorithm 3 in appendix D.2"
     two_slopes = True

@@ -5,8 +5,8 @@ section 4 and table 1, "schedule" and "scaling"). With the ODE dx/dsigma = (x - 
 
     dy/dt = sigma'(t) (ds/dsigma x + s (x - D) / sigma).
 
-The exact solution is the same along every path; the error of a step is not. Time and scaling are
-independent choices.
+The exact solution is the same along every path, but the error of a step differs. Time and scaling
+can be chosen independently.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Path:
         return self.time.rate(sigma) * (scale_rate * x + scale * (x - denoised) / sigma)
 
     def step(self, x: Tensor, sigma: Tensor, sigma_next: Tensor, velocity: Tensor) -> Tensor:
-        """Return ``x`` at the next noise level, after a straight step of y in t."""
+        """Return ``x`` at the next noise level, after a step along which y is linear in t."""
         h = self.time.time(sigma_next) - self.time.time(sigma)
         y = self.scaling.scale(sigma) * x + h * velocity
         return y / self.scaling.scale(sigma_next)

@@ -1,4 +1,4 @@
-"""Embedding of the conditions of a raw network: noise level, class and augmentation."""
+"""Embedding of a raw network's conditions: noise level, class and augmentation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def embed_phases(phase: Tensor) -> Tensor:
 class PositionalEmbedding(nn.Module):
     """Embeds ``c_noise`` as sines and cosines at frequencies from 1 down to 1 / 10000.
 
-    Source: DDPM, arXiv 2006.11239, after the Transformer, arXiv 1706.03762, section 3.5.
+    Source: DDPM, arXiv 2006.11239, which follows the Transformer, arXiv 1706.03762, section 3.5.
 
     Args:
         width: width of the embedding; odd values are rounded down.
-        endpoint: whether 1 / 10000 is the last frequency; else it would be the next one.
+        endpoint: whether 1 / 10000 is the last frequency; otherwise the frequencies end one step
+            before it.
     """
 
     frequencies: Tensor
@@ -39,14 +40,14 @@ class PositionalEmbedding(nn.Module):
         self.register_buffer("frequencies", constant((1 / 10_000) ** exponents), persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
+        """Return the embedding ``[B, width]`` of ``c_noise`` ``[B]``."""
         return embed_phases(c_noise.float()[:, None] * self.frequencies)
 
 
 class FourierEmbedding(nn.Module):
     """Embeds ``c_noise`` as sines and cosines at random frequencies, saved but not trained.
 
-    Source: Song et al., arXiv 2011.13456, appendix H, after arXiv 2006.10739.
+    Source: Song et al., arXiv 2011.13456, appendix H, which follows arXiv 2006.10739.
 
     Args:
         width: width of the embedding; odd values are rounded down.
@@ -61,7 +62,7 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", torch.randn(width // 2).mul_(scale))
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
+        """Return the embedding ``[B, width]`` of ``c_noise`` ``[B]``."""
         return embed_phases(c_noise.float()[:, None] * (2 * math.pi * self.freqs))
 
 
@@ -69,7 +70,7 @@ class OctaveEmbedding(nn.Module):
     """Embeds ``c_noise`` as sines and cosines of 1/8 to 8 periods per unit, spaced geometrically.
 
     EDM's ``c_noise = log(sigma) / 4`` spans about 3 units, over which the positional embedding is
-    nearly linear. These frequencies resolve it; the range is chosen, not tuned.
+    nearly linear. These frequencies distinguish the noise levels; their range is chosen, not tuned.
 
     Source: Fourier features, arXiv 2006.10739, section 5.
 
@@ -87,7 +88,7 @@ class OctaveEmbedding(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Return ``[B, width]`` for ``c_noise`` ``[B]``."""
+        """Return the embedding ``[B, width]`` of ``c_noise`` ``[B]``."""
         return embed_phases(c_noise.float()[:, None] * self.frequencies)
 
 
@@ -100,8 +101,8 @@ class ClassEmbedding(nn.Module):
     Args:
         linear: linear map from class weights to the embedding.
         scale: factor of the class weights.
-        dropout: probability that an item's label is dropped in training; above 0 the network can
-            also be called without labels.
+        dropout: probability that an item's label is dropped in training; if it is above 0, the
+            network can also be called without labels.
     """
 
     def __init__(self, linear: nn.Linear, scale: float = 1.0, dropout: float = 0.0) -> None:
@@ -119,8 +120,8 @@ class ClassEmbedding(nn.Module):
             items: batch size B.
 
         Raises:
-            DataError: labels are None, but the network was trained without label dropout; or class
-                weights are of another number of classes.
+            DataError: labels are None, but the network was trained without label dropout; or the
+                class weights have a different number of classes.
         """
         weights = self._weights(labels, items)
         if self.training and self.dropout:
@@ -134,7 +135,7 @@ class ClassEmbedding(nn.Module):
         if labels is None:
             if not self.dropout:
                 raise DataError(
-                    f"labels must be given to this class-conditional network, got None; write a "
+                    f"labels are required by this class-conditional network, got None; pass a "
                     f"class from 0 to {classes - 1} for each item",
                     Code.MISSING_ATTRIBUTE,
                 )
@@ -144,16 +145,16 @@ class ClassEmbedding(nn.Module):
         if labels.shape != (items, classes):
             raise DataError(
                 f"labels must be class weights of shape {[items, classes]}, got "
-                f"{list(labels.shape)}; write an integer class or a weight per class for each item",
+                f"{list(labels.shape)}; pass an integer class or a weight per class for each item",
                 Code.WRONG_SHAPE,
             )
         return labels.to(like.dtype)
 
 
 class Conditioning(nn.Module):
-    """Embeds noise level, class and augmentation as one vector, by a network of two layers.
+    """Embeds noise level, class and augmentation as one vector, with a network of two layers.
 
-    It computes in float32 even under autocast: the cost is negligible, and the 8 significant bits
+    It computes in float32 even under autocast, at a negligible cost, because the 8 significant bits
     of bfloat16 are too few to distinguish neighboring noise levels.
 
     Source: EDM, arXiv 2206.00364, appendix F.2 (the mapping networks).
@@ -161,10 +162,10 @@ class Conditioning(nn.Module):
     Args:
         noise: embedding of ``c_noise`` ``[B]`` as ``[B, noise.width]``.
         width: width of the vector.
-        label: embedding of the class; with None labels are ignored.
+        label: embedding of the class; if None, labels are ignored.
         late_label: whether the class is added after the second layer, instead of to the embedded
             noise level.
-        augment: linear map of augmentation labels ``[B, A]``; None for a network without them.
+        augment: linear map of augmentation labels ``[B, A]``; None if the network takes none.
         initialization: initialization of the two layers.
     """
 
@@ -190,15 +191,16 @@ class Conditioning(nn.Module):
     def forward(
         self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Return ``[B, width]`` float32.
+        """Return the conditioning vectors, ``[B, width]`` float32.
 
         Args:
             c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, ``[B, classes]`` float weights, or None.
-            augment_labels: ``[B, A]`` augmentation of the items; None for no augmentation.
+            augment_labels: ``[B, A]`` augmentation of the items; None if they are not augmented.
 
         Raises:
-            DataError: labels do not fit the network, or it takes no augmentation labels.
+            DataError: the labels do not fit the network; or augmentation labels are passed, but the
+                network takes none.
         """
         with torch.autocast(c_noise.device.type, enabled=False):
             return self._embed(c_noise, labels, augment_labels)
@@ -214,7 +216,7 @@ class Conditioning(nn.Module):
             if self.augment is None:
                 raise DataError(
                     "augment_labels must be None for a network that was built for data without "
-                    "augmentation; leave them out",
+                    "augmentation; do not pass them",
                     Code.CONFLICT,
                 )
             inputs = inputs + self.augment(augment_labels)
@@ -225,7 +227,7 @@ class Conditioning(nn.Module):
 
 
 def build_class_embedding(classes: int, width: int, dropout: float = 0.0) -> ClassEmbedding | None:
-    """Return the class embedding of DDPM++; None for no classes.
+    """Return the class embedding of DDPM++; None if there are no classes.
 
     The class weights are scaled to unit mean square.
     """

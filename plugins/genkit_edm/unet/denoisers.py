@@ -58,13 +58,13 @@ class HalvingDenoiser(LabelDropout):
         """Return the U-Net.
 
         Raises:
-            DataError: the data is not images, or their size cannot be halved once per level; or
-                the network requires labels, but the data has none.
+            DataError: the data does not consist of images, their size cannot be halved often enough
+                for the number of levels, or the network requires labels that the data lacks.
         """
         name = type(self).__name__.lower()
         if not spec.is_image:
             raise DataError(
-                f"{name} must be used with images, got data of vectors of "
+                f"{name} must be used with images, got vectors of "
                 f'{math.prod(spec.shape)} values; write network = {{ use = "mlp" }}',
                 Code.WRONG_SHAPE,
             )
@@ -84,12 +84,12 @@ class HalvingDenoiser(LabelDropout):
 
     @abstractmethod
     def unet(self, shape: tuple[int, int, int], classes: int, augment_labels: int) -> nn.Module:
-        """Return the U-Net for images of a size that fits the settings.
+        """Return the U-Net for images whose size is compatible with the settings.
 
         Args:
             shape: ``(channels, height, width)`` of an image.
-            classes: number of classes that condition it; 0 for none.
-            augment_labels: length of the vector of augmentation labels; 0 for none.
+            classes: number of classes that condition the network; 0 if it is unconditional.
+            augment_labels: length of the vector of augmentation labels; 0 without augmentation.
         """
 
 
@@ -118,13 +118,16 @@ class Ddpmpp(UNetDenoiser):
         1, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 1), doc="taps of the resampling filter, an even number of them"
+        (1, 1), doc="taps of the resampling filter, of which there must be an even number"
     )
     encoder: Encoder = setting(
-        "standard", doc="how the downsampled image enters lower resolutions; standard: not at all"
+        "standard",
+        doc="how the downsampled image is added at lower resolutions; standard: not added",
     )
     decoder: Decoder = setting(
-        "standard", doc="standard, or skip: every level outputs an image, and these are summed"
+        "standard",
+        doc="standard: only the last level outputs an image; skip: the images of all levels are "
+        "summed",
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -175,9 +178,11 @@ class Ncsnpp(Ddpmpp):
         2, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 3, 3, 1), doc="taps of the resampling filter, an even number of them"
+        (1, 3, 3, 1), doc="taps of the resampling filter, of which there must be an even number"
     )
-    encoder: Encoder = setting("residual", doc="how the downsampled image enters lower resolutions")
+    encoder: Encoder = setting(
+        "residual", doc="how the downsampled image is added at lower resolutions"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +211,9 @@ class Adm(UNetDenoiser):
             attends = shape[1] >> level in self.attention or level == len(self.channel_mult) - 1
             if attends and heads and width % heads:
                 raise DataError(
-                    f"the width of level {level} of adm must be a multiple of its {heads} heads of "
-                    f"attention, got {width}; write channels and channel_mult whose product is a "
-                    "multiple of 64",
+                    f"the width of level {level} of adm must be a multiple of its {heads} "
+                    f"attention heads, got {width}; write channels and channel_mult whose product "
+                    "is a multiple of 64",
                     Code.CONFLICT,
                 )
         start, condition = ADM.initialization, self.channels * self.channel_mult_emb

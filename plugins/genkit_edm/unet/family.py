@@ -14,10 +14,10 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
-    """Return the layer with Xavier uniform weights (Glorot and Bengio, 2010) and zero bias.
+    """Initialize a layer with Xavier uniform weights (Glorot and Bengio, 2010) and zero bias.
 
     Args:
-        layer: layer, changed in place with draws from torch's global generator.
+        layer: layer, modified in place with draws from torch's global generator.
         gain: scale of the weights; EDM uses 1e-5 for branches that should start near 0.
     """
     nn.init.xavier_uniform_(layer.weight, gain)
@@ -27,14 +27,14 @@ def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
 
 
 def zero(layer: Layer) -> Layer:
-    """Return the layer with zero weights and bias, so that its branch starts at 0."""
+    """Set the weights and the bias of a layer to 0, so that its branch is 0 at first."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def keep_default_init(layer: Layer) -> Layer:
-    """Return the layer with torch's initialization, uniform in +-1 / sqrt(fan_in)."""
+    """Return the layer unchanged, with torch's initialization, uniform in +-1 / sqrt(fan_in)."""
     return layer
 
 
@@ -42,7 +42,7 @@ class Initialization(NamedTuple):
     """Initialization of the layers of a family of networks.
 
     Attributes:
-        usual: initialization of all layers except the following.
+        usual: initialization of all layers except those below.
         last: initialization of the last layer of a branch.
         attention: initialization of the layer of queries, keys and values.
     """
@@ -69,15 +69,15 @@ class Family:
         initialization: initialization of the weights.
         eps: term added to the variance in group normalization.
         skip_scale: factor of the sum of two branches.
-        scales_and_shifts: whether the condition scales and shifts a block's normalized features,
-            instead of being added before normalization.
+        scales_and_shifts: whether the condition scales and shifts a block's normalized features.
+            Otherwise it is added before normalization.
         projects_resampled: whether the shortcut of a block that changes the resolution has a
             convolution even if the width stays the same.
         channels_per_head: channels of an attention head; None for a single head.
-        attends_throughout: whether all blocks of a decoder level have attention, instead of only
-            the last.
-        wide_stem: whether the first convolution has the width of the first level, instead of the
-            base width.
+        attends_throughout: whether all blocks of a decoder level have attention. Otherwise only
+            the last block has.
+        wide_stem: whether the first convolution has the width of the first level. Otherwise it has
+            the base width.
     """
 
     initialization: Initialization
@@ -90,7 +90,7 @@ class Family:
     wide_stem: bool
 
     def heads(self, channels: int) -> int:
-        """Return the number of attention heads; 0 for fewer channels than one head has."""
+        """Return the number of attention heads; 0 if there are too few channels for one."""
         return 1 if self.channels_per_head is None else channels // self.channels_per_head
 
 

@@ -13,7 +13,7 @@ from genkit_edm.unet.family import Family
 from genkit_edm.unet.winograd import Conv3x3
 
 LEVELS = 2**16
-"""Values of a random 16-bit integer: dropout probabilities are rounded to 1 / LEVELS."""
+"""Number of values of a 16-bit integer; dropout probabilities are rounded to 1 / LEVELS."""
 
 
 class Dropout(nn.Module):
@@ -40,13 +40,13 @@ class Dropout(nn.Module):
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: x.numel()]
         mask = torch.empty_like(x)
-        # In memory order, so that no copy is made for channels-last tensors.
+        # In memory order, which avoids a copy of channels-last tensors.
         mask.as_strided((x.numel(),), (1,)).copy_(bits >= below - LEVELS // 2)
         return x * mask.mul_(LEVELS / (LEVELS - below))
 
 
 def make_kernel(taps: Sequence[float]) -> Tensor:
-    """Return the outer product of the taps, normalized to sum 1, ``[n, n]``."""
+    """Return the outer product of the taps, ``[n, n]``, normalized to sum 1."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return constant(torch.outer(line, line) / line.sum().square())
 
@@ -55,9 +55,9 @@ class Resampling(nn.Module):
     """A separable filter applied to each channel, with zeros beyond the border.
 
     Args:
-        taps: taps of the filter along one dimension, an even number of them; ``(1, 1)`` is a box.
-        padded: whether the output has exactly half or twice the size; else the filter is applied
-            only where it lies inside.
+        taps: even number of taps of the filter along one dimension; ``(1, 1)`` is a box filter.
+        padded: whether the output has exactly half or twice the size of the input. Otherwise the
+            filter is applied only where it lies inside the input.
     """
 
     kernel: Tensor
@@ -70,7 +70,7 @@ class Resampling(nn.Module):
         self.register_buffer("kernel", make_kernel(taps), persistent=False)
 
     def per_channel(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """Return the weights of a depthwise convolution of ``x``."""
+        """Return the weights of a depthwise convolution of ``x``, multiplied by ``gain``."""
         kernel = (self.kernel * gain).to(x.dtype)
         return kernel.expand(x.shape[1], 1, *kernel.shape)
 
@@ -79,7 +79,7 @@ class Downsampling(Resampling):
     """Halves height and width."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, C, H / 2, W / 2]`` for ``[B, C, H, W]``."""
+        """Return features ``[B, C, H / 2, W / 2]`` for features ``[B, C, H, W]``."""
         if self.is_box:
             return F.avg_pool2d(x, 2)
         return F.conv2d(x, self.per_channel(x), stride=2, padding=self.padding, groups=x.shape[1])
@@ -89,7 +89,7 @@ class Upsampling(Resampling):
     """Doubles height and width."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, C, 2 H, 2 W]`` for ``[B, C, H, W]``."""
+        """Return features ``[B, C, 2 H, 2 W]`` for features ``[B, C, H, W]``."""
         if self.is_box:
             return F.interpolate(x, scale_factor=2, mode="nearest")
         return F.conv_transpose2d(
@@ -104,7 +104,7 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels, added to its input.
+    """Self-attention over all pixels, with a residual connection.
 
     Args:
         channels: channels of input and output, divisible by ``family.heads(channels)``.
@@ -121,8 +121,8 @@ class Attention(nn.Module):
         self.proj = start.last(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, C, H, W]`` for ``[B, C, H, W]``."""
-        # Fused attention needs the channels of a pixel contiguous in memory, as in channels-last.
+        """Return features of the shape of ``x``, ``[B, C, H, W]``."""
+        # Fused attention requires the channels of a pixel to be contiguous, as in channels-last.
         pixels = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, H W, 3 C]
         heads = pixels.view(*pixels.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = heads.unbind()  # each [B, heads, H W, C / heads]
@@ -140,8 +140,8 @@ class Block(nn.Module):
         family: family of the U-Net.
         condition: width of the conditioning vector.
         dropout: probability that an element is dropped before the second convolution.
-        resampling: module that halves or doubles height and width; None keeps them.
-        attention: whether the block ends with self-attention, if the width allows a head.
+        resampling: module that halves or doubles height and width; None to keep the size.
+        attention: whether the block ends with self-attention, if the width suffices for a head.
     """
 
     def __init__(
@@ -177,11 +177,11 @@ class Block(nn.Module):
         self.attention = Attention(channels_out, family) if attends else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return ``[B, channels_out, H', W']``.
+        """Return the features ``[B, channels_out, H', W']``.
 
         Args:
-            x: ``[B, channels_in, H, W]``.
-            condition: ``[B, condition]``.
+            x: ``[B, channels_in, H, W]`` features.
+            condition: ``[B, condition]`` conditioning vectors.
         """
         h = self.conv0(self.resampling(F.silu(self.norm0(x))))
         modulation = self.affine(condition)[:, :, None, None]

@@ -51,7 +51,7 @@ class InputResidual(nn.Module):
     """Adds the projected and downsampled residual of the previous level to the features.
 
     Args:
-        channels_in: channels of that residual; those of the image for the first level.
+        channels_in: channels of that residual; channels of the image for the first level.
         channels_out: channels of the features.
         taps: taps of the filter that downsamples the residual.
         family: family of the U-Net.
@@ -61,7 +61,7 @@ class InputResidual(nn.Module):
         self, channels_in: int, channels_out: int, taps: Sequence[float], family: Family
     ) -> None:
         super().__init__()
-        # The convolution pads for itself and for the filter, which then needs no padding.
+        # The convolution's padding includes that of the filter, which then needs none.
         padding = 1 + Downsampling(taps).padding
         self.conv = family.initialization.usual(
             nn.Conv2d(channels_in, channels_out, 3, padding=padding)
@@ -69,7 +69,7 @@ class InputResidual(nn.Module):
         self.down = Downsampling(taps, padded=False)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features twice: as features, and as the residual for the next level.
+        """Return the new features twice: as features, and as the residual for the next level.
 
         Args:
             x: ``[B, channels_out, H, W]`` features.
@@ -98,11 +98,11 @@ class ImageHead(nn.Module):
         self.conv = family.initialization.last(nn.Conv2d(channels_in, channels_out, 3, padding=1))
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
-        """Return ``[B, channels_out, H, W]``.
+        """Return the image ``[B, channels_out, H, W]``.
 
         Args:
             x: ``[B, channels_in, H, W]`` features.
-            image: ``[B, channels_out, H / 2, W / 2]``, or None for the first image.
+            image: ``[B, channels_out, H / 2, W / 2]`` previous image; None for the first image.
         """
         output: Tensor = self.conv(F.silu(self.norm(x)))
         return output if self.up is None else output + self.up(image)
@@ -112,8 +112,8 @@ class EncoderLevel(nn.Module):
     """The encoder's blocks at one resolution.
 
     Args:
-        down: block that halves the resolution first; None at full resolution.
-        image_in: module that adds the downsampled image; None for none.
+        down: first block, which halves the resolution; None at full resolution.
+        image_in: module that adds the downsampled image, or None.
         blocks: residual blocks, applied in this order.
     """
 
@@ -146,9 +146,9 @@ class DecoderLevel(nn.Module):
     """The decoder's blocks at one resolution.
 
     Args:
-        up: block that doubles the resolution first; None at the lowest.
+        up: first block, which doubles the resolution; None at the lowest resolution.
         blocks: residual blocks, applied in this order, each with a skip connection.
-        image_out: module that projects the features to an image; None for no image here.
+        image_out: module that projects the features to an image; None if the level has no image.
     """
 
     def __init__(
@@ -162,13 +162,14 @@ class DecoderLevel(nn.Module):
     def forward(
         self, x: Tensor, image: Tensor | None, skips: Sequence[Tensor], condition: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the features, and the image so far.
+        """Return the features, and the sum of the images so far.
 
         Args:
             x: ``[B, C, H, W]`` features of the level below.
             image: image of the level below; None if there is none yet.
-            skips: features of the encoder, one per block, in the encoder's order.
-            condition: ``[B, condition]``.
+            skips: features of the encoder for the skip connections, one per block, in the
+                encoder's order.
+            condition: ``[B, condition]`` conditioning vectors.
         """
         if self.up is not None:
             x = self.up(x, condition)
@@ -187,12 +188,14 @@ class UNet(nn.Module):
         family: family of the U-Net.
         channels: base width.
         channel_mult: width of each level in units of ``channels``, full resolution first.
-        blocks: residual blocks per level of the encoder; levels of the decoder have one more.
+        blocks: number of residual blocks per level of the encoder; a level of the decoder has one
+            more.
         attention: heights of the feature maps that have self-attention.
         dropout: probability that an element is dropped in a block.
         taps: taps of the resampling filter.
         encoder: how the downsampled image is added to lower resolutions.
-        decoder: whether every level outputs an image, instead of the last one only.
+        decoder: whether every level outputs an image (``skip``), or only the last one
+            (``standard``).
     """
 
     def __init__(
@@ -270,7 +273,7 @@ class UNet(nn.Module):
             c_noise: ``[B]`` noise levels as encoded by the preconditioner.
             labels: ``[B]`` int64 classes, or ``[B, classes]`` float class weights; ignored by an
                 unconditional network.
-            augment_labels: ``[B, A]`` augmentation of the images; None for no augmentation.
+            augment_labels: ``[B, A]`` augmentation of the images; None if they are not augmented.
         """
         condition = self.conditioning(c_noise, labels, augment_labels)
         x, features = self._encoded(x, condition)
@@ -285,7 +288,7 @@ class UNet(nn.Module):
         return self._encoded(x, self.conditioning(c_noise, labels))[0]
 
     def _encoded(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features at the lowest resolution, and those of the skip connections."""
+        """Return the features at the lowest resolution, and the features for skip connections."""
         image, skips = x, [self.stem(x)]
         for level in self.encoder:
             features, image = level(skips[-1], image, condition)

@@ -1,8 +1,8 @@
 """Winograd's algorithm for 3x3 convolutions on the CPU, with less than half the multiplications.
 
-A 2x2 block of output pixels takes 4 x 9 = 36 products per pair of channels. As a product of
-transformed 4x4 tiles it takes 16. The transformations consist of sums and halves, so rounding
-errors are at most those of the direct sum.
+Directly, a 2x2 block of output pixels takes 4 x 9 = 36 multiplications per pair of channels. As an
+elementwise product of transformed 4x4 tiles it takes 16. The transformations consist of sums and
+halvings, so rounding errors are at most those of the direct sum.
 
 Measured speedup over torch's convolution, forward and backward, on one core of an AMD EPYC with
 torch 2.13 (``python benchmarks/winograd.py``): 1.07 for 256 channels of 32x32 pixels, 1.23 for
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHUNK = 2**22
-"""Elements of the transformed tiles of one chunk: 16 MiB, to fit into the cache."""
+"""Number of elements of the transformed tiles in a chunk: 16 MiB, to fit into the cache."""
 
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
@@ -37,17 +37,17 @@ class Conv3x3(nn.Conv2d):
         super().__init__(channels_in, channels_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[B, channels_out, H, W]`` for ``[B, channels_in, H, W]``."""
+        """Return features ``[B, channels_out, H, W]`` for features ``[B, channels_in, H, W]``."""
         if not self.is_faster(x):
             return super().forward(x)
         result: Tensor = Winograd.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
 
     def is_faster(self, x: Tensor) -> bool:
-        """Whether Winograd's algorithm is faster: float32 on the CPU, channels last, large.
+        """Return whether Winograd's algorithm is faster: for large channels-last float32 on CPU.
 
-        The bounds are measured with ``benchmarks/winograd.py``. The batch size has no effect, so
-        that the output of an item does not depend on it.
+        The bounds are measured with ``benchmarks/winograd.py``. They do not depend on the batch
+        size, so that the output of an item does not depend on it either.
         """
         height, width = x.shape[2:]
         return (
@@ -87,13 +87,13 @@ class Winograd(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``[B, K, H, W]`` for ``x`` ``[B, C, H, W]`` and kernels ``[16, C, K]``."""
+    """Return the convolution ``[B, K, H, W]`` of ``x`` ``[B, C, H, W]``, kernels ``[16, C, K]``."""
     (batch, _, height, width), step = x.shape, _step(x)
     result = x.new_empty(batch, height, width, kernels.shape[2])
     for images, out in zip(_chunks(x, step), torch.split(result, step), strict=True):
         products = torch.bmm(_tiles(images), kernels)
         if bias is not None:
-            products[5] += bias  # the one entry that every output pixel of a tile contains once
+            products[5] += bias  # this entry is added exactly once to every pixel of a tile
         _pixels(products, out)
     return result.permute(0, 3, 1, 2)
 
