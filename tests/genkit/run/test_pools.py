@@ -304,4 +304,4 @@ def test_noise_that_is_not_the_samplers_is_refused_unless_it_is_meant(tiny):
 
 def test_there_are_no_stratified_pools_of_the_whole_data_set(tiny):
     (reason,) = problems(tiny, NearestImage(), "denoiser.images_per_class=8")
-    assert "chooses among the whole data set" in reason
+    assert "chooses from the whole data set" in reason
