@@ -31,7 +31,7 @@ def genkit_register(registry: Registration) -> None:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Register the commands ``genkit data``."""
+    """Register the command group ``genkit data``."""
     from genkit_data.commands import app as data
 
     app.add_typer(data, name="data")

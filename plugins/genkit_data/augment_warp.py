@@ -1,16 +1,16 @@
-"""Affine maps of images at twice the resolution, which preserve detail.
+"""Affine maps of images at twice their resolution, which preserve detail.
 
 An image is padded by reflection with size - 1 pixels on each side, and with 0 beyond. The padded
-image is interpolated to twice its resolution with the wavelet filter sym6, sampled at the mapped
-positions, and filtered back to the original resolution. Both filters are linear along an axis, so
-each is one matrix, which includes the padding. The filter is orthogonal: upsampling followed by
-downsampling returns the image, and a shift by whole pixels is exact.
+image is upsampled to twice its resolution with the wavelet filter sym6, sampled at the mapped
+positions, and downsampled to the original resolution. Upsampling and downsampling are linear along
+an axis, so each is a product with a matrix, which includes the padding. The filter is orthogonal:
+upsampling followed by downsampling returns the image, and a shift by whole pixels is exact.
 
 EDM's reference implementation pads all images of a batch as far as one of them requires, at most
 size - 1 pixels. Here the padding is always the maximum, so that the result for an image does not
-depend on the others. Both agree if some image requires the maximum on every side. Otherwise the
-reference's padding is slightly short for strongly shrunk images: pixels in [-1, 1] differ by up to
-2e-4 at EDM's strengths (``benchmarks/edm_parity``).
+depend on the other images. The results are equal if an image of the batch requires the maximum on
+every side. Otherwise the reference's padding is too small for strongly shrunk images: pixels in
+[-1, 1] differ by up to 2e-4 at EDM's default strengths (``benchmarks/edm_parity``).
 """
 
 from __future__ import annotations
@@ -36,22 +36,25 @@ SYM6 = (
 """Low-pass filter of Daubechies' least asymmetric wavelet with six vanishing moments."""
 
 CENTER = 5
-"""Index of the filter's tap at the position of the pixel itself."""
+"""Index of the filter tap at the position of the pixel."""
 
 CHUNK = 2**16
-"""Number of pixels mapped at a time, which limits the memory; chosen, not tuned."""
+"""Maximum number of pixels that are mapped at a time, which limits memory; chosen, not tuned."""
 
 
 def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """Return images whose pixel at ``p`` is that at ``linear p + shift`` of the given images.
+    """Map images: output pixel ``p`` is the input at position ``linear @ p + shift``.
 
     Positions are in pixels from the center of the image, x to the right and y down. Images are
     padded by one reflection, of size - 1 pixels, and with 0 beyond.
 
     Args:
-        images: images of a floating type, ``[N, C, H, W]``.
-        linear: matrices of the same type and device, ``[N, 2, 2]``.
-        shift: vectors of the same type and device, ``[N, 2]``.
+        images: images of a floating-point type, ``[N, C, H, W]``.
+        linear: matrix of each image, ``[N, 2, 2]``, with the type and device of the images.
+        shift: shift of each image in pixels, ``[N, 2]``, with the type and device of the images.
+
+    Returns:
+        Mapped images, ``[N, C, H, W]``.
     """
     height, width = images.shape[2:]
     up_x, up_y = (_upsampling(size).to(images) for size in (width, height))
@@ -69,16 +72,16 @@ def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
 
 
 def _grid(linear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
-    """Return the sampling grid ``[N, ., ., 2]``, with -1 and 1 for the first and last sample."""
-    # The points that the downsampling filter uses: half a pixel apart, some beyond the borders.
+    """Return the grid ``[N, rows, columns, 2]`` for ``grid_sample`` with aligned corners."""
+    # Points that the downsampling filter uses: half a pixel apart, some outside of the image.
     x, y = (
         (torch.arange(2 * size + 2 * CENTER).to(linear) - CENTER - (size - 1)) / 2
         for size in (width, height)
     )
-    # The contributions of x and y to both coordinates, [N, 2, ., .].
+    # Sum of the contributions of x and y to both coordinates, [N, 2, rows, columns].
     points = linear[:, :, :1, None] * x + linear[:, :, 1:, None] * y[:, None]
     points = points + shift[:, :, None, None]
-    # A point p pixels from the center is at sample 2 p + padded - 1 of 2 padded samples.
+    # A point p pixels from the center has the index 2 p + padded - 1 among 2 padded samples.
     padded = points.new_tensor([3 * width - 2, 3 * height - 2])[:, None, None]
     return ((4 * points - 1) / (2 * padded - 1)).movedim(1, -1)
 
@@ -86,12 +89,13 @@ def _grid(linear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
 def _upsampling(size: int) -> Tensor:
     """Return the matrix ``[2 (3 size - 2), size]`` that pads and upsamples an axis.
 
-    Sample 2 k is at pixel k of the padded image, which is pixel k - (size - 1) of the image.
+    Row 2 k of the matrix is at pixel k of the padded axis, which is pixel k - (size - 1) of the
+    original axis.
     """
     padded = 3 * size - 2
-    # Pixels of the padded axis: size - 1 to 0, up to size - 1, and down to 0 again.
+    # Source pixels of the padded axis: size - 1, ..., 0, ..., size - 1, ..., 0.
     source = (size - 1 - (torch.arange(padded) - 2 * (size - 1)).abs()).abs()
-    # Tap i - 2 j + CENTER weights padded pixel j in sample i; pixels beyond are 0.
+    # The weight of padded pixel j in sample i is filter tap i - 2 j + CENTER; beyond it is 0.
     tap = torch.arange(2 * padded)[:, None] - 2 * torch.arange(padded) + CENTER
     inside = (tap >= 0) & (tap < len(SYM6))
     weights = torch.tensor(SYM6, dtype=torch.float64)[tap.clamp(0, len(SYM6) - 1)] * inside

@@ -1,8 +1,8 @@
 """Cache decoded images as bytes in a memory-mapped file.
 
-The first use decodes the images and writes the file, later uses map it. Pages of a mapped file are
-read on access, and all processes of a machine share them. A write to an item changes the copy of
-this process, never the file.
+The first use decodes the images and writes the file; later uses map the file. Pages of a mapped
+file are read on access, and all processes of a machine share them. Writing to an item changes the
+copy of this process, never the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genkit.files import atomic_write, cache_folder
 from genkit.types import Batch
 
 FOLDER = ".genkit"
-_FORMAT = "1"  # of the file; files of another format are written again
+_FORMAT = "1"  # format of the file; files with a different format are rewritten
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Decoding:
     Attributes:
         shape: shape ``(N, C, H, W)`` of all images together.
         labels: whether the images have labels.
-        parts: iterator over batches of uint8 images, N in total, in order.
+        parts: iterator over batches of uint8 images, in order, with N images in total.
     """
 
     shape: tuple[int, int, int, int]
@@ -46,14 +46,17 @@ class Decoding:
 def load_or_decode(folder: Path, name: str, version: str, decode: Callable[[], Decoding]) -> Batch:
     """Load decoded images from the cache, or decode and cache them.
 
-    The cache is the folder ``.genkit`` in the folder of the data. If that is not writable, the
-    user's cache folder is used, and otherwise memory.
+    The cache is the folder ``.genkit`` in the folder of the data, or the user's cache folder if the
+    former is not writable. If neither is writable, the images are only kept in memory.
 
     Args:
         folder: folder of the data.
         name: name of the decoded data, unique in the folder.
-        version: version of the decoded images.
-        decode: function that begins to decode.
+        version: version of the decoded images; a cached file with a different one is rewritten.
+        decode: function that starts decoding.
+
+    Returns:
+        All images, uint8, and their labels.
 
     Raises:
         DataError: the data cannot be decoded.
@@ -68,7 +71,7 @@ def load_or_decode(folder: Path, name: str, version: str, decode: Callable[[], D
 
 
 def _cache_folders(folder: Path) -> Iterator[Path]:
-    """Yield the cache in the folder of the data, and the one in the user's cache folder."""
+    """Yield the cache folder in the folder of the data, then the one in the user's cache folder."""
     yield folder / FOLDER
     if user_cache := cache_folder():
         yield user_cache / hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]
@@ -89,7 +92,7 @@ def _map_or_write(path: Path, version: str, decode: Callable[[], Decoding]) -> B
 
 
 def _map(path: Path, version: str) -> Batch | None:
-    """Map a file; return None if it is missing, corrupt or of another version."""
+    """Map a file; return None if it is missing, is corrupt or has a different version."""
     try:
         stored, metadata = tensors.load(path)
     except DataError:
@@ -101,9 +104,9 @@ def _map(path: Path, version: str) -> Batch | None:
 
 
 def _write(path: Path, version: str, decoding: Decoding) -> None:
-    """Write a safetensors file in parts, so that the images need not fit into memory."""
+    """Write a safetensors file batch by batch, so that the images need not fit into memory."""
     count, size = decoding.shape[0], math.prod(decoding.shape)
-    before = 8 * count if decoding.labels else 0  # labels first: int64 is aligned to 8 bytes
+    before = 8 * count if decoding.labels else 0  # labels first, for the 8-byte alignment of int64
     entries = {"images": _entry("U8", decoding.shape, before, before + size)}
     if decoding.labels:
         entries["labels"] = _entry("I64", (count,), 0, before)
@@ -121,7 +124,7 @@ def _write(path: Path, version: str, decoding: Decoding) -> None:
 
 
 def _write_images(file: BinaryIO, decoding: Decoding) -> list[torch.Tensor]:
-    """Write the images of each part, and return its labels."""
+    """Write the images of all parts; return the labels of each part that has labels."""
     labels = []
     for part in decoding.parts:
         file.write(part.data.contiguous().numpy().data)

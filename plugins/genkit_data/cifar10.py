@@ -1,4 +1,4 @@
-"""CIFAR-10 from the archives of its authors."""
+"""CIFAR-10, read from the archives that its authors published."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class CIFAR10(Dataset):
 
     Reads the official archive, ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz``, or its
     unpacked folder, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``. ``genkit data get cifar10
-    --root DIR`` downloads it.
+    --root DIR`` downloads the archive.
     """
 
     source = "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
     archives: ClassVar[Mapping[str, RemoteFile]] = MappingProxyType({BINARY.archive: BINARY.remote})
     versions: ClassVar[tuple[Version, ...]] = VERSIONS
-    """Versions of the archive, in the order of preference."""
+    """Versions of the archive, in order of preference."""
 
-    root: FilePath = setting(doc="folder of the archive; ~ is your home")
+    root: FilePath = setting(doc="folder that contains the archive; ~ is your home folder")
     split: Literal["train", "test"] = setting("train", doc="split to read")
 
     def spec(self) -> DataSpec:
@@ -84,8 +84,8 @@ class _Split:
 
     Attributes:
         version: version of the archive.
-        place: the archive, or the folder to which it was unpacked.
-        batches: names of the split's files.
+        place: path of the archive, or of the folder to which it was unpacked.
+        batches: names of the files of the split.
     """
 
     version: Version
@@ -98,7 +98,7 @@ class _Split:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read."""
+        """Paths of the files that are read."""
         if self.unpacked:
             return tuple(self.place / name for name in self.batches)
         return (self.place,)
@@ -109,7 +109,7 @@ class _Split:
         return self.version.images * len(self.batches)
 
     def check_sizes(self) -> None:
-        """Raise DataError if a file is missing, or an archive has another size."""
+        """Raise DataError if a file is missing, or the archive does not have its published size."""
         sizes = [size_of(path) for path in self.files]
         published = self.version.remote.size
         if not self.unpacked and sizes[0] != published:
@@ -120,7 +120,7 @@ class _Split:
             )
 
     def decode(self) -> Decoding:
-        """Check the sizes, and begin to decode."""
+        """Check the sizes, and start decoding."""
         self.check_sizes()
         shape = (self.count, *SHAPE)
         return Decoding(shape, True, self._parts())

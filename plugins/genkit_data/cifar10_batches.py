@@ -1,4 +1,4 @@
-"""The two published versions of CIFAR-10: their files, and readers of a batch."""
+"""The two published versions of CIFAR-10: their files, and functions that read a batch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _PIXELS = 3 * 32 * 32
 def read_binary(content: bytes, count: int, where: str) -> Batch:
     """Read a batch of the binary version.
 
-    Each image has one byte of its class, and 3,072 bytes of the red, green and blue planes.
+    An image is one byte with its class, then 3,072 bytes: the red, the green and the blue channel.
 
     Args:
         content: content of the file.
         count: number of images of a batch.
-        where: name of the file in messages.
+        where: name of the file in error messages.
 
     Raises:
-        DataError: the content has another size, or a class is outside 0 to 9.
+        DataError: the content does not have the size of ``count`` images, or a class is not from 0
+            to 9.
     """
     if len(content) != count * (1 + _PIXELS):
         raise DataError(
@@ -42,13 +43,13 @@ def read_binary(content: bytes, count: int, where: str) -> Batch:
 
 
 def read_python(content: bytes, count: int, where: str) -> Batch:
-    """Read a batch of the Python version; for the arguments see :func:`read_binary`.
+    """Read a batch of the Python version; the arguments are those of :func:`read_binary`.
 
     A batch is a pickled dictionary with an array ``data`` and a list ``labels``. The pickle is
     parsed as data: nothing in it is imported or called.
 
     Raises:
-        DataError: the pickle is corrupt, or has other content.
+        DataError: the pickle is corrupt, or is not such a dictionary with ``count`` images.
     """
     tree = read_pickle(content, what=where)
     if not isinstance(tree, dict):
@@ -89,14 +90,14 @@ class Version:
     """One version of the archive.
 
     Attributes:
-        archive: name of the archive.
+        archive: file name of the archive.
         remote: address, size and checksum of the archive.
-        folder: folder of the batches in the archive.
-        batches: names of the files of each split, in order.
+        folder: folder in the archive that contains the batches.
+        batches: dict from each split to the names of its files, in order.
         images: number of images in each batch.
         read: function that decodes a batch: ``(content, images, where) -> Batch``.
-        at_most: maximum size of a batch, in bytes.
-        digests: published MD5 of unpacked batches, by name.
+        at_most: maximum size of a batch file, in bytes.
+        digests: dict from the names of unpacked batch files to their published MD5 in hex.
     """
 
     archive: str

@@ -1,4 +1,4 @@
-"""Check class indices that are read from files."""
+"""Check of the class indices that were read from files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 
-# A network has weights for each class: an invalid index must not allocate billions of them.
+# A network has weights for each class. Without this limit, a corrupt index allocates billions.
 _MAX_CLASSES = 1_000_000
 
 
 def require_classes(labels: Tensor, where: str) -> None:
-    """Raise DataError unless all indices ``[N]`` int64 are valid classes."""
+    """Raise DataError unless all labels ``[N]`` int64 are from 0 to 999,999."""
     invalid = (labels < 0) | (labels >= _MAX_CLASSES)
     if bool(invalid.any()):
         index = int(invalid.nonzero()[0])

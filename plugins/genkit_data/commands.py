@@ -35,7 +35,7 @@ def _group() -> None: ...
 
 
 def _require_published(name: str) -> str:
-    """Check the name first, so that other mistakes do not hide an unknown name."""
+    """Check the name before the options, so that an unknown name is reported first."""
     from genkit.plugin.manager import load_plugins
 
     _find_published(load_plugins().registry, name)
@@ -53,10 +53,12 @@ def get(
     root: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")],
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Mirror: address to which the file names are appended."),
+        typer.Option(
+            metavar="URL", help="Address of a mirror, to which the file names are appended."
+        ),
     ] = None,
 ) -> None:
-    """Download a data set; existing files are kept, and every file is verified."""
+    """Download the missing files of a data set; all files are verified by their checksums."""
     from genkit.plugin.manager import load_plugins
     from genkit_data.download import require_web
 
@@ -80,7 +82,7 @@ def get(
 
 
 def _find_published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
-    """Return the published files of a data set.
+    """Return a dict from each published file of a data set to its address and checksum.
 
     Raises:
         UsageError: the data set has no published files.
@@ -96,7 +98,7 @@ def _find_published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
 
 
 def _list_downloadable(registry: Registry) -> dict[str, Mapping[str, RemoteFile]]:
-    """Return the published files by the name of their data set."""
+    """Return a dict from each data set that can be downloaded to its published files."""
     archives_by_name = {}
     for entry in registry.entries("dataset"):
         with suppress(PluginError):  # reported when the data set is used

@@ -1,7 +1,7 @@
-"""Download files with pooch: a file gets its final name once its checksum is verified.
+"""Download files with pooch.
 
-Until then it has a temporary name in the same folder. An interrupted download is deleted, and the
-next one starts from the beginning: pooch cannot resume a partial file.
+A file has a temporary name until its checksum is verified. An interrupted download is deleted, and
+the next one starts from the beginning, since pooch cannot resume a partial file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from genkit.types import RemoteFile
 
 Report = Callable[[int], None]
 
-_RETRIES = 3  # after a broken connection or a wrong checksum; chosen, not tuned
-_TIMEOUT = 30.0  # seconds without a byte; chosen, not tuned
-_CHUNK = 2**18  # bytes between two progress reports
+_RETRIES = 3  # retries after a broken connection or a wrong checksum; chosen, not tuned
+_TIMEOUT = 30.0  # maximum seconds without a received byte; chosen, not tuned
+_CHUNK = 2**18  # number of bytes between two progress reports
 
 
 def find_missing(files: Mapping[str, RemoteFile], folder: Path) -> dict[str, RemoteFile]:
-    """Return the files that a folder lacks, and verify those that it has.
+    """Verify the published files that exist in a folder, and return the missing ones.
+
+    Args:
+        files: dict from file name to address, size and checksum.
+        folder: existing folder.
 
     Raises:
-        DataError: a file has other content, or the disk has too little free space.
+        DataError: an existing file differs from the published one, or the disk has too little free
+            space for the missing files.
     """
     missing: dict[str, RemoteFile] = {}
     for name, remote in files.items():
@@ -37,13 +42,14 @@ def find_missing(files: Mapping[str, RemoteFile], folder: Path) -> dict[str, Rem
             missing[name] = remote
         elif path.stat().st_size != remote.size or md5_of(path) != remote.md5:
             raise DataError(
-                f"{path}: must be the published file, got another; move or delete it", Code.OCCUPIED
+                f"{path}: must be the published file, got a different one; move or delete it",
+                Code.OCCUPIED,
             )
     required, free = sum(r.size for r in missing.values()), shutil.disk_usage(folder).free
     if required > free:
         raise DataError(
-            f"{folder}: must have {required:,} bytes of free space, got {free:,}; free space or "
-            "write another folder",
+            f"{folder}: must have {required:,} bytes of free space, got {free:,}; delete files, or "
+            "write a folder on a different disk",
             Code.IO_ERROR,
         )
     return missing
@@ -56,11 +62,11 @@ def download(name: str, remote: RemoteFile, folder: Path, report: Report) -> Non
         name: name of the file in the folder.
         remote: address and checksum of the file.
         folder: existing folder.
-        report: function that is called with the number of bytes received.
+        report: function that is called with the number of bytes received so far.
 
     Raises:
-        DataError: the server reports an error or is unreachable, the checksum differs, or the disk
-            is full.
+        DataError: the server is unreachable or reports an error, the checksum differs from the
+            published one, or the disk is full.
     """
     require_web(remote.url)
 
@@ -98,7 +104,7 @@ def download(name: str, remote: RemoteFile, folder: Path, report: Report) -> Non
 
 
 def require_web(url: str) -> None:
-    """Raise DataError unless an address begins with http:// or https://."""
+    """Raise DataError unless an address starts with http:// or https://."""
     if not url.startswith(("http://", "https://")):
         raise DataError(
             f"{url}: must be a web address; write http://... or https://...", Code.INVALID_NAME

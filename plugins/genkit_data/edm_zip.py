@@ -1,4 +1,4 @@
-"""Image files and ``dataset.json`` in a zip archive or a folder, in the format of EDM's tools."""
+"""Data sets in the format of EDM's ``dataset_tool.py``: image files and ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from genkit_data.pictures import (
 from genkit_data.zipped import open_zip
 
 _LABELS = "dataset.json"
-_MAX_BYTES = 2**30  # of dataset.json or an image; chosen, not tuned
+_MAX_BYTES = 2**30  # maximum size of dataset.json and of an image; chosen, not tuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class EDMZip(Dataset):
     """Images in the format of EDM's ``dataset_tool.py``: a zip archive or a folder.
 
-    Images may have any names and be in subfolders; they are read in the order of their names. All
-    are 8-bit gray or RGB and have the same size. ``dataset.json`` lists the classes:
-    ``{"labels": [["00000/img00000000.png", 6], ...]}``.
+    Images may have any names and may be in subfolders. They are read in the order of their names.
+    All must be 8-bit gray or RGB images of the same size. ``dataset.json`` contains the class of
+    each image: ``{"labels": [["00000/img00000000.png", 6], ...]}``.
     """
 
     source = "EDM, arXiv 2206.00364, appendix F.1"
 
-    path: FilePath = setting(doc="zip archive or folder; ~ is your home")
+    path: FilePath = setting(doc="path of the zip archive or folder; ~ is your home folder")
     labels: bool = setting(True, doc="read the class of each image from dataset.json")
 
     def spec(self) -> DataSpec:
@@ -81,11 +81,11 @@ class EDMZip(Dataset):
 def _outline(
     path: Path,
     labelled: bool,
-    version: str,  # noqa: ARG001, part of the key
+    version: str,  # noqa: ARG001, part of the cache key
 ) -> tuple[DataSpec, int]:
-    """Return the specification and number of the images, read once for each version.
+    """Return the specification and the number of the images.
 
-    Checking a recipe uses them many times.
+    They are cached for each version of the files, since checking a recipe requires them many times.
     """
     with _open(path) as files:
         labels = _classes(files) if labelled else None
@@ -99,7 +99,7 @@ class _Files(ABC):
 
     Attributes:
         path: path of the archive or folder.
-        names: names of all files inside, with ``/`` between folders.
+        names: paths of all files inside, separated by ``/``.
     """
 
     path: Path
@@ -121,7 +121,7 @@ class _Files(ABC):
         return tuple(images)
 
     def where(self, name: str) -> str:
-        """Return the name of a file in messages."""
+        """Return the name of a file for error messages."""
         return f"{self.path}: {name}"
 
 
@@ -171,7 +171,7 @@ def _version(path: Path) -> str:
 
 
 def _classes(files: _Files) -> Tensor:
-    """Return the class of each image, ``[N]`` int64."""
+    """Return the class of each image in ``dataset.json``, ``[N]`` int64."""
     where = files.where(_LABELS)
     if _LABELS not in files.names:
         raise DataError(
@@ -205,13 +205,13 @@ def _classes(files: _Files) -> Tensor:
     images = set(files.images)
     if missing := sorted(images - classes.keys()):
         raise DataError(
-            f"{where}: all images must have a label, got {len(missing):,} without, such as "
-            f"{missing[0]}",
+            f"{where}: all images must have a label, got {len(missing):,} images without one, such "
+            f"as {missing[0]}",
             Code.MISSING_ATTRIBUTE,
         )
     if absent := sorted(classes.keys() - images):
         raise DataError(
-            f"{where}: labels must be of images, got one of {absent[0]}, which does not exist",
+            f"{where}: labels must be for existing images, got a label for {absent[0]}",
             Code.NOT_FOUND,
         )
     labels = torch.tensor([classes[name] for name in files.images])

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from the four published files."""
+"""Fashion-MNIST, read from its four published files."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _PUBLISHED = {
 class FashionMNIST(Dataset):
     """Gray 28x28 images of clothes in 10 classes: 60,000 for training and 10,000 for testing.
 
-    Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or the files that begin
-    with ``t10k``. ``genkit data get fashion-mnist --root DIR`` downloads them. MNIST can be read as
-    well: its files have the same names and format.
+    Reads ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, or the test files,
+    whose names start with ``t10k``. ``genkit data get fashion-mnist --root DIR`` downloads the
+    files. This component can also read MNIST, whose files have the same names and format.
     """
 
     source = "Xiao, Rasul and Vollgraf, arXiv 1708.07747"
@@ -44,7 +44,7 @@ class FashionMNIST(Dataset):
         {name: RemoteFile(_SITE + name, size, md5) for name, (size, md5) in _PUBLISHED.items()}
     )
 
-    root: FilePath = setting(doc="folder of the IDX .gz files; ~ is your home")
+    root: FilePath = setting(doc="folder of the IDX .gz files; ~ is your home folder")
     split: Literal["train", "test"] = setting("train", doc="split to read")
 
     def spec(self) -> DataSpec:
@@ -84,11 +84,11 @@ class FashionMNIST(Dataset):
         return Decoding((count, 1, height, width), True, iter([batch]))
 
     def _files(self) -> tuple[Path, Path]:
-        """Return the files of images and labels."""
+        """Return the path of the image file and the path of the label file."""
         remedy = how_to_fetch("fashion-mnist", self.root)
         folder = existing_folder(self.root, remedy)
         present = [path.name for path in entries(folder)]
-        # The other files of the set are not misspellings of the missing one.
+        # The other published files are not misspellings of the missing one.
         others = [name for name in present if name not in {*FILES["train"], *FILES["test"]}]
         for name in FILES[self.split]:
             if name not in present:

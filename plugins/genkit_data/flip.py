@@ -1,4 +1,4 @@
-"""Random horizontal mirroring, an augmentation that suits most photographs."""
+"""Random horizontal mirroring, an augmentation for most photographs."""
 
 from __future__ import annotations
 

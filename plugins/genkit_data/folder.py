@@ -1,4 +1,4 @@
-"""Find the files and folders of a recipe, and suggest near matches for missing ones."""
+"""Find the files and folders of a recipe, and suggest similar names for missing ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def existing_folder(root: str, remedy: str = "") -> Path:
 
     Args:
         root: path in a recipe.
-        remedy: advice if the folder does not exist.
+        remedy: advice in the error if the folder does not exist.
 
     Raises:
-        DataError: the folder does not exist; the error states the first missing part of the path,
-            and a sibling with a similar name.
+        DataError: the folder does not exist; the error contains the first missing part of the path,
+            and an existing folder with a similar name.
     """
     folder = expand_user(root)
     if folder.is_dir():
@@ -40,15 +40,15 @@ def existing_folder(root: str, remedy: str = "") -> Path:
 
 
 def how_to_fetch(name: str, root: str) -> str:
-    """Return the advice to download a data set."""
+    """Return the advice to download a data set, with the command."""
     return f"download it: genkit data get {name} --root {shlex.quote(root)}"
 
 
 def existing(path: str) -> Path:
-    """Return the file or folder at ``path``; see :func:`existing_folder`.
+    """Return the file or folder at ``path``, expanded as in :func:`existing_folder`.
 
     Raises:
-        DataError: it does not exist.
+        DataError: the path does not exist.
     """
     place = expand_user(path)
     if place.exists():
@@ -61,7 +61,7 @@ def existing(path: str) -> Path:
 
 
 def _first_missing(path: Path) -> tuple[Path, list[Path]]:
-    """Return the first missing part of a path, and its existing siblings."""
+    """Return the first missing part of a path, and the existing entries of its parent folder."""
     missing = path.absolute()
     while not missing.parent.is_dir():
         missing = missing.parent
@@ -107,7 +107,7 @@ def content_of(path: Path, at_most: int) -> bytes:
 
 
 def require_md5(path: Path, published: str) -> None:
-    """Raise DataError unless the MD5 of a file is the published one."""
+    """Raise DataError unless a file has the published MD5."""
     try:
         digest = md5_of(path)
     except OSError as error:
@@ -128,7 +128,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def entries(folder: Path) -> list[Path]:
-    """List a folder without hidden names, sorted by name on every system.
+    """Return the entries of a folder, without hidden ones, sorted by name on every system.
 
     Raises:
         DataError: the folder cannot be read.

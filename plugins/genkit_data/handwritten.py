@@ -1,4 +1,4 @@
-"""Handwritten digits, which are part of the package."""
+"""Handwritten digits that are included in the package."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from genkit.types import Batch, DataSpec
 class Digits(Dataset):
     """1,797 handwritten digits of 8x8 gray pixels in 10 classes, included in genkit.
 
-    The gray values 0 to 16 of the original are scaled to [-1, 1]. ``digits/ATTRIBUTION.md`` states
-    authors and license.
+    The original gray values from 0 to 16 are scaled to [-1, 1]. Authors and license are in
+    ``digits/ATTRIBUTION.md``.
     """
 
     source = "UCI Optical Recognition of Handwritten Digits, doi 10.24432/C50P49"

@@ -1,4 +1,4 @@
-"""Data sets read with the library ``datasets`` of Hugging Face."""
+"""Data sets that are read with the library ``datasets`` of Hugging Face."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from genkit_data.pictures import (
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace(Dataset):
-    """Images of a data set on the Hugging Face hub, or of a folder with its Parquet files.
+    """Images of a data set on the Hugging Face hub, or in a folder with its Parquet files.
 
-    Requires the extra ``huggingface``. Gray images (8 bits, no transparency) have one channel, all
-    others are converted to RGB. All must have the same size and number of channels. Code of the
-    data set is not run.
+    Requires the extra ``huggingface``. Gray images (8 bits, no transparency) have one channel; all
+    other images are converted to RGB. All images must have the same size and number of channels.
+    Code of the data set is never run.
     """
 
     path: FilePath = setting(
-        doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home"
+        doc="name on the hub, such as uoft-cs/cifar10, or a folder; ~ is your home folder"
     )
     split: str = setting("train", doc="split to read")
-    image: str = setting("image", doc="column of the images")
-    label: str = setting("label", doc="column of the classes; empty for no labels")
+    image: str = setting("image", doc="name of the column with the images")
+    label: str = setting("label", doc="name of the column with the classes; empty for no labels")
 
     def spec(self) -> DataSpec:
         table = self._table()
@@ -77,7 +77,7 @@ class HuggingFace(Dataset):
                 yield pixels(image, shape[0])
 
     def _table(self) -> Any:
-        """Return the split with undecoded images, downloaded if necessary."""
+        """Return the table of the split, downloaded if necessary, with encoded images."""
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
@@ -130,7 +130,7 @@ class HuggingFace(Dataset):
 
 
 def _files(table: Any) -> list[Path]:
-    """Return the files of the table in the cache of the library."""
+    """Return the files of a table in the cache of the library."""
     files = [Path(file["filename"]) for file in table.cache_files]
     if not files:
         raise DataError(
@@ -141,7 +141,7 @@ def _files(table: Any) -> list[Path]:
 
 
 def _version(table: Any) -> str:
-    """Return a hash of the table's files, whose folders name the configuration and revision."""
+    """Return a hash of a table's files; their folders contain the configuration and revision."""
     identity = [(*path.parts[-4:], str(path.stat().st_size)) for path in _files(table)]
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
@@ -152,7 +152,7 @@ def _shape(cell: Any, where: str) -> Shape:
 
 
 def _file(cell: Any, where: str) -> Path | io.BytesIO:
-    """Return the image file in a cell, or its path."""
+    """Return the content of the image file in a cell, or its path."""
     match cell:
         case {"bytes": bytes(content)}:
             return io.BytesIO(content)

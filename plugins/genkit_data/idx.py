@@ -1,7 +1,7 @@
-"""The gzipped IDX format of the MNIST family: a big-endian header followed by unsigned bytes.
+"""The gzipped IDX format of the MNIST data sets: a big-endian header followed by unsigned bytes.
 
-The header is a magic number (two zero bytes, 0x08 for unsigned bytes, the number of dimensions)
-and the size of each dimension, each with four bytes.
+The header is a magic number of four bytes (two zero bytes, 0x08 for unsigned bytes, the number of
+dimensions), and four bytes for the size of each dimension.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     """Return the shape in the header of a gzipped IDX file, without reading its content.
 
     Raises:
-        DataError: the file is missing, not gzip, or not IDX bytes with this number of dimensions.
+        DataError: the file is missing, is not a gzip file, or is not an IDX file of bytes with this
+            number of dimensions.
     """
     with _open(path) as file:
         return _shape(file, path, dimensions)
 
 
 def read(path: Path, dimensions: int) -> Tensor:
-    """Return the content of a gzipped IDX file, uint8.
+    """Return the content of a gzipped IDX file as uint8.
 
     Raises:
-        DataError: as for :func:`read_shape`, or the content does not match the shape.
+        DataError: as for :func:`read_shape`, or the content does not have the size in the header.
     """
     with _open(path) as file:
         shape = _shape(file, path, dimensions)

@@ -1,4 +1,4 @@
-"""Images in a folder, or in one folder for each class."""
+"""Images in one folder, or in a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from genkit_data.pictures import (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
-    """Your own images: in one folder without labels, or in one subfolder for each class.
+    """Your own images: in one folder without labels, or in a subfolder for each class.
 
-    Classes are numbered in the order of their folders' names, and images are read in the order of
-    their names. Gray images (8 bits, no transparency) have one channel; all others are converted to
-    RGB without transparency. All must have the same size and number of channels. Every file must be
-    an image; files whose names start with a dot are ignored.
+    Classes are numbered in the order of the names of their subfolders, and images are read in the
+    order of their names. Gray images (8 bits, no transparency) have one channel; all other images
+    are converted to RGB without transparency. All images must have the same size and number of
+    channels. Every file must be an image; files whose names start with a dot are ignored.
     """
 
-    root: FilePath = setting(doc="folder of the images; ~ is your home")
+    root: FilePath = setting(doc="folder of the images; ~ is your home folder")
 
     def spec(self) -> DataSpec:
         files, labels = _list(existing_folder(self.root))
@@ -70,14 +70,15 @@ def _pixels(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
 
 
 def _list(root: Path) -> tuple[list[Path], list[int]]:
-    """List all files in order with their classes; without subfolders there are no classes."""
+    """Return all files in order, and the class of each; no classes if there are no subfolders."""
     inside = entries(root)
     folders = [path for path in inside if path.is_dir()]
     top_files = [path for path in inside if not path.is_dir()]
     if folders and top_files:
         raise DataError(
             f"{root}: must contain either files or folders, got both ({top_files[0].name} and "
-            f"{folders[0].name}); move all images into it, or into folders of their classes",
+            f"{folders[0].name}); move all images into this folder, or each into the subfolder of "
+            "its class",
             Code.CONFLICT,
         )
     if top_files:
@@ -96,7 +97,7 @@ def _list(root: Path) -> tuple[list[Path], list[int]]:
         if nested := next((path for path in images if path.is_dir()), None):
             raise DataError(
                 f"{nested}: must be an image, got a folder inside the folder of a class; move its "
-                "images",
+                "images to the folder of the class",
                 Code.CONFLICT,
             )
         files += images
@@ -106,9 +107,10 @@ def _list(root: Path) -> tuple[list[Path], list[int]]:
 
 @lru_cache(maxsize=8)
 def _common_shape(files: tuple[Path, ...], version: str) -> Shape:  # noqa: ARG001, part of the key
-    """Return the shape ``(channels, height, width)`` of all images from their headers.
+    """Return the shape ``(channels, height, width)`` that all images have in their headers.
 
-    It is read once for each version, since checking a recipe uses it many times.
+    The shape is cached for each version of the files, since checking a recipe requires it many
+    times.
     """
     first = _shape(files[0])
     for path in files[1:]:

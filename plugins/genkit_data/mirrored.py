@@ -1,4 +1,4 @@
-"""A data set with a mirror image of each item."""
+"""A data set joined with the mirror images of its images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from genkit.types import Batch, DataSpec
 class Mirrored(Dataset):
     """Add the left-right mirror image of each image to a data set, which doubles its size.
 
-    The mirror images follow the images in the same order. Unlike the augmentation ``flip``, which
-    mirrors at random, an epoch contains each image and its mirror image.
+    The mirror images come after all images, in the same order. The augmentation ``flip`` mirrors at
+    random; here each epoch contains every image and its mirror image.
     """
 
     source = "EDM, arXiv 2206.00364, appendix F.2"

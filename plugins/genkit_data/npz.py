@@ -1,4 +1,4 @@
-"""Images in an archive of NumPy arrays."""
+"""Images in a ``.npz`` archive of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from genkit_data.zipped import open_zip
 
 _IMAGES = ("images", "arr_0")
 _LABELS = ("labels", "arr_1")
-_MAX_CHANNELS = 4  # distinguishes channels from height and width
+_MAX_CHANNELS = 4  # an axis of at most this size is the channels, not height or width
 
 
 @dataclass(frozen=True, kw_only=True)
 class NPZ(Dataset):
     """Images in a ``.npz`` file of NumPy.
 
-    The array ``images`` (or ``arr_0``) is ``[N, H, W, C]`` or ``[N, C, H, W]`` with 1 to 4
-    channels, with bytes from 0 to 255 or floats from -1 to 1. The array ``labels`` (or ``arr_1``)
-    contains the class of each image. Pickled objects are never read.
+    The array ``images`` (or ``arr_0``) has the shape ``[N, H, W, C]`` or ``[N, C, H, W]`` with 1 to
+    4 channels, and contains bytes from 0 to 255 or floats from -1 to 1. The array ``labels`` (or
+    ``arr_1``) contains the class of each image. Pickled objects are never read.
     """
 
-    path: FilePath = setting(doc=".npz file; ~ is your home")
-    labels: bool = setting(True, doc="read the class of each image")
+    path: FilePath = setting(doc="path of the .npz file; ~ is your home folder")
+    labels: bool = setting(True, doc="read the class of each image from the array labels")
 
     def spec(self) -> DataSpec:
         path = existing(self.path)
@@ -69,7 +69,7 @@ class NPZ(Dataset):
             return load_or_decode(path.parent, name, self.version(), decode)
 
     def _classes(self, path: Path, archive: ZipFile, count: int) -> Tensor | None:
-        """Return the classes of ``count`` images; None without the setting ``labels``."""
+        """Return the class of each of ``count`` images; None if the setting ``labels`` is false."""
         if not self.labels:
             return None
         array = find(path, archive, _LABELS)
@@ -96,7 +96,7 @@ class _Images:
 
     Attributes:
         array: array in the archive.
-        channels_last: whether its shape is ``[N, H, W, C]``.
+        channels_last: whether the shape of the array is ``[N, H, W, C]``.
     """
 
     array: Array
@@ -113,12 +113,12 @@ class _Images:
         return count, first, second, third
 
     def bytes(self, labels: Tensor | None) -> Iterator[Batch]:
-        """Yield all images as one uint8 batch, read on iteration."""
+        """Yield one batch with all images as uint8; the array is read on iteration."""
         yield Batch(self._read(np.uint8), labels)
 
     def floats(self) -> Tensor:
         """Return all images as float32 in [-1, 1]."""
-        with np.errstate(over="ignore"):  # values beyond float32 are reported as not finite below
+        with np.errstate(over="ignore"):  # overflow to inf is reported by require_finite
             values = self._read(np.float32)
         require_finite(values, f"{self.array.where}: image")
         outside = values.flatten(1).abs().amax(1) > 1

@@ -1,4 +1,4 @@
-"""Arrays in a ``.npz`` file of NumPy, checked by their headers and never unpickled."""
+"""Arrays in a ``.npz`` file of NumPy, whose headers are checked and which are never unpickled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit.errors import Code, DataError
 
 @dataclass(frozen=True)
 class Array:
-    """One array of an archive.
+    """An array in an archive.
 
     Attributes:
         path: path of the archive.
@@ -33,21 +33,21 @@ class Array:
 
     @cached_property
     def where(self) -> str:
-        """Name of the array in messages."""
+        """Name of the archive and the array for error messages."""
         return f'{self.path}: array "{self.name}"'
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Shape in the header."""
+        """Shape of the array, from its header."""
         return self._header[0]
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Type in the header."""
+        """Type of the array, from its header."""
         return self._header[1]
 
     def read(self) -> NDArray[Any]:
-        """Return the content.
+        """Return the content of the array.
 
         Raises:
             DataError: the array contains objects, is corrupt, or does not fit into memory.
@@ -96,6 +96,6 @@ class Array:
 
 
 def find(path: Path, archive: ZipFile, names: Sequence[str]) -> Array | None:
-    """Return the first array with one of these names, or None."""
+    """Return the array with the first of these names that exists; None if none exists."""
     present = set(archive.namelist())
     return next((Array(path, archive, name) for name in names if f"{name}.npy" in present), None)

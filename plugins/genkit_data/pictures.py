@@ -1,4 +1,4 @@
-"""Open image files, check their headers and decode them to bytes."""
+"""Open image files, check their headers, and decode them to uint8 tensors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from genkit.errors import Code, DataError
 from genkit.types import Batch
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-"""Suffixes of image files in folders that may contain other files."""
+"""Suffixes of the files that are images, in folders that may contain other files."""
 
 Shape = tuple[int, int, int]
-_BATCH = 64  # images decoded at a time; chosen, not tuned
+_BATCH = 64  # number of images decoded at a time; chosen, not tuned
 
 
 @contextmanager
 def open_image(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
-    """Open an image; its pixels are decoded on first use inside the block.
+    """Open an image in a ``with`` block; its pixels are decoded on first use in the block.
 
     Args:
         file: image file.
-        where: name of the image in messages.
+        where: name of the image in error messages.
 
     Raises:
-        DataError: the file is missing, corrupt or not an image.
+        DataError: the file is missing, is corrupt or is not an image.
     """
     try:
         with Image.open(file) as image:
             yield image
-    # Decoders raise any of these for corrupt files, even SyntaxError.
+    # Pillow's decoders raise any of these for corrupt files, even SyntaxError.
     except (
         OSError,
         SyntaxError,
@@ -55,7 +55,7 @@ def open_image(file: Path | BinaryIO, where: str) -> Iterator[Image.Image]:
 
 
 def shape_of(image: Image.Image, where: str) -> Shape:
-    """Return ``(channels, height, width)``, with 1 channel for gray images and 3 for all others.
+    """Return ``(channels, height, width)``: 1 channel for gray images, 3 for all other images.
 
     Raises:
         DataError: the image has more than 8 bits per channel.
@@ -68,11 +68,18 @@ def shape_of(image: Image.Image, where: str) -> Shape:
 
 
 def require_shape(shape: Shape, where: str, first: Shape, first_where: str) -> None:
-    """Raise DataError unless an image has the shape of the first one."""
+    """Raise DataError unless an image has the shape of the first image.
+
+    Args:
+        shape: shape of the image, ``(channels, height, width)``.
+        where: name of the image in the error.
+        first: shape of the first image.
+        first_where: name of the first image in the error.
+    """
     if shape != first:
         raise DataError(
-            f"{where}: must be {_in_words(first)} as {first_where}, got {_in_words(shape)}; resize "
-            "or convert the images",
+            f"{where}: must have {_in_words(first)} like {first_where}, got {_in_words(shape)}; "
+            "resize or convert the images",
             Code.WRONG_SHAPE,
         )
 

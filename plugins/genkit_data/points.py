@@ -1,4 +1,4 @@
-"""Two-dimensional data sets, whose samples and trajectories can be plotted."""
+"""Data sets of points in the plane, whose samples and trajectories can be plotted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit.types import Batch, DataSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Dataset):
-    """Random points along a curve, about in [-1, 1] with a standard deviation near 0.5."""
+    """Random points along a plane curve, about in [-1, 1]^2, with a standard deviation near 0.5."""
 
     items: int = setting(10_000, doc="number of points", at_least=1)
     noise: float = setting(
@@ -35,7 +35,10 @@ class Points(Dataset):
 
     @abstractmethod
     def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return points ``[N, 2]`` at positions ``[N]`` in [0, 1) along the curve, and labels."""
+        """Return points ``[N, 2]`` of the curve at positions ``[N]`` in [0, 1), and labels ``[N]``.
+
+        The labels are None if there are no classes.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,13 @@ class SwissRoll(Points):
 
 @dataclass(frozen=True, kw_only=True)
 class Moons(Points):
-    """Two-dimensional points along two interleaved half circles, the two classes."""
+    """Two-dimensional points along two interleaved half circles, each of which is a class."""
 
     def spec(self) -> DataSpec:
         return DataSpec((2,), classes=2)
 
     def _curve(self, position: Tensor) -> tuple[Tensor, Tensor | None]:
-        # The second moon is the first one, rotated by 180 degrees about the origin.
+        # The second half circle is the first one rotated by 180 degrees about the origin.
         angle = math.pi * position
         first = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1) / 1.5
         labels = torch.arange(len(position)) % 2

@@ -1,4 +1,4 @@
-"""Real and generated images, for training a discriminator."""
+"""A data set of real and generated images, on which a discriminator is trained."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ class RealAndFake(Dataset):
 
     Discriminator guidance uses d / (1 - d) as p_real / p_fake, which holds if real and generated
     items are equally likely. So the items of the smaller group are repeated until both groups have
-    the same size: all equally often or once more, with the extra ones evenly spaced. All images are
-    rounded to 8 bits, so that the discriminator cannot use their precision.
+    the same size; the numbers of repetitions differ by at most 1. All images are rounded to 8 bits,
+    so that the discriminator cannot distinguish them by their precision.
 
-    ``classes`` determines the share of each class. An unconditional discriminator would learn
-    differing shares as well.
+    ``classes`` determines the share of each class. If the shares of real and generated items
+    differ, an unconditional discriminator learns the difference as well.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"
 
     real: Dataset = setting(doc="real items", inherit="data")
-    fakes: SamplesRef = setting(doc="stage that generated the other items")
+    fakes: SamplesRef = setting(doc="id of the stage that drew the generated items")
     labels: bool = setting(
         False, doc="keep the class labels; requires labels of real and generated items"
     )
     classes: Classes = setting(
         "as-drawn",
-        doc="share of each class among the generated items: as-drawn; as-real, that of the real "
-        "items; or balanced, also among the real items",
+        doc="share of each class: as-drawn, unchanged; as-real, generated items have the shares of "
+        "the real items; balanced, equal shares among real and among generated items",
     )
     held_out: float = setting(
         0.0,
-        doc="share of the real and of the generated items that is held out from training to "
-        "evaluate the discriminator",
+        doc="share of the items, real and generated, that is held out from training to evaluate "
+        "the discriminator",
         at_least=0,
         below=1,
     )
-    part: Part = setting("training", doc="part to load: training or held-out items")
+    part: Part = setting("training", doc="items to load: training or held-out")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         denoiser = design_behind(self.fakes, earlier)
@@ -113,7 +113,7 @@ class RealAndFake(Dataset):
                     numbers = _balance(numbers > 0, count)
                 indices = [_select(of_part, numbers) for of_part in (real.labels, fake.labels)]
             labels = torch.cat([real.labels[indices[0]], fake.labels[indices[1]]])
-        # Joined in place, with the samples freed in between: three copies would take a gigabyte.
+        # Joined in place, and the samples are freed early: three copies would take a gigabyte.
         joined = real.data.new_empty(2 * count, *real.data.shape[1:])
         torch.index_select(fake.data, 0, indices[1], out=joined[count:])
         del fake
@@ -130,16 +130,22 @@ class RealAndFake(Dataset):
         return self.labels or self.classes != "as-drawn"
 
     def _part(self, batch: Batch, what: str) -> Batch:
-        """Return the real or generated items of the part."""
+        """Return the items of the part to load.
+
+        Args:
+            batch: all real or all generated items.
+            what: name of an item in error messages; also determines the random split.
+        """
         if self.held_out:
-            # At random: samples may have their classes in turn, so every tenth could be of one.
+            # The split is random: the classes of samples may be 0, 1, ..., 9, 0, 1, ..., so that
+            # every tenth sample has the same class.
             order = torch.randperm(len(batch), generator=generator(0, "held out", what))
             count = round(self.held_out * len(batch))
             kept = order[:count] if self.part == "held-out" else order[count:]
             batch = batch[kept.sort().values]
         if len(batch) == 0:
             raise DataError(
-                f"the {self.part} part must have items, got no {what}; write another held_out",
+                f"the {self.part} part must have items, got no {what}; change held_out",
                 Code.WRONG_LENGTH,
             )
         if self._by_class and batch.labels is None:
@@ -155,20 +161,28 @@ class RealAndFake(Dataset):
         for here, there, what in ((0, 1, f'samples of "{self.fakes}"'), (1, 0, "real items")):
             if absent := sorted(classes[here] - classes[there]):
                 raise DataError(
-                    f"the {what} must have every class of the others, got none of class "
-                    f"{', '.join(map(str, absent[:5]))}, which would reveal the realness; use more "
-                    "items",
+                    "real and generated items must have the same classes, got no class "
+                    f"{', '.join(map(str, absent[:5]))} among the {what}; use more items, since a "
+                    "missing class reveals the realness",
                     Code.MISSING_ATTRIBUTE,
                 )
 
 
 def _repeat(indices: Tensor, count: int) -> Tensor:
-    """Repeat indices to ``count``, each equally often or once more, in their order."""
+    """Repeat indices to length ``count``, in order; repetitions differ in number by at most 1."""
     return indices[torch.arange(count) * len(indices) // count]
 
 
 def _balance(occurs: Tensor, count: int) -> Tensor:
-    """Return balanced numbers of items of the classes that occur, ``[classes]``."""
+    """Return numbers of items of each class, which differ by at most 1 and have a given sum.
+
+    Args:
+        occurs: whether each class occurs, ``[classes]`` bool; the number of others is 0.
+        count: sum of the numbers.
+
+    Returns:
+        Numbers of items, ``[classes]`` int64.
+    """
     numbers = torch.zeros(len(occurs), dtype=torch.int64)
     classes = occurs.nonzero().flatten()
     numbers[classes] = count // len(classes)
@@ -177,7 +191,7 @@ def _balance(occurs: Tensor, count: int) -> Tensor:
 
 
 def _select(labels: Tensor, numbers: Tensor) -> Tensor:
-    """Return sorted indices of items, with these numbers of items of each class."""
+    """Return sorted indices of items, repeated if necessary: ``numbers[k]`` of class k."""
     parts = [
         _repeat((labels == label).nonzero().flatten(), number)
         for label, number in enumerate(numbers.tolist())

@@ -1,4 +1,4 @@
-"""Read members of a gzipped tar archive without unpacking it to the disk."""
+"""Read members of a gzipped tar archive without unpacking the archive to disk."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from genkit.errors import Code, DataError
 
 
 def read_members(path: Path, names: Collection[str], at_most: int) -> dict[str, bytes]:
-    """Return the content of members by name.
+    """Return a dict from the name of each member to its content.
 
     Args:
         path: path of the archive.
-        names: names of members, such as ``cifar-10-batches-bin/test_batch.bin``.
+        names: names of the members, such as ``cifar-10-batches-bin/test_batch.bin``.
         at_most: maximum size of a member in bytes.
 
     Raises:
-        DataError: the archive is corrupt; a member of these names is missing, duplicate or too
-            large; or any member is not a plain file or folder, or outside the archive's folder.
+        DataError: the archive is corrupt; a member with one of these names is missing, duplicate or
+            too large; or any member of the archive is not a plain file or folder, or has a path
+            outside of the archive.
     """
     contents: dict[str, bytes] = {}
     try:

@@ -1,4 +1,4 @@
-"""Open zip archives after a check of their list of members."""
+"""Open zip archives after their list of members has been checked."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 
 from genkit.errors import Code, DataError
 
-# Limits against zip bombs; chosen, not tuned. Photographs compress by a factor of a few, even as
-# raw arrays.
+# Limits against zip bombs; chosen, not tuned. Photographs compress by a small factor,
+# even as raw arrays.
 _MAX_RATIO = 100
-_ALLOWED_BYTES = 64 * 2**20  # unpacked, at any ratio
+_ALLOWED_BYTES = 64 * 2**20  # unpacked size up to which any ratio is allowed
 
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive.
+    """Open a zip archive in a ``with`` block.
 
     Raises:
-        DataError: the archive is corrupt, which may be detected while it is read; or a member is a
-            link, duplicate, outside the archive or encrypted; or the archive may be a zip bomb.
+        DataError: the archive is corrupt, which may be detected only when it is read; a member is
+            a link, is a duplicate, is encrypted or has a path outside of the archive; or the
+            archive may be a zip bomb.
     """
     try:
         with zipfile.ZipFile(path) as archive:

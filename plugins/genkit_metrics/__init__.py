@@ -1,4 +1,4 @@
-"""Metrics of samples over exchangeable features, and of the sampling ODE."""
+"""Metrics that compare samples with data in a feature space, and metrics of the sampling ODE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Register the metrics, the extractors, and a classifier with its objective."""
+    """Register the metrics, the extractors, a classifier network and its objective."""
     registry.add("classifier", "cnn-classifier", "genkit_metrics.classifier:CnnClassifier")
     registry.add("objective", "classification", "genkit_metrics.classification:Classification")
     registry.add("extractor", "classifier", "genkit_metrics.extractors:ClassifierFeatures")

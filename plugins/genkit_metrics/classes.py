@@ -1,4 +1,4 @@
-"""Metrics of a classifier's predictions for the samples."""
+"""Metrics of the predictions of a classifier for samples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from genkit_metrics.library import torchmetrics_image
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels
 
 SPLITS, SEED = 10, 0
-"""Splits over which the inception score is averaged, as published, and the seed of their order."""
+"""Number of splits of the inception score, as published, and seed with which samples are split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitMetric(FeatureMetric):
-    """A score of the logits of a classifier."""
+    """Base class of metrics that are computed from the logits of a classifier."""
 
     accepts_statistics = True
     min_reference = 0  # no reference is used
@@ -52,16 +52,16 @@ class LogitMetric(FeatureMetric):
 class InceptionScore(LogitMetric):
     """Exponential of the mutual information of samples and predicted classes; higher is better.
 
-    It is 1 if all samples have the same predictions, and at most the number of classes. The samples
-    are not compared with data.
+    The score is 1 if all samples have the same prediction, and at most the number of classes. The
+    samples are not compared with data.
     """
 
     source = "Salimans et al., arXiv 1606.03498, section 4"
     higher_is_better = True
-    min_samples = SPLITS**2  # with fewer, torchmetrics may use fewer splits
+    min_samples = SPLITS**2  # with fewer samples, torchmetrics may use fewer splits
 
     extractor: Extractor = setting(
-        doc="classifier; published scores are those of Inception", use={"use": "inception"}
+        doc="classifier; published scores use Inception", use={"use": "inception"}
     )
 
     @property
@@ -77,11 +77,11 @@ class InceptionScore(LogitMetric):
 
 
 def inception_score(logits: Tensor) -> tuple[float, float]:
-    """Return mean and standard deviation over the splits of logits ``[N, classes]``."""
+    """Return mean and standard deviation of the score over splits of logits ``[N, classes]``."""
     score = torchmetrics_image("inception").InceptionScore
-    # torchmetrics warns that it stores the logits, and shuffles with the global generator.
+    # torchmetrics warns that it stores the logits, and it shuffles with the global generator.
     with warnings.catch_warnings(action="ignore"), seeded(SEED):
-        # Only rank 0 calls this, with all logits: a synchronization would wait for the others.
+        # Only rank 0 calls this, with all logits. A synchronization would wait for other ranks.
         metric = score(torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
         metric.update(logits)
         mean, deviation = metric.compute()
@@ -92,14 +92,14 @@ def inception_score(logits: Tensor) -> tuple[float, float]:
 class ClassAgreement(LogitMetric):
     """Share of conditional samples that a classifier assigns to the requested class; 1 is best.
 
-    Compare it with the accuracy of the classifier on real images, which is below 1.
+    Compare the score with the accuracy of the classifier on real images, which is below 1.
     """
 
     source = "the reverse of the classification accuracy of Ravuri and Vinyals, arXiv 1905.10887"
     higher_is_better = True
     requires_labels = True
 
-    extractor: Extractor = setting(doc="classifier of the classes of the data")
+    extractor: Extractor = setting(doc="classifier trained on the classes of the data")
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class ClassAgreement(LogitMetric):
             yield Problem(
                 ("extractor",),
                 "must be a classifier of the classes of the data, got Inception, which has 1,008 "
-                "other classes",
+                "different classes",
                 "write a classifier that was trained on this data",
             )
 
@@ -120,8 +120,9 @@ class ClassAgreement(LogitMetric):
         logits = self.logits(subject)
         if int(labels.max()) >= logits.shape[1]:
             raise DataError(
-                f"the classifier must have the classes of the samples, got {logits.shape[1]} and "
-                f"class {int(labels.max())}; use one that was trained on this data",
+                f"the classifier must have all classes of the samples, got {logits.shape[1]} "
+                f"classes and samples of class {int(labels.max())}; use a classifier that was "
+                "trained on this data",
                 Code.CONFLICT,
             )
         (name,) = self.scores

@@ -1,4 +1,4 @@
-"""The objective of a classifier."""
+"""The training objective of classifiers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from genkit.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Objective):
-    """Cross-entropy of the class of clean images.
+    """Cross-entropy of the predicted class of clean images.
 
     The loss has one term per item, so that Adam's epsilon is torch's default, 1e-8.
     """
 
-    source = "cross-entropy; the paired noise is not used"
+    source = "cross-entropy; the noise assigned to the images is not used"
     trains = Classifier
     requires = frozenset({"labels"})
 

@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose features are used to compare sets of images."""
+"""A small convolutional classifier, whose features are used to compare images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from genkit.types import DataSpec
 
 
 class SmallCnn(nn.Module):
-    """Return logits ``[B, classes]`` of images ``[B, C, H, W]``.
+    """Convolutional network that returns logits ``[B, classes]`` of images ``[B, C, H, W]``.
 
     Args:
         image_channels: number of image channels, C.
-        channels: number of channels of the first layer; the others have twice as many.
-        features: number of activations before the last layer.
+        channels: number of channels of the first layer; other convolutions have twice as many.
+        features: number of activations before the last layer, F.
         classes: number of classes.
     """
 
@@ -57,8 +57,8 @@ class CnnClassifier(Classifier):
 
     source = "a plain network of genkit; scores record the hash of its weights"
 
-    channels: int = setting(32, doc="channels of the first layer", at_least=1)
-    features: int = setting(64, doc="activations before the last layer", at_least=1)
+    channels: int = setting(32, doc="number of channels of the first layer", at_least=1)
+    features: int = setting(64, doc="number of activations before the last layer", at_least=1)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.class_conditional:

@@ -1,4 +1,4 @@
-"""Features of CLIP, over which CMMD is defined."""
+"""Features of CLIP, with which CMMD is defined."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransformer, load_model
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the channels of CLIP's training images."""
+"""Mean and standard deviation of each channel of CLIP's training images."""
 
 
 class UnitEmbedding(nn.Module):
-    """Return the image embedding of a CLIP model, scaled to length 1."""
+    """Module that returns the image embedding of a CLIP model, scaled to length 1."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class UnitEmbedding(nn.Module):
 class Clip(VisionTransformer):
     """The image embedding of CLIP, scaled to length 1.
 
-    The published CMMD uses openai/clip-vit-large-patch14-336. Images are resized to the size of the
-    model, here 336x336, bicubic with antialiasing, and normalized as in CLIP's training. Requires
-    the extra ``transformers``.
+    The published CMMD uses openai/clip-vit-large-patch14-336. Images are resized to the input size
+    of the model (336x336 for this one) by bicubic interpolation with antialiasing, and normalized
+    as in CLIP's training. Requires the extra ``transformers``.
     """
 
-    source = "Radford et al., arXiv 2103.00020; as a metric Jayasumana et al., arXiv 2401.09603"
+    source = "Radford et al., arXiv 2103.00020; in a metric: Jayasumana et al., arXiv 2401.09603"
     label = "clip"
     frechet = "fd_clip"
     model_types = ("clip", "clip_vision_model")

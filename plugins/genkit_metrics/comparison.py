@@ -1,4 +1,4 @@
-"""A picture of samples next to their nearest real images."""
+"""Draw a picture of samples next to their nearest real images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 96
 """Minimum width of an image in the picture, in pixels."""
 
 GAP, TITLE = 8, 20
-"""White space between images, and height of the title above each, in pixels."""
+"""White space between images, and height of the title above each image, in pixels."""
 
 
 def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> bytes:
@@ -20,8 +20,8 @@ def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> b
 
     Args:
         samples: samples, ``[N, C, H, W]`` uint8.
-        nearest: nearest real images of each sample, nearest first, ``[N, K, C, H, W]`` uint8.
-        distances: distances in feature space, ``[N, K]``, printed above the images.
+        nearest: K nearest real images of each sample, nearest first, ``[N, K, C, H, W]`` uint8.
+        distances: distances in feature space, ``[N, K]``, which are printed above the images.
     """
     (count, beside), (height, width) = distances.shape, samples.shape[2:]
     scale = math.ceil(WIDTH / width)  # an integer, so that pixels are not interpolated
@@ -34,7 +34,7 @@ def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> b
         for column, (image, title) in enumerate(zip(images, titles, strict=True)):
             left, top = GAP + column * across, GAP + row * down
             pen.text((left, top), title, "black", font)
-            # Three channels are a color image; otherwise the first channel is shown in gray.
+            # An image with three channels is shown in color; of others the first channel in gray.
             shown = image if len(image) == 3 else image[:1].expand(3, -1, -1)
             large = shown.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
             tile = Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())

@@ -25,15 +25,15 @@ class Curvature(TrajectoryMetric):
     """Mean over log sigma of the squared distance between a trajectory's slope and its chord."""
 
     scores = ("curvature",)
-    source = "genkit's digits study; the straightness of arXiv 2209.03003, by noise level"
+    source = "genkit's digits study; the straightness of arXiv 2209.03003 at each noise level"
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
         if self.schedule.steps < 2:
             yield Problem(
                 ("schedule", "steps"),
-                f"must be at least 2, a range of noise levels to average over, got "
-                f"{self.schedule.steps}",
+                "must be at least 2, since the score is an average over a range of noise levels, "
+                f"got {self.schedule.steps}",
                 "write 64",
             )
 

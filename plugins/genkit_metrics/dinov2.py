@@ -15,11 +15,11 @@ from genkit_metrics.vision_transformers import EXTRA, Preprocessed, VisionTransf
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's channels."""
+"""Mean and standard deviation of each channel of ImageNet."""
 
 
 class ClassToken(nn.Module):
-    """Return the class token of a DINOv2 model after the last layer norm."""
+    """Module that returns the class token of a DINOv2 model after the last layer norm."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class ClassToken(nn.Module):
 class Dinov2(VisionTransformer):
     """The class token of DINOv2; published distances use ViT-L/14, facebook/dinov2-large.
 
-    Images are resized to 224x224, bicubic with antialiasing, and normalized as ImageNet images. The
-    position embeddings, trained at 518x518, are resized as in the authors' code. Requires the extra
-    ``transformers``.
+    Images are resized to 224x224 by bicubic interpolation with antialiasing, and normalized like
+    ImageNet images. The position embeddings, which were trained at 518x518, are resized as in the
+    authors' code. Requires the extra ``transformers``.
     """
 
-    source = "Oquab et al., arXiv 2304.07193; as a metric Stein et al., arXiv 2306.04675"
+    source = "Oquab et al., arXiv 2304.07193; in a metric: Stein et al., arXiv 2306.04675"
     label = "dinov2"
     frechet = "fd_dinov2"
     model_types = ("dinov2",)
@@ -56,14 +56,17 @@ class Dinov2(VisionTransformer):
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:
-    """Resize position embeddings to ``[1, 1 + grid^2, F]`` for another number of patches.
+    """Resize position embeddings for a different number of patches.
 
-    The authors' code of DINOv2 scales by ``(grid + 0.1) / before``, other implementations by
+    The code of DINOv2's authors scales by ``(grid + 0.1) / before``, other implementations by
     ``grid / before``. Published features use the former.
 
     Args:
-        table: position embeddings, that of the class token first, ``[1, 1 + before^2, F]``.
-        grid: number of patches along each side.
+        table: position embeddings, ``[1, 1 + before^2, F]``, starting with the class token's.
+        grid: new number of patches along each side.
+
+    Returns:
+        Position embeddings, ``[1, 1 + grid^2, F]``.
     """
     before = round((table.shape[1] - 1) ** 0.5)
     if before == grid:

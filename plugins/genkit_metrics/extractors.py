@@ -1,4 +1,4 @@
-"""Extractors without a published network: features of a trained classifier, and pixels."""
+"""Extractors that use no published network: features of your own classifier, and pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genkit.types import DataSpec
 
 @runtime_checkable
 class ClassifierFeaturesModule(Protocol):
-    """Module of an extractor whose features determine class probabilities."""
+    """Module of an extractor that can also compute class logits from its features."""
 
     def __call__(self, items: Tensor, /) -> Tensor:
         """Return the features ``[B, F]`` of items ``[B, *shape]``."""
@@ -35,7 +35,7 @@ class ClassifierFeaturesModule(Protocol):
 
 
 class _Features(nn.Module):
-    """Features of a classifier, and its ``head`` if it has one."""
+    """Module that returns the features of a classifier, with its ``head`` if it has one."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -49,45 +49,48 @@ class _Features(nn.Module):
 
 
 SHIPPED = {"digits": Path(__file__).with_name("digits-classifier.safetensors")}
-"""Files of classifiers in genkit by name; `recipes/digits_classifier.toml` trained them."""
+"""Dict from the names of classifiers in genkit to their files.
+
+`recipes/digits_classifier.toml` trains "digits".
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFeatures(Extractor):
-    """The last hidden activations of a classifier, from a file or an earlier stage.
+    """The last hidden activations of a classifier, which is in a file or trained by a stage.
 
-    Scores are comparable only with the same classifier, so prefer a fixed file. ``file = "digits"``
-    is a classifier of 8x8 digits that is part of genkit.
+    Scores are comparable only if they use the same classifier, so prefer a fixed file.
+    ``file = "digits"`` is a classifier of 8x8 digits that is included in genkit.
     """
 
-    source = "replaces Inception in arXiv 1706.08500 for data unlike photographs"
+    source = "replaces Inception in arXiv 1706.08500 for data other than photographs"
     label = "classifier"
     classifies = True
 
     file: Annotated[str, PathMark(names=tuple(SHIPPED))] | None = setting(
-        None, doc='path of a classifier\'s file, see `genkit export`, or "digits"'
+        None, doc='path of a file of a classifier, written by `genkit export`, or "digits"'
     )
     classifier: ClassifierRef | None = setting(
-        None, doc="stage that trained the classifier, in place of a file"
+        None, doc="id of the stage that trains the classifier, instead of a file"
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if (self.file is None) == (self.classifier is None):
             given = "both" if self.file else "neither"
-            reason = f"must be set, or classifier in its place, got {given}"
+            reason = f"must be set if and only if classifier is not set, got {given}"
             yield Problem(("file",), reason, 'write file = "digits", or the path of a file')
         elif self.file is not None:
             try:
                 self._outline()
             except DataError as error:
-                hint = "write the path of a classifier's file, see `genkit export`"
+                hint = "write the path of a file of a classifier, written by `genkit export`"
                 yield Problem(("file",), str(error), hint, error.code)
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
         if self.file is not None:
             try:
                 key, trained = "file", self._outline().spec
-            except DataError:  # `check` reports it
+            except DataError:  # reported by `check`
                 return
         else:
             design = networks.get(self.classifier or "")
@@ -95,8 +98,8 @@ class ClassifierFeatures(Extractor):
         if trained.shape != spec.shape:
             yield Problem(
                 (key,),
-                f"must be trained on items of the shape {spec.shape}, got {trained.shape}",
-                "choose a classifier that was trained on this data",
+                f"must be trained on items of shape {spec.shape}, got {trained.shape}",
+                "use a classifier that was trained on this data",
             )
 
     def version(self) -> str:
@@ -129,7 +132,7 @@ class ClassifierFeatures(Extractor):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Extractor):
-    """The flattened values of an item; for vectors and tiny images."""
+    """The flattened values of an item, for vectors and tiny images."""
 
     label = "pixels"
 

@@ -1,7 +1,7 @@
-"""The Fréchet distance between samples and real items over the features of an extractor.
+"""The Fréchet distance between samples and real items in the feature space of an extractor.
 
-Only the distance over Inception features is the FID and has this name. Scores over other features
-are comparable only with scores of the same extractor.
+Only the distance in the feature space of Inception is the FID, and its score is named ``fid``.
+Scores of other extractors are comparable only with scores of the same extractor.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from genkit_metrics.gaussians import expected_bias, frechet_distance
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels, size_of
 
 MIN_UNBIASED = 2048
-"""Number of samples below which a warning states the bias: the number of Inception's features."""
+"""Number of samples below which a warning states the bias; it is the number of Inception features.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frechet(FeatureMetric):
-    """Fréchet distance of feature means and covariances; 0 is best."""
+    """Fréchet distance between the means and covariances of features; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
     higher_is_better = False
-    min_samples = 2  # for a covariance
+    min_samples = 2  # the minimum for a covariance
     accepts_statistics = True
 
     @property
@@ -51,9 +52,10 @@ class Frechet(FeatureMetric):
 
 @dataclass(frozen=True, kw_only=True)
 class FrechetByClass(FeatureMetric):
-    """Fréchet distance within each class: mean, maximum and a curve over the classes.
+    """Fréchet distance within each class: mean, maximum, and a curve over the classes.
 
-    The distance over all classes may miss a class whose samples are bad or absent.
+    The distance over all classes together may be low although the samples of one class are bad or
+    missing.
     """
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6, for the items of each class"
@@ -96,11 +98,11 @@ class FrechetByClass(FeatureMetric):
 
 
 def _warnings(score: str, count: int, biases: list[float]) -> list[str]:
-    """Return a warning about the mean expected bias; no warning without biases."""
+    """Return a warning about the mean of the expected biases; no warning if there are none."""
     if not biases:
         return []
     bias = sum(biases) / len(biases)
     return [
-        f"{score} of {count:,} samples is about {bias:.2g} above that of infinitely many; draw at "
-        f"least {MIN_UNBIASED:,}, and compare scores of equally many samples"
+        f"{score} of {count:,} samples is about {bias:.2g} higher than that of infinitely many; "
+        f"draw at least {MIN_UNBIASED:,}, and compare scores of equal numbers of samples"
     ]

@@ -1,4 +1,7 @@
-"""Base class of extractors with a published network for photographs: settings and pixels."""
+"""Base class of extractors with a published network for photographs.
+
+It has the settings and the conversion of images that these extractors share.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from genkit.types import DataSpec
 Gray = Literal["repeat"]
 
 BATCH = 64
-"""Batch size of the network: 64 images take 0.9 GB in Inception, measured on a CPU."""
+"""Batch size of the network; 64 images take 0.9 GB of memory in Inception, measured on a CPU."""
 
 _OTHER_ITEMS = 'choose another extractor, such as { use = "pixels" }'
 _REPEAT = 'write gray = "repeat", which copies the gray values to all three channels'
@@ -27,7 +30,7 @@ _REPEAT = 'write gray = "repeat", which copies the gray values to all three chan
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetwork(Extractor):
-    """Features of a network that was trained on images of three channels."""
+    """Features of a network that was trained on images with three channels."""
 
     renamed = MappingProxyType({"grey": "gray = ..."})
 
@@ -45,18 +48,18 @@ class ImageNetwork(Extractor):
             reason = f"requires images of 1 or 3 channels, got items of shape {spec.shape}"
             yield Problem((), reason, _OTHER_ITEMS, Code.WRONG_SHAPE)
         elif spec.shape[0] == 1 and self.gray is None:
-            reason = "must be set for images of one channel, got none"
+            reason = "is required for images of one channel"
             yield Problem(("gray",), reason, _REPEAT, Code.MISSING_KEY)
 
 
 class ImageFeatures(nn.Module):
-    """Return features ``[B, F]`` float32 of images ``[B, C, H, W]`` in [-1, 1].
+    """Module that returns features ``[B, F]`` float32 of images ``[B, C, H, W]`` in [-1, 1].
 
     Images are rounded to 8 bits like saved images, so that saving them does not change features.
 
     Args:
         network: network that returns features ``[B, F]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
-        settings: conversion of gray images, and precision of the arithmetic.
+        settings: component with the settings ``gray`` and ``precision``.
     """
 
     def __init__(self, network: nn.Module, settings: ImageNetwork) -> None:
@@ -70,10 +73,12 @@ class ImageFeatures(nn.Module):
         """Return the features.
 
         Raises:
-            DataError: the items are not images of 3 channels, or of 1 with the setting ``gray``.
+            DataError: the items are not images, or they have neither 3 channels nor 1 channel with
+                ``gray`` set.
         """
         if problem := next(self.settings.check_items(DataSpec(tuple(images.shape[1:])), {}), None):
-            raise DataError(f"extractor: {problem.reason}; {problem.hint}", problem.code)
+            key = ".".join(("extractor", *map(str, problem.key)))
+            raise DataError(f"{key} {problem.reason}; {problem.hint}", problem.code)
         pixels = (images * 127.5 + 128).floor().clamp(0, 255).float().expand(-1, 3, -1, -1)
         with network_precision(images.device, self.settings.precision, products=True):
             return torch.cat([self.network(part).float() for part in torch.split(pixels, BATCH)])

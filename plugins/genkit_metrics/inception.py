@@ -1,4 +1,4 @@
-"""Features of the FID: Inception-v3 with the weights published in 2015."""
+"""Features for the FID: Inception-v3 with the weights published in 2015."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REMEDY = f"write the path of {NAME}, or remove weights"
 
 
 class InceptionFeatures(ImageFeatures):
-    """Features of Inception-v3, and logits of these features."""
+    """Module that returns the features of Inception-v3, and the logits of these features."""
 
     network: InceptionV3
 
@@ -47,11 +47,11 @@ class InceptionFeatures(ImageFeatures):
 
 @dataclass(frozen=True, kw_only=True)
 class Inception(ImageNetwork):
-    """The 2,048 features of Inception-v3, over which the Fréchet distance is the FID.
+    """The 2,048 features of Inception-v3; the Fréchet distance of these features is the FID.
 
-    Without ``weights`` torch-fidelity's file of 95 MB is downloaded once to the folder
-    ``checkpoints`` in the cache of ``torch.hub``, which torch-fidelity and torchmetrics share. Its
-    SHA-256 is verified.
+    By default, torch-fidelity's file of 95 MB is downloaded once. It is stored in the folder
+    ``checkpoints`` in the cache of ``torch.hub``, which torch-fidelity and torchmetrics also use.
+    The SHA-256 of the file is verified.
     """
 
     source = "Heusel et al., arXiv 1706.08500; weights of torch-fidelity, converted from TensorFlow"
@@ -92,7 +92,7 @@ def _network(file: Path) -> InceptionV3:
     """Return the network with the weights of the published file.
 
     Raises:
-        DataError: the file cannot be read, or has another SHA-256.
+        DataError: the file cannot be read, or does not have the published SHA-256.
     """
     try:
         content = file.read_bytes()
@@ -105,7 +105,7 @@ def _network(file: Path) -> InceptionV3:
         raise DataError(
             f"{file}: must have the SHA-256 {SHA256}, got {digest}; {_REMEDY}", Code.WRONG_KIND
         )
-    with torch.device("meta"):  # saves the time and the random numbers of initial weights
+    with torch.device("meta"):  # initial weights would take time and change the random state
         network = InceptionV3()
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     network.load_state_dict(weights, assign=True)
@@ -113,7 +113,7 @@ def _network(file: Path) -> InceptionV3:
 
 
 def _download() -> Path:
-    """Return the published file in the cache of torch.hub, downloaded if it is missing.
+    """Return the path of the published file in the cache of torch.hub; download it if missing.
 
     Raises:
         DataError: the file cannot be downloaded or written.
@@ -122,7 +122,7 @@ def _download() -> Path:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         return Path(pooch.retrieve(URL, f"sha256:{SHA256}", fname=NAME, path=folder))
-    except (OSError, ValueError) as error:  # connection or disk; checksum
+    except (OSError, ValueError) as error:  # OSError: connection or disk; ValueError: checksum
         raise DataError(
             f"{URL}: cannot be downloaded: {error}; download the file ({SIZE:,} bytes) elsewhere "
             f'and write its path: extractor = {{ use = "inception", weights = "{NAME}" }}',

@@ -1,8 +1,9 @@
 """Inception-v3 as published for TensorFlow in 2015: the network of the FID.
 
-Layers have the names in torch-fidelity's file of the weights. Differences from the Inception-v3 of
-torchvision, which has other features: images are resized as in TensorFlow 1, average pooling inside
-blocks excludes the padding, the last block uses max pooling instead, and there are 1,008 logits.
+Layers have the names in torch-fidelity's file of the weights. torchvision's Inception-v3 gives
+different features. This network differs from it as follows: images are resized as in TensorFlow 1,
+average pooling inside blocks excludes the padding, the last block uses max pooling, and there are
+1,008 logits.
 
 Source: Szegedy et al., arXiv 1512.00567, figures 5 to 7; the published graph
 ``inception-2015-12-05``.
@@ -26,13 +27,13 @@ LOGITS = 1008
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without bias, followed by batch normalization and ReLU.
+    """Settings of a convolution without bias, followed by batch normalization and ReLU.
 
     Attributes:
         channels: number of output channels.
         size: height and width of the kernel.
-        stride: stride of the kernel.
-        padded: whether zero padding preserves height and width at stride 1.
+        stride: stride of the convolution.
+        padded: whether the input is padded with 0 such that stride 1 preserves height and width.
     """
 
     channels: int
@@ -42,10 +43,10 @@ class Conv:
 
 
 Layer = Conv | tuple[Conv, Conv] | nn.Module
-"""A convolution, two of one input whose outputs are concatenated, or a pooling."""
+"""A convolution, two parallel convolutions whose outputs are concatenated, or a pooling."""
 
 Branches = Mapping[str, Sequence[Layer]]
-"""Layers of each branch of a block, by the branch's name."""
+"""Dict from the name of each branch of a block to its layers."""
 
 AVERAGE = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
 MAXIMUM = nn.MaxPool2d(3, stride=1, padding=1)
@@ -54,7 +55,7 @@ THREE, FIVE, WIDE, TALL = (3, 3), (5, 5), (1, 7), (7, 1)
 
 
 def _blocks_of_35(pool: int) -> Branches:
-    """Return the branches of a 35x35 block, given the number of channels after its pooling."""
+    """Return the branches of a 35x35 block; ``pool`` is the number of channels after pooling."""
     return {
         "branch1x1": [Conv(64)],
         "branch5x5": [Conv(48), Conv(64, FIVE)],
@@ -64,7 +65,7 @@ def _blocks_of_35(pool: int) -> Branches:
 
 
 def _blocks_of_17(inner: int) -> Branches:
-    """Return the branches of a 17x17 block, given the number of channels of its inner layers."""
+    """Return the branches of a 17x17 block; ``inner`` is the number of channels inside branches."""
     wide, tall = Conv(inner, WIDE), Conv(inner, TALL)
     return {
         "branch1x1": [Conv(192)],
@@ -75,7 +76,7 @@ def _blocks_of_17(inner: int) -> Branches:
 
 
 def _blocks_of_8(pool: nn.Module) -> Branches:
-    """Return the branches of an 8x8 block, given its pooling."""
+    """Return the branches of an 8x8 block with the pooling ``pool``."""
     split = (Conv(384, (1, 3)), Conv(384, (3, 1)))
     return {
         "branch1x1": [Conv(320)],
@@ -122,7 +123,7 @@ PARTS: Mapping[str, Conv | Branches | nn.Module] = {
     "Mixed_7b": _blocks_of_8(AVERAGE),
     "Mixed_7c": _blocks_of_8(MAXIMUM),
 }
-"""The parts between the images and the global average, in order."""
+"""Dict from name to settings of the parts between the image and the global average, in order."""
 
 
 class Unit(nn.Module):
@@ -148,7 +149,7 @@ class Unit(nn.Module):
 
 
 class Block(nn.Module):
-    """Branches of one input, whose outputs are concatenated.
+    """Parallel branches whose outputs are concatenated.
 
     Args:
         inputs: number of input channels.
@@ -184,9 +185,9 @@ class Block(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Return features ``[B, 2048]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
+    """Network that returns features ``[B, 2048]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
 
-    ``fc`` computes logits ``[B, 1008]`` of features.
+    The layer ``fc`` maps features to logits ``[B, 1008]``.
     """
 
     def __init__(self) -> None:
@@ -199,7 +200,7 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(FEATURES, LOGITS)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the last block's output, averaged over the image."""
+        """Return the output of the last block, averaged over the positions."""
         x = (resize(pixels, SIZE) - 128) / 128
         for name in PARTS:
             x = self.get_submodule(name)(x)
@@ -209,14 +210,14 @@ class InceptionV3(nn.Module):
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize images to ``[B, C, size, size]`` by linear interpolation as in TensorFlow 1.
 
-    Output pixel i is at ``i * length / size`` of the input, without the half-pixel shift of current
-    libraries; positions beyond the last input pixel have its value.
+    Output pixel i is the input at position ``i * length / size``, without the half-pixel shift of
+    current libraries. Positions beyond the last input pixel have the value of that pixel.
 
     Args:
-        images: images of a floating type, ``[B, C, H, W]``.
+        images: images of a floating-point type, ``[B, C, H, W]``.
         size: height and width of the result.
     """
-    for dim in (3, 2):  # width first as in TensorFlow: the order affects the rounding
+    for dim in (3, 2):  # width first as in TensorFlow, since the order affects rounding
         length = images.shape[dim]
         scale = torch.tensor(length / size, dtype=torch.float32)
         at = (torch.arange(size, dtype=torch.float32) * scale).to(images.device)
@@ -231,10 +232,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def _name_parts(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv | nn.Module]]:
-    """Yield the parts of each layer of a branch, by their names in the file of the weights.
+    """Yield a dict for each layer of a branch, from names in the file of the weights to parts.
 
-    A single convolution has the name of the branch. With several, the second is ``branch_2``, and
-    two parallel ones are ``branch_2a`` and ``branch_2b``.
+    If the branch is a single convolution, that has the name of the branch. Otherwise the name of
+    the second layer is ``branch_2``; two parallel convolutions are ``branch_2a`` and ``branch_2b``.
     """
     single = sum(not isinstance(layer, nn.Module) for layer in layers) == 1
     number = 0
@@ -251,7 +252,7 @@ def _name_parts(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv
 
 
 def _module(inputs: int, part: Conv | Branches | nn.Module) -> nn.Module:
-    """Build a part of the tables for a number of input channels."""
+    """Build the module of a part for a number of input channels."""
     match part:
         case Conv():
             return Unit(inputs, part)
@@ -262,5 +263,5 @@ def _module(inputs: int, part: Conv | Branches | nn.Module) -> nn.Module:
 
 
 def _channels(module: nn.Module, inputs: int) -> int:
-    """Return the number of output channels of a module, which pooling does not change."""
+    """Return the number of output channels of a module; pooling has as many as its input."""
     return module.channels if isinstance(module, (Unit, Block)) else inputs

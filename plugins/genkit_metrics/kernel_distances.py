@@ -1,4 +1,4 @@
-"""Kernel distances of samples and real items, without assumptions on the features."""
+"""Kernel distances between samples and real items, which do not assume normal features."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from genkit_metrics.kernels import SUBSET_SIZE, SUBSETS, gaussian_mmd, polynomia
 from genkit_metrics.over_features import FeatureMetric
 
 SEED = 0
-"""Seed of the subsets, the same in all runs, so that scores differ only by their samples."""
+"""Seed of the random subsets, which is the same in all runs, so that only samples differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kid(FeatureMetric):
-    """Kernel distance over random subsets, unbiased for any number of samples; 0 is best."""
+    """Mean kernel distance of random subsets, unbiased for any number of samples; 0 is best."""
 
     source = "Binkowski et al., arXiv 1801.01401, section 4"
     higher_is_better = False
@@ -49,7 +49,7 @@ class Cmmd(FeatureMetric):
     higher_is_better = False
 
     extractor: Extractor = setting(
-        doc="embeddings to compare; published scores are those of CLIP", use={"use": "clip"}
+        doc="embeddings to compare; published scores use CLIP", use={"use": "clip"}
     )
 
     @property

@@ -10,14 +10,14 @@ from genkit_metrics.library import torchmetrics_image
 from genkit_metrics.neighbors import blocks, squared_distances
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Number of random subsets of the KID, and items in each, as published and in torchmetrics."""
+"""Number of random subsets of the KID and number of items in each, as published."""
 
 BANDWIDTH, SCALE = 10.0, 1000.0
-"""Standard deviation of CMMD's Gaussian kernel, and scale of the published scores."""
+"""Standard deviation of CMMD's Gaussian kernel, and factor of the published scores."""
 
 
 def polynomial_mmd(real: Tensor, fake: Tensor, generator: torch.Generator) -> tuple[float, float]:
-    """Return mean and standard deviation over random subsets of the unbiased MMD^2 of the KID.
+    """Return the KID: mean and standard deviation of the unbiased MMD^2 over random subsets.
 
     The kernel is (x.y / F + 1)^3. It is computed in float64: in float32, the rounding error of a
     sum of a million kernel values is as large as a good KID.
@@ -25,7 +25,7 @@ def polynomial_mmd(real: Tensor, fake: Tensor, generator: torch.Generator) -> tu
     Args:
         real: features of at least 1,000 real items, ``[N, F]``.
         fake: features of at least 1,000 samples, ``[M, F]``.
-        generator: CPU generator of the subsets; each real subset is drawn before that of samples.
+        generator: CPU generator of the subsets; it draws a real subset, then a subset of samples.
     """
     mmd = torchmetrics_image("kid").poly_mmd
     values = torch.stack(
@@ -39,14 +39,13 @@ def _subset(items: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def gaussian_mmd(real: Tensor, fake: Tensor, device: torch.device) -> float:
-    """Return CMMD: MMD^2 of features of unit length with a Gaussian kernel, times 1,000.
+    """Return CMMD: 1,000 times the MMD^2 of features of unit length with a Gaussian kernel.
 
-    This is the biased estimator, which has the minimum variance: means over all pairs, including
-    pairs of an item with itself.
+    This is the biased estimator: means include the pairs of an item with itself.
 
     Args:
         real: features of real items, ``[N, F]``; they are scaled to unit length.
-        fake: features of samples, ``[M, F]``, likewise.
+        fake: features of samples, ``[M, F]``; they are scaled to unit length.
         device: device of the computation.
     """
     within = sum(_mean_kernel(items, items, device) for items in (real, fake))
@@ -54,10 +53,10 @@ def gaussian_mmd(real: Tensor, fake: Tensor, device: torch.device) -> float:
 
 
 def _mean_kernel(first: Tensor, second: Tensor, device: torch.device) -> float:
-    """Return the mean of the kernel minus 1 over all pairs.
+    """Return the mean of the kernel, minus 1, over all pairs of an item of each set.
 
-    The kernel is between 0.98 and 1, and MMD^2 about 1e-4. Subtracting 1, which cancels in MMD^2,
-    avoids the loss of digits.
+    The kernel is from 0.98 to 1, and MMD^2 is about 1e-4. Subtracting 1, which cancels in MMD^2,
+    avoids a loss of precision.
     """
     total = 0.0
     for _, block in blocks(first, device):

@@ -1,4 +1,4 @@
-"""Import torchmetrics on first use, since this takes seconds."""
+"""Import torchmetrics on first use, since the import takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separate metrics of fidelity and diversity from nearest neighbors."""
+"""Separate scores of the fidelity and the diversity of samples, from nearest neighbors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ NAMES = ("precision", "recall", "density", "coverage")
 
 @dataclass(frozen=True, kw_only=True)
 class Prdc(FeatureMetric):
-    """Precision, recall, density and coverage of samples; 1 is good, density may exceed it."""
+    """Precision, recall, density and coverage of samples; 1 is good, and density may exceed 1."""
 
     source = "Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797"
     higher_is_better = True
 
     neighbors: int = setting(
-        5, doc="index k of the nearest neighbor that defines an item's ball", at_least=1
+        5,
+        doc="k; the radius of the ball around an item is the distance to its k-th nearest neighbor",
+        at_least=1,
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Metrics of memorization: copies of training images have good scores in all other metrics."""
+"""Metrics of memorization, since copies of training images have good scores in other metrics."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from genkit_metrics.neighbors import blocks, nearest
 from genkit_metrics.over_features import FeatureMetric
 
 SHOWN, BESIDE = 8, 3
-"""Number of samples in the picture, and of real images next to each."""
+"""Number of samples in the picture, and number of real images next to each sample."""
 
 THRESHOLD, EPSILON = 0.1, 1e-14
-"""Mean cosine distance below which MiFID divides by it, and the term that avoids a divisor of 0."""
+"""Threshold of the mean cosine distance below which MiFID divides by this distance, and a constant
+that is added to the divisor so that it is not 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest(FeatureMetric):
     """Mean distance of samples to the nearest real item, and the share of authentic samples.
 
-    A sample is authentic if it is farther from its nearest real item than that item from its
-    nearest real neighbor. About half of a second real data set is authentic. The picture shows the
-    samples with the lowest ratios of these distances, next to their nearest real images.
+    A sample is authentic if its distance to its nearest real item is larger than the distance of
+    that item to its nearest real neighbor. Of other real items from the same distribution, about
+    half are authentic. The picture shows the samples with the lowest ratios of the two distances,
+    next to their nearest real images.
     """
 
     source = "Alaa et al., arXiv 2102.08921, section 3 (authenticity)"
@@ -54,7 +56,7 @@ class Nearest(FeatureMetric):
             }
             pictures = {}
             if subject.reference is not None and subject.samples.data.ndim == 4:
-                # The ratio is 0 / 0 for a copy of an item that is in the data twice.
+                # The ratio is 0 / 0 for a copy of an item that occurs twice in the data.
                 closest = (distance / gap).nan_to_num(0).argsort(stable=True)[:SHOWN]
                 pictures[name] = picture_of_nearest(
                     subject.samples.data[closest],
@@ -67,7 +69,7 @@ class Nearest(FeatureMetric):
 
 
 def _gaps(real: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-    """Return the distances of these real items to their nearest real neighbors."""
+    """Return the distances of the real items ``real[indices]`` to their nearest real neighbors."""
     items, places = torch.unique(indices, return_inverse=True)
     distances, _ = nearest(real[items], real, 1, device, own=items)
     return distances[places, 0]
@@ -77,8 +79,8 @@ def _gaps(real: Tensor, indices: Tensor, device: torch.device) -> Tensor:
 class Mifid(FeatureMetric):
     """Fréchet distance, divided by the mean cosine distance to the nearest real item; 0 is best.
 
-    The distance is divided only if the mean cosine distance is below 0.1, the published threshold
-    for Inception features.
+    The Fréchet distance is divided only if the mean cosine distance is below 0.1, the published
+    threshold for Inception features.
     """
 
     source = "Bai et al., arXiv 2106.03062, section 3"
@@ -104,11 +106,16 @@ class Mifid(FeatureMetric):
 
 
 def mean_cosine_distance(samples: Tensor, real: Tensor, device: torch.device) -> float:
-    """Return the mean over samples of the minimum of 1 - |cosine| over real items.
+    """Return the mean cosine distance of samples to their nearest real items.
 
-    torchmetrics averages minimum distances over the real items instead, which does not detect a few
-    copies among many samples. Its matrix of all pairs takes 20 GB for 50,000 samples and 50,000
-    real items.
+    The cosine distance is 1 - |cosine|. torchmetrics instead averages the distances of the real
+    items to their nearest samples, which does not detect a few copies among many samples. Its
+    matrix of all distances takes 20 GB for 50,000 samples and 50,000 real items.
+
+    Args:
+        samples: features of samples, ``[M, F]``.
+        real: features of real items, ``[N, F]``.
+        device: device of the computation.
 
     Raises:
         DataError: the features of an item are all 0, so that its direction is undefined.
@@ -116,8 +123,8 @@ def mean_cosine_distance(samples: Tensor, real: Tensor, device: torch.device) ->
     for items, what in ((samples, "sample"), (real, "reference item")):
         if len(zero := (~items.any(dim=1)).nonzero()):
             raise DataError(
-                f"features must not be all 0, got those of {what} {int(zero[0])}; use another "
-                "extractor",
+                f"features must not all be 0, got {what} {int(zero[0])} whose features are all 0; "
+                "use a different extractor",
                 Code.OUT_OF_RANGE,
             )
     total = 0.0

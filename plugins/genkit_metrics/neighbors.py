@@ -1,8 +1,8 @@
-"""Nearest neighbors in feature space, and the manifold estimates from them, in bounded memory.
+"""Nearest neighbors in feature space, and the scores that are computed from them.
 
-Distances are computed in blocks in float64. Precision, recall, density and coverage of 20,000
-samples against 20,000 items of 2,048 features take 153 MB of memory, where a matrix of all
-distances has 3.2 GB, and 2.5 minutes on one core (``benchmarks/metrics.py prdc``).
+Distances are computed in blocks in float64, which limits memory. Precision, recall, density and
+coverage of 20,000 samples and 20,000 real items with 2,048 features take 153 MB and 2.5 minutes on
+one core (``benchmarks/metrics.py prdc``). A matrix of all distances would take 3.2 GB.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 BLOCK = 512
-"""Items on each side of a block of distances: 2 MB, and 8 MB of features at 2,048 each. Chosen to
-fit the cache, not tuned."""
+"""Items on each side of a block of distances. A block takes 2 MB, and its items take 8 MB if they
+have 2,048 features. Chosen to fit into the cache, not tuned."""
 
 
 def blocks(features: Tensor, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of features in blocks in float64.
+    """Yield blocks of consecutive rows of features: their slice, and the rows in float64.
 
     Args:
-        features: features on the CPU, of any floating type, ``[N, F]``.
+        features: features on the CPU, of any floating-point type, ``[N, F]``.
         device: device of the blocks; replaced by the CPU if it does not support float64.
     """
     where = torch.device("cpu") if device.type == "mps" else device
@@ -49,13 +49,13 @@ def nearest(
     Args:
         queries: features of the queries, ``[Q, F]``.
         items: features of more than ``count`` items, ``[M, F]``.
-        count: number of neighbors, K.
+        count: number of neighbors of each query, K.
         device: device of the computation.
-        own: index of each query among the items, ``[Q]`` int64, which is excluded from its
-            neighbors; None if the queries are not among the items.
+        own: index of each query among the items, ``[Q]`` int64; this item is not a neighbor of the
+            query. None if the queries are not among the items.
 
     Returns:
-        Distances ``[Q, K]`` float64 and indices of items ``[Q, K]`` int64, on the CPU.
+        Distances ``[Q, K]`` float64 and indices of the items ``[Q, K]`` int64, on the CPU.
     """
     distances, indices = [], []
     for rows, query in blocks(queries, device):
@@ -69,7 +69,7 @@ def nearest(
             best, columns_of_best = torch.cat([best, squared], 1).topk(count, largest=False)
             index = torch.cat([index, places.expand_as(squared)], 1).gather(1, columns_of_best)
         indices.append(index.cpu())
-        # Recomputed without cancellation, so that the distance of copies is exactly 0.
+        # Distances are recomputed without cancellation, so that those of copies are exactly 0.
         offsets = (query - items[column].to(query) for column in indices[-1].T)
         distances.append(torch.stack([offset.norm(dim=1).cpu() for offset in offsets], 1))
     return torch.cat(distances), torch.cat(indices)
@@ -80,17 +80,23 @@ def manifold_scores(
 ) -> dict[str, float]:
     """Return precision, recall, density and coverage of samples.
 
-    The manifold of a set is the union of open balls around its items, whose radii are the distances
-    to the k-th neighbor within the set. Precision is the share of samples in the manifold of the
-    real items, and recall the share of real items in the manifold of the samples. Density is the
-    mean number of real balls that contain a sample, divided by k. Coverage is the share of real
-    balls that contain a sample.
+    Each item has an open ball, whose radius is the distance to its k-th nearest neighbor in the
+    same set (real items or samples).
+
+    - Precision is the share of samples in at least one ball of a real item.
+    - Recall is the share of real items in at least one ball of a sample.
+    - Density is the number of balls of real items that a sample is in, divided by k, averaged over
+      the samples.
+    - Coverage is the share of balls of real items that contain at least one sample.
 
     Args:
         real: features of more than ``neighbors`` real items, ``[N, F]``.
         fake: features of more than ``neighbors`` samples, ``[M, F]``.
-        neighbors: index of the neighbor that defines the radii, k.
+        neighbors: k.
         device: device of the computation.
+
+    Returns:
+        Dict from the name of each score to its value.
     """
     real_radii, fake_radii = (_squared_radii(items, neighbors, device) for items in (real, fake))
     balls = torch.zeros(len(fake), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Base class of metrics of features: extractor, names of scores, required numbers of items."""
+"""Base class of metrics that compare features: extractor, score names, minimum item numbers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FeatureMetric(Metric):
         return self.min_samples
 
     def named(self, score: str) -> str:
-        """Return the name of a score, followed by that of the features unless they are Inception's.
+        """Return the name of a score with the label of the extractor appended.
 
-        Published scores of these metrics use Inception.
+        The label of Inception is not appended, since published scores of these metrics use it.
         """
         label = self.extractor.label
         return score if label == "inception" else f"{score}_{label}"
@@ -47,23 +47,23 @@ class FeatureMetric(Metric):
 
 
 def size_of(statistics: Statistics) -> dict[str, str]:
-    """Return facts: the number of features of a reference, and of its items if known."""
+    """Return facts of a reference: the number of features, and the number of items if known."""
     items = {} if statistics.count is None else {"reference": str(statistics.count)}
     return {"features": str(len(statistics.mean)), **items}
 
 
 def require_count(items: Tensor, minimum: int, what: str) -> None:
-    """Raise DataError unless there are enough items."""
+    """Raise DataError unless there are at least ``minimum`` items; ``what`` is their name."""
     if len(items) < minimum:
         raise DataError(
-            f"{what} must be at least {minimum:,}, got {len(items):,}; use more, or remove the "
-            "metric",
+            f"the number of {what} must be at least {minimum:,}, got {len(items):,}; use more "
+            "items, or remove the metric",
             Code.WRONG_LENGTH,
         )
 
 
 def require_labels(items: Batch | None, what: str) -> Tensor:
-    """Return the labels of items, or raise DataError if they have none."""
+    """Return the labels of items; raise DataError if they have none."""
     if items is None or items.labels is None:
         raise DataError(
             f"{what} must have labels, got none; use labeled data and a class-conditional "

@@ -1,4 +1,4 @@
-"""The metric spread: standard deviation of samples, which guidance and few steps reduce."""
+"""The metric spread: standard deviation of samples, which guidance and too few steps reduce."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from genkit_metrics.over_features import FeatureMetric, require_count, size_of
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(FeatureMetric):
-    """Standard deviation of samples over that of the data, along the data's principal directions.
+    """Ratio of the standard deviations of samples and data along principal directions of the data.
 
-    The score is the mean over the directions. 1 is best; samples with lower scores vary too little.
-    The curve has the ratio along each direction, in order of decreasing variance of the data.
+    The score is the mean ratio over the directions. 1 is best; samples with lower scores vary too
+    little. The curve shows the ratio along each direction, in order of decreasing variance of the
+    data.
     """
 
     source = "genkit's digits study; principal component analysis of the data"
@@ -47,19 +48,19 @@ class Spread(FeatureMetric):
             tuple(map(float, range(1, len(ratios) + 1))),
             tuple(ratios),
             "principal direction",
-            "standard deviation over that of the data",
+            "standard deviation of samples / standard deviation of data",
         )
         mean = sum(ratios) / len(ratios)
         return Measurement({name: mean}, curves={name: curve}, facts=size_of(real))
 
 
 def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
-    """Return the standard deviations of samples over those of the data, along its directions.
+    """Return the ratio of the standard deviations of samples and data along each direction.
 
     Args:
         samples: features of the samples, ``[M, F]``.
-        data: statistics of the data.
-        directions: maximum number of leading principal directions.
+        data: statistics of the features of the data.
+        directions: maximum number of leading principal directions of the data.
 
     Raises:
         DataError: the numbers of features differ, or the data does not vary.
@@ -67,11 +68,13 @@ def spread(samples: Tensor, data: Statistics, directions: int) -> list[float]:
     size = len(data.mean)
     if samples.shape[1] != size:
         raise DataError(
-            f"the statistics must have equally many features, got {size} and {samples.shape[1]}; "
-            "compute both with the same extractor",
+            "samples and data must have the same number of features, got "
+            f"{samples.shape[1]} and {size}; compute both with the same extractor",
             Code.WRONG_SHAPE,
         )
     leading = Directions.of_covariance(data.mean, data.covariance, directions)
     if not len(leading.deviations):
-        raise DataError("the data must vary, got equal items; remove the metric", Code.CONFLICT)
+        raise DataError(
+            "the data must vary, got items that are all equal; remove the metric", Code.CONFLICT
+        )
     return (leading.project(samples).std(dim=0) / leading.deviations).tolist()

@@ -4,16 +4,16 @@ Liu et al. (arXiv 2209.03003, section 2.2) define the straightness of a flow Z f
 
     S = integral from 0 to 1 of E |(Z_1 - Z_0) - dZ_t/dt|^2 dt,
 
-which is 0 only for straight lines at constant speed. Here the flow is the solution of the sampling
-ODE divided by 1 + sigma, Z = x(sigma) / (1 + sigma), the path (1 - t) y + t n of flow matching. Its
-time t = (1 + 1/sigma_max) sigma / (1 + sigma) is 0 for data and 1 for noise, and with
-d(sigma) = (x - D(x; sigma)) / sigma
+which is 0 only for straight lines at constant speed. Here the flow is Z = x(sigma) / (1 + sigma)
+for the solution x(sigma) of the sampling ODE. It corresponds to the path (1 - t) y + t n of flow
+matching. The time t = (1 + 1/sigma_max) sigma / (1 + sigma) is 0 for data and 1 for noise. With
+d(sigma) = (x - D(x; sigma)) / sigma, the velocity is
 
     dZ/dt = (d(sigma) - D(x; sigma)) / (1 + 1/sigma_max).
 
 For one-dimensional data N(0, s^2), S converges to s (2 - pi/2) for large sigma_max.
 
-The metric curvature weights the same deviation differently: over log sigma, without the division.
+The metric curvature averages a similar deviation over log sigma, without the division by 1 + sigma.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class Straightness(TrajectoryMetric):
 
 
 def path_of(states: list[State]) -> Tensor:
-    """Return the path x / (1 + sigma) of the states, ``[B, L + 1, *shape]``."""
+    """Return the path x / (1 + sigma) of the states at L + 1 levels, ``[B, L + 1, *shape]``."""
     return torch.stack([state.x / (1 + state.sigma) for state in states], dim=1)
 
 
 def _deviations(states: list[State]) -> Tensor:
-    """Return |(Z_1 - Z_0) - dZ/dt|^2 summed over pixels at the L levels above 0, ``[B, L]``."""
+    """Return |(Z_1 - Z_0) - dZ/dt|^2, summed over pixels, at the L levels above 0, ``[B, L]``."""
     first, last = states[0], states[-1]
     chord = first.x / (1 + first.sigma) - last.x
     rate = 1 + 1 / first.sigma

@@ -1,4 +1,4 @@
-"""Base class of metrics of the sampling ODE, which all solve it from the same noise."""
+"""Base class of metrics of the sampling ODE, which all start from the same noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genkit.tensors import require_finite
 from genkit.types import Curve, Measurement, ResolvedStart, Start, State
 
 BATCH = 256
-"""Number of trajectories solved at a time; chosen, not tuned."""
+"""Number of trajectories that are solved at a time; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrajectoryMetric(Metric):
     count: int = setting(256, doc="number of trajectories", at_least=1)
     solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
     schedule: Schedule = setting(
-        doc="schedule of the many-step solution", use={"use": "edm", "steps": 64}
+        doc="schedule of the solution with many steps", use={"use": "edm", "steps": 64}
     )
     start: Start = setting("auto", doc=START_DOC)
 
@@ -59,20 +59,20 @@ class TrajectoryMetric(Metric):
         measurement = replace(self, schedule=schedule).measure_bound(subject, context)
         if self.schedule.bound:
             return measurement
-        # The settings of a fitted schedule name a stage, but not its levels.
+        # The settings of a fitted schedule contain the id of a stage, but not the noise levels.
         levels = ", ".join(f"{level:.6g}" for level in schedule.sigmas().tolist())
         return replace(measurement, facts={**measurement.facts, "levels": levels})
 
     @abstractmethod
     def measure_bound(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores and curves with a bound schedule; see ``measure``."""
+        """Return scores and curves; like ``measure``, but the schedule of ``self`` is bound."""
 
     def start_of(self, subject: Subject) -> ResolvedStart:
-        """Return the start of the trajectories."""
+        """Return the start of the trajectories, with ``auto`` resolved."""
         return resolve_start(self.start, subject.denoiser, subject.coupling, self.schedule)
 
     def facts(self, subject: Subject) -> dict[str, str]:
-        """Return the facts on which scores depend, besides the settings of the metric."""
+        """Return the facts, besides the settings of the metric, on which scores depend."""
         return {f"{SAMPLED}start": self.start_of(subject)}
 
     def batches(self) -> list[range]:
@@ -82,13 +82,13 @@ class TrajectoryMetric(Metric):
         ]
 
     def parts(self, context: Context, solve: Callable[[range], Tensor]) -> list[Tensor]:
-        """Return the result for each batch of trajectories, in order.
+        """Return the result of ``solve`` for each batch of trajectories, in order.
 
-        Collective: the ranks share the batches, and every rank receives all results.
+        Collective: the batches are distributed over the ranks, and every rank receives all results.
 
         Args:
             context: context of the stage.
-            solve: function that returns a CPU tensor for the trajectories of these indices.
+            solve: function that takes the indices of a batch and returns a CPU tensor.
         """
         results: list[Tensor] = []
         for indices in context.world.padded_shard(self.batches()):
@@ -100,10 +100,16 @@ class TrajectoryMetric(Metric):
     def solve(
         self, subject: Subject, context: Context, indices: range, schedule: Schedule
     ) -> Iterator[State]:
-        """Yield the states of the trajectories of these indices.
+        """Yield the states of a batch of trajectories, from the first noise level to 0.
 
         Trajectory k starts from the same noise with every schedule and in every metric. It has the
         label of sample k, modulo the number of samples.
+
+        Args:
+            subject: samples, whose denoiser is used.
+            context: context of the stage.
+            indices: indices of the trajectories.
+            schedule: schedule of the noise levels.
         """
         samples = subject.samples
         labels = None
@@ -128,21 +134,22 @@ def curve_over(
     *,
     log: bool = True,
 ) -> Curve:
-    """Return the curve of a mean over trajectories, with the standard deviation as its spread.
+    """Return the curve of the mean over trajectories, with their standard deviation as spread.
 
     Args:
-        values: values with a row for each trajectory, ``[N, P]``.
-        what: name of a position in error messages.
-        x: positions, P.
-        x_label: label of the positions.
-        y_label: label of the values.
+        values: values at P positions of N trajectories, ``[N, P]``.
+        what: name of the value at a position, for error messages.
+        x: the P positions.
+        x_label: label of the x-axis.
+        y_label: label of the y-axis.
         log: whether both axes are logarithmic.
 
     Raises:
         DataError: the mean at a position is not finite.
     """
     wide = values.double()
-    mean, deviation = wide.mean(0), wide.std(0, correction=0)  # finite for one trajectory
+    # Without the correction, the standard deviation of a single trajectory is 0 instead of NaN.
+    mean, deviation = wide.mean(0), wide.std(0, correction=0)
     require_finite(mean, what)
     return Curve(
         tuple(x),

@@ -1,4 +1,4 @@
-"""The metric trajectories, which draws sampling trajectories in the plane."""
+"""The metric trajectories: straightness, with a picture of trajectories in the plane."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from genkit.parts.figure import PALETTE, figure_with_axes, number, png_of, set_t
 from genkit.types import DataSpec, Measurement
 from genkit_metrics.straightness import Straightness, path_of
 
-_TRAJECTORIES = 100  # in the picture; more would hide single ones
-_POINTS = 2_000  # of the data; chosen, not tuned
+_TRAJECTORIES = 100  # trajectories in the picture; with more, single ones would be hidden
+_POINTS = 2_000  # points of the data in the picture; chosen, not tuned
 _BLUE, _ORANGE = PALETTE[:2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectories(Straightness):
-    """Straightness with a picture of 100 trajectories, for two-dimensional vectors."""
+    """Straightness, with a picture of 100 trajectories, for two-dimensional vectors."""
 
     accepts_statistics = False
 
@@ -36,7 +36,7 @@ class Trajectories(Straightness):
 
     def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         if subject.reference is None:
-            raise DataError("trajectories requires data, got statistics; write data")
+            raise DataError("trajectories requires data, got statistics; set data instead")
         measurement = super().measure_bound(subject, context)
         drawn = replace(self, count=min(self.count, _TRAJECTORIES))
         paths = torch.cat(
@@ -52,10 +52,15 @@ class Trajectories(Straightness):
 
 
 def _picture(paths: Tensor, data: Tensor, title: str) -> bytes:
-    """Return a PNG of paths ``[B, L, 2]``, from noise to data, over points ``[N, 2]`` of the data.
+    """Return a PNG of paths from noise to data, drawn over points of the data.
 
-    Paths are x / (1 + sigma), whose noise has about unit variance. x itself would start with the
-    standard deviation sigma_max, far outside the data.
+    The paths are x / (1 + sigma), which start with about unit variance. x itself would start with
+    the standard deviation sigma_max, far outside of the data.
+
+    Args:
+        paths: paths, ``[B, L, 2]``.
+        data: points of the data, ``[N, 2]``.
+        title: title of the picture.
     """
     from matplotlib.collections import LineCollection
 

@@ -1,4 +1,4 @@
-"""The metric truncation: distance of few-step solutions from the many-step solution."""
+"""The metric truncation: distance between solutions with few and with many steps."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from genkit_metrics.trajectories import TrajectoryMetric, curve_over
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation(TrajectoryMetric):
-    """Mean L2 distance of few-step solutions to the many-step one from the same noise.
+    """Mean L2 distance between solutions with few and with many steps from the same noise.
 
-    The score of 5 steps is ``truncation_5``.
+    The score for 5 steps is named ``truncation_5``.
     """
 
     source = "genkit's digits study; global truncation error as in arXiv 2206.00364, section 3"
 
     steps: tuple[int, ...] = setting(
-        (5, 9, 18), doc="numbers of steps of the few-step solutions, increasing", at_least=1
+        (5, 9, 18),
+        doc="numbers of steps of the solutions with few steps, increasing",
+        at_least=1,
     )
 
     @property
@@ -44,7 +46,7 @@ class Truncation(TrajectoryMetric):
             reason, hint = f"must be increasing, got {list(self.steps)}", "write each number once"
             yield Problem(("steps",), reason, hint, Code.OUT_OF_RANGE)
         if not self.schedule.bound:
-            reason = "must have levels for any number of steps, got fitted levels"
+            reason = "must be defined for any number of steps, got fitted noise levels"
             yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)
         for index, steps in enumerate(self.steps):
             if steps >= self.schedule.steps:
@@ -59,7 +61,7 @@ class Truncation(TrajectoryMetric):
         schedules = [replace(self.schedule, steps=steps) for steps in self.steps]
 
         def distances(indices: range) -> Tensor:
-            """Return the distances to the many-step solution, ``[B, len(schedules)]``."""
+            """Return the distances to the solution with many steps, ``[B, len(schedules)]``."""
             exact = self._end(subject, context, indices, self.schedule)
             ends = [self._end(subject, context, indices, few) for few in schedules]
             errors = [(end - exact).flatten(1).square().sum(dim=1).sqrt() for end in ends]
@@ -69,7 +71,7 @@ class Truncation(TrajectoryMetric):
         require_finite(errors, "the truncation error of trajectory")
         curve = curve_over(
             errors,
-            "the truncation error of number of steps",
+            "the truncation error at number of steps",
             self.steps,
             "steps",
             "truncation error: mean and standard deviation",

@@ -1,7 +1,7 @@
-"""Vision transformers of the library transformers, from local files.
+"""Vision transformers of the library transformers, loaded from local files.
 
-The library builds the network from the settings of ``config.json`` that are listed here, with the
-tensors of ``model.safetensors``. Other files in the folder are not read, and no code in it is run.
+The library builds the network from the settings in ``config.json`` that are listed here, with the
+tensors in ``model.safetensors``. No other file in the folder is read, and no code in it is run.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ ARCHITECTURE = (
     "use_mask_token",
     "use_swiglu_ffn",
 )
-"""Settings of a configuration that are used: those on which the features depend."""
+"""Keys of a configuration that are used, which are those that affect the features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionTransformer(ImageNetwork):
-    """Features of a vision transformer in a folder with its configuration and its weights."""
+    """Features of a vision transformer, whose configuration and weights are in a folder."""
 
     model_types: ClassVar[tuple[str, ...]]
     """Supported values of ``model_type`` in the configuration."""
 
-    folder: FilePath = setting(doc=f"folder with {CONFIG} and {WEIGHTS}; ~ is your home")
+    folder: FilePath = setting(doc=f"folder with {CONFIG} and {WEIGHTS}; ~ is your home folder")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from missing_packages((EXTRA,), EXTRA)
@@ -81,7 +81,7 @@ class VisionTransformer(ImageNetwork):
 
     @cached_property
     def _digests(self) -> tuple[str, str]:
-        """SHA-256 of weights and configuration, computed once: the files have gigabytes."""
+        """SHA-256 of weights and configuration, computed once since files may be gigabytes."""
         return file_digest(self._file(WEIGHTS)), file_digest(self._file(CONFIG))
 
     def bind(self, inputs: Inputs) -> nn.Module:
@@ -108,11 +108,11 @@ class VisionTransformer(ImageNetwork):
 
     @abstractmethod
     def network(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-        """Return the network of features ``[B, F]`` of pixels ``[B, 3, H, W]`` from 0 to 255.
+        """Return a network from pixels ``[B, 3, H, W]`` from 0 to 255 to features ``[B, F]``.
 
         Args:
             config: content of the configuration.
-            weights: tensors by their names in the file.
+            weights: dict from the names in the file to the tensors.
         """
 
     def _file(self, name: str) -> Path:
@@ -122,7 +122,7 @@ class VisionTransformer(ImageNetwork):
         """Return the configuration.
 
         Raises:
-            DataError: the file is missing or invalid, or configures another kind of model.
+            DataError: the file is missing or invalid, or is for a different type of model.
         """
         path = self._file(CONFIG)
         try:
@@ -142,7 +142,7 @@ class VisionTransformer(ImageNetwork):
 
 
 def _library() -> str:
-    """Return name and version of the library, on whose code the features depend."""
+    """Return name and version of the library, whose code affects the features."""
     try:
         return f"{EXTRA} {version(EXTRA)}"
     except PackageNotFoundError:  # reported by `check` and `bind`
@@ -150,9 +150,9 @@ def _library() -> str:
 
 
 class Preprocessed(nn.Module):
-    """Resize and normalize pixels, and pass them to a network.
+    """Module that resizes and normalizes pixels, and passes them to a network.
 
-    Resizing is bicubic and antialiased in float32; the result is neither clipped nor rounded.
+    Resizing is bicubic with antialiasing in float32; the result is neither clipped nor rounded.
 
     Args:
         network: network that returns features ``[B, F]`` of images ``[B, 3, size, size]``.
@@ -193,10 +193,10 @@ def load_model(
         model: class of the model.
         settings: class of its configuration.
         config: content of the configuration.
-        weights: tensors by their names in the file.
+        weights: dict from the names in the file to the tensors.
 
     Raises:
-        ValueError: a setting is invalid, or a weight is missing, has another shape or is unused.
+        ValueError: a setting is invalid, or a weight is missing, unused or of the wrong shape.
     """
     invalid = import_module("huggingface_hub.errors").StrictDataclassError
     try:
@@ -221,7 +221,7 @@ def load_model(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library from printing progress and reports inside the block."""
+    """Disable the progress bars and load reports that the library prints inside the block."""
     logging = import_module(f"{EXTRA}.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
