@@ -271,6 +271,13 @@ def test_the_example_of_a_kind_keeps_its_laws(extended: Any, example: str) -> No
     getattr(extended, example)()
 
 
+def test_the_example_of_a_hook_prints_the_scores_of_a_run(
+    extended: Any, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module("genkit_extended").genkit_after_run(folder=trained)
+    assert capsys.readouterr().out.startswith("scores ")
+
+
 def test_every_kind_has_an_example_a_recipe_and_a_contract_test(extended: Any) -> None:
     registry = load_plugins().registry
     ours = [e for e in registry.entries() if e.owner.distribution == "genkit-extended"]
