@@ -25,6 +25,10 @@ _PUBLIC = {
 __all__ = ["Batch", "Denoiser", "Pairs", "Result", "component", "load_denoiser", "run_recipe"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'genkit' has no attribute {name!r}")

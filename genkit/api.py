@@ -8,13 +8,38 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
+from genkit import interfaces
 from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
 from genkit.blame import plugin_errors
 from genkit.denoiser import Denoiser, Table, load_denoiser
 from genkit.errors import Code, DataError
+from genkit.interfaces import (
+    Augmentation,
+    Average,
+    Callback,
+    Classifier,
+    Component,
+    Coupler,
+    Dataset,
+    DatasetCoupler,
+    Discriminator,
+    Extractor,
+    Guidance,
+    Importer,
+    Latents,
+    Metric,
+    NoiseDistribution,
+    Objective,
+    Optimizer,
+    Preconditioner,
+    Schedule,
+    Solver,
+    Stage,
+    Tracker,
+)
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.recipe import load_recipe
@@ -82,8 +107,56 @@ def run_recipe(
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 
+@overload
+def component(kind: Literal["coupler"], name: str, **settings: Any) -> Coupler: ...
+@overload
+def component(kind: Literal["dataset-coupler"], name: str, **settings: Any) -> DatasetCoupler: ...
+@overload
+def component(kind: Literal["denoiser"], name: str, **settings: Any) -> interfaces.Denoiser: ...
+@overload
+def component(kind: Literal["guidance"], name: str, **settings: Any) -> Guidance: ...
+@overload
+def component(kind: Literal["solver"], name: str, **settings: Any) -> Solver: ...
+@overload
+def component(kind: Literal["discriminator"], name: str, **settings: Any) -> Discriminator: ...
+@overload
+def component(kind: Literal["classifier"], name: str, **settings: Any) -> Classifier: ...
+@overload
+def component(kind: Literal["preconditioner"], name: str, **settings: Any) -> Preconditioner: ...
+@overload
+def component(
+    kind: Literal["noise-distribution"], name: str, **settings: Any
+) -> NoiseDistribution: ...
+@overload
+def component(kind: Literal["schedule"], name: str, **settings: Any) -> Schedule: ...
+@overload
+def component(kind: Literal["latents"], name: str, **settings: Any) -> Latents: ...
+@overload
+def component(kind: Literal["objective"], name: str, **settings: Any) -> Objective: ...
+@overload
+def component(kind: Literal["optimizer"], name: str, **settings: Any) -> Optimizer: ...
+@overload
+def component(kind: Literal["average"], name: str, **settings: Any) -> Average: ...
+@overload
+def component(kind: Literal["dataset"], name: str, **settings: Any) -> Dataset: ...
+@overload
+def component(kind: Literal["augmentation"], name: str, **settings: Any) -> Augmentation: ...
+@overload
+def component(kind: Literal["callback"], name: str, **settings: Any) -> Callback: ...
+@overload
+def component(kind: Literal["extractor"], name: str, **settings: Any) -> Extractor: ...
+@overload
+def component(kind: Literal["metric"], name: str, **settings: Any) -> Metric: ...
+@overload
+def component(kind: Literal["importer"], name: str, **settings: Any) -> Importer: ...
+@overload
+def component(kind: Literal["tracker"], name: str, **settings: Any) -> Tracker: ...
+@overload
+def component(kind: Literal["stage"], name: str, **settings: Any) -> Stage: ...
+@overload
+def component(kind: str, name: str, **settings: Any) -> Component: ...
 @plugin_errors()
-def component(kind: str, name: str, **settings: Any) -> Any:
+def component(kind: str, name: str, **settings: Any) -> Component:
     """Return a component by kind and name, such as ``component("coupler", "hungarian")``.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ def schema(
     from genkit.plugin.registry import Registry
     from genkit_author.recipe_schema import recipe_schema
 
-    def read(registry: Registry) -> list[object]:
+    def read(registry: Registry) -> list[Any]:
         failed: list[str] = []
         return [recipe_schema(registry, failed), failed]
 

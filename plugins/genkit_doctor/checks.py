@@ -1,4 +1,4 @@
-"""The checks of ``genkit doctor``. Each yields findings, and none depends on the success of others."""
+"""Checks of ``genkit doctor``. A check does not depend on the success of other checks."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def folders(runs: Path) -> Iterator[Finding]:
             remedy = "set XDG_CACHE_HOME to a folder"
             yield Finding(topic, Status.WARNING, "there is no home folder", remedy)
             continue
-        folder = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
+        around = (place.absolute(), *place.absolute().parents)
+        folder = next(path for path in around if path.is_dir())
         try:
             with tempfile.NamedTemporaryFile(dir=folder) as file:
                 file.write(bytes(1 << 16))

@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn, cast
 
 import torch
 from PIL import Image
@@ -13,7 +14,16 @@ from torch import Tensor
 
 import genkit
 from genkit.parts.figure import number
-from genkit.plugin import DenoiserFile, GenkitError, Samples, StageResult, to_float
+from genkit.plugin import (
+    Code,
+    DataError,
+    DenoiserFile,
+    GenkitError,
+    Inputs,
+    Samples,
+    StageResult,
+    to_float,
+)
 from genkit_report.blocks import Block, Picture, Table, Text
 from genkit_report.view import View
 
@@ -167,8 +177,15 @@ def _data_of(view: View, samples: Samples) -> Tensor | None:
     if use is None:
         return None
     try:
-        data: Tensor = genkit.component("dataset", use, **table).load(None).data
+        dataset = genkit.component("dataset", use, **table)
+        return dataset.load(cast(Inputs, _NoInputs())).data
     except GenkitError as error:
         view.problems.append(f"the data cannot be read: {error}")
         return None
-    return data
+
+
+class _NoInputs:
+    """Inputs of a data set outside of a run: results of other stages are not available."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise DataError("it depends on results of other stages", Code.NOT_FOUND)

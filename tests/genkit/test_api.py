@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import resources
+from typing import get_args, get_overloads, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from genkit.errors import (
     UnknownComponentError,
     UsageError,
 )
+from genkit.plugin.kinds import KINDS
+from genkit.plugin.registry import base_of
 from raising import raises_code
 
 pytestmark = pytest.mark.usefixtures("coarse_pictures")
@@ -277,3 +281,20 @@ def test_a_path_is_a_setting(tmp_path):
             out=tmp_path / "run",
             settings={"data": {"use": "image-folder"}, "data.root": tmp_path / "photos"},
         )
+
+
+# --- types ----------------------------------------------------------------------------------
+
+
+def test_the_type_of_a_component_is_known_for_every_kind():
+    hints = [get_type_hints(overload) for overload in get_overloads(genkit.component)]
+    found = {get_args(hint["kind"])[0]: hint["return"] for hint in hints if get_args(hint["kind"])}
+    assert found == {kind: base_of(kind) for kind in KINDS}
+
+
+def test_the_package_declares_that_it_has_types():
+    assert (resources.files("genkit") / "py.typed").is_file()
+
+
+def test_public_names_are_listed():
+    assert dir(genkit) == sorted(genkit.__all__)

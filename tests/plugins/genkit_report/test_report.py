@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from genkit.plugin import Run
 from genkit_report.blocks import Table
 from genkit_report.charts import Level, Line, line_chart
 from genkit_report.page import render
-from genkit_report.pictures import grid, nearest
+from genkit_report.pictures import _data_of, grid, nearest
 from genkit_report.report_command import report
 from genkit_report.view import View
 from raising import raises_code
@@ -243,3 +244,13 @@ def test_a_chart_has_the_numbers_that_it_draws():
     )
     assert "currentColor" in chart.svg
     assert "<text" in chart.svg
+
+
+def test_data_from_other_stages_is_a_problem_of_the_page():
+    data = {"use": "real-and-fake", "real": {"use": "digits"}, "fakes": "samples"}
+    stage = SimpleNamespace(settings={"data": data})
+    run = SimpleNamespace(stages={"denoiser": stage}, recipe={})
+    view = SimpleNamespace(run=run, problems=[])
+    assert _data_of(view, SimpleNamespace(denoiser="denoiser")) is None
+    (problem,) = view.problems
+    assert "other stages" in problem

@@ -1,0 +1,150 @@
+"""``genkit doctor``: each fault of an installation or a machine is a finding with a remedy."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from genkit.plugin.manager import Plugins, PluginStatus
+from genkit.plugin.registry import Owner, Registry
+from genkit_doctor import checks
+from genkit_doctor.checks import Status, all_findings, devices, folders, memory, packages, plugins
+
+OF_THE_MACHINE = ("device", "memory", "runs", "temporary files", "cache")
+
+
+def bad(findings):
+    return [f for f in findings if f.status in (Status.PROBLEM, Status.WARNING)]
+
+
+def test_this_installation_is_sound(tmp_path, genkit_, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = list(all_findings(tmp_path / "runs"))
+    assert not [f for f in bad(found) if f.topic not in OF_THE_MACHINE]
+    topics = {finding.topic for finding in found}
+    assert {"versions", "packages", "torch", "device", "plugins", "runs", "cache"} <= topics
+    code, out, _ = genkit_("doctor", "--json")
+    assert (code, {row["topic"] for row in json.loads(out)}) == (0, topics)
+    code, out, _ = genkit_("doctor")
+    assert (code, "0 problems" in out) == (0, True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "status"),
+    [
+        ("pot", None, Status.PROBLEM),
+        ("pot", "0.8.0", Status.PROBLEM),
+        ("tensorboard", None, Status.NOTE),
+        ("tensorboard", "1.0", Status.PROBLEM),
+        ("ruff", None, None),  # of development
+    ],
+)
+def test_packages(monkeypatch, package, version, status):
+    real = metadata.version
+
+    def changed(name):
+        if name != package:
+            return real(name)
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", changed)
+    found = {finding.topic: finding for finding in packages()}
+    if status is None:
+        assert package not in found
+        return
+    assert found[package].status is status
+    assert found[package].remedy.startswith(f"pip install '{package}>=")
+
+
+def test_a_problem_exits_with_2(genkit_, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
+    code, out, _ = genkit_("doctor", "--json")
+    found = {row["topic"]: row for row in json.loads(out)}
+    assert (code, found["torch"]["status"]) == (2, "problem")
+    assert "pip install" in found["torch"]["remedy"]
+    assert found["plugins"]["status"] == "ok"  # the other checks run
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "status", "remedy"),
+    [
+        (False, None, Status.NOTE, ""),
+        (True, None, Status.WARNING, "https://pytorch.org"),
+        (True, "12.8", Status.WARNING, "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_a_gpu_that_is_not_used(monkeypatch, tmp_path, driver, cuda, status, remedy):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(checks, "_DRIVER", tmp_path if driver else tmp_path / "absent")
+    (found,) = [finding for finding in devices() if finding.topic == "device"]
+    assert found.status is status
+    assert remedy in found.remedy
+
+
+def test_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    size = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: size)
+    found = [finding.text for finding in devices() if finding.topic == "device"]
+    assert found == ["cuda:0: GPU 0, 80 GiB", "cuda:1: GPU 1, 80 GiB"]
+
+
+def test_a_plugin_that_failed(monkeypatch):
+    broken = PluginStatus(Owner("toys", "toy-box", "1.5"), reason="ValueError: no toy")
+    monkeypatch.setattr(checks, "load_plugins", lambda: Plugins(Registry(), (), (broken,)))
+    found = next(plugins())
+    assert (found.status, found.text) == (Status.PROBLEM, "ValueError: no toy")
+    assert "pip uninstall toy-box" in found.remedy
+
+
+def test_a_full_disk(monkeypatch, tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    found = {finding.topic: finding for finding in folders(tmp_path / "runs")}
+    assert {f.status for f in found.values()} == {Status.PROBLEM}
+    assert str(tmp_path) in found["runs"].text
+    assert "--out" in found["runs"].remedy
+    assert "TMPDIR" in found["temporary files"].remedy
+    assert "XDG_CACHE_HOME" in found["cache"].remedy
+
+
+def test_little_space(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=checks.MIN_DISK - 1))
+    assert all(f.status is Status.WARNING and f.remedy for f in folders(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=checks.MIN_DISK))
+    assert not bad(folders(tmp_path))
+
+
+def test_no_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "cache_folder", lambda: None)
+    (found,) = bad(folders(tmp_path))
+    assert (found.topic, found.status) == ("cache", Status.WARNING)
+
+
+def test_memory(monkeypatch, tmp_path):
+    file = tmp_path / "meminfo"
+    monkeypatch.setattr(checks, "_MEMORY", file)
+    assert not list(memory())  # a system without the file
+    for kib, status in ((checks.MIN_MEMORY // 1024, Status.OK), (1024, Status.WARNING)):
+        file.write_text(f"MemTotal: 1 kB\nMemAvailable:   {kib} kB\n")
+        (found,) = memory()
+        assert found.status is status

@@ -1,0 +1,20 @@
+"""A user's script, which mypy --strict accepts where the installed genkit has its types."""
+
+import torch
+
+import genkit
+from genkit.plugin import Batch, Coupler, Pairs, Schedule
+
+
+def mean_cost(coupler: Coupler, images: torch.Tensor, noise: torch.Tensor) -> float:
+    generator = torch.Generator().manual_seed(0)
+    pairs: Pairs = coupler.pair(Batch(images), noise, generator)
+    return float((images - noise[pairs.noise]).square().mean())
+
+
+schedule: Schedule = genkit.component("schedule", "edm", steps=7)
+result: genkit.Result = genkit.run_recipe("smoke", settings={"samples.count": 16})
+denoiser: genkit.Denoiser = result.denoiser()
+samples: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7})
+noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
+cost: float = mean_cost(genkit.component("coupler", "hungarian"), samples, noise)
