@@ -73,6 +73,7 @@ PUBLIC = {
     "random",
     "settings",
     "fields",
+    "field_types",
     "interfaces",
     "plugin",
     "pairs",
