@@ -1,8 +1,8 @@
 """Abstract bases of all components.
 
-A component is a frozen dataclass. Its fields are what a recipe may set, each declared with
-:func:`genkit.settings.setting`; a field whose type is one of these bases is a slot for another
-component. Components hold settings, never state: that lives in the objects that they build.
+A component is a frozen dataclass. Its fields are the settings that a recipe can set, each declared
+with :func:`genkit.settings.setting`. The value of a field whose type is one of these bases is
+another component. Components contain only settings; the objects that they build contain the state.
 """
 
 from __future__ import annotations

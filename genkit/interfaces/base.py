@@ -1,4 +1,4 @@
-"""Bases that name each other: components, networks and stages, and what they are given."""
+"""Bases that refer to each other: components, networks, stages, and the inputs of all three."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True, kw_only=True)
 class Component(Settings, ABC):
-    """Anything that a recipe names with ``use``.
+    """Base of everything that a recipe selects with the key ``use``.
 
     Raises:
-        SettingError: on construction with a value outside its type or range.
+        SettingError: a value does not have the type or range of its setting.
     """
 
     is_component = True
 
     source: ClassVar[str] = ""
-    """Where the method comes from: paper and equation."""
+    """Source of the method: paper and equation."""
 
     implements: ClassVar[tuple[str, ...]] = ()
-    """Methods of which a class implements at least one; none where all are abstract or default."""
+    """Names of methods of which a subclass must implement at least one; may be empty."""
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield mistakes that no single setting shows, before anything runs.
+        """Yield the mistakes that concern several settings or earlier stages.
 
-        Must be quick and write nothing. Keys are relative to this component. A
-        :class:`~genkit.errors.DataError` raised here is reported like a problem.
+        Called before anything runs; must be fast and write no files. Keys are relative to this
+        component. A :class:`~genkit.errors.DataError` raised here is reported like a problem.
         """
         return iter(())
 
     def version(self) -> str:
-        """Return a hash of the files that are read; empty if the settings determine the result.
+        """Return a hash of the files that the component reads.
 
-        Part of the fingerprint of a stage that holds it. Raises DataError for an unreadable file.
+        Empty if the settings alone determine the result. The hash is part of the fingerprint of
+        every stage that contains this component. Raises DataError if a file is unreadable.
         """
         return ""
 
 
 def unbound(component: Component, method: str) -> UsageError:
-    """Return the error of a method that only the bound object has."""
+    """Return the error for a call of a method that only the bound object implements."""
     name = type(component).__name__
     return UsageError(f"{name} refers to earlier stages; call bind(inputs).{method}(...)")
 
@@ -67,9 +68,9 @@ class Design:
     Attributes:
         settings: settings from which the network is built.
         spec: shape and attributes of the training data.
-        stage: id of the stage that trains it; empty outside of a recipe.
+        stage: id of the stage that trains the network; empty outside of a recipe.
         fakes_of: id of the stage whose denoiser drew the generated items of the training data;
-            None if there are none, or if the stage is unknown.
+            None if there are no generated items, or if the stage is unknown.
     """
 
     settings: Network
@@ -79,24 +80,24 @@ class Design:
 
     @property
     def classes(self) -> int:
-        """Number of classes on which the network is conditioned; 0 for none."""
+        """Number of classes on which the network is conditioned; 0 if it is unconditional."""
         return self.settings.classes_of(self.spec)
 
     def misfits(self, denoiser: Design) -> Iterator[Problem]:
-        """Yield why the network cannot be evaluated on the samples and classes of a denoiser."""
+        """Yield a problem if the network does not fit the samples and classes of a denoiser."""
         if self.spec.shape != denoiser.spec.shape:
             yield Problem(
                 (),
                 f"must be trained on items of the denoiser's shape {denoiser.spec.shape}, got "
                 f"{self.spec.shape}",
-                "choose a network that was trained on such data",
+                "choose a network that was trained on items of this shape",
             )
         elif self.classes not in (0, denoiser.classes):
             yield Problem(
                 (),
                 f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
                 f"{self.classes}",
-                "choose a network that is not class-conditional, or another denoiser",
+                "choose a network that is not class-conditional, or a different denoiser",
             )
         elif self.fakes_of and denoiser.stage and self.fakes_of != denoiser.stage:
             yield Problem(
@@ -114,7 +115,7 @@ class Trained(Design):
 
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
-        coupling: declarations of the coupler of its training; None if they are unknown.
+        coupling: declarations of the coupler with which it was trained; None if unknown.
     """
 
     module: nn.Module
@@ -124,8 +125,8 @@ class Trained(Design):
 class Inputs(Protocol):
     """Artifacts of earlier stages, and the device.
 
-    A stage can read the stages to which its settings refer, directly or through other stages. Any
-    other stage raises a PluginError: it is not in the fingerprint, so a change would be missed.
+    A stage can read the stages to which its settings refer, directly or through other stages.
+    Reading any other stage raises PluginError, since a change of its results would not be detected.
     """
 
     @property
@@ -134,20 +135,20 @@ class Inputs(Protocol):
         ...
 
     def network(self, stage: str) -> Trained:
-        """Return the network that a stage wrote, built on the device."""
+        """Return the trained network that a stage wrote, on the device."""
         ...
 
     def read(self, stage: str, artifact: type[A]) -> A:
-        """Return the artifact of a stage, its tensors on the CPU.
+        """Return the artifact of a stage, with its tensors on the CPU.
 
         Raises:
             DataError: the file is damaged.
-            PluginError: the stage writes an artifact of another type.
+            PluginError: the stage writes an artifact of a different type.
         """
         ...
 
     def digest(self, stage: str) -> str:
-        """Return the SHA-256 of the file of a stage's artifact, in hex."""
+        """Return the SHA-256 of the artifact file of a stage, in hexadecimal."""
         ...
 
 
@@ -161,7 +162,7 @@ class Context(Inputs, Protocol):
 
     @property
     def record(self) -> Record:
-        """Writer of the stage's artifact, pictures, rows and checkpoints."""
+        """Writer of the stage's artifact, pictures, rows of metrics and checkpoints."""
         ...
 
     @property
@@ -170,11 +171,11 @@ class Context(Inputs, Protocol):
         ...
 
     def seed(self, *purpose: str | int) -> int:
-        """Return the seed of ``(the run's seed, stage, *purpose)``."""
+        """Return a seed, a function of the seed of the run, the id of the stage and ``purpose``."""
         ...
 
     def generator(self, *purpose: str | int) -> torch.Generator:
-        """Return a CPU generator with that seed."""
+        """Return a CPU generator with the seed ``seed(*purpose)``."""
         ...
 
     def stage(self, stage: str) -> Stage:
@@ -182,7 +183,7 @@ class Context(Inputs, Protocol):
         ...
 
     def results(self, stage: str) -> Path:
-        """Return the folder of an earlier stage, read-only."""
+        """Return the folder of an earlier stage, in which nothing may be changed."""
         ...
 
     def costs(self, stage: str) -> Sequence[SamplingCost]:
@@ -194,28 +195,28 @@ class Context(Inputs, Protocol):
         ...
 
     def describe(self, component: Component) -> dict[str, Any]:
-        """Return the table that decodes to a component, all defaults written out."""
+        """Return the recipe table of a component, including all defaults."""
         ...
 
     def warn(self, text: str) -> None:
-        """Print a warning on rank 0, at most once per text."""
+        """Print a warning on rank 0; the same text is printed only once."""
         ...
 
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Show ``done`` of ``total`` units; call it before the work too, to show a resumption."""
+        """Report ``done`` of ``total`` units; call it before the first unit too, when resuming."""
         ...
 
     def stop_requested(self) -> bool:
-        """Whether the user requested a stop; the stage must then save and raise InterruptedRun.
+        """Return whether the user requested a stop: the stage must save and raise InterruptedRun.
 
         Collective: every rank must call this at the same point.
         """
         ...
 
     def single_process(self) -> Context:
-        """Return a context for work of this process alone, in which no call is collective."""
+        """Return a context of this process alone, none of whose calls is collective."""
         ...
 
 
@@ -223,45 +224,45 @@ class BoundNetwork(Protocol):
     """Result of :meth:`Network.bind`."""
 
     def build(self, spec: DataSpec) -> nn.Module:
-        """Return the network for this data, see :meth:`Network.build`."""
+        """Return the network for a kind of data, see :meth:`Network.build`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network(Component):
-    """Settings of a network that the ``train`` stage trains. Implements ``build`` or ``bind``."""
+    """Settings of a network. The stage `train` trains it. Implements ``build`` or ``bind``."""
 
     implements: ClassVar[tuple[str, ...]] = ("build", "bind")
 
     output: ClassVar[type[NetworkFile]]
-    """Type of the artifact that its training writes."""
+    """Type of the artifact in which the trained network is saved."""
 
-    class_conditional: bool = setting(False, doc="give the network each item's class")
+    class_conditional: bool = setting(False, doc="condition the network on the class of each item")
 
     def classes_of(self, spec: DataSpec) -> int:
-        """Return the number of classes on which the network is conditioned; 0 for none.
+        """Return the number of classes on which the network is conditioned; 0 if unconditional.
 
         Raises:
             DataError: the network is class-conditional, and the data has no labels.
         """
         if self.class_conditional and not spec.classes:
             raise DataError(
-                "class_conditional must be false where the data has no labels, got true; "
+                "class_conditional must be false if the data has no labels, got true; "
                 "write class_conditional = false or choose a data set with labels",
                 Code.MISSING_ATTRIBUTE,
             )
         return spec.classes if self.class_conditional else 0
 
     def bind(self, inputs: Inputs) -> BoundNetwork:
-        """Return the object that builds, with the networks of earlier stages that it contains.
+        """Return the object that builds the network, with the networks of earlier stages in it.
 
         Called once per stage, and when a file of the network is loaded. ``inputs`` provides only
-        networks; each must be wrapped in :class:`genkit.parts.frozen.Frozen`, and is saved as well.
+        networks, to be wrapped in :class:`genkit.parts.frozen.Frozen`, which are saved as well.
         """
         return self
 
     def build(self, spec: DataSpec) -> nn.Module:
-        """Return the network for this data, freshly initialised from torch's global generator."""
+        """Return a new network for data of ``spec``, initialized with torch's global generator."""
         raise unbound(self, "build")
 
 
@@ -269,51 +270,51 @@ class Stage(Component):
     """One step of a recipe, run in a folder of its own."""
 
     shared: ClassVar[bool] = False
-    """Whether every rank runs the stage, see ``context.world``; otherwise rank 0 only."""
+    """Whether every rank runs the stage, see ``context.world``; otherwise only rank 0 does."""
 
     @property
     @abstractmethod
     def output(self) -> type[Artifact] | None:
-        """Type of the artifact that it writes with ``context.record.save``; None for none.
+        """Type of the artifact that the stage writes with ``context.record.save``, or None.
 
-        A class attribute, ``output = Samples``, is enough.
+        Can be a class attribute, such as ``output = Samples``.
         """
 
     @abstractmethod
     def run(self, context: Context) -> None:
-        """Run the stage, or resume an earlier call in the same folder that stopped or was killed.
+        """Run the stage, or resume an earlier call in this folder that was stopped or killed.
 
-        Results must be the same bytes in either case, for one seed. Pictures may differ.
+        With the same seed, the results of both must have the same bytes. Pictures may differ.
         """
 
     def design(self, earlier: Stages) -> Design | None:
-        """Return the design of the network that it writes; None if it writes no network.
+        """Return the design of the network that the stage writes; None if it writes no network.
 
         Called before anything runs, to check the stages that refer to this one.
 
         Raises:
-            DataError: its data is missing or invalid.
+            DataError: the training data is missing or invalid.
         """
         return None
 
     def drawn_by(self, earlier: Stages) -> str | None:
-        """Return the id of the stage whose denoiser draws the samples that it writes.
+        """Return the id of the stage whose denoiser draws the samples of this stage.
 
-        Called before anything runs. None means that the denoiser is unknown: metrics that call it
-        cannot be used, and a wrong shape is reported only when the samples are scored.
+        Called before anything runs. None means that the denoiser is unknown. Metrics that call the
+        denoiser then cannot be used, and a wrong shape is reported only when samples are scored.
         """
         return None
 
     def work(self, earlier: Stages) -> float:
-        """Return about how many items pass forward through a network; 0 if it is unknown.
+        """Estimate the number of forward passes of a network, counted per item; 0 if unknown.
 
-        By it the display of a run weighs its stages. A backward pass counts as two forward passes.
+        The progress display weights stages by it. A backward pass counts as two forward passes.
 
         Args:
-            earlier: stages of the recipe, by id.
+            earlier: stages before this one, by id.
         """
         return 0.0
 
 
 Stages = Mapping[str, Stage]
-"""The stages above the one that is checked, by id."""
+"""The stages of a recipe before the one that is checked, by id."""

@@ -29,34 +29,34 @@ class BoundDatasetCoupler(Protocol):
 
 
 class AnyCoupler(Component):
-    """Declarations of both kinds of coupler; by default no property is guaranteed."""
+    """Base of both kinds of couplers. By default, a coupler declares no property of its pairs."""
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> BoundCoupler | BoundDatasetCoupler:
-        """Return the object that pairs, with the artifacts of earlier stages loaded.
+        """Return the object that computes pairs, with the artifacts of earlier stages loaded.
 
         Called once per stage. A coupler that refers to no stage returns itself.
         """
 
     @property
     def preserves_noise_marginal(self) -> bool:
-        """Whether the paired noise is N(0, I) over many pools."""
+        """Whether the assigned noise of many pools is distributed as N(0, I)."""
         return False
 
     @property
     def preserves_conditional_prior(self) -> frozenset[str]:
-        """Attributes of a batch, such as ``labels``, given which the noise is N(0, I).
+        """Attributes, such as ``labels``, conditional on which the assigned noise is N(0, I).
 
-        Must contain the condition of a conditional network.
+        If a network is conditioned on an attribute, the attribute must be among them.
         """
         return frozenset()
 
     @property
     def independent(self) -> bool:
-        """Whether noise and data are independent.
+        """Whether assigned noise and data are independent.
 
-        Fresh noise added to ``data + sigma * noise`` then gives the distribution at a higher noise
-        level, as churn assumes, and a sampler may start from N(0, sigma_max^2 I).
+        If they are, adding fresh noise to ``data + sigma * noise`` gives the distribution at a
+        higher noise level, as churn assumes, and sampling may start from N(0, sigma_max^2 I).
         """
         return False
 
@@ -64,14 +64,15 @@ class AnyCoupler(Component):
     def preserves_score(self) -> bool:
         """Whether ``(D(x; sigma) - x) / sigma^2`` is the score, which independence implies.
 
-        Otherwise it is only the negative velocity of the probability-flow ODE over sigma. The two
-        agree almost everywhere where the data is a locally constant function of the noise.
+        In general, the expression is only ``-v / sigma`` for the velocity ``v = dx / dsigma`` of
+        the probability-flow ODE. It is the score almost everywhere if the data is a locally
+        constant function of the noise.
         """
         return self.independent
 
     @property
     def requires(self) -> frozenset[str]:
-        """Attributes of a batch, such as ``labels``, that coupling requires."""
+        """Attributes of a batch, such as ``labels``, that the coupler requires."""
         return frozenset()
 
 
@@ -87,12 +88,12 @@ class Coupler(AnyCoupler):
 
     @property
     def preserves_noise_marginal(self) -> bool:
-        """Whether the paired noise is N(0, I) over many pools, which a bijection implies."""
+        """Whether the assigned noise of many pools is N(0, I), which a bijection implies."""
         return self.bijective
 
     @property
     def noises_per_image(self) -> int:
-        """Number of noise samples drawn per image; each image is assigned one of all of them."""
+        """Number of noise samples drawn per image; an image may be assigned any of the pool's."""
         return 1
 
     def bind(self, inputs: Inputs) -> BoundCoupler:
@@ -108,15 +109,15 @@ class Coupler(AnyCoupler):
         Args:
             batch: ``[N, *shape]`` images, after augmentation, with their attributes.
             noise: ``[M, *shape]`` unit-variance noise, M = N * ``noises_per_image``; the samples
-                drawn for image k start at k * ``noises_per_image``.
+                drawn for image k start at index k * ``noises_per_image``.
             generator: generator on the CPU, for every random choice.
 
         Returns:
             N pairs, as int64 index vectors on the CPU.
 
         Raises:
-            DataError: a value or cost is not finite (the message has its index); or N and M do
-                not fit.
+            DataError: a value or cost is not finite (the message contains its index), or M is not
+                N * ``noises_per_image``.
             UsageError: the coupler can pair only after :meth:`bind`.
         """
         raise unbound(self, "pair")
@@ -136,7 +137,7 @@ class DatasetCoupler(AnyCoupler):
         return self
 
     def choose(self, data: Batch, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Choose an image for each noise sample; a pure function, as :meth:`Coupler.pair`.
+        """Choose an image for each noise sample. A pure function, like :meth:`Coupler.pair`.
 
         Args:
             data: all ``N`` items of the data set, not augmented.
@@ -147,7 +148,7 @@ class DatasetCoupler(AnyCoupler):
             ``[M]`` int64 indices of items on the CPU.
 
         Raises:
-            DataError: a value or cost is not finite; the message has its index.
+            DataError: a value or cost is not finite; the message contains its index.
             UsageError: the coupler can choose only after :meth:`bind`.
         """
         raise unbound(self, "choose")

@@ -17,7 +17,7 @@ from genkit.types import Batch, DataSpec, Measurement
 
 
 class Extractor(Component):
-    """Computes the features in which two sets of images are compared."""
+    """Computes features of images, by which two sets of images are compared."""
 
     label: ClassVar[str]
     """Name of the features in the names of scores, such as ``classifier``."""
@@ -27,30 +27,35 @@ class Extractor(Component):
 
     @property
     def frechet(self) -> str:
-        """Name of the Fréchet distance over these features; ``fid`` only for Inception."""
+        """Score name of the Fréchet distance of these features; ``fid`` only for Inception."""
         return f"frechet_{self.label}"
 
     def check_items(self, spec: DataSpec, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        """Yield why it cannot be applied to such items; ``networks`` as in ``check_guided``."""
+        """Yield a problem if the extractor cannot be applied to items.
+
+        Args:
+            spec: shape and attributes of the items.
+            networks: networks to which the extractor may refer, by the value of the reference.
+        """
         return iter(())
 
     @abstractmethod
     def bind(self, inputs: Inputs) -> nn.Module:
         """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``.
 
-        Images are float32 in [-1, 1] with 256 values. If ``classifies``, the module has a method
-        ``head`` that returns logits: ``[B, F] -> [B, classes]``.
+        The module is called with float32 images that have 256 levels in [-1, 1]. If ``classifies``
+        is true, it has a method ``head`` that returns logits: ``[B, F] -> [B, classes]``.
         """
 
     @abstractmethod
     def identity(self, inputs: Inputs) -> str:
-        """Return a name with a hash, stored with every score; equal names mean equal features."""
+        """Return a name with a hash, saved with every score. Equal names imply equal features."""
 
 
 class Features(Protocol):
     """Features of samples and reference, computed once per extractor.
 
-    Collective: every rank must call a method at the same point, and all receive the result.
+    Collective: every rank must call a method at the same point, and every rank gets the result.
     """
 
     def of_samples(self, extractor: Extractor) -> Tensor:
@@ -73,7 +78,7 @@ class Features(Protocol):
         """Return mean and covariance of the features of the reference.
 
         Raises:
-            DataError: the file of statistics has none for the extractor.
+            DataError: the file of statistics contains none for the extractor.
         """
         ...
 
@@ -81,7 +86,7 @@ class Features(Protocol):
         """Return the logits ``[N, classes]`` of features ``[N, F]``, on the CPU.
 
         Raises:
-            DataError: the extractor is no classifier.
+            DataError: the features are not those of a classifier.
         """
         ...
 
@@ -93,10 +98,10 @@ class Subject:
     Attributes:
         samples: generated items; images as uint8, vectors as float32.
         reference: real items in the same form; None if there are only their statistics.
-        denoiser: denoiser that drew the samples, without guidance; if it is unknown, calling it
-            raises a DataError.
+        denoiser: denoiser that drew the samples, without guidance. If it is unknown, a call raises
+            a DataError.
         features: features of samples and reference.
-        coupling: coupling of the training of the denoiser; None if unknown.
+        coupling: declarations of the coupler with which the denoiser was trained; None if unknown.
     """
 
     samples: Batch
@@ -120,19 +125,20 @@ class Metric(Component):
     implements = ("measure", "bind")
 
     requires_denoiser: ClassVar[bool] = False
-    """Whether it calls the denoiser, which is unknown for samples of other origin.
+    """Whether the metric calls the denoiser, which is unknown if another program drew the samples.
 
-    It is measured once with all samples, even if other metrics are measured on several sets.
+    Such a metric is computed once for all samples, even if other metrics are computed for several
+    sets of samples.
     """
 
     requires_labels: ClassVar[bool] = False
-    """Whether it requires the classes for which the samples were drawn."""
+    """Whether the metric requires the classes for which the samples were drawn."""
 
     accepts_statistics: ClassVar[bool] = False
-    """Whether statistics of features suffice in place of the reference items."""
+    """Whether the metric can be computed from statistics of features of the reference items."""
 
     higher_is_better: ClassVar[bool | None] = None
-    """Whether higher scores are better; None if neither higher nor lower ones are."""
+    """Whether higher scores are better; None if neither higher nor lower scores are."""
 
     @property
     def min_samples(self) -> int:
@@ -147,23 +153,26 @@ class Metric(Component):
     @property
     @abstractmethod
     def scores(self) -> tuple[str, ...]:
-        """Names of all its scores, unique among the metrics of a stage.
+        """Names of all scores of the metric, unique among the metrics of a stage.
 
         ``nfe``, ``guidance_nfe`` and the endings ``_std`` and ``_min`` are reserved.
         """
 
     def check_items(self, spec: DataSpec) -> Iterator[Problem]:
-        """Yield why it cannot measure such items."""
+        """Yield a problem if the metric cannot be computed for items of this kind."""
         return iter(())
 
     def bind(self, inputs: Inputs) -> BoundMetric:
-        """Return the object that measures; called once per stage, not per set of samples."""
+        """Return the object that computes the scores.
+
+        Called once per stage, not once per set of samples.
+        """
         return self
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores, curves and facts; must not modify the subject.
+        """Return scores, curves and facts. Must not modify the subject.
 
-        The stage adds the facts of samples and reference, and the identity of every extractor
-        among the settings.
+        The stage adds the facts of samples and reference, and the identities of all extractors in
+        the settings.
         """
         raise unbound(self, "measure")

@@ -17,7 +17,7 @@ from genkit.settings import setting
 
 
 class BoundGuidance(ABC):
-    """A guidance with its networks loaded; it counts their calls."""
+    """A guidance with its networks loaded, which counts their calls."""
 
     evaluations: int = 0
     """Number of network calls so far, one for each batch."""
@@ -26,27 +26,29 @@ class BoundGuidance(ABC):
     """Guidance that was bound, for messages; set by the caller of ``bind``."""
 
     interval: tuple[float, float] = (0.0, math.inf)
-    """Min and max noise level at which it acts; set by the caller of ``bind``.
+    """Min and max noise level at which the guidance is applied; set by the caller of ``bind``.
 
-    Outside of it, :meth:`correction` is not called. If the items of a batch differ in their noise
-    level, corrections are computed for all and applied inside the interval.
+    At other noise levels, :meth:`correction` is not called. If the items of a batch differ in their
+    noise level, corrections are computed for all items and applied to those inside the interval.
     """
 
     def begin(self) -> BoundGuidance:
         """Return the guidance for one batch of trajectories. Called before their first step.
 
-        By default itself; a guidance with state between steps must return a copy.
+        By default, the object returns itself. If it keeps state between steps, it must return a
+        copy.
         """
         return self
 
     def churn(self, x: Tensor, amount: float | Tensor) -> float | Tensor:
         """Return the amount of noise for the next step; called once per step.
 
-        Solvers that declare ``churns`` call it, through :meth:`genkit.types.Denoise.churn`.
+        Solvers with ``churns = True`` call it through :meth:`genkit.types.Denoise.churn`.
 
         Args:
             x: ``[B, *shape]`` state at the beginning of the step.
-            amount: amount that the solver adds, its ``s_churn``: one number or ``[B]``.
+            amount: amount of noise that the solver would add, its ``s_churn``: one number or
+                ``[B]``.
 
         Returns:
             ``amount``, or one amount per item, ``[B]`` on the device of the samples.
@@ -65,14 +67,15 @@ class BoundGuidance(ABC):
     ) -> Tensor:
         """Return the correction ``[B, *shape]`` that is added to the denoised image.
 
-        The corrections of several guidances are summed, so their order has no effect. A pure
-        function of the arguments, except for state of a copy that :meth:`begin` returns. The
-        correction of an item must not depend on the others of its batch.
+        The corrections of several guidance components are summed, so their order has no effect. The
+        method must be a pure function of its arguments, except for the state of a copy that
+        :meth:`begin` returned. The correction of an item must not depend on the other items of the
+        batch.
 
         Args:
             x: ``[B, *shape]`` noisy state, float32.
             sigma: ``[B]`` noise levels.
-            labels: ``[B]`` int64 or None.
+            labels: ``[B]`` int64 classes or None.
             denoised: ``[B, *shape]`` estimate of the denoiser, without any guidance.
             inner: False for the first evaluation of a solver step; True for other evaluations,
                 including those that correct the start.
@@ -83,28 +86,31 @@ class BoundGuidance(ABC):
 class Guidance(Component):
     """A correction of the denoised image, usable by every solver.
 
-    A setting ``weight``, where there is one, is its strength: 0 gives no correction.
+    If there is a setting ``weight``, it is the strength of the guidance, and with 0 the correction
+    must be 0.
     """
 
     requires_score: ClassVar[bool] = False
-    """Whether it requires that ``(D(x; sigma) - x) / sigma^2`` is the score."""
+    """Whether the guidance requires that ``(D(x; sigma) - x) / sigma^2`` is the score."""
 
-    sigma_min: float = setting(0.0, doc="min noise level at which it acts", at_least=0.0)
+    sigma_min: float = setting(
+        0.0, doc="min noise level at which the guidance is applied", at_least=0.0
+    )
     sigma_max: float | None = setting(
         None,
-        doc="max noise level at which it acts; no limit if left out or inf",
+        doc="max noise level at which the guidance is applied; no limit if left out or inf",
         above=0.0,
         infinite=True,
     )
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Min and max noise level at which it acts."""
+        """Min and max noise level at which the guidance is applied."""
         return self.sigma_min, math.inf if self.sigma_max is None else self.sigma_max
 
     @property
     def adds_noise(self) -> bool:
-        """Whether its :meth:`BoundGuidance.churn` may request additional noise."""
+        """Whether :meth:`BoundGuidance.churn` of this guidance may return a different amount."""
         return False
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -117,16 +123,21 @@ class Guidance(Component):
             )
 
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        """Yield why it cannot guide a denoiser, before anything is drawn.
+        """Yield a problem if the guidance cannot be used with a denoiser.
+
+        Called before anything is drawn.
 
         Args:
-            denoiser: denoiser that is guided.
-            networks: networks to which it may refer, by the value of the reference.
+            denoiser: settings and data of the denoiser.
+            networks: networks to which the guidance may refer, by the value of the reference.
         """
         return iter(())
 
     def check_solver(self, solver: Solver) -> Iterator[Problem]:
-        """Yield why it cannot be used with a solver, before anything is drawn."""
+        """Yield a problem if the guidance cannot be used with a solver.
+
+        Called before anything is drawn.
+        """
         if self.adds_noise and not solver.churns:
             yield Problem(
                 (),
@@ -141,6 +152,6 @@ class Guidance(Component):
         """Return the guidance with its networks loaded. Called once per stage, not per batch.
 
         Args:
-            inputs: artifacts to which it refers.
-            denoiser: guided denoiser.
+            inputs: artifacts of the stages to which the guidance refers.
+            denoiser: denoiser that is guided.
         """

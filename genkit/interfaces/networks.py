@@ -38,9 +38,10 @@ class Preconditioner(Component):
         return sigma
 
     def sigma_range(self) -> tuple[float, float]:
-        """Return the range to which schedules are clipped, by default that of :meth:`round_sigma`.
+        """Return the min and the max noise level to which schedules are clipped.
 
-        Churn may exceed it: levels that a solver chooses are rounded and not clipped.
+        By default, they are the min and the max of :meth:`round_sigma`. Churn may exceed the range:
+        noise levels that a solver chooses are rounded, not clipped.
         """
         ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
         lowest, highest = self.round_sigma(ends).tolist()
@@ -51,9 +52,9 @@ class Preconditioned(nn.Module):
     """``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`` (EDM, arXiv 2206.00364, eq. 7).
 
     Args:
-        network: ``F``; called as ``network(x, c_noise, labels)`` with ``c_noise`` ``[B]``, and with
-            ``augment_labels`` as a fourth argument where they are given.
-        preconditioner: owner of the four coefficients and of the loss weight.
+        network: ``F``, called as ``network(x, c_noise, labels)`` with ``c_noise`` ``[B]``, and with
+            ``augment_labels`` as a fourth argument unless it is None.
+        preconditioner: preconditioner that defines the four coefficients and the loss weight.
     """
 
     def __init__(self, network: nn.Module, preconditioner: Preconditioner) -> None:
@@ -74,8 +75,8 @@ class Preconditioned(nn.Module):
             x: ``[B, *shape]`` noisy data.
             sigma: ``[B]`` noise levels, above 0.
             labels: ``[B]`` int64 class indices; None for an unconditional network.
-            augment_labels: ``[B, A]`` description of each augmentation, for a network that takes
-                it; None for data without augmentation, and for sampling.
+            augment_labels: ``[B, A]`` description of the augmentation of each item, for a network
+                with this input; None for data without augmentation, and in sampling.
         """
         c = self.preconditioner.coefficients(sigma)
         extra = () if augment_labels is None else (augment_labels,)
@@ -86,7 +87,7 @@ class Preconditioned(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser(Network):
-    """A network that, behind its preconditioner, estimates the clean image.
+    """A raw network with a preconditioner, which together estimate the clean image.
 
     The module that ``build`` returns is called as ``denoiser(x, sigma, labels) -> D(x; sigma)``:
     x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training, if A is not 0, a
@@ -97,20 +98,20 @@ class Denoiser(Network):
     implements = ("build_network", "build", "bind")
 
     takes_augment_labels: ClassVar[bool] = False
-    """Whether the raw network takes a description of each augmentation.
+    """Whether the raw network has an input that describes the augmentation of each item.
 
-    It is the fourth argument, ``augment_labels``: ``[B, spec.augment_labels]`` or None.
+    The input is the fourth argument, ``augment_labels``: ``[B, spec.augment_labels]`` or None.
     """
 
     preconditioner: Preconditioner = setting(
-        doc="scales the network's input and output", use={"use": "edm"}
+        doc="preconditioner, which scales the network's input and output", use={"use": "edm"}
     )
 
     @property
     def label_dropout(self) -> float:
         """Probability of dropping the class of an item in training, for classifier-free guidance.
 
-        Above 0, a class-conditional network can also be called with labels None.
+        If it is above 0, a class-conditional network can also be called with labels None.
         """
         return 0.0
 
@@ -137,7 +138,7 @@ class Discriminator(Network):
 
 
 class Classifier(Network):
-    """A classifier of clean images, whose features serve to compare images.
+    """A classifier of clean images, whose features are used to compare images.
 
     The module is called as ``classifier(x [B, *shape]) -> logits [B, classes]`` and has
     ``features(x) -> [B, F]``. It may have ``head(features) -> logits``.
@@ -151,13 +152,13 @@ class Imported:
     """A network that another project trained.
 
     Attributes:
-        network: settings that build it.
+        network: settings from which the network is built.
         spec: shape and attributes of the training data.
-        weights: weights, by their names in genkit's network.
+        weights: weights, by name in genkit's network.
         images: number of training images; 0 if the file does not contain it.
         notes: facts that a user should know, one sentence each.
         ema_length: relative length of the power-function average of the weights; None for other
-            averages, and if the file name does not contain it.
+            averages, or if the file name does not contain the length.
     """
 
     network: Network
@@ -172,12 +173,12 @@ class Importer(Component):
     """Reads a network from a file of another project, without executing code in it."""
 
     snapshots: ClassVar[str] = "*"
-    """Pattern of file names in the folder of a training, for averages of any length."""
+    """Glob pattern of the snapshot files in a folder, to reconstruct averages of any length."""
 
     @abstractmethod
     def read(self, path: Path) -> Imported:
-        """Return the network of a file.
+        """Return the network in a file.
 
         Raises:
-            DataError: the file is damaged, of another kind, or inconsistent.
+            DataError: the file is damaged, of a different kind, or inconsistent.
         """

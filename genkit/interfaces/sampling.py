@@ -24,7 +24,7 @@ class Sampler:
 
     Attributes:
         denoiser: module of the denoiser, without guidance.
-        coupling: coupling of its training; None if unknown.
+        coupling: declarations of the coupler with which it was trained; None if unknown.
         solver: solver of the sampling ODE.
         start: start that the user chose; see :mod:`genkit.start`.
     """
@@ -45,41 +45,43 @@ class Schedule(Component):
 
     @property
     def bound(self) -> bool:
-        """Whether its settings determine its noise levels, without :meth:`bind`."""
+        """Whether the settings alone determine the noise levels, without :meth:`bind`."""
         return type(self).sigmas is not Schedule.sigmas
 
     def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
-        """Yield why a denoiser cannot be sampled with its noise levels, before anything runs.
+        """Yield a problem if the schedule cannot be used with a denoiser and a solver.
+
+        Called before anything runs.
 
         Args:
-            denoiser: id of the stage that trained the denoiser.
+            denoiser: id of the stage that trains the denoiser.
             solver: solver of the sampling ODE.
-            earlier: stages above, by id.
+            earlier: stages before this one, by id.
         """
         return iter(())
 
     def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
-        """Return the schedule with the noise levels for a denoiser, from earlier stages.
+        """Return the schedule with its noise levels, which may come from an earlier stage.
 
         Called once per stage. A schedule that refers to no stage returns itself.
 
         Raises:
-            DataError: its noise levels were fitted to another denoiser or solver.
+            DataError: the noise levels were fitted to a different denoiser or solver.
         """
         return self
 
     def sigmas(self) -> Tensor:
-        """Return ``[steps + 1]`` float64 noise levels, decreasing, the last 0."""
+        """Return the ``[steps + 1]`` float64 noise levels, which decrease; the last one is 0."""
         raise unbound(self, "sigmas")
 
     def within(self, lowest: float, highest: float) -> Schedule:
-        """Return the schedule clipped to a range of noise levels, which a network supports."""
+        """Return the schedule, clipped to the range of noise levels that a network supports."""
         return self
 
     def sigma_range(self) -> tuple[float, float]:
         """Return the min and the max of the range of noise levels above 0.
 
-        A schedule with levels from a table need not have levels at the ends of its range.
+        If the noise levels come from a table, the ends of the range need not be among them.
         """
         sigmas = self.sigmas()
         return float(sigmas[-2]), float(sigmas[0])
@@ -89,14 +91,14 @@ class Solver(Component):
     """Integrates the probability-flow ODE, or an SDE, over decreasing noise levels."""
 
     two_slopes: ClassVar[bool] = False
-    """Whether a step combines the slope at its state with one of an evaluation marked ``inner``."""
+    """Whether a step combines the slope at its state with the slope at an ``inner`` evaluation."""
 
     churns: ClassVar[bool] = False
     """Whether each step begins with ``denoise.churn`` and adds the returned amount of noise."""
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps add fresh noise, so that one between equal noise levels has an effect."""
+        """Whether steps add fresh noise, so that even a step between equal levels has an effect."""
         return False
 
     def between(self, sigma_min: float, sigma_max: float, sigmas: Tensor) -> Solver:
@@ -107,11 +109,11 @@ class Solver(Component):
 
         Args:
             sigma_min: min noise level of the schedule, clipped to the range of the network.
-            sigma_max: max noise level, likewise.
+            sigma_max: max noise level of the schedule, clipped likewise.
             sigmas: ``[steps + 1]`` noise levels of the steps.
 
         Raises:
-            DataError: the solver is undefined for the range; the message has both ends.
+            DataError: the solver is undefined for the range; the message contains both ends.
         """
         return self
 
@@ -122,12 +124,12 @@ class Solver(Component):
         """Yield the trajectory: a state for each noise level, the last with ``sigma`` 0.
 
         Args:
-            denoise: the (guided) denoiser. Each step evaluates it once at the state that is
-                yielded; every other evaluation is marked ``inner=True``.
+            denoise: denoiser, with or without guidance. Each step evaluates it once at the yielded
+                state; every other evaluation is marked with ``inner=True``.
             x: ``[B, *shape]`` start, with standard deviation ``sigmas[0]``.
             sigmas: ``[steps + 1]`` decreasing noise levels on the CPU, the last 0. Reading one does
                 not synchronize with the device of ``x``.
-            randn_like: function that returns fresh noise, for stochastic solvers.
+            randn_like: function that returns fresh N(0, I) noise, for stochastic solvers.
         """
 
 
@@ -135,7 +137,7 @@ class Latents(Component):
     """Draws the latents, the classes and the noise of samples from their seeds."""
 
     depends_on_device: ClassVar[bool] = False
-    """Whether a CPU and a GPU draw different numbers, so that their samples cannot be mixed."""
+    """Whether draws differ between CPU and GPU, so that their samples must not be mixed."""
 
     def require(self, shape: tuple[int, ...], seeds: Sequence[int]) -> None:
         """Raise DataError unless samples of this shape can be drawn from these seeds.
@@ -145,7 +147,7 @@ class Latents(Component):
         for seed in (min(seeds), max(seeds)):
             if not 0 <= seed < SEED_LIMIT:
                 limit = SEED_LIMIT - 1
-                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write one of them")
+                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write such seeds")
 
     @abstractmethod
     def draw(
@@ -158,12 +160,12 @@ class Latents(Component):
     ) -> Draws:
         """Return the random draws of a batch of samples.
 
-        The draws of a sample depend on its own seed and not on the others of its batch.
+        The draws of a sample depend on its own seed, and not on the other samples of the batch.
 
         Args:
             shape: shape of one item.
             seeds: ``[B]`` seeds of the samples; in a stage, the indices of the samples.
-            classes: number of classes from which labels are drawn; 0 for none.
+            classes: number of classes from which labels are drawn; 0 for no labels.
             device: device of the sampling.
             run_seed: seed that all samples of a run or stage have in common.
         """
@@ -179,13 +181,14 @@ class SamplingStage(Stage):
 
     @property
     def depends_on_device(self) -> bool:
-        """Whether a CPU and a GPU draw different samples, so that they cannot be mixed."""
+        """Whether samples differ between CPU and GPU, so that they must not be mixed."""
         return False
 
     def sampler_fact(self, context: Context) -> str | None:
-        """Return the fact ``sampler`` of its samples, which describes its settings; None for none.
+        """Return the fact ``sampler`` of the samples, a description of the settings, or None.
 
-        A sweep, whose cells differ in it, stores that of the stage that it varies.
+        The samplers of a sweep's cells differ, so a sweep saves the fact of the stage that it
+        varies.
         """
         return None
 

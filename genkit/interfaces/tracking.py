@@ -14,12 +14,12 @@ from genkit.interfaces.base import Component
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The run of a tracker.
+    """A run, as passed to a tracker.
 
     Attributes:
         name: name of the recipe.
         folder: folder for the tracker's files; need not exist.
-        recipe: the recipe with all defaults, as tables.
+        recipe: tables of the recipe, including all defaults.
     """
 
     name: str
@@ -34,18 +34,18 @@ class BoundTracker(ABC):
     """
 
     def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Receive the rows of earlier calls that remain valid; none if the stage starts over.
+        """Receive the rows of an interrupted stage that remain valid; empty for a new start.
 
-        The first call for a stage that logs rows. Other rows that an earlier tracker in the same
-        folder received for this stage are invalid.
+        This is the first call for a stage that logs rows. All other rows of the stage that an
+        earlier tracker received in the same folder are invalid.
         """
         return
 
     @abstractmethod
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
-        """Receive a row of a stage: numbers, text or lists by name.
+        """Receive a row of a stage: numbers, strings or lists by name.
 
-        In a training, ``images`` is the number of images so far.
+        During training, ``images`` is the number of images so far.
         """
 
     @abstractmethod
@@ -54,10 +54,10 @@ class BoundTracker(ABC):
 
     @abstractmethod
     def picture(self, stage: str, name: str, png: bytes) -> None:
-        """Receive a picture, a PNG file."""
+        """Receive a picture of a stage; ``png`` is the content of a PNG file."""
 
     def close(self) -> None:
-        """Flush and close; the last call."""
+        """Flush and close all outputs. This is the last call."""
         return
 
 
@@ -66,8 +66,8 @@ class Tracker(Component):
 
     A tracker changes no result and is not part of the fingerprint, so it can be added to a resumed
     run. It runs in a thread of rank 0 and must not write to the terminal. A tracker that raises, or
-    that does not return for a minute, is disabled with one warning, and the run continues. The end
-    of a run waits for it at most ten seconds.
+    that does not return for a minute, is disabled with one warning, and the run continues. At its
+    end, a run waits at most ten seconds for the tracker.
     """
 
     @abstractmethod

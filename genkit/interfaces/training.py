@@ -1,4 +1,4 @@
-"""Bases of the parts of a training."""
+"""Bases of the components of training."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class BoundObjective(Protocol):
 
 
 class Objective(Component):
-    """The loss of a training. Implements ``loss`` or ``bind``."""
+    """A training loss. Implements ``loss`` or ``bind``."""
 
     implements = ("loss", "bind")
 
     trains: ClassVar[type[Network]]
-    """Base class of the networks that it can train."""
+    """Base class of the networks that the objective can train."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()
-    """Attributes, of ``labels`` and ``realness``, that it conditions on besides the network."""
+    """Subset of ``labels`` and ``realness`` on which the loss itself conditions."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     """Attributes of a batch that the loss requires."""
@@ -54,8 +54,8 @@ class Objective(Component):
     estimates_mean: ClassVar[bool] = False
     """Whether the posterior mean of the images, given ``(x, sigma, labels)``, minimizes the loss.
 
-    If so, :meth:`loss` is also called with a network that returns this mean and has the
-    preconditioner of the trained one, which gives a lower bound of the loss on the data.
+    If it is true, :meth:`loss` is also called with a network that returns this mean and has the
+    preconditioner of the trained network, which gives a lower bound of the loss on the data.
     """
 
     def bind(self, inputs: Inputs) -> BoundObjective:
@@ -79,24 +79,23 @@ class Objective(Component):
         raise unbound(self, "loss")
 
     def noise_levels(self, quantile: Tensor) -> Tensor | None:
-        """Return the noise levels of items by their ``quantile``, ``[B]``.
+        """Return the noise levels ``[B]`` of items, by which the loss is then reported.
+
+        None, the default, if an item has no single noise level.
 
         Args:
-            quantile: ``[B]`` float64 in (0, 1).
-
-        Returns:
-            ``[B]`` noise levels; or None, the default, where an item has no single noise level,
-            in which case the loss is not reported by noise level.
+            quantile: ``[B]`` float64 values of ``Batch.quantile``, in (0, 1).
         """
         return None
 
     def terms(self, shape: tuple[int, ...]) -> int:
         """Return the number of terms whose mean is the loss of an item, 1 by default.
 
-        Adam's steps are invariant to the scale of the loss except for epsilon. Where published code
-        sums over elements and the loss here is their mean, this returns the number of elements, by
-        which epsilon is divided, so that the steps are the published ones. The mean keeps
-        ``gradient_clip`` and the scale of float16 gradients independent of the image size.
+        Except for epsilon, Adam's steps do not depend on the scale of the loss. If published code
+        sums over elements and the loss here is their mean, this method returns the number of
+        elements. Epsilon is divided by it, so that the steps are those of the published code. With
+        the mean, ``gradient_clip`` and the scale of float16 gradients are independent of the image
+        size.
 
         Args:
             shape: shape of one item.
@@ -110,12 +109,14 @@ class Optimizer(Component):
 
     learning_rate: float = setting(1e-3, doc="maximum learning rate", above=0)
     learning_rate_ramp: int = setting(
-        0, doc="images over which the learning rate rises from 0; 0 for none", at_least=0
+        0,
+        doc="number of images over which the learning rate rises from 0; 0 for no ramp",
+        at_least=0,
     )
     learning_rate_decay: int = setting(
         0,
-        doc="images from which on the learning rate falls with the inverse square root of the "
-        "images seen; 0 for none",
+        doc="number of images after which the learning rate decreases with the inverse square "
+        "root of the number of images; 0 for no decrease",
         at_least=0,
     )
     gradient_clip: float | None = setting(None, doc="maximum norm of the gradient", above=0)
@@ -125,12 +126,12 @@ class Optimizer(Component):
             yield Problem(
                 ("learning_rate_decay",),
                 f"must be at least learning_rate_ramp = {self.learning_rate_ramp}, got "
-                f"{self.learning_rate_decay}: the learning rate would fall before it has risen",
+                f"{self.learning_rate_decay}: the decrease would begin before the ramp ends",
                 "write a larger value, or a smaller learning_rate_ramp",
             )
 
     def rate(self, images: int) -> float:
-        """Return the learning rate after a number of images.
+        """Return the learning rate after a number of training images.
 
         The decay is that of EDM2 (arXiv 2312.02696, eq. 67).
         """
@@ -149,14 +150,14 @@ class Optimizer(Component):
         which the trainer checks.
 
         Args:
-            parameters: parameters of the network, on the device of the training.
+            parameters: parameters of the network, on the training device.
             terms: number of terms whose mean is the loss, see :meth:`Objective.terms`. Constants
                 relative to the gradient, such as Adam's epsilon, must be divided by it.
         """
 
 
 class RunningAverage(ABC):
-    """Averaged weights that follow a network in training."""
+    """An average of the weights of a network, updated during training."""
 
     model: nn.Module
     """The network with averaged weights, in eval mode, with gradients disabled.
@@ -165,7 +166,7 @@ class RunningAverage(ABC):
     """
 
     snapshot_images: int = 0
-    """Images between two calls of :meth:`snapshot`; 0 for none."""
+    """Number of images between two calls of :meth:`snapshot`; 0 for no calls."""
 
     @abstractmethod
     def update(self, model: nn.Module, images: int, batch_size: int) -> None:
@@ -178,27 +179,27 @@ class RunningAverage(ABC):
         """
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state for :meth:`restore`, besides that of :attr:`model`."""
+        """Return the state for :meth:`restore`, in addition to the state dict of :attr:`model`."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned, bit for bit.
+        """Restore a result of :meth:`state` bit for bit.
 
         Raises:
-            KeyError: the state belongs to other settings or to another network.
+            KeyError: the state is that of different settings or of a different network.
         """
         return
 
     def snapshot(self, folder: Path, images: int) -> None:
-        """Write files of the average to the folder of the stage, after ``images`` images."""
+        """Write a snapshot of the average after ``images`` images to the folder of the stage."""
         return
 
 
 class Average(Component):
-    """Settings of an average of the weights over a training."""
+    """Settings of an average of the weights over a training run."""
 
     reconstructible: ClassVar[bool] = False
-    """Whether :mod:`genkit.parts.power_averages` can combine its snapshots."""
+    """Whether :mod:`genkit.parts.power_averages` can combine the snapshots of the average."""
 
     @abstractmethod
     def build(self, model: nn.Module) -> RunningAverage:
@@ -210,7 +211,7 @@ class NoiseDistribution(Component):
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
-        """Return the noise levels below which the fractions ``u`` (float64, (0, 1)) lie."""
+        """Return the quantiles of the noise level for probabilities ``u``, float64 in (0, 1)."""
 
     def levels(self, batch: Batch) -> Tensor:
         """Return the noise level of each item, ``[B]`` float32.
@@ -220,20 +221,22 @@ class NoiseDistribution(Component):
         """
         if batch.quantile is None:
             raise DataError(
-                "Batch.quantile must be float64 in (0, 1), got None", Code.MISSING_ATTRIBUTE
+                "Batch.quantile must be a tensor, got None; draw it with "
+                "torch.rand(N, dtype=torch.float64)",
+                Code.MISSING_ATTRIBUTE,
             )
         return self.quantile(batch.quantile).float()
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """State of a training, as passed to callbacks.
+    """State of a training run, as passed to callbacks.
 
     Attributes:
         images: number of images so far.
-        total: number of images of the whole training.
+        total: number of images of the whole training run.
         network: copy of the trained network, in eval mode, with gradients disabled.
-        averaged: copy of the network with averaged weights, which the training writes; likewise.
+        averaged: copy of the network with averaged weights, in eval mode, with gradients disabled.
     """
 
     images: int
@@ -246,53 +249,57 @@ class BoundCallback(Protocol):
     """Result of :meth:`Callback.bind`."""
 
     def call(self, training: TrainingState, context: Context) -> Measurement:
-        """Return scores and pictures of a training, see :meth:`Callback.call`."""
+        """Return scores and pictures of a training run, see :meth:`Callback.call`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Callback(Component):
-    """Observes a training. Implements ``call`` or ``bind``.
+    """Observes a training run. Implements ``call`` or ``bind``.
 
-    It changes no result and is not part of the fingerprint: the networks are copies, random state
-    and precision are restored after a call, and no pool is coupled meanwhile. Only rank 0 calls it.
-    An error ends the run, except that a DataError with the code ``not-finite`` is a warning, since
-    an untrained network may give such samples.
+    A callback changes no result and is not part of the fingerprint: the networks are copies, random
+    state and precision are restored after a call, and no pool is coupled meanwhile. It is called
+    only on rank 0. An error ends the run, except that a DataError with the code ``not-finite`` is a
+    warning, since an untrained network may give samples that are not finite.
     """
 
     implements: ClassVar[tuple[str, ...]] = ("call", "bind")
 
-    every: int = setting(doc="images between two calls; one more is made at the end", at_least=1)
+    every: int = setting(
+        doc="number of images between two calls; the last call is after training", at_least=1
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its scores and pictures, unique among the callbacks of a stage."""
+        """Names of the scores and pictures, unique among the callbacks of a stage."""
         return ()
 
     def check_training(self, design: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        """Yield why it cannot observe the training of a network, before anything runs.
+        """Yield a problem if the callback cannot observe the training of a network.
+
+        Called before anything runs.
 
         Args:
-            design: network under training, and its data.
-            networks: networks that earlier stages write, by id; without those of unknown data.
+            design: settings and data of the network.
+            networks: networks that earlier stages write, by id, except those of unknown data.
         """
         return iter(())
 
     def bind(self, context: Context) -> BoundCallback:
-        """Return the object to call, with the artifacts of earlier stages loaded.
+        """Return the object that is called, with the artifacts of earlier stages loaded.
 
         Called once, before the first step of every run of the stage.
         """
         return self
 
     def call(self, training: TrainingState, context: Context) -> Measurement:
-        """Return scores and pictures of a training; a pure function that writes nothing.
+        """Return scores and pictures of a training run. A pure function that writes nothing.
 
         The stage logs the scores, overwrites ``NAME.png`` with each picture, and passes both to
         the trackers. Warnings are printed once.
 
         Args:
-            training: state of the training.
-            context: context of a single process, whose ``seed`` is independent of the training's.
+            training: state of the training run.
+            context: context of a single process, whose seeds are independent of those of training.
         """
         raise unbound(self, "call")
