@@ -32,11 +32,11 @@ def growth(part: Table) -> str:
 
 ![Time against pool size for each coupler, both axes logarithmic](../images/{PICTURE.name})
 
-The exponent k is the slope of a fit through a coupler's points from a pool of {FIT_FROM:,} on, on logarithmic axes: a pool
-of twice the size takes 2^k times as long. Each coupler has its default settings, except for those in parentheses.
+The exponent k is the slope of a linear fit to a coupler's times on logarithmic axes, for pools of {FIT_FROM:,} and more: a
+pool of twice the size takes 2^k times as long. Each coupler has its default settings, except for those in parentheses.
 `partitioned` and `conditional` divide the pool into {part["data"]["classes"]} classes. `semidiscrete`, if installed,
-searches a data set of {part["data"]["items"]:,} images for every pool size; its potential is fitted once before, which is
-not timed. {described(part)}
+searches a data set of {part["data"]["items"]:,} images for every pool size. Its potential is fitted before, which is
+not included in the times. {described(part)}
 
 {rows_of(["", *(f"{size:,}" for size in sizes), "exponent"], rows)}{missing}"""
 

@@ -16,19 +16,19 @@ Table = dict[str, Any]
 
 INTRODUCTION = """# Couplers: cost and effect
 
-A coupler assigns noise samples to images, once per pool. This page shows the time this takes, how close the total cost
-is to its minimum, and how long a training waits for pairs. *Plain scipy* is the method of the paper's reference: the full
-cost matrix, then `scipy.optimize.linear_sum_assignment`. It is measured in the same run, on the same pools, directly
-before the others. `genkit bench couplers` repeats these measurements on your machine."""
+A coupler assigns noise samples to images, once per pool. This page shows the time of couplers, how close their total cost
+is to the minimum, and how long training waits for pairs. *Plain scipy* is the method of the EDM-AOT paper's code: the full
+cost matrix, then `scipy.optimize.linear_sum_assignment`. It is measured in the same run and on the same pools, directly
+before the other couplers. `genkit bench couplers` repeats these measurements on your machine."""
 
 WHAT_NOT = """## Limits of these figures
 
-- The times are those of one machine. Ratios transfer better to other machines than times, but both depend on the number
-  of cores.
-- The couplers had the machine to themselves. During a training on the same cores they take longer. Only the share of
-  waiting was measured during a training.
-- Cheaper pairs need not give better samples. Their effect on samples was measured only on the digits, which are tiny
-  images."""
+- The times are those of one machine. Ratios of times differ less between machines than times, but both depend on the
+  number of cores.
+- No other programs ran on the machine. When a network is trained on the same cores, couplers take longer. Only the share of
+  time spent waiting for pairs was measured during training.
+- Pairs of lower cost do not always give better samples. The effect on samples was measured only on the digits, which are
+  tiny images."""
 
 HOW = "## How it was measured"
 

@@ -62,8 +62,8 @@ def speed(part: Table) -> str:
     head = ["cost", "pool", "plain scipy", "hungarian", "times faster", "gap", "memory"]
     return f"""## Exact pairs, fast
 
-`hungarian` finds the pairs of minimum total cost. The gap is the relative excess of its mean cost over that of scipy's
-pairs. {described(part)}
+`hungarian` computes the pairs of minimum total cost. The gap is the relative excess of their mean cost over that of
+scipy's pairs. {described(part)}
 
 {rows_of(head, rows)}"""
 
@@ -118,16 +118,17 @@ def sinkhorn(part: Table) -> str:
     reduction = 100 * (1 - exact["mean_cost"] / exact["random_cost"])
     return f"""## Near the optimum, on large pools
 
-`sinkhorn` draws its pairs from an entropic plan, or rounds the plan to a permutation. If the exact optimum is known, the
-gain is stated as a share of that of the exact pairs over random pairs. Drawn pairs may exceed 100 %, since some noise
-samples of a pool are assigned to several images. {described(part)}
+`sinkhorn` draws its pairs from an entropic transport plan, or rounds the plan to a permutation. The gain is the reduction
+of the cost relative to random pairs, as a share of the reduction of the exact pairs. For drawn pairs it may exceed 100 %,
+since some noise samples of a pool are assigned to several images. {described(part)}
 
 {rows_of(["coupler", "pool", "time", "gain"], rows)}
 
-The next table is for a large pool, solved in a separate process. Memory is the maximum of the whole process, including
-the images, the noise and PyTorch. The reduction is that of the mean cost relative to random pairs. The exact pairs of a
-pool of {exact["pool"]:,} reduce it by {reduction:.2f} %; a larger pool allows more. The optimum of the large pool is not
-known. Rounding proves a lower bound of the cost of any permutation, and the gain is stated as a share of that of the bound.
+The next table is for a large pool, which is coupled in a separate process. Memory is the peak memory of the whole process,
+including the images, the noise and PyTorch. The reduction is that of the mean cost relative to random pairs. The exact
+pairs of a pool of {exact["pool"]:,} reduce the mean cost by {reduction:.2f} %; in a larger pool, the maximum reduction is
+larger. The optimum of the large pool is not known. Rounding proves a lower bound of the cost of any permutation, and the
+gain is stated as a share of the reduction that this bound allows.
 
 {rows_of(["coupler", "pool", "time", "reduction", "gain, at least", "memory"], large)}"""
 
@@ -148,8 +149,8 @@ def waiting(part: Table) -> str:
     head = ["recipe", "coupler", "pool", "pools", "training", "waited", "share"]
     return f"""{title}
 
-The next pools are coupled while the current one is used for training. The share is the part of the time in which the
-training waits for pairs. The seconds are those in `metrics.jsonl` of the run, including the first pool.
+The next pools are coupled while the current one is used for training. The share is the fraction of the training time during
+which the training waits for pairs. The seconds are those in `metrics.jsonl` of the run, including the first pool.
 
 {rows_of(head, [row])}"""
 
@@ -180,16 +181,17 @@ def torchcfm(part: Table) -> str:
     return f"""## Against torchcfm
 
 The same pools of {part["dimensions"]:,}-dimensional images were passed to torchcfm's `OTPlanSampler`. By default it draws
-pairs from the plan with replacement, so a third of the images and of the noise samples of a pool is not used.
+pairs from the plan with replacement, so more than a third of the images and of the noise samples of a pool are not used.
 
-The table shows by which factor genkit's coupler is faster than the corresponding one of torchcfm, by pool size. The cost
-ratio is that of the worst pool: the cost of genkit's pairs divided by the expected cost of torchcfm's plan, in squared
-distance, which torchcfm minimizes.
+The table shows the time of torchcfm's method divided by the time of the corresponding coupler of genkit, by pool size. The
+cost ratio is the cost of genkit's pairs divided by the expected cost of torchcfm's plan, for the pool with the largest
+ratio. The cost is the squared distance, which torchcfm minimizes.
 
 {rows_of(["genkit", "torchcfm", *heads, "cost ratio"], verdicts)}
 
-The next table shows the time per pool, the unused share of a pool of {sizes[-1]:,}, and the pool sizes for which torchcfm
-warned that its plan is not optimal or was replaced:
+The next table shows the time per pool, and the shares of images and noise samples that are not used in a pool of
+{sizes[-1]:,}. The last column shows the pool sizes for which torchcfm warned that its plan is not optimal, or that it was
+replaced by random pairs:
 
 {rows_of(["method", *heads, "images unused", "noise unused", "warned"], times)}"""
 
@@ -233,9 +235,9 @@ def digits(part: Table) -> str:
     reading = READING.read_text(encoding="utf-8").strip() if READING.exists() else ""
     return f"""## The effect of larger pools
 
-Data, network and training are those of the recipe `edm_aot`, with other couplers and pool sizes. Each cell is the median
-over the seeds {", ".join(map(str, part["seeds"]))}, with the minimum and the maximum. The effect on samples is in
-[Pairs on the digits](pairs.md).
+Data, network and training are those of the recipe `edm_aot`, with several couplers and pool sizes. Each cell shows the
+median over the seeds {", ".join(map(str, part["seeds"]))}, with the minimum and the maximum. The effect on samples is
+shown in [Pairs on the digits](pairs.md).
 
 {rows_of(head, rows)}
 

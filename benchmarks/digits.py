@@ -93,21 +93,21 @@ def page(runs: Sequence[Run], command: str) -> str:
     facts = runs[0]["facts"]
     return f"""# Digits: EDM against EDM-AOT
 
-The data are the 1,797 handwritten digits that are part of genkit, 8x8 pixels. Network, batch size, number of training
-images, learning rate and seed are the same for both. Noise is drawn at random for EDM and assigned by the
-Hungarian algorithm within pools of 512 for EDM-AOT. Samples of EDM-AOT start from noise, as published, or
-from the corrected start ([why](../explanation/science.md#the-start)), which costs one more call of the denoiser. The
-guided rows use the same EDM-AOT denoiser and a discriminator that is trained with assigned noise as well; their weight is 1.
+The data are the 1,797 handwritten digits that are part of genkit, of 8x8 pixels. Network, batch size, number of training
+images, learning rate and seed are the same for both methods. For EDM, noise is independent of the images. For EDM-AOT, it is
+assigned by the Hungarian algorithm in pools of 512. Samples of EDM-AOT start from noise, as published, or
+from the [corrected start](../explanation/science.md#the-start), which takes one more call of the denoiser. The
+guided rows (DG) use the same EDM-AOT denoiser and a discriminator that is also trained with assigned noise. The weight of
+guidance is 1.
 
-Samples and digits are compared as images of 8 bits, as images are published. The Fréchet distance is
-taken over the features of a small classifier of these digits, the same for all columns and for every
-later page. **It is no FID** and compares with no published figure. Its scale is that of the features,
-which are not normalized. Curvature and truncation error are defined in `genkit show curvature` and
-`genkit show truncation`. Lower is better everywhere.
+Samples and digits are compared as 8-bit images. The Fréchet distance is computed in the features of a small classifier of
+these digits, which is the same for all scores of this page and of the other pages. **It is not an FID**, and is not
+comparable with published figures. The features are not normalized. Curvature and truncation error are defined in
+[The method](../explanation/science.md#what-is-measured). Lower is better in all tables.
 
-## Mean over {len(runs)} trainings, with the standard deviation over them
+## Mean and standard deviation over {len(runs)} training runs
 
-Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose mean is taken.
+The score of a training run is the mean over {SETS} disjoint sets of {SAMPLES:,} samples.
 
 {_frechet_table(runs)}
 
@@ -117,11 +117,11 @@ Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose 
 
 ![Samples of EDM and EDM-AOT from the same noise, and Fréchet distance against NFE](../images/digits.png)
 
-## Each training, with the standard deviation over its sets
+## Each training run, with the standard deviation over its sets of samples
 
 {_seed_table(runs)}
 
-## How it was made
+## How it was measured
 
 - Command: `{command}`
 - Commit: {_commit()}
@@ -132,7 +132,7 @@ Each training is scored with {SETS} disjoint sets of {SAMPLES:,} samples, whose 
 - Extractor: {facts["extractor"]}
 
 The images are tiny and the training is short. The tables show the effect of the coupling at equal
-cost, and nothing about image quality on larger data.
+cost. They do not show image quality on larger data.
 """
 
 

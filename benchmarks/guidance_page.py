@@ -47,7 +47,7 @@ AT = (0.05, 0.2, 1.0, 5.0, 20.0)
 HOW = (
     "- `OMP_NUM_THREADS=1 python benchmarks/guidance_trainings.py --seeds 0 1 2`",
     "- `OMP_NUM_THREADS=1 python benchmarks/guidance_scores.py --seeds 0 1 2`: three sets of 5,000 "
-    "samples for each training; weights are chosen on 2,048 others",
+    "samples for each training run; weights are chosen with 2,048 other samples",
     "- `python benchmarks/guidance_page.py docs/results/guidance.jsonl`",
 )
 
@@ -240,7 +240,7 @@ def page(measured: Measured) -> str:
             ):
                 add(title, table(measured, schedule, rows_of(end, arms), cell))
             rows = rows_of(end, swept, unguided=False)
-            title = f"### {about}: what the sweeps chose, and for how many trainings"
+            title = f"### {about}: choices of the sweeps, with the number of training runs"
             add(title, table(measured, schedule, rows, chosen))
     add("## Snapshots and fitted weights", weight_table(measured))
     for method, name in METHODS.items():

@@ -38,11 +38,11 @@ OWN = {
 """Noise levels of each method's paper; of `semidiscrete` those of EDM-AOT."""
 
 HOW = (
-    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: networks of a residual "
-    "perceptron, seeds 0, 1 and 2, batches of 256",
+    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: trains residual "
+    "perceptrons with the seeds 0, 1 and 2 and batches of 256",
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors`: "
-    "4,096 samples of seed 0; levels fitted on noise of seed 1",
-    "- `python benchmarks/pairs_page.py docs/results/pairs.jsonl`",
+    "scores 4,096 samples with noise of seed 0; noise levels are fitted with noise of seed 1",
+    "- `python benchmarks/pairs_page.py docs/results/pairs.jsonl` writes this page",
 )
 
 Scores = dict[tuple[str, int, str, str, int], dict[int, dict[str, Any]]]
@@ -185,7 +185,7 @@ def page(scores: Scores, machines: Sequence[str]) -> str:
             table(scores, images, rows_of(False), distance),
         )
         add(
-            f"## {images:,} images: the control of pairs and noise levels",
+            f"## {images:,} images: effects of pairs and of noise levels, separated",
             table(scores, images, control(), distance),
         )
         add(
