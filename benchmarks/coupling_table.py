@@ -86,21 +86,30 @@ def figures(statistics: CouplingStatistics) -> dict[str, Any]:
     from_infinity = np.square(s * (1 - (SIGMA_MAX + c) / spread)).sum()
     return {
         "standard deviation of the images along the first direction": s[0],
-        "correlation of image and noise along it": statistics.correlations[0],
-        "spread of x / sigma along it at sigma 80": spread[0] / SIGMA_MAX,
-        "spread of samples over the images' along it, start N(0, 80^2)": statistics.spread_of_samples(
+        "correlation of image and noise along the first direction": statistics.correlations[0],
+        "standard deviation of x / sigma at sigma 80 along the first direction": spread[0]
+        / SIGMA_MAX,
+        "standard deviation of samples divided by that of the images, start N(0, 80^2)": statistics.spread_of_samples(
             SIGMA_MAX
         )[0],
         "the same, corrected start": statistics.spread_of_samples(SIGMA_MAX, 1)[0],
         "the same, start corrected twice": statistics.spread_of_samples(SIGMA_MAX, 2)[0],
-        "pixel Fréchet distance of start N(0, 80^2)": statistics.frechet_of_start(SIGMA_MAX),
+        "Fréchet distance in pixels caused by the start N(0, 80^2)": statistics.frechet_of_start(
+            SIGMA_MAX
+        ),
         "the same, corrected start, D at sigma 80": statistics.frechet_of_start(SIGMA_MAX, 1),
-        "the distance, start corrected twice": statistics.frechet_of_start(SIGMA_MAX, 2),
+        "the same, start corrected twice (D at sigma 80)": statistics.frechet_of_start(
+            SIGMA_MAX, 2
+        ),
         "the same, corrected start, D at an infinite sigma": from_infinity,
-        "share of the variance that the noise predicts": statistics.share_from_noise,
-        "lowest sigma_max within 2 %, start N(0, sigma_max^2)": statistics.lowest_sigma_max(),
-        "lowest sigma_max within 2 %, corrected start": statistics.lowest_sigma_max(1),
-        "lowest sigma_max within 2 %, start corrected twice": statistics.lowest_sigma_max(2),
+        "share of the variance of the images that the noise predicts": statistics.share_from_noise,
+        "lowest sigma_max with an error of at most 2 %, start N(0, sigma_max^2)": statistics.lowest_sigma_max(),
+        "lowest sigma_max with an error of at most 2 %, corrected start": statistics.lowest_sigma_max(
+            1
+        ),
+        "lowest sigma_max with an error of at most 2 %, start corrected twice": statistics.lowest_sigma_max(
+            2
+        ),
         "standard error of a correlation": statistics.pairs**-0.5,
     }
 
