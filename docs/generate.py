@@ -92,7 +92,7 @@ MODULES = {
 ALSO = {
     "genkit.api": ["Result", "component", "load_denoiser", "run_recipe"],
     "genkit.denoiser": ["Denoiser"],
-    "genkit.plugin.hookspec": ["genkit_commands", "genkit_register"],
+    "genkit.plugin.hookspec": ["genkit_after_run", "genkit_commands", "genkit_register"],
     "genkit.plugin.registry": ["Registration"],
     "genkit.testing": list(genkit.testing.__all__),
     "genkit.pickles": list(genkit.pickles.__all__),
