@@ -205,7 +205,7 @@ class Context(Inputs, Protocol):
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Report ``done`` of ``total`` units; call it before the first unit too, when resuming."""
+        """Report that ``done`` of ``total`` units are finished; call it before the first, too."""
         ...
 
     def stop_requested(self) -> bool:
@@ -257,7 +257,7 @@ class Network(Component):
         """Return the object that builds the network, with the networks of earlier stages in it.
 
         Called once per stage, and when a file of the network is loaded. ``inputs`` provides only
-        networks, to be wrapped in :class:`genkit.parts.frozen.Frozen`, which are saved as well.
+        networks. Wrap each in :class:`genkit.parts.frozen.Frozen`; they are saved as well.
         """
         return self
 

@@ -32,7 +32,7 @@ class Dataset(Component):
         return None
 
     def item_count(self) -> int | None:
-        """Return the number of items without reading them, or None. Raises like ``spec``."""
+        """Return the number of items without reading them; None if unknown. Raises like spec."""
         return None
 
     def held_out_part(self) -> Dataset | None:

@@ -110,7 +110,7 @@ def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> N
 def profile_error(
     snapshots: Sequence[Snapshot], shares: NDArray[np.float64], length: float, images: int
 ) -> float:
-    """Return the relative L2 distance of the profile of a combination from that of an average.
+    """Return the relative L2 distance between the profiles of a combination and an average.
 
     Args:
         snapshots: combined snapshots.

@@ -120,7 +120,7 @@ def _check_correction(
     inputs = {**tensors_of(batch), "x": x, "sigma": sigma, "denoised": denoised}
     with torch.no_grad(), require_pure(guidance, **inputs):
         whole, again, alone = correction(), correction(), correction(1)
-    law = "like-denoised: a correction has shape, dtype and device of denoised, and no gradient"
+    law = "like-denoised: a correction has the shape, dtype and device of denoised, and no gradient"
     kind = (whole.shape, whole.dtype, whole.device, whole.requires_grad)
     wanted = (denoised.shape, denoised.dtype, denoised.device, False)
     require(kind == wanted, guidance, law, kind)
@@ -215,12 +215,12 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     with workplace(earlier) as place:
         context = place.holding(metric)
         subject = subject_of(context, items(spec, count), items(spec, count + 16), denoiser)
-        given = {**tensors_of(subject.samples)}
+        tensors = {**tensors_of(subject.samples)}
         if subject.reference is not None:
-            given |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
+            tensors |= {f"reference {name}": t for name, t in tensors_of(subject.reference).items()}
         for _ in range(2):
             try:
-                with require_pure(metric, **given), writes_below(metric, place.root):
+                with require_pure(metric, **tensors), writes_below(metric, place.root):
                     measurement = metric.bind(context).measure(subject, context)
             except DataError as error:
                 law = "measures: measure raises no DataError for valid items, and calls the "
@@ -236,9 +236,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     sound = sound and all(value - value == 0 for value in numbers.values())
     law = "finite-scores: measure returns at least one score, and every score is a finite float"
     require(sound, metric, law, measurement.scores)
-    law = (
-        "reserved-score: no score has the name of a count, or the ending of a column of its spread"
-    )
+    law = "reserved-score: no score has the name of a count, or a name that ends in _std or _min"
     require(
         not any(is_reserved(str(name)) for name in measurement.scores),
         metric,

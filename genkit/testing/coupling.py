@@ -106,7 +106,11 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
         sound = index.dtype == torch.int64 and index.ndim == 1 and index.device.type == "cpu"
         subject.require(sound, law, f"{index.dtype} {list(index.shape)} on {index.device}")
         inside = bool(((index >= 0) & (index < count)).all())
-        subject.require(inside, f"index-range: pairs.{name} is in 0 to {count - 1}", index.tolist())
+        subject.require(
+            inside,
+            f"index-range: pairs.{name} contains indices from 0 to {count - 1}",
+            index.tolist(),
+        )
     lengths = len(pairs.data), len(pairs.noise)
     law = "one-length: pairs.data and pairs.noise have the same length"
     subject.require(lengths[0] == lengths[1], law, lengths)
@@ -152,7 +156,9 @@ def _check_total(
     unpaired = float(cost[torch.arange(count), torch.arange(count) * several].sum())
     slack = 1e-5 * unpaired  # the solver may compute costs in float32
     gap = pairs.gap or 0.0
-    law = f"cost-falls: the total {minimises} cost of the pairs is at most that before assignment"
+    law = (
+        f"cost-falls: the total {minimises} cost of the pairs is at most the cost before assignment"
+    )
     subject.require(total <= unpaired * (1 + gap) + slack, law, f"{total} after, {unpaired} before")
     order = torch.randperm(count, generator=generator(0, "order"))
     noises = (order[:, None] * several + torch.arange(several)).flatten()
@@ -200,12 +206,12 @@ def _check_cells(subject: Subject) -> None:
     moved = noise + 1e-4 * torch.randn(noise.shape, generator=generator(0, "moved"))
     same_data = pair(ready, whole, noise).data == pair(ready, whole, moved).data
     share = float(same_data.double().mean())
-    law = "score-in-cells: a coupler with preserves_score assigns the same data to close noise"
+    law = "score-in-cells: a coupler with preserves_score gives nearly equal noise the same data"
     subject.require(share >= 0.95, law, f"the same data for {share:.0%} of the noise")
 
 
-def _check_marginal(subject: Subject, given: str | None) -> None:
-    """Check mean and variance of the paired noise, of all pairs or for each class."""
+def _check_marginal(subject: Subject, attribute: str | None) -> None:
+    """Check mean and variance of the paired noise, in total or for each value of an attribute."""
     whole = pool(64)
     coupler, ready = subject.settings, subject.ready(whole)
     values: dict[int, list[Tensor]] = {}
@@ -217,14 +223,14 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
             ready, noise = subject.ready(batch), noise_for(coupler, batch, index)
         pairs = pair(ready, batch, noise, index)
         paired = noise[pairs.noise]
-        parts = _classes(batch, given)[pairs.data]
+        parts = _classes(batch, attribute)[pairs.data]
         for part in sorted(set(parts.tolist())):
             values.setdefault(part, []).append(paired[parts == part].double())
     for part, samples in sorted(values.items()):
         paired = torch.cat(samples).reshape(-1)
         # Six standard errors; noise that is used twice doubles the variance of the mean.
         allowed = 6 * (2 / len(paired)) ** 0.5
-        what = "the paired noise" if given is None else f"the paired noise given {given} = {part}"
+        what = "the paired noise" + (f" given {attribute} = {part}" if attribute else "")
         mean, variance = float(paired.mean()), float(paired.var())
         subject.require(abs(mean) <= allowed, f"noise-mean: {what} has mean 0", f"{mean:.3f}")
         # The variance of a squared unit Gaussian is 2.
@@ -232,12 +238,12 @@ def _check_marginal(subject: Subject, given: str | None) -> None:
         subject.require(near, f"noise-variance: {what} has variance 1", f"{variance:.3f}")
 
 
-def _classes(batch: Batch, given: str | None) -> Tensor:
+def _classes(batch: Batch, attribute: str | None) -> Tensor:
     """Return the value of an attribute for each item; for embeddings, the sign of the first value.
 
     Without an attribute, every item has the value 0.
     """
-    if given is None:
+    if attribute is None:
         return torch.zeros(len(batch), dtype=torch.int64)
-    values: Tensor = getattr(batch, given)
-    return (values[:, 0] > 0).long() if given == "embeddings" else values
+    values: Tensor = getattr(batch, attribute)
+    return (values[:, 0] > 0).long() if attribute == "embeddings" else values

@@ -34,7 +34,7 @@ def check_dataset(dataset: Dataset, inputs: Inputs | None = None) -> None:
     shape = tuple(data.shape[1:])
     law = "spec-shape: items have the shape in spec()"
     require(shape == spec.shape, dataset, law, f"{shape}, {spec}")
-    law = "data-type: data is on the CPU and float32; images may be uint8"
+    law = "data-type: data is a float32 tensor on the CPU, or uint8 if items are images"
     allowed = {torch.float32, torch.uint8} if spec.is_image else {torch.float32}
     sound = data.dtype in allowed and data.device.type == "cpu"
     require(sound, dataset, law, f"{data.dtype} on {data.device}")

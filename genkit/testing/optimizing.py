@@ -60,7 +60,7 @@ def check_average(average: Average) -> None:
     resumed.restore({name: tensor.clone() for name, tensor in running.state().items()})
     for one in (running, resumed):
         _updated(average, one, model, 1)
-    law = "resumes: an average with the restored state of another one has the same bits afterwards"
+    law = "resumes: an average that is restored from another one stays bit-identical to it"
     same = _equal(_copied(running.model), _copied(resumed.model))
     require(same and _equal(running.state(), resumed.state()), average, law, "different bits")
 

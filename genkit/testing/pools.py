@@ -112,5 +112,5 @@ class Subject:
 
 def no_stages(coupler: AnyCoupler) -> NoStages:
     """Return the inputs of a coupler that is checked without earlier stages."""
-    law = "needs-fit: a coupler of an earlier stage is checked with check_coupler(..., fit=...)"
+    law = "needs-fit: check_coupler is called with fit if the coupler reads an earlier stage"
     return NoStages(refusal=lambda stage: LawBroken(coupler, law, f"bind reads {stage!r}"))

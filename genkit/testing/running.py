@@ -105,7 +105,7 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
                 _run(stage, place, after, _Ending())
             differing = results.items() ^ _results(place, after).items()
             names = sorted(name for name, _ in differing)
-            law = f"same-bytes: results after {after} have the bytes of a first run"
+            law = f"same-bytes: results after {after} are byte-identical to those of the first run"
             require(not names, stage, law, names)
             return ended
 
@@ -171,7 +171,7 @@ def _check_artifact(stage: Stage, place: Workplace) -> None:
         require(declared == (trained.settings, trained.spec), stage, law, declared)
     if isinstance(artifact, Samples):
         named = stage.drawn_by(place.stages)
-        law = "drawn-by: drawn_by returns the stage of the denoiser that the samples name"
+        law = "drawn-by: drawn_by returns the denoiser that is recorded in the samples"
         require(artifact.denoiser == named, stage, law, (named, artifact.denoiser))
     if isinstance(artifact, Samples) and isinstance(stage, SamplingStage):
         drawn = stage.draw(place.context(stage, "drawn")).batch.data

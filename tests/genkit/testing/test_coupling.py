@@ -297,7 +297,7 @@ class Refers(Coupler):
         (OnlyData, "one-length"),
         (TooFew, "pair-per-noise; 1 pairs, 2 noise samples"),
         (Int32, "int64-on-cpu; pairs.noise"),
-        (OutOfRange, "index-range; noise is in 0 to 0"),
+        (OutOfRange, "index-range; noise contains indices from 0 to 0"),
         (Repeats, "permutation"),
         (Reversed, "data-in-order"),
         (Changes, "leaves-inputs; noise was modified"),
