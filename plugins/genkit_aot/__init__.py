@@ -8,7 +8,7 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Register couplers, and a preconditioner and a noise distribution for assigned noise."""
+    """Register the couplers, and a preconditioner and a noise distribution for assigned noise."""
     registry.add("coupler", "hungarian", "genkit_aot.hungarian:Hungarian")
     registry.add("coupler", "partitioned", "genkit_aot.partitioned:Partitioned")
     registry.add("coupler", "conditional", "genkit_aot.conditional:Conditional")

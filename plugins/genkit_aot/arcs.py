@@ -1,4 +1,4 @@
-"""The Hungarian method on a sparse graph, in phases that match many images at a time.
+"""The Hungarian method on a sparse graph, in phases that each match many images.
 
 The potentials u and v keep every reduced cost ``C_ij - u_i - v_j`` nonnegative. An arc of reduced
 cost 0 is tight. A perfect matching of tight arcs has minimal cost (complementary slackness). Each
@@ -20,13 +20,13 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 ROUNDING = 1e-12
-"""Max reduced cost of a tight arc, relative to the max cost; float64 rounds at 1e-16."""
+"""Maximum reduced cost of a tight arc, relative to the maximum cost; float64 rounds at 1e-16."""
 
 REACHED_SHARE = 0.75
-"""Share of the unmatched noise samples that lie within the distance limit of a phase. For pools of
-4,096 synthetic images it takes 10 to 14 phases, against 20 to 22 with 0.25. With 1, the potentials
-change so much that pairs without arcs are violated: up to 5 rounds of column generation and 64
-phases."""
+"""Share of the unmatched noise samples that lie within the distance limit of a phase. With this
+value, pools of 4,096 synthetic images take 10 to 14 phases; with 0.25 they take 20 to 22. With 1,
+the potentials change so much that reduced costs of pairs without arcs become negative, which takes
+up to 5 rounds of column generation and 64 phases."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Arcs:
 
     @property
     def rounding(self) -> float:
-        """Max reduced cost that may be 0 up to rounding."""
+        """Maximum reduced cost that may be 0 up to rounding."""
         return ROUNDING * float(np.abs(self.cost).max())
 
     def union(self, other: Arcs) -> Arcs:
@@ -72,14 +72,16 @@ class Arcs:
 
 
 def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
-    """Return the permutation of minimal cost among the arcs, and potentials that prove it.
+    """Return the permutation of minimal cost among the arcs, and potentials that prove its cost.
 
     Args:
         arcs: arcs that contain a permutation.
-        v: ``[N]`` initial potentials of the noise samples. Good ones save time.
+        v: ``[N]`` initial potentials of the noise samples. Potentials close to the optimum save
+            time.
 
     Returns:
-        ``[N]`` index of the noise sample of each image, potentials u and potentials v.
+        ``[N]`` index of the noise sample of each image; ``[N]`` potentials u of the images; and
+        ``[N]`` potentials v of the noise samples.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import dijkstra, maximum_bipartite_matching
@@ -93,7 +95,7 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
     # sample has a tight arc.
     u = np.minimum.reduceat(arcs.cost - v[noise], starts[:-1])
     v = np.minimum.reduceat((arcs.cost - u[image])[by_noise], noise_starts)
-    columns = noise.astype(np.int32)  # once, as scipy needs it in every phase
+    columns = noise.astype(np.int32)  # converted once, because scipy uses it in every phase
     while True:
         reduced = arcs.cost - u[image] - v[noise]
         tight = reduced <= rounding
@@ -114,7 +116,8 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
             (reduced.clip(min=0), node[noise], ends), shape=2 * (count + len(unmatched),)
         )
         distance = dijkstra(graph, indices=np.flatnonzero(free), min_only=True)
-        # Limiting the distance keeps potentials small, and so valid for more pairs without arcs.
+        # Limiting the distance keeps changes of the potentials small. They then stay feasible for
+        # more of the pairs without arcs.
         last = math.ceil(REACHED_SHARE * len(unmatched)) - 1
         limit = np.partition(distance[count:], last)[last]
         if not math.isfinite(limit):  # some unmatched samples are unreachable in this phase

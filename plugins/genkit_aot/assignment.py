@@ -2,10 +2,10 @@
 
 Dual potentials u (images) and v (noise samples) are feasible if ``C_ij - u_i - v_j >= 0`` for every
 pair; then ``sum(u) + sum(v)`` is a lower bound of the total cost of any permutation. Sinkhorn's
-potentials are nearly feasible, so that the pairs of small reduced cost, the arcs, nearly always
-contain the optimum. The assignment among the arcs is solved exactly. Its potentials are checked
-against all pairs: either they prove that it is optimal for the whole matrix, or the violating pairs
-are added to the arcs (column generation).
+potentials are nearly feasible. So the arcs, which are the pairs with a small reduced cost, nearly
+always contain the optimum. The assignment among the arcs is solved exactly, and its potentials are
+checked for all pairs. If they are feasible, they prove that the assignment is optimal for the whole
+matrix. Otherwise the violating pairs are added to the arcs (column generation).
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from genkit_aot.arcs import assign as assign_among
 from genkit_aot.entropic import Costs, Potentials, potentials
 
 DENSE_SIZE = 128
-"""Max size of pools that scipy solves on the whole matrix, which is faster there."""
+"""Maximum size of pools for which scipy solves the whole matrix, which is faster for small
+pools."""
 
 EPSILON = 0.0625
 """Epsilon of the Sinkhorn potentials, in units of ``Costs.scale``. For pools of 4,096 synthetic
-images it gives 6 arcs per image and 1 or 2 rounds of column generation. 0.03 takes 7 rounds and
-twice the time; 0.25 has 42 arcs per image."""
+images, this value leads to 6 arcs per image and 1 or 2 rounds of column generation. With 0.03 there
+are 7 rounds, which take twice the time; with 0.25 there are 42 arcs per image."""
 
 TOLERANCE, ITERATIONS = 0.1, 30
-"""Error and iterations at which Sinkhorn's iteration stops. The result is exact in any case: a
-larger error only makes the following steps slower. With 0.3, pools of 4,096 synthetic images take 3
-or 4 rounds of column generation and twice the time; 0.03 gains nothing."""
+"""Error and number of iterations at which Sinkhorn's iteration stops. The assignment is exact in
+any case; a larger error only makes the following steps slower. With 0.3, pools of 4,096 synthetic
+images take 3 or 4 rounds of column generation and twice the time; 0.03 saves no time."""
 
 MIN_ENTRY = 0.003
-"""Min entry of the plan that becomes an arc, where each row of the plan sums to 1. With 0.01 there
-are 4 or 5 rounds of column generation for pools of 4,096 synthetic images, instead of 1 or 2."""
+"""Minimum entry of the plan that becomes an arc, where each row of the plan sums to 1. With 0.01
+there are 4 or 5 rounds of column generation for pools of 4,096 synthetic images, instead of 1 or
+2."""
 
 
 def assign(costs: Costs, tolerance: float = 0.0) -> tuple[Tensor, float | None]:
@@ -67,7 +69,7 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
 
     Args:
         costs: costs of N images and N noise samples.
-        dual: potentials. The closer to optimal, the fewer arcs are needed.
+        dual: Sinkhorn potentials. The closer they are to the optimum, the fewer arcs are needed.
         tolerance: gap at which the search stops.
     """
     limit = dual.epsilon * math.log(1 / MIN_ENTRY)
@@ -75,10 +77,10 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
     v = dual.g.double().cpu().numpy()
     while True:
         permutation, u, v = assign_among(arcs, v)
-        # Reduced costs in float64, since the potentials' rounding to float32 would void the proof.
+        # Reduced costs are computed in float64: potentials rounded to float32 prove nothing.
         u_torch, v_torch = (torch.from_numpy(p).to(dual.g.device) for p in (u, v))
         missing, min_reduced = find_arcs(costs, u_torch, v_torch, -arcs.rounding)
-        # Adding the min reduced cost to u makes the potentials feasible.
+        # Adding the minimum reduced cost to u makes the potentials feasible.
         bound = gap(arcs.total(permutation), float((u + min_reduced).sum() + v.sum()))
         extended = arcs.union(missing)
         if (bound is not None and bound <= tolerance) or len(extended) == len(arcs):
@@ -89,7 +91,7 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
 def gap(total: float, bound: float) -> float | None:
     """Return the relative excess of a total cost over a lower bound.
 
-    None if the bound is not positive, which makes a relative excess meaningless.
+    Return None if the bound is not positive, because a relative excess is then meaningless.
     """
     if total <= bound:
         return 0.0
@@ -97,10 +99,10 @@ def gap(total: float, bound: float) -> float | None:
 
 
 def solve_dual(matrix: Floats, permutation: Integers) -> tuple[Floats, Floats]:
-    """Return feasible potentials by Bellman and Ford's algorithm.
+    """Return feasible potentials, computed by Bellman and Ford's algorithm.
 
-    If the permutation is optimal, they prove it. They are feasible for any permutation:
-    ``C_ij - u_i - v_j >= 0`` for every pair.
+    The potentials are feasible for any permutation: ``C_ij - u_i - v_j >= 0`` for every pair. If
+    the permutation is optimal, they prove that it is.
 
     Args:
         matrix: ``[N, N]`` costs.
@@ -119,13 +121,13 @@ def solve_dual(matrix: Floats, permutation: Integers) -> tuple[Floats, Floats]:
 def find_arcs(
     costs: Costs, u: Tensor, v: Tensor, limit: float, *, diagonal: bool = False
 ) -> tuple[Arcs, Floats]:
-    """Return the pairs of small reduced cost, and the min reduced cost of each image.
+    """Return the pairs with small reduced cost, and the minimum reduced cost of each image.
 
     Args:
         costs: costs of N images and N noise samples.
-        u: ``[N]`` potentials of the images; their dtype is that of the computation.
+        u: ``[N]`` potentials of the images; the computation has their dtype.
         v: ``[N]`` potentials of the noise samples.
-        limit: max reduced cost of an arc.
+        limit: maximum reduced cost of an arc.
         diagonal: whether to add the arcs (k, k), so that the arcs contain a permutation.
     """
     blocks: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -135,7 +137,7 @@ def find_arcs(
         reduced = (block - u[rows, None]).sub_(v)
         minima.append(reduced.amin(1))
         if not diagonal and bool((minima[-1] > limit).all()):
-            continue  # always so in the last round: nonzero() takes longer than everything else
+            continue  # as in the last round; saves nonzero(), the slowest call here
         mask = reduced <= limit
         if diagonal:
             mask.diagonal(rows.start).fill_(True)

@@ -21,20 +21,21 @@ from genkit_aot.partitioned import Partitioned
 
 By = Literal["label", "embedding"]
 CANDIDATES = 0.01
-"""Default share of candidate pairs; chosen, not tuned."""
+"""Default share of pairs that are candidates; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditional(Coupler):
     """Minimizes the total distance plus a penalty for pairs of different conditions.
 
-    Each noise sample takes the condition of the image at its position in the pool, of which it is
-    independent. A pair costs its distance plus ``weight`` times the difference of the two
-    conditions: 1 for different labels, 1 minus the cosine for embeddings.
+    Each noise sample is labeled with the condition of the image at its position in the pool; the
+    two are independent. The cost of a pair is its distance plus ``weight`` times the difference of
+    the two conditions: 1 for different labels, 1 minus the cosine for embeddings.
 
-    Without a weight, pairs of different labels are excluded, so that the noise of each class stays
-    N(0, I). A finite weight allows some of them, which skews the noise of a class slightly. It is
-    meant for embeddings, which are nearly all different and so do not define classes.
+    Without a weight, pairs with different labels are excluded, so that the noise of each class
+    stays N(0, I). A finite weight allows some of these pairs, which changes the noise distribution
+    of a class slightly. It is meant for embeddings, which nearly all differ and so do not define
+    classes.
     """
 
     source = "C2OT, arXiv 2503.10636"
@@ -42,21 +43,21 @@ class Conditional(Coupler):
 
     cost: Cost = setting(
         "euclidean",
-        doc="Euclidean distance between image and unit-variance noise, or its square",
+        doc="distance of a pair: Euclidean, between image and unit-variance noise, or its square",
     )
     by: By = setting("label", doc="condition: the label or the embedding of an item")
     weight: float | None = setting(
         None,
         doc="penalty for a difference of 1, in standard deviations of the pool's distances; "
-        "default: different labels are never paired, and candidates sets it for embeddings",
+        "default: different labels are never paired; for embeddings, candidates determines it",
         at_least=0,
         at_most=1e4,
     )
     candidates: float = setting(
         CANDIDATES,
-        doc="share of pairs that cost at most as much as the image and the noise sample at its own "
-        "position; the weight for embeddings is set to reach it in each pool. Without a penalty "
-        "the share is about 0.5",
+        doc="share of pairs of an image and a noise sample that cost at most as much as the image "
+        "and the noise sample at its position; in each pool, the weight for embeddings is chosen "
+        "to reach this share. Without a penalty it is about 0.5",
         above=0,
         at_most=1,
     )
@@ -65,9 +66,9 @@ class Conditional(Coupler):
         if self.candidates != CANDIDATES and (self.by == "label" or self.weight is not None):
             yield Problem(
                 ("candidates",),
-                "must be left out, since it sets the weight for embeddings, and "
-                + ('by is "label"' if self.by == "label" else "weight is given"),
-                "leave it out",
+                "must be omitted, because it determines the weight for embeddings, but "
+                + ('by is "label"' if self.by == "label" else "weight is set"),
+                "remove it",
             )
 
     @property
@@ -84,7 +85,7 @@ class Conditional(Coupler):
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         if self._excludes:
-            # Without pairs of different classes, each class is a separate problem.
+            # If pairs of different classes are excluded, each class is a separate problem.
             return Partitioned(inner=Hungarian(cost=self.cost)).pair(batch, noise, generator)
         require_same_length(batch, noise)
         difference = self._difference(batch)
@@ -99,7 +100,7 @@ class Conditional(Coupler):
         return Pairs(torch.arange(len(batch)), permutation, gap)
 
     def _difference(self, batch: Batch) -> Tensor:
-        """Return the difference of the conditions of every two items, ``[N, N]`` in [0, 2]."""
+        """Return the difference of conditions for all pairs of items, ``[N, N]`` in [0, 2]."""
         if self.by == "label":
             if batch.labels is None:
                 raise _missing("labels", "label")
@@ -108,7 +109,7 @@ class Conditional(Coupler):
             raise _missing("embeddings", "embedding")
         require_finite(batch.embeddings, "embedding")
         wide = batch.embeddings.to(torch.promote_types(batch.embeddings.dtype, torch.float32))
-        # Scaled first, since the norm of large values would overflow; zero vectors stay zero.
+        # Scaled first, because the norm of large values would overflow; zero vectors stay zero.
         scaled = wide / wide.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
         unit = torch.nn.functional.normalize(scaled, dim=1)
         # Half the squared distance of unit vectors is 1 minus their cosine. Below 1e-6 it consists
@@ -118,7 +119,7 @@ class Conditional(Coupler):
 
 
 class _PenalizedCosts(Costs):
-    """Costs of a pool that are given as a matrix ``[N, N]``."""
+    """Costs of a pool from a precomputed matrix ``[N, N]``."""
 
     def __init__(self, images: Tensor, noise: Tensor, matrix: Tensor) -> None:
         self._matrix = matrix
@@ -129,15 +130,15 @@ class _PenalizedCosts(Costs):
 
 
 def choose_weight(cost: Tensor, difference: Tensor, candidates: float) -> float:
-    """Return the weight with which a given share of all pairs are candidates.
+    """Return the weight for which a chosen share of all pairs are candidates.
 
     Image i and noise sample j are a candidate if ``cost[i, j] + weight * difference[i, j]`` is at
     most ``cost[i, i]``; an optimal assignment rarely contains other pairs. Each pair is a candidate
-    up to a certain weight, and the result is a quantile of these weights.
+    up to a certain weight, and the result is a quantile of these maximum weights.
 
     Args:
         cost: ``[N, N]`` distance of image i and noise sample j.
-        difference: ``[N, N]`` difference of the conditions of i and j, 0 for equal ones.
+        difference: ``[N, N]`` difference of the conditions of i and j, 0 if they are equal.
         candidates: share of candidates, in (0, 1].
 
     Returns:

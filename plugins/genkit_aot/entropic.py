@@ -17,48 +17,51 @@ from genkit.tensors import Cost, require_finite, require_one_shape
 GIB = 2**30
 
 MIN_ROWS = 256
-"""Min rows of a block, since matrix products of fewer rows are slow; chosen, not tuned."""
+"""Minimum rows of a block, because matrix products with fewer rows are slow; chosen, not tuned."""
 
 BLOCK = {"cpu": 2**23, "cuda": 2**28}
-"""Bytes of a block of rows: fits into a CPU's cache, occupies a GPU. Chosen, not tuned."""
+"""Size of a block of rows in bytes: it fits into a CPU's cache, or keeps a GPU busy. Chosen, not
+tuned."""
 
 FIRST_EPSILON, EPSILON_FACTOR = 0.15, 0.4
-"""First epsilon in units of ``Costs.scale``, and the factor by which it decreases from stage to
-stage. Each stage starts from the potentials of the previous one. To a tolerance of 0.01 at epsilon
-0.03, pools of 1,024 synthetic images take 25 iterations in all, and 36 to 40 in a single stage.
-First values from 0.1 to 0.6 and factors from 0.2 to 0.6 take 25 to 30."""
+"""First epsilon in units of ``Costs.scale``, and the factor by which epsilon decreases from stage
+to stage. Each stage starts from the potentials of the previous one. For a tolerance of 0.01 at
+epsilon 0.03, pools of 1,024 synthetic images take 25 iterations in all stages together; a single
+stage would take 36 to 40. First values from 0.1 to 0.6 and factors from 0.2 to 0.6 take 25 to 30
+iterations."""
 
 COARSE_TOLERANCE, COARSE_ITERATIONS = 0.1, 10
-"""Error and iterations at which a stage before the last ends. Values from 0.03 to 0.3, and from 5
-to 30 iterations, make little difference: 24 to 28 iterations in the above case."""
+"""Error and number of iterations at which a stage ends, except the last. Errors from 0.03 to 0.3,
+and 5 to 30 iterations, make little difference: 24 to 28 iterations in all in the above case."""
 
 RELAXATION, MOMENTUM = 1.5, 0.3
 """Factor of Sinkhorn's step, and share of the previous step that is added to it (successive
-over-relaxation with momentum): 25 iterations in the above case, against 56 to 59 for plain steps.
-Larger values gain little (23 at best) and get close to instability. Near the solution, Sinkhorn's
-step has eigenvalues in (0, 1], for which these values are stable."""
+over-relaxation with momentum). The above case takes 25 iterations, and 56 to 59 with plain steps.
+Larger values save little (23 iterations at best) and are close to instability. Near the solution,
+Sinkhorn's step has eigenvalues in (0, 1], for which these values are stable."""
 
 MAX_SHIFT = 20.0
-"""Max change of g, in epsilons, before the kernel is recomputed: exp(20) is far from overflow in
-float32. Chosen, not tuned."""
+"""Maximum change of g, in units of epsilon, before the kernel is recomputed: exp(20) is far from
+overflow in float32. Chosen, not tuned."""
 
 MIN_COLUMN_SUM = 1e-30
-"""Lower limit of column sums, whose logarithm is taken. A column that underflows recovers over
-several steps."""
+"""Lower limit of column sums, to keep their logarithm finite. A column whose sum underflows
+recovers over several steps."""
 
 MIN_LOG = -60.0
-"""Lower limit of log entries of a kernel, far above denormal numbers, which are slow."""
+"""Lower limit of the logarithms of kernel entries, because computing with denormal numbers is
+slow."""
 
 
 class Costs:
     """The cost matrix of a pool, in blocks of rows.
 
-    The matrix is kept if it and a kernel of the same size fit into ``memory``. Otherwise blocks are
-    recomputed from images and noise at each use.
+    The matrix is stored if it and a kernel of the same size fit into ``memory``. Otherwise its
+    blocks are recomputed from images and noise at each use.
 
     Attributes:
-        whole: ``[N, M]`` costs, float64 for float64 inputs, else float32; None if they do not fit.
-        buffer: ``[N, M]`` memory for a kernel, of the same dtype; None if ``whole`` is.
+        whole: ``[N, M]`` costs, float64 for float64 inputs, else float32; None if not stored.
+        buffer: ``[N, M]`` memory for a kernel, of the same dtype; None if ``whole`` is None.
         rows: slices of consecutive rows that cover all rows.
         column_means: ``[M]`` mean cost of each noise sample, float64.
         scale: standard deviation of the costs after subtraction of row and column means, which do
@@ -70,7 +73,7 @@ class Costs:
         images: ``[N, *shape]`` images.
         noise: ``[M, *shape]`` noise samples of unit variance.
         cost: ``euclidean`` or ``squared``, as in :func:`genkit.tensors.pairwise_cost`.
-        memory: max GiB of the matrix and a kernel together.
+        memory: maximum size of the matrix and a kernel together, in GiB.
 
     Raises:
         DataError: the items differ in shape, or an image, a noise sample or a cost is not finite.
@@ -85,8 +88,8 @@ class Costs:
             v.detach()[:, None].flatten(1).to(wide) for v in (images, noise)
         )
         self._squares = tuple(torch.linalg.vecdot(v, v) for v in (self._images, self._noise))
-        # Squared norms are needed anyway, and are finite only if the values are: a separate pass
-        # over all values is needed only to find the item to report.
+        # Squared norms are needed anyway, and they are finite only if the values are finite. So a
+        # separate pass over all values is needed only to find the item to report.
         if not all(bool(torch.isfinite(squares.sum())) for squares in self._squares):
             require_finite(images, "image")
             require_finite(noise, "noise")
@@ -105,7 +108,7 @@ class Costs:
         self._measure()
 
     def block(self, rows: slice) -> Tensor:
-        """Return the costs of a slice of rows, ``[len(rows), M]``; read only."""
+        """Return the costs of a slice of rows, ``[len(rows), M]``; callers must not modify them."""
         return self._compute(rows, None) if self.whole is None else self.whole[rows]
 
     def _compute(self, rows: slice, out: Tensor | None) -> Tensor:
@@ -117,7 +120,7 @@ class Costs:
         return squared if self._cost == "squared" else squared.sqrt_()
 
     def _measure(self) -> None:
-        """Compute all costs once, keep them if they fit, and compute their moments."""
+        """Compute all costs once, store them if they fit, and compute their moments."""
         total = self._noise.new_zeros(self.shape[1], dtype=torch.float64)
         squares = spread = total.new_zeros(())
         # One buffer for all blocks: allocating new memory takes longer than the sum itself.
@@ -137,13 +140,14 @@ class Costs:
         self.level = math.sqrt(float(squares) / self.shape[0] + within)
 
     def epsilon(self, relative: float) -> float:
-        """Convert an epsilon to the unit of the costs.
+        """Convert a relative epsilon to the unit of the costs.
 
         Args:
             relative: epsilon in units of ``scale``.
 
         Returns:
-            Epsilon, raised to a minimum below which rounding of the costs would determine the plan.
+            Epsilon in the unit of the costs, at least the value below which rounding of the costs
+            would determine the plan.
         """
         minimum = 16 * torch.finfo(self._images.dtype).eps * self.level
         return max(relative * self.scale, minimum) or 1.0
@@ -154,8 +158,8 @@ class Potentials:
     """The result of Sinkhorn's iteration.
 
     Attributes:
-        f: ``[N]`` potentials of the images, with which every row of the plan sums to 1.
-        g: ``[M]`` potentials of the noise samples, with which every column sums to about N / M.
+        f: ``[N]`` potentials of the images, such that every row of the plan sums to 1.
+        g: ``[M]`` potentials of the noise samples, such that every column sums to about N / M.
         epsilon: weight of the entropy, in the unit of the costs.
         error: root mean square of the relative errors of the column sums.
         iterations: number of iterations over all stages.
@@ -180,7 +184,7 @@ class _Kernel:
                 self._compute(rows, self.buffer[rows])
 
     def columns(self, factors: Tensor) -> Tensor:
-        """Return the column sums of the kernel with scaled columns and rows normalized to sum 1.
+        """Return the column sums of the kernel after scaling columns and normalizing rows to sum 1.
 
         Args:
             factors: ``[M]`` factors of the columns.
@@ -212,10 +216,10 @@ def potentials(
         costs: costs of the pool.
         epsilon: weight of the entropy, in the unit of the costs; see :meth:`Costs.epsilon`.
         tolerance: error at which the iteration stops, see :class:`Potentials`.
-        iterations: max iterations at the last epsilon, whatever the error.
+        iterations: maximum number of iterations at the last epsilon, even if the error is larger.
     """
     count, noises = costs.shape
-    # Centered at 0, where rounding errors are smallest; the common part of the costs goes into f.
+    # Centered at 0, where rounding errors are smallest; f contains the mean of the costs.
     g = (costs.column_means - costs.column_means.mean()).to(costs.dtype)
     stage, total = max(epsilon, FIRST_EPSILON * costs.scale), 0
     while True:
@@ -223,7 +227,7 @@ def potentials(
         target = tolerance if last else COARSE_TOLERANCE
         max_steps = iterations if last else COARSE_ITERATIONS
         kernel = _Kernel(costs, g, stage)
-        shift = previous = torch.zeros_like(g)  # change of g since the kernel, in epsilons
+        shift = previous = torch.zeros_like(g)  # change of g since the kernel, / epsilon
         for step in range(1, 1 + max_steps):
             columns = kernel.columns(shift.exp())
             uses = columns.mul_(noises / count)

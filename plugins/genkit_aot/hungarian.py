@@ -1,4 +1,4 @@
-"""The assignment of minimal total cost (EDM-AOT, arXiv 2403.05069, section 3)."""
+"""The assignment with minimal total cost (EDM-AOT, arXiv 2403.05069, section 3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit_aot.entropic import Costs
 class Hungarian(Coupler):
     """Finds the exact permutation of noise samples that minimizes the total cost of a pool.
 
-    It ignores labels, which skews the noise of a class: wrap it in ``partitioned`` for a
+    It ignores labels, so the noise of a class is not N(0, I): wrap it in ``partitioned`` for a
     class-conditional network. Time grows with about the square of the pool size.
     """
 
@@ -32,8 +32,8 @@ class Hungarian(Coupler):
     )
     tolerance: float = setting(
         0.0,
-        doc="max relative excess of the total cost over its minimum: 0 for the exact assignment; "
-        "larger values save a little time on large pools",
+        doc="maximum relative excess of the total cost over the minimum: 0 for the exact "
+        "assignment; larger values save a little time on large pools",
         at_least=0,
     )
 

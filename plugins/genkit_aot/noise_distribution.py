@@ -14,17 +14,18 @@ from genkit.interfaces import NoiseDistribution, Stages
 from genkit.settings import setting
 
 _NEWTON_STEPS = 12
-"""Error of quantiles after these steps: 1e-15 for shares of at least 0.01, 1e-7 for 1e-6."""
+"""Number of Newton steps. The error of a quantile is then 1e-15 for a ``high_share`` of at least
+0.01, and 1e-7 for 1e-6."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledLogNormal(NoiseDistribution):
-    """Draws log-normal noise levels as EDM does, and a share of high ones uniform in ln(sigma).
+    """Draws log-normal noise levels as in EDM, and a share of high levels uniformly in ln(sigma).
 
     Assigned noise predicts about a third of the variance of the digits. The denoiser has to learn
-    this at high levels, of which EDM draws few: 1 % above sigma 5. The additional share lies
-    between one standard deviation above the mean of ln(sigma) and ``sigma_max``. On the digits,
-    shares of 0.2 and 0.4 give equally good samples.
+    this at high noise levels, which EDM draws rarely: only 1 % are above sigma 5. The additional
+    levels lie between one standard deviation above the mean of ln(sigma) and ``sigma_max``. On the
+    digits, shares of 0.2 and 0.4 give equally good samples.
     """
 
     source = "log-normal levels of EDM, arXiv 2206.00364, table 1; high levels: docs/results/pairs"
@@ -32,9 +33,9 @@ class CoupledLogNormal(NoiseDistribution):
     p_mean: float = setting(-1.2, doc="mean of ln(sigma) of log-normal draws")
     p_std: float = setting(1.2, doc="standard deviation of ln(sigma) of log-normal draws", above=0)
     high_share: float = setting(
-        0.2, doc="share of draws that are uniform in ln(sigma) at high noise", above=0, below=1
+        0.2, doc="share of draws that are uniform in ln(sigma) at high levels", above=0, below=1
     )
-    sigma_max: float = setting(80.0, doc="max noise level of the uniform draws", above=0)
+    sigma_max: float = setting(80.0, doc="maximum noise level of the uniform draws", above=0)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self._top <= self._bottom:
@@ -51,15 +52,15 @@ class CoupledLogNormal(NoiseDistribution):
         return math.log(self.sigma_max)
 
     def _normal(self, u: Tensor) -> Tensor:
-        """Return ln(sigma) at quantiles of the log-normal draws; u is clamped to [0, 1]."""
+        """Return ln(sigma) at the quantiles ``u`` of the log-normal draws, clamped to [0, 1]."""
         log_sigma: Tensor = self.p_mean + self.p_std * torch.special.ndtri(u.clamp(0, 1))
         return log_sigma
 
     def quantile(self, u: Tensor) -> Tensor:
         u = u.double()
         rest, width = 1 - self.high_share, self._top - self._bottom
-        # Within the range of the uniform share the quantile has no closed form. The CDF is concave
-        # there, so that Newton's method converges monotonically from the lower end.
+        # In the range of the uniform share, the quantile has no closed form. The CDF is concave
+        # there, so Newton's method converges monotonically from the lower end.
         inside = torch.full_like(u, self._bottom)
         for _ in range(_NEWTON_STEPS):
             z = (inside - self.p_mean) / self.p_std

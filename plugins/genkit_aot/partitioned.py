@@ -1,4 +1,4 @@
-"""Pairs within groups, so that the noise of each group stays N(0, I)."""
+"""The coupler partitioned, which couples within groups, so that their noise stays N(0, I)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from genkit_aot.hungarian import Hungarian
 By = Literal["label", "realness"]
 
 ATTRIBUTE: dict[By, str] = {"label": "labels", "realness": "realness"}
-"""The attribute of a batch behind each value of ``by``."""
+"""The attribute of a batch for each value of ``by``."""
 
 MIN_THREAD_SIZE = 128
-"""Min images of a group that is solved in its own thread; chosen, not tuned."""
+"""Minimum number of images of a group that is solved in its own thread; chosen, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class _Group:
     """A part of the pool that is coupled on its own.
 
     Attributes:
-        values: values of the attributes in ``by`` that its images share.
+        values: common values that its images have for the attributes in ``by``.
         members: positions of its images in the pool, ascending.
-        noises: positions of the noise samples drawn for them.
+        noises: positions of the noise samples drawn for these images.
     """
 
     values: list[int]
@@ -49,9 +49,9 @@ class _Group:
 class Partitioned(Coupler):
     """Applies another coupler within each class, or to real and generated images separately.
 
-    A group gets the noise samples at the positions of its images, of which they are independent.
-    Coupling permutes them within the group, so that its noise stays N(0, I). On the CPU, large
-    groups are solved in parallel threads.
+    A group gets the noise samples at the positions of its images, which are independent of the
+    images. The inner coupler permutes them within the group, so the noise of the group stays
+    N(0, I). On the CPU, large groups are solved in parallel threads.
     """
 
     source = "EDM-AOT, arXiv 2403.05069, section 3, within each class"
@@ -103,7 +103,7 @@ class Partitioned(Coupler):
             if by in self.by[:index]:
                 yield Problem(
                     ("by", index),
-                    f"must be different from other entries, got {quote(by)} twice",
+                    f"must differ from the other entries, got {quote(by)} twice",
                     "write it once",
                     Code.DUPLICATE,
                 )
@@ -112,8 +112,8 @@ class Partitioned(Coupler):
                 if by in self.by:
                     yield Problem(
                         ("inner", "by", index),
-                        f"must be different from by of the outer coupler, got {quote(by)} in both",
-                        "write it in one of the two",
+                        f"must differ from by of the outer coupler, got {quote(by)} in both",
+                        "write it in only one of the two",
                         Code.DUPLICATE,
                     )
 
@@ -123,7 +123,7 @@ class Partitioned(Coupler):
 
 @dataclass(frozen=True)
 class BoundPartitioned:
-    """The coupler with its bound inner coupler.
+    """The coupler, with its inner coupler bound.
 
     Attributes:
         settings: settings of the coupler.
@@ -138,7 +138,8 @@ class BoundPartitioned:
         settings, inner = self.settings, self.settings.inner
         noises_per_image = settings.noises_per_image
         require_same_length(batch, noise, noises_per_image)
-        require_finite(batch.data, "image")  # here, where reported indices are those of the pool
+        # Checked here, so that errors contain the index in the pool rather than in a group.
+        require_finite(batch.data, "image")
         require_finite(noise, "noise")
         # A group's random numbers depend on its label, but not on other groups.
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -176,7 +177,7 @@ def _groups(batch: Batch, attributes: tuple[By, ...], noises_per_image: int) -> 
         if column is None:
             raise DataError(
                 f"by = [{quote(by)}] requires {ATTRIBUTE[by]}, but the data has none; "
-                f"leave {quote(by)} out, or choose data that has them",
+                f"remove {quote(by)}, or choose data that has them",
                 Code.MISSING_ATTRIBUTE,
             )
         columns.append(column.cpu())
@@ -203,9 +204,9 @@ def _join(groups: list[_Group], results: list[Pairs]) -> Pairs:
 
 
 def _entropy(results: list[Pairs]) -> float | None:
-    """Return the renormalized entropy of the combined plan; None if a group has none.
+    """Return the renormalized entropy of the combined plan; None if it is None for a group.
 
-    Groups of one image are left out: they have a single possible pair, of entropy 0.
+    Groups of one image are excluded: they have only one possible pair, whose entropy is 0.
     """
     large = [pairs for pairs in results if len(pairs) > 1]
     entropies = [(len(pairs), pairs.entropy) for pairs in large if pairs.entropy is not None]

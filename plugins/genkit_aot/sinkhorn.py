@@ -1,4 +1,4 @@
-"""Entropic optimal transport on the device of the pool, for pools too large for exact pairs.
+"""Entropic optimal transport on the device of the pool, for pools too large for exact assignment.
 
 Sinkhorn's iteration computes the plan. Pairs are drawn from its rows, or the plan is rounded to a
 permutation. Both work on blocks of rows.
@@ -21,22 +21,22 @@ from genkit_aot.assignment import assign_from
 from genkit_aot.entropic import Costs, Potentials, potentials
 
 ROUNDED_TOLERANCE = 0.1
-"""Tolerance of a plan that is rounded. The permutation uses every noise sample once in any case,
-and a more accurate plan hardly improves it. Chosen, not tuned."""
+"""Tolerance of a plan that is rounded. The permutation uses every noise sample exactly once in any
+case, and a more accurate plan hardly improves it. Chosen, not tuned."""
 
 ROUNDED_GAP = 1e-4
-"""Gap at which rounding stops; on natural images one round of column generation suffices."""
+"""Gap at which rounding stops; for natural images one round of column generation suffices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sinkhorn(Coupler):
-    """Pairs by the entropic transport plan, drawn from it or rounded to a permutation.
+    """Draws pairs from the entropic transport plan, or rounds the plan to a permutation.
 
     Drawn pairs are not bijective: in a pool some noise samples have several images and others none.
-    The noise marginal is preserved nevertheless, since in expectation each noise sample is used as
-    often as its column sums to, and columns have equal sums within ``tolerance``. Rounded pairs use
-    each noise sample once; their total cost is proven to be within 0.01 % of the minimum. The
-    coupler ignores labels, which skews the noise of a class: wrap it in ``partitioned`` for a
+    The noise marginal is preserved nevertheless: the expected number of uses of a noise sample is
+    the sum of its column in the plan, and these sums are equal within ``tolerance``. Rounded pairs
+    use each noise sample once; their total cost is proven to be within 0.01 % of the minimum. The
+    coupler ignores labels, so the noise of a class is not N(0, I): wrap it in ``partitioned`` for a
     class-conditional network. Time grows with about the square of the pool size.
     """
 
@@ -49,28 +49,28 @@ class Sinkhorn(Coupler):
     )
     epsilon: float = setting(
         0.03,
-        doc="weight of the entropy, in standard deviations of the pool's costs (row and column "
-        "means removed); small values are slow and give nearly the exact assignment, large values "
-        "nearly random pairs",
+        doc="weight of the entropy, in standard deviations of the pool's costs without their "
+        "row and column means; small values are slow and give nearly the exact assignment, large "
+        "values give nearly random pairs",
         above=0,
     )
     tolerance: float = setting(
         0.01,
-        doc="max relative error of the expected number of uses of a noise sample, root mean "
+        doc="maximum relative error of the expected number of uses of a noise sample, as root mean "
         "square over the pool; no effect on a rounded plan",
         above=0,
         below=1,
     )
     iterations: int = setting(
-        10_000, doc="max iterations at the last epsilon; more are an error", at_least=1
+        10_000, doc="maximum number of iterations at the last epsilon, else an error", at_least=1
     )
     rounded: bool = setting(
         False, doc="whether to round the plan to a permutation, instead of drawing from it"
     )
     memory: float = setting(
         2.0,
-        doc="max GiB of two matrices of the pool's size; if they do not fit (above 16,384 images), "
-        "costs are recomputed in each iteration, in blocks",
+        doc="maximum size of two matrices for the pool, in GiB; if they do not fit (pools above "
+        "16,384 images by default), costs are recomputed in each iteration, in blocks",
         at_least=0,
     )
 
@@ -102,14 +102,14 @@ class Sinkhorn(Coupler):
 
 
 def _draw(costs: Costs, dual: Potentials, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Draw a column for each row of the plan with the row's probabilities.
+    """Draw a column for each row of the plan, with the probabilities of the row.
 
-    Draws are stratified: the unit interval is divided into N parts, and each row draws from one of
-    them, in random order. With columns sorted by mean cost, this halves the variation of the total
-    cost from draw to draw.
+    Draws are stratified: the unit interval is divided into N parts, and each row draws from a
+    different part, in random order. Because columns are sorted by mean cost, this halves the
+    variation of the total cost between draws.
 
     Returns:
-        ``[N]`` indices of columns; and the renormalized entropy of the plan, see
+        ``[N]`` index of the column of each row; and the renormalized entropy of the plan, see
         :class:`~genkit.types.Pairs`.
     """
     count, noises = costs.shape
@@ -123,9 +123,9 @@ def _draw(costs: Costs, dual: Potentials, generator: torch.Generator) -> tuple[T
         plan = torch.softmax(logits, dim=1)
         entropy += torch.special.entr(plan).sum(dtype=torch.float64)
         cumulative = plan.cumsum(1, dtype=torch.float64)
-        # Scaled by the row's sum, which rounding makes differ from 1.
+        # Scaled by the row's sum, which differs from 1 by rounding.
         levels = uniform[rows] * cumulative[:, -1:]
         places.append(torch.searchsorted(cumulative, levels, right=True))
     columns = order[torch.cat(places)[:, 0].clamp_(max=noises - 1)]
-    # Rows have sum 1, so this is the entropy per row; log M is that of random pairs.
+    # Rows have sum 1, so this is the entropy per row; it is log M for random pairs.
     return columns, min(1.0, float(entropy) / count / math.log(noises)) if noises > 1 else 0.0

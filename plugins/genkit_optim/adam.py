@@ -13,29 +13,30 @@ from genkit.interfaces import Optimizer, Stages
 from genkit.settings import setting
 
 BETA1 = 0.9
-"""Decay of the moving mean of the gradient, as in EDM, EDM2 and torch."""
+"""Decay of the moving average of the gradient, as in EDM, EDM2 and torch."""
 
 EPSILON = 1e-8
-"""Epsilon for a loss of one term, as in EDM, EDM2, discriminator guidance and torch. A mean over n
-terms has gradients n times smaller than the sum of those codes, hence EPSILON / n."""
+"""Epsilon for a loss with one term, as in EDM, EDM2, discriminator guidance and torch. A mean over
+n terms has n times smaller gradients than the sum over terms in these codes; therefore
+epsilon is EPSILON / n."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Divides the mean gradient by the root mean squared gradient (Adam)."""
+    """Adam: divides the moving average of the gradient by its root mean square."""
 
     source = "Adam, arXiv 1412.6980, algorithm 1"
 
     beta2: float = setting(
-        0.999, doc="decay of the moving mean of the squared gradient", above=0, below=1
+        0.999, doc="decay of the moving average of the squared gradient", above=0, below=1
     )
     weight_decay: float = setting(
-        0.0, doc="factor of the weights that are added to their gradient", at_least=0
+        0.0, doc="factor of the weights when they are added to their gradients", at_least=0
     )
 
     def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
-        # Fused: one kernel for all weights, which also skips steps with gradients that are not
-        # finite without synchronizing with the device.
+        # Fused: one kernel for all weights. It also skips steps whose gradients are not finite,
+        # without synchronizing with the device.
         return torch.optim.Adam(
             parameters,
             self.learning_rate,
@@ -48,13 +49,13 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with weight decay that is independent of the gradient (AdamW)."""
+    """AdamW: Adam with weight decay that is independent of the gradient."""
 
     source = "AdamW, arXiv 1711.05101, algorithm 2"
 
     weight_decay: float = setting(
         0.01,
-        doc="relative decrease of the weights in a step, divided by the learning rate",
+        doc="relative decrease of the weights per step, divided by the learning rate",
         at_least=0,
     )
 

@@ -22,19 +22,19 @@ class Ema(Average):
 
     half_life: int = setting(
         500_000,
-        doc="images after which the share of old weights is halved; 0 for no averaging",
+        doc="number of images after which the share of old weights is halved; 0: no averaging",
         at_least=0,
     )
     ramp_up: float = setting(
         0.05,
-        doc="max half-life as a share of the images trained on, so that the initial weights lose "
-        "influence early; 0 for no limit",
+        doc="maximum half-life as a share of the training images so far, which reduces the "
+        "influence of the initial weights; 0: no limit",
         at_least=0,
     )
     snapshot_images: int = setting(
         0,
-        doc="images between snapshots of the averaged weights, among which a later stage may "
-        "choose; 0 for none",
+        doc="number of images between snapshots of the averaged weights, from which a later stage "
+        "can choose; 0: no snapshots",
         at_least=0,
     )
 

@@ -22,7 +22,7 @@ from genkit_optim.ema import Ema, RunningEma
 
 @dataclass(frozen=True, kw_only=True)
 class PowerEma(Ema):
-    """Averages the weights as `ema` does, and also writes snapshots of power-function averages.
+    """Averages the weights like `ema`, and also writes snapshots of power-function averages.
 
     The stage `average` and `genkit export --ema-length` reconstruct networks of any averaging
     length from the snapshots.
@@ -33,17 +33,17 @@ class PowerEma(Ema):
 
     lengths: tuple[float, ...] = setting(
         (0.05, 0.1),
-        doc="relative lengths of the averages: standard deviation of the averaging profile over "
-        "training time",
+        doc="relative lengths of the averages: standard deviation of the averaging profile "
+        "divided by the training time",
     )
     snapshot_images: int = setting(
-        8_000_000, doc="images between snapshots of the averages", at_least=1
+        8_000_000, doc="number of images between snapshots of the averages", at_least=1
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
         if not self.lengths:
-            reason = "must hold at least one length, got none"
+            reason = "must have at least one length, got none"
             yield Problem(("lengths",), reason, "use ema", Code.WRONG_LENGTH)
         for index, length in enumerate(self.lengths):
             try:
@@ -51,7 +51,7 @@ class PowerEma(Ema):
             except DataError as error:
                 yield Problem(("lengths", index), str(error), code=Code.OUT_OF_RANGE)
             if length in self.lengths[:index]:
-                reason = f"must be given once, got {length} again"
+                reason = f"must differ from the other lengths, got {length} twice"
                 yield Problem(("lengths", index), reason, "write it once", Code.DUPLICATE)
 
     def build(self, model: nn.Module) -> RunningAverage:
@@ -63,7 +63,7 @@ class RunningPowerEma(RunningEma):
 
     Args:
         settings: settings of the averages.
-        model: network in training, freshly initialized.
+        model: network in training, newly initialized.
 
     Raises:
         DataError: a length is out of range.
@@ -99,9 +99,9 @@ class RunningPowerEma(RunningEma):
     def snapshot(self, folder: Path, images: int) -> None:
         """Write each average to its own file, such as ``ema-0.05-00012345600.safetensors``.
 
-        Weights are written in float16. Relative to their norm, rounding changes them by 2e-4 and
-        reconstructed weights by 2e-4 to 1e-3. Averages of different lengths differ by several
-        percent.
+        Weights are written in float16. Relative to their norm, rounding changes the weights by
+        2e-4, and reconstructed weights by 2e-4 to 1e-3. In comparison, averages of different
+        lengths differ by several percent.
         """
         current = self.model.state_dict()
         for length, average in self._averages.items():
@@ -111,11 +111,11 @@ class RunningPowerEma(RunningEma):
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters under all of their names in the state dictionary."""
+    """Return the parameters, keyed by all of their names in the state dictionary."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
 def _to_float16(weights: Tensor) -> Tensor:
-    """Return the weights in float16, or unchanged if float16 would overflow."""
+    """Convert weights to float16, or return them unchanged if float16 would overflow."""
     half = weights.half()
     return half if bool(half.isfinite().all()) else weights

@@ -1,4 +1,4 @@
-"""Couplers that solve with POT, Python Optimal Transport (https://pythonot.github.io)."""
+"""Couplers that use POT, Python Optimal Transport (https://pythonot.github.io)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact optimal transport between images and as many noise samples: an assignment."""
+"""Exact optimal transport between images and an equal number of noise samples, an assignment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from genkit.types import Batch, Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Exact(Coupler):
-    """Minimizes the total cost of a pool by the network simplex algorithm.
+    """Minimizes the total cost of a pool with the network simplex algorithm.
 
-    The pairs are those of ``hungarian``, up to ties; ``hungarian`` is faster on large pools. It
-    ignores labels, which skews the noise of a class: wrap it in ``partitioned`` for a
-    class-conditional network.
+    The pairs are the same as with ``hungarian``, up to ties; ``hungarian`` is faster on large
+    pools. The coupler ignores labels, so the noise of a class is not N(0, I): wrap it in
+    ``partitioned`` for a class-conditional network.
     """
 
     source = "Bonneel et al. 2011, doi 10.1145/2070781.2024192, implemented by POT as ot.emd"
@@ -32,7 +32,7 @@ class Exact(Coupler):
         doc="cost of a pair: Euclidean distance of image and unit-variance noise, or its square",
     )
     iterations: int = setting(
-        10_000_000, doc="max iterations of the network simplex; more are an error", at_least=1
+        10_000_000, doc="maximum number of network simplex iterations, else an error", at_least=1
     )
 
     def pair(
@@ -45,7 +45,7 @@ class Exact(Coupler):
 
         require_same_length(batch, noise)
         cost = pairwise_cost(batch.data, noise, self.cost).cpu().double().numpy()
-        # Mass 1 rather than 1/N: the flows of the network simplex are then sums of integers, and
+        # Mass 1 rather than 1/N: the flows of the network simplex are then sums of integers, so
         # the entries of the plan are exactly 0 or 1.
         mass = np.ones(len(cost))
         plan, log = ot.emd(mass, mass, cost, numItermax=self.iterations, log=True)

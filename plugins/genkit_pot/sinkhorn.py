@@ -21,10 +21,10 @@ class Sinkhorn(Coupler):
     """Draws a noise sample for each image from its row of the entropic transport plan.
 
     Rows are drawn independently, so the pairs are not bijective: in a pool some noise samples have
-    several images and others none. The noise marginal is preserved nevertheless, since in
-    expectation each noise sample is used as often as its column sums to, and columns have equal
-    sums within ``tolerance``. The coupler ignores labels, which skews the noise of a class: wrap it
-    in ``partitioned`` for a class-conditional network.
+    several images and others none. The noise marginal is preserved nevertheless: the expected
+    number of uses of a noise sample is the sum of its column in the plan, and these sums are equal
+    within ``tolerance``. The coupler ignores labels, so the noise of a class is not N(0, I): wrap
+    it in ``partitioned`` for a class-conditional network.
     """
 
     source = "Cuturi 2013, arXiv 1306.0895, implemented by POT as ot.sinkhorn in the log domain"
@@ -37,17 +37,17 @@ class Sinkhorn(Coupler):
     epsilon: float = setting(
         0.1,
         doc="weight of the entropy, in standard deviations of the pool's costs; small values are "
-        "slow and give nearly the exact assignment, large values nearly random pairs",
+        "slow and give nearly the exact assignment, large values give nearly random pairs",
         above=0,
     )
     tolerance: float = setting(
         0.01,
-        doc="max relative error of the expected number of uses of a noise sample, root mean "
+        doc="maximum relative error of the expected number of uses of a noise sample, as root mean "
         "square over the pool",
         above=0,
         below=1,
     )
-    iterations: int = setting(10_000, doc="max iterations; more are an error", at_least=1)
+    iterations: int = setting(10_000, doc="maximum number of iterations, else an error", at_least=1)
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         import ot
@@ -63,7 +63,8 @@ class Sinkhorn(Coupler):
             reg=self.epsilon * (cost.std() or 1.0),
             method="sinkhorn_log",
             numItermax=self.iterations,
-            # POT compares the Euclidean norm of the column errors; columns should be 1 / noises.
+            # POT compares the Euclidean norm of the column errors; columns should sum to 1 /
+            # noises.
             stopThr=self.tolerance / math.sqrt(noises),
             warn=False,
         )
@@ -77,7 +78,7 @@ class Sinkhorn(Coupler):
                 Code.NOT_CONVERGED,
             )
         columns = torch.multinomial(torch.from_numpy(plan), 1, generator=generator)
-        # Entropy per row, with rows scaled to sum 1; log M is that of random pairs.
+        # Entropy per row, with rows scaled to sum 1; it is log M for random pairs.
         entropy = float(entr(images * plan).sum()) / images
         share = min(1.0, max(0.0, entropy / math.log(noises))) if noises > 1 else 0.0
         return Pairs(torch.arange(images), columns[:, 0], entropy=share)

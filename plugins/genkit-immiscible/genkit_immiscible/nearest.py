@@ -18,7 +18,7 @@ from genkit.plugin import (
 )
 
 BLOCK = 1024
-"""Noise samples whose differences from their images are in memory at a time, to bound it."""
+"""Maximum number of noise samples whose differences from images are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,17 @@ class Immiscible(Coupler):
     """Draws several noise samples for each image, keeps the nearest and discards the others.
 
     Images are independent of each other, and time grows linearly with the pool size. The kept noise
-    is not N(0, I): it is shorter and biased towards the images, increasingly so with the number of
-    candidates. Since sampling starts from N(0, I), a recipe must set ``accept_skewed_noise``.
+    is not N(0, I): it has a smaller norm and is biased towards the images. Both effects increase
+    with the number of candidates. Because sampling starts from N(0, I), a recipe must set
+    ``accept_skewed_noise``.
     """
 
-    source = "Improved Immiscible Diffusion, arXiv 2505.18521, KNN; after arXiv 2406.12303"
+    source = "Improved Immiscible Diffusion (KNN), arXiv 2505.18521, which follows arXiv 2406.12303"
 
     candidates: int = setting(
         4,
-        doc="noise samples drawn per image (k); the paper uses 4 for flow matching on CIFAR-10 and "
-        "64 for Stable Diffusion",
+        doc="number of noise samples per image (k); the paper uses 4 for flow matching on CIFAR-10 "
+        "and 64 for Stable Diffusion",
         at_least=2,
     )
 
@@ -55,7 +56,7 @@ def compute_distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
 
     Args:
         data: ``[N, *shape]`` images.
-        noise: ``[N * candidates, *shape]`` noise samples, those of one image consecutive.
+        noise: ``[N * candidates, *shape]`` noise samples; those of an image are consecutive.
         candidates: number of noise samples per image.
 
     Returns:
@@ -72,7 +73,7 @@ def compute_distances(data: Tensor, noise: Tensor, candidates: int) -> Tensor:
     x = data.reshape(len(data), 1, -1)
     y = noise.reshape(len(data), candidates, -1)
     images = max(1, BLOCK // candidates)
-    # From differences, not from inner products, which would lose digits by cancellation.
+    # From differences; with inner products, digits would be lost by cancellation.
     result = torch.cat(
         [
             torch.linalg.vector_norm(a.to(wide) - b.to(wide), dim=2)

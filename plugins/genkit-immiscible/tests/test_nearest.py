@@ -1,4 +1,4 @@
-"""The nearest of k noises, against loops, order statistics, and its own declarations."""
+"""The nearest of k noise samples, compared with loops, order statistics and its declarations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pool(images: int, k: int, shape: tuple[int, ...] = SHAPE) -> tuple[Tensor, T
 
 
 def chosen(data: Tensor, noise: Tensor, k: int) -> Tensor:
-    """Return which noise each image takes."""
+    """Return the index of the noise sample of each image."""
     pairs = Immiscible(candidates=k).pair(Batch(data), noise, generator(0))
     assert torch.equal(pairs.data, torch.arange(len(data)))
     return pairs.noise
@@ -65,12 +65,14 @@ def test_an_image_at_zero_takes_the_shortest_noise(k: int) -> None:
     length = taken.double().norm(dim=1).numpy()
     chi = stats.chi(dimensions)
     assert stats.kstest(length, lambda t: 1 - chi.sf(t) ** k).pvalue > 0.01
-    assert stats.kstest(length, chi.cdf).pvalue < 1e-6  # this is what it skews
+    assert (
+        stats.kstest(length, chi.cdf).pvalue < 1e-6
+    )  # the norms do not follow the chi distribution
 
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_noise_leans_towards_a_far_image(k: int) -> None:
-    """Along the direction of the image it is the maximum of k normals; across it, normal."""
+    """Along the image, it is the maximum of k normal values; in other directions, it is normal."""
     images = 4000
     _, noise = pool(images, k, (3,))
     data = torch.zeros(images, 3, dtype=torch.float64)
@@ -119,7 +121,7 @@ def test_noise_of_another_shape_is_refused() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_named(value: float) -> None:
     data, noise = pool(300, 4)
-    data[290, 1, 2, 3] = value  # behind the first block
+    data[290, 1, 2, 3] = value  # after the first block
     with pytest.raises(DataError) as caught:
         chosen(data, noise, 4)
     assert caught.value.code == Code.NOT_FINITE
@@ -134,7 +136,7 @@ def test_values_that_are_not_finite_are_named(value: float) -> None:
 
 def test_a_distance_that_overflows_is_named() -> None:
     data, noise = pool(300, 4)
-    data[290] *= 1e20  # finite, and its square is not
+    data[290] *= 1e20  # finite, but its square is not
     with pytest.raises(DataError) as caught:
         chosen(data, noise, 4)
     assert caught.value.code == Code.NOT_FINITE
@@ -153,7 +155,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most values that an operation put into memory of its own."""
+    """Records the maximum number of values that an operation allocated."""
 
     values = 0
 

@@ -12,17 +12,17 @@ from genkit_semidiscrete.cells import Cells, chi_squared
 
 @dataclass
 class State:
-    """The state of an ascent; float64 tensors on the CPU.
+    """The state of an ascent, as float64 tensors on the CPU.
 
     Attributes:
         potential: ``[K]`` current potential.
         total: ``[K]`` sum of the potentials that are averaged.
         size: size of the first step.
-        counts: ``[K]`` times each image was chosen since the last report.
+        counts: ``[K]`` number of times that each image was chosen since the last report.
         score: sum of the scores of these choices.
-        chi: sum over steps of the chi-squared divergence, times noise samples per step. It is
-            computed for each step alone: each step corrects the previous one, so that counts over
-            several steps would be too even.
+        chi: sum over steps of the chi-squared divergence times the number of noise samples. It is
+            computed for each step separately, because each step corrects the previous one: the
+            counts over several steps would be too uniform.
     """
 
     potential: Tensor
@@ -34,16 +34,16 @@ class State:
 
     @classmethod
     def fresh(cls, potential: Tensor, total: Tensor, size: Tensor) -> State:
-        """Return a state without choices since the last report."""
+        """Return a state with no choices since the last report."""
         score, chi = (torch.zeros((), dtype=torch.float64) for _ in range(2))
         return cls(potential, total, size, torch.zeros_like(potential), score, chi)
 
     def reported(self) -> State:
-        """Return the state after a report, without choices."""
+        """Return the state after a report, with the counts reset."""
         return self.fresh(self.potential, self.total, self.size)
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint by name."""
+        """Return the tensors for a checkpoint, with ``prefix`` in their names."""
         return {f"{prefix}.{f.name}": getattr(self, f.name) for f in fields(self)}
 
     @classmethod
@@ -56,16 +56,16 @@ class State:
 class Ascent:
     """Stochastic gradient ascent, followed by measurement of the result.
 
-    The size of step t of T is proportional to (1 - t / T)^3: large steps move the potential far,
-    small ones separate close images. The potentials of the last quarter of steps are averaged,
-    which removes the variance of single steps (Polyak and Juditsky, 1992). Exponent and quarter are
-    chosen, not tuned.
+    The size of step t of T is proportional to (1 - t / T)^3: large steps change the potential much,
+    and small steps at the end separate close images. The potentials of the last quarter of steps
+    are averaged, which removes the variance of single steps (Polyak and Juditsky, 1992). Exponent
+    and quarter are chosen, not tuned.
 
     Attributes:
         cells: cells of the images.
-        steps: number of ascent steps; later steps measure the average.
-        learning_rate: size of the first step, in units of the mean margin between the scores of the
-            best and the second-best image.
+        steps: number of ascent steps; all later steps measure the averaged potential.
+        learning_rate: size of the first step, in units of the mean difference between the scores of
+            the best and the second-best image.
     """
 
     cells: Cells
@@ -73,7 +73,7 @@ class Ascent:
     learning_rate: float
 
     def begin(self, noise: Tensor) -> State:
-        """Return the state before the first step, initialized by noise samples ``[M, D]``."""
+        """Return the state before the first step, initialized with noise samples ``[M, D]``."""
         potential = self.cells.start(noise)
         size = self.learning_rate * self.cells.margin(potential, noise)
         return State.fresh(potential, torch.zeros_like(potential), torch.tensor(size).double())

@@ -1,11 +1,12 @@
 """The semidual problem of one group of images.
 
-If image i is to get the share b_i of all noise, the potential h maximizes the concave function
+If image i should get the share b_i of all noise, the potential h maximizes the concave function
 
     sum_i b_i h_i - E max_i (<x_i, z> + h_i),    z ~ N(0, I).
 
-The derivative for image i is b_i minus its current share, so that the potential of an image that is
-chosen too often decreases (Genevay et al., arXiv 1605.08527; arXiv 2509.25519, section 3).
+The derivative with respect to h_i is b_i minus the current share of image i. So an ascent step
+decreases the potential of an image that is chosen too often (Genevay et al., arXiv 1605.08527;
+arXiv 2509.25519, section 3).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Cells:
 
     Attributes:
         points: ``[K, D]`` float32 distinct images, on the device of the computation.
-        shares: ``[K]`` share of all noise that each image is to get, sum 1; float64 on the CPU.
+        shares: ``[K]`` share of all noise that each image should get, with sum 1; float64 on the
+            CPU.
     """
 
     points: Tensor
@@ -37,7 +39,7 @@ class Cells:
 
     @cached_property
     def squared(self) -> Tensor:
-        """Squared norm of each image, ``[K]`` float64 on the CPU."""
+        """Squared norms of the images, ``[K]`` float64 on the CPU."""
         length: Tensor = torch.linalg.vector_norm(self.points, dim=1)
         return length.cpu().double().square()
 
@@ -60,8 +62,8 @@ class Cells:
         """Return the initial potential.
 
         It is -c |x_i - mean|^2 / 2, which is exact for infinitely many images from an isotropic
-        normal distribution. Of several values, c is the one of minimal marginal error on noise
-        samples ``[M, D]``. All potentials have mean 0, weighted by the shares.
+        normal distribution. The factor c is the value with the lowest marginal error among several,
+        measured on noise samples ``[M, D]``. All potentials have mean 0, weighted by the shares.
         """
         if len(self.points) == 1:
             return torch.zeros_like(self.shares)
@@ -76,7 +78,7 @@ class Cells:
         return min(candidates, key=lambda h: chi_squared(self.choose(h, noise)[0], self.shares))
 
     def margin(self, potential: Tensor, noise: Tensor) -> float:
-        """Return the unit of step sizes: the mean margin of the best image over the second."""
+        """Return the unit of step sizes: the mean score difference of the two best images."""
         single = len(self.points) == 1
         return 0.0 if single else margin(self.points, self._like_points(potential), noise)
 
@@ -84,18 +86,19 @@ class Cells:
         """Return the potential after one step.
 
         Args:
-            potential: ``[K]`` potential of the choices.
+            potential: ``[K]`` potential with which the images were chosen.
             counts: ``[K]`` number of noise samples that chose each image.
             size: decrease of the potential of an image that is chosen twice as often as it should.
         """
         noises = counts.sum()
-        # With fewer noise samples than images, a single chance choice would move an image too far.
+        # Limited, because with fewer noise samples than images, a single choice by chance would
+        # change a potential too much.
         damping = min(1.0, float(noises) / len(counts))
         new = potential + size * damping * (1 - counts / noises / self.shares)
         return new - self.shares @ new
 
     def objective(self, score: float) -> float:
-        """Return the semidual value, up to sampling errors a lower bound of E|x - z|^2 / 2.
+        """Return the value of the semidual: a lower bound of E|x - z|^2 / 2 up to sampling errors.
 
         Args:
             score: mean of <x, z> + h over choices, with potentials h of weighted mean 0.
@@ -109,7 +112,7 @@ class Cells:
 def chi_squared(counts: Tensor, shares: Tensor) -> float:
     """Estimate the chi-squared divergence of the images' frequencies from their shares.
 
-    This is the mean squared relative error of the frequencies. The estimate is unbiased: the part
+    It is the mean squared relative error of the frequencies. The estimate is unbiased: the part
     due to the finite number of noise samples is subtracted, so it may be slightly negative.
 
     Args:
@@ -121,8 +124,8 @@ def chi_squared(counts: Tensor, shares: Tensor) -> float:
 
 
 def total_variation(counts: Tensor, shares: Tensor) -> float:
-    """Return the share of noise samples that would have to change for exact target shares.
+    """Return the share of noise samples that would have to change images for exact target shares.
 
-    It includes chance, which contributes about 0.4 / sqrt(n) for n noise samples per image.
+    It includes statistical fluctuations, about 0.4 / sqrt(n) for n noise samples per image.
     """
     return float((counts / counts.sum() - shares).abs().sum() / 2)

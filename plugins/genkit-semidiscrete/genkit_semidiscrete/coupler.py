@@ -1,4 +1,4 @@
-"""The coupler that chooses an image of the whole data set for each noise sample."""
+"""The coupler semidiscrete, which chooses an image of the whole data set for each noise sample."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PotentialRef = Annotated[str, Ref(Potential)]
 
 @dataclass(frozen=True, kw_only=True)
 class Semidiscrete(DatasetCoupler):
-    """Assigns each noise sample to an image of the whole data set, by a fitted potential.
+    """Assigns each noise sample to an image of the whole data set, using a fitted potential.
 
     The potential ensures that images are chosen equally often, up to the error of the fit. With
     ``by = ["label"]`` each noise sample first gets a random class, with the frequency of the class
@@ -40,11 +40,12 @@ class Semidiscrete(DatasetCoupler):
     """
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
-    preserves_score = True  # since the image is constant within a cell of noise
+    preserves_score = True  # because the image is constant within a cell of noise
 
     potential: PotentialRef = setting(doc="stage that fitted the potential")
     by: tuple[By, ...] = setting(
-        (), doc='same as in that stage: ["label"] to choose within a random class'
+        (),
+        doc='attributes of the groups, as in that stage: ["label"] to choose within a random class',
     )
 
     @property
@@ -78,7 +79,7 @@ class Semidiscrete(DatasetCoupler):
 
 @dataclass(frozen=True)
 class BoundSemidiscrete:
-    """The coupler, bound to its potential.
+    """The coupler with its potential loaded.
 
     Attributes:
         potential: potential of an earlier stage.
@@ -93,7 +94,7 @@ class BoundSemidiscrete:
         require_finite(noise, "noise")
         points, samples = flatten_images(data.data), flatten_images(noise)
         images = self.potential.images
-        # Groups are drawn independently of the noise, which stays N(0, I) given the group.
+        # Groups are drawn independently of the noise, so the noise stays N(0, I) given the group.
         groups = images.part[torch.randint(len(images), (len(noise),), generator=generator)]
         index = torch.empty(len(noise), dtype=torch.int64)
         for value, members in images.parts():

@@ -1,4 +1,4 @@
-"""Simultaneous ascents of all groups of a data set, with the same noise."""
+"""Simultaneous ascents for all groups of a data set, with the same noise."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from genkit_semidiscrete.potential import Images
 
 @dataclass(frozen=True)
 class Fit:
-    """The ascents of all groups.
+    """The ascents for all groups of a data set.
 
     Attributes:
         ascents: ascent of each group.
         members: indices of each group's distinct images in the data set.
         weights: share of each group in the data set.
-        images: description of the images of the data set.
+        images: groups, duplicates and marks of the images of the data set.
     """
 
     ascents: Sequence[Ascent]
@@ -57,7 +57,7 @@ class Fit:
         ]
 
     def progress(self, states: Sequence[State]) -> dict[str, float]:
-        """Return objective and marginal error over the choices since the last report."""
+        """Return objective and marginal error, measured on the choices since the last report."""
         objective, chi = 0.0, 0.0
         for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
             noises = state.counts.sum()
@@ -66,7 +66,7 @@ class Fit:
         return {"objective": objective, "marginal_error": max(0.0, chi) ** 0.5}
 
     def result(self, states: Sequence[State]) -> dict[str, float]:
-        """Return the measurements of the averaged potentials."""
+        """Return all measurements of the averaged potentials, for the end of the fit."""
         chi, variation, never = 0.0, 0.0, 0
         for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
             chi += weight * chi_squared(state.counts, ascent.cells.shares)
@@ -79,7 +79,7 @@ class Fit:
         }
 
     def reported(self, states: Sequence[State]) -> list[State]:
-        """Return the states after a report, without choices."""
+        """Return the states after a report, with the counts reset."""
         return [state.reported() for state in states]
 
     def values(self, states: Sequence[State]) -> Tensor:

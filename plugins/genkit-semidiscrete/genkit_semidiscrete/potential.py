@@ -1,4 +1,4 @@
-"""The fitted potential and the images that it belongs to."""
+"""The fitted potential, and a description of the images to which it was fitted."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from genkit.plugin import (
 
 By = Literal["label"]
 
-_TOLERANCE = 1e-3  # of marks, relative to an image's norm, as devices round differently
+_TOLERANCE = 1e-3  # of marks, relative to an image's norm, because devices round differently
 
 
 @dataclass(frozen=True)
 class Images:
-    """The groups and duplicates of the images of a data set, and marks to recognize them.
+    """The groups and duplicates of the images of a data set, and marks that identify the images.
 
     Attributes:
         part: ``[N]`` int64 group of each image: its class, or 0 for a single group.
-        twin: ``[N]`` int64 index of the first equal image in the group, mostly the image itself.
-            Only first images take part in the search; a random draw chooses among equal ones.
-        mark: ``[N]`` float32 inner product of each image with a fixed noise sample, by which the
-            data set is recognized.
+        twin: ``[N]`` int64 index of the first equal image in the group, usually the image itself.
+            Only first images take part in the search; one of the equal images is then drawn at
+            random.
+        mark: ``[N]`` float32 inner product of each image with a fixed noise sample, which
+            identifies the image.
     """
 
     part: Tensor
@@ -48,17 +49,17 @@ class Images:
         return len(self.part)
 
     def parts(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield each group's class with the indices of its distinct images."""
+        """Yield the class of each group, and the indices of its distinct images."""
         distinct = (self.twin == torch.arange(len(self))).nonzero()[:, 0]
         for value in sorted(set(self.part.tolist())):
             yield value, distinct[self.part[distinct] == value]
 
     def size(self) -> Tensor:
-        """Return the number of images equal to each first one, ``[N]`` int64; 0 for others."""
+        """Return the number of images equal to each first image, ``[N]`` int64; 0 for others."""
         return torch.bincount(self.twin, minlength=len(self))
 
     def any_twin(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a random equal image for each first image, with uniform probability."""
+        """Replace each first image by one of its equal images, drawn with uniform probability."""
         size = self.size()
         first = size.cumsum(0) - size
         draw = torch.rand(len(index), generator=generator, dtype=torch.float64)
@@ -67,7 +68,7 @@ class Images:
 
 
 def flatten_images(data: Tensor) -> Tensor:
-    """Return items as ``[N, D]`` float32."""
+    """Return the images as vectors, ``[N, D]`` float32."""
     return data[:, None].flatten(1).float()
 
 
@@ -119,11 +120,11 @@ class Potential(Artifact):
     """A fitted potential.
 
     Attributes:
-        images: images that it belongs to.
-        values: ``[N]`` float32 potential h of each image; the same for equal images.
+        images: description of the images to which it was fitted.
+        values: ``[N]`` float32 potential h of each image; equal images have the same value.
         shape: shape of an image.
         by: attributes that define the groups; empty for a single group.
-        facts: cost, data digest and measurements of the fit.
+        facts: cost, hash of the data, and measurements of the fit.
     """
 
     name = "potential"
@@ -135,12 +136,13 @@ class Potential(Artifact):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self, batch: Batch) -> None:
-        """Raise DataError unless the batch is the data set of the fit."""
-        remedy = "write the same data in the stage of the potential and in that of the training"
+        """Check that the batch is the data set of the fit, else raise DataError."""
+        remedy = "write the same data in the stage of the potential and in the stage train"
         if len(batch) != len(self.images) or tuple(batch.data.shape[1:]) != self.shape:
             raise DataError(
-                f"the data must be the {len(self.images)} images of shape {self.shape} of the "
-                f"potential, got {len(batch)} of shape {tuple(batch.data.shape[1:])}; {remedy}",
+                f"the data must be the {len(self.images)} images of shape {self.shape} to which "
+                f"the potential was fitted, got {len(batch)} of shape "
+                f"{tuple(batch.data.shape[1:])}; {remedy}",
                 Code.WRONG_SHAPE,
             )
         points = flatten_images(batch.data)
@@ -153,8 +155,8 @@ class Potential(Artifact):
             changed = bool(differs.any())
             what, index = ("image", differs) if changed else ("the label of image", relabeled)
             raise DataError(
-                f"{what} {int(index.nonzero()[0])} must be that of the potential, got another; "
-                f"{remedy}",
+                f"{what} {int(index.nonzero()[0])} must be the same as in the potential's fit, "
+                f"got a different one; {remedy}",
                 Code.CONFLICT,
             )
 
@@ -182,5 +184,5 @@ class Potential(Artifact):
 
 
 def hash_images(batch: Batch) -> str:
-    """Return the hexadecimal SHA-256 of the images as float32, in their order."""
+    """Return the hexadecimal SHA-256 of the images as float32, in the order of the data set."""
     return hashlib.sha256(flatten_images(batch.data).cpu().numpy().tobytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""Maximum inner product search: the image in whose cell a noise sample lies.
+"""Maximum inner product search for the image in whose cell a noise sample lies.
 
-With potential h, noise z is assigned to the image i of maximal <x_i, z> + h_i. The squared distance
-|x_i - z|^2 / 2 differs from -<x_i, z> by a term of the image, which h includes, and a term of the
-noise, which is the same for all images. The noise of an image forms its Laguerre cell.
+With potential h, noise z is assigned to the image i with maximal <x_i, z> + h_i. The squared
+distance |x_i - z|^2 / 2 differs from -<x_i, z> by |x_i|^2 / 2, which h includes, and by |z|^2 / 2,
+which is the same for all images. The noise assigned to an image forms its Laguerre cell.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 NOISES = 1024
-"""Noise samples per block of scores; chosen, not tuned."""
+"""Number of noise samples per block of scores; chosen, not tuned."""
 
 IMAGES = 8192
-"""Images per block of scores, so that memory does not grow with the data set."""
+"""Number of images per block of scores, so that memory does not grow with the data set."""
 
 
 def search(points: Tensor, potential: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the image of each noise sample.
+    """Return the image to which each noise sample is assigned.
 
     Args:
         points: ``[K, D]`` float32 images.
@@ -28,8 +28,8 @@ def search(points: Tensor, potential: Tensor, noise: Tensor) -> tuple[Tensor, Te
         noise: ``[M, D]`` float32 noise samples.
 
     Returns:
-        ``[M]`` int64 index of the best image, the lowest among equals; and its score <x, z> + h,
-        ``[M]``.
+        ``[M]`` int64 index of the image with the highest score, the lowest index if several are
+        equal; and ``[M]`` this score, <x, z> + h.
     """
     indices, best = [], []
     for part in torch.split(noise, NOISES):
@@ -46,7 +46,7 @@ def search(points: Tensor, potential: Tensor, noise: Tensor) -> tuple[Tensor, Te
 
 
 def margin(points: Tensor, potential: Tensor, noise: Tensor) -> float:
-    """Return the mean margin between the scores of the best and the second-best image.
+    """Return the mean difference between the scores of the best and the second-best image.
 
     Args:
         points: as for :func:`search`, at least two.
@@ -61,7 +61,7 @@ def margin(points: Tensor, potential: Tensor, noise: Tensor) -> float:
 
 
 def _scores(points: Tensor, potential: Tensor, noise: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield blocks ``[len(noise), up to IMAGES]`` of scores with the index of the first image."""
+    """Yield the index of a block's first image, and the scores ``[len(noise), up to IMAGES]``."""
     for first in range(0, len(points), IMAGES):
         block = slice(first, first + IMAGES)
         yield first, (noise @ points[block].T).add_(potential[block])

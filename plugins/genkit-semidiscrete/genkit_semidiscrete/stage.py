@@ -29,19 +29,19 @@ from genkit_semidiscrete.potential import By, Potential, describe, flatten_image
 from genkit_semidiscrete.search import NOISES
 
 MIN_STEPS = 200
-"""Min number of ascent steps: with fewer the potential does not get from its initial value to the
-solution. Chosen, not tuned."""
+"""Minimum number of ascent steps. With fewer steps, the potential does not reach the solution from
+its initial value. Chosen, not tuned."""
 
 REPORTS = 20
 """Approximate number of rows in ``metrics.jsonl``."""
 
 MEASURED = 32
-"""Noise samples per image that measure the result; chosen, not tuned."""
+"""Number of noise samples per image with which the result is measured; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitPotential(Stage):
-    """Fits the potential by which the coupler `semidiscrete` assigns noise samples to images."""
+    """Fits the potential with which the coupler `semidiscrete` assigns noise samples to images."""
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
     output = Potential
@@ -50,16 +50,16 @@ class FitPotential(Stage):
     by: tuple[By, ...] = setting((), doc='["label"] for a separate potential per class')
     noises_per_image: int = setting(
         400,
-        doc="noise samples per image of the largest group; n of them give a relative error of an "
-        "image's frequency of about sqrt(3.5 / n)",
+        doc="number of noise samples in the fit per image of the largest group; with n of them, "
+        "the relative error of an image's frequency is about sqrt(3.5 / n)",
         at_least=1,
     )
     batch_size: int = setting(
-        4096, doc="noise samples per step; there are at least 200 steps", at_least=2
+        4096, doc="number of noise samples per step; there are at least 200 steps", at_least=2
     )
     learning_rate: float = setting(
         2.0,
-        doc="size of the first step, in mean margins of the best score over the second",
+        doc="size of the first step, relative to the mean difference of the two best scores",
         above=0,
     )
     checkpoint_seconds: float = setting(
@@ -70,10 +70,10 @@ class FitPotential(Stage):
         try:
             spec = self.data.spec()
         except DataError:
-            return  # reported for the setting data
+            return  # reported by the check of the data
         if self.by and "labels" not in spec.attributes:
             reason = f"must be [] for data without labels, got {quote(self.by)}"
-            yield Problem(("by",), reason, "leave it out", Code.MISSING_ATTRIBUTE)
+            yield Problem(("by",), reason, "remove it", Code.MISSING_ATTRIBUTE)
 
     def run(self, context: Context) -> None:
         batch = self.data.load(context)
@@ -86,7 +86,7 @@ class FitPotential(Stage):
         fit = Fit.of(points, images, steps, self.learning_rate)
 
         def noise(index: int, count: int = self.batch_size) -> Tensor:
-            # Drawn on the device; with a seed per step, a resumed fit gets the same bits.
+            # Drawn on the device, with a seed per step so that a resumed fit draws the same values.
             drawing = torch.Generator(context.device).manual_seed(context.seed("noise", index))
             shape = (count, points.shape[1])
             return torch.randn(shape, generator=drawing, device=context.device)

@@ -19,7 +19,7 @@ from genkit_semidiscrete.stage import FitPotential
 
 
 class Held(Dataset):
-    """A data set that is given as it is, which is no setting."""
+    """A data set that consists of a batch, which is not a setting."""
 
     def __init__(self, batch: Batch) -> None:
         object.__setattr__(self, "batch", batch)

@@ -34,7 +34,7 @@ def pair(coupler: BoundSemidiscrete, batch: Batch, among: Tensor | None = None) 
 
 @pytest.mark.parametrize("by", [(), ("label",)])
 def test_laws(fit: Any, by: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "MIN_STEPS", 10)  # hundreds of small data sets are fitted
+    monkeypatch.setattr(stage, "MIN_STEPS", 10)  # because hundreds of small data sets are fitted
     monkeypatch.setattr(stage, "REPORTS", 1)
     coupler = Semidiscrete(potential="potential", by=by)
     few = {"by": by, "batch_size": 16, "noises_per_image": 1}
@@ -54,7 +54,7 @@ def test_images_of_every_device_and_type_are_known_again(fit: Any) -> None:
     coupler = fit(batch)
     expected = pair(coupler, batch)
     assert torch.equal(pair(coupler, batch.with_data(batch.data.double())), expected)
-    rounded = batch.with_data(batch.data * (1 + 1e-6))  # as another device computes it
+    rounded = batch.with_data(batch.data * (1 + 1e-6))  # as if computed on another device
     assert torch.equal(pair(coupler, rounded), expected)
 
 

@@ -1,4 +1,4 @@
-"""The distribution as genkit sees it: found by its entry point, used by its recipe."""
+"""Tests of the distribution: its entry point, its recipe and its README."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def test_a_step_lowers_what_is_chosen_too_often_and_keeps_the_mean() -> None:
     before = torch.zeros(3, dtype=torch.float64)
     counts = torch.tensor([4.0, 4.0, 0.0], dtype=torch.float64)
     assert cells.ascend(before, counts, 0.5).tolist() == [0.0, -0.5, 0.5]
-    # With as many noises as images at most, one choice moves an image by one step at most.
+    # With at most as many noise samples as images, one choice changes a potential by at most one
+    # step.
     few = cells.ascend(before, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), 0.5)
     assert float(few.max() - few.min()) <= 0.5 * 4 / 3

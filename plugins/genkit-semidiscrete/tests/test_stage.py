@@ -1,4 +1,4 @@
-"""Fitted potentials beside closed forms, exact discrete transport, and runs that were stopped."""
+"""Fitted potentials, compared with closed forms, exact discrete transport and interrupted runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def points(count: int, dimensions: int, *, scale: float = 1.0) -> Tensor:
 
 
 def chosen(coupler: BoundSemidiscrete, batch: Batch, noises: int) -> tuple[Tensor, Tensor]:
-    """Return fresh noise and the image of each."""
+    """Return new noise samples and the image of each."""
     noise = torch.randn(noises, *batch.data.shape[1:], generator=generator(1, "fresh"))
     return noise, coupler.choose(batch, noise, generator(1, "coupling"))
 
@@ -42,7 +42,7 @@ def relative_error(index: Tensor, shares: Tensor) -> Tensor:
 def test_two_points_share_the_noise_by_the_plane_between_them(fit: Any) -> None:
     batch = Batch(torch.tensor([[3.0, 1.0], [-1.0, 0.5]]))
     noise, index = chosen(fit(batch), batch, 4000)
-    # Both halves weigh the same, so the plane goes through the origin.
+    # Both halves have the same probability, so the plane contains the origin.
     nearer = noise @ (batch.data[0] - batch.data[1]) > 0
     assert float(((index == 0) == nearer).float().mean()) > 0.99
 
@@ -52,7 +52,7 @@ def test_points_on_a_line_take_the_quantile_cells(fit: Any) -> None:
     coupler = fit(Batch(line))
     order = line[:, 0].argsort()
     x, h = line[order, 0].double(), coupler.potential.values[order].double()
-    # Neighbours are equally good at z = (h_i - h_j) / (x_j - x_i), a quantile of N(0, 1).
+    # The scores of neighbors are equal at z = (h_i - h_j) / (x_j - x_i), a quantile of N(0, 1).
     borders = (h[:-1] - h[1:]) / (x[1:] - x[:-1])
     np.testing.assert_allclose(norm.cdf(borders), np.arange(1, 6) / 6, atol=0.01)
 
@@ -74,7 +74,7 @@ def test_it_is_exact_transport_of_a_large_sample(fit: Any) -> None:
     cost = torch.cdist(noise.double(), batch.data.double()).square()
     rows, columns = linear_sum_assignment(cost.repeat_interleave(50, dim=1).numpy())
     best = float(cost[rows, columns // 50].mean())
-    # By weak duality no potential exceeds the best cost; this one comes near.
+    # By weak duality, no potential exceeds the minimum cost; the fitted one is close to it.
     h = coupler.potential.values.double()
     g = 2 * h + batch.data.double().square().sum(1)
     bound = float(g.mean() + (cost - g).amin(1).mean())
@@ -88,7 +88,8 @@ def test_every_image_is_chosen_alike(fit: Any) -> None:
     fit.stage(batch).run(place)
     _, index = chosen(fit(batch), batch, 20_000)
     found = relative_error(index, torch.full((100,), 0.01))
-    # Chance gives 1; the fit itself, from 512 noises an image, adds sqrt(20,000 / 50,000) or so.
+    # Sampling contributes 1; the fit, with 512 noise samples per image, adds about
+    # sqrt(20,000 / 50,000).
     assert float(found.square().mean()) < 2
     last = fit.rows(place)[-1]
     assert last["marginal_error"] < 0.1
