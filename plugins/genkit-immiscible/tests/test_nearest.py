@@ -65,9 +65,8 @@ def test_an_image_at_zero_takes_the_shortest_noise(k: int) -> None:
     length = taken.double().norm(dim=1).numpy()
     chi = stats.chi(dimensions)
     assert stats.kstest(length, lambda t: 1 - chi.sf(t) ** k).pvalue > 0.01
-    assert (
-        stats.kstest(length, chi.cdf).pvalue < 1e-6
-    )  # the norms do not follow the chi distribution
+    # The norms do not follow the chi distribution.
+    assert stats.kstest(length, chi.cdf).pvalue < 1e-6
 
 
 @pytest.mark.parametrize("k", [2, 4])
