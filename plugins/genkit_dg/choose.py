@@ -28,7 +28,7 @@ from genkit_dg.judgment import Judgment, describe_chance, score_by_sigma
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseDiscriminator(Stage):
-    """Chooses the snapshot of a discriminator with the lowest cross-entropy on held-out items.
+    """Choose the snapshot of a discriminator with the lowest cross-entropy on held-out items.
 
     All snapshots are evaluated on the same noisy items, which were held out of training, with noise
     assigned as in training. Cross-entropy is the criterion because it is minimal if d / (1 - d) is

@@ -189,7 +189,7 @@ class AdmClassifierDiscriminator(OnFeatures):
         if not hasattr(trained.module, "feature_maps"):
             raise DataError(
                 "classifier must be a classifier of noisy images with feature maps, got "
-                f'{type(trained.settings).__name__}; load a file of importer "adm-classifier"',
+                f"{type(trained.settings).__name__}; load a file imported --as adm-classifier",
                 Code.CONFLICT,
             )
         return trained, ClassifierMaps(trained.module)

@@ -57,7 +57,8 @@ class Level:
         weight: fitted weight.
         standard_error: standard error of the weight.
         error_at_one: denoising error with weight 1, relative to the error without guidance.
-        error_fitted: the same with the fitted weight, or with weight 0 if that is negative.
+        error_fitted: denoising error with the fitted weight, or with weight 0 if it is negative,
+            relative to the error without guidance.
         log_ratio_real: mean of log(d / (1 - d)) over real items with assigned noise.
         log_ratio_fakes: the same over generated items with assigned noise.
         log_ratio_unpaired: the same over generated items with independent noise.
@@ -77,7 +78,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class FitWeight(Stage):
-    """Fits the weight of discriminator guidance at each noise level, on held-out images.
+    """Fit the weight of discriminator guidance at each noise level, on held-out images.
 
     Guidance `{ use = "discriminator", weight_by = "STAGE" }` uses the result. The fit minimizes the
     denoising error; no samples are scored. The stage warns if weight 1 raises the error. It also

@@ -28,7 +28,8 @@ class FittedWeight(Artifact):
         weights: fitted weight at each level.
         standard_errors: standard error of each weight.
         error_at_one: denoising error with weight 1, relative to the error without guidance.
-        error_fitted: denoising error with the fitted weight, relative to the same.
+        error_fitted: denoising error with the fitted weight, relative to the error without
+            guidance.
         denoiser: digest of the denoiser, see :func:`genkit.tensors.network_digest`.
         discriminator: digest of the discriminator.
     """
@@ -91,7 +92,7 @@ class FittedWeight(Artifact):
         for what, (digest, network) in networks.items():
             if network_digest(network) != digest:
                 raise DataError(
-                    f"weight_by must be fitted to the {what} in use, got a weight for another; "
+                    f"weight_by must be fitted to the {what} in use, got a different one; "
                     f"run a stage fit-weight for this {what}",
                     Code.CONFLICT,
                 )

@@ -99,7 +99,11 @@ def noise_levels_of(training: PairedTraining, pairs: Pairs) -> Tensor:
     quantile = pairs.batch.quantile
     levels = None if quantile is None else training.objective.noise_levels(quantile)
     if levels is None:
-        raise DataError("objective must have noise levels, got one without", Code.CONFLICT)
+        raise DataError(
+            "objective must have noise levels, got one without; write "
+            'objective = { use = "discrimination" }',
+            Code.CONFLICT,
+        )
     return levels.float()
 
 
@@ -154,7 +158,8 @@ def require_realness(batch: Batch) -> Tensor:
     """
     if batch.realness is None:
         raise DataError(
-            "data must state which items are real and which are generated, got no realness",
+            "data must state which items are real and which are generated, got no realness; write "
+            'data = { use = "real-and-fake", ... }',
             Code.MISSING_ATTRIBUTE,
         )
     return batch.realness

@@ -52,7 +52,7 @@ class Judgment:
 
     @property
     def is_chance(self) -> bool:
-        """Whether the cross-entropy is at least ln 2 - 2 standard errors, as by chance."""
+        """Whether the cross-entropy is at least the value at chance minus 2 standard errors."""
         return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
 
     def row(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from genkit.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class Ema(Average):
-    """Exponential moving average of the weights."""
+    """Averages the weights exponentially, as in EDM."""
 
     source = "EDM, arXiv 2206.00364, appendix F.2"
 

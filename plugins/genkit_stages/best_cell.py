@@ -34,12 +34,12 @@ class BestCell(Settings):
     rule: Literal["min", "max"] = setting("min", doc="whether the minimum or the maximum is best")
 
     def check(self, stage: SamplingStage, seeds: range, earlier: Stages) -> Iterator[Problem]:
-        """Yield the problems of a sampling stage with the settings; keys are relative to the stage.
+        """Yield the problems if a sampling stage uses the settings; keys are relative to the stage.
 
         Args:
             stage: stage that uses the settings.
             seeds: seeds of its samples.
-            earlier: earlier stages by id.
+            earlier: earlier stages, keyed by id.
         """
         sweep = earlier.get(self.stage)
         key = "settings_from"

@@ -164,7 +164,7 @@ def isolated(device: torch.device) -> Iterator[None]:
     number of threads of PyTorch, and the precision and the choice of algorithms on NVIDIA GPUs.
 
     Args:
-        device: device of the training.
+        device: training device.
     """
     # NumPy's legacy generator is included because third-party code may use it.
     numbers, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002

@@ -86,7 +86,7 @@ class Comparing(Component):
         """
         if self.statistics is None:
             if self.data is None:  # reported by `comparison_problems`
-                raise DataError("there is no data to compare with")
+                raise DataError("data or statistics must be set, got neither")
             return DatasetReference(self.data, extractors)
         reference = StatisticsReference(expand_user(self.statistics), extractors)
         # Fail here rather than hours later, when the first samples are scored.

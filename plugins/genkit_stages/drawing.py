@@ -75,7 +75,7 @@ class Drawing(Callback):
         yield from level_problems(design.settings, self.schedule, self.solver, {})
 
     def draw(self, network: Trained, context: Context) -> Batch:
-        """Draw samples from a network. They are on the CPU, neither clipped nor rounded.
+        """Return samples drawn from a network, on the CPU, neither clipped nor rounded.
 
         Raises:
             DataError: a sample is not finite.

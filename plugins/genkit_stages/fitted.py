@@ -15,7 +15,7 @@ from genkit_stages.level_search import KnownLevels
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted(Schedule):
-    """Noise levels that a stage `fit-schedule` fitted to this denoiser, solver and number of steps.
+    """Uses noise levels that a stage `fit-schedule` fitted to this denoiser, solver and steps.
 
     Outside a run, `levels` is the path of a file `levels.json` that such a stage wrote.
     """

@@ -6,12 +6,12 @@ sigma_max to any sigma_min. The criterion is the energy distance of samples x to
     2 E|x - y| - E|x - x'| - E|y - y'|,
 
 without the last term, which is the same for all candidates. All candidates start from the same
-noise, so the differences between their distances vary far less than the distances: 32 samples
-suffice to exclude bad levels.
+noise. This makes the variance of the differences between candidates far smaller than the variance
+of the distances: 32 samples suffice to exclude bad levels.
 
-Why this criterion: it ranks candidates more like the Fréchet distance than the distance to the end
-points of exact trajectories does, and it takes far fewer network calls. An exact trajectory is a
-poor target because the denoiser itself is not exact.
+Why this criterion: its ranking of candidates agrees better with the Fréchet distance than a ranking
+by the distance to the end points of exact trajectories. It also takes far fewer network calls.
+Exact trajectories are a poor target because the denoiser itself is not exact.
 
 Why three parameters: a search over every level separately changes the Fréchet distance of other
 samples by only -6 to 2 %, and takes many times as many samples. `benchmarks/fitted_schedules.py
@@ -119,7 +119,7 @@ def grid(lowest: float, highest: float) -> list[Candidate]:
 
 
 def energy(samples: Tensor, data: Tensor) -> float:
-    """Return the energy distance of samples to data, without the term that depends on data alone.
+    """Return the energy distance of samples to data, without the term of the data alone.
 
     Args:
         samples: features of at least two samples, ``[N, F]``.

@@ -46,7 +46,7 @@ def bound_by_sigma(
     stream: PairStream,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Return an estimate of the lowest possible loss by noise level, as :func:`by_sigma` does.
+    """Return an estimate of the lowest possible loss at each noise level.
 
     For a small data set with independent noise, it is the loss of the posterior mean. With assigned
     noise it has no closed form. With augmentation the data set has more items, and with a coupler

@@ -31,7 +31,7 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
     """Return a PNG of a run's pools: distances, noise, and gaps and group sizes if any.
 
     With many pools, each point is the mean of several consecutive pools, and a pale band shows
-    their min and max.
+    their minimum and maximum.
 
     Args:
         rows: rows of the stage train, one for each pool; rows without ``pool`` are ignored.
@@ -75,7 +75,7 @@ def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
 
 
 def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
-    """Draw the deviation of each pool's noise from N(0, I), in standard errors of such noise."""
+    """Draw the deviation of each pool's noise from N(0, I), in units of its standard error."""
     normal = NormalDist()
 
     def worst(share: float) -> float:

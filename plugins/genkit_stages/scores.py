@@ -118,7 +118,7 @@ class Scorer:
         count, sets = len(samples.batch), self.sets
         if count % sets:
             raise DataError(
-                f"sets must divide the number of samples, {count}, got {sets}; write another value",
+                f"sets must divide the number of samples, {count}, got {sets}; write a divisor",
                 Code.WRONG_LENGTH,
             )
         if self.reference.batch is None:

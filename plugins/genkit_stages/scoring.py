@@ -39,14 +39,14 @@ class Scoring(Stage, Comparing):
     )
 
     def varied(self) -> Collection[str]:
-        """Return the column names of the settings that the stage varies, reserved for them."""
+        """Return the column names of the varied settings, which no score may have."""
         return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:
-        """Yield the problems of samples and metrics, except those of the number of samples.
+        """Yield the problems of samples and metrics that do not depend on the number of samples.
 
         Args:
-            earlier: earlier stages by id, including the stage that draws the samples.
+            earlier: earlier stages, keyed by id, including the stage that draws the samples.
         """
         drawn_by = earlier[self.samples].drawn_by(earlier)
         for index, metric in enumerate(self.metrics):

@@ -52,7 +52,7 @@ def problems_of(
 
 
 def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
-    """Yield a problem if the assigned noise is not N(0, I), from which sampling starts."""
+    """Yield a problem if the coupler does not declare that its assigned noise is N(0, I)."""
     if not coupler.preserves_noise_marginal:
         yield Problem(
             ("coupler",),

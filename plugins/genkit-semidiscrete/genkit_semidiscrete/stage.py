@@ -41,7 +41,7 @@ MEASURED = 32
 
 @dataclass(frozen=True, kw_only=True)
 class FitPotential(Stage):
-    """Fits the potential with which the coupler `semidiscrete` assigns noise samples to images."""
+    """Fit the potential with which the coupler `semidiscrete` assigns noise samples to images."""
 
     source = "Flow Matching with Semidiscrete Couplings, arXiv 2509.25519, section 3"
     output = Potential

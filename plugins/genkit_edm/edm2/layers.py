@@ -1,6 +1,6 @@
 """Magnitude-preserving layers (EDM2, arXiv 2312.02696, appendix B).
 
-If the input has unit variance, so has the output in expectation; so activations do not grow.
+Inputs of unit variance lead to outputs of unit variance, in expectation: activations do not grow.
 Weights have a fixed norm, so the effective learning rate does not drift.
 """
 

@@ -15,7 +15,7 @@ from genkit.types import Denoise, RandnLike, State
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2m(Solver):
-    """Second order with one network call per step; the last step is of first order.
+    """Takes second-order steps with one network call each; the last step is of first order.
 
     For constant D the exact step is x' = D + sigma'/sigma (x - D). The multistep method uses this
     step with D extrapolated to the middle of the step, in lambda = -ln(sigma), from the values at
@@ -44,7 +44,7 @@ class Dpmpp2m(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Dpmpp2s(Solver):
-    """Second order with two network calls per step; the last step is of first order, with one call.
+    """Takes second-order steps with two network calls each; the last is of first order, with one.
 
     For constant D the exact step is x' = D + sigma'/sigma (x - D). The singlestep method uses this
     step with D evaluated in the middle of the step, in lambda = -ln(sigma).

@@ -139,8 +139,8 @@ class ChurningSolver(Solver):
             limit = math.sqrt(math.expm1(MIN_TIME * math.log1p(high**2)))
             unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
             raise DataError(
-                f'path "vp" must have a time for all noise levels up to {highest:g}, got a range '
-                f"from {low:g} to {high:g}, which has none; write a lowest level of at most "
+                f'path "vp" must be defined for all noise levels up to {highest:g}, got the range '
+                f"{low:g} to {high:g}, for which it is not; write a lowest level of at most "
                 f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"',
                 Code.OUT_OF_RANGE,
             )
@@ -192,7 +192,7 @@ class ChurningSolver(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Euler(ChurningSolver):
-    """First order with one network call per step."""
+    """Takes first-order steps with one network call each."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2 without the correction; DDIM"
 
@@ -212,7 +212,7 @@ class Euler(ChurningSolver):
 
 @dataclass(frozen=True, kw_only=True)
 class Heun(ChurningSolver):
-    """Second order with two network calls per step, and one call in the last step."""
+    """Takes second-order steps with two network calls each, and one call in the last step."""
 
     source = "EDM, arXiv 2206.00364, algorithms 1 and 2; with alpha, algorithm 3 in appendix D.2"
     two_slopes = True

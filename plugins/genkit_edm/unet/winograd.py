@@ -1,8 +1,8 @@
 """Winograd's algorithm for 3x3 convolutions on the CPU, with less than half the multiplications.
 
-Directly, a 2x2 block of output pixels takes 4 x 9 = 36 multiplications per pair of channels. As an
-elementwise product of transformed 4x4 tiles it takes 16. The transformations consist of sums and
-halvings, so rounding errors are at most those of the direct sum.
+Computed directly, a 2x2 block of output pixels takes 4 x 9 = 36 multiplications per pair of
+channels. As an elementwise product of transformed 4x4 tiles it takes 16. The transformations
+consist of sums and halvings, so rounding errors are at most those of the direct sum.
 
 Measured speedup over torch's convolution, forward and backward, on one core of an AMD EPYC with
 torch 2.13 (``python benchmarks/winograd.py``): 1.07 for 256 channels of 32x32 pixels, 1.23 for
