@@ -42,7 +42,7 @@ class GuidedDenoising(Objective):
         module = inputs.network(self.denoiser).module
         if not isinstance(module, Preconditioned):
             raise DataError(
-                f"denoiser must have a preconditioner, got {type(module).__name__}; use another one",
+                f"denoiser must have a preconditioner, got {type(module).__name__}; choose another",
                 Code.CONFLICT,
             )
         return BoundGuidedDenoising(self, module)
