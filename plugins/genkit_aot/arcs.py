@@ -106,7 +106,7 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
         if not free.any():
             return paired.astype(np.int64), u, v
         # A graph of augmenting paths. Its nodes are the images and the unmatched noise samples. A
-        # matched noise sample is represented by its image, which would need another sample.
+        # matched noise sample is represented by its image, which would need a different sample.
         node = np.full(count, -1, dtype=np.int32)
         node[paired[~free]] = np.flatnonzero(~free)
         unmatched = np.flatnonzero(node < 0)

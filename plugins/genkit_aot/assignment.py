@@ -77,7 +77,7 @@ def assign_from(costs: Costs, dual: Potentials, tolerance: float) -> tuple[Tenso
     v = dual.g.double().cpu().numpy()
     while True:
         permutation, u, v = assign_among(arcs, v)
-        # Reduced costs are computed in float64: potentials rounded to float32 prove nothing.
+        # Reduced costs in float64: rounding the potentials to float32 would invalidate the proof.
         u_torch, v_torch = (torch.from_numpy(p).to(dual.g.device) for p in (u, v))
         missing, min_reduced = find_arcs(costs, u_torch, v_torch, -arcs.rounding)
         # Adding the minimum reduced cost to u makes the potentials feasible.

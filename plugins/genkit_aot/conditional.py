@@ -43,7 +43,7 @@ class Conditional(Coupler):
 
     cost: Cost = setting(
         "euclidean",
-        doc="distance of a pair: Euclidean, between image and unit-variance noise, or its square",
+        doc="Euclidean distance of image and unit-variance noise, or its square",
     )
     by: By = setting("label", doc="condition: the label or the embedding of an item")
     weight: float | None = setting(

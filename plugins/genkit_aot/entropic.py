@@ -24,15 +24,15 @@ BLOCK = {"cpu": 2**23, "cuda": 2**28}
 tuned."""
 
 FIRST_EPSILON, EPSILON_FACTOR = 0.15, 0.4
-"""First epsilon in units of ``Costs.scale``, and the factor by which epsilon decreases from stage
-to stage. Each stage starts from the potentials of the previous one. For a tolerance of 0.01 at
-epsilon 0.03, pools of 1,024 synthetic images take 25 iterations in all stages together; a single
-stage would take 36 to 40. First values from 0.1 to 0.6 and factors from 0.2 to 0.6 take 25 to 30
-iterations."""
+"""First epsilon in units of ``Costs.scale``, and the ratio of successive values of epsilon. The
+iteration at each epsilon starts from the potentials at the previous epsilon. For a tolerance of
+0.01 at epsilon 0.03, pools of 1,024 synthetic images take 25 iterations in total. With the last
+epsilon alone they take 36 to 40. First values from 0.1 to 0.6 and ratios from 0.2 to 0.6 take 25 to
+30 iterations."""
 
 COARSE_TOLERANCE, COARSE_ITERATIONS = 0.1, 10
-"""Error and number of iterations at which a stage ends, except the last. Errors from 0.03 to 0.3,
-and 5 to 30 iterations, make little difference: 24 to 28 iterations in all in the above case."""
+"""Error and number of iterations at which epsilon is decreased. Errors from 0.03 to 0.3, and 5 to
+30 iterations, make little difference: 24 to 28 iterations in total in the above case."""
 
 RELAXATION, MOMENTUM = 1.5, 0.3
 """Factor of Sinkhorn's step, and share of the previous step that is added to it (successive
@@ -162,7 +162,7 @@ class Potentials:
         g: ``[M]`` potentials of the noise samples, such that every column sums to about N / M.
         epsilon: weight of the entropy, in the unit of the costs.
         error: root mean square of the relative errors of the column sums.
-        iterations: number of iterations over all stages.
+        iterations: total number of iterations, at all values of epsilon.
     """
 
     f: Tensor
@@ -227,7 +227,8 @@ def potentials(
         target = tolerance if last else COARSE_TOLERANCE
         max_steps = iterations if last else COARSE_ITERATIONS
         kernel = _Kernel(costs, g, stage)
-        shift = previous = torch.zeros_like(g)  # change of g since the kernel, / epsilon
+        # Change of g since the last kernel was computed, in units of epsilon.
+        shift = previous = torch.zeros_like(g)
         for step in range(1, 1 + max_steps):
             columns = kernel.columns(shift.exp())
             uses = columns.mul_(noises / count)

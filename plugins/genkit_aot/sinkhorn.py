@@ -62,7 +62,9 @@ class Sinkhorn(Coupler):
         below=1,
     )
     iterations: int = setting(
-        10_000, doc="maximum number of iterations at the last epsilon, else an error", at_least=1
+        10_000,
+        doc="maximum number of iterations at the last epsilon, beyond which an error is raised",
+        at_least=1,
     )
     rounded: bool = setting(
         False, doc="whether to round the plan to a permutation, instead of drawing from it"

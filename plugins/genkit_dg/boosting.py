@@ -18,13 +18,13 @@ CHURN = 4.0
 """``s_churn`` of samples whose last log-ratio was below 0, that is, classified as generated."""
 
 CHURN_PERIOD = 5
-"""Interval of these additions of noise, in steps."""
+"""Number of steps from one addition of noise by ``CHURN`` to the next."""
 
 FACTOR = 2.0
 """Factor of the first correction in a step for samples with a log-ratio below 0."""
 
 FACTOR_PERIOD = 2
-"""Interval of these multiplications, in steps."""
+"""Number of steps from one multiplication by ``FACTOR`` to the next."""
 
 
 class BoostedDiscriminator(BoundDiscriminator):

@@ -32,7 +32,9 @@ class Exact(Coupler):
         doc="cost of a pair: Euclidean distance of image and unit-variance noise, or its square",
     )
     iterations: int = setting(
-        10_000_000, doc="maximum number of network simplex iterations, else an error", at_least=1
+        10_000_000,
+        doc="maximum number of network simplex iterations, beyond which an error is raised",
+        at_least=1,
     )
 
     def pair(

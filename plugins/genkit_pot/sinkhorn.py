@@ -47,7 +47,9 @@ class Sinkhorn(Coupler):
         above=0,
         below=1,
     )
-    iterations: int = setting(10_000, doc="maximum number of iterations, else an error", at_least=1)
+    iterations: int = setting(
+        10_000, doc="maximum number of iterations, beyond which an error is raised", at_least=1
+    )
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:
         import ot

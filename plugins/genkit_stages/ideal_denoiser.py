@@ -14,7 +14,7 @@ from genkit.types import Batch
 from genkit.world import SINGLE_PROCESS
 
 _MAX_DRAWS = 2**15
-"""1,024 draws per bin, for a standard error of about 3 % of a bin's mean loss."""
+"""Maximum number of draws: 1,024 per bin, for a standard error of about 3 % of a mean loss."""
 
 _MIN_DRAWS = 16 * BINS  # 16 draws per bin; chosen, not tuned
 

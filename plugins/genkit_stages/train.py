@@ -82,7 +82,9 @@ class Train(Stage):
     data: Dataset = setting(doc="training data", inherit="data")
     network: Network = setting(doc="network to train")
     objective: Objective = setting(doc="training loss")
-    coupler: AnyCoupler = setting(doc="assigns noise samples to images", use={"use": "random"})
+    coupler: AnyCoupler = setting(
+        doc="assignment of noise samples to images", use={"use": "random"}
+    )
     augmentation: Augmentation | None = setting(None, doc="random transformation of the images")
     images: int = setting(doc="number of training images, including repetitions", at_least=1)
     batch_size: int = setting(256, doc="batch size of an optimizer step", at_least=1)

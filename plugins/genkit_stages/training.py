@@ -96,7 +96,7 @@ class Loop:
                 self.context.advance(trainer.images, total, "images", loss, trainer.steps)
                 if self.context.world.is_main and snapshot:
                     trainer.average.snapshot(self.context.folder, trainer.images)
-                # Before the checkpoint: a resumed run would log rows after it again.
+                # Called before the checkpoint: a resumed run would log rows after it again.
                 if callbacks:
                     called_at = self._clock()
                     self.callbacks.call(callbacks)

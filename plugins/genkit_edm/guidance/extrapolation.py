@@ -10,7 +10,7 @@ from torch import Tensor
 from genkit.interfaces import BoundGuidance
 
 Estimate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``(x [B, *shape], sigma [B], labels [B] or None) -> D(x; sigma)``."""
+"""Function ``(x [B, *shape], sigma [B], labels [B] or None) -> D(x; sigma)`` of a denoiser."""
 
 
 class Extrapolation(BoundGuidance):

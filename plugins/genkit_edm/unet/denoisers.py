@@ -36,7 +36,7 @@ class HalvingDenoiser(LabelDropout):
         doc="width of each level in units of channels; each level halves the resolution",
         at_least=1,
     )
-    blocks: int = setting(4, doc="residual blocks per level", at_least=1)
+    blocks: int = setting(4, doc="number of residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (16,), doc="heights of the feature maps that have self-attention", at_least=1
     )
@@ -118,7 +118,7 @@ class Ddpmpp(UNetDenoiser):
         1, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 1), doc="taps of the resampling filter, of which there must be an even number"
+        (1, 1), doc="taps of the resampling filter; their number must be even"
     )
     encoder: Encoder = setting(
         "standard",
@@ -178,7 +178,7 @@ class Ncsnpp(Ddpmpp):
         2, doc="width of the embedded noise level, in units of channels", at_least=1
     )
     resample_filter: tuple[float, ...] = setting(
-        (1, 3, 3, 1), doc="taps of the resampling filter, of which there must be an even number"
+        (1, 3, 3, 1), doc="taps of the resampling filter; their number must be even"
     )
     encoder: Encoder = setting(
         "residual", doc="how the downsampled image is added at lower resolutions"
@@ -197,7 +197,7 @@ class Adm(UNetDenoiser):
         doc="width of each level in units of channels; each level halves the resolution",
         at_least=1,
     )
-    blocks: int = setting(3, doc="residual blocks per level", at_least=1)
+    blocks: int = setting(3, doc="number of residual blocks per level", at_least=1)
     attention: tuple[int, ...] = setting(
         (32, 16, 8),
         doc="heights of the feature maps that have self-attention, with a head per 64 channels; "
