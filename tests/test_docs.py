@@ -323,6 +323,9 @@ def test_the_readme_has_its_two_commands() -> None:
         "test": environment.format("-nox") + " nox && .venv-nox/bin/nox",
     }.items():
         assert f"<!-- {name} command -->\n```bash\n{command}\n```\n" in text
+    (version,) = re.findall(r"pip install torch==(\S+) --index-url", text)
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"torch=={version}" in constraints
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -47,7 +47,7 @@ def pair_with(name: str, **settings: object) -> Pairing:
 
 
 def nearest(batch: Batch, noise: Tensor, draws: torch.Generator) -> Pairs:
-    """Assign to each item the nearest of its own noise samples; ``noise`` has the first of them."""
+    """Assign to each item the nearest of several noise samples, of which ``noise`` has the first."""
     more = torch.randn((CANDIDATES - 1, *noise.shape), generator=draws)
     candidates = torch.cat([noise[None], more])
     best = (candidates - batch.data).flatten(2).norm(dim=2).argmin(dim=0)
@@ -95,8 +95,8 @@ def levels_and_noise(items: Batch, *, scaled: bool) -> tuple[Tensor, Tensor]:
     """Return noise levels and the noise of their items.
 
     Args:
-        items: to pair.
-        scaled: whether noise is multiplied by the level of the image before it is compared.
+        items: items whose noise is assigned.
+        scaled: whether noise is multiplied by the noise level of the image before it is paired.
     """
     levels, noises = [], []
     for index in range(POOLS):
@@ -113,7 +113,7 @@ def levels_and_noise(items: Batch, *, scaled: bool) -> tuple[Tensor, Tensor]:
 
 
 def variance_by_level(level: Tensor, noise: Tensor) -> tuple[list[float], list[float]]:
-    """Return ten ranges of the noise level, by their median, and the variance of noise in each."""
+    """Divide the noise levels into ten groups; return median level and noise variance of each."""
     order = level.argsort().chunk(10)
     return (
         [float(level[part].median()) for part in order],
