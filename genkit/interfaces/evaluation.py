@@ -43,8 +43,8 @@ class Extractor(Component):
     def bind(self, inputs: Inputs) -> nn.Module:
         """Return a module ``[B, *shape] -> [B, F]``, on the device of ``inputs``.
 
-        The module is called with float32 images that have 256 levels in [-1, 1]. If ``classifies``
-        is true, it has a method ``head`` that returns logits: ``[B, F] -> [B, classes]``.
+        It is called with float32 images, whose values are 8-bit values scaled to [-1, 1]. If
+        ``classifies`` is true, it has a method ``head`` with logits: ``[B, F] -> [B, classes]``.
         """
 
     @abstractmethod

@@ -147,7 +147,7 @@ class Latents(Component):
         for seed in (min(seeds), max(seeds)):
             if not 0 <= seed < SEED_LIMIT:
                 limit = SEED_LIMIT - 1
-                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; write such seeds")
+                raise DataError(f"seeds must be from 0 to {limit}, got {seed}; choose other seeds")
 
     @abstractmethod
     def draw(

@@ -42,14 +42,14 @@ def figure_with_axes(
     across = columns or count
     down = -(-count // across)
     figure = Figure(figsize=(width * across, 4.5 * down), dpi=_DPI, layout="constrained")
-    placed = [axes for row in figure.subplots(down, across, squeeze=False) for axes in row]
-    for axes in placed[count:]:
+    panels = [axes for row in figure.subplots(down, across, squeeze=False) for axes in row]
+    for axes in panels[count:]:
         axes.remove()
-    for axes in placed[:count]:
+    for axes in panels[:count]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e3e3e3", linewidth=0.8)
         axes.set_axisbelow(True)
-    return figure, placed[:count]
+    return figure, panels[:count]
 
 
 def set_title(axes: Axes, title: str) -> None:

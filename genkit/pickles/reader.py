@@ -128,14 +128,14 @@ class _Reader(_Unpickler):
         self._what, self._expected = what, expected
 
     def find_class(self, module: str, name: str) -> Global:
-        found = Global(module, name)
-        if self._expected is not None and not self._expected(found):
+        record = Global(module, name)
+        if self._expected is not None and not self._expected(record):
             raise DataError(
                 f"{self._what}: the pickle contains code, which genkit does not run: it imports "
-                f"{str(found)[:200]}, which such a file must not contain",
+                f"{str(record)[:200]}, which such a file must not contain",
                 Code.UNSAFE,
             )
-        return found
+        return record
 
     def persistent_load(self, pid: Any) -> Persistent:
         return Persistent(pid)

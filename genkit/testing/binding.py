@@ -144,7 +144,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
     """
-    batch, seen = items(spec, 5), []
+    batch, results = items(spec, 5), []
     for seed in (0, 0, 1) if earlier else (0, 0):
         with workplace(earlier, seed) as place:
             inputs = place.holding(extractor)
@@ -165,8 +165,8 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
             law = "same-again: the same items have the same features"
             require(torch.equal(rows, again), extractor, law, "different ones on the second call")
             require_per_item(extractor, "the features of an item", alone, rows)
-            seen.append((rows, extractor.identity(inputs)))
-    (one, name), (twin, its_name), *others = seen
+            results.append((rows, extractor.identity(inputs)))
+    (one, name), (twin, its_name), *others = results
     law = "identity-is-constant: identity returns a non-empty string, the same on every call"
     require(isinstance(name, str) and name == its_name != "", extractor, law, (name, its_name))
     law = "identity-of-features: features with the same identity are equal"
@@ -211,7 +211,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     """
     denoiser = Gaussian() if metric.requires_denoiser else UnknownDenoiser()
     count = max(32, metric.min_samples)
-    seen = []
+    results = []
     with workplace(earlier) as place:
         context = place.holding(metric)
         subject = subject_of(context, items(spec, count), items(spec, count + 16), denoiser)
@@ -228,7 +228,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
                 raise LawBroken(metric, law, error) from error
             law = "measurement: measure returns a Measurement"
             require(isinstance(measurement, Measurement), metric, law, type(measurement).__name__)
-            seen.append(measurement)
+            results.append(measurement)
     numbers = {
         name: value for name, value in measurement.scores.items() if isinstance(value, float)
     }
@@ -252,7 +252,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
         lengths, metric, "curve-length: a curve has as many values as positions", measurement.curves
     )
     law = "same-again: the same items give the same measurement"
-    require(seen[0] == seen[1], metric, law, seen)
+    require(results[0] == results[1], metric, law, results)
 
 
 @dataclass(frozen=True, kw_only=True)

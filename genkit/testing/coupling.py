@@ -139,12 +139,12 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
     """Return a mask of the allowed pairs of images and noise, ``[N, N]``; None if all are."""
-    kept = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
+    attributes = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
-    for attribute in kept:
+    for attribute in attributes:
         values = getattr(batch, attribute)
         allowed &= values[:, None] == values[None, :]
-    return allowed if kept else None
+    return allowed if attributes else None
 
 
 def _check_total(

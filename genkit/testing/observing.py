@@ -36,7 +36,7 @@ def check_callback(
     with seeded(0):
         module = network.build(spec).eval().requires_grad_(False)
     trained = Trained(network, spec, module)
-    seen = []
+    results = []
     with workplace(earlier) as place:
         problems = list(callback.check_training(trained, designs(place.stages, place.stages)))
         law = "accepts-what-runs: check_training yields no problem for a network that it observes"
@@ -47,8 +47,8 @@ def check_callback(
                 bound = callback.bind(context)
                 for _ in range(2):
                     raw, averaged = (replace(trained, module=copy.deepcopy(module)) for _ in "ab")
-                    seen.append(bound.call(TrainingState(64, 128, raw, averaged), context))
-    for result in seen:
+                    results.append(bound.call(TrainingState(64, 128, raw, averaged), context))
+    for result in results:
         law = "measurement: call returns a Measurement"
         require(isinstance(result, Measurement), callback, law, type(result).__name__)
         numbers = all(
@@ -62,4 +62,4 @@ def check_callback(
         law = "declared-names: call returns a score or a picture for each name in `names`"
         require(set(callback.names) <= returned, callback, law, returned)
     law = "same-again: the same training state gives the same scores and pictures"
-    require(all(result == seen[0] for result in seen), callback, law, seen)
+    require(all(result == results[0] for result in results), callback, law, results)

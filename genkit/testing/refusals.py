@@ -62,12 +62,12 @@ def check_not_finite(subject: Subject) -> None:
         for name in ("image", "noise", "embedding"):
             batch = pool(8)
             noise = noise_for(subject.settings, batch)
-            given = {"image": batch.data, "noise": noise}
+            tensors = {"image": batch.data, "noise": noise}
             if name == "embedding":
                 if batch.embeddings is None or "embeddings" not in subject.settings.requires:
                     continue
-                given[name] = batch.embeddings
-            given[name][3].view(-1)[-1] = value
+                tensors[name] = batch.embeddings
+            tensors[name][3].view(-1)[-1] = value
             law = f'refuses-not-finite: {value} in {name} 3 raises a DataError about "{name} 3"'
             message = subject.refusal(batch, noise)
             subject.require(message is not None, law, "no error")

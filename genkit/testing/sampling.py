@@ -204,21 +204,21 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     denoise = ClosedForm(lambda x, _: point.expand_as(x).clone())
 
     def solve() -> tuple[list[State], list[Tensor]]:
-        states, kept = [], []
+        states, copies = [], []
         for state in solver.solve(denoise, start, sigmas, _noise(4, "churn").randn_like):
             states.append(state)
-            kept.append(state.x.clone())
-        return states, kept
+            copies.append(state.x.clone())
+        return states, copies
 
     with require_pure(solver, start=start, sigmas=sigmas):
-        states, kept = solve()
+        states, copies = solve()
 
     reached = [float(state.sigma) for state in states]
     law = "state-per-level: the trajectory has a state at each noise level, the last at 0"
     require(reached == sigmas.tolist(), solver, law, reached)
     law = "first-state: the first state is the start"
-    require(torch.equal(kept[0], start), solver, law, kept[0].tolist())
-    for index, (state, x) in enumerate(zip(states, kept, strict=True)):
+    require(torch.equal(copies[0], start), solver, law, copies[0].tolist())
+    for index, (state, x) in enumerate(zip(states, copies, strict=True)):
         same_kind = state.x.shape == start.shape and state.x.dtype == start.dtype
         law = "state-type: a state has the shape and dtype of the start"
         require(same_kind, solver, law, f"{state.x.dtype} {list(state.x.shape)} at {index}")
@@ -232,11 +232,11 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
     sound = all(sigma.ndim == 0 and float(sigma) > 0 for sigma in levels)
     require(sound, solver, law, [sigma.tolist() for sigma in levels])
     check_evaluations(solver, denoise, states)
-    error = float((kept[-1] - point).abs().max())
+    error = float((copies[-1] - point).abs().max())
     law = "single-point: if the data is a single point, the trajectory ends there"
     require(error <= rounding, solver, law, f"an error of {error:.3g}")
     again = solve()[1]
-    same = all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+    same = all(torch.equal(a, b) for a, b in zip(copies, again, strict=True))
     law = "same-again: the same start and noise give the same states"
     require(same, solver, law, "different states on the second call")
 

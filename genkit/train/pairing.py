@@ -204,17 +204,17 @@ class PairStream:
             Batch, its noise, and the reports of the pools that begin in this batch. Each report
             contains the time for which the caller waited for the pool.
         """
-        held, pool = start // self.pool_size - 1, None
-        with closing(self.pools(held + 1, ahead, exchange)) as pools:
+        current, pool = start // self.pool_size - 1, None
+        with closing(self.pools(current + 1, ahead, exchange)) as pools:
             for begin in range(start, self.total, batch_size):
                 parts: list[tuple[Batch, Tensor]] = []
                 reports: list[PoolReport] = []
                 position, end = begin, min(begin + batch_size, self.total)
                 while position < end:
                     index, offset = divmod(position, self.pool_size)
-                    if pool is None or index != held:
+                    if pool is None or index != current:
                         begun = time.perf_counter()
-                        pool, held = next(pools).result(), index
+                        pool, current = next(pools).result(), index
                         waited = time.perf_counter() - begun
                         reports.append(replace(pool.report, seconds_waited=waited))
                     chosen = slice(offset, offset + end - position)
