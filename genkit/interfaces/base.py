@@ -1,4 +1,4 @@
-"""Bases that refer to each other: components, networks, stages, and the inputs of all three."""
+"""Bases of components, networks and stages, and their inputs, which refer to each other."""
 
 from __future__ import annotations
 

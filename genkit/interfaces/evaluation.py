@@ -78,7 +78,7 @@ class Features(Protocol):
         """Return mean and covariance of the features of the reference.
 
         Raises:
-            DataError: the file of statistics contains none for the extractor.
+            DataError: the file of statistics contains no statistics for the extractor.
         """
         ...
 
@@ -142,7 +142,7 @@ class Metric(Component):
 
     @property
     def min_samples(self) -> int:
-        """Min number of samples."""
+        """Min number of samples for which the metric can be computed."""
         return 1
 
     @property

@@ -185,9 +185,9 @@ class SamplingStage(Stage):
         return False
 
     def sampler_fact(self, context: Context) -> str | None:
-        """Return the fact ``sampler`` of the samples, a description of the settings, or None.
+        """Return the text of the fact ``sampler``, which describes the settings, or None.
 
-        The samplers of a sweep's cells differ, so a sweep saves the fact of the stage that it
+        The cells of a sweep differ in their samplers; a sweep saves the fact of the stage that it
         varies.
         """
         return None

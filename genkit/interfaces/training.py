@@ -79,9 +79,9 @@ class Objective(Component):
         raise unbound(self, "loss")
 
     def noise_levels(self, quantile: Tensor) -> Tensor | None:
-        """Return the noise levels ``[B]`` of items, by which the loss is then reported.
+        """Return the noise levels ``[B]`` of items, or None if an item has no single noise level.
 
-        None, the default, if an item has no single noise level.
+        By default None. The loss is reported by noise level if the result is not None.
 
         Args:
             quantile: ``[B]`` float64 values of ``Batch.quantile``, in (0, 1).

@@ -86,7 +86,7 @@ def counting_flops() -> Iterator[FlopCount]:
 
 
 def call_flops(model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None) -> float:
-    """Return the mean number of operations per item of a call of a denoiser.
+    """Return the mean number of operations per item in a call of a denoiser.
 
     Args:
         model: denoiser.

@@ -86,8 +86,8 @@ def snapshots_in(folder: Path) -> list[Snapshot]:
 def coefficients(snapshots: Sequence[Snapshot], length: float, images: int) -> NDArray[np.float64]:
     """Return the coefficients of the combination of snapshots that is nearest to an average.
 
-    They minimize the integral over training of the squared difference of the profiles (algorithm
-    3), and are then normalized to sum 1.
+    They minimize the integral over training of the squared difference of the profiles (EDM2,
+    algorithm 3), and are then normalized to sum 1.
 
     Args:
         snapshots: snapshots to combine, all different.

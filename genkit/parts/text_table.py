@@ -70,7 +70,7 @@ def width_of(cells: Cells) -> int:
 
 
 def _broken(head: str, width: int) -> str:
-    """Return a header broken into lines of a width, at spaces; typed names contain no spaces."""
+    """Break a header into lines of a width at its spaces; a name without spaces stays whole."""
     lines = [""]
     for word in head.split(" "):
         if lines[-1] and len(lines[-1] + word) > width:

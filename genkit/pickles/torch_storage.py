@@ -103,7 +103,7 @@ class TensorReader:
                 Code.UNSAFE,
             )
         if math.prod(n or 1 for n in sizes) >= _MOST:  # numpy rejects it even without elements
-            raise DataError(f"shape {shape} is larger than any tensor", Code.UNSAFE)
+            raise DataError(f"shape {shape} must have fewer than 2^48 elements", Code.UNSAFE)
         if not count:
             return np.empty(sizes, storage.dtype)
         by_bytes = tuple(step * width if n > 1 else 0 for step, n in zip(steps, sizes, strict=True))

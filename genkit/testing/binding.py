@@ -48,7 +48,8 @@ def check_guidance(
 ) -> None:
     """Check every law of a guidance.
 
-    A correction has shape, dtype and device of the denoised image, is finite and has no gradient.
+    A correction has the shape, dtype and device of the denoised image, is finite and has no
+    gradient.
     It is a pure function, and does not depend on the other items of a batch. All network calls are
     counted. If `adds_noise` is true, `churn` returns one amount of noise, or one per item;
     otherwise it returns the solver's amount. If there is a setting `weight`, a weight of 0 gives a
@@ -57,7 +58,7 @@ def check_guidance(
     Args:
         guidance: guidance to check.
         spec: shape and attributes of the data.
-        earlier: stages to which it refers, by id; they are run once.
+        earlier: stages to which the guidance refers, by id; they are run once.
         denoiser: guided denoiser, on the CPU; None for the denoiser of N(m, I), where the mean m
             is the class, or 0 without classes.
 
@@ -139,7 +140,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
     Args:
         extractor: extractor to check.
         spec: shape and attributes of the items.
-        earlier: stages to which it refers, by id; they are run with two seeds.
+        earlier: stages to which the extractor refers, by id; they are run with two seeds.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
@@ -204,7 +205,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     Args:
         metric: metric to check.
         spec: shape and attributes of the items.
-        earlier: stages to which it refers, by id; they are run once.
+        earlier: stages to which the metric refers, by id; they are run once.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.

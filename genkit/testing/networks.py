@@ -147,7 +147,7 @@ def check_objective(
         objective: objective to check.
         model: module of a network that it can train.
         batch: items for training, with ``quantile`` set.
-        stages: earlier stages to which it refers, by id.
+        stages: earlier stages to which the objective refers, by id.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.

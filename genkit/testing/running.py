@@ -83,7 +83,7 @@ def check_stage(stage: Stage, earlier: Stages | None = None) -> None:
 
     Args:
         stage: stage to check. It is run several times, so one run should take about a second.
-        earlier: stages to which it refers, by id; they are run once.
+        earlier: stages to which the stage refers, by id; they are run once.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.

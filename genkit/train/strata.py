@@ -20,8 +20,8 @@ def stratify(
     Returns:
         ``[N]`` int64 indices of items.
     """
-    # Stable sorts keep the shuffled order within a class, so only the order of the runs is random
-    # anew. ``rank`` is the position of an item within its class.
+    # Stable sorts keep the shuffled order within a class, so the order of the runs is the only
+    # additional randomness. ``rank`` is the position of an item within its class.
     by_class = order[labels[order].argsort(stable=True)]
     sizes = torch.bincount(labels)
     first = sizes.cumsum(0) - sizes
