@@ -26,12 +26,12 @@ def share(row: Table, minimum: float | None) -> str:
 
 
 def described(part: Table) -> str:
-    """Return a sentence about the data of the pools."""
+    """Return sentences on the number and the data of the pools."""
     data = part["data"]
     shape = "x".join(map(str, data["shape"]))
     repeats = part["limits"]["repeats"]
-    over = "One pool of each size" if repeats == 1 else f"Medians over {repeats} pools of each size"
-    return f"{over}, {data['name']} of shape {shape}."
+    over = "for one pool" if repeats == 1 else f"medians over {repeats} pools"
+    return f"The figures are {over} of each size. The data are {data['name']}, of shape {shape}."
 
 
 def beside(part: Table) -> Iterator[tuple[Table, Table]]:

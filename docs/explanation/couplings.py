@@ -122,7 +122,7 @@ def variance_by_level(level: Tensor, noise: Tensor) -> tuple[list[float], list[f
 
 
 def draw_noise(axes: Axes, title: str, points: Tensor, noise: Tensor, others: Tensor) -> None:
-    """Plot noise in the color of its image, and circles that contain half and 95 % of N(0, I)."""
+    """Plot noise in the color of its image, and circles that contain 50 % and 95 % of N(0, I)."""
     place = points[:SHOWN, 0] - points[:SHOWN, 1]  # grows along the upper moon
     axes.scatter(*others[:SHOWN].T, s=3, color="#bbbbbb", linewidths=0)
     for dots, size in ((noise[:SHOWN], 9), (points[:SHOWN], 7)):
