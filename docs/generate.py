@@ -208,7 +208,11 @@ def python_pages() -> dict[Path, str]:
     public = {module: names.split() for module, names in PLUGIN_NAMES.items()} | ALSO
     if absent := public.keys() - MODULES.keys():
         raise RuntimeError(f"MODULES of docs/generate.py must have {', '.join(sorted(absent))}")
-    loader = GriffeLoader(docstring_parser=Parser.google, search_paths=[str(ROOT)])
+    # By default each line of a Returns section is a result of its own.
+    options = {"returns_multiple_items": False, "returns_named_value": False}
+    loader = GriffeLoader(
+        docstring_parser=Parser.google, docstring_options=options, search_paths=[str(ROOT)]
+    )
     package = loader.load("genkit")
     loader.resolve_aliases()
     pages = {}

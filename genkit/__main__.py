@@ -1,4 +1,4 @@
-"""Lets ``python -m genkit`` stand for ``genkit``."""
+"""Run the command line for ``python -m genkit``."""
 
 from genkit.cli import main
 

@@ -1,6 +1,6 @@
 """Run a recipe, sample a trained denoiser, or use a component from Python.
 
-Components hold no state, so ``genkit.component("coupler", "hungarian")`` works in any trainer.
+Components have no state: any trainer can use ``genkit.component("coupler", "hungarian")``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Result:
 
     Attributes:
         folder: folder of the run.
-        scores: rows of scores, by the id of their stage.
+        scores: map from the id of a stage to the rows of scores that it wrote.
     """
 
     folder: Path
@@ -65,7 +65,10 @@ class Result:
         """Load the denoiser that a stage trained."""
         place = stages_in(self.folder).get(stage)
         if place is None or not (path := place / DenoiserFile.filename()).is_file():
-            raise DataError(f"{self.folder} has no denoiser of stage {stage}", Code.NOT_FOUND)
+            raise DataError(
+                f"{self.folder} has no denoiser of stage {stage}; name a stage that trained one",
+                Code.NOT_FOUND,
+            )
         return load_denoiser(path, device)
 
 
@@ -83,13 +86,14 @@ def run_recipe(
     """Run a recipe, or resume a run that was stopped.
 
     Args:
-        recipe: path of a file, or name of a shipped recipe such as ``edm_aot``.
+        recipe: path of a recipe file, or name of a shipped recipe such as ``edm_aot``.
         out: folder of the run; ``runs/NAME`` by default.
-        settings: values by key path, as for ``--set``: ``{"denoiser.pool_size": 1024}``.
-        device: device in place of the recipe's.
+        settings: map from the key of a setting to its new value, as for ``--set``:
+            ``{"denoiser.pool_size": 1024}``.
+        device: device to use; None for the device in the recipe.
         progress: whether to show progress on stderr.
-        redo: ids of stages to run again, with all stages that depend on them.
-        trackers: trackers besides those of the recipe, as names or tables:
+        redo: ids of stages to run again. All stages that depend on them also run again.
+        trackers: trackers in addition to those of the recipe, as names or tables:
             ``["csv", {"use": "wandb", "mode": "offline"}]``.
 
     Raises:
@@ -161,8 +165,9 @@ def component(kind: str, name: str, **settings: Any) -> Component:
 
     Args:
         kind: one of :data:`genkit.plugin.kinds.KINDS`.
-        name: name as in recipes, after ``use``.
-        settings: settings; a slot takes a table, such as ``inner={"use": "pot-exact"}``.
+        name: name of the component, which a recipe writes after ``use``.
+        settings: settings of the component. A setting that is a component itself is written as a
+            table, such as ``inner={"use": "pot-exact"}``.
 
     Raises:
         PluginError: there is no such component.

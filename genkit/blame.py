@@ -1,4 +1,4 @@
-"""Attribute errors in the code or the results of components to component and plugin."""
+"""Add the component and its plugin to errors that its code or its results cause."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def plugin_errors(
     """Convert an error in a third-party plugin's code to a PluginError with the plugin's name.
 
     A genkit error that such code raises keeps its type, and its message begins with the component.
-    Errors of genkit, of its own plugins and of the machine are not changed.
+    Errors in the code of genkit and its own plugins are not changed, nor are errors of the machine,
+    such as a full disk.
 
     Args:
-        registry: registry with the plugins; None loads them in case of an error.
-        component: component whose bound object is called; it is blamed for code of its plugin that
-            belongs to no component.
+        registry: registry of the plugins; None to load it when an error occurs.
+        component: component whose bound object is called in the block. Errors in code of its plugin
+            that belongs to no component are attributed to it.
 
     Raises:
-        PluginError: the error, with component, plugin, distribution, version, file and line.
+        PluginError: the code of a third-party plugin raised an error. The message contains
+            component, plugin, distribution, version, file and line.
     """
     try:
         yield
@@ -62,7 +64,7 @@ def plugin_error_of(
 
     Args:
         error: caught error, with its traceback.
-        registry: registry with the plugins; None loads them.
+        registry: registry of the plugins; None to load it.
         component: component whose bound object was called, if any.
     """
     if isinstance(error, GenkitError) or is_of_the_disk(error) or is_out_of_memory(error):
@@ -73,7 +75,7 @@ def plugin_error_of(
     name, frame, line = source
     return PluginError(
         f"{name} raised {in_words(error)} ({frame.f_code.co_filename}, line {line}); report it to "
-        "the author of the plugin, with the output of the same command and --traceback"
+        "the author of the plugin, with the output of the same command with --traceback"
     )
 
 
@@ -83,24 +85,24 @@ def _name(error: GenkitError, registry: Registry | None, component: object | Non
         return  # not the component's fault, or located in a recipe
     source = _source(error, registry or load_plugins().registry, component)
     raising = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    # Only where the component's own code raises: messages of genkit name the component already.
+    # Only if the component's own code raised the error: genkit's messages begin with the component.
     if source and source[1] is raising and str(source[0]) not in str(error):
         error.args = (f"{source[0]}: {error}",)
 
 
 @contextmanager
 def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Iterator[None]:
-    """Raise if a component changes its arguments in place inside the block.
+    """Raise DataError if a component changes its arguments in place inside the block.
 
     PyTorch's version counters of tensors are compared, without copies or synchronization with the
     device. Changes through NumPy are not detected.
 
     Args:
         component: component, or the result of its ``bind``, that is called in the block.
-        arguments: tensors that are passed to it, by name.
+        arguments: arguments of the call, under the names that the message uses.
 
     Raises:
-        DataError: an argument was changed; the message has component and argument.
+        DataError: an argument was changed; the message contains component and argument.
     """
     before = {name: _changes(value) for name, value in arguments.items()}
     yield
@@ -116,32 +118,32 @@ def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Ite
 def _changes(argument: Batch | Tensor | None) -> list[int]:
     parts = vars(argument).values() if isinstance(argument, Batch) else [argument]
     tensors = [part for part in parts if isinstance(part, Tensor)]
-    # Inference tensors have no counter, and cannot be changed in place outside inference mode.
+    # Inference tensors have no version counter, and cannot be changed outside inference mode.
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def fault(component: object, reason: str, code: Code = Code.INVALID_RESULT) -> DataError:
-    """Return the error for an invalid result of a component, with component and plugin."""
+    """Return the error for an invalid result; its message begins with component and plugin."""
     return DataError(f"{label_of(component)} {reason}", code)
 
 
-def require_type(component: object, method: str, found: T, kind: type) -> T:
+def require_type(component: object, method: str, result: T, kind: type) -> T:
     """Return the result of a component's method if it has the type that the interface requires.
 
     Raises:
-        DataError: the type is wrong; the message has component and plugin.
+        DataError: the type is wrong; the message contains component and plugin.
     """
-    if not isinstance(found, kind):
-        got = type(found).__name__
+    if not isinstance(result, kind):
+        got = type(result).__name__
         raise fault(component, f"must return {kind.__name__} from {method}, got {got}")
-    return found
+    return result
 
 
 def require_method(component: object, bound: T, method: str) -> T:
     """Return the result of a component's ``bind`` if it has the required method.
 
     Raises:
-        DataError: the method is missing; the message has component and plugin.
+        DataError: the method is missing; the message contains component and plugin.
     """
     if not callable(getattr(bound, method, None)):
         got = type(bound).__name__
@@ -150,9 +152,10 @@ def require_method(component: object, bound: T, method: str) -> T:
 
 
 def label_of(component: object, registry: Registry | None = None) -> str:
-    """Return kind, name, plugin and distribution of a component, for messages.
+    """Return a label of a component for messages: its kind, name, plugin and distribution.
 
-    The name of the class if no plugin registers it. A registry of None loads the plugins.
+    If no plugin registers the component, the label is the name of its class. If ``registry`` is
+    None, the plugins are loaded.
     """
     try:
         return str((registry or load_plugins().registry).entry_of(component))
@@ -164,7 +167,7 @@ def _source(
     error: BaseException, registry: Registry, component: object | None
 ) -> tuple[Entry | str, FrameType, int] | None:
     """Return the innermost third-party component or plugin of a traceback, with frame and line."""
-    found: tuple[Entry | str, FrameType, int] | None = None
+    source: tuple[Entry | str, FrameType, int] | None = None
     outermost: Entry | None = None
     with suppress(PluginError):  # a component that no plugin registers
         outermost = None if component is None else registry.entry_of(component)
@@ -174,12 +177,12 @@ def _source(
         if not owners or any(owner.distribution == OURS for owner in owners):
             continue
         entry = _component(frame, [e for e in registry.entries() if e.owner in owners])
-        caller = found[0] if found else outermost
+        caller = source[0] if source else outermost
         if entry is None and isinstance(caller, Entry) and caller.owner in owners:
-            entry = caller  # the code is a helper of the component that called it
+            entry = caller  # a function of the plugin that the component called
         name = entry or " or ".join(sorted(map(str, owners)))
-        found = name, frame, line
-    return found
+        source = name, frame, line
+    return source
 
 
 def _component(frame: FrameType, entries: list[Entry]) -> Entry | None:
@@ -190,6 +193,6 @@ def _component(frame: FrameType, entries: list[Entry]) -> Entry | None:
         f"{type(itself).__module__}:{type(itself).__qualname__}",  # also in inherited code
         f"{module}:{frame.f_code.co_qualname.partition('.')[0]}",
     }
-    found = [entry for entry in entries if entry.target in targets]
-    found = found or [entry for entry in entries if entry.target.partition(":")[0] == module]
-    return found[0] if len(found) == 1 else None
+    matches = [entry for entry in entries if entry.target in targets]
+    matches = matches or [entry for entry in entries if entry.target.partition(":")[0] == module]
+    return matches[0] if len(matches) == 1 else None

@@ -1,6 +1,6 @@
-"""The command line, the only place that catches genkit's errors.
+"""Define the command line, the only code that catches genkit's errors.
 
-Modules other than typer are imported inside of the commands, so that help and mistakes are fast.
+Most modules are imported inside of the commands, so that help and error messages appear at once.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code.
 
     Args:
-        arguments: arguments after the program's name; None for those of the process, which then
-            exits without waiting for threads that couple pools.
+        arguments: arguments after the program's name. None for those of the process, which then
+            exits without waiting for threads that compute pairs.
     """
     owned = arguments is None
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    rest = list(sys.argv[1:] if arguments is None else arguments)
     # Accepted at any position, since users append it to a command that failed.
-    shows_traceback = "--traceback" in given
-    given = [argument for argument in given if argument != "--traceback"]
-    # OpenMP spins while it waits by default, which stalls torch if another process uses the core.
+    shows_traceback = "--traceback" in rest
+    rest = [argument for argument in rest if argument != "--traceback"]
+    # Idle OpenMP threads spin by default, which stalls torch if another process uses the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        _call(given)
+        _call(rest)
     except EndedElsewhere as error:
         _leave(error.exit_code, owned)
     except InterruptedRun as error:
@@ -83,8 +83,9 @@ def _call(arguments: list[str]) -> None:
     """Run a command.
 
     Raises:
-        PluginError: the code of a plugin raised an error, with plugin, distribution and line.
-        UsageError: a disk is full, damaged or closed to the user; names the file.
+        PluginError: the code of a plugin raised an error; the message contains plugin,
+            distribution and line.
+        UsageError: a disk is full, damaged or not writable; the message contains the file.
     """
     try:
         app(args=arguments, prog_name="genkit")
@@ -96,8 +97,8 @@ def _call(arguments: list[str]) -> None:
 
         if is_of_the_disk(error) and isinstance(error, OSError):
             raise UsageError(
-                f"{error.filename or 'a file'}: {error.strerror}; when that is corrected, run the "
-                "same command again",
+                f"{error.filename or 'a file'}: {error.strerror}; correct this and run the same "
+                "command again",
                 Code.IO_ERROR,
             ) from error
         if found := plugin_error_of(error):
@@ -106,7 +107,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _leave(code: int, owned: bool) -> Never:
-    """Exit; if the process is owned, without waiting for threads or for other processes."""
+    """Exit with a code. If ``owned``, do not wait for threads or for other processes."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
     waits = several() or _tracker_hangs() or not all(thread.daemon for thread in threads)
@@ -117,7 +118,7 @@ def _leave(code: int, owned: bool) -> Never:
 
 
 def _tracker_hangs() -> bool:
-    """Whether a tracker hangs, which could prevent the process from exiting."""
+    """Return whether a tracker hangs, which could prevent the process from exiting."""
     tracking = sys.modules.get("genkit.run.tracking")  # without this module there is no tracker
     return tracking is not None and tracking.unfinished()
 
@@ -136,8 +137,8 @@ def _options(
             "--version", is_eager=True, callback=_print_version, help="Print the version and stop."
         ),
     ] = False,
-    traceback: Annotated[  # for the help; main takes it out of the arguments
-        bool, typer.Option("--traceback", help="Print where in the code an error was raised.")
+    traceback: Annotated[  # only for the help: main removes it from the arguments
+        bool, typer.Option("--traceback", help="Print the Python traceback of an error.")
     ] = False,
 ) -> None: ...
 
@@ -146,7 +147,7 @@ def _options(
 def run(
     recipe: RecipeArgument = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the run; else runs/NAME.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; default: runs/NAME.")
     ] = None,
     overrides: Overrides = None,
     device: Annotated[
@@ -156,7 +157,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STAGE",
-            help="Run a stage again, and all that depend on it; may be given several times.",
+            help="Run a stage and all stages that depend on it again; may be given several times.",
         ),
     ] = None,
     trackers: Annotated[
@@ -164,8 +165,8 @@ def run(
         typer.Option(
             "--track",
             metavar="NAME",
-            help="Pass rows, scores and pictures on to a tracker, by name or by its table, such as "
-            "tensorboard; may be given several times.",
+            help="Log rows, scores and pictures to a tracker: a name, such as tensorboard, or a "
+            "table; may be given several times.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -213,7 +214,7 @@ def run(
 
 
 def _after_run(registry: Registry, folder: Path) -> None:
-    """Call the hooks of plugins for a run that ended; an error of a hook is a warning."""
+    """Call the plugins' hooks for a run that ended. An error of a hook is printed as a warning."""
     from genkit.artifacts.runs import is_run
     from genkit.plugin.registry import in_words, place_of
 
@@ -250,7 +251,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a component in recipes.")],
     kind: Kind = None,
 ) -> None:
-    """Show the settings of every component with a name."""
+    """Show the settings of each component called NAME."""
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
     from genkit.report.components import description, show_component
@@ -259,13 +260,13 @@ def show(
     _check_kind(kind)
     registry = load_plugins().registry
     entries = registry.entries(kind)
-    found = [entry for entry in entries if entry.name == name]
-    if not found:
+    matches = [entry for entry in entries if entry.name == name]
+    if not matches:
         hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
         raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
 
     def describe(registry: Registry) -> list[dict[str, Any]]:
-        return [description(registry, entry) for entry in found]
+        return [description(registry, entry) for entry in matches]
 
     to = console()
     for index, described in enumerate(declared(describe, registry) or describe(registry)):
@@ -284,7 +285,7 @@ def _check_kind(kind: str | None) -> None:
 
 
 def _flush() -> None:
-    """Flush stdout; a closed pipe, as after ``head``, is no error."""
+    """Flush stdout; a closed pipe, as after ``head``, is not an error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

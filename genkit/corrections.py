@@ -14,10 +14,10 @@ from genkit.tensors import describe
 
 
 class Corrections:
-    """Adds the sum of the corrections of several guidances to denoised images.
+    """Adds the corrections of several guidance components to denoised images.
 
     Args:
-        guidance: bound guidances.
+        guidance: bound guidance components.
     """
 
     def __init__(self, guidance: Sequence[BoundGuidance]) -> None:
@@ -34,7 +34,7 @@ class Corrections:
         return sum(begun.evaluations for _, _, begun in self._guidance) - self._spent
 
     def churn(self, x: Tensor, amount: float) -> float | Tensor:
-        """Return the amount of fresh noise for the step from ``x``: one number, or ``[B]``."""
+        """Return the amount of fresh noise for the step from ``x``: a number, or ``[B]``."""
         total: float | Tensor = amount
         for _, component, begun in self._guidance:
             total = _amount(component, begun.churn(x, total), x)
@@ -60,8 +60,8 @@ class Corrections:
             inner: as for :meth:`BoundGuidance.correction`.
 
         Raises:
-            DataError: a correction is no floating-point tensor of the shape and on the device of
-                ``denoised``, or a guidance changed its arguments.
+            DataError: a correction is not a floating-point tensor with the shape and device of
+                ``denoised``, or a guidance changed its arguments in place.
         """
         corrections = []
         for guide, component, begun in self._guidance:
@@ -69,25 +69,26 @@ class Corrections:
             if acts is False:
                 continue
             with forbid_changes(component, x=x, sigma=level, labels=labels, denoised=denoised):
-                found: object = begun.correction(x, level, labels, denoised, inner=inner)
-            sound = _require_addend(component, found, denoised)
-            corrections.append(torch.where(acts, sound, 0) if isinstance(acts, Tensor) else sound)
+                result: object = begun.correction(x, level, labels, denoised, inner=inner)
+            valid = _require_addend(component, result, denoised)
+            corrections.append(torch.where(acts, valid, 0) if isinstance(acts, Tensor) else valid)
         if not corrections:
             return denoised
-        # Summed first: a + b equals b + a in every bit, but (d + a) + b need not equal (d + b) + a.
+        # Corrections are summed first, so that the order of two of them does not matter: a + b and
+        # b + a are bit-identical, but (d + a) + b and (d + b) + a may differ.
         return denoised + functools.reduce(torch.add, corrections)
 
 
-def _amount(component: object, found: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return an amount of noise; raises DataError unless it is one number or ``[B]``."""
-    sound = isinstance(found, int | float)
-    if isinstance(found, Tensor):
-        sound = found.shape == (len(x),) and found.device == x.device
-    if not sound:
-        got = describe(found)
-        reason = f"must return one amount of noise from churn, or {len(x)} of them, got {got}"
+def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Tensor:
+    """Return an amount of noise; raise DataError unless it is a number or ``[B]`` numbers."""
+    valid = isinstance(amount, int | float)
+    if isinstance(amount, Tensor):
+        valid = amount.shape == (len(x),) and amount.device == x.device
+    if not valid:
+        got = describe(amount)
+        reason = f"must return a number or a tensor of {len(x)} numbers from churn, got {got}"
         raise fault(component, reason)
-    return found
+    return amount
 
 
 def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:
@@ -101,17 +102,17 @@ def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:
     return bool(acts) if acts.ndim == 0 else acts
 
 
-def _require_addend(component: object, found: object, denoised: Tensor) -> Tensor:
-    """Return a correction that can be added to ``denoised``, or raise DataError."""
+def _require_addend(component: object, result: object, denoised: Tensor) -> Tensor:
+    """Return a correction; raise DataError if it cannot be added to ``denoised``."""
     if (
-        not isinstance(found, Tensor)
-        or found.shape != denoised.shape
-        or not found.is_floating_point()
-        or found.device != denoised.device
+        not isinstance(result, Tensor)
+        or result.shape != denoised.shape
+        or not result.is_floating_point()
+        or result.device != denoised.device
     ):
         raise fault(
             component,
             f"must return a correction of floating-point numbers of shape {list(denoised.shape)} "
-            f"on {denoised.device}, got {describe(found)}",
+            f"on {denoised.device}, got {describe(result)}",
         )
-    return found
+    return result

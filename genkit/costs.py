@@ -1,4 +1,4 @@
-"""Measure time, network calls and arithmetic of samples while a stage draws them."""
+"""Measure the time, network calls and floating-point operations of drawing samples."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from genkit.world import SINGLE_PROCESS
 
 @dataclass(frozen=True)
 class _Arithmetic:
-    """Network calls and arithmetic of one sample.
+    """Network calls and floating-point operations of one sample.
 
     Attributes:
         nfe: number of calls of the denoiser.
         guidance_nfe: number of calls of guidance networks, as counted by the guidance.
-        calls: number of calls of each network.
-        flops: operations of all networks; 0 if unknown.
-        call_flops: operations of one call of the denoiser; 0 if unknown.
+        calls: map from the id of a network's stage to the number of its calls.
+        flops: floating-point operations of all networks; 0 if unknown.
+        call_flops: floating-point operations of one call of the denoiser; 0 if unknown.
     """
 
     nfe: float
@@ -40,8 +40,8 @@ class _Arithmetic:
 class CostMeter:
     """Measures the cost of the samples of a stage.
 
-    On construction, rank 0 draws one extra sample to count its arithmetic, which does not affect
-    the samples of the stage. The blocks of :meth:`drawing` are timed::
+    On construction, rank 0 draws one extra sample to count its operations. This does not affect
+    the samples of the stage. Each ``with`` block of :meth:`drawing` is timed::
 
         meter = CostMeter(self, context)
         with meter.drawing(self.count):
@@ -50,35 +50,35 @@ class CostMeter:
         context.record.cost(meter.cost(samples))
 
     Args:
-        stage: stage that draws.
-        context: context of the running stage, which may be another one, such as a sweep.
+        stage: stage that draws the samples.
+        context: context of the running stage, which may differ from ``stage``, as in a sweep.
     """
 
     def __init__(self, stage: SamplingStage, context: Context) -> None:
         self._stage, self._context = stage, context
         self._seconds, self._images = 0.0, 0
         self._notes: list[str] = []
-        # Before anything is timed, which also warms up kernels and the memory allocator.
+        # Counted before anything is timed, which also warms up kernels and the memory allocator.
         self._one = self._counted() if context.world.is_main else None
 
     def _counted(self) -> _Arithmetic | None:
-        """Draw one sample and count its arithmetic; None if this fails."""
+        """Draw one sample and return the count of its operations; None if this fails."""
         try:
             with counting_flops() as count, ExitStack() as hooks:
                 watched = _Watched(self._context, count, hooks)
                 sample = replace(self._stage, count=1).draw(cast(Context, watched))
         except Exception as error:  # noqa: BLE001, the stage reports its own errors when it draws
-            self._notes.append(f"arithmetic is not counted: {type(error).__name__}: {error}")
+            self._notes.append(f"operations are not counted: {type(error).__name__}: {error}")
             return None
         if count.uncounted:
             names = ", ".join(count.uncounted)
-            self._notes.append(f"arithmetic of these operators is not counted: {names}")
+            self._notes.append(f"the operations of these operators are not counted: {names}")
         if not count.total:
-            self._notes.append("no operator was seen whose arithmetic PyTorch can count")
+            self._notes.append("PyTorch could not count the operations of any operator")
         calls, name = watched.calls, sample.denoiser or ""
         own = watched.flops[name] / calls[name] if calls[name] else 0.0
         if count.total and not own:
-            self._notes.append("arithmetic of one call of the denoiser is unknown")
+            self._notes.append("the operations of one call of the denoiser are unknown")
         return _Arithmetic(sample.nfe, sample.guidance_nfe, dict(calls), count.total, own)
 
     @contextmanager
@@ -90,13 +90,13 @@ class CostMeter:
         self._images += count
 
     def gather(self) -> None:
-        """Sum the times of all ranks. Collective; to be called once."""
+        """Sum the times of all ranks. Collective; call it once."""
         timed = self._context.world.all_gather((self._seconds, self._images))
         self._seconds = sum(seconds for seconds, _ in timed)
         self._images = sum(images for _, images in timed)
 
     def cost(self, samples: Samples) -> SamplingCost:
-        """Return the cost of the samples; on rank 0 only, where arithmetic is counted."""
+        """Return the cost of the samples. Call it on rank 0 only, where operations are counted."""
         where = hardware(self._context.device)
         one = self._mean(samples)
         return SamplingCost(
@@ -115,10 +115,11 @@ class CostMeter:
         )
 
     def _mean(self, samples: Samples) -> _Arithmetic:
-        """Return the mean arithmetic of a sample over all batches.
+        """Return calls and operations per sample, as means over all batches.
 
-        If a solver chooses its steps, the number of calls differs between batches. The arithmetic
-        of the denoiser is scaled by its calls, and the rest by those of guidance networks.
+        If a solver chooses its steps, the number of calls differs between batches. The operations
+        of the denoiser are scaled by its number of calls, and all others by the number of calls of
+        guidance networks.
         """
         one, unknown = self._one, _Arithmetic(samples.nfe, samples.guidance_nfe, {}, 0, 0)
         if one is None:
@@ -127,7 +128,9 @@ class CostMeter:
         same = (one.nfe, one.guidance_nfe) == (samples.nfe, samples.guidance_nfe)
         typical = one.call_flops and (one.guidance_nfe or not samples.guidance_nfe)
         if not same and not typical:
-            self._notes.append("the counted sample has another number of calls than the others")
+            self._notes.append(
+                "the number of network calls differs between the counted sample and the others"
+            )
             return unknown
         rest = one.flops - one.nfe * one.call_flops
         calls = {
@@ -140,21 +143,22 @@ class CostMeter:
 
 
 def _whole(count: float) -> float:
-    """Return a number of calls as an int where it is one."""
+    """Return a number of calls, as an int if it is an integer."""
     return int(count) if float(count).is_integer() else count
 
 
 class _Watched:
-    """A context for counting: a single process that writes and reports nothing.
+    """Context for counting: one process, which writes no files and reports no progress.
 
     Args:
         context: context of the stage.
         count: counter of operations.
-        hooks: stack that removes the hooks of networks.
+        hooks: stack that removes the hooks of networks on exit.
 
     Attributes:
-        calls: number of calls of each network, by the id of its stage.
-        flops: operations of these calls, without backward passes.
+        calls: map from the id of a network's stage to the number of its calls.
+        flops: map from the same ids to the floating-point operations of these calls, without
+            backward passes.
     """
 
     world = SINGLE_PROCESS
@@ -196,5 +200,5 @@ class _Watched:
         """Print nothing."""
 
     def stop_requested(self) -> bool:
-        """Return False: one sample is drawn to its end."""
+        """Return False, so that the sample is always completed."""
         return False

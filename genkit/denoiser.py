@@ -32,7 +32,7 @@ Table = str | Mapping[str, Any]
 """Name of a component, or its table as in a recipe."""
 
 AnyGuidance = Table | Guidance | BoundGuidance
-"""A guidance as a table, as a component, or bound to its networks."""
+"""Guidance as a name or table, as a component, or bound to its networks."""
 
 
 class SamplingParts(NamedTuple):
@@ -41,7 +41,7 @@ class SamplingParts(NamedTuple):
     Attributes:
         schedule: schedule of noise levels.
         solver: solver of the sampling ODE.
-        latents: random draws.
+        latents: component that draws latents, labels and noise.
     """
 
     schedule: Schedule
@@ -55,12 +55,12 @@ def sampling_parts(
     solver: Table | None = None,
     latents: Table | None = None,
 ) -> SamplingParts:
-    """Return the components of sampling, by default `edm`, `heun` and `derived`.
+    """Return schedule, solver and latents; the defaults are `edm`, `heun` and `derived`.
 
     A table without ``use`` changes settings of the default component.
 
     Raises:
-        PluginError: there is no component of a name.
+        PluginError: no component has the given name.
         SettingError: a setting is unknown or invalid.
     """
     registry = load_plugins().registry
@@ -78,7 +78,7 @@ class Denoiser:
     """A trained denoiser, which can be called or sampled.
 
     Args:
-        trained: network with settings and data, on the device.
+        trained: trained network with its settings and data specification.
         device: device of the network.
     """
 
@@ -91,7 +91,13 @@ class Denoiser:
         self.device = device
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return ``D(x; sigma)`` for x ``[B, *shape]``, sigma ``[B]`` and labels ``[B]``."""
+        """Return ``D(x; sigma)``, ``[B, *shape]``.
+
+        Args:
+            x: ``[B, *shape]`` noisy images.
+            sigma: ``[B]`` noise levels.
+            labels: ``[B]`` int64 classes; None for an unconditional denoiser.
+        """
         result: Tensor = self.module(x, sigma, labels)
         return result
 
@@ -117,31 +123,31 @@ class Denoiser:
             count: number of samples, N; or the seed of each sample, from 0 to 2^63 - 1. A sample
                 does not depend on the others.
             schedule: component, name, or table such as ``{"use": "edm", "steps": 14}``; None for
-                ``edm``. A reference is the path of a file, as for ``guidance``.
+                ``edm``. A reference in a table is the path of a file, as for ``guidance``.
             solver: name or table; None for ``heun``.
             latents: name or table. With ``derived``, the default, the draws of a sample depend on
-                ``seed`` and its index; with ``edm`` they are those of EDM's generate.py and depend
-                on its index.
+                ``seed`` and the index of the sample. With ``edm``, they depend on the index alone
+                and are those of EDM's generate.py.
             start: state at the first noise level: ``noise``, ``corrected``, ``corrected-twice``, or
-                ``auto``, which depends on the pairs of the training; see :mod:`genkit.start`. A
-                warning states assumptions.
-            guidance: one or several, whose corrections are summed. In a table, a reference to a
-                network is the path of its file: ``{"use": "discriminator", "discriminator":
-                "discriminator.safetensors", "weight": 2.0}``.
-            labels: ``[N]`` classes, for a conditional denoiser; by default drawn by ``latents``,
-                where ``derived`` assigns class k modulo the number of classes to sample k.
-            seed: seed that all samples have in common.
+                ``auto``, which is chosen for the coupling used in training; see
+                :mod:`genkit.start`. Unverified assumptions are reported as a warning.
+            guidance: one guidance, or several whose corrections are summed. A reference to a
+                network in a table is the path of its file: ``{"use": "discriminator",
+                "discriminator": "discriminator.safetensors", "weight": 2.0}``.
+            labels: ``[N]`` classes for a conditional denoiser. By default, ``latents`` draws them;
+                ``derived`` assigns class k modulo the number of classes to sample k.
+            seed: seed shared by all samples.
             batch_size: number of samples drawn at a time.
             precision: precision of all networks: ``float32``, ``tf32``, ``bfloat16``, ``float16``.
-            dtype: type of the result; float64 keeps the precision of the solver's states.
+            dtype: dtype of the result; float64 keeps the precision of the solver's states.
 
         Returns:
-            ``[N, *shape]`` on the CPU; images range over about [-1, 1].
+            ``[N, *shape]`` samples on the CPU; images are approximately in [-1, 1].
 
         Raises:
-            DataError: an argument is out of range or of a wrong type, or labels or components do
+            DataError: an argument is out of range or has a wrong type, or labels or components do
                 not fit the denoiser.
-            PluginError: there is no component of a name.
+            PluginError: no component has the given name.
             SettingError: a setting of a component is unknown or invalid, or a guidance does not
                 fit the denoiser.
         """
@@ -153,7 +159,10 @@ class Denoiser:
                 f"dtype must be floating-point, got {dtype}; write torch.float32", Code.WRONG_TYPE
             )
         if len(chosen) < 1 or batch_size < 1:
-            raise DataError("count and batch_size must be at least 1", Code.OUT_OF_RANGE)
+            raise DataError(
+                f"count and batch_size must be at least 1, got {len(chosen)} and {batch_size}",
+                Code.OUT_OF_RANGE,
+            )
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
         self.require(parts, chosen)
         bound = self.bind_guidance(guidance, parts.solver)
@@ -203,11 +212,11 @@ class Denoiser:
     def bind_guidance(
         self, guidance: AnyGuidance | Sequence[AnyGuidance], solver: Solver | None = None
     ) -> list[BoundGuidance]:
-        """Return guidance with its networks loaded, for several calls of :meth:`sample`.
+        """Return guidance with its networks loaded, which several calls of :meth:`sample` can use.
 
         Args:
-            guidance: one or several.
-            solver: solver that is used; None skips the check.
+            guidance: one guidance or several.
+            solver: solver with which the guidance is used; None to skip the check of the two.
 
         Raises:
             SettingError: as for :meth:`sample`.
@@ -230,19 +239,24 @@ class Denoiser:
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
-        """Raise DataError unless the components fit this denoiser and the seeds of samples."""
+        """Raise DataError unless the components support this denoiser and these sample seeds."""
         parts.latents.require(self.spec.shape, seeds)
         bind_solver(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
     def _labels(self, count: int, chosen: Sequence[int] | Tensor | None) -> Tensor | None:
-        """Return the classes that the user chose; None if they are drawn."""
+        """Return the classes that the user chose as int64; None if ``latents`` draws them."""
         if chosen is None:
             return None
         if not self.classes:
-            raise DataError("labels must be None for an unconditional denoiser", Code.CONFLICT)
+            raise DataError(
+                "labels must be None for an unconditional denoiser; remove them", Code.CONFLICT
+            )
         labels = torch.tensor(_integers("labels", chosen))
         if labels.shape != (count,):
-            raise DataError(f"labels must be {count}, got {len(labels)}", Code.WRONG_LENGTH)
+            raise DataError(
+                f"labels must contain one class for each of the {count} samples, got {len(labels)}",
+                Code.WRONG_LENGTH,
+            )
         if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
             limit = self.classes - 1
             got = int(wrong[0])
@@ -256,7 +270,7 @@ def _integer(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError as error:
         raise DataError(
-            f"{name} must be an integer, got {value!r}; write one such as 16", Code.WRONG_TYPE
+            f"{name} must be an integer, got {value!r}; write a number such as 16", Code.WRONG_TYPE
         ) from error
 
 
@@ -268,16 +282,17 @@ def _integers(name: str, values: Any) -> Sequence[int]:
         return [operator.index(value) for value in values]
     except TypeError as error:
         raise DataError(
-            f"{name} must be integers, got {values!r}; write [0, 1, 2]", Code.WRONG_TYPE
+            f"{name} must be integers, got {values!r}; write a list such as [0, 1, 2]",
+            Code.WRONG_TYPE,
         ) from error
 
 
 @plugin_errors()
 def load_denoiser(path: str | Path, device: str = "auto") -> Denoiser:
-    """Load a ``denoiser.safetensors`` that the train stage wrote.
+    """Load a ``denoiser.safetensors`` file, which the stage `train` writes.
 
     Raises:
-        DataError: the file is missing, damaged, or of another kind.
+        DataError: the file is missing, damaged, or not a denoiser.
     """
     where = resolve_device(device)
     trained = load_network(Path(path), load_plugins().registry, where, DenoiserFile)

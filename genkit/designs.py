@@ -1,4 +1,4 @@
-"""Components and references inside of settings, and checks of networks before anything runs."""
+"""Find components and references in settings, and check networks before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from genkit.interfaces import Component, Dataset, Design, Guidance, SamplingStag
 
 
 def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
-    """Return the designs of networks that stages write, by id; without those of unknown data."""
+    """Return a map from the id of a stage to the design of the network that it writes.
+
+    Stages without a network, or whose data is unknown, are left out.
+    """
     known = {}
     for name in names:
         with suppress(DataError, KeyError):  # reported by the check of the data or the reference
@@ -28,7 +31,7 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
     """Return the design of the denoiser that draws the samples of a stage; None if unknown.
 
     Raises:
-        DataError: its data is missing or invalid.
+        DataError: the training data of the denoiser is missing or invalid.
     """
     stage = earlier.get(samples)
     denoiser = stage and earlier.get(stage.drawn_by(earlier) or "")
@@ -36,7 +39,10 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
 
 
 def generating_stage(data: Dataset, earlier: Stages) -> str | None:
-    """Return the id of the stage whose denoiser drew the generated items of a data set, or None."""
+    """Return the id of the stage whose denoiser drew the generated items of a data set.
+
+    None if the data set has no generated items.
+    """
     parts = (part for part in components(data) if isinstance(part, Dataset))
     return next((drawer for part in parts if (drawer := part.drawn_by(earlier))), None)
 
@@ -56,14 +62,15 @@ def components(component: Component, *, result_only: bool = False) -> Iterator[C
 def references(component: Component, *, result_only: bool = False) -> Iterator[str]:
     """Yield the ids of earlier stages to which a component refers, at any depth.
 
-    Outside of a run they are paths of files. Arguments as for :func:`components`.
+    Outside of a run, a reference is the path of a file. The arguments are those of
+    :func:`components`.
     """
     leaves = leaves_of(component, result_only=result_only)
     return (value for _, kind, value in leaves if isinstance(kind, Reference))
 
 
 def outermost(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]]:
-    """Yield the outermost components of a base class in the settings, with their keys."""
+    """Yield key and component for each outermost component of a base class in the settings."""
     outer: list[Key] = []
     for key, _, part in leaves_of(component):
         if isinstance(part, kind) and not any(key[: len(above)] == above for above in outer):
@@ -72,7 +79,7 @@ def outermost(component: Component, kind: type[Any]) -> Iterator[tuple[Key, Any]
 
 
 def problems_of(part: Component, earlier: Stages) -> Iterator[Problem]:
-    """Yield the mistakes of a component, including guidance that does not fit the denoiser."""
+    """Yield the problems of a component, including guidance that does not fit the denoiser."""
     yield from part.check(earlier)
     if not isinstance(part, SamplingStage):
         return

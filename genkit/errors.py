@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 
 class Code(StrEnum):
-    """Stable names of mistakes, for programs and tests. Messages may change, codes do not.
+    """Stable names of kinds of mistakes. Messages may change between versions; codes do not.
 
     Attributes:
         meaning: description of the mistake in one sentence.
@@ -34,7 +34,7 @@ class Code(StrEnum):
     meaning: str
 
     def __new__(cls, value: str, meaning: str) -> Code:
-        """Return the member with a name and a meaning."""
+        """Return a member with its value and meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -42,47 +42,53 @@ class Code(StrEnum):
 
     SYNTAX = "syntax", "The file is not TOML, or is longer or deeper than a recipe may be."
     UNKNOWN_KEY = "unknown-key", "The component, or the recipe, has no setting of this name."
-    RENAMED_KEY = "renamed-key", "The setting has another name or place, which the message states."
-    MISSING_KEY = "missing-key", "A required setting is not given."
-    WRONG_TYPE = "wrong-type", "A value has another type than is allowed."
+    RENAMED_KEY = "renamed-key", "The setting was renamed or moved; the message has the new key."
+    MISSING_KEY = "missing-key", "A required setting is missing."
+    WRONG_TYPE = "wrong-type", "A value has a type that is not allowed."
     WRONG_LENGTH = "wrong-length", "A list or an array has too few or too many items."
-    WRONG_SHAPE = "wrong-shape", "An array or an image has another shape than is needed."
-    WRONG_KIND = "wrong-kind", "A file or an object is of another kind than is needed."
+    WRONG_SHAPE = "wrong-shape", "An array or an image does not have the required shape."
+    WRONG_KIND = "wrong-kind", "A file or an object is not of the required kind."
     OUT_OF_RANGE = "out-of-range", "A number is outside of its range, or a setting is not finite."
     NOT_FINITE = "not-finite", "An array contains a number that is not finite."
-    UNKNOWN_CHOICE = "unknown-choice", "The value is none of those that are allowed."
-    INVALID_NAME = "invalid-name", "A name holds characters that it may not hold, or is reserved."
-    DUPLICATE = "duplicate", "Something that must be unique is given twice."
+    UNKNOWN_CHOICE = "unknown-choice", "The value is not one of the allowed values."
+    INVALID_NAME = (
+        "invalid-name",
+        "A name is reserved, or contains characters that are not allowed.",
+    )
+    DUPLICATE = "duplicate", "A name or a value that must be unique is given twice."
     UNKNOWN_COMPONENT = "unknown-component", "No plugin registers a component of this name."
-    NOT_A_COMPONENT = "not-a-component", "A component is needed, and the value is not a table."
-    AMBIGUOUS = "ambiguous", "A key names more than one setting."
-    UNSUPPORTED_FORMAT = "unsupported-format", "The recipe has a format that is not read here."
-    UNKNOWN_STAGE = "unknown-stage", "A reference names no stage, or there are no stages."
-    WRONG_REFERENCE = "wrong-reference", "A reference names a stage that does not fit."
+    NOT_A_COMPONENT = "not-a-component", "The value must be a component, and is not a table."
+    AMBIGUOUS = "ambiguous", "A key can refer to more than one setting."
+    UNSUPPORTED_FORMAT = "unsupported-format", "This version cannot read the recipe's format."
+    UNKNOWN_STAGE = "unknown-stage", "A reference is not the id of a stage, or there are no stages."
+    WRONG_REFERENCE = "wrong-reference", "A setting cannot refer to this stage."
     TOO_MANY = "too-many", "There are more mistakes than are listed."
     MISSING_ATTRIBUTE = (
         "missing-attribute",
         "Data lacks a required attribute, such as labels.",
     )
-    MISSING_PACKAGE = "missing-package", "A Python package is required and not installed."
-    SKEWED_NOISE = "skewed-noise", "The paired noise is not N(0, I), or not given the condition."
-    CONFLICT = "conflict", "Values do not fit each other, the data or what the component can do."
+    MISSING_PACKAGE = "missing-package", "A required Python package is not installed."
+    SKEWED_NOISE = (
+        "skewed-noise",
+        "The assigned noise is not N(0, I), or is not N(0, I) given the condition.",
+    )
+    CONFLICT = "conflict", "A value is inconsistent with other values, the data or the component."
     NOT_FOUND = "not-found", "A file, a folder or an entry of a file does not exist."
     UNREADABLE = "unreadable", "A file is damaged, cut off or in another format."
-    UNSAFE = "unsafe", "A file is larger than allowed, or would write or run something."
-    IO_ERROR = "io-error", "The system refuses to read or write a file."
+    UNSAFE = "unsafe", "A file is larger than allowed, or could write files or run code when read."
+    IO_ERROR = "io-error", "The operating system reports an error on reading or writing a file."
     DOWNLOAD = "download", "A file cannot be downloaded."
-    OCCUPIED = "occupied", "Something else is in the place of an output."
-    IN_USE = "in-use", "Another process works in the folder."
+    OCCUPIED = "occupied", "The path of an output is already taken."
+    IN_USE = "in-use", "Another process is using the folder."
     NO_DEVICE = "no-device", "The machine has no such device, or too few of them."
-    OUT_OF_MEMORY = "out-of-memory", "More memory is needed than there is."
-    CHANGED = "changed", "Something changed that must stay as it is: an argument, or a file."
-    INVALID_RESULT = "invalid-result", "A component returned what its interface does not allow."
+    OUT_OF_MEMORY = "out-of-memory", "The machine or its GPU has too little memory."
+    CHANGED = "changed", "An argument or a file was changed that must not change."
+    INVALID_RESULT = "invalid-result", "A component's result violates its interface."
     NOT_CONVERGED = "not-converged", "An iteration ended before it reached its tolerance."
-    USAGE = "usage", "A command, a name or a folder cannot be used as given."
-    RECIPE = "recipe", "A recipe has mistakes; each has a code of its own."
-    PLUGIN = "plugin", "A component cannot be imported or accepted, or its code failed."
-    SETTING = "setting", "A component is constructed with values that it does not allow."
+    USAGE = "usage", "A command, a name or a folder is invalid."
+    RECIPE = "recipe", "A recipe has mistakes; each has its own code."
+    PLUGIN = "plugin", "A component cannot be imported or registered, or its code failed."
+    SETTING = "setting", "A component is constructed with values that are not allowed."
     DATA = "data", "Data is missing, unreadable, of the wrong shape or not finite."
     DIVERGED = "diverged", "A loss or a gradient is not finite."
     ENDED_ELSEWHERE = "ended-elsewhere", "Another process of the run ended first."
@@ -160,7 +166,7 @@ class EndedElsewhere(GenkitError):  # noqa: N818, the error is in another proces
     code = Code.ENDED_ELSEWHERE
 
 
-class InterruptedRun(GenkitError):  # noqa: N818, an interruption is no error
+class InterruptedRun(GenkitError):  # noqa: N818, an interruption is not an error
     """The user stopped the run. The same command resumes it."""
 
     exit_code = 130
@@ -179,7 +185,7 @@ class Problem:
             ``("coupler", "by")``.
         reason: mistake, with the invalid value.
         hint: what to write instead; may be empty.
-        code: kind of the mistake; the default is for one of several settings together.
+        code: kind of the mistake; the default is for values that are inconsistent.
     """
 
     key: Key
@@ -188,7 +194,7 @@ class Problem:
     code: Code = Code.CONFLICT
 
     def under(self, *prefix: str | int) -> Problem:
-        """Return the problem with its key below a prefix."""
+        """Return the problem with a prefix before its key."""
         return replace(self, key=(*prefix, *self.key))
 
     def __str__(self) -> str:
@@ -206,8 +212,8 @@ class Mistake:
         file: path of the recipe.
         line: line in the file, from 1; None if unknown.
         column: column in the line, from 1; None if unknown.
-        override: argument of ``option`` that is wrong, instead of a place in the file.
-        option: command-line option of ``override``.
+        override: invalid argument of ``option``; empty if the mistake is in the file.
+        option: command-line option with the argument ``override``.
     """
 
     problem: Problem
@@ -228,14 +234,14 @@ class Mistake:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Mistake:
-        """Return the mistake of a result of :func:`dataclasses.asdict` that was stored as JSON."""
+        """Return a mistake from the JSON of its :func:`dataclasses.asdict`."""
         problem = values["problem"]
         codes = {code.value: code for code in Code}
         kept = {"key": tuple(problem["key"]), "code": codes[problem["code"]]}
         return cls(**{**values, "problem": Problem(**{**problem, **kept})})
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Return the content for programs; unknown values are None."""
+        """Return the mistake as a dict for JSON output; unknown values are None."""
         return {
             "code": self.problem.code.value,
             "file": self.file or None,
@@ -275,7 +281,7 @@ class RecipeError(UsageError):
 
 
 class SettingError(GenkitError, ValueError):
-    """A component was constructed with values outside what its settings allow."""
+    """A component was constructed with values that its settings do not allow."""
 
     exit_code = 2
     code = Code.SETTING

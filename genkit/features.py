@@ -1,4 +1,4 @@
-"""Compute features of samples and reference once; those of the reference are cached on disk."""
+"""Compute the features of samples and reference once, and cache those of the reference on disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BATCH = 256
 
 
 class FeatureContext(Inputs, Protocol):
-    """The part of :class:`genkit.interfaces.Context` that features require."""
+    """The part of :class:`genkit.interfaces.Context` that the computation of features requires."""
 
     @property
     def world(self) -> World:
@@ -44,7 +44,7 @@ class FeatureContext(Inputs, Protocol):
         ...
 
     def describe(self, component: Component) -> dict[str, Any]:
-        """Return the table that decodes to a component."""
+        """Return the table that a recipe writes for a component."""
         ...
 
     def warn(self, text: str) -> None:
@@ -99,15 +99,15 @@ class Extractors:
             what: name of an item in messages.
 
         Raises:
-            DataError: a feature is not finite, or the features are not ``[N, F]``.
+            DataError: a feature is not finite, or the features do not have the shape ``[N, F]``.
         """
         context, module = self.context, self.module(extractor)
         parts: list[Tensor] = []
         for part in context.world.padded_shard(torch.split(items, BATCH)):
             features = None
             if part is not None:
-                # Exact unless the extractor sets a precision. Its module belongs to no component,
-                # so the extractor is passed for messages.
+                # Float32 without TF32, unless the extractor sets a precision itself. Its module is
+                # not a component, so the extractor is passed for messages.
                 with network_precision(context.device, "float32"), plugin_errors(None, extractor):
                     result = module(to_float(part.to(context.device)))
                 shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -126,7 +126,8 @@ class Reference(ABC):
 
     Attributes:
         batch: real items, images as uint8; None if there are only statistics.
-        identity: name with a hash; equal names mean equal items.
+        identity: name with a hash of the items; references with the same identity have the same
+            items.
     """
 
     batch: Batch | None
@@ -146,7 +147,7 @@ class ItemReference(Reference):
 
     Args:
         items: ``[M, *shape]`` items, images uint8 or in [-1, 1].
-        identity: name with a hash.
+        identity: name of the items, with a hash unless a subclass adds one.
         extractors: extractors of the stage.
 
     Raises:
@@ -180,8 +181,8 @@ class ItemReference(Reference):
 class DatasetReference(ItemReference):
     """The items of a data set, whose features are cached in the user's cache folder.
 
-    Features are not cached if a stage of the run trained their network, or if no network computes
-    them.
+    Features are not cached if the extractor or the data set refers to a stage of the run, or if
+    the extractor has no weights.
 
     Args:
         data: data set with the items.
@@ -192,13 +193,13 @@ class DatasetReference(ItemReference):
         context = extractors.context
         items = require_type(data, "load", data.load(context), Batch)
         super().__init__(items, context.describe(data)["use"], extractors)
-        # A hash of the items and not of file times, which change when files are copied.
+        # The items are hashed and not file times, which change when files are copied.
         self.identity += f" sha256:{digest(self.batch.data)}"
         self._data = data
 
     def _compute(self, extractor: Extractor, name: str) -> Tensor:
         module = self._extractors.module(extractor)
-        # Rank 0 decides, since the environment of another rank may have no such folder.
+        # The folder of rank 0, since the environment may differ between ranks.
         folder = self._context.world.on_main(cache_folder)
         trained_here = any(references(extractor)) or any(references(self._data))
         if folder is None or trained_here or next(module.parameters(), None) is None:
@@ -206,12 +207,12 @@ class DatasetReference(ItemReference):
         parts = list(components(extractor))
         versions = [*(part.version() for part in parts), version("genkit-diffusion")]
         about = [self.identity, name, code_of(parts), versions, torch.__version__]
-        about.append(self._context.device.type)  # devices round differently, as in TF32
+        about.append(self._context.device.type)  # rounding differs between devices
         key = json.dumps(about, sort_keys=True)
         file = folder / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-        found = self._context.world.on_main(lambda: self._read(file))
-        if found is not None:
-            return found
+        cached = self._context.world.on_main(lambda: self._read(file))
+        if cached is not None:
+            return cached
         features = super()._compute(extractor, name)
         if self._context.world.is_main:
             try:
@@ -234,14 +235,14 @@ class DatasetReference(ItemReference):
 
 
 class StatisticsReference(Reference):
-    """A file of statistics that replaces the items.
+    """Statistics of real items from a file, in place of the items.
 
     Args:
-        path: file of `genkit stats`, or one that EDM or EDM2 published.
+        path: file written by `genkit stats`, or published by EDM or EDM2.
         extractors: extractors of the stage.
 
     Raises:
-        DataError: the file is missing, damaged or of another kind.
+        DataError: the file is missing, damaged or not a file of statistics.
     """
 
     batch = None
@@ -249,29 +250,30 @@ class StatisticsReference(Reference):
     def __init__(self, path: Path, extractors: Extractors) -> None:
         self._path = path
         self._context = extractors.context
-        self._found = load_statistics(path)
+        self._loaded = load_statistics(path)
         self.identity = f"statistics sha256:{file_digest(path)}"
 
     def features(self, extractor: Extractor) -> Tensor:
         raise DataError(
             f"{self._path} contains only statistics, and a metric requires the features of the "
-            "items; write data in place of statistics",
+            "items; set `data` instead of `statistics`",
             Code.MISSING_ATTRIBUTE,
         )
 
     def statistics(self, extractor: Extractor) -> Statistics:
         name, score = extractor.identity(self._context), extractor.frechet
-        if reason := mismatch(self._found, score, name):
+        if reason := mismatch(self._loaded, score, name):
             raise DataError(
                 f"{self._path}: {extractor.label} {reason}; write such a file with `genkit stats`",
                 Code.WRONG_KIND,
             )
-        found = self._found[score]
-        if found.extractor is None:
+        statistics = self._loaded[score]
+        if statistics.extractor is None:
             self._context.warn(
-                f"{self._path} does not name the network of its statistics; {name} is assumed"
+                f"{self._path} does not contain the name of the network whose features its "
+                f"statistics describe; {name} is assumed"
             )
-        return found
+        return statistics
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,11 @@ class StageFeatures:
     def logits(self, extractor: Extractor, features: Tensor) -> Tensor:
         head = getattr(self.extractors.module(extractor), "head", None)
         if not callable(head):
-            raise fault(extractor, "must be a classifier, got a module without head; name another")
+            raise fault(
+                extractor,
+                "must bind to a classifier with a method head, got a module without it; name an "
+                "extractor that is a classifier",
+            )
         device = self.extractors.context.device
         with network_precision(device, "float32"), plugin_errors(None, extractor):
             return torch.cat([head(part.to(device)).cpu() for part in torch.split(features, BATCH)])

@@ -1,4 +1,4 @@
-"""Types of settings: checks, conversion, and description in words."""
+"""Check, convert and describe the values of settings by type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit.errors import Code, Key, Problem
 from genkit.settings import Setting, meant_number, near_match, quote
 
 FAILED: Final = object()
-"""Placeholder of a value that could not be decoded, whose problems are already recorded."""
+"""Placeholder for a value that could not be decoded and whose problems are already recorded."""
 
 
 Resolve = Callable[["Slot | Group | Reference | FilePathType", Any, Key], Any]
@@ -21,32 +21,33 @@ Resolve = Callable[["Slot | Group | Reference | FilePathType", Any, Key], Any]
 
 
 class FieldType(ABC):
-    """Type of a field: its values, and how a recipe writes them."""
+    """Type of a field: its valid values and their form in a recipe."""
 
     @abstractmethod
     def words(self) -> str:
         """Return a description of the type for messages."""
 
     def example(self) -> str:
-        """Return an example of a value, as a recipe writes it."""
+        """Return an example of a value, in the form of a recipe."""
         return f"..., {self.words()}"
 
     @abstractmethod
     def problems(self, value: Any) -> Iterator[Problem]:
-        """Yield the mistakes of a value. Types are strict, except that an integer is a number."""
+        """Yield the problems of a value. Types are strict, but an integer is a valid number."""
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
-        """Return a value, converted to the type of its field if it has no mistakes.
+        """Return a value, converted to the type of its field if it is valid.
 
         Args:
-            value: value of a recipe or of Python.
+            value: value from a recipe or from Python.
             key: path of the value in the recipe.
-            resolve: function for components and references; None if they are already decoded.
+            resolve: function that decodes components and references; None if they are already
+                decoded.
         """
         return value
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
-        """Yield the single values of a valid value, each with its type."""
+        """Yield type and value of each item if a valid value is a list, else of the value."""
         yield self, value
 
     def _mismatch(self, value: Any, hint: str = "") -> Problem:
@@ -82,7 +83,7 @@ class Number(FieldType):
         yield Problem((), f"must be {bound}, got {quote(value)}", code=Code.OUT_OF_RANGE)
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
-        # 1 and 1.0 must have one fingerprint.
+        # 1 and 1.0 must have the same fingerprint.
         return value if self.integer or any(self.problems(value)) else float(value)
 
 
@@ -112,7 +113,7 @@ class Plain(FieldType):
 
 @dataclass(frozen=True)
 class Reference(Plain):
-    """The id of an earlier stage with a certain output."""
+    """The id of an earlier stage that writes an artifact of the type ``artifact``."""
 
     artifact: type[Any]
 
@@ -122,7 +123,7 @@ class Reference(Plain):
 
 @dataclass(frozen=True)
 class FilePathType(Plain):
-    """The path of a file or a folder, or one of some names."""
+    """The path of a file or a folder, or one of ``names``."""
 
     names: tuple[str, ...]
 
@@ -133,7 +134,7 @@ class FilePathType(Plain):
 
 @dataclass(frozen=True)
 class Choice(FieldType):
-    """One of some values."""
+    """One of the values ``values``."""
 
     values: tuple[Any, ...]
     renamed: Mapping[str, str] | None
@@ -151,14 +152,15 @@ class Choice(FieldType):
 
 @dataclass(frozen=True)
 class Slot(FieldType):
-    """A component of a base."""
+    """A component of the base class ``base``."""
 
     base: type[Any]
 
     def words(self) -> str:
-        # A kind has the name of its base: NoiseDistribution is "noise-distribution". A base of
-        # several kinds, such as Network, has subclasses in its package, one per kind. A subclass
-        # whose name ends with its own, such as SamplingStage, belongs to the same kind.
+        # The name of a kind is that of its base class: "noise-distribution" is the kind of
+        # NoiseDistribution. A base class of several kinds, such as Network, has one subclass per
+        # kind in its package. A subclass whose name ends with that of the base class, such as
+        # SamplingStage, belongs to the same kind.
         beside = [c for c in self.base.__subclasses__() if _package(c) == _package(self.base)]
         kinds = [c for c in beside if not c.__name__.endswith(self.base.__name__)]
         if kinds:
@@ -237,7 +239,7 @@ class List(FieldType):
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, (list, tuple)):
             numbered = isinstance(value, Mapping) and all(str(key).isdecimal() for key in value)
-            # A key such as guidance.0.weight changes an item, and there is none.
+            # A key such as guidance.0.weight changes an item, but there is no list of items.
             written = self.example() if numbered else f"[{quote(value)}]"
             yield self._mismatch(value, f"write {written}")
         elif not self.any_length and len(value) != len(self.inner):
@@ -263,12 +265,12 @@ class List(FieldType):
 
 
 def _package(cls: type[Any]) -> str:
-    """Return the package of a class; its module where that is in none."""
+    """Return the package of a class; its module if that is not in a package."""
     return cls.__module__.rpartition(".")[0] or cls.__module__
 
 
 def in_files(kind: FieldType) -> FieldType:
-    """Return the type in which references are paths of files, as outside of a recipe."""
+    """Return a type with each reference replaced by the path of a file, as outside of a run."""
     if isinstance(kind, Reference):
         return replace(kind, name=f"the path of a {kind.artifact.name} file")
     if isinstance(kind, Optional):

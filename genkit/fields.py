@@ -34,14 +34,15 @@ from genkit.settings import PathMark, Ref, Setting, quote, setting_of
 class Settings:
     """Base of frozen dataclasses whose fields are settings.
 
-    A field may hold one: a component, which a recipe names with ``use``, or a group of settings.
+    The value of a field may be such a dataclass, too: a component, which a recipe selects with
+    ``use``, or a group of settings.
 
     Raises:
-        SettingError: on construction with a value outside its type or range.
+        SettingError: the class is constructed with a value of a wrong type or out of range.
     """
 
     renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
-    """What to write instead of a key of an earlier version or another project, by that key."""
+    """Map from a key of an earlier version or of another project to what to write instead."""
 
     is_component: ClassVar[bool] = False
     """Whether a table selects the class with ``use``, as for a component."""
@@ -77,10 +78,10 @@ def fields_of(cls: type[Any]) -> tuple[Field, ...]:
     """Return the fields of a component's class.
 
     Raises:
-        PluginError: an annotation is invalid or no type of a setting, or a field overrides a
-            method, such as ``version``.
+        PluginError: an annotation is invalid or is not a type that settings can have, or a field
+            overrides a method, such as ``version``.
     """
-    return _fields_of(cls)  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    return _fields_of(cls)  # type: ignore[arg-type]  # mypy considers classes unhashable
 
 
 @functools.cache
@@ -118,12 +119,15 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
 def leaves_of(
     component: Settings, *above: str | int, result_only: bool = False
 ) -> Iterator[tuple[Key, FieldType, Any]]:
-    """Yield the single values of a component, and of those that it holds, with key and type.
+    """Yield key, type and value of the settings of a component and of the components in them.
+
+    The items of a list are yielded one by one; None is not yielded.
 
     Args:
-        component: component with the values.
+        component: component with the settings.
         above: key of the component.
-        result_only: whether to leave out settings that affect no result, with all that they hold.
+        result_only: whether to leave out settings that affect no result, and all components in
+            them.
     """
     for field in fields_of(type(component)):
         if result_only and not field.setting.affects_result:
@@ -137,7 +141,7 @@ def leaves_of(
 
 
 def keys_of(component: Settings) -> Iterator[Key]:
-    """Yield the keys of all settings of a component, and of those that it holds."""
+    """Yield the keys of all settings of a component and of the components in them."""
     yield from ((field.name,) for field in fields_of(type(component)))
     for key, _, part in leaves_of(component):
         if isinstance(part, Settings):
@@ -148,7 +152,8 @@ def _parse(annotation: Any, setting: Setting) -> FieldType:
     """Return the type that an annotation describes.
 
     Raises:
-        TypeError: a part of the annotation is no type of a setting; the message has the part.
+        TypeError: a part of the annotation is not a type that settings can have; the message is
+            that part.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (int, float):

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written beside its place, synced, and then renamed."""
+"""Write files atomically: to a temporary file in the same folder, which is synced and renamed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _TEMPORARY = ".tmp"
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block ends without an error.
 
-    After a kill at any moment, the old file or the new one exists. If several processes write at
-    once, the last one wins. Temporary files of killed processes are removed.
+    If the process is killed at any moment, either the old or the new file exists. If several
+    processes write at once, the last one wins. Temporary files of killed processes are removed.
     """
     _remove_leftovers(path)
     with named_errors(path):
@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             if sys.platform == "win32":  # which cannot rename an open file
                 file.close()
-            beside.replace(path)  # before it is unlocked, so that no other process removes it
+            beside.replace(path)  # while it is locked, so that no other process removes it
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -49,22 +49,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Name a file in errors of the system that name none, or one that the user does not know.
+    """Set the file name of an OSError that has none, or that has the name of a temporary file.
 
-    A write to a full disk fails without a name, and the temporary file of :func:`atomic_write` is
-    removed.
+    For example, the error of a write to a full disk has no file name.
     """
     try:
         yield
     except OSError as error:
         nameless = error.filename is None or str(error.filename).endswith(_TEMPORARY)
-        if nameless and error.errno is not None:  # else the name would replace the message
+        if nameless and error.errno is not None:  # otherwise the name would replace the message
             error.filename, error.filename2 = str(path), None
         raise
 
 
 def _temporary(path: Path) -> BinaryIO:
-    """Return a new file in the folder of another, locked as long as it is open."""
+    """Return a new temporary file in the folder of ``path``, locked as long as it is open."""
     while True:
         file = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}").open("xb")
         _lock(file, wait=True)
@@ -74,7 +73,7 @@ def _temporary(path: Path) -> BinaryIO:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files that no process locks, since their writers were killed."""
+    """Remove temporary files of ``path`` that no process locks, since their writers were killed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
         with suppress(OSError), leftover.open("r+b") as file:
             if _lock(file, wait=False):
@@ -82,7 +81,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _lock(file: BinaryIO, wait: bool) -> bool:
-    """Lock an open file. Return False if that fails, as on file systems without locks."""
+    """Lock an open file, and return whether it is locked; some file systems have no locks."""
     if sys.platform == "win32":
         return False
     try:
@@ -130,14 +129,14 @@ def expand_user(path: str) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """Return the MD5 of a file, in hex, to compare with that of a published data set."""
+    """Return the MD5 of a file in hex, for comparison with that of a published data set."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return digest.hexdigest()
 
 
 def cache_folder() -> Path | None:
-    """Return the user's cache folder; None for a user without home folder."""
+    """Return genkit's folder in the user's cache folder; None if the user has no home folder."""
     try:
         home = Path.home()
     except RuntimeError:

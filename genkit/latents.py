@@ -1,4 +1,4 @@
-"""Random draws of samples: the default component, and the check of any component's result."""
+"""Draw latents, labels and noise of samples, and check the draws of any component."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from genkit.types import Draws
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Latents):
-    """Latents and noise of a sample from generators derived from the run's seed and its own seed.
+    """Draw latents and noise from generators derived from the run's seed and the sample's seed.
 
-    Sample k has class k modulo the number of classes. Numbers are drawn on the CPU, so that they
-    are the same on every device.
+    The sample with seed k has class k modulo the number of classes. Numbers are drawn on the CPU,
+    so that they are the same on every device.
     """
 
-    source = "genkit.random: a generator is a function of the run's seed, a purpose and the sample"
+    source = "genkit.random: a generator is a function of the run's seed, a purpose and a sample"
 
     def draw(
         self,

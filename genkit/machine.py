@@ -1,4 +1,4 @@
-"""Devices, hardware, memory, and errors of the machine."""
+"""Describe devices, hardware and memory, and recognize errors of the machine."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _STATUS = Path("/proc/self/status")
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Whether an error is that of a disk that is full, damaged or not writable."""
+    """Return whether an error means that a disk is full, damaged or not writable."""
     return isinstance(error, OSError) and error.errno in _OF_THE_DISK
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is that of full memory, of the machine or of its GPU."""
+    """Return whether an error means that the memory of the machine or of its GPU is exhausted."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
-    """Return the device of a name; ``auto`` is a GPU if there is one.
+    """Return the device with a name; ``auto`` is a CUDA GPU if there is one, else the CPU.
 
     Args:
-        name: name of the device.
+        name: ``auto``, or a name of PyTorch such as ``cpu`` or ``cuda:1``.
         world: processes of the run; each uses its own GPU.
 
     Raises:
@@ -61,7 +61,7 @@ def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     if name != "cuda":
         raise UsageError(
             f'{world.size} processes cannot share the device "{name}"; '
-            "choose cuda, which gives each process a GPU of its own, or cpu",
+            "choose cuda, which uses a separate GPU for each process, or cpu",
             Code.NO_DEVICE,
         )
     if world.local_rank >= counts["cuda"]:
@@ -74,7 +74,7 @@ def resolve_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
 
 
 def environment(device: torch.device, plugins: Plugins) -> dict[str, Any]:
-    """Return versions, hardware and the command."""
+    """Return the command, versions and hardware of this process as values for JSON."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),

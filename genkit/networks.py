@@ -49,11 +49,11 @@ def load_network(
     device: torch.device | str = "cpu",
     kind: type[NetworkFile] = NetworkFile,
 ) -> Trained:
-    """Build a network from its file, or from the checkpoint of a training, in eval mode.
+    """Build a network from its file or from a training checkpoint, in eval mode.
 
     Raises:
-        DataError: the file is damaged, was not written by genkit, or is of another kind; or the
-            weights do not fit.
+        DataError: the file is damaged, was not written by genkit, or is not of the type ``kind``;
+            or the weights do not fit the network.
         PluginError: a required component is not installed.
     """
     file = kind.load(path)
@@ -67,8 +67,8 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     """Build a network with its weights, in eval mode, with gradients disabled.
 
     Raises:
-        DataError: the table describes no network, or the weights do not fit or are not finite; the
-            message has the first such tensor.
+        DataError: the file does not describe a network, or the weights do not fit or are not
+            finite; the message contains the first such tensor.
         PluginError: a required component is not installed.
     """
     design = design_of(file, registry)
@@ -77,7 +77,7 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
     with convert_errors("its description"), plugin_errors(registry):
         if not contained:  # contained networks have real tensors, which do not mix with meta ones
             _require_sizes(design, inputs, file.weights)
-        with seeded(0):  # the initial weights are replaced, but must not advance the generator
+        with seeded(0):  # initial weights are replaced, but must not advance the global generator
             model = build_module(design.settings, inputs, design.spec)
     require_fit(model, file.weights)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -95,11 +95,11 @@ def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.
     """Return the module of a network, freshly initialized from torch's global generator.
 
     Raises:
-        DataError: the result is no module, or a contained network is not frozen; the message has
-            network and plugin.
+        DataError: the result is not a module, or a contained network is not frozen; the message
+            contains network and plugin.
     """
-    found = require_method(network, network.bind(inputs), "build").build(spec)
-    model = require_type(network, "build", found, nn.Module)
+    result = require_method(network, network.bind(inputs), "build").build(spec)
+    model = require_type(network, "build", result, nn.Module)
     if isinstance(model, Preconditioned):
         require_type(network, "build_network", model.network, nn.Module)
     _require_frozen(network, model, [trained.module for trained in inputs.given.values()])
@@ -109,7 +109,7 @@ def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.
 def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, Tensor]) -> None:
     """Raise DataError if weights and network differ, before memory is allocated.
 
-    A damaged description may describe a network that exceeds the memory. A network that cannot be
+    A damaged file may describe a network that is larger than the memory. A network that cannot be
     built on the device "meta", since it reads values of tensors, is compared after it is built.
     """
     with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), without_memory():
@@ -118,7 +118,7 @@ def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, 
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Build networks on the device "meta", whose tensors have shapes and no values."""
+    """Build networks inside the block on the device "meta", whose tensors have no values."""
     with torch.device("meta"), _WithoutDraws():
         yield
 
@@ -129,7 +129,7 @@ _DRAWS_LIKE = (torch.randn_like, torch.rand_like)
 
 
 class _WithoutDraws(TorchFunctionMode):
-    """Leave random values out of tensors on the device "meta"; draws on other devices are kept.
+    """Skip random draws for tensors on the device "meta"; draws on other devices are not changed.
 
     On "meta" PyTorch computes these functions in Python, for which it imports its compiler and
     sympy. That takes half as long as importing torch.
@@ -142,20 +142,20 @@ class _WithoutDraws(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = dict(kwargs or {})
+        options = dict(kwargs or {})
         if func not in (*_DRAWS_IN_PLACE, *_DRAWS, *_DRAWS_LIKE):
-            return func(*args, **given)
-        tensor = next((v for v in (*args, *given.values()) if isinstance(v, Tensor)), None)
-        device = given.get("device") or ("meta" if tensor is None else tensor.device)
+            return func(*args, **options)
+        tensor = next((v for v in (*args, *options.values()) if isinstance(v, Tensor)), None)
+        device = options.get("device") or ("meta" if tensor is None else tensor.device)
         if torch.device(device).type != "meta":
-            return func(*args, **given)
+            return func(*args, **options)
         if func in _DRAWS_IN_PLACE:
             return tensor
-        if tensor is not None:  # not by ``empty_like``, which imports sympy
-            dtype = given.get("dtype") or tensor.dtype
+        if tensor is not None:  # not with ``empty_like``, which imports sympy
+            dtype = options.get("dtype") or tensor.dtype
             return torch.empty(tensor.shape, dtype=dtype, device=device)
-        given.pop("generator", None)
-        return torch.empty(*args, **given)
+        options.pop("generator", None)
+        return torch.empty(*args, **options)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class NetworkInputs(NoStages):
     """Inputs that provide only networks, such as those that a file contains.
 
     Attributes:
-        given: networks by reference.
+        given: map from a reference to the network.
     """
 
     given: Mapping[str, Trained] = field(default_factory=dict)
@@ -177,8 +177,9 @@ class NetworkInputs(NoStages):
         if stage in self.given:
             return self.given[stage]
         raise DataError(
-            f"the file lacks the network {quote(stage)} to which it refers; load the file that is "
-            "written at the end of a training, since a checkpoint does not contain other networks"
+            f"the file must contain the network {quote(stage)} to which it refers; load the file "
+            "that is written at the end of training, since checkpoints do not contain other "
+            "networks"
         )
 
 
@@ -198,14 +199,16 @@ class FileInputs(NetworkInputs):
 
 
 class UnknownDenoiser(nn.Module):
-    """Stands for the denoiser of samples whose denoiser is unknown."""
+    """Placeholder for the denoiser of samples whose denoiser is unknown."""
 
     def forward(self, *arguments: object) -> Never:
-        raise DataError("the denoiser of the samples is unknown; leave the metric out")
+        raise DataError(
+            "the denoiser of the samples is unknown; remove the metric, which requires it"
+        )
 
 
 def bind_guidance(guidance: Guidance, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
-    """Return a guidance with its networks, its interval, and its component for messages."""
+    """Return a guidance bound to its networks, with its interval and component."""
     bound = require_type(guidance, "bind", guidance.bind(inputs, denoiser), BoundGuidance)
     bound.component, bound.interval = guidance, guidance.interval
     return bound
@@ -214,8 +217,10 @@ def bind_guidance(guidance: Guidance, inputs: Inputs, denoiser: Trained) -> Boun
 def code_of_network(path: Path, registry: Registry) -> str:
     """Return the versions and code on which the networks of a file depend, as JSON.
 
+    Weights are not read.
+
     Raises:
-        DataError: as for :func:`load_network`; weights are not read.
+        DataError: as for :func:`load_network`.
         PluginError: a required component is not installed.
     """
     parts = (c for n in _networks(NetworkFile.outline(path), registry) for c in components(n))
@@ -232,29 +237,29 @@ def _networks(file: NetworkFile, registry: Registry) -> Iterator[Network]:
 def _require_frozen(network: Network, model: nn.Module, contained: Iterable[nn.Module]) -> None:
     """Raise DataError if tensors of contained networks are part of the state of a module.
 
-    They would be averaged and saved with its own.
+    They would be averaged and saved with the weights of the module itself.
     """
     frozen = {id(t) for part in contained for t in part.state_dict(keep_vars=True).values()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) in frozen:
             raise fault(
                 network,
-                "must hold the network of an earlier stage in genkit.parts.frozen.Frozen, got "
+                "must wrap the network of an earlier stage in genkit.parts.frozen.Frozen, got "
                 f"{name} among its own weights",
             )
 
 
 def design_of(file: NetworkFile, registry: Registry) -> Design:
-    """Return settings and data of the network of a file, without its weights.
+    """Return the settings and the data specification of the network of a file.
 
     Raises:
-        DataError: the table describes no network.
+        DataError: the file does not describe a network.
         PluginError: a required component is not installed.
     """
     with convert_errors("its description"), plugin_errors(registry):
         settings = component(registry, file.kind, file.table)
         if not isinstance(settings, Network):
-            raise DataError(f"{file.kind} is no kind of network")
+            raise DataError(f"kind must be a kind of network, got {file.kind}")
     return Design(settings, file.spec)
 
 
@@ -263,7 +268,9 @@ def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in weights:
-            raise DataError(f"the weights do not fit the network: they lack {name}", Code.CONFLICT)
+            raise DataError(
+                f"the weights do not fit the network: the weights have no {name}", Code.CONFLICT
+            )
         if (found := weights[name]).shape != tensor.shape or found.dtype != tensor.dtype:
             raise DataError(
                 f"the weights do not fit the network: {name} must be {_in_words(tensor)}, got "
@@ -272,7 +279,9 @@ def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             )
     for name in weights:
         if name not in wanted:
-            raise DataError(f"the weights do not fit the network: it lacks {name}", Code.CONFLICT)
+            raise DataError(
+                f"the weights do not fit the network: the network has no {name}", Code.CONFLICT
+            )
 
 
 def _in_words(tensor: Tensor) -> str:

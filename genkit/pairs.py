@@ -39,8 +39,9 @@ def pairs_of(
 
     Raises:
         DataError: the type, device, length or range of the result is wrong; a coupler that
-            declares a bijection uses an image or a noise sample twice; or ``gap``, ``parts`` or
-            ``entropy`` is invalid. The message has component, plugin, distribution and index.
+            declares a bijection does not use each image and noise sample once; or ``gap``,
+            ``parts`` or ``entropy`` is invalid. The message contains component, plugin,
+            distribution and index.
     """
     if isinstance(coupler, DatasetCoupler):
         choosing = require_method(coupler, cast("BoundDatasetCoupler", bound), "choose")
@@ -66,7 +67,7 @@ def pairs_of(
     if not isinstance(parts, tuple) or not all(type(part) is int for part in parts):
         raise fault(coupler, f"must return parts as a tuple of integers, got {parts!r}")
     if parts and sum(parts) != len(images):
-        raise fault(coupler, f"must return parts of {len(images)} pairs, got {sum(parts)} in all")
+        raise fault(coupler, f"must return parts whose sum is {len(images)}, got {sum(parts)}")
     return pairs
 
 
@@ -102,17 +103,17 @@ def _require_each_once(coupler: AnyCoupler, what: str, indices: Tensor, limit: i
         )
 
 
-def require_unchanged(coupler: AnyCoupler, what: str, given: Batch, batch: Batch) -> None:
-    """Raise DataError if a coupler changed its argument, a copy of ``batch``.
+def require_unchanged(coupler: AnyCoupler, what: str, argument: Batch, batch: Batch) -> None:
+    """Raise DataError if a coupler changed its argument, which was a copy of ``batch``.
 
     Args:
         coupler: coupler that was called.
         what: name of the argument in the message.
-        given: argument of the call.
-        batch: original of the copy.
+        argument: argument after the call.
+        batch: batch from which the argument was copied before the call.
     """
     for name in (f.name for f in fields(batch)):
-        before, after = getattr(batch, name), getattr(given, name)
+        before, after = getattr(batch, name), getattr(argument, name)
         if isinstance(before, Tensor) and not torch.equal(before, after.to(before.device)):
             raise fault(
                 coupler,

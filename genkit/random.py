@@ -1,7 +1,7 @@
-"""Random generators derived from a seed and a purpose, without state.
+"""Derive random generators from a seed and a purpose.
 
-A generator is a function of ``(seed, stage, purpose, index)``. So a resumed run needs no generator
-state, and ends with the same bits as one that was never stopped.
+A generator is a function of ``(seed, stage, purpose, index)``. The state of generators is therefore
+not saved, and the results of a resumed run are bit-identical to those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed torch's global generators inside the block, and restore them afterwards.
 
-    Weight initialization and ``torch.nn.Dropout`` take no generator. genkit uses the global ones
-    nowhere else.
+    Weight initialization and ``torch.nn.Dropout`` have no argument for a generator. genkit uses the
+    global generators for nothing else.
     """
     on_gpu = device is not None and device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):

@@ -20,13 +20,15 @@ from genkit.types import Batch, Denoise, Draws, ResolvedStart, SampleResult, Sta
 
 
 class GuidedDenoiser(Denoise):
-    """A denoiser with guidance for a solver: networks compute on float32 copies of the states.
+    """A denoiser with guidance, in the form that a solver calls.
+
+    Networks are evaluated on float32 copies of the states.
 
     Args:
         denoiser: ``(x, sigma, labels) -> D(x; sigma)``, in eval mode.
         labels: ``[B]`` class indices or None.
-        guidance: corrections of the denoised image, which are summed.
-        precision: precision of all networks, those of guidance included.
+        guidance: bound guidance components, whose corrections of the denoised image are summed.
+        precision: precision of all networks, including those of guidance.
     """
 
     def __init__(
@@ -52,11 +54,11 @@ class GuidedDenoiser(Denoise):
         """Return the guided ``D(x; sigma)``; see :class:`~genkit.types.Denoise`."""
         self.nfe += 1
         narrow = x.to(torch.float32)
-        # As a fill value: copying a tensor from the CPU would synchronize with the device.
+        # A fill value, since copying a tensor from the CPU would synchronize with the device.
         near = sigma if sigma.device == x.device else narrow.new_full((), float(sigma))
         level = near.to(narrow).flatten().expand(len(x))
-        # Set per call and not per trajectory: between two states, the consumer's code runs, which
-        # must keep its own precision.
+        # The precision is set per call and not per trajectory: the code that consumes the states
+        # runs between two of them, and must keep its own precision.
         with network_precision(x.device, self._precision):
             denoised = self._denoiser(narrow, level, self._labels)
             denoised = denoised.to(torch.promote_types(denoised.dtype, narrow.dtype))
@@ -74,7 +76,7 @@ class GuidedDenoiser(Denoise):
 
     @property
     def preconditioner(self) -> Preconditioner | None:
-        """Preconditioner of the network; None for one that supports all noise levels."""
+        """Preconditioner of the network; None if the network supports all noise levels."""
         return getattr(self._denoiser, "preconditioner", None)
 
     def levels(self, schedule: Schedule) -> Tensor:
@@ -85,19 +87,19 @@ class GuidedDenoiser(Denoise):
 def supported_levels(
     schedule: Schedule, preconditioner: Preconditioner | None, keep_equal: bool = False
 ) -> Tensor:
-    """Return the noise levels of a schedule, each rounded to the nearest that a network supports.
+    """Return the noise levels of a schedule, rounded to the nearest levels of a network.
 
     Levels that round to the same value are merged, since a step between them has no effect unless
-    it adds noise. So a network with few levels may take fewer steps than the schedule has.
+    it adds noise. With a network of few levels, there may be fewer steps than in the schedule.
 
     Args:
         schedule: schedule of noise levels, which is clipped to the range of the network.
-        preconditioner: preconditioner of the network; None for one that supports all levels.
+        preconditioner: preconditioner of the network; None if the network supports all levels.
         keep_equal: whether equal levels are kept, as for a stochastic solver.
 
     Returns:
-        ``[at most steps + 1]`` float64, decreasing, the last 0; with ``keep_equal``, ``steps + 1``
-        levels of which some may be equal.
+        At most ``steps + 1`` float64 noise levels that decrease to 0. With ``keep_equal``, exactly
+        ``steps + 1`` levels, some of which may be equal.
 
     Raises:
         DataError: all levels round to one value, or the levels do not decrease in the range of the
@@ -112,21 +114,22 @@ def supported_levels(
     levels = torch.cat([rounded[falls], sigmas[-1:]])
     if len(levels) == 2 < len(sigmas):
         raise DataError(
-            "the schedule must have noise levels that differ for the network, got "
-            f"{levels[0]:.4g} alone; write levels from {lowest:.4g} to {highest:.4g}"
+            "the schedule must have two or more noise levels that differ for the network, got only "
+            f"{levels[0]:.4g}; write levels from {lowest:.4g} to {highest:.4g}"
         )
     if bool((sigmas.diff() > 0).any()):
         raise fault(
             schedule,
-            f"must have decreasing noise levels from {lowest:.4g} to {highest:.4g}, the range of "
-            'the network, got others; write another one, such as { use = "edm" }',
+            f"must have noise levels that decrease in the range of the network, {lowest:.4g} to "
+            f"{highest:.4g}, got levels that increase; write another schedule, such as "
+            '{ use = "edm" }',
             Code.OUT_OF_RANGE,
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
 
 
 def _levels(schedule: Schedule) -> Tensor:
-    """Return the noise levels of a schedule; raises DataError for an invalid result."""
+    """Return the noise levels of a schedule; raise DataError if the result is invalid."""
     levels = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
     if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
         reason = f"must return 2 or more noise levels in float64, got {describe(levels)}"
@@ -140,24 +143,25 @@ def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Sched
     Raises:
         DataError: the schedule cannot be bound, or the result has no noise levels.
     """
-    found = require_type(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
-    if not found.bound:
-        raise fault(schedule, "must bind to a schedule with levels, got one without")
-    return found
+    bound = require_type(schedule, "bind", schedule.bind(inputs, sampler), Schedule)
+    if not bound.bound:
+        raise fault(schedule, "must bind to a schedule with noise levels, got one without")
+    return bound
 
 
 def bind_solver(
     schedule: Schedule, solver: Solver, preconditioner: Preconditioner | None
 ) -> tuple[Solver, Tensor]:
-    """Return the solver for the range of a schedule and a network, and the levels of its steps.
+    """Return the solver for the noise levels of a schedule and a network, and these levels.
 
     Args:
         schedule: schedule of noise levels.
-        solver: solver, not yet bound to a range.
-        preconditioner: preconditioner of the network; None for one that supports all levels.
+        solver: solver, not yet bound to a range of noise levels.
+        preconditioner: preconditioner of the network; None if the network supports all levels.
 
     Returns:
-        The solver, and ``[at most steps + 1]`` float64 noise levels, see :func:`supported_levels`.
+        The bound solver, and at most ``steps + 1`` float64 noise levels; see
+        :func:`supported_levels`.
 
     Raises:
         DataError: as for :func:`supported_levels`, or the solver is undefined for the range.
@@ -177,7 +181,7 @@ def resolve_start(
     Args:
         start: start that the user chose.
         denoiser: trained denoiser.
-        coupling: coupling of its training; None if unknown.
+        coupling: coupling that was used to train the denoiser; None if unknown.
         schedule: schedule whose first supported noise level is used.
 
     Raises:
@@ -204,13 +208,13 @@ def trajectory(
     """Yield the states of a batch of samples, from pure noise to data.
 
     Args:
-        denoise: denoiser, guided or not.
+        denoise: denoiser with or without guidance.
         draws: latents, and the noise of stochastic solvers.
         schedule: noise levels, which are rounded to those that the network supports.
         solver: solver of the sampling ODE.
-        start: state at the first noise level, see :mod:`genkit.start`; each correction calls the
+        start: state at the first noise level; see :mod:`genkit.start`. Each correction calls the
             denoiser once.
-        state_precision: precision of the states; networks compute in that of ``denoise``.
+        state_precision: precision of the states; the precision of networks is set in ``denoise``.
 
     Raises:
         DataError: as for :func:`bind_solver`.
@@ -245,13 +249,13 @@ def sample(
         schedule: noise levels.
         solver: solver of the sampling ODE.
         start: state at the first noise level, as for :func:`trajectory`.
-        guidance: bound corrections.
-        precision: precision of all networks, those of guidance included.
+        guidance: bound guidance components.
+        precision: precision of all networks, including those of guidance.
         state_precision: precision of the states.
 
     Raises:
-        DataError: as for :func:`trajectory`, or a sample is not finite. This is checked after each
-            step on a CPU, and at the end on other devices, to avoid synchronization.
+        DataError: as for :func:`trajectory`, or a sample is not finite. On a CPU this is checked
+            after each step, and on other devices at the end, to avoid synchronization.
     """
     denoise = GuidedDenoiser(denoiser, draws.labels, guidance, precision)
     states = trajectory(
@@ -273,7 +277,7 @@ def sample(
 def _finite(
     states: Iterable[State], solver: Solver, guidance: Sequence[BoundGuidance]
 ) -> Iterator[State]:
-    """Yield states unchanged; raises DataError with the first step whose samples are not finite."""
+    """Yield states unchanged; raise DataError with the first step whose samples are not finite."""
     waiting: list[tuple[str, Tensor]] = []
     for step, state in enumerate(states, 1):
         place = f"in step {step}, at noise level {state.sigma:.4g}"
@@ -300,7 +304,7 @@ def _require_finite(
             strength = "" if weight is None else f" (weight = {weight:g})"
             parts.append(label_of(guide.component or guide) + strength)
         raise DataError(
-            f"samples must be finite, got other values in sample {sample} of {len(finite)} "
+            f"samples must be finite, got NaN or infinity in sample {sample} of {len(finite)} "
             f"{place}; check {', '.join(parts[:-1])} and {parts[-1]}",
             Code.NOT_FINITE,
         )

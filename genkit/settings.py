@@ -1,4 +1,4 @@
-"""Declare settings of components, and write their values as TOML."""
+"""Declare the settings of components, and format their values as TOML."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Setting:
         above: exclusive min.
         at_most: inclusive max.
         below: exclusive max.
-        use: default table of a slot, such as ``{"use": "heun"}``.
-        inherit: key at the top of the recipe whose component is the default of the slot.
-        unless: key that disables ``inherit`` where a table has it.
+        use: table of the default component, such as ``{"use": "heun"}``.
+        inherit: key at the top level of the recipe whose component is the default.
+        unless: key that disables ``inherit`` if the table of the component has it.
         infinite: whether ``inf`` is allowed.
-        renamed: values of earlier versions of a choice, each with the present one.
+        renamed: map from a choice of an earlier version to the present one.
         affects_result: False for a setting that changes neither weights nor samples, such as the
-            time between checkpoints; it is left out of the fingerprint, with all components and
-            references that it holds.
+            time between checkpoints. The setting is left out of the fingerprint, with all
+            components and references in it.
     """
 
     doc: str = ""
@@ -50,13 +50,13 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """The range in words; empty if there is none."""
+        """Description of the range, such as "at least 1"; an empty string if there is none."""
         return " and ".join(
             f"{name.replace('_', ' ')} {limit:g}" for name, limit, _ in self._limits()
         )
 
     def allows(self, value: float) -> bool:
-        """Whether a number lies in the range."""
+        """Return whether a number lies in the range."""
         return all(within(value, limit) for _, limit, within in self._limits())
 
     def _limits(self) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
@@ -77,7 +77,8 @@ _LIMITS = {
 class Ref:
     """Marks a string as the id of an earlier stage that writes an artifact of a type.
 
-    Used as ``Annotated[str, Ref(TheArtifact)]``; :mod:`genkit.artifacts` defines the common ones.
+    Used as ``Annotated[str, Ref(TheArtifact)]``; :mod:`genkit.artifacts` defines common types such
+    as ``DenoiserRef``.
     """
 
     artifact: type[Any]
@@ -88,7 +89,7 @@ class PathMark:
     """Marks a string as the path of a file or a folder, as ``FilePath`` does.
 
     Attributes:
-        names: values that are no paths, such as names of files that a plugin contains.
+        names: values that are not paths, such as names of files that a plugin contains.
     """
 
     names: tuple[str, ...] = ()
@@ -97,9 +98,9 @@ class PathMark:
 FilePath = Annotated[str, PathMark()]
 """Type of a setting that is the path of a file or a folder.
 
-A relative path of a recipe is one in the folder of the recipe if it exists there, else one in the
-working directory. The component gets the path to open, in which ``~`` is not expanded yet, see
-:func:`genkit.files.expand_user`.
+A relative path in a recipe is relative to the folder of the recipe if the file exists there, and
+to the working directory otherwise. The component receives the resolved path, in which ``~`` is not
+expanded; see :func:`genkit.files.expand_user`.
 """
 
 
@@ -107,7 +108,8 @@ def setting(default: Any = dataclasses.MISSING, *, doc: str, **attributes: Any) 
     """Declare a field of a component.
 
     Args:
-        default: default; without it the field is required, unless ``use`` or ``inherit`` is given.
+        default: default value. Without it the field is required, unless ``use`` or ``inherit`` is
+            given.
         doc: meaning, with its unit.
         attributes: other attributes of :class:`Setting`.
     """
@@ -135,7 +137,7 @@ def near_match(wrong: object, known: Iterable[str]) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Return a value as TOML writes it on one line."""
+    """Return a value as TOML on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -149,14 +151,15 @@ def toml_value(value: Any) -> str:
 
 
 def toml_key(part: str | int) -> str:
-    """Return one part of a key as TOML writes it, quoted where it must be."""
+    """Return one part of a key as TOML, quoted if necessary."""
     return str(part) if re.fullmatch(r"[A-Za-z0-9_-]+", str(part)) else toml_value(str(part))
 
 
 def meant_number(value: Any) -> str:
-    """Return the number that a value was meant to be, as TOML writes it; empty for none.
+    """Return the number that the user probably meant by a value, as TOML.
 
-    Such values are 2e3 for an integer, and "2_000" and "2k" for any number.
+    Examples are 2e3 for an integer, and the strings "2_000" and "2k" for any number. The result is
+    empty for a value that does not look like a number.
     """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else ""
@@ -168,9 +171,9 @@ def meant_number(value: Any) -> str:
 
 
 def scaled_number(text: str) -> str:
-    """Return a number with a suffix for thousands or millions as TOML writes it: 2k is 2_000.
+    """Return a number with the suffix k or m as TOML, such as 2_000 for "2k".
 
-    Empty for any other text.
+    The result is empty for any other string.
     """
     match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)([kKmM])", text)
     if not match:
@@ -186,7 +189,7 @@ def quote(value: Any) -> str:
 
 
 def _head(value: Any) -> Any:
-    """Return the beginning of a value, which may be very long, before it is formatted."""
+    """Return the beginning of a value, so that a very long value is formatted quickly."""
     if isinstance(value, str):
         return value[:60]
     if isinstance(value, int) and value.bit_length() > 200:

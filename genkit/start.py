@@ -1,9 +1,9 @@
-r"""Start of sampling trajectories for denoisers that were trained with assigned noise.
+r"""Choose the start of sampling trajectories for denoisers that were trained with assigned noise.
 
 Let x = y + sigma n with an assigned pair (y, n). Along a principal direction of the data with
 standard deviation s, Var(x) = s^2 + 2 sigma C + sigma^2 with C = Cov(y, n). For independent noise
 C = 0, and the standard deviation of a start from N(0, sigma_max^2) has the relative error
-(s / sigma_max)^2 / 2. For assigned noise C > 0, and the error is C / sigma_max, of first order:
+(s / sigma_max)^2 / 2. For assigned noise C > 0, and the error C / sigma_max is of first order:
 samples vary too little, for any number of steps.
 
 The corrected start is an Euler step from infinite noise. In u = 1 / sigma, the probability-flow ODE
@@ -12,9 +12,9 @@ u_max = 1 / sigma_max, with the slope at its end, gives
 
     x(sigma_max) = sigma_max n + D(sigma_max n; sigma_max),
 
-with an error of second order in C / sigma_max, for one more call of the network. A second call
-evaluates the slope at the corrected state, x = sigma_max n + D(x; sigma_max), which is the implicit
-Euler step up to higher orders.
+with an error of second order in C / sigma_max, at the cost of one more call of the network. A
+second call evaluates the slope at the corrected state, x = sigma_max n + D(x; sigma_max), which
+approximates the implicit Euler step to higher order.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.types import ResolvedStart, Start
 
 CORRECTIONS: Mapping[ResolvedStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
-"""Number of corrections of each start; each calls the denoiser once."""
+"""Number of corrections of each start; each correction calls the denoiser once."""
 
 START_DOC = (
     "noise: sigma_max n; corrected: sigma_max n + D(sigma_max n; sigma_max), one more call of the "
-    "denoiser; corrected-twice: with D of the corrected state; auto: chosen by the statistics of "
-    "the training pairs, and noise for independent pairs"
+    "denoiser; corrected-twice: sigma_max n + D(x; sigma_max) at the corrected state x, two more "
+    "calls; auto: noise for a denoiser trained with independent noise, else chosen by the "
+    "statistics of its training pairs"
 )
 
 MAX_SPREAD_ERROR = 0.005
 """Max relative error of the samples' standard deviation that ``auto`` accepts.
 
-Chosen, not tuned: it adds (0.005 s)^2 to a Fréchet distance of pixels, 0.006 for the largest s of
-CIFAR-10, which is 15.
+The value was chosen, not tuned. Such an error adds (0.005 s)^2 to a Fréchet distance of pixels,
+which is 0.006 for the largest s of CIFAR-10, 15.
 """
 
 
 class SamplingWarning(UserWarning):
-    """Warning about an assumption on the training pairs, or about a method that they rule out."""
+    """Warning about a coupling that is unknown, or that does not support the chosen method."""
 
 
 def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> ResolvedStart:
@@ -54,9 +55,9 @@ def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> R
 
     Args:
         start: start that the user chose.
-        coupling: coupling of the training. For None, unknown pairs, ``auto`` assumes independent
-            noise; for assigned noise without statistics, it makes one correction.
-            :func:`sampling_warnings` reports both.
+        coupling: coupling that was used in training. If it is None, that is unknown, ``auto``
+            assumes independent noise. If noise was assigned and there are no statistics, ``auto``
+            makes one correction. :func:`sampling_warnings` yields a warning in both cases.
         sigma_max: first noise level of the trajectories.
     """
     if start != "auto":
@@ -71,7 +72,8 @@ def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> R
         ratios = statistics.spread_of_samples(sigma_max, CORRECTIONS[candidate])
         return max((abs(1 - ratio) for ratio in ratios), default=0.0)
 
-    # The fewest corrections within the tolerance; the most accurate start if none is.
+    # The start with the fewest corrections among those within the tolerance; if there are none,
+    # the most accurate start.
     accepted = (candidate for candidate in CORRECTIONS if error(candidate) <= MAX_SPREAD_ERROR)
     return next(accepted, min(CORRECTIONS, key=error))
 
@@ -80,8 +82,8 @@ def require_start(start: Start, schedule: Schedule, preconditioner: Precondition
     """Raise DataError unless a start can be used with a schedule and a network.
 
     Raises:
-        DataError: the start is none of :data:`Start`; or it is corrected, and the network does not
-            support the first noise level of the schedule.
+        DataError: the start is not one of :data:`Start`; or it is corrected, and the network does
+            not support the first noise level of the schedule.
     """
     if start not in get_args(Start):
         raise DataError(
@@ -93,7 +95,7 @@ def require_start(start: Start, schedule: Schedule, preconditioner: Precondition
     highest, wanted = preconditioner.sigma_range()[1], schedule.sigma_range()[1]
     if wanted > highest:
         raise DataError(
-            f"start must be noise or auto where sigma_max = {wanted:g} is above {highest:g}, the "
+            f"start must be noise or auto if sigma_max = {wanted:g} is above {highest:g}, the "
             f'highest noise level of the network, got "{start}"; write sigma_max = {highest:g}',
             Code.OUT_OF_RANGE,
         )
@@ -105,25 +107,27 @@ def sampling_warnings(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
 ) -> Iterator[str]:
-    """Yield warnings about assumptions on the training pairs, and methods that they rule out.
+    """Yield a warning for each assumption on the coupling, and each method that it rules out.
 
     Args:
         start: start that the user chose.
-        coupling: coupling of the training; None if unknown.
+        coupling: coupling that was used in training; None if unknown.
         solver: solver of the sampling ODE.
-        guidance: bound guidances.
+        guidance: bound guidance components.
     """
     if coupling is None:
         if start == "auto":
             yield (
-                "the training pairs of the denoiser are unknown and assumed to be independent; "
-                'write start = "noise" to confirm, or start = "corrected" if noise was assigned'
+                "the coupling that the denoiser was trained with is unknown, and independent noise "
+                'is assumed; write start = "noise" to confirm this, or start = "corrected" if '
+                "noise was assigned"
             )
         return
     if start == "auto" and not coupling.independent and coupling.statistics is None:
         yield (
-            "the training pairs of the denoiser were not measured, and the start is corrected "
-            'once; write start = "corrected" to confirm, or start = "corrected-twice"'
+            "the statistics of the denoiser's training pairs are unknown, and the start is "
+            'corrected once; write start = "corrected" to confirm this, or start = '
+            '"corrected-twice"'
         )
     if solver.stochastic and not coupling.independent:
         yield (
@@ -137,10 +141,11 @@ def sampling_warnings(
             yield (
                 f"{label_of(component)} adds fresh noise, which is correct only for a denoiser "
                 "whose training noise was independent of the data, and this one was trained with "
-                "assigned noise"
+                "assigned noise; remove this guidance"
             )
         if component is not None and component.requires_score and not coupling.preserves_score:
             yield (
-                f"{label_of(component)} corrects a score, and a denoiser that was trained with "
-                "assigned noise does not determine one; compare several weights by their scores"
+                f"{label_of(component)} corrects a score function, and a denoiser that was trained "
+                "with assigned noise does not determine one; measure samples with several weights "
+                "and compare"
             )

@@ -28,15 +28,15 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
 
 
 def constant(values: Tensor) -> Tensor:
-    """Return a constant of a network, computed on the CPU, on the device of new tensors.
+    """Copy a constant of a network, computed on the CPU, to the default device of torch.
 
-    On the device "meta" PyTorch does arithmetic in Python, and imports its compiler for it.
+    It is not computed on that device, since PyTorch imports its compiler for arithmetic on "meta".
     """
     return values.to(torch.get_default_device())
 
 
 def to_float(data: Tensor) -> Tensor:
-    """Return images as float32 in [-1, 1]; other types than uint8 are returned unchanged.
+    """Return uint8 images as float32 in [-1, 1]; images of other types are returned unchanged.
 
     Args:
         data: ``[N, *shape]``; uint8 from 0 to 255, which becomes -1 to 1, or any floating type.
@@ -47,8 +47,8 @@ def to_float(data: Tensor) -> Tensor:
 def to_uint8(data: Tensor) -> Tensor:
     """Return images as uint8 on the CPU, clipped to [-1, 1].
 
-    The arithmetic is that of EDM's image generation, so that equal samples give equal files: the
-    integer part of ``127.5 x + 128``, in float64 for float64 images and in float32 for all others.
+    Values are the integer part of ``127.5 x + 128``, computed in float64 for float64 images and in
+    float32 for all others, as in EDM's image generation, so that equal samples give equal files.
 
     Args:
         data: images in [-1, 1] of any floating type, any shape.
@@ -60,8 +60,8 @@ def to_uint8(data: Tensor) -> Tensor:
 def as_stored(items: Tensor, what: str) -> Tensor:
     """Return images as uint8, clipped and rounded, and vectors as float32, on the CPU.
 
-    The published protocol scores 8-bit images. So samples are stored in this form, and data is
-    converted to it before the two are compared.
+    Published scores are computed from 8-bit images. Samples are therefore stored in this form, and
+    data is converted to it before the two are compared.
 
     Args:
         items: ``[N, C, H, W]`` images, uint8 or in [-1, 1]; or ``[N, D]`` vectors.
@@ -77,7 +77,10 @@ def as_stored(items: Tensor, what: str) -> Tensor:
 
 
 def describe(values: object) -> str:
-    """Return dtype, shape and device of a tensor in words, and the range of int64 indices."""
+    """Return dtype, shape and device of a tensor as text, and the range of int64 values.
+
+    For any other object, return the name of its type.
+    """
     if not isinstance(values, Tensor):
         return type(values).__name__
     ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
@@ -91,8 +94,8 @@ def require_finite(values: Tensor, what: str) -> None:
         values: ``[N, ...]`` values of any floating type.
         what: name of an item in the message, such as ``"image"``.
     """
-    # A finite sum implies finite terms, and takes a tenth of the time of the exact check. A sum of
-    # finite terms may overflow, which the check below then finds to be no mistake.
+    # A finite sum implies finite terms, and takes a tenth of the time of the exact check. Since a
+    # sum of finite terms may overflow, the exact check follows if the sum is not finite.
     if bool(torch.isfinite(values.sum())):
         return
     rows = torch.isfinite(values[:, None].flatten(1)).all(dim=1)
@@ -115,7 +118,7 @@ def require_same_length(data: Sized, noise: Sized, noises_per_image: int = 1) ->
 
 
 def require_one_shape(data: Tensor, noise: Tensor) -> None:
-    """Raise DataError unless images ``[N, *shape]`` and noise ``[M, *shape]`` have one shape."""
+    """Raise DataError unless images ``[N, *shape]`` and noise ``[M, *shape]`` agree in shape."""
     if data.shape[1:] != noise.shape[1:]:
         raise DataError(
             f"noise must have the shape of the images, {tuple(data.shape[1:])}, got "
@@ -130,13 +133,14 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
     Args:
         data: ``[N, *shape]`` images.
         noise: ``[M, *shape]`` unit-variance noise.
-        cost: ``euclidean`` for the distance of the flattened items, ``squared`` for its square.
+        cost: ``euclidean`` for the distance of flattened image and noise, ``squared`` for its
+            square.
 
     Returns:
         ``[N, M]`` costs, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        DataError: the items differ in shape, or a value or a cost is not finite.
+        DataError: images and noise differ in shape, or a value or a cost is not finite.
     """
     require_one_shape(data, noise)
     require_finite(data, "image")
@@ -151,7 +155,7 @@ def pairwise_cost(data: Tensor, noise: Tensor, cost: Cost = "euclidean") -> Tens
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file atomically. Equal content gives equal bytes.
+    """Write a safetensors file atomically. Equal content gives a byte-identical file.
 
     The metadata is one JSON object under the key ``genkit``, since safetensors writes several keys
     in random order.
@@ -162,9 +166,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file.
-
-    Only metadata that :func:`save` wrote is returned.
+    """Return the tensors of a safetensors file, and the metadata that :func:`save` wrote to it.
 
     Raises:
         DataError: the file is missing or not a safetensors file.
@@ -210,7 +212,8 @@ def digest(values: Tensor) -> str:
 def network_digest(network: torch.nn.Module) -> str:
     """Return the SHA-256 of weights and preconditioner of a network.
 
-    It is the same for a file of ``genkit export``, whose bytes differ from those of the training.
+    It is the same for a file that ``genkit export`` wrote, although the bytes of the file differ
+    from those of the original.
     """
     found = hashlib.sha256(repr(getattr(network, "preconditioner", None)).encode())
     for name, tensor in network.state_dict().items():
@@ -232,6 +235,13 @@ def file_digest(path: Path) -> str:
 
 
 def require_unchanged(path: Path, digest: str) -> None:
-    """Raise DataError unless the SHA-256 of a file is the one from when the recipe was checked."""
+    """Raise DataError if a file changed since the recipe was checked.
+
+    Args:
+        path: path of the file.
+        digest: SHA-256 of the file, in hex, from when the recipe was checked.
+    """
     if file_digest(path) != digest:
-        raise DataError(f"{path}: changed since the recipe was checked; run again", Code.CHANGED)
+        raise DataError(
+            f"{path}: changed since the recipe was checked; run the command again", Code.CHANGED
+        )

@@ -1,4 +1,4 @@
-"""Helpers of commands: console, checks of arguments, and the processes of ``torchrun``."""
+"""Print to the terminal, check arguments of commands, and join the processes of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WIDE = 10_000  # width of outputs that are no terminal, where lines are not wrapped
+_WIDE = 10_000  # width of an output that is not a terminal, where lines are not wrapped
 
 
 def console() -> Console:
@@ -41,9 +41,9 @@ def warn(text: str) -> None:
 
 
 def fit(text: str, stream: IO[str]) -> str:
-    """Return text whose lines are broken at spaces where a stream is a terminal.
+    """Return text with lines wrapped at spaces if a stream is a terminal.
 
-    A word that is longer than a line stays whole, since the reader may have to type it.
+    A word that is longer than a line is not broken, since the user may have to copy it.
     """
     if not stream.isatty():
         return text
@@ -71,13 +71,13 @@ def show_progress(items: Sequence[T], doing: str) -> Iterable[T]:
 
 
 def check_device(device: str | None) -> None:
-    """Raise UsageError unless the name is that of a device, without importing torch."""
+    """Raise UsageError unless a string is a valid name of a device, without importing torch."""
     if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
         raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
 
 
 def several() -> bool:
-    """Whether ``torchrun`` started this process as one of several."""
+    """Return whether ``torchrun`` started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
@@ -86,7 +86,7 @@ def processes() -> Iterator[World | None]:
     """Join the processes that ``torchrun`` started; without it, yield None and do not import torch.
 
     Raises:
-        InterruptedRun: the user stopped the command at once.
+        InterruptedRun: the user pressed Ctrl-C, and the command stopped at once.
     """
     try:
         if not several():
@@ -97,5 +97,5 @@ def processes() -> Iterator[World | None]:
 
         with join_processes() as world:
             yield world
-    except KeyboardInterrupt as stop:  # typer would handle it, and then wait for threads
+    except KeyboardInterrupt as stop:  # which typer would handle, and then wait for threads
         raise InterruptedRun("stopped at once; earlier checkpoints are kept") from stop

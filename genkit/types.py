@@ -1,4 +1,7 @@
-"""Values passed between components. In shapes, B is the batch size and N any number of items."""
+"""Define the values that are passed between components.
+
+In shapes, B is the batch size, and N and M are numbers of items.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 SEED_LIMIT = 2**63
-"""Seeds of samples are below this, and at least 0."""
+"""Exclusive upper bound of the seeds of samples; the lower bound is 0."""
 
 
 RandnLike = Callable[["Tensor"], "Tensor"]
@@ -31,8 +34,8 @@ class Denoise(Protocol):
         Args:
             x: ``[B, *shape]`` noisy state.
             sigma: noise level above 0: 0-d, or ``[B, 1, ...]`` if it differs between items.
-            inner: False for the first evaluation of a step, at the yielded state; True for every
-                other one, such as the corrector of Heun's method.
+            inner: False for the first evaluation of a step, at the yielded state; True for all
+                others, such as the corrector of Heun's method.
         """
         ...
 
@@ -54,7 +57,7 @@ class Denoise(Protocol):
             amount: amount that the solver adds, its ``s_churn``.
 
         Returns:
-            ``amount``, or one amount per item, ``[B]``.
+            The changed or unchanged amount: a number, or one per item, ``[B]``.
         """
         ...
 
@@ -68,8 +71,9 @@ class DataSpec:
             vector.
         classes: number of classes; 0 for data without labels.
         realness: whether items are marked as real or generated, as a discriminator requires.
-        embeddings: length of the vector that describes an item, such as its text; 0 for none.
-        augment_labels: length of the vector that describes an augmentation; 0 for none.
+        embeddings: length of the conditioning vector of an item, such as a text embedding; 0 if
+            there is none.
+        augment_labels: length of the vector that describes an augmentation; 0 if there is none.
     """
 
     shape: tuple[int, ...]
@@ -80,7 +84,7 @@ class DataSpec:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Names of the attributes of the items, of ``labels``, ``realness`` and ``embeddings``."""
+        """Those of the names ``labels``, ``realness`` and ``embeddings`` that the items have."""
         has = {"labels": self.classes, "realness": self.realness, "embeddings": self.embeddings}
         return frozenset(name for name, value in has.items() if value)
 
@@ -95,14 +99,14 @@ class Batch:
     """Items with their attributes; also a whole data set.
 
     Attributes:
-        data: ``[N, *shape]`` float; images are in [-1, 1]. A whole data set may hold its images as
-            uint8, from 0 to 255: see :func:`genkit.tensors.to_float`.
+        data: ``[N, *shape]`` float; images are in [-1, 1]. Images of a whole data set may be uint8,
+            from 0 to 255; see :func:`genkit.tensors.to_float`.
         labels: ``[N]`` int64 class indices, or None.
-        realness: ``[N]`` int64, 1 for real and 0 for generated, or None.
-        quantile: ``[N]`` float64 in (0, 1), or None: quantile of the item's noise level in the
-            noise distribution. Drawn with the pairs, so that noise levels do not depend on
-            micro-batches or on the number of ranks.
-        embeddings: ``[N, E]`` float vectors that describe the items, or None.
+        realness: ``[N]`` int64, 1 for real and 0 for generated items, or None.
+        quantile: ``[N]`` float64 in (0, 1), or None: quantiles of the items' noise levels in the
+            noise distribution. They are drawn together with the pairs, so that noise levels do not
+            depend on micro-batches or on the number of ranks.
+        embeddings: ``[N, E]`` float conditioning vectors of the items, or None.
         augment_labels: ``[N, A]`` float vectors that describe the augmentations, or None; zeros
             for an item without augmentation.
     """
@@ -132,7 +136,7 @@ class Batch:
 
     @staticmethod
     def joined(batches: Sequence[Batch]) -> Batch:
-        """Return the concatenation of batches; each attribute must be in all of them or in none."""
+        """Return the concatenation of batches. All must have the same attributes."""
         import torch
 
         parts = [vars(batch) for batch in batches]
@@ -144,7 +148,7 @@ class Batch:
         return replace(batches[0], **joined)
 
     def with_data(self, data: Tensor) -> Batch:
-        """Return the batch with other ``data``, such as augmented images."""
+        """Return the batch with new ``data``, such as augmented images."""
         return replace(self, data=data)
 
 
@@ -153,14 +157,15 @@ class Pairs:
     """Indices of paired images and noise samples: ``batch.data[data[k]]``, ``noise[noise[k]]``.
 
     Attributes:
-        data: ``[M]`` int64 indices into the batch.
-        noise: ``[M]`` int64 indices into the noise.
+        data: ``[M]`` int64 indices of images in the batch.
+        noise: ``[M]`` int64 indices of noise samples.
         gap: upper bound of the relative excess of the total cost over the minimum; 0 for a proven
             optimum, None if the coupler computes no bound.
         parts: number of pairs in each group, if the pool was divided into groups.
         entropy: normalized entropy ``(H - log N) / log N``, ``H = -sum P log P``, of the transport
-            plan P between N images and N noise samples from which the pairs were drawn: 0 for a
-            permutation, 1 for independent pairs (arXiv 2506.05526); None without a plan.
+            plan P from which the pairs were drawn, between N images and N noise samples: 0 for a
+            permutation, 1 for the independent coupling (arXiv 2506.05526). None if there is no
+            plan.
     """
 
     data: Tensor
@@ -194,7 +199,7 @@ class Draws:
     """Random draws of a batch of samples.
 
     Attributes:
-        latents: ``[B, *shape]`` unit Gaussian noise, on the device of the sampling.
+        latents: ``[B, *shape]`` unit Gaussian noise, on the device used for sampling.
         labels: ``[B]`` int64 classes, on the same device; None for a denoiser without classes.
         randn_like: function for stochastic solvers; each call returns new noise.
     """
@@ -210,8 +215,8 @@ class SampleResult(NamedTuple):
     Attributes:
         batch: ``[B, *shape]`` samples on the CPU in the precision of the states, neither clipped
             nor rounded, with labels if any.
-        nfe: calls of the denoiser for each sample.
-        guidance_nfe: calls of guidance networks for each sample.
+        nfe: number of calls of the denoiser per sample.
+        guidance_nfe: number of calls of guidance networks per sample.
     """
 
     batch: Batch
@@ -225,8 +230,8 @@ class State:
 
     Attributes:
         x: ``[B, *shape]`` state at noise level ``sigma``.
-        sigma: noise level of ``x``; before churn, if the amount differs between items; 0 for the
-            last state.
+        sigma: noise level of ``x``, 0 for the last state. If the amount of churn differs between
+            items, it is the noise level before churn.
         denoised: ``D(x; sigma)``, with guidance; None for the last state.
     """
 
@@ -247,7 +252,7 @@ class Curve:
         log_x: whether the x axis is logarithmic.
         log_y: whether the y axis is logarithmic.
         spread: half-widths of a band around ``y``, of the same length, such as standard deviations;
-            None for no band.
+            None to draw no band.
     """
 
     x: tuple[float, ...]
@@ -269,12 +274,13 @@ class Measurement:
     """Result of a metric or a callback.
 
     Attributes:
-        scores: scores by name, unique among the metrics of a stage.
-        curves: curves by name, for plots.
-        facts: settings on which the scores depend, by name, such as the number of neighbors. Scores
-            are compared only if their facts agree, except facts named ``measured.*``.
-        pictures: PNG files by name.
-        warnings: limits of the scores, such as their bias for few samples.
+        scores: map from name to score; a name is unique among the metrics of a stage.
+        curves: map from name to curve, for plots.
+        facts: map from the name of a setting that the scores depend on to its value, such as the
+            number of neighbors. Scores are compared only if their facts agree, apart from facts
+            named ``measured.*``.
+        pictures: map from name to the content of a PNG file.
+        warnings: limitations of the scores, such as their bias for few samples.
     """
 
     scores: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""Versions of plugins, code and files on which results depend besides settings."""
+"""Determine the versions of plugins, code and files on which results depend besides settings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def versions_of(components: Iterable[Component], registry: Registry) -> dict[str
         registry: registry with the names and versions of the plugins.
 
     Returns:
-        ``plugins`` with their versions; ``code``, see :func:`code_of`; and ``files``, the hashes of
-        the files that the components read, in the order of the components.
+        Dict with ``plugins``, a list of plugins with their versions; ``code``, the result of
+        :func:`code_of`; and ``files``, a list with the hash of the files that each component reads.
     """
     parts = list(components)
     targets = {f"{type(part).__module__}:{type(part).__qualname__}" for part in parts}
@@ -37,16 +37,18 @@ def versions_of(components: Iterable[Component], registry: Registry) -> dict[str
 def code_of(components: Iterable[Component]) -> dict[str, str]:
     """Return the SHA-256 of the modules that define components.
 
-    The version of a plugin does not change during development. So its code is hashed: the modules
-    that define the components and their bases, and the modules of the same top-level package that
-    these import, directly or indirectly, also inside functions. Of genkit, only defining modules
-    are hashed, since its interfaces import most of it; its version represents the others.
+    The version of a plugin does not change during development. Its code is therefore hashed: the
+    modules that define the components and their bases, and the modules of the same top-level
+    package that these import, directly or indirectly, also inside functions. For genkit's own
+    components, only the defining modules are hashed, since these import most of genkit through its
+    interfaces; changes of other modules change the version of genkit.
 
-    Modules are hashed whole: any part can depend on another through a registry, a computed name or
-    code that runs on import.
+    A module is hashed as a whole, since any part of it can depend on another part through a
+    registry, a computed name or code that runs on import.
 
     Returns:
-        Digests in hex by the name of the module; empty for a module without a readable file.
+        Map from the name of a module to its SHA-256 in hex, which is empty for a module without a
+        readable file.
     """
     defining = {
         base.__module__
@@ -54,18 +56,18 @@ def code_of(components: Iterable[Component]) -> dict[str, str]:
         for base in type(part).__mro__
         if _package(base.__module__) == _package(type(part).__module__)
     }
-    found: dict[str, str] = {}
-    waiting = set(defining)
-    while waiting:
-        name = waiting.pop()
+    digests: dict[str, str] = {}
+    queue = set(defining)
+    while queue:
+        name = queue.pop()
         file = _file(name)
         source = _read(file)
         if source or name in defining:
-            found[name] = hashlib.sha256(source).hexdigest() if source else ""
+            digests[name] = hashlib.sha256(source).hexdigest() if source else ""
         if file and _package(name) != "genkit":
             inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
-            waiting |= {other for other in _imports(source, inside) if other not in found}
-    return found
+            queue |= {other for other in _imports(source, inside) if other not in digests}
+    return digests
 
 
 def _package(module: str) -> str:
@@ -74,7 +76,7 @@ def _package(module: str) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """Return the file of a module, which need not be imported."""
+    """Return the file of a module, without importing it; None if it is not found."""
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
         return Path(file) if file else None
@@ -103,13 +105,13 @@ def _imports(source: bytes, package: str) -> frozenset[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # compiled code
         return frozenset()
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             parts = package.split(".")
             start = parts[: len(parts) + 1 - node.level] if node.level else []
             origin = ".".join([*start, *filter(None, [node.module])])
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return frozenset(name for name in found if _package(name) == _package(package))
+            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in names if _package(name) == _package(package))

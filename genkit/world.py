@@ -1,9 +1,10 @@
-"""Processes of a run, as ``torchrun`` starts them, and their collective operations.
+"""Join the processes of a run that ``torchrun`` starts, and define their collective operations.
 
-Small objects travel over gloo on the CPU; gradients use NCCL where it is available.
+Small objects are sent over gloo on the CPU; gradients use NCCL if it is available.
 
-Collective are :meth:`World.barrier`, ``broadcast``, ``on_main``, ``any`` and ``all_gather``: every
-rank must call them in the same order, or all of them wait forever.
+The methods ``barrier``, ``broadcast``, ``on_main``, ``any``, ``all_gather`` and ``new_group`` of
+:class:`World` are collective: every rank must call them in the same order, or all ranks wait
+forever.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from genkit.errors import EndedElsewhere, GenkitError, InterruptedRun, UsageErro
 
 T = TypeVar("T")
 
-_TIMEOUT = timedelta(days=30)  # for ranks that wait while rank 0 runs a stage; a death ends it
+# Ranks wait while rank 0 runs a stage. If a process ends, gloo ends the wait without this timeout.
+_TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class World:
         return items[self.rank :: self.size]
 
     def padded_shard(self, items: Sequence[T]) -> Iterator[T | None]:
-        """Yield the items of :meth:`shard`, padded with None to one length for all ranks."""
+        """Yield the items of :meth:`shard`, padded with None to the same length on all ranks."""
         for start in range(0, len(items), self.size):
             index = start + self.rank
             yield items[index] if index < len(items) else None
@@ -78,7 +80,7 @@ class World:
         return self.broadcast(cast(T, function() if self.is_main else None))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank. Takes less than a millisecond on one machine."""
+        """Return whether a flag is set on any rank, in less than a millisecond on one machine."""
         if not self.process_group:
             return flag
         maximum = torch.tensor([flag], dtype=torch.uint8)
@@ -88,10 +90,11 @@ class World:
     def all_gather(self, value: T | None) -> list[T]:
         """Return the values of all ranks, in the order of the ranks.
 
-        With :meth:`padded_shard`, that is the order of the items.
+        For values of the items of :meth:`padded_shard`, that is the order of the items.
 
         Args:
-            value: tensor on the CPU, of any length, or an object; None is left out.
+            value: tensor on the CPU, of any length, or an object; None values are left out of the
+                result.
         """
         values: list[T | None] = [value] * self.size
         if self.process_group:
@@ -110,14 +113,15 @@ SINGLE_PROCESS = World()
 def join_processes() -> Iterator[World]:
     """Join the processes that ``torchrun`` started; without it, yield a world of one process.
 
-    Of an error that ends the run, only the rank that fails first reports it. A stop that the user
+    An error that ends the run is reported only by the rank that fails first. A stop that the user
     requested is reported by rank 0.
 
     Raises:
-        EndedElsewhere: in place of an error or a stop that another rank reports.
+        EndedElsewhere: another rank reports the error or the stop.
         UsageError: ``WORLD_SIZE`` is set, and the other variables of ``torchrun`` are missing or
             invalid.
-        GenkitError: another process ended without reporting an error, as one that is killed.
+        GenkitError: another process ended without reporting an error, for example since it was
+            killed.
     """
     size_text = os.environ.get("WORLD_SIZE", "1")
     if size_text == "1":
@@ -161,7 +165,7 @@ def _gloo() -> dist.ProcessGroup:
 
 
 def _reports_first(store: Store) -> bool:
-    """Whether no other rank has called this; False also where rank 0, the store's host, is gone."""
+    """Return whether this rank calls this first; False if rank 0, which has the store, ended."""
     try:
         return bool(store.add("genkit/ended", 1) == 1)
     except RuntimeError:

@@ -58,9 +58,9 @@ schedule = SCHEDULE
         (
             "ve",
             '{ use = "edm", sigma_min = 150.0, sigma_max = 200.0 }',
-            r"got 100 alone; write levels from 0",
+            r"got only 100; write levels from 0",
         ),
-        ("vp", '{ use = "edm", sigma_max = 5e-4, sigma_min = 1e-4 }', r"got 0\.001 alone"),
+        ("vp", '{ use = "edm", sigma_max = 5e-4, sigma_min = 1e-4 }', r"got only 0\.001"),
     ],
 )
 def test_levels_are_refused(

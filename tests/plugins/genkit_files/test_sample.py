@@ -361,7 +361,7 @@ def test_samples_that_are_not_finite_leave_no_image(genkit_, points, tmp_path):
     tensors.save(points, {name: tensor * 0 + 3e38 for name, tensor in weights.items()}, told)
     code, _, err = genkit_("sample", points, "--steps", 2, "--seeds", "3", "--out", tmp_path / "o")
     assert code == 2
-    assert "samples must be finite, got other values in sample 0 of 1" in err
+    assert "samples must be finite, got NaN or infinity in sample 0 of 1" in err
     assert set(files(tmp_path / "o")) == {"sampling.json"}
 
 
