@@ -1,8 +1,8 @@
-"""Artifacts that stages write and later stages read: file formats and file names.
+"""Define the artifacts that stages write and later stages read.
 
-Every artifact is a value with ``save`` and ``load``, and one file in the folder of its stage. A
-plugin defines others as subclasses of :class:`~genkit.artifacts.artifact.Artifact`. A whole run is
-read with :class:`~genkit.artifacts.runs.Run`.
+An artifact is stored in one file in the folder of its stage, and has the methods ``save`` and
+``load``. Plugins define their own as subclasses of :class:`~genkit.artifacts.artifact.Artifact`. To
+read a whole run, use :class:`~genkit.artifacts.runs.Run`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Base class of artifacts."""
+"""Define the base class of artifacts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import ClassVar, Self
 
 
 class Artifact(ABC):
-    """Value that a stage writes for later stages, in one file of its folder.
+    """Value that a stage writes for later stages, as one file in its folder.
 
-    A stage declares the type of its artifact as ``output`` and writes it with
-    :meth:`genkit.artifacts.record.Record.save`. A later stage names the earlier one in a setting of
-    the type ``Annotated[str, Ref(TheArtifact)]`` and reads it with ``context.read``.
+    A stage declares the type of its artifact as ``output`` and writes the artifact with
+    :meth:`genkit.artifacts.record.Record.save`. A later stage has a setting of the type
+    ``Annotated[str, Ref(TheArtifact)]`` with the id of the earlier stage, and reads the artifact
+    with ``context.read``.
     """
 
     name: ClassVar[str]
-    """Name in messages and stem of the file name: lower-case letters, digits, ``-``, ``_``.
+    """Name in messages and stem of the file name: lower-case letters, digits, ``-`` and ``_``.
 
-    Names of other files in the folder of a stage, such as ``checkpoint``, are reserved.
+    The names of other files in the folder of a stage, such as ``checkpoint``, are reserved.
     """
 
     suffix: ClassVar[str] = ".safetensors"
@@ -35,8 +36,8 @@ class Artifact(ABC):
     @classmethod
     @abstractmethod
     def load(cls, path: Path) -> Self:
-        """Return the artifact of a file.
+        """Return the artifact in a file.
 
         Raises:
-            DataError: the file is missing, damaged or of another kind.
+            DataError: the file is missing, damaged or not an artifact of this type.
         """

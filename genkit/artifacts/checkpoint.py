@@ -1,4 +1,4 @@
-"""Checkpoints of a stage. The two newest are kept, in case one is damaged."""
+"""Write and read checkpoints of a stage. The two newest are kept, in case one is damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit.artifacts.layout import checkpoint_name
 from genkit.errors import DataError
 
 KEPT = 2
-"""Number of checkpoints kept. If the newest is damaged, only the work since the older is lost."""
+"""Number of checkpoints kept. If the newest is damaged, the stage resumes from the one before."""
 
 Numbers = Mapping[str, float]
 
@@ -26,8 +26,8 @@ class Checkpoint:
     """The state of a stage.
 
     Attributes:
-        tensors: tensors by name, on the CPU.
-        numbers: numbers by name.
+        tensors: map from name to tensor on the CPU.
+        numbers: map from name to number.
     """
 
     tensors: dict[str, Tensor]
@@ -44,15 +44,15 @@ def save(
 
     Args:
         folder: folder of the stage.
-        state: tensors.
-        numbers: numbers.
+        state: map from name to tensor.
+        numbers: map from name to number.
         described: metadata of a network in the file; see
             :meth:`genkit.artifacts.record.Record.checkpoint`.
     """
     content = {"numbers": json.dumps(dict(numbers)), **described}
     written = folder / checkpoint_name(KEPT)  # a name that is never restored
     tensors.save(written, state, content)
-    # From the oldest on, so that a kill between two renames loses only the oldest.
+    # The oldest is renamed first, so that a kill between two renames loses only the oldest.
     for age in range(KEPT - 1, 0, -1):
         newer = folder / checkpoint_name(age - 1)
         if _is_valid(newer):  # a damaged file must not replace the one that was restored instead
@@ -61,7 +61,7 @@ def save(
 
 
 def _is_valid(path: Path) -> bool:
-    """Whether a checkpoint can be restored. The header suffices: it detects a truncated file."""
+    """Return whether a checkpoint can be restored; reading the header detects a truncated file."""
     try:
         _numbers(tensors.metadata(path))
     except _DAMAGE:
@@ -77,7 +77,7 @@ def load(folder: Path) -> Checkpoint | None:
     """Return the newest valid checkpoint of a folder; None if there is none.
 
     Raises:
-        DataError: all are damaged; the message has the first reason.
+        DataError: all checkpoints are damaged; the message contains the first reason.
     """
     places = [folder / checkpoint_name(age) for age in range(KEPT)]
     paths = [path for path in places if path.exists()]
@@ -87,7 +87,7 @@ def load(folder: Path) -> Checkpoint | None:
             state, metadata = tensors.load(path)
             return Checkpoint(state, _numbers(metadata))
         except _DAMAGE as error:
-            what = "no numbers" if isinstance(error, KeyError) else str(error)
+            what = "it has no numbers" if isinstance(error, KeyError) else str(error)
             reason = reason or f"{path} must be a checkpoint, got a damaged file: {what}"
     if reason:
         listed = " and ".join(map(str, paths))

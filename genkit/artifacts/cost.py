@@ -1,4 +1,4 @@
-"""Cost of samples: time, network calls and arithmetic."""
+"""Define the artifact of sampling costs: time, network calls and floating-point operations."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ class SamplingCost:
     """Mean cost of a sample.
 
     Attributes:
-        settings: settings that a sweep varied, by key path.
+        settings: map from the key of a setting that a sweep varies to its value.
         images: number of samples.
-        calls: number of network calls per sample, by the id of the network's stage.
-        nfe_equivalents: arithmetic of all networks divided by that of one call of the denoiser;
+        calls: map from the id of a network's stage to the number of its calls per sample.
+        nfe_equivalents: operations of all networks divided by those of one call of the denoiser;
             None if either is unknown.
-        gflop_per_image: 10^9 products and sums of all networks per sample, including gradients of
-            guidance; None if they cannot be counted.
-        gflop_per_call: 10^9 products and sums of one call of the denoiser, likewise.
+        gflop_per_image: operations of all networks per sample, including gradients of guidance, in
+            10^9 multiplications and additions; None if they cannot be counted.
+        gflop_per_call: operations of one call of the denoiser, in the same unit; None if they
+            cannot be counted.
         seconds_per_image: time of a process divided by the number of samples that it drew; None if
             no sample was timed.
         images_timed: number of timed samples, without those of an earlier call that was killed.
-        device: device, with the name of the hardware.
+        device: name of the device and of its hardware.
         threads: number of CPU threads per process.
         processes: number of processes.
         batch_size: number of samples drawn at a time; None if the stage has no such setting.
-        notes: reasons why arithmetic is not counted.
+        notes: reasons why operations are not counted.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -54,13 +55,13 @@ class SamplingCost:
 
 @dataclass(frozen=True)
 class SamplingCosts(Artifact):
-    """Costs of the rows of samples or scores of a stage.
+    """Sampling costs of a stage.
 
-    They have their own file, since measured times differ between runs, while samples and scores are
-    the same bytes.
+    They have their own file, since measured times differ between runs, while the files of samples
+    and scores are byte-identical.
 
     Attributes:
-        rows: cost of the samples of a stage, or of each combination of a sweep.
+        rows: cost of the samples of a stage, or one cost for each combination of a sweep.
     """
 
     name = "cost"

@@ -1,4 +1,4 @@
-"""Declarations and statistics of a coupling, stored with the networks trained on it."""
+"""Define declarations and statistics of a coupling, which are stored with trained networks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class CouplingStatistics:
     """Second moments of paired images y and noise n along principal directions of the images.
 
     They determine the optimal linear denoiser of ``x = y + sigma n`` and its probability-flow ODE,
-    which keeps ``x_k / sqrt(Var x_k(sigma))`` constant along each direction k. So they predict the
-    effect of a start at a finite noise level on the samples, in the unit of the images.
+    which keeps ``x_k / sqrt(Var x_k(sigma))`` constant along each direction k. They therefore
+    predict how a start at a finite noise level affects the samples, in the unit of the images.
 
     Attributes:
         pairs: number of measured pairs.
-        pools: number of pools of these pairs.
-        deviations: standard deviations s_k > 0 of the images along the directions, the largest
-            first; at most 64.
+        pools: number of pools from which these pairs come.
+        deviations: standard deviations s_k > 0 of the images along at most 64 directions, in
+            decreasing order.
         covariances: ``C_k = Cov(y_k, n_k)`` for each direction; 0 for independent noise.
         variance: sum of the variances of all d values of an image.
         covariance: mean of ``Cov(y_i, n_i)`` over the d values: ``E<y - E y, n> / d``.
@@ -48,16 +48,16 @@ class CouplingStatistics:
             or not all(deviation > 0 for deviation in self.deviations)
         ):
             raise ValueError(
-                "statistics of a coupling must be finite, with a covariance for each deviation "
-                f"above 0, got {self}"
+                "statistics of a coupling must be finite, with deviations above 0 and one "
+                f"covariance for each, got {self}"
             )
 
     @classmethod
     def parsed(cls, values: Mapping[str, Any]) -> CouplingStatistics:
-        """Return the statistics of a table that :meth:`Coupling.table` wrote.
+        """Return the statistics from a dict that :meth:`Coupling.table` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: the table has another content.
+            KeyError, TypeError, ValueError: the dict has a different content.
         """
         return cls(
             pairs=int(values["pairs"]),
@@ -82,7 +82,7 @@ class CouplingStatistics:
         return sum(c * c for c in self.covariances) / self.variance if self.variance else 0.0
 
     def spread(self, sigma: float) -> tuple[float, ...]:
-        """Return the standard deviations of ``x = y + sigma n``, along each direction.
+        """Return the standard deviation of ``x = y + sigma n`` along each direction.
 
         Args:
             sigma: noise level, above 0.
@@ -94,15 +94,15 @@ class CouplingStatistics:
         return tuple(_root(s**2 + 2 * sigma * c + sigma**2).tolist())
 
     def spread_of_samples(self, sigma_max: float, corrections: int = 0) -> tuple[float, ...]:
-        """Return the standard deviations of samples divided by those of the images, per direction.
+        """Return the standard deviation of samples divided by that of images, for each direction.
 
-        The samples are those of the linear denoiser and the exact probability-flow ODE from
+        The samples result from the linear denoiser and the exact probability-flow ODE from
         ``sigma_max`` to 0, so that only the start makes the ratios differ from 1.
 
         Args:
             sigma_max: noise level of the start, above 0.
-            corrections: number of corrections of the start: 0 for ``sigma_max n``; each further
-                start is ``sigma_max n + D(x; sigma_max)`` with x the previous one.
+            corrections: number of corrections of the start: 0 for ``sigma_max n``; each correction
+                replaces a start x by ``sigma_max n + D(x; sigma_max)``.
 
         Raises:
             UsageError: the noise level is not above 0.
@@ -137,15 +137,15 @@ class CouplingStatistics:
         return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
 
     def lowest_sigma_max(self, corrections: int = 0, *, tolerance: float = 0.02) -> float:
-        """Return the min noise level from which on every start is within a tolerance.
+        """Return the min noise level above which the start has an error within a tolerance.
 
         Args:
             corrections: as for :meth:`spread_of_samples`.
             tolerance: max distance of the ratios of :meth:`spread_of_samples` from 1, in (0, 1).
 
         Returns:
-            Noise level at and above which all ratios are within the tolerance; 0 if they are at
-            every level.
+            Min noise level such that, at all higher levels, all ratios are within the tolerance; 0
+            if they are within it at every level.
 
         Raises:
             UsageError: the tolerance is not in (0, 1).
@@ -158,8 +158,8 @@ class CouplingStatistics:
             )
         lowest = 0.0
         for s, rho in zip(self.deviations, self.correlations, strict=True):
-            # In u = s / sigma the variance of x / sigma is q, and the start over sigma n is
-            # p / q^corrections; so a squared ratio is p^2 / q^(2 corrections + 1).
+            # In u = s / sigma, the variance of x / sigma is q(u), and the start divided by sigma n
+            # is p(u) / q(u)^corrections. A squared ratio is therefore p^2 / q^(2 corrections + 1).
             q, p = Polynomial([1, 2 * rho, 1]), Polynomial([1])
             for power in range(1, corrections + 1):
                 p = q**power + Polynomial([0, rho, 1]) * p
@@ -171,7 +171,7 @@ class CouplingStatistics:
         return float(lowest)
 
     def _arrays(self, sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return deviations and covariances; raises UsageError for an invalid noise level."""
+        """Return deviations and covariances; raise UsageError for an invalid noise level."""
         if not 0 < sigma < math.inf:
             raise UsageError(
                 f"sigma must be a finite noise level above 0, got {sigma:g}; write, for example, "
@@ -183,15 +183,16 @@ class CouplingStatistics:
 
 @dataclass(frozen=True)
 class Coupling:
-    """Declarations of the coupler of a training; see the interface ``Coupler``.
+    """Declarations of the coupler that was used in training; see the interface ``Coupler``.
 
     Attributes:
         bijective: whether every image and every noise sample of a pool is used exactly once.
         preserves_noise_marginal: whether the paired noise is N(0, I) over many pools.
-        preserves_conditional_prior: attributes of a batch given which the noise is N(0, I).
+        preserves_conditional_prior: names of the attributes of a batch given which the paired
+            noise is N(0, I).
         independent: whether noise and data are independent.
-        preserves_score: whether ``(D(x; sigma) - x) / sigma^2`` is the score.
-        statistics: statistics of the first pairs of the training; None if not measured, as for
+        preserves_score: whether ``(D(x; sigma) - x) / sigma^2`` is the score function.
+        statistics: statistics of the first training pairs; None if they were not measured, as for
             independent noise.
     """
 
@@ -208,20 +209,20 @@ class Coupling:
 
     @classmethod
     def parsed(cls, values: Mapping[str, Any]) -> Coupling | None:
-        """Return the coupling of a table that :meth:`table` wrote.
+        """Return the coupling from a dict that :meth:`table` returned.
 
         Returns:
-            Coupling; None for a table of an earlier version, without ``independent``.
+            The coupling; None for a dict of an earlier version, which lacks ``independent``.
 
         Raises:
-            KeyError, TypeError, ValueError: the table has another content.
+            KeyError, TypeError, ValueError: the dict has a different content.
         """
         if isinstance(values, dict) and "independent" not in values:
             return None
         statistics = values.get("statistics")
-        given = ("realness" if a == "sources" else a for a in values["preserves_conditional_prior"])
+        names = ("realness" if a == "sources" else a for a in values["preserves_conditional_prior"])
         parts = {
-            "preserves_conditional_prior": tuple(given),  # earlier versions wrote "sources"
+            "preserves_conditional_prior": tuple(names),  # earlier versions wrote "sources"
             "statistics": None if statistics is None else CouplingStatistics.parsed(statistics),
         }
         return cls(**{**values, **parts})

@@ -1,4 +1,4 @@
-"""Names of all files in a run folder.
+"""Define the names of all files in a run folder.
 
 ::
 
@@ -60,31 +60,34 @@ def stage_folders(run: Path) -> list[tuple[str, Path]]:
 
 
 def stages_in(run: Path) -> dict[str, Path]:
-    """Return the folders of the stages of a run by their ids, in order; the first of each id."""
-    found: dict[str, Path] = {}
+    """Return a map from the id of each stage of a run to its folder, in order.
+
+    If several folders have the same id, the first is returned.
+    """
+    folders: dict[str, Path] = {}
     for stage, folder in stage_folders(run):
-        found.setdefault(stage, folder)
-    return found
+        folders.setdefault(stage, folder)
+    return folders
 
 
 def checkpoint_name(age: int) -> str:
-    """Return the file name of a checkpoint: the newest has age 0."""
+    """Return the file name of a checkpoint. The newest checkpoint has age 0."""
     stem, suffix = CHECKPOINT.split(".")
     return CHECKPOINT if age == 0 else f"{stem}-{age}.{suffix}"
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint, by its name."""
+    """Return whether a file is a checkpoint, according to its name."""
     return re.fullmatch(r"checkpoint(-[0-9]+)?\.safetensors", path.name) is not None
 
 
 def require_file_name(output: type[Artifact]) -> None:
     """Raise PluginError unless the file name of a type of artifact is valid and not reserved."""
-    sound = isinstance(output, type) and issubclass(output, Artifact)
-    if not (sound and hasattr(output, "name")):
+    is_artifact = isinstance(output, type) and issubclass(output, Artifact)
+    if not (is_artifact and hasattr(output, "name")):
         got = output.__name__ if isinstance(output, type) else quote(str(output))
         raise PluginError(
-            f"output must be a type of artifact with a name, got {got}; declare one, such as "
+            f"output must be a subclass of Artifact with a name, got {got}; write, for example, "
             "DenoiserFile or Samples"
         )
     file = output.filename()
@@ -102,9 +105,9 @@ def require_file_name(output: type[Artifact]) -> None:
 
 
 def results_in(stage: Path) -> dict[str, int]:
-    """Return the size of each result file of a stage, by name.
+    """Return a map from the name of each result file of a stage to its size in bytes.
 
-    State, checkpoints, logs and costs are not results: they may be deleted after a stage is
+    State, checkpoints, logs and costs are not results. They may be deleted after the stage is
     finished.
     """
     return {

@@ -1,4 +1,4 @@
-"""Files of trained networks: weights, and a description from which the network is built."""
+"""Define the artifacts of trained networks: weights, and a description to build the network."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class NetworkFile(Artifact):
     """A trained network as stored in a file. ``context.network`` builds the module.
 
     Attributes:
-        table: recipe table of the settings of the network, with all defaults.
+        table: recipe table of the network, with all defaults.
         spec: shape and attributes of the training data.
         weights: state dict of the module.
         images: number of training images; 0 if unknown.
-        coupling: declarations of the coupler of the training; None if unknown, as for imported
-            weights.
+        coupling: declarations of the coupler that was used in training; None if unknown, as for
+            imported weights.
         ema_length: relative length of the power-function average of the weights, in (0, 1); None
             for other averages.
-        contained: networks of earlier stages that it contains, by the references of its settings.
+        contained: map from a reference in the settings to the network of that earlier stage, which
+            the file contains.
     """
 
     kind: ClassVar[str] = ""
@@ -51,7 +52,7 @@ class NetworkFile(Artifact):
         tensors.save(path, self._all_weights(), self.metadata())
 
     def _all_weights(self) -> dict[str, Tensor]:
-        """Return its weights, and those of contained networks with their reference as prefix."""
+        """Return all weights; those of a contained network have its reference as prefix."""
         named = dict(self.weights)
         for reference, inner in self.contained.items():
             named |= {f"{reference}/{name}": t for name, t in inner._all_weights().items()}
@@ -67,15 +68,15 @@ class NetworkFile(Artifact):
             "ema_length": self.ema_length,
             "contains": {name: inner.metadata() for name, inner in self.contained.items()} or None,
         }
-        known = {name: value for name, value in values.items() if value is not None}
-        return {"kind": self.kind} | {k: json.dumps(v, sort_keys=True) for k, v in known.items()}
+        values = {name: value for name, value in values.items() if value is not None}
+        return {"kind": self.kind} | {k: json.dumps(v, sort_keys=True) for k, v in values.items()}
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Return the network of a file, or the averaged network of a checkpoint.
+        """Return the network in a file, or the averaged network in a checkpoint.
 
         Raises:
-            DataError: the file is missing, damaged, or of another kind.
+            DataError: the file is missing, damaged, or not a network of this kind.
         """
         weights, metadata = tensors.load(path)
         prefix = metadata.get("prefix", "")
@@ -84,7 +85,7 @@ class NetworkFile(Artifact):
 
     @classmethod
     def outline(cls, path: Path) -> Self:
-        """Return the network of a file without reading its weights.
+        """Return the network in a file without its weights, which are not read.
 
         Raises:
             DataError: as for :meth:`load`.
@@ -99,13 +100,13 @@ class NetworkFile(Artifact):
             got = f"a file without {', '.join(missing)} in its metadata"
             raise DataError(f"{path} must be a network that genkit wrote, got {got}")
         kind = metadata["kind"]
-        found = NETWORK_FILES.get(kind)
-        if found is None or not issubclass(found, cls):
-            got = f"a {kind}" if found else f"the unknown kind {quote(kind)}"
+        type_of_file = NETWORK_FILES.get(kind)
+        if type_of_file is None or not issubclass(type_of_file, cls):
+            got = f"a {kind}" if type_of_file else f"the unknown kind {quote(kind)}"
             raise DataError(f"{path} must be a {cls.kind or 'network'}, got {got}", Code.WRONG_KIND)
         with convert_errors(f"{path}: its description"):
             spec = json.loads(metadata["spec"])
-            if "sources" in spec:  # the name of realness in earlier versions
+            if "sources" in spec:  # earlier versions called realness "sources"
                 spec["realness"] = spec.pop("sources")
             coupling = json.loads(metadata.get("coupling", "null"))
             own, contained = dict(weights), {}
@@ -113,7 +114,7 @@ class NetworkFile(Artifact):
                 mark = f"{name}/"
                 theirs = {n.removeprefix(mark): own.pop(n) for n in weights if n.startswith(mark)}
                 contained[name] = NetworkFile._parsed(path, inner, theirs)
-            return found(
+            return type_of_file(
                 table=dict(json.loads(metadata["network"])),
                 spec=DataSpec(**{**spec, "shape": tuple(spec["shape"])}),
                 weights=own,
@@ -145,7 +146,7 @@ class ClassifierFile(NetworkFile):
 NETWORK_FILES: Mapping[str, type[NetworkFile]] = {
     cls.kind: cls for cls in (DenoiserFile, DiscriminatorFile, ClassifierFile)
 }
-"""The artifact of each kind of network."""
+"""Map from the kind of a network to the class of its artifact."""
 
 
 @contextmanager
@@ -156,4 +157,4 @@ def convert_errors(what: str) -> Iterator[None]:
     except GenkitError:
         raise  # some are ValueErrors
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{what} is that of no network", Code.UNREADABLE) from error
+        raise DataError(f"{what} does not describe a network", Code.UNREADABLE) from error

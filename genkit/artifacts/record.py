@@ -21,26 +21,26 @@ from genkit.files import named_errors, write_bytes, write_text
 Row = Mapping[str, Any]
 
 Draw = Callable[[Artifact], Mapping[str, bytes]]
-"""Function that draws an artifact and returns PNG files by name."""
+"""Function that draws pictures of an artifact, and returns a map from name to PNG content."""
 
 
 class Observer(Protocol):
-    """Receiver of rows, scores and pictures, such as a tracker."""
+    """Object to which rows, scores and pictures are passed, such as a tracker."""
 
     def resume(self, stage: str, rows: Sequence[Row]) -> None:
-        """Receive the rows of earlier calls that remain, before any other row of the stage."""
+        """Process the rows of earlier calls that remain valid; called before any other row."""
         ...
 
     def row(self, stage: str, row: Row) -> None:
-        """Receive a row of numbers."""
+        """Process a row of numbers."""
         ...
 
     def scores(self, stage: str, scores: Scores) -> None:
-        """Receive the scores of a stage."""
+        """Process the scores of a stage."""
         ...
 
     def picture(self, stage: str, name: str, png: bytes) -> None:
-        """Receive a picture."""
+        """Process a picture."""
         ...
 
 
@@ -52,10 +52,10 @@ class Record:
     Args:
         stage: id of the stage.
         folder: folder of the stage.
-        declared: type of the artifact that it declares; None for a stage without artifact.
+        declared: type of artifact that the stage declares; None for a stage without an artifact.
         is_main: whether this process is rank 0.
         observers: trackers of the run.
-        draw: function that draws an artifact when it is saved.
+        draw: function that draws pictures of an artifact when it is saved.
         called: name of the stage in messages.
     """
 
@@ -73,7 +73,7 @@ class Record:
         if declared is not None:
             require_file_name(declared)
         self.saved: Artifact | None = None
-        """Artifact that was saved; None before."""
+        """Artifact that the stage saved; None if it has not saved one yet."""
         self._stage = stage
         self._folder = folder
         self._declared = declared
@@ -86,10 +86,14 @@ class Record:
     # --- rows ---------------------------------------------------------------------------
 
     def resume(self, keep: Callable[[Row], bool]) -> list[Row]:
-        """Return the rows of earlier calls that remain valid, and drop the others from the file.
+        """Return the rows of earlier calls that remain valid, and remove the others from the file.
 
-        A stage calls it once, before it logs and after it restored a checkpoint: rows that were
-        logged after the checkpoint would otherwise be repeated. Without this call no row remains.
+        A stage calls this once, after it restored a checkpoint and before it logs: rows that were
+        logged after the checkpoint would otherwise be repeated. If a stage does not call it, all
+        earlier rows are removed.
+
+        Args:
+            keep: function that returns whether a row remains valid.
         """
         if not self._is_main:
             return []
@@ -119,13 +123,13 @@ class Record:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows in the file."""
+        """All valid rows in the file."""
         if self._rows is None:
             self._rows = []
         return self._rows
 
     def warn(self, text: str) -> None:
-        """Append a warning to ``warnings.jsonl``; one that is there already is not repeated."""
+        """Append a warning to ``warnings.jsonl``, unless the file already contains it."""
         row = {"warning": text}
         if self._is_main and row not in read_rows(path := self._folder / WARNINGS):
             with path.open("a", encoding="utf-8") as file:
@@ -134,36 +138,36 @@ class Record:
     # --- results ------------------------------------------------------------------------
 
     def save(self, artifact: Artifact) -> None:
-        """Write the artifact of the stage, and draw it.
+        """Write the artifact of the stage, and pictures of it.
 
         Raises:
-            PluginError: the stage declares another type of artifact.
+            PluginError: the artifact is not of the type that the stage declares.
         """
         declared = self._declared
         if declared is None or not isinstance(artifact, declared):
-            wanted = declared.__name__ if declared else "nothing"
+            wanted = declared.__name__ if declared else "none"
             raise PluginError(
                 f"{self.called} must write the artifact that it declares as output, {wanted}, "
-                f"got {type(artifact).__name__}; change one of the two"
+                f"got {type(artifact).__name__}; change the output or the artifact"
             )
         self._write(artifact, declared)
         self.saved = artifact
 
     def scores(self, scores: Scores) -> None:
-        """Write scores, which any stage can have besides its artifact."""
+        """Write scores, which any stage can write in addition to its artifact."""
         self._write(scores, Scores)
 
     def cost(self, *rows: SamplingCost) -> None:
-        """Write the cost of samples, one row for the stage or one for each row of its scores.
+        """Write the cost of samples: one row for the stage, or one row for each row of its scores.
 
-        The file is not a result: it may be deleted, and its bytes may differ between runs.
+        The file is not a result. It may be deleted, and its content may differ between runs.
         """
         self._write(SamplingCosts(rows), SamplingCosts)
 
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._is_main:
             return
-        # Under the declared type's name, which readers use: a subclass may have another.
+        # The file name is that of the declared type, which readers use; a subclass may have another.
         artifact.save(self._folder / declared.filename())
         if isinstance(artifact, Scores):
             for observer in self._observers:
@@ -172,7 +176,7 @@ class Record:
             self.picture(name, png)
 
     def picture(self, name: str, png: bytes) -> None:
-        """Write ``NAME.png``."""
+        """Write a picture to the file ``NAME.png``."""
         if self._is_main:
             write_bytes(self._folder / f"{name}.png", png)
             for observer in self._observers:
@@ -193,11 +197,11 @@ class Record:
         """Write a checkpoint atomically, and keep the previous one.
 
         Args:
-            state: tensors from which to resume.
-            numbers: numbers from which to resume.
-            described: metadata of a network among the tensors, so that it can be loaded before the
-                stage ends: :meth:`genkit.artifacts.network.NetworkFile.metadata`, and ``prefix``,
-                the prefix of the names of its weights.
+            state: map from name to tensor, from which the stage resumes.
+            numbers: map from name to number, from which the stage resumes.
+            described: metadata of a network among the tensors, so that the network can be loaded
+                before the stage ends: :meth:`genkit.artifacts.network.NetworkFile.metadata`, and
+                ``prefix``, the prefix of the names of its weights.
         """
         if self._is_main:
             checkpoint.save(self._folder, state, numbers, described or {})
@@ -212,7 +216,7 @@ class Record:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, without a last line that a kill truncated."""
+    """Return the rows of a file, without the last line if a kill truncated it."""
     if not path.exists():
         return []
     rows: list[Row] = []

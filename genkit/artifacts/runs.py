@@ -21,7 +21,7 @@ from genkit.settings import near_match, quote
 
 A = TypeVar("A", bound=Artifact)
 
-_TAIL = 65_536  # bytes at the end of a log, searched for the last position of a training
+_TAIL = 65_536  # bytes at the end of a log that are searched for the last number of images
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class StageResult:
         id: id of the stage.
         settings: table of the stage in the recipe, with all defaults.
         folder: folder of the stage; None before the stage starts.
-        state: ``finished`` with all files, ``damaged`` if a file is missing or has another size,
-            otherwise ``unfinished``. Stages run in order, so results after an unfinished stage
-            belong to earlier settings and are ``unfinished`` as well.
-        damage: description of the damage; empty unless damaged.
+        state: ``finished`` if the stage is finished and has all files; ``damaged`` if it is
+            finished and a file is missing or has a different size; otherwise ``unfinished``. Stages
+            run in order: results of stages after an unfinished one belong to earlier settings, so
+            these stages are also ``unfinished``.
+        damage: description of the damage; empty unless the stage is damaged.
     """
 
     id: str
@@ -45,7 +46,7 @@ class StageResult:
     damage: str = ""
 
     def has(self, artifact: type[Artifact]) -> bool:
-        """Whether the stage is finished and wrote a file of this type."""
+        """Return whether the stage is finished and has a file of this type."""
         folder = self.folder if self.state == "finished" else None
         return folder is not None and (folder / artifact.filename()).is_file()
 
@@ -53,7 +54,7 @@ class StageResult:
         """Return an artifact of the stage, such as its ``Scores``.
 
         Raises:
-            DataError: the stage is not finished, wrote no file of this type, or it is damaged.
+            DataError: the stage is unfinished, or its file of this type is missing or damaged.
         """
         if self.folder is None or not self.has(artifact):
             raise DataError(
@@ -65,7 +66,7 @@ class StageResult:
 
     @property
     def images(self) -> int | None:
-        """Number of images of a training at its last logged row; None for other stages."""
+        """Number of training images at the last logged row; None for a stage that does not train."""
         if self.folder is None or not (path := self.folder / METRICS).is_file():
             return None
         with path.open("rb") as file:
@@ -74,7 +75,7 @@ class StageResult:
         for line in reversed(lines):
             try:
                 images = json.loads(line)["images"]
-            except (KeyError, TypeError, ValueError):  # a truncated line, or another row
+            except (KeyError, TypeError, ValueError):  # a truncated line, or a row without images
                 continue
             if isinstance(images, int):
                 return images
@@ -88,8 +89,8 @@ class Run:
     Attributes:
         folder: folder of the run.
         name: name of its recipe.
-        recipe: recipe with all defaults, as tables.
-        stages: stages by id, in the order of the recipe.
+        recipe: recipe with all defaults, as a dict of TOML values.
+        stages: map from id to stage, in the order of the recipe.
     """
 
     folder: Path
@@ -99,11 +100,11 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run: finished, unfinished, or still running.
+        """Read a run, which may be finished, unfinished or still running.
 
         Raises:
-            UsageError: the folder is not that of a run.
-            DataError: its recipe or its state is missing or damaged.
+            UsageError: the folder is not the folder of a run.
+            DataError: the recipe or the state in the folder is missing or damaged.
         """
         if not is_run(folder):
             raise UsageError(
@@ -144,18 +145,19 @@ class Run:
             UsageError: there is no stage with this id.
         """
         if stage not in self.stages:
-            hint = near_match(stage, self.stages) or f"it has {', '.join(self.stages)}"
+            hint = near_match(stage, self.stages) or f"write one of {', '.join(self.stages)}"
             raise UsageError(f'{self.folder} has no stage "{stage}"; {hint}', Code.UNKNOWN_STAGE)
         return self.stages[stage]
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, also if damaged. The state of a stage has no name."""
+    """Return whether a folder is the folder of a run, even if the run is damaged."""
+    # A stage has a state file, too, but without a name.
     return (folder / RESOLVED).is_file() or "name" in read_state(folder / STATE)
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a process runs a recipe in a folder now; False if that cannot be determined."""
+    """Return whether a process is running a recipe in a folder; False if that is unknown."""
     if not (run / LOCK).is_file():
         return False
     lock = filelock.FileLock(run / LOCK, timeout=0)
@@ -170,7 +172,7 @@ def is_locked(run: Path) -> bool:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a state file; empty if it is missing or damaged."""
+    """Return the JSON object in a state file; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -179,18 +181,18 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def damage_of(folder: Path, files: Any) -> str:
-    """Return the first damage of the files of a finished stage; empty if there is none.
+    """Return a description of the first damaged file of a finished stage; empty if none is damaged.
 
     Args:
         folder: folder of the stage.
-        files: size of each file by name, from the state of the stage.
+        files: map from file name to size in bytes, from the state of the stage.
     """
     if not isinstance(files, dict):
-        return f"{folder / STATE} has no sizes of files"
-    there = results_in(folder)
+        return f"{folder / STATE} does not contain the sizes of files"
+    sizes = results_in(folder)
     for name, size in files.items():
-        if there.get(name) != size:
-            now = f"has {there[name]} bytes" if name in there else "is missing"
+        if sizes.get(name) != size:
+            now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
             return f"{folder / name} {now}, and was written with {size} bytes"
     return ""
 
@@ -206,7 +208,7 @@ def _with_state(stage: StageResult, folder: Path) -> StageResult:
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    """Return a resolved recipe, all of whose stages have an id."""
+    """Return a resolved recipe; raise DataError unless every stage has an id."""
     try:
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
         ids = [stage["id"] for stage in recipe["stage"]]
@@ -217,7 +219,7 @@ def _recipe(path: Path) -> dict[str, Any]:
         ) from error
     if not ids or not all(isinstance(stage, str) for stage in ids):
         raise DataError(
-            f"{path} must be a recipe of stages with an id, got {quote(ids)}; run the recipe again",
+            f"{path} must be a recipe whose stages have ids, got {quote(ids)}; run the recipe again",
             Code.UNREADABLE,
         )
     return recipe

@@ -1,4 +1,4 @@
-"""Samples, with the facts of how they were drawn."""
+"""Define the artifact of samples, with the settings that they were drawn with."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from genkit.types import Batch
 class Samples(Artifact):
     """Samples that a stage drew.
 
-    Images are stored as the published protocol scores them, clipped to [-1, 1] and rounded to
-    8 bits. Floats are converted; see :func:`genkit.tensors.as_stored`.
+    Images are stored as 8-bit images, from which published scores are computed. Float images are
+    clipped to [-1, 1] and rounded; see :func:`genkit.tensors.as_stored`.
 
     Attributes:
-        batch: ``[N, *shape]`` samples with their labels if any; images uint8, vectors float32.
-        nfe: number of calls of the denoiser per sample; a mean if a solver chooses its steps.
-        guidance_nfe: number of calls of guidance networks per sample, likewise.
-        denoiser: id of the stage of the denoiser that drew them; None if unknown.
-        facts: facts of the sampling by name, such as ``seeds`` and ``sampler``; part of the facts
-            of every score.
+        batch: ``[N, *shape]`` samples, with labels if any; images are uint8 and vectors float32.
+        nfe: number of calls of the denoiser per sample; the mean if the solver chooses its steps.
+        guidance_nfe: number of calls of guidance networks per sample; the mean as for ``nfe``.
+        denoiser: id of the stage that trained the denoiser; None if unknown.
+        facts: map from the name of a sampling setting, such as ``seeds`` or ``sampler``, to its
+            value; part of the facts of every score of the samples.
 
     Raises:
         DataError: there is no sample, or a value is not finite.
@@ -46,7 +46,8 @@ class Samples(Artifact):
     def __post_init__(self) -> None:
         if not len(self.batch):
             raise DataError(
-                "there must be at least 1 sample, got 0; draw one or more", Code.WRONG_LENGTH
+                "samples must contain at least 1 sample, got 0; draw one or more",
+                Code.WRONG_LENGTH,
             )
         stored = self.batch.with_data(as_stored(self.batch.data, "sample"))
         object.__setattr__(self, "batch", stored)
@@ -76,7 +77,9 @@ class Samples(Artifact):
                 dict(described.get("facts", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} must be a file of samples: {error!r} in its header") from error
+            raise DataError(
+                f"{path} must be a file of samples, got an invalid header: {error!r}"
+            ) from error
 
 
 def _calls(value: object) -> float:

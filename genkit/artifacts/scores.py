@@ -1,4 +1,4 @@
-"""Scores with their facts, and curves."""
+"""Define the artifact of scores, with their facts and curves."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from genkit.files import write_json
 from genkit.types import Curve
 
 Row = Mapping[str, Any]
-"""A row of scores: varied settings by key path, then ``nfe`` and ``guidance_nfe``, the calls of
-denoiser and guidance networks per sample, then the scores."""
+"""Map from column to value: first the settings that a sweep varies, by key; then ``nfe`` and
+``guidance_nfe``, the calls of denoiser and guidance networks per sample; then the scores."""
 
 COUNTS = ("nfe", "guidance_nfe")
 
 STD, MIN = "_std", "_min"
-"""Suffixes of the columns with standard deviation and minimum of a score over sets."""
+"""Suffixes of the columns with standard deviation and minimum of a score over sets of samples."""
 
 SAMPLED = "samples."
-"""Prefix of the names of facts about the sampling."""
+"""Prefix of the names of facts about how the samples were drawn."""
 
 MEASURED = "measured."
 """Prefix of the names of facts that a metric measured, such as a deviation over parts."""
 
 BETTER = "better"
-"""Name of the fact that is ``higher`` or ``lower``, whichever is better; absent if neither is."""
+"""Name of the fact with the better direction, ``higher`` or ``lower``; absent if neither is."""
 
 MAY_DIFFER = frozenset({"sets", "values", "warning"})
-"""Facts that may differ between compared scores, besides those with the two prefixes."""
+"""Facts that may differ between comparable scores, besides those with the two prefixes."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Scores(Artifact):
 
     Attributes:
         rows: rows of scores, one per combination of settings.
-        facts: facts on which each score depends, such as the hash of its extractor, by score.
-        curves: curves for plots, by name.
+        facts: map from score to the facts on which it depends, such as the hash of its extractor.
+        curves: map from name to curve, for plots.
     """
 
     name = "scores"
@@ -57,13 +57,13 @@ class Scores(Artifact):
 
     def save(self, path: Path) -> None:
         content = dataclasses.asdict(self)
-        # A curve without a band is written as before there were bands.
+        # Without None, so that a curve without a band has the file format of earlier versions.
         for name, curve in content["curves"].items():
             content["curves"][name] = {k: v for k, v in curve.items() if v is not None}
         write_json(path, content)
 
     def higher_is_better(self, score: str) -> bool | None:
-        """Whether a higher score is better; None if neither direction is."""
+        """Return whether a higher score is better; None if neither direction is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
     @classmethod
@@ -72,13 +72,13 @@ class Scores(Artifact):
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = [_checked(row) for row in content["rows"]]
             facts = {
-                score: {name: str(fact) for name, fact in found.items()}
-                for score, found in content["facts"].items()
+                score: {name: str(fact) for name, fact in entry.items()}
+                for score, entry in content["facts"].items()
             }
             curves = {name: _curve(entry) for name, entry in content["curves"].items()}
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} must be a file of scores, got one that is damaged or of an earlier "
+                f"{path} must be a file of scores, got a file that is damaged or of an earlier "
                 f"version: {error}; run the recipe again",
                 Code.UNREADABLE,
             ) from error
@@ -86,7 +86,7 @@ class Scores(Artifact):
 
 
 def _checked(row: Row) -> Row:
-    """Return a row; raises ValueError or TypeError if a count or score is not finite."""
+    """Return a row; raise ValueError or TypeError if a count or a score is not finite."""
     for name, value in dropwhile(lambda item: item[0] not in COUNTS, row.items()):
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
@@ -94,12 +94,12 @@ def _checked(row: Row) -> Row:
 
 
 def must_agree(fact: str) -> bool:
-    """Whether a fact of this name must be equal for two scores to be compared."""
+    """Return whether a fact must be equal for two scores that are compared."""
     return fact not in MAY_DIFFER and not fact.startswith((SAMPLED, MEASURED))
 
 
 def _curve(entry: Mapping[str, Any]) -> Curve:
-    """Return the curve of an entry of a file; raises TypeError or ValueError if it is invalid."""
+    """Return the curve of an entry of a file; raise TypeError or ValueError if it is invalid."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     curve = Curve(**values)
     if not curve.consistent:
@@ -108,17 +108,17 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
 
 
 def is_reserved(score: str) -> bool:
-    """Whether the name is that of a count, or of a spread of a score over sets."""
+    """Return whether a name is reserved for a count, or for the spread of a score over sets."""
     return score in COUNTS or score.endswith((STD, MIN))
 
 
 def scores_in(row: Row) -> list[str]:
-    """Return the columns of scores of a row, without those of their spread over sets."""
+    """Return the columns of a row that contain scores, without their spread over sets."""
     spread = {f"{name}{ending}" for name in row for ending in (STD, MIN)}
     apart = {*settings_of([row]), *COUNTS}
     return [name for name in row if name not in apart and name not in spread]
 
 
 def settings_of(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of varied settings, which are those before the counts."""
+    """Return the columns with settings that a sweep varies, which are those before the counts."""
     return list(dict.fromkeys(c for row in rows for c in takewhile(lambda c: c not in COUNTS, row)))

@@ -1,4 +1,4 @@
-"""Mean and covariance of features, which replace the data in a Fréchet distance."""
+"""Compute, write and read mean and covariance of features, from which Fréchet distances follow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from genkit.errors import Code, DataError, GenkitError
 from genkit.pickles import array, read_pickle
 
 _PUBLISHED = "fid"
-"""Score of the statistics in EDM's ``.npz`` files, which do not contain its name."""
+"""Name of the Fréchet distance of EDM's ``.npz`` files, which do not contain a name."""
 
 BLOCK = 1024
-"""Number of items whose features are in float64 at a time."""
+"""Number of items whose features are converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Statistics:
         mean: ``[F]`` float64.
         covariance: ``[F, F]`` float64, normalized by M - 1.
         count: number of items, M; None if a published file does not contain it.
-        extractor: identity of the extractor; None likewise.
-        data: description of the data; None likewise.
+        extractor: identity of the extractor; None if a published file does not contain it.
+        data: description of the data; None if a published file does not contain it.
     """
 
     mean: Tensor
@@ -49,15 +49,18 @@ class Statistics:
         shapes = list(self.mean.shape), list(self.covariance.shape)
         if shapes != ([width], [width, width]) or width == 0:
             raise DataError(
-                f"statistics must have the shapes [F] and [F, F], got {shapes}", Code.WRONG_SHAPE
+                f"mean and covariance must have the shapes [F] and [F, F], got {shapes}",
+                Code.WRONG_SHAPE,
             )
         tensors.require_finite(self.mean, "the mean of feature")
         tensors.require_finite(self.covariance, "the covariance of feature")
-        # Relative to the largest entry: entries that are 0 except for rounding need not be equal.
+        # The tolerance is relative to the largest entry, since entries that are 0 up to rounding
+        # may have large relative differences.
         rounding = 1e-9 * float(self.covariance.abs().max())
         if not torch.allclose(self.covariance, self.covariance.T, rtol=1e-6, atol=rounding):
             raise DataError(
-                "the covariance of features must be symmetric, got another matrix", Code.UNREADABLE
+                "the covariance of features must be symmetric, got an asymmetric matrix",
+                Code.UNREADABLE,
             )
 
     @cached_property
@@ -93,57 +96,64 @@ class Statistics:
         return cls(mean, covariance, count, extractor, data)
 
 
-def save_statistics(path: Path, found: Mapping[str, Statistics]) -> None:
-    """Write statistics by the name of their Fréchet distance, such as ``fid``."""
+def save_statistics(path: Path, statistics: Mapping[str, Statistics]) -> None:
+    """Write a file of statistics.
+
+    Args:
+        path: path of the file.
+        statistics: map from the name of a Fréchet distance, such as ``fid``, to its statistics.
+    """
     named: dict[str, Tensor] = {}
     metadata = {}
-    for score, one in found.items():
+    for score, one in statistics.items():
         named |= {f"{score}/mean": one.mean, f"{score}/covariance": one.covariance}
         facts = {"count": one.count, "extractor": one.extractor, "data": one.data}
         metadata[score] = json.dumps({**facts, "sha256": _digests(one.mean, one.covariance)})
     tensors.save(path, named, metadata)
 
 
-def mismatch(found: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
-    """Return why the statistics of a file do not fit an extractor; empty if they fit.
+def mismatch(statistics: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
+    """Return the reason for which statistics do not fit an extractor; empty if they fit.
 
     Args:
-        found: statistics by the name of their Fréchet distance.
+        statistics: map from the name of a Fréchet distance to its statistics.
         score: name of the Fréchet distance of the extractor.
         extractor: identity of the extractor; None if it is known only during a run.
     """
-    if score not in found:
-        return f"requires statistics for {score}, got those for {', '.join(found)}"
-    written = found[score].extractor
+    if score not in statistics:
+        return f"requires statistics for {score}, got those for {', '.join(statistics)}"
+    written = statistics[score].extractor
     if None in (written, extractor) or written == extractor:
         return ""
     return f"requires statistics of {extractor}, got those of {written}"
 
 
 def load_statistics(path: Path) -> dict[str, Statistics]:
-    """Return the statistics of a file, by the name of their Fréchet distance.
+    """Return a map from the name of a Fréchet distance to its statistics in a file.
 
-    Three formats are read: that of :func:`save_statistics`; EDM's ``.npz`` with ``mu`` and
-    ``sigma``; and EDM2's ``.pkl``, a table of such pairs and the number of images, which is read
-    without executing code. A ``.pkl`` of a single pair is read as ``fid``.
+    Three formats are read: the format of :func:`save_statistics`; EDM's ``.npz`` with ``mu`` and
+    ``sigma``; and EDM2's ``.pkl``, a dict of such pairs with the number of images. A ``.pkl`` is
+    read without executing code, and as ``fid`` if it contains a single pair.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind or of a version without the
-            SHA-256 of its arrays, or its arrays are no mean and covariance.
+        DataError: the file is missing, damaged, not a file of statistics, or of a version without
+            the SHA-256 of its arrays; or its arrays are not a mean and a covariance.
     """
     if not path.is_file():
         raise _refusal(path, "a path without a file", Code.NOT_FOUND)
     read = {".npz": _npz, ".pkl": _pickle}.get(path.suffix, _own)
     try:
-        found = read(path)
+        content = read(path)
     except OSError as error:
-        raise _refusal(path, f"one that cannot be read: {error.strerror}", Code.IO_ERROR) from error
+        reason = f"a file that cannot be read: {error.strerror}"
+        raise _refusal(path, reason, Code.IO_ERROR) from error
     except (*_DAMAGED, AttributeError, GenkitError, KeyError, TypeError, ValueError) as error:
-        raise _refusal(path, "one that is damaged, of another kind or an older version") from error
-    if not found:
-        raise _refusal(path, "one without any")
+        reason = "a file that is damaged, of another kind or of an older version"
+        raise _refusal(path, reason) from error
+    if not content:
+        raise _refusal(path, "a file without statistics")
     try:
-        return {score: Statistics(**fields) for score, fields in found.items()}
+        return {score: Statistics(**fields) for score, fields in content.items()}
     except DataError as error:
         raise DataError(f"{path}: {error}; {_INSTEAD}", error.code) from error
 
@@ -154,21 +164,21 @@ _DAMAGED = (EOFError, zipfile.BadZipFile, zlib.error)
 _INSTEAD = "name a file of `genkit stats`, or the .npz or .pkl that EDM or EDM2 published"
 
 
-def _refusal(path: Path, found: str, code: Code = Code.UNREADABLE) -> DataError:
-    return DataError(f"{path} must be a file of statistics, got {found}; {_INSTEAD}", code)
+def _refusal(path: Path, got: str, code: Code = Code.UNREADABLE) -> DataError:
+    return DataError(f"{path} must be a file of statistics, got {got}; {_INSTEAD}", code)
 
 
 def _own(path: Path) -> dict[str, dict[str, Any]]:
     named, metadata = tensors.load(path)
-    found = {}
+    content = {}
     for score, text in metadata.items():
-        known = json.loads(text)
+        entry = json.loads(text)
         mean, covariance = named[f"{score}/mean"], named[f"{score}/covariance"]
-        if known["sha256"] != _digests(mean, covariance):
-            raise ValueError(f"{score} has other values than were written")
-        facts = {name: known[name] for name in ("count", "extractor", "data")}
-        found[score] = {"mean": mean, "covariance": covariance, **facts}
-    return found
+        if entry["sha256"] != _digests(mean, covariance):
+            raise ValueError(f"the arrays of {score} do not have the SHA-256 in the file")
+        facts = {name: entry[name] for name in ("count", "extractor", "data")}
+        content[score] = {"mean": mean, "covariance": covariance, **facts}
+    return content
 
 
 def _digests(mean: Tensor, covariance: Tensor) -> list[str]:
@@ -182,7 +192,8 @@ def _npz(path: Path) -> dict[str, dict[str, Any]]:
 
 def _pickle(path: Path) -> dict[str, dict[str, Any]]:
     pairs = dict(read_pickle(path.read_bytes(), what=str(path)).items())
-    count = pairs.pop("num_images", None)  # the only entry that is no pair; missing in some files
+    # The only entry that is not a pair of mean and covariance; some files do not have it.
+    count = pairs.pop("num_images", None)
     if not isinstance(count, int | None):
         raise TypeError(f"num_images must be an integer, got {count!r:.60}")
     if "mu" in pairs:
