@@ -167,7 +167,7 @@ class Record:
     def _write(self, artifact: Artifact, declared: type[Artifact]) -> None:
         if not self._is_main:
             return
-        # The file name is that of the declared type, which readers use; a subclass may have another.
+        # Readers use the file name of the declared type; a subclass may have a different one.
         artifact.save(self._folder / declared.filename())
         if isinstance(artifact, Scores):
             for observer in self._observers:

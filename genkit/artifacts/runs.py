@@ -66,7 +66,7 @@ class StageResult:
 
     @property
     def images(self) -> int | None:
-        """Number of training images at the last logged row; None for a stage that does not train."""
+        """Number of training images at the last logged row; None for a stage without training."""
         if self.folder is None or not (path := self.folder / METRICS).is_file():
             return None
         with path.open("rb") as file:
@@ -219,7 +219,8 @@ def _recipe(path: Path) -> dict[str, Any]:
         ) from error
     if not ids or not all(isinstance(stage, str) for stage in ids):
         raise DataError(
-            f"{path} must be a recipe whose stages have ids, got {quote(ids)}; run the recipe again",
+            f"{path} must be a recipe whose stages have ids, got {quote(ids)}; run the recipe "
+            "again",
             Code.UNREADABLE,
         )
     return recipe

@@ -209,7 +209,7 @@ def foreign():
 @pytest.mark.parametrize(
     ("network", "counted", "note"),
     [
-        (Elementwise, False, "no operator"),
+        (Elementwise, False, "of any operator"),
         (Foreign, True, "genkit_costs::halved"),
         (Broken, False, "ZeroDivisionError: broken"),
     ],
