@@ -224,7 +224,7 @@ COMMAND_LINE = {
     ),
     "a word for no value": (
         ("denoiser.micro_batch=none",),
-        ("syntax", "denoiser.micro_batch=none", None, "leave the setting out"),
+        ("syntax", "denoiser.micro_batch=none", None, "remove the setting"),
     ),
     "a key below a setting that is no component": (
         ("samples.denoiser.x=1",),

@@ -423,7 +423,11 @@ def test_a_mistake_that_all_processes_find_is_told_once(runs):
     (runs.folder / "occupied").mkdir()
     (runs.folder / "occupied" / "file").touch()
     for out, before, message in (
-        ("occupied", "", "Error: occupied is not empty and holds no run; choose another --out\n"),
+        (
+            "occupied",
+            "",
+            "Error: occupied is not empty and does not contain a run; choose another --out\n",
+        ),
         ("broken", FAILS.format(error="DataError"), "item 7 is broken\n"),
     ):
         runs.start(out, 2, {"0": before, "1": before})

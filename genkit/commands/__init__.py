@@ -1,1 +1,1 @@
-"""Commands of the core."""
+"""Define commands of genkit itself."""

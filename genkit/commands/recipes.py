@@ -1,4 +1,4 @@
-"""The recipe that a command is given: found, read and checked."""
+"""Find, read and check the recipe that a command has as argument."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def load_recipe(
     """Return a checked recipe, with the plugins that it was checked against.
 
     Args:
-        recipe: file, or name of a shipped recipe.
-        overrides: ``KEY=VALUE`` of the option ``--set``.
-        trackers: trackers besides those of the recipe.
-        announced: whether a line on stderr says that the recipe is checked, which takes seconds.
+        recipe: path of a recipe file, or name of a shipped recipe.
+        overrides: arguments ``KEY=VALUE`` of the option ``--set``.
+        trackers: trackers in addition to those of the recipe, as names or TOML tables.
+        announced: whether to print a line on stderr before the checks, which take seconds.
 
     Raises:
-        UsageError: there is no such file, or the table of a tracker is no TOML.
-        RecipeError: all mistakes of the recipe.
-        PluginError: a plugin's code failed in a check.
+        UsageError: there is no such file, or the table of a tracker is not TOML.
+        RecipeError: the recipe has mistakes; the error contains all of them.
+        PluginError: the code of a plugin failed in a check.
     """
-    source = _read(recipe)  # mistakes in syntax show at once: plugins and torch come later
+    source = _read(recipe)  # before plugins and torch, so that syntax errors appear at once
 
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import Plugins, load_plugins
@@ -79,17 +79,20 @@ def load_recipe(
 def declared_mistakes(
     source: Source, plugins: Plugins, overrides: list[str], trackers: list[str]
 ) -> list[dict[str, Any]]:
-    """Return the mistakes that need no torch, for JSON; none if a component cannot be loaded."""
+    """Return the mistakes that are found without torch, as values for JSON.
+
+    The list is empty if a component cannot be loaded.
+    """
     from genkit.recipe import recipe
 
-    found = recipe.declared_mistakes(source, plugins, overrides, trackers)
-    # A component that cannot be loaded may miss a library that is a placeholder here.
-    unsure = any(mistake.problem.code is Code.PLUGIN for mistake in found)
-    return [] if unsure else [asdict(mistake) for mistake in found]
+    mistakes = recipe.declared_mistakes(source, plugins, overrides, trackers)
+    # The reason that a component cannot be loaded may be a placeholder in place of a library.
+    unsure = any(mistake.problem.code is Code.PLUGIN for mistake in mistakes)
+    return [] if unsure else [asdict(mistake) for mistake in mistakes]
 
 
 def summary(recipe: Recipe, *where: str) -> str:
-    """Return a recipe in a few words, and what was changed on the command line."""
+    """Return name, number of stages and seed of a recipe, and its changes by ``--set``."""
     count = len(recipe.stages)
     stages = f"{count} stage{'' if count == 1 else 's'}"
     line = ", ".join([recipe.name, stages, f"seed {recipe.seed}", *where])
@@ -97,24 +100,24 @@ def summary(recipe: Recipe, *where: str) -> str:
 
 
 def _read(recipe: str | None) -> Source:
-    """Return a recipe's text, parsed; needs no torch, so that a mistake in it shows at once."""
+    """Return the parsed text of a recipe, without importing torch."""
     from genkit.recipe.source import read_source, shipped_recipes
     from genkit.settings import near_match
 
     if recipe is None:
-        raise UsageError(f"no recipe is given; name a file or a shipped recipe\n{_shipped()}")
+        raise UsageError(f"a recipe is required; name a file or a shipped recipe\n{_shipped()}")
     try:
         return read_source(recipe)
     except UsageError as error:
         exists = os.path.exists(recipe)  # noqa: PTH110, Path.exists raises for a long name
-        # Behind a name that is nearly right, a list of all others would only hide the message.
+        # If the message suggests a similar name, a list of all recipes would only distract.
         if isinstance(error, RecipeError) or exists or near_match(recipe, shipped_recipes()):
             raise
         raise UsageError(f"{error}\n{_shipped()}", error.code) from error
 
 
 def _shipped() -> str:
-    """Return a list of the shipped recipes, each with the comment that it begins with."""
+    """Return a list of the shipped recipes, each with the comment in its first line."""
     from genkit.recipe.source import shipped_recipes
 
     lines = ["Shipped recipes:"]

@@ -1,4 +1,4 @@
-"""``genkit validate``: checks a recipe, and prints its stages or its mistakes."""
+"""Define ``genkit validate``, which checks a recipe and prints its stages or its mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def validate(
         bool, typer.Option("--json", help="Print the mistakes as JSON for programs.")
     ] = False,
 ) -> None:
-    """Check a recipe without running it, and that this machine has its device."""
+    """Check a recipe without running it, and whether this machine has its device."""
     try:
         loaded, plugins = load_recipe(recipe, overrides)
         from genkit.machine import resolve_device

@@ -1,11 +1,11 @@
-"""Public names for authors of plugins, of all kinds of component.
+"""Export the public names that authors of plugins use, for all kinds of components.
 
 ::
 
     from genkit.plugin import Coupler, Pairs, hookimpl, pairwise_cost, setting
 
-A name is imported on first use. ``hookimpl``, ``Registration`` and the errors do not import torch.
-A plugin's ``__init__`` is imported with every command, so it should use only these.
+A name is imported on first use. Every command imports the module ``__init__`` of all plugins. It
+should therefore use only ``hookimpl``, ``Registration`` and the errors, which do not import torch.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _NAMES = {
     "genkit.versions": "versions_of",
     "genkit.world": "World",
 }
-"""Public names by the module that defines them."""
+"""Map from a module to the public names that it defines, separated by spaces."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -1,4 +1,4 @@
-"""Commands of plugins in the command line."""
+"""Add the commands of plugins to the command line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typer.core import TyperGroup
 
 
 class Commands(TyperGroup):
-    """Group of the core's commands and of those that plugins add.
+    """Group of genkit's own commands and the commands that plugins add.
 
-    Plugins are loaded only to list all commands, or to find one that is not the core's.
+    Plugins are loaded only to list all commands, or to find a command that is not genkit's own.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

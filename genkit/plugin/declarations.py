@@ -1,13 +1,15 @@
 """Read the declarations of genkit's own components without importing torch and other libraries.
 
-torch takes seconds to import, and the settings of a component do not depend on it. So they are read
-in a forked process, in which a library that is not imported yet is replaced by a placeholder.
-Placeholders can be passed, called, subclassed and used in annotations. Code that needs the value of
-one, such as a comparison, ends the process without a result, and the caller imports the libraries.
+torch takes seconds to import, and the settings of a component do not depend on it. They are
+therefore read in a forked process, in which libraries that are not imported yet are replaced by
+placeholders. Placeholders can be passed, called, subclassed and used in annotations. Code that
+requires the value of a placeholder, such as a comparison, ends the process without a result; the
+caller then imports the libraries.
 
-A placeholder has every name, and importing it never fails. Code that asks which names a library
-has, or whether it can be imported, would get a wrong answer. So a component of another distribution
-ends the process too, and genkit's own are tested to have the same settings either way.
+A placeholder has every attribute, and importing it never fails. Code that tests which names a
+library has, or whether it can be imported, would therefore be misled. For this reason, a component
+of another distribution also ends the process. The settings of genkit's own components are tested to
+be the same with and without placeholders.
 """
 
 from __future__ import annotations
@@ -31,19 +33,20 @@ from genkit.plugin.manager import OURS
 from genkit.plugin.registry import Entry, Registry
 
 MOST_SECONDS = 20.0
-"""Time after which an answer is no longer awaited; reading takes less than 1 s. Chosen."""
+"""Max time in seconds to wait for the result. Chosen, not tuned: reading takes less than 1 s."""
 
 
 def declared(read: Callable[[Registry], Any], registry: Registry) -> Any:
     """Return the result of a function that reads only declarations of genkit's own components.
 
     Args:
-        read: function of a registry that loads components and returns values of JSON.
+        read: function that loads components of a registry and returns values for JSON.
         registry: registry with the packages of all plugins, which are imported as usual.
 
     Returns:
-        Result of the function; None if it needs more than declarations or a component of another
-        distribution, if torch is imported, or if the process cannot be started or hangs.
+        Result of the function. None if it requires more than declarations or a component of
+        another distribution, if torch is already imported, or if the process cannot be started or
+        hangs.
     """
     idle = "torch" not in sys.modules and threading.active_count() == 1
     if sys.platform == "win32" or not idle:
@@ -67,10 +70,11 @@ def declared(read: Callable[[Registry], Any], registry: Registry) -> Any:
 def _line(answer: int, child: int) -> bytes:
     """Return the line that a child process writes to a pipe, and end the process.
 
-    The end of the pipe is not awaited: a process that the child started may keep it open.
+    The function does not wait for the end of the pipe, since a process that the child started may
+    keep the pipe open.
 
     Raises:
-        OSError: the pipe ended before the line did, or no line came in time.
+        OSError: the pipe ended before the line, or the line was not complete in time.
     """
     until = time.monotonic() + MOST_SECONDS
     text = b""
@@ -85,13 +89,13 @@ def _line(answer: int, child: int) -> bytes:
         os.close(answer)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        with suppress(ChildProcessError):  # the system waits for it where SIGCHLD is ignored
+        with suppress(ChildProcessError):  # the system already did this if SIGCHLD is ignored
             os.waitpid(child, 0)
     return text
 
 
 def _answer(read: Callable[[Registry], Any], registry: Registry, to: int) -> Never:
-    """Write the result of a function to a pipe, and end the process; without result on an error."""
+    """Write the result of a function to a pipe, and end the process; on an error, write nothing."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for output in (1, 2):  # output of modules on import is printed by the real import later
@@ -106,12 +110,12 @@ def _answer(read: Callable[[Registry], Any], registry: Registry, to: int) -> Nev
 
 
 def _end(*_: object) -> Never:
-    """End the process at once; an exception could be caught by the code that caused it."""
+    """End the process at once. An exception could be caught by the code that uses a placeholder."""
     os._exit(0)
 
 
 class _OwnComponents(Registry):
-    """A registry in which loading a component of another distribution ends the process."""
+    """Registry that ends the process when a component of another distribution is loaded."""
 
     def __init__(self, registry: Registry) -> None:
         vars(self).update(vars(registry))
@@ -142,18 +146,18 @@ class _Libraries(MetaPathFinder, Loader):
         return _Module(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run nothing."""
+        """Do nothing, since a placeholder has no code."""
 
 
 class _Module(ModuleType):
-    """A module each of whose names is a placeholder."""
+    """Module in which every name is a placeholder."""
 
     def __getattr__(self, name: str) -> Placeholder:
         return _attribute(self, name)
 
 
 class _Absent:
-    """Base of classes that are derived from placeholders, which must not be settings."""
+    """Base of classes that are derived from placeholders; ends the process if one has settings."""
 
     def __init_subclass__(cls, **arguments: object) -> None:
         if issubclass(cls, Settings):
@@ -161,7 +165,7 @@ class _Absent:
 
 
 class Placeholder:
-    """Placeholder of an object of a library, whose value is unknown."""
+    """Placeholder for an object of a library whose value is unknown."""
 
     def __getattr__(self, name: str) -> Placeholder:
         return _attribute(self, name)
@@ -173,7 +177,7 @@ class Placeholder:
         return Placeholder()
 
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
-        return (type("Absent", (_Absent,), {}),)  # one each: bases must differ
+        return (type("Absent", (_Absent,), {}),)  # a new class, since the bases must differ
 
     def __or__(self, other: object) -> Placeholder:
         return self
@@ -192,10 +196,10 @@ class Placeholder:
 
 
 def _attribute(of: object, name: str) -> Placeholder:
-    """Return the placeholder of an attribute, the same one each time, as of a real object."""
+    """Return the placeholder for an attribute, which is the same at each access."""
     if name == "__version__":
         _end()
     if name.startswith("__"):  # Python looks these up to determine the type of an object
         raise AttributeError(name)
-    found: Placeholder = vars(of).setdefault(name, Placeholder())
-    return found
+    attribute: Placeholder = vars(of).setdefault(name, Placeholder())
+    return attribute

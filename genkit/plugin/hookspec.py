@@ -1,6 +1,6 @@
-"""The hooks of a plugin: for components, for commands, and after a run.
+"""Define the hooks of a plugin: to register components, to add commands, and after a run.
 
-A plugin is a module or object behind an entry point in the group ``genkit.plugins``::
+A plugin is a module or object to which an entry point in the group ``genkit.plugins`` refers::
 
     from genkit.plugin import hookimpl
 
@@ -18,7 +18,7 @@ A plugin is a module or object behind an entry point in the group ``genkit.plugi
     def genkit_after_run(folder):
         ...
 
-A plugin implements one or more.
+A plugin implements at least one of these hooks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ hookimpl = pluggy.HookimplMarker("genkit")
 def genkit_register(registry: Registration) -> None:
     """Register components of a plugin with ``registry.add(kind, name, "module:Class")``.
 
-    Must not import torch or other large modules: components are imported on first use.
+    The hook must not import torch or other large modules. Components are imported on first use.
     """
 
 
@@ -52,14 +52,14 @@ def genkit_register(registry: Registration) -> None:
 def genkit_commands(app: typer.Typer) -> None:
     """Add commands or groups of commands with ``app.command()`` and ``app.add_typer()``.
 
-    ``app`` is used by this plugin only. Its commands are added to ``genkit`` if none of their names
-    is taken. Must not import torch or other large modules: the help of genkit lists every command.
+    Each plugin has its own ``app``. Its commands are added to ``genkit`` if none of their names is
+    taken. The hook must not import torch or other large modules, since ``genkit --help`` calls it.
     """
 
 
 @hookspec
 def genkit_after_run(folder: Path) -> None:
-    """Use the folder of a run after ``genkit run``, whether it finished, failed or was stopped.
+    """Process the folder of a run after ``genkit run`` finished, failed or was stopped.
 
-    Called on rank 0. An error is printed as a warning and changes nothing else.
+    The hook is called on rank 0. An error is printed as a warning and has no other effect.
     """

@@ -1,4 +1,4 @@
-"""Kinds of component, with their abstract bases, and the names of the core's commands."""
+"""Define the kinds of components with their base classes, and the names of genkit's commands."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ KINDS: dict[str, str] = {
 }
 
 CORE_COMMANDS = frozenset({"list-plugins", "run", "show", "validate"})
-"""Names that commands of plugins cannot have."""
+"""Names of genkit's own commands, which commands of plugins cannot have."""

@@ -58,9 +58,9 @@ class Plugins:
 def load_plugins() -> Plugins:
     """Load every plugin of the entry-point group ``genkit.plugins``.
 
-    A plugin that cannot be imported, validated or registered adds nothing, and is listed with the
-    reason. genkit's own are loaded first, so that their names cannot be taken, and the others in
-    the order of distribution and plugin.
+    A plugin that cannot be imported, validated or registered adds nothing, and is returned in
+    ``failed`` with the reason. genkit's own plugins are loaded first, so that their names cannot be
+    taken; the others are loaded in the order of distribution and plugin.
     """
     registry = Registry()
     loaded: list[PluginStatus] = []
@@ -77,7 +77,7 @@ def load_plugins() -> Plugins:
             distribution = metadata.distribution(name)
             version = str(distribution.version)
             points = [p for p in distribution.entry_points if p.group == hookspec.GROUP]
-        except Exception as error:  # noqa: BLE001  (whatever a damaged installation raises)
+        except Exception as error:  # noqa: BLE001  (a damaged installation may raise any error)
             fail(Owner("?", name, "?"), error)
             continue
         for point in sorted(points, key=lambda p: (p.name, p.value)):
@@ -89,13 +89,13 @@ def load_plugins() -> Plugins:
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 fail(owner, error)
             else:
-                brought = tuple(registration.entries.values()), tuple(registration.commands)
-                loaded.append(PluginStatus(owner, *brought))
+                entries = tuple(registration.entries.values())
+                loaded.append(PluginStatus(owner, entries, tuple(registration.commands)))
     return Plugins(registry, tuple(loaded), tuple(failed))
 
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
-    """Return the components and commands of a plugin.
+    """Return the components, commands and hooks of a plugin.
 
     Each plugin has its own pluggy manager, so that an error in one plugin does not affect others.
     """
@@ -112,7 +112,9 @@ def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
         argument = _ARGUMENTS[hook.name]
         # pluggy also accepts an implementation with fewer arguments than the specification.
         if argument not in hook.get_hookimpls()[0].argnames:
-            raise PluginError(f"{hook.name} takes no {argument}; write def {hook.name}({argument})")
+            raise PluginError(
+                f"{hook.name} must have the argument {argument}; write def {hook.name}({argument})"
+            )
     manager.hook.genkit_register(registry=registration)
     if manager.hook.genkit_commands.get_hookimpls():
         registration.commands = _commands(manager)
@@ -122,7 +124,7 @@ def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
 
 
 def _commands(manager: pluggy.PluginManager) -> dict[str, Any]:
-    """Return the commands that a plugin adds to an empty application, as typer builds them."""
+    """Return a map from name to command, for the commands that a plugin adds to an empty app."""
     import typer
     from typer.main import get_group
 
@@ -135,8 +137,8 @@ def _distributions() -> list[str]:
     """Return the distributions with plugins, in the order of loading."""
     names = set()
     for distribution in metadata.distributions():
-        # Searched as text: parsing every installed distribution is slow, and a damaged one that is
-        # unrelated to genkit must not end the search.
+        # The entry points are searched as text, since parsing those of every distribution is slow.
+        # A damaged distribution that is unrelated to genkit must not end the search.
         with contextlib.suppress(UnicodeDecodeError, KeyError):
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{hookspec.GROUP}]" in text and distribution.name:

@@ -1,4 +1,4 @@
-"""Registry of components, with kind, module and plugin."""
+"""Register components and commands, and find and load components by kind and name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Entry:
-    """One component: its kind, its name, and the class behind ``module:Class``."""
+    """One component: its kind, its name, its class as ``module:Class``, and its plugin."""
 
     kind: str
     name: str
@@ -49,10 +49,10 @@ class Registration:
         package: top-level package of the plugin's entry point.
 
     Attributes:
-        entries: components by kind and name.
-        suggestions: what to write instead of a name that is no component, by kind and name.
-        commands: commands by name, as typer built them.
-        after_run: hook to call with the folder of a run that ended; None for none.
+        entries: map from kind and name to component.
+        suggestions: map from kind and a name that is not a component to what to write instead.
+        commands: map from name to command, as built by typer.
+        after_run: hook to call with the folder of a run that ended; None if there is none.
     """
 
     def __init__(self, owner: Owner, package: str = "") -> None:
@@ -68,38 +68,45 @@ class Registration:
 
         Args:
             kind: one of :data:`genkit.plugin.kinds.KINDS`.
-            name: name in recipes, after ``use``: lower-case letters, digits and hyphens.
-            target: ``"package.module:Class"``; imported on first use.
+            name: name that recipes write after ``use``: lower-case letters, digits and hyphens.
+            target: ``"package.module:Class"``, which is imported on first use.
 
         Raises:
-            PluginError: an unknown kind, a malformed name or target, or a name given twice.
+            PluginError: the kind is unknown, the name or the target is malformed, or the name is
+                added twice.
         """
         self._check_name(kind, name)
         if not re.fullmatch(r"\w+(\.\w+)*:\w+", target):
-            raise PluginError(f'target "{target}" of {kind} "{name}": write "package.module:Class"')
+            raise PluginError(
+                f'target of {kind} "{name}" must be a module and a class, got "{target}"; write '
+                '"package.module:Class"'
+            )
         if (kind, name) in self.entries:
-            raise PluginError(f'{kind} "{name}" is added twice')
+            raise PluginError(f'{kind} "{name}" is added twice; remove one')
         self.entries[kind, name] = Entry(kind, name, target, self.owner)
 
     def suggest(self, kind: str, name: str, table: str) -> None:
-        """State what a recipe writes in place of a name that is no component.
+        """Add a suggestion: what to write in a recipe instead of a name that is not a component.
 
-        Such names are those of earlier versions and of other projects.
+        Examples are names of earlier versions and of other projects.
 
         Args:
             kind: one of :data:`genkit.plugin.kinds.KINDS`.
-            name: name after ``use`` that is no component.
-            table: what to write, such as ``'{ use = "euler" }'``.
+            name: name after ``use`` that is not a component.
+            table: table to write instead, such as ``'{ use = "euler" }'``.
 
         Raises:
-            PluginError: an unknown kind, a malformed name, a name of a component or given twice,
-                or a ``table`` that is no text.
+            PluginError: the kind is unknown; the name is malformed, registered as a component, or
+                added twice; or ``table`` is not a string.
         """
         self._check_name(kind, name)
         if not (isinstance(table, str) and table.strip()):
-            raise PluginError(f'what to write for {kind} "{name}" must be a text, got {table!r}')
+            raise PluginError(
+                f'suggestion for {kind} "{name}" must be a string, got {table!r}; write a table '
+                "such as '{ use = \"euler\" }'"
+            )
         if (kind, name) in self.suggestions:
-            raise PluginError(f'what to write for {kind} "{name}" is given twice')
+            raise PluginError(f'suggestion for {kind} "{name}" is added twice; remove one')
         self.suggestions[kind, name] = table
 
     def _check_name(self, kind: str, name: str) -> None:
@@ -107,16 +114,19 @@ class Registration:
             hint = near_match(kind, KINDS) or f"known: {', '.join(KINDS)}"
             raise PluginError(f'unknown kind "{kind}" of "{name}"; {hint}')
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-            raise PluginError(f'name "{name}": write lower-case letters, digits and single hyphens')
+            raise PluginError(
+                f'name of a {kind} must consist of words, got "{name}"; write lower-case letters, '
+                "digits and single hyphens"
+            )
 
 
 class Registry:
     """All components and commands, filled once from the plugins and then only read.
 
     Attributes:
-        commands: commands of plugins by name, as typer built them.
-        after_run: hooks to call with the folder of a run that ended, with their plugins.
-        packages: plugins to which the code of a top-level package belongs.
+        commands: map from name to command of a plugin, as built by typer.
+        after_run: plugin and hook for each hook to call with the folder of a run that ended.
+        packages: map from a top-level package to the plugins that its code belongs to.
     """
 
     def __init__(self) -> None:
@@ -133,11 +143,11 @@ class Registry:
         self._absent.append(f"{owner} failed to load: {reason}")
 
     def accept(self, registration: Registration) -> None:
-        """Add all components and commands of a plugin, or none.
+        """Add all components and commands of a plugin; if one is invalid, add none.
 
         Raises:
-            PluginError: a name of a component, a command or a suggestion is taken; the message has
-                both owners.
+            PluginError: the name of a component, a command or a suggestion is taken; the message
+                contains both owners.
         """
         for key, entry in registration.entries.items():
             if taken := self._entries.get(key):
@@ -148,14 +158,19 @@ class Registry:
         owner = registration.owner
         for kind, name in registration.suggestions:
             if (kind, name) in registration.entries:
-                raise PluginError(f'{kind} "{name}" of {owner} is a component and a suggestion')
+                raise PluginError(
+                    f'{kind} "{name}" of {owner} is both a component and a suggestion; remove one'
+                )
             if (kind, name) in self._suggestions:
                 first = self._suggestions[kind, name][1]
-                raise PluginError(f'{first} says already what to write for {kind} "{name}"')
-        for name in registration.commands:
-            if brought := self._command_owners.get(name):
                 raise PluginError(
-                    f'command "{name}" is already registered by {brought}; '
+                    f'{first} already suggests a replacement for {kind} "{name}"; '
+                    f"{owner} must not add one"
+                )
+        for name in registration.commands:
+            if other := self._command_owners.get(name):
+                raise PluginError(
+                    f'command "{name}" is already registered by {other}; '
                     f"{owner} must choose another name"
                 )
         self._entries.update(registration.entries)
@@ -169,10 +184,11 @@ class Registry:
             self.packages.setdefault(package, set()).add(owner)
 
     def command(self, name: str) -> Any:
-        """Return a plugin's command, as typer built it.
+        """Return a plugin's command, as built by typer.
 
         Raises:
-            PluginError: there is no such command; with a near match and the known names.
+            PluginError: there is no such command; the message contains a near match or the known
+                names.
         """
         if name in self.commands:
             return self.commands[name]
@@ -181,7 +197,7 @@ class Registry:
         raise PluginError("; ".join([f"no command is called {quote(name)}", hint, *self._absent]))
 
     def entries(self, kind: str | None = None) -> list[Entry]:
-        """Return the components, of one kind or of all, by kind and name."""
+        """Return the components of one kind or of all kinds, ordered by kind and name."""
         order = list(KINDS)
         return sorted(
             (e for e in self._entries.values() if kind in (None, e.kind)),
@@ -189,18 +205,19 @@ class Registry:
         )
 
     def find(self, kinds: Iterable[str], name: str) -> Entry:
-        """Return the component with a name among some kinds.
+        """Return the component that has a name and one of the kinds.
 
         Raises:
-            PluginError: there is no such component; with a near match and the known names.
+            PluginError: there is no such component; the message contains a near match or the known
+                names.
         """
         kinds = list(kinds)
-        found = [e for kind in kinds if (e := self._entries.get((kind, name)))]
-        if len(found) == 1:
-            return found[0]
+        matches = [e for kind in kinds if (e := self._entries.get((kind, name)))]
+        if len(matches) == 1:
+            return matches[0]
         what = " or ".join(kinds)
-        if found:
-            raise PluginError(f'"{name}" names more than one {what}')
+        if matches:
+            raise PluginError(f'"{name}" is the name of more than one {what}')
         reason = f"no {what} is called {quote(name)}"
         known = [e.name for kind in kinds for e in self.entries(kind)]
         listed = f"known: {', '.join(known) or 'none'}"
@@ -215,10 +232,11 @@ class Registry:
         raise UnknownComponentError("; ".join([reason, *self._absent]), hint)
 
     def load(self, entry: Entry) -> type[Any]:
-        """Import a component and check it against the base of its kind.
+        """Import the class of a component and check it against the base class of its kind.
 
         Raises:
-            PluginError: it cannot be imported, or is not a concrete frozen dataclass of its kind.
+            PluginError: the class cannot be imported, or is not a concrete frozen dataclass that
+                is derived from the base class.
         """
         what = f'{entry.kind} "{entry.name}" ({entry.target}, {entry.owner})'
         cls = _import(entry.target, what)
@@ -231,7 +249,8 @@ class Registry:
         either = base.implements
         if either and all(getattr(cls, name) is getattr(base, name) for name in either):
             raise PluginError(f"{what} does not implement {' or '.join(either)}")
-        # On the class itself: with an inherited decorator, its own fields would be ignored.
+        # The class itself must have the decorator. If only a base class has it, the fields of the
+        # class are ignored.
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
             raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
         try:
@@ -244,15 +263,15 @@ class Registry:
         """Return the name under which a component's class is registered.
 
         Raises:
-            PluginError: it is not registered.
+            PluginError: the class is not registered.
         """
         return self.entry_of(component).name
 
     def entry_of(self, component: object) -> Entry:
-        """Return the entry of a component's class, whose text names the component in messages.
+        """Return the entry of a component's class; ``str(entry)`` is used in messages.
 
         Raises:
-            PluginError: it is not registered.
+            PluginError: the class is not registered.
         """
         cls = type(component)
         target = f"{cls.__module__}:{cls.__qualname__}"
@@ -266,13 +285,13 @@ class Registry:
 
 
 def base_of(kind: str) -> type[Any]:
-    """Return the abstract base of a kind."""
+    """Return the base class of a kind."""
     base: type[Any] = _import(KINDS[kind], f"the base of {kind}")
     return base
 
 
 def kinds_of(base: type) -> list[str]:
-    """Return the kinds whose components fit a slot of a base class: three for ``Network``."""
+    """Return the kinds whose base class is or is derived from a class: three for ``Network``."""
     return [kind for kind in KINDS if issubclass(base_of(kind), base)]
 
 

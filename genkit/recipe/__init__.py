@@ -1,7 +1,7 @@
-"""Recipes: from TOML to checked components.
+"""Read recipes: parse TOML, and decode it into checked components.
 
-``Source``, ``read_source`` and ``shipped_recipes`` import nothing heavy; the others import torch,
-and lie in their modules: :mod:`genkit.recipe.recipe` (``load_recipe``, ``Recipe``),
+This package exports only names whose import does not import torch. The others are imported from
+their modules: :mod:`genkit.recipe.recipe` (``load_recipe``, ``Recipe``),
 :mod:`genkit.recipe.decode` (``component``) and :mod:`genkit.recipe.encode` (``table``,
 ``resolved``).
 """

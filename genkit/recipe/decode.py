@@ -1,4 +1,4 @@
-"""Decode tables into components by the annotations of their fields, and collect all mistakes."""
+"""Decode tables into components according to the types of their fields, and collect mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PROBLEMS = 200
 
 
 class TooManyProblems(Exception):  # noqa: N818
-    """Ends the decoding of a file with too many mistakes to be a recipe."""
+    """Ends the decoding of a file that has too many mistakes to be a recipe."""
 
 
 def component(
@@ -34,8 +34,8 @@ def component(
 
     Args:
         registry: registry with the components.
-        base_or_kind: abstract base such as ``Coupler``, or kind such as ``"coupler"``.
-        table: ``{"use": name, ...}``. References to stages are not checked.
+        base_or_kind: base class such as ``Coupler``, or kind such as ``"coupler"``.
+        table: ``{"use": name, ...}``. References are paths of files and are not checked.
 
     Raises:
         SettingError: the table has mistakes, all of which are reported.
@@ -50,27 +50,28 @@ def component(
         registry.find(kinds, use)
     decoder = Decoder(registry)
     try:
-        made = decoder.component(kinds, table, ())
+        result = decoder.component(kinds, table, ())
     except TooManyProblems:
-        made = None
-    if made is None or decoder.problems:
+        result = None
+    if result is None or decoder.problems:
         raise SettingError(str(use or " or ".join(kinds)), decoder.problems)
-    return made
+    return result
 
 
 def checked(
     registry: Registry, kind: str, chosen: str | Mapping[str, Any] | None, default: str = ""
 ) -> Component:
-    """Return the component of a name or a table outside of a recipe, after its checks.
+    """Construct a component from a name or a table outside of a recipe, and check it.
 
     Args:
         registry: registry with the components.
         kind: kind of the component.
         chosen: name, or table whose values may be ``pathlib`` paths; None for the default.
-        default: name for a table without ``use``; empty if there is no default.
+        default: name of the default component, also for a table without ``use``; empty if there is
+            no default.
 
     Raises:
-        SettingError: a setting is unknown or invalid, or ``chosen`` is neither name nor table.
+        SettingError: a setting is unknown or invalid, or ``chosen`` is not a name or a table.
         PluginError: the name is unknown.
     """
     if not isinstance(chosen, (str, Mapping, types.NoneType)):
@@ -80,7 +81,7 @@ def checked(
     table = {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
     try:
         part = component(registry, kind, {"use": default, **table} if default else table)
-    except SettingError as error:  # an option or an argument has the name of the kind
+    except SettingError as error:  # the option or argument of the user is called like the kind
         raise SettingError(kind, error.problems) from error
     if problems := list(part.check({})):
         raise SettingError(kind, problems)
@@ -91,19 +92,21 @@ class Decoder:
     """Decodes the parts of one recipe.
 
     Args:
-        registry: where components are found.
-        stage_ids: of all stages of the recipe in their order; None outside of a recipe, where
+        registry: registry with the components.
+        stage_ids: ids of all stages of the recipe, in order; None outside of a recipe, where
             references are paths of files and are not checked.
-        folder: folder of the recipe's file, to which its paths are relative; None without a file.
+        folder: folder of the recipe's file, to which paths are relative; None if there is no file.
         typed: keys that are set on the command line.
 
     Attributes:
-        problems: every mistake so far, keys relative to the recipe.
-        components: every component that was made, innermost first, with its key.
-        stages: the stages that were decoded so far; None for one that has mistakes.
-        current: id of the stage that is decoded.
-        inherited: components of the recipe's top level by key; None for one that has mistakes.
-        defaults: tables of these components.
+        problems: all problems so far, with their keys in the recipe.
+        components: key and component for each decoded component; components in the settings of
+            another are before it.
+        stages: map from id to stage, for the stages decoded so far; None for a stage with mistakes.
+        current: id of the stage that is being decoded.
+        inherited: map from a top-level key of the recipe to its component; None for a component
+            with mistakes.
+        defaults: map from the same keys to the tables of these components.
     """
 
     def __init__(
@@ -126,17 +129,17 @@ class Decoder:
         self._origins: dict[Key, Key] = {}
 
     def note(self, problem: Problem) -> None:
-        """Note a mistake.
+        """Note a problem.
 
         Raises:
-            TooManyProblems: there are enough to be read already.
+            TooManyProblems: there are ``MAX_PROBLEMS``.
         """
         self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
             raise TooManyProblems
 
     def component(self, kinds: Sequence[str], table: object, key: Key) -> Component | None:
-        """Decode a table into a component of one of some kinds; None if it has mistakes."""
+        """Return the component of a name or table, of one of ``kinds``; None if it has mistakes."""
         what = " or ".join(kinds)
         key_of_name = key if isinstance(table, str) else (*key, "use")
         if isinstance(table, str):
@@ -165,13 +168,13 @@ class Decoder:
             self.note(Problem(key_of_name, str(error), code=error.code))
             return None
         settings = {name: value for name, value in table.items() if name != "use"}
-        made = self.dataclass(cls, settings, key)
-        if made is not None:
-            self.components.append((key, made))
-        return typing.cast("Component | None", made)
+        result = self.dataclass(cls, settings, key)
+        if result is not None:
+            self.components.append((key, result))
+        return typing.cast("Component | None", result)
 
     def dataclass(self, cls: type[Any], table: Mapping[str, Any], key: Key) -> Any | None:
-        """Decode a table into a dataclass by its fields; None if it has mistakes."""
+        """Return an instance of a dataclass with the settings of a table; None after mistakes."""
         fields = {field.name: field for field in fields_of(cls)}
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):
@@ -194,14 +197,14 @@ class Decoder:
             return None
 
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
-        """Return the value of a field; MISSING for the default of the class."""
+        """Return the value of a field, MISSING for the default of its class, or FAILED."""
         setting = field.setting
         kind = field.type if self._stage_ids is not None else in_files(field.type)
         if field.name in table:
             value = table[field.name]
             default = setting.use or self.defaults.get(setting.inherit)
             if default and isinstance(value, Mapping) and "use" not in value:
-                # Such as --set denoiser.optimizer.learning_rate=0.01: settings of the default.
+                # Change settings of the default, as --set denoiser.optimizer.learning_rate=0.01.
                 value = self._merge(default, value, key, (setting.inherit,))
         elif setting.use is not None:
             value = dict(setting.use)
@@ -233,15 +236,15 @@ class Decoder:
     def _merge(
         self, default: Mapping[str, Any], value: Mapping[str, Any], key: Key, origin: Key
     ) -> dict[str, Any]:
-        """Return the table of a default with some settings changed, and keep where others are from.
+        """Return the table of a default with changed settings, and note the origin of the others.
 
-        A component in the default is changed in the same way, unless another takes its place.
+        Components inside of the default are changed in the same way, unless they are replaced.
 
         Args:
             default: table of a component.
             value: changed settings.
             key: path of the changed settings in the recipe.
-            origin: path of the default in the recipe; ``("",)`` for one of a class.
+            origin: path of the default in the recipe; ``("",)`` for the default of a class.
         """
         merged = {**default, **value}
         for name, old in default.items():
@@ -255,7 +258,7 @@ class Decoder:
         return merged
 
     def _is_typed(self, key: Key) -> bool:
-        """Whether the value at a key, or where it is inherited from, is set on the command line."""
+        """Return whether a value, or that from which it is inherited, is set on the command line."""
         around = ((key[:length], key[length:]) for length in range(len(key), 0, -1))
         origins = ((*self._origins[a], *below) for a, below in around if a in self._origins)
         key = next(origins, key)
@@ -268,10 +271,10 @@ class Decoder:
         if isinstance(leaf, Reference):
             return self._reference(leaf.artifact, value, key)
         if isinstance(leaf, Group):
-            made = self.dataclass(leaf.base, value, key)
+            result = self.dataclass(leaf.base, value, key)
         else:
-            made = self.component(kinds_of(leaf.base), value, key)
-        return FAILED if made is None else made
+            result = self.component(kinds_of(leaf.base), value, key)
+        return FAILED if result is None else result
 
     def _reference(self, artifact: type[Artifact], stage: str, key: Key) -> Any:
         if self._stage_ids is None:
@@ -300,5 +303,5 @@ class Decoder:
 
 
 def _writes(stage: Stage, artifact: type[Artifact]) -> bool:
-    """Whether a stage writes an artifact of the type of a reference."""
+    """Return whether a stage writes an artifact of a type."""
     return stage.output is not None and issubclass(stage.output, artifact)

@@ -18,11 +18,12 @@ def table(registry: Registry, component: Component, *, result_only: bool = False
 
     Args:
         registry: registry with the names of components.
-        component: component with everything in its slots.
+        component: component, with the components in its settings.
         result_only: whether to leave out settings that change neither weights nor samples.
 
     Returns:
-        ``use`` and every field, as values of TOML; fields that are None are left out.
+        Dict with ``use`` and the value of every field, as TOML values; fields that are None are
+        left out.
 
     Raises:
         PluginError: a component is not registered.
@@ -34,7 +35,7 @@ def table(registry: Registry, component: Component, *, result_only: bool = False
 
 
 def resolved(recipe: Recipe, registry: Registry) -> dict[str, Any]:
-    """Return the table of a whole recipe with all defaults, which decodes to the same recipe."""
+    """Return the table of a recipe with all defaults, from which the same recipe is decoded."""
     top = _fields(registry, recipe, fields_of(Head), result_only=False)
     stages = [{"id": i, **table(registry, stage)} for i, stage in recipe.stages.items()]
     return {**top, "stage": stages}

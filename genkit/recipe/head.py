@@ -1,4 +1,4 @@
-"""The keys at the top of a recipe."""
+"""Define and check the keys at the top level of a recipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from genkit.recipe.overrides import RETIRED
 from genkit.settings import meant_number, quote, setting
 
 FORMAT = 1
-"""Format of recipes. A recipe without the key has format 1, in every version of genkit."""
+"""Format of recipes. A recipe without the key ``format`` has format 1 in all versions of genkit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The keys at the top of a recipe."""
+    """The keys at the top level of a recipe."""
 
     renamed: ClassVar[Mapping[str, str]] = RETIRED
 
@@ -34,32 +34,32 @@ class Head:
 
 
 def format_problem(table: Mapping[str, Any]) -> Problem | None:
-    """Return why the format of a recipe's table is not supported; None if it is."""
-    found = table.get("format", FORMAT)
-    if type(found) is int and found == FORMAT:
+    """Return the problem of a recipe whose format is not supported; None if it is supported."""
+    value = table.get("format", FORMAT)
+    if type(value) is int and value == FORMAT:
         return None
     hint = f"write {FORMAT}"
     if is_later_format(table):
-        hint = f"install a version of genkit that reads format {_number(found)}"
-    reason = f"must be {FORMAT} in this version of genkit, got {quote(found)}"
+        hint = f"install a version of genkit that reads format {_number(value)}"
+    reason = f"must be {FORMAT} in this version of genkit, got {quote(value)}"
     return Problem(("format",), reason, hint, Code.UNSUPPORTED_FORMAT)
 
 
 def is_later_format(table: Mapping[str, Any]) -> bool:
-    """Whether a recipe's table has a later format, which this version cannot check."""
+    """Return whether a recipe has a later format, which this version cannot check."""
     number = _number(table.get("format", FORMAT))
     return number.isdecimal() and int(number) > FORMAT
 
 
-def _number(found: Any) -> str:
-    return meant_number(found) or quote(found)
+def _number(value: Any) -> str:
+    return meant_number(value) or quote(value)
 
 
 def head_problems(head: Head, registry: Registry) -> Iterator[Problem]:
-    """Yield the mistakes in the values of the keys at the top.
+    """Yield the problems of the values at the top level.
 
     Args:
-        head: keys at the top, with values of valid types.
+        head: keys at the top level, with values of valid types.
         registry: registry with the names of components.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", head.name):
@@ -72,9 +72,9 @@ def head_problems(head: Head, registry: Registry) -> Iterator[Problem]:
         yield Problem(("device",), reason, hint, Code.UNKNOWN_CHOICE)
     above: set[type] = set()
     for index, tracker in enumerate(head.trackers):
-        if type(tracker) in above:  # both would write in one folder
+        if type(tracker) in above:  # both would write to the same folder
             got = quote(registry.name_of(tracker))
             reason = f"must differ from the trackers above, got {got}"
             key = ("trackers", index)
-            yield Problem(key, reason, "leave one of the two out", Code.DUPLICATE)
+            yield Problem(key, reason, "remove one of the two", Code.DUPLICATE)
         above.add(type(tracker))

@@ -15,9 +15,9 @@ from typing import Any
 from genkit.errors import Key
 from genkit.settings import toml_key
 
-# Every alternative always matches to its end, since an unclosed string extends to the end of the
-# text, so that no text causes backtracking. Possessive quantifiers would express this, but have a
-# bug in Python before 3.11.5 (python/cpython#106052).
+# No text causes backtracking: every alternative that begins to match also matches to its end, since
+# an unclosed string extends to the end of the text. Possessive quantifiers would guarantee this,
+# but have a bug in Python before 3.11.5 (python/cpython#106052).
 _TOKEN = re.compile(
     r'''
     (?P<string> """ (?: [^"\\]+ | \\.? | "(?!"") )* (?: "{3,5} | \Z )
@@ -41,9 +41,9 @@ class _Open:
 
 
 def key_lines(text: str) -> dict[Key, int]:
-    """Return the line of every table, setting and list item, by its path in the parsed text."""
+    """Return a map from the path of every table, setting and list item to its line, from 1."""
     lines: dict[Key, int] = {}
-    lengths: dict[Key, int] = {}  # of the arrays of tables so far
+    lengths: dict[Key, int] = {}  # number of tables so far in each array of tables
     table: Key = ()  # path of the last header
     header = 0  # number of brackets of the current header
     parts: list[str] = []  # parts of the current key
@@ -93,7 +93,7 @@ def key_lines(text: str) -> dict[Key, int]:
 
 
 def written_key(key: Key, table: Mapping[str, Any]) -> str:
-    """Return a key path as ``--set`` takes it, a stage by its id.
+    """Return a key in the form of ``--set``, with the id of a stage in place of its number.
 
     Args:
         key: path in the table.
@@ -107,13 +107,13 @@ def written_key(key: Key, table: Mapping[str, Any]) -> str:
 
 
 def id_of(stage: object) -> str:
-    """Return the id of a stage's table; empty if it has none."""
-    found = stage.get("id") if isinstance(stage, Mapping) else None
-    return found if isinstance(found, str) else ""
+    """Return the id in the table of a stage; an empty string if there is none."""
+    value = stage.get("id") if isinstance(stage, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def long_key(text: str, limit: int) -> int:
-    """Return the line of the first dotted key with more parts than ``limit``, or 0."""
+    """Return the line of the first dotted key with more than ``limit`` parts, or 0."""
     if text.count(".") < limit:
         return 0
     parts = 0
@@ -130,7 +130,7 @@ def long_key(text: str, limit: int) -> int:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Yield kind, text and line."""
+    """Yield kind, text and line of each token, without comments."""
     line = 1
     for match in _TOKEN.finditer(text):
         kind, lexeme = match.lastgroup or "", match[0]

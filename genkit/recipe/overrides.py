@@ -1,7 +1,7 @@
-"""``--set KEY=VALUE``: a setting of a recipe, changed from the command line.
+"""Change settings of a recipe with the command-line option ``--set KEY=VALUE``.
 
-The key names a stage by its id, ``denoiser.pool_size=1024``, and an item of a list by its number,
-``samples.guidance.0.weight=2.5``.
+In a key, a stage is written as its id, such as ``denoiser.pool_size=1024``, and an item of a list
+as its number, such as ``samples.guidance.0.weight=2.5``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from genkit.settings import near_match, quote, toml_key, toml_value
 
 TOP_LEVEL = ("format", "name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
-"""What to write instead of keys of earlier versions at the top of a recipe."""
+"""Map from a top-level key of an earlier version to what to write instead."""
 
-_WITH_SLOTS = ("stage", "data", "trackers")  # keys of the table below which components are
+_WITH_SLOTS = ("stage", "data", "trackers")  # top-level keys whose values contain components
 _MOST_CANDIDATES = 4
 _WORDS = re.compile(r"""[^"'\[\]{},=\n#]+""")
 
 
 @dataclass(frozen=True)
 class Override:
-    """A change that was made.
+    """A change of a recipe's table by a command-line argument.
 
     Attributes:
         key: path of the setting in the recipe's table.
-        text: argument of the option, as typed.
+        text: argument of the option.
         option: ``--set`` or ``--track``.
     """
 
@@ -48,13 +48,13 @@ def apply_overrides(
 
     Args:
         table: parsed recipe, which is not modified.
-        texts: ``KEY=VALUE`` with a TOML value.
+        texts: arguments ``KEY=VALUE`` with TOML values.
 
     Returns:
-        Changed table, applied overrides, and a mistake for each override that is invalid.
+        The changed table, the applied overrides, and a mistake for each invalid argument.
     """
     changed = copy.deepcopy(dict(table)) if texts else dict(table)
-    made: list[Override] = []
+    applied: list[Override] = []
     mistakes: list[Mistake] = []
     for text in texts:
         try:
@@ -63,16 +63,16 @@ def apply_overrides(
         except _Refused as error:
             mistakes.append(Mistake(error.problem, override=text))
         else:
-            made.append(Override(key, text))
-    return changed, made, mistakes
+            applied.append(Override(key, text))
+    return changed, applied, mistakes
 
 
 def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake:
-    """Return a mistake in an override with the keys that may be meant, if stages have such keys.
+    """Return a mistake in an override; if a stage has the unknown key, its hint has the full key.
 
     Args:
         mistake: mistake that :func:`apply_overrides` found.
-        stages: stages without mistakes, by id.
+        stages: map from id to stage, for stages without mistakes.
     """
     if mistake.problem.code != Code.UNKNOWN_KEY:
         return mistake
@@ -92,7 +92,7 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     problem = replace(mistake.problem, hint=f"write {written}")
     if len(keys) > 1:
         name = quote(".".join(parts))
-        reason = f"must name one setting, got {name}, the name of {len(keys)} settings"
+        reason = f"must be the key of one setting, got {name}, which {len(keys)} settings have"
         problem = replace(problem, reason=reason, code=Code.AMBIGUOUS)
     return replace(mistake, problem=problem)
 
@@ -100,25 +100,25 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
 def add_trackers(
     table: Mapping[str, Any], trackers: Sequence[str | Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[Override]]:
-    """Return a recipe's table with further trackers, by name or table.
+    """Return a recipe's table with additional trackers, which are names or tables.
 
     Returns:
-        Changed table, and an override for each tracker.
+        The changed table, and an override for each added tracker.
 
     Raises:
-        UsageError: a text that begins with ``{`` is no TOML table.
+        UsageError: a string begins with ``{`` and is not a TOML table.
     """
     own = table.get("trackers", [])
     if not isinstance(own, list):  # a mistake, which is reported when the table is decoded
         return dict(table), []
     tables = [parse_component(t, "--track") if isinstance(t, str) else t for t in trackers]
     names = [t if isinstance(t, str) else quote(t) for t in trackers]
-    made = [Override(("trackers", len(own) + i), t, "--track") for i, t in enumerate(names)]
-    return {**table, **({"trackers": [*own, *tables]} if tables else {})}, made
+    added = [Override(("trackers", len(own) + i), t, "--track") for i, t in enumerate(names)]
+    return {**table, **({"trackers": [*own, *tables]} if tables else {})}, added
 
 
 class NamedComponent(dict[str, Any]):
-    """Table of a component of which a recipe gives only the name, with settings of ``--set``."""
+    """Table of a component that the recipe writes as a name, with settings from ``--set``."""
 
 
 class _Refused(Exception):  # noqa: N818
@@ -128,8 +128,8 @@ class _Refused(Exception):  # noqa: N818
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """Return key and value of ``KEY=VALUE``, or two empty texts if it lacks one of them."""
-    # The first = outside of quotes, which a key may hold.
+    """Return key and value of ``KEY=VALUE``, or two empty strings if either is missing."""
+    # Split at the first = outside of quotes, since a quoted key may contain =.
     match = re.fullmatch(r"""((?:[^"'=]|"(?:[^"\\]|\\.)*"|'[^']*')*)=(.+)""", text, re.DOTALL)
     return (match[1].strip(), match[2].strip()) if match and match[2].strip() else ("", "")
 
@@ -148,7 +148,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
         ((part, node),) = node.items()
         parts.append(part)
     if value.lower() in ("none", "null"):
-        hint = f"leave the setting out for no value; write '{key}=\"{value}\"' for the word"
+        hint = f"remove the setting for no value, or write '{key}=\"{value}\"' for the string"
         raise _Refused(Code.SYNTAX, f"must have a TOML value after =, got {value}", hint)
     parsed = _toml(f"value = {value}") or _toml(f"value = {_with_quotes(value)}")
     if len(parsed) == 1:
@@ -159,14 +159,14 @@ def _parse(text: str) -> tuple[list[str], Any]:
 
 
 def _with_quotes(value: str) -> str:
-    """Return a value with quotes around its words, which were left out or taken by the shell."""
+    """Return a value with quotes around its words; the user or the shell may have removed them."""
     if re.search(r"[\"'#\n]", value):
         return value
     return re.sub(r"[^\[\]{},=]+=?", _with_quotes_around, value)
 
 
 def _with_quotes_around(part: re.Match[str]) -> str:
-    """Return a part between brackets, commas and =; the words in it, unless they are a key."""
+    """Return a part of a value between brackets and commas, with quotes unless it is a key."""
     word = part[0].strip()
     if not word or word.endswith("=") or _toml(f"value = {word}"):
         return part[0]
@@ -174,7 +174,7 @@ def _with_quotes_around(part: re.Match[str]) -> str:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    """Return a parsed text; an empty table if it is not TOML."""
+    """Return the table of a TOML text; an empty table if it is not TOML."""
     try:
         return parse_toml(text, "")
     except RecipeError:
@@ -182,10 +182,10 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
-    """Return the path in the recipe's table of a key that begins with the id of a stage."""
+    """Return the path of a key in the recipe's table, with the id of a stage as its number."""
     first, *rest = parts
     if first == "stage":
-        raise _Refused(Code.UNKNOWN_KEY, "stages are named by id", "write ID.KEY=VALUE")
+        raise _Refused(Code.UNKNOWN_KEY, "must begin with the id of a stage", "write ID.KEY=VALUE")
     stages = table.get("stage")
     stages = stages if isinstance(stages, list) else []
     ids = [stage.get("id") if isinstance(stage, dict) else None for stage in stages]
@@ -203,9 +203,9 @@ def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
 
 
 def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
-    """Set a value, create missing tables as TOML's dotted keys do, and return its path.
+    """Set a value and return its path; create missing tables, as dotted keys of TOML do.
 
-    The name of a component is expanded to its table, to which the setting is added.
+    If a component is written as a name, the name is replaced by a table with the setting.
     """
     outer: Any = table
     node: Any = table

@@ -1,4 +1,4 @@
-"""Paths in recipes: relative to the file of the recipe, then to the working directory."""
+"""Resolve paths in recipes relative to the file of the recipe, then to the working directory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from genkit.errors import Code, Problem
 
 
 class RecipePath(str):
-    """Path to open, with the path in the recipe.
+    """Resolved path of a file, with the path that the recipe contains.
 
     Attributes:
-        written: path in the recipe. It is part of fingerprints, so that a run does not depend on
-            the working directory.
-        places: absolute paths where the file was searched, in order.
+        written: path that the recipe contains. It is part of fingerprints in place of the resolved
+            path, so that a run does not depend on the working directory.
+        places: absolute paths at which the file was searched, in order.
     """
 
     __slots__ = ("places", "written")
@@ -27,18 +27,18 @@ class RecipePath(str):
 
     def __new__(cls, path: str, written: str = "", places: Iterable[str] = ()) -> RecipePath:
         """Return a path; ``written`` is the same path by default."""
-        made = super().__new__(cls, path)
-        made.written = written or path
-        made.places = tuple(places)
-        return made
+        resolved = super().__new__(cls, path)
+        resolved.written = written or path
+        resolved.places = tuple(places)
+        return resolved
 
 
 def find_path(path: str, folder: Path | None, *, recipe_first: bool) -> str:
-    """Return the path to open for a path in a recipe.
+    """Return the resolved path for a path in a recipe.
 
     Args:
         path: path in the recipe.
-        folder: folder of the recipe's file; None for a shipped recipe, or one without file.
+        folder: folder of the recipe's file; None for a shipped recipe, or a recipe without a file.
         recipe_first: whether the folder of the recipe is searched before the working directory.
             False for a path on the command line.
 
@@ -55,11 +55,11 @@ def find_path(path: str, folder: Path | None, *, recipe_first: bool) -> str:
 
 
 def name_places(problem: Problem, values: Iterable[Any]) -> Problem:
-    """Return the problem of a missing file with the places that were searched.
+    """Return a problem; if it is a missing file, add the places that were searched to its hint.
 
     Args:
         problem: problem of a component.
-        values: values of its settings.
+        values: values of the component's settings.
     """
     if problem.code != Code.NOT_FOUND:
         return problem
@@ -72,7 +72,7 @@ def name_places(problem: Problem, values: Iterable[Any]) -> Problem:
 
 
 def _paths(values: Iterable[Any]) -> Iterator[RecipePath]:
-    """Yield the paths of a recipe among some values, and in lists of them."""
+    """Yield the values that are paths of a recipe, also those in lists."""
     for value in values:
         if isinstance(value, RecipePath):
             yield value
@@ -81,4 +81,4 @@ def _paths(values: Iterable[Any]) -> Iterator[RecipePath]:
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110, Path.exists raises for a folder that is closed
+    return os.path.exists(path)  # noqa: PTH110, Path.exists raises for a folder without permission

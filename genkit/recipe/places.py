@@ -1,4 +1,4 @@
-"""Where the mistakes of a recipe are: at a line of its file, or in an argument of a command."""
+"""Locate the mistakes of a recipe: at a line of its file, or in a command-line argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit.recipe.source import Source
 
 
 class Reading(Protocol):
-    """A table that was decoded, and checked if decoding found no problem."""
+    """A decoded table. Its components are checked only if decoding found no problem."""
 
     @property
     def table(self) -> Mapping[str, Any]:
@@ -25,7 +25,7 @@ class Reading(Protocol):
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """All that is wrong with it."""
+        """All problems that decoding or the checks found."""
 
     @property
     def checked(self) -> bool:
@@ -35,26 +35,26 @@ class Reading(Protocol):
 def locate_mistakes(
     reading: Reading,
     source: Source,
-    made: Sequence[Override],
+    overrides: Sequence[Override],
     read: Callable[[Mapping[str, Any]], Reading],
 ) -> list[Mistake]:
-    """Return the problems of a recipe by their place in the file, then in the overrides.
+    """Return the mistakes of a recipe, ordered by their line in the file, then by override.
 
     Args:
-        reading: the recipe with its overrides.
-        source: recipe as it was read.
-        made: overrides, in their order.
-        read: reads another table.
+        reading: decoded recipe with its overrides.
+        source: text of the recipe, without overrides.
+        overrides: applied overrides, in order.
+        read: function that decodes and checks a table.
     """
     problems, table = reading.problems, reading.table
-    blamed = _blamed(reading, source, made, read)
+    causes = _causes(reading, source, overrides, read)
     lines = key_lines(source.text) if problems else {}
     ordered: list[tuple[int, Mistake]] = []
     for problem in problems:
         key = written_key(problem.key, table)
-        number, override = _override_of(problem.key, made)
-        if override is None and (number := blamed.get((problem.key, problem.code), 0)):
-            override = made[number - 1]
+        number, override = _override_of(problem.key, overrides)
+        if override is None and (number := causes.get((problem.key, problem.code), 0)):
+            override = overrides[number - 1]
         if override is not None:
             problem = _with_replacement(_for_the_shell(problem, override), override, table)
             mistake = Mistake(problem, key, override=override.text, option=override.option)
@@ -69,7 +69,7 @@ def locate_mistakes(
 
 
 def _for_the_shell(problem: Problem, override: Override) -> Problem:
-    """Return a problem whose remedy is a text in quotes with quotes that the shell leaves."""
+    """Return a problem of an override, with its remedy quoted for the shell if it is a string."""
     quoted = re.fullmatch(r'write (".*")', problem.hint)
     if not quoted or problem.code != Code.WRONG_TYPE or problem.key != override.key:
         return problem
@@ -78,7 +78,7 @@ def _for_the_shell(problem: Problem, override: Override) -> Problem:
 
 
 def _with_replacement(problem: Problem, override: Override, table: Mapping[str, Any]) -> Problem:
-    """Return a problem that a setting of the file does not fit a component named by an override."""
+    """Return a problem, with a new remedy if an override of ``use`` made settings unknown."""
     *above, last = override.key
     if last != "use" or problem.code != Code.UNKNOWN_KEY or problem.key[:-1] != tuple(above):
         return problem
@@ -87,45 +87,49 @@ def _with_replacement(problem: Problem, override: Override, table: Mapping[str, 
     return replace(problem, hint=hint)
 
 
-def _override_of(key: Key, made: Sequence[Override]) -> tuple[int, Override | None]:
-    """Return the last override that holds a key, with its number from 1; or 0 and None."""
-    for number, override in reversed(list(enumerate(made, 1))):
+def _override_of(key: Key, overrides: Sequence[Override]) -> tuple[int, Override | None]:
+    """Return the last override that sets a key, with its number from 1; or 0 and None."""
+    for number, override in reversed(list(enumerate(overrides, 1))):
         if key[: len(override.key)] == override.key:
             return number, override
     return 0, None
 
 
 def _line_of(key: Key, lines: Mapping[Key, int]) -> int:
-    """Return the line of a key, or of the nearest table around it that is written anywhere."""
+    """Return the line of a key, or of the innermost table around it that the file contains."""
     around = (key[:length] for length in range(len(key), 0, -1))
     return next((lines[k] for k in around if k in lines), 1)
 
 
-def _blamed(
+def _causes(
     reading: Reading,
     source: Source,
-    made: Sequence[Override],
+    overrides: Sequence[Override],
     read: Callable[[Mapping[str, Any]], Reading],
 ) -> dict[tuple[Key, Code], int]:
-    """Return for problems at other keys than the overrides the number of the one that brings it.
+    """Return the number of the override that causes each problem at a key that no override sets.
 
-    Numbers are from 1; a problem of the file itself is left out. ``coupler.use=partitioned`` brings
-    a missing ``coupler.by``, which is neither in the file nor an override. What a check finds is
-    brought by an override only if the checks ran without it: ``data=moons`` in a recipe without
-    data lets them begin.
+    For example, ``coupler.use=partitioned`` causes the problem that ``coupler.by`` is missing.
+    Numbers are from 1. Problems that the file has without overrides are left out.
+
+    A problem that a check finds is attributed to an override only if the checks also ran without
+    the override. Otherwise, the override may only have made the checks possible, as ``data=moons``
+    does in a recipe without data.
     """
-    found: dict[tuple[Key, Code], int] = {}
-    elsewhere = {(p.key, p.code) for p in reading.problems if _override_of(p.key, made)[1] is None}
-    settings = [override.text for override in made if override.option == "--set"]
+    causes: dict[tuple[Key, Code], int] = {}
+    elsewhere = {
+        (p.key, p.code) for p in reading.problems if _override_of(p.key, overrides)[1] is None
+    }
+    settings = [override.text for override in overrides if override.option == "--set"]
     comparable = False
     for count in range(len(settings) if elsewhere else 0):
         before: set[tuple[Key, Code]] = set()
         checked = False
-        with suppress(GenkitError):  # of a plugin that fails on an earlier table alone
+        with suppress(GenkitError):  # raised by a plugin that fails only on the earlier table
             earlier = read(apply_overrides(source.table, settings[:count])[0])
             before = {(problem.key, problem.code) for problem in earlier.problems}
             checked = earlier.checked or not reading.checked
-        found |= {problem: count for problem in elsewhere & before if comparable}
+        causes |= {problem: count for problem in elsewhere & before if comparable}
         elsewhere -= before
         comparable = checked
-    return found | {problem: len(settings) for problem in elsewhere if comparable}
+    return causes | {problem: len(settings) for problem in elsewhere if comparable}

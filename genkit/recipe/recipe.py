@@ -41,9 +41,9 @@ class Recipe(Head):
     """A recipe without mistakes.
 
     Attributes:
-        stages: stages by id, in order.
+        stages: map from id to stage, in order.
         source: text of the recipe, without overrides.
-        overrides: ``KEY=VALUE`` as typed, which are applied to everything except ``source``.
+        overrides: arguments ``KEY=VALUE`` of ``--set``; they are applied to all other attributes.
     """
 
     stages: Mapping[str, Stage]
@@ -62,13 +62,13 @@ def load_recipe(
     Args:
         source: text of the recipe.
         plugins: plugins with the components.
-        overrides: ``KEY=VALUE`` from the command line.
-        trackers: trackers besides those of the recipe, as names or tables.
+        overrides: arguments ``KEY=VALUE`` of ``--set``.
+        trackers: trackers in addition to those of the recipe, as names or tables.
 
     Raises:
-        RecipeError: all mistakes that :func:`declared_mistakes` finds; if there are none, all that
-            the checks of the components find. They are ordered by line:
-            ``FILE:LINE: key.path: reason; hint [code]``.
+        RecipeError: the recipe has mistakes. The error contains all mistakes that
+            :func:`declared_mistakes` finds or, if there are none, all mistakes that the checks of
+            the components find, ordered by line: ``FILE:LINE: key.path: reason; hint [code]``.
     """
     reading, mistakes = _read(source, plugins, overrides, trackers)
     if reading.head is None or mistakes:
@@ -87,10 +87,10 @@ def declared_mistakes(
     overrides: Sequence[str] = (),
     trackers: Sequence[str | Mapping[str, Any]] = (),
 ) -> list[Mistake]:
-    """Return the mistakes that can be found without data and networks.
+    """Return the mistakes that are found without reading data and building networks.
 
-    These are unknown keys and components, missing settings, wrong types and ranges, and references
-    that do not fit. Arguments as for :func:`load_recipe`.
+    These are unknown keys and components, missing settings, values of wrong types or out of range,
+    and invalid references. The arguments are those of :func:`load_recipe`.
     """
     return _read(source, plugins, overrides, trackers, checks=False)[1]
 
@@ -103,28 +103,28 @@ def _read(
     checks: bool = True,
 ) -> tuple[_Reading, list[Mistake]]:
     """Return a decoded recipe and its mistakes; components are checked if decoding finds none."""
-    table, made, refused = apply_overrides(source.table, overrides)
+    table, applied, invalid = apply_overrides(source.table, overrides)
     table, added = add_trackers(table, trackers)
-    checks = checks and not refused
-    typed = [override.key for override in (*made, *added)]
+    checks = checks and not invalid
+    typed = [override.key for override in (*applied, *added)]
     reading_of = partial(_Reading, plugins, checks, source.folder, typed)
     reading = reading_of(table)
-    placed = locate_mistakes(reading, source, [*made, *added], reading_of)
-    return reading, [*placed, *(with_candidates(mistake, reading.stages) for mistake in refused)]
+    located = locate_mistakes(reading, source, [*applied, *added], reading_of)
+    return reading, [*located, *(with_candidates(mistake, reading.stages) for mistake in invalid)]
 
 
 class _Reading:
-    """The decoding of one recipe, from its table to its checks.
+    """Decodes the table of one recipe and checks its components.
 
     Args:
         plugins: plugins with the components.
         checks: whether components are checked if decoding finds no mistake.
-        folder: folder of the recipe's file; None without one.
+        folder: folder of the recipe's file; None if there is no file.
         typed: keys that are set on the command line.
         table: table of the recipe with its overrides.
 
     Attributes:
-        head: keys at the top; None if they have mistakes.
+        head: keys at the top level; None if they have mistakes.
         checked: whether the components were checked.
     """
 
@@ -157,12 +157,12 @@ class _Reading:
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """All mistakes that were found."""
+        """All problems that decoding or the checks found."""
         return self.decoder.problems
 
     @property
     def stages(self) -> dict[str, Stage]:
-        """Stages without mistakes, by id."""
+        """Map from id to stage, for stages without mistakes."""
         return {i: stage for i, stage in self.decoder.stages.items() if stage is not None}
 
     def _head(self) -> Head | None:
@@ -171,8 +171,7 @@ class _Reading:
         top = {key: value for key, value in self.table.items() if key not in apart}
         head: Head | None = decoder.dataclass(Head, top, ())
         if "data" in top:
-            made = dict(decoder.components).get(("data",))
-            decoder.inherited["data"] = made
+            decoder.inherited["data"] = dict(decoder.components).get(("data",))
             data = {"use": top["data"]} if isinstance(top["data"], str) else top["data"]
             decoder.defaults["data"] = data if isinstance(data, Mapping) else {}
         if head is None:
@@ -193,7 +192,7 @@ class _Reading:
             hint = "write [[stage]] with double brackets, and its settings below"
             self.decoder.note(Problem(("stage",), reason, hint, code))
         elif len(stages) > MAX_STAGES:
-            reason = f"must be at most {MAX_STAGES} stages, got {len(stages)}"
+            reason = f"must have at most {MAX_STAGES} stages, got {len(stages)}"
             self.decoder.note(Problem(("stage",), reason, code=Code.WRONG_LENGTH))
             return
         for index, raw in enumerate(self.raw_stages):
@@ -217,8 +216,8 @@ class _Reading:
                 self.decoder.note(Problem((*key, "use"), str(error), code=error.code))
                 stage = None
         if stage_id not in self.decoder.stages:
-            sound = stage if isinstance(stage, Stage) and not mistake else None
-            self.decoder.stages[stage_id] = sound
+            valid = stage if isinstance(stage, Stage) and not mistake else None
+            self.decoder.stages[stage_id] = valid
 
     def _id_problem(self, raw: Mapping[str, Any], stage_id: str) -> Problem | None:
         got = f"got {quote(raw.get('id'))}"
@@ -237,7 +236,7 @@ class _Reading:
         return None
 
     def _check(self) -> None:
-        """Note what is wrong with data sets, and what the components of each stage report."""
+        """Note the problems of data sets, and those that the checks of each stage yield."""
         seen: set[str] = set()
         for key, component in self.decoder.components:
             if isinstance(component, Dataset):
@@ -255,7 +254,7 @@ class _Reading:
     def _collect(
         self, key: Key, component: Component, seen: set[str], problems: Iterable[Problem]
     ) -> None:
-        """Note what a component yields; data that cannot be read is told once, where it stands."""
+        """Note the problems of a component; note an error of its data only once."""
         try:
             with plugin_errors(self.registry):
                 for problem in problems:
@@ -269,12 +268,12 @@ class _Reading:
 
 
 def _misspelt_stage(table: Mapping[str, Any]) -> str:
-    """Return the key under which a recipe without stages has them; empty if there is none."""
+    """Return the misspelt key ``stage`` of a recipe without stages; empty if there is none."""
     tables = [key for key, value in table.items() if isinstance(value, (dict, list))]
     close = [] if "stage" in table else difflib.get_close_matches("stage", tables, 1)
     return close[0] if close else ""
 
 
 def _spec_problems(dataset: Dataset) -> Iterator[Problem]:
-    require_type(dataset, "spec", dataset.spec(), DataSpec)  # raises what is wrong with it
+    require_type(dataset, "spec", dataset.spec(), DataSpec)  # an error is noted by the caller
     yield from ()

@@ -1,4 +1,4 @@
-"""Read and parse a recipe, from a path or by the name of a shipped recipe."""
+"""Read and parse a recipe, from the path of a file or the name of a shipped recipe."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Source:
         label: path of the file, for messages.
         text: content of the file.
         table: parsed text.
-        folder: folder of the file, to which its paths are relative; None for a shipped recipe given
-            by name, and for a text without file.
+        folder: folder of the file, to which paths in the recipe are relative; None for a shipped
+            recipe that is read by name, and for text that is not from a file.
     """
 
     label: str
@@ -42,17 +42,17 @@ class Source:
         """Parse the text of a recipe.
 
         Raises:
-            RecipeError: the text is not TOML, or too deeply nested.
+            RecipeError: the text is not TOML, or its values are nested too deeply.
         """
         return cls(label, text, parse_toml(text, label), folder)
 
 
 def read_source(recipe: str | Path) -> Source:
-    """Read a recipe from a path, or a shipped one by its name, such as ``edm_aot_dg``.
+    """Read a recipe from a path, or a shipped recipe by its name, such as ``edm_aot_dg``.
 
     Raises:
         UsageError: the recipe does not exist or cannot be read.
-        RecipeError: the text is not TOML; with file, line and column.
+        RecipeError: the text is not TOML; the error contains file, line and column.
     """
     path = _find(recipe)
     text = _read(path)
@@ -61,14 +61,14 @@ def read_source(recipe: str | Path) -> Source:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with genkit, by name: ``edm``, ``cifar10/edm``."""
+    """Return a map from the name of each shipped recipe, such as ``cifar10/edm``, to its path."""
     package = Path(__file__).parent.parent
-    # In the wheel the recipes are inside of the package, in a checkout beside it.
+    # The recipes are inside of the package in a wheel, and beside it in a checkout.
     folder = next(
         (f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None
     )
-    found = sorted(folder.rglob("*.toml")) if folder else []
-    return {path.relative_to(folder or path).with_suffix("").as_posix(): path for path in found}
+    paths = sorted(folder.rglob("*.toml")) if folder else []
+    return {path.relative_to(folder or path).with_suffix("").as_posix(): path for path in paths}
 
 
 def parse_toml(text: str, label: str) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def parse_toml(text: str, label: str) -> dict[str, Any]:
     Raises:
         RecipeError: the text is not TOML, or exceeds the limits of recipes.
     """
-    # tomllib takes quadratic time and memory for long dotted keys.
+    # tomllib requires quadratic time and memory for long dotted keys.
     if line := long_key(text, MAX_DEPTH):
         raise syntax_error(label, f"a key has more than {MAX_DEPTH} parts", line=line)
     try:
         table = tomllib.loads(text)
     except RecursionError:
-        raise syntax_error(label, f"values nest deeper than {MAX_DEPTH} levels") from None
+        raise syntax_error(label, f"values are nested in more than {MAX_DEPTH} levels") from None
     except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
         raise not_toml(text, label, str(error).partition(";")[0]) from None
     if mistake := _shape_mistake(table):
@@ -130,7 +130,7 @@ def _read(path: Path) -> str:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:  # a special file without size, or one that is growing
+    if len(data) > MAX_BYTES:  # a special file without a size, or a file that is growing
         raise UsageError(f"recipe {path} is too long; {limit}", Code.SYNTAX)
     try:
         return data.decode("utf-8-sig")
@@ -144,7 +144,7 @@ def _read(path: Path) -> str:
 
 
 def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
-    """Return the first value that is too deep or too long for the recursive code that follows."""
+    """Return key and reason of the first value that is too deep or too long to be decoded."""
     level: list[tuple[Key, Any]] = [((), table)]
     for _ in range(MAX_DEPTH + 1):
         for key, value in level:
@@ -153,7 +153,7 @@ def _shape_mistake(table: dict[str, Any]) -> tuple[Key, str] | None:
         level = [child for key, value in level for child in _children(key, value)]
         if not level:
             return None
-    return level[0][0], f"values nest deeper than {MAX_DEPTH} levels"
+    return level[0][0], f"values are nested in more than {MAX_DEPTH} levels"
 
 
 def _children(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
@@ -162,10 +162,14 @@ def _children(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
 
 
 def parse_component(text: str, option: str) -> Mapping[str, Any]:
-    """Return the table of a component from its name or its TOML table.
+    """Return the table of a component from a command-line argument.
+
+    Args:
+        text: name of the component, or its TOML table.
+        option: command-line option, for messages.
 
     Raises:
-        UsageError: a text that begins with ``{`` is no TOML table.
+        UsageError: the text begins with ``{`` and is not a TOML table.
     """
     if not text.strip().startswith("{"):
         return {"use": text.strip()}
@@ -176,7 +180,7 @@ def parse_component(text: str, option: str) -> Mapping[str, Any]:
     table = parsed.get("value")
     if len(parsed) != 1 or not isinstance(table, dict):
         raise UsageError(
-            f"{option}: {quote(text)} is no TOML table; write a name, or a table such as "
+            f"{option} must be a name or a TOML table, got {quote(text)}; write, for example, "
             "'{ use = \"NAME\", setting = 1 }'",
             Code.NOT_A_COMPONENT,
         )

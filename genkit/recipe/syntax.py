@@ -1,7 +1,7 @@
-"""Errors in the TOML of a recipe: their place, and what to write instead.
+"""Report errors in the TOML of a recipe, with their place and a remedy.
 
-The messages of ``tomllib`` describe what its parser expected. What to write instead follows from
-the text at the place of the error.
+A message of ``tomllib`` describes what its parser expected. The remedy is derived from the text at
+the place of the error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HINTS = {
     "Unclosed inline table": "an inline table ends with }, on the line where it starts",
     "Unterminated string": "a string ends with the quote that it starts with",
     "Expected newline or end of document after a statement": "write each setting on its own line",
-    "Illegal character": "a string ends on its line; a longer one stands in three quotes",
+    "Illegal character": "a string ends on its line; write a longer one in three quotes",
     "Exceeds the limit": "write a smaller integer",
 }
 _SINGLE_STAGE = re.compile(r"^[ \t]*\[[ \t]*stage[ \t]*\]", re.MULTILINE)
@@ -38,8 +38,8 @@ def not_toml(text: str, label: str, message: str) -> RecipeError:
 
     Args:
         text: text that is not TOML.
-        label: its path.
-        message: first sentence of the message.
+        label: path of the file with the text.
+        message: first sentence of the message of ``tomllib``.
     """
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     hint = next((h for start, h in _HINTS.items() if message.startswith(start)), "")
@@ -69,20 +69,20 @@ def syntax_error(
     line: int | None = None,
     column: int | None = None,
 ) -> RecipeError:
-    """Return the error for a text that is no recipe, with its place as far as that is known."""
+    """Return the error for text that is not a recipe, with line and column if known."""
     problem = Problem((), reason, hint, Code.SYNTAX)
     return RecipeError([Mistake(problem, key, file=label, line=line, column=column)])
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a parser stopped.
+    """Place at which the parser stopped.
 
     Attributes:
         line: line, from 1.
         column: column, from 1.
-        before: text up to the place, line ends as newlines.
-        after: text from the place on.
+        before: text before the place, with newlines as line ends.
+        after: text after the place.
     """
 
     line: int
@@ -92,7 +92,7 @@ class _Place:
 
     @classmethod
     def of(cls, text: str, line: int, column: int) -> _Place:
-        text = text.replace("\r\n", "\n")  # as tomllib counts
+        text = text.replace("\r\n", "\n")  # tomllib counts columns in this form
         lines = text.split("\n")
         offset = sum(len(above) + 1 for above in lines[: line - 1]) + column - 1
         return cls(line, column, text[:offset], text[offset:])
@@ -104,17 +104,17 @@ class _Place:
         probe = "\n".join([*above, f"{name[1]} = 0"]) if name else ""
         try:
             table = tomllib.loads(probe)
-        except (ValueError, RecursionError):  # an item of a list that began above
+        except (ValueError, RecursionError):  # the line is inside of a list that begins above
             return ""
         here = [key for key, line in key_lines(probe).items() if line == self.line]
         return written_key(here[-1], table) if here else ""
 
     def hint(self, message: str) -> str:
-        """Return what to write for a common mistake; empty for others."""
+        """Return the remedy for a common mistake; an empty string for other mistakes."""
         inside = self.before.rstrip()
         if message.startswith(("Invalid initial character", "Unclosed inline table")):
             if self.after[:1] == "}" and inside.endswith(","):
-                return "leave out the comma before }"
+                return "remove the comma before }"
             if self.after[:1] in ("\n", "#", ""):
                 return self._on_one_line()
         number = re.search(r"(?<![\w.])[0-9][0-9_]*(\.[0-9]+)?$", self.before)
@@ -127,12 +127,12 @@ class _Place:
             if lower in ("true", "false"):
                 return f"write {lower}"
             if lower in ("none", "null"):
-                return "leave the setting out, which is how TOML writes no value"
+                return "remove the setting, since TOML has no null value"
             return f"strings need quotes: write {quote(word[0])}"
         return ""
 
     def _on_one_line(self) -> str:
-        """Return how to write an inline table that goes over several lines."""
+        """Return the remedy for an inline table that is written on several lines."""
         start = self.before.rfind("\n") + 1
         statement = self.before[start:] + self.after
         depth, end = 0, 0
@@ -148,5 +148,5 @@ class _Place:
         except (ValueError, RecursionError):
             joined = ""
         if joined and len(joined) <= 100:
-            return f"an inline table stands on one line: write {joined}"
-        return "an inline table stands on one line, and ends there with }"
+            return f"an inline table must be on one line: write {joined}"
+        return "an inline table must be on one line and end with }"

@@ -1,1 +1,1 @@
-"""Reports of runs: pictures, plots and tables."""
+"""Report runs with pictures, plots and tables."""

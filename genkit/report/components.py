@@ -1,4 +1,4 @@
-"""Tables of plugins, components and their settings for the command line."""
+"""Format tables of plugins, components and their settings for the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit.settings import quote
 
 
 def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
-    """Return a table of all plugins with their components, of one kind or of all."""
+    """Return a table of all plugins, with their components of one kind or of all kinds."""
     cells = [("plugin", "distribution", "version", "status", "components")]
     for word, status in _statuses(plugins):
         names: dict[str, list[str]] = {}
@@ -35,7 +35,7 @@ def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
 
 
 def plugin_json(plugins: Plugins, kind: str | None = None) -> dict[str, Any]:
-    """Return the content of :func:`plugin_cells` for programs."""
+    """Return the content of :func:`plugin_cells` as values for JSON."""
     return {
         "plugins": [
             {
@@ -64,7 +64,7 @@ def settings_of(cls: type) -> list[tuple[str, str, str, str, str]]:
 
 
 def description(registry: Registry, entry: Entry) -> dict[str, Any]:
-    """Return the description of a component for :func:`show_component`, as values of JSON."""
+    """Return the description of a component for :func:`show_component`, as values for JSON."""
     cls = registry.load(entry)
     summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
     facts = {"owner": str(entry.owner), "class": entry.target, "source": cls.source}

@@ -1,4 +1,4 @@
-"""Format costs: columns beside the scores, and the conditions of the measurement."""
+"""Format sampling costs: columns in tables of scores, and the conditions of the measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMNS = {
     "GFLOP/image": "gflop_per_image",
     "s/image": "seconds_per_image",
 }
-"""Attribute of a cost by the heading of its column."""
+"""Map from the heading of a column to the attribute of a cost."""
 
 
 def with_costs(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[Row]:
@@ -20,7 +20,8 @@ def with_costs(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[R
 
     Args:
         rows: rows of scores.
-        costs: cost of each row; if their number differs, the rows are returned unchanged.
+        costs: cost of each row. If the numbers of costs and rows differ, the rows are returned
+            unchanged.
     """
     if len(costs) != len(rows):
         return rows
@@ -32,7 +33,12 @@ def with_costs(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[R
 
 
 def without_scores(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequence[Row]:
-    """Return the settings that were varied and the columns of cost; arguments as above."""
+    """Return rows with the settings that a sweep varies and the columns of cost, without scores.
+
+    Args:
+        rows: rows of scores.
+        costs: cost of each row. If the numbers of costs and rows differ, the result is empty.
+    """
     if len(costs) != len(rows):
         return []
     settings = settings_of(rows)
@@ -43,7 +49,7 @@ def without_scores(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequen
 
 
 def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
-    """Yield the columns of each cost, except those that are unknown for all."""
+    """Yield the columns of each cost; a column that is unknown for all costs is left out."""
     known = {
         heading: name
         for heading, name in COLUMNS.items()
@@ -54,7 +60,7 @@ def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
 
 
 def conditions(costs: Sequence[SamplingCost]) -> Iterator[str]:
-    """Yield lines with device and number of samples of the measurements, each once."""
+    """Yield lines with the conditions of the measurements, such as the device, each line once."""
     lines: dict[str, None] = {}
     for cost in costs:
         if cost.seconds_per_image is not None:

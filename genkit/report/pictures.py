@@ -9,7 +9,7 @@ from genkit.report.plots import curve_plot, score_plot
 
 
 def pictures_of(artifact: Artifact) -> dict[str, bytes]:
-    """Return PNG files by name: a grid of samples, curves of scores, and scores of a sweep."""
+    """Return a map from name to PNG content: a grid of samples, or plots of curves and scores."""
     if isinstance(artifact, Samples):
         return {"samples": grid(artifact.batch.data)}
     if not isinstance(artifact, Scores):

@@ -1,4 +1,4 @@
-"""Table of the stages of a recipe."""
+"""Format a table of the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ def plan_cells(
     run: Path | None = None,
     states: Mapping[str, str] = MappingProxyType({}),
 ) -> Cells:
-    """Return a table of the stages of a recipe, whose rows are identified by number and id.
+    """Return a table of the stages of a recipe; the first two columns are number and id.
 
     Args:
         recipe: recipe without mistakes.
         registry: registry with its components.
-        run: folder of the run; None leaves out the folders of the stages.
-        states: states of stages by id, such as ``finished`` for one that a run would skip.
+        run: folder of the run; None to leave out the folders of the stages.
+        states: map from the id of a stage to its state, such as ``finished`` for a stage that a
+            run would skip.
     """
     cells = [("", "stage", "use", *(["writes to"] if run else []), "settings")]
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
@@ -40,7 +41,7 @@ def plan_cells(
 
 
 def _facts(component: Component, registry: Registry) -> Iterator[str]:
-    """Yield the settings that differ from their defaults, and the components in slots."""
+    """Yield the settings that differ from their defaults, and the names of components."""
     for field in fields_of(type(component)):
         value = getattr(component, field.name)
         parts = [part for leaf, part in field.type.leaves(value) if isinstance(leaf, Slot)]

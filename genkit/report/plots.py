@@ -1,4 +1,4 @@
-"""Plots of scores: the curves of metrics, and scores against NFE."""
+"""Plot the curves of metrics, and scores against NFE."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.typing import ColorType
 
-_FEW = 12  # positions up to which each has a tick, and a mark on a curve
-_STEPS = "schedule.steps"  # sets the NFE, so it varies along a line and not between lines
+_FEW = 12  # max number of positions for which each has a tick and a marker
+_STEPS = "schedule.steps"  # determines the NFE, so it varies along a line and not between lines
 
 
 def curve_plot(curves: Mapping[str, Curve]) -> bytes:
-    """Return a PNG of curves, with pale bands of their spread; those with the same axes share them.
+    """Return a PNG of curves with bands of their spread; curves with the same labels share axes.
 
-    A band around values that are never negative ends at 0, and on a logarithmic axis at half the
-    lowest value.
+    A band around nonnegative values is cut off at 0, or at half of the min value on a logarithmic
+    axis.
     """
     from matplotlib.ticker import NullLocator
 
@@ -82,11 +82,11 @@ def _draw_band(axes: Axes, curve: Curve, color: ColorType) -> None:
 
 
 def score_plot(rows: Sequence[Row], score: str) -> bytes:
-    """Return a PNG of a score against NFE, a line for each combination of the varied settings.
+    """Return a PNG of a score against NFE, with a line for each combination of varied settings.
 
     Args:
         rows: rows of a sweep, with ``nfe`` and the varied settings.
-        score: column to draw; rows without it are left out.
+        score: column to draw; rows without this column are left out.
     """
     lines = _lines(rows, score)
     figure, (axes,) = figure_with_axes(width=9)
@@ -114,8 +114,8 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
     if len(nfes) <= _FEW:
         axes.set_xticks(nfes)
     guided = any(row.get("guidance_nfe") for row in rows)
-    apart = "\n(calls of the guidance's network come on top)" if guided else ""
-    axes.set_xlabel(f"NFE: network calls of the denoiser for each sample{apart}")
+    apart = "\n(calls of guidance networks are not included)" if guided else ""
+    axes.set_xlabel(f"NFE: network calls of the denoiser per sample{apart}")
     axes.set_ylabel(score)
     set_title(axes, f"{score} against NFE")
     if list(lines) != [""]:
@@ -124,7 +124,7 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
 
 
 def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float, float]]]:
-    """Return (NFE, score, deviation) points by the label of their line, ascending in NFE."""
+    """Return a map from the label of a line to its points (NFE, score, deviation), by NFE."""
     usable = [row for row in rows if score in row and "nfe" in row]
     settings = [c for c in settings_of(usable) if c != _STEPS]
     # Constant settings are not part of the labels.

@@ -24,11 +24,11 @@ def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
 
     Args:
         folder: folder of the run.
-        stages: folder of each stage by id, in the order of the recipe.
+        stages: map from the id of each stage to its folder, in the order of the recipe.
 
     Returns:
-        ``{"stages": {id: {"rows": [...], "facts": {score: {...}}}}, "pictures": [...]}``, with only
-        stages that have scores, and pictures as paths relative to ``folder``.
+        ``{"stages": {id: {"rows": [...], "facts": {score: {...}}}}, "pictures": [...]}``. Stages
+        without scores are left out. Pictures are paths relative to ``folder``.
     """
     scored: dict[str, Any] = {}
     pictures: list[str] = []
@@ -64,17 +64,17 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     if results["pictures"]:
         console.print("\nPictures", style="bold")
         for picture in results["pictures"]:
-            # Unwrapped, so that a path can be copied whole.
+            # Without line breaks, so that a path can be copied.
             line = f"  {folder / picture}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield the printed facts, one line for all scores with the same facts."""
+    """Yield a line with the facts to print for each group of scores with the same facts."""
     scores: dict[str, list[str]] = {}
-    for score, known in facts.items():
-        text = ", ".join(f"{name} {known[name]}" for name in _READ if name in known)
+    for score, values in facts.items():
+        text = ", ".join(f"{name} {values[name]}" for name in _READ if name in values)
         scores.setdefault(text, []).append(score)
     yield from (f"{', '.join(names)}: {text}" for text, names in scores.items() if text)
 
@@ -82,7 +82,7 @@ def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def _tables(
     rows: Sequence[Row], costs: Sequence[SamplingCost], console: Console
 ) -> Iterator[Table]:
-    """Yield a table of scores and costs, or several if the terminal is too narrow."""
+    """Yield one table of scores and costs, or several tables if the terminal is too narrow."""
     joined = list(render(with_costs(rows, costs), console.width))
     if len(joined) == 1:
         yield from joined

@@ -1,4 +1,4 @@
-"""Tables of scores."""
+"""Format tables of scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from genkit.parts.text_table import fitting, grid
 def render(rows: Sequence[Row], width: int) -> Iterator[Table]:
     """Yield the rows as tables that fit a terminal; missing values and None are blank.
 
-    Scores of several sets are shown as mean and standard deviation; the min is only in files.
+    A score of several sets of samples is shown as mean and standard deviation. The min over the
+    sets is contained only in files.
 
     Args:
         rows: rows of scores.

@@ -1,1 +1,1 @@
-"""Runs a recipe: the engine, the run folder and the stages."""
+"""Run a recipe: the engine, the run folder and the context of stages."""

@@ -1,4 +1,4 @@
-"""Context of a running stage: folder, seeds, and artifacts of earlier stages."""
+"""Provide a running stage with its folder, seeds, and the artifacts of earlier stages."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class StageContext:
     Attributes:
         stage_id: id of the running stage.
         folder: folder of the stage.
-        record: writer of its artifact, pictures, rows and checkpoints.
+        record: record that writes the artifact, pictures, rows and checkpoints of the stage.
         device: device of the computation.
         run_seed: seed of the recipe.
-        stages: all stages of the recipe by id.
-        folders: folders of the finished stages by id.
+        stages: map from id to stage, for all stages of the recipe.
+        folders: map from id to folder, for the stages that were opened so far.
         registry: registry with the components of networks.
         progress: display of the position in the stage.
         stop_requested: function that returns whether a stop was requested on any rank.
@@ -108,9 +108,10 @@ class StageContext:
         return file_digest(self._file(stage))
 
     def _require_declared(self, stage: str) -> None:
-        """Raise PluginError unless the running stage refers to this one, directly or not.
+        """Raise PluginError unless the running stage refers to a stage, directly or indirectly.
 
-        Any other stage is not in the fingerprint, so a change of its result would be missed.
+        The results of all other stages are not part of the fingerprint, so that a change of them
+        would be missed.
         """
         if stage not in self._declared:
             raise PluginError(
@@ -120,7 +121,7 @@ class StageContext:
 
     @cached_property
     def _declared(self) -> frozenset[str]:
-        # Includes references of callbacks, on which the result of the stage does not depend.
+        # References of callbacks are included, although the stage's result does not depend on them.
         named = set(references(self.stages[self.stage_id]))
         return frozenset(named).union(*(reachable(name, self.stages) for name in named))
 
@@ -128,14 +129,16 @@ class StageContext:
         """Return the file of a stage's artifact.
 
         Raises:
-            PluginError: the stage writes another type, or the running stage does not refer to it.
+            PluginError: the stage writes no artifact of this type, or the running stage does not
+                refer to it.
         """
         self._require_declared(stage)
         written = self.stages[stage].output
         if written is None or (artifact and not issubclass(written, artifact)):
             wanted = artifact.__name__ if artifact else "a file"
             raise PluginError(
-                f"{self.record.called} must read what the stage {quote(stage)} writes, "
-                f"{written and written.__name__}, got {wanted}"
+                f"{self.record.called} must read the artifact that the stage {quote(stage)} "
+                f"writes, {written.__name__ if written else 'none'}, got {wanted}; refer to a "
+                "stage that writes it"
             )
         return self.folders[stage] / written.filename()

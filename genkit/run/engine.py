@@ -40,20 +40,21 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
-    """Return the fingerprint of every stage by id."""
-    found: dict[str, str] = {}
+    """Return a map from the id of every stage to its fingerprint."""
+    prints: dict[str, str] = {}
     for stage_id, stage in recipe.stages.items():
-        found[stage_id] = fingerprint(stage_id, stage, recipe.seed, registry, found)
-    return found
+        prints[stage_id] = fingerprint(stage_id, stage, recipe.seed, registry, prints)
+    return prints
 
 
 def stage_states(
     recipe: Recipe, plugins: Plugins, folder: Path, redo: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return the states of stages in a folder by their ids, without writing anything.
+    """Return the states of stages in a folder, without writing anything.
 
     Returns:
-        ``finished`` for a stage that a run would skip, ``redo`` for one that it would run again.
+        Map from id to ``finished`` for a stage that a run would skip, and to ``redo`` for a stage
+        that was requested to run again. Other stages are left out.
     """
     run = RunFolder(folder, recipe.name)
     prints = fingerprints(recipe, plugins.registry)
@@ -83,14 +84,14 @@ def execute(
 
     Args:
         recipe: recipe without mistakes.
-        plugins: plugins of its components.
+        plugins: plugins with the components.
         folder: folder of the run, which must be accessible to all processes.
-        device: device in place of the recipe's; None for the recipe's.
+        device: device to use; None for the device in the recipe.
         progress: display of the position in each stage.
-        world: processes of the run. Rank 0 decides which stages are finished, and writes the
+        world: processes of the run. Rank 0 determines which stages are finished, and writes the
             files of the run.
-        redo: ids of stages to run again, with all stages that depend on them. A stopped run
-            resumes this request even if its next command does not repeat it.
+        redo: ids of stages to run again. All stages that depend on them also run again. If the run
+            is stopped, the next command completes this request without repeating it.
 
     Returns:
         Content of ``results.json``.
@@ -115,7 +116,8 @@ def execute(
             for stage_id in run.set_aside(run.redo.including(redo, again), recipe.stages):
                 progress.note(f"{stage_id}: runs again; the earlier result is kept in replaced/")
         relays: Sequence[Relay] = ()
-        # These files describe the results: a call for a finished run must not change them.
+        # These files describe how the results were computed, so that a call for a finished run must
+        # not change them.
         if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
@@ -172,11 +174,11 @@ def execute(
 
 
 def _work(stages: Stages, registry: Registry, warn: Callable[[str], None]) -> list[float]:
-    """Return the work of each stage, with a warning and 0 for one that returns no such number.
+    """Return the work of each stage; warn and return 0 for a stage whose result is invalid.
 
-    Work is only displayed, so a mistake in it must not end a run.
+    Work is only used for display, so that a mistake in it must not end a run.
     """
-    found = []
+    works = []
     for stage in stages.values():
         try:
             work = stage.work(stages)
@@ -188,8 +190,8 @@ def _work(stages: Stages, registry: Registry, warn: Callable[[str], None]) -> li
                 f"{label_of(stage, registry)} must return a finite number of at least 0 from work, "
                 f"{got}; the display counts it as 0"
             )
-        found.append(0.0 if got else float(work))
-    return found
+        works.append(0.0 if got else float(work))
+    return works
 
 
 def _open(
@@ -212,7 +214,7 @@ def _require_declared(stage: Stage, record: Record, stages: Stages) -> None:
     if stage.output is not None and saved is None:
         raise PluginError(
             f"{record.called} must write the artifact that it declares, {stage.output.__name__}, "
-            "got none; call context.record.save in its run"
+            "got none; call context.record.save in its method run"
         )
     # Checks before the run use drawn_by, and metrics use the denoiser of the samples.
     if isinstance(saved, Samples) and saved.denoiser != (drawn_by := stage.drawn_by(stages)):
@@ -223,7 +225,7 @@ def _require_declared(stage: Stage, record: Record, stages: Stages) -> None:
 
 
 def _stop(stopping: Callable[[], bool], world: World) -> Callable[[], bool]:
-    """Return a function that is true if any rank received a stop, so that all stop together."""
+    """Return a function that returns whether any rank received a stop, so that all ranks stop."""
     return lambda: world.any(stopping())
 
 
@@ -235,7 +237,7 @@ def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any
 
 @contextmanager
 def _named(stage_id: str) -> Iterator[None]:
-    """Add the id of the stage to an error."""
+    """Add the id of the stage to errors that are raised inside the block."""
     try:
         yield
     except InterruptedRun as error:
@@ -248,14 +250,15 @@ def _named(stage_id: str) -> Iterator[None]:
             raise
         raise UsageError(
             f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "
-            "when that is corrected, run the same command to resume",
+            "correct this and run the same command to resume",
             Code.IO_ERROR,
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise UsageError(
-            f"stage {stage_id}: out of memory; write a smaller micro_batch, pool_size or network",
+            f"stage {stage_id}: out of memory; write a smaller micro_batch or pool_size, or a "
+            "smaller network",
             Code.OUT_OF_MEMORY,
         ) from error
 
@@ -269,6 +272,6 @@ def _write_down(
 ) -> None:
     write_text(run.root / RECIPE, recipe.source.text)
     write_text(run.root / RESOLVED, tomli_w.dumps(resolved(recipe, plugins.registry)))
-    found = {"set": list(recipe.overrides), **environment(device, plugins)}
-    found |= {"processes": len(devices), "devices": devices}
-    write_json(run.root / ENVIRONMENT, found)
+    content = {"set": list(recipe.overrides), **environment(device, plugins)}
+    content |= {"processes": len(devices), "devices": devices}
+    write_json(run.root / ENVIRONMENT, content)

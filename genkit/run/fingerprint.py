@@ -1,4 +1,4 @@
-"""Fingerprints of stages, which decide whether a finished stage can be kept."""
+"""Compute fingerprints of stages, which determine whether a finished stage can be kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fingerprint(
         stage: stage with its settings.
         seed: seed of the run.
         registry: registry with the names and versions of the plugins of its components.
-        upstream: fingerprints of the earlier stages.
+        upstream: map from the id of each earlier stage to its fingerprint.
     """
     content = {
         "id": stage_id,
@@ -40,25 +40,26 @@ def fingerprint(
 def reachable(stage: str, stages: Mapping[str, Stage]) -> frozenset[str]:
     """Return the ids of the stages to which a stage refers, directly or indirectly.
 
-    These determine its fingerprint: references in settings that affect no result are left out.
+    The fingerprint of the stage depends on them. References in settings that affect no result are
+    left out.
     """
-    found: set[str] = set()
-    waiting = [stage]
-    while waiting:
-        new = set(references(stages[waiting.pop()], result_only=True)) - found
-        found |= new
-        waiting += new
-    return frozenset(found)
+    ids: set[str] = set()
+    queue = [stage]
+    while queue:
+        new = set(references(stages[queue.pop()], result_only=True)) - ids
+        ids |= new
+        queue += new
+    return frozenset(ids)
 
 
 def dependents(requested: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
-    """Return the ids of stages and of all stages that depend on them, in order.
+    """Return the ids of the requested stages and of all stages that depend on them, in order.
 
     Raises:
-        UsageError: there is no stage with an id.
+        UsageError: a requested id is not the id of a stage.
     """
     for stage in requested:
         if stage not in stages:
-            hint = near_match(stage, stages) or f"stages: {', '.join(stages)}"
+            hint = near_match(stage, stages) or f"write one of {', '.join(stages)}"
             raise UsageError(f"redo must be the id of a stage, got {quote(stage)}; {hint}")
     return [i for i in stages if not ({i} | reachable(i, stages)).isdisjoint(requested)]

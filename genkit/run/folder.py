@@ -1,4 +1,4 @@
-"""The run folder: one folder per stage, and their states."""
+"""Manage the run folder: the folders of stages, their states, and the lock of the run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ _REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
 
 @dataclass(frozen=True)
 class Redo:
-    """A request to run stages again although nothing changed, kept until all of them are finished.
+    """A request to run stages again, which is kept until all of them are finished.
 
     Attributes:
         requested: ids of the requested stages.
-        pending: ids of the requested stages and their dependents that are not finished yet.
-        set_aside: whether the earlier results were moved to ``replaced/``. From then on, the
-            folders of pending stages contain new results, which a later call resumes.
+        pending: ids of the requested stages and of the stages that depend on them, without those
+            that are finished.
+        set_aside: whether the earlier results were moved to ``replaced/``. If so, the folders of
+            pending stages contain new results, which a later call resumes.
     """
 
     requested: Sequence[str] = ()
@@ -46,18 +47,18 @@ class Redo:
     set_aside: bool = True
 
     def including(self, stages: Collection[str], dependents: Collection[str]) -> Redo:
-        """Return the request with further stages; itself if there are no new ones.
+        """Return the request with additional stages; the same request if it contains all of them.
 
         Args:
-            stages: ids of the requested stages.
-            dependents: ids of these and of all stages that depend on them.
+            stages: ids of the additional requested stages.
+            dependents: ids of these stages and of all stages that depend on them.
         """
         if set(stages) <= set(self.requested):
             return self
         return Redo(sorted({*self.requested, *stages}), sorted({*self.pending, *dependents}), False)
 
     def without(self, stage: str) -> Redo:
-        """Return the request without a stage, which is finished."""
+        """Return the request without a stage that is finished."""
         return replace(self, pending=[other for other in self.pending if other != stage])
 
 
@@ -65,11 +66,11 @@ class RunFolder:
     """The folder of a run, which belongs to one recipe.
 
     Args:
-        root: folder of the run; need not exist.
+        root: folder of the run, which need not exist.
         name: name of the recipe.
 
     Raises:
-        UsageError: the folder contains something else, or the run of another recipe.
+        UsageError: the folder contains other files, or the run of a different recipe.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -78,29 +79,30 @@ class RunFolder:
         try:
             if root.exists() and not root.is_dir():
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
-            held = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
+            used = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
         except OSError as error:
             raise UsageError(f"{root} cannot be used: {error.strerror}", Code.IO_ERROR) from error
-        if held and not (root / STATE).exists():
+        if used and not (root / STATE).exists():
             raise UsageError(
-                f"{root} is not empty and holds no run; choose another --out", Code.OCCUPIED
+                f"{root} is not empty and does not contain a run; choose another --out",
+                Code.OCCUPIED,
             )
-        holds = read_state(root / STATE).get("name") if held else name
-        if holds is None:
+        content = read_state(root / STATE).get("name") if used else name
+        if content is None:
             raise UsageError(
                 f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
             )
-        if holds != name:
+        if content != name:
             raise UsageError(
-                f'{root} holds the run of "{holds}"; choose another --out', Code.OCCUPIED
+                f'{root} contains the run of "{content}"; choose another --out', Code.OCCUPIED
             )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folder, and lock it for the block.
+        """Create the folder, and lock it inside the block.
 
         Raises:
-            UsageError: another run is at work in it, or it cannot be written.
+            UsageError: another process is running in the folder, or the folder cannot be written.
         """
         # Commands that only read a run hold the lock for a moment.
         lock = filelock.FileLock(self.root / LOCK, timeout=0.2)
@@ -109,29 +111,30 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout as error:
             raise UsageError(
-                f"{self.root} is in use by a run{_holder(self.root)}; wait until it ends, or write "
-                "another folder for --out",
+                f"{self.root} is in use by a run{_holder(self.root)}; wait until it ends, or "
+                "choose another --out",
                 Code.IN_USE,
             ) from error
         except OSError as error:
             raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
         holder = self.root / HOLDER
         try:
-            holder.unlink(missing_ok=True)  # of a killed run, which another run would be shown
+            holder.unlink(missing_ok=True)  # the file of a killed run would be shown to other runs
             now = datetime.now().astimezone().isoformat(" ", "seconds")
             who = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
             write_json(holder, who)
             self._write(self.redo)
             yield
         finally:
-            # Only a message uses the file: failing to remove it must not hide the error of the run.
+            # The file is used only in messages. An error on removing it must not hide that of the
+            # run.
             with suppress(OSError):
                 holder.unlink(missing_ok=True)
             lock.release()
 
     @property
     def redo(self) -> Redo:
-        """The unfinished request to run stages again."""
+        """Unfinished request to run stages again; an empty request if there is none."""
         return Redo(**read_state(self.root / STATE).get("redo", {}))
 
     def _write(self, redo: Redo) -> None:
@@ -143,8 +146,8 @@ class RunFolder:
     def set_aside(self, redo: Redo, stages: Collection[str]) -> list[str]:
         """Move the results of the stages that run again to ``replaced/``, dependents first.
 
-        The request is written before anything is moved, so that the next call resumes it after a
-        kill. Results that are moved here are never restored from ``replaced/``.
+        The request is written before anything is moved, so that the next call completes it if this
+        one is killed. Results that are moved by a request are never restored.
 
         Args:
             redo: request to run stages again.
@@ -171,7 +174,7 @@ class RunFolder:
             self._write(redo.without(stage))
 
     def finished(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Whether a stage is finished and its fingerprint is unchanged."""
+        """Return whether a stage is finished and its fingerprint is unchanged."""
         return self._whole(self._find(number, stage), fingerprint)
 
     @staticmethod
@@ -184,36 +187,36 @@ class RunFolder:
         )
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Whether the folder of a stage contains results of another fingerprint."""
+        """Return whether the folder of a stage contains results with a different fingerprint."""
         state = read_state(self._find(number, stage) / STATE)
         return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
 
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
         """Return the folder in which a stage starts or resumes.
 
-        Results of other settings are moved to ``replaced/``, never deleted, and are restored from
-        there if their settings return.
+        Results of other settings are not deleted but moved to ``replaced/``. They are restored when
+        the recipe has these settings again.
 
         Raises:
-            UsageError: a file has the path of the folder.
+            UsageError: there is a file at the path of the folder.
         """
-        place, found = self.place(number, stage), self._find(number, stage)
+        place, existing = self.place(number, stage), self._find(number, stage)
         if place.is_file() or (self.root / REPLACED).is_file():
             raise UsageError(f"{place} and {REPLACED} must be folders, got a file; move it")
         if self.changed(number, stage, fingerprint):
-            self._set_aside(found)
-            # A stage that is to run again must not be restored from an earlier run.
+            self._set_aside(existing)
+            # Earlier results of a stage that is requested to run again must not be restored.
             pending = stage in self.redo.pending
-            found = (not pending and self._replaced(stage, fingerprint)) or place
-        if found.exists() and found != place:
-            found.rename(place)
+            existing = (not pending and self._replaced(stage, fingerprint)) or place
+        if existing.exists() and existing != place:
+            existing.rename(place)
         place.mkdir(exist_ok=True)
         if not self._whole(place, fingerprint):
             self.mark(place, fingerprint, finished=False)
         return place
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
-        """Write the state of a stage: fingerprint, whether it is finished, and its files."""
+        """Write the state of a stage: fingerprint, whether it is finished, and file sizes."""
         files = results_in(folder) if finished else {}
         write_json(
             folder / STATE, {"fingerprint": fingerprint, "finished": finished, "files": files}
@@ -224,7 +227,7 @@ class RunFolder:
         return stage_folder(self.root, number, stage)
 
     def _find(self, number: int, stage: str) -> Path:
-        """Return the existing folder of a stage, also if a changed recipe gave it a new number."""
+        """Return the existing folder of a stage, which has an old number if the recipe changed."""
         place = self.place(number, stage)
         return place if place.exists() else stages_in(self.root).get(stage, place)
 
@@ -243,8 +246,8 @@ class RunFolder:
 
 
 def _holder(root: Path) -> str:
-    """Return which process runs in a folder, in words; empty if that is unknown."""
-    held = read_state(root / HOLDER)
-    if not {"process", "host", "since"} <= held.keys():
+    """Return a description of the process that runs in a folder; empty if it is unknown."""
+    holder = read_state(root / HOLDER)
+    if not {"process", "host", "since"} <= holder.keys():
         return ""
-    return f" of process {held['process']} on {held['host']} since {held['since']}"
+    return f" of process {holder['process']} on {holder['host']} since {holder['since']}"

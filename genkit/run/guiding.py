@@ -1,4 +1,4 @@
-"""Bind guidance outside of a run, where references are paths of files instead of stages."""
+"""Bind guidance outside of a run, where references are paths of files instead of stage ids."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from genkit.plugin.manager import load_plugins
 def bind_to_files(
     guidance: Guidance, denoiser: Trained, device: torch.device, solver: Solver | None
 ) -> BoundGuidance:
-    """Return a guidance with its networks loaded from files.
+    """Return a guidance bound to networks that are loaded from files.
 
     Args:
         guidance: guidance whose references are paths of files.
         denoiser: guided denoiser.
         device: device of the networks.
-        solver: solver with which it is used; None skips the check.
+        solver: solver with which the guidance is used; None to skip the check of the two.
 
     Raises:
-        SettingError: a file is missing, damaged or of another kind, or the guidance does not fit
-            the denoiser; all mistakes at once.
+        SettingError: a file is missing, damaged or of the wrong type, or the guidance does not fit
+            the denoiser or the solver. The error contains all problems.
     """
     registry = load_plugins().registry
     networks, problems = {}, []

@@ -18,18 +18,18 @@ from genkit.terminal import fit
 
 _LINE_PERIOD = 10.0  # min seconds between two lines of a stage
 _BAR_PERIOD = 0.1  # min seconds between two updates of a bar
-_BAR_FROM = 80  # min width of a terminal with a bar
-_BAR_SHARE = 8  # width of the terminal divided by that of the bar
+_BAR_FROM = 80  # min width of a terminal in which a bar is shown
+_BAR_SHARE = 8  # width of the terminal divided by the width of the bar
 
 
 class Progress:
-    """Base class of displays, which shows nothing, for calls from Python.
+    """Base class of progress displays. It shows nothing, and is used for calls from Python.
 
-    A context manager, so that the terminal is always restored.
+    It is a context manager, so that the terminal is always restored.
     """
 
     def plan(self, work: Sequence[float]) -> None:
-        """Announce a run.
+        """Set the work of all stages before a run.
 
         Args:
             work: work of each stage in order, see :meth:`genkit.interfaces.Stage.work`.
@@ -43,7 +43,8 @@ class Progress:
             count: number of stages.
             stage: id of the stage.
             use: name of its component.
-            resumed: whether an earlier call began it; its first report is then its position.
+            resumed: whether an earlier call began the stage; the first report is then the position
+                at which it resumes.
         """
 
     def skip(self, number: int, count: int, stage: str) -> None:
@@ -56,8 +57,8 @@ class Progress:
 
         Args:
             done: finished units, including those of earlier calls.
-            total: units of the whole stage.
-            unit: plural noun, such as ``images``, ``samples`` or ``cells``.
+            total: number of units of the whole stage.
+            unit: name of the units in the plural, such as ``images``, ``samples`` or ``cells``.
             loss: recent mean loss; None if there is none.
             step: step of the optimizer; None if there is none.
         """
@@ -69,7 +70,7 @@ class Progress:
         """Show a line."""
 
     def warn(self, text: str) -> None:
-        """Show a warning; a display that shows nothing logs it."""
+        """Show a warning; the base class logs it."""
         logging.getLogger("genkit").warning(text)
 
     def __enter__(self) -> Self:
@@ -80,9 +81,10 @@ class Progress:
 
 
 class Display(Progress):
-    """Show a bar for the running stage on a terminal, and a line every ten seconds elsewhere.
+    """Display with a bar for the running stage in a terminal, and a line every 10 s elsewhere.
 
-    A finished stage is one line on both. A narrow terminal shows only the most important numbers.
+    A finished stage is shown as one line. In a narrow terminal, only the most important numbers are
+    shown.
 
     Args:
         console: console on stderr.
@@ -106,9 +108,9 @@ class Display(Progress):
             *bar,
             TextColumn("{task.description}", markup=False, table_column=text),
             console=console,
-            # ``advance`` draws, so that no thread runs beside the training loop.
+            # ``advance`` draws the bar, so that no thread runs in parallel to the training loop.
             auto_refresh=False,
-            # The speed is the mean over the last 1,000 reports, at any distance in time.
+            # The speed is the mean over the last 1,000 reports, however long ago they were.
             speed_estimate_period=math.inf,
             transient=True,
             redirect_stdout=False,
@@ -122,8 +124,8 @@ class Display(Progress):
     def begin(self, number: int, count: int, stage: str, use: str, resumed: bool = False) -> None:
         self._number = number
         self._stage, self._shown = f"[{number}/{count}] {stage}", self._clock()
-        # rich measures speed from the first increase on. With -1, that is the first report, even at
-        # 0, so that the progress of an earlier call does not count.
+        # rich measures the speed from the first increase on. After -1, the first report is an
+        # increase even if it is 0, so that the progress of an earlier call is not counted.
         self._bars.add_task(f"{self._stage} ({use})", total=None, completed=-1)
         self._task = self._bars.tasks[-1]
         self._resumed = resumed
@@ -151,7 +153,7 @@ class Display(Progress):
         shown = f"{speed or 0:,.0f}" if (speed or 0) >= 10 else f"{speed or 0:.2g}"
         share = done / total if total else 1.0
         between = "/" if not lines else " of "
-        # In the order of display, each with its priority on a narrow terminal.
+        # In the order of display, each with its priority in a narrow terminal.
         facts = [
             (5, f"{done:,}{between}{total:,}{f' {unit}' if lines else ''}"),
             (0, f"{self._task.percentage:.0f} %" if total else ""),
@@ -176,7 +178,7 @@ class Display(Progress):
         return f"run {percent:.0f} %" + ("" if rest is None else f", {duration(rest)} left")
 
     def _fitting(self, facts: Sequence[tuple[int, str]]) -> list[str]:
-        """Return the facts with the highest priority that fit a line of the terminal."""
+        """Return the facts of highest priority that fit into a line of the terminal."""
         room = self._console.width - len(self._stage) - (self._bar and self._bar + 1)
         kept = set()
         for rank, fact in sorted(facts):

@@ -1,7 +1,7 @@
-"""Pass the records of stages to trackers, none of which can stop or slow down the run.
+"""Pass rows, scores and pictures to trackers, such that no tracker can stop or slow down the run.
 
-Each tracker runs in its own thread, behind a queue. A tracker that raises, does not return, or
-falls too far behind is disabled with one warning. The warning is printed by the main thread at the
+Each tracker runs in its own thread, and its calls are queued. A tracker that raises an error, does
+not return, or is too slow is disabled with one warning. The main thread prints the warning at the
 next call, so that it does not interrupt a progress line.
 """
 
@@ -23,16 +23,16 @@ from genkit.interfaces import BoundTracker, TrackedRun, Tracker
 from genkit.plugin.registry import Registry
 
 QUEUED = 10_000
-"""Max number of queued calls, a few minutes of a fast training. Chosen, not tuned."""
+"""Max number of queued calls, those of a few minutes of fast training. Chosen, not tuned."""
 
 QUEUED_BYTES = 64 * 2**20
-"""Max bytes of queued pictures, of about 10^5 bytes each. Chosen, not tuned."""
+"""Max total size of queued pictures in bytes; a picture has about 10^5. Chosen, not tuned."""
 
 CALL_SECONDS = 60.0
-"""Max duration of a call while the run continues. Chosen, not tuned."""
+"""Max duration of a call during the run, in seconds. Chosen, not tuned."""
 
 CLOSING_SECONDS = 10.0
-"""Max time for which the end of a run waits for all trackers together. Chosen, not tuned."""
+"""Max time in seconds to wait for all trackers at the end of a run. Chosen, not tuned."""
 
 THREAD = "genkit-tracker"
 
@@ -41,12 +41,12 @@ Call = Callable[[BoundTracker], None]
 
 @dataclass
 class Relay:
-    """One tracker behind a queue; an :class:`~genkit.artifacts.record.Observer`.
+    """Queues calls of a tracker; implements :class:`~genkit.artifacts.record.Observer`.
 
     Args:
         name: name of the tracker and its plugin, for warnings.
-        tracker: tracker to open in the thread.
-        run: run of the tracker.
+        tracker: tracker, which is opened in a new thread.
+        run: run that is tracked.
         warn: function that prints a warning.
     """
 
@@ -57,10 +57,12 @@ class Relay:
 
     def __post_init__(self) -> None:
         self._calls: queue.Queue[Call] = queue.Queue(QUEUED)
-        self._begun: float | None = time.monotonic()  # start of the current call, or None
+        self._begun: float | None = (
+            time.monotonic()
+        )  # start of the current call; None between calls
         self._failure = ""
         self._left_out = False
-        # Each is changed by one thread only, so that no lock is needed.
+        # Each of the two is changed by only one thread, so that no lock is required.
         self._bytes_passed, self._bytes_taken = 0, 0
         self._thread = threading.Thread(target=self._work, daemon=True, name=THREAD)
         self._thread.start()
@@ -68,8 +70,8 @@ class Relay:
     # Arguments are copied, so that a tracker that modifies them cannot change results.
 
     def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        stay = list(rows)  # the record appends to its own
-        self._pass(lambda bound: bound.resume(stage, copy.deepcopy(stay)))
+        kept = list(rows)  # a copy, since the record appends to its list
+        self._pass(lambda bound: bound.resume(stage, copy.deepcopy(kept)))
 
     def row(self, stage: str, row: Mapping[str, Any]) -> None:
         self._pass(lambda bound: bound.row(stage, copy.deepcopy(row)))
@@ -88,12 +90,12 @@ class Relay:
         self._pass(call)
 
     def finish(self) -> None:
-        """Request that the tracker closes; disable it if it does not return."""
+        """Queue the closing of the tracker; disable the tracker if a call does not return."""
         self._require_alive(CLOSING_SECONDS)
         self._pass(_close)
 
     def wait(self, until: float) -> None:
-        """Wait until the tracker is closed, or until a time of ``time.monotonic``."""
+        """Wait until the tracker is closed, at most until ``until`` on ``time.monotonic``."""
         self._thread.join(0 if self._left_out else max(0.0, until - time.monotonic()))
         self._report()
         if self._thread.is_alive():
@@ -109,7 +111,7 @@ class Relay:
             self._leave_out(f"is {QUEUED:,} calls behind")
 
     def _require_alive(self, seconds: float) -> None:
-        """Disable the tracker if it failed, or if its call takes longer than a time."""
+        """Disable the tracker if it failed, or if its current call has lasted too many seconds."""
         self._report()
         begun = self._begun
         if begun is not None and time.monotonic() - begun > seconds:
@@ -124,11 +126,11 @@ class Relay:
             self._left_out = True
             with self._calls.mutex:
                 self._calls.queue.clear()
-            self._calls.put_nowait(_close)  # in case it returns later
+            self._calls.put_nowait(_close)  # in case the current call returns later
             self.warn(f"{self.name} {reason}; the run continues without it")
 
     def _work(self) -> None:
-        """Open the tracker and make the calls, in the thread."""
+        """Open the tracker and make the queued calls. This is the function of the thread."""
         try:
             bound = self.tracker.open(self.run)
             call: Call | None = None
@@ -138,8 +140,8 @@ class Relay:
                 self._begun = time.monotonic()
                 call(bound)
         except BaseException as error:  # noqa: BLE001
-            # Any error is possible: a full disk, no server, a bug, sys.exit. Even the error's
-            # __str__ may raise, which the traceback module handles.
+            # Any error is possible: a full disk, no server, a bug, sys.exit. Even the method
+            # __str__ of the error may raise one, which the traceback module handles.
             text = " ".join("".join(traceback.format_exception_only(error)).split())
             self._failure = f"raised {text[:300]}"
         finally:
@@ -161,7 +163,7 @@ def open_trackers(
 
     Args:
         trackers: trackers with distinct names.
-        run: run; each tracker gets a folder of its own below ``trackers/``.
+        run: run that is tracked; each tracker writes to its own folder below ``trackers/``.
         registry: registry with the trackers.
         warn: function that prints a warning.
     """
@@ -175,7 +177,7 @@ def open_trackers(
     try:
         yield relays
     finally:
-        # All close concurrently, so that one that hangs takes no time from the others.
+        # All are closed concurrently, so that a tracker that hangs does not delay the others.
         until = time.monotonic() + CLOSING_SECONDS
         for relay in relays:
             relay.finish()
@@ -184,5 +186,5 @@ def open_trackers(
 
 
 def unfinished() -> bool:
-    """Whether the thread of a disabled tracker is still alive."""
+    """Return whether the thread of a disabled tracker is still alive."""
     return any(thread.name == THREAD for thread in threading.enumerate())
