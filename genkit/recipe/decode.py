@@ -258,7 +258,7 @@ class Decoder:
         return merged
 
     def _is_typed(self, key: Key) -> bool:
-        """Return whether a value, or that from which it is inherited, is set on the command line."""
+        """Return whether a value, or the one that it is inherited from, is set with an option."""
         around = ((key[:length], key[length:]) for length in range(len(key), 0, -1))
         origins = ((*self._origins[a], *below) for a, below in around if a in self._origins)
         key = next(origins, key)
