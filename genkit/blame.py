@@ -99,7 +99,7 @@ def forbid_changes(component: object, **arguments: Batch | Tensor | None) -> Ite
 
     Args:
         component: component, or the result of its ``bind``, that is called in the block.
-        arguments: arguments of the call, under the names that the message uses.
+        arguments: tensors and batches that are passed in the call, by name.
 
     Raises:
         DataError: an argument was changed; the message contains component and argument.

@@ -1,4 +1,4 @@
-"""Components of the core, registered like those of a plugin."""
+"""Register the components of the core, in the same way as a plugin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from genkit.plugin.registry import Registration
 
 @hookimpl
 def genkit_register(registry: Registration) -> None:
-    """Add the independent coupling and the default draws."""
+    """Register the independent coupling and the default random draws of samples."""
     registry.add("coupler", "random", "genkit.independent:Random")
     registry.add("latents", "derived", "genkit.latents:Derived")

@@ -157,7 +157,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STAGE",
-            help="Run a stage and all stages that depend on it again; may be given several times.",
+            help="Run a stage and all stages that depend on it again; can be repeated.",
         ),
     ] = None,
     trackers: Annotated[
@@ -166,11 +166,11 @@ def run(
             "--track",
             metavar="NAME",
             help="Log rows, scores and pictures to a tracker: a name, such as tensorboard, or a "
-            "table; may be given several times.",
+            "table; can be repeated.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")
+        bool, typer.Option("--dry-run", help="Show the stages that would run; write nothing.")
     ] = False,
 ) -> None:
     """Run a recipe, or resume a run that was interrupted."""

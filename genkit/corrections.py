@@ -80,7 +80,7 @@ class Corrections:
 
 
 def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return an amount of noise; raise DataError unless it is a number or ``[B]`` numbers."""
+    """Return an amount of noise; raise DataError unless it is a number or a ``[B]`` tensor."""
     valid = isinstance(amount, int | float)
     if isinstance(amount, Tensor):
         valid = amount.shape == (len(x),) and amount.device == x.device

@@ -1,4 +1,4 @@
-"""Measure the time, network calls and floating-point operations of drawing samples."""
+"""Measure the time, network calls and floating-point operations that samples cost."""
 
 from __future__ import annotations
 

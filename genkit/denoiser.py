@@ -152,40 +152,40 @@ class Denoiser:
                 fit the denoiser.
         """
         several = isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0
-        chosen = _integers("seeds", count) if several else range(_integer("count", count))
+        seeds = _integers("seeds", count) if several else range(_integer("count", count))
         seed, batch_size = _integer("seed", seed), _integer("batch_size", batch_size)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DataError(
                 f"dtype must be floating-point, got {dtype}; write torch.float32", Code.WRONG_TYPE
             )
-        if len(chosen) < 1 or batch_size < 1:
+        if len(seeds) < 1 or batch_size < 1:
             raise DataError(
-                f"count and batch_size must be at least 1, got {len(chosen)} and {batch_size}",
+                f"count and batch_size must be at least 1, got {len(seeds)} and {batch_size}",
                 Code.OUT_OF_RANGE,
             )
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
-        self.require(parts, chosen)
+        self.require(parts, seeds)
         bound = self.bind_guidance(guidance, parts.solver)
         for warning in sampling_warnings(start, self.coupling, parts.solver, bound):
             warnings.warn(warning, SamplingWarning, stacklevel=3)
-        classes = self._labels(len(chosen), labels)
+        classes = self._labels(len(seeds), labels)
         draw = partial(
             sample,
             self.module,
             start=self.resolve_start(parts.schedule, start),
             precision=require_precision(precision),
         )
-        drawn = []
-        for first in range(0, len(chosen), batch_size):
+        images = []
+        for first in range(0, len(seeds), batch_size):
             part = slice(first, first + batch_size)
             draws = draws_of(
-                parts.latents, self.spec.shape, chosen[part], self.classes, self.device, seed
+                parts.latents, self.spec.shape, seeds[part], self.classes, self.device, seed
             )
             if classes is not None:
                 draws = replace(draws, labels=classes[part].to(self.device))
-            found = draw(draws, schedule=parts.schedule, solver=parts.solver, guidance=bound)
-            drawn.append(found.batch.data.to(dtype))
-        return torch.cat(drawn)
+            result = draw(draws, schedule=parts.schedule, solver=parts.solver, guidance=bound)
+            images.append(result.batch.data.to(dtype))
+        return torch.cat(images)
 
     def resolve_start(self, schedule: Schedule, start: Start = "auto") -> ResolvedStart:
         """Return the start of trajectories for a schedule; see :mod:`genkit.start`.
@@ -216,26 +216,26 @@ class Denoiser:
 
         Args:
             guidance: one guidance or several.
-            solver: solver with which the guidance is used; None to skip the check of the two.
+            solver: solver with which the guidance is used; None to skip the check of this
+                combination.
 
         Raises:
             SettingError: as for :meth:`sample`.
         """
         several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
         bound = []
-        for given in cast("Sequence[AnyGuidance]", guidance if several else [guidance]):
-            if isinstance(given, BoundGuidance):
-                problems = (
-                    given.component.check_solver(solver) if given.component and solver else ()
-                )
-                if found := list(problems):
-                    raise SettingError("guidance", found)
-                bound.append(given)
+        for guide in cast("Sequence[AnyGuidance]", guidance if several else [guidance]):
+            if isinstance(guide, BoundGuidance):
+                component = guide.component
+                problems = list(component.check_solver(solver) if component and solver else ())
+                if problems:
+                    raise SettingError("guidance", problems)
+                bound.append(guide)
                 continue
-            if not isinstance(given, Guidance):
+            if not isinstance(guide, Guidance):
                 registry = load_plugins().registry
-                given = cast(Guidance, decode.checked(registry, "guidance", given))
-            bound.append(bind_to_files(given, self.trained, self.device, solver))
+                guide = cast(Guidance, decode.checked(registry, "guidance", guide))
+            bound.append(bind_to_files(guide, self.trained, self.device, solver))
         return bound
 
     def require(self, parts: SamplingParts, seeds: Sequence[int]) -> None:
@@ -243,15 +243,15 @@ class Denoiser:
         parts.latents.require(self.spec.shape, seeds)
         bind_solver(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
-    def _labels(self, count: int, chosen: Sequence[int] | Tensor | None) -> Tensor | None:
+    def _labels(self, count: int, classes: Sequence[int] | Tensor | None) -> Tensor | None:
         """Return the classes that the user chose as int64; None if ``latents`` draws them."""
-        if chosen is None:
+        if classes is None:
             return None
         if not self.classes:
             raise DataError(
                 "labels must be None for an unconditional denoiser; remove them", Code.CONFLICT
             )
-        labels = torch.tensor(_integers("labels", chosen))
+        labels = torch.tensor(_integers("labels", classes))
         if labels.shape != (count,):
             raise DataError(
                 f"labels must contain one class for each of the {count} samples, got {len(labels)}",

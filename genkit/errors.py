@@ -59,9 +59,12 @@ class Code(StrEnum):
     UNKNOWN_COMPONENT = "unknown-component", "No plugin registers a component of this name."
     NOT_A_COMPONENT = "not-a-component", "The value must be a component, and is not a table."
     AMBIGUOUS = "ambiguous", "A key can refer to more than one setting."
-    UNSUPPORTED_FORMAT = "unsupported-format", "This version cannot read the recipe's format."
+    UNSUPPORTED_FORMAT = "unsupported-format", "This version of genkit cannot read this format."
     UNKNOWN_STAGE = "unknown-stage", "A reference is not the id of a stage, or there are no stages."
-    WRONG_REFERENCE = "wrong-reference", "A setting cannot refer to this stage."
+    WRONG_REFERENCE = (
+        "wrong-reference",
+        "A reference is to a stage that the setting does not allow.",
+    )
     TOO_MANY = "too-many", "There are more mistakes than are listed."
     MISSING_ATTRIBUTE = (
         "missing-attribute",
@@ -82,8 +85,8 @@ class Code(StrEnum):
     IN_USE = "in-use", "Another process is using the folder."
     NO_DEVICE = "no-device", "The machine has no such device, or too few of them."
     OUT_OF_MEMORY = "out-of-memory", "The machine or its GPU has too little memory."
-    CHANGED = "changed", "An argument or a file was changed that must not change."
-    INVALID_RESULT = "invalid-result", "A component's result violates its interface."
+    CHANGED = "changed", "An argument or a file that must not be changed was changed."
+    INVALID_RESULT = "invalid-result", "The result of a component violates its interface."
     NOT_CONVERGED = "not-converged", "An iteration ended before it reached its tolerance."
     USAGE = "usage", "A command, a name or a folder is invalid."
     RECIPE = "recipe", "A recipe has mistakes; each has its own code."
@@ -96,7 +99,7 @@ class Code(StrEnum):
 
 
 class GenkitError(Exception):
-    """Base of all errors that a user can correct.
+    """Base class of all errors that a user can correct.
 
     Args:
         message: mistake and remedy, separated by ``"; "``.
@@ -112,30 +115,30 @@ class GenkitError(Exception):
 
     @property
     def mistakes(self) -> Sequence[Mistake]:
-        """The mistakes, each with its place if it has one."""
+        """Mistakes that the error reports, each with its place if there is one."""
         # The first line is "<mistake>; <remedy>". A list may follow in further lines.
         reason, _, hint = str(self).partition("\n")[0].partition("; ")
         return (Mistake(Problem((), reason, hint, self.code)),)
 
 
 class UsageError(GenkitError):
-    """A command, a name or a folder that cannot be used as given."""
+    """A command, a name or a folder is invalid."""
 
     exit_code = 2
     code = Code.USAGE
 
 
 class PluginError(UsageError):
-    """A component that cannot be imported or accepted, or the code of a plugin that failed."""
+    """A component cannot be imported or registered, or the code of a plugin failed."""
 
     code = Code.PLUGIN
 
 
 class UnknownComponentError(PluginError):
-    """A component that no plugin registers.
+    """No plugin registers a component of this name.
 
     Args:
-        reason: unknown name and its kind.
+        reason: description with the unknown name and its kind.
         hint: what to write instead.
     """
 
@@ -147,14 +150,14 @@ class UnknownComponentError(PluginError):
 
 
 class DataError(GenkitError):
-    """Data that is missing, unreadable, of the wrong shape or not finite."""
+    """Data is missing, unreadable, of the wrong shape or not finite."""
 
     exit_code = 2
     code = Code.DATA
 
 
 class DivergedError(GenkitError):
-    """A loss or gradient that is not finite. The last good checkpoint is kept."""
+    """A loss or a gradient is not finite. The last valid checkpoint is kept."""
 
     exit_code = 3
     code = Code.DIVERGED
@@ -185,7 +188,7 @@ class Problem:
             ``("coupler", "by")``.
         reason: mistake, with the invalid value.
         hint: what to write instead; may be empty.
-        code: kind of the mistake; the default is for values that are inconsistent.
+        code: kind of the mistake; the default is for inconsistent values.
     """
 
     key: Key
@@ -234,7 +237,7 @@ class Mistake:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Mistake:
-        """Return a mistake from the JSON of its :func:`dataclasses.asdict`."""
+        """Return a mistake that :func:`dataclasses.asdict` converted for JSON."""
         problem = values["problem"]
         codes = {code.value: code for code in Code}
         kept = {"key": tuple(problem["key"]), "code": codes[problem["code"]]}
@@ -255,10 +258,10 @@ class Mistake:
 
 
 class RecipeError(UsageError):
-    """Mistakes in a recipe.
+    """A recipe has mistakes.
 
     Args:
-        mistakes: mistakes with their places.
+        mistakes: all mistakes, with their places.
     """
 
     code = Code.RECIPE
@@ -276,7 +279,7 @@ class RecipeError(UsageError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """A message for each mistake: place, key, reason, hint and code."""
+        """One message per mistake, with place, key, reason, hint and code."""
         return tuple(map(str, self._mistakes))
 
 

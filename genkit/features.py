@@ -71,7 +71,7 @@ class FileContext(FileInputs):
 
 
 class Extractors:
-    """The extractors of a stage, each bound once.
+    """Binds each extractor of a stage once, and computes features.
 
     Args:
         context: context of the stage.
@@ -147,7 +147,7 @@ class ItemReference(Reference):
 
     Args:
         items: ``[M, *shape]`` items, images uint8 or in [-1, 1].
-        identity: name of the items, with a hash unless a subclass adds one.
+        identity: name of the items with a hash; a subclass may add the hash itself.
         extractors: extractors of the stage.
 
     Raises:
@@ -284,7 +284,7 @@ class StageFeatures:
         extractors: extractors of the stage.
         samples: ``[N, *shape]`` samples.
         reference: real items or statistics.
-        part: slice of the samples that is measured.
+        part: slice that selects the samples to measure.
     """
 
     extractors: Extractors

@@ -47,7 +47,7 @@ class FieldType(ABC):
         return value
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
-        """Yield type and value of each item if a valid value is a list, else of the value."""
+        """Yield type and value of each item of a valid list, or of any other valid value."""
         yield self, value
 
     def _mismatch(self, value: Any, hint: str = "") -> Problem:
@@ -134,7 +134,7 @@ class FilePathType(Plain):
 
 @dataclass(frozen=True)
 class Choice(FieldType):
-    """One of the values ``values``."""
+    """One of a fixed set of values."""
 
     values: tuple[Any, ...]
     renamed: Mapping[str, str] | None
@@ -152,7 +152,7 @@ class Choice(FieldType):
 
 @dataclass(frozen=True)
 class Slot(FieldType):
-    """A component of the base class ``base``."""
+    """A component whose class is derived from ``base``."""
 
     base: type[Any]
 

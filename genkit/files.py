@@ -92,18 +92,22 @@ def _lock(file: BinaryIO, wait: bool) -> bool:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write bytes to a file, atomically."""
     with atomic_write(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Like :func:`write_bytes`, in UTF-8."""
+    """Write text to a file in UTF-8, atomically."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Like :func:`write_bytes`, as indented JSON. Raises ValueError for NaN and infinity."""
+    """Write a dict to a file as indented JSON, atomically.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -147,7 +151,7 @@ def cache_folder() -> Path | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, on systems where a folder can be opened."""
+    """Sync a folder, so that a rename in it is durable; does nothing where this is not possible."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The independent coupling of EDM, in which image and noise are drawn independently."""
+"""Define the independent coupling of EDM, in which images and noise are drawn independently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit.types import Batch, Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Coupler):
-    """Assign noise sample k to image k, where both were drawn independently."""
+    """Assign noise sample k to image k; both are drawn independently."""
 
     source = "EDM, arXiv 2206.00364, section 5"
     bijective = True

@@ -85,7 +85,10 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
         wrong = ~tensor.isfinite() if name in parameters else tensor.isnan()
         if bool(wrong.any()):
             got = tensor[wrong][0].item()
-            raise DataError(f"the weights must be finite, got {got} in {name}", Code.NOT_FINITE)
+            raise DataError(
+                f"the weights must be finite, got {got} in {name}; use an earlier checkpoint",
+                Code.NOT_FINITE,
+            )
     model.load_state_dict(file.weights)
     model = model.to(device).eval().requires_grad_(False)
     return Trained(design.settings, design.spec, model, file.coupling)
@@ -160,7 +163,7 @@ class _WithoutDraws(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class NetworkInputs(NoStages):
-    """Inputs that provide only networks, such as those that a file contains.
+    """Inputs that provide only networks, such as the networks that a file contains.
 
     Attributes:
         given: map from a reference to the network.
@@ -199,7 +202,7 @@ class FileInputs(NetworkInputs):
 
 
 class UnknownDenoiser(nn.Module):
-    """Placeholder for the denoiser of samples whose denoiser is unknown."""
+    """Placeholder for the denoiser of samples if it is unknown; a call raises DataError."""
 
     def forward(self, *arguments: object) -> Never:
         raise DataError(

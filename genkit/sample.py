@@ -87,10 +87,11 @@ class GuidedDenoiser(Denoise):
 def supported_levels(
     schedule: Schedule, preconditioner: Preconditioner | None, keep_equal: bool = False
 ) -> Tensor:
-    """Return the noise levels of a schedule, rounded to the nearest levels of a network.
+    """Return the noise levels of a schedule, rounded to the nearest levels a network supports.
 
     Levels that round to the same value are merged, since a step between them has no effect unless
-    it adds noise. With a network of few levels, there may be fewer steps than in the schedule.
+    it adds noise. If the network supports few levels, there may be fewer steps than in the
+    schedule.
 
     Args:
         schedule: schedule of noise levels, which is clipped to the range of the network.

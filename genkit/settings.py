@@ -27,8 +27,8 @@ class Setting:
         at_most: inclusive max.
         below: exclusive max.
         use: table of the default component, such as ``{"use": "heun"}``.
-        inherit: key at the top level of the recipe whose component is the default.
-        unless: key that disables ``inherit`` if the table of the component has it.
+        inherit: top-level key of the recipe that contains the default component.
+        unless: key that disables ``inherit`` if it is in the same table as the field.
         infinite: whether ``inf`` is allowed.
         renamed: map from a choice of an earlier version to the present one.
         affects_result: False for a setting that changes neither weights nor samples, such as the
@@ -158,8 +158,8 @@ def toml_key(part: str | int) -> str:
 def meant_number(value: Any) -> str:
     """Return the number that the user probably meant by a value, as TOML.
 
-    Examples are 2e3 for an integer, and the strings "2_000" and "2k" for any number. The result is
-    empty for a value that does not look like a number.
+    For example, 2e3 means 2000 in place of an integer, and the strings "2_000" and "2k" mean 2000
+    in place of any number. The result is empty for a value that does not look like a number.
     """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else ""

@@ -55,9 +55,9 @@ def choose_start(start: Start, coupling: Coupling | None, sigma_max: float) -> R
 
     Args:
         start: start that the user chose.
-        coupling: coupling that was used in training. If it is None, that is unknown, ``auto``
-            assumes independent noise. If noise was assigned and there are no statistics, ``auto``
-            makes one correction. :func:`sampling_warnings` yields a warning in both cases.
+        coupling: coupling that was used in training; None if it is unknown. ``auto`` assumes
+            independent noise for None, and makes one correction if noise was assigned and its
+            statistics are unknown. :func:`sampling_warnings` yields a warning in both cases.
         sigma_max: first noise level of the trajectories.
     """
     if start != "auto":
@@ -107,7 +107,7 @@ def sampling_warnings(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
 ) -> Iterator[str]:
-    """Yield a warning for each assumption on the coupling, and each method that it rules out.
+    """Yield a warning for each assumption on the coupling, and each method it does not support.
 
     Args:
         start: start that the user chose.

@@ -39,7 +39,7 @@ def to_float(data: Tensor) -> Tensor:
     """Return uint8 images as float32 in [-1, 1]; images of other types are returned unchanged.
 
     Args:
-        data: ``[N, *shape]``; uint8 from 0 to 255, which becomes -1 to 1, or any floating type.
+        data: ``[N, *shape]`` images, uint8 from 0 to 255 or of any floating type.
     """
     return data.float().div_(127.5).sub_(1) if data.dtype == torch.uint8 else data
 
@@ -68,7 +68,7 @@ def as_stored(items: Tensor, what: str) -> Tensor:
         what: name of an item in the message, such as ``"sample"``.
 
     Raises:
-        DataError: an item is not finite; the message has its index.
+        DataError: an item is not finite; the message contains its index.
     """
     if not items.is_floating_point():
         return items.cpu()
@@ -182,15 +182,15 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def _metadata_of(file: Any) -> dict[str, str]:
-    found: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    table: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise ValueError("its metadata must be a table of strings")
-    return found
+    return table
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raises DataError if it is missing or of another format."""
+    """Open a safetensors file; raise DataError if it is missing or has a different format."""
     try:
         path.open("rb").close()  # its OSError has the reason, such as a folder or a missing file
         with safetensors.safe_open(path, framework="pt") as file:

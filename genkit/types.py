@@ -67,8 +67,8 @@ class DataSpec:
     """Shape and attributes of the items of a data set, from which networks are built.
 
     Attributes:
-        shape: shape of an item, ``(channels, height, width)`` of an image, ``(dimensions,)`` of a
-            vector.
+        shape: shape of an item: ``(channels, height, width)`` for images, ``(dimensions,)`` for
+            vectors.
         classes: number of classes; 0 for data without labels.
         realness: whether items are marked as real or generated, as a discriminator requires.
         embeddings: length of the conditioning vector of an item, such as a text embedding; 0 if
@@ -84,7 +84,7 @@ class DataSpec:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Those of the names ``labels``, ``realness`` and ``embeddings`` that the items have."""
+        """Names of the items' attributes: a subset of ``labels``, ``realness``, ``embeddings``."""
         has = {"labels": self.classes, "realness": self.realness, "embeddings": self.embeddings}
         return frozenset(name for name, value in has.items() if value)
 
@@ -122,7 +122,7 @@ class Batch:
         return self.data.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
-        """Return the items of an index, with all attributes."""
+        """Return the items at an index, with all attributes."""
         return self.map(lambda values: values[index])
 
     def to(self, device: torch.device | str, *, copy: bool = False) -> Batch:

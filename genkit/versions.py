@@ -40,8 +40,8 @@ def code_of(components: Iterable[Component]) -> dict[str, str]:
     The version of a plugin does not change during development. Its code is therefore hashed: the
     modules that define the components and their bases, and the modules of the same top-level
     package that these import, directly or indirectly, also inside functions. For genkit's own
-    components, only the defining modules are hashed, since these import most of genkit through its
-    interfaces; changes of other modules change the version of genkit.
+    components, only the defining modules are hashed, since their imports include most of genkit;
+    the version of genkit represents all other modules.
 
     A module is hashed as a whole, since any part of it can depend on another part through a
     registry, a computed name or code that runs on import.

@@ -90,7 +90,7 @@ class World:
     def all_gather(self, value: T | None) -> list[T]:
         """Return the values of all ranks, in the order of the ranks.
 
-        For values of the items of :meth:`padded_shard`, that is the order of the items.
+        If ranks pass one value for each item of :meth:`padded_shard`, this is the order of items.
 
         Args:
             value: tensor on the CPU, of any length, or an object; None values are left out of the
@@ -120,7 +120,7 @@ def join_processes() -> Iterator[World]:
         EndedElsewhere: another rank reports the error or the stop.
         UsageError: ``WORLD_SIZE`` is set, and the other variables of ``torchrun`` are missing or
             invalid.
-        GenkitError: another process ended without reporting an error, for example since it was
+        GenkitError: another process ended without reporting an error, for example because it was
             killed.
     """
     size_text = os.environ.get("WORLD_SIZE", "1")
@@ -165,7 +165,7 @@ def _gloo() -> dist.ProcessGroup:
 
 
 def _reports_first(store: Store) -> bool:
-    """Return whether this rank calls this first; False if rank 0, which has the store, ended."""
+    """Return whether this rank is the first to call this; False if rank 0, the host, ended."""
     try:
         return bool(store.add("genkit/ended", 1) == 1)
     except RuntimeError:

@@ -137,7 +137,7 @@ class CouplingStatistics:
         return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
 
     def lowest_sigma_max(self, corrections: int = 0, *, tolerance: float = 0.02) -> float:
-        """Return the min noise level above which the start has an error within a tolerance.
+        """Return the min ``sigma_max`` from which the error of the start is within a tolerance.
 
         Args:
             corrections: as for :meth:`spread_of_samples`.

@@ -98,7 +98,10 @@ class NetworkFile(Artifact):
     ) -> Self:
         if missing := sorted({"kind", "network", "spec", "images"} - metadata.keys()):
             got = f"a file without {', '.join(missing)} in its metadata"
-            raise DataError(f"{path} must be a network that genkit wrote, got {got}")
+            raise DataError(
+                f"{path} must be a network that genkit wrote, got {got}; convert other files with "
+                "`genkit import`"
+            )
         kind = metadata["kind"]
         type_of_file = NETWORK_FILES.get(kind)
         if type_of_file is None or not issubclass(type_of_file, cls):

@@ -1,4 +1,4 @@
-"""Compute, write and read mean and covariance of features, from which Fréchet distances follow."""
+"""Compute, write and read the mean and covariance of features, for Fréchet distances."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Statistics:
     """Mean and covariance of the features of a data set.
 
     Attributes:
-        mean: ``[F]`` float64.
-        covariance: ``[F, F]`` float64, normalized by M - 1.
+        mean: ``[F]`` float64 mean.
+        covariance: ``[F, F]`` float64 covariance, normalized by M - 1.
         count: number of items, M; None if a published file does not contain it.
         extractor: identity of the extractor; None if a published file does not contain it.
         data: description of the data; None if a published file does not contain it.
@@ -113,7 +113,7 @@ def save_statistics(path: Path, statistics: Mapping[str, Statistics]) -> None:
 
 
 def mismatch(statistics: Mapping[str, Statistics], score: str, extractor: str | None) -> str:
-    """Return the reason for which statistics do not fit an extractor; empty if they fit.
+    """Return the reason why statistics do not fit an extractor; empty if they fit.
 
     Args:
         statistics: map from the name of a Fréchet distance to its statistics.
@@ -132,8 +132,9 @@ def load_statistics(path: Path) -> dict[str, Statistics]:
     """Return a map from the name of a Fréchet distance to its statistics in a file.
 
     Three formats are read: the format of :func:`save_statistics`; EDM's ``.npz`` with ``mu`` and
-    ``sigma``; and EDM2's ``.pkl``, a dict of such pairs with the number of images. A ``.pkl`` is
-    read without executing code, and as ``fid`` if it contains a single pair.
+    ``sigma``; and EDM2's ``.pkl``, which has ``mu`` and ``sigma`` for each distance, and the number
+    of images. A ``.pkl`` is read without executing code. If it has only one ``mu`` and ``sigma``,
+    they are read as ``fid``.
 
     Raises:
         DataError: the file is missing, damaged, not a file of statistics, or of a version without

@@ -25,7 +25,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting, such as denoiser.coupler=random; may be given several times.",
+        help="Change a setting, such as denoiser.coupler=random; can be repeated.",
     ),
 ]
 

@@ -125,7 +125,7 @@ class Registry:
 
     Attributes:
         commands: map from name to command of a plugin, as built by typer.
-        after_run: plugin and hook for each hook to call with the folder of a run that ended.
+        after_run: list of (plugin, hook); each hook is called with the folder of a run that ended.
         packages: map from a top-level package to the plugins that its code belongs to.
     """
 
@@ -242,17 +242,22 @@ class Registry:
         cls = _import(entry.target, what)
         base = base_of(entry.kind)
         if not (isinstance(cls, type) and issubclass(cls, base)):
-            raise PluginError(f"{what} is not a subclass of {KINDS[entry.kind]}")
+            raise PluginError(f"{what} must be a subclass of {KINDS[entry.kind]}; derive it")
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
-            raise PluginError(f"{what} does not implement {missing}")
+            raise PluginError(f"{what} must implement {missing}; define it in the class")
         either = base.implements
         if either and all(getattr(cls, name) is getattr(base, name) for name in either):
-            raise PluginError(f"{what} does not implement {' or '.join(either)}")
+            raise PluginError(
+                f"{what} must implement {' or '.join(either)}; define it in the class"
+            )
         # The class itself must have the decorator. If only a base class has it, the fields of the
         # class are ignored.
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
-            raise PluginError(f"{what} lacks the decorator @dataclass(frozen=True, kw_only=True)")
+            raise PluginError(
+                f"{what} must be a dataclass; add the decorator @dataclass(frozen=True, "
+                "kw_only=True)"
+            )
         try:
             fields_of(cls)
         except PluginError as error:
@@ -291,7 +296,7 @@ def base_of(kind: str) -> type[Any]:
 
 
 def kinds_of(base: type) -> list[str]:
-    """Return the kinds whose base class is or is derived from a class: three for ``Network``."""
+    """Return the kinds whose base class is ``base`` or a subclass of it: three for ``Network``."""
     return [kind for kind in KINDS if issubclass(base_of(kind), base)]
 
 
@@ -310,7 +315,7 @@ def in_words(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return file and line where a plugin raised an error, in brackets; empty for other code."""
+    """Return file and line at which a plugin raised an error, in parentheses; empty if none did."""
     ours = ("genkit", "importlib", "pluggy")
     places = [
         f" ({frame.f_code.co_filename}, line {line})"

@@ -59,25 +59,25 @@ def component(
 
 
 def checked(
-    registry: Registry, kind: str, chosen: str | Mapping[str, Any] | None, default: str = ""
+    registry: Registry, kind: str, choice: str | Mapping[str, Any] | None, default: str = ""
 ) -> Component:
     """Construct a component from a name or a table outside of a recipe, and check it.
 
     Args:
         registry: registry with the components.
         kind: kind of the component.
-        chosen: name, or table whose values may be ``pathlib`` paths; None for the default.
+        choice: name, or table whose values may be ``pathlib`` paths; None for the default.
         default: name of the default component, also for a table without ``use``; empty if there is
             no default.
 
     Raises:
-        SettingError: a setting is unknown or invalid, or ``chosen`` is not a name or a table.
+        SettingError: a setting is unknown or invalid, or ``choice`` is not a name or a table.
         PluginError: the name is unknown.
     """
-    if not isinstance(chosen, (str, Mapping, types.NoneType)):
-        reason = f"must be a name or a table, got {type(chosen).__name__}"
+    if not isinstance(choice, (str, Mapping, types.NoneType)):
+        reason = f"must be a name or a table, got {type(choice).__name__}"
         raise SettingError(kind, [Problem((), reason, code=Code.WRONG_TYPE)])
-    table = {"use": chosen} if isinstance(chosen, str) else dict(chosen or {})
+    table = {"use": choice} if isinstance(choice, str) else dict(choice or {})
     table = {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
     try:
         part = component(registry, kind, {"use": default, **table} if default else table)
@@ -139,7 +139,7 @@ class Decoder:
             raise TooManyProblems
 
     def component(self, kinds: Sequence[str], table: object, key: Key) -> Component | None:
-        """Return the component of a name or table, of one of ``kinds``; None if it has mistakes."""
+        """Return the component that a name or a table describes; None if it has mistakes."""
         what = " or ".join(kinds)
         key_of_name = key if isinstance(table, str) else (*key, "use")
         if isinstance(table, str):
@@ -174,7 +174,7 @@ class Decoder:
         return typing.cast("Component | None", result)
 
     def dataclass(self, cls: type[Any], table: Mapping[str, Any], key: Key) -> Any | None:
-        """Return an instance of a dataclass with the settings of a table; None after mistakes."""
+        """Return an instance of a class with the settings of a table; None if it has mistakes."""
         fields = {field.name: field for field in fields_of(cls)}
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):
@@ -258,14 +258,14 @@ class Decoder:
         return merged
 
     def _is_typed(self, key: Key) -> bool:
-        """Return whether a value, or the one that it is inherited from, is set with an option."""
+        """Return whether a value, or the origin of its default, is set on the command line."""
         around = ((key[:length], key[length:]) for length in range(len(key), 0, -1))
         origins = ((*self._origins[a], *below) for a, below in around if a in self._origins)
         key = next(origins, key)
         return any(key[: len(above)] == above for above in self._typed)
 
     def _resolve(self, leaf: Slot | Group | Reference | FilePathType, value: Any, key: Key) -> Any:
-        """Return the component or settings of a table, the id of a stage, or a path."""
+        """Return the decoded value: a component, settings, the id of a stage, or a path."""
         if isinstance(leaf, FilePathType):
             return find_path(value, self._folder, recipe_first=not self._is_typed(key))
         if isinstance(leaf, Reference):

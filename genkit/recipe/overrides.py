@@ -68,7 +68,7 @@ def apply_overrides(
 
 
 def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake:
-    """Return a mistake in an override; if a stage has the unknown key, its hint has the full key.
+    """Return a mistake in an override. If stages have the unknown key, its hint has the full keys.
 
     Args:
         mistake: mistake that :func:`apply_overrides` found.
@@ -182,7 +182,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
-    """Return the path of a key in the recipe's table, with the id of a stage as its number."""
+    """Return the path of a key in the recipe's table, where the number of a stage is its id."""
     first, *rest = parts
     if first == "stage":
         raise _Refused(Code.UNKNOWN_KEY, "must begin with the id of a stage", "write ID.KEY=VALUE")

@@ -43,7 +43,7 @@ class Recipe(Head):
     Attributes:
         stages: map from id to stage, in order.
         source: text of the recipe, without overrides.
-        overrides: arguments ``KEY=VALUE`` of ``--set``; they are applied to all other attributes.
+        overrides: arguments ``KEY=VALUE`` of ``--set``, applied to everything except ``source``.
     """
 
     stages: Mapping[str, Stage]

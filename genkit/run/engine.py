@@ -225,7 +225,7 @@ def _require_declared(stage: Stage, record: Record, stages: Stages) -> None:
 
 
 def _stop(stopping: Callable[[], bool], world: World) -> Callable[[], bool]:
-    """Return a function that returns whether any rank received a stop, so that all ranks stop."""
+    """Return a function that returns whether any rank received a signal, so that all ranks stop."""
     return lambda: world.any(stopping())
 
 

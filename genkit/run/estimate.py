@@ -1,4 +1,4 @@
-"""Estimate the progress of a whole run from that of the running stage."""
+"""Estimate the progress of a whole run from the progress of the running stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Estimate:
         self._seconds_each: float | None = None
 
     def percent(self, number: int, share: float) -> float | None:
-        """Return the finished percentage of the run; None if only one stage has work.
+        """Return the finished percentage of the run; None if fewer than two stages have work.
 
         Args:
             number: number of the running stage, from 1; earlier stages are finished.
@@ -29,14 +29,14 @@ class Estimate:
         return 100 * done / sum(self._work)
 
     def left(self, number: int, left: float, whole: float) -> float | None:
-        """Return the remaining seconds of the run; None before a speed was measured.
+        """Return the remaining seconds of the run; None if no speed was measured yet.
 
-        Later stages are assumed to have the last measured speed.
+        The speed of later stages, in work per second, is assumed to be the last measured speed.
 
         Args:
             number: number of the running stage, from 1.
-            left: remaining seconds of the stage.
-            whole: seconds of the whole stage at its present speed; 0 if that is unknown.
+            left: remaining seconds of the running stage.
+            whole: total seconds of the running stage at its present speed; 0 if unknown.
         """
         work = self._work[number - 1]
         if work > 0 and whole > 0:

@@ -81,7 +81,9 @@ class RunFolder:
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
             used = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
         except OSError as error:
-            raise UsageError(f"{root} cannot be used: {error.strerror}", Code.IO_ERROR) from error
+            raise UsageError(
+                f"{root} cannot be used: {error.strerror}; choose another --out", Code.IO_ERROR
+            ) from error
         if used and not (root / STATE).exists():
             raise UsageError(
                 f"{root} is not empty and does not contain a run; choose another --out",
@@ -116,7 +118,9 @@ class RunFolder:
                 Code.IN_USE,
             ) from error
         except OSError as error:
-            raise UsageError(f"{self.root} cannot be written: {error.strerror}") from error
+            raise UsageError(
+                f"{self.root} cannot be written: {error.strerror}; choose another --out"
+            ) from error
         holder = self.root / HOLDER
         try:
             holder.unlink(missing_ok=True)  # the file of a killed run would be shown to other runs
@@ -227,7 +231,7 @@ class RunFolder:
         return stage_folder(self.root, number, stage)
 
     def _find(self, number: int, stage: str) -> Path:
-        """Return the existing folder of a stage, which has an old number if the recipe changed."""
+        """Return the existing folder of a stage, even if a change of the recipe renumbered it."""
         place = self.place(number, stage)
         return place if place.exists() else stages_in(self.root).get(stage, place)
 

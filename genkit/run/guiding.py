@@ -23,7 +23,7 @@ def bind_to_files(
         guidance: guidance whose references are paths of files.
         denoiser: guided denoiser.
         device: device of the networks.
-        solver: solver with which the guidance is used; None to skip the check of the two.
+        solver: solver with which the guidance is used; None to skip the check of this combination.
 
     Raises:
         SettingError: a file is missing, damaged or of the wrong type, or the guidance does not fit

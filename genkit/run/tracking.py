@@ -23,7 +23,7 @@ from genkit.interfaces import BoundTracker, TrackedRun, Tracker
 from genkit.plugin.registry import Registry
 
 QUEUED = 10_000
-"""Max number of queued calls, those of a few minutes of fast training. Chosen, not tuned."""
+"""Max number of queued calls, enough for a few minutes of fast training. Chosen, not tuned."""
 
 QUEUED_BYTES = 64 * 2**20
 """Max total size of queued pictures in bytes; a picture has about 10^5. Chosen, not tuned."""
@@ -95,7 +95,7 @@ class Relay:
         self._pass(_close)
 
     def wait(self, until: float) -> None:
-        """Wait until the tracker is closed, at most until ``until`` on ``time.monotonic``."""
+        """Wait until the tracker is closed, or until ``time.monotonic()`` reaches ``until``."""
         self._thread.join(0 if self._left_out else max(0.0, until - time.monotonic()))
         self._report()
         if self._thread.is_alive():

@@ -98,8 +98,8 @@ plugin = Plugin()
         (hook("toy") + "    raise SystemExit", "SystemExit"),
         (hook("toy").replace('"coupler"', '"couplr"'), 'unknown kind "couplr" of "toy"; did you'),
         (hook("toy").replace('"coupler"', '"sigma-distribution"'), 'mean "noise-distribution"?'),
-        (hook("Toy"), 'name "Toy": write lower-case letters'),
-        (hook("toy").replace(":Nothing", ""), 'target "toy_module" of coupler "toy": write'),
+        (hook("Toy"), 'got "Toy"; write lower-case letters'),
+        (hook("toy").replace(":Nothing", ""), 'got "toy_module"; write'),
         (hook("toy") * 1 + '    registry.add("coupler", "toy", "a:B")', "is added twice"),
     ],
 )
