@@ -47,7 +47,7 @@ def pool_of(coupler):
         (Pairs(ALL, ALL, entropy=1.5), ("entropy", "1.5")),
         (Pairs(ALL, ALL, entropy="high"), ("entropy", "'high'")),
         (Pairs(ALL, ALL, parts=[512]), ("parts", [512])),
-        (Pairs(ALL, ALL, parts=(500,)), ("parts", "512 pairs", 500)),
+        (Pairs(ALL, ALL, parts=(500,)), ("parts", "sum is 512", 500)),
     ],
 )
 def test_what_a_coupler_returns_is_checked(returned, reason):

@@ -74,9 +74,9 @@ from torch import nn
 from genkit.artifacts import Samples, Scores
 from genkit.interfaces import (
     Augmentation, BoundGuidance, Coupler, Dataset, Denoiser, Extractor, Guidance, Imported,
-    Importer, Measurement, Metric, Schedule, Stage,
+    Importer, Metric, Schedule, Stage,
 )
-from genkit.types import Batch, DataSpec, Pairs
+from genkit.types import Batch, DataSpec, Measurement, Pairs
 from toy_frail.helper import fail
 
 class Base(Coupler):
