@@ -163,10 +163,7 @@ class Registry:
                 )
             if (kind, name) in self._suggestions:
                 first = self._suggestions[kind, name][1]
-                raise PluginError(
-                    f'{first} already suggests a replacement for {kind} "{name}"; '
-                    f"{owner} must not add one"
-                )
+                raise PluginError(f'{first} already suggests a replacement for {kind} "{name}"')
         for name in registration.commands:
             if other := self._command_owners.get(name):
                 raise PluginError(
@@ -235,8 +232,8 @@ class Registry:
         """Import the class of a component and check it against the base class of its kind.
 
         Raises:
-            PluginError: the class cannot be imported, or is not a concrete frozen dataclass that
-                is derived from the base class.
+            PluginError: the class cannot be imported, or is not a concrete frozen dataclass that is
+                derived from the base class.
         """
         what = f'{entry.kind} "{entry.name}" ({entry.target}, {entry.owner})'
         cls = _import(entry.target, what)
@@ -248,11 +245,8 @@ class Registry:
             raise PluginError(f"{what} must implement {missing}; define it in the class")
         either = base.implements
         if either and all(getattr(cls, name) is getattr(base, name) for name in either):
-            raise PluginError(
-                f"{what} must implement {' or '.join(either)}; define it in the class"
-            )
-        # The class itself must have the decorator. If only a base class has it, the fields of the
-        # class are ignored.
+            raise PluginError(f"{what} must implement {' or '.join(either)}; define one")
+        # On the class itself: if only a base class has the decorator, the class has no own fields.
         if "__dataclass_params__" not in vars(cls) and "__annotations__" in vars(cls):
             raise PluginError(
                 f"{what} must be a dataclass; add the decorator @dataclass(frozen=True, "
