@@ -58,7 +58,7 @@ class Folder:
 
     def advance(self, done: int, total: int, unit: str, **more: Any) -> None:
         self.step = more["step"]
-        assert 0 < done <= total
+        assert 0 <= done <= total
 
     def stop_requested(self) -> bool:
         return self.step == self.stop_at

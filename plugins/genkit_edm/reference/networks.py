@@ -36,19 +36,19 @@ def network_from_reference(precond: str, arguments: Table) -> tuple[HalvingDenoi
     Raises:
         DataError: a class or an argument is unknown, or a value is not supported.
     """
-    kind = _known(precond, PRECONDS, "preconditioning")
+    kind = _look_up(precond, PRECONDS, "preconditioning")
     default, *others = kind.models
     model_type = arguments.get("model_type", default)
-    model = _known(model_type, {name: NETWORKS[name] for name in kind.models}, "network")
+    model = _look_up(model_type, {name: NETWORKS[name] for name in kind.models}, "network")
     sizes = (*_SIZES, "augment_dim") if model.settings.takes_augment_labels else _SIZES
-    known = {*sizes, *kind.names, *kind.fixed, *model.defaults, *model.fixed, "use_fp16"}
+    names = {*sizes, *kind.names, *kind.fixed, *model.defaults, *model.fixed, "use_fp16"}
     if others:
-        known.add("model_type")
+        names.add("model_type")
     for name in arguments:
-        if name not in known:
+        if name not in names:
             raise DataError(
                 f"unknown argument {name} of {precond} with {model_type}; "
-                f"{near_match(name, known) or 'known: ' + ', '.join(sorted(known))}",
+                f"{near_match(name, names) or 'known: ' + ', '.join(sorted(names))}",
                 Code.UNKNOWN_KEY,
             )
     resolution, channels = (_count(name, arguments, 1) for name in _SIZES[:2])
@@ -149,7 +149,7 @@ def denoiser_from_reference(
     return denoiser.eval()
 
 
-def _known(name: Any, table: Mapping[str, Any], what: str) -> Any:
+def _look_up(name: Any, table: Mapping[str, Any], what: str) -> Any:
     if not isinstance(name, str) or name not in table:
         raise DataError(
             f"the {what} must be one of {', '.join(table)}, got {name!r}",

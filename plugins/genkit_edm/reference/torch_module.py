@@ -91,8 +91,8 @@ def read_arguments(module: Module) -> dict[str, Any]:
         attribute = module.state.get(name, value)
         if isinstance(attribute, (bool, int, float, str)) and attribute != value:
             raise DataError(
-                f"{name} of {module.class_name} must be one value, got {value} as argument and "
-                f"{attribute} as attribute",
+                f"{name} of {module.class_name} must be one value, got argument {value} and "
+                f"attribute {attribute}",
                 Code.CONFLICT,
             )
     return arguments
