@@ -320,7 +320,7 @@ def test_hungarian_without_parts_would_break_the_law_it_keeps_with_them():
         def preserves_conditional_prior(self):
             return frozenset({"labels"})
 
-    with breaks("noise-mean; the paired noise given labels 0"):
+    with breaks("noise-mean; the paired noise given labels = 0"):
         check_coupler(Boastful(), another_process=False)
 
 
