@@ -208,8 +208,8 @@ def run(
             if world.is_main:
                 show(console(), results, folder)
         finally:
-            # Not if the user pressed Ctrl-C twice, to stop at once.
-            if world.is_main and not isinstance(sys.exception(), KeyboardInterrupt):
+            # Not after a second Ctrl-C, nor for a refused run: its folder may be of another run.
+            if world.is_main and not isinstance(sys.exception(), (KeyboardInterrupt, UsageError)):
                 _after_run(plugins.registry, folder)
 
 
@@ -222,7 +222,9 @@ def _after_run(registry: Registry, folder: Path) -> None:
         try:
             hook(folder=folder)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (third-party code)
-            warn(f"{owner} failed after the run: {in_words(error)}{place_of(error)}")
+            own = isinstance(error, GenkitError)
+            reason = str(error) if own else f"{in_words(error)}{place_of(error)}"
+            warn(f"{owner} failed after the run: {reason}")
 
 
 app.command()(validate)

@@ -58,7 +58,8 @@ def named_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         nameless = error.filename is None or str(error.filename).endswith(_TEMPORARY)
         if nameless and error.errno is not None:  # otherwise the name would replace the message
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # of a rename; None would be printed
         raise
 
 

@@ -197,9 +197,8 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: cannot be read as safetensors: {reason}", Code.UNREADABLE
-        ) from error
+        code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNREADABLE
+        raise DataError(f"{path}: cannot be read as safetensors: {reason}", code) from error
 
 
 def digest(values: Tensor) -> str:

@@ -30,9 +30,9 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDE)
 
 
-def say(to: Console, text: str) -> None:
-    """Print text without markup and without wrapping."""
-    to.print(text, markup=False, highlight=False, soft_wrap=True)
+def say(to: Console, text: str, style: str = "") -> None:
+    """Print text without markup, broken only at spaces, so that paths and names stay whole."""
+    to.print(fit(text, to.file), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:

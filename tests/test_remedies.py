@@ -52,6 +52,15 @@ metrics = [{ use = "curvature" }]
 """
 
 
+LOADING = """name = "loading"
+
+[[stage]]
+id = "denoiser"
+use = "load"
+path = "net.safetensors"
+"""
+
+
 @pytest.fixture
 def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Validate a recipe; return its mistakes as ``genkit validate --json`` prints them."""
@@ -125,6 +134,10 @@ FILE = {
         edited('{ use = "random" }', '"heun"'),
         ("unknown-component", 12, "denoiser.coupler", "hungarian"),
     ),
+    "one list of stages that is misspelt": (
+        edited('[[stage]]\nid = "scores"', '[[stages]]\nid = "scores"'),
+        ("unknown-key", 19, "stages", '"stage"'),
+    ),
     "a value of an earlier version": (
         edited('"random" }', '"partitioned", by = ["source"] }'),
         ("unknown-choice", 12, "denoiser.coupler.by.0", '"realness"'),
@@ -168,6 +181,16 @@ def test_a_path_that_is_nowhere_names_both_places(mistakes, tmp_path: Path, monk
     with raises_code(
         RecipeError, Code.NOT_FOUND, "recipe.toml:2", tmp_path / "picturs", elsewhere / "picturs"
     ):
+        load_recipe(read_source("../recipe.toml"), load_plugins())
+
+
+def test_a_missing_file_of_a_network_names_both_places(tmp_path: Path, monkeypatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "recipe.toml").write_text(LOADING)
+    monkeypatch.chdir(elsewhere)
+    names = (tmp_path / "net.safetensors", elsewhere / "net.safetensors")
+    with raises_code(RecipeError, Code.NOT_FOUND, "recipe.toml:6: denoiser.path", *names):
         load_recipe(read_source("../recipe.toml"), load_plugins())
 
 
@@ -222,6 +245,10 @@ COMMAND_LINE = {
         ("denoiser.batch_size=32", "denoiser.micro_batch=64", "denoiser.images=2000"),
         ("conflict", "denoiser.micro_batch=64", "denoiser.micro_batch", "32"),
     ),
+    "a key below a number": (
+        ("denoiser.images.x=3",),
+        ("unknown-key", "denoiser.images.x=3", None, "without the name"),
+    ),
     "a word for no value": (
         ("denoiser.micro_batch=none",),
         ("syntax", "denoiser.micro_batch=none", None, "remove the setting"),
@@ -264,6 +291,12 @@ def test_what_checks_find_once_they_run_is_not_blamed_on_set(mistakes) -> None:
     assert (found["code"], found["override"]) == ("conflict", "denoiser.batch_size=32")
 
 
+def test_a_stage_is_not_replaced_by_another(mistakes) -> None:
+    found = mistakes(RECIPE, "denoiser.use=sample")
+    assert found
+    assert not [m for m in found if "denoiser=sample" in (m["suggestion"] or "")]
+
+
 COMMANDS = {
     "a recipe for a network's file": (
         ("sample", "points.toml"),
@@ -280,6 +313,10 @@ COMMANDS = {
     "a file for a run": (
         ("export", "points.toml", "x.safetensors"),
         ("RUN", "points.toml", "runs/points"),
+    ),
+    "one run twice in a report": (
+        ("report", "runs/points", "runs/points"),
+        ("RUN", "runs/points"),
     ),
     "a data set that cannot be downloaded": (
         ("data", "get", "mnist"),

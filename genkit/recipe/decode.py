@@ -184,7 +184,8 @@ class Decoder:
             if self._stage_ids is not None and key and (name in TOP_LEVEL and name != "data"):
                 hint = f"write {name} = {quote(table[name])} above the first [[stage]]"
             else:
-                hint = near_match(name, fields) or f"known: {', '.join(fields) or 'none'}"
+                keys = [*fields, *(() if key or self._stage_ids is None else ["stage"])]
+                hint = near_match(name, keys) or f"known: {', '.join(fields) or 'none'}"
             self.note(Problem((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY))
         values = {name: self._field(field, table, (*key, name)) for name, field in fields.items()}
         if any(value is FAILED for value in values.values()):

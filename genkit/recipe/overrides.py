@@ -89,6 +89,8 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     if not keys:
         return mistake
     written = " or ".join(f"{key}={value}" for key in keys[:_MOST_CANDIDATES])
+    more = len(keys) - _MOST_CANDIDATES
+    written += f", or {more} more" if more > 0 else ""
     problem = replace(mistake.problem, hint=f"write {written}")
     if len(keys) > 1:
         name = quote(".".join(parts))
@@ -221,7 +223,9 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
             node = node.setdefault(part, {}) if len(path) < len(key) - 1 else None
         else:
             raise _Refused(
-                Code.UNKNOWN_KEY, f"{quote(node)} has no {quote(part)}: it is not a table"
+                Code.UNKNOWN_KEY,
+                f"{quote(node)} has no {quote(part)}: it is not a table",
+                f"write a value without the name {quote(part)}",
             )
         path = (*path, part)
     outer[path[-1]] = value

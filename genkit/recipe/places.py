@@ -82,6 +82,8 @@ def _with_replacement(problem: Problem, override: Override, table: Mapping[str, 
     *above, last = override.key
     if last != "use" or problem.code != Code.UNKNOWN_KEY or problem.key[:-1] != tuple(above):
         return problem
+    if len(above) == 2 and above[0] == "stage":  # a whole stage cannot be replaced
+        return problem
     _, value = split_override(override.text)
     hint = f"write {written_key(tuple(above), table)}={value}, which replaces the whole table"
     return replace(problem, hint=hint)

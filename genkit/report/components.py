@@ -16,6 +16,7 @@ from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Entry, Registry
 from genkit.settings import quote
+from genkit.terminal import say
 
 
 def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
@@ -76,7 +77,7 @@ def show_component(console: Console, described: Mapping[str, Any]) -> None:
     """Print summary, owner, source and settings of a component."""
     console.print(described["name"], style="bold", highlight=False)
     for line in described["lines"]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     settings = described["settings"]
     if not settings:
         console.print("no settings")

@@ -14,6 +14,7 @@ from genkit.artifacts.layout import stages_in
 from genkit.artifacts.scores import Row
 from genkit.report.costs import conditions, with_costs, without_scores
 from genkit.report.table import render
+from genkit.terminal import say
 
 _READ = ("extractor", "protocol", "samples", "reference", "sets", "warning")
 """Facts that are printed; all others are in ``scores.json``."""
@@ -58,16 +59,14 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
                 console.print()
             console.print(table)
         for line in conditions(costs):
-            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+            say(console, line, "dim")
         for line in _provenance(content["facts"]):
-            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+            say(console, line, "dim")
     if results["pictures"]:
         console.print("\nPictures", style="bold")
         for picture in results["pictures"]:
-            # Without line breaks, so that a path can be copied.
-            line = f"  {folder / picture}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\nEverything is in {folder}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"  {folder / picture}")
+    say(console, f"\nEverything is in {folder}")
 
 
 def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -198,12 +198,15 @@ def _open(
     run: RunFolder, number: int, stage_id: str, fingerprint: str, progress: Progress
 ) -> tuple[Path, bool]:
     """Return the folder of a stage, and whether the stage is finished."""
-    if run.changed(number, stage_id, fingerprint):
-        progress.note(
-            f"{stage_id}: settings or code changed; the earlier result is kept in replaced/"
-        )
+    changed = run.changed(number, stage_id, fingerprint)
     place = run.open_stage(number, stage_id, fingerprint)
-    if finished := run.finished(number, stage_id, fingerprint):
+    finished = run.finished(number, stage_id, fingerprint)
+    if changed:
+        back = ", and its result with the present ones is back" if finished else ""
+        progress.note(
+            f"{stage_id}: settings or code changed; the earlier result is kept in replaced/{back}"
+        )
+    if finished:
         run.end(stage_id)
     return place, finished
 

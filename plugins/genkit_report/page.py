@@ -30,6 +30,10 @@ def render(views: Sequence[View]) -> str:
     return environment.get_template("report.html").render(
         title=" and ".join(view.label for view in views),
         runs=[(view.label, view.run.name, verdict(view)) for view in views],
-        warnings=[text for view in views for text in (*view.warnings, *view.problems)],
+        warnings=[
+            text if len(views) == 1 else f"{view.label}: {text}"
+            for view in views
+            for text in (*view.warnings, *view.problems)
+        ],
         sections=found,
     )

@@ -33,6 +33,9 @@ def report(
             f"--out must end in .html, got {out}; write, for example, report.html",
             Code.UNKNOWN_CHOICE,
         )
+    repeated = next((run for index, run in enumerate(runs) if run in runs[:index]), None)
+    if repeated is not None:
+        raise UsageError(f"RUN must differ from the others, got {repeated} twice", Code.DUPLICATE)
     write_page(runs, out or runs[0] / PAGE)
 
 
@@ -52,5 +55,12 @@ def write_page(runs: Sequence[Path], path: Path) -> None:
     from genkit_report.page import render
     from genkit_report.view import View
 
-    write_text(path, render([View(Run.load(folder)) for folder in runs]))
+    page = render([View(Run.load(folder)) for folder in runs])
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UsageError(
+            f"--out must be a writable file, got {path}: {error.strerror}; write another name",
+            Code.IO_ERROR,
+        ) from error
     typer.echo(f"Report: {path}")

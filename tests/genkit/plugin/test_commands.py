@@ -150,9 +150,14 @@ def test_a_plugin_is_called_after_a_run_that_failed(install, genkit_, tmp_path):
     refused = ("--set", "samples.count=0")
     code, out, _ = genkit_("run", "smoke", *TINY, *refused, "--out", tmp_path / "refused")
     assert (code, out) == (2, "")  # nothing ran
+    genkit_("run", "smoke", *TINY, "--out", tmp_path / "run")
+    code, out, _ = genkit_("run", "smoke", *TINY, "--redo", "nothing", "--out", tmp_path / "run")
+    assert (code, out) == (2, "")
+    other = ("--set", "name=other", "--out", tmp_path / "run")
+    assert genkit_("run", "smoke", *TINY, *other)[:2] == (2, "")
     infinite = ("--set", "denoiser.optimizer.learning_rate=1e30")
-    code, out, _ = genkit_("run", "smoke", *TINY, *infinite, "--out", tmp_path / "run")
-    assert (code, out.splitlines()[-1]) == (3, "after run 01-denoiser")
+    code, out, _ = genkit_("run", "smoke", *TINY, *infinite, "--out", tmp_path / "infinite")
+    assert (code, out.splitlines()[-1]) == (3, "after infinite 01-denoiser")
 
 
 @pytest.mark.parametrize("then", ["raise ValueError('no toy')", "raise SystemExit(5)"])

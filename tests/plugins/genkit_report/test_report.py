@@ -170,6 +170,7 @@ def test_runs_are_compared(finished, run):
     assert '-coupler = { use = "hungarian" }' in text
     assert '+coupler = { use = "random" }' in text
     assert "other, sweep" in text
+    assert "other: scores: " in text  # the warning of a metric, with its run
 
 
 def test_a_run_that_stopped_has_a_page(run):
@@ -217,6 +218,10 @@ def test_what_cannot_be_reported(tmp_path, run):
         report([tmp_path])
     with raises_code(UsageError, Code.UNKNOWN_CHOICE):
         report([run], tmp_path / "page.txt")
+    with raises_code(UsageError, Code.IO_ERROR, "absent"):
+        report([run], tmp_path / "absent" / "page.html")
+    with raises_code(UsageError, Code.DUPLICATE):
+        report([run, run])
 
 
 def test_the_nearest_items_are_those_of_numpy():
