@@ -6,10 +6,10 @@
     python benchmarks/couplers.py waiting
     python benchmarks/couplers.py page
 
-All but the last measure with `genkit_bench` and write to `couplers/NAME.json` in `docs/results`.
+All commands but `page` measure with `genkit_bench` and write `couplers/NAME.json` to `docs/results`.
 `page` writes `couplers.md` and its picture from all available measurements, including those of
-`couplers_torchcfm.py` and `couplers_digits.py`. `--images FILE` uses real images: a safetensors
-file with uint8 `train_images` [N, 3, 32, 32], such as CIFAR-10.
+`couplers_torchcfm.py` and `couplers_digits.py`. `--images FILE` uses real images, such as CIFAR-10:
+a safetensors file with uint8 `train_images` [N, 3, 32, 32].
 """
 
 from __future__ import annotations
@@ -56,27 +56,27 @@ Choose = Callable[[Registry, Pools], list[Candidate]]
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Measure `hungarian` for both costs, with plain scipy as the reference."""
+    """Measure `hungarian` for both costs; the reference is plain scipy."""
     tables = [{"use": "hungarian", "cost": cost} for cost in ("euclidean", "squared")]
     limits = Limits(options.repeats, seconds=1e4, reference=max(options.sizes))
     write("speed", measure(options, options.sizes, limits, select(tables)))
 
 
 def sinkhorn(options: argparse.Namespace) -> None:
-    """Measure `sinkhorn` where the optimum is known, and on a large pool in a separate process."""
+    """Measure `sinkhorn` on a pool with a known optimum, then on a large pool in a new process."""
     small, large = min(options.sizes), max(options.sizes)
     limits = Limits(options.repeats, seconds=1e4, reference=small)
     report = measure(options, [small], limits, select(SINKHORN))
     report["alone"] = []
     for table in SINKHORN:
-        log(f"pool {large:,}, alone: {name_of(table)}")
+        log(f"pool {large:,}, in a separate process: {name_of(table)}")
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             report["alone"].append(process.submit(measure_alone, options, table, large).result())
     write("sinkhorn", report)
 
 
 def measure_alone(options: argparse.Namespace, table: Table, size: int) -> Table:
-    """Measure one pool, including the peak memory of the whole process."""
+    """Measure a coupler on one pool, and the peak memory of the whole process."""
     pools, _ = pools_of(options, size)
     settings = {key: value for key, value in table.items() if key != "use"}
     coupler = genkit.component("coupler", table["use"], **settings)
@@ -99,10 +99,10 @@ def growth(options: argparse.Namespace) -> None:
 
 
 def all_couplers(registry: Registry, pools: Pools) -> list[Candidate]:
-    """Return each registered coupler, `conditional` for embeddings, and `semidiscrete`.
+    """Return each registered coupler, including `conditional` for embeddings and `semidiscrete`.
 
-    A semidiscrete coupler requires a potential. Its time does not depend on the values, so a
-    potential of zeros is used.
+    A semidiscrete coupler requires a potential. The time does not depend on the values of the
+    potential, so it is filled with zeros.
     """
     candidates = all_candidates(registry, pools.device)
     if find_spec("genkit_semidiscrete"):
@@ -119,7 +119,7 @@ def all_couplers(registry: Registry, pools: Pools) -> list[Candidate]:
 
 
 def select(tables: Sequence[Table]) -> Choose:
-    """Return a function that selects the couplers of these tables."""
+    """Return a function that creates the couplers of these tables."""
     return lambda registry, pools: chosen_candidates(registry, tables, pools.device)
 
 
@@ -135,7 +135,7 @@ def measure(
 
 
 def pools_of(options: argparse.Namespace, largest: int) -> tuple[Pools, str]:
-    """Return pools of real or synthetic images, and the name of the data."""
+    """Return pools of real or synthetic images, and the name of the images."""
     if options.images is None:
         count, name = max(2048, largest), "synthetic images"
         items = synthetic(SHAPE, CLASSES, count, options.seed)
@@ -147,7 +147,7 @@ def pools_of(options: argparse.Namespace, largest: int) -> tuple[Pools, str]:
 
 
 def waiting(options: argparse.Namespace) -> None:
-    """Measure how long a training waits for pairs, in a new run or a finished one."""
+    """Measure how long training waits for pairs, in a new run or in a finished one."""
     if options.run:
         write("waiting", read_waiting(options.run, options.stage))
         return
@@ -198,11 +198,11 @@ def train_stage(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def write(name: str, report: Table) -> None:
-    """Write one part; parts of a CPU and a GPU have different files."""
+    """Write a measurement to a file, whose name depends on the type of device."""
     on_gpu = report["environment"]["device"].startswith("cuda")
     path = PARTS / f"{name}{'_cuda' if on_gpu else ''}.json"
     where = dict(report["environment"])
-    del where["command"]  # contains paths of this machine
+    del where["command"]  # contains paths on this machine
     whole = {"command": command(), "commit": commit(), **report, "environment": where}
     PARTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
@@ -210,14 +210,14 @@ def write(name: str, report: Table) -> None:
 
 
 def command() -> str:
-    """Return the command line, with files without their folders."""
+    """Return the command line, with files but without their folders."""
     arguments = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
     return " ".join([threads, "python benchmarks/couplers.py", *arguments])
 
 
 def commit() -> str:
-    """Return the commit of the checkout, marked as dirty if files differ."""
+    """Return the commit of the checkout, with the suffix -dirty if files are modified."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     return subprocess.run(
         run, cwd=RESULTS, capture_output=True, text=True, check=True
@@ -230,7 +230,7 @@ def log(text: str) -> None:
 
 
 def main() -> None:
-    """Parse the command line, and measure or write the page."""
+    """Parse the command line, then measure or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
     sizes = {
@@ -242,18 +242,20 @@ def main() -> None:
         parsed = parts.add_parser(part.__name__, help=part.__doc__)
         parsed.set_defaults(act=part)
         parsed.add_argument("--sizes", type=int, nargs="+", default=default)
-        parsed.add_argument("--repeats", type=int, default=3, help="pools of each size")
-        parsed.add_argument("--images", type=Path, help="real images; by default synthetic")
+        parsed.add_argument("--repeats", type=int, default=3, help="number of pools of each size")
+        parsed.add_argument("--images", type=Path, help="file of real images; by default synthetic")
         parsed.add_argument("--device", default="cpu")
         parsed.add_argument("--seed", type=int, default=0)
         if part is growth:
-            parsed.add_argument("--limit", type=float, default=60.0, help="seconds for a pool")
+            parsed.add_argument(
+                "--limit", type=float, default=60.0, help="maximum seconds for a pool"
+            )
     parsed = parts.add_parser("waiting", help=waiting.__doc__)
     parsed.set_defaults(act=waiting)
     parsed.add_argument("--recipe", default="edm_aot")
     parsed.add_argument("--stage", default="denoiser")
     parsed.add_argument(
-        "--count", type=int, help="number of training images; by default the recipe's"
+        "--count", type=int, help="number of training images; by default that of the recipe"
     )
     parsed.add_argument("--run", type=Path, help="finished run, instead of a new one")
     parsed.add_argument("--device", default="cpu")

@@ -6,8 +6,9 @@ runs the shipped recipe `edm_aot` with each coupler and seed and writes `coupler
 `docs/results`; `couplers.py` writes its page. Finished runs are not repeated. `semidiscrete` requires
 the separate distribution `plugins/genkit-semidiscrete`.
 
-All arms of a seed have the same network, batch, images seen, learning rate, noise levels and initial
-weights. They also have the same classifier of the features, since it depends only on the seed.
+The arms of a seed differ only in the coupler and the pool size: network, initial weights, batch size,
+number of training images, learning rate and noise distribution are the same. The classifier of the
+Fréchet distance is also the same, since it depends only on the seed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import genkit
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RECIPE = RESULTS.parents[1] / "recipes" / "edm_aot.toml"
 RESULT = RESULTS / "couplers_digits.json"
-STEPS = [5, 7]  # of Heun: 9 and 13 NFE
-SAMPLES = 8192  # twice the recipe's: the bias of so few samples is about 1
+STEPS = [5, 7]  # Heun steps, which take 9 and 13 NFE
+SAMPLES = 8192  # twice the number in the recipe; the bias of so few samples is about 1
 Table = dict[str, Any]
 
 
@@ -43,7 +44,7 @@ class Arm:
     Attributes:
         coupler: table of the coupler.
         pool: number of images coupled together.
-        before: stages that the coupler requires.
+        before: tables of the stages that the coupler requires.
     """
 
     coupler: Table
@@ -67,7 +68,7 @@ ARMS = {
 
 
 def recipe(arm: Arm, seed: int) -> Table:
-    """Return the shipped recipe with another coupler."""
+    """Return the shipped recipe with the coupler and the pool size of an arm."""
     table = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
     stages = {stage["id"]: stage for stage in table["stage"]}
     stages["denoiser"] |= {"coupler": arm.coupler, "pool_size": arm.pool}
@@ -119,17 +120,17 @@ def summary(name: str, runs: list[Table]) -> Table:
 
 
 def shared_facts(runs: list[Table]) -> Table:
-    """Return the facts that all runs share.
+    """Return the facts that are the same for all runs.
 
     Raises:
-        ValueError: arms of the same seed have different classifiers.
+        ValueError: arms with the same seed have different classifiers.
     """
     extractors: dict[int, str] = {}
     for run in runs:
         extractor = run["facts"]["extractor"]
         if extractors.setdefault(run["seed"], extractor) != extractor:
             raise ValueError(
-                f"seed {run['seed']} must have one classifier, got {extractor} and "
+                f"runs of seed {run['seed']} must have the same classifier, got {extractor} and "
                 f"{extractors[run['seed']]}"
             )
     first = runs[0]
@@ -144,7 +145,7 @@ def shared_facts(runs: list[Table]) -> Table:
 
 
 def commit() -> str:
-    """Return the commit of the checkout, marked as dirty if files differ."""
+    """Return the commit of the checkout, with the suffix -dirty if files are modified."""
     run = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     return subprocess.run(
         run, cwd=RESULTS, capture_output=True, text=True, check=True
@@ -152,7 +153,7 @@ def commit() -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure and write the results."""
+    """Parse the command line, run the arms, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))

@@ -1,4 +1,4 @@
-"""The section of growth of the page of `couplers.py`, with its picture."""
+"""The section of `couplers.md` on the growth of time with pool size, and its picture."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from genkit.parts.figure import figure_with_axes, label_ends, line_style, png_of
 from genkit_bench.tables import time_text
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "couplers-growth.png"
-FIT_FROM = 1024  # images in a pool; below, what does not grow hides what does
+FIT_FROM = 1024  # minimum pool size of the fit; for smaller pools, constant costs dominate
 Table = dict[str, Any]
 
 
 def growth(part: Table) -> str:
-    """Return the section of growth."""
+    """Return the section on the growth of time with pool size."""
     lines = timed(part["rows"])
     sizes = sorted({size for points in lines.values() for size in points})
     rows = []
@@ -42,17 +42,17 @@ not included in the times. {described(part)}
 
 
 def notes(rows: Sequence[Table]) -> list[str]:
-    """Return why a coupler is missing, with the smallest pool where it is."""
+    """Return one line for each coupler that was not measured: smallest pool size and reason."""
     first: dict[tuple[str, str], int] = {}
     for row in rows:
         if row["note"]:
             key = row["coupler"], row["note"]
             first[key] = min(row["pool"], first.get(key, row["pool"]))
-    return [f"{name}, from a pool of {size:,}: {note}" for (name, note), size in first.items()]
+    return [f"{name}, pools of {size:,} and more: {note}" for (name, note), size in first.items()]
 
 
 def timed(rows: Sequence[Table]) -> dict[str, dict[int, float]]:
-    """Return the seconds of each coupler by pool."""
+    """Return a dict from each coupler to a dict from pool size to seconds."""
     lines: dict[str, dict[int, float]] = {}
     for row in rows:
         if row["seconds"] is not None:
@@ -61,7 +61,7 @@ def timed(rows: Sequence[Table]) -> dict[str, dict[int, float]]:
 
 
 def exponent(points: dict[int, float]) -> str:
-    """Return the slope of log time against log pool; empty with fewer than two points."""
+    """Return the slope of log time against log pool size as text; empty with under two points."""
     fitted = {size: time for size, time in points.items() if size >= FIT_FROM}
     if len(fitted) < 2:
         return ""
@@ -70,7 +70,7 @@ def exponent(points: dict[int, float]) -> str:
 
 
 def draw_growth(rows: Sequence[Table]) -> None:
-    """Draw time against pool."""
+    """Draw the time for a pool against pool size."""
     figure, (axes,) = figure_with_axes(width=9)
     drawn = []
     for index, (name, points) in enumerate(timed(rows).items()):

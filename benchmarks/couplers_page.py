@@ -1,4 +1,4 @@
-"""The page of `couplers.py`, from whatever was measured."""
+"""Write `couplers.md`, the page of `couplers.py`, from all available measurements."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ SECTIONS = {
     "torchcfm": torchcfm,
     "digits": digits,
 }
-"""By part, in the order of the page."""
+"""Dict from each measurement to the function that returns its section, in the order of the page."""
 
 OTHERS = ("torchcfm", "digits")
-"""Parts that have scripts of their own: `couplers_NAME.py` writes `couplers_NAME.json`."""
+"""Measurements with separate scripts: `couplers_NAME.py` writes `couplers_NAME.json`."""
 
 
 def write_page(_: argparse.Namespace) -> None:
@@ -63,12 +63,12 @@ def write_page(_: argparse.Namespace) -> None:
     made = [made_by(name, part) for name, part in parts.items()]
     whole = "\n\n".join([INTRODUCTION, *text, WHAT_NOT, HOW, *made])
     PAGE.write_text(f"{whole}\n", encoding="utf-8")
-    print(f"wrote {PAGE.name} of {', '.join(parts)}")
+    print(f"wrote {PAGE.name} with {', '.join(parts)}")
 
 
 def made_by(name: str, part: Table) -> str:
-    """Return how a part was measured."""
-    where = part.get("environment", part)  # the digits have no table of their own for it
+    """Return a paragraph on how a part was measured: command, commit, hardware and versions."""
+    where = part.get("environment", part)  # the part of the digits has no separate table for it
     packages = ", ".join(f"{package} {version}" for package, version in where["packages"].items())
     seeds = part.get("seeds", [part.get("seed")])
     return f"""**{name}**
@@ -81,13 +81,11 @@ def made_by(name: str, part: Table) -> str:
 
 
 def counts(part: Table) -> str:
-    """Return on how much a part rests."""
+    """Return the extent of a measurement: the number of pools, or of images and samples."""
     if "arms" in part:
-        return (
-            f"{part['images']:,} images seen by each of the networks, {part['samples']:,} samples"
-        )
+        return f"{part['images']:,} training images for each network, {part['samples']:,} samples"
     if "pools" in part:
-        return f"{part['images']:,} images trained on, in {part['pools']:,} pools"
+        return f"{part['images']:,} training images in {part['pools']:,} pools"
     repeats = part["limits"]["repeats"] if "limits" in part else part["repeats"]
     data = (
         part["data"] if isinstance(part["data"], str) else "{items:,} {name}".format(**part["data"])

@@ -1,4 +1,4 @@
-"""The sections of the page of `couplers.py`."""
+"""The sections of `couplers.md`, the page of `couplers.py`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ Table = dict[str, Any]
 
 
 def rows_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of Markdown, the first column left, the others right."""
+    """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def share(row: Table, minimum: float | None) -> str:
-    """Return the gain of a row over random pairs, as a share of the maximum gain."""
+    """Return the cost reduction of a row, in percent of the maximum reduction.
+
+    Args:
+        row: measurements of a coupler.
+        minimum: minimum mean cost; None if it is unknown.
+    """
     if minimum is None:
         return ""
     return f"{100 * (row['random_cost'] - row['mean_cost']) / (row['random_cost'] - minimum):.2f} %"
@@ -35,7 +40,7 @@ def described(part: Table) -> str:
 
 
 def beside(part: Table) -> Iterator[tuple[Table, Table]]:
-    """Yield the row of plain scipy with that of the coupler, by cost and pool."""
+    """Yield the row of plain scipy and the row of the coupler, for each cost and pool size."""
     measured = [row for row in part["rows"] if row["seconds"] is not None]
     plain = {(r["cost"], r["pool"]): r for r in measured if r["coupler"].startswith("plain")}
     others = [row for row in measured if not row["coupler"].startswith("plain")]
@@ -45,7 +50,7 @@ def beside(part: Table) -> Iterator[tuple[Table, Table]]:
 
 
 def speed(part: Table) -> str:
-    """Return the section of exact pairs on a CPU."""
+    """Return the section on exact pairs on a CPU."""
     rows = []
     for plain, row in beside(part):
         rows.append(
@@ -69,7 +74,7 @@ scipy's pairs. {described(part)}
 
 
 def speed_on_gpu(part: Table) -> str:
-    """Return the section of exact pairs on a GPU."""
+    """Return the section on exact pairs on a GPU."""
     rows = [
         [
             row["cost"],
@@ -90,7 +95,7 @@ The images and the noise are on the GPU. {described(part)}
 
 
 def sinkhorn(part: Table) -> str:
-    """Return the section of approximate pairs."""
+    """Return the section on approximate pairs."""
     rows = [
         [
             row["coupler"],
@@ -100,9 +105,9 @@ def sinkhorn(part: Table) -> str:
         ]
         for _, row in beside(part)
     ]
-    # All rows have the same pool, so a lower bound that one coupler proves holds for all of them.
-    known = [row for row in part["alone"] if row["bound"] is not None]
-    minimum = max((row["mean_cost"] / (1 + row["bound"]) for row in known), default=None)
+    # All rows are for the same pool, so a lower bound from one coupler is valid for all rows.
+    bounded_rows = [row for row in part["alone"] if row["bound"] is not None]
+    minimum = max((row["mean_cost"] / (1 + row["bound"]) for row in bounded_rows), default=None)
     large = [
         [
             row["coupler"],
@@ -134,7 +139,7 @@ gain is stated as a share of the reduction that this bound allows.
 
 
 def waiting(part: Table) -> str:
-    """Return the section of the waiting share."""
+    """Return the section on the share of training time spent waiting for pairs."""
     device = part["environment"]["device"].partition(":")[0]
     title = "## Waiting for pairs" if device == "cpu" else "### Waiting on a GPU"
     row = [
@@ -156,27 +161,27 @@ which the training waits for pairs. The seconds are those in `metrics.jsonl` of 
 
 
 def torchcfm(part: Table) -> str:
-    """Return the section of the comparison with torchcfm."""
+    """Return the section on the comparison with torchcfm."""
     sizes = sorted({row["size"] for row in part["rows"]})
     heads = [f"{size:,}" for size in sizes]
     verdicts = [
         [
             ours,
             rival,
-            *(f"{found[size]['speedup']:.1f}" if size in found else "" for size in sizes),
-            f"{max(verdict['cost_ratio'] for verdict in found.values()):.6f}",
+            *(f"{by_pool[size]['speedup']:.1f}" if size in by_pool else "" for size in sizes),
+            f"{max(verdict['cost_ratio'] for verdict in by_pool.values()):.6f}",
         ]
-        for (ours, rival), found in by_size(part["verdicts"], "genkit", "torchcfm").items()
+        for (ours, rival), by_pool in by_size(part["verdicts"], "genkit", "torchcfm").items()
     ]
     times = [
         [
             label,
-            *(time_text(found[size]["seconds"]) if size in found else "" for size in sizes),
-            f"{found[max(found)]['dropped_images'] / max(found):.0%}",
-            f"{found[max(found)]['dropped_noises'] / max(found):.0%}",
-            troubles(found),
+            *(time_text(by_pool[size]["seconds"]) if size in by_pool else "" for size in sizes),
+            f"{by_pool[max(by_pool)]['dropped_images'] / max(by_pool):.0%}",
+            f"{by_pool[max(by_pool)]['dropped_noises'] / max(by_pool):.0%}",
+            troubles(by_pool),
         ]
-        for (label,), found in by_size(part["rows"], "label").items()
+        for (label,), by_pool in by_size(part["rows"], "label").items()
     ]
     return f"""## Against torchcfm
 
@@ -196,18 +201,18 @@ replaced by random pairs:
 {rows_of(["method", *heads, "images unused", "noise unused", "warned"], times)}"""
 
 
-def troubles(found: dict[int, Table]) -> str:
-    """Return the pool sizes for which torchcfm warned."""
+def troubles(rows: dict[int, Table]) -> str:
+    """Return the pool sizes for which torchcfm warned, with the type of warning."""
     warnings = {"fell_back": "random pairs", "stopped": "not optimal"}
     return "; ".join(
         f"{text}: {', '.join(f'{size:,}' for size in sizes)}"
         for key, text in warnings.items()
-        if (sizes := [size for size, row in sorted(found.items()) if row[key]])
+        if (sizes := [size for size, row in sorted(rows.items()) if row[key]])
     )
 
 
 def by_size(rows: Sequence[Table], *keys: str) -> dict[tuple[str, ...], dict[int, Table]]:
-    """Return rows grouped by the values of some keys, and by size."""
+    """Return a dict from the values of ``keys`` to a dict from pool size to row."""
     found: dict[tuple[str, ...], dict[int, Table]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in keys), {})[row["size"]] = row
@@ -215,7 +220,7 @@ def by_size(rows: Sequence[Table], *keys: str) -> dict[tuple[str, ...], dict[int
 
 
 def digits(part: Table) -> str:
-    """Return the section of larger pools."""
+    """Return the section on larger pools."""
     scores = ("curvature",)
 
     def cell(arm: Table, score: str) -> str:

@@ -2,9 +2,9 @@
 
     nox -s torchcfm
 
-installs torchcfm in a separate environment, runs this file there, prints a table and writes
-`docs/results/couplers_torchcfm.json`. The timed work is that of a training loop: from images and noise
-to paired images and noise.
+installs torchcfm in a separate environment, runs this script there, prints a table and writes
+`docs/results/couplers_torchcfm.json`. The time is that of the call in a training loop, which takes
+images and noise and returns pairs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from genkit_bench.synthetic import synthetic
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHAPE, CLASSES = (3, 32, 32), 10
 EQUAL = 1 + 1e-6
-"""Ratio up to which costs count as equal: torchcfm solves in float32."""
+"""Maximum ratio of costs that count as equal, since torchcfm computes in float32."""
 
 GENKIT = (
     {"use": "hungarian", "cost": "squared"},
@@ -50,22 +50,22 @@ TORCHCFM: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("exact", {}, {"replace": False}),
     ("sinkhorn", {}, {}),
     ("sinkhorn", {"normalize_cost": True}, {}),
-    # The smallest reg that works here: with at most 0.008, exp(-cost / reg) is 0 in float32.
+    # The smallest reg that works here: at 0.008 and below, exp(-cost / reg) is 0 in float32.
     ("sinkhorn", {"normalize_cost": True, "reg": 0.01}, {}),
 )
-"""Method of OTPlanSampler, its other arguments, and those of ``sample_plan``."""
+"""Method of OTPlanSampler, its other arguments, and the arguments of ``sample_plan``."""
 
 RIVALS = {"hungarian": "exact", "sinkhorn": "sinkhorn"}
-"""torchcfm's method of the same kind for each coupler of genkit."""
+"""Dict from each coupler of genkit to torchcfm's methods of the same type."""
 
 UNIFORM_PLAN = "reverting to uniform plan"
-"""Part of torchcfm's warning that it replaced a plan of zeros by random pairs."""
+"""Part of torchcfm's warning that it replaced a plan that is 0 everywhere by random pairs."""
 
 NOT_CONVERGED = "numItermax reached"
 """Part of POT's warning that the plan is not optimal."""
 
 LOSSES = ("dropped_images", "dropped_noises", "doubled_images", "doubled_noises")
-"""Numbers of images and noise samples that are unused, and that are used more than once."""
+"""Columns: numbers of images and noise samples that are not used, and used more than once."""
 
 MEANS = ("cost", "expected_cost", "random_cost", *LOSSES)
 """Columns of a row that are means over the pools."""
@@ -73,7 +73,7 @@ MEANS = ("cost", "expected_cost", "random_cost", *LOSSES)
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pairs of a pool in their order, with the plan if the method has one."""
+    """Pairs of a pool, in order, and the transport plan if the method has one."""
 
     seconds: float
     images: Tensor
@@ -84,7 +84,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Method:
-    """A method of either library."""
+    """A method of genkit or torchcfm."""
 
     library: str
     name: str
@@ -103,7 +103,7 @@ class Method:
 
 
 class Recorded(OTPlanSampler):  # type: ignore[misc]
-    """The unchanged sampler, which also stores its plan and the drawn indices."""
+    """torchcfm's sampler, which also stores its plan and the drawn indices."""
 
     plan: Any = None
     drawn: Any = None
@@ -120,7 +120,7 @@ class Recorded(OTPlanSampler):  # type: ignore[misc]
 
 
 def of_genkit(coupler: Any, table: dict[str, Any]) -> Method:
-    """Return the method of a genkit coupler."""
+    """Return the method for a coupler of genkit."""
 
     def draw(images: Tensor, noise: Tensor, index: int) -> Drawn:
         start = time.perf_counter()
@@ -136,7 +136,7 @@ def of_torchcfm(name: str, arguments: dict[str, Any], plan_arguments: dict[str, 
 
     def draw(images: Tensor, noise: Tensor, index: int) -> Drawn:
         sampler = Recorded(name, **arguments)
-        # The sampler draws its pairs from numpy's global generator.
+        # The sampler draws pairs with numpy's global generator.
         np.random.seed(derive_seed(0, "torchcfm", index) % 2**32)  # noqa: NPY002
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -154,8 +154,8 @@ def pool_row(drawn: Drawn, cost: Tensor) -> dict[str, Any]:
     """Return the row of one pool.
 
     Args:
-        drawn: pairs of the method.
-        cost: squared distances with images in rows, ``[N, N]`` float64.
+        drawn: pairs that the method returned.
+        cost: squared distances, with a row for each image, ``[N, N]`` float64.
     """
     size = len(cost)
     mean_cost = float(cost[drawn.images, drawn.noises].mean())
@@ -201,7 +201,7 @@ def measure(
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare each genkit coupler with torchcfm's methods of the same kind, for each size."""
+    """Compare each coupler of genkit with torchcfm's methods of the same type, for each size."""
     return [
         {
             "size": mine["size"],
@@ -223,27 +223,27 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ratios(mine: dict[str, Any], rival: dict[str, Any]) -> list[float]:
-    """Return the cost over the expected cost of the rival's plan, for each pool.
+    """Return for each pool the cost divided by the expected cost of the rival's plan.
 
-    The cost of the rival's drawn pairs is not used, since draws with replacement scatter.
+    The cost of the rival's drawn pairs is not used, since draws with replacement have a variance.
     """
     pools = zip(mine["pools"], rival["pools"], strict=True)
     return [own["cost"] / other["expected_cost"] for own, other in pools]
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """Return a row as text."""
+    """Return a row as a line of text."""
     note = "failed: random pairs" if row["fell_back"] else ""
     return (
         f"{row['size']:>5}  {row['label']:<50}{1e3 * row['seconds']:>8,.0f} ms, "
-        f"cost {row['cost']:,.1f}, of the plan {row['expected_cost']:,.1f}, "
-        f"{row['dropped_images'] / row['size']:.0%} of the images never used  "
+        f"cost {row['cost']:,.1f}, expected cost of the plan {row['expected_cost']:,.1f}, "
+        f"{row['dropped_images'] / row['size']:.0%} of the images not used  "
         f"{'stopped before the optimum' if row['stopped'] else note}"
     )
 
 
 def images_of(path: Path | None, largest: int, seed: int) -> tuple[str, Batch]:
-    """Return the images of the pools, and a description of them."""
+    """Return a description of the images of the pools, and the images."""
     if path is None:
         name = f"synthetic, genkit_bench.synthetic.synthetic({SHAPE}, {CLASSES}, {largest}, {seed})"
         return name, synthetic(SHAPE, CLASSES, largest, seed)
@@ -260,10 +260,10 @@ def commit() -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure, print and write the results."""
+    """Parse the command line, measure, and print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--repeats", type=int, default=5, help="pools of each size")
+    parser.add_argument("--repeats", type=int, default=5, help="number of pools of each size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--data", type=Path, help="safetensors file with uint8 train_images [N, 3, 32, 32]"
@@ -276,7 +276,7 @@ def main() -> None:
     couplers = [component(plugins.registry, "coupler", table) for table in GENKIT]
     methods = [of_genkit(*pair) for pair in zip(couplers, GENKIT, strict=True)]
     methods += [of_torchcfm(*arguments) for arguments in TORCHCFM]
-    measure(methods, pools, 64, 1)  # warm-up: imports and first calls
+    measure(methods, pools, 64, 1)  # warm-up, since the first calls import modules
     rows: list[dict[str, Any]] = []
     for size in options.sizes:
         rows += measure(methods, pools, size, options.repeats)

@@ -1,10 +1,10 @@
-"""Measure the effect of couplings of images and noise on the start of sampling.
+"""Measure the effect of couplings on the start of sampling, and print a table.
 
     python benchmarks/coupling_table.py --images cifar10.npz
 
-The file has the arrays `images`, uint8 [N, H, W, C] or [N, C, H, W], and `labels`, [N]. Pairs are exact
-for the paper's cost, the distance. Every epoch pairs all images again; more epochs reduce the standard
-errors. The last row is the standard error of a correlation.
+The file contains the arrays `images`, uint8 [N, H, W, C] or [N, C, H, W], and `labels`, [N]. Pairs
+minimize the paper's cost, the distance. In every epoch all images are coupled with new noise, so more
+epochs reduce the standard errors. The last row is the standard error of a correlation.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(data: Batch, coupler: Coupler, pool: int, epochs: int, seed: int) ->
 
 
 def figures(statistics: CouplingStatistics) -> dict[str, Any]:
-    """Return a column of the table."""
+    """Return a column of the table: a dict from the label of a row to its value."""
     s, c = np.array(statistics.deviations), np.array(statistics.covariances)
     spread = np.array(statistics.spread(SIGMA_MAX))
     # At an infinite noise level, the denoised image is the linear prediction from the noise, C n.

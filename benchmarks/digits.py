@@ -1,11 +1,11 @@
-"""Measure EDM against EDM-AOT, from both starts and with and without guidance, on the digits.
+"""Compare EDM with EDM-AOT on the digits, for both starts, with and without guidance.
 
     python benchmarks/digits.py --seeds 0 1 2
 
-runs the shipped recipes `edm` and `edm_aot_dg` for every seed (the denoiser of `edm_aot_dg` is that
-of `edm_aot`: same settings, same seed, same weights) and writes `docs/results/digits.md` and
-`docs/images/digits.png`. Finished runs are not repeated. What the figures mean is written by hand, in
-`docs/results/digits_reading.md`, and becomes a part of the page.
+runs the shipped recipes `edm` and `edm_aot_dg` for every seed, and writes `docs/results/digits.md` and
+`docs/images/digits.png`. The denoiser of `edm_aot_dg` is that of `edm_aot`: settings, seed and weights
+are the same. Finished runs are not repeated. The interpretation in `docs/results/digits_reading.md` is
+written by hand and inserted into the page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 READING = RESULTS / "digits_reading.md"
 PICTURE = RESULTS.parent / "images" / "digits.png"
 STEPS = {5: 9, 7: 13, 9: 17, 14: 27, 18: 35}
-"""Calls of the denoiser by number of steps; one more with the corrected start."""
+"""Dict from the number of Heun steps to calls of the denoiser; the corrected start takes one more.
+"""
 
 SCORE = "frechet_classifier"
 PUBLISHED, CORRECTED = "EDM-AOT, start from noise", "EDM-AOT, corrected start"
@@ -35,7 +36,9 @@ METHODS = ("EDM", PUBLISHED, CORRECTED, "EDM-AOT + DG, corrected start")
 Run = dict[str, Any]
 
 
-SETS, SAMPLES = 3, 5_000  # of each training; so few samples alone cost the distance about 4
+# Sets of samples for each training run, and samples of a set. The Fréchet distance of so few samples
+# has a bias of about 4.
+SETS, SAMPLES = 3, 5_000
 
 
 def measure(seed: int, out: Path, device: str) -> Run:
@@ -59,7 +62,7 @@ def measure(seed: int, out: Path, device: str) -> Run:
         return {"run": result, "rows": result.scores["sweep"], "facts": written["facts"][SCORE]}
 
     edm = run("edm")
-    # In one folder, so that the networks are trained once.
+    # Both runs use one folder, so that the networks are trained only once.
     starts = {"sweep.vary.start": ["noise", "corrected"]}
     aot = run("edm_aot_dg", **{"sweep.vary.guidance.weight": [0.0]}, **starts)
     guided = run(
@@ -137,7 +140,7 @@ cost. They do not show image quality on larger data.
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Return the mean of values, with their standard deviation."""
+    """Return the mean of values as text, with the standard deviation if there are several."""
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.2f}{deviation}"
 
@@ -190,7 +193,7 @@ def _seed_table(runs: Sequence[Run]) -> str:
 
 
 def draw(runs: Sequence[Run], device: str) -> None:
-    """Draw samples of both denoisers from the same noise, and the score against NFE."""
+    """Draw samples of both denoisers from the same noise, and plot the score against NFE."""
     figure = Figure(figsize=(13, 4.2), layout="constrained", facecolor="white")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
     fewest = min(STEPS)
@@ -212,7 +215,7 @@ def draw(runs: Sequence[Run], device: str) -> None:
         )
     right.set_yscale("log")
     right.set_xticks(list(STEPS.values()))
-    right.set_xlabel("NFE: calls of the denoiser for each sample")
+    right.set_xlabel("NFE: calls of the denoiser per sample")
     right.set_title("Fréchet distance, classifier features", loc="left", fontweight="bold")
     right.grid(alpha=0.3)
     right.legend(frameon=False)
@@ -220,7 +223,7 @@ def draw(runs: Sequence[Run], device: str) -> None:
 
 
 def _tiles(images: torch.Tensor) -> torch.Tensor:
-    """Join 64 images to one image of 8x8 tiles, one pixel apart."""
+    """Join 64 images into one image of 8x8 tiles, one pixel apart."""
     framed = torch.nn.functional.pad(images.clamp(-1, 1), (0, 1, 0, 1), value=1.0)
     size = framed.shape[-1]
     return framed.reshape(8, 8, size, size).permute(0, 2, 1, 3).reshape(8 * size, 8 * size)
@@ -234,7 +237,7 @@ def _commit() -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure, write."""
+    """Parse the command line, measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/digits-results"))

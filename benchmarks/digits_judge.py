@@ -1,4 +1,4 @@
-"""Draw and score samples of the digits, in the same way for all tables."""
+"""Draw and score samples of digits; all tables use this module."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genkit_metrics.spread import spread
 CLASSIFIER: dict[str, Any] = {"use": "classifier", "file": "digits"}
 PIXELS: dict[str, Any] = {"use": "pixels"}
 SCORE_SEED, FIT_SEED = 0, 1
-"""Seed of the samples that are scored, and of those with which settings are chosen."""
+"""Seed of the samples that are scored, and seed of the samples with which settings are chosen."""
 
 DIRECTIONS = 3
 _BATCH = 256
@@ -42,7 +42,7 @@ def draw(
     solver: str = "heun",
     start: ResolvedStart = "noise",
 ) -> tuple[Tensor, float]:
-    """Return samples ``[N, 1, 8, 8]`` before rounding, and the network calls per sample."""
+    """Return samples ``[N, 1, 8, 8]``, not rounded to 8 bits, and the network calls per sample."""
     parts, nfe, steps = [], 0.0, component("solver", solver)
     spec, classes = denoiser.spec, denoiser.classes
     for first in range(seeds.start, seeds.stop, _BATCH):
@@ -59,7 +59,7 @@ def _extractor(use: str, **settings: Any) -> Any:
 
 
 class Judge:
-    """Compare samples with the 1,797 digits as 8-bit images."""
+    """Compare samples with the 1,797 digits; both are rounded to 8 bits."""
 
     def __init__(self) -> None:
         self.place = FileContext(registry=load_plugins().registry, warn=print)
@@ -78,16 +78,16 @@ class Judge:
         return self._extractors.compute(extractor, as_stored(items, "sample"), "sample"), real
 
     def frechet(self, items: Tensor, features: str = "classifier") -> float:
-        """Return the Frechet distance over the shipped classifier's features, or over pixels."""
+        """Return the Fréchet distance in the features of genkit's digits classifier, or of pixels."""
         found, real = self._features(features, items)
         return frechet_distance(Statistics.of(found), real)
 
     def spread(self, items: Tensor) -> list[float]:
-        """Return the standard deviations over those of the data along its first directions."""
+        """Return the ratio of standard deviations (samples / data) along the first directions."""
         return spread(*self._features("pixels", items), DIRECTIONS)
 
     def scores(self, items: Tensor) -> dict[str, Any]:
-        """Return both distances and the spread."""
+        """Return both Fréchet distances and the spread, by name."""
         return {
             "classifier": self.frechet(items),
             "pixels": self.frechet(items, "pixels"),

@@ -2,8 +2,8 @@
 
     python benchmarks/draw_text.py --seed 1 --count 50
 
-Also counts words that the house style replaces with standard terms. Every text has the same chance of being drawn,
-with its file and line.
+Each text is printed with its file and line, and is drawn with the same probability. The script also counts words that
+the house style replaces with standard terms.
 """
 
 import argparse
@@ -27,11 +27,11 @@ REPLACED = {
     "anew": r"anew",
     "stranger": r"strangers?",
 }
-FEWEST_WORDS = 4  # shorter texts, such as a title or a key, say nothing about style
+FEWEST_WORDS = 4  # minimum words of a text; shorter ones, such as a title or a key, are not drawn
 
 
 class Text(NamedTuple):
-    """A text of the tree."""
+    """A text in the repository."""
 
     kind: str  # "docstring", "message" or "paragraph"
     file: str  # relative to the repository
@@ -40,7 +40,7 @@ class Text(NamedTuple):
 
 
 def tracked_files(folders: tuple[str, ...] = READ) -> list[str]:
-    """List the text files under version control, tests and this script excepted."""
+    """Return the text files under version control, except tests and this script."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
         cwd=ROOT,
@@ -68,7 +68,7 @@ def docstrings(file: str, tree: ast.Module) -> Iterator[Text]:
 
 
 def messages(file: str, tree: ast.Module) -> Iterator[Text]:
-    """Yield the texts inside `...Error(...)`, with `{...}` for what is inserted at run time."""
+    """Yield the strings inside `...Error(...)`, with `{...}` for values inserted at run time."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")):
             continue
@@ -89,7 +89,7 @@ def messages(file: str, tree: ast.Module) -> Iterator[Text]:
 
 
 def paragraphs(file: str, text: str) -> Iterator[Text]:
-    """Yield the paragraphs of a page in Markdown, without code, tables and headings."""
+    """Yield the paragraphs of a Markdown page, without code, tables and headings."""
     text = re.sub(
         r"^```.*?^```",
         lambda code: "\n" * code[0].count("\n"),
@@ -102,7 +102,7 @@ def paragraphs(file: str, text: str) -> Iterator[Text]:
 
 
 def texts(file: str) -> Iterator[Text]:
-    """Yield the texts of a file, except the shortest."""
+    """Yield the texts of a file that have at least `FEWEST_WORDS` words."""
     content = (ROOT / file).read_text()
     if file.endswith(".py"):
         tree = ast.parse(content)
@@ -113,7 +113,7 @@ def texts(file: str) -> Iterator[Text]:
 
 
 def count_replaced(files: list[str]) -> Counter[str]:
-    """Count the words that the house style replaces, "at least" excepted."""
+    """Count the words that the house style replaces, except "at least"."""
     counts = Counter(dict.fromkeys(REPLACED, 0))
     for file in files:
         content = (ROOT / file).read_text()
@@ -123,7 +123,7 @@ def count_replaced(files: list[str]) -> Counter[str]:
 
 
 def main() -> None:
-    """Draw and print texts, then the counts."""
+    """Draw and print texts, then print the counts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument("--count", type=int, default=50, help="number of texts")

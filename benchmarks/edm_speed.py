@@ -2,11 +2,11 @@
 
     python benchmarks/edm_speed.py --edm DIR --rounds 8
 
-DIR is a checkout of https://github.com/NVlabs/edm, whose networks and loss are imported from there.
-Both train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random images:
-loss, gradient, Adam and the average of the weights, in float32. They take turns within one run, and
-the medians are compared. The reference runs the steps of its training loop, with and without
-channels-last images; genkit runs its trainer with ``channels_last = true``.
+DIR is a checkout of https://github.com/NVlabs/edm, from which networks and loss are imported. Both
+implementations train DDPM++ (55,733,891 weights, dropout 0.13, augmentation labels) on the same random
+images in float32. A step consists of loss, gradient, Adam and weight average. The implementations
+alternate within one run, and medians are compared. The reference uses the code of its training loop,
+with and without channels-last images; genkit uses its trainer with ``channels_last = true``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Compare fitted noise levels with those of EDM on the digits.
+"""Compare fitted noise levels with EDM's noise levels on the digits.
 
     OMP_NUM_THREADS=1 python benchmarks/fitted_schedules.py runs/edm-*/01-denoiser/denoiser.safetensors
 
-prints, for each denoiser, solver and number of network calls, the Frechet distance of 8-bit samples
-with the fitted levels, with rho 7 and rho 90 at sigma_max 80, and with rho 7 at the best sigma_max,
-which is chosen on the seeds of the fit and costs about as many samples as a fit. The levels are fitted
-by the stage `fit-schedule` on other noise than is scored. With `--criteria` it prints instead how
-criteria rank the candidates of a fit, and what a search over each level by itself finds.
+prints, for each denoiser, solver and number of network calls, the Fréchet distance of 8-bit samples
+for four schedules: fitted levels; rho 7 and rho 90 at sigma_max 80; and rho 7 at the best sigma_max,
+which is chosen with the seeds of the fit and takes about as many samples as a fit. The stage
+`fit-schedule` fits the levels with noise that differs from the noise of the scored samples. With
+`--criteria`, the script instead prints how well criteria rank the candidates of a fit, and the result
+of a search over single levels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from genkit.tensors import as_stored
 from genkit_stages.level_search import KnownLevels, energy, grid
 
 CALLS = {"euler": (6, 10, 27), "heun": (7, 9, 13, 27), "dpmpp-2m": (6, 8, 10, 14)}
-"""Network calls of a sample, without that of a corrected start, by solver."""
+"""Dict from solver to numbers of network calls per sample, without the call of a corrected start."""
 
 FEATURES = {"pixels": PIXELS, "classifier": CLASSIFIER}
 HIGHEST = (80.0, 20.0, 10.0, 6.0, 4.0)
@@ -44,8 +45,8 @@ class Measurer:
         denoiser: denoiser that is sampled.
         solver: name of the solver.
         start: ``noise`` or ``corrected``.
-        judge: compares samples with the digits.
-        extractor: table of the extractor by whose features levels are fitted.
+        judge: judge that compares samples with the digits.
+        extractor: table of the extractor with whose features levels are fitted.
     """
 
     denoiser: Denoiser
@@ -55,25 +56,25 @@ class Measurer:
     extractor: dict[str, Any]
 
     def draw(self, schedule: Schedule, seeds: range, seed: int) -> tuple[Tensor, float]:
-        """Return samples ``[N, *shape]`` before rounding, and the network calls per sample."""
+        """Return samples ``[N, *shape]``, not rounded to 8 bits, and network calls per sample."""
         return draw(self.denoiser, schedule, seeds, seed=seed, solver=self.solver, start=self.start)
 
     def frechet(
         self, schedule: Schedule, seeds: range, seed: int = SCORE_SEED
     ) -> tuple[float, float]:
-        """Return the Frechet distance over the digits classifier, and the network calls."""
+        """Return the Fréchet distance in the features of the digits classifier, and network calls."""
         items, nfe = self.draw(schedule, seeds, seed)
         return self.judge.frechet(items), nfe
 
 
 def usual(steps: int, rho: float, sigma_max: float = RANGE[1]) -> Schedule:
-    """Return EDM's levels."""
+    """Return EDM's schedule."""
     found: Schedule = component("schedule", "edm", steps=steps, rho=rho, sigma_max=sigma_max)
     return found
 
 
 def fitted(measurer: Measurer, steps: int) -> Any:
-    """Return the fitted levels of the stage `fit-schedule`."""
+    """Return the noise levels that the stage `fit-schedule` fits."""
     stage = component(
         "stage",
         "fit-schedule",
@@ -102,7 +103,7 @@ def rows(measurer: Measurer, samples: int) -> Iterator[list[str]]:
         tuned = measurer.frechet(usual(steps, 7, best), seeds)[0]
         yield [
             f"{nfe:g}",
-            # Kept levels differ from those of `edm` by rounding.
+            # If the fit keeps the levels of `edm`, they differ only by rounding.
             f"**{score:.2f}**" if score < min(seven, ninety) * 1.001 else f"{score:.2f} (worse)",
             f"{seven:.2f}",
             f"{ninety:.2f}",
@@ -123,18 +124,19 @@ def print_table(measurers: Sequence[tuple[str, Measurer]], samples: int) -> None
 
 
 def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> None:
-    """Print the rank correlations of criteria, and the result of a search with more parameters.
+    """Print the rank correlations of two criteria, and the result of a search over single levels.
 
-    The energy distance of 128 samples to the data, and the mean squared distance of the same samples
-    to the ends of trajectories of 48 steps from the same noise, are compared with the Frechet
-    distance of other samples by Spearman's rank correlation.
+    One criterion is the energy distance between 128 samples and the data. The other is the mean
+    squared distance between these samples and the end points of trajectories of 48 steps from the
+    same noise. Both are compared with the Fréchet distance of different samples by Spearman's rank
+    correlation.
     """
     print(
-        "| denoiser | solver | start | NFE | energy: rank correlation | Fréchet of its best |",
+        "| denoiser | solver | start | NFE | energy: rank correlation | Fréchet of the best |",
         end="",
     )
     print(
-        " end error: rank correlation | Fréchet of its best | each level: Fréchet before | after |"
+        " end error: rank correlation | Fréchet of the best | single levels: Fréchet before | after |"
     )
     print("|---" * 10 + "|")
     for name, measurer in measurers:
@@ -162,9 +164,10 @@ def print_criteria(measurers: Sequence[tuple[str, Measurer]], samples: int) -> N
 
 
 def each_level(measurer: Measurer, schedule: Schedule, data: Tensor) -> Schedule:
-    """Return levels that reduce the energy distance of 512 samples, changing one level at a time.
+    """Minimize the energy distance of 512 samples, and return the noise levels.
 
-    A pattern search: a level is multiplied or divided by a factor, which falls from 1.35 to 1.07.
+    This is a pattern search: one level at a time is multiplied or divided by a factor, which
+    decreases from 1.35 to 1.07.
     """
 
     def near(levels: Sequence[float]) -> float:
@@ -186,7 +189,7 @@ def each_level(measurer: Measurer, schedule: Schedule, data: Tensor) -> Schedule
 
 
 def pixels(items: Tensor) -> Tensor:
-    """Return ``[N, D]`` pixels of 8 bits in [-1, 1]."""
+    """Return pixels ``[N, D]``, rounded to 8 bits, in [-1, 1]."""
     return as_stored(items, "item").double().div(127.5).sub(1).flatten(1)
 
 
@@ -197,7 +200,12 @@ def main() -> None:
     parser.add_argument("--start", choices=["noise", "corrected"], default="noise")
     parser.add_argument("--solvers", nargs="+", choices=CALLS, default=list(CALLS))
     parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--features", choices=FEATURES, default="pixels", help="of the fit")
+    parser.add_argument(
+        "--features",
+        choices=FEATURES,
+        default="pixels",
+        help="features with which levels are fitted",
+    )
     parser.add_argument("--criteria", action="store_true")
     chosen = parser.parse_args()
     judge = Judge()

@@ -2,8 +2,8 @@
 
     python benchmarks/guidance_page.py docs/results/guidance.jsonl
 
-What the figures mean is written by hand, in `docs/results/guidance_reading.md`, and becomes a part of
-the page. `guidance_picture.py` draws.
+The interpretation in `docs/results/guidance_reading.md` is written by hand and inserted into the page.
+`guidance_picture.py` draws the picture.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ARMS = {
 }
 SCHEDULES = {"paper": "the noise levels of each paper", "fitted": "fitted noise levels"}
 AT = (0.05, 0.2, 1.0, 5.0, 20.0)
-"""Noise levels at which the tables show the fitted weight."""
+"""Noise levels at which the table shows the fitted weight."""
 
 HOW = (
     "- `OMP_NUM_THREADS=1 python benchmarks/guidance_trainings.py --seeds 0 1 2`",
@@ -58,12 +58,13 @@ Row = tuple[str, str, str, str]
 
 @dataclass
 class Measured:
-    """All lines of a file.
+    """All scores in a file.
 
     Attributes:
-        scores: by method, schedule, steps, guidance and arm, then by the seed of the training.
-        discriminators: by method and guidance, then by seed.
-        machines: commits and machines that scored.
+        scores: dict from (method, schedule, steps, guidance, arm) to a dict from seed to scores.
+        discriminators: dict from (method, guidance) to a dict from seed to the chosen snapshot and
+            the fitted weight.
+        machines: commits and machines with which the scores were measured.
     """
 
     scores: dict[tuple[str, str, int, str, str], dict[int, Line]] = field(
@@ -76,48 +77,48 @@ class Measured:
 
     @property
     def steps(self) -> list[int]:
-        """Numbers of steps that were measured."""
+        """Numbers of steps for which there are scores, ascending."""
         return sorted({key[2] for key in self.scores})
 
     @classmethod
     def read(cls, path: Path) -> Measured:
-        """Return what a file holds."""
-        found = cls()
+        """Return the scores in a file."""
+        measured = cls()
         for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
             if "made_with" in line:
-                found.machines[line["made_with"]] = None
+                measured.machines[line["made_with"]] = None
             elif "discriminator" in line:
                 method, seed, guidance = line["discriminator"]
-                found.discriminators[method, guidance][seed] = line
+                measured.discriminators[method, guidance][seed] = line
             else:
                 method, seed, schedule, steps, guidance, arm = line["key"]
-                found.scores[method, schedule, steps, guidance, arm][seed] = line
-        return found
+                measured.scores[method, schedule, steps, guidance, arm][seed] = line
+        return measured
 
 
 def spread_of(values: Sequence[float], digits: int = 2) -> str:
-    """Return the mean over trainings, with their standard deviation."""
+    """Return the mean over training runs as text, with the standard deviation if there are several."""
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{deviation}"
 
 
 def frechet(lines: Sequence[Line]) -> str:
-    """Return the Frechet distance of a cell."""
+    """Return the Fréchet distance for a cell of a table; ``lines`` are the scores of its runs."""
     return spread_of([line[SCORE] for line in lines])
 
 
 def spread(lines: Sequence[Line]) -> str:
-    """Return the spread of the samples over that of the data, in pixels."""
+    """Return the ratio of the standard deviations of samples and data in pixel space."""
     return spread_of([line["spread_pixels"] for line in lines], 3)
 
 
 def agreement(lines: Sequence[Line]) -> str:
-    """Return the share of samples that the classifier takes for their class."""
+    """Return the share of samples that the classifier assigns to the requested class."""
     return spread_of([line["class_agreement_classifier"] for line in lines], 3)
 
 
 def chosen(lines: Sequence[Line]) -> str:
-    """Return the combination that the sweep of each training chose, and how often."""
+    """Return each combination that sweeps chose, with the number of training runs that chose it."""
     best = [min(line["tried"], key=lambda row: row[SCORE]) for line in lines]
     counts = Counter(
         f"weight {row['guidance.weight']:g} up to {row.get('guidance.sigma_max', 152.2):g}"
@@ -129,7 +130,7 @@ def chosen(lines: Sequence[Line]) -> str:
 
 
 def cost(lines: Sequence[Line]) -> str:
-    """Return network calls, arithmetic and the share of guidance in it, means of the trainings."""
+    """Return network calls, arithmetic, and the share of guidance, means over the training runs."""
 
     def mean(value: Callable[[Line], float]) -> float:
         return statistics.fmean(value(line) for line in lines)
@@ -144,7 +145,14 @@ def cost(lines: Sequence[Line]) -> str:
 def table(
     measured: Measured, schedule: str, rows: Iterable[Row], cell: Callable[[Sequence[Line]], str]
 ) -> str:
-    """Return a table, a column for each number of steps; empty where no row was measured."""
+    """Return a Markdown table with a column for each number of steps; empty if it has no scores.
+
+    Args:
+        measured: all scores.
+        schedule: name of the schedule.
+        rows: label, method, guidance and arm of each row.
+        cell: function that returns the text of a cell from the scores of its training runs.
+    """
     steps = measured.steps
     lines = ["| | " + " | ".join(f"{n} steps" for n in steps) + " |", "|---|" + "--:|" * len(steps)]
     for label, method, guidance, arm in rows:
@@ -159,18 +167,18 @@ def rows_of(end: str, arms: Iterable[str], *, unguided: bool = True) -> list[Row
     """Return the rows of both methods with all discriminators.
 
     Args:
-        end: what follows the names of methods, such as ``-cond``.
+        end: suffix of the names of the methods, such as ``-cond``.
         arms: arms of each discriminator.
-        unguided: whether denoisers alone have rows too.
+        unguided: whether there are also rows for denoisers without guidance.
     """
-    found = []
+    rows = []
     for method, name in METHODS.items():
         if unguided:
-            found.append((name, method + end, "none", "none"))
+            rows.append((name, method + end, "none", "none"))
         for guidance in ("dg", "aot-dg"):
             label = f"{name} + {GUIDANCES[guidance]}"
-            found += [(f"{label}, {ARMS[arm]}", method + end, guidance, arm) for arm in arms]
-    return found
+            rows += [(f"{label}, {ARMS[arm]}", method + end, guidance, arm) for arm in arms]
+    return rows
 
 
 def second_table(
@@ -180,7 +188,7 @@ def second_table(
     steps: int,
     cell: Callable[[Sequence[Line]], str],
 ) -> str:
-    """Return a table of guidance by a second denoiser: a row for each weight."""
+    """Return a Markdown table of guidance by a second denoiser, with a row for each weight."""
     columns = [(g, i) for g in ("classifier-free", "autoguidance") for i in INTERVALS]
     head = " | ".join(f"{g}, {INTERVALS[i] or 'everywhere'}" for g, i in columns)
     lines = [f"| weight | {head} |", "|--:|" + "--:|" * len(columns)]
@@ -188,17 +196,17 @@ def second_table(
     if none:
         lines.append("| 0 |" + f" {cell(list(none.values()))} |" * len(columns))
     for weight in SECOND_WEIGHTS:
-        found = [
+        runs = [
             measured.scores.get((method, schedule, steps, g, f"{weight:g}-{i}"), {})
             for g, i in columns
         ]
-        cells = [cell(list(f.values())) if f else "" for f in found]
+        cells = [cell(list(f.values())) if f else "" for f in runs]
         lines.append(f"| {weight:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def weight_table(measured: Measured) -> str:
-    """Return the snapshots that were chosen, and the fitted weight at some noise levels."""
+    """Return a table of the chosen snapshots, and of the fitted weight at some noise levels."""
     head = " | ".join(f"w* at {sigma:g}" for sigma in AT)
     lines = [f"| discriminator | images of the snapshot | {head} |", "|---|--:|" + "--:|" * len(AT)]
     for (method, guidance), seeds in measured.discriminators.items():
@@ -233,10 +241,10 @@ def page(measured: Measured) -> str:
             about = f"{kind}, {levels}"
             for title, arms, cell in (
                 (f"## {about}", main, frechet),
-                (f"### {about}: first order only and both orders", orders, frechet),
-                (f"### {about}: the published range and a fitted one", ranges, frechet),
+                (f"### {about}: guidance of first order and of both orders", orders, frechet),
+                (f"### {about}: published and fitted range of noise levels", ranges, frechet),
                 (f"### {about}: spread of the samples", main, spread),
-                (f"### {about}: calls; equivalents; GFLOP; share of guidance", ARMS, cost),
+                (f"### {about}: NFE; NFE-equivalents; GFLOP; share of guidance", ARMS, cost),
             ):
                 add(title, table(measured, schedule, rows_of(end, arms), cell))
             rows = rows_of(end, swept, unguided=False)
@@ -260,7 +268,7 @@ def page(measured: Measured) -> str:
 
 
 def main() -> None:
-    """Parse the command line and write."""
+    """Parse the command line and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scores", type=Path, help="file that guidance_scores.py wrote")
     parser.add_argument("--out", type=Path, default=RESULTS / "guidance.md")

@@ -1,4 +1,4 @@
-"""The picture of docs/results/guidance.md."""
+"""Draw the picture of docs/results/guidance.md."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Lines = Mapping[int, dict[str, Any]]
-"""Lines of a cell by the seed of the training."""
+"""Dict from the seed of a training run to its scores for a cell."""
 
 Scores = Mapping[tuple[str, str, int, str, str], Lines]
-"""Lines by method, schedule, steps, guidance and arm."""
+"""Dict from (method, schedule, steps, guidance, arm) to the scores."""
 
 CURVES = {
     ("edm", "none", "none"): ("EDM", "#555555"),
@@ -29,7 +29,7 @@ COLOURS = ("#555555", "#0072b2", "#d55e00")
 
 
 def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: Path) -> None:
-    """Draw the distance against the cost, the fitted weights, and guidance by a second denoiser."""
+    """Draw distance against cost, the fitted weights, and guidance by a second denoiser."""
     figure = Figure(figsize=(13, 9), layout="constrained", facecolor="white")
     (paper, fitted), (weights, second) = figure.subplots(2, 2)
     against_cost(paper, scores, "paper", "unconditional, noise levels of each paper")
@@ -42,7 +42,7 @@ def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: 
 
 
 def against_cost(axes: Axes, scores: Scores, schedule: str, title: str) -> None:
-    """Draw the distance of each method against its arithmetic."""
+    """Draw the Fréchet distance of each method against the cost of a sample."""
     steps = sorted({key[2] for key in scores})
     for (method, guidance, arm), (label, colour) in CURVES.items():
         cells = [scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
@@ -51,12 +51,12 @@ def against_cost(axes: Axes, scores: Scores, schedule: str, title: str) -> None:
             costs = [statistics.fmean(x["cost"]["nfe_equivalents"] for x in cell) for cell in lines]
             axes.errorbar(costs, *middles(lines), fmt="o-", color=colour, label=label, capsize=3)
     axes.set_yscale("log")
-    axes.set_xlabel("equivalents: arithmetic over that of one call of the denoiser")
+    axes.set_xlabel("NFE-equivalents: arithmetic / arithmetic of one call of the denoiser")
     finish(axes, title)
 
 
 def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> None:
-    """Draw the fitted weight of each discriminator, a curve for each training."""
+    """Draw the fitted weight of each discriminator, with a curve for each training run."""
     for (method, guidance), (label, colour) in {
         ("edm", "dg"): CURVES["edm", "dg", "sweep-both"],
         ("edm-aot", "dg"): CURVES["edm-aot", "dg", "sweep-both"],
@@ -74,7 +74,7 @@ def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> Non
 
 
 def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
-    """Draw the distance with a second denoiser against the weight, by interval."""
+    """Draw the distance against the weight of a second denoiser, with a curve for each interval."""
     none = scores.get(("edm-second", "paper", steps, "none", "none"), {})
     for guidance, style in SECOND.items():
         for (interval, text), colour in zip(INTERVALS.items(), COLOURS, strict=True):
@@ -93,14 +93,14 @@ def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
 
 
 def middles(cells: list[list[dict[str, Any]]]) -> tuple[list[float], list[float]]:
-    """Return the mean distance of each cell over the trainings, and its standard deviation."""
+    """Return the mean and the standard deviation of each cell's distance over the training runs."""
     each = [[line["frechet_classifier"] for line in lines] for lines in cells]
     deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in each]
     return [statistics.fmean(values) for values in each], deviations
 
 
 def finish(axes: Axes, title: str) -> None:
-    """Add what all panels have."""
+    """Add the title, the grid and the legend, which all panels have."""
     axes.set_title(title, loc="left", fontweight="bold")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:

@@ -17,10 +17,10 @@ from genkit_dg.log_ratio import compute_log_ratio
 
 CPU = torch.device("cpu")
 LOWEST, HIGHEST = 0.0447, 152.2
-"""Range of noise levels in which the published discriminator guides the first slope of a step."""
+"""Range of noise levels in which the published method guides the first slope of a step."""
 
 SAMPLERS = {"EDM + DG": (18, 7.0), "EDM-AOT + AOT-DG": (15, 90.0)}
-"""Heun steps and rho."""
+"""Dict from each sampler to its number of Heun steps and rho."""
 
 
 def calls() -> tuple[float, float]:
@@ -46,10 +46,10 @@ def table() -> str:
     denoiser, discriminator = calls()
     share = discriminator / denoiser
     lines = [
-        f"A call of the denoiser `ddpmpp` takes {denoiser:.1f} GFLOP, one of the discriminator with the "
-        f"gradient {discriminator:.1f}: {share:.2f} of a call of the denoiser.",
+        f"A call of the denoiser `ddpmpp` takes {denoiser:.1f} GFLOP. A call of the discriminator with "
+        f"its gradient takes {discriminator:.1f} GFLOP, {share:.2f} times as much.",
         "",
-        "| sampler | NFE | calls of the discriminator | equivalents | GFLOP | share of guidance |",
+        "| sampler | NFE | calls of the discriminator | NFE-equivalents | GFLOP | share of guidance |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, (steps, rho) in SAMPLERS.items():

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/guidance_scores.py --seeds 0 1 2
 
-trains what is not trained yet, and appends a line of JSON to `runs/guidance/scores.jsonl` for each run,
-schedule, number of Heun steps, guidance and choice of its weight. Lines that are there are not measured
-again. Weights are chosen on other samples than are scored. `guidance_page.py` makes tables.
+trains missing networks, and appends a line of JSON to `runs/guidance/scores.jsonl` for each run,
+schedule, number of Heun steps, guidance and choice of the weight. Existing lines are not measured
+again. Weights are chosen with samples that are not scored. `guidance_page.py` writes the tables.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ import genkit
 from genkit.artifacts.layout import METRICS, stages_in
 
 STEPS = (4, 7, 14)
-"""Steps of Heun's method: 7, 13 and 27 network calls, without that of a corrected start."""
+"""Numbers of Heun steps: 7, 13 and 27 network calls, without the call of a corrected start."""
 
 SCHEDULES = ("paper", "fitted")
-"""Noise levels of the method's paper, and levels fitted to the denoiser without guidance."""
+"""Names of the schedules: the noise levels of the method's paper, and levels that are fitted to the
+denoiser without guidance."""
 
 SETS = 3
 SWEPT = 2048
-"""Samples of each combination by which a weight is chosen; their seeds are not scored."""
+"""Number of samples with which a combination is judged when a weight is chosen. Samples with these
+seeds are not scored."""
 
 PUBLISHED = "sigma_min = 0.0447, sigma_max = 152.2"
 FIRST = "second_weight = 0.0"
@@ -44,7 +46,8 @@ ARMS: dict[str, tuple[str, str]] = {
     "by-level-first": (f"{BY_LEVEL}, {FIRST}", ""),
     "by-level-both": (BY_LEVEL, ""),
 }
-"""Settings of a discriminator's guidance by name, and what a sweep varies to choose the others."""
+"""Dict from the name of an arm to the settings of discriminator guidance, and to the settings that a
+sweep varies."""
 
 SECOND_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 INTERVALS = {
@@ -52,7 +55,7 @@ INTERVALS = {
     "below-1": "sigma_max = 1.0",
     "middle": "sigma_min = 0.2, sigma_max = 2.0",
 }
-"""Noise levels at which a second denoiser guides."""
+"""Dict from name to the settings of the noise levels at which a second denoiser guides."""
 
 SAMPLE = """
 [[stage]]
@@ -88,7 +91,7 @@ sets = {sets}
 metrics = [{metrics}]
 """
 
-# `settings_from` takes what a sweep varies; all other settings are those of the samples.
+# `settings_from` only takes the settings that a sweep varies; others are those of the samples.
 SWEEP = """
 [[stage]]
 id = "{id}-sweep"
@@ -104,7 +107,7 @@ Key = tuple[str, int, str, int, str, str]
 
 
 def schedules(name: str, steps: int) -> dict[str, str]:
-    """Return the schedule of the method's paper, and the fitted one, by name."""
+    """Return a dict from name to the table of the schedule: of the method's paper, and fitted."""
     rho = 90.0 if METHODS[name].pairs else 7.0
     return {
         "paper": f'{{ use = "edm", steps = {steps}, rho = {rho} }}',
@@ -113,7 +116,7 @@ def schedules(name: str, steps: int) -> dict[str, str]:
 
 
 def arms(name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield guidance, arm, table of the guidance, and settings that a sweep varies."""
+    """Yield guidance, arm, table of the guidance, and settings that a sweep varies, for each arm."""
     yield "none", "none", "", ""
     for guidance in METHODS[name].guidances:
         if METHODS[name].second:
@@ -140,28 +143,28 @@ def stages(
     Args:
         name: method.
         schedule: table of the schedule.
-        arm: of :func:`arms`.
-        where: part of the ids that tells one schedule from another.
-        samples: samples of each set.
+        arm: arm, see :func:`arms`.
+        where: part of the ids that distinguishes the schedules.
+        samples: number of samples of each set.
     """
     guidance, label, table, vary = arm
     stage = stage_of(guidance, label, where)
     conditional = METHODS[name].conditional
     metrics = ", ".join([SCORE, SPREAD, *([AGREEMENT] if conditional else [])])
-    found, more = "", ""
+    tables, more = "", ""
     if vary:
-        # Of the samples that a sweep varies only the settings are used.
-        found = SAMPLE.format(
+        # The sweep only uses the settings of this stage, not its samples.
+        tables = SAMPLE.format(
             id=f"{stage}-tried", count=1, first=100_000, schedule=schedule, guidance=table, more=""
         )
         count = min(SWEPT, samples)
-        found += SWEEP.format(id=stage, count=count, vary=vary, score=SCORE)
+        tables += SWEEP.format(id=stage, count=count, vary=vary, score=SCORE)
         more = CHOSEN.format(id=stage)
     count = SETS * samples
-    found += SAMPLE.format(
+    tables += SAMPLE.format(
         id=stage, count=count, first=0, schedule=schedule, guidance=table, more=more
     )
-    return found + EVALUATE.format(id=stage, sets=SETS, metrics=metrics)
+    return tables + EVALUATE.format(id=stage, sets=SETS, metrics=metrics)
 
 
 def stage_of(guidance: str, label: str, where: str) -> str:
@@ -170,7 +173,7 @@ def stage_of(guidance: str, label: str, where: str) -> str:
 
 
 def line_of(result: genkit.Result, key: Key) -> dict[str, Any]:
-    """Return the line of an arm from the results of its stages."""
+    """Return the line for an arm, from the results of the stages of the arm."""
     *_, schedule, steps, guidance, arm = key
     stage = stage_of(guidance, arm, f"{schedule}-{steps}")
     places = stages_in(result.folder)
@@ -184,7 +187,7 @@ def line_of(result: genkit.Result, key: Key) -> dict[str, Any]:
 
 
 def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, Any]:
-    """Return the chosen snapshot of a discriminator and its fitted weight."""
+    """Return a line with the chosen snapshot of a discriminator and its fitted weight."""
     places = stages_in(place)
     rows = (places[guidance] / METRICS).read_text(encoding="utf-8").splitlines()
     weight = json.loads((places[f"{guidance}-weight"] / "weight.json").read_text(encoding="utf-8"))
@@ -196,7 +199,7 @@ def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, 
 
 
 def missing(name: str, seed: int, done: set[Key], steps: int, schedule: str) -> list[Any]:
-    """Return the arms that have no line yet."""
+    """Return the arms that have not been measured."""
     return [a for a in arms(name) if (name, seed, schedule, steps, a[0], a[1]) not in done]
 
 
@@ -205,7 +208,9 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
     options.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
-    options.add_argument("--samples", type=int, default=5000, help="of each of three sets")
+    options.add_argument(
+        "--samples", type=int, default=5000, help="number of samples of each of three sets"
+    )
     options.add_argument("--scores", type=Path, default=Path("runs/guidance/scores.jsonl"))
     chosen = options.parse_args()
     done: set[Any] = set()

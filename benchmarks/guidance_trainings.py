@@ -1,11 +1,11 @@
-"""Train the denoisers of the digits, and the networks that guide them, that `guidance_scores.py` scores.
+"""Train denoisers of the digits, and networks that guide them; `guidance_scores.py` scores them.
 
     OMP_NUM_THREADS=1 python benchmarks/guidance_trainings.py --seeds 0 1 2
 
-A run holds a denoiser and all that guides it: discriminators, each with the snapshot that is chosen on
-held-out images and its fitted weight; or, for `second` runs, a weaker denoiser. Denoisers with and
-without pairs have the same network, batch, images, optimizer and noise distribution. Finished stages
-are not repeated.
+A run contains a denoiser and the networks that guide it. These are discriminators, each with a snapshot
+that is chosen with held-out images and with a fitted weight; or, in `second` runs, a weaker denoiser.
+EDM and EDM-AOT have the same network, batch size, number of images, optimizer and noise distribution.
+Finished stages are not repeated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ objective = {{ use = "denoising", noise_distribution = {{ use = "log-normal", p_
 coupler = {coupler}
 """
 
-# Other seeds than those of the samples that are scored.
+# The seeds differ from those of the samples that are scored.
 FAKES = """
 [[stage]]
 id = "fakes"
@@ -73,7 +73,7 @@ RANDOM = '{ use = "random" }'
 HUNGARIAN = '{ use = "hungarian" }'
 
 DISCRIMINATORS = ("dg", "aot-dg")
-"""Stages of discriminators: of random pairs, and AOT-trained."""
+"""Ids of the discriminator stages: trained with random pairs, and with assigned noise."""
 
 
 def within(*parts: str) -> str:
@@ -86,12 +86,12 @@ def within(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """Training of a denoiser, and its guidance.
+    """A method: how a denoiser is trained and guided.
 
     Attributes:
-        pairs: whether noise is assigned to images.
+        pairs: whether the denoiser is trained with assigned noise.
         conditional: whether networks are conditioned on the class.
-        second: whether a second denoiser guides, in place of discriminators.
+        second: whether a second denoiser guides, instead of discriminators.
     """
 
     pairs: bool
@@ -100,7 +100,7 @@ class Method:
 
     @property
     def guidances(self) -> tuple[str, ...]:
-        """Names of the guidances; AOT-DG only if the denoiser is trained on pairs."""
+        """Names of the guidances; AOT-DG only if the denoiser is trained with assigned noise."""
         if self.second:
             return ("classifier-free", "autoguidance")
         return DISCRIMINATORS if self.pairs else DISCRIMINATORS[:1]
@@ -118,12 +118,13 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Size:
-    """Lengths of the trainings, and number of generated images.
+    """Numbers of training images and of generated images.
 
     Attributes:
-        denoiser: number of training images of a denoiser; a weaker one has a quarter of them.
-        discriminator: number of training images of a discriminator, with 8 snapshots.
-        fakes: number of generated images for discriminators.
+        denoiser: number of training images of a denoiser; a weaker denoiser has a quarter of them.
+        discriminator: number of training images of a discriminator, in which 8 snapshots are
+            written.
+        fakes: number of generated images on which discriminators are trained.
     """
 
     denoiser: int
@@ -142,7 +143,7 @@ def stages(method: Method, size: Size) -> Iterator[str]:
         id="denoiser", images=size.denoiser, pool=pool, network=network + hidden, coupler=coupler
     )
     if method.second:
-        # Autoguidance requires a weaker denoiser with similar errors: smaller, trained for less.
+        # Autoguidance requires a weaker denoiser with similar errors: smaller, with less training.
         yield DENOISER.format(
             id="guide",
             images=size.denoiser // 4,
@@ -156,7 +157,7 @@ def stages(method: Method, size: Size) -> Iterator[str]:
         yield DISCRIMINATOR.format(
             id=name,
             images=size.discriminator,
-            # It holds real and generated images: as many of each as a denoiser's pool.
+            # The pool contains as many real and as many generated images as a denoiser's pool.
             pool=2 * pool,
             conditional=str(method.conditional).lower(),
             coupler=within("realness", *by_class) if name == "aot-dg" else RANDOM,
@@ -165,14 +166,14 @@ def stages(method: Method, size: Size) -> Iterator[str]:
 
 
 def run(name: str, seed: int, size: Size, out: Path, more: str = "") -> genkit.Result:
-    """Train the networks of a run unless they exist, and run further stages in its folder.
+    """Train the networks of a run unless they exist, and run additional stages in its folder.
 
     Args:
-        name: name in :data:`METHODS`.
+        name: name of a method in :data:`METHODS`.
         seed: seed of the run.
-        size: lengths of the trainings.
+        size: numbers of images.
         out: folder of all runs.
-        more: further stages, as TOML.
+        more: additional stages, as TOML.
     """
     out.mkdir(parents=True, exist_ok=True)
     where = folder(out, name, seed)
@@ -188,24 +189,26 @@ def folder(out: Path, name: str, seed: int) -> Path:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that trainings and scores share."""
-    found = argparse.ArgumentParser(description=doc.splitlines()[0])
-    found.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    found.add_argument("--images", type=int, default=600_000, help="of each denoiser's training")
-    found.add_argument("--discriminator-images", type=int, default=400_000)
-    found.add_argument("--fakes", type=int, default=8192)
-    found.add_argument("--out", type=Path, default=Path("runs/guidance"))
-    return found
+    """Return a parser of the options that this script and `guidance_scores.py` have in common."""
+    options = argparse.ArgumentParser(description=doc.splitlines()[0])
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument(
+        "--images", type=int, default=600_000, help="number of training images of each denoiser"
+    )
+    options.add_argument("--discriminator-images", type=int, default=400_000)
+    options.add_argument("--fakes", type=int, default=8192)
+    options.add_argument("--out", type=Path, default=Path("runs/guidance"))
+    return options
 
 
 def size_of(chosen: argparse.Namespace) -> Size:
-    """Return the lengths of the trainings that options name."""
+    """Return the numbers of images for parsed options."""
     return Size(chosen.images, chosen.discriminator_images, chosen.fakes)
 
 
 def named(chosen: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """Yield the method and the seed of each run, all methods of a seed first."""
+    """Yield the method and the seed of each run: all methods for the first seed, then the next."""
     yield from ((name, seed) for seed in chosen.seeds for name in chosen.methods)
 
 

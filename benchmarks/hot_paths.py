@@ -1,14 +1,14 @@
-"""Compare pairs, training steps and samples per second of two installations, in one run.
+"""Compare pairs, training steps and samples per second of two installations of genkit, in one run.
 
     python benchmarks/hot_paths.py BEFORE/bin/python AFTER/bin/python [--rounds 12]
 
-Each installation runs parts of the recipe `edm_aot` at two lengths. The difference of their CPU seconds
-is the cost of the work in between, without start-up. The installations alternate, so that other load
-affects both, and ratios are computed within a round. Each uses one thread.
+Each installation runs parts of the recipe `edm_aot` with two numbers of images. The difference of the
+CPU seconds is the cost of the additional images, without start-up. The installations alternate, so that
+other load affects both, and ratios are computed within a round. Each uses one thread.
 
-- pairs: a network so small that the coupler takes nearly all of the time
-- steps: the recipe's network with random pairs
-- samples: only the stage `sample`; the training is finished before
+- pairs: the network is so small that the coupler takes nearly all of the time
+- steps: the network of the recipe, with random pairs
+- samples: only the stage `sample`; the network is trained before
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ DRAWING = "samples.count"
 # The key that is varied, its two values, and the other settings.
 WORK = {
     "pairs": (TRAINING, 2_048, 409_600, TINY),
-    # Both lengths include what a training does once, such as statistics of its first 8,192 pairs.
+    # Both numbers include work that is done once, such as statistics of the first 8,192 pairs.
     "steps": (TRAINING, 12_800, 128_000, ('denoiser.coupler={use="random"}',)),
-    # Random pairs: with assigned noise, samples start corrected now, which costs network calls.
+    # With assigned noise, newer versions start from a corrected state, which takes network calls.
     "samples": (DRAWING, 256, 16_384, ("denoiser.images=2560", 'denoiser.coupler={use="random"}')),
 }
 
 
 def main() -> None:
-    """Run the comparison and print it."""
+    """Run the comparison and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    # Not resolved: the link in a virtual environment is what selects it.
+    # Paths are not resolved, since the link to Python selects the virtual environment.
     parser.add_argument("before", type=lambda path: Path(path).absolute())
     parser.add_argument("after", type=lambda path: Path(path).absolute())
     parser.add_argument("--rounds", type=int, default=12)
@@ -55,24 +55,24 @@ def main() -> None:
             seconds = {python: cost(python, what, low, high, settings) for python in order}
             ratios.append(seconds[options.before] / seconds[options.after])
             rates.append((high - low) / seconds[options.after])
-        found = {
+        row = {
             "work": name,
             "per_cpu_second": round(statistics.median(rates), 1),
             "after_over_before": round(statistics.median(ratios), 4),
             "quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
             "rounds": options.rounds,
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(row), flush=True)
 
 
 def cost(python: Path, what: str, low: int, high: int, settings: tuple[str, ...]) -> float:
-    """Return the CPU seconds of the work between two lengths."""
+    """Return the CPU seconds for the work that ``high`` images take in addition to ``low`` images."""
     with tempfile.TemporaryDirectory() as folder:
         return run(python, what, high, settings, folder) - run(python, what, low, settings, folder)
 
 
 def run(python: Path, what: str, size: int, settings: tuple[str, ...], folder: str) -> float:
-    """Return the CPU seconds of a run; for samples, the training is finished before."""
+    """Return the CPU seconds of a run; for samples, without those of training."""
     recipe = Path(folder) / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
     out = Path(folder) / (f"{what}-{size}" if what == TRAINING else "samples")
@@ -90,11 +90,11 @@ def run(python: Path, what: str, size: int, settings: tuple[str, ...], folder: s
     ]
     command += [part for setting in sets for part in ("--set", setting)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if what == DRAWING:  # its training first, so that the timed run only samples
+    if what == DRAWING:  # the network is trained first, so that the timed run only draws samples
         once = [*command, "--set", f"{DRAWING}=1"]
         subprocess.run(once, env=env, cwd=folder, check=True, capture_output=True)
     before = children()
-    # Outside the checkout, whose modules would otherwise shadow the installed ones.
+    # In a folder outside of the checkout, whose modules would shadow the installed ones.
     subprocess.run(command, env=env, cwd=folder, check=True, capture_output=True)
     return children() - before
 

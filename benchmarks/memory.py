@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-The images are random bytes in the files of a data set and of a `sample` stage. The script prints the
-increase of the peak memory of the process while they are joined.
+The images are random bytes in the files of a data set and of a stage `sample`. The script prints the
+increase of the peak memory of the process while the two sets are joined.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main() -> None:
         samples = Path(folder) / Samples.filename()
         write(images, samples)
         data = RealAndFake(real=NPZ(path=str(images), labels=False), fakes="fakes")
-        data.real.load(SimpleNamespace())  # decodes into a cache file, which is mapped afterwards
+        data.real.load(SimpleNamespace())  # writes the cache file, which is mapped afterwards
         before = peak()
         joined = data.load(SimpleNamespace(read=lambda _, artifact: artifact.load(samples)))
         print(f"{len(joined):,} images {list(joined.data.shape[1:])} of {joined.data.dtype}")
         print(
-            f"held {joined.data.nbytes / 1e6:.0f} MB, peak {peak() - before:.0f} MB more than before"
+            f"size {joined.data.nbytes / 1e6:.0f} MB, increase of the peak {peak() - before:.0f} MB"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measure accuracy, time and memory of the metrics on synthetic features of Inception's size.
+"""Measure accuracy, time and memory of metrics, on synthetic features of the size of Inception's.
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py frechet [--items 10000]
     OMP_NUM_THREADS=1 python benchmarks/metrics.py prdc [--items 20000]
@@ -6,11 +6,11 @@
     OMP_NUM_THREADS=1 python benchmarks/metrics.py mifid [--items 20000]
     OMP_NUM_THREADS=1 python benchmarks/metrics.py kid
 
-- frechet: the distance by genkit, by torchmetrics, and by two independent computations in float64:
-  ``scipy.linalg.sqrtm`` of the product of the covariances, and the singular values of the product of
-  the triangular factors of the features, which avoids squaring
-- prdc, nearest, mifid, kid: the scores, and the memory in addition to the features; for mifid only the
-  cosine distance
+- frechet: the distance as computed by genkit, by torchmetrics, and by two independent methods in
+  float64: ``scipy.linalg.sqrtm`` of the product of the covariances, and singular values of the product
+  of the triangular factors of the features, which avoids squaring
+- prdc, nearest, mifid, kid: the scores, and the memory in addition to the features; for mifid, only
+  the cosine distance is computed
 
 Times are CPU seconds.
 """
@@ -41,7 +41,7 @@ FEATURES = 2048
 
 
 def features(items: int, name: str) -> Tensor:
-    """Return ``[items, 2048]`` float32 features whose variances fall from 1 to 1e-5."""
+    """Return features ``[items, 2048]`` float32, whose variances decrease from 1 to 1e-5."""
     g = generator(0, name)
     deviations = torch.arange(1, FEATURES + 1).pow(-0.75)
     basis, _ = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=g))
@@ -49,7 +49,7 @@ def features(items: int, name: str) -> Tensor:
 
 
 def sets(items: int) -> tuple[Tensor, Tensor]:
-    """Return features of real items, and of samples that resemble them."""
+    """Return features of real items, and of samples with a similar distribution."""
     both = features(2 * items, "real")
     return both[:items], both[items:].mul_(0.98).add_(features(items, "fake"), alpha=0.02)
 
@@ -102,13 +102,13 @@ def frechet(items: int) -> None:
         "torchmetrics": lambda: by_torchmetrics(real, fake),
         "scipy sqrtm": lambda: by_sqrtm(*statistics),
     }.items():
-        found, seconds = timed(compute)
-        error = abs(found / exact - 1)
+        distance, seconds = timed(compute)
+        error = abs(distance / exact - 1)
         print(
             json.dumps(
                 {
                     "by": name,
-                    "distance": found,
+                    "distance": distance,
                     "relative": f"{error:.1e}",
                     "seconds": round(seconds, 1),
                 }
@@ -135,7 +135,7 @@ def kid(real: Tensor, fake: Tensor) -> dict[str, float]:
 
 
 def report(compute: Callable[[Tensor, Tensor], dict[str, float]], items: int) -> None:
-    """Print the scores of a function of the features, its time and its memory."""
+    """Compute scores from features, and print the scores, the time and the memory."""
     real, fake = sets(items)
     real.sum(), fake.sum()  # loads pages that the system may have swapped out
     before = memory("VmRSS")

@@ -2,8 +2,7 @@
 
     python benchmarks/pairs_page.py docs/results/pairs.jsonl
 
-What the figures mean is written by hand, in `docs/results/pairs_reading.md`, and becomes a part of the
-page.
+The interpretation in `docs/results/pairs_reading.md` is written by hand and inserted into the page.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ OWN = {
     name: "uniform times" if "flow" in name else "rho 7" if name == "edm" else "rho 90"
     for name in NAMES
 }
-"""Noise levels of each method's paper; of `semidiscrete` those of EDM-AOT."""
+"""Dict from method to the noise levels of its paper; for `semidiscrete`, those of EDM-AOT."""
 
 HOW = (
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: trains residual "
@@ -46,11 +45,11 @@ HOW = (
 )
 
 Scores = dict[tuple[str, int, str, str, int], dict[int, dict[str, Any]]]
-"""Lines by method, images, schedule, start and steps, then by the seed of the training."""
+"""Dict from (method, images, schedule, start, steps) to a dict from the training seed to scores."""
 
 
 def read(path: Path) -> tuple[Scores, list[str]]:
-    """Return the scores of a file, and the commits and machines that made them."""
+    """Return the scores in a file, and the commits and machines with which they were measured."""
     scores: Scores = defaultdict(dict)
     machines: dict[str, None] = {}
     for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
@@ -64,7 +63,7 @@ def read(path: Path) -> tuple[Scores, list[str]]:
 
 
 def spread_of(values: Sequence[float], digits: int) -> str:
-    """Return the median of several values, with their minimum and maximum."""
+    """Return the median of values as text, with minimum and maximum if there are several."""
     middle = f"{statistics.median(values):.{digits}f}"
     if len(values) == 1:
         return middle
@@ -78,13 +77,15 @@ def table(
     value: Callable[[dict[str, Any]], float],
     digits: int = 2,
 ) -> str:
-    """Return a table of a score: a row for each method, schedule and start, a column for each cost.
+    """Return a Markdown table of a score, with a column for each number of steps.
+
+    There is a row for each method, schedule and start.
 
     Args:
         scores: all scores.
-        images: length of the training.
+        images: number of training images.
         rows: label, method, schedule and start of each row.
-        value: function that returns the score of a line.
+        value: function that extracts the score from a record.
         digits: number of decimal places.
     """
     steps = sorted({key[4] for key in scores})
@@ -100,19 +101,26 @@ def table(
 
 
 def rows_of(own: bool) -> list[tuple[str, str, str, str]]:
-    """Return the rows of all methods, with their papers' levels or with fitted ones."""
-    found = []
+    """Return the rows of all methods.
+
+    Args:
+        own: whether methods use the noise levels of their papers; otherwise fitted levels.
+    """
+    rows = []
     for method, name in NAMES.items():
         schedule = OWN[method] if own else "fitted"
         exact = method in ("edm", "flow") or (own and "flow" in method)
         for start in ("noise",) if exact else ("noise", "corrected"):
             label = name if exact else f"{name}, start {start}"
-            found.append((label, method, schedule, start))
-    return found
+            rows.append((label, method, schedule, start))
+    return rows
 
 
 def control() -> list[tuple[str, str, str, str]]:
-    """Return the rows of the control: pairs, rho 7 or 90 from 80, or fitted."""
+    """Return rows in which coupling and noise levels vary independently.
+
+    The noise levels are rho 7 or 90 from 80, or fitted.
+    """
     return [
         (f"{NAMES[method]}, {schedule}", method, schedule, start)
         for schedule in ("rho 7", "rho 90", "fitted")
@@ -125,14 +133,15 @@ def control() -> list[tuple[str, str, str, str]]:
 
 
 def draw(scores: Scores, images: int) -> None:
-    """Draw the distance against the calls, for the papers' levels and for fitted ones."""
+    """Draw distance against network calls, for the papers' noise levels and for fitted ones."""
     figure = Figure(figsize=(11, 4.4), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
     colours = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")
     steps = sorted({key[4] for key in scores})
     titles = ("noise levels of each paper", "noise levels fitted to each denoiser")
     for axes, own, title in zip(panels, (True, False), titles, strict=True):
-        best = {row[1]: row for row in rows_of(own)}  # the corrected start comes last
+        # The corrected start is the last row of a method, so it replaces the start from noise.
+        best = {row[1]: row for row in rows_of(own)}
         for (method, row), colour in zip(best.items(), colours, strict=True):
             found = [scores.get((method, images, row[2], row[3], n), {}) for n in steps]
             lines = [list(f.values()) for f in found if f]
@@ -159,7 +168,7 @@ def draw(scores: Scores, images: int) -> None:
         axes.set_yscale("log")
         axes.set_xticks([5, 7, 9, 13, 27, 35], labels=["5", "7", "9", "13", "27", "35"])
         axes.minorticks_off()
-        axes.set_xlabel("NFE: calls of the denoiser for each sample")
+        axes.set_xlabel("NFE: calls of the denoiser per sample")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("Fréchet distance, classifier features")
     panels[1].legend(frameon=False, fontsize="small")
@@ -203,7 +212,7 @@ def page(scores: Scores, machines: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Parse the command line and write."""
+    """Parse the command line and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scores", type=Path, help="file that pairs_scores.py wrote")
     scores, machines = read(parser.parse_args().scores)

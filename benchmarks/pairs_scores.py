@@ -1,10 +1,10 @@
-"""Score the denoisers that `pairs_trainings.py` trained, at EDM's noise levels and at fitted ones.
+"""Score the denoisers that `pairs_trainings.py` trained, with EDM's and with fitted noise levels.
 
     OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors
 
 appends a line of JSON for each denoiser, schedule, start and number of Heun steps to
-`runs/pairs/scores.jsonl`; lines that are there are not measured again. Levels are fitted by the stage
-`fit-schedule`, which looks at pixels, on other noise than is scored. `pairs_page.py` makes tables.
+`runs/pairs/scores.jsonl`. Existing lines are not measured again. The stage `fit-schedule` fits levels
+to pixels, with noise that differs from the noise of the scored samples. `pairs_page.py` writes tables.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from genkit.start import ResolvedStart
 from genkit_stages.level_search import KnownLevels
 
 STEPS = (3, 4, 5, 7, 14, 18)
-"""Steps of Heun's method: 5, 7, 9, 13, 27 and 35 network calls, without that of a corrected start."""
+"""Numbers of Heun steps: 5, 7, 9, 13, 27 and 35 network calls, without that of a corrected start."""
 
 Key = tuple[str, str, str, int]
 """Denoiser, schedule, start and steps."""
 
 
 def schedules(method: str) -> dict[str, dict[str, Any]]:
-    """Return the schedules of a method, those of its paper among them, by name."""
+    """Return a dict from name to table of the schedules of a method, including its paper's."""
     if "flow" in method:
-        # Euler as in the papers: unlike Heun's method, it is the same in sigma and in time.
+        # Euler's method as in the papers; unlike Heun's, it is the same in sigma and in time.
         return {"uniform times": {"name": "flow"}}
     return {f"rho {rho}": {"name": "edm", "rho": rho} for rho in (7, 90)}
 
 
 def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
-    """Yield the cells to score for a denoiser."""
+    """Yield the key of each cell to score for a denoiser."""
     method, _, _ = name.rsplit("-", 2)
-    independent = method.partition("_")[0] in ("edm", "flow")  # of `METHOD_LEVER` the method
+    independent = method.partition("_")[0] in ("edm", "flow")  # without the suffix `_LEVER`
     starts = ("noise",) if independent else ("noise", "corrected")
     for number in steps:
         for schedule in schedules(method):
-            # Uniform times begin at infinite noise, where a start from noise is exact.
+            # Uniform times start at an infinite noise level, where a start from noise is exact.
             for start in ("noise",) if "flow" in method else starts:
                 yield name, schedule, start, number
         for start in starts:
@@ -54,7 +54,7 @@ def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
 
 
 def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: ResolvedStart) -> Schedule:
-    """Return the fitted levels of the stage `fit-schedule`."""
+    """Return the noise levels that the stage `fit-schedule` fits."""
     stage = component(
         "stage",
         "fit-schedule",
@@ -77,7 +77,7 @@ def score(denoiser: Denoiser, judge: Judge, key: Key, samples: int) -> dict[str,
     else:
         table = dict(schedules(name)[kind])
         if table["name"] == "flow":
-            solver, steps = "euler", 2 * steps - 1  # as many calls
+            solver, steps = "euler", 2 * steps - 1  # as many calls as with Heun's method
         schedule = component("schedule", table.pop("name"), steps=steps, **table)
     found = draw(denoiser, schedule, range(samples), solver=solver, start=start)  # type: ignore[arg-type]
     items, nfe = found

@@ -1,10 +1,10 @@
-"""Train the denoisers of the digits that `pairs_scores.py` scores.
+"""Train denoisers of the digits; `pairs_scores.py` scores them.
 
     OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --seeds 0 1 2 --images 600000 2400000
 
-Network, batch, images, optimizer and noise distribution are the same for all methods, except that
-flow matching has its own preconditioner and noise distribution. `--levers` names variants of a method
-by what they change, such as `edm-aot-512/width`. Finished trainings are not repeated.
+Network, batch size, number of images, optimizer and noise distribution are the same for all methods,
+except that flow matching has a different preconditioner and noise distribution. `--levers` trains
+variants of a method, such as `edm-aot-512/width`, each with one change. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ METHODS = {
     "flow": FLOW | {"coupler": '{ use = "random" }'},
     "ot-flow": FLOW | {"coupler": '{ use = "hungarian", cost = "squared" }'},
 }
-"""Settings of the train stage, by method."""
+"""Dict from method to the settings of its train stage."""
 
 
 def _log_normal(mean: float, deviation: float) -> dict[str, str]:
@@ -80,7 +80,7 @@ LEVERS = {
     "short-average": {"more": 'average = { use = "ema", half_life = 5_000 }'},
     "decay": {"more": 'optimizer = { use = "adam", learning_rate_decay = 100_000 }'},
 }
-"""Changed settings of the train stage by name of the variant."""
+"""Dict from variant to the settings of the train stage that it changes."""
 
 
 def settings(name: str) -> dict[str, object]:
@@ -90,7 +90,7 @@ def settings(name: str) -> dict[str, object]:
 
 
 def folder(out: Path, name: str, images: int, seed: int) -> Path:
-    """Return the run folder of a training."""
+    """Return the folder of a run."""
     return out / f"{name.replace('/', '_')}-{images}-{seed}"
 
 

@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/pairs_why.py EDM.safetensors AOT.safetensors
 
-takes denoisers that `pairs_trainings.py` trained on random pairs and on pairs in pools of 512, samples both
-with 18 Heun steps, EDM-AOT from the corrected start, and prints three tables:
+takes denoisers that `pairs_trainings.py` trained with random pairs and with noise assigned in pools of
+512. It draws samples of both with 18 Heun steps, of EDM-AOT from the corrected start, and prints three
+tables:
 
-- the variance of the states along the trajectories over that of the states of training, `y + sigma n`;
-- the scores of the samples, multiplied by a factor around the mean of the data;
-- the scores where one denoiser is used above a noise level and the other below it.
+- the variance of the states along the trajectories, divided by that of training states `y + sigma n`;
+- the scores of samples whose deviations from the mean of the data are multiplied by a factor;
+- the scores if one denoiser is used above a noise level and the other denoiser below it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FACTORS = (1.0, 1.02, 1.04, 1.06, 1.08)
 
 
 class Recorded(nn.Module):
-    """A denoiser that stores the states of its calls by noise level."""
+    """A denoiser that stores the states with which it is called, by noise level."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
@@ -45,14 +46,14 @@ class Recorded(nn.Module):
         return self.denoiser(x, sigma, labels, **more)
 
     def settled(self, level: float, batches: int) -> Tensor:
-        """Return the states at a level ``[N, D]``, those of the last call of each batch."""
+        """Return the states at a noise level, ``[N, D]``, from the last call in each batch."""
         calls = self.states[level]
         each = len(calls) // batches
         return torch.cat(calls[each - 1 :: each]).flatten(1).double()
 
 
 class Switched(nn.Module):
-    """One denoiser above a noise level, another at and below it."""
+    """One denoiser above a noise level, and a second one at and below it."""
 
     def __init__(self, above: nn.Module, below: nn.Module, level: float) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Switched(nn.Module):
 
 @dataclass
 class Study:
-    """Sample both denoisers and score the samples."""
+    """Draw and score samples of both denoisers."""
 
     edm: Denoiser
     aot: Denoiser
@@ -78,14 +79,18 @@ class Study:
         self.data = to_float(component("dataset", "digits").load(self.judge.place).data)
 
     def drawn(self, denoiser: Denoiser, module: nn.Module, start: ResolvedStart) -> Tensor:
-        """Return samples of a denoiser with its module replaced."""
+        """Return samples of a denoiser whose module is replaced."""
         trained = replace(denoiser.trained, module=module)
         schedule = component("schedule", "edm", steps=STEPS)
         found = draw(Denoiser(trained, denoiser.device), schedule, range(self.samples), start=start)
         return found[0]
 
     def pairs(self, coupled: bool) -> tuple[Tensor, Tensor]:
-        """Return pairs of images and noise ``[N, D]`` as in training."""
+        """Return images and their noise as in training, ``[N, D]`` each.
+
+        Args:
+            coupled: whether noise is assigned by the Hungarian algorithm; otherwise at random.
+        """
         generator, coupler = torch.Generator().manual_seed(5), component("coupler", "hungarian")
         images, noises = [], []
         for _ in range(24):
@@ -99,14 +104,14 @@ class Study:
         return torch.cat(images).flatten(1).double(), torch.cat(noises).flatten(1).double()
 
     def line(self, name: str, items: Tensor) -> None:
-        """Print the scores of samples."""
+        """Print a row with the scores of samples."""
         found = self.judge.scores(items)
         spread = ", ".join(f"{value:.3f}" for value in found["spread"])
         cells = [name, f"{found['classifier']:.2f}", f"{found['pixels']:.3f}", spread]
         print("|", " | ".join(cells), "|", flush=True)
 
     def along(self) -> list[Tensor]:
-        """Print the variance along the trajectories, and return the samples of both denoisers."""
+        """Print the variances along the trajectories, and return the samples of both denoisers."""
         columns, ends = {}, []
         arms = (("EDM", self.edm, "noise"), ("EDM-AOT", self.aot, "corrected"))
         for name, denoiser, start in arms:
@@ -140,7 +145,7 @@ class Study:
                 self.line(f"{name}, times {factor:g}", (items - mean) * factor + mean)
 
     def switched(self) -> None:
-        """Print the scores with one denoiser above a noise level and the other below."""
+        """Print the scores if one denoiser is used above a noise level and the other below."""
         print("\n| denoisers | classifier | pixels | spread |\n|---|--:|--:|---|")
         for level in SWITCHES:
             module = Switched(self.aot.module, self.edm.module, level)

@@ -1,9 +1,9 @@
-"""Measure the commands that run nothing, against `import torch` in the same minutes.
+"""Measure commands that do not train or sample, relative to `import torch` in the same rounds.
 
     python benchmarks/quick_commands.py [--before CHECKOUT]
 
-The best of five rounds counts; a round runs each command once, so that all see the same load. CPU
-seconds, those of child processes included, are what other processes on the machine change least.
+The minimum of five rounds is reported. A round runs each command once, so that other load affects all
+commands equally. CPU seconds, including those of child processes, depend least on other load.
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ IMPORT = "import torch"
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a command: on the clock, and of all cores."""
+    """Seconds of a command: elapsed time, and CPU time of all cores."""
 
     clock: float
     cores: float
 
 
 def main() -> None:
-    """Measure and print a table in Markdown."""
+    """Measure the commands and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="older source to compare")
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="older checkout that is also measured"
+    )
     before = parser.parse_args().before
     trees = {"now": HERE} | ({"before": before.resolve()} if before else {})
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def commands_in(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Write the recipes with mistakes, and return the arguments of Python by name."""
+    """Write recipes with mistakes; return a dict from the name of each command to its arguments."""
     commands: dict[str, tuple[str, ...]] = {IMPORT: ("-c", IMPORT)}
     quick = ("--version", "--help", "list-plugins", "show heun")
     commands |= {f"genkit {command}": (*GENKIT, *command.split()) for command in quick}
@@ -90,7 +92,7 @@ def commands_in(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def measured(command: tuple[str, ...], source: Path, folder: Path) -> Cost:
-    """Run a command with the code of a checkout, and return what it took."""
+    """Run a command with the code of a checkout, and return its seconds."""
     plugins = source / "plugins"
     places = [source, plugins, *plugins.glob("genkit-*")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}

@@ -1,11 +1,11 @@
-"""Hash the results of shortened recipes, to verify that a refactoring changes no bit.
+"""Hash the results of shortened recipes, to verify that a refactoring changes no result.
 
     python benchmarks/same_bits.py before.json          # at one commit
     python benchmarks/same_bits.py after.json --against before.json     # at another
 
-Every recipe runs with one thread on the CPU. Weights and samples are hashed tensor by tensor (name,
-type, shape and bytes), without the metadata of their files, and scores by their rows. Hashes of two
-machines differ: compare two commits on one machine with the same packages.
+Every recipe runs with one thread on the CPU. The hash of weights and samples includes the name, type,
+shape and bytes of each tensor, but not the metadata of the file. The hash of scores includes their
+rows. Hashes differ between machines, so compare two commits on one machine with the same packages.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SHORTENED = {
         "sweep.vary.schedule.steps=[5]",
     ),
 }
-# Settings with different names in different commits: the first valid one is used.
+# Settings whose names differ between commits; the first valid name is used.
 RENAMED = {
     "edm2": (("denoiser.ema_snapshot_images=1000",), ("denoiser.average.snapshot_images=1000",))
 }
@@ -74,15 +74,15 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--only", nargs="+", choices=SHORTENED, default=list(SHORTENED))
     options = parser.parse_args()
-    found = {recipe: hashes(recipe) for recipe in options.only}
-    options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    after = {recipe: hashes(recipe) for recipe in options.only}
+    options.out.write_text(json.dumps(after, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if options.against:
         before = json.loads(options.against.read_text(encoding="utf-8"))
-        sys.exit(compare({recipe: before[recipe] for recipe in found}, found))
+        sys.exit(compare({recipe: before[recipe] for recipe in after}, after))
 
 
 def hashes(recipe: str) -> dict[str, str]:
-    """Run a shortened recipe; return a SHA-256 for each result, by stage and file."""
+    """Run a shortened recipe; return a dict from stage and file of each result to its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
         for names in RENAMED.get(recipe, ((),)):
             done = run(recipe, (*SHORTENED[recipe], *names), Path(folder) / "run")
@@ -120,7 +120,7 @@ def results(folder: Path):
 
 
 def of_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of tensors with their names, types and shapes."""
+    """Return the SHA-256 of tensors, including their names, types and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -1,11 +1,11 @@
-"""Compare the time of a run with trackers and of the same run without.
+"""Compare the time of a run with trackers and the time of the same run without trackers.
 
     python benchmarks/trackers.py --rounds 5
 
-The runs take turns in separate processes, whose whole time is measured, start-up included. Each is
-compared with the run without trackers in the same round, and the median of the ratios is printed. The
-third-party trackers `raiser`, `sleeper` and `filler` raise, sleep forever and write to a full disk at
-their first row.
+The runs alternate in separate processes, whose whole time is measured, including start-up. Each run is
+divided by the run without trackers in the same round, and the median of the ratios is printed. At the
+first row, the faulty trackers `raiser`, `sleeper` and `filler` respectively raise an error, sleep
+forever, and write to a full disk.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ CONTENDERS = (
 
 
 def install(site: Path) -> None:
-    """Write the distribution of the faulty trackers to a folder in Python's path."""
+    """Write the distribution of the faulty trackers to a folder, which must be in Python's path."""
     info = site / "genkit_faulty-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-faulty\nVersion: 0.1\n")
@@ -104,12 +104,14 @@ def seconds(trackers: tuple[str, ...], images: int, site: Path) -> float:
             text=True,
             check=True,
         )
-        found = time.perf_counter() - begun
+        elapsed = time.perf_counter() - begun
     warnings = done.stderr.count("Warning: tracker")
     faulty = sum(name in ("raiser", "sleeper", "filler") for name in trackers)
     if warnings != faulty:
-        raise RuntimeError(f"{warnings} warnings of {faulty} faulty trackers:\n{done.stderr}")
-    return found
+        raise RuntimeError(
+            f"stderr must have {faulty} tracker warnings, got {warnings}:\n{done.stderr}"
+        )
+    return elapsed
 
 
 def main() -> None:
@@ -122,7 +124,7 @@ def main() -> None:
         install(site)
         rounds = []
         for number in range(options.rounds):
-            # The order rotates, so that no case always runs first.
+            # The order rotates, so that no case is always first.
             order = CONTENDERS[number % len(CONTENDERS) :] + CONTENDERS[: number % len(CONTENDERS)]
             rounds.append({})
             for who in order:

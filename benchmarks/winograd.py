@@ -2,7 +2,7 @@
 
     python benchmarks/winograd.py [--rounds 12] [--batch-size 8]
 
-The two alternate on the same images; ratios of CPU seconds are computed within a round.
+The two implementations alternate on the same images. Ratios of CPU seconds are computed within a round.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genkit_edm.unet.winograd import Conv3x3
 
 
 def main() -> None:
-    """Print a line for each size."""
+    """Measure and print a line for each image size."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -36,13 +36,13 @@ def main() -> None:
         plain.load_state_dict(ours.state_dict())
         plain = plain.to(memory_format=torch.channels_last)
         ratios = [seconds(plain, x) / seconds(ours, x) for _ in range(options.rounds + 1)][1:]
-        found = {
+        row = {
             "channels": channels,
             "pixels": f"{size}x{size}",
             "torch_over_winograd": round(statistics.median(ratios), 3),
             "quartiles": [round(q, 3) for q in statistics.quantiles(ratios, n=4)],
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(row), flush=True)
 
 
 def seconds(layer: nn.Module, x: torch.Tensor) -> float:

@@ -1,13 +1,13 @@
-"""Compare the parts of genkit with checkouts of the reference implementations.
+"""Compare genkit with checkouts of the reference implementations.
 
     python benchmarks/edm_parity --edm DIR
     python benchmarks/edm_parity --edm-aot DIR
     python benchmarks/edm_parity --edm2 DIR
 
 DIR is a checkout of https://github.com/NVlabs/edm, https://github.com/large-scale-kim/EDM-AOT or
-https://github.com/NVlabs/edm2. Their modules have the same names, so that one is compared at a
-time. They need the packages ``click``, ``psutil``, ``requests`` and ``tqdm``. Everything is computed
-on the CPU, in some minutes. The output for all three is in ``docs/results/edm/parity.txt``.
+https://github.com/NVlabs/edm2. Only one is compared at a time, since their modules have the same
+names. They require the packages ``click``, ``psutil``, ``requests`` and ``tqdm``. A comparison takes
+a few minutes on the CPU. The output for all three is in ``docs/results/edm/parity.txt``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 IMAGES_OF = ("song, vp", "ncsnpp, ve", "adm, iddpm", "adm", "positional standard standard 2 taps")
-"""Networks from which images are drawn."""
+"""Names of the networks from which images are drawn."""
 
 
 def edm() -> Iterator[str]:
@@ -82,7 +82,7 @@ def _steps(compared: Iterator[tuple[str, steps.Errors]]) -> Iterator[str]:
 
 
 def _drawable() -> Iterator[tuple[str, nn.Module]]:
-    """Yield networks of the reference with random weights, from which images are drawn."""
+    """Yield the name and the network, with random weights, of each network to draw images from."""
     module = importlib.import_module("training.networks")
     for name, precond, arguments in networks.cases():
         if name in IMAGES_OF:

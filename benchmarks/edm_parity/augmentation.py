@@ -2,9 +2,10 @@
 
 The random numbers of the reference are recorded, and genkit applies the same changes to the same
 images, which are uniform in [-1, 1]. The reference pads a batch by as many pixels as its images
-require, genkit always by the maximum of size - 1 pixels. So each batch is computed twice: as drawn,
-and with a last image that is shrunk so far that the reference pads by the maximum on every side. The
-comparison is in float64, in which the reference's filter has the precision of float32, and in float32.
+require; genkit always pads by the maximum of size - 1 pixels. So each batch is compared twice: as
+drawn, and with the last image shrunk so much that the reference pads by the maximum on every side.
+The comparison is in float64 and in float32. In float64, the filter of the reference still has the
+precision of float32.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from genkit_data.augment import Changes, EdmAugmentation
 
 EDM = {"xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1}
-"""What EDM's ``train.py`` passes, beside the probability."""
+"""Arguments that EDM's ``train.py`` passes, in addition to the probability."""
 
 CASES: dict[str, dict[str, float]] = {
     "EDM's settings": {"p": 0.12},
@@ -37,12 +38,12 @@ NAMES = {
     "aniso_std": "anisotropy_std",
     "translate_frac_std": "translation_std",
 }
-"""Settings of genkit for those of the reference that differ between cases."""
+"""Dict from the arguments of the reference that differ between cases to the settings of genkit."""
 
 SIZES = ((8, 8), (16, 16), (32, 32), (12, 20), (32, 16))  # height and width
-COUNT = 16  # images in a batch: in larger ones the paddings are closer to the maximum
+COUNT = 16  # images in a batch; in larger batches, the padding is closer to the maximum
 BATCHES = 60
-SHRUNK = -4.0  # log2 of the scale of the last image, where all paddings are to be the maximum
+SHRUNK = -4.0  # log2 of the scale of the last image, so that the reference pads by the maximum
 
 
 class Recorder:
@@ -50,11 +51,12 @@ class Recorder:
 
     Attributes:
         draws: results of torch.rand, randn and randint, in the order of the calls.
-        padding: minimum of the four paddings, as a part of the maximum.
+        padding: minimum of the paddings of the four sides, relative to the maximum padding.
     """
 
     def __init__(self, last_scale: float | None) -> None:
-        self.last_scale = last_scale  # of the last image, which is then half turned and not moved
+        # Normal variate of the scale of the last image, whose other draws are 0; None to draw all.
+        self.last_scale = last_scale
         self.draws: list[Tensor] = []
         self.padding = 1.0
 
@@ -72,7 +74,7 @@ class Recorder:
         def call(*args: Any, **kwargs: Any) -> Tensor:
             draw = function(*args, **kwargs)
             if self.last_scale is not None:
-                # The scale is the fifth of all draws.
+                # The fifth draw is the scale.
                 draw.view(-1, COUNT)[:, -1] = self.last_scale if len(self.draws) == 4 else last
             self.draws.append(draw)
             return draw
@@ -98,7 +100,7 @@ class Recorder:
         )
         stretch, axis, stretch_done, axis_done = self.draws[8:12]
         shift, shift_done = self.draws[12:]
-        made = {
+        values_by_name = {
             "x_flip": x * (x_done < EDM["xflip"] * p),
             "y_flip": y * (y_done < EDM["yflip"] * p),
             "scale": scale * (scale_done < p),
@@ -108,18 +110,18 @@ class Recorder:
             "right": shift[0] * (shift_done[0] < p),
             "down": shift[1] * (shift_done[0] < p),
         }
-        return Changes(**{name: values.double() for name, values in made.items()})
+        return Changes(**{name: values.double() for name, values in values_by_name.items()})
 
 
 def compared(
     pipe: type, case: dict[str, float], size: tuple[int, int], shrunk: bool
 ) -> tuple[float, float, float]:
-    """Return the minimum padding and the maximum differences of labels and of images."""
+    """Return the minimum padding, and the maximum differences of labels and of images."""
     settings = {NAMES[name]: value for name, value in case.items()}
     augmentation = EdmAugmentation(**settings)
     padding, labels, pixels = 1.0, 0.0, 0.0
     for seed in range(BATCHES):
-        torch.manual_seed(seed)  # the reference draws from the global generator
+        torch.manual_seed(seed)  # the reference draws with the global generator
         images = torch.rand(COUNT, 3, *size) * 2 - 1
         recorder = Recorder(SHRUNK / case.get("scale_std", 0.2) if shrunk else None)
         with recorder.recording():
@@ -132,15 +134,16 @@ def compared(
 
 
 def lines() -> Iterator[str]:
-    """Yield a table.
+    """Yield the lines of a table.
 
-    Its columns: minimum padding of the reference in any batch as drawn, as a part of the maximum;
-    maximum difference of all nine labels; of all pixels for batches as drawn, and for padded ones.
+    Its columns are: the minimum padding of the reference over the batches as drawn, relative to the
+    maximum padding; the maximum difference of the nine labels; the maximum difference of pixels for
+    batches as drawn; and the same for batches that are padded by the maximum.
     """
     pipe = importlib.import_module("training.augment").AugmentPipe
     before = torch.get_default_dtype()
     for dtype in (torch.float64, torch.float32):
-        # The reference has no other way to choose a precision.
+        # The reference has no setting for the precision.
         torch.set_default_dtype(dtype)
         yield f"{dtype!s:16} {'size':>7} {'padding':>8} {'labels':>8} {'as drawn':>9} {'padded':>8}"
         for name, case in CASES.items():
@@ -148,7 +151,9 @@ def lines() -> Iterator[str]:
                 padding, labels, drawn = compared(pipe, case, size, shrunk=False)
                 maximum, shrunk_labels, padded = compared(pipe, case, size, shrunk=True)
                 if maximum < 1:
-                    raise RuntimeError(f"{name}: the reference padded by {maximum:.0%} only")
+                    raise RuntimeError(
+                        f"{name}: the reference must pad by 100 % of the maximum, got {maximum:.0%}"
+                    )
                 yield (
                     f"{name:16} {size[0]:>4}x{size[1]:<2} {padding:8.0%} "
                     f"{max(labels, shrunk_labels):8.0e} {drawn:9.0e} {padded:8.0e}"

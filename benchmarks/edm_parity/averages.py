@@ -1,4 +1,4 @@
-"""Compare averages reconstructed after a training with those of EDM2's reconstruct_phema.py."""
+"""Compare averages reconstructed from snapshots with those of EDM2's reconstruct_phema.py."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from genkit.cli import main
 from genkit.tensors import load
 from genkit_edm.reference.networks import from_reference
 
-LENGTHS = (0.05, 0.1)  # tracked
+LENGTHS = (0.05, 0.1)  # relative lengths that are tracked
 RECONSTRUCTED = (0.03, 0.08, 0.15)
 SNAPSHOTS, STEPS, BATCH = 4, 64, 2048
 
 
 def reconstructed() -> Iterator[tuple[str, float]]:
-    """Yield the relative differences of reconstructed weights, for several lengths.
+    """Yield the relative difference of reconstructed weights, for each of several lengths.
 
-    Weights walk at random; the reference tracks their averages, pickles snapshots of them in
-    float16, and reconstructs averages of other lengths from the pickles. genkit imports the same
-    folder with ``import-edm --ema-length``. The reference rounds its result to float16; genkit's,
-    which is float32, is rounded for the comparison.
+    The weights are a random walk. The reference tracks their averages, pickles snapshots of the
+    averages in float16, and reconstructs averages of different lengths from the pickles. genkit
+    imports the same folder with ``import-edm --ema-length``. The reference rounds its result to
+    float16; genkit's float32 result is rounded for the comparison.
     """
     reference = importlib.import_module("reconstruct_phema")
     networks = importlib.import_module("training.networks_edm2")
@@ -54,7 +54,7 @@ def reconstructed() -> Iterator[tuple[str, float]]:
 
 
 def _tracked(net: nn.Module, phema: ModuleType, folder: Path) -> None:
-    """Write snapshots of averages of random weights, named as EDM2's training names them."""
+    """Write snapshots of averages of random weights, with the file names of EDM2's training."""
     averages = phema.PowerFunctionEMA(net, stds=list(LENGTHS))
     for step in range(1, SNAPSHOTS * STEPS + 1):
         with torch.no_grad():
@@ -78,11 +78,11 @@ def _run(*arguments: str) -> None:
                 raise
 
 
-def _apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def _apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     error, norm = (
         torch.cat([value.flatten() for value in values])
         for values in (
-            [found[name] - value for name, value in expected.items()],
+            [actual[name] - value for name, value in expected.items()],
             list(expected.values()),
         )
     )

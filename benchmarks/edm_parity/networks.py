@@ -1,9 +1,10 @@
 """Compare outputs, input gradients and initial weights of networks with those of the reference.
 
-Every kind of network has the same random weights in both. Reported are the maximum difference of
-outputs and input gradients relative to their norm, in eval and training mode, and the maximum
-relative difference of the standard deviations of initial weights, over layers of at least 4,096
-weights. The outputs of an EDM2 network are the denoised images and the uncertainty u(sigma).
+Each network has the same random weights in both implementations. Two differences are reported: the
+maximum difference of outputs and input gradients relative to their norms, in eval and training mode;
+and the maximum relative difference of the standard deviations of initial weights, over the layers
+with at least 4,096 weights. The outputs of an EDM2 network are the denoised images and the
+uncertainty u(sigma).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SMALL = {
     "channel_mult": [1, 2, 4],
     "num_blocks": 2,
     "attn_resolutions": [8, 4],
-    "dropout": 0.0,  # the two draw their masks differently
+    "dropout": 0.0,  # the implementations draw different dropout masks
 }
 CIFAR10 = {
     "img_resolution": 32,
@@ -64,7 +65,7 @@ EDM2 = {
 
 
 def edm2_cases() -> Iterator[tuple[str, str, Arguments]]:
-    """Yield a name, a class of the reference and its arguments, for EDM2."""
+    """Yield the name, the class in the reference and its arguments, for each network of EDM2."""
     yield "edm2", "Precond", EDM2
     yield "edm2, classes", "Precond", {**EDM2, "label_dim": 4}
     yield "edm2, one level", "Precond", {**EDM2, "channel_mult": [1], "attn_resolutions": []}
@@ -76,7 +77,7 @@ def edm2_cases() -> Iterator[tuple[str, str, Arguments]]:
 
 
 def cases() -> Iterator[tuple[str, str, Arguments]]:
-    """Yield a name, a preconditioning and its arguments."""
+    """Yield the name, the preconditioning class and its arguments, for each network of EDM."""
     song = {**SMALL, "model_type": "SongUNet"}
     for embedding, encoder, decoder, taps in itertools.product(
         ["positional", "fourier"],
@@ -101,12 +102,12 @@ def cases() -> Iterator[tuple[str, str, Arguments]]:
 
 
 def randomised(model: nn.Module) -> dict[str, Tensor]:
-    """Initialize each layer with random weights that preserve the variance, and return all."""
+    """Initialize each layer with random weights that preserve the variance; return all weights."""
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim > 1:
                 p.normal_(std=p[0].numel() ** -0.5)
-            else:  # a bias, or a gain of EDM2, which is 0 initially
+            else:  # a bias, or a gain of EDM2, which are initialized to 0
                 p.add_(torch.randn_like(p) * (0.1 if p.ndim else 1))
     return dict(model.state_dict())
 
@@ -114,7 +115,10 @@ def randomised(model: nn.Module) -> dict[str, Tensor]:
 def outputs(
     model: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None, augment: Tensor | None
 ) -> list[Tensor]:
-    """Return the denoised images, and u(sigma) of an EDM2 network, of ours or theirs."""
+    """Return the denoised images, and u(sigma) if it is an EDM2 network.
+
+    The model may be genkit's or the reference's.
+    """
     if isinstance(model, Uncertain):
         return [model(x, sigma, labels), model.uncertainty(sigma)]
     if isinstance(model, Preconditioned):
@@ -126,7 +130,7 @@ def outputs(
 
 
 def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
-    """Return the maximum relative difference of outputs and gradients in eval and training mode."""
+    """Return the maximum relative difference of outputs and gradients, over both modes."""
     ours = denoiser_from_reference(randomised(theirs), precond, arguments)
     ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size, channels = arguments["img_resolution"], arguments["img_channels"]
@@ -137,14 +141,14 @@ def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
     augment_labels = torch.randn(3, augment) if augment else None
     worst = 0.0
     for training in (False, True):
-        found = []
+        both = []
         for model in (theirs.train(training), ours.train(training)):
             torch.manual_seed(0)  # seeds the label dropout
             given = x.to(memory_format=torch.channels_last).requires_grad_()
             results = outputs(model, given, sigma, labels, augment_labels)
             (gradient,) = torch.autograd.grad(results[0].square().mean(), given)
-            found.append([*(result.detach() for result in results), gradient])
-        for mine, other in zip(found[1], found[0], strict=True):
+            both.append([*(result.detach() for result in results), gradient])
+        for mine, other in zip(both[1], both[0], strict=True):
             worst = max(worst, float((mine - other).norm() / other.norm()))
     return worst
 
@@ -165,8 +169,8 @@ def compared(precond: str, arguments: Arguments, module: str) -> tuple[int, floa
     """Return the number of weights, and the differences of outputs and of initial weights.
 
     Args:
-        precond: class name in the reference.
-        arguments: arguments of its constructor.
+        precond: name of the class in the reference.
+        arguments: arguments of the constructor.
         module: module of the class.
     """
     torch.manual_seed(0)

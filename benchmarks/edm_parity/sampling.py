@@ -1,4 +1,4 @@
-"""Compare samplers, and images of the same seeds, with those of EDM's generate.py."""
+"""Compare samplers, and images of the same seeds, with EDM's generate.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 12
 
 
 class BlurredPoints(nn.Module):
-    """The exact denoiser of points blurred by 0.35, with the attributes that the samplers read."""
+    """The exact denoiser of points with Gaussian noise of 0.35, with the samplers' attributes."""
 
     sigma_min, sigma_max = 0.0, float("inf")
 
@@ -61,7 +61,7 @@ def cases() -> Iterator[Settings]:
 
 
 def tables(how: Settings) -> tuple[Settings, Settings]:
-    """Return genkit's tables of schedule and solver for settings of the reference."""
+    """Return genkit's tables of the schedule and the solver for settings of the reference."""
     given = {name: how[name] for name in ("sigma_min", "sigma_max", "rho") if name in how}
     schedule = {"use": how.get("discretization", "edm"), "steps": how["num_steps"], **given}
     solver = {"use": how.get("solver", "heun")}
@@ -73,15 +73,15 @@ def tables(how: Settings) -> tuple[Settings, Settings]:
 
 
 def samplers(reference: ModuleType) -> Iterator[tuple[str, int, float]]:
-    """Yield, for each schedule and scaling: the number of settings, the maximum difference."""
+    """Yield the name, number of settings and maximum difference for each schedule and scaling."""
     net, seeds = BlurredPoints(), range(4)
     differences: dict[str, list[float]] = {}
     for how in cases():
         theirs = reference.StackedRandomGenerator("cpu", seeds)
         latents = theirs.randn([4, 3, 4, 4])
-        # Without churn the reference still adds noise, as large as the root of the rounding error
-        # of a noise level that is converted to a time and back: up to 3e-7 of a sample. Here it is
-        # 0, and what else differs shows.
+        # Without churn, the reference still adds noise, up to 3e-7 of a sample. Its standard
+        # deviation is the root of the rounding error of a noise level that is converted to a time and
+        # back. This noise is set to 0 here, so that other differences are visible.
         noise = theirs.randn_like if "S_churn" in how else torch.zeros_like
         expected = reference.ablation_sampler(net, latents, randn_like=noise, **how)
         schedule, solver, seeded = sampling_parts(*tables(how), "edm")
@@ -100,10 +100,10 @@ class Images(NamedTuple):
     """Differences of images of the same seeds.
 
     Attributes:
-        identical: number of equal images, of :data:`IMAGES`.
+        identical: number of equal images among :data:`IMAGES` images.
         levels: maximum difference of a pixel, in gray levels.
-        inside: share of the pixels that are neither 0 nor 255.
-        error: relative difference of the samples before they are rounded to 8 bits.
+        inside: share of pixels that are neither 0 nor 255.
+        error: relative difference of the samples before rounding to 8 bits.
     """
 
     identical: int
@@ -117,13 +117,13 @@ def images(
 ) -> Iterator[tuple[str, Images]]:
     """Yield the comparison for each network and path.
 
-    Each network is pickled as the reference's training does, imported, and sampled from the same
-    seeds over the default path and over the path of VP, with churn. Networks of a limited range are
-    also sampled beyond it, where their random weights leave pixels of 0 and 255 alone.
+    Each network is pickled as in the reference's training, imported, and sampled from the same
+    seeds: along the default path, and along the path of VP with churn. Networks with a limited
+    range of noise levels are also sampled beyond it, where all pixels are 0 or 255.
 
     Args:
         reference: module ``generate`` of the checkout.
-        networks: names and denoisers of the reference, with all weights set.
+        networks: name and denoiser of each network of the reference, with random weights.
     """
     for name, net in networks:
         with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def images(
             with file.open("wb") as stream:
                 pickle.dump({"ema": net.eval().requires_grad_(False)}, stream)
             denoiser = imported(file)
-        # From 80 the random weights of the other preconditionings leave pixels of 0 and 255 alone.
+        # From 80, all pixels are 0 or 255 for other preconditionings with random weights.
         sigma_max = 80.0 if type(net).__name__ == "EDMPrecond" else 1.0
         churn = {"S_churn": 10.0, "S_min": 0.05, "S_max": 50.0}
         how = {"num_steps": 18, "sigma_max": sigma_max, **churn}
@@ -172,7 +172,7 @@ def _compared(
 
 
 def imported(file: Path) -> Denoiser:
-    """Return the denoiser of a snapshot."""
+    """Import a snapshot, and return the denoiser."""
     read = genkit.component("importer", "edm").read(file)
     module = read.network.build(read.spec)
     module.load_state_dict(read.weights)

@@ -1,8 +1,9 @@
 """Compare training steps with those of EDM, EDM-AOT and EDM2.
 
-The reference's network and loss are trained with torch.optim.Adam as in its training loop: gradient
-of the sum over elements divided by the batch size, its learning rate, its average of weights.
-genkit's `train` stage uses the same initial weights, images, noise and noise levels.
+The network and the loss of the reference are trained with torch.optim.Adam as in the reference's
+training loop: the loss is the sum over elements divided by the batch size, and learning rate and
+weight average are those of the reference. genkit's stage `train` uses the same initial weights,
+images, noise and noise levels.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SONG = {
     "channel_mult": [1, 2],
     "num_blocks": 1,
     "attn_resolutions": [8],
-    "dropout": 0.0,  # the two draw their masks differently
+    "dropout": 0.0,  # the implementations draw different dropout masks
 }
 EDM2 = {
     "img_resolution": 16,
@@ -60,10 +61,11 @@ class Errors:
     """Relative differences after the last step.
 
     Attributes:
-        loss: maximum difference of the losses over the steps.
-        weights: difference of the change of all weights.
-        averages: difference of the change of all averaged weights, the maximum over the averages.
-        pairs: number of noise samples assigned to other images; None where none are assigned.
+        loss: maximum relative difference of the loss over the steps.
+        weights: relative difference of the changes of all weights since initialization.
+        averages: the same for averaged weights; maximum over the averages.
+        pairs: number of noise samples that are assigned to different images; None if the method
+            does not assign noise.
     """
 
     loss: float
@@ -75,7 +77,7 @@ class Errors:
 def genkit_trainer(
     weights: Mapping[str, Tensor], precond: str, arguments: dict[str, Any], **settings: Any
 ) -> Trainer:
-    """Return the trainer of the `train` stage, with the weights of the reference."""
+    """Return the trainer of a stage `train` with the weights of the reference."""
     network, spec = network_from_reference(precond, arguments)
     stage = Train(
         data=genkit.component("dataset", "digits"),  # not read
@@ -94,23 +96,23 @@ def genkit_trainer(
     return trainer
 
 
-def apart(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], before: Any) -> float:
-    """Return the relative difference of a change of weights."""
+def apart(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], before: Any) -> float:
+    """Return the relative difference between two changes of the weights ``before``."""
     error, change = (
         torch.cat([(one[name] - other[name]).double().flatten() for name in before])
-        for one, other in ((found, expected), (expected, before))
+        for one, other in ((actual, expected), (expected, before))
     )
     return float(error.norm() / change.norm())
 
 
 def images_of(step: int) -> Tensor:
-    """Return images of a step; smooth, so that pairs matter."""
+    """Return the images of a step, which are smooth, so that assigned noise differs from random."""
     drawn = torch.randn(BATCH, 3, 4, 4, generator=torch.Generator().manual_seed(step))
     return nn.functional.interpolate(drawn, scale_factor=4, mode="bilinear").tanh()
 
 
 def edm(losses: str = "training.loss") -> Iterator[tuple[str, Errors]]:
-    """Compare with the losses of EDM: EDM's own, VP's and VE's."""
+    """Compare with the three losses in EDM's code: EDMLoss, VPLoss and VELoss."""
     reference = importlib.import_module(losses)
     networks = importlib.import_module("training.networks")
     for name, precond, distribution in (
@@ -136,7 +138,7 @@ def edm(losses: str = "training.loss") -> Iterator[tuple[str, Errors]]:
 
 
 def edm_aot() -> Iterator[tuple[str, Errors]]:
-    """Compare with EDM-AOT: noise assigned by its own function and by `hungarian`."""
+    """Compare with EDM-AOT, whose function assigns noise; genkit uses `hungarian`."""
     reference = importlib.import_module("training.loss")
     networks = importlib.import_module("training.networks")
     for classes, assign in ((0, "assignment_problem"), (4, "assignment_problem_label")):
@@ -179,7 +181,7 @@ def edm_aot() -> Iterator[tuple[str, Errors]]:
 def _compared(
     net: nn.Module, precond: str, distribution: dict[str, Any], step: Any, classes: int = 0
 ) -> Errors:
-    """Return the differences of a reference's training and genkit's."""
+    """Train with the reference and with genkit, and return the differences."""
     arguments = {**SONG, "label_dim": classes}
     before = dict(net.state_dict())
     trainer = genkit_trainer(
@@ -211,7 +213,7 @@ def _compared(
             for mine, theirs in zip(average.parameters(), net.parameters(), strict=True):
                 mine.copy_(theirs.lerp(mine, beta))
         u = drawn.flatten().double()
-        # The reference's VP times go from 1 to epsilon_t as its uniform number goes from 0 to 1.
+        # The VP time of the reference decreases from 1 to epsilon_t as u increases from 0 to 1.
         quantile = {"log-normal": torch.special.ndtr(u), "vp": 1 - u, "ve": u}[distribution["use"]]
         found = trainer.step(Batch(images, labels=labels, quantile=quantile), noise)
         expected = float(loss.detach().flatten(1).mean(1).mean())
@@ -233,7 +235,7 @@ def edm2() -> Iterator[tuple[str, Errors]]:
     phema = importlib.import_module("training.phema")
     torch.manual_seed(0)
     net = networks.Precond(**EDM2).train()
-    with torch.no_grad():  # gains are 0 at first, and the loss then has no gradient in the rest
+    with torch.no_grad():  # with the initial gains of 0, other weights would have no gradient
         for name, p in net.named_parameters():
             if name.endswith("gain"):
                 p.fill_(0.5)

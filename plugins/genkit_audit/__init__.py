@@ -1,4 +1,4 @@
-"""``genkit audit``: measure the effects of a coupling on samples, noise and classes."""
+"""``genkit audit``: measure the effect of a coupling on samples, noise and classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command ``genkit audit``."""
     from genkit_audit.audit_command import audit
 
     app.command()(audit)

@@ -19,13 +19,15 @@ def audit(
         str,
         typer.Argument(
             metavar="RECIPE|RUN|NETWORK",
-            help="Recipe or folder of a run, whose pairs are measured; or .safetensors file of a "
-            "network, whose recorded statistics are shown.",
+            help="Recipe or folder of a run, of which pairs are measured; or .safetensors file of "
+            "a network, from which recorded statistics are printed.",
         ),
     ],
     stage: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Train stage; by default all that train a denoiser."),
+        typer.Option(
+            metavar="ID", help="Id of a train stage; by default all stages that train a denoiser."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -42,13 +44,13 @@ def audit(
         float,
         typer.Option(
             metavar="SHARE",
-            help="Relative error of the samples' standard deviation up to which a start is safe.",
+            help="Maximum relative error of the samples' standard deviation with a safe start.",
         ),
     ] = 0.02,
     pairs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Number of pairs; by default that of the training itself."
+            metavar="N", min=1, help="Number of pairs; by default as many as training measures."
         ),
     ] = None,
     pools: Annotated[
@@ -62,7 +64,7 @@ def audit(
         Path | None, typer.Option(metavar="FILE", help="Write a plot of the statistics, .png.")
     ] = None,
 ) -> None:
-    """Audit a coupling: measure the effects of its pairs on samples, noise and classes."""
+    """Audit a coupling: measure its effect on samples, on the noise, and on classes."""
     check_device(device)
     if pairs is not None and pools is not None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Measure the pairs of a training."""
+"""Measure the pairs of images and noise that a stage trains on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from genkit_audit.noise import ClassSkew, Gaussianity, class_skew, gaussianity
 
 @dataclass(frozen=True)
 class Pairing:
-    """Measurements of pairs, besides their statistics.
+    """Measurements of pairs that are not in their :class:`~genkit.types.CouplingStatistics`.
 
     Attributes:
-        cost_before: mean distance between an image and the noise drawn for it.
-        cost_after: mean distance between an image and the noise assigned to it.
-        gap: maximum gap of the pools, see :class:`~genkit.types.Pairs`; None if one is unknown.
-        entropy: mean renormalized entropy of the plans; None if a pool has none.
+        cost_before: mean distance between images and noise before coupling (random pairs).
+        cost_after: mean distance between images and their assigned noise.
+        gap: maximum gap of the pools, see :class:`~genkit.types.Pairs`; None if the gap of a pool
+            is unknown.
+        entropy: mean renormalized entropy of the transport plans; None if a pool has no plan.
         noises: effective number of assigned noise samples, at most the number of pairs.
-        noise: tests of the assigned noise.
-        skew: class with the most skewed noise; None for data without labels or variance.
+        noise: tests of the assigned noise for N(0, I).
+        skew: class whose mean noise deviates most from 0; None if the data has no labels, or its
+            items do not vary.
     """
 
     cost_before: float
@@ -38,7 +40,7 @@ class Pairing:
 
     @property
     def reduction(self) -> float:
-        """Relative reduction of the cost by the pairs."""
+        """Relative reduction of the mean distance by the coupler."""
         return 1 - self.cost_after / self.cost_before if self.cost_before else 0.0
 
 
@@ -48,9 +50,9 @@ class Audit:
 
     Attributes:
         subject: name of the stage or file.
-        coupling: declarations of its coupler.
-        statistics: statistics of its pairs; None for a file without them.
-        pairing: other measurements; None for a file, which contains only the statistics.
+        coupling: declarations of the coupler.
+        statistics: statistics of the pairs; None for a file that contains none.
+        pairing: other measurements of the pairs; None for a file, which contains only statistics.
     """
 
     subject: str
@@ -66,10 +68,10 @@ def audit_of(subject: str, stream: PairStream, count: int, ahead: int) -> Audit:
         subject: name of the stage or file.
         stream: stream of pairs.
         count: number of pairs.
-        ahead: number of pools that are coupled at the same time.
+        ahead: number of pools that are coupled in parallel.
 
     Raises:
-        DataError: there are too few pairs, or the coupler fails.
+        DataError: there are too few pairs, or the coupler raises an error.
     """
     with closing(stream.batches(count, 0, ahead)) as batches:
         batch, noise, pools = next(batches)
@@ -97,6 +99,6 @@ def audit_of(subject: str, stream: PairStream, count: int, ahead: int) -> Audit:
 
 
 def _mean(pools: Sequence[PoolReport], values: Sequence[float]) -> float:
-    """Return the mean of values of pools, weighted by their numbers of pairs."""
+    """Return the mean of a value over the pools, weighted by the number of pairs of each pool."""
     weighted = sum(pool.pairs * value for pool, value in zip(pools, values, strict=True))
     return weighted / sum(pool.pairs for pool in pools)

@@ -1,4 +1,4 @@
-"""Test assigned noise for N(0, I), over all pairs and within each class."""
+"""Test whether assigned noise has the distribution N(0, I), in all pairs and within each class."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor
 from genkit.parts.principal import Directions, rows
 
 LEADING = 16
-"""Number of the images' principal directions along which kurtosis and classes are tested.
+"""Number of principal directions of the images along which kurtosis and classes are tested.
 
-A coupler changes the noise most along these. A test over thousands of dimensions would have less
-power. Chosen, not tuned.
+A coupler changes the noise most along the leading directions. A test over thousands of dimensions
+would have less power. Chosen, not tuned.
 """
 
 IMPROBABLE = 1e-4
-"""Significance level of each test, corrected for the number of values compared. Chosen, not tuned:
-it makes a false alarm unlikely over the tests of many stages."""
+"""Significance level of each test, after the correction for the number of compared values. Chosen,
+not tuned: it is so small that false alarms are unlikely even in the tests of many stages."""
 
 
 @dataclass(frozen=True)
 class Gaussianity:
-    """Moments of noise, each with its deviation from that of N(0, I) in standard errors.
+    """Moments of noise, and their deviations from the moments of N(0, I).
 
     Attributes:
         count: effective number of noise samples, on which the standard errors depend.
-        mean: mean over all values.
-        variance: variance over all values.
+        mean: mean of all values.
+        variance: variance of all values.
         worst_mean: mean of the dimension whose mean deviates most from 0.
-        kurtosis: excess kurtosis of the leading direction that deviates most from 0.
-        errors: deviations of these four moments in standard errors, by name.
-        limits: deviations that N(0, I) exceeds with the probability ``IMPROBABLE``, for the maximum
-            over the values compared.
+        kurtosis: excess kurtosis along the leading direction where it deviates most from 0.
+        errors: dict from the name of each of these four moments to its deviation in standard
+            errors.
+        limits: dict from the name of each moment to the deviation in standard errors that N(0, I)
+            exceeds with the probability ``IMPROBABLE``.
     """
 
     count: float
@@ -48,12 +49,12 @@ class Gaussianity:
 
     @property
     def violations(self) -> list[str]:
-        """Names of the moments that are improbable for N(0, I)."""
+        """Names of the moments whose deviations are above their limits."""
         return [name for name, error in self.errors.items() if abs(error) > self.limits[name]]
 
 
 def gaussianity(noise: Tensor, directions: Directions, count: float) -> Gaussianity:
-    """Test noise for N(0, I).
+    """Test whether noise has the distribution N(0, I).
 
     Args:
         noise: assigned noise, ``[N, F]``.
@@ -75,7 +76,7 @@ def gaussianity(noise: Tensor, directions: Directions, count: float) -> Gaussian
     along = along - along.mean(0)
     kurtosis = along.pow(4).mean(0) / along.square().mean(0).square() - 3
     extreme = float(kurtosis[kurtosis.abs().argmax()]) if len(kurtosis) else 0.0
-    # For N(0, 1), the variance of a square is 2, and that of the excess kurtosis of N draws 24 / N.
+    # For N(0, 1), a square has the variance 2, and the excess kurtosis of N draws 24 / N.
     errors = {
         "mean": mean * math.sqrt(count * width),
         "variance": (variance - 1) * math.sqrt(count * width / 2),
@@ -94,7 +95,11 @@ def _leading(noise: Tensor, directions: Directions) -> Tensor:
 
 
 def _limit(count: int) -> float:
-    """Return what the maximum of ``count`` |z| exceeds with the probability ``IMPROBABLE``."""
+    """Return the threshold that the maximum of |z| exceeds with the probability ``IMPROBABLE``.
+
+    Args:
+        count: number of standard normal variates z over which the maximum is taken.
+    """
     return -NormalDist().inv_cdf(IMPROBABLE / count / 2)  # Bonferroni's correction
 
 
@@ -104,11 +109,12 @@ class ClassSkew:
 
     Attributes:
         label: index of the class.
-        count: number of its pairs.
-        length: norm of its mean noise along the leading directions, in standard deviations of the
-            noise.
-        error: deviation of that norm from its value for N(0, I), in standard errors.
-        limit: deviation that the maximum over all classes exceeds improbably for N(0, I).
+        count: number of pairs of the class.
+        length: norm of the mean noise of the class along the leading directions, in standard
+            deviations of the noise.
+        error: deviation of the norm from its value for N(0, I), in standard errors.
+        limit: deviation that the maximum over all classes exceeds with the probability
+            ``IMPROBABLE`` for N(0, I).
     """
 
     label: int
@@ -121,16 +127,16 @@ class ClassSkew:
 def class_skew(
     noise: Tensor, labels: Tensor, directions: Directions, share: float
 ) -> ClassSkew | None:
-    """Return the class with the most skewed noise along the leading directions of the images.
+    """Return the class whose mean noise deviates most from 0 along the leading directions.
 
     Args:
         noise: assigned noise, ``[N, F]``.
         labels: class indices, ``[N]``.
         directions: principal directions of the images.
-        share: effective number of noise samples over N, at most 1.
+        share: effective number of noise samples divided by N, at most 1.
 
     Returns:
-        The class; None if the images do not vary.
+        The class with its deviation; None if the images do not vary.
     """
     along = _leading(noise, directions)
     width = along.shape[1]

@@ -1,4 +1,4 @@
-"""Plot audits: correlations, and the spread of samples against the noise level of the start."""
+"""Plot audits: correlations, and standard deviations of samples against the first noise level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture_of(audits: Sequence[Audit], start: StartLimits) -> bytes:
 
     Args:
         audits: audits; those without statistics are skipped.
-        start: start whose noise level is marked.
+        start: criteria of a start, which are marked in the plots.
 
     Raises:
         UsageError: no audit has statistics of images that vary.
@@ -31,7 +31,7 @@ def picture_of(audits: Sequence[Audit], start: StartLimits) -> bytes:
     rows = [(a.subject, a.statistics) for a in audits if a.statistics and a.statistics.deviations]
     if not rows:
         raise UsageError(
-            "--picture requires statistics, but no stage has any; remove it", Code.NOT_FOUND
+            "--picture requires statistics, but no stage has any; remove the option", Code.NOT_FOUND
         )
     figure, places = figure_with_axes(2 * len(rows), columns=2)
     for row, (subject, statistics) in enumerate(rows):
@@ -49,13 +49,13 @@ def _correlations(axes: Axes, subject: str, statistics: CouplingStatistics) -> N
     axes.set_ylim(min(low, -3 * error), max(high, 3 * error))
     axes.set_xlabel("principal direction of the images")
     axes.set_ylabel("correlation of image and assigned noise")
-    note = "shaded: two standard errors around independent noise"
+    note = "shaded: two standard errors around 0, the value for independent noise"
     axes.text(0.99, 0.97, note, transform=axes.transAxes, fontsize=9, ha="right", va="top")
     set_title(axes, subject)
 
 
 def _spread(axes: Axes, statistics: CouplingStatistics, start: StartLimits) -> None:
-    """Draw the min and max spread of samples against the noise level of the start."""
+    """Draw the min and max relative standard deviation of samples against the first noise level."""
     for (name, count), color in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
         ratios = np.array([statistics.spread_of_samples(float(s), count) for s in _LEVELS])
         axes.plot(_LEVELS, ratios[:, 0], color=color, label=f"start {name}, first direction")
@@ -77,6 +77,8 @@ def _spread(axes: Axes, statistics: CouplingStatistics, start: StartLimits) -> N
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0.5, 1.25)
     axes.set_xlabel("noise level at which sampling starts")
-    axes.set_ylabel("spread of samples over the images'\npale: all directions; green: tolerance")
+    axes.set_ylabel(
+        "standard deviation of samples / of images\npale: all directions; green: tolerance"
+    )
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    set_title(axes, "Effect of the start alone on samples")
+    set_title(axes, "Effect of the start on samples, without other errors")

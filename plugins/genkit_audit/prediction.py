@@ -1,4 +1,4 @@
-"""Predict the effect of a start of sampling from the statistics of a coupling."""
+"""Predict the effect of the start of sampling on samples, from the statistics of a coupling."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from genkit.types import ResolvedStart
 
 @dataclass(frozen=True)
 class StartLimits:
-    """Criteria of a start.
+    """Noise level of a start, and criterion of a safe start.
 
     Attributes:
         sigma_max: noise level of the start.
-        tolerance: relative error of the samples' standard deviation up to which a start is safe.
+        tolerance: maximum relative error of the standard deviation of samples with a safe start.
     """
 
     sigma_max: float
@@ -24,12 +24,12 @@ class StartLimits:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Effect of a start alone on the samples of the optimal linear denoiser.
+    """Effect of a start on samples, for the optimal linear denoiser and exact integration.
 
     Attributes:
-        ratios: standard deviations of the samples over those of the images, along each direction.
+        ratios: ratio of the standard deviations of samples and images along each direction.
         worst: ratio that deviates most from 1; 1 if the images do not vary.
-        frechet: Fréchet distance over pixels.
+        frechet: Fréchet distance between samples and images in pixel space.
         lowest_sigma_max: minimum noise level at which the start is safe.
     """
 
@@ -42,7 +42,7 @@ class Prediction:
     def of(
         cls, statistics: CouplingStatistics, start: StartLimits, name: ResolvedStart
     ) -> Prediction:
-        """Predict the effect of a start, given its name."""
+        """Return the effect of the start ``name``."""
         corrections = CORRECTIONS[name]
         ratios = statistics.spread_of_samples(start.sigma_max, corrections)
         return cls(

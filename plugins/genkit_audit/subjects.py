@@ -1,4 +1,4 @@
-"""Subjects of an audit: train stages of a recipe or a run, or the file of a network."""
+"""Load the subjects of an audit: train stages of a recipe or a run, or the file of a network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ A = TypeVar("A", bound=Artifact)
 
 @runtime_checkable
 class PairedStage(Protocol):
-    """A stage that trains on pairs, such as ``train``; any stage with these members is audited."""
+    """Interface of stages that train on pairs, such as ``train``.
+
+    Stages of plugins that implement it can be audited as well.
+    """
 
     images: int
     pools_ahead: int
@@ -42,21 +45,21 @@ class PairedStage(Protocol):
         ...
 
     def stream(self, context: Context, total: int) -> PairStream:
-        """Return the pairs to train on."""
+        """Return the stream of pairs on which the stage trains."""
         ...
 
 
 def recorded_audit(path: Path) -> Audit:
-    """Return the coupling that the file of a network records.
+    """Return the audit of the coupling that is recorded in the file of a network.
 
     Raises:
-        DataError: the file is corrupt, or records no coupling.
+        DataError: the file is corrupt, or contains no coupling.
     """
     coupling = NetworkFile.outline(path).coupling
     if coupling is None:
         raise DataError(
-            f"{path} must record the coupling of its training, which imported files do not; audit "
-            "the recipe of its training instead",
+            f"{path} must contain the coupling of its training, which imported files do not; audit "
+            "the recipe of the training instead",
             Code.NOT_FOUND,
         )
     return Audit(str(path), coupling, coupling.statistics)
@@ -77,14 +80,14 @@ def audit_stages(
         target: recipe, or folder of a run.
         plugins: plugins with the components of the recipe.
         overrides: arguments ``KEY=VALUE`` of ``--set``.
-        stage_id: id of a stage; None for all that train a denoiser.
+        stage_id: id of the stage to audit; None for all stages that train a denoiser.
         device: device of the coupler.
-        pairs: number of pairs; None for the number that the training measures.
-        pools: number of pools instead; None for the number of pairs.
+        pairs: number of pairs; None for as many pairs as training measures.
+        pools: number of pools, instead of ``pairs``; None to use ``pairs``.
 
     Raises:
         RecipeError: the recipe has mistakes.
-        UsageError: the stage does not exist, or requires the result of an earlier one.
+        UsageError: the stage does not exist, or requires the result of an earlier stage.
         DataError: there are too few pairs, or the data is missing or corrupt.
     """
     run = Run.load(Path(target)) if is_run(Path(target)) else None
@@ -121,14 +124,14 @@ def _select(recipe: Recipe, stage_id: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class _AuditContext:
-    """The part of :class:`genkit.interfaces.Context` that pairing uses.
+    """The part of :class:`genkit.interfaces.Context` that is used to compute pairs.
 
     Attributes:
         device: device of the coupler.
-        stage_id: id of the stage, which determines the random numbers of its pairs.
+        stage_id: id of the stage, on which the random numbers of its pairs depend.
         recipe: recipe of the stage.
-        run: run whose finished stages are read; None for a recipe without a run.
-        registry: registry of the components of networks.
+        run: run from which finished stages are read; None for a recipe without a run.
+        registry: registry of the components from which networks are built.
     """
 
     device: torch.device
@@ -150,7 +153,7 @@ class _AuditContext:
         return file_digest(self._file(stage))
 
     def _file(self, stage: str) -> Path:
-        """Return the artifact of an earlier stage.
+        """Return the path of the artifact of an earlier stage.
 
         Raises:
             UsageError: there is no run, or the stage is not finished.

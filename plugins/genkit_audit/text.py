@@ -1,4 +1,4 @@
-"""Format an audit as text or as JSON."""
+"""Format audits as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from genkit_audit.measure import Audit, Pairing
 from genkit_audit.noise import ClassSkew, Gaussianity
 from genkit_audit.prediction import Prediction, StartLimits
 
-_SHOWN = 8  # directions in the table
+_SHOWN = 8  # number of directions in the table
 _EXACT = 1e-6  # gaps up to this size are rounding errors
 
 
 def report_of(audit: Audit, start: StartLimits) -> dict[str, Any]:
-    """Return an audit as JSON; parts that were not measured are None."""
+    """Return an audit as a JSON object; parts that were not measured are None."""
     statistics, pairing = audit.statistics, audit.pairing
     return {
         "subject": audit.subject,
@@ -52,14 +52,14 @@ def _body(audit: Audit, start: StartLimits) -> Iterator[str]:
     names = "bijective", "preserves_noise_marginal", "independent", "preserves_score"
     declarations = [name for name in names if getattr(coupling, name)]
     given = coupling.preserves_conditional_prior
-    declarations += [f"preserves_conditional_prior of {', '.join(given)}"] if given else []
+    declarations += [f"preserves_conditional_prior given {', '.join(given)}"] if given else []
     yield f"Declared: {', '.join(declarations) or 'nothing'}"
     if statistics is None:
         yield (
-            "Statistics: none recorded, since noise is independent of the images; any start at a "
+            "Statistics: none recorded, since noise is independent of the images; every start at a "
             "high noise level is safe"
             if coupling.independent
-            else "Statistics: none recorded; audit the recipe of its training instead"
+            else "Statistics: none recorded; audit the recipe of the training instead"
         )
         return
     yield f"Measured: {statistics.pairs:,} pairs of {statistics.pools:,} pools"
@@ -80,13 +80,14 @@ def _directions(statistics: CouplingStatistics, start: StartLimits) -> Iterator[
     ratios = [statistics.spread_of_samples(start.sigma_max, k) for k in CORRECTIONS.values()]
     error = statistics.pairs**-0.5
     yield (
-        "Leading principal directions of the images; correlation with the noise (standard error "
-        f"{error:.3f});"
+        "For the leading principal directions of the images: standard deviation of the images; "
+        "correlation"
     )
     yield (
-        "standard deviation of samples over the images', for a perfect linear flow from sigma "
-        f"{start.sigma_max:g}"
+        f"of image and noise (standard error {error:.3f}); standard deviation of samples relative "
+        "to images for each"
     )
+    yield f"start, for the optimal linear denoiser from sigma {start.sigma_max:g}"
     yield f"{'':>9} {'deviation':>10} {'correlation':>12}" + "".join(
         f" {name:>15}" for name in CORRECTIONS
     )
@@ -104,15 +105,16 @@ def _start(statistics: CouplingStatistics, start: StartLimits) -> Iterator[str]:
     for name in CORRECTIONS:
         effect = Prediction.of(statistics, start, name)
         yield (
-            f"Start {name + ':':<16} spread off by at most {_percent(abs(effect.worst - 1))}, "
-            f"Fréchet distance over pixels {effect.frechet:.3g}; safe for sigma_max of at least "
-            f"{effect.lowest_sigma_max:.3g} (within {_percent(start.tolerance)})"
+            f"Start {name + ':':<16} error of the standard deviation at most "
+            f"{_percent(abs(effect.worst - 1))}, Fréchet distance of pixels {effect.frechet:.3g}; "
+            f"safe (error within {_percent(start.tolerance)}) for sigma_max of at least "
+            f"{effect.lowest_sigma_max:.3g}"
         )
     share = 100 * statistics.share_from_noise
-    yield f"Variance of an image that its noise alone predicts: {share:.0f} %"
+    yield f"Share of the images' variance that is predictable from the noise: {share:.0f} %"
     covariance = statistics.covariance
     yield (
-        f"Covariance of a pixel with its noise: {covariance:.4f}, as in "
+        f"Mean covariance of a pixel and its noise: {covariance:.4f}; a network can use it with "
         f'preconditioner = {{ use = "coupled", covariance = {covariance:.4f} }}'
     )
 
@@ -122,20 +124,20 @@ def _pairing(pairing: Pairing, pairs: int) -> Iterator[str]:
     if pairing.gap is not None and pairing.gap <= _EXACT:
         gap = ", which is the minimum"
     yield (
-        f"Cost: mean distance {pairing.cost_before:.4g} without and {pairing.cost_after:.4g} with "
-        f"the coupler, {_percent(pairing.reduction)} less{gap}"
+        f"Cost: mean distance {pairing.cost_before:.4g} with random pairs and "
+        f"{pairing.cost_after:.4g} with assigned noise, {_percent(pairing.reduction)} less{gap}"
     )
     yield from _noise(pairing.noise)
     yield (
-        f"Uses: {pairing.noises:,.0f} effective noise samples for {pairs:,} pairs"
-        f" ({100 * pairing.noises / pairs:.0f} %)"
+        f"Uses of noise: effective number of noise samples {pairing.noises:,.0f} for {pairs:,} "
+        f"pairs ({100 * pairing.noises / pairs:.0f} %)"
     )
     if pairing.skew is not None:
         yield _skew(pairing.skew)
     if pairing.entropy is not None:
         yield (
-            f"Entropy of the plan: {pairing.entropy:.3f} (0: a permutation, 1: independent; "
-            "renormalized as in arXiv 2506.05526)"
+            f"Entropy of the transport plan: {pairing.entropy:.3f} (0: a permutation, 1: "
+            "independent; renormalized as in arXiv 2506.05526)"
         )
 
 
@@ -143,8 +145,8 @@ def _noise(noise: Gaussianity) -> Iterator[str]:
     figures = {
         "mean": f"mean {noise.mean:.4f}",
         "variance": f"variance {noise.variance:.4f}",
-        "worst_mean": f"worst mean of a dimension {noise.worst_mean:.3f}",
-        "kurtosis": f"worst excess kurtosis of a leading direction {noise.kurtosis:.3f}",
+        "worst_mean": f"mean of the worst dimension {noise.worst_mean:.3f}",
+        "kurtosis": f"excess kurtosis of the worst leading direction {noise.kurtosis:.3f}",
     }
     errors = [
         f"{text} ({noise.errors[name]:+.1f} standard errors)" for name, text in figures.items()
@@ -152,22 +154,22 @@ def _noise(noise: Gaussianity) -> Iterator[str]:
     yield f"Assigned noise: {'; '.join(errors)}"
     violations = [figures[name] for name in noise.violations]
     yield (
-        f"  It is not N(0, I): {' and '.join(violations)} would be improbable"
+        f"  The noise is not N(0, I), for which this is improbable: {' and '.join(violations)}"
         if violations
-        else "  These tests cannot distinguish it from N(0, I)"
+        else "  These tests do not distinguish the noise from N(0, I)"
     )
 
 
 def _skew(skew: ClassSkew) -> str:
     verdict = (
-        "the noise of a class is skewed; do not train a class-conditional network on these pairs"
+        "the noise depends on the class; do not train a class-conditional network on these pairs"
         if skew.error > skew.limit
         else "not distinguishable from N(0, I)"
     )
     return (
-        f"Classes: the noise of class {skew.label} is skewed most, with a mean of norm "
+        f"Classes: the mean noise of class {skew.label} deviates most from 0, with norm "
         f"{skew.length:.3g} along the leading directions, {skew.error:+.1f} standard errors from "
-        f"that of N(0, I): {verdict}"
+        f"the norm for N(0, I): {verdict}"
     )
 
 

@@ -1,4 +1,4 @@
-"""``genkit bench``: measure the cost of components on this machine; synthetic images."""
+"""``genkit bench``, which measures the cost of components on this machine, and synthetic images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def genkit_register(registry: Registration) -> None:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Register the commands ``genkit bench``."""
+    """Register the command group ``genkit bench``."""
     from genkit_bench.commands import app as bench
 
     app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""Select the couplers to measure, with the reason for those that cannot be measured."""
+"""Select the couplers to measure, and give a reason for each coupler that cannot be measured."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Candidate:
     """A coupler to measure.
 
     Attributes:
-        name: name in the table.
+        name: name in the table of results.
         coupler: coupler with its settings; None if it cannot be created.
-        bound: object that its ``bind`` returned.
-        reason: why the coupler cannot be created.
+        bound: object that the coupler's ``bind`` returned; None if it cannot be created.
+        reason: reason why the coupler cannot be created; empty if it can.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Candidate:
 
 
 def all_candidates(registry: Registry, device: torch.device) -> list[Candidate]:
-    """Return each registered coupler with its defaults, or with the reason why it has none."""
+    """Return each registered coupler with its default settings, or a reason why it needs others."""
     candidates = []
     for entry in (e for kind in kinds_of(AnyCoupler) for e in registry.entries(kind)):
         try:
             candidates.append(_bind(registry, {"use": entry.name}, device))
-        # Third-party code may raise anything, which must not stop the measurement of others.
+        # Third-party code may raise any error, which must not stop the measurement of the others.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             candidates.append(Candidate(entry.name, None, reason=reason_of(error)))
     return candidates
@@ -48,19 +48,19 @@ def all_candidates(registry: Registry, device: torch.device) -> list[Candidate]:
 def chosen_candidates(
     registry: Registry, tables: Sequence[Mapping[str, Any]], device: torch.device
 ) -> list[Candidate]:
-    """Return the couplers of recipe tables, ``{"use": name, ...}``.
+    """Return the couplers for tables as in a recipe, ``{"use": name, ...}``.
 
     Raises:
         GenkitError: a table is invalid, or a coupler requires an earlier stage.
     """
-    for table in tables:  # before the settings, since this message is shorter
+    for table in tables:  # names are checked before settings, since this error is shorter
         registry.find(kinds_of(AnyCoupler), str(table.get("use")))
     by_name = {name_of(table): table for table in tables}
     return [_bind(registry, table, device) for table in by_name.values()]
 
 
 def name_of(table: Mapping[str, Any]) -> str:
-    """Return a short form of a coupler's table, such as ``partitioned(inner=pot-exact)``."""
+    """Return a short text for a coupler's table, such as ``partitioned(inner=pot-exact)``."""
 
     def short(value: Any) -> str:
         return name_of(value) if isinstance(value, Mapping) else toml_value(value).strip('"')

@@ -1,4 +1,4 @@
-"""``genkit bench``: the group of commands."""
+"""The command group ``genkit bench``."""
 
 from __future__ import annotations
 

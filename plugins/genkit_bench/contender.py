@@ -1,4 +1,4 @@
-"""A variant of a training that can be timed, and the batches that it trains on."""
+"""A variant of a train stage whose steps can be timed, and the batches on which it trains."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from genkit_bench.stages import TrainStage, with_settings
 from genkit_bench.variants import PLAIN
 
 PHASES = ("forward", "backward", "optimizer", "EMA")
-"""Phases of a step in order."""
+"""Names of the phases of a step, in order."""
 
-_WARM_UP = 2  # steps before timing, which select kernels and compile the network
+_WARM_UP = 2  # number of steps before timing, in which kernels are selected and compiled
 
 
 @dataclass(frozen=True)
 class BenchContext(NoStages):
-    """The part of :class:`genkit.interfaces.Context` that building and pairing use.
+    """The part of :class:`genkit.interfaces.Context` that is used to build networks and pairs.
 
     Attributes:
-        root: seed from which all others are derived.
-        world: processes of the training.
+        root: seed from which all other seeds are derived.
+        world: processes that train together.
     """
 
     root: int = 0
@@ -55,12 +55,12 @@ class BenchContext(NoStages):
 
 
 class Feed:
-    """Batches of a stream, and the times of their pools.
+    """Batches of a stream of pairs, and the times of its pools.
 
     Args:
         stream: stream of pairs.
         batch_size: number of images of a batch.
-        ahead: number of pools coupled ahead.
+        ahead: number of pools that are coupled in advance.
     """
 
     def __init__(self, stream: PairStream, batch_size: int, ahead: int) -> None:
@@ -83,7 +83,7 @@ class TimedObjective(Objective):
 
     Args:
         inner: objective to time.
-        phases: phases of a step.
+        phases: timer of the phases.
     """
 
     inner: Objective
@@ -103,12 +103,12 @@ class TimedObjective(Objective):
 
 
 class Contender:
-    """A variant of a training, warmed up.
+    """A variant of a train stage, which is warmed up when it is created.
 
     Args:
-        stage: stage with the settings of the variant.
+        stage: train stage with the settings of the variant.
         name: name of the variant.
-        context: context of the training.
+        context: context of the stage.
         spec: specification of the data.
         feed: batches for the warm-up.
     """
@@ -139,7 +139,7 @@ class Contender:
         self.peak = peak.bytes
 
     def run(self, feed: Feed, steps: int) -> None:
-        """Train for a number of steps, timed together."""
+        """Train for a number of steps, and measure their total time."""
         before = feed.waited
         with multiplying_in(self.precision):
             wait_for(self._device)
@@ -152,7 +152,10 @@ class Contender:
         self.steps += steps
 
     def run_phases(self, feed: Feed, steps: int) -> None:
-        """Train for a number of steps with each phase timed; the rest is the backward pass."""
+        """Train for a number of steps, and measure the time of each phase.
+
+        The time in no other phase is counted as the backward pass.
+        """
         phases = self._phases
         with multiplying_in(self.precision), phases.counting(), _time_optimizers(phases):
             for _ in range(steps):
@@ -167,7 +170,7 @@ class Contender:
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds of each phase in a step, median over the rounds."""
+        """Dict from phase to its seconds in a step, median over the rounds."""
         return {
             name: statistics.median(seconds[name] for seconds in self._breakdowns)
             for name in PHASES
@@ -176,7 +179,7 @@ class Contender:
 
 @contextmanager
 def _time_optimizers(phases: Phases) -> Iterator[None]:
-    """Time the steps of optimizers in the block, and the weight average after each step."""
+    """Time optimizer steps in a ``with`` block, and the update of the weight average after each."""
 
     def before(*_: object) -> None:
         phases.begin("optimizer")

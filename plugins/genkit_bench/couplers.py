@@ -1,4 +1,4 @@
-"""Measure couplers on the same pools in the same run, with plain scipy as the reference."""
+"""Measure couplers on the same pools in the same run; the reference is plain scipy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from genkit_bench.pools import Pools
 from genkit_bench.worker import Worker
 
 PLAIN = "plain scipy"
-"""Name of the rows of the reference: the full cost matrix and ``linear_sum_assignment``."""
+"""Name of the reference, which is the full cost matrix and scipy's ``linear_sum_assignment``."""
 
-_MAX_MATRIX = 2**28  # entries, 1 GiB in float32; larger cost matrices are not timed
-_WARM_UP = 32  # pairs of a call before the first measured one, which imports modules
+_MAX_MATRIX = 2**28  # maximum entries (1 GiB in float32) of a cost matrix that is timed
+_WARM_UP = 32  # number of pairs in the warm-up call, which imports modules
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Limits:
     """Limits of the measurement.
 
     Attributes:
-        repeats: number of pools of each size, each measured once.
-        seconds: maximum time of a pool; couplers that are expected to take longer are skipped.
-        reference: maximum size of a pool for plain scipy.
+        repeats: number of pools of each size; each pool is measured once.
+        seconds: maximum seconds for a pool; couplers that are expected to take longer are skipped.
+        reference: maximum pool size for plain scipy.
     """
 
     repeats: int = 3
@@ -47,25 +47,25 @@ class Limits:
 class Row:
     """Measurements of a coupler at one pool size.
 
-    Times are medians over the pools except the first, in which the memory is measured, which takes
-    time.
+    Times are medians over all pools but the first, which is slower since memory is measured in it.
 
     Attributes:
         pool: number of images in a pool.
         coupler: name of the candidate or the reference.
-        cost: cost that the coupler minimizes, in which gap and gain are measured.
+        cost: cost that the coupler minimizes; gap and gain refer to it.
         matrix_seconds: seconds of ``pairwise_cost`` alone.
         seconds: seconds of the whole call of ``pair``.
         each: seconds of each call.
-        speed: time of plain scipy over that of the coupler.
-        gap: mean cost of the pairs over that of the optimal pairs, minus 1; maximum of the pools.
-        bound: maximum of the upper bounds of the gap that the coupler returns; None without them.
-        gain: reduction of the cost relative to that of the optimal pairs; mean of the pools.
-        peak_bytes: additional memory during the call; maximum of the pools.
+        speed: time of plain scipy divided by the time of the coupler.
+        gap: relative excess of the mean cost over the minimum; maximum over the pools.
+        bound: maximum over the pools of the upper bound of the gap that the coupler returns; None
+            if it returns none.
+        gain: reduction of the mean cost divided by the maximum reduction; mean over the pools.
+        peak_bytes: additional memory during the call; maximum over the pools.
         images_per_second: number of pairs per second.
-        mean_cost: mean cost of the pairs; mean of the pools.
-        random_cost: mean cost before coupling; mean of the pools.
-        note: why a value is missing.
+        mean_cost: mean cost of the pairs; mean over the pools.
+        random_cost: mean cost of random pairs; mean over the pools.
+        note: reason why a value is missing; empty if none is.
     """
 
     pool: int
@@ -90,13 +90,13 @@ class _Competitor:
     """The reference or a coupler, with its results so far.
 
     Attributes:
-        name: name in the table.
-        cost: cost that it minimizes.
-        solve: function that couples pool ``index`` of a size.
-        largest: maximum size of a pool; None for no limit.
-        times: median seconds by size.
-        stopped: why it is no longer measured; empty while it is.
-        solved: results of the current size, by pool.
+        name: name in the table of results.
+        cost: cost that is minimized.
+        solve: function that takes the size and the index of a pool, and couples the pool.
+        largest: maximum pool size; None for no limit.
+        times: dict from pool size to median seconds.
+        stopped: reason why measuring has stopped; empty if it has not.
+        solved: result of each pool of the current size, in order.
     """
 
     name: str
@@ -108,20 +108,20 @@ class _Competitor:
     solved: list[Solved] = field(default_factory=list)
 
     def begin(self, size: int, limit: float) -> None:
-        """Begin the next size; stop if it is too large or expected to exceed the time limit."""
+        """Start a pool size; stop if it is too large or is expected to exceed the time limit."""
         self.solved = []
         expected = self._expected(size)
         if self.stopped:
             return
         if expected > limit:
             self.stopped = (
-                f"not measured: it would take about {expected:.3g} s, the limit is {limit:g} s"
+                f"not measured: expected to take {expected:.3g} s, but the limit is {limit:g} s"
             )
         elif self.largest is not None and size > self.largest:
-            self.stopped = f"not measured beyond its limit, a pool of {self.largest:,}"
+            self.stopped = f"not measured on pools larger than {self.largest:,}, its limit"
 
     def _expected(self, size: int) -> float:
-        """Extrapolate the seconds of a pool by a power law, quadratic after a single size."""
+        """Extrapolate the seconds for a pool by a power law, or quadratically from one size."""
         if not self.times:
             return 0.0
         *earlier, (last, seconds) = self.times.items()
@@ -132,25 +132,25 @@ class _Competitor:
         return float(seconds * (size / last) ** exponent)
 
     def is_within(self, index: int, limit: float) -> bool:
-        """Return whether to measure pool ``index`` within the time limit of all pools."""
+        """Return whether pool ``index`` can be measured in ``limit`` seconds for all pools."""
         spent = [result.seconds for result in self.solved]
         if self.stopped or len(spent) < index:
             return False
         return not spent or sum(spent) + spent[-1] <= limit
 
     def seconds(self) -> float | None:
-        """Return the median time of the pools, without the first if there are more."""
+        """Return the median seconds for a pool, without the first pool if there are several."""
         times = [result.seconds for result in self.solved]
         return statistics.median(times[1:] or times) if times else None
 
     def row(self, size: int, plain: _Competitor, matrix: list[float], random: list[float]) -> Row:
-        """Return the row of a size.
+        """Return the row of a pool size.
 
         Args:
             size: number of images in a pool.
             plain: reference for the same cost.
             matrix: seconds of the cost matrix of each pool.
-            random: mean cost of each pool before coupling.
+            random: mean cost of random pairs in each pool.
         """
         seconds, solved = self.seconds(), self.solved
         if seconds is None:
@@ -189,17 +189,18 @@ def measure_couplers(
     limits: Limits,
     report: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Yield a row for each size and coupler, the reference first.
+    """Yield a row for each pool size and coupler; for each size, the reference is first.
 
-    All of them solve a pool in turn before the next pool is drawn, so that other load on the
-    machine affects all equally.
+    Each pool is coupled by all couplers before the next pool, so that other load on the machine
+    affects all couplers equally.
 
     Args:
-        candidates: couplers to measure; those that cannot be created have one row with the reason.
+        candidates: couplers to measure; a coupler that cannot be created has one row with the
+            reason.
         pools: pools to couple.
-        sizes: sizes of the pools, ascending.
+        sizes: pool sizes, ascending.
         limits: limits of the measurement.
-        report: function that is called with a line about the next measurement.
+        report: function that is called with a description of the next measurement.
     """
     couplers = []
     for candidate in candidates:
@@ -224,12 +225,12 @@ def measure_couplers(
         report(f"pool {size:,}, {index + 1} of {limits.repeats}: {competitor.name}")
         try:
             competitor.solved.append(worker.call(partial(competitor.solve, size, index)))
-        # Third-party code may raise anything, which must not stop the measurement of others.
+        # Third-party code may raise any error, which must not stop the measurement of the others.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            competitor.stopped = f"failed at a pool of {size:,}: {reason_of(error)}"
+            competitor.stopped = f"failed on a pool of {size:,}: {reason_of(error)}"
 
     competitors = [*plain.values(), *couplers]
-    for competitor in competitors:  # warm-up, so that no measured call imports modules
+    for competitor in competitors:  # warm-up, so that measured calls do not import modules
         attempt(competitor, min(sizes[0], _WARM_UP), 0)
     for size in sizes:
         for competitor in competitors:

@@ -1,4 +1,4 @@
-"""``genkit bench couplers``: parse arguments, measure and print."""
+"""``genkit bench couplers``: parse arguments, measure couplers, and print the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from genkit_bench.couplers import Row
 
 SHAPE, CLASSES = "3,32,32", 10
-MIN_IMAGES = 2048  # synthetic images, for couplers that choose among the whole data set
+MIN_IMAGES = 2048  # synthetic images, since dataset couplers choose among the whole data set
 
 
 def couplers(
@@ -41,33 +41,37 @@ def couplers(
         str | None,
         typer.Option(
             metavar="N,N,N",
-            help="Shape of synthetic items: channels, height and width, or the length of a vector; "
+            help="Shape of synthetic items: channels, height and width, or length of a vector; "
             f"by default {SHAPE}.",
         ),
     ] = None,
     classes: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help=f"Classes of the synthetic images; by default {CLASSES}."
+            metavar="N",
+            min=1,
+            help=f"Number of classes of the synthetic images; by default {CLASSES}.",
         ),
     ] = None,
     device: Device = "auto",
     repeats: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pools of each size, whose median is shown.")
+        int,
+        typer.Option(metavar="N", min=1, help="Number of pools of each size; times are medians."),
     ] = 3,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of data and noise.")] = 0,
     limit: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="Skip couplers that are expected to take longer for a pool."
+            metavar="SECONDS",
+            help="Maximum time for a pool; couplers that are expected to take longer are skipped.",
         ),
     ] = 120.0,
     reference_limit: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Maximum size of a pool for plain scipy.")
+        int, typer.Option(metavar="N", min=0, help="Maximum pool size for plain scipy.")
     ] = 4096,
     as_json: AsJson = False,
 ) -> None:
-    """Measure couplers: time, gap to the optimum and memory, relative to plain scipy."""
+    """Measure time, gap to the optimum and memory of couplers; the reference is plain scipy."""
     pool_sizes, item = parse_sizes(sizes), parse_shape(SHAPE if shape is None else shape)
     tables = [parse_component(text, "--coupler") for text in coupler or ()]
     check_device(device)
@@ -78,7 +82,8 @@ def couplers(
         )
     if data is not None and (shape is not None or classes is not None):
         raise UsageError(
-            "--shape and --classes require synthetic images, got --data; remove it", Code.CONFLICT
+            "--shape and --classes require synthetic images, got --data; remove --data",
+            Code.CONFLICT,
         )
     table = parse_component("synthetic" if data is None else data, "--data")
     if data is None:
@@ -117,7 +122,7 @@ def couplers(
     else:
         _show(rows)
     if stopped:
-        typer.echo("\nStopped; only finished sizes are shown.", err=True)
+        typer.echo("\nStopped; only finished pool sizes are shown.", err=True)
         raise typer.Exit(InterruptedRun.exit_code)
 
 

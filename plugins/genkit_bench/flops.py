@@ -1,4 +1,4 @@
-"""Count the arithmetic of a training step, and look up the peak of a device."""
+"""Count the arithmetic operations of training, and look up the peak performance of a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genkit.parts.precision import Precision
 from genkit.types import Batch
 
 _PEAKS = (
-    # Dense TFLOP/s in the data sheets of the manufacturer: float32, TF32, 16 bits.
+    # Dense TFLOP/s from the data sheets of the manufacturer, in float32, TF32 and 16 bits.
     (r"H100.*(HBM3|SXM)|H200", (67.0, 494.7, 989.4)),
     (r"H100", (51.0, 378.0, 756.0)),
     (r"A100", (19.5, 156.0, 312.0)),
@@ -21,7 +21,7 @@ _PEAKS = (
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
-    """Return the peak operations per second in a device's data sheet; None if it is not listed."""
+    """Return the peak operations per second from a device's data sheet; None if it is unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -30,13 +30,15 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
 
 
 def training_flops(model: nn.Module, objective: Objective, batch: Batch, noise: Tensor) -> float:
-    """Return the operations of an item's loss and gradient in matrix products and convolutions.
+    """Return the number of operations for the loss of an item and its gradient.
+
+    Only matrix products and convolutions are counted.
 
     Args:
-        model: network that is not compiled; its gradients are changed.
-        objective: training loss.
+        model: network, not compiled; its gradients are overwritten.
+        objective: training objective.
         batch: items on the device of the model.
-        noise: noise assigned to the items.
+        noise: noise assigned to the items, ``[B, *shape]``.
     """
     generator = torch.Generator().manual_seed(0)
     with counting_flops() as count:

@@ -1,4 +1,4 @@
-"""Measure time, memory and mean cost of a coupler, or of plain scipy, on one pool."""
+"""Measure the time, memory and mean cost of a coupler, or of plain scipy, on one pool."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from genkit.tensors import Cost, pairwise_cost
 from genkit_bench.meters import PeakMemory, wait_for
 from genkit_bench.pools import Pools
 
-_BLOCK = 1024  # pairs whose cost is computed at a time, which limits the memory
+_BLOCK = 1024  # number of pairs whose cost is computed at a time, which limits memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Solved:
         peak: additional memory during the call, in bytes; None if it cannot be measured.
         pairs: number of pairs.
         mean_cost: mean cost of the pairs, summed in float64.
-        bound: upper bound of the gap from the coupler, see :class:`genkit.types.Pairs`.
+        bound: upper bound of the gap that the coupler returned, see :class:`genkit.types.Pairs`.
     """
 
     seconds: float
@@ -47,7 +47,7 @@ class Solved:
 
 
 def cost_of(coupler: AnyCoupler) -> Cost:
-    """Return the cost that a coupler or its inner coupler minimizes, by default the distance."""
+    """Return the cost that a coupler or its inner coupler minimizes; the distance if unknown."""
     own = getattr(coupler, "cost", None)
     for cost in typing.get_args(Cost):
         if own == cost:
@@ -59,11 +59,17 @@ def cost_of(coupler: AnyCoupler) -> Cost:
 
 
 def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
-    """Return the mean cost of the pairs ``data[k]`` and ``noise[k]``, both ``[M, *shape]``."""
+    """Return the mean cost of the pairs ``(data[k], noise[k])``.
+
+    Args:
+        data: images, ``[M, *shape]``.
+        noise: noise, ``[M, *shape]``.
+        cost: cost of a pair.
+    """
     total = 0.0
     for start in range(0, len(data), _BLOCK):
         block = slice(start, start + _BLOCK)
-        # On the CPU, since not every device supports float64.
+        # On the CPU, since some devices do not support float64.
         squares = (
             (data[block].cpu().double() - noise[block].cpu().double()).square().flatten(1).sum(1)
         )
@@ -80,8 +86,15 @@ def solve(
 ) -> Solved:
     """Measure a coupler on one pool.
 
-    A dataset coupler assigns ``size`` noise samples to items of the whole data set; others receive
-    as many noise samples as they declare.
+    A dataset coupler assigns ``size`` noise samples to items of the whole data set. Other couplers
+    receive as many noise samples as they declare.
+
+    Args:
+        pools: pools of the data.
+        coupler: coupler to measure.
+        size: number of images in the pool.
+        index: index of the pool.
+        bound: object that ``coupler.bind`` returned; by default ``bind`` is called first.
 
     Raises:
         DataError: the coupler returned invalid pairs.
@@ -92,7 +105,7 @@ def solve(
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
     noise = pools.noise(size, index, several)
     draws = torch.Generator().manual_seed(index)
-    with PeakMemory(pools.device, wanted=index == 0) as peak:
+    with PeakMemory(pools.device, enabled=index == 0) as peak:
         start = time.perf_counter()
         pairs = pairs_of(coupler, ready, batch, noise, draws)
         wait_for(pools.device)
@@ -103,14 +116,14 @@ def solve(
 
 
 def solve_plainly(pools: Pools, cost: Cost, size: int, index: int) -> Solved:
-    """Measure the paper's reference on one pool: the full cost matrix, then scipy.
+    """Measure the reference on one pool: the full cost matrix, then ``linear_sum_assignment``.
 
-    The timed matrix is computed in float32 and converted to float64, as scipy would. The solved
-    matrix is computed in float64 throughout, so that the optimum is exact.
+    For the time, the matrix is computed in float32 and converted to float64, as in scipy. For the
+    mean cost, the matrix is computed in float64, so that the optimum is exact.
     """
     batch, noise = pools.batch(size, index), pools.noise(size, index)
     exact = pairwise_cost(batch.data.cpu().double(), noise.cpu().double(), cost).numpy()
-    with PeakMemory(pools.device, wanted=index == 0) as peak:
+    with PeakMemory(pools.device, enabled=index == 0) as peak:
         start = time.perf_counter()
         converted = pairwise_cost(batch.data, noise, cost).cpu().double()
         rows, columns = linear_sum_assignment(exact)
@@ -129,5 +142,5 @@ def time_cost_matrix(pools: Pools, cost: Cost, size: int, index: int) -> float:
 
 
 def cost_at_random(pools: Pools, cost: Cost, size: int, index: int) -> float:
-    """Return the mean cost of a pool before coupling, with noise k for image k."""
+    """Return the mean cost of random pairs in a pool: noise k is assigned to image k."""
     return mean_cost(pools.batch(size, index).data, pools.noise(size, index), cost)

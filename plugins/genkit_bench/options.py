@@ -20,33 +20,33 @@ Overrides = Annotated[
     ),
 ]
 Rounds = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Rounds in which all cases take turns.")
+    int, typer.Option(metavar="N", min=1, help="Number of rounds; each measures all cases in turn.")
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Data set, as a name or a table, in place of the recipe's. synthetic requires no "
-        "files; its default shape is that of CIFAR-10, "
-        "'{ use = \"synthetic\", shape = [1, 8, 8] }' sets another.",
+        help="Data set, as a name or a table, instead of the recipe's. synthetic requires no "
+        "files; its default shape is that of CIFAR-10, and "
+        "'{ use = \"synthetic\", shape = [1, 8, 8] }' sets a different one.",
     ),
 ]
 
 
 def parse_sizes(text: str, option: str = "--sizes") -> tuple[int, ...]:
-    """Return the numbers of ``"256,512"``, ascending.
+    """Return the numbers in a string such as ``"256,512"``, ascending.
 
     Raises:
-        UsageError: the text is invalid.
+        UsageError: the string is invalid.
     """
     return tuple(sorted(set(_integers(text, option, "256,512,1024"))))
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """Return the shape of ``"3,32,32"`` or ``"3072"``.
+    """Return the shape in a string such as ``"3,32,32"`` or ``"3072"``.
 
     Raises:
-        UsageError: the text is invalid.
+        UsageError: the string is invalid.
     """
     shape = _integers(text, "--shape", "3,32,32 for images or 3072 for vectors")
     if len(shape) not in (1, 3):
@@ -61,7 +61,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 def _integers(text: str, option: str, example: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        # Larger numbers exceed the memory of any machine, and int() is slow for many digits.
+        # Larger numbers exceed the memory of every machine, and int() is slow for many digits.
         if not (part.isascii() and part.isdigit() and len(part) <= 9 and int(part) > 0):
             raise UsageError(
                 f"{option} must be integers above 0 and below 10^9, got {quote(part)}; write "

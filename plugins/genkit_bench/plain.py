@@ -1,4 +1,4 @@
-"""A training step in plain PyTorch, the reference of all speedups."""
+"""A training step in plain PyTorch, relative to which speedups are reported."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from genkit_bench.stages import TrainStage
 
 
 class PlainTrainer:
-    """Train in eager float32 and NCHW, with explicit attention matrices.
+    """Train in float32 and NCHW without compilation, with explicit attention matrices.
 
     The host waits for the loss of every step, and the optimizer updates one tensor at a time.
     Without dropout, the weights equal those of :class:`~genkit.train.trainer.Trainer` up to
     rounding.
 
     Args:
-        stage: stage with objective, optimizer, average and micro-batch; optimizations are ignored.
+        stage: train stage, of which objective, optimizer, weight average and micro-batch are used,
+            and settings that make training faster are ignored.
         model: newly initialized network of the stage.
         shape: shape of one item.
-        device: device of the training.
+        device: device on which to train.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class PlainTrainer:
         """Train on one batch and return its mean loss.
 
         Args:
-            batch: ``B`` items with ``quantile``, on any device.
+            batch: B items with ``quantile``, on any device.
             noise: noise assigned to the items, ``[B, *shape]``.
 
         Raises:
@@ -59,7 +60,7 @@ class PlainTrainer:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())  # synchronizes with the device
         if not math.isfinite(total):
-            raise DivergedError(f"the loss is {total} at {self.images:,} images")
+            raise DivergedError(f"the loss is {total} after {self.images:,} images")
         self._update()
         self.average.update(self.model, self.images, len(batch))
         self.images += len(batch)

@@ -1,4 +1,4 @@
-"""Pools of any size from a data set, on which couplers are measured."""
+"""Draw pools of any size from a data set, on which couplers are measured."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ from genkit.tensors import to_float
 from genkit.types import Batch
 from genkit_bench.synthetic import require_memory
 
-_EMBEDDINGS = 16  # length of made-up embeddings; chosen, not tuned
+_EMBEDDINGS = 16  # length of random embeddings; chosen, not tuned
 
 
 def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Batch:
-    """Load all items of a data set, given as a recipe's table.
+    """Load all items of a data set.
+
+    Args:
+        registry: registry of the data sets.
+        table: table of the data set, as in a recipe.
+        largest: maximum pool size.
 
     Raises:
         GenkitError: the name is unknown, a setting is invalid, the data cannot be read or requires
             an earlier stage, or pools of ``largest`` items do not fit into memory.
     """
-    # Before the settings, since this message is shorter.
+    # The name is checked before the settings, since this error is shorter.
     registry.find(["dataset"], str(table.get("use")))
     dataset = component(registry, "dataset", table)
     if not isinstance(dataset, Dataset):
@@ -42,10 +47,10 @@ def load_items(registry: Registry, table: Mapping[str, Any], largest: int) -> Ba
 
 
 def complete(batch: Batch, seed: int) -> Batch:
-    """Add made-up labels, realness and embeddings to items that have none.
+    """Add random labels, realness and embeddings to items that have none.
 
-    So every coupler can be measured on any data. Labels are 10 random classes, half of the items
-    are real at random, and embeddings are those of the class with noise.
+    Thus every coupler can be measured on any data. Labels are random among 10 classes, an item is
+    real with probability 1/2, and an embedding is a random vector of the class plus noise.
     """
     count = len(batch)
     labels = batch.labels
@@ -64,11 +69,11 @@ def complete(batch: Batch, seed: int) -> Batch:
 
 @dataclass(frozen=True)
 class Pools:
-    """Pools of any size from a data set, each with its noise.
+    """Pools of any size from a data set, with noise samples.
 
     Attributes:
-        data: all items; :func:`complete` adds the attributes that a coupler may require.
-        seed: seed of items and noise.
+        data: all items, with the attributes that :func:`complete` adds.
+        seed: seed with which items and noise are drawn.
         device: device of the pools.
     """
 
@@ -77,7 +82,7 @@ class Pools:
     device: torch.device
 
     def batch(self, size: int, index: int) -> Batch:
-        """Return pool ``index`` of a size; items repeat after all have been used."""
+        """Return pool ``index`` of a size; items are repeated if the pool exceeds the data."""
         order: list[Tensor] = []
         for epoch in range(math.ceil(size / len(self.data))):
             draws = generator(self.seed, "bench", "pool", size, index, epoch)
@@ -85,7 +90,7 @@ class Pools:
         return self.data[torch.cat(order)[:size]].to(self.device)
 
     def noise(self, size: int, index: int, each: int = 1) -> Tensor:
-        """Return the noise of this pool, ``[size * each, *shape]`` from N(0, I)."""
+        """Return the noise of this pool from N(0, I), ``[size * each, *shape]``."""
         draws = generator(self.seed, "bench", "noise", size, index, each)
         shape = (size * each, *self.data.data.shape[1:])
         return torch.randn(shape, generator=draws).to(self.device)

@@ -1,4 +1,4 @@
-"""``genkit bench sample``: measure the speed of sampling, and the share of the network."""
+"""``genkit bench sample``: measure the speed of sampling, and the network's share of the time."""
 
 from __future__ import annotations
 
@@ -27,21 +27,27 @@ def sample(
         str,
         typer.Argument(
             metavar="CHECKPOINT|RECIPE",
-            help="File of a denoiser; or a recipe, whose denoiser is measured untrained.",
+            help="File of a denoiser; or a recipe, of which the untrained denoiser is measured.",
         ),
     ],
     overrides: Overrides = None,
     stage: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Sample stage of the recipe; by default the first."),
+        typer.Option(
+            metavar="ID", help="Id of a sample stage of the recipe; by default the first one."
+        ),
     ] = None,
     data: Data = None,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Solver steps; by default the recipe's, or 18."),
+        typer.Option(
+            metavar="N,N,...",
+            help="Numbers of solver steps; by default that of the recipe, or 18.",
+        ),
     ] = None,
     batch_sizes: Annotated[
-        str, typer.Option("--batch-size", metavar="N,N,...", help="Samples drawn at a time.")
+        str,
+        typer.Option("--batch-size", metavar="N,N,...", help="Numbers of samples drawn at a time."),
     ] = "64,256",
     schedule: Annotated[
         str, typer.Option(metavar="NAME", help="Schedule for a checkpoint, as a name or a table.")
@@ -50,13 +56,16 @@ def sample(
         str, typer.Option(metavar="NAME", help="Solver for a checkpoint, as a name or a table.")
     ] = "heun",
     precision: Annotated[
-        str, typer.Option(metavar="NAME", help="float32, tf32, bfloat16 or float16.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Precision of the network: float32, tf32, bfloat16 or float16."
+        ),
     ] = "float32",
     rounds: Rounds = 3,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure sampling without guidance with several numbers of steps and batch sizes."""
+    """Measure sampling without guidance, for several numbers of steps and batch sizes."""
     check_device(device)
     sizes = parse_sizes(batch_sizes, "--batch-size")
     counts = None if steps is None else parse_sizes(steps, "--steps")
@@ -100,7 +109,7 @@ def _load(
     solver: Mapping[str, Any],
     device: str,
 ) -> tuple[genkit.Denoiser, Schedule, Solver]:
-    """Return the denoiser of a file, with the schedule and the solver of the options."""
+    """Return the denoiser in a file, and the schedule and solver from the options."""
     import genkit
     from genkit.recipe.decode import component
 
@@ -123,7 +132,7 @@ def _build(
     data: Mapping[str, Any] | None,
     device: torch.device,
 ) -> tuple[genkit.Denoiser, Schedule, Solver]:
-    """Build the untrained denoiser of a sample stage; return it with the schedule and solver."""
+    """Return the untrained denoiser of a sample stage, and the stage's schedule and solver."""
     import genkit
     from genkit.interfaces import Trained
     from genkit.random import seeded
@@ -131,13 +140,13 @@ def _build(
 
     source = read_source(recipe)
     name, stages = load_stages(source, plugins, overrides, "sample", stage_id, data)
-    # No other plugin can register the names `sample` and `train`, so their settings are known.
+    # Other plugins cannot register the names `sample` and `train`, so their settings are known.
     sampling: Any = stages[name]
     training: Any = stages[sampling.denoiser]
     if not hasattr(training, "network"):
         raise UsageError(
             f'stage {sampling.denoiser} must have use = "train", got '
-            f"{type(training).__name__}; write its file instead of the recipe",
+            f"{type(training).__name__}; write the file of its denoiser instead of the recipe",
             Code.WRONG_KIND,
         )
     with seeded(0):

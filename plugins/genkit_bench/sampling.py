@@ -1,4 +1,4 @@
-"""Measure the speed of sampling from a denoiser, and the share of its network."""
+"""Measure the speed of sampling from a denoiser, and the network's share of the time."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ class Row:
         batch_size: number of samples drawn at a time.
         nfe: calls of the network per sample.
         images_per_second: samples per second, median over the rounds.
-        seconds_network: seconds of a batch in the network, synchronized after each call.
-        seconds_solver: seconds of a batch outside the network: noise, arithmetic of the solver,
-            copy to the CPU.
+        seconds_network: seconds for a batch in the network, with a synchronization after each call.
+        seconds_solver: seconds for a batch outside of the network: noise, arithmetic of the solver,
+            and copy to the CPU.
         peak_bytes: peak memory without the weights; None if it is unknown.
-        utilization: share of the device's peak in this precision; None if the peak is unknown.
-        note: why the case was not measured.
+        utilization: operations per second as a share of the device's peak in this precision; None
+            if the peak is unknown.
+        note: reason why the case was not measured; empty if it was.
     """
 
     steps: int
@@ -51,12 +52,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Results of a measurement.
+    """Results of a measurement of sampling.
 
     Attributes:
         parameters: number of parameters of the network.
-        flops: operations of one call per image.
-        rows: rows, one for each number of steps and batch size.
+        flops: number of operations of one network call per image.
+        rows: one row for each number of steps and batch size.
     """
 
     parameters: int
@@ -107,7 +108,7 @@ class _Case:
         return f"{self.schedule.steps} steps, batch {self.batch_size}"
 
     def draw(self, module: nn.Module, schedule: Schedule) -> float:
-        """Draw a batch, and return the seconds, random draws included."""
+        """Draw a batch, and return the seconds, including random draws."""
         wait_for(self.denoiser.device)
         begin = time.perf_counter()
         draws = _draws(self.denoiser, self.batch_size)
@@ -120,10 +121,10 @@ class _Case:
             precision=self.precision,
         )
         self.nfe = samples.nfe
-        return time.perf_counter() - begin  # samples are on the CPU, so the device has finished
+        return time.perf_counter() - begin  # no synchronization, since samples are on the CPU
 
     def warm_up(self) -> None:
-        """Draw a batch in the two steps after which the peak memory is known."""
+        """Draw a batch with two steps, and measure the peak memory."""
         short = replace(self.schedule, steps=min(self.schedule.steps, 2))
         try:
             with PeakMemory(self.denoiser.device) as peak:
@@ -133,7 +134,7 @@ class _Case:
             self.note = str(error).partition("\n")[0]
 
     def time(self) -> None:
-        """Draw a batch, and another one with the network's calls timed."""
+        """Measure the time of a batch, then the time of the network calls in a second batch."""
         self.seconds.append(self.draw(self.denoiser.module, self.schedule))
         phases = Phases(self.denoiser.device)
         with phases.counting():
@@ -142,7 +143,7 @@ class _Case:
         self.network.append(phases.seconds["network"])
 
     def row(self, flops: float) -> Row:
-        """Return the row of the case."""
+        """Return the row of the case; ``flops`` is the number of operations of a call per image."""
         if self.note:
             return Row(self.schedule.steps, self.batch_size, note=self.note)
         speed = self.batch_size / statistics.median(self.seconds)
@@ -179,13 +180,14 @@ def measure_sampling(
 
     Args:
         denoiser: denoiser, trained or untrained.
-        schedule: schedule with any number of steps.
+        schedule: schedule, of which the number of steps is replaced.
         solver: solver of the sampling ODE.
         steps: numbers of steps to measure.
         batch_sizes: batch sizes to measure.
         precision: precision of the network's arithmetic.
-        rounds: number of batches of each case, in turns, so that other load affects all equally.
-        report: function that is called with a line about the next measurement.
+        rounds: number of batches of each case; a round measures a batch of all cases, so that
+            other load on the machine affects all cases equally.
+        report: function that is called with a description of the next measurement.
     """
     cases = [
         _Case(denoiser, replace(schedule, steps=count), solver, size, precision)

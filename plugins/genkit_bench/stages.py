@@ -1,4 +1,4 @@
-"""Load single stages of a recipe for measurements; earlier stages are checked but not run."""
+"""Load a stage of a recipe for a measurement; earlier stages are checked but not run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genkit.types import DataSpec
 
 
 class TrainStage(Protocol):
-    """The part of the stage ``train`` in use; no third-party plugin can register this name."""
+    """The part of the stage ``train`` that is used; other plugins cannot register this name."""
 
     network: Network
     objective: Objective
@@ -41,16 +41,16 @@ class TrainStage(Protocol):
         ...
 
     def stream(self, context: Context, total: int) -> PairStream:
-        """Return the pairs to train on."""
+        """Return the stream of pairs on which the stage trains."""
         ...
 
     def trainer(self, context: Context, spec: DataSpec) -> Trainer:
-        """Return the trainer of a newly initialized network."""
+        """Return a trainer with a newly initialized network."""
         ...
 
 
 def with_settings(stage: TrainStage, settings: Mapping[str, Any]) -> TrainStage:
-    """Return a stage with other settings."""
+    """Return a copy of a stage with changed settings."""
     return cast(TrainStage, replace(cast(Any, stage), **settings))
 
 
@@ -62,31 +62,34 @@ def load_stages(
     stage_id: str | None,
     data: Mapping[str, Any] | None,
 ) -> tuple[str, Mapping[str, Stage]]:
-    """Load a stage and the earlier ones, ignoring later ones; return its id and all stages.
+    """Load a stage and all earlier stages; later stages are ignored.
 
     Args:
         source: recipe.
         plugins: plugins with the components of the recipe.
         overrides: arguments ``KEY=VALUE`` of ``--set``.
-        use: name of the kind of stage, such as ``train``.
-        stage_id: id of the stage; None for the first of its kind.
-        data: table of a data set that replaces that of the recipe; None to keep it.
+        use: component of the stage, such as ``train``.
+        stage_id: id of the stage; None for the first stage with this component.
+        data: table of a data set that replaces the data set of the recipe; None to keep the latter.
+
+    Returns:
+        Id of the stage, and a dict from the ids of all loaded stages to the stages.
 
     Raises:
         UsageError: the stage does not exist.
-        RecipeError: these stages have mistakes.
+        RecipeError: the loaded stages have mistakes.
     """
     raw = source.table.get("stage")
     stages = [stage for stage in raw if isinstance(stage, dict)] if isinstance(raw, list) else []
     ids = [str(stage.get("id")) for stage in stages if stage.get("use") == use]
     chosen = stage_id or next(iter(ids), None)
     if chosen not in ids:
-        hint = near_match(stage_id, ids) or f"it has {', '.join(ids) or 'none'}"
+        hint = near_match(stage_id, ids) or f"its {use} stages: {', '.join(ids) or 'none'}"
         required = f"{use} stage" + (f" {quote(stage_id)}" if stage_id else "")
         raise UsageError(f"{source.label} must have a {required}; {hint}", Code.UNKNOWN_STAGE)
     index = next(i for i, stage in enumerate(stages) if stage.get("id") == chosen)
-    kept = replace(source, table={**source.table, "stage": stages[: index + 1]})
+    shortened = replace(source, table={**source.table, "stage": stages[: index + 1]})
     if data is not None:
         owners = ("", f"{chosen}.") if "data" in stages[index] else ("",)
         overrides = [*overrides, *(f"{owner}data={toml_value(data)}" for owner in owners)]
-    return chosen, load_recipe(kept, plugins, overrides).stages
+    return chosen, load_recipe(shortened, plugins, overrides).stages

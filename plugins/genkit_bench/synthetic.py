@@ -16,17 +16,17 @@ from genkit.random import generator
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
 
-_COLOR = 0.1  # share of a channel's variance that differs between channels; chosen, not tuned
-_BETWEEN = 0.2  # share of an image's variance that is between classes; chosen, not tuned
+_COLOR = 0.1  # share of the variance that is independent between channels; chosen, not tuned
+_BETWEEN = 0.2  # share of the variance that is between classes; chosen, not tuned
 _CONTRAST = 0.5  # standard deviation of all values, as in photographs in [-1, 1]
-_BLOCK = 2048  # images computed at a time, which limits the memory
+_BLOCK = 2048  # number of images computed at a time, which limits memory
 
 
 def synthetic(shape: Sequence[int], classes: int, count: int, seed: int) -> Batch:
-    """Return images with a 1/f amplitude spectrum, as photographs, around the mean of their class.
+    """Return images with the 1/f amplitude spectrum of photographs, around a mean for each class.
 
-    White noise would be misleading: time and gain of an assignment depend on the spectrum of the
-    data, and natural images vary most along few, smooth directions.
+    White noise would be misleading: the time and the gain of a coupler depend on the spectrum of
+    the data, and photographs vary most along few, smooth directions.
 
     Args:
         shape: shape of an item, ``(channels, height, width)`` or ``(dimensions,)``.
@@ -36,7 +36,7 @@ def synthetic(shape: Sequence[int], classes: int, count: int, seed: int) -> Batc
 
     Returns:
         Images ``[count, *shape]`` float32 in [-1, 1] with a standard deviation of about 0.5, and
-        their labels.
+        their labels ``[count]``.
     """
     shape = tuple(shape)
     means = _pink(max(classes, 1), shape, generator(seed, "bench", "means"))
@@ -51,12 +51,12 @@ def synthetic(shape: Sequence[int], classes: int, count: int, seed: int) -> Batc
 
 
 def _amplitude(sides: tuple[int, ...]) -> Tensor:
-    """Return 1/f over the spectrum of an array with these sides, with a mean power of 1."""
+    """Return 1/f at the frequencies of an array of this shape, scaled to a mean power of 1."""
     squares = torch.zeros(())
     for side in sides:
         squares = squares[..., None] + torch.fft.fftfreq(side).square()
-    # 1/f diverges at f = 0. A limit at a wavelength of three sides gives the mean of an item a
-    # quarter of the variance, as in photographs.
+    # 1/f diverges at f = 0. Frequencies are clamped to that of a wavelength of three sides, which
+    # gives the mean of an item a quarter of the variance, as in photographs.
     longest = min(1 / side for side in sides) / 3
     amplitude = 1 / squares.sqrt().clamp(min=longest)
     unit: Tensor = amplitude / amplitude.square().mean().sqrt()
@@ -64,7 +64,7 @@ def _amplitude(sides: tuple[int, ...]) -> Tensor:
 
 
 def _pink(count: int, shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
-    """Return ``[count, *shape]`` with mean 0, variance 1 and a 1/f amplitude spectrum."""
+    """Return noise ``[count, *shape]`` with mean 0, variance 1 and a 1/f amplitude spectrum."""
     sides = shape[1:] or shape
     amplitude, dims = _amplitude(sides), tuple(range(-len(sides), 0))
 
@@ -98,11 +98,11 @@ class Synthetic(Dataset):
 
 
 def require_memory(count: int, shape: Sequence[int]) -> None:
-    """Raise UsageError if data set, pool and noise alone exceed the memory of the machine."""
+    """Raise UsageError if data, pool and noise together exceed the memory of the machine."""
     required = 3 * 4 * count * math.prod(shape)
     try:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not reported by this system
+    except (AttributeError, OSError, ValueError):  # this system does not report its memory
         return
     if required > available:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Format measurements as tables, and as JSON."""
+"""Format measurements as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genkit_bench.variants import PLAIN
 
 
 class Row(Protocol):
-    """One row of any of the three tables."""
+    """A row of one of the three tables."""
 
     @property
     def images_per_second(self) -> float | None:
@@ -29,21 +29,21 @@ class Row(Protocol):
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 Columns = Mapping[str, Callable[[R], str]]
-"""Functions that return the text of a row, by heading of the column."""
+"""Dict from the heading of each column to a function that returns the cell of a row as text."""
 
 
 def gap_text(value: float) -> str:
-    """Return a relative gap; values below the rounding error of float64 sums are 0."""
+    """Return a relative gap as text; values below the rounding error of float64 sums are 0."""
     return "0" if abs(value) < 1e-12 else f"{value:.2g}"
 
 
 def time_text(seconds: float) -> str:
-    """Return a time in seconds or milliseconds."""
+    """Return a time as text, in seconds or milliseconds."""
     return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def memory_text(count: int) -> str:
-    """Return bytes in MiB."""
+    """Return a number of bytes as text, in MiB."""
     return f"{count / 2**20:,.0f} MiB"
 
 
@@ -66,14 +66,14 @@ COUPLERS: Columns[couplers.Row] = {
 }
 
 COUPLERS_CAPTION = """\
-cost matrix: genkit.tensors.pairwise_cost alone, with the cost that the coupler minimizes
-solve: whole call of pair, including its cost matrix and the checks of its input; median
-against scipy: time of plain scipy (cost matrix and linear_sum_assignment) over solve
-gap: mean cost of the pairs over that of the optimal pairs, minus 1; below 0 if a coupler chooses
-     among more than the pool; <= marks the coupler's own bound, where scipy is not measured
-gain: reduction of the cost below random pairs, relative to that of the optimal pairs
-memory: peak memory of the call, minus the memory before it
-images/s: pairs per second when nothing else runs on this machine"""
+cost matrix: time of genkit.tensors.pairwise_cost alone, for the cost that the coupler minimizes
+solve: median time of a whole call of pair, including the cost matrix and checks of the input
+against scipy: time of plain scipy (cost matrix and linear_sum_assignment) divided by solve
+gap: relative excess of the mean cost over that of the optimal pairs; below 0 if a coupler chooses
+     among more than the pool; <= marks an upper bound from the coupler if scipy is not measured
+gain: reduction of the mean cost relative to random pairs, divided by that of the optimal pairs
+memory: peak memory of the call, minus the memory before the call
+images/s: pairs per second if nothing else runs on this machine"""
 
 TRAINING: Columns[training.Row] = {
     "variant": lambda row: row.variant,
@@ -89,11 +89,12 @@ TRAINING: Columns[training.Row] = {
 }
 
 TRAINING_CAPTION = f"""\
-images/s: median of the rounds, including all waiting
-against {PLAIN}: median of the ratios within a round; {PLAIN} is eager float32, NCHW, explicit
-     attention matrices, an optimizer of single tensors, and a synchronization for every loss
-{", ".join(PHASES)}: seconds of a step; each phase is synchronized, so their sum is larger than
-     a step; the norm of the gradient is part of backward
+images/s: median over the rounds, including all waiting
+against {PLAIN}: ratio of images/s within a round, median over the rounds; {PLAIN} is float32
+     without compilation, NCHW, explicit attention matrices, an optimizer that updates one tensor
+     at a time, and a synchronization for every loss
+{", ".join(PHASES)}: time of each phase in a step; the device is synchronized after each phase, so
+     their sum is larger than the time of a step; the norm of the gradient is part of backward
 waiting: time in which a step waits for its pairs
 memory: peak memory of weights, averages, optimizer and a step
 of peak: share of the device's peak in this precision, according to its data sheet"""
@@ -110,8 +111,8 @@ SAMPLING: Columns[sampling.Row] = {
 }
 
 SAMPLING_CAPTION = """\
-images/s: median of the rounds
-network, solver: seconds of a batch; solver is the time outside the network
+images/s: median over the rounds
+network, solver: time for a batch in the network, and outside of the network
 memory: peak memory without the weights
 of peak: share of the device's peak in this precision, according to its data sheet"""
 
@@ -120,9 +121,9 @@ def table(rows: Sequence[R], columns: Columns[R], section: Callable[[R], object]
     """Return a table of the measured rows.
 
     Args:
-        rows: all rows.
+        rows: all rows; those that were not measured are omitted.
         columns: columns; the first is left-aligned.
-        section: function of a row; a section of the table ends where its value changes.
+        section: function of a row; where its value changes, a new section of the table starts.
     """
     shown = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
@@ -135,7 +136,7 @@ def table(rows: Sequence[R], columns: Columns[R], section: Callable[[R], object]
 
 
 def notes(rows: Sequence[couplers.Row]) -> list[str]:
-    """Return a line for each coupler and reason of missing values, with the pool sizes."""
+    """Return one line for each coupler and reason for missing values, with the pool sizes."""
     sizes: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         if row.note:
@@ -147,7 +148,7 @@ def notes(rows: Sequence[couplers.Row]) -> list[str]:
 
 
 def training_facts(results: training.Training) -> list[str]:
-    """Return lines with facts about all variants, and why variants were not measured."""
+    """Return lines with facts about all variants, and the reasons for unmeasured variants."""
     return [
         f"{results.parameters:,} parameters; {results.flops / 1e9:.3g} GFLOP per image, forward "
         f"and backward; batch {results.batch_size:,}, pool {results.pool_size:,}",
@@ -158,7 +159,7 @@ def training_facts(results: training.Training) -> list[str]:
 
 
 def sampling_facts(results: sampling.Sampling) -> list[str]:
-    """Return lines with facts about all rows, and why rows were not measured."""
+    """Return lines with facts about all rows, and the reasons for unmeasured rows."""
     gflop = results.flops / 1e9
     return [
         f"{results.parameters:,} parameters; {gflop:.3g} GFLOP per call and image",
@@ -173,7 +174,7 @@ def couplers_report(
     plugins: Plugins,
     data: str,
 ) -> dict[str, Any]:
-    """Return rows, data, limits and environment of a measurement as a JSON object.
+    """Return the rows, data, limits and environment of a measurement as a JSON object.
 
     Args:
         rows: all rows.

@@ -1,4 +1,4 @@
-"""``genkit bench train``: measure the speed of a recipe's training, and its phases."""
+"""``genkit bench train``: measure the speed of training a recipe, and the phases of a step."""
 
 from __future__ import annotations
 
@@ -20,33 +20,37 @@ def train(
     ],
     overrides: Overrides = None,
     stage: Annotated[
-        str | None, typer.Option(metavar="ID", help="Train stage; by default the first.")
+        str | None, typer.Option(metavar="ID", help="Id of a train stage; by default the first.")
     ] = None,
     variants: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="Variants: plain (no optimizations), recipe (its settings), or some of float32, "
-            "tf32, bfloat16, float16, channels-last and compiled, joined by +.",
+            help="Variants: plain (no optimizations), recipe (settings of the recipe), or one or "
+            "several of float32, tf32, bfloat16, float16, channels-last and compiled, joined by +.",
         ),
     ] = None,
     data: Data = None,
     images: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Images per variant; by default 12 batches."),
+        typer.Option(
+            metavar="N", min=1, help="Number of images per variant; by default 12 batches."
+        ),
     ] = None,
     rounds: Rounds = 3,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Batch size, without micro-batches; by default the recipe's."
+            metavar="N",
+            min=1,
+            help="Batch size, without micro-batches; by default that of the recipe.",
         ),
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights and pairs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure variants of a training step, relative to plain PyTorch in the same run."""
+    """Measure variants of a training step; the reference is plain PyTorch in the same run."""
     check_device(device)
     names = None if variants is None else parse_variants(variants)
     replacement = None if data is None else parse_component(data, "--data")

@@ -1,4 +1,4 @@
-"""Measure variants of a stage's training within one run."""
+"""Measure the speed of variants of a train stage within one run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from genkit_bench.flops import peak_flops, training_flops
 from genkit_bench.stages import TrainStage, with_settings
 from genkit_bench.variants import PLAIN, settings_of
 
-_ENDLESS = 10**15  # length of the stream in images; it is closed early
-_POOLS_READ = 3  # pools whose reading is timed; chosen, not tuned
+_ENDLESS = 10**15  # length of the stream in images, which is never reached
+_POOLS_READ = 3  # number of pools whose reading is timed; chosen, not tuned
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Effort:
 
     Attributes:
         images: number of images per variant in all rounds together.
-        rounds: number of rounds in which the variants take turns, so that other load on the machine
-            affects all equally.
+        rounds: number of rounds; a round measures all variants, so that other load on the machine
+            affects all variants equally.
     """
 
     images: int
@@ -45,15 +45,17 @@ class Row:
 
     Attributes:
         variant: name of the variant.
-        precision: precision of its arithmetic.
-        images_per_second: images per second, waiting for pairs included; median over the rounds.
-        against_plain: ratio to the plain variant in the same round; median over the rounds.
-        phases: seconds of each of :data:`~genkit_bench.contender.PHASES` in a step, synchronized
-            after each; median over the rounds.
-        seconds_waited: seconds per step in which it waits for pairs.
+        precision: precision of the variant's arithmetic.
+        images_per_second: images per second, including waiting for pairs; median over the rounds.
+        against_plain: ratio of images per second to the plain variant in the same round; median
+            over the rounds.
+        phases: dict from each of :data:`~genkit_bench.contender.PHASES` to its seconds in a step,
+            with a synchronization after each phase; median over the rounds.
+        seconds_waited: seconds of waiting for pairs per step.
         peak_bytes: peak memory; None if it cannot be measured.
-        utilization: share of the device's peak in this precision; None if the peak is unknown.
-        note: why the variant was not measured.
+        utilization: operations per second as a share of the device's peak in this precision; None
+            if the peak is unknown.
+        note: reason why the variant was not measured; empty if it was.
     """
 
     variant: str
@@ -69,16 +71,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """Results of a measurement.
+    """Results of a measurement of training.
 
     Attributes:
         parameters: number of parameters of the network.
-        flops: operations per image, forward and backward.
+        flops: number of operations per image, forward and backward.
         batch_size: batch size of a step.
         pool_size: number of images coupled together.
-        seconds_data: seconds per step of reading, augmentation and noise; measured alone.
-        seconds_coupling: seconds per step of the coupler; measured during training.
-        rows: rows, one for each variant.
+        seconds_data: seconds per step for reading, augmentation and noise, measured alone.
+        seconds_coupling: seconds per step in the coupler, measured during training.
+        rows: one row for each variant.
     """
 
     parameters: int
@@ -98,18 +100,18 @@ def measure_training(
     seed: int,
     report: Callable[[str], None],
 ) -> Training:
-    """Measure the training of a stage's network in several variants.
+    """Measure the speed of variants of a train stage.
 
     Args:
-        stage: stage of a recipe.
+        stage: train stage of a recipe.
         names: names of the variants, see :func:`~genkit_bench.variants.settings_of`.
-        device: device of the training.
+        device: device on which to train.
         effort: extent of the measurement.
         seed: seed of weights, pairs and noise.
-        report: function that is called with a line about the next measurement.
+        report: function that is called with a description of the next measurement.
 
     Raises:
-        GenkitError: the stage requires the output of an earlier one, or its data cannot be read.
+        GenkitError: the stage requires the output of an earlier stage, or its data cannot be read.
     """
     context, spec = BenchContext(device, root=seed), stage.spec()
     report("data")
@@ -133,7 +135,7 @@ def measure_training(
                 for contender in contenders.values():
                     report(f"{contender.name}: round {turn + 1} of {effort.rounds}")
                     contender.run(feed, steps)
-                    # Immediately after, so that other load affects both measurements equally.
+                    # Immediately afterwards, so that other load affects both measurements equally.
                     contender.run_phases(feed, max(1, steps // effort.rounds))
     finally:
         feed.close()
@@ -163,7 +165,7 @@ def _time(function: Callable[[int], object], index: int) -> float:
 def _count_arithmetic(
     stage: TrainStage, context: BenchContext, spec: DataSpec, feed: Feed
 ) -> tuple[int, float]:
-    """Return the number of the network's parameters, and the operations per image."""
+    """Return the number of parameters of the network, and the number of operations per image."""
     model = stage.network.build(spec).to(context.device)
     batch, noise = feed.next()
     item = slice(0, 1)
@@ -180,7 +182,7 @@ def _row(
     flops: float,
     device: torch.device,
 ) -> Row:
-    """Return the row of a variant, with the ratio to the plain variant if that was measured."""
+    """Return the row of a variant, with the ratio to the plain variant if the latter exists."""
     speed = batch_size / statistics.median(contender.seconds)
     peak = peak_flops(device, contender.precision)
     seconds = zip(plain.seconds, contender.seconds, strict=True) if plain else ()

@@ -1,4 +1,4 @@
-"""Variants of a training by name, parsed without torch."""
+"""Names of the variants of a train stage, which are parsed before torch is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _SWITCHES = {"channels-last": "channels_last", "compiled": "compile"}
 
 
 def parse_variants(text: str) -> tuple[str, ...]:
-    """Return the names of ``"plain,float32,tf32+channels-last"``, each once, in their order.
+    """Return the names in a string such as ``"plain,float32,tf32+channels-last"``.
+
+    Each name is returned once, in the order of its first occurrence.
 
     Raises:
         UsageError: a name is unknown.
@@ -27,7 +29,7 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return the settings of the stage ``train`` for a variant; empty for ``recipe``.
+    """Return the settings of the stage ``train`` that a variant changes; empty for ``recipe``.
 
     Raises:
         UsageError: the name is unknown.
@@ -42,7 +44,7 @@ def settings_of(name: str) -> dict[str, Any]:
             raise UsageError(
                 f"--variants must be names of variants, got {quote(word)}; "
                 f"{hint + ' ' if hint else ''}"
-                f"write {PLAIN}, {RECIPE}, or some of {', '.join(options)} joined by +",
+                f"write {PLAIN}, {RECIPE}, or one or several of {', '.join(options)} joined by +",
                 Code.UNKNOWN_CHOICE,
             )
     precisions = [word for word in words if word in _PRECISIONS] or ["float32"]
@@ -57,7 +59,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def default_variants(on_gpu: bool) -> tuple[str, ...]:
-    """Return the default variants: each optimization alone, and combinations on a GPU."""
+    """Return the default variants: each optimization alone, and on a GPU also combinations."""
     common = (PLAIN, "float32", "channels-last", "compiled")
     if not on_gpu:
         return common

@@ -1,4 +1,4 @@
-"""Run calls in a thread, so that the main thread can handle Ctrl-C."""
+"""Run function calls in a thread, so that the main thread can handle Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Run all calls in one thread, as the trainer does with couplers.
+    """Run all calls in one thread, as training does with the calls of a coupler.
 
-    Python handles signals only after a call of C code returns, which may take minutes for a solver.
-    The thread is a daemon, so that an abandoned call does not keep the process alive.
+    Python handles signals only when a call of C code has returned, which may take minutes for a
+    solver. The thread is a daemon, so that an abandoned call does not keep the process alive.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Worker:
         threading.Thread(target=self._work, name="bench", daemon=True).start()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return the result of a function, or raise its exception."""
+        """Call a function in the thread; return its result, or raise its exception."""
         future: Future[T] = Future()
         self._calls.put((future, function))
         return future.result()

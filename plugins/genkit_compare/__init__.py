@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Register the commands ``genkit runs`` and ``genkit compare``."""
     from genkit_compare.compare_command import compare
     from genkit_compare.runs_command import runs
 

@@ -21,30 +21,32 @@ def compare(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="RUN RUN ...", help="Folders of runs; RUN/STAGE for one stage of a run."
+            metavar="RUN RUN ...", help="Folders of runs, or RUN/STAGE for one stage of a run."
         ),
     ] = None,
     score: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Only this score; by default all, with the first one plotted."
+            metavar="NAME",
+            help="Score to compare and plot; by default all are compared and the first is plotted.",
         ),
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line for each row.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per row.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write Markdown, CSV or JSON to a file."),
+        typer.Option(metavar="FILE", help="Write the Markdown, CSV or JSON to a file."),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a plot of the score against its cost, .png or .svg."
+            metavar="FILE",
+            help="Write a plot of the score against the cost of a sample, .png or .svg.",
         ),
     ] = None,
 ) -> None:
-    """Compare settings, scores and cost of runs."""
+    """Compare the settings, scores and costs of runs."""
     formats = as_markdown + as_csv + as_json
     if formats > 1 or (out is not None and not formats):
         number = "one" if out is not None else "at most one"
@@ -89,7 +91,7 @@ def compare(
 
 
 def _plot(comparison: Comparison, score: str | None, file: Path) -> None:
-    """Plot a score of the longest table that has it."""
+    """Write a plot of a score, from the table with this score that has the most rows."""
     from genkit_compare.plot import score_plot
 
     name = score or comparison.tables[0].scores[0]

@@ -1,4 +1,4 @@
-"""Tables of comparable scores, and the scores that are not comparable with reasons."""
+"""Tables of comparable scores, and a list of the other scores with the reason for each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from genkit_compare.selection import Group, Member
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of a stage or of a cell of a sweep.
+    """Scores of a stage, or of one combination of settings in a sweep.
 
     Attributes:
         member: stage with its run.
-        settings: settings that a sweep varied, by key path.
-        scores: scores by name; with several sets the mean.
-        spread: standard deviation over the sets, by name; absent for one set.
-        minimum: minimum over the sets, by name; absent for one set.
+        settings: dict from the key path of each setting that a sweep varied to its value.
+        scores: dict from the name of each score to its value, or its mean over several sets of
+            samples.
+        spread: dict from the name of each score to its standard deviation over the sets; without
+            scores of a single set.
+        minimum: dict from the name of each score to its minimum over the sets; without scores of a
+            single set.
         nfe: calls of the denoiser per sample.
         guidance_nfe: calls of guidance networks per sample.
         cost: cost of a sample; None if it was not recorded.
@@ -46,12 +49,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a group.
+    """Comparable scores of a group of stages.
 
     Attributes:
         title: ids of the stages.
-        scores: comparable scores, in the order of the recipes.
-        rows: rows of all members, in their order.
+        scores: names of the comparable scores, in the order of the recipes.
+        rows: rows of all stages, in the order of the stages.
     """
 
     title: str
@@ -60,18 +63,18 @@ class Table:
 
     @property
     def settings(self) -> list[str]:
-        """Settings that a sweep varied."""
+        """Key paths of the settings that a sweep varied."""
         return list(dict.fromkeys(key for row in self.rows for key in row.settings))
 
     @property
     def calls_differ(self) -> bool:
-        """Whether the denoisers differ in the arithmetic of a call."""
+        """Whether the arithmetic of a call differs between the denoisers."""
         calls = {row.cost.gflop_per_call for row in self.rows if row.cost} - {None}
         return len(calls) > 1
 
     @property
     def devices_differ(self) -> bool:
-        """Whether samples were drawn on several types of device."""
+        """Whether samples were drawn on different types of device."""
         return len({row.cost.device for row in self.rows if row.cost}) > 1
 
 
@@ -82,7 +85,7 @@ class Exclusion:
     Attributes:
         stage: ids of the stages.
         score: name of the score.
-        reason: differing facts with both values, and a remedy.
+        reason: facts that differ, with two different values of each, and a remedy.
     """
 
     stage: str
@@ -96,11 +99,11 @@ class Exclusion:
 def make_tables(
     groups: Sequence[Group], score: str | None = None
 ) -> tuple[list[Table], list[Exclusion]]:
-    """Return the tables of comparable scores, and the scores excluded from them.
+    """Return the tables of comparable scores, and the excluded scores.
 
     Args:
         groups: groups of stages.
-        score: single score to compare; None for all.
+        score: name of the only score to compare; None for all scores.
 
     Raises:
         UsageError: no stage has the score, or no score is comparable.
@@ -116,15 +119,15 @@ def make_tables(
         names = [name for name in _names(group) if score in (None, name)]
         reasons = {name: _reason(group, name) for name in names}
         excluded = [Exclusion(group.title, name, why) for name, why in reasons.items() if why]
-        kept = [name for name, why in reasons.items() if not why]
-        if not any(len(_members_with(group, name)) > 1 for name in kept):
-            for name in kept:
+        comparable = [name for name, why in reasons.items() if not why]
+        if not any(len(_members_with(group, name)) > 1 for name in comparable):
+            for name in comparable:
                 reason = f"only {_members_with(group, name)[0].label} has this score"
                 excluded.append(Exclusion(group.title, name, reason))
-            kept = []
+            comparable = []
         exclusions += excluded
-        if kept:
-            tables.append(Table(group.title, kept, list(_rows(group, kept))))
+        if comparable:
+            tables.append(Table(group.title, comparable, list(_rows(group, comparable))))
     if not tables:
         lines = "".join(f"\n  {exclusion}" for exclusion in exclusions)
         raise UsageError(
@@ -143,7 +146,10 @@ def _members_with(group: Group, score: str) -> list[Member]:
 
 
 def _reason(group: Group, score: str) -> str:
-    """Return why a score is not comparable among the members that have it; empty if it is."""
+    """Return the reason why the values of a score are not comparable; empty if they are.
+
+    Only the stages that have the score are considered.
+    """
     if len(group.members) == 1:
         return f"only {group.members[0].label} has a finished stage of this id"
     members = _members_with(group, score)
@@ -157,11 +163,11 @@ def _reason(group: Group, score: str) -> str:
             reasons.append(f"{name} must be the same, got {first} and {second}")
     if not reasons:
         return ""
-    return f"{'; '.join(reasons)}; score both in the same way, or remove one of them"
+    return f"{'; '.join(reasons)}; score both in the same way, or do not compare these runs"
 
 
 def _facts(member: Member, score: str) -> dict[str, str]:
-    """Return the facts of a score that must agree."""
+    """Return the facts of a score that must be equal for scores to be comparable."""
     facts = member.scores.facts.get(score, {})
     return {name: value for name, value in facts.items() if must_agree(name)}
 
@@ -172,7 +178,7 @@ def _in_words(value: str | None, member: Member) -> str:
 
 def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
     sets = {name: {_sets(member, name) for member in group.members} for name in names}
-    # The minimum of more sets is lower on average, so minima need equally many sets.
+    # The expected minimum decreases with the number of sets, so minima require equal numbers.
     minima = [name for name in names if len(sets[name]) == 1]
     for member in group.members:
         varied = settings_of(member.scores.rows)
@@ -192,11 +198,11 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _sets(member: Member, score: str) -> str:
-    """Return the number of scored sets, 3 for ``3 of 10: the first 90 of 300 samples``."""
+    """Return the number of scored sets as text: 3 for ``3 of 10: the first 90 of 300 samples``."""
     return member.scores.facts.get(score, {}).get("sets", "").partition(" ")[0]
 
 
 def _costs(member: Member) -> Sequence[SamplingCost]:
-    """Return the cost of each row; empty if it was not recorded."""
+    """Return the cost of a sample of each row; empty if the costs were not recorded."""
     costs = member.stage.read(SamplingCosts).rows if member.stage.has(SamplingCosts) else ()
     return costs if len(costs) == len(member.scores.rows) else ()

@@ -1,4 +1,4 @@
-"""List the runs in a folder with their state, progress and best score."""
+"""List the runs in a folder, with their states, progress and best scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 @dataclass(frozen=True)
 class Best:
-    """Best value of the first score of a run that declares whether higher or lower is better.
+    """Best value of a score: the first of the run for which higher or lower is declared as better.
 
     Attributes:
         score: name of the score.
@@ -36,7 +36,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in a list.
+    """State and progress of a run.
 
     Attributes:
         folder: folder of the run.
@@ -46,10 +46,10 @@ class Entry:
         stages: number of stages.
         finished: number of finished stages.
         stage: id of the first unfinished stage; None if all are finished.
-        images: number of images seen in this stage; None unless it trains.
-        total: total number of training images of this stage.
-        best: best score; None if there is none yet.
-        reason: description of damage; empty without damage.
+        images: number of training images so far in the unfinished stage; None if it does not train.
+        total: total number of training images of the unfinished stage.
+        best: best score; None if there are no scores yet.
+        reason: description of the damage; empty if the run is not damaged.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Entry:
 
     @property
     def progress(self) -> str:
-        """Progress in words, such as ``2 of 4: denoiser, 5,120 of 60,000 images``."""
+        """Progress as text, such as ``2 of 4: denoiser, 5,120 of 60,000 images``."""
         if not self.stages:
             return ""
         if self.stage is None:
@@ -80,7 +80,7 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return the runs in a folder by name; if the folder is a run itself, only this one.
+    """Return the runs in a folder, sorted by name; if the folder is a run, only this run.
 
     Raises:
         OSError: the folder cannot be read.
@@ -102,7 +102,7 @@ def _entry(folder: Path) -> Entry:
     try:
         run = Run.load(folder)
     except DataError as error:
-        # A run that is starting holds the lock before it has written its recipe.
+        # When a run starts, it acquires the lock before it writes its recipe.
         running = is_locked(folder)
         reason = "" if running else str(error)
         return Entry(folder, "running" if running else "damaged", _changed(folder), reason=reason)
@@ -134,13 +134,13 @@ def _changed(folder: Path) -> float:
     """Return the time of the last change of a run's files, in seconds since 1970."""
     times = [folder.stat().st_mtime]
     for path in (*folder.glob("*.json"), *folder.glob("[0-9][0-9]-*/*")):
-        with suppress(FileNotFoundError):  # an active run renames files at any time
+        with suppress(FileNotFoundError):  # a running run may rename files at any time
             times.append(path.stat().st_mtime)
     return max(times)
 
 
 def _best(run: Run) -> Best | None:
-    """Return the best value of the first score that has a direction, over all stages."""
+    """Return the best value, over all stages, of the first score that declares a direction."""
     best: Best | None = None
     for stage in run.stages.values():
         scores = stage.read(Scores) if stage.has(Scores) else Scores([])
@@ -157,11 +157,12 @@ def _best(run: Run) -> Best | None:
 
 
 def table(runs: Sequence[Entry], now: float | None = None) -> Cells:
-    """Return a table of runs.
+    """Return the cells of a table of runs.
 
     Args:
         runs: runs to list.
-        now: time to which ages are relative, in seconds since 1970; by default the current time.
+        now: time relative to which ages are computed, in seconds since 1970; None for the current
+            time.
     """
     now = time.time() if now is None else now
     cells = [("run", "recipe", "state", "stage", "best score", "last change")]

@@ -1,4 +1,4 @@
-"""Plot of a score against the cost of a sample, with a line for each run."""
+"""Plot a score against the cost of a sample, with a line for each run."""
 
 from __future__ import annotations
 
@@ -20,30 +20,34 @@ from genkit.parts.figure import (
 )
 from genkit_compare.comparison import Row, Table
 
-_STEPS = "schedule.steps"  # determines the cost, so it varies along a line, not between lines
+_STEPS = "schedule.steps"  # determines the cost, so it varies along a line and not between lines
 _CALLS = "calls of the denoiser per sample (NFE)"
 _EQUIVALENTS = "arithmetic of all networks per sample, in calls of the denoiser (NFE-equivalents)"
 _GFLOP = "arithmetic of all networks per sample, in GFLOP"
-_LOG_RATIO = 8.0  # ratio of max to min cost above which the cost has a log axis
-_MIN_DISTANCE = 0.05  # of ticks at the costs, relative to the width of the axes
+_LOG_RATIO = 8.0  # ratio of max to min cost above which the axis of the cost is logarithmic
+_MIN_DISTANCE = 0.05  # minimum distance of ticks, relative to the width of the axes
 
 Point = tuple[float, float, float]
-"""Cost, score and standard deviation of a row."""
+"""Cost, score and standard deviation of the score of a row."""
 
 Lines = dict[tuple[str, str], list[Point]]
-"""Points by the label of a run and the settings that distinguish lines of this run."""
+"""Dict from the label of a run and the settings that distinguish its lines to the points."""
 
 
 def score_plot(table: Table, score: str, ending: str) -> bytes:
     """Return a plot of a score against the cost of a sample.
 
-    The cost is the arithmetic of all networks if it is recorded for every row, otherwise the calls
-    of the denoiser. Bars show one standard deviation over the sets in both directions.
+    The cost is the arithmetic of all networks if it was recorded for every row, otherwise the
+    number of calls of the denoiser. Error bars show one standard deviation over the sets of samples
+    in both directions.
 
     Args:
         table: rows of the runs.
-        score: score on the y-axis; rows without it are skipped.
-        ending: format, ``png`` or ``svg``.
+        score: name of the score; rows without it are skipped.
+        ending: format of the plot, ``png`` or ``svg``.
+
+    Returns:
+        Content of the file.
 
     Raises:
         UsageError: no row has a cost.
@@ -51,8 +55,8 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     rows = [row for row in table.rows if score in row.scores and row.nfe is not None]
     if not rows:
         raise UsageError(
-            f"--plot requires a score with an NFE, but no row of {score} has one; write another "
-            "--score",
+            f"--plot requires a score with an NFE, but no row of {score} has one; write a "
+            "different --score",
             Code.NOT_FOUND,
         )
     costs, cost_label = _costs(rows, table.calls_differ)
@@ -70,10 +74,10 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     label = f"{words}{better}"
     axes.set_ylabel(f"{label}\nbars: standard deviation over the sets" if spread else label)
     set_title(axes, f"{words} against the cost of a sample")
-    # Outside the axes, where it covers no line.
+    # The legend is outside of the axes, so that it hides no line.
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     content = io.BytesIO()
-    # Without date and version, equal plots are equal bytes, except for ids in an SVG.
+    # Without date and version, equal plots have equal bytes, except for the ids in an SVG.
     figure.savefig(content, format=ending, metadata=_METADATA[ending])
     return content.getvalue()
 
@@ -95,7 +99,10 @@ def _costs(rows: Sequence[Row], calls_differ: bool) -> tuple[list[float], str]:
 
 
 def _lines(rows: Sequence[Row], costs: Sequence[float], score: str) -> Lines:
-    """Return the points by line; lines of a run differ in settings that vary within the run."""
+    """Return the points of each line.
+
+    The lines of a run differ in the settings that vary within the run, except the number of steps.
+    """
     values: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         for key, value in row.settings.items():
@@ -127,7 +134,7 @@ def _draw(axes: Axes, lines: Lines) -> None:
             color=style["color"],
             linestyle=DASHES[dashes % len(DASHES)],
             marker="os^D"[counts[run] % 4],
-            # Wider the more lines are drawn over it, so that lines of equal scores remain visible.
+            # Lines that are drawn first are wider, so that lines with equal scores remain visible.
             markersize=3.5 + 0.7 * min(later, 6),
             linewidth=1.5 + 0.3 * min(later, 6),
             elinewidth=1.2,
@@ -137,7 +144,7 @@ def _draw(axes: Axes, lines: Lines) -> None:
 
 
 def _scale(axes: Axes, costs: Sequence[float]) -> None:
-    """Scale the axis of the cost, with ticks at the costs if their labels do not overlap."""
+    """Set the scale of the x-axis, with ticks at the costs if their labels do not overlap."""
     if costs[0] > 0 and costs[-1] > _LOG_RATIO * costs[0]:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

@@ -14,7 +14,7 @@ from genkit.terminal import console, say
 
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder with runs, or a run.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder with runs, or folder of a run.")
     ] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -22,7 +22,7 @@ def runs(
     if not folder.is_dir():
         got = f"the file {folder}" if folder.exists() else f"{folder}, which does not exist"
         raise UsageError(
-            f"FOLDER must be a folder with runs, got {got}; write another", Code.NOT_FOUND
+            f"FOLDER must be a folder with runs, got {got}; write a different one", Code.NOT_FOUND
         )
 
     from genkit.parts.sheet import print_sheet

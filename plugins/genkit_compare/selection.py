@@ -17,13 +17,13 @@ from genkit.settings import near_match
 
 @dataclass(frozen=True)
 class Selection:
-    """A run on the command line.
+    """A run on the command line, with the stages to compare.
 
     Attributes:
         run: the run.
         label: unique name of the run in tables and plots.
-        stages: scoring stages of the run: all finished ones, or the one on the command line.
-        named: whether a stage is on the command line.
+        stages: the scoring stage on the command line, or all finished scoring stages of the run.
+        named: whether the command line contains a stage.
     """
 
     run: Run
@@ -38,7 +38,7 @@ class Member:
 
     Attributes:
         run: the run.
-        label: name in tables and plots.
+        label: name of the stage in tables and plots.
         stage: the stage.
         scores: scores that the stage wrote.
     """
@@ -56,11 +56,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Scoring stages whose scores are compared.
+    """Scoring stages whose scores are compared with each other.
 
     Attributes:
-        title: ids of the stages, each once.
-        members: one or several stages of each run, in the order of the command line.
+        title: ids of the stages, without repetitions.
+        members: the stages, in the order of the command line; a run may have several.
     """
 
     title: str
@@ -68,17 +68,17 @@ class Group:
 
 
 def select(paths: Sequence[Path]) -> list[Selection]:
-    """Return the runs and stages of a command line, each ``RUN`` or ``RUN/STAGE``.
+    """Return the runs and stages for the arguments ``RUN`` or ``RUN/STAGE`` of a command line.
 
     Raises:
-        UsageError: there are fewer than two paths, or one is repeated, is not a run or a stage of
-            a run, or has no scores.
+        UsageError: there are fewer than two paths, or a path is repeated, is neither a run nor a
+            stage of a run, or has no scores.
         DataError: a run is damaged.
     """
     if len(paths) < 2:
         raise UsageError(
-            f"RUN must be at least two runs, got {len(paths)}; write, for example, "
-            "genkit compare runs/edm runs/edm-aot",
+            f"the number of RUN arguments must be at least two, got {len(paths)}; write, for "
+            "example, genkit compare runs/edm runs/edm-aot",
             Code.WRONG_LENGTH,
         )
     resolved: list[tuple[Run, StageResult | None]] = []
@@ -102,10 +102,10 @@ def select(paths: Sequence[Path]) -> list[Selection]:
 
 
 def group_stages(selections: Sequence[Selection]) -> list[Group]:
-    """Group stages by id; if all stages are on the command line, they are one group.
+    """Group stages by id; if all paths are ``RUN/STAGE``, all stages are one group.
 
     Raises:
-        UsageError: no two runs have scoring stages of the same id.
+        UsageError: no two runs have scoring stages with the same id.
         DataError: scores are corrupt.
     """
     if all(selection.named for selection in selections):
@@ -118,7 +118,7 @@ def group_stages(selections: Sequence[Selection]) -> list[Group]:
         if not any(len(members) > 1 for members in by_id.values()):
             got = "; ".join(f"{s.label}: {', '.join(st.id for st in s.stages)}" for s in selections)
             raise UsageError(
-                f"RUN must be runs with scoring stages of the same id, got {got}; write the stages "
+                f"the runs must have scoring stages with the same id, got {got}; write the stages "
                 "to compare as RUN/STAGE",
                 Code.CONFLICT,
             )
@@ -140,7 +140,7 @@ def group_stages(selections: Sequence[Selection]) -> list[Group]:
 
 
 def _resolve(path: Path) -> tuple[Run, StageResult | None]:
-    """Return the run of a path, and its stage if the path has one."""
+    """Return the run of a path, and the stage if the path contains one."""
     path = Path(os.path.normpath(path))
     try:
         if is_run(path):
@@ -156,13 +156,14 @@ def _resolve(path: Path) -> tuple[Run, StageResult | None]:
         raise UsageError(f"RUN must be a run or RUN/STAGE, got {path}{reason}; {_hint(path)}", code)
     except OSError as error:
         raise UsageError(
-            f"RUN must be a readable run or RUN/STAGE, got {path}: {error.strerror}; write another",
+            f"RUN must be a readable run or RUN/STAGE, got {path}: {error.strerror}; write a "
+            "different path",
             Code.IO_ERROR,
         ) from error
 
 
 def _hint(path: Path) -> str:
-    """Return the runs in a folder that is not a run, or its nearest sibling."""
+    """Return a hint for a path that is not a run: the runs in it, or a similar name next to it."""
     for folder in (path, path.parent):
         if folder.is_dir():
             runs = sorted(str(place) for place in folder.iterdir() if is_run(place))
@@ -173,10 +174,10 @@ def _hint(path: Path) -> str:
 
 
 def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
-    """Return the finished stages with scores.
+    """Return the finished scoring stages of a run, or only ``named``.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the run or the stage has no scores.
     """
     stages = [stage for stage in ([named] if named else run.stages.values()) if stage.has(Scores)]
     if stages:
@@ -185,15 +186,15 @@ def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
     if named is not None and named.state == "finished":
         others = ", ".join(s.id for s in run.stages.values() if s.has(Scores)) or "none"
         raise UsageError(
-            f"{run.folder}/{named.id} must be a stage that writes scores; stages of this run with "
-            f"scores: {others}",
+            f"{run.folder}/{named.id} must be a stage that writes scores; the stages of this run "
+            f"with scores are: {others}",
             Code.WRONG_REFERENCE,
         )
     what = f"{run.folder}/{named.id}" if named else str(run.folder)
     if stopped is None:
         raise UsageError(
-            f"{what} must have scores, but none of its stages writes any; add a stage evaluate or "
-            "sweep to its recipe",
+            f"{what} must have scores, but none of its stages writes scores; add a stage evaluate "
+            "or sweep to its recipe",
             Code.NOT_FOUND,
         )
     raise UsageError(
@@ -204,7 +205,7 @@ def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return each path without the parts that are common to all."""
+    """Return each path as text, relative to the common parent folder."""
     distinct = list(dict.fromkeys(folder.resolve() for folder in folders))
     above = Path(os.path.commonpath([folder.parent for folder in distinct]))
     return [folder.resolve().relative_to(above).as_posix() for folder in folders]

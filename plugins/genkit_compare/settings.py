@@ -1,4 +1,4 @@
-"""Find the settings in which recipes differ, defaults included."""
+"""Find the settings in which recipes differ, including default values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from genkit.artifacts import Run
 from genkit.settings import toml_key, toml_value
 
 Differences = Mapping[str, Sequence[Any]]
-"""Values of the runs by key path, such as ``denoiser.pool_size``; None for a run without one."""
+"""Dict from a key path, such as ``denoiser.pool_size``, to the values of the runs; the value is
+None for a run without the setting."""
 
 _TOP = frozenset({"name", "stage"})
-_MAX_LENGTH = 60  # characters of a component's settings in a table; longer ones are omitted
+_MAX_LENGTH = 60  # maximum characters of a component's settings in a table; longer are omitted
 
 
 def differences(runs: Sequence[Run]) -> Differences:
     """Return the settings that differ between runs, in the order of the recipes.
 
-    Different components, and lists of different length, are compared as one value. The data of a
-    stage is omitted if it is that of the recipe, and the name of the run always.
+    Different components are compared as one value, and so are lists of different lengths. The data
+    of a stage is omitted if it equals that of the recipe. The name of the run is always omitted.
     """
     differing: dict[str, Mapping[int, Any]] = {}
     _compare({index: _flat(run.recipe) for index, run in enumerate(runs)}, (), differing)
@@ -30,7 +31,7 @@ def differences(runs: Sequence[Run]) -> Differences:
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe with its stages by id."""
+    """Return a recipe as a table in which the id of each stage is a key."""
     top = {key: value for key, value in recipe.items() if key not in _TOP}
     data = top.get("data")
     stages = {
@@ -43,10 +44,16 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _compare(
     values: Mapping[int, Any], path: tuple[str, ...], differing: dict[str, Mapping[int, Any]]
 ) -> None:
-    """Add the differing values at and below a key path, by run; a run without one has None."""
+    """Add the settings at and below a key path that differ to ``differing``.
+
+    Args:
+        values: dict from the index of each run to its value at the key path, None if it has none.
+        path: parts of the key path.
+        differing: settings that differ, to which settings are added.
+    """
     present = {run: value for run, value in values.items() if value is not None}
     if all(isinstance(value, Mapping) and "use" not in value for value in present.values()):
-        # Tables that are not components: a missing table is an empty one.
+        # These tables are not components, so a missing table is the same as an empty table.
         present = {run: values[run] or {} for run in values}
     first = next(iter(present.values()), None)
     differ = any(value != first for value in present.values())
@@ -60,7 +67,10 @@ def _compare(
 
 
 def _inner(values: Sequence[Any]) -> tuple[Callable[[Any, Any], Any], Sequence[Any]]:
-    """Return an accessor of inner values and their keys; no keys if the kinds of values differ."""
+    """Return a function that gets an inner value by key, and the keys of all inner values.
+
+    There are no keys if the values have different types, components or lengths.
+    """
     if all(isinstance(value, Mapping) for value in values):
         if len({value.get("use") for value in values}) == 1:
             return Mapping.get, list(dict.fromkeys(key for value in values for key in value))
@@ -70,7 +80,10 @@ def _inner(values: Sequence[Any]) -> tuple[Callable[[Any, Any], Any], Sequence[A
 
 
 def text(value: Any) -> str:
-    """Return a setting as text: a component as its name, with short settings in parentheses."""
+    """Return the value of a setting as text.
+
+    A component is shown as its name, followed by its settings in parentheses if they are short.
+    """
     if value is None:
         return "-"
     if isinstance(value, Mapping):

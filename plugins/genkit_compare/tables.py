@@ -30,18 +30,18 @@ _COST: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "seconds_per_image": ("s/image", lambda row: row.cost and row.cost.seconds_per_image),
     "device": ("device", lambda row: row.cost and row.cost.device),
 }
-"""Columns of the cost: heading and value by name."""
+"""Columns of the cost: dict from name to heading and function that returns the value of a row."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, their differing settings and their scores.
+    """Runs, the settings in which they differ, and their scores.
 
     Attributes:
-        runs: runs by label.
-        settings: settings in which the recipes differ, with a value for each run.
+        runs: dict from label to run.
+        settings: settings in which the recipes differ, with the value of each run.
         tables: tables of comparable scores.
-        exclusions: scores that are not comparable.
+        exclusions: scores that are not comparable, with reasons.
     """
 
     runs: dict[str, Run]
@@ -51,12 +51,12 @@ class Comparison:
 
 
 def as_text(comparison: Comparison, form: str) -> str:
-    """Return a comparison as ``markdown``, ``csv`` or ``json``."""
+    """Return a comparison as text in the format ``markdown``, ``csv`` or ``json``."""
     return {"markdown": _as_markdown, "csv": _as_csv, "json": _as_json}[form](comparison)
 
 
 def show(to: Console, comparison: Comparison) -> None:
-    """Print a comparison."""
+    """Print a comparison on a console."""
     for table in comparison.tables:
         say(to, f"Stage {table.title}\n")
         _print_scores(to, table)
@@ -80,7 +80,7 @@ def _as_markdown(comparison: Comparison) -> str:
 
 
 def _as_csv(comparison: Comparison) -> str:
-    """Return a line for each row, with the differing settings of its run."""
+    """Return a comparison as CSV: one line per row, with the settings in which the runs differ."""
     parts: list[list[dict[str, Any]]] = []
     for row in (row for table in comparison.tables for row in table.rows):
         scores: dict[str, float] = {}
@@ -157,11 +157,11 @@ def _plain(value: Any) -> Any:
 
 
 def _score_cells(table: Table, minima: bool = False) -> list[list[str]]:
-    """Return a heading and a line for each row, without empty columns.
+    """Return the cells of a table: a heading, then one line per row, without empty columns.
 
     Args:
-        table: rows of scores.
-        minima: whether to add columns of the minima over sets.
+        table: table of scores.
+        minima: whether to add columns with the minima over the sets.
     """
     names = table.scores if minima else ()
     with_minimum = {name for name in names if any(name in row.minimum for row in table.rows)}
@@ -201,13 +201,13 @@ def _number(value: Any) -> str:
 
 
 def _print_scores(to: Console, table: Table) -> None:
-    """Print the scores, in several tables if the terminal is too narrow for one."""
+    """Print the scores, split into several tables if the terminal is too narrow for one table."""
     cells = _score_cells(table)
     several = len({row.member.label for row in table.rows}) < len(table.rows)
     for index, part in enumerate(fitting(cells, 1 + len(table.settings), to.width)):
         if index:
             say(to, "")
-        # Numbers are never truncated, even if the table is wider than the terminal.
+        # A wide console avoids that numbers are truncated if a table exceeds the terminal.
         wide = Console(
             file=to.file, width=max(to.width, width_of(part)), force_terminal=to.is_terminal
         )

@@ -1,4 +1,4 @@
-"""``genkit export``: write one network of a run to a self-contained file."""
+"""``genkit export``: write a network of a run to a self-contained file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genkit_files.disk import require_new, user_errors
 
 
 def _require_folder(run: Path) -> Path:
-    """Check the folder first, so that other mistakes do not hide a wrong folder."""
+    """Check the folder before other arguments, so that a wrong folder is reported first."""
     from genkit.artifacts.runs import is_run
 
     if run.is_dir():
@@ -29,26 +29,29 @@ def _require_folder(run: Path) -> Path:
 def export(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="Folder of a run, runs/NAME.", callback=_require_folder),
+        typer.Argument(
+            metavar="RUN", help="Folder of a run, such as runs/NAME.", callback=_require_folder
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
     stage: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
-            help="Stage of the network; by default the only stage that trains a denoiser.",
+            help="Id of the stage that trains the network; by default the only stage that trains a "
+            "denoiser.",
         ),
     ] = None,
     ema_length: Annotated[
         float | None,
         typer.Option(
             metavar="LENGTH",
-            help="Relative length of the average of the weights, reconstructed after the training; "
+            help="Relative length of a weight average, which is reconstructed from snapshots; "
             "requires the average power-ema in the recipe.",
         ),
     ] = None,
 ) -> None:
-    """Write a trained network of a run to one file: a denoiser, or with --stage any other."""
+    """Write a trained network of a run to one file: a denoiser, or the network of --stage."""
     with user_errors(out):
         require_new(out)
         path, kind = _network_file(run, stage)
@@ -60,7 +63,7 @@ def export(
 
 
 def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
-    """Return the file of a network or a training's checkpoint, and the kind of the network."""
+    """Return the file of a network (or its checkpoint during training), and the network's kind."""
     from genkit import tensors
     from genkit.artifacts.layout import CHECKPOINT, stages_in
     from genkit.artifacts.network import NETWORK_FILES
@@ -73,13 +76,13 @@ def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
             if kind in NETWORK_FILES:
                 networks[name] = checkpoint, kind
         for kind, artifact in NETWORK_FILES.items():
-            if (network := place / artifact.filename()).is_file():  # the training has ended
+            if (network := place / artifact.filename()).is_file():  # training is finished
                 networks[name] = network, kind
     if stage is None:
         denoisers = [name for name, (_, kind) in networks.items() if kind == "denoiser"]
         if not denoisers:
             others = ", ".join(networks)
-            hint = f"choose with --stage: {others}" if others else "name a folder of a run"
+            hint = f"choose with --stage: {others}" if others else "write the folder of a run"
             raise UsageError(f"{run} must contain a denoiser, got none; {hint}")
         if len(denoisers) > 1:
             raise UsageError(
@@ -93,7 +96,7 @@ def _network_file(run: Path, stage: str | None) -> tuple[Path, str]:
 
 
 def _write(path: Path, out: Path, ema_length: float | None) -> int:
-    """Write the network after a test build; return the number of its training images."""
+    """Write the network if it can be built; return its number of training images."""
     from genkit.artifacts import NetworkFile
     from genkit.networks import build
     from genkit.parts.power_averages import reconstruct_network
@@ -105,8 +108,8 @@ def _write(path: Path, out: Path, ema_length: float | None) -> int:
         file = replace(file, weights=weights, ema_length=ema_length)
         say(
             console(),
-            f"Note: the snapshots represent an average of length {ema_length} with an error of "
-            f"{error:.2%}.",
+            f"Note: the snapshots represent an average of length {ema_length} with an "
+            f"error of {error:.2%}.",
         )
     build(file, load_plugins().registry)
     file.save(out)

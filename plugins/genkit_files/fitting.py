@@ -1,4 +1,4 @@
-"""Fit the noise levels of a sampling command, and store them in the user's cache."""
+"""Fit noise levels for ``genkit sample``, and store them in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ def fit_schedule(
 ) -> dict[str, Any]:
     """Return the table of a schedule whose noise levels are fitted to a denoiser.
 
+    The levels minimize the distance between samples and data.
+
     Args:
-        denoiser: denoiser that is sampled.
-        data: table of the data set to which the distance of the samples is minimized.
+        denoiser: denoiser from which samples are drawn.
+        data: table of the data set.
         solver: table of the solver.
-        start: state at the first noise level.
+        start: start of sampling, such as ``corrected``.
         steps: number of solver steps; None for the default of the stage `fit-schedule`.
 
     Raises:
-        DataError: the data has another shape than the denoiser, or no candidate gives finite
-            samples.
-        SettingError: a setting of data or solver is unknown or invalid.
+        DataError: the items of the data do not have the shape of the denoiser's, or no candidate
+            schedule gives finite samples.
+        SettingError: a setting of the data set or the solver is unknown or invalid.
     """
     registry = load_plugins().registry
-    checked(registry, "dataset", data)  # first: its mistakes would be reported as the stage's
+    checked(registry, "dataset", data)  # first, or its mistakes are reported as those of the stage
     table: dict[str, Any] = {"use": "fit-schedule", "denoiser": "", "start": start}
     table |= {"solver": dict(solver), "data": dict(data)}
     table |= {} if steps is None else {"steps": steps}
@@ -56,14 +58,14 @@ def fit_schedule(
         stage.identity(denoiser.trained, outside),
         versions_of(components(stage), registry),
         torch.__version__,
-        denoiser.device.type,  # rounding differs between types
+        denoiser.device.type,  # rounding differs between types of device
     ]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = cache_folder() or Path(tempfile.gettempdir())
     file = folder / "schedules" / f"{key}.json"
     try:
         stage.output.load(file)
-    except DataError:  # the file does not exist, or is corrupt
+    except DataError:  # the file is missing or corrupt
         file.parent.mkdir(parents=True, exist_ok=True)
         stage.fit(denoiser.trained, outside).save(file)
     return {"use": "fitted", "levels": str(file), "steps": stage.steps}

@@ -1,7 +1,7 @@
-"""Process that reads an untrusted file for ``genkit import``.
+"""Read an untrusted file for ``genkit import``, in a separate process.
 
-``python -m genkit_files.import_worker IMPORTER FILE FOLDER``, where IMPORTER is the table of a
-component as JSON, writes a description of the network and its weights to FOLDER.
+``python -m genkit_files.import_worker IMPORTER FILE FOLDER`` writes a network file with the weights
+to FOLDER. IMPORTER is the table of an importer as JSON.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 NETWORK = "network.safetensors"
 
-_MIN_MEMORY = 512 * 2**20  # bytes; chosen, not tuned
-_MEMORY_PER_BYTE = 8  # of the file: the file, its parts, the arrays, their copies and the output
+_MIN_MEMORY = 512 * 2**20  # minimum limit in bytes; chosen, not tuned
+# Additional memory for each byte of the file: for the file, its parts, the arrays, their copies and
+# the output.
+_MEMORY_PER_BYTE = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the file with limited memory."""
+    """Read the file with limited memory, and write the network or the error to the folder."""
     table, file, folder = json.loads(arguments[0]), Path(arguments[1]), Path(arguments[2])
 
     from genkit.blame import plugin_errors
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         with plugin_errors(registry):
             importer = decode.component(registry, "importer", table)
             if not isinstance(importer, Importer):
-                raise TypeError(f"{table} is no importer")
+                raise TypeError(f"{table} is not an importer")
             limit_memory(limit)
             result = _read(importer, registry, file, folder)
     except GenkitError as error:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> dict[str, object]:
-    """Write the network, and return notes for the user."""
+    """Read and write the network; return a dict with the importer's notes for the user."""
     from genkit.blame import require_type
     from genkit.interfaces import Imported
     from genkit.recipe import encode
@@ -74,7 +76,7 @@ def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> d
 
 
 def limit_memory(more: int) -> None:
-    """Limit the additional memory of this process, in bytes; Linux only.
+    """Limit the memory of this process to the current amount and ``more`` bytes; Linux only.
 
     Other systems do not report the memory of a process, or do not enforce a limit.
     """

@@ -1,4 +1,4 @@
-"""``genkit import``: convert a network of another project to a genkit file."""
+"""``genkit import``: convert a network file of another project to a genkit file."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
     from genkit.artifacts import NetworkFile
     from genkit.interfaces import Importer, Trained
 
-_MIN_SECONDS = 120  # mostly imports on a busy machine; chosen, not tuned
-_BYTES_PER_SECOND = 2_000_000  # a slow disk on a busy machine; chosen, not tuned
+_MIN_SECONDS = 120  # minimum time limit, for Python imports on a busy machine; chosen, not tuned
+_BYTES_PER_SECOND = 2_000_000  # assumed speed of a slow disk; chosen, not tuned
 
 
 Source = Annotated[
     Path,
-    typer.Argument(metavar="SOURCE", help="File to read; with --ema-length a folder of snapshots."),
+    typer.Argument(
+        metavar="SOURCE", help="File to read; with --ema-length, a folder of snapshots."
+    ),
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")]
 EmaLength = Annotated[
     float | None,
     typer.Option(
         metavar="LENGTH",
-        help="Relative length of the average of the weights, reconstructed from a folder of "
-        "snapshots of one training.",
+        help="Relative length of a weight average, which is reconstructed from a folder of "
+        "snapshots of one training run.",
     ),
 ]
 
@@ -53,12 +55,12 @@ def import_network(
         typer.Option(
             "--as",
             metavar="NAME",
-            help="Importer, as a name or a table; genkit list-plugins --kind importer lists them.",
+            help="Importer, as a name or a table; genkit list-plugins --kind importer lists all.",
         ),
     ],
     ema_length: EmaLength = None,
 ) -> None:
-    """Import a network that was trained with the code of another project."""
+    """Convert a network that was trained with the code of another project to a genkit file."""
     from genkit.networks import build
     from genkit.plugin.manager import load_plugins
     from genkit.recipe.decode import checked
@@ -86,30 +88,30 @@ def import_network(
 
 
 def import_edm(source: Source, out: Out, ema_length: EmaLength = None) -> None:
-    """Import a denoiser of EDM, EDM2 or EDM-AOT; short for genkit import --as edm."""
+    """Import a denoiser of EDM, EDM2 or EDM-AOT; abbreviates genkit import --as edm."""
     import_network(source, out, "edm", ema_length)
 
 
 def _require_source(source: Path, ema_length: float | None) -> None:
-    """Raise an error unless the source is a file, or a folder with a valid length."""
+    """Raise UsageError unless the source is a file, or a folder if there is an EMA length."""
     if ema_length is not None:
         from genkit.parts.power_profile import exponent
 
         exponent(ema_length)
         if source.is_file():
             raise UsageError(
-                f"SOURCE must be a folder for --ema-length, got the file {source}; write the "
-                "folder of the training's snapshots, or remove --ema-length"
+                f"SOURCE must be a folder with --ema-length, got the file {source}; write the "
+                "folder of the snapshots, or remove --ema-length"
             )
         if not source.is_dir():
             raise UsageError(
-                f"SOURCE must be a folder for --ema-length, got {source}, which does not exist; "
-                "write the folder of the training's snapshots"
+                f"SOURCE must be a folder with --ema-length, got {source}, which does not exist; "
+                "write the folder of the snapshots"
             )
     elif source.is_dir():
         raise UsageError(
-            f"SOURCE must be a file, got the folder {source}; write one of its files, or write "
-            "--ema-length 0.1 to average all snapshots in it"
+            f"SOURCE must be a file, got the folder {source}; write one of its files, or add "
+            "--ema-length 0.1 to reconstruct an average from its snapshots"
         )
     elif not source.is_file():
         raise UsageError(
@@ -121,19 +123,22 @@ def _require_source(source: Path, ema_length: float | None) -> None:
 def _average(
     importer: Mapping[str, Any], pattern: str, source: Path, ema_length: float, folder: Path
 ) -> tuple[NetworkFile, list[str]]:
-    """Return the average of a relative length over a training, and notes for the user.
+    """Reconstruct a weight average from snapshots.
 
     Args:
-        importer: table of the component that reads a snapshot.
-        pattern: glob pattern of the snapshots' file names.
-        source: folder of the snapshots of one training.
+        importer: table of the importer that reads a snapshot.
+        pattern: glob pattern of the file names of the snapshots.
+        source: folder of the snapshots of one training run.
         ema_length: relative length of the average, which ends at the last snapshot.
         folder: folder for temporary files.
 
+    Returns:
+        The network with averaged weights, and notes for the user.
+
     Raises:
-        DataError: there are no snapshots, or the snapshots cannot represent the average; or one is
-            invalid, has an unknown length, is of another network than the first, or has the length
-            and time of another.
+        DataError: there are no snapshots, or they cannot represent the average. Or a snapshot is
+            invalid, has no known EMA length, has a different network from the first snapshot, or
+            has the same length and number of images as a previous one.
     """
     from genkit.networks import build
     from genkit.parts.power_averages import reconstruct, snapshots_in, write_snapshot
@@ -152,33 +157,33 @@ def _average(
         images, length = network.images, network.ema_length
         if length is None or not 0 < length <= MAX_LENGTH:
             raise DataError(
-                f"{file} must be a snapshot of known time and averaging length, which some formats "
-                "state in the file name; move it out of the folder"
+                f"{file} must be a snapshot whose EMA length is known, which some formats contain "
+                "in the file name; move it out of the folder"
             )
         if not images:
-            continue  # the initial weights, which have weight 0 in every average
+            continue  # initial weights, which do not contribute to any average
         if first is None:
             first, notes = replace(network, weights={}), network_notes
             names = [name for name, _ in build(network, registry).module.named_parameters()]
         if (network.table, network.spec) != (first.table, first.spec):
             raise DataError(
-                f"{file} must have the network of {next(iter(snapshots.values()))}, got another; "
-                "keep the snapshots of one training in the folder"
+                f"{file} must have the same network as {next(iter(snapshots.values()))}, got a "
+                "different one; keep the snapshots of one training run in the folder"
             )
         other = snapshots.setdefault((images, length), file)
         if other is not file:
             raise DataError(
-                f"{file} must differ from {other} in length or time, got two averages of length "
-                f"{length} up to {images:,} images; keep the snapshots of one training in the "
-                "folder"
+                f"{file} must differ from {other} in EMA length or number of images, got length "
+                f"{length} and {images:,} images for both; keep the snapshots of one training run "
+                "in the folder"
             )
         weights = dict(network.weights)
         parameters = {name: _narrow(weights.pop(name)) for name in names}
         write_snapshot(folder, length, images, parameters, buffers=weights)
     if first is None:
         raise DataError(
-            f"SOURCE must be a folder with files {pattern}, got {source} without any; write the "
-            "folder of the training's snapshots"
+            f"SOURCE must be a folder with files {pattern}, got {source}, which has none; write "
+            "the folder of the snapshots"
         )
     images = max(images for images, _ in snapshots)
     average, error = reconstruct(snapshots_in(folder), ema_length, images)
@@ -188,7 +193,7 @@ def _average(
 
 
 def _narrow(weights: Tensor) -> Tensor:
-    """Convert weights to float16, half the disk space, if this preserves all values."""
+    """Convert weights to float16, which saves disk space, if this preserves all values."""
     half = weights.half()
     return half if bool((half == weights).all()) else weights
 
@@ -199,22 +204,22 @@ def read_in_process(
     """Read a file in a separate process with limited memory and time.
 
     Args:
-        importer: table of the component.
+        importer: table of the importer.
         file: file to read.
-        folder: folder for the output of that process.
+        folder: folder for the output of the process.
 
     Returns:
         The network, and notes for the user.
 
     Raises:
         DataError: the file cannot be read, or reading exceeds the limits.
-        PluginError: the importer's code failed.
+        PluginError: the code of the importer raised an unexpected error.
     """
     seconds = _MIN_SECONDS + file.stat().st_size // _BYTES_PER_SECOND
     module = "genkit_files.import_worker"
-    # -P: a file in the working directory cannot shadow a module.
+    # With -P, a file in the working directory cannot shadow a module.
     command = [sys.executable, "-P", "-m", module, json.dumps(importer), str(file), str(folder)]
-    # The memory limit counts address space, which every thread and malloc arena reserves.
+    # The memory limit counts address space, and each thread and malloc arena reserves some.
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     try:
         process = subprocess.run(
@@ -222,7 +227,7 @@ def read_in_process(
         )
     except subprocess.TimeoutExpired as error:
         raise DataError(
-            f"{file} must be readable within {seconds} s, and was not; copy it to a faster disk"
+            f"{file} must be readable within {seconds} s, got more; copy it to a faster disk"
         ) from error
     if not (folder / RESULT).is_file():
         lines = process.stderr.decode(errors="replace").strip().splitlines()

@@ -1,4 +1,4 @@
-"""``genkit sample``: draw samples from a denoiser's file, one output file per seed."""
+"""``genkit sample``: draw samples from the file of a denoiser, and write one file per seed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MAX_SEEDS = 10_000_000
 
 
 def _require_checkpoint(checkpoint: Path) -> Path:
-    """Check the file first, so that other mistakes do not hide a wrong file."""
+    """Check the file before other arguments, so that a wrong file is reported first."""
     prefix = "CHECKPOINT must be the file of a denoiser, got"
     if checkpoint.suffix == ".toml" or str(checkpoint) in shipped_recipes():
         raise UsageError(
-            f"{prefix} the recipe {checkpoint}; genkit run {checkpoint} trains its denoiser, and "
-            "genkit export writes the denoiser of the run to a file",
+            f"{prefix} the recipe {checkpoint}; train its denoiser with genkit run {checkpoint}, "
+            "and write the denoiser to a file with genkit export",
             Code.WRONG_KIND,
         )
     if not checkpoint.is_file():
@@ -57,7 +57,7 @@ def sample(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="File of `genkit export` or of a training.",
+            help="File of a denoiser, from `genkit export`, `genkit import` or a train stage.",
             callback=_require_checkpoint,
         ),
     ],
@@ -67,12 +67,15 @@ def sample(
     ] = "0-63",
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Solver steps; heun takes two network calls each."),
+        typer.Option(
+            metavar="N", help="Number of solver steps; heun takes two network calls per step."
+        ),
     ] = None,
     rho: Annotated[
         float | None,
         typer.Option(
-            metavar="RHO", help="Exponent of the levels; higher puts more steps at low noise."
+            metavar="RHO",
+            help="Exponent of EDM's noise levels; higher values put more steps at low noise.",
         ),
     ] = None,
     schedule: Annotated[
@@ -85,7 +88,7 @@ def sample(
         str,
         typer.Option(
             metavar="NAME",
-            help="Random draws, as a name or a table; edm: those of EDM's generate.py.",
+            help="Random draws, as a name or a table; edm draws as EDM's generate.py.",
         ),
     ] = "derived",
     fit_to: Annotated[
@@ -100,16 +103,16 @@ def sample(
         str,
         typer.Option(
             metavar="NAME",
-            help="State at the first noise level: noise, corrected, corrected-twice, or auto, "
-            "which the pairs of the training determine.",
+            help="State at the first noise level: noise, corrected, corrected-twice, or auto; auto "
+            "chooses by the statistics of the training pairs.",
         ),
     ] = "auto",
     guidance: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TABLE",
-            help="Guidance, as a table in which a network is the path of its file; several are "
-            "summed.",
+            help="Guidance, as a table in which networks are paths of files; repeatable, and "
+            "several are summed.",
         ),
     ] = None,
     class_index: Annotated[
@@ -123,7 +126,9 @@ def sample(
     ] = None,
     batch_size: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Samples drawn at a time; affects rounding."),
+        typer.Option(
+            metavar="N", min=1, help="Number of samples drawn at a time, which affects rounding."
+        ),
     ] = 64,
     precision: Annotated[
         str,
@@ -135,7 +140,7 @@ def sample(
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
 ) -> None:
-    """Draw samples from a denoiser's file."""
+    """Draw samples from the file of a denoiser."""
     with processes() as world:
         seed_list = parse_seeds(seeds)
         options = {"steps": steps, "rho": rho}
@@ -169,7 +174,7 @@ def sample(
 
         world = world or SINGLE_PROCESS
         arithmetic = require_precision(precision)
-        parts = sampling_parts(levels, method, draws)  # reports mistakes before files are read
+        parts = sampling_parts(levels, method, draws)  # raises before slow files are read
         registry = load_plugins().registry
         guides: list[Any] = [checked(registry, "guidance", table) for table in corrections]
         denoiser = load_denoiser(checkpoint, str(resolve_device(device, world)))
@@ -179,7 +184,7 @@ def sample(
             levels = world.on_main(partial(fit_schedule, denoiser, fit_data, method, start, steps))
             parts = sampling_parts(levels, method, draws)
         level_files = list(references(parts.schedule))
-        parts = denoiser.bind_schedule(parts, chosen_start)  # reports missing files
+        parts = denoiser.bind_schedule(parts, chosen_start)  # raises if a file is missing
         level_digests = _digests(level_files)
         denoiser.require(parts, seed_list)
         bound = denoiser.bind_guidance(guides, parts.solver)
@@ -206,7 +211,7 @@ def sample(
             return files.begin(settings, seed_list)
 
         with user_errors(out), _enough_memory(batch_size), warnings.catch_warnings():
-            warnings.simplefilter("ignore", SamplingWarning)  # printed above, once
+            warnings.simplefilter("ignore", SamplingWarning)  # already printed above
             missing = world.on_main(begin)
             mine = world.shard(missing)
             for part in _tracked(mine, batch_size, visible=world.is_main):
@@ -234,17 +239,19 @@ def sample(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the seeds of ``"0-63"`` or ``"5,7,100-199"``, each once, in their order.
+    """Return the seeds in a string such as ``"0-63"`` or ``"5,7,100-199"``.
+
+    Each seed is returned once, in the order of its first occurrence.
 
     Raises:
-        UsageError: the text is invalid, or a seed is out of range.
+        UsageError: the string is invalid, or a seed is out of range.
     """
     parsed: dict[int, None] = {}
     for part in text.split(","):
         ends = [end.strip() for end in part.split("-")]
         if len(ends) > 2 or not all(e.isascii() and e.isdigit() and len(e) < 40 for e in ends):
             raise UsageError(
-                f"--seeds must be integers from 0 or ranges of them, got {quote(part)}; "
+                f"--seeds must be integers of at least 0 or ranges of them, got {quote(part)}; "
                 "write 0-63 or 5,7,100-199"
             )
         first, last = int(ends[0]), int(ends[-1])
@@ -259,8 +266,8 @@ def parse_seeds(text: str) -> list[int]:
             )
         if len(parsed) + last - first >= MAX_SEEDS:
             raise UsageError(
-                f"--seeds must be at most {MAX_SEEDS:,} samples, got {quote(text)}; draw them in "
-                "several calls"
+                f"--seeds must contain at most {MAX_SEEDS:,} seeds, got {quote(text)}; draw the "
+                "samples in several calls"
             )
         parsed |= dict.fromkeys(range(first, last + 1))
     return list(parsed)
@@ -272,7 +279,7 @@ def _default_schedule(steps: int | None) -> dict[str, Any]:
 
 
 def _digests(paths: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of files in hex, by path."""
+    """Return a dict from the path of each file to its SHA-256 in hex."""
     from genkit.tensors import file_digest
 
     return {path: file_digest(Path(path).expanduser()) for path in paths}
@@ -282,13 +289,13 @@ def _check_class(class_index: int | None, denoiser: Denoiser) -> None:
     if class_index is not None and class_index >= denoiser.classes:
         hint = f"write 0 to {denoiser.classes - 1}" if denoiser.classes else "remove it"
         raise UsageError(
-            f"--class must be a class of the denoiser, which has {denoiser.classes}, got "
+            f"--class must be a class of the denoiser, which has {denoiser.classes} classes, got "
             f"{class_index}; {hint}"
         )
 
 
 def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterator[Sequence[int]]:
-    """Yield seeds in batches, and show the progress."""
+    """Yield batches of seeds, and show the progress on the terminal."""
     starts = range(0, len(seeds), batch_size)
     for start in show_progress(starts, "sampling") if visible else starts:
         yield seeds[start : start + batch_size]
@@ -296,7 +303,7 @@ def _tracked(seeds: Sequence[int], batch_size: int, *, visible: bool) -> Iterato
 
 @contextmanager
 def _enough_memory(batch_size: int) -> Iterator[None]:
-    """Convert an error of too little memory to one with a remedy."""
+    """Convert an out-of-memory error in a ``with`` block to an error with a remedy."""
     from genkit.machine import is_out_of_memory
 
     try:

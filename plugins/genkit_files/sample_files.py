@@ -1,4 +1,4 @@
-"""The folder of ``genkit sample``: a file for each seed, and the settings of the samples."""
+"""The output folder of ``genkit sample``: one file per seed, and the settings of the samples."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _GRID = "grid.png"
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Samples in a folder.
+    """Samples in a folder, as PNG files if they are gray or color images, otherwise as .npy files.
 
     Attributes:
         folder: folder of the samples.
-        spec: specification of a sample: gray and color images are written as PNG, others as .npy.
+        spec: specification of the samples.
     """
 
     folder: Path
     spec: DataSpec
 
     def begin(self, settings: Mapping[str, Any], seeds: Iterable[int]) -> list[int]:
-        """Create the folder or resume in it, and return the seeds that are not drawn yet.
+        """Create the folder, or open it to resume; return the seeds whose samples are missing.
 
         Args:
-            settings: settings of the samples by name.
+            settings: dict from the name of each setting of the samples to its value.
             seeds: seeds of the samples.
 
         Raises:
-            UsageError: the folder contains other files, or samples of other settings.
+            UsageError: the folder contains other files, or samples with different settings.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(
@@ -53,7 +53,7 @@ class SampleFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = inf_as_text(settings)
         names = {path.name for path in self.folder.iterdir()}
-        if names - {_SETTINGS}:  # without samples, settings may be replaced
+        if names - {_SETTINGS}:  # if there are no samples yet, the settings may be replaced
             self._require_same(settings)
         else:
             write_json(self.folder / _SETTINGS, settings)
@@ -66,8 +66,8 @@ class SampleFiles:
             earlier = None
         if not isinstance(earlier, dict):
             raise UsageError(
-                f"--out must be a new folder or one of genkit sample, got {self.folder}; write "
-                "another name"
+                f"--out must be a new folder or a folder that genkit sample wrote, got "
+                f"{self.folder}; write a different name"
             )
         earlier.setdefault("latents", {"use": "derived"})  # the only latents of version 0.1
         earlier.setdefault("start", "noise")  # the only start of version 0.1
@@ -75,12 +75,12 @@ class SampleFiles:
         earlier.setdefault("file", [])
         if differ := sorted(name for name in settings if earlier.get(name) != settings[name]):
             raise UsageError(
-                f"--out must be a folder of the same settings, got {self.folder} with another "
-                f"{' and '.join(differ)}; write another name"
+                f"--out must be a folder of samples with the same settings, got {self.folder} with "
+                f"a different {' and '.join(differ)}; write a different name"
             )
 
     def path(self, seed: int) -> Path:
-        """Return the file of a seed's sample."""
+        """Return the path of the sample of a seed."""
         is_picture = self.spec.is_image and self.spec.shape[0] in (1, 3)
         return self.folder / f"{seed:06d}.{'png' if is_picture else 'npy'}"
 
@@ -88,8 +88,9 @@ class SampleFiles:
         """Write one sample: an image as PNG, anything else as a float32 array.
 
         Args:
-            seed: seed of the sample, which names the file.
-            item: sample; float64 is converted to 8 bits without rounding to float32 first.
+            seed: seed of the sample, which determines the file name.
+            item: sample; a float64 image is converted directly to 8 bits, not rounded to float32
+                first.
         """
         content = io.BytesIO()
         path = self.path(seed)
@@ -101,16 +102,16 @@ class SampleFiles:
         write_bytes(path, content.getvalue())
 
     def save_grid(self, seeds: Iterable[int]) -> None:
-        """Write a picture of several samples.
+        """Write a picture with the samples of these seeds.
 
         Raises:
-            DataError: one of their files is corrupt.
+            DataError: the file of a sample is corrupt.
         """
         png = grid(torch.stack([self._load(seed) for seed in seeds]))
         write_bytes(self.folder / _GRID, png)
 
     def _load(self, seed: int) -> Tensor:
-        """Read a file of :meth:`save`."""
+        """Return a sample that :meth:`save` wrote."""
         path = self.path(seed)
         try:
             if path.suffix == ".npy":

@@ -1,4 +1,4 @@
-"""``genkit stats``: write mean and covariance of a data set's features to a file."""
+"""``genkit stats``: write the mean and covariance of the features of a data set to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stats(
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
 ) -> None:
-    """Write the statistics of a data set, which stages can use in place of the data."""
+    """Write statistics of the features of a data set, which stages can use instead of the data."""
     items, features = parse_component(data, "DATA"), parse_component(extractor, "--extractor")
     check_device(device)
     with user_errors(out):

@@ -88,12 +88,12 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def sections(made: Iterable[tuple[str, Callable[[], Iterable[Block]]]]) -> Iterator[Section]:
+def sections(builders: Iterable[tuple[str, Callable[[], Iterable[Block]]]]) -> Iterator[Section]:
     """Yield the sections that have at least one block.
 
     Args:
-        made: heading of each section, and the function that returns its blocks.
+        builders: heading of each section, and the function that returns its blocks.
     """
-    for title, build in made:
+    for title, build in builders:
         if blocks := tuple(build()):
             yield Section(title, blocks)

@@ -26,7 +26,7 @@ def render(views: Sequence[View]) -> str:
     )
     environment.filters["png"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.filters["kind"] = lambda block: type(block).__name__
-    found: Sequence[Section] = report_sections(views)
+    sections: Sequence[Section] = report_sections(views)
     return environment.get_template("report.html").render(
         title=" and ".join(view.label for view in views),
         runs=[(view.label, view.run.name, verdict(view)) for view in views],
@@ -35,5 +35,5 @@ def render(views: Sequence[View]) -> str:
             for view in views
             for text in (*view.warnings, *view.problems)
         ],
-        sections=found,
+        sections=sections,
     )

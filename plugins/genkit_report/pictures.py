@@ -65,11 +65,11 @@ def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
         "sample the nearest image of the data.",
         width=960,
     )
-    found = enumerate(zip(distances.tolist(), places.tolist(), strict=True))
+    neighbors = enumerate(zip(distances.tolist(), places.tolist(), strict=True))
     yield Table(
         f"Distances to the nearest images: {title}",
         ("sample", "index of the nearest image", "distance"),
-        [(str(k), str(place), number(distance)) for k, (distance, place) in found],
+        [(str(k), str(place), number(distance)) for k, (distance, place) in neighbors],
         folded=True,
     )
 

@@ -30,14 +30,14 @@ def _score_table(title: str, rows: Sequence[Row], costs: Sequence[SamplingCost])
     varied = settings_of(rows)
     names = list(dict.fromkeys(name for row in rows for name in scores_in(row)))
     head = [*varied, NFE, "guidance NFE", "NFE-equivalents", *names]
-    found = []
+    cells = []
     for index, row in enumerate(rows):
         cost = costs[index] if len(costs) == len(rows) else None
         equivalents = number(cost.nfe_equivalents) if cost and cost.nfe_equivalents else ""
         calls = [number(row[key]) if key in row else "" for key in ("nfe", "guidance_nfe")]
         values = [score_text(row, name) if name in row else "" for name in names]
-        found.append([*(number(row.get(key, "")) for key in varied), *calls, equivalents, *values])
-    return Table(title, head, found)
+        cells.append([*(number(row.get(key, "")) for key in varied), *calls, equivalents, *values])
+    return Table(title, head, cells)
 
 
 def score_text(row: Row, name: str) -> str:
@@ -82,25 +82,25 @@ def _calls(row: Row) -> float:
 
 def _floors(views: Sequence[View], score: str) -> list[Level]:
     """Return the recorded scores of real data against other real data."""
-    found: dict[float, None] = {}
+    floors: dict[float, None] = {}
     for view in views:
         for scores in view.scores.values():
             floor = scores.facts.get(score, {}).get("measured.floor")
             if floor is not None:
-                found[float(floor)] = None
-    return [Level("real data against other real data", value) for value in found]
+                floors[float(floor)] = None
+    return [Level("real data against other real data", value) for value in floors]
 
 
 def curve_blocks(views: Sequence[View]) -> Iterator[Block]:
     """Yield a chart for each curve of a metric, such as curvature by noise level."""
-    found: dict[tuple[str, str, str, bool, bool], list[Line]] = {}
+    groups: dict[tuple[str, str, str, bool, bool], list[Line]] = {}
     for view in views:
         for stage, scores in view.scores.items():
             for name, curve in scores.curves.items():
                 key = (name, curve.x_label, curve.y_label, curve.log_x, curve.log_y)
                 label = stage_label(view, stage, views)
-                found.setdefault(key, []).append(Line(label, curve.x, curve.y, curve.spread))
-    for (name, x_label, y_label, log_x, log_y), lines in found.items():
+                groups.setdefault(key, []).append(Line(label, curve.x, curve.y, curve.spread))
+    for (name, x_label, y_label, log_x, log_y), lines in groups.items():
         yield line_chart(name, lines, x_label, y_label, log_x=log_x, log_y=log_y)
 
 

@@ -30,17 +30,17 @@ _POINTS = 200  # maximum points of a line; in a longer log, consecutive rows are
 
 def report_sections(views: Sequence[View]) -> Sequence[Section]:
     """Return the sections of the report of one run, or of the comparison of several runs."""
-    made = (
+    builders = (
         ("Samples", partial(_over, views, samples)),
         ("Scores", partial(score_blocks, views)),
-        ("Trajectories", partial(curve_blocks, views)),
+        ("Curves of metrics", partial(curve_blocks, views)),
         ("Training", partial(_over, views, training)),
         ("Pairs", partial(_over, views, pairs)),
         ("Other pictures", partial(_over, views, other_pictures)),
         ("Recipe", partial(recipe_blocks, views)),
         ("Reproduction", partial(_over, views, repeating)),
     )
-    return tuple(sections(made))
+    return tuple(sections(builders))
 
 
 def verdict(view: View) -> str:
@@ -203,14 +203,14 @@ def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
 
 def repeating(view: View) -> Iterator[Block]:
     """Yield the command of a run, its environment, and the facts on which its scores depend."""
-    made = view.environment
-    changed = " ".join(f"--set '{text}'" for text in made.get("set", ()))
+    environment = view.environment
+    changed = " ".join(f"--set '{text}'" for text in environment.get("set", ()))
     yield Listing(f"Command for {view.label}", f"genkit run recipe.toml {changed}".strip())
-    packages = made.get("packages")
+    packages = environment.get("packages")
     rows = [
-        (key, str(made[key]))
+        (key, str(environment[key]))
         for key in ("hardware", "device", "cores", "threads", "platform", "python")
-        if key in made
+        if key in environment
     ]
     rows += [(k, str(v)) for k, v in packages.items()] if isinstance(packages, Mapping) else []
     if rows:

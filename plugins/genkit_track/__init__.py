@@ -1,4 +1,4 @@
-"""Trackers, which write the rows, scores and pictures of a run for other programs."""
+"""Trackers, which write the logged rows, scores and pictures of a run for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracker csv: one CSV file for a run in long format, with a line for each value."""
+"""The tracker csv: a CSV file of a run in long format, with one line per value."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from genkit.interfaces import BoundTracker, TrackedRun, Tracker
 from genkit_track.values import flat
 
 COLUMNS = ("stage", "kind", "row", "images", "name", "value")
-"""``kind`` is ``row`` or ``score``; ``row`` is an index from 0 for each stage and kind."""
+"""Columns of the file; ``kind`` is ``row`` or ``score``, and ``row`` is the index of the row, which
+starts at 0 for each stage and kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Csv(Tracker):
-    """Write rows and scores to ``metrics.csv``, a line for each value.
+    """Write logged rows and scores to ``metrics.csv``, with one line per value.
 
-    The columns are ``stage``, ``kind`` (``row`` or ``score``), ``row`` (an index), ``images``
-    (images seen in training, empty elsewhere), ``name`` and ``value``. Lines are appended. A stage
-    that resumes or runs again first removes its outdated lines, so that no value is written twice.
-    Pictures are not copied: they are in the folders of the stages.
+    The columns are ``stage``, ``kind`` (``row`` or ``score``), ``row`` (index of the row),
+    ``images`` (number of training images so far; empty in stages that do not train), ``name`` and
+    ``value``. Lines are appended. If a stage resumes or runs again, its outdated lines are removed
+    first, so that no value occurs twice. Pictures are not copied, since the folders of the stages
+    contain them.
     """
 
     def open(self, run: TrackedRun) -> BoundTracker:
@@ -33,10 +35,10 @@ class Csv(Tracker):
 
 
 class CsvFile(BoundTracker):
-    """The file of a run.
+    """The CSV file of a run.
 
     Args:
-        path: file to append to; created if it does not exist.
+        path: path of the file, which is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +74,10 @@ class CsvFile(BoundTracker):
             file.write(_text(lines))
 
     def _keep(self, is_kept: Callable[[Mapping[str, str]], bool]) -> None:
-        """Rewrite the file with the lines to keep; an incomplete last line of a kill is removed."""
+        """Rewrite the file with the lines to keep.
+
+        An incomplete last line, which a killed run leaves behind, is removed.
+        """
         lines: list[Mapping[str, str]] = []
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8")

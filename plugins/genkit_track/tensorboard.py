@@ -1,8 +1,8 @@
-"""The tracker tensorboard: event files, written with parts of ``torch.utils.tensorboard``.
+"""The tracker tensorboard: event files of TensorBoard.
 
-Its ``SummaryWriter`` is not used: it writes in a separate thread, where an error such as a full
-disk prints a traceback. genkit already runs a tracker in a thread, so this module uses the layers
-below: the record format and the protocol buffers.
+torch's ``SummaryWriter`` is not used: it writes in a separate thread, where an error such as a full
+disk prints a traceback. genkit already runs trackers in a thread, so this module directly uses the
+record format and the protocol buffers of TensorBoard.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from genkit_track.values import numbers, table_of
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBoard(Tracker):
-    """Write event files, which ``tensorboard --logdir runs`` shows.
+    """Write event files, which ``tensorboard --logdir runs`` displays.
 
-    Requires the package tensorboard (extra ``tensorboard``). Every stage is a run of TensorBoard,
-    so that one tag, such as ``loss``, compares stages and runs. The step is the number of images
-    seen, or the index of the row in stages that do not train.
+    Requires the package tensorboard (extra ``tensorboard``). Every stage is a separate run in
+    TensorBoard, so that one chart, such as ``loss``, shows all stages and runs. The step is the
+    number of training images so far; in stages that do not train, it is the index of the row.
     """
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -79,7 +79,7 @@ class EventFiles(BoundTracker):
 class EventFile:
     """The event file of a stage.
 
-    Its first event makes readers discard the stage's earlier files. So the rows of earlier calls
+    Because of its first event, readers discard earlier files of the stage. So rows of earlier calls
     that are still valid are written again.
 
     Args:
@@ -91,7 +91,7 @@ class EventFile:
         self._summaries = import_module("tensorboard.compat.proto.summary_pb2")
         self._make = import_module("torch.utils.tensorboard.summary")
         folder.mkdir(parents=True, exist_ok=True)
-        # Readers require this prefix, and read files in the order of their names.
+        # Readers require this prefix, and read the files of a folder in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
         self._records = import_module("torch.utils.tensorboard").RecordWriter(self._file)
@@ -101,13 +101,13 @@ class EventFile:
         self._write(step=0, session_log=start)
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Write the numbers of a row."""
+        """Write each number in a logged row as a scalar."""
         self._step = int(row.get("images", self._rows))
         self._rows += 1
         self._scalars(numbers(row), self._step)
 
     def scores(self, scores: Scores) -> None:
-        """Write each score as a scalar, and all of them as a table."""
+        """Write each score as a scalar, and all scores as a table."""
         for step, row in enumerate(scores.rows):
             self._scalars(numbers({"scores": row}), step)
         names, lines = table_of(scores)

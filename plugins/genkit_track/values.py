@@ -1,4 +1,4 @@
-"""Flatten rows: values inside tables and lists get names such as ``parts/0``."""
+"""Flatten logged rows: values inside tables and lists get names such as ``parts/0``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Scalar = int | float | bool | str | None
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return all scalar values by name."""
+    """Return a dict from name to value of all scalars in a row, including nested ones."""
     return dict(_leaves(row, ""))
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a row by name, without ``images``, which is the step."""
+    """Return a dict from name to value of all numbers in a row, except the step ``images``."""
     return {
         name: float(value)
         for name, value in flat(row).items()
@@ -25,7 +25,7 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def table_of(scores: Scores) -> tuple[list[str], list[list[Scalar]]]:
-    """Return the names of the columns of scores, and a line for each row."""
+    """Return scores as a table: the names of the columns, and the values of each row."""
     rows = [flat(row) for row in scores.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return names, [[row.get(name) for name in names] for row in rows]

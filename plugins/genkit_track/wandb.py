@@ -1,4 +1,4 @@
-"""The tracker wandb: runs of Weights & Biases."""
+"""The tracker wandb: runs in Weights & Biases (W&B)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from genkit_track.values import numbers, table_of
 
 @dataclass(frozen=True, kw_only=True)
 class WandB(Tracker):
-    """Log to a run of Weights & Biases, which is uploaded or, offline, kept in the run's folder.
+    """Log to a run of Weights & Biases, which is uploaded, or stored in the run folder if offline.
 
-    Requires the package wandb (extra ``wandb``). The API key is not a setting: it comes from
-    ``wandb login`` or the environment variable ``WANDB_API_KEY``. A resumed run is a new W&B run in
-    the same group, which begins with all valid rows of the stage.
+    Requires the package wandb (extra ``wandb``). The API key is not a setting; use ``wandb login``
+    or the environment variable ``WANDB_API_KEY``. A resumed run is a new W&B run in the same group,
+    to which all valid rows of the stage are logged first.
     """
 
-    project: str = setting("genkit", doc="W&B project")
+    project: str = setting("genkit", doc="name of the W&B project")
     mode: Literal["online", "offline"] | None = setting(
         None,
-        doc="upload, or write files for a later `wandb sync`; by default WANDB_MODE, or online",
+        doc="online uploads, offline writes files for a later `wandb sync`; by default the value "
+        "of WANDB_MODE, or online",
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -41,7 +42,7 @@ class WandB(Tracker):
         wandb = import_module("wandb")
         mode = self.mode or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
         keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-        # Without a key W&B would prompt for one on the terminal, from this thread.
+        # Without an API key, W&B would prompt for one on the terminal, from this thread.
         if mode == "online" and not any(map(os.environ.get, keys)) and not wandb.api.api_key:
             raise UsageError(
                 "tracker wandb requires an API key; run wandb login, or set WANDB_MODE=offline"
@@ -56,18 +57,20 @@ class WandB(Tracker):
                 name=run.name,
                 group=run.name,
                 config=dict(run.recipe),
-                # W&B neither prints to the terminal nor uploads its output.
+                # W&B must neither print to the terminal nor upload the output on the terminal.
                 settings=wandb.Settings(console="off", silent=True, disable_git=True),
             ),
         )
 
 
 class WandBRun(BoundTracker):
-    """A W&B run. Names begin with the stage; the step of a stage is its number of images seen.
+    """A W&B run.
+
+    The names of values start with the stage. The step of a stage is its number of training images.
 
     Args:
         wandb: module wandb.
-        run: run of this module.
+        run: run that ``wandb.init`` returned.
     """
 
     def __init__(self, wandb: Any, run: Any) -> None:
@@ -90,7 +93,7 @@ class WandBRun(BoundTracker):
 
     def scores(self, stage: str, scores: Scores) -> None:
         names, lines = table_of(scores)
-        # A column of numbers may contain text, such as "inf".
+        # A column of numbers may contain strings, such as "inf".
         table = self._wandb.Table(columns=names, data=lines, allow_mixed_types=True)
         self._run.log({f"{stage}/scores": table})
         for row in scores.rows:

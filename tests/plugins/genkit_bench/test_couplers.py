@@ -75,7 +75,7 @@ def test_one_that_chooses_among_more_than_the_pool_is_below_the_optimum(measured
 def test_a_coupler_that_fails_is_listed_and_ends_nothing(measured):
     rows, _ = measured([4, 12, 16])
     assert rows["picky", 4].seconds is not None
-    note = "failed at a pool of 12: ZeroDivisionError: too many"
+    note = "failed on a pool of 12: ZeroDivisionError: too many"
     assert (rows["picky", 12].seconds, rows["picky", 12].note) == (None, note)
     assert rows["picky", 16].note == note
     assert rows["reversed", 16].seconds is not None
@@ -90,7 +90,7 @@ def test_those_that_cannot_be_made_have_a_row_with_the_reason(measured):
 def test_no_reference_beyond_its_limit(measured):
     rows, _ = measured([4, 8, 12], Limits(1, reference=8))
     assert rows["plain scipy, squared", 8].seconds is not None
-    assert rows["plain scipy, squared", 12].note == "not measured beyond its limit, a pool of 8"
+    assert rows["plain scipy, squared", 12].note == "not measured on pools larger than 8, its limit"
     row = rows["reversed", 12]
     assert (row.speed, row.gap, row.gain) == (None, None, None)
     assert row.seconds is not None
@@ -119,7 +119,7 @@ def test_a_coupler_that_is_expected_to_take_too_long_is_not_tried(registry, pool
     found = {row.pool: row for row in rows if row.coupler == "reversed"}
     # 1, 8 and 64 seconds; twice the pool took 8 times as long, so 32 would take 512.
     assert found[16].seconds == 64
-    assert found[32].note == "not measured: it would take about 512 s, the limit is 70 s"
+    assert found[32].note == "not measured: expected to take 512 s, but the limit is 70 s"
     assert found[32].pool not in calls[1:]  # the first warms up
 
 

@@ -322,7 +322,7 @@ def test_what_is_no_run_is_refused_with_the_nearest(genkit_, runs):
     assert "got runs/notes" in refused(genkit_, "runs/edm", "runs/notes")
     assert "runs/edm, runs/edm-aot" in refused(genkit_, "runs/edm", "runs")
     assert 'did you mean "sweep"' in refused(genkit_, "runs/edm", "runs/edm-aot/swep")
-    assert "with scores: scores, sweep" in refused(genkit_, "runs/edm", "runs/edm-aot/samples")
+    assert "with scores are: scores, sweep" in refused(genkit_, "runs/edm", "runs/edm-aot/samples")
 
 
 @pytest.mark.parametrize(

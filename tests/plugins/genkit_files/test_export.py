@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_nothing(genkit_, run, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     code, printed, err = genkit_("export", run, out)
     assert (code, printed) == (2, "")
-    assert f"{out}: No space left on device; correct this" in err
+    assert f"{out}: No space left on device; resolve this" in err
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     long = tmp_path / ("x" * 300)

@@ -193,7 +193,7 @@ def test_samples_of_another_precision_are_not_mixed(genkit_, points, tmp_path):
     assert genkit_("sample", points, *common, "--out", exact)[0] == 0
     bits = ("--precision", "bfloat16")
     code, _, err = genkit_("sample", points, *common, *bits, "--out", exact)
-    assert (code, "with another precision" in err) == (2, True)
+    assert (code, "with a different precision" in err) == (2, True)
     assert genkit_("sample", points, *common, *bits, "--out", rounded)[0] == 0
     one, other = (np.load(out / "000003.npy") for out in (exact, rounded))
     assert not np.array_equal(one, other)
@@ -211,7 +211,7 @@ def test_draws_of_another_device_are_not_mixed(genkit_, images, tmp_path):
     (out / "sampling.json").write_text(json.dumps({**drawn_with, "device": "cuda"}))
     code, _, err = genkit_("sample", images, "--latents", "edm", *common)
     assert code == 2
-    assert "with another device" in err
+    assert "with a different device" in err
 
 
 def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
@@ -235,7 +235,7 @@ def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
             ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
             "at most 0.093, or path",
         ),
-        (("--seeds", "0-99999999"), "at most 10,000,000 samples"),
+        (("--seeds", "0-99999999"), "at most 10,000,000 seeds"),
         (("--seeds", "0-9,10-10000009"), 'got "0-9,10-10000009"'),
         (("--steps", "0"), "schedule.steps: ...got 0 [out-of-range]"),
         (("--rho", "-1"), "schedule.rho: ...got -1.0 [out-of-range]"),
@@ -316,7 +316,7 @@ def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     before = files(out)
     code, _, err = genkit_("sample", images, "--steps", 3, *common)
     assert code == 2
-    assert "with another schedule" in err
+    assert "with a different schedule" in err
     assert files(out) == before
     for content in ("{", "[]"):
         (out / "sampling.json").write_text(content)
@@ -521,10 +521,10 @@ def test_samples_of_another_guidance_are_not_mixed(genkit_, points, judge, tmp_p
     for other in ((), ("--guidance", GUIDE.format(judge, 2.0)), ("--guidance", text) * 2):
         code, _, err = genkit_(*common, *out, *other)
         assert code == 2
-        assert "with another guidance" in err
+        assert "with a different guidance" in err
     save(judge, DataSpec((2,)), "discriminator", use="mlp-discriminator", width=16)
     code, _, err = genkit_(*common, *out, "--guidance", text)
-    assert (code, "with another guidance" in err) == (2, True)
+    assert (code, "with a different guidance" in err) == (2, True)
 
 
 def test_samples_of_another_file_of_a_component_are_not_mixed(
@@ -534,7 +534,7 @@ def test_samples_of_another_file_of_a_component_are_not_mixed(
     assert genkit_(*common, "--seeds", "0")[0] == 0
     monkeypatch.setattr(Heun, "version", lambda self: "another file")
     code, _, err = genkit_(*common, "--seeds", "1")
-    assert (code, "with another file" in err) == (2, True)
+    assert (code, "with a different file" in err) == (2, True)
 
 
 def test_guidance_that_does_not_fit_is_refused_before_anything_is_drawn(

@@ -120,7 +120,7 @@ def test_a_page_is_one_file_without_requests(finished):
 def test_a_page_has_what_the_run_has(finished):
     page = Page(rendered(finished))
     text = " ".join(page.texts)
-    for part in ("Samples", "Scores", "Trajectories", "Training", "Pairs", "Recipe"):
+    for part in ("Samples", "Scores", "Curves of metrics", "Training", "Pairs", "Recipe"):
         assert part in page.texts
     (row,) = json.loads((finished / "results.json").read_text())["stages"]["scores"]["rows"]
     for name, value in row.items():
