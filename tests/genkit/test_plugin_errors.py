@@ -519,7 +519,7 @@ def test_pairs_that_break_a_declaration_name_coupler_pool_and_index(genkit_, fra
 
 BROKEN_RULES = {
     "saves nothing": ("own", 'stage "frail"', "must write the artifact that it declares, Scores"),
-    "saves": ("own", 'stage "frail"', "nothing, got Scores"),
+    "saves": ("own", 'stage "frail"', "none, got Scores"),
     "drawn": ("own", 'stage "frail"', "from drawn_by, got None"),
     "reads": ("own", 'stage "frail"', 'must refer to the stage "samples"'),
     "binds nothing": (

@@ -41,7 +41,7 @@ schedule = SCHEDULE
         (
             "edm",
             '{ use = "vp", sigma_min = 0.5 }',
-            r"schedule\.sigma_min.*0\.01 is usual.*\[conflict\]",
+            r"schedule\.sigma_min.*such as 0\.01.*\[conflict\]",
         ),
         (
             "edm",
