@@ -35,7 +35,9 @@ def report(
         )
     repeated = next((run for index, run in enumerate(runs) if run in runs[:index]), None)
     if repeated is not None:
-        raise UsageError(f"RUN must differ from the others, got {repeated} twice", Code.DUPLICATE)
+        raise UsageError(
+            f"RUN must not be repeated, got {repeated} twice; remove one", Code.DUPLICATE
+        )
     write_page(runs, out or runs[0] / PAGE)
 
 

@@ -201,7 +201,7 @@ def test_a_file_without_a_coupling_says_so(workplace):
         (Code.OUT_OF_RANGE, "recipe.toml", {"tolerance": 1.0}),
         (Code.UNKNOWN_CHOICE, "recipe.toml", {"picture": Path("audit.svg")}),
         (Code.OCCUPIED, "recipe.toml", {"picture": Path("taken.png")}),
-        (Code.UNREADABLE, "missing.safetensors", {}),
+        (Code.NOT_FOUND, "missing.safetensors", {}),
     ],
 )
 def test_wrong_arguments_are_refused(workplace, code, target, options):
