@@ -41,19 +41,6 @@ class Line:
     marked: bool = False
 
 
-@dataclass(frozen=True)
-class Level:
-    """A horizontal reference line, such as the best score that samples can have.
-
-    Attributes:
-        label: name in the legend.
-        y: y-coordinate of the line.
-    """
-
-    label: str
-    y: float
-
-
 def line_chart(
     title: str,
     lines: Sequence[Line],
@@ -62,7 +49,6 @@ def line_chart(
     *,
     log_x: bool = False,
     log_y: bool = False,
-    levels: Sequence[Level] = (),
 ) -> Chart:
     """Return a line chart with its data.
 
@@ -73,7 +59,6 @@ def line_chart(
         y_label: label of the y-axis.
         log_x: whether the x-axis is logarithmic; ignored if a coordinate is not above 0.
         log_y: whether the y-axis is logarithmic; ignored if a coordinate is not above 0.
-        levels: horizontal reference lines.
     """
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -96,12 +81,10 @@ def line_chart(
             bounds = zip(line.y, line.spread, strict=True)
             low, high = zip(*((y - s, y + s) for y, s in bounds), strict=True)
             axes.fill_between(line.x, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    for level in levels:
-        axes.axhline(level.y, color=_INK, linestyle=":", linewidth=1, label=level.label)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     _scale(axes, lines, log_x, log_y)
-    if len(lines) + len(levels) > 1:
+    if len(lines) > 1:
         axes.legend(frameon=False, labelcolor=_INK, loc="best", fontsize=9)
     ends = "; ".join(
         f"{line.label} from {number(float(line.y[0]))} to {number(float(line.y[-1]))}"
@@ -112,7 +95,7 @@ def line_chart(
         title,
         _svg(figure, axes),
         f"Line chart of {y_label} against {x_label}: {ends}.",
-        _table(lines, levels, x_label, y_label),
+        _table(lines, x_label, y_label),
     )
 
 
@@ -157,7 +140,7 @@ def _svg(figure: Figure, axes: Axes) -> str:
     return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text, count=1)
 
 
-def _table(lines: Sequence[Line], levels: Sequence[Level], x_label: str, y_label: str) -> Table:
+def _table(lines: Sequence[Line], x_label: str, y_label: str) -> Table:
     rows = []
     for line in lines:
         step = max(1, -(-len(line.x) // _ROWS))
@@ -165,5 +148,4 @@ def _table(lines: Sequence[Line], levels: Sequence[Level], x_label: str, y_label
             spread = f" ± {number(float(line.spread[k]))}" if line.spread is not None else ""
             value = number(float(line.y[k])) + spread
             rows.append((line.label, number(float(line.x[k])), value))
-    rows += [(level.label, "", number(level.y)) for level in levels]
     return Table("Data", ("line", x_label, y_label), rows)

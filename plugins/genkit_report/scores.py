@@ -8,7 +8,7 @@ from genkit.artifacts.scores import STD, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
 from genkit_report.blocks import Block, Table
-from genkit_report.charts import Level, Line, line_chart
+from genkit_report.charts import Line, line_chart
 from genkit_report.view import Row, View
 
 NFE = "NFE"
@@ -72,23 +72,11 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
             "network calls per sample, including calls of guidance networks",
             score,
             log_y=True,
-            levels=_floors(views, score),
         )
 
 
 def _calls(row: Row) -> float:
     return float(row.get("nfe", 0) + row.get("guidance_nfe", 0))
-
-
-def _floors(views: Sequence[View], score: str) -> list[Level]:
-    """Return the recorded scores of real data against other real data."""
-    floors: dict[float, None] = {}
-    for view in views:
-        for scores in view.scores.values():
-            floor = scores.facts.get(score, {}).get("measured.floor")
-            if floor is not None:
-                floors[float(floor)] = None
-    return [Level("real data against other real data", value) for value in floors]
 
 
 def curve_blocks(views: Sequence[View]) -> Iterator[Block]:

@@ -17,7 +17,7 @@ import genkit
 from genkit.errors import Code, UsageError
 from genkit.plugin import Run
 from genkit_report.blocks import Table
-from genkit_report.charts import Level, Line, line_chart
+from genkit_report.charts import Line, line_chart
 from genkit_report.page import render
 from genkit_report.pictures import _data_of, grid, nearest
 from genkit_report.report_command import report
@@ -236,7 +236,7 @@ def test_the_nearest_items_are_those_of_numpy():
 
 def test_a_chart_has_the_numbers_that_it_draws():
     line = Line("loss", [1, 2, 3], [4.0, 5.0, 6.0], [0.5, 0.5, 0.25])
-    chart = line_chart("Loss", [line], "images", "value", levels=[Level("floor", 1.5)])
+    chart = line_chart("Loss", [line], "images", "value")
     assert chart.table == Table(
         "Data",
         ("line", "images", "value"),
@@ -244,7 +244,6 @@ def test_a_chart_has_the_numbers_that_it_draws():
             ("loss", "1", "4 ± 0.5"),
             ("loss", "2", "5 ± 0.5"),
             ("loss", "3", "6 ± 0.25"),
-            ("floor", "", "1.5"),
         ],
     )
     assert "currentColor" in chart.svg
