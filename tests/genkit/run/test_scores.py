@@ -38,7 +38,7 @@ def test_an_extractor_of_other_items_is_refused_before_anything_runs(tiny):
     with pytest.raises(RecipeError) as caught:
         tiny.load(tiny.sample + CLASSIFIER + SCORES)
     (line,) = caught.value.lines
-    assert "scores.metrics.0.extractor.classifier: must be trained on items of the shape" in line
+    assert "scores.metrics.0.extractor.classifier: must be trained on items of shape" in line
 
 
 def test_a_classifier_without_a_file_is_reported_once(tiny):

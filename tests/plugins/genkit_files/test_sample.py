@@ -281,7 +281,7 @@ def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):
     tensors.save(points, weights, {**metadata, **told})
     code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
     assert code == 2
-    assert f"Error: {points}: its description is that of no network\n" == err
+    assert f"Error: {points}: its description does not describe a network\n" == err
     assert not (tmp_path / "out").exists()
 
 
@@ -567,7 +567,7 @@ def test_guidance_that_does_not_fit_is_refused_before_anything_is_drawn(
             "guidance.discriminator: missing: the path of a discriminator file; write",
         ),
         ("discrimnator", 'did you mean "discriminator"'),
-        ("{ use = ", "is no TOML table"),
+        ("{ use = ", "must be a name or a TOML table"),
         (
             '{ use = "discriminator", discriminator = 3 }',
             "must be the path of a discriminator file",
