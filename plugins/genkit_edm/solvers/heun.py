@@ -139,8 +139,8 @@ class ChurningSolver(Solver):
             limit = math.sqrt(math.expm1(MIN_TIME * math.log1p(high**2)))
             unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
             raise DataError(
-                f'path "vp" must be defined for all noise levels up to {highest:g}, got the range '
-                f"{low:g} to {high:g}, for which it is not; write a lowest level of at most "
+                f'path "vp" must be defined for all noise levels up to {highest:g}, got a range '
+                f"from {low:g} to {high:g}, for which it is not; write a lowest level of at most "
                 f'{math.floor(limit / unit) * unit:.2g}, or path = "linear"',
                 Code.OUT_OF_RANGE,
             )

@@ -72,5 +72,5 @@ def test_classes_it_can_do_without() -> None:
 
 
 def test_widths_that_heads_do_not_share_equally_are_refused() -> None:
-    with raises_code(DataError, Code.CONFLICT, "200", "level 1", "3 heads"):
+    with raises_code(DataError, Code.CONFLICT, "200", "level 1", "3 attention heads"):
         settings(channels=100, channel_mult=(1, 2), attention=(4,)).build(DataSpec((3, 8, 8)))
