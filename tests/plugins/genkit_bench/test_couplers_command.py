@@ -72,7 +72,7 @@ def test_a_data_set_and_tables_of_couplers(bench):
         (["--sizes", "many"], 'got "many"'),
         (["--shape", "32,32"], 'got "32,32"'),
         (["--coupler", "hungarien"], 'did you mean "hungarian"'),
-        (["--coupler", "{ use ="], "is no TOML table"),
+        (["--coupler", "{ use ="], "must be a name or a TOML table"),
         (["--coupler", '{ use = "hungarian", cost = "x" }'], "hungarian.cost"),
         (["--device", "gpu"], 'no device is called "gpu"'),
         (["--device", "cuda:99"], 'this machine has no device "cuda:99"'),
