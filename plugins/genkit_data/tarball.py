@@ -45,7 +45,10 @@ def read_members(path: Path, names: Collection[str], at_most: int) -> dict[str, 
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as .tar.gz: {error}", Code.UNREADABLE) from error
     if missing := sorted(set(names) - contents.keys()):
-        raise DataError(f"{path}: must contain {missing[0]}", Code.NOT_FOUND)
+        raise DataError(
+            f"{path}: must contain {missing[0]}, which is missing; download the archive again",
+            Code.NOT_FOUND,
+        )
     return contents
 
 

@@ -227,7 +227,7 @@ def read_in_process(
         )
     except subprocess.TimeoutExpired as error:
         raise DataError(
-            f"{file} must be readable within {seconds} s, got more; copy it to a faster disk"
+            f"reading {file} took longer than the limit of {seconds} s; copy it to a faster disk"
         ) from error
     if not (folder / RESULT).is_file():
         lines = process.stderr.decode(errors="replace").strip().splitlines()

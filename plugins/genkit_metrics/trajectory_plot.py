@@ -36,7 +36,10 @@ class Trajectories(Straightness):
 
     def measure_bound(self, subject: Subject, context: Context) -> Measurement:
         if subject.reference is None:
-            raise DataError("trajectories requires data, got statistics; set data instead")
+            raise DataError(
+                "the metric trajectories requires data, got a file of statistics; write data = "
+                '{ use = "..." } instead of statistics'
+            )
         measurement = super().measure_bound(subject, context)
         drawn = replace(self, count=min(self.count, _TRAJECTORIES))
         paths = torch.cat(

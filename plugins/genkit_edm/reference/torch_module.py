@@ -141,7 +141,11 @@ def _names(node: Any) -> Collection[Any]:
     if isinstance(node, Call) and str(node.function) in _SETS and len(node.args) == 1:
         node = node.args[0]
     if not isinstance(node, (set, list)) or len(node) > 1000:
-        raise DataError(f"names of buffers must be a set, got {describe(node)}", Code.WRONG_TYPE)
+        raise DataError(
+            f"names of buffers must be a set of at most 1,000 names, got {describe(node)}; "
+            "download the file again",
+            Code.WRONG_TYPE,
+        )
     return node
 
 
