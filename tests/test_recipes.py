@@ -433,7 +433,7 @@ def test_the_smoke_recipe_on_the_command_line(tmp_path):
         command += ["--set", f"{key}={toml_value(value)}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "Scores of scores" in done.stdout
-    assert done.stdout.endswith("Everything is in runs/smoke\n")
+    assert done.stdout.endswith("Everything is in runs/smoke\nReport: runs/smoke/report.html\n")
     assert "[1/3] denoiser (train): started" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert (tmp_path / "runs/smoke/results.json").is_file()

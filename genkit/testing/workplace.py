@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from genkit.artifacts import Record
+from genkit.artifacts.layout import WARNINGS
 from genkit.interfaces import Component, Stage, Stages
 from genkit.plugin.manager import load_plugins
 from genkit.run.context import StageContext
@@ -99,7 +100,9 @@ def writes_below(component: object, root: Path, *allowed: Path) -> Iterator[None
         places = (*root.rglob("*"), *(p for p in Path.cwd().glob("*") if p.is_file()))
         kept = [p for p in places if not any(p.is_relative_to(folder) for folder in allowed)]
         sizes = {p: p.stat() for p in kept}
-        return {p: (s.st_size, s.st_mtime_ns) for p, s in sizes.items() if p.is_file()}
+        # Not warnings: the context writes them.
+        files = {p: s for p, s in sizes.items() if p.is_file() and p.name != WARNINGS}
+        return {p: (s.st_size, s.st_mtime_ns) for p, s in files.items()}
 
     before = files()
     yield

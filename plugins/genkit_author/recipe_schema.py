@@ -98,7 +98,8 @@ class _Builder:
             required = {"required": [*own, *_required(fields)]}
             tables.append({"allOf": [_reference(_name_of(entry)), required]})
         union = [{"enum": names}, *tables] if names else tables
-        return {**definitions, kind: {"anyOf": union}}
+        # A kind may have no component, such as dataset-coupler without plugins that bring one.
+        return {**definitions, kind: {"anyOf": union} if union else False}
 
     def properties(self, fields: Sequence[Field]) -> Schema:
         """Return the schemas of settings by name, each with its meaning and default."""

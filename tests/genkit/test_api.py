@@ -146,7 +146,7 @@ def test_settings_of_a_sampler_are_checked(result):
 def test_only_a_denoiser_is_loaded_as_one(result, tmp_path):
     with raises_code(DataError, Code.NOT_FOUND, "nowhere"):
         result.denoiser("nowhere")
-    with raises_code(DataError, Code.UNREADABLE, "absent.safetensors"):
+    with raises_code(DataError, Code.NOT_FOUND, "absent.safetensors"):
         genkit.load_denoiser(tmp_path / "absent.safetensors")
     with raises_code(DataError, Code.DATA, "samples.safetensors"):
         genkit.load_denoiser(result.folder / "02-samples" / "samples.safetensors")

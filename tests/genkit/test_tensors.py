@@ -132,7 +132,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with raises_code(DataError, Code.UNREADABLE, "weights.safetensors"):
+    code = Code.NOT_FOUND if content is None else Code.UNREADABLE
+    with raises_code(DataError, code, "weights.safetensors"):
         tensors.load(path)
 
 

@@ -211,7 +211,7 @@ def test_the_code_of_the_network_in_the_file_counts(tiny, file, monkeypatch, tmp
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.unlink(), Code.UNREADABLE),
+        (lambda path: path.unlink(), Code.NOT_FOUND),
         (lambda path: (path.unlink(), path.mkdir()), Code.UNREADABLE),
         (lambda path: with_metadata(path, kind="samples"), Code.WRONG_KIND),
         (lambda path: with_metadata(path, kind=["denoiser"]), Code.UNREADABLE),

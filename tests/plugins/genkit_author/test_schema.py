@@ -140,3 +140,15 @@ def test_a_component_that_cannot_be_loaded_is_named_and_left_out(plugins, monkey
     assert "hungarian" in failed[0]
     assert "coupler:random" in made["definitions"]
     assert "coupler:hungarian" not in made["definitions"]
+
+
+def test_a_kind_without_components_has_a_schema(plugins, monkeypatch):
+    registry = plugins.registry
+    real = registry.entries
+    monkeypatch.setattr(
+        registry, "entries", lambda kind=None: [] if kind == "tracker" else real(kind)
+    )
+    made = recipe_schema(registry, [])
+    jsonschema.Draft7Validator.check_schema(made)
+    refused = tomllib.loads('trackers = ["csv"]\n' + RECIPE)
+    assert list(jsonschema.Draft7Validator(made).iter_errors(refused))

@@ -17,7 +17,7 @@ def test_every_coupler_is_listed_with_the_reason_why_one_cannot_be_made(registry
     assert usable == ["picky", "reversed", "nearest"]
     assert found["reversed"].reason == ""
     assert found["needy"].reason == "denoiser: missing: the path of a denoiser file"
-    assert 'there is no stage "denoiser"' in found["bound"].reason
+    assert 'stage "denoiser"' in found["bound"].reason
     assert "cannot be loaded: AttributeError" in found["gone"].reason
 
 

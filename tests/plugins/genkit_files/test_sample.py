@@ -623,5 +623,5 @@ def test_a_third_partys_guidance_may_have_any_number_of_references(points, tmp_p
     differs = Between(weaker=str(points), others=(str(points), str(other)))
     assert not torch.equal(denoiser.sample(2, schedule={"steps": 2}, guidance=differs), plain)
     missing = Between(weaker=str(points), others=(str(tmp_path / "none.safetensors"),))
-    with raises_code(SettingError, Code.UNREADABLE, "guidance.others.0", "none.safetensors"):
+    with raises_code(SettingError, Code.NOT_FOUND, "guidance.others.0", "none.safetensors"):
         denoiser.sample(2, guidance=missing)

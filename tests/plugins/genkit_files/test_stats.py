@@ -45,7 +45,7 @@ def test_a_network_is_given_by_the_path_of_its_file(genkit_, tmp_path):
         ("digits", "pixelz", 'did you mean "pixels"'),
         ("digits", '{ use = "pixels", x = 1 }', "extractor.x: "),
         ("digits", CLASSIFIER.format("classifier", "none.safetensors"), "none.safetensors: "),
-        ("digits", "{ use = ", "--extractor: "),
+        ("digits", "{ use = ", "--extractor must"),
     ],
 )
 def test_mistakes(genkit_, tmp_path, data, extractor, said):

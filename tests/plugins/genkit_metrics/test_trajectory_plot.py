@@ -127,7 +127,7 @@ def test_statistics_stand_for_the_data_where_it_is_not_drawn(
 ):
     np.savez(tmp_path / "edm.npz", mu=np.zeros(2), sigma=np.eye(2))
     text = f'{RECIPE}statistics = "{tmp_path / "edm.npz"}"\n'
-    with raises_code(RecipeError, Code.CONFLICT, "scores.metrics.0", "write data"):
+    with raises_code(RecipeError, Code.CONFLICT, "scores.metrics.0", "data instead"):
         load_recipe(Source.parse(text), load_plugins())
     load_recipe(Source.parse(text.replace("trajectories", "straightness")), load_plugins())
     subject = replace(subject_of(None, points(2), points(2), point_denoiser), reference=None)
