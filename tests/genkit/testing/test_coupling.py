@@ -183,10 +183,14 @@ class MainThreadOnly(Coupler):
         return Pairs(index, index if own else index.flip(0))
 
 
+PROCESS = "GENKIT_TEST_PROCESS"  # variable with the process that started the others
+
+
 class ByProcess(Coupler):
     def choose(self, batch, noise, generator):
         index = torch.arange(len(batch))
-        return Pairs(index, index.roll(os.getpid()))
+        here = str(os.getpid())
+        return Pairs(index, index.roll(int(os.environ.get(PROCESS, here) != here)))
 
 
 class Ranked(SkewsClass):
@@ -352,7 +356,8 @@ class Around(Coupler):
         return self.inner.pair(batch, noise, generator)
 
 
-def test_another_process():
+def test_another_process(monkeypatch):
+    monkeypatch.setenv(PROCESS, str(os.getpid()))
     rich = Around(inner=PerClass(), names=("x", "y"), table={"z": 1e-3})
     # Couplers are compared in their order: those before the broken one are alike.
     with breaks("processes; ByProcess()"):
