@@ -120,7 +120,7 @@ def test_the_file_is_looked_at(fit: Any) -> None:
     path = place.folder / "potential.safetensors"
     with pytest.raises(DataError) as caught:
         coupler.bind(place)
-    assert caught.value.code == Code.UNREADABLE
+    assert caught.value.code == Code.NOT_FOUND
     assert "potential.safetensors" in str(caught.value)
     fit.stage(images(), by=("label",)).run(place)
     with pytest.raises(DataError) as caught:
