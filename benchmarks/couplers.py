@@ -243,7 +243,7 @@ def main() -> None:
         parsed.set_defaults(act=part)
         parsed.add_argument("--sizes", type=int, nargs="+", default=default)
         parsed.add_argument("--repeats", type=int, default=3, help="number of pools of each size")
-        parsed.add_argument("--images", type=Path, help="file of real images; by default synthetic")
+        parsed.add_argument("--images", type=Path, help="file of real images; default: synthetic")
         parsed.add_argument("--device", default="cpu")
         parsed.add_argument("--seed", type=int, default=0)
         if part is growth:

@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RECIPE = RESULTS.parents[1] / "recipes" / "edm_aot.toml"
 RESULT = RESULTS / "couplers_digits.json"
 STEPS = [5, 7]  # Heun steps, which take 9 and 13 NFE
-SAMPLES = 8192  # twice the number in the recipe; the bias of so few samples is about 1
+SAMPLES = 8192  # twice the number in the recipe; the bias of the distance is about 1
 Table = dict[str, Any]
 
 

@@ -61,7 +61,7 @@ def timed(rows: Sequence[Table]) -> dict[str, dict[int, float]]:
 
 
 def exponent(points: dict[int, float]) -> str:
-    """Return the slope of log time against log pool size as text; empty with under two points."""
+    """Return the slope of log time against log pool size as text, or an empty string for fewer than two points."""
     fitted = {size: time for size, time in points.items() if size >= FIT_FROM}
     if len(fitted) < 2:
         return ""

@@ -67,8 +67,8 @@ def write_page(_: argparse.Namespace) -> None:
 
 
 def made_by(name: str, part: Table) -> str:
-    """Return a paragraph on how a part was measured: command, commit, hardware and versions."""
-    where = part.get("environment", part)  # the part of the digits has no separate table for it
+    """Return the command, commit, hardware and versions of a measurement, in Markdown."""
+    where = part.get("environment", part)  # the digits have no separate table of the environment
     packages = ", ".join(f"{package} {version}" for package, version in where["packages"].items())
     seeds = part.get("seeds", [part.get("seed")])
     return f"""**{name}**

@@ -50,7 +50,7 @@ def beside(part: Table) -> Iterator[tuple[Table, Table]]:
 
 
 def speed(part: Table) -> str:
-    """Return the section on exact pairs on a CPU."""
+    """Return the section on couplers with minimum cost on a CPU."""
     rows = []
     for plain, row in beside(part):
         rows.append(
@@ -74,7 +74,7 @@ scipy's pairs. {described(part)}
 
 
 def speed_on_gpu(part: Table) -> str:
-    """Return the section on exact pairs on a GPU."""
+    """Return the section on couplers with minimum cost on a GPU."""
     rows = [
         [
             row["cost"],
@@ -95,7 +95,7 @@ The images and the noise are on the GPU. {described(part)}
 
 
 def sinkhorn(part: Table) -> str:
-    """Return the section on approximate pairs."""
+    """Return the section on couplers with approximately minimum cost."""
     rows = [
         [
             row["coupler"],

@@ -3,8 +3,8 @@
     nox -s torchcfm
 
 installs torchcfm in a separate environment, runs this script there, prints a table and writes
-`docs/results/couplers_torchcfm.json`. The time is that of the call in a training loop, which takes
-images and noise and returns pairs.
+`docs/results/couplers_torchcfm.json`. The measured time is that of one call in a
+training loop, from images and noise to pairs.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def pool_row(drawn: Drawn, cost: Tensor) -> dict[str, Any]:
 def measure(
     methods: Sequence[Method], pools: Pools, size: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """Return a row for each method; the methods take turns on each pool."""
+    """Return a row for each method; each pool is measured with all methods in turn."""
     by_method: list[list[dict[str, Any]]] = [[] for _ in methods]
     for index in range(repeats):
         images, noise = pools.batch(size, index).data, pools.noise(size, index)
@@ -223,9 +223,9 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ratios(mine: dict[str, Any], rival: dict[str, Any]) -> list[float]:
-    """Return for each pool the cost divided by the expected cost of the rival's plan.
+    """Return for each pool the cost of genkit's pairs divided by the expected cost of the rival's plan.
 
-    The cost of the rival's drawn pairs is not used, since draws with replacement have a variance.
+    The cost of the rival's drawn pairs is not used, since draws with replacement are random.
     """
     pools = zip(mine["pools"], rival["pools"], strict=True)
     return [own["cost"] / other["expected_cost"] for own, other in pools]

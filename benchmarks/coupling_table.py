@@ -2,9 +2,10 @@
 
     python benchmarks/coupling_table.py --images cifar10.npz
 
-The file contains the arrays `images`, uint8 [N, H, W, C] or [N, C, H, W], and `labels`, [N]. Pairs
-minimize the paper's cost, the distance. In every epoch all images are coupled with new noise, so more
-epochs reduce the standard errors. The last row is the standard error of a correlation.
+The file contains the arrays `images`, uint8 [N, H, W, C] or [N, C, H, W], and `labels`, [N]. The
+couplers minimize the cost of the EDM-AOT paper, the Euclidean distance. In every epoch all images are
+coupled with new noise, so more epochs reduce the standard errors. The last row is the standard error
+of a correlation.
 """
 
 from __future__ import annotations

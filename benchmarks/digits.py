@@ -1,4 +1,4 @@
-"""Compare EDM with EDM-AOT on the digits, for both starts, with and without guidance.
+"""Compare EDM with EDM-AOT on the digits, from both starts, with and without guidance.
 
     python benchmarks/digits.py --seeds 0 1 2
 
@@ -36,8 +36,8 @@ METHODS = ("EDM", PUBLISHED, CORRECTED, "EDM-AOT + DG, corrected start")
 Run = dict[str, Any]
 
 
-# Sets of samples for each training run, and samples of a set. The Fréchet distance of so few samples
-# has a bias of about 4.
+# Number of sample sets for each training run, and number of samples in a set. With so few samples, the
+# Fréchet distance has a bias of about 4.
 SETS, SAMPLES = 3, 5_000
 
 

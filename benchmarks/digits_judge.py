@@ -1,4 +1,4 @@
-"""Draw and score samples of digits; all tables use this module."""
+"""Draw and score samples of digits; the other benchmarks import this module."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Judge:
         return self._extractors.compute(extractor, as_stored(items, "sample"), "sample"), real
 
     def frechet(self, items: Tensor, features: str = "classifier") -> float:
-        """Return the Fréchet distance in the features of genkit's digits classifier, or of pixels."""
+        """Return the Fréchet distance in features of genkit's digits classifier, or in pixel space."""
         found, real = self._features(features, items)
         return frechet_distance(Statistics.of(found), real)
 

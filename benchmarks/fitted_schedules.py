@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/fitted_schedules.py runs/edm-*/01-denoiser/denoiser.safetensors
 
 prints, for each denoiser, solver and number of network calls, the Fréchet distance of 8-bit samples
-for four schedules: fitted levels; rho 7 and rho 90 at sigma_max 80; and rho 7 at the best sigma_max,
-which is chosen with the seeds of the fit and takes about as many samples as a fit. The stage
+for four schedules: fitted levels; rho 7 and rho 90 at sigma_max 80; and rho 7 at the best sigma_max.
+This sigma_max is chosen with the seeds of the fit and with about as many samples as a fit. The stage
 `fit-schedule` fits the levels with noise that differs from the noise of the scored samples. With
 `--criteria`, the script instead prints how well criteria rank the candidates of a fit, and the result
 of a search over single levels.

@@ -130,7 +130,10 @@ def chosen(lines: Sequence[Line]) -> str:
 
 
 def cost(lines: Sequence[Line]) -> str:
-    """Return network calls, arithmetic, and the share of guidance, means over the training runs."""
+    """Return the network calls and the arithmetic of a sample as text, as means over training runs.
+
+    The last number is guidance's share of the arithmetic.
+    """
 
     def mean(value: Callable[[Line], float]) -> float:
         return statistics.fmean(value(line) for line in lines)

@@ -29,7 +29,7 @@ COLOURS = ("#555555", "#0072b2", "#d55e00")
 
 
 def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: Path) -> None:
-    """Draw distance against cost, the fitted weights, and guidance by a second denoiser."""
+    """Draw the Fréchet distance against cost, the fitted weights, and guidance by a second denoiser."""
     figure = Figure(figsize=(13, 9), layout="constrained", facecolor="white")
     (paper, fitted), (weights, second) = figure.subplots(2, 2)
     against_cost(paper, scores, "paper", "unconditional, noise levels of each paper")
@@ -74,7 +74,10 @@ def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> Non
 
 
 def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
-    """Draw the distance against the weight of a second denoiser, with a curve for each interval."""
+    """Plot the Fréchet distance against the weight of guidance by a second denoiser.
+
+    There is a curve for each interval of noise levels.
+    """
     none = scores.get(("edm-second", "paper", steps, "none", "none"), {})
     for guidance, style in SECOND.items():
         for (interval, text), colour in zip(INTERVALS.items(), COLOURS, strict=True):
@@ -93,7 +96,7 @@ def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
 
 
 def middles(cells: list[list[dict[str, Any]]]) -> tuple[list[float], list[float]]:
-    """Return the mean and the standard deviation of each cell's distance over the training runs."""
+    """Return mean and standard deviation over training runs of each cell's Fréchet distance."""
     each = [[line["frechet_classifier"] for line in lines] for lines in cells]
     deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in each]
     return [statistics.fmean(values) for values in each], deviations

@@ -29,8 +29,8 @@ denoiser without guidance."""
 
 SETS = 3
 SWEPT = 2048
-"""Number of samples with which a combination is judged when a weight is chosen. Samples with these
-seeds are not scored."""
+"""Number of samples with which each combination of settings is scored when a weight is chosen. The
+final scores are of samples with different seeds."""
 
 PUBLISHED = "sigma_min = 0.0447, sigma_max = 152.2"
 FIRST = "second_weight = 0.0"
@@ -107,7 +107,7 @@ Key = tuple[str, int, str, int, str, str]
 
 
 def schedules(name: str, steps: int) -> dict[str, str]:
-    """Return a dict from name to the table of the schedule: of the method's paper, and fitted."""
+    """Return a dict from name to table of both schedules: the paper's and the fitted one."""
     rho = 90.0 if METHODS[name].pairs else 7.0
     return {
         "paper": f'{{ use = "edm", steps = {steps}, rho = {rho} }}',
@@ -173,7 +173,7 @@ def stage_of(guidance: str, label: str, where: str) -> str:
 
 
 def line_of(result: genkit.Result, key: Key) -> dict[str, Any]:
-    """Return the line for an arm, from the results of the stages of the arm."""
+    """Return the line of JSON for an arm, from the results of its stages."""
     *_, schedule, steps, guidance, arm = key
     stage = stage_of(guidance, arm, f"{schedule}-{steps}")
     places = stages_in(result.folder)
@@ -187,7 +187,7 @@ def line_of(result: genkit.Result, key: Key) -> dict[str, Any]:
 
 
 def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, Any]:
-    """Return a line with the chosen snapshot of a discriminator and its fitted weight."""
+    """Return the line of JSON for a discriminator, with its chosen snapshot and its fitted weight."""
     places = stages_in(place)
     rows = (places[guidance] / METRICS).read_text(encoding="utf-8").splitlines()
     weight = json.loads((places[f"{guidance}-weight"] / "weight.json").read_text(encoding="utf-8"))

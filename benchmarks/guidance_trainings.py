@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/guidance_trainings.py --seeds 0 1 2
 
-A run contains a denoiser and the networks that guide it. These are discriminators, each with a snapshot
-that is chosen with held-out images and with a fitted weight; or, in `second` runs, a weaker denoiser.
+A run contains a denoiser and the networks that guide it. These are discriminators, each with a fitted
+weight and a snapshot that is chosen on held-out images; or, in `second` runs, a weaker denoiser.
 EDM and EDM-AOT have the same network, batch size, number of images, optimizer and noise distribution.
 Finished stages are not repeated.
 """

@@ -119,7 +119,7 @@ def rows_of(own: bool) -> list[tuple[str, str, str, str]]:
 def control() -> list[tuple[str, str, str, str]]:
     """Return rows in which coupling and noise levels vary independently.
 
-    The noise levels are rho 7 or 90 from 80, or fitted.
+    The noise levels are those of EDM from sigma_max 80 with rho 7 or 90, or fitted.
     """
     return [
         (f"{NAMES[method]}, {schedule}", method, schedule, start)
@@ -133,7 +133,7 @@ def control() -> list[tuple[str, str, str, str]]:
 
 
 def draw(scores: Scores, images: int) -> None:
-    """Draw distance against network calls, for the papers' noise levels and for fitted ones."""
+    """Draw the Fréchet distance against network calls, for the papers' and for fitted noise levels."""
     figure = Figure(figsize=(11, 4.4), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
     colours = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")

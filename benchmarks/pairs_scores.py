@@ -25,14 +25,14 @@ from genkit.start import ResolvedStart
 from genkit_stages.level_search import KnownLevels
 
 STEPS = (3, 4, 5, 7, 14, 18)
-"""Numbers of Heun steps: 5, 7, 9, 13, 27 and 35 network calls, without that of a corrected start."""
+"""Numbers of Heun steps: 5, 7, 9, 13, 27 and 35 network calls, without the call of a corrected start."""
 
 Key = tuple[str, str, str, int]
 """Denoiser, schedule, start and steps."""
 
 
 def schedules(method: str) -> dict[str, dict[str, Any]]:
-    """Return a dict from name to table of the schedules of a method, including its paper's."""
+    """Return a dict from name to table of the schedules of a method, including its paper's schedule."""
     if "flow" in method:
         # Euler's method as in the papers; unlike Heun's, it is the same in sigma and in time.
         return {"uniform times": {"name": "flow"}}
@@ -69,7 +69,7 @@ def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: ResolvedStart) -
 
 
 def score(denoiser: Denoiser, judge: Judge, key: Key, samples: int) -> dict[str, Any]:
-    """Return the line of a cell."""
+    """Score a cell, and return its line of JSON."""
     name, kind, start, steps = key
     solver = "heun"
     if kind == "fitted":

@@ -108,7 +108,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--levers", nargs="+", choices=LEVERS, help="variants, not the methods")
+    parser.add_argument("--levers", nargs="+", choices=LEVERS, help="variants of the methods")
     parser.add_argument("--images", nargs="+", type=int, default=[600_000, 2_400_000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/pairs"))

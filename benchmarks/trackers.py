@@ -80,7 +80,7 @@ CONTENDERS = (
 
 
 def install(site: Path) -> None:
-    """Write the distribution of the faulty trackers to a folder, which must be in Python's path."""
+    """Write a Python package with the faulty trackers, and its metadata, to a folder on ``sys.path``."""
     info = site / "genkit_faulty-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-faulty\nVersion: 0.1\n")
@@ -124,7 +124,7 @@ def main() -> None:
         install(site)
         rounds = []
         for number in range(options.rounds):
-            # The order rotates, so that no case is always first.
+            # The order rotates, so that no set of trackers is always first.
             order = CONTENDERS[number % len(CONTENDERS) :] + CONTENDERS[: number % len(CONTENDERS)]
             rounds.append({})
             for who in order:

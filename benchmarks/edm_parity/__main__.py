@@ -82,7 +82,7 @@ def _steps(compared: Iterator[tuple[str, steps.Errors]]) -> Iterator[str]:
 
 
 def _drawable() -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and the network, with random weights, of each network to draw images from."""
+    """Yield each network from which images are drawn: its name, and its module with random weights."""
     module = importlib.import_module("training.networks")
     for name, precond, arguments in networks.cases():
         if name in IMAGES_OF:

@@ -38,7 +38,7 @@ NAMES = {
     "aniso_std": "anisotropy_std",
     "translate_frac_std": "translation_std",
 }
-"""Dict from the arguments of the reference that differ between cases to the settings of genkit."""
+"""Dict from the arguments of the reference in ``CASES`` to the settings of genkit."""
 
 SIZES = ((8, 8), (16, 16), (32, 32), (12, 20), (32, 16))  # height and width
 COUNT = 16  # images in a batch; in larger batches, the padding is closer to the maximum
@@ -51,7 +51,8 @@ class Recorder:
 
     Attributes:
         draws: results of torch.rand, randn and randint, in the order of the calls.
-        padding: minimum of the paddings of the four sides, relative to the maximum padding.
+        padding: padding of each side divided by its upper limit, size - 1: the minimum over the four
+            sides.
     """
 
     def __init__(self, last_scale: float | None) -> None:
@@ -116,7 +117,7 @@ class Recorder:
 def compared(
     pipe: type, case: dict[str, float], size: tuple[int, int], shrunk: bool
 ) -> tuple[float, float, float]:
-    """Return the minimum padding, and the maximum differences of labels and of images."""
+    """Return the minimum of ``padding``, and the maximum differences of labels and of pixels."""
     settings = {NAMES[name]: value for name, value in case.items()}
     augmentation = EdmAugmentation(**settings)
     padding, labels, pixels = 1.0, 0.0, 0.0
@@ -136,8 +137,8 @@ def compared(
 def lines() -> Iterator[str]:
     """Yield the lines of a table.
 
-    Its columns are: the minimum padding of the reference over the batches as drawn, relative to the
-    maximum padding; the maximum difference of the nine labels; the maximum difference of pixels for
+    Its columns are: the minimum over the batches as drawn of the reference's padding, divided by its
+    upper limit; the maximum difference of the nine labels; the maximum difference of pixels for
     batches as drawn; and the same for batches that are padded by the maximum.
     """
     pipe = importlib.import_module("training.augment").AugmentPipe

@@ -24,7 +24,7 @@ STEPS = 12
 
 
 class BlurredPoints(nn.Module):
-    """The exact denoiser of points with Gaussian noise of 0.35, with the samplers' attributes."""
+    """The exact denoiser of points blurred with standard deviation 0.35, for both samplers."""
 
     sigma_min, sigma_max = 0.0, float("inf")
 

@@ -106,7 +106,7 @@ def apart(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], before: 
 
 
 def images_of(step: int) -> Tensor:
-    """Return the images of a step, which are smooth, so that assigned noise differs from random."""
+    """Return the images of a step, which are smooth, so that assigned noise is not random."""
     drawn = torch.randn(BATCH, 3, 4, 4, generator=torch.Generator().manual_seed(step))
     return nn.functional.interpolate(drawn, scale_factor=4, mode="bilinear").tanh()
 

@@ -99,7 +99,7 @@ def label_ends(axes: Axes, lines: Sequence[Line2D]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Return ascending heights, moved as little as needed to be ``gap`` apart.
+    """Return ascending heights, moved as little as needed to be at least ``gap`` apart.
 
     Heights that are too close form a group, which is centered on their mean.
     """

@@ -27,7 +27,7 @@ class NoStages:
     Attributes:
         device: device of the computation.
         refusal: function from the id of a stage to the error that is raised if a component reads
-            it.
+            the stage.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

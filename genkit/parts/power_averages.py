@@ -1,9 +1,9 @@
 """Snapshots of power-function averages of the weights, and averages of any length from them.
 
-An average of relative length s over t images weights the network after tau images by the profile
-``(gamma + 1) tau^gamma / t^(gamma + 1)``, whose standard deviation is s t. The optimal length is
-known only after training. An average of any length is close to a linear combination of snapshots of
-a few averages, written during training.
+In an average of relative length s over t images, the weights after tau images have the factor
+``(gamma + 1) tau^gamma / t^(gamma + 1)``. As a distribution of tau, this profile has the standard
+deviation s t, which determines gamma. The optimal length is known only after training. An average
+of any length is close to a linear combination of snapshots of a few averages, written in training.
 
 Source: EDM2, arXiv 2312.02696, section 3 and appendix C.
 """
@@ -147,8 +147,8 @@ def reconstruct(
         and the error of the combination, see :func:`profile_error`.
 
     Raises:
-        DataError: there is no snapshot up to ``images``, the length is out of range or too far from
-            those of the snapshots, a file is damaged, or the snapshots are of different networks.
+        DataError: there is no snapshot up to ``images``, the length is out of range or differs too
+            much from all snapshots, a file is damaged, or the snapshots are of different networks.
     """
     used = [s for s in snapshots if s.images <= images]
     if not used:

@@ -15,7 +15,7 @@ MAX_LENGTH = 12**-0.5
 
 
 def exponent(length: float) -> float:
-    """Return the exponent gamma of the power function with a relative length.
+    """Return the exponent gamma of the power function with a given relative length.
 
     Args:
         length: standard deviation of the profile divided by the number of images, above 0 and at

@@ -70,7 +70,7 @@ def width_of(cells: Cells) -> int:
 
 
 def _broken(head: str, width: int) -> str:
-    """Break a header into lines of a width at its spaces; a name without spaces stays whole."""
+    """Break a header at spaces into lines of a width; a word longer than the width stays whole."""
     lines = [""]
     for word in head.split(" "):
         if lines[-1] and len(lines[-1] + word) > width:

@@ -20,7 +20,7 @@ class VpSde:
     Attributes:
         beta_d: increase of beta from time 0 to 1.
         beta_min: beta at time 0. If it is negative, B is negative at small times, and only times
-            after its positive zero have a noise level.
+            after the positive zero of B have a noise level.
     """
 
     beta_d: float = 19.9

@@ -21,11 +21,11 @@ def array(record: Any, *, what: str = "pickle") -> NDArray[Any]:
     """Return a copy of an array, or a 0-d array for a scalar.
 
     Args:
-        record: record of the call of numpy, from the content of a pickle.
+        record: record of a call of a numpy function, from the content of a pickle.
         what: name of the pickle in messages.
 
     Raises:
-        DataError: the record is not that of an array, or dtype, shape and bytes are inconsistent.
+        DataError: the record is not of an array, or its dtype, shape and bytes are inconsistent.
     """
     shape: Any = ()
     order: Any = "C"

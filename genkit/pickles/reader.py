@@ -96,7 +96,7 @@ def _bounded_integer(opcode: int) -> Callable[[_Reader], None]:
 
 
 def _without_tuples(opcode: int, keys: slice) -> Callable[[_Reader], None]:
-    """Return the default function of an opcode that hashes values, preceded by a check of them.
+    """Return the default function of an opcode, preceded by a check that it hashes no tuple.
 
     The hash of a deep tuple exhausts the C stack. The hash of a tuple that contains another tuple
     twice, which again contains another tuple twice, and so on, takes exponential time.

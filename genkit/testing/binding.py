@@ -59,8 +59,8 @@ def check_guidance(
         guidance: guidance to check.
         spec: shape and attributes of the data.
         earlier: stages to which the guidance refers, by id; they are run once.
-        denoiser: guided denoiser, on the CPU; None for the denoiser of N(m, I), where the mean m
-            is the class, or 0 without classes.
+        denoiser: guided denoiser, on the CPU; None for the denoiser of N(m, I), where every value
+            of the mean m is the class index, or 0 without classes.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
@@ -135,7 +135,7 @@ def check_extractor(extractor: Extractor, spec: DataSpec, earlier: Stages | None
     """Check every law of a feature extractor.
 
     Features are a finite matrix, in which each row depends only on its item. Equal items and
-    weights give equal features and the same identity; different features have different identities.
+    weights give equal features and the same `identity`; if features differ, so does `identity`.
 
     Args:
         extractor: extractor to check.
@@ -258,7 +258,7 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
 
 @dataclass(frozen=True, kw_only=True)
 class _Normal(Network):
-    """Settings of the denoiser of N(m, I), where m is the class, or 0 without classes."""
+    """Settings of the denoiser of N(m, I), where m is the class index, or 0 without classes."""
 
     output = DenoiserFile
 
@@ -269,7 +269,7 @@ class _Normal(Network):
 class Gaussian(nn.Module):
     """The denoiser D(x; sigma) = (x + sigma^2 m) / (1 + sigma^2) of N(m, I).
 
-    The mean m is the class, or 0 without classes.
+    Every value of the mean m is the class index, or 0 without classes.
     """
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

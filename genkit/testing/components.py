@@ -10,9 +10,9 @@ from genkit.testing.laws import require
 
 
 def check_component(cls: type[Component]) -> None:
-    """Check the laws for the class of a component of any kind.
+    """Check the laws that every component class must satisfy.
 
-    Python itself requires that the dataclass is frozen, since its base class is.
+    That the dataclass is frozen is not checked: subclasses of a frozen dataclass must be frozen.
 
     Raises:
         LawBroken: the class is not a dataclass with keyword-only fields, has no docstring, or has a

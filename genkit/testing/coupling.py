@@ -1,4 +1,4 @@
-"""Contract tests of couplers: validity, cost and noise distribution of their pairs."""
+"""Contract tests of couplers: validity and cost of the pairs, distribution of the noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from genkit.testing.refusals import (
 from genkit.types import Batch, Pairs
 
 POOLS = 128
-"""Number of pools for the laws of distributions, 16 images each."""
+"""Number of pools of 16 images in tests of the distribution of the assigned noise."""
 
 
 def check_coupler(
@@ -138,7 +138,7 @@ def _check_indices(subject: Subject, pairs: Pairs, images: int, noises: int) -> 
 
 
 def _restriction(coupler: AnyCoupler, batch: Batch) -> Tensor | None:
-    """Return a mask of the allowed pairs of images and noise, ``[N, N]``; None if all are."""
+    """Return a mask of the allowed pairs of images and noise, ``[N, N]``; None for all pairs."""
     attributes = coupler.requires & coupler.preserves_conditional_prior & {"labels", "realness"}
     allowed = torch.ones((len(batch), len(batch)), dtype=torch.bool)
     for attribute in attributes:
@@ -165,7 +165,7 @@ def _check_total(
     moved = pair(subject.ready(batch[order]), batch[order], noise[noises])
     again = float(cost[order[moved.data], noises[moved.noise]].sum())
     law = "order-of-pool: the total cost does not depend on the order of the pool"
-    # Both totals are within (1 + gap) of the same minimum, and so of each other.
+    # Both totals are at most (1 + gap) times the same minimum, which bounds their difference.
     near = max(gap, moved.gap or 0.0) * min(total, again) + slack
     subject.require(abs(again - total) <= near, law, f"{again} and {total}")
     if coupler.bijective:
@@ -187,17 +187,17 @@ def _check_independence(subject: Subject) -> None:
         data = batch.data[pairs.data].double()
         inner += float((data * noise[pairs.noise]).sum())
         square += float(data.square().sum())
-    # For independent noise the sum of products is Gaussian with this variance. Exact assignment of
-    # pools of 16 deviates by about 60 standard deviations.
+    # For independent noise the sum of products is Gaussian with this variance. With exact
+    # assignment in pools of 16 images, the sum deviates by about 60 standard deviations.
     errors = abs(inner) / math.sqrt(square)
     law = "independence: the noise of an independent coupler is not correlated with the data"
     subject.require(errors <= 6, law, f"a correlation of {errors:.1f} standard errors")
 
 
 def _check_cells(subject: Subject) -> None:
-    """Check that the assigned data is a locally constant function of the noise.
+    """Check that a small change of a noise sample rarely changes the image assigned to it.
 
-    Only then is the score a function of the denoiser.
+    Only then can the score of the noisy data be computed from the denoiser.
     """
     law = "score-by-kind: a coupler with preserves_score is independent, or is a DatasetCoupler"
     subject.require(isinstance(subject.settings, DatasetCoupler), law, "a dependent Coupler")

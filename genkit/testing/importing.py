@@ -27,7 +27,7 @@ def check_importer(importer: Importer, file: Path) -> None:
 
     Args:
         importer: importer to check.
-        file: valid file, with the name that its project gives it.
+        file: valid file, with its original name, which the importer may read.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.

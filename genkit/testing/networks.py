@@ -95,7 +95,7 @@ def check_denoiser(denoiser: Denoiser, spec: DataSpec, stages: Stages | None = N
     Args:
         denoiser: denoiser to check.
         spec: shape and attributes of the data.
-        stages: earlier stages by id, including those whose networks it contains.
+        stages: earlier stages by id, including those whose networks the denoiser contains.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
@@ -111,7 +111,7 @@ def check_discriminator(
     Args:
         discriminator: discriminator to check.
         spec: shape and attributes of the data.
-        stages: earlier stages by id, including those whose networks it contains.
+        stages: earlier stages by id, including those whose networks the discriminator contains.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
@@ -145,7 +145,7 @@ def check_objective(
 
     Args:
         objective: objective to check.
-        model: module of a network that it can train.
+        model: module of a network that the objective can train.
         batch: items for training, with ``quantile`` set.
         stages: earlier stages to which the objective refers, by id.
 

@@ -21,7 +21,7 @@ def check_callback(
     """Check every law of a callback.
 
     ``check_training`` yields no problem for the network. The callback returns finite scores and PNG
-    files, and among them those in ``names``. It is a pure function, also after another ``bind``,
+    files, including those in ``names``. It is a pure function, also after another ``bind``,
     and writes no file.
 
     Args:

@@ -42,7 +42,7 @@ def pool(size: int, index: int = 0) -> Batch:
 
 def noise_for(coupler: AnyCoupler, batch: Batch, index: int = 0) -> Tensor:
     """Return the noise that a coupler requires for a batch, ``[M, *SHAPE]``."""
-    # A dataset coupler accepts any number of noise samples; here it differs from that of images.
+    # A dataset coupler accepts any number of noise samples, here more than there are images.
     several = coupler.noises_per_image if isinstance(coupler, Coupler) else 1
     count = len(batch) * several + 3 * isinstance(coupler, DatasetCoupler)
     return torch.randn((count, *SHAPE), generator=generator(0, "noise", count, index))

@@ -26,7 +26,7 @@ class ClosedForm(Denoise):
         formula: ``(x [B, *shape], sigma 0-d) -> D(x; sigma) [B, *shape]``.
 
     Attributes:
-        evaluations: ``(x, sigma, inner)`` of each call, where x is a copy.
+        evaluations: arguments ``(x, sigma, inner)`` of each call, where x is a copy.
         steps: number of calls of :meth:`churn`.
     """
 
@@ -197,7 +197,7 @@ def _noise(count: int, purpose: str) -> PerSample:
 
 
 def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> None:
-    """Sample data that is a single point, where D(x; sigma) is that point."""
+    """Sample data that consists of one point, for which D(x; sigma) is this point."""
     point = torch.tensor([0.5, -1.0, 0.25], dtype=dtype)
     sigmas = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.02, 0.0], dtype=dtype)
     start = 80.0 * _noise(4, "start").draw((3,), dtype)

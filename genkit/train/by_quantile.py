@@ -24,7 +24,7 @@ class LossByQuantile:
         self.begin()
 
     def begin(self, sums: Tensor | None = None) -> None:
-        """Start from zero, or from a result of :meth:`sums` for any number of processes."""
+        """Start from zero, or from a result of :meth:`sums` of any number of processes."""
         # In float64, so that the logged digits do not depend on the number of ranks.
         self._sums = torch.zeros((2, BINS), dtype=torch.float64, device=self._device)
         if sums is not None and self._world.is_main:

@@ -19,15 +19,15 @@ contain 97 % of the image variance that the noise predicts, and 64 contain 99.7 
 noise levels require the later directions."""
 
 FEWEST_PAIRS = 256
-"""Minimum number of pairs. With fewer, the standard error of a correlation, N^-1/2, is above 0.06:
-more than 1 % of the standard deviation of CIFAR-10 samples that start at sigma_max = 80."""
+"""Minimum number of pairs. With fewer, the standard error of a correlation, N^-1/2, is above 0.06.
+On CIFAR-10 with sigma_max = 80, this is an error of over 1 % of the samples' standard deviation."""
 
 MOST_PAIRS = 8192
-"""Maximum number of pairs. The standard error of a correlation is then 0.011, on CIFAR-10 0.2 % of
-the standard deviation of samples that start at 80: a tenth of the default tolerance of a start."""
+"""Maximum number of pairs. The standard error of a correlation is then 0.011. On CIFAR-10 with
+sigma_max = 80, this is 0.2 % of the samples' standard deviation, a tenth of the tolerance."""
 
 MOST_VALUES = 2**25
-"""Max number of image values, unless a pool has more: 134 MB, and as much for the noise."""
+"""Max number of image values (134 MB), unless a pool has more. Noise takes as much memory."""
 
 
 def declarations_of(coupler: AnyCoupler) -> Coupling:

@@ -101,10 +101,10 @@ def report(
 
 
 def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
-    """Return whether the assigned noise of 8 pools or more is significantly not N(0, I).
+    """Return whether the assigned noise of 8 pools or more deviates significantly from N(0, I).
 
     Args:
-        rows: rows of :meth:`PoolReport.row`; False for fewer than 8.
+        rows: results of :meth:`PoolReport.row`; the result is False for fewer than 8 rows.
         shape: shape of an image.
     """
     if len(rows) < 8:  # fewer than 7 degrees of freedom to estimate the scatter between pools

@@ -104,8 +104,8 @@ class RankExchange:
 def _pack(result: Solution | Exception | None) -> tuple[Tensor, Tensor]:
     """Return a table as JSON bytes, and the index vectors.
 
-    The table has the error, or all of a solution but the vectors. Indices of images are left out if
-    they are 0 to N - 1.
+    The table contains the error, or all fields of a solution except the vectors. Indices of images
+    are left out if they are 0 to N - 1.
     """
     if not isinstance(result, Solution):
         code = result.code if isinstance(result, GenkitError) else None

@@ -244,7 +244,7 @@ class Trainer:
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Resume from a result of :meth:`state` for any number of processes."""
+        """Resume from a result of :meth:`state` of a run with any number of processes."""
         self.model.load_state_dict(_under("model.", tensors))
         self.average.model.load_state_dict(_under(AVERAGED, tensors))
         self.average.restore(_under("average.", tensors))

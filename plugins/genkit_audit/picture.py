@@ -55,7 +55,10 @@ def _correlations(axes: Axes, subject: str, statistics: CouplingStatistics) -> N
 
 
 def _spread(axes: Axes, statistics: CouplingStatistics, start: StartLimits) -> None:
-    """Draw the min and max relative standard deviation of samples against the first noise level."""
+    """Plot the relative standard deviation of samples against the first noise level.
+
+    The line shows the first direction, and the band the range over all directions.
+    """
     for (name, count), color in zip(CORRECTIONS.items(), (_ORANGE, _BLUE, _PINK), strict=True):
         ratios = np.array([statistics.spread_of_samples(float(s), count) for s in _LEVELS])
         axes.plot(_LEVELS, ratios[:, 0], color=color, label=f"start {name}, first direction")

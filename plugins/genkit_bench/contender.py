@@ -154,7 +154,7 @@ class Contender:
     def run_phases(self, feed: Feed, steps: int) -> None:
         """Train for a number of steps, and measure the time of each phase.
 
-        The time in no other phase is counted as the backward pass.
+        Time that belongs to no other phase is counted as the backward pass.
         """
         phases = self._phases
         with multiplying_in(self.precision), phases.counting(), _time_optimizers(phases):

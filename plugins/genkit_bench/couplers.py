@@ -52,7 +52,7 @@ class Row:
     Attributes:
         pool: number of images in a pool.
         coupler: name of the candidate or the reference.
-        cost: cost that the coupler minimizes; gap and gain refer to it.
+        cost: name of the cost that the coupler minimizes, to which gap and gain refer.
         matrix_seconds: seconds of ``pairwise_cost`` alone.
         seconds: seconds of the whole call of ``pair``.
         each: seconds of each call.
@@ -91,7 +91,7 @@ class _Competitor:
 
     Attributes:
         name: name in the table of results.
-        cost: cost that is minimized.
+        cost: name of the cost that is minimized.
         solve: function that takes the size and the index of a pool, and couples the pool.
         largest: maximum pool size; None for no limit.
         times: dict from pool size to median seconds.
@@ -132,7 +132,7 @@ class _Competitor:
         return float(seconds * (size / last) ** exponent)
 
     def is_within(self, index: int, limit: float) -> bool:
-        """Return whether pool ``index`` can be measured in ``limit`` seconds for all pools."""
+        """Return whether pools 0 to ``index`` are expected to take at most ``limit`` seconds."""
         spent = [result.seconds for result in self.solved]
         if self.stopped or len(spent) < index:
             return False
@@ -189,7 +189,7 @@ def measure_couplers(
     limits: Limits,
     report: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Yield a row for each pool size and coupler; for each size, the reference is first.
+    """Yield a row for each pool size and coupler; for each size, the reference comes first.
 
     Each pool is coupled by all couplers before the next pool, so that other load on the machine
     affects all couplers equally.

@@ -47,7 +47,10 @@ class Solved:
 
 
 def cost_of(coupler: AnyCoupler) -> Cost:
-    """Return the cost that a coupler or its inner coupler minimizes; the distance if unknown."""
+    """Return the name of the cost that a coupler minimizes, ``euclidean`` if unknown.
+
+    If the coupler has no setting ``cost``, the cost of its inner coupler is returned, if any.
+    """
     own = getattr(coupler, "cost", None)
     for cost in typing.get_args(Cost):
         if own == cost:
@@ -64,7 +67,7 @@ def mean_cost(data: Tensor, noise: Tensor, cost: Cost) -> float:
     Args:
         data: images, ``[M, *shape]``.
         noise: noise, ``[M, *shape]``.
-        cost: cost of a pair.
+        cost: name of the cost of a pair.
     """
     total = 0.0
     for start in range(0, len(data), _BLOCK):

@@ -20,7 +20,7 @@ Overrides = Annotated[
     ),
 ]
 Rounds = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Number of rounds; each measures all cases in turn.")
+    int, typer.Option(metavar="N", min=1, help="Number of rounds; each measures every row once.")
 ]
 Data = Annotated[
     str | None,

@@ -36,7 +36,7 @@ class Row:
         peak_bytes: peak memory without the weights; None if it is unknown.
         utilization: operations per second as a share of the device's peak in this precision; None
             if the peak is unknown.
-        note: reason why the case was not measured; empty if it was.
+        note: reason why this row was not measured; empty if it was.
     """
 
     steps: int

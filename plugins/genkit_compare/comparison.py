@@ -1,4 +1,4 @@
-"""Tables of comparable scores, and a list of the other scores with the reason for each."""
+"""Tables of comparable scores, and the scores that are not comparable, with the reasons."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 @dataclass(frozen=True)
 class Best:
-    """Best value of a score: the first of the run for which higher or lower is declared as better.
+    """Best value of the first score of a run that declares whether higher or lower is better.
 
     Attributes:
         score: name of the score.

@@ -207,7 +207,7 @@ def _print_scores(to: Console, table: Table) -> None:
     for index, part in enumerate(fitting(cells, 1 + len(table.settings), to.width)):
         if index:
             say(to, "")
-        # A wide console avoids that numbers are truncated if a table exceeds the terminal.
+        # A wide console prevents truncated numbers if a table is wider than the terminal.
         wide = Console(
             file=to.file, width=max(to.width, width_of(part)), force_terminal=to.is_terminal
         )

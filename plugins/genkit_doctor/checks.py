@@ -21,9 +21,11 @@ from genkit.plugin.registry import in_words
 
 GIB = 1 << 30
 MIN_DISK = GIB
-"""Free bytes below which a folder gets a warning: a run of the digits writes 100 MB; chosen."""
+"""Free bytes of a folder below which a warning is reported. Chosen, not tuned; a run on the digits
+writes 100 MB."""
 MIN_MEMORY = 2 * GIB
-"""Available bytes below which memory gets a warning: a run of the digits needs 1 GB; chosen."""
+"""Bytes of available memory below which a warning is reported. Chosen, not tuned; a run on the
+digits uses 1 GB."""
 
 _DEVELOPMENT = ("test", "docs", "lint")  # extras that users do not need
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -46,8 +48,8 @@ class Finding:
     Attributes:
         topic: object of the check, such as ``device``.
         status: severity.
-        text: what was found.
-        remedy: what to do; empty if nothing is required.
+        text: description of the result.
+        remedy: action that solves the problem; empty if none is required.
     """
 
     topic: str
@@ -106,7 +108,7 @@ def _extra_of(requirement: Requirement) -> str:
 
 
 def devices() -> Iterator[Finding]:
-    """Yield the devices of PyTorch, and a GPU that it cannot use."""
+    """Yield the devices of PyTorch, and a GPU that PyTorch cannot use."""
     try:
         import torch
     except Exception as error:  # noqa: BLE001  (a damaged installation)
@@ -126,7 +128,7 @@ def devices() -> Iterator[Finding]:
 
 
 def _without_gpu(cuda: str | None) -> Iterator[Finding]:
-    """Yield why no GPU is used.
+    """Yield the reason why no GPU is used.
 
     Args:
         cuda: version of CUDA that PyTorch was built for; None for a build for the CPU.
@@ -144,7 +146,7 @@ def _without_gpu(cuda: str | None) -> Iterator[Finding]:
 
 
 def plugins() -> Iterator[Finding]:
-    """Yield the plugins that failed to load, and the number of the others."""
+    """Yield the plugins that failed to load, and the number of plugins that loaded."""
     found = load_plugins()
     for status in found.failed:
         name = status.owner.distribution
@@ -155,7 +157,7 @@ def plugins() -> Iterator[Finding]:
 
 
 def folders(runs: Path) -> Iterator[Finding]:
-    """Yield for each folder that genkit writes to whether a file can be written, and its space."""
+    """Yield, for each folder to which genkit writes, whether it is writable and its free space."""
     places = {"runs": runs, "temporary files": Path(tempfile.gettempdir()), "cache": cache_folder()}
     for topic, place in places.items():
         if place is None:

@@ -1,4 +1,4 @@
-"""``genkit doctor``: print what was checked, and the remedy of each problem."""
+"""``genkit doctor``: print the result of each check, and a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUNS = Path("runs")
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Check packages, plugins, devices, folders and memory, and print remedies of problems.
+    """Check packages, plugins, devices, folders and memory, and print remedies for problems.
 
     The exit code is 2 if there is a problem, and 0 if there are only warnings and notes.
     """

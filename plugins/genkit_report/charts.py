@@ -18,7 +18,7 @@ from genkit_report.blocks import Chart, Table
 
 _INK = "#010203"  # placeholder, replaced by the color of the page's text
 _GRID = "#010204"  # placeholder, replaced by the color of the page's lines
-_ROWS = 40  # maximum rows for each line in a data table; of more points every k-th is listed
+_ROWS = 40  # maximum rows for each line in a data table; more points are thinned to every k-th
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
     """Yield a picture of samples of the same seeds with few and with many solver steps.
 
     The samples are drawn for the report, without guidance. If this is expected to take more than
-    10 seconds, a sentence that says so is yielded instead.
+    10 seconds, a sentence with the reason is yielded instead.
     """
     trained = view.run.stages.get(samples.denoiser or "")
     costs = view.costs(stage)

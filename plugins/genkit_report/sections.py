@@ -44,7 +44,10 @@ def report_sections(views: Sequence[View]) -> Sequence[Section]:
 
 
 def verdict(view: View) -> str:
-    """Return a summary of a run: its state, the duration of training, and single scores."""
+    """Return a summary of a run: its state, the duration of training, and scores.
+
+    Only the scores of stages with a single row of scores are included.
+    """
     stages = view.run.stages.values()
     finished = sum(stage.state == "finished" for stage in stages)
     state = f"{view.run.state}: {finished} of {len(stages)} stages are finished."
@@ -151,10 +154,10 @@ def pairs(view: View) -> Iterator[Block]:
 
 
 def _gaussian(pools: Sequence[Row]) -> str:
-    """Return mean and variance of the assigned noise, and whether both are close to N(0, I).
+    """Return mean and variance of the assigned noise, and whether they are close to 0 and 1.
 
-    Close means within 0.05 of 0 and of 1, averaged over the pools. This detects gross errors only;
-    ``genkit audit`` tests the noise.
+    Their averages over the pools must be within 0.05 of these values. This detects gross errors
+    only; ``genkit audit`` tests the noise.
     """
     noises = [row for row in pools if row.get("noise_worst") is not None]
     if not noises:

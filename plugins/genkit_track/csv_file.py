@@ -1,4 +1,4 @@
-"""The tracker csv: a CSV file of a run in long format, with one line per value."""
+"""The tracker ``csv``: a CSV file of a run in long format, with one line per value."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class CsvFile(BoundTracker):
     def _keep(self, is_kept: Callable[[Mapping[str, str]], bool]) -> None:
         """Rewrite the file with the lines to keep.
 
-        An incomplete last line, which a killed run leaves behind, is removed.
+        An incomplete last line, from a run that was killed, is removed.
         """
         lines: list[Mapping[str, str]] = []
         if self._path.exists():

@@ -1,4 +1,4 @@
-"""The tracker tensorboard: event files of TensorBoard.
+"""The tracker ``tensorboard``: event files of TensorBoard.
 
 torch's ``SummaryWriter`` is not used: it writes in a separate thread, where an error such as a full
 disk prints a traceback. genkit already runs trackers in a thread, so this module directly uses the
@@ -79,11 +79,11 @@ class EventFiles(BoundTracker):
 class EventFile:
     """The event file of a stage.
 
-    Because of its first event, readers discard earlier files of the stage. So rows of earlier calls
-    that are still valid are written again.
+    Because of its first event, readers discard earlier files of the stage. So valid rows from
+    before the run was resumed are written again.
 
     Args:
-        folder: folder of the stage, which may contain files of earlier calls.
+        folder: folder of the stage, which may contain files from before the run was resumed.
     """
 
     def __init__(self, folder: Path) -> None:

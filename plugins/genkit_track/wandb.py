@@ -1,4 +1,4 @@
-"""The tracker wandb: runs in Weights & Biases (W&B)."""
+"""The tracker ``wandb``: runs in Weights & Biases (W&B)."""
 
 from __future__ import annotations
 
