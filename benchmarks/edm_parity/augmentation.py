@@ -137,7 +137,7 @@ def compared(
 def lines() -> Iterator[str]:
     """Yield the lines of a table.
 
-    Its columns are: the minimum over the batches as drawn of the reference's padding, divided by its
+    Its columns are: the minimum of the reference's padding over the batches as drawn, divided by its
     upper limit; the maximum difference of the nine labels; the maximum difference of pixels for
     batches as drawn; and the same for batches that are padded by the maximum.
     """

@@ -1,4 +1,4 @@
-"""Snapshots of power-function averages of the weights, and averages of any length from them.
+"""Snapshots of power-function averages of weights, and reconstruction of other averages.
 
 In an average of relative length s over t images, the weights after tau images have the factor
 ``(gamma + 1) tau^gamma / t^(gamma + 1)``. As a distribution of tau, this profile has the standard

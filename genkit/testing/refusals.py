@@ -57,7 +57,7 @@ def check_half_precision(subject: Subject) -> None:
 
 
 def check_not_finite(subject: Subject) -> None:
-    """Require a DataError with name and index for NaN and infinity, which some solvers accept."""
+    """Require a DataError with name and index of a NaN or infinity, which some solvers accept."""
     for value in (float("nan"), float("inf"), -float("inf")):
         for name in ("image", "noise", "embedding"):
             batch = pool(8)

@@ -69,7 +69,7 @@ class _Follower(World):
         return False
 
     def on_main(self, function: Callable[[], T]) -> T:
-        """Return the result of the function, which rank 0 would compute from the same folder."""
+        """Call the function; rank 0 would compute the same result from the same folder."""
         return function()
 
 

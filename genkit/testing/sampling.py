@@ -197,7 +197,7 @@ def _noise(count: int, purpose: str) -> PerSample:
 
 
 def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> None:
-    """Sample data that consists of one point, for which D(x; sigma) is this point."""
+    """Draw samples of data that is a single point, which D(x; sigma) always returns."""
     point = torch.tensor([0.5, -1.0, 0.25], dtype=dtype)
     sigmas = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.02, 0.0], dtype=dtype)
     start = 80.0 * _noise(4, "start").draw((3,), dtype)
@@ -242,7 +242,7 @@ def _check_trajectory(solver: Solver, dtype: torch.dtype, rounding: float) -> No
 
 
 def _check_gaussian(solver: Solver) -> None:
-    """Sample data from N(0, s^2), where D(x; sigma) = s^2 / (s^2 + sigma^2) x."""
+    """Draw samples of N(0, s^2), for which D(x; sigma) = s^2 / (s^2 + sigma^2) x."""
     s, count, rho = 0.5, 4096, 7
     ramp = torch.linspace(0, 1, 128, dtype=torch.float64)
     sigmas = (80.0 ** (1 / rho) + ramp * (0.002 ** (1 / rho) - 80.0 ** (1 / rho))) ** rho
@@ -259,7 +259,7 @@ def _check_gaussian(solver: Solver) -> None:
 
 
 def _check_company(solver: Solver) -> None:
-    """Sample data from N(0, 1/4) in one batch, and with the same starts in smaller batches."""
+    """Draw samples of N(0, 1/4) in one batch, and from the same starts in smaller batches."""
     sigmas = torch.tensor([80.0, 20.0, 4.0, 1.0, 0.3, 0.1, 0.02, 0.0], dtype=torch.float64)
     starts = 80.0 * _noise(5, "start").draw((3,), torch.float64)
 

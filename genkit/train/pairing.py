@@ -127,7 +127,7 @@ class PairStream:
         return Solution(pairs, seconds)
 
     def assemble(self, index: int, batch: Batch, noise: Tensor, solved: Solution) -> Pool:
-        """Return the pool for the pairs of its inputs."""
+        """Return the pool, given its inputs and their pairs."""
         pairs = solved.pairs
         paired, assigned = batch[pairs.data], noise[pairs.noise]
         # Without a coupler, an image would have the first noise sample drawn for it. With a dataset

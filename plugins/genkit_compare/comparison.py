@@ -198,7 +198,10 @@ def _rows(group: Group, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _sets(member: Member, score: str) -> str:
-    """Return the number of scored sets as text: 3 for ``3 of 10: the first 90 of 300 samples``."""
+    """Return the number of scored sets as text.
+
+    For the record ``3 of 10: the first 90 of 300 samples``, this is 3.
+    """
     return member.scores.facts.get(score, {}).get("sets", "").partition(" ")[0]
 
 

@@ -31,7 +31,7 @@ def differences(runs: Sequence[Run]) -> Differences:
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe as a table in which the id of each stage is a key."""
+    """Return a recipe as a table with the ids of the stages as keys."""
     top = {key: value for key, value in recipe.items() if key not in _TOP}
     data = top.get("data")
     stages = {
