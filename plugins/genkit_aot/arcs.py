@@ -3,8 +3,8 @@
 The potentials u and v keep every reduced cost ``C_ij - u_i - v_j`` nonnegative. An arc of reduced
 cost 0 is tight. A perfect matching of tight arcs has minimal cost (complementary slackness). Each
 phase finds a maximum matching of tight arcs (Hopcroft and Karp). If images remain unmatched, it
-updates the potentials by the shortest distances from them, which makes shortest augmenting paths
-tight and keeps matched arcs tight (Edmonds and Karp). Fredman and Tarjan 1987,
+updates the potentials by the shortest distances from these images, which makes shortest augmenting
+paths tight and keeps matched arcs tight (Edmonds and Karp). Fredman and Tarjan 1987,
 doi 10.1145/28869.28874, section 3, describe the method with one path per phase.
 """
 
@@ -106,7 +106,7 @@ def assign(arcs: Arcs, v: Floats) -> tuple[Integers, Floats, Floats]:
         if not free.any():
             return paired.astype(np.int64), u, v
         # A graph of augmenting paths. Its nodes are the images and the unmatched noise samples. A
-        # matched noise sample is represented by its image, which would need a different sample.
+        # matched noise sample is represented by its image, where the path continues.
         node = np.full(count, -1, dtype=np.int32)
         node[paired[~free]] = np.flatnonzero(~free)
         unmatched = np.flatnonzero(node < 0)

@@ -49,7 +49,7 @@ class Conditional(Coupler):
     weight: float | None = setting(
         None,
         doc="penalty for a difference of 1, in standard deviations of the pool's distances; "
-        "default: different labels are never paired; for embeddings, candidates determines it",
+        "default: pairs of different labels are excluded; for embeddings, see `candidates`",
         at_least=0,
         at_most=1e4,
     )

@@ -1,4 +1,4 @@
-"""The coupler partitioned, which couples within groups, so that their noise stays N(0, I)."""
+"""The coupler ``partitioned``, which couples within groups, whose noise thus stays N(0, I)."""
 
 from __future__ import annotations
 

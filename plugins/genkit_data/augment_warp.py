@@ -81,7 +81,8 @@ def _grid(linear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
     # Sum of the contributions of x and y to both coordinates, [N, 2, rows, columns].
     points = linear[:, :, :1, None] * x + linear[:, :, 1:, None] * y[:, None]
     points = points + shift[:, :, None, None]
-    # A point p pixels from the center has the index 2 p + padded - 1 among 2 padded samples.
+    # An upsampled axis has 2 * padded samples. The position p, in pixels from the center, has
+    # the index 2 * p + padded - 1.
     padded = points.new_tensor([3 * width - 2, 3 * height - 2])[:, None, None]
     return ((4 * points - 1) / (2 * padded - 1)).movedim(1, -1)
 

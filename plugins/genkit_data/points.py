@@ -17,7 +17,7 @@ from genkit.types import Batch, DataSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Dataset):
-    """Random points along a plane curve, about in [-1, 1]^2, with a standard deviation near 0.5."""
+    """Random points along a plane curve, roughly in [-1, 1]^2, with standard deviation near 0.5."""
 
     items: int = setting(10_000, doc="number of points", at_least=1)
     noise: float = setting(

@@ -44,8 +44,8 @@ class RealAndFake(Dataset):
     )
     classes: Classes = setting(
         "as-drawn",
-        doc="share of each class: as-drawn, unchanged; as-real, generated items have the shares of "
-        "the real items; balanced, equal shares among real and among generated items",
+        doc="share of each class. as-drawn: unchanged; as-real: generated items have the shares of "
+        "the real items; balanced: equal shares among real and among generated items",
     )
     held_out: float = setting(
         0.0,
@@ -174,10 +174,10 @@ def _repeat(indices: Tensor, count: int) -> Tensor:
 
 
 def _balance(occurs: Tensor, count: int) -> Tensor:
-    """Return numbers of items of each class, which differ by at most 1 and have a given sum.
+    """Divide ``count`` items among the classes that occur; their numbers differ by at most 1.
 
     Args:
-        occurs: whether each class occurs, ``[classes]`` bool; the number of others is 0.
+        occurs: whether each class occurs, ``[classes]`` bool; other classes have 0 items.
         count: sum of the numbers.
 
     Returns:

@@ -19,7 +19,7 @@ from genkit_dg.adm_encoder import AdmEncoder
 class NoisyClassifier(nn.Module):
     """A classifier of noisy images.
 
-    Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]`` for clean images.
+    Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]``, with clean images.
 
     Args:
         encoder: encoder with one output per class.

@@ -20,7 +20,7 @@ from genkit_dg.adm_layers import (
 )
 
 STEPS = 999
-"""Factor of the times of the VP SDE, 0 to 1, before they are embedded."""
+"""Factor by which times of the VP SDE, 0 to 1, are multiplied before they are embedded."""
 
 
 class Unit(nn.Module):

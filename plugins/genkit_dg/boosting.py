@@ -41,7 +41,7 @@ class BoostedDiscriminator(BoundDiscriminator):
     def churn(self, x: Tensor, amount: float | Tensor) -> Tensor:
         self._step += 1
         previous, self._log_ratio = self._log_ratio, None
-        # Always a tensor, even if all amounts are 0: the solver then draws noise in every step,
+        # Always a tensor, even if s_churn is 0 for all: the solver then draws noise in every step,
         # like the published sampler.
         amounts = x.new_zeros(len(x)) + amount
         if previous is None or self._step % CHURN_PERIOD:

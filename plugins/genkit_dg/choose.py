@@ -1,4 +1,4 @@
-"""The stage choose-discriminator, which chooses among the snapshots of a discriminator."""
+"""The stage ``choose-discriminator``, which chooses among the snapshots of a discriminator."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class ChooseDiscriminator(Stage):
 def choose_best(judgments: Mapping[int, Judgment]) -> int:
     """Return the number of training images of the snapshot with the lowest cross-entropy.
 
-    If several are equal, it is the smallest number.
+    If several snapshots have it, return the smallest number.
     """
     return min(judgments, key=lambda images: (judgments[images].cross_entropy, images))
 

@@ -20,8 +20,8 @@ from genkit.types import Batch
 class Discrimination(Objective):
     """Computes the binary cross-entropy of noisy real and generated items.
 
-    The loss has one term per item, as in the published training, so Adam's epsilon stays 1e-8. The
-    default noise distribution is the published one: uniform in log sigma, from 0.001 to 152.
+    The loss of an item is a single term, as published, so Adam's epsilon is not scaled. The default
+    noise distribution is the published one: uniform in log sigma, from 0.001 to 152.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"

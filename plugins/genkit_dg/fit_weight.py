@@ -45,7 +45,8 @@ NEAR_ZERO = 0.1
 discriminator. Chosen, not tuned."""
 
 RAISED = 1.01
-"""Denoising error, relative to no guidance, that triggers a warning; chosen, not tuned."""
+"""Denoising error with weight 1, relative to no guidance, above which a warning is logged; chosen,
+not tuned."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class FitWeight(Stage):
     def _states(
         self, denoiser: Trained, discriminator: nn.Module, context: Context
     ) -> list[tuple[float, float]]:
-        """Return pairs of a noise level and the mean log-ratio of the trajectory states at it."""
+        """Return noise levels, each with the mean log-ratio of the trajectory states at it."""
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)

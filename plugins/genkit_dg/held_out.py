@@ -60,7 +60,7 @@ def find_training(name: str, stage_of: Callable[[str], Stage | None]) -> PairedT
     """Return the stage that trained a discriminator; None if there is none.
 
     Args:
-        name: id of the stage that writes the discriminator. It trains the discriminator, or chooses
+        name: id of the stage that writes the discriminator. The stage trains it, or chooses one
             among the snapshots of another stage.
         stage_of: function that returns the stage with an id, or None if there is none.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MIN_PROBABILITY = 1e-5
-"""Minimum of d and 1 - d, to which they are clipped as published; there the gradient is 0."""
+"""Minimum to which d and 1 - d are clipped, as published; clipped values have gradient 0."""
 
 _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 

@@ -49,7 +49,7 @@ class ConvEncoder(nn.Module):
                 halve = level > 0 and index == 0
                 self.blocks.append(_Block(before, width, embedding, dropout, halve))
                 before = width
-        # No norm at the end: it would remove the amplitude, which differs between real and fake.
+        # No normalization at the end: it would remove amplitudes, which differ for real and fake.
         self.head = nn.Linear(before, 1)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

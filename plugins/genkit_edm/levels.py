@@ -75,7 +75,7 @@ def check_decreasing(
 
     Args:
         schedule: schedule to check.
-        key: setting that the problem names if the levels do not decrease.
+        key: setting named in the problem if the levels do not decrease.
         hint: remedy for this problem.
     """
     if schedule.steps > MAX_STEPS:

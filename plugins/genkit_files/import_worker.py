@@ -76,7 +76,7 @@ def _read(importer: Importer, registry: Registry, file: Path, folder: Path) -> d
 
 
 def limit_memory(more: int) -> None:
-    """Limit the memory of this process to the current amount and ``more`` bytes; Linux only.
+    """Limit the memory of this process to the current amount plus ``more`` bytes; Linux only.
 
     Other systems do not report the memory of a process, or do not enforce a limit.
     """

@@ -88,7 +88,7 @@ def sample(
         str,
         typer.Option(
             metavar="NAME",
-            help="Random draws, as a name or a table; edm draws as EDM's generate.py.",
+            help="Random numbers, as a name or a table; edm draws them like EDM's generate.py.",
         ),
     ] = "derived",
     fit_to: Annotated[

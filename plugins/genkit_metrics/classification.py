@@ -17,7 +17,7 @@ from genkit.types import Batch
 class Classification(Objective):
     """Cross-entropy of the predicted class of clean images.
 
-    The loss has one term per item, so that Adam's epsilon is torch's default, 1e-8.
+    The loss of an item is a single term, so Adam's epsilon is not scaled: 1e-8, torch's default.
     """
 
     source = "cross-entropy; the noise assigned to the images is not used"

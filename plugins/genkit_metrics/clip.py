@@ -33,8 +33,8 @@ class Clip(VisionTransformer):
     """The image embedding of CLIP, scaled to length 1.
 
     The published CMMD uses openai/clip-vit-large-patch14-336. Images are resized to the input size
-    of the model (336x336 for this one) by bicubic interpolation with antialiasing, and normalized
-    as in CLIP's training. Requires the extra ``transformers``.
+    of the model (336x336 for the published one) by bicubic interpolation with antialiasing, and
+    normalized as in CLIP's training. Requires the extra ``transformers``.
     """
 
     source = "Radford et al., arXiv 2103.00020; in a metric: Jayasumana et al., arXiv 2401.09603"

@@ -34,7 +34,7 @@ def picture_of_nearest(samples: Tensor, nearest: Tensor, distances: Tensor) -> b
         for column, (image, title) in enumerate(zip(images, titles, strict=True)):
             left, top = GAP + column * across, GAP + row * down
             pen.text((left, top), title, "black", font)
-            # An image with three channels is shown in color; of others the first channel in gray.
+            # Images with three channels are shown in color, others by their first channel in gray.
             shown = image if len(image) == 3 else image[:1].expand(3, -1, -1)
             large = shown.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
             tile = Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())

@@ -1,4 +1,4 @@
-"""The metric curvature: deviation of sampling trajectories from straight lines.
+"""The metric ``curvature``: deviation of sampling trajectories from straight lines.
 
 With d(sigma) = (x - D(x; sigma)) / sigma, the slope of the trajectory, and its chord
 (x(sigma_max) - x(0)) / sigma_max, the curvature at sigma is E |d(sigma) - chord|^2, summed over

@@ -18,8 +18,7 @@ from genkit_metrics.gaussians import expected_bias, frechet_distance
 from genkit_metrics.over_features import FeatureMetric, require_count, require_labels, size_of
 
 MIN_UNBIASED = 2048
-"""Number of samples below which a warning states the bias; it is the number of Inception features.
-"""
+"""Number of samples below which a warning of bias is logged: the number of Inception features."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,8 +234,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 def _name_parts(branch: str, layers: Sequence[Layer]) -> Iterator[dict[str, Conv | nn.Module]]:
     """Yield a dict for each layer of a branch, from names in the file of the weights to parts.
 
-    If the branch is a single convolution, that has the name of the branch. Otherwise the name of
-    the second layer is ``branch_2``; two parallel convolutions are ``branch_2a`` and ``branch_2b``.
+    If the branch is a single convolution, it has the name of the branch. Otherwise, the name of the
+    second layer is ``branch_2``; two parallel convolutions are ``branch_2a`` and ``branch_2b``.
     """
     single = sum(not isinstance(layer, nn.Module) for layer in layers) == 1
     number = 0

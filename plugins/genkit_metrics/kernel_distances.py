@@ -1,4 +1,4 @@
-"""Kernel distances between samples and real items, which do not assume normal features."""
+"""Kernel distances between samples and real items, for features of any distribution."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def gaussian_mmd(real: Tensor, fake: Tensor, device: torch.device) -> float:
 
 
 def _mean_kernel(first: Tensor, second: Tensor, device: torch.device) -> float:
-    """Return the mean of the kernel, minus 1, over all pairs of an item of each set.
+    """Return the mean of the kernel, minus 1, over all pairs of one item from each set.
 
     The kernel is from 0.98 to 1, and MMD^2 is about 1e-4. Subtracting 1, which cancels in MMD^2,
     avoids a loss of precision.

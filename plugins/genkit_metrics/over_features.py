@@ -1,4 +1,4 @@
-"""Base class of metrics that compare features: extractor, score names, minimum item numbers."""
+"""Base class of metrics that compare features: extractor, score names, minimum numbers of items."""
 
 from __future__ import annotations
 

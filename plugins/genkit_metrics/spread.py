@@ -1,4 +1,4 @@
-"""The metric spread: standard deviation of samples, which guidance and too few steps reduce."""
+"""The metric ``spread``: standard deviation of samples, which guidance and too few steps reduce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The metric straightness of sampling trajectories, in the time of the linear path.
+r"""The metric ``straightness`` of sampling trajectories, in the time of the linear path.
 
 Liu et al. (arXiv 2209.03003, section 2.2) define the straightness of a flow Z from Z_0 to Z_1 as
 

@@ -1,4 +1,4 @@
-"""Base class of metrics of the sampling ODE, which all start from the same noise."""
+"""Base class of metrics of the sampling ODE. All metrics start from the same noise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TrajectoryMetric(Metric):
 
     @abstractmethod
     def measure_bound(self, subject: Subject, context: Context) -> Measurement:
-        """Return scores and curves; like ``measure``, but the schedule of ``self`` is bound."""
+        """Return scores and curves like ``measure``; the schedule of ``self`` is already bound."""
 
     def start_of(self, subject: Subject) -> ResolvedStart:
         """Return the start of the trajectories, with ``auto`` resolved."""
@@ -134,7 +134,7 @@ def curve_over(
     *,
     log: bool = True,
 ) -> Curve:
-    """Return the curve of the mean over trajectories, with their standard deviation as spread.
+    """Return a curve of the mean over trajectories, with their standard deviation as its spread.
 
     Args:
         values: values at P positions of N trajectories, ``[N, P]``.

@@ -1,4 +1,4 @@
-"""The metric trajectories: straightness, with a picture of trajectories in the plane."""
+"""The metric ``trajectories``: straightness, with a picture of trajectories in the plane."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genkit.parts.figure import PALETTE, figure_with_axes, number, png_of, set_t
 from genkit.types import DataSpec, Measurement
 from genkit_metrics.straightness import Straightness, path_of
 
-_TRAJECTORIES = 100  # trajectories in the picture; with more, single ones would be hidden
+_TRAJECTORIES = 100  # trajectories in the picture; with more, they would hide each other
 _POINTS = 2_000  # points of the data in the picture; chosen, not tuned
 _BLUE, _ORANGE = PALETTE[:2]
 

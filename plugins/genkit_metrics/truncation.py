@@ -1,4 +1,4 @@
-"""The metric truncation: distance between solutions with few and with many steps."""
+"""The metric ``truncation``: distance between solutions with few and with many steps."""
 
 from __future__ import annotations
 

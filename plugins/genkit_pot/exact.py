@@ -1,4 +1,4 @@
-"""Exact optimal transport between images and an equal number of noise samples, an assignment."""
+"""Optimal assignment of noise samples to an equal number of images, by POT."""
 
 from __future__ import annotations
 

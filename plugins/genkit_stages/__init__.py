@@ -1,4 +1,4 @@
-"""Stages of a run, callbacks of the stage train, and fitted schedules."""
+"""Stages of a run, callbacks of the stage ``train``, and fitted schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage average, which reconstructs averaged weights for a chosen averaging length."""
+"""The stage ``average``, which reconstructs averaged weights for a chosen averaging length."""
 
 from __future__ import annotations
 

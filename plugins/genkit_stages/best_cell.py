@@ -34,7 +34,7 @@ class BestCell(Settings):
     rule: Literal["min", "max"] = setting("min", doc="whether the minimum or the maximum is best")
 
     def check(self, stage: SamplingStage, seeds: range, earlier: Stages) -> Iterator[Problem]:
-        """Yield the problems if a sampling stage uses the settings; keys are relative to the stage.
+        """Yield the problems of a stage that uses the settings; keys are relative to that stage.
 
         Args:
             stage: stage that uses the settings.
@@ -92,7 +92,7 @@ class BestCell(Settings):
                 return
 
     def apply(self, stage: S, context: Context) -> tuple[S, dict[str, str]]:
-        """Return a sampling stage with the best settings, and a fact that records the choice.
+        """Return a stage with the best settings, and a dict with a fact that records the choice.
 
         Raises:
             DataError: the sweep has no such score.

@@ -1,4 +1,4 @@
-"""Calls of callbacks during training, which leave the trained weights bit-identical."""
+"""Call callbacks during training, without changing a single bit of the trained weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESERVED_NAMES = frozenset(
         "warning",
     }
 )
-"""Names of columns and pictures of the stage train, which a callback must not use."""
+"""Names of columns and pictures of the stage ``train``, which a callback must not use."""
 
 _FLAGS = (
     (torch.backends.cuda.matmul, "fp32_precision"),

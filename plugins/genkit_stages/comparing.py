@@ -1,4 +1,4 @@
-"""Settings shared by stages and a callback: the reference of the samples, and the metrics."""
+"""Settings shared by stages and a callback: the metrics, and the reference for the samples."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Comparing(Component):
 
 
 def _compared(metric: Metric) -> Sequence[tuple[tuple[str | int, ...], Extractor]]:
-    """Return key path and extractor of each extractor whose reference features a metric uses."""
+    """Return each extractor whose reference features a metric uses, with its key path."""
     return list(outermost(metric, Extractor)) if metric.min_reference else []
 
 

@@ -1,4 +1,4 @@
-"""The stage evaluate, which scores the samples of an earlier stage."""
+"""The stage ``evaluate``, which scores the samples of an earlier stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule fitted, which uses noise levels of the stage fit-schedule."""
+"""The schedule ``fitted``, which uses noise levels of the stage ``fit-schedule``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Fitted(Schedule):
         """Return the fitted levels.
 
         Raises:
-            DataError: they were fitted to a different denoiser, solver, number of steps or start.
+            DataError: denoiser, solver, number of steps or start differ from those of the fit.
         """
         fitted = inputs.read(self.levels, FittedLevels)
         fitted.require(sampler, self.steps)

@@ -1,4 +1,4 @@
-"""Artifact of the stage fit-schedule: noise levels, and the sampler that they were fitted to."""
+"""Artifact of the stage ``fit-schedule``: noise levels, and the sampler they were fitted to."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _MAX_PRODUCTS = 2**33
 """Limit of the work, number of draws x number of items x cost of an item: 1 to 2 s on one core."""
 
 _EXPONENTIAL = 128
-"""Cost of the exponential in an item's weight, relative to the cost of one value of the item.
+"""Time for the exponential in an item's weight, divided by the time per value of the item.
 Measured with vectors of 2 values and images of 3,072."""
 
 _BLOCK = 2**20
@@ -91,7 +91,7 @@ def ideal_losses(
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the sums and counts of the losses in each bin, ``[2, BINS]``.
+    """Return the sums and counts of the losses in each bin of noise levels, ``[2, BINS]``.
 
     The format is that of :meth:`LossByQuantile.sums`.
 
@@ -100,7 +100,7 @@ def ideal_losses(
         denoiser: ideal denoiser of the data.
         data: all ``N`` items.
         draws: number of draws, evenly spaced over the quantiles of the noise distribution.
-        generator: generator of the items and the noise.
+        generator: random generator that draws the items and the noise.
     """
     rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-draws // len(data)))]
     items = torch.cat(rounds)[:draws]

@@ -42,7 +42,7 @@ FIRST_KEPT, SECOND_KEPT = 5, 2
 """Numbers of candidates kept after the first and second round, besides rho 7 and rho 90."""
 
 MAX_ITEMS = 10_000
-"""Maximum number of data items compared with, evenly spaced over the data; chosen, not tuned."""
+"""Maximum number of data items, evenly spaced, to compare samples with; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ RATIO, MIN_RATIO = 20 ** (1 / 3), 30.0
 """Ratios of neighboring grid values of sigma_max and of sigma_min.
 
 The grid divides sigma_max by at most 20 and multiplies sigma_min by at most 30, for example from
-0.002 to 0.06. The values of 8-bit images are 0.008 apart, so this changes images little, and saves
-a step.
+0.002 to 0.06. The values of 8-bit images are 0.008 apart, so a higher sigma_min changes images
+little, and saves a step.
 """
 
 POWERS = (1 / 7, 1 / 90, 1 / 4)

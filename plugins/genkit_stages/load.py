@@ -1,4 +1,4 @@
-"""The stage load, which reads a trained network from a file, such as published weights."""
+"""The stage ``load``, which reads a trained network from a file, such as published weights."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from genkit.train.pairing import PairStream
 from genkit_stages.ideal_denoiser import IdealDenoiser, draws_for, ideal_losses
 
 ROWS = 16
-"""Maximum number of rows of a training run. The plot compares the first with the last quarter."""
+"""Maximum number of rows with losses by noise level; first and last quarter are plotted."""
 
 
 def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
@@ -50,14 +50,14 @@ def bound_by_sigma(
 
     For a small data set with independent noise, it is the loss of the posterior mean. With assigned
     noise it has no closed form. With augmentation the data set has more items, and with a coupler
-    that is not bijective some items may be used more often than others; these cases are not
-    estimated.
+    that is not bijective some items may be used more often than others. In these
+    cases the result is empty.
 
     Args:
         network: network in training.
         objective: objective in training.
         stream: pairs to train on.
-        generator: generator of items and noise.
+        generator: random generator that draws items and noise.
 
     Returns:
         Dict from noise levels, as strings, to losses; empty if the bound is not known or would take

@@ -28,13 +28,13 @@ Value = Callable[[Row], float]
 
 
 def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
-    """Return a PNG of a run's pools: distances, noise, and gaps and group sizes if any.
+    """Return a PNG with plots of a run's pools: distances and noise, and any gaps and group sizes.
 
     With many pools, each point is the mean of several consecutive pools, and a pale band shows
     their minimum and maximum.
 
     Args:
-        rows: rows of the stage train, one for each pool; rows without ``pool`` are ignored.
+        rows: rows of the stage ``train``, one for each pool; rows without ``pool`` are ignored.
         dimensions: number of values of an item, for the standard errors of the noise's moments.
     """
     pools = [row for row in rows if "pool" in row]
@@ -79,7 +79,7 @@ def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
     normal = NormalDist()
 
     def worst(share: float) -> float:
-        """Return the quantile of the maximum |z| over all dimensions."""
+        """Return the quantile ``share`` of max |z| over the dimensions, for unit normal z."""
         return normal.inv_cdf((1 + share ** (1 / dimensions)) / 2)
 
     def mean(row: Row) -> float:

@@ -12,7 +12,7 @@ def draw_training(record: Record, dimensions: int) -> None:
     """Draw plots of the loss, and a plot of the pairs if the coupler reduced their distance.
 
     Args:
-        record: record of the stage train, which may still be running.
+        record: record of the stage ``train``, which may still be running.
         dimensions: number of elements of an item.
     """
     losses = [row for row in record.rows if "loss" in row]

@@ -1,4 +1,4 @@
-"""The callback preview, which draws pictures of samples during training."""
+"""The callback ``preview``, which draws pictures of samples during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage sample, which draws samples from a trained denoiser, with or without guidance."""
+"""The stage ``sample``, which draws samples from a trained denoiser, with or without guidance."""
 
 from __future__ import annotations
 
@@ -140,14 +140,14 @@ class Sample(SamplingStage):
         stage._run(context, facts)
 
     def _resolve_settings(self, context: Context) -> tuple[Sample, dict[str, str]]:
-        """Return the stage with the best settings of a sweep, and a fact that records them."""
+        """Return the stage with the best settings of a sweep, and a dict with a fact about them."""
         if self.settings_from is None:
             return self, {}
         stage = replace(self, settings_from=None)
         return self.settings_from.apply(stage, context)
 
     def _run(self, context: Context, facts: Mapping[str, str]) -> None:
-        """Draw all samples, and save them with additional facts."""
+        """Draw all samples, and save them; ``facts`` are saved in addition to the usual ones."""
         world = context.world
         parts = {k: context.folder / self._part(k, context) for k in self.batches()}
         missing = world.on_main(lambda: _list_missing(context.folder, parts))
@@ -174,7 +174,7 @@ class Sample(SamplingStage):
                 path.unlink()
 
     def _part(self, seeds: range, context: Context) -> str:
-        """Return the file name of a part, with the device if the draws depend on it."""
+        """Return the file name for these seeds; it contains the device if draws depend on it."""
         on = f"{context.device.type}-" if self.latents.depends_on_device else ""
         return f"part-{on}{seeds.start:08d}.safetensors"
 
@@ -284,7 +284,7 @@ def _mean(counts: Sequence[tuple[float, int]]) -> float:
 
 
 def _list_missing(folder: Path, parts: Mapping[range, Path]) -> list[range]:
-    """Return the seeds whose parts do not exist.
+    """Return the ranges of seeds whose files do not exist.
 
     The folder is listed rather than testing each path: a network file system may cache the absence
     of a file long after another machine wrote it.

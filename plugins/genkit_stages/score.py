@@ -1,4 +1,4 @@
-"""The callback score, which computes metrics of few samples during training."""
+"""The callback ``score``, which computes metrics of few samples during training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BoundScore:
 
     Attributes:
         settings: settings of the callback.
-        reference: reference of the samples; its features are computed once.
+        reference: reference to compare samples with; its features are computed once.
         extractors: extractors of the callback.
         metrics: metrics of the recipe, each with the result of its ``bind``.
     """

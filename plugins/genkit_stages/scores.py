@@ -1,4 +1,4 @@
-"""Compute metrics of samples compared with data, on one or several sets of samples."""
+"""Compute metrics that compare one or several sets of samples with data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measured:
     """Results of all metrics.
 
     Attributes:
-        scores: scores by name; with several sets the mean, standard deviation and minimum.
+        scores: scores by name; with several sets, their mean, standard deviation and minimum.
         facts: for each score name, the facts on which the score depends.
         curves: curves of the first set by name.
         pictures: PNG files of the first set by name.
@@ -54,11 +54,11 @@ class Scorer:
     Attributes:
         context: context of the stage.
         metrics: metrics of the recipe, each with the result of its ``bind``.
-        reference: reference of the samples.
+        reference: reference to compare samples with.
         extractors: extractors of the stage.
         sets: number of equal parts of the samples, each measured separately.
-        tolerance: half width of every score's 95 % confidence interval, relative to the score, at
-            which no more sets are measured; None measures all sets.
+        tolerance: maximum half width of every score's 95 % confidence interval, relative to the
+            score. Once it is reached, no more sets are measured. If None, all sets are measured.
     """
 
     context: Context
@@ -138,7 +138,7 @@ class Scorer:
         from scipy.stats import t  # slow to import
 
         for of_metric in results:
-            if len(of_metric) < 2:  # a metric that is measured once has no spread
+            if len(of_metric) < 2:  # measured once: no standard deviation
                 continue
             if len(of_metric) < 3:  # the interval of 2 values is too uncertain itself
                 return False
@@ -168,7 +168,7 @@ class Scorer:
         measured.pictures.update(results[0].pictures)
 
     def _facts(self, metric: Metric, samples: Samples, sets: int) -> dict[str, str]:
-        """Return the facts on which a metric's scores depend, without those that it returns."""
+        """Return the facts on which the scores of a metric depend, except those in its results."""
         identities = [e.identity(self.context) for _, e in outermost(metric, Extractor)]
         facts = {"extractor": "; ".join(identities)} if identities else {}
         # Extractors are identified above: different settings may give the same features.
@@ -181,7 +181,7 @@ class Scorer:
         if (higher := metric.higher_is_better) is not None:
             facts[BETTER] = "higher" if higher else "lower"
         sampled = {f"{SAMPLED}{name}": fact for name, fact in samples.facts.items()}
-        if metric.requires_denoiser:  # its score does not depend on how samples were drawn
+        if metric.requires_denoiser:  # scores that do not depend on the samples
             drawn = f"{SAMPLED}denoiser"
             return facts | {name: fact for name, fact in sampled.items() if name == drawn}
         real, size = self.reference.batch, len(samples.batch) // self.sets

@@ -1,4 +1,4 @@
-"""Base class of the stages evaluate and sweep, with their settings and checks."""
+"""Base class of the stages ``evaluate`` and ``sweep``, with their settings and checks."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Scoring(Stage, Comparing):
     tolerance: float | None = setting(
         None,
         doc="maximum half width of every score's 95 % confidence interval, relative to the score: "
-        "after at least 3 sets, no more are scored once it is reached; by default all are scored",
+        "once it is reached, after at least 3 sets, no more are scored; default: all are scored",
         above=0,
     )
 
     def varied(self) -> Collection[str]:
-        """Return the column names of the varied settings, which no score may have."""
+        """Return the column names of the varied settings; no score may have one of these names."""
         return ()
 
     def scoring_problems(self, earlier: Stages) -> Iterator[Problem]:

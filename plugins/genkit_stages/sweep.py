@@ -1,4 +1,4 @@
-"""The stage sweep, which scores one denoiser over combinations of sampling settings."""
+"""The stage ``sweep``, which scores one denoiser over combinations of sampling settings."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ S = TypeVar("S", bound=SamplingStage)
 _SAMPLER, _START = f"{SAMPLED}sampler", f"{SAMPLED}start"
 
 Cell = dict[str, Any]
-"""The values of one combination by key path, such as ``{"schedule.steps": 7}``."""
+"""The values of one combination, keyed by key path, such as ``{"schedule.steps": 7}``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Scoring):
-    """Score a denoiser over all combinations of lists of sampling settings.
+    """Score a denoiser for all combinations of listed values of sampling settings.
 
-    ``samples`` is the sampling stage from which all other settings are taken.
+    All other settings are those of the sampling stage ``samples``.
     """
 
     vary: Mapping[str, Any] = setting(
@@ -99,7 +99,7 @@ class Sweep(Scoring):
             raise TypeError(f"{type(template).__name__} is not a SamplingStage")
         template = dataclasses.replace(template, count=self.count)
         cells = list(self.cells())
-        # Where draws depend on the device, rows of another device are discarded.
+        # If draws depend on the device, rows measured on another device are discarded.
         dependent = any(apply_cell(template, cell).depends_on_device for cell in cells)
         device = context.device.type if dependent else "any"
         entries = context.world.on_main(

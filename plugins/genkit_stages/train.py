@@ -1,4 +1,4 @@
-"""The stage train, for denoisers, discriminators and classifiers."""
+"""The stage ``train``, for denoisers, discriminators and classifiers."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ class Train(Stage):
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False
     )
     callbacks: tuple[Callback, ...] = setting(
-        (), doc="observers of the training, such as previews and scores", affects_result=False
+        (), doc="observers of the training run, such as previews and scores", affects_result=False
     )
     accept_conditional_skew: bool = setting(
         False, doc="allow a coupler whose noise is not N(0, I) given the class or other condition"
     )
     accept_skewed_noise: bool = setting(
-        False, doc="allow a coupler whose noise is not N(0, I), from which sampling starts"
+        False, doc="allow a coupler whose noise is not N(0, I); sampling starts from N(0, I)"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Checks that the components of the stage train are compatible with each other and the data."""
+"""Checks that the components of the stage ``train`` are compatible with each other and the data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def problems_of(
     spec: DataSpec | None,
     contained: Mapping[str, Design],
 ) -> Iterator[Problem]:
-    """Yield a problem for each incompatibility; keys are settings of the stage train.
+    """Yield a problem for each incompatibility; keys are settings of the stage ``train``.
 
     Args:
         network: network to train.

@@ -1,4 +1,4 @@
-"""The loop of the stage train: steps, rows, checkpoints and snapshots."""
+"""The loop of the stage ``train``: steps, rows, checkpoints and snapshots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genkit_stages.callbacks import Callbacks, is_due
 from genkit_stages.loss_by_sigma import ROWS, by_sigma
 
 MAX_POOL_ROWS = 10_000
-"""Maximum number of pools at which every pool is logged. Longer training runs log evenly spaced
+"""Maximum number of pools of a training run that logs every pool. Longer runs log evenly spaced
 pools, fewer than twice this number. Chosen, not tuned."""
 
 _READ_SECONDS = 1.0  # between two readings of the loss, each of which synchronizes with the device
@@ -161,7 +161,7 @@ class Loop:
         return row.get("loss")
 
     def _by_sigma_is_due(self, every: int) -> bool:
-        """Return whether one of the ``ROWS`` parts of the training run ended with the last step.
+        """Return whether the last step ended one of the ``ROWS`` equal parts of the training run.
 
         This is true only at steps that log a row, because their losses are known to be finite.
 
@@ -186,7 +186,7 @@ class Loop:
 
     @contextmanager
     def _advise_on_divergence(self) -> Iterator[None]:
-        """Add the state of the checkpoint and remedies to the error if training diverged."""
+        """If training diverges, add remedies to the error, and whether a checkpoint exists."""
         try:
             yield
         except DivergedError as error:
@@ -233,7 +233,7 @@ class _Losses:
         self._start_step = self._last_step = self._trainer.steps
 
     def exclude(self, seconds: float) -> None:
-        """Exclude time that was not spent on training."""
+        """Exclude ``seconds`` from the training time."""
         self._start_time += seconds
 
     def read(self) -> float:

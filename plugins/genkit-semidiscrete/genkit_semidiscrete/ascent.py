@@ -16,7 +16,7 @@ class State:
 
     Attributes:
         potential: ``[K]`` current potential.
-        total: ``[K]`` sum of the potentials that are averaged.
+        total: ``[K]`` sum of the potentials in the last quarter of steps, for their average.
         size: size of the first step.
         counts: ``[K]`` number of times that each image was chosen since the last report.
         score: sum of the scores of these choices.
@@ -34,7 +34,7 @@ class State:
 
     @classmethod
     def fresh(cls, potential: Tensor, total: Tensor, size: Tensor) -> State:
-        """Return a state with no choices since the last report."""
+        """Return a state whose counts, score and divergence are zero."""
         score, chi = (torch.zeros((), dtype=torch.float64) for _ in range(2))
         return cls(potential, total, size, torch.zeros_like(potential), score, chi)
 

@@ -78,7 +78,7 @@ class Cells:
         return min(candidates, key=lambda h: chi_squared(self.choose(h, noise)[0], self.shares))
 
     def margin(self, potential: Tensor, noise: Tensor) -> float:
-        """Return the unit of step sizes: the mean score difference of the two best images."""
+        """Return the unit of step sizes: the mean difference between the two highest scores."""
         single = len(self.points) == 1
         return 0.0 if single else margin(self.points, self._like_points(potential), noise)
 

@@ -1,4 +1,4 @@
-"""The coupler semidiscrete, which chooses an image of the whole data set for each noise sample."""
+"""The coupler ``semidiscrete``, which assigns noise samples to images of the whole data set."""
 
 from __future__ import annotations
 

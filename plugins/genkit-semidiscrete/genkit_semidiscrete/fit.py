@@ -66,7 +66,7 @@ class Fit:
         return {"objective": objective, "marginal_error": max(0.0, chi) ** 0.5}
 
     def result(self, states: Sequence[State]) -> dict[str, float]:
-        """Return all measurements of the averaged potentials, for the end of the fit."""
+        """Return all measurements of the averaged potentials, which are reported after the fit."""
         chi, variation, never = 0.0, 0.0, 0
         for ascent, state, weight in zip(self.ascents, states, self.weights, strict=True):
             chi += weight * chi_squared(state.counts, ascent.cells.shares)

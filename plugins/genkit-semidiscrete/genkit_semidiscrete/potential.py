@@ -25,7 +25,7 @@ from genkit.plugin import (
 
 By = Literal["label"]
 
-_TOLERANCE = 1e-3  # of marks, relative to an image's norm, because devices round differently
+_TOLERANCE = 1e-3  # maximum difference of marks / norm of the image; devices round differently
 
 
 @dataclass(frozen=True)

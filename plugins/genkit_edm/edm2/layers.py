@@ -80,8 +80,8 @@ def normalize_weight(layer: nn.Linear | nn.Conv2d, gain: Tensor | float) -> Tens
     """Return the weight of a layer, scaled so that outputs have unit variance (eq. 47 and 66).
 
     The parameter is normalized twice. Normalization at each use makes the gradient orthogonal to
-    the parameter. Each step then increases the norm of the parameter, which would reduce the angle
-    of later steps. So in training mode the parameter is also normalized in place.
+    the parameter. Each step then increases the norm of the parameter, so that later steps would
+    change its direction less. So in training mode the parameter is also normalized in place.
 
     Args:
         layer: layer with a weight ``[outputs, inputs, *kernel]``.

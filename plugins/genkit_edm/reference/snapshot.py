@@ -27,7 +27,7 @@ _NAMES = frozenset(
 
 
 def is_expected(name: Global) -> bool:
-    """Return whether a file of EDM may contain this name. The named object is never imported."""
+    """Return whether a pickle of EDM may contain this name. The named object is never imported."""
     return name.module.partition(".")[0] in _PACKAGES or name in _NAMES
 
 

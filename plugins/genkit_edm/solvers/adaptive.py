@@ -1,4 +1,4 @@
-"""The solver adaptive: Runge-Kutta methods with adaptive step size, as a reference."""
+"""The solver ``adaptive``: Runge-Kutta methods with adaptive step size, as a reference."""
 
 from __future__ import annotations
 
