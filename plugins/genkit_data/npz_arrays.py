@@ -1,4 +1,4 @@
-"""Arrays in a ``.npz`` file of NumPy, whose headers are checked and which are never unpickled."""
+"""Arrays in a ``.npz`` file of NumPy. Their headers are checked, and they are never unpickled."""
 
 from __future__ import annotations
 

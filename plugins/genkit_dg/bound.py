@@ -54,7 +54,7 @@ class BoundDiscriminator(BoundGuidance):
         return self._boost(log_ratio, correction, inner=inner)
 
     def _boost(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
-        """Return the correction to apply; this class returns it unchanged.
+        """Return the correction to apply. This class returns ``correction`` unchanged.
 
         Args:
             log_ratio: log-ratio of each sample, ``[B]``.

@@ -61,9 +61,9 @@ class Level:
         error_fitted: denoising error with the fitted weight, or with weight 0 if it is negative,
             relative to the error without guidance.
         log_ratio_real: mean of log(d / (1 - d)) over real items with assigned noise.
-        log_ratio_fakes: the same over generated items with assigned noise.
-        log_ratio_unpaired: the same over generated items with independent noise.
-        log_ratio_states: the same over the states of sampling trajectories.
+        log_ratio_fakes: mean log-ratio over generated items with assigned noise.
+        log_ratio_unpaired: mean log-ratio over generated items with independent noise.
+        log_ratio_states: mean log-ratio over the states of sampling trajectories.
     """
 
     sigma: float

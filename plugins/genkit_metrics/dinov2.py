@@ -59,7 +59,7 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     """Resize position embeddings for a different number of patches.
 
     The code of DINOv2's authors scales by ``(grid + 0.1) / before``, other implementations by
-    ``grid / before``. Published features use the former.
+    ``grid / before``. Published features use ``(grid + 0.1) / before``.
 
     Args:
         table: position embeddings, ``[1, 1 + before^2, F]``, starting with the class token's.

@@ -57,7 +57,7 @@ SHIPPED = {"digits": Path(__file__).with_name("digits-classifier.safetensors")}
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFeatures(Extractor):
-    """The last hidden activations of a classifier, which is in a file or trained by a stage.
+    """The last hidden activations of a classifier that is in a file or trained by a stage.
 
     Scores are comparable only if they use the same classifier, so prefer a fixed file.
     ``file = "digits"`` is a classifier of 8x8 digits that is included in genkit.

@@ -69,7 +69,7 @@ def nearest(
             best, columns_of_best = torch.cat([best, squared], 1).topk(count, largest=False)
             index = torch.cat([index, places.expand_as(squared)], 1).gather(1, columns_of_best)
         indices.append(index.cpu())
-        # Distances are recomputed without cancellation, so that those of copies are exactly 0.
+        # Distances are recomputed without cancellation, so that copies have distance 0.
         offsets = (query - items[column].to(query) for column in indices[-1].T)
         distances.append(torch.stack([offset.norm(dim=1).cpu() for offset in offsets], 1))
     return torch.cat(distances), torch.cat(indices)

@@ -48,7 +48,7 @@ ARCHITECTURE = (
     "use_mask_token",
     "use_swiglu_ffn",
 )
-"""Keys of a configuration that are used, which are those that affect the features."""
+"""Keys of the configuration that are used: the keys that affect the features."""
 
 
 @dataclass(frozen=True, kw_only=True)

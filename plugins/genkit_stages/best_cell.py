@@ -23,7 +23,7 @@ SEED_SETTINGS = frozenset({"count", "first_seed"})
 
 @dataclass(frozen=True, kw_only=True)
 class BestCell(Settings):
-    """Best combination of a sweep, whose settings a sampling stage uses.
+    """Reference to a sweep, whose best combination of settings a sampling stage uses.
 
     The best of many scores is biased: with new samples, the same settings score worse on average.
     So the seeds of the final samples must differ from the seeds of the sweep.

@@ -13,7 +13,7 @@ from genkit_stages.scoring import Scoring
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Scoring):
-    """Score samples, which are compared with data, and the denoiser that drew them."""
+    """Score samples by comparison with data, and score the denoiser that drew them."""
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         stage = earlier[self.samples]

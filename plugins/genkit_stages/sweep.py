@@ -154,7 +154,7 @@ def _common(
 
     Args:
         facts: for each combination, the facts by score.
-        sampler: fact ``sampler`` of the varied stage, which replaces those of the combinations.
+        sampler: fact ``sampler`` of the varied stage, which replaces it in all combinations.
     """
     first, *others = facts
     common: dict[str, dict[str, str]] = {}

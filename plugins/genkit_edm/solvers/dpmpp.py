@@ -34,7 +34,7 @@ class Dpmpp2m(Solver):
             middle = denoised
             if before is not None and sigma_next > 0:
                 sigma_before, denoised_before = before
-                # 1 / (2 r), where r is the length ratio of the previous to this step, in lambda.
+                # 1 / (2 r), with r the length of the previous step / length of this one, in lambda.
                 ahead = (sigma / sigma_next).log() / (sigma_before / sigma).log() / 2
                 middle = denoised + ahead * (denoised - denoised_before)
             before = sigma, denoised

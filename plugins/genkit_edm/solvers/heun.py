@@ -23,7 +23,7 @@ from genkit_edm.ve import VeTime
 from genkit_edm.vp import MIN_TIME, VpScaling, VpTime
 
 MAX_GAMMA = math.sqrt(2) - 1
-"""Maximum relative increase of the noise level in a step, as in EDM; it doubles the variance."""
+"""Maximum relative increase of the noise level in a step, as in EDM: the variance is doubled."""
 
 TimeName = Literal["linear", "ve", "vp", "flow"]
 ScalingName = Literal["none", "vp", "flow"]

@@ -61,7 +61,7 @@ class InputResidual(nn.Module):
         self, channels_in: int, channels_out: int, taps: Sequence[float], family: Family
     ) -> None:
         super().__init__()
-        # The convolution's padding includes that of the filter, which then needs none.
+        # Includes the padding for the filter, which is applied without padding of its own.
         padding = 1 + Downsampling(taps).padding
         self.conv = family.initialization.usual(
             nn.Conv2d(channels_in, channels_out, 3, padding=padding)
