@@ -1,4 +1,4 @@
-"""Add the component and its plugin to errors that its code or its results cause."""
+"""Add the names of a component and its plugin to errors caused by its code or its results."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def plugin_errors(
 
     Args:
         registry: registry of the plugins; None to load it when an error occurs.
-        component: component whose bound object is called in the block. Errors in code of its plugin
-            that belongs to no component are attributed to it.
+        component: component whose bound object is called in the block. An error in code of its
+            plugin that belongs to no component is attributed to this component.
 
     Raises:
         PluginError: the code of a third-party plugin raised an error. The message contains

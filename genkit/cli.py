@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code.
 
     Args:
-        arguments: arguments after the program's name. None for those of the process, which then
+        arguments: arguments after the program's name. None to use those of the process, which then
             exits without waiting for threads that compute pairs.
     """
     owned = arguments is None
@@ -107,7 +107,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _leave(code: int, owned: bool) -> Never:
-    """Exit with a code. If ``owned``, do not wait for threads or for other processes."""
+    """Exit with a code; if genkit owns the process, do not wait for threads or other processes."""
     _flush()
     threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
     waits = several() or _tracker_hangs() or not all(thread.daemon for thread in threads)
@@ -208,7 +208,7 @@ def run(
             if world.is_main:
                 show(console(), results, folder)
         finally:
-            # Not after a second Ctrl-C, nor for a refused run: its folder may be of another run.
+            # Not after a second Ctrl-C, nor after a refusal: the folder may belong to another run.
             if world.is_main and not isinstance(sys.exception(), (KeyboardInterrupt, UsageError)):
                 _after_run(plugins.registry, folder)
 

@@ -103,7 +103,7 @@ class GenkitError(Exception):
 
     Args:
         message: mistake and remedy, separated by ``"; "``.
-        code: kind of the mistake; the default is that of the class.
+        code: kind of the mistake; None for the code of the class.
     """
 
     exit_code: ClassVar[int] = 1

@@ -193,7 +193,7 @@ class DatasetReference(ItemReference):
         context = extractors.context
         items = require_type(data, "load", data.load(context), Batch)
         super().__init__(items, context.describe(data)["use"], extractors)
-        # The items are hashed and not file times, which change when files are copied.
+        # The items are hashed instead of file times, which change when files are copied.
         self.identity += f" sha256:{digest(self.batch.data)}"
         self._data = data
 

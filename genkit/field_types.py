@@ -47,7 +47,7 @@ class FieldType(ABC):
         return value
 
     def leaves(self, value: Any) -> Iterator[tuple[FieldType, Any]]:
-        """Yield type and value of each item of a valid list, or of any other valid value."""
+        """Yield type and value of each item if a valid value is a list, otherwise of the value."""
         yield self, value
 
     def _mismatch(self, value: Any, hint: str = "") -> Problem:
@@ -223,7 +223,7 @@ class Optional(FieldType):
 
 @dataclass(frozen=True)
 class List(FieldType):
-    """A tuple of any length with one type of items, or of fixed length with a type per item."""
+    """A tuple of any length whose items have one type, or of fixed length with a type per item."""
 
     inner: tuple[FieldType, ...]
     any_length: bool

@@ -42,7 +42,7 @@ class Settings:
     """
 
     renamed: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
-    """Map from a key of an earlier version or of another project to what to write instead."""
+    """Map from each key of an earlier version or of another project to its replacement."""
 
     is_component: ClassVar[bool] = False
     """Whether a table selects the class with ``use``, as for a component."""
@@ -119,7 +119,7 @@ def _fields_of(cls: type[Any]) -> tuple[Field, ...]:
 def leaves_of(
     component: Settings, *above: str | int, result_only: bool = False
 ) -> Iterator[tuple[Key, FieldType, Any]]:
-    """Yield key, type and value of the settings of a component and of the components in them.
+    """Yield key, type and value of each setting of a component and of the components in it.
 
     The items of a list are yielded one by one; None is not yielded.
 

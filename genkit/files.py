@@ -1,4 +1,4 @@
-"""Write files atomically: to a temporary file in the same folder, which is synced and renamed."""
+"""Write files atomically: write, sync and rename a temporary file in the same folder."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
 
     Raises:
         DataError: the file does not describe a network, or the weights do not fit or are not
-            finite; the message contains the first such tensor.
+            finite; the message contains the name of the first such tensor.
         PluginError: a required component is not installed.
     """
     design = design_of(file, registry)

@@ -39,8 +39,8 @@ def pairs_of(
 
     Raises:
         DataError: the type, device, length or range of the result is wrong; a coupler that
-            declares a bijection does not use each image and noise sample once; or ``gap``,
-            ``parts`` or ``entropy`` is invalid. The message contains component, plugin,
+            declares a bijection does not use each image and noise sample exactly once; or
+            ``gap``, ``parts`` or ``entropy`` is invalid. The message contains component, plugin,
             distribution and index.
     """
     if isinstance(coupler, DatasetCoupler):

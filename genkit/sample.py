@@ -58,7 +58,7 @@ class GuidedDenoiser(Denoise):
         near = sigma if sigma.device == x.device else narrow.new_full((), float(sigma))
         level = near.to(narrow).flatten().expand(len(x))
         # The precision is set per call and not per trajectory: the code that consumes the states
-        # runs between two of them, and must keep its own precision.
+        # runs between two calls, and must keep its own precision.
         with network_precision(x.device, self._precision):
             denoised = self._denoiser(narrow, level, self._labels)
             denoised = denoised.to(torch.promote_types(denoised.dtype, narrow.dtype))

@@ -158,8 +158,8 @@ def toml_key(part: str | int) -> str:
 def meant_number(value: Any) -> str:
     """Return the number that the user probably meant by a value, as TOML.
 
-    For example, 2e3 means 2000 in place of an integer, and the strings "2_000" and "2k" mean 2000
-    in place of any number. The result is empty for a value that does not look like a number.
+    For example, 2e3 means 2000 where an integer is expected. The strings "2_000" and "2k" mean 2000
+    where any number is expected. The result is empty for a value that does not resemble a number.
     """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else ""

@@ -10,10 +10,10 @@ The corrected start is an Euler step from infinite noise. In u = 1 / sigma, the 
 of z = x / sigma is dz/du = D(z / u; 1 / u), with z(0) = n exactly. One step from 0 to
 u_max = 1 / sigma_max, with the slope at its end, gives
 
-    x(sigma_max) = sigma_max n + D(sigma_max n; sigma_max),
+    x_1 = sigma_max n + D(sigma_max n; sigma_max),
 
-with an error of second order in C / sigma_max, at the cost of one more call of the network. A
-second call evaluates the slope at the corrected state, x = sigma_max n + D(x; sigma_max), which
+with an error of second order in C / sigma_max, at the cost of one more call of the network. With
+a second call, the slope is evaluated at this state x_1: x_2 = sigma_max n + D(x_1; sigma_max). This
 approximates the implicit Euler step to higher order.
 """
 
@@ -41,8 +41,8 @@ START_DOC = (
 MAX_SPREAD_ERROR = 0.005
 """Max relative error of the samples' standard deviation that ``auto`` accepts.
 
-The value was chosen, not tuned. Such an error adds (0.005 s)^2 to a Fréchet distance of pixels,
-which is 0.006 for the largest s of CIFAR-10, 15.
+The value was chosen, not tuned. Along a direction with standard deviation s, such an error adds
+(0.005 s)^2 to the Fréchet distance of pixels: 0.006 for s = 15, the max of CIFAR-10.
 """
 
 
@@ -107,7 +107,7 @@ def sampling_warnings(
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
 ) -> Iterator[str]:
-    """Yield a warning for each assumption on the coupling, and each method it does not support.
+    """Yield warnings for assumptions on the coupling and for methods that it does not support.
 
     Args:
         start: start that the user chose.

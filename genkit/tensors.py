@@ -238,7 +238,7 @@ def require_unchanged(path: Path, digest: str) -> None:
 
     Args:
         path: path of the file.
-        digest: SHA-256 of the file, in hex, from when the recipe was checked.
+        digest: SHA-256 of the file, in hex, computed when the recipe was checked.
     """
     if file_digest(path) != digest:
         raise DataError(

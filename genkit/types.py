@@ -96,7 +96,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """Items with their attributes; also a whole data set.
+    """Items with their attributes: a batch, or a whole data set.
 
     Attributes:
         data: ``[N, *shape]`` float; images are in [-1, 1]. Images of a whole data set may be uint8,

@@ -68,7 +68,7 @@ class World:
             dist.barrier(self.process_group)
 
     def broadcast(self, value: T) -> T:
-        """Return the value of rank 0, a small object such as a flag."""
+        """Return the value of rank 0, a small object such as a flag. Collective."""
         if not self.process_group:
             return value
         values = [value]
@@ -76,11 +76,11 @@ class World:
         return values[0]
 
     def on_main(self, function: Callable[[], T]) -> T:
-        """Call a function on rank 0 only, and return its result on every rank."""
+        """Call a function on rank 0 only, and return its result on every rank. Collective."""
         return self.broadcast(cast(T, function() if self.is_main else None))
 
     def any(self, flag: bool) -> bool:
-        """Return whether a flag is set on any rank, in less than a millisecond on one machine."""
+        """Return whether a flag is set on any rank. Collective; takes under 1 ms on one machine."""
         if not self.process_group:
             return flag
         maximum = torch.tensor([flag], dtype=torch.uint8)
@@ -88,9 +88,9 @@ class World:
         return bool(maximum)
 
     def all_gather(self, value: T | None) -> list[T]:
-        """Return the values of all ranks, in the order of the ranks.
+        """Return the values of all ranks, in the order of the ranks. Collective.
 
-        If ranks pass one value for each item of :meth:`padded_shard`, this is the order of items.
+        If each rank passes its item of :meth:`padded_shard`, the values are in the order of items.
 
         Args:
             value: tensor on the CPU, of any length, or an object; None values are left out of the
@@ -165,7 +165,7 @@ def _gloo() -> dist.ProcessGroup:
 
 
 def _reports_first(store: Store) -> bool:
-    """Return whether this rank is the first to call this; False if rank 0, the host, ended."""
+    """Return whether this rank is the first to call this; False if rank 0 ended."""
     try:
         return bool(store.add("genkit/ended", 1) == 1)
     except RuntimeError:

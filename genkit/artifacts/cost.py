@@ -22,15 +22,15 @@ class SamplingCost:
         settings: map from the key of a setting that a sweep varies to its value.
         images: number of samples.
         calls: map from the id of a network's stage to the number of its calls per sample.
-        nfe_equivalents: operations of all networks divided by those of one call of the denoiser;
-            None if either is unknown.
+        nfe_equivalents: operations of all networks per sample, divided by those of one call of the
+            denoiser; None if either is unknown.
         gflop_per_image: operations of all networks per sample, including gradients of guidance, in
             10^9 multiplications and additions; None if they cannot be counted.
         gflop_per_call: operations of one call of the denoiser, in the same unit; None if they
             cannot be counted.
         seconds_per_image: time of a process divided by the number of samples that it drew; None if
             no sample was timed.
-        images_timed: number of timed samples, without those of an earlier call that was killed.
+        images_timed: number of timed samples, without samples drawn before the stage was resumed.
         device: name of the device and of its hardware.
         threads: number of CPU threads per process.
         processes: number of processes.

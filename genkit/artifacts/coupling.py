@@ -123,8 +123,8 @@ class CouplingStatistics:
     def frechet_of_start(self, sigma_max: float, corrections: int = 0) -> float:
         """Return the contribution of the start to the Fréchet distance over pixels.
 
-        ``sum_k (s_k - s_k r_k)^2`` with the ratios r of :meth:`spread_of_samples`, for Gaussians
-        with equal means and principal directions.
+        It is ``sum_k (s_k - s_k r_k)^2`` with the ratios r of :meth:`spread_of_samples`, for
+        Gaussians with equal means and principal directions.
 
         Args:
             sigma_max: noise level of the start, above 0.
@@ -137,7 +137,7 @@ class CouplingStatistics:
         return float(np.square(np.array(self.deviations) * (1 - ratios)).sum())
 
     def lowest_sigma_max(self, corrections: int = 0, *, tolerance: float = 0.02) -> float:
-        """Return the min ``sigma_max`` from which the error of the start is within a tolerance.
+        """Return the min ``sigma_max`` at which the error of the start is within a tolerance.
 
         Args:
             corrections: as for :meth:`spread_of_samples`.
@@ -229,7 +229,7 @@ class Coupling:
 
 
 def _root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a standard deviation; rounding may make a variance negative."""
+    """Return standard deviations for variances, which rounding may have made negative."""
     return np.sqrt(np.maximum(variance, 0.0))
 
 

@@ -33,8 +33,8 @@ class NetworkFile(Artifact):
             imported weights.
         ema_length: relative length of the power-function average of the weights, in (0, 1); None
             for other averages.
-        contained: map from a reference in the settings to the network of that earlier stage, which
-            the file contains.
+        contained: map from each reference in the settings to the network of the earlier stage,
+            which is saved in the same file.
     """
 
     kind: ClassVar[str] = ""

@@ -28,7 +28,7 @@ class Observer(Protocol):
     """Object to which rows, scores and pictures are passed, such as a tracker."""
 
     def resume(self, stage: str, rows: Sequence[Row]) -> None:
-        """Process the rows of earlier calls that remain valid; called before any other row."""
+        """Process the valid rows logged before the run was resumed; called before :meth:`row`."""
         ...
 
     def row(self, stage: str, row: Row) -> None:
@@ -86,7 +86,7 @@ class Record:
     # --- rows ---------------------------------------------------------------------------
 
     def resume(self, keep: Callable[[Row], bool]) -> list[Row]:
-        """Return the rows of earlier calls that remain valid, and remove the others from the file.
+        """Return the valid rows logged before the run was resumed; remove all others from the file.
 
         A stage calls this once, after it restored a checkpoint and before it logs: rows that were
         logged after the checkpoint would otherwise be repeated. If a stage does not call it, all

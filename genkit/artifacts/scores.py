@@ -29,13 +29,13 @@ SAMPLED = "samples."
 """Prefix of the names of facts about how the samples were drawn."""
 
 MEASURED = "measured."
-"""Prefix of the names of facts that a metric measured, such as a deviation over parts."""
+"""Prefix of the names of facts that a metric measured, such as a standard deviation over splits."""
 
 BETTER = "better"
-"""Name of the fact with the better direction, ``higher`` or ``lower``; absent if neither is."""
+"""Name of the fact with the better direction: ``higher`` or ``lower``; absent if there is none."""
 
 MAY_DIFFER = frozenset({"sets", "values", "warning"})
-"""Facts that may differ between comparable scores, besides those with the two prefixes."""
+"""Facts that may differ between comparable scores, besides facts with the prefixes above."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Scores(Artifact):
         write_json(path, content)
 
     def higher_is_better(self, score: str) -> bool | None:
-        """Return whether a higher score is better; None if neither direction is."""
+        """Return whether a higher score is better; None if neither higher nor lower is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
     @classmethod
@@ -99,7 +99,7 @@ def must_agree(fact: str) -> bool:
 
 
 def _curve(entry: Mapping[str, Any]) -> Curve:
-    """Return the curve of an entry of a file; raise TypeError or ValueError if it is invalid."""
+    """Return the curve in an entry of a file; raise TypeError or ValueError if it is invalid."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     curve = Curve(**values)
     if not curve.consistent:
@@ -108,12 +108,12 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
 
 
 def is_reserved(score: str) -> bool:
-    """Return whether a name is reserved for a count, or for the spread of a score over sets."""
+    """Return whether a name is reserved for a count, or for a standard deviation or a min."""
     return score in COUNTS or score.endswith((STD, MIN))
 
 
 def scores_in(row: Row) -> list[str]:
-    """Return the columns of a row that contain scores, without their spread over sets."""
+    """Return the score columns of a row, without the columns of standard deviation and min."""
     spread = {f"{name}{ending}" for name in row for ending in (STD, MIN)}
     apart = {*settings_of([row]), *COUNTS}
     return [name for name in row if name not in apart and name not in spread]

@@ -19,7 +19,7 @@ def validate(
         bool, typer.Option("--json", help="Print the mistakes as JSON for programs.")
     ] = False,
 ) -> None:
-    """Check a recipe without running it, and whether this machine has its device."""
+    """Check a recipe and whether this machine has its device, without running the recipe."""
     try:
         loaded, plugins = load_recipe(recipe, overrides)
         from genkit.machine import resolve_device

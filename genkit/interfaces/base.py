@@ -1,4 +1,4 @@
-"""Bases of components, networks and stages, and their inputs, which refer to each other."""
+"""Base classes of components, networks, stages and their inputs, which refer to each other."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Component(Settings, ABC):
     def version(self) -> str:
         """Return a hash of the files that the component reads.
 
-        Empty if the settings alone determine the result. The hash is part of the fingerprint of
-        every stage that contains this component. Raises DataError if a file is unreadable.
+        The hash is empty if the settings alone determine the result. It is part of the fingerprint
+        of every stage that contains this component. Raises DataError if a file is unreadable.
         """
         return ""
 
@@ -205,7 +205,7 @@ class Context(Inputs, Protocol):
     def advance(
         self, done: int, total: int, unit: str, loss: float | None = None, step: int | None = None
     ) -> None:
-        """Report that ``done`` of ``total`` units are finished; call it before the first, too."""
+        """Report that ``done`` of ``total`` units are finished; also call it with ``done`` = 0."""
         ...
 
     def stop_requested(self) -> bool:
@@ -257,7 +257,7 @@ class Network(Component):
         """Return the object that builds the network, with the networks of earlier stages in it.
 
         Called once per stage, and when a file of the network is loaded. ``inputs`` provides only
-        networks. Wrap each in :class:`genkit.parts.frozen.Frozen`; they are saved as well.
+        networks. Wrap each in :class:`genkit.parts.frozen.Frozen`; all are saved with the network.
         """
         return self
 
@@ -277,14 +277,14 @@ class Stage(Component):
     def output(self) -> type[Artifact] | None:
         """Type of the artifact that the stage writes with ``context.record.save``, or None.
 
-        Can be a class attribute, such as ``output = Samples``.
+        A subclass can define a class attribute instead, such as ``output = Samples``.
         """
 
     @abstractmethod
     def run(self, context: Context) -> None:
         """Run the stage, or resume an earlier call in this folder that was stopped or killed.
 
-        With the same seed, the results of both must have the same bytes. Pictures may differ.
+        A resumed stage must write the same bytes as an uninterrupted one, except for pictures.
         """
 
     def design(self, earlier: Stages) -> Design | None:

@@ -28,11 +28,11 @@ class Dataset(Component):
         """
 
     def drawn_by(self, earlier: Stages) -> str | None:
-        """Return the id of the stage whose denoiser drew the generated items; None without any."""
+        """Return the id of the stage whose denoiser drew the generated items, or None."""
         return None
 
     def item_count(self) -> int | None:
-        """Return the number of items without reading them; None if unknown. Raises like spec."""
+        """Return the number of items without reading them; None if unknown. Raises as ``spec``."""
         return None
 
     def held_out_part(self) -> Dataset | None:

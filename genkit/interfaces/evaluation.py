@@ -125,10 +125,10 @@ class Metric(Component):
     implements = ("measure", "bind")
 
     requires_denoiser: ClassVar[bool] = False
-    """Whether the metric calls the denoiser, which is unknown if another program drew the samples.
+    """Whether the metric calls the denoiser.
 
-    Such a metric is computed once for all samples, even if other metrics are computed for several
-    sets of samples.
+    The denoiser is unknown if another program drew the samples. A metric that calls it is computed
+    once for all samples, even if other metrics are computed for several sets of samples.
     """
 
     requires_labels: ClassVar[bool] = False

@@ -86,7 +86,7 @@ class BoundGuidance(ABC):
 class Guidance(Component):
     """A correction of the denoised image, usable by every solver.
 
-    If there is a setting ``weight``, it is the strength of the guidance, and with 0 the correction
+    A setting with the name ``weight`` is the strength of the guidance; if it is 0, the correction
     must be 0.
     """
 
@@ -110,7 +110,7 @@ class Guidance(Component):
 
     @property
     def adds_noise(self) -> bool:
-        """Whether :meth:`BoundGuidance.churn` of this guidance may return a different amount."""
+        """Whether :meth:`BoundGuidance.churn` may return an amount other than its argument."""
         return False
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

@@ -90,8 +90,8 @@ class Denoiser(Network):
     """A raw network with a preconditioner, which together estimate the clean image.
 
     The module that ``build`` returns is called as ``denoiser(x, sigma, labels) -> D(x; sigma)``:
-    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training, if A is not 0, a
-    fourth argument ``augment_labels`` ``[B, A]`` describes the augmentation of each image.
+    x ``[B, *shape]``, sigma ``[B]``, labels ``[B]`` int64 or None. In training with augmentation
+    labels, a fourth argument ``augment_labels`` ``[B, A]`` describes the augmentation of an image.
     """
 
     output = DenoiserFile

@@ -34,7 +34,7 @@ class BoundTracker(ABC):
     """
 
     def resume(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Receive the rows of an interrupted stage that remain valid; empty for a new start.
+        """Receive the valid rows logged before the stage was resumed; empty for a new start.
 
         This is the first call for a stage that logs rows. All other rows of the stage that an
         earlier tracker received in the same folder are invalid.

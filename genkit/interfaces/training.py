@@ -55,7 +55,7 @@ class Objective(Component):
     """Whether the posterior mean of the images, given ``(x, sigma, labels)``, minimizes the loss.
 
     If it is true, :meth:`loss` is also called with a network that returns this mean and has the
-    preconditioner of the trained network, which gives a lower bound of the loss on the data.
+    preconditioner of the trained network. The result is a lower bound of the loss on the data.
     """
 
     def bind(self, inputs: Inputs) -> BoundObjective:
@@ -288,7 +288,7 @@ class Callback(Component):
     def bind(self, context: Context) -> BoundCallback:
         """Return the object that is called, with the artifacts of earlier stages loaded.
 
-        Called once, before the first step of every run of the stage.
+        Called before the first step, each time that the stage starts or resumes.
         """
         return self
 

@@ -4,8 +4,8 @@
 
     from genkit.plugin import Coupler, Pairs, hookimpl, pairwise_cost, setting
 
-A name is imported on first use. Every command imports the module ``__init__`` of all plugins. It
-should therefore use only ``hookimpl``, ``Registration`` and the errors, which do not import torch.
+A name is imported on first use. Every command imports the module ``__init__`` of each plugin, which
+should therefore use only ``hookimpl``, ``Registration`` and the errors: these do not import torch.
 """
 
 from __future__ import annotations

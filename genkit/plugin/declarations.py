@@ -157,7 +157,7 @@ class _Module(ModuleType):
 
 
 class _Absent:
-    """Base of classes derived from placeholders; the process ends if one has settings."""
+    """Base of classes derived from placeholders; the process ends if such a class has settings."""
 
     def __init_subclass__(cls, **arguments: object) -> None:
         if issubclass(cls, Settings):

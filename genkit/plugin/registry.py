@@ -50,7 +50,7 @@ class Registration:
 
     Attributes:
         entries: map from kind and name to component.
-        suggestions: map from kind and a name that is not a component to what to write instead.
+        suggestions: map from kind and unknown name to the table to write instead.
         commands: map from name to command, as built by typer.
         after_run: hook to call with the folder of a run that ended; None if there is none.
     """
@@ -309,7 +309,7 @@ def in_words(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return file and line at which a plugin raised an error, in parentheses; empty if none did."""
+    """Return file and line of a plugin's code that raised an error; empty for other errors."""
     ours = ("genkit", "importlib", "pluggy")
     places = [
         f" ({frame.f_code.co_filename}, line {line})"

@@ -100,8 +100,8 @@ class Decoder:
 
     Attributes:
         problems: all problems so far, with their keys in the recipe.
-        components: key and component for each decoded component; components in the settings of
-            another are before it.
+        components: key and component of all decoded components, each after the components in its
+            settings.
         stages: map from id to stage, for the stages decoded so far; None for a stage with mistakes.
         current: id of the stage that is being decoded.
         inherited: map from a top-level key of the recipe to its component; None for a component
@@ -198,7 +198,7 @@ class Decoder:
             return None
 
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
-        """Return the value of a field, MISSING for the default of its class, or FAILED."""
+        """Return the value of a field: MISSING for its class's default, FAILED for a mistake."""
         setting = field.setting
         kind = field.type if self._stage_ids is not None else in_files(field.type)
         if field.name in table:
@@ -237,7 +237,7 @@ class Decoder:
     def _merge(
         self, default: Mapping[str, Any], value: Mapping[str, Any], key: Key, origin: Key
     ) -> dict[str, Any]:
-        """Return the table of a default with changed settings, and note the origin of the others.
+        """Return the table of a default with changed settings; record the origin of all others.
 
         Components inside of the default are changed in the same way, unless they are replaced.
 

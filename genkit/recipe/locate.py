@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 
 @dataclass(slots=True)
 class _Open:
-    """A list or an inline table that is not closed yet; ``item`` is the index in a list."""
+    """A list or an inline table that is not closed yet; ``item`` is the current index in a list."""
 
     path: Key
     item: int | None

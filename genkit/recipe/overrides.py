@@ -19,7 +19,7 @@ from genkit.settings import near_match, quote, toml_key, toml_value
 
 TOP_LEVEL = ("format", "name", "seed", "data", "device", "trackers", "stage")
 RETIRED = {"next": "what to run next in a comment, since a run suggests no command"}
-"""Map from a top-level key of an earlier version to what to write instead."""
+"""Map from each top-level key of an earlier version to its replacement."""
 
 _WITH_SLOTS = ("stage", "data", "trackers")  # top-level keys whose values contain components
 _MOST_CANDIDATES = 4
@@ -68,7 +68,7 @@ def apply_overrides(
 
 
 def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake:
-    """Return a mistake in an override. If stages have the unknown key, its hint has the full keys.
+    """Return a mistake in an override; its hint contains the full keys of matching settings.
 
     Args:
         mistake: mistake that :func:`apply_overrides` found.
@@ -161,7 +161,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
 
 
 def _with_quotes(value: str) -> str:
-    """Return a value with quotes around its words; the user or the shell may have removed them."""
+    """Return a value with its words quoted, in case the user or the shell removed the quotes."""
     if re.search(r"[\"'#\n]", value):
         return value
     return re.sub(r"[^\[\]{},=]+=?", _with_quotes_around, value)
@@ -184,7 +184,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _resolve(table: dict[str, Any], parts: list[str]) -> Key:
-    """Return the path of a key in the recipe's table, where the number of a stage is its id."""
+    """Return the path of a key in the recipe's table, with a number in place of a stage's id."""
     first, *rest = parts
     if first == "stage":
         raise _Refused(Code.UNKNOWN_KEY, "must begin with the id of a stage", "write ID.KEY=VALUE")

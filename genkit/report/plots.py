@@ -29,8 +29,8 @@ _STEPS = "schedule.steps"  # determines the NFE, so it varies along a line and n
 def curve_plot(curves: Mapping[str, Curve]) -> bytes:
     """Return a PNG of curves with bands of their spread; curves with the same labels share axes.
 
-    A band around nonnegative values is cut off at 0, or at half of the min value on a logarithmic
-    axis.
+    A band around nonnegative values is cut off at 0, or at half of the min positive value on a
+    logarithmic axis.
     """
     from matplotlib.ticker import NullLocator
 
@@ -124,7 +124,7 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
 
 
 def _lines(rows: Sequence[Row], score: str) -> dict[str, list[tuple[float, float, float]]]:
-    """Return a map from the label of a line to its points (NFE, score, deviation), by NFE."""
+    """Return a map from the label of a line to its points (NFE, score, deviation), sorted."""
     usable = [row for row in rows if score in row and "nfe" in row]
     settings = [c for c in settings_of(usable) if c != _STEPS]
     # Constant settings are not part of the labels.

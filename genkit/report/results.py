@@ -70,7 +70,7 @@ def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
 
 
 def _provenance(facts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield a line with the facts to print for each group of scores with the same facts."""
+    """Yield a line with scores and facts for each group of scores whose printed facts agree."""
     scores: dict[str, list[str]] = {}
     for score, values in facts.items():
         text = ", ".join(f"{name} {values[name]}" for name in _READ if name in values)

@@ -15,7 +15,7 @@ def render(rows: Sequence[Row], width: int) -> Iterator[Table]:
     """Yield the rows as tables that fit a terminal; missing values and None are blank.
 
     A score of several sets of samples is shown as mean and standard deviation. The min over the
-    sets is contained only in files.
+    sets is written only to files.
 
     Args:
         rows: rows of scores.

@@ -91,7 +91,7 @@ def execute(
         world: processes of the run. Rank 0 determines which stages are finished, and writes the
             files of the run.
         redo: ids of stages to run again. All stages that depend on them also run again. If the run
-            is stopped, the next command completes this request without repeating it.
+            is stopped, the next call runs those of them that are not finished.
 
     Returns:
         Content of ``results.json``.
@@ -116,8 +116,8 @@ def execute(
             for stage_id in run.set_aside(run.redo.including(redo, again), recipe.stages):
                 progress.note(f"{stage_id}: runs again; the earlier result is kept in replaced/")
         relays: Sequence[Relay] = ()
-        # These files describe how the results were computed, so that a call for a finished run must
-        # not change them.
+        # These files describe how the results were computed, so a call for a finished run must not
+        # change them.
         if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
@@ -176,7 +176,7 @@ def execute(
 def _work(stages: Stages, registry: Registry, warn: Callable[[str], None]) -> list[float]:
     """Return the work of each stage; warn and return 0 for a stage whose result is invalid.
 
-    Work is only used for display, so that a mistake in it must not end a run.
+    Work is only used for display, so a mistake in it must not end a run.
     """
     works = []
     for stage in stages.values():

@@ -41,7 +41,7 @@ Call = Callable[[BoundTracker], None]
 
 @dataclass
 class Relay:
-    """Queues calls of a tracker; implements :class:`~genkit.artifacts.record.Observer`.
+    """Queues the calls of a tracker; implements :class:`~genkit.artifacts.record.Observer`.
 
     Args:
         name: name of the tracker and its plugin, for warnings.
