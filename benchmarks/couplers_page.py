@@ -88,6 +88,8 @@ def counts(part: Table) -> str:
         return f"{part['images']:,} training images in {part['pools']:,} pools"
     repeats = part["limits"]["repeats"] if "limits" in part else part["repeats"]
     data = (
-        part["data"] if isinstance(part["data"], str) else "{items:,} {name}".format(**part["data"])
+        part["data"]
+        if isinstance(part["data"], str)
+        else "the {items:,} images of {name}".format(**part["data"])
     )
     return f"{repeats} pool{'' if repeats == 1 else 's'} of each size, of {data}"

@@ -30,7 +30,7 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
 def constant(values: Tensor) -> Tensor:
     """Copy a constant of a network, computed on the CPU, to the default device of torch.
 
-    It is not computed on that device, since PyTorch imports its compiler for arithmetic on "meta".
+    Arithmetic on the device "meta" would import the compiler of PyTorch, which takes seconds.
     """
     return values.to(torch.get_default_device())
 

@@ -130,7 +130,10 @@ def outputs(
 
 
 def difference(theirs: nn.Module, precond: str, arguments: Arguments) -> float:
-    """Return the maximum relative difference of outputs and gradients in training and eval mode."""
+    """Return the maximum relative difference between the reference and genkit's copy.
+
+    The maximum is over outputs and gradients, in training and in eval mode.
+    """
     ours = denoiser_from_reference(randomised(theirs), precond, arguments)
     ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size, channels = arguments["img_resolution"], arguments["img_channels"]

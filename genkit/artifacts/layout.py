@@ -98,8 +98,8 @@ def require_file_name(output: type[Artifact]) -> None:
     )
     if reserved or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9]+)+", file):
         raise PluginError(
-            f"the file name of {output.__name__} must consist of lower-case letters, digits, - and "
-            f"_ and not be reserved, got {quote(file)}; choose another name",
+            f"the file name of {output.__name__} must be a name in lower case with an extension, "
+            f"not reserved for genkit, got {quote(file)}; write, for example, features.safetensors",
             Code.INVALID_NAME,
         )
 

@@ -93,7 +93,7 @@ class Coupler(AnyCoupler):
 
     @property
     def noises_per_image(self) -> int:
-        """Number of noise samples drawn per image; any of a pool can be assigned to any image."""
+        """Number of noise samples drawn per image. All of a pool can be assigned to any image."""
         return 1
 
     def bind(self, inputs: Inputs) -> BoundCoupler:

@@ -61,7 +61,7 @@ class _Unshared:
     def share(self, index: int, result: Solution | Exception | None) -> Solution:
         if isinstance(result, Solution):
             return result
-        raise result or DataError(f"pool {index} was not coupled")
+        raise result or DataError(f"pool {index} must have pairs, got none; report this as a bug")
 
 
 LOCAL: Exchange = _Unshared()

@@ -60,7 +60,7 @@ def chosen_candidates(
 
 
 def name_of(table: Mapping[str, Any]) -> str:
-    """Return a short text for a coupler's table, such as ``partitioned(inner=pot-exact)``."""
+    """Return a short name of the coupler of a table, such as ``partitioned(inner=pot-exact)``."""
 
     def short(value: Any) -> str:
         return name_of(value) if isinstance(value, Mapping) else toml_value(value).strip('"')

@@ -98,7 +98,7 @@ def _find_published(registry: Registry, name: str) -> Mapping[str, RemoteFile]:
 
 
 def _list_downloadable(registry: Registry) -> dict[str, Mapping[str, RemoteFile]]:
-    """Return a dict from each data set that can be downloaded to its published files."""
+    """Return the published files of each downloadable data set, by the name of the data set."""
     archives_by_name = {}
     for entry in registry.entries("dataset"):
         with suppress(PluginError):  # reported when the data set is used

@@ -129,10 +129,11 @@ class AdmEncoder(nn.Module):
             )
 
     def features(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the features before the pooling, ``[B, C, h, w]``.
+        """Return the feature maps before attention pooling, ``[B, C, h, w]``.
 
         Args:
-            x: ``[B, *shape]`` images with the noise of the VP SDE, or other feature maps.
+            x: ``[B, *shape]`` noisy images of the VP SDE; for the head of a discriminator, feature
+                maps of another network.
             time: ``[B]`` times of the VP SDE, 0 to 1.
             labels: ``[B]`` int64 classes, or None.
 

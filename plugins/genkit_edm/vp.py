@@ -52,10 +52,11 @@ class VpTime(VpSde, Time):
         return cls(beta_d, high - beta_d / 2)
 
     def limit(self) -> float:
-        """Return the supremum of B(t) = log(1 + sigma^2) on the interval where B increases.
+        """Return the upper limit of B(t) = log(1 + sigma^2) up to which a time is defined.
 
-        A high ``sigma_min`` makes beta decrease over time. Once beta reaches 0, B stops increasing,
-        and no time corresponds to higher noise levels. Return 0 if this happens before t = 1.
+        B increases while beta is positive. If beta does not decrease over time, the limit is
+        infinite. A high ``sigma_min`` makes beta decrease, and B is largest where beta reaches 0.
+        The limit is 0 if that is at t = 1 or earlier, since the highest level then has no time.
         """
         if self.beta_d >= 0:
             return math.inf

@@ -161,12 +161,12 @@ class Loop:
         return row.get("loss")
 
     def _by_sigma_is_due(self, every: int) -> bool:
-        """Return whether the last step ended one of the ``ROWS`` equal parts of the training run.
+        """Return whether the loss by noise level is to be logged, which is done ``ROWS`` times.
 
-        This is true only at steps that log a row, because their losses are known to be finite.
+        This is at steps that log a row, because their losses are known to be finite.
 
         Args:
-            every: number of steps between two rows.
+            every: number of steps between two logged rows.
         """
         images, total = self.trainer.images, self.stream.total
         has_row = self.trainer.steps % every == 0 or images >= total
