@@ -12,6 +12,7 @@ import signal
 import sys
 
 import pytest
+import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
@@ -212,6 +213,7 @@ def test_a_full_disk_is_raised_by_the_call(tmp_path):
 
 def records_of(folder):
     """Return the records of the newest offline run in a folder."""
+    wandb.teardown()  # waits for W&B's own process, which may write the file after the run's finish
     path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     store, records = DataStore(), []
     store.open_for_scan(str(path))
