@@ -23,6 +23,12 @@ from genkit.pickles import Call, Global, Persistent
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Name bytes by their argument: a ZIP file holds its time, which differs between workers."""
+    return argname if isinstance(val, bytes) else None
+
+
 MAGIC, FORMAT = 0x1950A86A20F9469CFC6C, 1001
 SYSTEM = {
     "protocol_version": FORMAT,
