@@ -96,8 +96,9 @@ def types(session: nox.Session) -> None:
     require_cpu_torch(session)
     install(session, ".[lint]")
     session.run("mypy")
-    # Without the settings of this repository, as for a user of the installed wheel.
-    session.run("mypy", "--config-file=", "--strict", "tests/typed/script.py")
+    # Outside of the repository, as for a user of the installed wheel: only then is py.typed read.
+    session.chdir(session.create_tmp())
+    session.run("mypy", "--config-file=", "--strict", str(ROOT / "tests/typed/script.py"))
 
 
 @nox.session(python="3.11")

@@ -17,7 +17,7 @@ _LEAST_WIDTH = 600  # pixels
 _GAP = 2  # pixels of white between images
 
 
-def grid(data: Tensor) -> bytes:
+def grid(data: Tensor, columns: int = 0) -> bytes:
     """Return a PNG of samples.
 
     Args:
@@ -25,25 +25,24 @@ def grid(data: Tensor) -> bytes:
             images are shown: in color if they have three channels, otherwise their first channel
             in gray. Vectors are shown as a scatter plot of their first two dimensions, or as a
             histogram if D is 1.
+        columns: number of images in a row; 0 for a square.
 
     Raises:
         DataError: a value is not finite; the message contains the index of the sample.
     """
     if data.ndim == 4:
-        return _images(as_stored(data[:MOST_IMAGES], "sample"))
+        return _images(as_stored(data[:MOST_IMAGES], "sample"), columns)
     require_finite(data, "sample")
     return _points(data.reshape(len(data), -1))
 
 
-def _images(images: Tensor) -> bytes:
+def _images(images: Tensor, columns: int) -> bytes:
     count, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    # Small images are enlarged by an integer factor, without interpolation.
-    scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))
+    scale = math.ceil(max(1, _LEAST_WIDTH / (columns * width)))  # without interpolation
     shown = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
     large = shown.repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1)
-
     down, across = height * scale + _GAP, width * scale + _GAP
     canvas = torch.full((rows * down - _GAP, columns * across - _GAP, 3), 255, dtype=torch.uint8)
     for k, image in enumerate(large):

@@ -11,7 +11,7 @@ from typing import Any
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, Key, PluginError, Problem, SettingError, UnknownComponentError
-from genkit.field_types import FAILED, FilePathType, Group, Reference, Slot, in_files
+from genkit.field_types import FAILED, FilePathType, Group, Optional, Reference, Slot, in_files
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
@@ -222,7 +222,8 @@ class Decoder:
             reason = "missing" + (f": {about}" if about else "")
             self.note(Problem(key, reason, hint, Code.MISSING_KEY))
             return FAILED
-        if isinstance(value, NamedComponent) and not isinstance(getattr(kind, "inner", kind), Slot):
+        inner = kind.inner if isinstance(kind, Optional) else kind
+        if isinstance(value, NamedComponent) and not isinstance(inner, Slot):
             below = next(name for name in value if name != "use")
             reason = f"{quote(value['use'])} has no settings: it is not a component"
             hint = f"write {field.name}=VALUE to replace it"

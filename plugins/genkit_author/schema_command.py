@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from genkit.errors import Code, PluginError, UsageError
+from genkit.errors import Code, UsageError
 from genkit.files import write_text
 from genkit.terminal import console, say, warn
 
@@ -36,10 +36,7 @@ def schema(
         return [recipe_schema(registry, failed), failed]
 
     registry = load_plugins().registry
-    try:
-        made, failed = declared(read, registry) or read(registry)
-    except PluginError as error:
-        raise UsageError(str(error), error.code) from error
+    made, failed = declared(read, registry) or read(registry)
     for reason in failed:
         warn(f"the schema lacks a component: {reason}")
     text = json.dumps(made, indent=2) + "\n"

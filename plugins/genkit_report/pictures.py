@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Iterator
-from typing import NoReturn, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 import genkit
 from genkit.parts.figure import number
+from genkit.parts.grid import grid
+from genkit.parts.no_stages import NoStages
 from genkit.plugin import (
-    Code,
-    DataError,
     DenoiserFile,
     GenkitError,
-    Inputs,
     Samples,
     StageResult,
     to_float,
@@ -33,7 +29,6 @@ STEPS = (3, 5, 9, 18)
 
 _MOST_SECONDS = 10.0  # maximum expected time of drawing samples for a report
 _BLOCK = 4_096  # images of the data that are compared with the samples at a time
-_GAP = 2  # width of the white space between images, in pixels
 
 
 def compare_with_data(view: View, samples: Samples, title: str) -> tuple[Block, ...]:
@@ -52,15 +47,16 @@ def compare_with_data(view: View, samples: Samples, title: str) -> tuple[Block, 
 
 def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
     data = _data_of(view, samples)
-    shown = samples.batch.data[:COLUMNS]
-    if data is None or data.shape[1:] != shown.shape[1:]:
+    if data is None or data.shape[1:] != samples.batch.data.shape[1:]:
         return
+    count = min(COLUMNS, len(samples.batch), len(data))
+    shown = samples.batch.data[:count]
     distances, places = nearest(shown, data)
-    rows = (data[:COLUMNS], shown, data[places])
+    rows = (data[:count], shown, data[places])
     yield Picture(
         f"{title}; rows: images of the data, samples, and the image of the data nearest to each "
         "sample",
-        grid(rows),
+        grid(torch.cat([to_float(row) for row in rows]), count),
         "Three rows of images: the first images of the data, the first samples, and below each "
         "sample the nearest image of the data.",
         width=960,
@@ -97,7 +93,7 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
         denoiser = genkit.load_denoiser(trained.folder / DenoiserFile.filename(), "cpu")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run has printed the warnings
-            rows = tuple(
+            rows = [
                 denoiser.sample(
                     COLUMNS,
                     schedule={**settings["schedule"], "steps": steps},
@@ -106,7 +102,7 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
                     seed=view.run.recipe["seed"],
                 )
                 for steps in STEPS
-            )
+            ]
     except GenkitError as error:
         view.problems.append(
             f"{stage.id}: samples with {_listed_steps()} steps cannot be drawn: {error}"
@@ -115,7 +111,7 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
     yield Picture(
         f"{view.label}, {stage.id}: samples of the same seeds; rows: {_listed_steps()} steps, "
         "without guidance",
-        grid(rows),
+        grid(torch.cat(rows), COLUMNS),
         f"Rows of samples of the same seeds, with {_listed_steps()} steps from top to bottom.",
         width=960,
     )
@@ -147,26 +143,6 @@ def nearest(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     return best, places
 
 
-def grid(rows: tuple[Tensor, ...]) -> bytes:
-    """Return a grid of images as a PNG, enlarged by an integer factor.
-
-    Args:
-        rows: images of each row of the grid, ``[N, C, H, W]``.
-    """
-    _, channels, _, width = rows[0].shape
-    scale = max(1, 56 // width)
-    lines = []
-    for row in rows:
-        images = ((to_float(row) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        images = images if channels == 3 else images[:, :1].expand(-1, 3, -1, -1)
-        large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-        padded = torch.nn.functional.pad(large, (0, _GAP, 0, _GAP), value=255)
-        lines.append(padded.permute(2, 0, 3, 1).flatten(1, 2))
-    file = io.BytesIO()
-    Image.fromarray(torch.cat(lines).numpy()).save(file, format="png", optimize=True)
-    return file.getvalue()
-
-
 def _data_of(view: View, samples: Samples) -> Tensor | None:
     """Return the data on which the denoiser of samples was trained; None if it cannot be read."""
     trained = view.run.stages.get(samples.denoiser or "")
@@ -178,14 +154,7 @@ def _data_of(view: View, samples: Samples) -> Tensor | None:
         return None
     try:
         dataset = genkit.component("dataset", use, **table)
-        return dataset.load(cast(Inputs, _NoInputs())).data
+        return dataset.load(NoStages()).data
     except GenkitError as error:
         view.problems.append(f"the data cannot be read: {error}")
         return None
-
-
-class _NoInputs:
-    """Inputs of a data set outside of a run: results of other stages are not available."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise DataError("it depends on results of other stages", Code.NOT_FOUND)

@@ -33,7 +33,8 @@ def report(
             f"--out must end in .html, got {out}; write, for example, report.html",
             Code.UNKNOWN_CHOICE,
         )
-    repeated = next((run for index, run in enumerate(runs) if run in runs[:index]), None)
+    places = [run.resolve() for run in runs]
+    repeated = next((run for k, run in enumerate(runs) if places[k] in places[:k]), None)
     if repeated is not None:
         raise UsageError(
             f"RUN must not be repeated, got {repeated} twice; remove one", Code.DUPLICATE

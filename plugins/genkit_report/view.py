@@ -33,6 +33,7 @@ class View:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.problems: list[str] = []
+        self._rows: dict[str, list[Row]] = {}
 
     @property
     def label(self) -> str:
@@ -64,7 +65,9 @@ class View:
         """Return the logged rows of a stage that contain a key."""
         if stage.folder is None:
             return ()
-        return [row for row in read_rows(stage.folder / METRICS) if key in row]
+        if stage.id not in self._rows:
+            self._rows[stage.id] = read_rows(stage.folder / METRICS)
+        return [row for row in self._rows[stage.id] if key in row]
 
     def read(self, stage: StageResult, artifact: type[A]) -> A | None:
         """Return an artifact of a stage; None if its file is missing or damaged."""

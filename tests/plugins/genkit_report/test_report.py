@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -15,11 +16,13 @@ import torch
 
 import genkit
 from genkit.errors import Code, UsageError
-from genkit.plugin import Run
+from genkit.parts.grid import grid
+from genkit.parts.no_stages import NoStages
+from genkit.plugin import Run, Samples, to_float
 from genkit_report.blocks import Table
 from genkit_report.charts import Line, line_chart
 from genkit_report.page import render
-from genkit_report.pictures import _data_of, grid, nearest
+from genkit_report.pictures import _data_of, compare_with_data, nearest
 from genkit_report.report_command import report
 from genkit_report.view import View
 from raising import raises_code
@@ -147,7 +150,20 @@ def test_samples_of_the_same_seeds_are_those_of_the_denoiser(finished):
         denoiser.sample(16, schedule={"use": "edm", "steps": n}, start="noise")
         for n in (3, 5, 9, 18)
     ]
-    assert base64.b64encode(grid(tuple(rows))).decode() in rendered(finished)
+    assert base64.b64encode(grid(torch.cat(rows), 16)).decode() in rendered(finished)
+
+
+def test_few_samples_are_shown_with_as_many_images_of_the_data(run):
+    path = run / "02-samples" / "samples.safetensors"
+    samples = Samples.load(path)
+    few = replace(samples, batch=samples.batch[:5])
+    few.save(path)
+    view = View(Run.load(run))
+    picture, table = compare_with_data(view, few, "few")
+    assert len(table.rows) == 5
+    data = genkit.component("dataset", "digits").load(NoStages()).data
+    rows = [data[:5], few.batch.data, data[[int(row[1]) for row in table.rows]]]
+    assert picture.png == grid(torch.cat([to_float(row) for row in rows]), 5)
 
 
 def test_samples_that_would_take_long_are_left_out(run):
@@ -257,4 +273,4 @@ def test_data_from_other_stages_is_a_problem_of_the_page():
     view = SimpleNamespace(run=run, problems=[])
     assert _data_of(view, SimpleNamespace(denoiser="denoiser")) is None
     (problem,) = view.problems
-    assert "other stages" in problem
+    assert '"samples"' in problem
