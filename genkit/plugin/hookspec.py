@@ -61,5 +61,5 @@ def genkit_commands(app: typer.Typer) -> None:
 def genkit_after_run(folder: Path) -> None:
     """Process the folder of a run after ``genkit run`` finished, failed or was stopped.
 
-    The hook is called on rank 0. An error is printed as a warning and has no other effect.
+    The hook is called on rank 0, but not if the run is refused. Its errors are only warnings.
     """

@@ -18,7 +18,7 @@ PAGE = "report.html"
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN ...", help="Folders of runs, of any state.")
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs, of any state.")
     ],
     out: Annotated[
         Path | None,
