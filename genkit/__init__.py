@@ -9,20 +9,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genkit.api import Denoiser, Result, component, load_denoiser, run_recipe
+    from genkit.api import Denoiser, Recipe, Result, component, load_denoiser, run_recipe
     from genkit.types import Batch, Pairs
 
 _PUBLIC = {
     "Batch": "genkit.types",
     "Denoiser": "genkit.api",
     "Pairs": "genkit.types",
+    "Recipe": "genkit.api",
     "Result": "genkit.api",
     "component": "genkit.api",
     "load_denoiser": "genkit.api",
     "run_recipe": "genkit.api",
 }
 
-__all__ = ["Batch", "Denoiser", "Pairs", "Result", "component", "load_denoiser", "run_recipe"]
+__all__ = [
+    "Batch",
+    "Denoiser",
+    "Pairs",
+    "Recipe",
+    "Result",
+    "component",
+    "load_denoiser",
+    "run_recipe",
+]
 
 
 def __dir__() -> list[str]:

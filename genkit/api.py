@@ -42,6 +42,7 @@ from genkit.interfaces import (
 )
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
+from genkit.recipe.in_code import Recipe
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run.engine import default_folder, execute
@@ -74,7 +75,7 @@ class Result:
 
 @plugin_errors()
 def run_recipe(
-    recipe: str | Path,
+    recipe: str | Path | Recipe | Mapping[str, Any],
     *,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -86,7 +87,8 @@ def run_recipe(
     """Run a recipe, or resume a run that was stopped.
 
     Args:
-        recipe: path of a recipe file, or name of a shipped recipe such as ``edm_aot``.
+        recipe: path of a recipe file, name of a shipped recipe such as ``edm_aot``, or a recipe
+            that is written in Python: a :class:`Recipe`, or a dict with its keys.
         out: folder of the run; ``runs/NAME`` by default.
         settings: map from the key of a setting to its new value, as for ``--set``:
             ``{"denoiser.pool_size": 1024}``.
@@ -104,7 +106,10 @@ def run_recipe(
         f"{key}={toml_value(str(value) if isinstance(value, Path) else value)}"
         for key, value in (settings or {}).items()
     ]
-    checked = load_recipe(read_source(recipe), plugins, overrides, trackers)
+    if isinstance(recipe, Mapping):
+        recipe = Recipe(**recipe)
+    source = recipe.source if isinstance(recipe, Recipe) else read_source(recipe)
+    checked = load_recipe(source, plugins, overrides, trackers)
     folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else Progress() as shown_progress:
         results = execute(checked, plugins, folder, device, shown_progress, redo=redo)
@@ -176,4 +181,4 @@ def component(kind: str, name: str, **settings: Any) -> Component:
     return decode.component(load_plugins().registry, kind, {"use": name, **settings})
 
 
-__all__ = ["Denoiser", "Result", "component", "load_denoiser", "run_recipe"]
+__all__ = ["Denoiser", "Recipe", "Result", "component", "load_denoiser", "run_recipe"]

@@ -203,8 +203,8 @@ def test_python_of_a_guide_runs(
     shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", "edm.safetensors")
     run: Callable[..., genkit.Result] = genkit.run_recipe
 
-    def small(*args: Any, settings: dict[str, Any], **kwargs: Any) -> genkit.Result:
-        less = {**settings, "denoiser.images": 2000, "samples.count": 64}
+    def small(*args: Any, settings: dict[str, Any] | None = None, **kwargs: Any) -> genkit.Result:
+        less = {**(settings or {}), "denoiser.images": 2000, "samples.count": 64}
         return run(*args, settings=less, **kwargs)
 
     monkeypatch.setattr(genkit, "run_recipe", small)

@@ -59,7 +59,9 @@ def locate_mistakes(
             problem = _with_replacement(_for_the_shell(problem, override), override, table)
             mistake = Mistake(problem, key, override=override.text, option=override.option)
         else:
-            mistake = Mistake(problem, key, source.label, _line_of(problem.key, lines))
+            # A recipe in Python has no file, and so no lines.
+            line = _line_of(problem.key, lines) if source.label else None
+            mistake = Mistake(problem, key, source.label, line)
         ordered.append((number, mistake))
     located = [m for _, m in sorted(ordered, key=lambda item: (item[0], item[1].line or 0))]
     if len(problems) >= MAX_PROBLEMS:

@@ -25,7 +25,7 @@ class Source:
     """Text of a recipe.
 
     Attributes:
-        label: path of the file, for messages.
+        label: path of the file, for messages; empty for a recipe that is written in Python.
         text: content of the file.
         table: parsed text.
         folder: folder of the file, to which paths in the recipe are relative; None for a shipped

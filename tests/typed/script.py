@@ -12,8 +12,11 @@ def mean_cost(coupler: Coupler, images: torch.Tensor, noise: torch.Tensor) -> fl
     return float((images - noise[pairs.noise]).square().mean())
 
 
+recipe: genkit.Recipe = genkit.Recipe.read("smoke")
+seeded: genkit.Recipe = genkit.Recipe(**{**recipe.table, "seed": 1})
+text: str = seeded.toml()
 schedule: Schedule = genkit.component("schedule", "edm", steps=7)
-result: genkit.Result = genkit.run_recipe("smoke", settings={"samples.count": 16})
+result: genkit.Result = genkit.run_recipe(seeded, settings={"samples.count": 16})
 denoiser: genkit.Denoiser = result.denoiser()
 samples: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7})
 noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
