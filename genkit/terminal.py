@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from genkit.errors import InterruptedRun, UsageError
+from genkit.errors import Code, InterruptedRun, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from genkit.world import World
@@ -74,6 +76,26 @@ def check_device(device: str | None) -> None:
     """Raise UsageError unless a string is a valid name of a device, without importing torch."""
     if device is not None and not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", device):
         raise UsageError(f'no device is called "{device}"; write auto, cpu, cuda, cuda:N or mps')
+
+
+@contextmanager
+def writable(option: str, path: Path) -> Iterator[None]:
+    """Convert an OSError in a block to an error with the option that names the file.
+
+    Args:
+        option: option of the command line, such as ``--out``.
+        path: file that the block writes.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{option} must be a writable file, got {path}: {error.strerror}; write another name",
+            Code.IO_ERROR,
+        ) from error
 
 
 def several() -> bool:

@@ -224,6 +224,18 @@ def test_a_command_of_a_plugin(environment: Environment) -> None:
 
 
 @pytest.mark.slow
+def test_a_generated_package_is_installed(environment: Environment) -> None:
+    environment.run("genkit", "new", "plugin", "solver", "forward")
+    environment.install("--no-deps", "--editable", environment.folder / "genkit-forward")
+    assert environment.plugins()["forward"]["status"] == "loaded"
+    assert "genkit-forward 0.1.0" in environment.run("genkit", "show", "forward")
+    test = "from test_forward import test_solver; test_solver()"
+    code = f"import sys; sys.path.append('genkit-forward/tests'); {test}"
+    environment.run("python", "-c", code)
+    assert environment.train("forward", "samples.solver=forward")["stages"]["scores"]["rows"]
+
+
+@pytest.mark.slow
 def test_a_package_of_stages_is_installed(environment: Environment) -> None:
     environment.install(
         "--no-deps", shutil.copytree(THIRD_PARTY, environment.folder / THIRD_PARTY.name)

@@ -11,7 +11,7 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.files import write_bytes
-from genkit.terminal import check_device, console, say
+from genkit.terminal import check_device, console, say, writable
 
 
 def audit(
@@ -116,20 +116,11 @@ def audit(
     if picture is not None:
         from genkit_audit.picture import picture_of
 
-        _write(picture, picture_of(audits, start))
+        with writable("--picture", picture):
+            write_bytes(picture, picture_of(audits, start))
     if as_json:
         typer.echo(json.dumps([report_of(one, start) for one in audits], indent=2))
         return
     to = console()
     for index, one in enumerate(audits):
         say(to, "\n".join(["", *lines_of(one, start)] if index else lines_of(one, start)))
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        write_bytes(file, content)
-    except OSError as error:
-        raise UsageError(
-            f"--picture must be a writable file, got {file}: {error.strerror}; write another name",
-            Code.IO_ERROR,
-        ) from error

@@ -1,4 +1,4 @@
-"""Commands for authors of recipes: a JSON Schema for editors."""
+"""Commands for authors: a JSON Schema for editors, packages of plugins, and recipes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 @hookimpl
 def genkit_commands(app: typer.Typer) -> None:
     """Register the commands."""
+    from genkit_author.new_command import app as new
     from genkit_author.schema_command import schema
 
     app.command()(schema)
+    app.add_typer(new, name="new")

@@ -10,7 +10,7 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.files import write_text
-from genkit.terminal import console, say, warn
+from genkit.terminal import console, say, warn, writable
 
 
 def schema(
@@ -43,11 +43,6 @@ def schema(
     if out is None:
         typer.echo(text, nl=False)
         return
-    try:
+    with writable("--out", out):
         write_text(out, text)
-    except OSError as error:
-        raise UsageError(
-            f"--out must be a writable file, got {out}: {error.strerror}; write another name",
-            Code.IO_ERROR,
-        ) from error
     say(console(), f"{out}: put '#:schema {out}' into the first line of a recipe")

@@ -9,7 +9,7 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.files import write_bytes
-from genkit.terminal import console
+from genkit.terminal import console, writable
 
 if TYPE_CHECKING:
     from genkit_compare.tables import Comparison
@@ -101,10 +101,5 @@ def _plot(comparison: Comparison, score: str | None, file: Path) -> None:
 
 
 def _write(file: Path, content: bytes, option: str) -> None:
-    try:
+    with writable(option, file):
         write_bytes(file, content)
-    except OSError as error:
-        raise UsageError(
-            f"{option} must be a writable file, got {file}: {error.strerror}; write another name",
-            Code.IO_ERROR,
-        ) from error

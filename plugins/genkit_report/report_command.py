@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from genkit.errors import Code, UsageError
+from genkit.terminal import writable
 
 PAGE = "report.html"
 
@@ -59,11 +60,6 @@ def write_page(runs: Sequence[Path], path: Path) -> None:
     from genkit_report.view import View
 
     page = render([View(Run.load(folder)) for folder in runs])
-    try:
+    with writable("--out", path):
         write_text(path, page)
-    except OSError as error:
-        raise UsageError(
-            f"--out must be a writable file, got {path}: {error.strerror}; write another name",
-            Code.IO_ERROR,
-        ) from error
     typer.echo(f"Report: {path}")
