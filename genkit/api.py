@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -40,6 +41,7 @@ from genkit.interfaces import (
     Stage,
     Tracker,
 )
+from genkit.items import Data, Items, Labels
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.in_code import Recipe
@@ -83,6 +85,8 @@ def run_recipe(
     progress: bool = False,
     redo: Collection[str] = (),
     trackers: Sequence[Table] = (),
+    data: Data | None = None,
+    labels: Labels | None = None,
 ) -> Result:
     """Run a recipe, or resume a run that was stopped.
 
@@ -97,9 +101,19 @@ def run_recipe(
         redo: ids of stages to run again. All stages that depend on them also run again.
         trackers: trackers in addition to those of the recipe, as names or tables:
             ``["csv", {"use": "wandb", "mode": "offline"}]``.
+        data: items that replace the top-level key ``data`` of the recipe; None for the data set in
+            the recipe. A tensor or array: images ``[N, C, H, W]`` or ``[N, H, W, C]`` with 1 to 4
+            channels, uint8 from 0 to 255 or floats from -1 to 1, or vectors ``[N, D]`` of floats.
+            Or a data set of PyTorch or Hugging Face, or any iterable, whose rows are such items
+            without the first axis, images of Pillow, tuples ``(item, label)``, or dicts with the
+            keys ``image`` and ``label``. The items are written to a file in the run folder. The
+            fingerprint contains their hash, so other items train again.
+        labels: ``[N]`` classes of the items of ``data``, from 0; None if there are none, or if the
+            rows of ``data`` contain them.
 
     Raises:
-        GenkitError: a mistake that the caller can correct, such as one in the recipe.
+        GenkitError: a mistake that the caller can correct, such as one in the recipe, or an item of
+            ``data`` that differs from the first one in shape or is not finite.
     """
     plugins = load_plugins()
     overrides = [
@@ -109,10 +123,21 @@ def run_recipe(
     if isinstance(recipe, Mapping):
         recipe = Recipe(**recipe)
     source = recipe.source if isinstance(recipe, Recipe) else read_source(recipe)
+    name = (settings or {}).get("name", source.table.get("name"))
+    folder = Path(out) if out is not None else default_folder(str(name))
+    prepare = None
+    if data is not None:
+        items = Items.of(data, labels)
+        table = items.table(folder)
+        overrides.insert(0, f"data={toml_value(table)}")
+        prepare = partial(items.write, table)
+    elif labels is not None:
+        raise DataError("labels must be None without data, got labels; pass data", Code.CONFLICT)
     checked = load_recipe(source, plugins, overrides, trackers)
-    folder = Path(out) if out is not None else default_folder(checked)
     with choose_progress() if progress else Progress() as shown_progress:
-        results = execute(checked, plugins, folder, device, shown_progress, redo=redo)
+        results = execute(
+            checked, plugins, folder, device, shown_progress, redo=redo, prepare=prepare
+        )
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 

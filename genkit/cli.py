@@ -184,7 +184,7 @@ def run(
         from genkit.world import SINGLE_PROCESS
 
         world = world or SINGLE_PROCESS
-        folder = out or default_folder(loaded)
+        folder = out or default_folder(loaded.name)
         if dry_run:
             from genkit.parts.sheet import print_sheet
             from genkit.report.plan import plan_cells

@@ -42,6 +42,7 @@ LAYERS = {
     "designs": 2,
     "versions": 2,
     "features": 3,
+    "items": 2,
     "latents": 2,
     "start": 2,
     "corrections": 3,
@@ -81,6 +82,7 @@ PUBLIC = {
     "networks",
     "versions",
     "features",
+    "items",
     "sample",
     "latents",
     "costs",
@@ -98,7 +100,7 @@ PUBLIC = {
 PICKLES = "genkit/pickles/reader.py"
 """The one file that uses the standard library's unpickler."""
 
-MOST_LINES = 18_705
+MOST_LINES = 19_047
 """Lines of the core. The goal is 10,500: lower this with every change that removes some."""
 
 LAZY = {"genkit", "genkit.plugin"}

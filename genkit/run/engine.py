@@ -34,9 +34,9 @@ from genkit.run.tracking import Relay, open_trackers
 from genkit.world import SINGLE_PROCESS, World
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """Return the default folder of a run, ``runs/NAME``."""
-    return Path("runs") / recipe.name
+def default_folder(name: str) -> Path:
+    """Return the default folder of the run of a recipe, ``runs/NAME``."""
+    return Path("runs") / name
 
 
 def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
@@ -79,6 +79,7 @@ def execute(
     progress: Progress,
     world: World = SINGLE_PROCESS,
     redo: Collection[str] = (),
+    prepare: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or resume it.
 
@@ -92,6 +93,8 @@ def execute(
             files of the run.
         redo: ids of stages to run again. All stages that depend on them also run again. If the run
             is stopped, the next call runs those of them that are not finished.
+        prepare: function that rank 0 calls before the first stage, if a stage is not finished. It
+            may write files to the folder, which is locked.
 
     Returns:
         Content of ``results.json``.
@@ -120,6 +123,8 @@ def execute(
         # change them.
         if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
             _write_down(recipe, plugins, run, where, devices)
+            if prepare is not None:
+                prepare()
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
             relays = stack.enter_context(
                 open_trackers(recipe.trackers, followed, plugins.registry, progress.warn)

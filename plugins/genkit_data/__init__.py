@@ -25,6 +25,7 @@ def genkit_register(registry: Registration) -> None:
     registry.add("dataset", "real-and-fake", "genkit_data.real_and_fake:RealAndFake")
     registry.add("dataset", "swiss-roll", "genkit_data.points:SwissRoll")
     registry.add("dataset", "moons", "genkit_data.points:Moons")
+    registry.add("dataset", "tensors", "genkit_data.tensors:Tensors")
     registry.add("augmentation", "flip", "genkit_data.flip:Flip")
     registry.add("augmentation", "edm", "genkit_data.augment:EdmAugmentation")
 

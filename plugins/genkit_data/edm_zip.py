@@ -12,16 +12,16 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from zipfile import ZipFile
 
-import torch
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
+from genkit.items import as_classes
 from genkit.settings import FilePath, quote, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, load_or_decode
-from genkit_data.classes import require_classes
 from genkit_data.folder import content_of, existing, version_of
 from genkit_data.pictures import (
     SUFFIXES,
@@ -214,9 +214,7 @@ def _classes(files: _Files) -> Tensor:
             f"{where}: labels must be for existing images, got a label for {absent[0]}",
             Code.NOT_FOUND,
         )
-    labels = torch.tensor([classes[name] for name in files.images])
-    require_classes(labels, where)
-    return labels
+    return as_classes(np.array([classes[name] for name in files.images]), where)
 
 
 def _parts(path: Path, shape: Shape, labels: Tensor | None) -> Iterator[Batch]:

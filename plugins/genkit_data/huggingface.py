@@ -15,11 +15,11 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Dataset, Inputs
+from genkit.items import as_classes
 from genkit.parts.packages import install_command
 from genkit.settings import FilePath, near_match, setting
 from genkit.types import Batch, DataSpec
 from genkit_data.cache import Decoding, load_or_decode
-from genkit_data.classes import require_classes
 from genkit_data.pictures import (
     Shape,
     make_batches,
@@ -125,8 +125,7 @@ class HuggingFace(Dataset):
             raise DataError(
                 f"{where} must contain class indices, got {values[0]!r}", Code.WRONG_TYPE
             )
-        require_classes(labels, where)
-        return labels
+        return as_classes(labels.numpy(), where)
 
 
 def _files(table: Any) -> list[Path]:

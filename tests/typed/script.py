@@ -1,6 +1,7 @@
 """A user's script, which mypy --strict accepts where the installed genkit has its types."""
 
 import torch
+from torch.utils.data import TensorDataset
 
 import genkit
 from genkit.plugin import Batch, Coupler, Pairs, Schedule
@@ -16,7 +17,12 @@ recipe: genkit.Recipe = genkit.Recipe.read("smoke")
 seeded: genkit.Recipe = genkit.Recipe(**{**recipe.table, "seed": 1})
 text: str = seeded.toml()
 schedule: Schedule = genkit.component("schedule", "edm", steps=7)
-result: genkit.Result = genkit.run_recipe(seeded, settings={"samples.count": 16})
+points: torch.Tensor = torch.randn(100, 2)
+result: genkit.Result = genkit.run_recipe(
+    seeded,
+    settings={"samples.count": 16},
+    data=TensorDataset(points, torch.zeros(100).long()),
+)
 denoiser: genkit.Denoiser = result.denoiser()
 samples: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7})
 noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))

@@ -50,6 +50,17 @@ def test_floats(write, inputs, dtype):
     assert batch.labels is None
 
 
+@pytest.mark.parametrize("shape", [(1000, 2), (5, 3), (7, 1)])
+def test_vectors(write, inputs, shape):
+    vectors = 3 * np.random.default_rng(1).standard_normal(shape)
+    labelled = NPZ(path=write(images=vectors, labels=np.arange(len(vectors)) % 2))
+    assert labelled.spec() == DataSpec(shape[1:], classes=2)
+    check_dataset(labelled)
+    batch = labelled.load(inputs)
+    assert np.array_equal(batch.data.numpy(), vectors.astype(np.float32))
+    assert NPZ(path=labelled.path, labels=False).load(inputs).labels is None
+
+
 def test_compressed_and_in_the_order_of_fortran(tmp_path, inputs):
     path = tmp_path / "data.npz"
     np.savez_compressed(path, images=np.asfortranarray(IMAGES))
@@ -88,6 +99,8 @@ def test_objects_are_never_unpickled(write, inputs):
         ({"images": IMAGES[0]}, (Code.WRONG_SHAPE, "(6, 7, 3)", "[N, H, W, C]")),
         ({"images": IMAGES[:0]}, (Code.WRONG_SHAPE, "(0, 6, 7, 3)", "[N, H, W, C]")),
         ({"images": IMAGES[:, :3, :3]}, (Code.WRONG_SHAPE, "(5, 3, 3, 3)", "1 to 4")),
+        ({"images": IMAGES[0, 0]}, (Code.WRONG_TYPE, "uint8", "floats")),
+        ({"images": np.zeros(9)}, (Code.WRONG_SHAPE, "(9,)", "[N, D]")),
         ({"images": np.repeat(IMAGES, 2, 3)}, (Code.WRONG_SHAPE, "(5, 6, 7, 6)", "1 to 4")),
     ],
 )
@@ -111,6 +124,13 @@ def test_floats_out_of_range(write, inputs, value, reason):
     images[3, 2, 1, 0] = value
     with raises_code(DataError, reason[0], "image 3", *reason[1:]):
         NPZ(path=write(images=images), labels=False).load(inputs)
+
+
+def test_a_vector_that_is_not_finite(write, inputs):
+    vectors = np.zeros((5, 2))
+    vectors[3, 1] = np.inf
+    with raises_code(DataError, Code.NOT_FINITE, "vector 3", "inf"):
+        NPZ(path=write(images=vectors), labels=False).load(inputs)
 
 
 def npy(array, change=lambda content: content):

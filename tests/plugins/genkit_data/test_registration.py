@@ -12,6 +12,7 @@ NAMES = {
     "cifar10",
     "edm-zip",
     "npz",
+    "tensors",
     "huggingface",
     "mirrored",
     "fashion-mnist",
