@@ -209,7 +209,9 @@ def run(
                 show(console(), results, folder)
         finally:
             # Not after a second Ctrl-C, nor after a refusal: the folder may belong to another run.
-            if world.is_main and not isinstance(sys.exception(), (KeyboardInterrupt, UsageError)):
+            error = sys.exception()
+            refused = isinstance(error, UsageError) and not error.stage
+            if world.is_main and not refused and not isinstance(error, KeyboardInterrupt):
                 _after_run(plugins.registry, folder)
 
 

@@ -104,10 +104,14 @@ class GenkitError(Exception):
     Args:
         message: mistake and remedy, separated by ``"; "``.
         code: kind of the mistake; None for the code of the class.
+
+    Attributes:
+        stage: id of the stage that was running; empty for an error outside of a stage.
     """
 
     exit_code: ClassVar[int] = 1
     code: Code = Code.USAGE
+    stage: str = ""
 
     def __init__(self, message: str, code: Code | None = None) -> None:
         super().__init__(message)

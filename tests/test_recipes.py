@@ -275,7 +275,8 @@ def check_folder(folder, stages, text):
     for png in folder.rglob("*.png"):
         with Image.open(png) as image:
             assert min(image.size) >= 64
-    previews = {"preview-raw.png", "preview-averaged.png"} if '"preview"' in text else set()
+    drawn = {"preview-raw.png", "preview-averaged.png", "during-training"}
+    previews = drawn if '"preview"' in text else set()
     for stage in folder.glob("*-denoiser"):
         assert {p.name for p in stage.iterdir()} == previews | {
             "state.json",

@@ -12,6 +12,7 @@
             state.json           fingerprint, whether it is finished, sizes of its results
             metrics.jsonl        one row per line, appended; rewritten on resume
             cost.json            cost of samples
+            during-training/     pictures of callbacks, with the number of training images
             checkpoint*.safetensors  checkpoints; the newest has no number
         replaced/            results of earlier settings; after --redo with the suffix .redone
         trackers/            files of trackers, one folder each
@@ -37,6 +38,7 @@ REPLACED = "replaced"
 TRACKERS = "trackers"
 METRICS = "metrics.jsonl"
 WARNINGS = "warnings.jsonl"
+DURING_TRAINING = "during-training"
 CHECKPOINT = "checkpoint.safetensors"
 LOCK = ".lock"
 HOLDER = ".running.json"

@@ -13,7 +13,7 @@ from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
 from genkit.artifacts.cost import SamplingCost, SamplingCosts
-from genkit.artifacts.layout import METRICS, WARNINGS, require_file_name
+from genkit.artifacts.layout import DURING_TRAINING, METRICS, WARNINGS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.files import named_errors, write_bytes, write_text
@@ -175,10 +175,20 @@ class Record:
         for name, png in self._draw(artifact).items():
             self.picture(name, png)
 
-    def picture(self, name: str, png: bytes) -> None:
-        """Write a picture to the file ``NAME.png``."""
+    def picture(self, name: str, png: bytes, keep: int | None = None) -> None:
+        """Write a picture to the file ``NAME.png``, which replaces an earlier one.
+
+        Args:
+            name: name of the picture.
+            png: content of the file.
+            keep: number of training images, if a copy of the picture is kept that later pictures of
+                this name do not replace.
+        """
         if self._is_main:
             write_bytes(self._folder / f"{name}.png", png)
+            if keep is not None:
+                (self._folder / DURING_TRAINING).mkdir(exist_ok=True)
+                write_bytes(self._folder / DURING_TRAINING / f"{name}-{keep:010d}.png", png)
             for observer in self._observers:
                 observer.picture(self._stage, name, png)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -83,6 +84,24 @@ class StageResult:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """The error that ended a run.
+
+    Attributes:
+        stage: id of the stage that was running.
+        message: message of the error.
+        code: code of the mistake, such as ``diverged``; empty for an error without a code.
+    """
+
+    stage: str
+    message: str
+    code: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}]" if self.code else self.message
+
+
+@dataclass(frozen=True)
 class Run:
     """A run, read from its folder.
 
@@ -91,12 +110,15 @@ class Run:
         name: name of its recipe.
         recipe: recipe with all defaults, as a dict of TOML values.
         stages: map from id to stage, in the order of the recipe.
+        failure: error that ended the last call of the run; None if there was no error, or if the
+            process was killed.
     """
 
     folder: Path
     name: str
     recipe: Mapping[str, Any] = field(repr=False)
     stages: Mapping[str, StageResult] = field(repr=False)
+    failure: Failure | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -111,7 +133,8 @@ class Run:
                 f"{folder} must be the folder of a run; name one such as runs/edm",
                 Code.WRONG_KIND,
             )
-        name = read_state(folder / STATE).get("name")
+        state = read_state(folder / STATE)
+        name = state.get("name")
         if not isinstance(name, str):
             raise DataError(
                 f"{folder / STATE} must contain the name of a recipe, got a damaged file; "
@@ -126,7 +149,7 @@ class Run:
                 stage = _with_state(stage, stage.folder)
             stale |= stage.state == "unfinished"  # damage does not affect later stages
             stages[stage.id] = stage
-        return cls(folder, name, recipe, stages)
+        return cls(folder, name, recipe, stages, _failure(state))
 
     @property
     def state(self) -> Literal["finished", "running", "unfinished", "damaged"]:
@@ -195,6 +218,13 @@ def damage_of(folder: Path, files: Any) -> str:
             now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
             return f"{folder / name} {now}, and was written with {size} bytes"
     return ""
+
+
+def _failure(state: Mapping[str, Any]) -> Failure | None:
+    """Return the error in the state of a run; None if there is none, or if it is damaged."""
+    with suppress(KeyError, TypeError):
+        return Failure(**state["failure"])
+    return None
 
 
 def _with_state(stage: StageResult, folder: Path) -> StageResult:

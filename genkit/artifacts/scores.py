@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -30,6 +31,10 @@ SAMPLED = "samples."
 
 MEASURED = "measured."
 """Prefix of the names of facts that a metric measured, such as a standard deviation over splits."""
+
+FLOOR, FLOOR_ITEMS = f"{MEASURED}floor", f"{MEASURED}floor_items"
+"""Names of the facts about the score of real items, compared with other real items: its value, and
+the numbers of items, such as ``512 against 1285``."""
 
 BETTER = "better"
 """Name of the fact with the better direction: ``higher`` or ``lower``; absent if there is none."""
@@ -65,6 +70,12 @@ class Scores(Artifact):
     def higher_is_better(self, score: str) -> bool | None:
         """Return whether a higher score is better; None if neither higher nor lower is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
+
+    def floor(self, score: str) -> float | None:
+        """Return the score of real items, which perfect samples would have; None if unknown."""
+        with suppress(KeyError, ValueError):
+            return float(self.facts[score][FLOOR])
+        return None
 
     @classmethod
     def load(cls, path: Path) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from genkit.artifacts import Record, Samples
 from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS, STATE
+from genkit.artifacts.runs import Failure
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
@@ -164,7 +165,11 @@ def execute(
                 _stop(stopping, together),
                 together,
             )
-            with _named(stage_id), plugin_errors(plugins.registry):
+            with (
+                _recorded(run, stage_id, world),
+                _named(stage_id),
+                plugin_errors(plugins.registry),
+            ):
                 if world.any(stopping()):
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.is_main:
@@ -241,6 +246,22 @@ def _results(name: str, folder: Path, folders: dict[str, Path]) -> dict[str, Any
     results = {"name": name, **gather(folder, folders)}
     write_json(folder / RESULTS, results)
     return results
+
+
+@contextmanager
+def _recorded(run: RunFolder, stage_id: str, world: World) -> Iterator[None]:
+    """Record an error that is raised inside the block in the folder of the run."""
+    try:
+        yield
+    except Exception as error:
+        failure = Failure(stage_id, in_words(error))
+        if isinstance(error, GenkitError):
+            error.stage = stage_id
+            failure = Failure(stage_id, str(error), error.code)
+        if world.is_main:
+            with suppress(OSError, GenkitError):  # a full disk must not hide the error of the run
+                run.fail(failure)
+        raise
 
 
 @contextmanager

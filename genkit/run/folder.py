@@ -23,7 +23,7 @@ from genkit.artifacts.layout import (
     stage_folders,
     stages_in,
 )
-from genkit.artifacts.runs import damage_of, read_state
+from genkit.artifacts.runs import Failure, damage_of, read_state
 from genkit.errors import Code, UsageError
 from genkit.files import write_json
 
@@ -141,11 +141,17 @@ class RunFolder:
         """Unfinished request to run stages again; an empty request if there is none."""
         return Redo(**read_state(self.root / STATE).get("redo", {}))
 
-    def _write(self, redo: Redo) -> None:
+    def _write(self, redo: Redo, failure: Failure | None = None) -> None:
         state: dict[str, Any] = {"name": self._name}
         if redo.pending:
             state["redo"] = asdict(redo)
+        if failure is not None:
+            state["failure"] = asdict(failure)
         write_json(self.root / STATE, state)
+
+    def fail(self, failure: Failure) -> None:
+        """Record the error that ended the run. It is removed when the run is started again."""
+        self._write(self.redo, failure)
 
     def set_aside(self, redo: Redo, stages: Collection[str]) -> list[str]:
         """Move the results of the stages that run again to ``replaced/``, dependents first.

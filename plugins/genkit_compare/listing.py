@@ -50,6 +50,7 @@ class Entry:
         total: total number of training images of the unfinished stage.
         best: best score; None if there are no scores yet.
         reason: description of the damage; empty if the run is not damaged.
+        error: error that ended the run, with its code; empty if there was none.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Entry:
     total: int | None = None
     best: Best | None = None
     reason: str = ""
+    error: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as a JSON object."""
@@ -127,6 +129,7 @@ def _entry(folder: Path) -> Entry:
         total if images is not None else None,
         best,
         reason,
+        str(run.failure or ""),
     )
 
 

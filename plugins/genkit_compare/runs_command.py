@@ -35,7 +35,7 @@ def runs(
         to = console()
         print_sheet(to, table(listed))
         for entry in listed:
-            if entry.reason:
-                say(to, f"\n{entry.folder.name}: {entry.reason}")
+            for text in filter(None, (entry.reason, entry.error)):
+                say(to, f"\n{entry.folder.name}: {text}")
     else:
         say(console(), f"{folder} contains no runs.")

@@ -65,6 +65,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Pictures beside each other, in rows that fit the window.
+
+    Attributes:
+        title: caption of all pictures, which includes the stage.
+        pictures: the pictures, each with its own caption.
+    """
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Listing:
     """Preformatted text, such as a recipe or a command.
 
@@ -77,7 +90,7 @@ class Listing:
     text: str
 
 
-Block = Text | Table | Chart | Picture | Listing
+Block = Text | Table | Chart | Picture | Strip | Listing
 
 
 @dataclass(frozen=True)

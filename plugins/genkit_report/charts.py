@@ -21,6 +21,10 @@ _GRID = "#010204"  # placeholder, replaced by the color of the page's lines
 _ROWS = 40  # maximum rows for each line in a data table; more points are thinned to every k-th
 
 
+Path = Sequence[Sequence[float]]
+"""Points in the plane, two coordinates each."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a chart.
@@ -32,6 +36,7 @@ class Line:
         spread: standard deviation of each y-coordinate; None if it is unknown. It is drawn as
             error bars if the points are marked, and as a band around the line otherwise.
         marked: whether the points are marked.
+        dashed: whether the line is a dashed line in the color of the text, such as a bound.
     """
 
     label: str
@@ -39,6 +44,7 @@ class Line:
     y: Sequence[float]
     spread: Sequence[float] | None = None
     marked: bool = False
+    dashed: bool = False
 
 
 def line_chart(
@@ -60,10 +66,10 @@ def line_chart(
         log_x: whether the x-axis is logarithmic; ignored if a coordinate is not above 0.
         log_y: whether the y-axis is logarithmic; ignored if a coordinate is not above 0.
     """
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.0 + 0.1 * len(lines)), layout="constrained")
     axes = figure.subplots()
     for index, line in enumerate(lines):
-        style = line_style(index)
+        style = {"color": _INK, "linestyle": "--"} if line.dashed else line_style(index)
         if line.marked:
             axes.errorbar(
                 line.x,
@@ -78,14 +84,21 @@ def line_chart(
             continue
         axes.plot(line.x, line.y, label=line.label, **style)
         if line.spread is not None:
-            bounds = zip(line.y, line.spread, strict=True)
-            low, high = zip(*((y - s, y + s) for y, s in bounds), strict=True)
+            bounds = [(y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)]
+            positive = [y for y in line.y if y > 0]
+            # A logarithmic axis would hide the whole band where its lower bound is not above 0.
+            lowest = min(positive) / 2 if log_y and positive else -math.inf
+            low, high = zip(*((max(lowest, a), b) for a, b in bounds), strict=True)
             axes.fill_between(line.x, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     _scale(axes, lines, log_x, log_y)
     if len(lines) > 1:
-        axes.legend(frameon=False, labelcolor=_INK, loc="best", fontsize=9)
+        # Below the axes, where it cannot cross the data.
+        columns = 1 if max(len(line.label) for line in lines) > 30 else 2
+        figure.legend(
+            frameon=False, labelcolor=_INK, loc="outside lower left", ncols=columns, fontsize=9
+        )
     ends = "; ".join(
         f"{line.label} from {number(float(line.y[0]))} to {number(float(line.y[-1]))}"
         for line in lines
@@ -96,6 +109,46 @@ def line_chart(
         _svg(figure, axes),
         f"Line chart of {y_label} against {x_label}: {ends}.",
         _table(lines, x_label, y_label),
+    )
+
+
+def path_chart(title: str, paths: Sequence[Path], points: Path) -> Chart:
+    """Return a chart of paths in the plane over points of the data, with the ends of the paths.
+
+    Args:
+        title: caption of the chart.
+        paths: points of each path, from noise to a sample.
+        points: points of the data; may be empty.
+    """
+    from matplotlib.collections import LineCollection
+
+    figure = Figure(figsize=(6.4, 6.8), layout="constrained")
+    axes = figure.subplots()
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.scatter(x, y, s=3, color=_GRID, linewidths=0, label="data")
+    axes.add_collection(LineCollection(paths, colors=PALETTE[0], linewidths=0.9, alpha=0.7))
+    for place, color, label in ((0, PALETTE[1], "noise"), (-1, PALETTE[0], "samples")):
+        x, y = zip(*(path[place] for path in paths), strict=True)
+        axes.scatter(x, y, s=14, color=color, linewidths=0, label=label, zorder=3)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel("first dimension")
+    axes.set_ylabel("second dimension")
+    figure.legend(
+        frameon=False, labelcolor=_INK, loc="outside lower left", ncols=3, markerscale=2, fontsize=9
+    )
+    rows = [
+        (
+            str(k),
+            *(", ".join(number(float(f"{v:.4g}")) for v in end) for end in (path[0], path[-1])),
+        )
+        for k, path in enumerate(paths)
+    ]
+    return Chart(
+        title,
+        _svg(figure, axes),
+        f"{len(paths)} paths in the plane from noise to samples.",
+        Table("Data: ends of the paths", ("path", "noise", "sample"), rows),
     )
 
 

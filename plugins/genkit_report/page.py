@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genkit_report.blocks import Section
-from genkit_report.sections import report_sections, verdict
+from genkit_report.sections import report_sections
+from genkit_report.verdict import ending, verdict
 from genkit_report.view import View
 
 
@@ -29,7 +30,7 @@ def render(views: Sequence[View]) -> str:
     sections: Sequence[Section] = report_sections(views)
     return environment.get_template("report.html").render(
         title=" and ".join(view.label for view in views),
-        runs=[(view.label, view.run.name, verdict(view)) for view in views],
+        runs=[(view.label, view.run.name, [*verdict(view)], ending(view)) for view in views],
         warnings=[
             text if len(views) == 1 else f"{view.label}: {text}"
             for view in views

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,7 +28,9 @@ COLUMNS = 16
 STEPS = (3, 5, 9, 18)
 """Numbers of solver steps for which samples of the same seeds are shown."""
 
-_MOST_SECONDS = 10.0  # maximum expected time of drawing samples for a report
+MOST_SECONDS = 10.0
+"""Maximum expected time of a computation for a report."""
+
 _BLOCK = 4_096  # images of the data that are compared with the samples at a time
 
 
@@ -46,7 +49,7 @@ def compare_with_data(view: View, samples: Samples, title: str) -> tuple[Block, 
 
 
 def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
-    data = _data_of(view, samples)
+    data = data_of(view, samples)
     if data is None or data.shape[1:] != samples.batch.data.shape[1:]:
         return
     count = min(COLUMNS, len(samples.batch), len(data))
@@ -76,13 +79,11 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
     The samples are drawn for the report, without guidance. If this is expected to take more than
     10 seconds, a sentence with the reason is yielded instead.
     """
-    trained = view.run.stages.get(samples.denoiser or "")
-    costs = view.costs(stage)
-    if trained is None or trained.folder is None or not trained.has(DenoiserFile) or not costs:
+    path = denoiser_path(view, samples)
+    expected = expected_seconds(view, stage, samples, COLUMNS * sum(2 * steps for steps in STEPS))
+    if path is None or expected is None:
         return
-    seconds = (costs[0].seconds_per_image or math.inf) / (samples.nfe or 1)
-    expected = seconds * COLUMNS * sum(2 * steps for steps in STEPS)
-    if expected > _MOST_SECONDS:
+    if expected > MOST_SECONDS:
         yield Text(
             f"{stage.id}: samples with {_listed_steps()} steps are omitted because drawing them "
             f"would take about {expected:,.0f} s; draw them with genkit sample --steps"
@@ -90,7 +91,7 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
         return
     settings = dict(stage.settings)
     try:
-        denoiser = genkit.load_denoiser(trained.folder / DenoiserFile.filename(), "cpu")
+        denoiser = genkit.load_denoiser(path, "cpu")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run has printed the warnings
             rows = [
@@ -115,6 +116,31 @@ def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Blo
         f"Rows of samples of the same seeds, with {_listed_steps()} steps from top to bottom.",
         width=960,
     )
+
+
+def denoiser_path(view: View, samples: Samples) -> Path | None:
+    """Return the file of the denoiser of samples; None if no finished stage has it."""
+    trained = view.run.stages.get(samples.denoiser or "")
+    if trained is None or trained.folder is None or not trained.has(DenoiserFile):
+        return None
+    return trained.folder / DenoiserFile.filename()
+
+
+def expected_seconds(view: View, stage: StageResult, samples: Samples, calls: int) -> float | None:
+    """Return the expected time of calls of a denoiser, from the cost of the samples of a stage.
+
+    The result is None if the cost was not recorded.
+
+    Args:
+        view: run of the stage.
+        stage: stage that drew the samples.
+        samples: samples of the stage.
+        calls: number of images for which the denoiser is called.
+    """
+    costs = view.costs(stage)
+    if not costs:
+        return None
+    return (costs[0].seconds_per_image or math.inf) / (samples.nfe or 1) * calls
 
 
 def _listed_steps() -> str:
@@ -143,7 +169,7 @@ def nearest(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     return best, places
 
 
-def _data_of(view: View, samples: Samples) -> Tensor | None:
+def data_of(view: View, samples: Samples) -> Tensor | None:
     """Return the data on which the denoiser of samples was trained; None if it cannot be read."""
     trained = view.run.stages.get(samples.denoiser or "")
     table = dict(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from genkit.artifacts.scores import STD, scores_in, settings_of
+from genkit.artifacts.scores import FLOOR_ITEMS, STD, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
 from genkit_report.blocks import Block, Table
@@ -23,6 +23,7 @@ def score_blocks(views: Sequence[View]) -> Iterator[Block]:
             yield _score_table(
                 f"Scores of {stage_label(view, stage_id, views)}", scores.rows, costs
             )
+    yield from _floors(views)
     yield from _against_cost(views)
 
 
@@ -46,33 +47,93 @@ def score_text(row: Row, name: str) -> str:
     return number(row[name]) if deviation is None else with_spread(row[name], deviation)
 
 
-def _against_cost(views: Sequence[View]) -> Iterator[Block]:
-    """Yield a chart for each score: its values in sweeps over the number of steps."""
-    lines: dict[str, list[Line]] = {}
+def _floors(views: Sequence[View]) -> Iterator[Block]:
+    """Yield a table of the scores of real data, or the reason why a score has none."""
+    rows = []
     for view in views:
         for stage, scores in view.scores.items():
-            groups: dict[str, list[Row]] = {}
-            for row in scores.rows:
-                apart = [f"{k} {number(row[k])}" for k in settings_of([row]) if "steps" not in k]
-                groups.setdefault(", ".join(apart), []).append(row)
-            for label, rows in groups.items():
-                rows = sorted(rows, key=_calls)
-                if len(rows) < 2 or len({_calls(row) for row in rows}) < 2:
-                    continue
-                name = ", ".join(filter(None, (stage_label(view, stage, views), label)))
-                for score in scores_in(rows[0]):
-                    spread = [row.get(f"{score}{STD}") for row in rows]
-                    known = None if None in spread else [float(s or 0.0) for s in spread]
-                    calls, values = [_calls(row) for row in rows], [row[score] for row in rows]
-                    lines.setdefault(score, []).append(Line(name, calls, values, known, True))
+            for score, facts in scores.facts.items():
+                floor = scores.floor(score)
+                text = facts.get(FLOOR_ITEMS, "") if floor is not None else _too_few(facts)
+                if text:
+                    value = "" if floor is None else number(floor)
+                    rows.append((stage_label(view, stage, views), score, value, text))
+    if rows:
+        head = ("stage", "score", "real data", "items compared")
+        yield Table("Scores of real data against other real data", head, rows)
+
+
+def _too_few(facts: Mapping[str, str]) -> str:
+    """Return why there are too few real items for a floor; empty if there are enough."""
+    try:
+        samples, real = int(facts["samples"]), int(facts["reference"])
+    except (KeyError, ValueError):  # a score of the denoiser, or a file of statistics
+        return ""
+    needed = f"not measured: two parts of {samples:,} items each require {2 * samples:,}"
+    return f"{needed}, and the data has {real:,}" if real < 2 * samples else ""
+
+
+def _against_cost(views: Sequence[View]) -> Iterator[Block]:
+    """Yield a chart for each score: its values in sweeps over the number of steps, and the floor.
+
+    The cost is the arithmetic of all networks, or the number of their calls if the arithmetic of a
+    row is unknown.
+    """
+    swept = list(_swept(views))
+    counted = all(cost is not None for _, rows in swept for _, cost in rows)
+    lines: dict[str, list[Line]] = {}
+    floors: dict[str, dict[str, float]] = {}
+    for (view, stage, label), rows in swept:
+        points = sorted(
+            (cost if counted and cost else _calls(row), k) for k, (row, cost) in enumerate(rows)
+        )
+        costs, ordered = [cost for cost, _ in points], [rows[k][0] for _, k in points]
+        if len(set(costs)) < 2:
+            continue
+        name = ", ".join(filter(None, (stage_label(view, stage, views), label)))
+        scores = view.scores[stage]
+        for score in scores_in(ordered[0]):
+            spread = [row.get(f"{score}{STD}") for row in ordered]
+            known = None if None in spread else [float(s or 0.0) for s in spread]
+            values = [row[score] for row in ordered]
+            lines.setdefault(score, []).append(Line(name, costs, values, known, marked=True))
+            if (floor := scores.floor(score)) is not None:
+                items = scores.facts[score].get(FLOOR_ITEMS, "")
+                floors.setdefault(score, {})[f"real data, {items}"] = floor
+    arithmetic = "arithmetic of all networks per sample, in calls of the denoiser"
+    calls = "network calls per sample, including calls of guidance networks"
     for score, drawn in lines.items():
+        ends = [f(x for line in drawn for x in line.x) for f in (min, max)]
+        flat = [Line(k, ends, [y, y], dashed=True) for k, y in floors.get(score, {}).items()]
         yield line_chart(
             f"{score} against the cost of a sample",
-            drawn,
-            "network calls per sample, including calls of guidance networks",
+            [*drawn, *flat],
+            arithmetic if counted else calls,
             score,
             log_y=True,
         )
+
+
+def _swept(
+    views: Sequence[View],
+) -> Iterator[tuple[tuple[View, str, str], list[tuple[Row, float | None]]]]:
+    """Yield the rows of each line of a sweep: those that differ only in the number of steps.
+
+    Each line has its run, its stage and its other settings. Each row has its cost in
+    NFE-equivalents if it is known.
+    """
+    for view in views:
+        for stage, scores in view.scores.items():
+            costs = view.costs(view.run.stages[stage])
+            aligned = len(costs) == len(scores.rows)
+            groups: dict[str, list[tuple[Row, float | None]]] = {}
+            for index, row in enumerate(scores.rows):
+                apart = [f"{k} {number(row[k])}" for k in settings_of([row]) if "steps" not in k]
+                cost = costs[index].nfe_equivalents if aligned else None
+                groups.setdefault(", ".join(apart), []).append((row, cost))
+            for label, rows in groups.items():
+                if len(rows) > 1:
+                    yield (view, stage, label), rows
 
 
 def _calls(row: Row) -> float:

@@ -9,7 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from genkit.artifacts.scores import scores_in
+from genkit.artifacts.layout import DURING_TRAINING
 from genkit.parts.figure import number
 from genkit.plugin import Samples, StageResult
 from genkit_report.blocks import (
@@ -17,12 +17,15 @@ from genkit_report.blocks import (
     Listing,
     Picture,
     Section,
+    Strip,
     Table,
     sections,
 )
 from genkit_report.charts import Line, line_chart
+from genkit_report.discriminators import discriminators
 from genkit_report.pictures import compare_with_data, over_steps
-from genkit_report.scores import NFE, curve_blocks, score_blocks, score_text
+from genkit_report.scores import NFE, curve_blocks, score_blocks
+from genkit_report.trajectories import trajectories
 from genkit_report.view import Row, View
 
 _POINTS = 200  # maximum points of a line; in a longer log, consecutive rows are averaged
@@ -33,49 +36,16 @@ def report_sections(views: Sequence[View]) -> Sequence[Section]:
     builders = (
         ("Samples", partial(_over, views, samples)),
         ("Scores", partial(score_blocks, views)),
+        ("Trajectories", partial(_over, views, trajectories)),
         ("Curves of metrics", partial(curve_blocks, views)),
         ("Training", partial(_over, views, training)),
         ("Pairs", partial(_over, views, pairs)),
+        ("Discriminator", partial(_over, views, discriminators)),
         ("Other pictures", partial(_over, views, other_pictures)),
         ("Recipe", partial(recipe_blocks, views)),
         ("Reproduction", partial(_over, views, repeating)),
     )
     return tuple(sections(builders))
-
-
-def verdict(view: View) -> str:
-    """Return a summary of a run: its state, the duration of training, and scores.
-
-    Only the scores of stages with a single row of scores are included.
-    """
-    stages = view.run.stages.values()
-    finished = sum(stage.state == "finished" for stage in stages)
-    state = f"{view.run.state}: {finished} of {len(stages)} stages are finished."
-    for stage in stages:
-        if images := stage.images:
-            seconds = sum(_seconds(view.rows(stage, "images_per_second")))
-            state += f" Stage {stage.id}: {images:,} training images in {_duration(seconds)}."
-    for stage_id, scores in view.scores.items():
-        for row in scores.rows if len(scores.rows) == 1 else ():
-            cost = f" at {number(row['nfe'])} {NFE}" if "nfe" in row else ""
-            values = [f"{score} {score_text(row, score)}" for score in scores_in(row)]
-            state += f" Stage {stage_id}{cost}: {', '.join(values)}."
-    return state
-
-
-def _seconds(rows: Sequence[Row]) -> Iterator[float]:
-    """Yield the training time between consecutive logged rows, in seconds."""
-    before = 0
-    for row in rows:
-        yield (row["images"] - before) / row["images_per_second"]
-        before = row["images"]
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-    )
 
 
 # --- samples ----------------------------------------------------------------------------
@@ -115,10 +85,27 @@ def training(view: View) -> Iterator[Block]:
                 by_sigma = {float(k): v for k, v in row["loss_by_sigma"].items()}
                 label = f"after {row['images']:,} images"
                 lines.append(Line(label, list(by_sigma), list(by_sigma.values())))
+            if bounds := view.rows(stage, "loss_bound_by_sigma"):
+                bound = bounds[0]["loss_bound_by_sigma"]
+                lines.append(
+                    Line("lower bound", [*map(float, bound)], [*bound.values()], dashed=True)
+                )
             yield line_chart(
                 f"{title}: loss by noise level", lines, "noise level sigma", "loss", log_x=True
             )
-        yield from _pictures(view, stage, ("preview",))
+        yield from previews(view, stage)
+
+
+def previews(view: View, stage: StageResult) -> Iterator[Block]:
+    """Yield the previews that a train stage kept, in the order of training, beside each other."""
+    shown = []
+    for path in sorted((stage.folder / DURING_TRAINING).glob("*.png")) if stage.folder else ():
+        name, _, images = path.stem.rpartition("-")
+        if name == "preview-averaged" and images.isdigit():
+            text = f"after {int(images):,} images"
+            shown.append(Picture(text, path.read_bytes(), f"Grid of samples {text}.", width=220))
+    if shown:
+        yield Strip(f"{view.label}, {stage.id}: samples of the same seeds during training", shown)
 
 
 def pairs(view: View) -> Iterator[Block]:
@@ -174,7 +161,7 @@ def _gaussian(pools: Sequence[Row]) -> str:
 
 def other_pictures(view: View) -> Iterator[Block]:
     """Yield the pictures in the folders of stages that no other section shows."""
-    drawn = {"samples", "loss", "loss-by-sigma", "pairs", "preview"}
+    drawn = {"samples", "loss", "loss-by-sigma", "pairs", "choice"}
     for stage in view.stages():
         if stage.folder is None:
             continue

@@ -34,6 +34,9 @@ RESERVED_NAMES = frozenset(
 )
 """Names of columns and pictures of the stage ``train``, which a callback must not use."""
 
+KEPT = 6
+"""About the number of pictures of each name that are kept in a training run."""
+
 _FLAGS = (
     (torch.backends.cuda.matmul, "fp32_precision"),
     (torch.backends.cudnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
@@ -114,8 +117,9 @@ class Callbacks:
             context.warn(f"{name}: {warning}")
         if result.scores:
             context.record.log({**row, **result.scores})
+        kept = is_due(-(-self.total // KEPT), state.images, callback.every, self.total)
         for title, png in result.pictures.items():
-            context.record.picture(title, png)
+            context.record.picture(title, png, state.images if kept else None)
 
 
 def is_due(every: int, images: int, count: int, total: int) -> bool:

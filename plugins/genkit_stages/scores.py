@@ -25,6 +25,7 @@ from genkit.interfaces import (
 )
 from genkit.networks import UnknownDenoiser
 from genkit.types import Curve, Measurement
+from genkit_stages.floor import Facts, measure_floors
 
 ROUNDED = "images clipped to [-1, 1] and rounded to 8 bits"
 UNCHANGED = "vectors as they are"
@@ -59,6 +60,7 @@ class Scorer:
         sets: number of equal parts of the samples, each measured separately.
         tolerance: maximum half width of every score's 95 % confidence interval, relative to the
             score. Once it is reached, no more sets are measured. If None, all sets are measured.
+        floors: for each number of samples in a set, the facts about the floors of all scores.
     """
 
     context: Context
@@ -67,6 +69,7 @@ class Scorer:
     extractors: Extractors
     sets: int = 1
     tolerance: float | None = None
+    floors: dict[int, Facts] = field(default_factory=dict, repr=False)
 
     def measure(self, samples: Samples) -> Measured:
         """Return the results of all metrics. Collective: every rank must call this.
@@ -112,6 +115,11 @@ class Scorer:
         measured = Measured()
         for (metric, _), of_metric in zip(self.metrics, results, strict=True):
             self._add(measured, metric, of_metric, samples)
+        if size not in self.floors:
+            parts = self.metrics, self.reference, self.extractors, size, self.context
+            self.floors[size] = measure_floors(*parts)
+        for name, facts in measured.facts.items():
+            measured.facts[name] = {**facts, **self.floors[size].get(name, {})}
         return measured
 
     def _require_comparable(self, samples: Samples) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 import genkit
 from genkit.artifacts import DenoiserFile, Run, Samples, Scores
-from genkit.artifacts.runs import is_run
-from genkit.errors import Code, DataError, UsageError
+from genkit.artifacts.runs import Failure, is_run
+from genkit.errors import Code, DataError, DivergedError, UsageError
 from genkit.run.engine import stage_states
 from genkit.run.folder import RunFolder
 from raising import raises_code
@@ -55,6 +55,35 @@ def test_a_finished_run_has_its_recipe_stages_and_scores(folder):
     results = json.loads((folder / "results.json").read_text())
     assert run.stage("scores").read(Scores).rows == results["stages"]["scores"]["rows"]
     assert [s.has(Samples) for s in run.stages.values()] == [False, True, False]
+
+
+def test_a_failed_run_has_its_error_until_it_is_started_again(tmp_path):
+    settings = {**SETTINGS, "denoiser.optimizer.learning_rate": 1e30}
+    with raises_code(DivergedError, Code.DIVERGED) as raised:
+        genkit.run_recipe("smoke", out=tmp_path / "smoke", settings=settings)
+    run = Run.load(tmp_path / "smoke")
+    assert run.failure == Failure("denoiser", str(raised.value), "diverged")
+    assert str(run.failure).endswith(" [diverged]")
+    genkit.run_recipe("smoke", out=tmp_path / "smoke", settings=SETTINGS)
+    assert Run.load(tmp_path / "smoke").failure is None
+
+
+def test_a_fault_that_is_no_mistake_of_a_user_is_recorded_too(tmp_path, monkeypatch):
+    def broken(self, context):
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr("genkit_stages.train.Train.run", broken)
+    with pytest.raises(RuntimeError):
+        genkit.run_recipe("smoke", out=tmp_path / "smoke", settings=SETTINGS)
+    failure = Run.load(tmp_path / "smoke").failure
+    assert failure == Failure("denoiser", "RuntimeError: no idea")
+    assert str(failure) == "RuntimeError: no idea"
+
+
+@pytest.mark.parametrize("damaged", ["text", None, {"stage": "denoiser"}, {"text": "x"}])
+def test_a_damaged_error_is_none(folder, damaged):
+    (folder / "state.json").write_text(json.dumps({"name": "smoke", "failure": damaged}))
+    assert Run.load(folder).failure is None
 
 
 def test_reading_writes_nothing(folder):

@@ -160,6 +160,19 @@ def test_a_plugin_is_called_after_a_run_that_failed(install, genkit_, tmp_path):
     assert (code, out.splitlines()[-1]) == (3, "after infinite 01-denoiser")
 
 
+def test_a_plugin_is_called_after_an_error_in_a_stage_that_a_user_can_correct(
+    install, genkit_, tmp_path, monkeypatch
+):
+    install("toy-box", AFTER.format(then="pass"))
+
+    def full(self, context):
+        raise MemoryError
+
+    monkeypatch.setattr("genkit_stages.sample.Sample.run", full)
+    code, out, _ = genkit_("run", "smoke", *TINY, "--out", tmp_path / "run")
+    assert (code, out.splitlines()[-1]) == (2, "after run 01-denoiser 02-samples")
+
+
 @pytest.mark.parametrize("then", ["raise ValueError('no toy')", "raise SystemExit(5)"])
 def test_a_plugin_that_fails_after_a_run_is_a_warning(install, genkit_, tmp_path, then):
     install("toy-box", AFTER.format(then=then))

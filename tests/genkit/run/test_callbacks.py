@@ -220,6 +220,19 @@ def test_rows_and_pictures_are_recorded_at_their_images(tiny, observed):
     assert averaged.startswith(b"\x89PNG")
 
 
+def kept_pictures(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*/during-training/*.png")}
+
+
+def test_pictures_during_the_training_are_kept(tiny, observed):
+    tiny.run(observed)
+    kept = kept_pictures(tiny.folder)
+    names = ("preview-averaged", "preview-raw")
+    assert sorted(kept) == [f"{name}-{n:010d}.png" for name in names for n in (128, 256)]
+    assert kept["preview-averaged-0000000256.png"] == tiny.bytes_of("preview-averaged.png")
+    assert kept["preview-averaged-0000000128.png"] != tiny.bytes_of("preview-averaged.png")
+
+
 def test_the_end_is_a_call_where_it_is_no_multiple(tiny, plain, monkeypatch):
     at = []
 
@@ -309,6 +322,7 @@ def test_a_kill_leaves_each_row_once(tiny, plain, observed, monkeypatch, at, met
     assert rows == [row for row in map(json.loads, lines) if "callback" in row]
     for name in ("preview-raw.png", "preview-averaged.png"):
         assert tiny.bytes_of(name) == tiny.bytes_of(name, whole)
+    assert kept_pictures(tiny.folder) == kept_pictures(whole)
 
 
 # --- failures -------------------------------------------------------------------------------

@@ -50,6 +50,15 @@ def test_an_unfinished_run_has_its_stage_and_its_images(genkit_, runs):
     assert "1 of 4: denoiser, 128 of 640 images" in genkit_("runs")[1]
 
 
+def test_a_failed_run_has_its_error(genkit_, runs):
+    unfinish(runs / "edm" / "02-samples")
+    failure = {"stage": "samples", "message": "stage samples: no samples", "code": "data"}
+    (runs / "edm" / "state.json").write_text(json.dumps({"name": "edm", "failure": failure}))
+    entry = listed(genkit_)["runs/edm"]
+    assert (entry["state"], entry["error"]) == ("unfinished", "stage samples: no samples [data]")
+    assert "edm: stage samples: no samples [data]" in genkit_("runs")[1]
+
+
 def test_a_running_run_is_one_whose_lock_is_held(genkit_, runs):
     unfinish(runs / "edm" / "02-samples")
     with filelock.FileLock(runs / "edm" / ".lock"):

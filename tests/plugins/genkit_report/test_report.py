@@ -18,12 +18,13 @@ import genkit
 from genkit.errors import Code, UsageError
 from genkit.parts.grid import grid
 from genkit.parts.no_stages import NoStages
-from genkit.plugin import Run, Samples, to_float
+from genkit.plugin import Run, Samples, State, to_float
 from genkit_report.blocks import Table
 from genkit_report.charts import Line, line_chart
 from genkit_report.page import render
-from genkit_report.pictures import _data_of, compare_with_data, nearest
+from genkit_report.pictures import compare_with_data, data_of, nearest
 from genkit_report.report_command import report
+from genkit_report.trajectories import _curvature, _shown
 from genkit_report.view import View
 from raising import raises_code
 
@@ -171,7 +172,94 @@ def test_samples_that_would_take_long_are_left_out(run):
     content = json.loads(cost.read_text())
     content["rows"][0]["seconds_per_image"] = 60.0
     cost.write_text(json.dumps(content))
-    assert "samples with 3, 5, 9 and 18 steps are omitted" in rendered(run)
+    text = rendered(run)
+    assert "samples with 3, 5, 9 and 18 steps are omitted" in text
+    assert "trajectories are omitted" in text
+
+
+def test_scores_are_shown_with_those_of_real_data(finished):
+    scores = json.loads((finished / "03-scores" / "scores.json").read_text())
+    floor = scores["facts"]["frechet_pixels"]["measured.floor"]
+    page = Page(rendered(finished))
+    (sentence,) = (text for text in page.texts if text.startswith("Stage scores at"))
+    assert f"(real data: {float(floor):.4g})" in sentence
+    assert "16 against 1781" in page.texts
+    assert any(text.startswith("real data, 8 against 1789") for text in page.texts)  # the chart
+
+
+def test_too_few_real_items_are_named(run):
+    path = run / "03-scores" / "scores.json"
+    scores = json.loads(path.read_text())
+    facts = scores["facts"]["frechet_pixels"]
+    facts |= {"samples": "1000", "measured.floor": "none"}
+    path.write_text(json.dumps(scores))
+    (reason,) = (text for text in Page(rendered(run)).texts if text.startswith("not measured: "))
+    assert "2,000" in reason
+    assert "1,797" in reason
+
+
+def alerts(page):
+    return [attrs for attrs in page.all("p") if attrs.get("role") == "alert"]
+
+
+def test_the_error_of_a_failed_run_is_on_its_page(finished, run):
+    assert not alerts(Page(rendered(finished)))
+    shutil.rmtree(run / "04-sweep")
+    page = Page(rendered(run))
+    assert len(alerts(page)) == 1
+    assert any("killed" in text for text in page.texts)
+    failure = {"stage": "sweep", "message": "stage sweep: no <samples>; draw some", "code": "data"}
+    (run / "state.json").write_text(json.dumps({"name": "digits", "failure": failure}))
+    page = Page(rendered(run))
+    assert len(alerts(page)) == 1
+    assert "Error: stage sweep: no <samples>; draw some [data]" in page.texts
+
+
+def test_trajectories_are_shown_with_their_curvature(finished, run):
+    title = "digits, denoiser: curvature of 32 trajectories"
+    page = Page(rendered(finished))
+    (caption,) = (text for text in page.texts if "4 trajectories, two rows each" in text)
+    assert caption.count(", ") > 10  # the noise levels of the columns
+    assert title not in page.texts  # the metric has measured it
+    path = run / "03-scores" / "scores.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "curves": {}}))
+    assert title in Page(rendered(run)).texts
+
+
+def test_trajectories_in_the_plane_are_paths():
+    line = [State(torch.tensor([[3.0, 4.0]]) * s, s, torch.zeros(1, 2)) for s in (2.0, 1.0)]
+    states = [*line, State(torch.zeros(1, 2), 0.0, None)]
+    view = SimpleNamespace(run=SimpleNamespace(stages={}, recipe={}), problems=[])
+    (chart,) = _shown(view, SimpleNamespace(denoiser=None), states, "moons")
+    assert chart.table.rows == [("0", "2, 2.667", "0, 0")]
+    assert "32" not in chart.description
+    assert {row[2] for row in _curvature([*states], "moons").table.rows} == {"0 ± 0"}
+
+
+def test_previews_are_shown_in_the_order_of_training(run):
+    folder = run / "01-denoiser" / "during-training"
+    folder.mkdir()
+    for name in ("averaged-0000000256", "averaged-0000000064", "raw-0000000064"):
+        (folder / f"preview-{name}.png").write_bytes(b"png")
+    texts = [text for text in Page(rendered(run)).texts if text.startswith("after ")]
+    assert texts[-2:] == ["after 64 images", "after 256 images"]
+
+
+def test_a_discriminator_has_its_accuracy_and_calibration(run):
+    (run / "01-denoiser" / "discriminator.safetensors").touch()
+    assert any("are not measured" in text for text in Page(rendered(run)).texts)
+    judged = {"cross_entropy": 0.6, "accuracy": 0.75, "calibration_error": 0.125}
+    rows = [{"images": 64, **judged}, {"images": 128, **judged, "accuracy": 0.8125}]
+    rows += [{"sigma": 0.5, **judged}, {"sigma": 2.0, **judged, "accuracy": 0.25}]
+    rows += [{"chosen": 128, "reason": "lowest"}]
+    with (run / "01-denoiser" / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    texts = Page(rendered(run)).texts
+    title = "digits, denoiser: {} on held-out items by noise level"
+    assert title.format("accuracy") in texts
+    assert title.format("calibration error") in texts
+    assert "0.8125" in texts
+    assert not any("are not measured" in text for text in texts)
 
 
 def test_a_run_has_one_page(finished):
@@ -266,11 +354,20 @@ def test_a_chart_has_the_numbers_that_it_draws():
     assert "<text" in chart.svg
 
 
+def test_a_band_that_reaches_below_0_is_drawn_on_a_logarithmic_axis():
+    line = Line("curvature", [1, 2], [4.0, 0.5], [0.5, 0.75])
+    svg = line_chart("Curvature", [line], "sigma", "value", log_y=True).svg
+    band = re.search(r'PolyCollection_1">.*? d="(.*?)"', svg, re.S)[1]
+    heights = [-float(y) for y in re.findall(r"(?:M|L) \S+ (\S+)", band)]
+    assert len(heights) >= 4
+    assert all(0 <= height <= 400 for height in heights)
+
+
 def test_data_from_other_stages_is_a_problem_of_the_page():
     data = {"use": "real-and-fake", "real": {"use": "digits"}, "fakes": "samples"}
     stage = SimpleNamespace(settings={"data": data})
     run = SimpleNamespace(stages={"denoiser": stage}, recipe={})
     view = SimpleNamespace(run=run, problems=[])
-    assert _data_of(view, SimpleNamespace(denoiser="denoiser")) is None
+    assert data_of(view, SimpleNamespace(denoiser="denoiser")) is None
     (problem,) = view.problems
     assert '"samples"' in problem

@@ -1,0 +1,62 @@
+"""Blocks of a report about discriminators: accuracy and calibration on held-out items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from genkit.plugin import DiscriminatorFile, StageResult
+from genkit_report.blocks import Block, Table, Text
+from genkit_report.charts import Line, line_chart
+from genkit_report.view import View
+
+_SCORES = ("accuracy", "calibration_error", "cross_entropy")
+_CHANCE = {"accuracy": 0.5, "cross_entropy": 0.6931}
+"""Values of a discriminator that assigns probability 1/2 to every item."""
+
+
+def discriminators(view: View) -> Iterator[Block]:
+    """Yield the scores of each discriminator on held-out items, as a table and by noise level."""
+    for stage in view.stages():
+        if stage.folder is None or not (stage.folder / DiscriminatorFile.filename()).is_file():
+            continue
+        title = f"{view.label}, {stage.id}"
+        snapshots = view.rows(stage, "accuracy")
+        levels = [row for row in snapshots if "sigma" in row]
+        if chosen := view.rows(stage, "chosen"):
+            best = chosen[-1]["chosen"]
+            rows = [
+                (name, f"{row[name]:.4g}")
+                for row in snapshots
+                if row.get("images") == best
+                for name in _SCORES
+                if name in row
+            ]
+            yield Table(
+                f"{title}: the chosen snapshot on held-out items",
+                ("", ""),
+                [("training images", f"{best:,}"), *rows],
+            )
+        for name in _SCORES[:2] if levels else ():
+            sigmas = [row["sigma"] for row in levels]
+            label = name.replace("_", " ")
+            lines = [Line(label, sigmas, [row[name] for row in levels], marked=True)]
+            if name in _CHANCE:
+                ends = [min(sigmas), max(sigmas)]
+                lines.append(Line("chance level", ends, [_CHANCE[name]] * 2, dashed=True))
+            yield line_chart(
+                f"{title}: {label} on held-out items by noise level",
+                lines,
+                "noise level sigma",
+                label,
+                log_x=True,
+            )
+        if not levels and not _is_chosen(view, stage):
+            yield Text(
+                f"{title}: accuracy and calibration on held-out items are not measured; add "
+                "held_out = 0.1 to its data, and a stage that uses choose-discriminator"
+            )
+
+
+def _is_chosen(view: View, stage: StageResult) -> bool:
+    """Return whether a later stage evaluates the snapshots of a discriminator."""
+    return any(other.settings.get("discriminator") == stage.id for other in view.stages())
