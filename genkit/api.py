@@ -16,7 +16,7 @@ from genkit.artifacts import DenoiserFile
 from genkit.artifacts.layout import stages_in
 from genkit.blame import plugin_errors
 from genkit.denoiser import Denoiser, Table, load_denoiser
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DataError, UsageError
 from genkit.interfaces import (
     Augmentation,
     Average,
@@ -28,6 +28,7 @@ from genkit.interfaces import (
     DatasetCoupler,
     Discriminator,
     Extractor,
+    FunctionCallback,
     Guidance,
     Importer,
     Latents,
@@ -40,6 +41,7 @@ from genkit.interfaces import (
     Solver,
     Stage,
     Tracker,
+    TrainingFunction,
 )
 from genkit.items import Data, Items, Labels
 from genkit.plugin.manager import load_plugins
@@ -87,6 +89,8 @@ def run_recipe(
     trackers: Sequence[Table] = (),
     data: Data | None = None,
     labels: Labels | None = None,
+    callbacks: Sequence[TrainingFunction] = (),
+    callback_images: int | None = None,
 ) -> Result:
     """Run a recipe, or resume a run that was stopped.
 
@@ -110,10 +114,19 @@ def run_recipe(
             fingerprint contains their hash, so other items train again.
         labels: ``[N]`` classes of the items of ``data``, from 0; None if there are none, or if the
             rows of ``data`` contain them.
+        callbacks: functions that every training stage calls with its
+            :class:`~genkit.interfaces.TrainingState`, in addition to the callbacks of the recipe. A
+            function may return a dict of scores, which are logged as a row of ``metrics.jsonl``.
+            It changes no result, as for :class:`~genkit.interfaces.Callback`. To stop the run,
+            raise :class:`~genkit.errors.InterruptedRun`.
+        callback_images: number of training images between two calls of ``callbacks``, at least 1;
+            None for a hundredth of the training. The last call is after training.
 
     Raises:
         GenkitError: a mistake that the caller can correct, such as one in the recipe, or an item of
-            ``data`` that differs from the first one in shape or is not finite.
+            ``data`` that differs from the first one in shape or is not finite. If a function of
+            ``callbacks`` raised an error, this is its cause; the state is saved, and the same call
+            resumes the run.
     """
     plugins = load_plugins()
     overrides = [
@@ -122,6 +135,7 @@ def run_recipe(
     ]
     if isinstance(recipe, Mapping):
         recipe = Recipe(**recipe)
+    functions = _functions(callbacks, callback_images)
     source = recipe.source if isinstance(recipe, Recipe) else read_source(recipe)
     name = (settings or {}).get("name", source.table.get("name"))
     folder = Path(out) if out is not None else default_folder(str(name))
@@ -136,9 +150,33 @@ def run_recipe(
     checked = load_recipe(source, plugins, overrides, trackers)
     with choose_progress() if progress else Progress() as shown_progress:
         results = execute(
-            checked, plugins, folder, device, shown_progress, redo=redo, prepare=prepare
+            checked,
+            plugins,
+            folder,
+            device,
+            shown_progress,
+            redo=redo,
+            prepare=prepare,
+            functions=functions,
         )
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
+
+
+def _functions(callbacks: Any, images: object) -> list[FunctionCallback]:
+    """Return the functions that training stages call; raise UsageError for a wrong argument."""
+    if images is not None and (type(images) is not int or images < 1):
+        raise UsageError(
+            f"callback_images must be None or an integer of at least 1, got {images!r:.60}; write "
+            "a number such as 10_000",
+            Code.OUT_OF_RANGE,
+        )
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise UsageError(
+            f"callbacks must be a list of functions, got {callbacks!r:.60}; write a list such as "
+            "[show]",
+            Code.WRONG_TYPE,
+        )
+    return [FunctionCallback(function, images) for function in callbacks]
 
 
 @overload

@@ -154,13 +154,13 @@ def require_method(component: object, bound: T, method: str) -> T:
 def label_of(component: object, registry: Registry | None = None) -> str:
     """Return a label of a component for messages: its kind, name, plugin and distribution.
 
-    If no plugin registers the component, the label is the name of its class. If ``registry`` is
-    None, the plugins are loaded.
+    If no plugin registers the component, the label is the name of its class, or that of the
+    function if it is one. If ``registry`` is None, the plugins are loaded.
     """
     try:
         return str((registry or load_plugins().registry).entry_of(component))
     except PluginError:
-        return type(component).__name__
+        return str(getattr(component, "__name__", type(component).__name__))
 
 
 def _source(

@@ -78,17 +78,18 @@ class Denoiser:
     """A trained denoiser, which can be called or sampled.
 
     Args:
-        trained: trained network with its settings and data specification.
-        device: device of the network.
+        trained: trained network with its settings and data specification, such as
+            ``TrainingState.averaged`` in a callback.
+        device: device of the network; None for that of its weights.
     """
 
-    def __init__(self, trained: Trained, device: torch.device) -> None:
+    def __init__(self, trained: Trained, device: torch.device | None = None) -> None:
         self.trained = trained
         self.module = trained.module
         self.spec = trained.spec
         self.classes = trained.classes
         self.coupling = trained.coupling
-        self.device = device
+        self.device = device or next(trained.module.parameters()).device
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return ``D(x; sigma)``, ``[B, *shape]``.

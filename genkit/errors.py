@@ -91,6 +91,7 @@ class Code(StrEnum):
     USAGE = "usage", "A command, a name or a folder is invalid."
     RECIPE = "recipe", "A recipe has mistakes; each has its own code."
     PLUGIN = "plugin", "A component cannot be imported or registered, or its code failed."
+    CALLBACK = "callback", "A function that was passed to run_recipe raised an error."
     SETTING = "setting", "A component is constructed with values that are not allowed."
     DATA = "data", "Data is missing, unreadable, of the wrong shape or not finite."
     DIVERGED = "diverged", "A loss or a gradient is not finite."

@@ -74,7 +74,8 @@ class Record:
             require_file_name(declared)
         self.saved: Artifact | None = None
         """Artifact that the stage saved; None if it has not saved one yet."""
-        self._stage = stage
+        self.stage = stage
+        """Id of the stage."""
         self._folder = folder
         self._declared = declared
         self._is_main = is_main
@@ -100,7 +101,7 @@ class Record:
         self._rows = [row for row in read_rows(self._folder / METRICS) if keep(row)]
         write_text(self._folder / METRICS, "".join(map(_line, self._rows)))
         for observer in self._observers:
-            observer.resume(self._stage, self._rows)
+            observer.resume(self.stage, self._rows)
         return list(self._rows)
 
     def log(self, row: Row) -> None:
@@ -119,7 +120,7 @@ class Record:
             file.write(line)
         self.rows.append(row)
         for observer in self._observers:
-            observer.row(self._stage, row)
+            observer.row(self.stage, row)
 
     @property
     def rows(self) -> list[Row]:
@@ -171,7 +172,7 @@ class Record:
         artifact.save(self._folder / declared.filename())
         if isinstance(artifact, Scores):
             for observer in self._observers:
-                observer.scores(self._stage, artifact)
+                observer.scores(self.stage, artifact)
         for name, png in self._draw(artifact).items():
             self.picture(name, png)
 
@@ -190,7 +191,7 @@ class Record:
                 (self._folder / DURING_TRAINING).mkdir(exist_ok=True)
                 write_bytes(self._folder / DURING_TRAINING / f"{name}-{keep:010d}.png", png)
             for observer in self._observers:
-                observer.picture(self._stage, name, png)
+                observer.picture(self.stage, name, png)
 
     def path(self, name: str) -> Path:
         """Return the path of a file of the stage."""

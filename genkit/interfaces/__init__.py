@@ -29,6 +29,7 @@ from genkit.interfaces.evaluation import Extractor as Extractor
 from genkit.interfaces.evaluation import Features as Features
 from genkit.interfaces.evaluation import Metric as Metric
 from genkit.interfaces.evaluation import Subject as Subject
+from genkit.interfaces.functions import FunctionCallback as FunctionCallback
 from genkit.interfaces.guidance import BoundGuidance as BoundGuidance
 from genkit.interfaces.guidance import Guidance as Guidance
 from genkit.interfaces.networks import Classifier as Classifier
@@ -54,4 +55,5 @@ from genkit.interfaces.training import NoiseDistribution as NoiseDistribution
 from genkit.interfaces.training import Objective as Objective
 from genkit.interfaces.training import Optimizer as Optimizer
 from genkit.interfaces.training import RunningAverage as RunningAverage
+from genkit.interfaces.training import TrainingFunction as TrainingFunction
 from genkit.interfaces.training import TrainingState as TrainingState

@@ -15,6 +15,7 @@ from genkit.artifacts import Artifact, NetworkFile, Record, SamplingCost
 from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError, Problem, UsageError
 from genkit.fields import Settings
+from genkit.interfaces.functions import FunctionCallback
 from genkit.settings import setting
 from genkit.types import DataSpec
 from genkit.world import World
@@ -88,22 +89,19 @@ class Design:
         if self.spec.shape != denoiser.spec.shape:
             yield Problem(
                 (),
-                f"must be trained on items of the denoiser's shape {denoiser.spec.shape}, got "
-                f"{self.spec.shape}",
+                f"must be trained on items of shape {denoiser.spec.shape}, got {self.spec.shape}",
                 "choose a network that was trained on items of this shape",
             )
         elif self.classes not in (0, denoiser.classes):
             yield Problem(
                 (),
-                f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
-                f"{self.classes}",
+                f"must have the denoiser's {denoiser.classes} classes or none, got {self.classes}",
                 "choose a network that is not class-conditional, or a different denoiser",
             )
         elif self.fakes_of and denoiser.stage and self.fakes_of != denoiser.stage:
             yield Problem(
                 (),
-                f'must be trained on samples of the denoiser that it guides, "{denoiser.stage}", '
-                f'got those of "{self.fakes_of}"',
+                f'must be trained on samples of "{denoiser.stage}", got those of "{self.fakes_of}"',
                 f'train it on samples of "{denoiser.stage}"',
                 Code.WRONG_REFERENCE,
             )
@@ -170,6 +168,11 @@ class Context(Inputs, Protocol):
         """Processes that run the stage; rank 0 writes its files."""
         ...
 
+    @property
+    def functions(self) -> Sequence[FunctionCallback]:
+        """Functions of the caller's script that a training stage calls."""
+        ...
+
     def seed(self, *purpose: str | int) -> int:
         """Return a seed, a function of the seed of the run, the id of the stage and ``purpose``."""
         ...
@@ -209,10 +212,7 @@ class Context(Inputs, Protocol):
         ...
 
     def stop_requested(self) -> bool:
-        """Return whether the user requested a stop: the stage must save and raise InterruptedRun.
-
-        Collective: every rank must call this at the same point.
-        """
+        """Return whether to stop: the stage must then save and raise InterruptedRun. Collective."""
         ...
 
     def single_process(self) -> Context:
@@ -309,9 +309,6 @@ class Stage(Component):
         """Estimate the number of forward passes of a network, counted per item; 0 if unknown.
 
         The progress display weights stages by it. A backward pass counts as two forward passes.
-
-        Args:
-            earlier: stages before this one, by id.
         """
         return 0.0
 

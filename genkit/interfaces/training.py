@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -243,6 +243,10 @@ class TrainingState:
     total: int
     network: Trained
     averaged: Trained
+
+
+TrainingFunction = Callable[[TrainingState], Mapping[str, float] | Measurement | None]
+"""Function of the state of a training run, which returns scores by name, or None."""
 
 
 class BoundCallback(Protocol):

@@ -13,7 +13,7 @@ import torch
 from genkit.artifacts import Artifact, NetworkFile, Record, SamplingCost, SamplingCosts
 from genkit.designs import references
 from genkit.errors import PluginError
-from genkit.interfaces import Component, Stage, Trained
+from genkit.interfaces import Component, FunctionCallback, Stage, Trained
 from genkit.networks import load_network
 from genkit.plugin.registry import Registry
 from genkit.random import derive_seed
@@ -43,6 +43,7 @@ class StageContext:
         progress: display of the position in the stage.
         stop_requested: function that returns whether a stop was requested on any rank.
         world: processes that run the stage.
+        functions: functions of the caller's script that a training stage calls.
     """
 
     stage_id: str
@@ -56,6 +57,7 @@ class StageContext:
     progress: Progress
     stop_requested: Callable[[], bool]
     world: World = SINGLE_PROCESS
+    functions: Sequence[FunctionCallback] = ()
     _loaded: dict[str, Trained] = field(default_factory=dict, repr=False)
     _warned: set[str] = field(default_factory=set, repr=False)
 

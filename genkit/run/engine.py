@@ -18,7 +18,7 @@ from genkit.artifacts.runs import Failure
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json, write_text
-from genkit.interfaces import Stage, Stages, TrackedRun
+from genkit.interfaces import FunctionCallback, Stage, Stages, TrackedRun
 from genkit.machine import environment, hardware, is_of_the_disk, is_out_of_memory, resolve_device
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry, in_words
@@ -81,6 +81,7 @@ def execute(
     world: World = SINGLE_PROCESS,
     redo: Collection[str] = (),
     prepare: Callable[[], None] | None = None,
+    functions: Sequence[FunctionCallback] = (),
 ) -> dict[str, Any]:
     """Run a recipe in a folder, or resume it.
 
@@ -96,6 +97,7 @@ def execute(
             is stopped, the next call runs those of them that are not finished.
         prepare: function that rank 0 calls before the first stage, if a stage is not finished. It
             may write files to the folder, which is locked.
+        functions: functions that training stages call.
 
     Returns:
         Content of ``results.json``.
@@ -164,6 +166,7 @@ def execute(
                 progress,
                 _stop(stopping, together),
                 together,
+                functions,
             )
             with (
                 _recorded(run, stage_id, world),

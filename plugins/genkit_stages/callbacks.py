@@ -13,8 +13,16 @@ import numpy as np
 import torch
 
 from genkit.blame import fault, require_method
-from genkit.errors import Code, DataError
-from genkit.interfaces import BoundCallback, Callback, Context, Trained, TrainingState
+from genkit.errors import Code, DataError, GenkitError, UsageError
+from genkit.interfaces import (
+    BoundCallback,
+    Callback,
+    Context,
+    FunctionCallback,
+    Trained,
+    TrainingState,
+)
+from genkit.plugin.registry import in_words
 from genkit.types import Measurement
 from genkit_stages.scores import check_measurement
 
@@ -51,7 +59,8 @@ class Callbacks:
 
     Attributes:
         context: context of the stage.
-        callbacks: callbacks in the order of the recipe.
+        callbacks: callbacks in the order of the recipe. The functions of the caller's script,
+            ``context.functions``, come after them.
         total: number of images of the whole training run.
         state: function that returns the current networks, which are copied for each call.
         settle: function that waits until no pool is being coupled in the background.
@@ -63,6 +72,10 @@ class Callbacks:
     state: Callable[[], TrainingState]
     settle: Callable[[], None]
     _bound: list[BoundCallback] = field(default_factory=list, repr=False)
+
+    @property
+    def _all(self) -> list[Callback | FunctionCallback]:
+        return [*self.callbacks, *self.context.functions]
 
     def bind(self) -> None:
         """Bind the callbacks, which may read results of earlier stages; collective."""
@@ -82,9 +95,12 @@ class Callbacks:
         """
         return [
             index
-            for index, callback in enumerate(self.callbacks)
-            if is_due(callback.every, images, count, self.total)
+            for index, callback in enumerate(self._all)
+            if is_due(self._every(callback), images, count, self.total)
         ]
+
+    def _every(self, callback: Callback | FunctionCallback) -> int:
+        return callback.every if isinstance(callback, Callback) else callback.every(self.total)
 
     def call(self, due: Sequence[int]) -> None:
         """Call the callbacks of these indices; collective.
@@ -92,21 +108,27 @@ class Callbacks:
         Raises:
             DataError: the result of a callback is invalid; the error names the callback and its
                 plugin.
+            UsageError: a function of the caller's script raised an error.
         """
         if self.context.world.is_main:
             self.settle()
             for index in due:
-                self._call(self.callbacks[index], self._bound[index])
+                self._call(index)
         self.context.world.barrier()
 
-    def _call(self, callback: Callback, bound: BoundCallback) -> None:
-        context, state = self.context, self.state()
-        name = context.describe(callback)["use"]
+    def _call(self, index: int) -> None:
+        """Call a callback with copies of the networks, and log its result."""
+        callback, context, state = self._all[index], self.context, self.state()
+        part: object = callback
+        if isinstance(callback, FunctionCallback):
+            name, part = callback.name, callback.function
+        else:
+            name = context.describe(callback)["use"]
         own = replace(state, network=_copy(state.network), averaged=_copy(state.averaged))
         row = {"images": state.images, "callback": name}
         try:
             with isolated(context.device):
-                result = _check(callback, bound.call(own, context.single_process()))
+                result = _check(part, self._result(index, own))
         except DataError as error:
             if error.code != Code.NOT_FINITE:
                 raise
@@ -120,6 +142,12 @@ class Callbacks:
         kept = is_due(-(-self.total // KEPT), state.images, callback.every, self.total)
         for title, png in result.pictures.items():
             context.record.picture(title, png, state.images if kept else None)
+
+    def _result(self, index: int, training: TrainingState) -> object:
+        callback = self._all[index]
+        if isinstance(callback, FunctionCallback):
+            return _result_of(callback, training)
+        return self._bound[index].call(training, self.context.single_process())
 
 
 def is_due(every: int, images: int, count: int, total: int) -> bool:
@@ -140,7 +168,25 @@ def _copy(trained: Trained) -> Trained:
     return replace(trained, module=module)
 
 
-def _check(callback: Callback, result: object) -> Measurement:
+def _result_of(function: FunctionCallback, training: TrainingState) -> object:
+    """Return the result of a function of the caller's script.
+
+    Raises:
+        UsageError: the function raised an error, which is the cause of this one.
+    """
+    try:
+        return function.call(training)
+    except GenkitError:  # such as samples that are not finite, or a request to stop
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"callback {function.name} raised {in_words(error)} at {training.images:,} images; all "
+            "is saved: correct it, and call run_recipe again to resume",
+            Code.CALLBACK,
+        ) from error
+
+
+def _check(callback: object, result: object) -> Measurement:
     """Check the result of a callback, and return it.
 
     Raises:

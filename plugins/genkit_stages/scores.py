@@ -17,7 +17,6 @@ from genkit.errors import Code, DataError, InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import (
     BoundMetric,
-    Callback,
     Context,
     Extractor,
     Metric,
@@ -212,11 +211,11 @@ def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
 
 
-def check_measurement(part: Metric | Callback, result: object) -> Measurement:
+def check_measurement(part: object, result: object) -> Measurement:
     """Check the result of a metric or a callback, and return it with its scores as floats.
 
     Args:
-        part: component that returned the result.
+        part: metric, callback or function that returned the result.
         result: object that it returned.
 
     Raises:

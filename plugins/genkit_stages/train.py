@@ -221,7 +221,7 @@ class Train(Stage):
                     context=context,
                     callbacks=self.callbacks,
                     total=self.images,
-                    state=lambda: self._state(spec, trainer, coupling),
+                    state=lambda: self._state(context.record.stage, spec, trainer, coupling),
                     settle=stream.settle,
                 ),
                 file=lambda: self._file(context, spec, trainer, coupling),
@@ -239,10 +239,12 @@ class Train(Stage):
         if bound:
             context.record.log({"images": 0, "loss_bound_by_sigma": bound})
 
-    def _state(self, spec: DataSpec, trainer: Trainer, coupling: Coupling) -> TrainingState:
+    def _state(
+        self, stage: str, spec: DataSpec, trainer: Trainer, coupling: Coupling
+    ) -> TrainingState:
         """Return the state of training, with the networks themselves rather than copies."""
         network, averaged = (
-            Trained(self.network, spec, module, coupling)
+            Trained(self.network, spec, module, coupling, stage=stage)
             for module in (trainer.model, trainer.average.model)
         )
         return TrainingState(trainer.images, self.images, network, averaged)

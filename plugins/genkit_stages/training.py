@@ -99,12 +99,11 @@ class Loop:
                 # Called before the checkpoint: a resumed run would log rows after it again.
                 if callbacks:
                     called_at = self._clock()
-                    self.callbacks.call(callbacks)
+                    with self._saving_on_error():
+                        self.callbacks.call(callbacks)
                     losses.exclude(self._clock() - called_at)
                 if due:
-                    state = trainer.state()
-                    network = {**self.file().metadata(), "prefix": AVERAGED}
-                    self.context.record.checkpoint(*state, network)
+                    self._save()
                 saved = now if due else saved
                 if due and not done and not stop and now >= next_plots:
                     seconds = self._draw()
@@ -113,6 +112,21 @@ class Loop:
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
         self._draw()
+
+    def _save(self) -> None:
+        """Write a checkpoint; collective."""
+        network = {**self.file().metadata(), "prefix": AVERAGED}
+        self.context.record.checkpoint(*self.trainer.state(), network)
+
+    @contextmanager
+    def _saving_on_error(self) -> Iterator[None]:
+        """Write a checkpoint if a callback raises an error, unless other ranks wait for rank 0."""
+        try:
+            yield
+        except Exception:
+            if self.context.world.size == 1:
+                self._save()
+            raise
 
     def _draw(self) -> float:
         """Draw the plots on rank 0, and return the seconds that this took, equal on all ranks.

@@ -4,13 +4,17 @@ import torch
 from torch.utils.data import TensorDataset
 
 import genkit
-from genkit.plugin import Batch, Coupler, Pairs, Schedule
+from genkit.plugin import Batch, Coupler, Pairs, Schedule, TrainingState
 
 
 def mean_cost(coupler: Coupler, images: torch.Tensor, noise: torch.Tensor) -> float:
     generator = torch.Generator().manual_seed(0)
     pairs: Pairs = coupler.pair(Batch(images), noise, generator)
     return float((images - noise[pairs.noise]).square().mean())
+
+
+def watch(training: TrainingState) -> dict[str, float]:
+    return {"spread": float(genkit.Denoiser(training.averaged).sample(16).std())}
 
 
 recipe: genkit.Recipe = genkit.Recipe.read("smoke")
@@ -22,6 +26,8 @@ result: genkit.Result = genkit.run_recipe(
     seeded,
     settings={"samples.count": 16},
     data=TensorDataset(points, torch.zeros(100).long()),
+    callbacks=[watch],
+    callback_images=10_000,
 )
 denoiser: genkit.Denoiser = result.denoiser()
 samples: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7})
