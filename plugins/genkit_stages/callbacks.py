@@ -139,7 +139,7 @@ class Callbacks:
             context.warn(f"{name}: {warning}")
         if result.scores:
             context.record.log({**row, **result.scores})
-        kept = is_due(-(-self.total // KEPT), state.images, callback.every, self.total)
+        kept = is_due(-(-self.total // KEPT), state.images, self._every(callback), self.total)
         for title, png in result.pictures.items():
             context.record.picture(title, png, state.images if kept else None)
 
