@@ -12,32 +12,34 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Never
+from typing import Annotated, Never
 
 import typer
 
-from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe, summary
+from genkit.commands import complete
+from genkit.commands.run import run
+from genkit.commands.show import check_kind, show
 from genkit.commands.validate import validate
 from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
-from genkit.terminal import check_device, console, fit, processes, say, several, warn
-
-if TYPE_CHECKING:
-    from genkit.plugin.registry import Registry
+from genkit.terminal import console, fit, several
 
 app = typer.Typer(
     name="genkit",
     cls=Commands,
     help="Train and sample diffusion models composed from plugins by a recipe.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Kind = Annotated[str | None, typer.Option(metavar="KIND", help="Only components of this kind.")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND", help="Only components of this kind.", autocompletion=complete.kinds
+    ),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,92 +145,7 @@ def _options(
 ) -> None: ...
 
 
-@app.command()
-def run(
-    recipe: RecipeArgument = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the run; default: runs/NAME.")
-    ] = None,
-    overrides: Overrides = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-    ] = None,
-    redo: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STAGE",
-            help="Run a stage and all stages that depend on it again; can be repeated.",
-        ),
-    ] = None,
-    trackers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--track",
-            metavar="NAME",
-            help="Log rows, scores and pictures to a tracker: a name, such as tensorboard, or a "
-            "table; can be repeated.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the stages that would run; write nothing.")
-    ] = False,
-) -> None:
-    """Run a recipe, or resume a run that was interrupted."""
-    check_device(device)
-    with processes() as world:
-        announced = not dry_run and (world is None or world.is_main)
-        loaded, plugins = load_recipe(recipe, overrides, trackers, announced)
-
-        from genkit.machine import resolve_device
-        from genkit.run.engine import default_folder, execute, stage_states
-        from genkit.world import SINGLE_PROCESS
-
-        world = world or SINGLE_PROCESS
-        folder = out or default_folder(loaded.name)
-        if dry_run:
-            from genkit.parts.sheet import print_sheet
-            from genkit.report.plan import plan_cells
-
-            resolve_device(device or loaded.device, world)
-            if not world.is_main:
-                return
-            states = stage_states(loaded, plugins, folder, redo or ())
-            to = console()
-            where = f"device {device or loaded.device}", f"in {folder}"
-            say(to, f"{summary(loaded, *where)}\n")
-            print_sheet(to, plan_cells(loaded, plugins.registry, folder, states), keys=2)
-            return
-
-        from genkit.report.results import show
-        from genkit.run.progress import Progress, choose_progress
-
-        try:
-            with choose_progress() if world.is_main else Progress() as progress:
-                results = execute(loaded, plugins, folder, device, progress, world, redo or ())
-            if world.is_main:
-                show(console(), results, folder)
-        finally:
-            # Not after a second Ctrl-C, nor after a refusal: the folder may belong to another run.
-            error = sys.exception()
-            refused = isinstance(error, UsageError) and not error.stage
-            if world.is_main and not refused and not isinstance(error, KeyboardInterrupt):
-                _after_run(plugins.registry, folder)
-
-
-def _after_run(registry: Registry, folder: Path) -> None:
-    """Call the plugins' hooks for a run that ended. An error of a hook is printed as a warning."""
-    from genkit.artifacts.runs import is_run
-    from genkit.plugin.registry import in_words, place_of
-
-    for owner, hook in registry.after_run if is_run(folder) else ():
-        try:
-            hook(folder=folder)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (third-party code)
-            own = isinstance(error, GenkitError)
-            reason = str(error) if own else f"{in_words(error)}{place_of(error)}"
-            warn(f"{owner} failed after the run: {reason}")
-
-
+app.command()(run)
 app.command()(validate)
 
 
@@ -242,7 +159,7 @@ def list_plugins(
     from genkit.plugin.manager import load_plugins
     from genkit.report.components import plugin_cells, plugin_json
 
-    _check_kind(kind)
+    check_kind(kind)
     plugins = load_plugins()
     if as_json:
         typer.echo(json.dumps(plugin_json(plugins, kind), indent=2))
@@ -250,42 +167,7 @@ def list_plugins(
         print_sheet(console(), plugin_cells(plugins, kind))
 
 
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a component in recipes.")],
-    kind: Kind = None,
-) -> None:
-    """Show the settings of each component called NAME."""
-    from genkit.plugin.declarations import declared
-    from genkit.plugin.manager import load_plugins
-    from genkit.report.components import description, show_component
-    from genkit.settings import near_match
-
-    _check_kind(kind)
-    registry = load_plugins().registry
-    entries = registry.entries(kind)
-    matches = [entry for entry in entries if entry.name == name]
-    if not matches:
-        hint = near_match(name, {entry.name for entry in entries}) or "see genkit list-plugins"
-        raise UsageError(f'no {kind or "component"} is called "{name}"; {hint}')
-
-    def describe(registry: Registry) -> list[dict[str, Any]]:
-        return [description(registry, entry) for entry in matches]
-
-    to = console()
-    for index, described in enumerate(declared(describe, registry) or describe(registry)):
-        if index:
-            to.print()
-        show_component(to, described)
-
-
-def _check_kind(kind: str | None) -> None:
-    from genkit.plugin.kinds import KINDS
-    from genkit.settings import near_match
-
-    if kind is not None and kind not in KINDS:
-        hint = near_match(kind, KINDS)
-        raise UsageError(f'no kind is called "{kind}"; {hint} kinds: {", ".join(KINDS)}')
+app.command()(show)
 
 
 def _flush() -> None:

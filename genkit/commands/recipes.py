@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genkit.commands import complete
 from genkit.errors import Code, Mistake, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 RecipeArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe."),
+    typer.Argument(
+        metavar="RECIPE",
+        help="A TOML file, or the name of a shipped recipe.",
+        autocompletion=complete.recipes,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -26,6 +31,7 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a setting, such as denoiser.coupler=random; can be repeated.",
+        autocompletion=complete.keys,
     ),
 ]
 

@@ -16,7 +16,7 @@ from genkit.fields import Field, fields_of
 from genkit.interfaces import Component, Stage
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import Registry, kinds_of
-from genkit.recipe.overrides import TOP_LEVEL, NamedComponent
+from genkit.recipe.overrides import TOP_LEVEL, NamedComponent, keys_inside
 from genkit.recipe.paths import find_path, name_places
 from genkit.settings import near_match, quote
 
@@ -176,6 +176,14 @@ class Decoder:
     def dataclass(self, cls: type[Any], table: Mapping[str, Any], key: Key) -> Any | None:
         """Return an instance of a class with the settings of a table; None if it has mistakes."""
         fields = {field.name: field for field in fields_of(cls)}
+        values = {name: self._field(field, table, (*key, name)) for name, field in fields.items()}
+        result = None
+        if not any(value is FAILED for value in values.values()):
+            try:
+                result = cls(**{n: v for n, v in values.items() if v is not dataclasses.MISSING})
+            except SettingError as error:
+                for problem in error.problems:
+                    self.note(name_places(problem, values.values()).under(*key))
         for name in (name for name in table if name not in fields):
             if now := getattr(cls, "renamed", {}).get(name):
                 renamed = Problem((), "not a setting here", f"write {now}", Code.RENAMED_KEY)
@@ -185,17 +193,10 @@ class Decoder:
                 hint = f"write {name} = {quote(table[name])} above the first [[stage]]"
             else:
                 keys = [*fields, *(() if key or self._stage_ids is None else ["stage"])]
-                hint = near_match(name, keys) or f"known: {', '.join(fields) or 'none'}"
+                listed = f"known: {', '.join(fields) or 'none'}"
+                hint = keys_inside(result, name) or near_match(name, keys) or listed
             self.note(Problem((*key, name), "unknown setting", hint, Code.UNKNOWN_KEY))
-        values = {name: self._field(field, table, (*key, name)) for name, field in fields.items()}
-        if any(value is FAILED for value in values.values()):
-            return None
-        try:
-            return cls(**{n: v for n, v in values.items() if v is not dataclasses.MISSING})
-        except SettingError as error:
-            for problem in error.problems:
-                self.note(name_places(problem, values.values()).under(*key))
-            return None
+        return result
 
     def _field(self, field: Field, table: Mapping[str, Any], key: Key) -> Any:
         """Return the value of a field: MISSING for its class's default, FAILED for a mistake."""

@@ -99,6 +99,21 @@ def with_candidates(mistake: Mistake, stages: Mapping[str, Settings]) -> Mistake
     return replace(mistake, problem=problem)
 
 
+def keys_inside(component: Settings | None, name: str) -> str:
+    """Return a suggestion for the name of a setting of the components inside of a component.
+
+    Args:
+        component: component without a setting of this name; None if it has mistakes.
+        name: name of the setting.
+
+    Returns:
+        ``did you mean "schedule.steps"?``, or an empty string if no component has the setting.
+    """
+    keys = [key for key in keys_of(component) if key[-1] == name] if component else []
+    written = [f'"{".".join(map(toml_key, key))}"' for key in keys[:_MOST_CANDIDATES]]
+    return f"did you mean {' or '.join(written)}?" if written else ""
+
+
 def add_trackers(
     table: Mapping[str, Any], trackers: Sequence[str | Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[Override]]:

@@ -56,7 +56,7 @@ def locate_mistakes(
         if override is None and (number := causes.get((problem.key, problem.code), 0)):
             override = overrides[number - 1]
         if override is not None:
-            problem = _with_replacement(_for_the_shell(problem, override), override, table)
+            problem = _with_replacement(_for_the_shell(problem, override, table), override, table)
             mistake = Mistake(problem, key, override=override.text, option=override.option)
         else:
             # A recipe in Python has no file, and so no lines.
@@ -70,13 +70,32 @@ def locate_mistakes(
     return located
 
 
-def _for_the_shell(problem: Problem, override: Override) -> Problem:
-    """Return a problem of an override, with its remedy quoted for the shell if it is a string."""
-    quoted = re.fullmatch(r'write (".*")', problem.hint)
-    if not quoted or problem.code != Code.WRONG_TYPE or problem.key != override.key:
+def _for_the_shell(problem: Problem, override: Override, table: Mapping[str, Any]) -> Problem:
+    """Return a problem of an override, with its remedy in the form of ``--set``.
+
+    The remedy is a string, or other keys in the same table.
+    """
+    if problem.key != override.key:
         return problem
-    key, _ = split_override(override.text)
-    return replace(problem, hint=f"write --set {shlex.quote(f'{key}={quoted[1]}')}")
+    key, value = split_override(override.text)
+    above = written_key(problem.key[:-1], table)
+    texts = []
+    quoted = re.fullmatch(r'write (".*")', problem.hint)
+    if quoted and problem.code == Code.WRONG_TYPE:
+        texts = [f"{key}={quoted[1]}"]
+    elif problem.code == Code.UNKNOWN_KEY:
+        texts = [f"{above}.{k}={value}" for k in re.findall(r'"([^".]+\.[^"]+)"', problem.hint)]
+    elif problem.code == Code.RENAMED_KEY and (
+        written := re.fullmatch(r"write ([\w.-]+)(?: = (.+))?", problem.hint)
+    ):
+        new = written[2] or "..."
+        # The remedy has ... in place of the value, as in `{ use = "adam", learning_rate = ... }`.
+        new = value if '"..."' in new else new.replace("[...]", "...").replace("...", value)
+        texts = [f"{above}.{written[1]}={new}"]
+    if not texts:
+        return problem
+    written_out = " or ".join(f"--set {shlex.quote(text.removeprefix('.'))}" for text in texts)
+    return replace(problem, hint=f"write {written_out}")
 
 
 def _with_replacement(problem: Problem, override: Override, table: Mapping[str, Any]) -> Problem:

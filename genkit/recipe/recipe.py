@@ -16,6 +16,7 @@ from genkit.artifacts.layout import require_file_name
 from genkit.blame import plugin_errors, require_type
 from genkit.designs import problems_of
 from genkit.errors import Code, DataError, Key, Mistake, PluginError, Problem, RecipeError
+from genkit.fields import keys_of
 from genkit.interfaces import Component, Dataset, Stage
 from genkit.plugin.manager import Plugins
 from genkit.recipe.decode import Decoder, TooManyProblems
@@ -30,7 +31,7 @@ from genkit.recipe.overrides import (
 from genkit.recipe.paths import name_places
 from genkit.recipe.places import locate_mistakes
 from genkit.recipe.source import Source
-from genkit.settings import quote
+from genkit.settings import quote, toml_key
 from genkit.types import DataSpec
 
 MAX_STAGES = 99
@@ -93,6 +94,16 @@ def declared_mistakes(
     and invalid references. The arguments are those of :func:`load_recipe`.
     """
     return _read(source, plugins, overrides, trackers, checks=False)[1]
+
+
+def declared_keys(source: Source, plugins: Plugins) -> list[str]:
+    """Return the keys of all settings of a recipe as for ``--set``, without reading data.
+
+    Stages with mistakes are left out.
+    """
+    stages = _read(source, plugins, (), (), checks=False)[0].stages
+    keys = ((i, *key) for i, stage in stages.items() for key in keys_of(stage))
+    return [*TOP_LEVEL[:-1], *(".".join(map(toml_key, key)) for key in keys)]
 
 
 def _read(

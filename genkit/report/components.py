@@ -18,6 +18,8 @@ from genkit.plugin.registry import Entry, Registry
 from genkit.settings import quote
 from genkit.terminal import say
 
+_HEAD = ("setting", "type", "default", "range", "meaning")
+
 
 def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
     """Return a table of all plugins, with their components of one kind or of all kinds."""
@@ -67,23 +69,29 @@ def settings_of(cls: type) -> list[tuple[str, str, str, str, str]]:
 def description(registry: Registry, entry: Entry) -> dict[str, Any]:
     """Return the description of a component for :func:`show_component`, as values for JSON."""
     cls = registry.load(entry)
-    summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
-    facts = {"owner": str(entry.owner), "class": entry.target, "source": cls.source}
-    lines = [summary, *(f"{name}: {fact}" for name, fact in facts.items() if fact)]
-    return {"name": f"{entry.kind} {entry.name}", "lines": lines, "settings": settings_of(cls)}
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " "),
+        "owner": str(entry.owner),
+        "class": entry.target,
+        "source": cls.source,
+        "settings": [dict(zip(_HEAD, row, strict=True)) for row in settings_of(cls)],
+    }
 
 
 def show_component(console: Console, described: Mapping[str, Any]) -> None:
     """Print summary, owner, source and settings of a component."""
-    console.print(described["name"], style="bold", highlight=False)
-    for line in described["lines"]:
-        say(console, line)
+    console.print(f"{described['kind']} {described['name']}", style="bold", highlight=False)
+    say(console, described["summary"])
+    for name in ("owner", "class", "source"):
+        if described[name]:
+            say(console, f"{name}: {described[name]}")
     settings = described["settings"]
     if not settings:
         console.print("no settings")
         return
-    head = ("setting", "type", "default", "range", "meaning")
-    print_sheet(console, [head, *settings])
+    print_sheet(console, [_HEAD, *(list(row.values()) for row in settings)])
 
 
 def _default(field: Field) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from genkit.artifacts.layout import stage_folder
 from genkit.field_types import Slot
@@ -16,28 +15,41 @@ from genkit.recipe.recipe import Recipe
 from genkit.settings import quote
 
 
-def plan_cells(
-    recipe: Recipe,
-    registry: Registry,
-    run: Path | None = None,
-    states: Mapping[str, str] = MappingProxyType({}),
-) -> Cells:
+def plan_cells(recipe: Recipe, registry: Registry) -> Cells:
     """Return a table of the stages of a recipe; the first two columns are number and id.
 
     Args:
         recipe: recipe without mistakes.
         registry: registry with its components.
-        run: folder of the run; None to leave out the folders of the stages.
-        states: map from the id of a stage to its state, such as ``finished`` for a stage that a
-            run would skip.
     """
-    cells = [("", "stage", "use", *(["writes to"] if run else []), "settings")]
+    cells = [("", "stage", "use", "settings")]
     for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1):
-        state = f" ({states[stage_id]})" if stage_id in states else ""
-        where = [f"{stage_folder(run, number, stage_id)}{state}"] if run else []
         facts = ", ".join(_facts(stage, registry))
-        cells.append((str(number), stage_id, registry.name_of(stage), *where, facts))
+        cells.append((str(number), stage_id, registry.name_of(stage), facts))
     return cells
+
+
+def stages_json(
+    recipe: Recipe, registry: Registry, run: Path, states: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return the stages of a recipe in a run folder as values for JSON.
+
+    Args:
+        recipe: recipe without mistakes.
+        registry: registry with its components.
+        run: folder of the run.
+        states: map from the id of a stage to its state, see
+            :func:`genkit.run.engine.stage_states`.
+    """
+    return [
+        {
+            "id": stage_id,
+            "use": registry.name_of(stage),
+            "state": states[stage_id],
+            "folder": str(stage_folder(run, number, stage_id)),
+        }
+        for number, (stage_id, stage) in enumerate(recipe.stages.items(), 1)
+    ]
 
 
 def _facts(component: Component, registry: Registry) -> Iterator[str]:

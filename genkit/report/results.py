@@ -41,7 +41,7 @@ def gather(folder: Path, stages: Mapping[str, Path]) -> dict[str, Any]:
     return {"stages": scored, "pictures": pictures}
 
 
-def show(console: Console, results: Mapping[str, Any], folder: Path) -> None:
+def print_results(console: Console, results: Mapping[str, Any], folder: Path) -> None:
     """Print a table of scores and costs for each stage that has scores, and the pictures.
 
     Args:

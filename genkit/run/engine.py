@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from genkit.artifacts import Record, Samples
-from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS, STATE
+from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
 from genkit.artifacts.runs import Failure
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
@@ -28,7 +28,7 @@ from genkit.report.pictures import pictures_of
 from genkit.report.results import gather
 from genkit.run.context import StageContext
 from genkit.run.fingerprint import dependents, fingerprint
-from genkit.run.folder import RunFolder
+from genkit.run.folder import RunFolder, is_begun
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
 from genkit.run.tracking import Relay, open_trackers
@@ -51,24 +51,23 @@ def fingerprints(recipe: Recipe, registry: Registry) -> dict[str, str]:
 def stage_states(
     recipe: Recipe, plugins: Plugins, folder: Path, redo: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return the states of stages in a folder, without writing anything.
+    """Return what a run would do with each stage, without writing anything.
 
     Returns:
-        Map from id to ``finished`` for a stage that a run would skip, and to ``redo`` for a stage
-        that was requested to run again. Other stages are left out.
+        Map from id to ``finished`` for a stage that a run would skip, and for stages that it would
+        run: ``new`` if the stage never ran, ``resume`` if it was stopped, ``changed`` if its
+        settings, code or inputs changed, ``restored`` if they changed back, and ``redo`` if it was
+        requested to run again.
     """
     run = RunFolder(folder, recipe.name)
     prints = fingerprints(recipe, plugins.registry)
     again = run.redo.including(redo, dependents(redo, recipe.stages))
     states: dict[str, str] = {}
     for number, stage_id in enumerate(recipe.stages, 1):
-        pending = stage_id in again.pending
-        if run.finished(number, stage_id, prints[stage_id]) and not (
-            pending and not again.set_aside
-        ):
-            states[stage_id] = "finished"
-        elif pending:
-            states[stage_id] = "redo"
+        state = run.state(number, stage_id, prints[stage_id])
+        # Once the earlier results are moved, the folder of a pending stage has new results.
+        new = ("finished", "resume") if again.set_aside else ()
+        states[stage_id] = "redo" if stage_id in again.pending and state not in new else state
     return states
 
 
@@ -142,8 +141,7 @@ def execute(
                 progress.skip(number, len(recipe.stages), stage_id)
                 continue
             name = plugins.registry.name_of(stage)
-            resumed = any(path.name != STATE for path in place.iterdir())
-            progress.begin(number, len(recipe.stages), stage_id, name, resumed)
+            progress.begin(number, len(recipe.stages), stage_id, name, is_begun(place))
             together = world if stage.shared else SINGLE_PROCESS
             record = Record(
                 stage_id,

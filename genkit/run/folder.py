@@ -201,6 +201,14 @@ class RunFolder:
         state = read_state(self._find(number, stage) / STATE)
         return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
 
+    def state(self, number: int, stage: str, fingerprint: str) -> str:
+        """Return the state of a stage, see :func:`genkit.run.engine.stage_states`."""
+        if self.finished(number, stage, fingerprint):
+            return "finished"
+        if self.changed(number, stage, fingerprint):
+            return "restored" if self._replaced(stage, fingerprint) else "changed"
+        return "resume" if is_begun(self._find(number, stage)) else "new"
+
     def open_stage(self, number: int, stage: str, fingerprint: str) -> Path:
         """Return the folder in which a stage starts or resumes.
 
@@ -253,6 +261,11 @@ class RunFolder:
             if read_state(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether the folder of a stage contains more than its state."""
+    return folder.is_dir() and any(path.name != STATE for path in folder.iterdir())
 
 
 def _holder(root: Path) -> str:

@@ -97,9 +97,9 @@ def check_name(kind: str, name: str, registry: Registry) -> None:
             Code.DUPLICATE,
         )
     if owners := registry.packages.get(_folder(name)):
-        owner = ", ".join(sorted(map(str, owners)))
+        belongs = ", ".join(sorted(map(str, owners)))
         raise UsageError(
-            f"NAME must give a new package, but {_folder(name)} belongs to {owner}; "
+            f"NAME must give a new package, but {_folder(name)} belongs to {belongs}; "
             "write another name",
             Code.DUPLICATE,
         )

@@ -48,13 +48,13 @@ def explained(source: Source, name: str, registry: Registry) -> str:
     comments: dict[int, list[str]] = {}
     said: set[str] = set()
     for key, text in _comments(source.table, registry):
-        line = positions.get(key)
-        if line is None or text in said:
+        place = positions.get(key)
+        if place is None or text in said:
             continue
         said.add(text)
         # Keys of the same line, as in an inline table, are indented below the first.
-        indent = "  " if line in comments and len(key) > 1 else ""
-        comments.setdefault(line, []).append(f"{indent}{text}")
+        indent = "  " if place in comments and len(key) > 1 else ""
+        comments.setdefault(place, []).append(f"{indent}{text}")
     lines = source.text.splitlines()
     if at := positions.get(("name",)):
         lines[at - 1] = _NAME.sub(f'= "{name}"', lines[at - 1], count=1)

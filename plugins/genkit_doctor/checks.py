@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from genkit.files import cache_folder
+from genkit.parts.memory import available_memory
 from genkit.plugin.manager import OURS, load_plugins
 from genkit.plugin.registry import in_words
 
@@ -29,7 +30,6 @@ digits uses 1 GB."""
 
 _DEVELOPMENT = ("test", "docs", "lint")  # extras that users do not need
 _DRIVER = Path("/proc/driver/nvidia/version")
-_MEMORY = Path("/proc/meminfo")
 
 
 class Status(StrEnum):
@@ -192,12 +192,9 @@ def _remedy(topic: str) -> str:
 
 def memory() -> Iterator[Finding]:
     """Yield the memory that is available, on Linux."""
-    if not _MEMORY.exists():
+    available = available_memory()
+    if available is None:
         return
-    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _MEMORY.read_text(), re.MULTILINE)
-    if found is None:
-        return
-    available = int(found[1]) * 1024
     text = f"{available / GIB:.1f} GiB available"
     if available >= MIN_MEMORY:
         yield Finding("memory", Status.OK, text)

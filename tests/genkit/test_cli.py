@@ -158,29 +158,24 @@ def test_a_run_goes_to_runs_unless_told_otherwise(genkit_, recipe, executed):
 def test_a_dry_run_shows_the_plan_and_writes_nothing(genkit_, recipe, executed, tmp_path):
     code, out, _ = genkit_("run", recipe, "--dry-run", "--set", "denoiser.images=96")
     assert code == 0
-    assert "moons, 2 stages, seed 0, device auto, in runs/moons" in out
-    first, second = (line.split() for line in out.splitlines()[-2:])
-    assert first[:4] == ["1", "denoiser", "train", "runs/moons/01-denoiser"]
-    assert "coupler random" in " ".join(first)
-    assert "images 96" in " ".join(first)
-    assert second[:4] == ["2", "samples", "sample", "runs/moons/02-samples"]
+    assert "moons, 2 stages, seed 0, device cpu, in runs/moons" in out
+    lines = [line.split() for line in out.splitlines()]
+    assert ["1", "denoiser", "train", "new", "runs/moons/01-denoiser"] in lines
+    assert ["2", "samples", "sample", "new", "runs/moons/02-samples"] in lines
+    assert ["*", "denoiser.images", "=", "96", "required"] in lines
+    assert not any("denoiser.micro_batch" in line for line in lines)  # as by default
+    assert any(line[:2] == ["denoiser", "1,690,754"] for line in lines)
+    assert [line[0] for line in lines if line][-3:] == ["Memory:", "Disk:", "Time:"]
     assert executed == []
     assert [path.name for path in tmp_path.iterdir()] == ["moons.toml"]
 
 
-def test_a_dry_run_tells_what_is_finished(genkit_, recipe, monkeypatch):
-    monkeypatch.setattr(genkit.run.engine, "stage_states", lambda *_: {"denoiser": "finished"})
-    _, out, _ = genkit_("run", recipe, "--dry-run")
-    first, second = out.splitlines()[-2:]
-    assert "(finished)" in first
-    assert "(finished)" not in second
-
-
 def test_a_dry_run_tells_what_runs_again(genkit_, recipe, executed):
     _, out, _ = genkit_("run", recipe, "--dry-run", "--redo", "samples")
-    first, second = out.splitlines()[-2:]
-    assert "(redo)" not in first
-    assert "(redo)" in second
+    states = {
+        line.split()[1]: line.split()[3] for line in out.splitlines() if "runs/moons/" in line
+    }
+    assert states == {"denoiser": "new", "samples": "redo"}
     code, _, err = genkit_("run", recipe, "--dry-run", "--redo", "sample")
     assert (code, 'did you mean "samples"?' in err) == (2, True)
 
@@ -401,7 +396,7 @@ def test_show_suggests_a_name(genkit_):
     assert genkit_("show", "randm") == (
         2,
         "",
-        'Error: no component is called "randm"; did you mean "random"?\n',
+        'Error: no component or recipe is called "randm"; did you mean "random"?\n',
     )
     assert "see genkit list-plugins" in genkit_("show", "xyzzy")[2]
 

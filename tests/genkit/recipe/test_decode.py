@@ -28,9 +28,9 @@ def test_decodes_a_single_component(registry: Registry, what: type[Coupler] | st
 def test_all_mistakes_are_in_the_error(registry: Registry) -> None:
     table = {"use": "wrapped", "by": 1, "inner": {"use": "x"}, "z": 1}
     assert refused(registry, "coupler", table) == [
-        (("z",), Code.UNKNOWN_KEY),
         (("by",), Code.WRONG_TYPE),
         (("inner", "use"), Code.UNKNOWN_COMPONENT),
+        (("z",), Code.UNKNOWN_KEY),
     ]
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from genkit.artifacts import SamplingCost, SamplingCosts
 from genkit.artifacts.scores import settings_of
 from genkit.parts.figure import number
-from genkit.report.results import gather, show
+from genkit.report.results import gather, print_results
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_scores_and_pictures_of_all_stages_are_gathered(folder):
 
 def printed(folder, width=10_000):
     stream = io.StringIO()
-    show(Console(file=stream, width=width), gathered(folder), folder)
+    print_results(Console(file=stream, width=width), gathered(folder), folder)
     return stream.getvalue()
 
 

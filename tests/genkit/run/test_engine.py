@@ -101,14 +101,22 @@ def test_an_unfinished_stage_goes_on_with_other_settings_only_anew(tiny):
 
 
 def test_what_a_run_would_skip_is_known_beforehand(tiny):
-    recipe = tiny.load(tiny.sample)
-    assert stage_states(recipe, tiny.plugins, tiny.folder) == {}
+    def states(*changes):
+        return list(
+            stage_states(tiny.load(tiny.sample, *changes), tiny.plugins, tiny.folder).values()
+        )
+
+    assert states() == ["new", "new"]
     assert not tiny.folder.exists()
+    with pytest.raises(InterruptedRun):
+        tiny.run(tiny.sample, progress=interrupting(tiny))
+    assert states() == ["resume", "new"]
+    assert states("denoiser.images=128") == ["changed", "new"]
     tiny.run(tiny.sample)
-    both = {"denoiser": "finished", "samples": "finished"}
-    assert stage_states(recipe, tiny.plugins, tiny.folder) == both
-    changed = tiny.load(tiny.sample, "samples.count=5")
-    assert stage_states(changed, tiny.plugins, tiny.folder) == {"denoiser": "finished"}
+    assert states() == ["finished", "finished"]
+    assert states("samples.count=5") == ["finished", "changed"]
+    tiny.run(tiny.sample, "samples.count=5")
+    assert states() == ["finished", "restored"]
 
 
 # --- what is written ------------------------------------------------------------------------

@@ -141,7 +141,8 @@ def test_what_would_run_again_is_known_beforehand(tiny, text):
     def states(*redo):
         return stage_states(tiny.load(text), tiny.plugins, tiny.folder, redo)
 
-    assert states("samples") == {"samples": "redo", "scores": "redo"}
+    new = {"denoiser": "new", "beside": "new"}
+    assert states("samples") == {**new, "samples": "redo", "scores": "redo"}
     run(tiny, text)
     mark(tiny.folder)
     kept = {"denoiser": "finished", "beside": "finished"}

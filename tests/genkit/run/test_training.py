@@ -91,8 +91,8 @@ def test_the_error_for_an_old_key_names_a_new_one_that_is_a_setting(tiny, old):
     new = Train.renamed[old]
     with raises_code(RecipeError, Code.RENAMED_KEY, f"denoiser.{old}") as error:
         stage(tiny, f"denoiser.{old}=1")
-    assert f"write {new}" in str(error.value)
     (slot, table), *_ = parse_toml(new.replace("...", "1"), "").items()
+    assert f"denoiser.{slot}=" in str(error.value)
     if not isinstance(table, dict):  # a setting of the stage
         assert slot in {f.name for f in fields(Train)}
         return

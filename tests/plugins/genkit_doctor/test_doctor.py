@@ -142,7 +142,7 @@ def test_no_home_folder(monkeypatch, tmp_path):
 
 def test_memory(monkeypatch, tmp_path):
     file = tmp_path / "meminfo"
-    monkeypatch.setattr(checks, "_MEMORY", file)
+    monkeypatch.setattr("genkit.parts.memory._MEMORY", file)
     assert not list(memory())  # a system without the file
     for kib, status in ((checks.MIN_MEMORY // 1024, Status.OK), (1024, Status.WARNING)):
         file.write_text(f"MemTotal: 1 kB\nMemAvailable:   {kib} kB\n")

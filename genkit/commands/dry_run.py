@@ -1,0 +1,137 @@
+"""Show what a run would do: states of stages, values, and what the stages require."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import typer
+from rich.filesize import decimal
+
+from genkit.commands.recipes import summary
+from genkit.parts.memory import available_memory
+from genkit.parts.sheet import print_sheet
+from genkit.parts.text_table import Cells
+from genkit.plugin.manager import Plugins
+from genkit.recipe.encode import values
+from genkit.recipe.recipe import Recipe
+from genkit.report.plan import stages_json
+from genkit.report.values import print_values, values_json
+from genkit.run.engine import stage_states
+from genkit.run.forecast import Forecast, forecast
+from genkit.run.progress import duration
+from genkit.terminal import console, say
+
+
+def plan(
+    recipe: Recipe,
+    plugins: Plugins,
+    folder: Path,
+    device: torch.device,
+    redo: Collection[str],
+    measured: bool,
+    as_json: bool,
+) -> None:
+    """Print what a run would do, and write nothing.
+
+    Args:
+        recipe: recipe without mistakes.
+        plugins: plugins with its components.
+        folder: folder of the run.
+        device: device of the run.
+        redo: ids of stages to run again.
+        measured: whether to time a few steps of each network on the device.
+        as_json: whether to print JSON.
+    """
+    states = stage_states(recipe, plugins, folder, redo)
+    stages = stages_json(recipe, plugins.registry, folder, states)
+    settings = {
+        stage_id: [value for value in found if value.differs]
+        for stage_id, found in values(recipe, plugins.registry).items()
+    }
+    required = forecast(recipe, device if measured else None)
+    free = {"memory": _free_memory(device), "disk": _free_disk(folder)}
+    if as_json:
+        content = {
+            "name": recipe.name,
+            "folder": str(folder),
+            "device": str(device),
+            "stages": [stage | asdict(required[stage["id"]]) for stage in stages],
+            "available": free,
+            "settings": values_json(settings),
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    to = console()
+    say(to, f"{summary(recipe, f'device {device}', f'in {folder}')}\n")
+    rows = [(str(k), s["id"], s["use"], s["state"], s["folder"]) for k, s in enumerate(stages, 1)]
+    print_sheet(to, [("", "stage", "use", "state", "folder"), *rows], keys=2)
+    say(to, "\nValues that differ from their defaults")
+    titles = {"": recipe.source.label} | {s["id"]: f"{s['id']}: {s['use']}" for s in stages}
+    print_values(to, settings, titles)
+    to.print()
+    print_sheet(to, _cells(required))
+    to.print()
+    say(to, "\n".join(_totals(required, states, free, measured)))
+
+
+def _cells(required: Mapping[str, Forecast]) -> Cells:
+    """Return a table of what each stage requires."""
+    cells: list[list[str]] = [["stage", "parameters", "memory", "disk", "time"]]
+    for stage, one in required.items():
+        count = "" if one.parameters is None else f"{one.parameters:,}"
+        sizes = ["" if size is None else decimal(size) for size in (one.memory, one.disk)]
+        time = "" if one.seconds is None else duration(one.seconds)
+        cells.append([stage, count, *sizes, time])
+    return cells
+
+
+def _totals(
+    required: Mapping[str, Forecast],
+    states: Mapping[str, str],
+    free: Mapping[str, int | None],
+    measured: bool,
+) -> Iterator[str]:
+    """Yield a line each about memory, disk space and time of the stages that would run."""
+    pending = [one for stage, one in required.items() if states[stage] != "finished"]
+    available = {
+        name: "" if size is None else f"; {decimal(size)} available" for name, size in free.items()
+    }
+    memory = max((one.memory or 0 for one in pending), default=0)
+    if memory:
+        yield (
+            f"Memory: {decimal(memory)} for weights, gradients, optimizer and average, and "
+            f"more for data and activations{available['memory']}"
+        )
+    disk = sum(one.disk or 0 for one in pending)
+    yield (
+        f"Disk: {decimal(disk)} for checkpoints, networks and samples, and more for snapshots "
+        f"and pictures{available['disk']}"
+    )
+    if measured:
+        seconds = sum(one.seconds or 0 for one in pending)
+        yield (
+            f"Time: {duration(seconds)} for network calls and optimizer steps, and more for data, "
+            "coupling and scores"
+        )
+    else:
+        yield "Time: add --measure to time a few steps on this machine"
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Return the free memory of a device in bytes; None if unknown."""
+    on_gpu = device.type == "cuda"
+    return torch.cuda.mem_get_info(device)[0] if on_gpu else available_memory()
+
+
+def _free_disk(folder: Path) -> int | None:
+    """Return the free space in bytes for a folder, which need not exist; None if unknown."""
+    around = (folder.absolute(), *folder.absolute().parents)
+    try:
+        return shutil.disk_usage(next(path for path in around if path.is_dir())).free
+    except OSError:
+        return None

@@ -1,0 +1,233 @@
+"""Estimate what the stages of a recipe require: parameters, memory, disk space and time.
+
+Nothing is trained or written. Networks are built on the device "meta". Only the time is measured,
+with a few steps of each network on random items, and multiplied by :meth:`Stage.work`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genkit.artifacts.checkpoint import KEPT
+from genkit.designs import designs, outermost, references
+from genkit.interfaces import Average, Objective, Optimizer, SamplingStage, Stage, Stages, Trained
+from genkit.networks import NetworkInputs, build_module, without_memory
+from genkit.parts.precision import Precision, network_precision
+from genkit.random import seeded
+from genkit.recipe.recipe import Recipe
+from genkit.tensors import as_stored
+from genkit.types import Batch, DataSpec
+
+MOST_SECONDS = 1.0
+"""Time in seconds for which steps of a network are measured; chosen, not tuned. If a batch takes
+longer, a smaller batch is measured."""
+
+_META = torch.device("meta")
+_PROBE = 64  # elements of the parameter with which an optimizer's memory is measured
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage requires; None for a value that is unknown or does not apply.
+
+    Attributes:
+        parameters: number of parameters of the network that the stage trains or loads.
+        memory: bytes of weights, gradients, optimizer and average in training, without activations.
+        disk: bytes of checkpoints, networks and samples, without snapshots and pictures.
+        seconds: time of network calls and optimizer steps, without data, coupling and scores.
+    """
+
+    parameters: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    seconds: float | None = None
+
+
+def forecast(recipe: Recipe, device: torch.device | None = None) -> dict[str, Forecast]:
+    """Return what each stage of a recipe requires, by id.
+
+    Args:
+        recipe: recipe without mistakes.
+        device: device on which time is measured; None to measure nothing.
+    """
+    result, clock = {}, _Clock(recipe.stages, device) if device else None
+    for stage_id, stage in recipe.stages.items():
+        known: dict[str, Any] = {}
+        # A value stays unknown if a component requires the results of earlier stages, or the values
+        # of tensors on the device "meta". Errors of third-party code are reported by the run.
+        with suppress(Exception):
+            known |= _sizes(stage_id, stage, recipe.stages)
+        if clock is not None:
+            with suppress(Exception):
+                known["seconds"] = clock.seconds(stage_id, stage)
+        result[stage_id] = Forecast(**known)
+    return result
+
+
+def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
+    """Return parameters, memory and disk space of a stage, without those that do not apply."""
+    if isinstance(stage, SamplingStage):
+        drawn_by = stage.drawn_by(stages) or ""
+        spec = designs([drawn_by], stages)[drawn_by].spec
+        return {"disk": stage.count * as_stored(torch.zeros(1, *spec.shape), "sample").nbytes}
+    if stage_id not in designs([stage_id], stages):
+        return {}
+    try:
+        model = _built(stage_id, stages, _META).module
+    except (NotImplementedError, RuntimeError, TypeError):  # it calls a network that is in it
+        model = _built(stage_id, stages, torch.device("cpu")).module
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    weights = _bytes(model.state_dict())
+    optimizer = _part(stage, Optimizer)
+    if optimizer is None:
+        return {"parameters": parameters, "disk": weights}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    with without_memory():
+        average = _part(stage, Average).build(model)
+    state = weights + _bytes(average.model.state_dict()) + _bytes(average.state())
+    state += trained * _bytes_per_parameter(optimizer)
+    disk = weights + KEPT * state
+    return {"parameters": parameters, "memory": state + 4 * trained, "disk": disk}
+
+
+class _Clock:
+    """Measures the time of forward passes.
+
+    Args:
+        stages: stages of the recipe.
+        device: device of the networks.
+    """
+
+    def __init__(self, stages: Stages, device: torch.device) -> None:
+        self._stages, self._device = stages, device
+        self._measured: dict[tuple[str, bool, int, Precision], float] = {}
+
+    def seconds(self, stage_id: str, stage: Stage) -> float | None:
+        """Return the time of a stage in seconds; None if its work or its network is unknown."""
+        work, trains = stage.work(self._stages), _part(stage, Optimizer) is not None
+        network = stage_id if trains else _denoiser_of(stage, self._stages)
+        if network is None or not (math.isfinite(work) and work > 0):
+            return None
+        precision: Precision = getattr(stage, "precision", "float32")
+        key = network, trains, int(getattr(stage, "batch_size", _PROBE)), precision
+        if key not in self._measured:
+            self._measured[key] = self._measure(*key)
+        return work * self._measured[key]
+
+    def _measure(self, network: str, trains: bool, size: int, precision: Precision) -> float:
+        """Return the seconds of a forward pass of one item in a batch; training is three passes."""
+        trained = _built(network, self._stages, self._device)
+        step = _training_step(trained, self._stages[network]) if trains else _sampling_step(trained)
+        with network_precision(self._device, precision), seeded(0, self._device):
+            one = _items(trained.spec, 1).to(self._device)
+            first = min(_timed(step, one, self._device) for _ in range(2))
+            count = max(1, min(size, int(MOST_SECONDS / first)))
+            batch = _items(trained.spec, count).to(self._device)
+            _timed(step, batch, self._device)  # selects kernels for this size
+            times = [_timed(step, batch, self._device)]
+            while sum(times) < MOST_SECONDS:  # a mean, since other programs may use the machine
+                times.append(_timed(step, batch, self._device))
+        return sum(times) / len(times) / count / (3 if trains else 1)
+
+
+def _training_step(trained: Trained, stage: Stage) -> Callable[[Batch], None]:
+    """Return a function that trains on a batch of random items with random noise."""
+    objective, model = _part(stage, Objective), trained.module.train()
+    loss = objective.bind(NetworkInputs(next(model.parameters()).device)).loss
+    terms = objective.terms(trained.spec.shape)
+    stepper = _part(stage, Optimizer).build(list(model.parameters()), terms)
+    average = _part(stage, Average).build(model)
+
+    def step(batch: Batch) -> None:
+        stepper.zero_grad(set_to_none=True)
+        noise = torch.randn_like(batch.data)
+        loss(model, batch, noise, torch.Generator().manual_seed(0)).mean().backward()
+        stepper.step()
+        average.update(model, len(batch), len(batch))
+
+    return step
+
+
+def _sampling_step(trained: Trained) -> Callable[[Batch], None]:
+    """Return a function that evaluates a denoiser on a batch at one noise level."""
+    trained.module.eval().requires_grad_(False)
+
+    def step(batch: Batch) -> None:
+        labels = batch.labels if trained.classes else None
+        trained.module(batch.data, torch.ones(len(batch), device=batch.data.device), labels)
+
+    return step
+
+
+def _timed(step: Callable[[Batch], None], batch: Batch, device: torch.device) -> float:
+    """Return the seconds of a step, including the work of the device."""
+    _wait(device)
+    begun = time.perf_counter()
+    step(batch)
+    _wait(device)
+    return time.perf_counter() - begun
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _items(spec: DataSpec, count: int) -> Batch:
+    """Return random items with all attributes of a kind of data."""
+    index = torch.arange(count)
+    return Batch(
+        torch.rand(count, *spec.shape) * 2 - 1,
+        labels=index % spec.classes if spec.classes else None,
+        realness=index % 2 if spec.realness else None,
+        quantile=(index + 0.5).double() / count,
+        embeddings=torch.zeros(count, spec.embeddings) if spec.embeddings else None,
+        augment_labels=torch.zeros(count, spec.augment_labels) if spec.augment_labels else None,
+    )
+
+
+def _built(stage_id: str, stages: Stages, device: torch.device) -> Trained:
+    """Return the network of a stage with random weights, and the networks in it."""
+    design = designs([stage_id], stages)[stage_id]
+    given = {name: _built(name, stages, device) for name in references(design.settings)}
+    for inner in given.values():
+        inner.module.eval().requires_grad_(False)
+    inputs = NetworkInputs(device, given=given)
+    with without_memory() if device == _META else nullcontext(), seeded(0):
+        module = build_module(design.settings, inputs, design.spec)
+    return Trained(design.settings, design.spec, module if device == _META else module.to(device))
+
+
+def _denoiser_of(stage: Stage, stages: Stages) -> str | None:
+    """Return the id of the stage whose denoiser a stage calls, directly or for another stage."""
+    if drawn_by := stage.drawn_by(stages):
+        return drawn_by
+    behind = (_denoiser_of(stages[name], stages) for name in references(stage) if name in stages)
+    return next((name for name in behind if name), None)
+
+
+def _part(stage: Stage, kind: type[Any]) -> Any:
+    """Return the first component of a kind in the settings of a stage; None if there is none."""
+    return next((part for _, part in outermost(stage, kind)), None)
+
+
+def _bytes_per_parameter(optimizer: Optimizer) -> int:
+    """Return the bytes of an optimizer's state for an element of a parameter."""
+    probe = nn.Parameter(torch.zeros(_PROBE))
+    stepper = optimizer.build([probe], 1)
+    probe.grad = torch.zeros(_PROBE)
+    stepper.step()
+    tensors = [t for state in stepper.state.values() for t in state.values()]
+    return sum(t.nbytes for t in tensors if isinstance(t, Tensor)) // _PROBE
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
