@@ -81,7 +81,9 @@ def control_table(runs: Mapping[str, Run], score: str, digits: int) -> str:
     found: dict[tuple[float, float, int], dict[str, float]] = {}
     for method, each in runs.items():
         for row in scores_of(each, "control").rows:
-            rho, sigma_max, steps = (row[f"schedule.{key}"] for key in ("rho", "sigma_max", "steps"))
+            rho, sigma_max, steps = (
+                row[f"schedule.{key}"] for key in ("rho", "sigma_max", "steps")
+            )
             found.setdefault((steps, rho, sigma_max), {})[method] = row[score]
     lines = [
         "| Heun steps | rho | sigma_max | " + " | ".join(runs) + " |",
@@ -206,7 +208,9 @@ def draw(runs: Mapping[str, Run], root: str) -> None:
     figure = Figure(figsize=(15, 3.5), layout="constrained", facecolor="white")
     for axes, label in zip(figure.subplots(1, len(order)), order, strict=True):
         axes.imshow(tiles(panels[label]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(label.replace(", rho", ",\nrho").replace(", fitted", ",\nfitted"), loc="left")
+        axes.set_title(
+            label.replace(", rho", ",\nrho").replace(", fitted", ",\nfitted"), loc="left"
+        )
         axes.set_axis_off()
     figure.savefig(PICTURE, dpi=110)
 

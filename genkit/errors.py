@@ -161,6 +161,13 @@ class DataError(GenkitError):
     code = Code.DATA
 
 
+class DamagedError(DataError):
+    """A file that genkit wrote does not have the content that was written."""
+
+    exit_code = 4
+    code = Code.UNREADABLE
+
+
 class DivergedError(GenkitError):
     """A loss or a gradient is not finite. The last valid checkpoint is kept."""
 

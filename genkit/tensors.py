@@ -14,10 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DamagedError, DataError
 from genkit.files import write_bytes
 
 _METADATA = "genkit"
+_DIGEST = "sha256"
+"""Key of the metadata with the digest of tensors and metadata."""
 
 Cost = Literal["euclidean", "squared"]
 
@@ -158,10 +160,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     """Write a safetensors file atomically. Equal content gives a byte-identical file.
 
     The metadata is one JSON object under the key ``genkit``, since safetensors writes several keys
-    in random order.
+    in random order. It contains a digest of tensors and metadata, which :func:`load` checks.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    describe = {_METADATA: json.dumps(dict(metadata), sort_keys=True)}
+    described = {**metadata, _DIGEST: content_digest(whole, metadata)}
+    describe = {_METADATA: json.dumps(described, sort_keys=True)}
     write_bytes(path, safetensors.torch.save(whole, describe))
 
 
@@ -170,15 +173,35 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         DataError: the file is missing or not a safetensors file.
+        DamagedError: the file does not have the content that was written.
     """
     with open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _metadata_of(file)  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = _metadata_of(file)
+    written = metadata.pop(_DIGEST, None)  # absent from files of earlier versions
+    if written is not None and content_digest(tensors, metadata) != written:
+        raise DamagedError(
+            f"{path} is damaged: its content differs from what was written; restore the file from "
+            "a copy, or run the recipe that wrote it again"
+        )
+    return tensors, metadata
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file as :func:`load` does, without its tensors."""
+    """Return the metadata of a safetensors file as :func:`load` does, without its tensors.
+
+    The digest is not checked, since it requires the tensors.
+    """
     with open_safetensors(path) as file:
-        return _metadata_of(file)
+        metadata = _metadata_of(file)
+    metadata.pop(_DIGEST, None)
+    return metadata
+
+
+def has_digest(path: Path) -> bool:
+    """Return whether a safetensors file contains a digest; files of earlier versions do not."""
+    with open_safetensors(path) as file:
+        return _DIGEST in _metadata_of(file)
 
 
 def _metadata_of(file: Any) -> dict[str, str]:
@@ -204,8 +227,16 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 def digest(values: Tensor) -> str:
     """Return the SHA-256 of dtype, shape and values of a tensor on the CPU, in hex."""
     found = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
-    found.update(values.contiguous().numpy().data)
+    # As bytes, since NumPy has no bfloat16.
+    found.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of named tensors on the CPU and of their metadata, in hex."""
+    described = json.dumps(dict(metadata), sort_keys=True)
+    lines = [f"{json.dumps(name)} {digest(tensors[name])}" for name in sorted(tensors)]
+    return hashlib.sha256("\n".join([described, *lines]).encode()).hexdigest()
 
 
 def network_digest(network: torch.nn.Module) -> str:

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.artifacts.layout import checkpoint_name
-from genkit.errors import DataError
+from genkit.errors import DamagedError, DataError
 
 KEPT = 2
 """Number of checkpoints kept. If the newest is damaged, the stage resumes from the one before."""
+
+FINGERPRINT = "fingerprint"
+"""Key of the metadata with the fingerprint of the stage, in case its state file is damaged."""
 
 Numbers = Mapping[str, float]
 
@@ -73,11 +76,21 @@ def _numbers(metadata: Mapping[str, str]) -> dict[str, float]:
     return dict(json.loads(metadata["numbers"]))
 
 
+def fingerprint(folder: Path) -> str | None:
+    """Return the fingerprint of the stage that wrote the newest valid checkpoint of a folder."""
+    for age in range(KEPT):
+        try:
+            return tensors.metadata(folder / checkpoint_name(age))[FINGERPRINT]
+        except _DAMAGE:
+            continue
+    return None
+
+
 def load(folder: Path) -> Checkpoint | None:
     """Return the newest valid checkpoint of a folder; None if there is none.
 
     Raises:
-        DataError: all checkpoints are damaged; the message contains the first reason.
+        DamagedError: all checkpoints are damaged; the message contains the first reason.
     """
     places = [folder / checkpoint_name(age) for age in range(KEPT)]
     paths = [path for path in places if path.exists()]
@@ -91,5 +104,5 @@ def load(folder: Path) -> Checkpoint | None:
             reason = reason or f"{path} must be a checkpoint, got a damaged file: {what}"
     if reason:
         listed = " and ".join(map(str, paths))
-        raise DataError(f"{reason}; delete {listed} to start this stage from its beginning")
+        raise DamagedError(f"{reason}; delete {listed} to start this stage from its beginning")
     return None

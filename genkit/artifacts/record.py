@@ -57,6 +57,7 @@ class Record:
         observers: trackers of the run.
         draw: function that draws pictures of an artifact when it is saved.
         called: name of the stage in messages.
+        fingerprint: fingerprint of the stage, which its checkpoints contain.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Record:
         observers: Sequence[Observer] = (),
         draw: Draw = lambda _: {},
         called: str = "the stage",
+        fingerprint: str = "",
     ) -> None:
         if declared is not None:
             require_file_name(declared)
@@ -82,6 +84,7 @@ class Record:
         self._observers = observers
         self._draw = draw
         self.called = called
+        self._fingerprint = fingerprint
         self._rows: list[Row] | None = None
 
     # --- rows ---------------------------------------------------------------------------
@@ -98,7 +101,7 @@ class Record:
         """
         if not self._is_main:
             return []
-        self._rows = [row for row in read_rows(self._folder / METRICS) if keep(row)]
+        self._rows = [row for row in read_rows(self._folder / METRICS) if _is_kept(row, keep)]
         write_text(self._folder / METRICS, "".join(map(_line, self._rows)))
         for observer in self._observers:
             observer.resume(self.stage, self._rows)
@@ -215,19 +218,28 @@ class Record:
                 ``prefix``, the prefix of the names of its weights.
         """
         if self._is_main:
-            checkpoint.save(self._folder, state, numbers, described or {})
+            marked = {checkpoint.FINGERPRINT: self._fingerprint, **(described or {})}
+            checkpoint.save(self._folder, state, numbers, marked)
 
     def restore(self) -> Checkpoint | None:
         """Return the newest valid checkpoint; None if there is none.
 
         Raises:
-            DataError: all checkpoints are damaged.
+            DamagedError: all checkpoints are damaged.
         """
         return checkpoint.load(self._folder)
 
 
+def _is_kept(row: Row, keep: Callable[[Row], bool]) -> bool:
+    """Return whether a row remains valid; False for a row that is damaged."""
+    try:
+        return keep(row)
+    except (KeyError, TypeError):
+        return False
+
+
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, without the last line if a kill truncated it."""
+    """Return the rows of a file, without lines that are damaged or that a kill truncated."""
     if not path.exists():
         return []
     rows: list[Row] = []
@@ -235,7 +247,7 @@ def read_rows(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
         if isinstance(row, dict):
             rows.append(row)
     return rows

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ class StageResult:
         settings: table of the stage in the recipe, with all defaults.
         folder: folder of the stage; None before the stage starts.
         state: ``finished`` if the stage is finished and has all files; ``damaged`` if it is
-            finished and a file is missing or has a different size; otherwise ``unfinished``. Stages
+            finished and a file is missing or has a different size (digests are compared by
+            ``genkit run`` and ``genkit verify``); otherwise ``unfinished``. Stages
             run in order: results of stages after an unfinished one belong to earlier settings, so
             these stages are also ``unfinished``.
         damage: description of the damage; empty unless the stage is damaged.
@@ -203,20 +204,27 @@ def read_state(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def damage_of(folder: Path, files: Any) -> str:
+def damage_of(
+    folder: Path, state: Mapping[str, Any], digest_of: Callable[[Path], str] | None = None
+) -> str:
     """Return a description of the first damaged file of a finished stage; empty if none is damaged.
 
     Args:
         folder: folder of the stage.
-        files: map from file name to size in bytes, from the state of the stage.
+        state: content of its state file, with size and digest of each result.
+        digest_of: function that returns the SHA-256 of a file; None to compare only sizes, which is
+            fast. Files of earlier versions have no digest, and only their sizes are compared.
     """
-    if not isinstance(files, dict):
+    files, digests = state.get("files"), state.get("digests", {})
+    if not isinstance(files, dict) or not isinstance(digests, dict):
         return f"{folder / STATE} does not contain the sizes of files"
     sizes = results_in(folder)
     for name, size in files.items():
         if sizes.get(name) != size:
             now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
             return f"{folder / name} {now}, and was written with {size} bytes"
+        if digest_of and name in digests and digest_of(folder / name) != digests[name]:
+            return f"{folder / name} differs from what was written"
     return ""
 
 
@@ -231,7 +239,7 @@ def _with_state(stage: StageResult, folder: Path) -> StageResult:
     state = read_state(folder / STATE)
     if state.get("finished") is not True:
         return stage
-    damage = damage_of(folder, state.get("files"))
+    damage = damage_of(folder, state)
     return StageResult(
         stage.id, stage.settings, folder, "damaged" if damage else "finished", damage
     )

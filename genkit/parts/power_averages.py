@@ -158,6 +158,8 @@ def reconstruct(
             f"an average of the weights must have been written in the first {images:,} images, got "
             f"{got}"
         )
+    for snapshot in used:
+        tensors.load(snapshot.path)  # checks the digest, with one file in memory at a time
     with ExitStack() as stack:
         files = [stack.enter_context(tensors.open_safetensors(snapshot.path)) for snapshot in used]
         names = _common_names(used, files)

@@ -151,6 +151,7 @@ def execute(
                 observers=relays,
                 draw=pictures_of,
                 called=label_of(stage, plugins.registry),
+                fingerprint=prints[stage_id],
             )
             context = StageContext(
                 stage_id,
@@ -210,6 +211,8 @@ def _open(
 ) -> tuple[Path, bool]:
     """Return the folder of a stage, and whether the stage is finished."""
     changed = run.changed(number, stage_id, fingerprint)
+    if not changed and (damage := run.damage(number, stage_id)):
+        progress.note(f"{stage_id}: {damage}; the stage runs again")
     place = run.open_stage(number, stage_id, fingerprint)
     finished = run.finished(number, stage_id, fingerprint)
     if changed:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from genkit.artifacts import checkpoint
 from genkit.artifacts.layout import (
     HOLDER,
     LOCK,
     REPLACED,
+    RESOLVED,
     STATE,
     results_in,
     stage_folder,
@@ -25,7 +29,8 @@ from genkit.artifacts.layout import (
 )
 from genkit.artifacts.runs import Failure, damage_of, read_state
 from genkit.errors import Code, UsageError
-from genkit.files import write_json
+from genkit.files import sync_folder, write_json
+from genkit.tensors import file_digest
 
 _REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
 
@@ -76,6 +81,8 @@ class RunFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self._name = name
+        self._digest_of = cache(_digest)
+        """Digests of files that were checked in this run, so that large files are read once."""
         try:
             if root.exists() and not root.is_dir():
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
@@ -89,7 +96,7 @@ class RunFolder:
                 f"{root} is not empty and does not contain a run; choose another --out",
                 Code.OCCUPIED,
             )
-        content = read_state(root / STATE).get("name") if used else name
+        content = (read_state(root / STATE).get("name") or _resolved_name(root)) if used else name
         if content is None:
             raise UsageError(
                 f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
@@ -184,22 +191,41 @@ class RunFolder:
             self._write(redo.without(stage))
 
     def finished(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Return whether a stage is finished and its fingerprint is unchanged."""
+        """Return whether a stage is finished with this fingerprint, and no result is damaged."""
         return self._whole(self._find(number, stage), fingerprint)
 
-    @staticmethod
-    def _whole(place: Path, fingerprint: str) -> bool:
+    def damage(self, number: int, stage: str) -> str:
+        """Return a description of the first damaged result of a finished stage; empty if none."""
+        place = self._find(number, stage)
+        state = read_state(place / STATE)
+        return self._damage(place, state) if state.get("finished") is True else ""
+
+    def _whole(self, place: Path, fingerprint: str) -> bool:
         state = read_state(place / STATE)
         return (
             state.get("finished") is True
             and state.get("fingerprint") == fingerprint
-            and not damage_of(place, state.get("files", {}))
+            and not self._damage(place, state)
         )
 
+    def _damage(self, place: Path, state: Mapping[str, Any]) -> str:
+        def digest_of(path: Path) -> str:
+            about = path.stat()
+            return self._digest_of(path, about.st_mtime_ns, about.st_size, about.st_ino)
+
+        return damage_of(place, state, digest_of)
+
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Return whether the folder of a stage contains results with a different fingerprint."""
-        state = read_state(self._find(number, stage) / STATE)
-        return "fingerprint" in state and bool(state["fingerprint"] != fingerprint)
+        """Return whether the folder of a stage contains results with a different fingerprint.
+
+        If the state is damaged, the fingerprint of the checkpoint counts. Results without a
+        fingerprint count as changed, since they may belong to other settings.
+        """
+        place = self._find(number, stage)
+        found = read_state(place / STATE).get("fingerprint")
+        if isinstance(found, str):
+            return found != fingerprint
+        return is_begun(place) and checkpoint.fingerprint(place) != fingerprint
 
     def state(self, number: int, stage: str, fingerprint: str) -> str:
         """Return the state of a stage, see :func:`genkit.run.engine.stage_states`."""
@@ -229,16 +255,18 @@ class RunFolder:
         if existing.exists() and existing != place:
             existing.rename(place)
         place.mkdir(exist_ok=True)
+        sync_folder(self.root)  # so that the folder itself survives a power failure
         if not self._whole(place, fingerprint):
             self.mark(place, fingerprint, finished=False)
         return place
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
-        """Write the state of a stage: fingerprint, whether it is finished, and file sizes."""
+        """Write the state of a stage: fingerprint, whether it is finished, and its results."""
         files = results_in(folder) if finished else {}
-        write_json(
-            folder / STATE, {"fingerprint": fingerprint, "finished": finished, "files": files}
-        )
+        state: dict[str, Any] = {"fingerprint": fingerprint, "finished": finished, "files": files}
+        if finished:
+            state["digests"] = {name: file_digest(folder / name) for name in files}
+        write_json(folder / STATE, state)
 
     def place(self, number: int, stage: str) -> Path:
         """Return the folder of a stage, such as ``02-fakes``."""
@@ -266,6 +294,20 @@ class RunFolder:
 def is_begun(folder: Path) -> bool:
     """Return whether the folder of a stage contains more than its state."""
     return folder.is_dir() and any(path.name != STATE for path in folder.iterdir())
+
+
+def _digest(path: Path, *_: int) -> str:
+    """Return the SHA-256 of a file; its time, size and inode are part of the key of the cache."""
+    return file_digest(path)
+
+
+def _resolved_name(root: Path) -> str | None:
+    """Return the name of the resolved recipe in a run folder; None if it is missing or damaged."""
+    try:
+        name = tomllib.loads((root / RESOLVED).read_text(encoding="utf-8")).get("name")
+    except (OSError, ValueError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _holder(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Commands for files outside runs: ``genkit sample``, ``export``, ``stats`` and ``import``."""
+"""Commands for files: ``genkit sample``, ``export``, ``stats``, ``verify`` and ``import``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def genkit_commands(app: typer.Typer) -> None:
     from genkit_files.importing import import_edm, import_network
     from genkit_files.sample import sample
     from genkit_files.stats import stats
+    from genkit_files.verify import verify
 
     app.command()(sample)
     app.command()(export)
     app.command()(stats)
+    app.command()(verify)
     app.command("import")(import_network)
     app.command("import-edm")(import_edm)

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.spatial.distance import cdist
 
 from genkit import tensors
@@ -144,3 +145,31 @@ def test_items_of_unlike_shape_have_no_cost():
 
 def test_an_empty_pool_has_an_empty_cost():
     assert tensors.pairwise_cost(torch.zeros(0, 2), torch.zeros(0, 2)).shape == (0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_no_flipped_bit_of_a_file_passes(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    written = {"x": torch.ones(3, 2).to(dtype), "empty": torch.ones(0).to(dtype)}
+    tensors.save(path, written, {"a": "b"})
+    whole = path.read_bytes()
+    assert tensors.load(path)[1] == tensors.metadata(path) == {"a": "b"}
+    assert tensors.has_digest(path)
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        try:
+            found, metadata = tensors.load(path)
+        except DataError:
+            continue
+        # Only the keys of the digest and of the metadata, whose absence every reader detects.
+        assert all(torch.equal(found[name], values) for name, values in written.items())
+        assert metadata != {"a": "b"}
+
+
+def test_a_file_without_a_digest_is_loaded_unchecked(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"x": torch.ones(1)}, path)
+    assert tensors.load(path)[1] == {}
+    assert not tensors.has_digest(path)

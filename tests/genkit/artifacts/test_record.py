@@ -9,10 +9,18 @@ import pytest
 import torch
 
 from genkit import tensors
-from genkit.artifacts import Artifact, NetworkFile, Record, Samples, Scores
-from genkit.artifacts.layout import checkpoint_name, results_in
+from genkit.artifacts import (
+    Artifact,
+    DenoiserFile,
+    NetworkFile,
+    Record,
+    Samples,
+    Scores,
+    checkpoint,
+)
+from genkit.artifacts.layout import CHECKPOINT, METRICS, checkpoint_name, results_in
 from genkit.artifacts.record import read_rows
-from genkit.errors import Code, DataError, PluginError
+from genkit.errors import Code, DamagedError, DataError, PluginError
 from genkit.files import write_text
 from genkit.types import Batch, Curve
 from raising import raises_code
@@ -174,7 +182,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, record):
     (tmp_path / checkpoint_name(0)).unlink()  # a kill between the renames of a save
     assert record.restore().numbers == {"steps": 1}
     (tmp_path / checkpoint_name(1)).write_bytes(b"damaged")
-    with raises_code(DataError, Code.DATA, "checkpoint-1.safetensors"):
+    with raises_code(DamagedError, Code.UNREADABLE, "checkpoint-1.safetensors"):
         record.restore()
 
 
@@ -293,3 +301,17 @@ def test_a_file_name_that_is_reserved_or_invalid_is_refused(tmp_path, name, suff
 def test_an_output_that_has_no_file_is_refused(tmp_path, declared):
     with raises_code(PluginError, Code.PLUGIN, "output"):
         Record("write", tmp_path, declared)
+
+
+def test_a_damaged_line_of_the_log_is_the_only_one_lost(tmp_path):
+    path = tmp_path / METRICS
+    path.write_text('{"images": 1}\n{"images": \n{"imagez": 3}\n{"images": 4}\n{"ima')
+    record = Record("denoiser", tmp_path, DenoiserFile)
+    assert record.resume(lambda row: row["images"] > 0) == [{"images": 1}, {"images": 4}]
+
+
+def test_a_checkpoint_contains_the_fingerprint_of_its_stage(tmp_path):
+    Record("denoiser", tmp_path, DenoiserFile, fingerprint="abc").checkpoint({}, {"steps": 1})
+    assert checkpoint.fingerprint(tmp_path) == "abc"
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    assert checkpoint.fingerprint(tmp_path) is None

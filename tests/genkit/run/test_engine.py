@@ -18,6 +18,7 @@ import torch
 import genkit.run.engine
 from genkit.errors import (
     Code,
+    DamagedError,
     DataError,
     DivergedError,
     InterruptedRun,
@@ -549,7 +550,7 @@ def test_a_damaged_checkpoint_says_what_to_delete(tiny, content):
         save(path, {"x": torch.ones(1)}, {})
     else:
         path.write_bytes(content)
-    with raises_code(DataError, Code.DATA, "checkpoint.safetensors"):
+    with raises_code(DamagedError, Code.UNREADABLE, "checkpoint.safetensors"):
         tiny.run(tiny.train)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from genkit.artifacts import checkpoint
+from genkit.artifacts.checkpoint import FINGERPRINT
+from genkit.artifacts.layout import CHECKPOINT, RESOLVED
 from genkit.errors import Code, UsageError
 from genkit.run.folder import HOLDER, STATE, RunFolder
 from raising import raises_code
@@ -140,3 +144,46 @@ def test_a_run_that_starts_is_not_taken_for_a_killed_one(tmp_path, monkeypatch):
     )
     with run.locked():
         assert found[0] == (HOLDER, False)
+
+
+def test_a_result_with_one_changed_byte_is_not_finished(run):
+    place = run.open_stage(1, "denoiser", "abc")
+    (place / "scores.json").write_text("12")
+    run.mark(place, "abc", finished=True)
+    assert run.finished(1, "denoiser", "abc")
+    (place / "scores.json").write_text("13")  # of the same size
+    assert not run.finished(1, "denoiser", "abc")
+    assert str(place / "scores.json") in run.damage(1, "denoiser")
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+@pytest.mark.parametrize(("written", "kept"), [("abc", True), ("abd", False), (None, False)])
+def test_the_checkpoint_identifies_the_settings_of_a_stage_without_a_state(
+    run, content, written, kept
+):
+    place = run.open_stage(1, "denoiser", "abc")
+    described = {} if written is None else {FINGERPRINT: written}
+    checkpoint.save(place, {"x": torch.ones(1)}, {}, described)
+    if content is None:
+        (place / STATE).unlink()
+    else:
+        (place / STATE).write_text(content)
+    assert run.changed(1, "denoiser", "abc") != kept
+    run.open_stage(1, "denoiser", "abc")
+    assert (place / CHECKPOINT).exists() == kept
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "null"])
+def test_the_name_of_a_run_is_recovered_from_its_resolved_recipe(tmp_path, content):
+    with RunFolder(tmp_path, "tiny").locked():
+        pass
+    (tmp_path / STATE).write_text(content)
+    with raises_code(UsageError, Code.UNREADABLE, STATE):
+        RunFolder(tmp_path, "tiny")
+    (tmp_path / RESOLVED).write_text('name = "tiny"')
+    with RunFolder(tmp_path, "tiny").locked():
+        pass
+    assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+    (tmp_path / STATE).write_text(content)
+    with raises_code(UsageError, Code.OCCUPIED, "tiny"):
+        RunFolder(tmp_path, "other")

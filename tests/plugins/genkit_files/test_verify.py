@@ -1,0 +1,110 @@
+"""``genkit verify`` reports every damaged file of a run, and files that cannot be checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from zlib import crc32
+
+import filelock
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import genkit
+from genkit.artifacts.layout import CHECKPOINT, LOCK, STATE
+from genkit.errors import DamagedError
+from genkit.tensors import save
+
+SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify") / "run"
+    settings = {**SMALL, "samples.count": 4, "scores.metrics": [{"use": "truncation", "count": 2}]}
+    genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu")
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def verify(genkit_):
+    def call(path):
+        code, printed, err = genkit_("verify", path, "--json")
+        assert err == ""
+        return code, {each["path"]: each["state"] for each in json.loads(printed)}
+
+    return call
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_intact_run(verify, genkit_, run):
+    code, states = verify(run)
+    assert code == 0
+    assert set(states.values()) == {"intact"}
+    names = {path.rsplit("/", 1)[1] for path in states}
+    assert names >= {"denoiser.safetensors", CHECKPOINT, "samples.safetensors", "scores.json"}
+    code, printed, _ = genkit_("verify", run)
+    assert (code, printed.splitlines()[-1]) == (0, f"{len(states)} files checked, 0 damaged")
+
+
+def test_a_flip_anywhere_in_any_result_is_reported(verify, run):
+    _, states = verify(run)
+    for path in map(type(run), states):
+        whole = path.read_bytes()
+        flip(path, crc32(path.name.encode()) % len(whole))
+        code, found = verify(run)
+        assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
+        path.write_bytes(whole)
+
+
+def test_a_missing_file_and_a_damaged_state(verify, genkit_, run):
+    (run / "02-samples" / "samples.safetensors").unlink()
+    (run / "01-denoiser" / STATE).write_text("{")
+    code, found = verify(run)
+    assert code == DamagedError.exit_code
+    assert found[str(run / "02-samples" / "samples.safetensors")] == "damaged"
+    assert found[str(run / "01-denoiser" / STATE)] == "damaged"
+    assert "repeated" in genkit_("verify", run)[1]
+
+
+def test_a_run_of_an_earlier_version(verify, run):
+    for path in run.glob(f"*/{STATE}"):
+        state = json.loads(path.read_text())
+        del state["digests"]
+        path.write_text(json.dumps(state))
+    code, found = verify(run)
+    assert code == 0
+    assert found[str(run / "02-samples" / "samples.safetensors")] == "unknown"
+
+
+def test_a_running_stage_is_not_checked(verify, run):
+    path = run / "02-samples" / STATE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    with filelock.FileLock(run / LOCK):
+        code, found = verify(run)
+    assert (code, found[str(run / "02-samples")]) == (0, "unknown")
+
+
+def test_one_file(verify, genkit_, tmp_path):
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    save(ours, {"x": torch.arange(9)}, {"a": "b"})
+    save_file({"x": torch.arange(9)}, theirs)
+    assert verify(ours) == (0, {str(ours): "intact"})
+    assert verify(theirs) == (0, {str(theirs): "unknown"})
+    flip(ours, -1)
+    assert verify(ours) == (DamagedError.exit_code, {str(ours): "damaged"})
+    (tmp_path / "x.json").write_text("{}")
+    for wrong in (tmp_path, tmp_path / "nope", tmp_path / "x.json"):
+        code, _, err = genkit_("verify", wrong)
+        assert (code, "PATH must be" in err) == (2, True)
