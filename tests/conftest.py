@@ -362,6 +362,7 @@ def put_on_path(package, folder, monkeypatch):
     (info / "entry_points.txt").write_text(f"[genkit.plugins]\n{listed}")
     known = [os.environ[name] for name in ("PYTHONPATH",) if name in os.environ]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), str(folder), *known]))
+    monkeypatch.setattr("genkit.plugin.probe.cache_folder", lambda: folder / "cache")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.syspath_prepend(package)
 

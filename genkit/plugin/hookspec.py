@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from genkit.plugin.registry import Registration
 
 GROUP = "genkit.plugins"
+OURS = "genkit-diffusion"
 
 hookspec = pluggy.HookspecMarker("genkit")
 hookimpl = pluggy.HookimplMarker("genkit")

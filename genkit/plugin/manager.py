@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
+import threading
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
-
-import pluggy
+from typing import TYPE_CHECKING
 
 from genkit.errors import PluginError
 from genkit.plugin import hookspec
+from genkit.plugin.hookspec import OURS as OURS
+from genkit.plugin.loading import register
 from genkit.plugin.registry import Entry, Owner, Registration, Registry, in_words, place_of
 
-OURS = "genkit-diffusion"
+if TYPE_CHECKING:
+    from genkit.plugin.probe_process import Verdict
 
-_ARGUMENTS = {
-    "genkit_register": "registry",
-    "genkit_commands": "app",
-    "genkit_after_run": "folder",
-}
+DISABLE = "GENKIT_DISABLE_PLUGINS"
+"""Environment variable with the names of plugins to skip, separated by commas."""
+
+_REDIRECTION = threading.RLock()
+"""Held while stdout is redirected, since redirections of several threads must not overlap."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,16 @@ class PluginStatus:
         owner: plugin with its distribution.
         entries: components of the plugin; empty if loading failed.
         commands: names of its commands; empty if loading failed.
-        reason: error of loading; empty if it succeeded.
+        reason: error of loading, or that the plugin is disabled; empty if loading succeeded.
+        seconds: time in seconds to import a third-party plugin and to call its hooks; None if it
+            was not measured.
     """
 
     owner: Owner
     entries: tuple[Entry, ...] = ()
     commands: tuple[str, ...] = ()
     reason: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,89 +55,98 @@ class Plugins:
         registry: registry with all components of the loaded plugins.
         loaded: plugins that were loaded.
         failed: plugins that failed to load, each with a reason.
+        disabled: plugins that the environment variable ``GENKIT_DISABLE_PLUGINS`` skips.
     """
 
     registry: Registry
     loaded: tuple[PluginStatus, ...]
     failed: tuple[PluginStatus, ...]
+    disabled: tuple[PluginStatus, ...] = ()
 
 
-def load_plugins() -> Plugins:
+def load_plugins(probe_seconds: float | None = None) -> Plugins:
     """Load every plugin of the entry-point group ``genkit.plugins``.
 
     A plugin that cannot be imported, validated or registered adds nothing, and is returned in
     ``failed`` with the reason. genkit's own plugins are loaded first, so that their names cannot be
     taken; the others are loaded in the order of distribution and plugin.
+
+    A third-party plugin is first probed in another process, see :mod:`genkit.plugin.probe`. Its
+    output to stdout is printed to stderr, since stdout has the output of the command.
+
+    Args:
+        probe_seconds: time limit of new probes of all third-party plugins. None to probe only
+            plugins without a stored result.
     """
     registry = Registry()
     loaded: list[PluginStatus] = []
     failed: list[PluginStatus] = []
+    disabled: list[PluginStatus] = []
 
-    def fail(owner: Owner, error: BaseException) -> None:
-        own = isinstance(error, PluginError)
-        reason = str(error) if own else in_words(error) + place_of(error)
+    def fail(owner: Owner, reason: str) -> None:
         failed.append(PluginStatus(owner, reason=reason))
-        registry.note_absent(owner, reason)
+        registry.note_absent(owner, f"failed to load: {reason}")
 
+    candidates: list[tuple[Owner, metadata.EntryPoint]] = []
     for name in _distributions():
         try:
             distribution = metadata.distribution(name)
             version = str(distribution.version)
             points = [p for p in distribution.entry_points if p.group == hookspec.GROUP]
         except Exception as error:  # noqa: BLE001  (a damaged installation may raise any error)
-            fail(Owner("?", name, "?"), error)
+            fail(Owner("?", name, "?"), in_words(error) + place_of(error))
             continue
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             owner = Owner(point.name, name, version)
-            try:
-                registration = _register(owner, point)
-                registry.accept(registration)
-            # Third-party code may raise anything, and may call sys.exit().
-            except (Exception, SystemExit) as error:  # noqa: BLE001
-                fail(owner, error)
+            if owner.plugin in disabled_names():
+                reason = f"is disabled by {DISABLE}"
+                disabled.append(PluginStatus(owner, reason=reason))
+                registry.note_absent(owner, reason)
             else:
-                entries = tuple(registration.entries.values())
-                loaded.append(PluginStatus(owner, entries, tuple(registration.commands)))
-    return Plugins(registry, tuple(loaded), tuple(failed))
+                candidates.append((owner, point))
+    verdicts = _verdicts(candidates, probe_seconds)
+    for owner, point in candidates:
+        verdict = verdicts.get((owner, point))
+        if verdict and verdict.reason:
+            fail(owner, verdict.reason)
+            continue
+        try:
+            registration = _register(owner, point)
+            registry.accept(registration)
+        # Third-party code may raise anything, and may call sys.exit().
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            own = isinstance(error, PluginError)
+            fail(owner, str(error) if own else in_words(error) + place_of(error))
+        else:
+            entries, commands = registration.entries.values(), registration.commands
+            seconds = verdict.seconds if verdict else None
+            loaded.append(PluginStatus(owner, tuple(entries), tuple(commands), seconds=seconds))
+    return Plugins(registry, tuple(loaded), tuple(failed), tuple(disabled))
+
+
+def disabled_names() -> set[str]:
+    """Return the names in the environment variable ``GENKIT_DISABLE_PLUGINS``."""
+    return {name.strip() for name in os.environ.get(DISABLE, "").split(",")} - {""}
+
+
+def _verdicts(
+    candidates: list[tuple[Owner, metadata.EntryPoint]], seconds: float | None
+) -> dict[tuple[Owner, metadata.EntryPoint], Verdict]:
+    """Return the results of probing the third-party plugins."""
+    others = [candidate for candidate in candidates if candidate[0].distribution != OURS]
+    if not others:
+        return {}
+    from genkit.plugin.probe import probe  # not imported if there are only genkit's own plugins
+
+    return probe(others, seconds)
 
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
-    """Return the components, commands and hooks of a plugin.
-
-    Each plugin has its own pluggy manager, so that an error in one plugin does not affect others.
-    """
-    plugin = point.load()
-    manager = pluggy.PluginManager("genkit")
-    manager.add_hookspecs(hookspec)
-    manager.register(plugin, name=owner.plugin)
-    manager.check_pending()
-    registration = Registration(owner, point.module.partition(".")[0])
-    hooks = manager.get_hookcallers(plugin)
-    if not hooks:
-        raise PluginError(f"{point.value} has no hook; decorate genkit_register with @hookimpl")
-    for hook in hooks:
-        argument = _ARGUMENTS[hook.name]
-        # pluggy also accepts an implementation with fewer arguments than the specification.
-        if argument not in hook.get_hookimpls()[0].argnames:
-            raise PluginError(
-                f"{hook.name} must have the argument {argument}; write def {hook.name}({argument})"
-            )
-    manager.hook.genkit_register(registry=registration)
-    if manager.hook.genkit_commands.get_hookimpls():
-        registration.commands = _commands(manager)
-    if manager.hook.genkit_after_run.get_hookimpls():
-        registration.after_run = manager.hook.genkit_after_run
-    return registration
-
-
-def _commands(manager: pluggy.PluginManager) -> dict[str, Any]:
-    """Return a map from name to command, for the commands that a plugin adds to an empty app."""
-    import typer
-    from typer.main import get_group
-
-    app = typer.Typer(rich_markup_mode=None)
-    manager.hook.genkit_commands(app=app)
-    return dict(get_group(app).commands)
+    """Register a plugin; the output of a third-party plugin to stdout is printed to stderr."""
+    if owner.distribution == OURS:
+        return register(owner, point)
+    with _REDIRECTION, contextlib.redirect_stdout(sys.stderr):
+        return register(owner, point)
 
 
 def _distributions() -> list[str]:

@@ -139,8 +139,8 @@ class Registry:
         self._absent: list[str] = []
 
     def note_absent(self, owner: Owner, reason: str) -> None:
-        """Record a plugin that failed to load, for messages about unknown components."""
-        self._absent.append(f"{owner} failed to load: {reason}")
+        """Record why a plugin was not loaded, for messages about unknown components."""
+        self._absent.append(f"{owner} {reason}")
 
     def accept(self, registration: Registration) -> None:
         """Add all components and commands of a plugin; if one is invalid, add none.

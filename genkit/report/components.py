@@ -31,7 +31,7 @@ def plugin_cells(plugins: Plugins, kind: str | None = None) -> Cells:
         lines = [f"{k}: {', '.join(sorted(names[k]))}" for k in KINDS if k in names]
         if status.commands and kind is None:
             lines.append(f"command: {', '.join(sorted(status.commands))}")
-        what = status.reason if word == "failed" else "\n".join(lines)
+        what = status.reason or "\n".join(lines)
         owner = status.owner
         cells.append((owner.plugin, owner.distribution, owner.version, word, what))
     return cells
@@ -105,8 +105,8 @@ def _default(field: Field) -> str:
 
 
 def _statuses(plugins: Plugins) -> list[tuple[str, PluginStatus]]:
-    loaded = [("loaded", status) for status in plugins.loaded]
-    return loaded + [("failed", status) for status in plugins.failed]
+    words = {"loaded": plugins.loaded, "failed": plugins.failed, "disabled": plugins.disabled}
+    return [(word, status) for word, statuses in words.items() for status in statuses]
 
 
 def _entries(status: PluginStatus, kind: str | None) -> list[Entry]:

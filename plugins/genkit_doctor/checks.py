@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from genkit.files import cache_folder
 from genkit.parts.memory import available_memory
-from genkit.plugin.manager import OURS, load_plugins
+from genkit.plugin.manager import DISABLE, OURS, disabled_names, load_plugins
 from genkit.plugin.registry import in_words
 
 GIB = 1 << 30
@@ -27,6 +27,12 @@ writes 100 MB."""
 MIN_MEMORY = 2 * GIB
 """Bytes of available memory below which a warning is reported. Chosen, not tuned; a run on the
 digits uses 1 GB."""
+
+PROBE_SECONDS = 30.0
+"""Time limit in seconds to import a plugin, which is longer than that of other commands. Chosen."""
+MAX_IMPORT = 1.0
+"""Seconds to import a plugin above which a warning is reported. Chosen: without large libraries, an
+import takes 0.1 s."""
 
 _DEVELOPMENT = ("test", "docs", "lint")  # extras that users do not need
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -146,12 +152,27 @@ def _without_gpu(cuda: str | None) -> Iterator[Finding]:
 
 
 def plugins() -> Iterator[Finding]:
-    """Yield the plugins that failed to load, and the number of plugins that loaded."""
-    found = load_plugins()
+    """Yield each plugin that is third-party, disabled or failed to load, and the number of all.
+
+    Third-party plugins are probed again, to measure the time of their import.
+    """
+    found = load_plugins(PROBE_SECONDS)
     for status in found.failed:
         name = status.owner.distribution
         remedy = f"correct or update it, or remove it: pip uninstall {name}"
-        yield Finding(f"plugin {status.owner}", Status.PROBLEM, status.reason, remedy)
+        yield Finding(str(status.owner), Status.PROBLEM, status.reason, remedy)
+    for status in found.disabled:
+        yield Finding(str(status.owner), Status.NOTE, status.reason, f"unset {DISABLE} to use it")
+    for name in sorted(disabled_names() - {status.owner.plugin for status in found.disabled}):
+        remedy = "genkit list-plugins prints the names"
+        yield Finding(DISABLE, Status.WARNING, f"no plugin is called {name}", remedy)
+    for status in found.loaded:
+        if status.seconds is None:
+            continue
+        text, slow = f"imported in {status.seconds:.2f} s", status.seconds > MAX_IMPORT
+        remedy = "ask its author to import large libraries on first use" if slow else ""
+        severity = Status.WARNING if slow else Status.OK
+        yield Finding(str(status.owner), severity, text, remedy)
     count = sum(len(status.entries) for status in found.loaded)
     yield Finding("plugins", Status.OK, f"{len(found.loaded)} loaded, with {count} components")
 

@@ -242,6 +242,7 @@ def frail(tmp_path, monkeypatch):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-frail\nVersion: 1.5\n")
     (info / "entry_points.txt").write_text("[genkit.plugins]\nfrail = toy_frail\n")
+    monkeypatch.setattr("genkit.plugin.probe.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.syspath_prepend(package.parent)
     # Of the process that imports.
     monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)

@@ -11,6 +11,8 @@ import pytest
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a plugin's module and its distribution's metadata on the path."""
     monkeypatch.syspath_prepend(tmp_path)
+    # Not the variable of the folder, in which other libraries have their caches too.
+    monkeypatch.setattr("genkit.plugin.probe.cache_folder", lambda: tmp_path / "cache")
 
     def make(distribution: str, code: str, *, plugin: str = "", value: str = "") -> None:
         module = f"toy_{distribution.replace('-', '_')}"

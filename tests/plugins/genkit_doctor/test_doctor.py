@@ -108,10 +108,35 @@ def test_a_gpu(monkeypatch):
 
 def test_a_plugin_that_failed(monkeypatch):
     broken = PluginStatus(Owner("toys", "toy-box", "1.5"), reason="ValueError: no toy")
-    monkeypatch.setattr(checks, "load_plugins", lambda: Plugins(Registry(), (), (broken,)))
+    monkeypatch.setattr(checks, "load_plugins", lambda _: Plugins(Registry(), (), (broken,)))
     found = next(plugins())
     assert (found.status, found.text) == (Status.PROBLEM, "ValueError: no toy")
     assert "pip uninstall toy-box" in found.remedy
+
+
+def test_the_import_time_of_plugins(monkeypatch):
+    quick, slow = (
+        PluginStatus(Owner(name, "toy-box", "1.5"), seconds=seconds)
+        for name, seconds in (("quick", 0.1), ("slow", 2.5))
+    )
+    monkeypatch.setattr(checks, "load_plugins", lambda _: Plugins(Registry(), (quick, slow), ()))
+    found = {finding.topic: finding for finding in plugins()}
+    assert found[str(quick.owner)].status is Status.OK
+    assert "2.50 s" in found[str(slow.owner)].text
+    assert (found[str(slow.owner)].status, bool(found[str(slow.owner)].remedy)) == (
+        Status.WARNING,
+        True,
+    )
+
+
+def test_disabled_plugins(monkeypatch):
+    toys = PluginStatus(Owner("toys", "toy-box", "1.5"), reason="is disabled")
+    found = Plugins(Registry(), (), (), (toys,))
+    monkeypatch.setattr(checks, "load_plugins", lambda _: found)
+    monkeypatch.setenv(checks.DISABLE, "toys,tots")
+    note, warning, _ = plugins()
+    assert (note.topic, note.status) == (str(toys.owner), Status.NOTE)
+    assert (warning.status, "tots" in warning.text) == (Status.WARNING, True)
 
 
 def test_a_full_disk(monkeypatch, tmp_path):

@@ -1,0 +1,129 @@
+"""Import plugins in processes of their own, see :mod:`genkit.plugin.probe`."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from genkit.plugin.hookspec import GROUP
+from genkit.plugin.loading import register
+from genkit.plugin.registry import Owner, in_words, place_of
+
+BEGIN = "begin "
+"""Output of a process before the import; the rest of the line is the time limit in seconds."""
+
+_MAX_WAIT = 6.0
+"""Max factor of the time limit. Chosen, not tuned: on two cores with seven other processes, the
+factor is 4 to 8."""
+
+_MOST_NAMES = 3  # in a reason
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Result of probing a plugin.
+
+    Attributes:
+        reason: fault of the plugin; empty if it may be imported.
+        seconds: time in seconds of import and hooks; None if it was not measured.
+    """
+
+    reason: str = ""
+    seconds: float | None = None
+
+
+def serve(jobs: Sequence[Sequence[str]], seconds: float, started: float, forks: bool) -> None:
+    """Probe each plugin in a fork of this process, or a single plugin in this process.
+
+    The exit code of a fork is written to a file named like the output, with the suffix ``.code``.
+
+    Args:
+        jobs: for each plugin, the output file, the fields of its :class:`Owner`, and the value of
+            its entry point.
+        seconds: time limit on an idle machine.
+        started: time at which this process was started, in seconds since the epoch.
+        forks: whether to fork this process, which is not possible on Windows.
+    """
+    # A busy machine is no fault of a plugin. This process has waited for the processor and the disk
+    # since it was started; the plugins will have to wait as long, relative to the time they use.
+    wait = (time.time() - started) / max(time.process_time(), 0.01)
+    limit = seconds * min(max(wait, 1.0), _MAX_WAIT)
+    outputs: dict[int, str] = {}
+    for output, plugin, distribution, version, value in jobs:
+        child = os.fork() if forks else 0
+        if child == 0:
+            point = metadata.EntryPoint(plugin, value, GROUP)
+            _probe(Owner(plugin, distribution, version), point, limit, output)
+            return  # the process then ends like any other, which is a part of the test
+        outputs[child] = output
+    for _ in jobs:
+        child, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        Path(f"{outputs[child]}.code").write_text(str(code), encoding="utf-8")
+
+
+def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str) -> None:
+    """Import a plugin, call its hooks, and write the verdict to a file as JSON.
+
+    If the time limit is exceeded or the process crashes, tracebacks of all threads are written. The
+    limit also holds while the process ends, since threads and exit handlers may prevent that.
+    """
+    answer = Path(output).open("a", encoding="utf-8")  # noqa: SIM115  (open until the end)
+    os.dup2(answer.fileno(), 1)  # shows whether anything is written without sys.stdout
+    os.dup2(os.open(output, os.O_RDONLY), 0)  # shows by its position whether stdin is read
+    reason = ""
+    with redirect_stdout(sys.stderr):  # as in a command
+        answer.write(f"{BEGIN}{seconds:.1f}\n")
+        answer.flush()
+        before = _state()
+        faulthandler.enable(answer)
+        # Implemented in C: it also ends a process whose Python code is blocked.
+        faulthandler.dump_traceback_later(seconds, exit=True, file=answer)
+        start = time.perf_counter()
+        try:
+            # An error is no fault: a command catches it, and its cause may be temporary.
+            with suppress(Exception, SystemExit):
+                register(owner, point)
+        except BaseException as error:  # noqa: BLE001
+            reason = f"{in_words(error)}{place_of(error)}"
+        took, after = time.perf_counter() - start, _state()
+    names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+    if names and not reason:
+        rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        reason = (
+            f"must not change the process on import, but changed {', '.join(names[:_MOST_NAMES])}"
+            f"{rest}; change it in a component or a command"
+        )
+    answer.write(f"\n{json.dumps(asdict(Verdict(reason, took)))}\n")
+    answer.flush()
+
+
+def _state() -> dict[str, object]:
+    """Return the state of this process that a plugin must not change on import."""
+    state: dict[str, object] = {"the working directory": Path.cwd()}
+    state |= {f"environment variable {name}": value for name, value in os.environ.items()}
+    state |= {f"signal {int(s)}": signal.getsignal(s) for s in signal.valid_signals()}
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name, None)
+        state[f"sys.{name}"] = id(stream), getattr(stream, "closed", None)
+        with suppress(OSError):  # not open
+            file = os.fstat(number)
+            state[f"file descriptor {number}"] = file.st_dev, file.st_ino
+    with suppress(OSError):
+        state["the position in stdin"] = os.lseek(0, 0, os.SEEK_CUR)
+    state["Python's random state"] = random.getstate()
+    torch = sys.modules.get("torch")
+    # The initial state of PyTorch is known, so that it need not be imported before the plugin.
+    state["PyTorch's default dtype"] = str(torch.get_default_dtype()) if torch else "torch.float32"
+    state["PyTorch's gradient mode"] = torch.is_grad_enabled() if torch else True
+    return state
