@@ -46,7 +46,7 @@ the same tables, those of other plugins included.
 PYTHON_INDEX = """# Python
 
 `import genkit` has the names for notebooks and other trainers: `run_recipe`, `Recipe`, `load_denoiser`, `component`,
-`Denoiser`, `Result`, `Batch` and `Pairs`. A plugin imports from `genkit.plugin` alone, which has every name of these pages that a
+`Denoiser`, `Result`, `PairedLoader`, `Batch` and `Pairs`. A plugin imports from `genkit.plugin` alone, which has every name of these pages that a
 plugin needs; contract tests are in `genkit.testing`.
 
 | module | purpose |
@@ -63,6 +63,7 @@ CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 MODULES = {
     "genkit.api": "Run recipes and load denoisers from Python",
     "genkit.recipe.in_code": "Recipes in Python",
+    "genkit.paired_loader": "Pairs in your own training loop",
     "genkit.denoiser": "Sample with a trained denoiser",
     "genkit.interfaces": "Base classes of all components",
     "genkit.types": "Batches, pairs, noise levels, descriptions of data",
@@ -93,6 +94,7 @@ MODULES = {
 ALSO = {
     "genkit.api": ["Result", "component", "load_denoiser", "run_recipe"],
     "genkit.recipe.in_code": ["Recipe"],
+    "genkit.paired_loader": ["PairedLoader"],
     "genkit.denoiser": ["Denoiser"],
     "genkit.plugin.hookspec": ["genkit_after_run", "genkit_commands", "genkit_register"],
     "genkit.plugin.registry": ["Registration"],

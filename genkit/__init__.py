@@ -9,13 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genkit.api import Denoiser, Recipe, Result, component, load_denoiser, run_recipe
+    from genkit.api import (
+        Denoiser,
+        PairedLoader,
+        Recipe,
+        Result,
+        component,
+        load_denoiser,
+        run_recipe,
+    )
     from genkit.types import Batch, Pairs
 
 _PUBLIC = {
     "Batch": "genkit.types",
     "Denoiser": "genkit.api",
     "Pairs": "genkit.types",
+    "PairedLoader": "genkit.api",
     "Recipe": "genkit.api",
     "Result": "genkit.api",
     "component": "genkit.api",
@@ -26,6 +35,7 @@ _PUBLIC = {
 __all__ = [
     "Batch",
     "Denoiser",
+    "PairedLoader",
     "Pairs",
     "Recipe",
     "Result",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from genkit import interfaces
-from genkit.artifacts import DenoiserFile
+from genkit.artifacts import DenoiserFile, Run
 from genkit.artifacts.layout import stages_in
 from genkit.blame import plugin_errors
 from genkit.denoiser import Denoiser, Table, load_denoiser
@@ -44,6 +44,7 @@ from genkit.interfaces import (
     TrainingFunction,
 )
 from genkit.items import Data, Items, Labels
+from genkit.paired_loader import PairedLoader
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.recipe.in_code import Recipe
@@ -65,6 +66,13 @@ class Result:
 
     folder: Path
     scores: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def __repr__(self) -> str:
+        last = [f"{stage}={dict(rows[-1])}" for stage, rows in self.scores.items() if rows]
+        return f"Result({', '.join([str(self.folder), *last])})"
+
+    def _repr_html_(self) -> str:
+        return Run.load(self.folder)._repr_html_()
 
     def denoiser(self, stage: str = "denoiser", device: str = "auto") -> Denoiser:
         """Load the denoiser that a stage trained."""
@@ -244,4 +252,12 @@ def component(kind: str, name: str, **settings: Any) -> Component:
     return decode.component(load_plugins().registry, kind, {"use": name, **settings})
 
 
-__all__ = ["Denoiser", "Recipe", "Result", "component", "load_denoiser", "run_recipe"]
+__all__ = [
+    "Denoiser",
+    "PairedLoader",
+    "Recipe",
+    "Result",
+    "component",
+    "load_denoiser",
+    "run_recipe",
+]

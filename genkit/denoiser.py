@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,13 +19,15 @@ from genkit.interfaces import BoundGuidance, Guidance, Latents, Sampler, Schedul
 from genkit.latents import draws_of
 from genkit.machine import resolve_device
 from genkit.networks import FileInputs, load_network
+from genkit.notebook import html_table
+from genkit.parts.arguments import as_integer, as_integers, as_labels
 from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.run.guiding import bind_to_files
 from genkit.sample import bind_schedule, bind_solver, resolve_start, sample
 from genkit.start import SamplingWarning, require_start, sampling_warnings
-from genkit.types import ResolvedStart, Start
+from genkit.types import ResolvedStart, Start, State
 
 Table = str | Mapping[str, Any]
 """Name of a component, or its table as in a recipe."""
@@ -91,6 +92,22 @@ class Denoiser:
         self.coupling = trained.coupling
         self.device = device or next(trained.module.parameters()).device
 
+    def __repr__(self) -> str:
+        return f"Denoiser({', '.join(f'{name}={text}' for name, text in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        parameters = sum(p.numel() for p in self.module.parameters())
+        return [
+            ("network", type(self.trained.settings).__name__),
+            ("parameters", f"{parameters:,}"),
+            ("shape", str(self.spec.shape)),
+            ("classes", str(self.classes)),
+            ("device", str(self.device)),
+        ]
+
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return ``D(x; sigma)``, ``[B, *shape]``.
 
@@ -117,6 +134,7 @@ class Denoiser:
         batch_size: int = 256,
         precision: Precision = "float32",
         dtype: torch.dtype = torch.float32,
+        trajectory: bool = False,
     ) -> Tensor:
         """Draw samples.
 
@@ -141,9 +159,12 @@ class Denoiser:
             batch_size: number of samples drawn at a time.
             precision: precision of all networks: ``float32``, ``tf32``, ``bfloat16``, ``float16``.
             dtype: dtype of the result; float64 keeps the precision of the solver's states.
+            trajectory: whether to return the states at all noise levels.
 
         Returns:
-            ``[N, *shape]`` samples on the CPU; images are approximately in [-1, 1].
+            ``[N, *shape]`` samples on the CPU; images are approximately in [-1, 1]. With
+            ``trajectory``, ``[L, N, *shape]`` states at the L levels of :meth:`noise_levels`; the
+            last state is the samples.
 
         Raises:
             DataError: an argument is out of range or has a wrong type, or labels or components do
@@ -153,8 +174,8 @@ class Denoiser:
                 fit the denoiser.
         """
         several = isinstance(count, Iterable) and getattr(count, "ndim", 1) != 0
-        seeds = _integers("seeds", count) if several else range(_integer("count", count))
-        seed, batch_size = _integer("seed", seed), _integer("batch_size", batch_size)
+        seeds = as_integers("seeds", count) if several else range(as_integer("count", count))
+        seed, batch_size = as_integer("seed", seed), as_integer("batch_size", batch_size)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DataError(
                 f"dtype must be floating-point, got {dtype}; write torch.float32", Code.WRONG_TYPE
@@ -169,7 +190,7 @@ class Denoiser:
         bound = self.bind_guidance(guidance, parts.solver)
         for warning in sampling_warnings(start, self.coupling, parts.solver, bound):
             warnings.warn(warning, SamplingWarning, stacklevel=3)
-        classes = self._labels(len(seeds), labels)
+        classes = as_labels(labels, len(seeds), self.classes)
         draw = partial(
             sample,
             self.module,
@@ -184,9 +205,29 @@ class Denoiser:
             )
             if classes is not None:
                 draws = replace(draws, labels=classes[part].to(self.device))
-            result = draw(draws, schedule=parts.schedule, solver=parts.solver, guidance=bound)
-            images.append(result.batch.data.to(dtype))
-        return torch.cat(images)
+            states: list[Tensor] = []
+            result = draw(
+                draws,
+                schedule=parts.schedule,
+                solver=parts.solver,
+                guidance=bound,
+                observe=partial(_keep, states, dtype) if trajectory else lambda _: None,
+            )
+            images.append(torch.stack(states) if trajectory else result.batch.data.to(dtype))
+        return torch.cat(images, dim=1 if trajectory else 0)
+
+    @plugin_errors()
+    def noise_levels(
+        self, schedule: Table | Schedule | None = None, solver: Table | None = None
+    ) -> Tensor:
+        """Return the noise levels of sampling, ``[L]`` float64, which decrease to 0.
+
+        They are those of the schedule, rounded to levels that the denoiser supports. The arguments
+        and the errors are those of :meth:`sample`.
+        """
+        parts = self.bind_schedule(sampling_parts(schedule, solver))
+        preconditioner = getattr(self.module, "preconditioner", None)
+        return bind_solver(parts.schedule, parts.solver, preconditioner)[1]
 
     def resolve_start(self, schedule: Schedule, start: Start = "auto") -> ResolvedStart:
         """Return the start of trajectories for a schedule; see :mod:`genkit.start`.
@@ -244,48 +285,10 @@ class Denoiser:
         parts.latents.require(self.spec.shape, seeds)
         bind_solver(parts.schedule, parts.solver, getattr(self.module, "preconditioner", None))
 
-    def _labels(self, count: int, classes: Sequence[int] | Tensor | None) -> Tensor | None:
-        """Return the classes that the user chose as int64; None if ``latents`` draws them."""
-        if classes is None:
-            return None
-        if not self.classes:
-            raise DataError(
-                "labels must be None for an unconditional denoiser; remove them", Code.CONFLICT
-            )
-        labels = torch.tensor(_integers("labels", classes))
-        if labels.shape != (count,):
-            raise DataError(
-                f"labels must contain one class for each of the {count} samples, got {len(labels)}",
-                Code.WRONG_LENGTH,
-            )
-        if len(wrong := labels[(labels < 0) | (labels >= self.classes)]):
-            limit = self.classes - 1
-            got = int(wrong[0])
-            raise DataError(f"labels must be from 0 to {limit}, got {got}", Code.OUT_OF_RANGE)
-        return labels
 
-
-def _integer(name: str, value: Any) -> int:
-    """Return an integer of any type, such as NumPy's, as an int."""
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise DataError(
-            f"{name} must be an integer, got {value!r}; write a number such as 16", Code.WRONG_TYPE
-        ) from error
-
-
-def _integers(name: str, values: Any) -> Sequence[int]:
-    """Return integers of any type, such as NumPy's, as ints."""
-    if isinstance(values, range):
-        return values
-    try:
-        return [operator.index(value) for value in values]
-    except TypeError as error:
-        raise DataError(
-            f"{name} must be integers, got {values!r}; write a list such as [0, 1, 2]",
-            Code.WRONG_TYPE,
-        ) from error
+def _keep(states: list[Tensor], dtype: torch.dtype, state: State) -> None:
+    """Append a state on the CPU."""
+    states.append(state.x.to("cpu", dtype))
 
 
 @plugin_errors()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -241,6 +241,7 @@ def sample(
     guidance: Sequence[BoundGuidance] = (),
     precision: Precision = "float32",
     state_precision: StatePrecision = "float64",
+    observe: Callable[[State], None] = lambda _: None,
 ) -> SampleResult:
     """Draw samples.
 
@@ -253,6 +254,7 @@ def sample(
         guidance: bound guidance components.
         precision: precision of all networks, including those of guidance.
         state_precision: precision of the states.
+        observe: function that is called with each state, which it must not change.
 
     Raises:
         DataError: as for :func:`trajectory`, or a sample is not finite. On a CPU this is checked
@@ -267,7 +269,10 @@ def sample(
         start=start,
         state_precision=state_precision,
     )
-    last = deque(_finite(states, solver, guidance), maxlen=1)  # keeps one state in memory
+    last: deque[State] = deque(maxlen=1)  # keeps one state in memory
+    for state in _finite(states, solver, guidance):
+        observe(state)
+        last.append(state)
     if not last:
         raise fault(solver, "must yield a state for each noise level, got none")
     x = last[0].x.cpu()

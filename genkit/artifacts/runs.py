@@ -17,11 +17,15 @@ import filelock
 
 from genkit.artifacts.artifact import Artifact
 from genkit.artifacts.layout import LOCK, METRICS, RESOLVED, STATE, results_in, stages_in
+from genkit.artifacts.samples import Samples
+from genkit.artifacts.scores import Scores
 from genkit.errors import Code, DataError, UsageError
+from genkit.notebook import html_picture, html_table
 from genkit.settings import near_match, quote
 
 A = TypeVar("A", bound=Artifact)
 
+_ROWS_SHOWN = 20  # of a sweep, in a notebook
 _TAIL = 65_536  # bytes at the end of a log that are searched for the last number of images
 
 
@@ -161,6 +165,21 @@ class Run:
         if "damaged" in states:
             return "damaged"
         return "finished" if states == {"finished"} else "unfinished"
+
+    def _repr_html_(self) -> str:
+        """Return the state, the scores, and the pictures of the samples, for notebooks."""
+        parts = [html_table([(self.name, self.state, str(self.folder))])]
+        finished = [stage for stage in self.stages.values() if stage.state == "finished"]
+        for stage in finished:
+            if stage.has(Scores):
+                rows = stage.read(Scores).rows[:_ROWS_SHOWN]
+                columns = list(dict.fromkeys(column for row in rows for column in row))
+                lines = [[row.get(column, "") for column in columns] for row in rows]
+                parts.append(html_table(lines, columns))
+        for stage in finished:
+            if stage.folder and (picture := stage.folder / f"{Samples.name}.png").is_file():
+                parts.append(html_picture(picture.read_bytes(), f"samples of {stage.id}"))
+        return "".join(parts)
 
     def stage(self, stage: str) -> StageResult:
         """Return a stage by its id.

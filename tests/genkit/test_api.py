@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import re
+import shutil
 import subprocess
 import sys
 from importlib import resources
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 import genkit
+from genkit.artifacts import Run
 from genkit.errors import (
     Code,
     DataError,
@@ -21,6 +25,7 @@ from genkit.errors import (
     UnknownComponentError,
     UsageError,
 )
+from genkit.files import write_json
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.registry import base_of
 from raising import raises_code
@@ -272,6 +277,52 @@ def test_samples_in_double_precision(result):
     wide = denoiser.sample(4, schedule={"steps": 2}, dtype=torch.float64)
     assert wide.dtype == torch.float64
     assert torch.equal(wide.float(), denoiser.sample(4, schedule={"steps": 2}))
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "adaptive"])
+def test_a_trajectory_has_a_state_at_each_noise_level(result, solver):
+    denoiser = result.denoiser(device="cpu")
+    parts = {"schedule": {"steps": 3}, "solver": solver}
+    levels = denoiser.noise_levels(**parts)
+    assert (levels.dtype, levels.shape, float(levels[-1])) == (torch.float64, (4,), 0.0)
+    assert bool((levels.diff() < 0).all())
+    states = denoiser.sample(5, **parts, start="noise", batch_size=2, trajectory=True)
+    assert (states.shape, states.dtype) == ((4, 5, 2), torch.float32)
+    samples = denoiser.sample(5, **parts, start="noise", batch_size=2)
+    assert torch.equal(states[-1], samples)
+    assert float(states[0].std()) > 10  # noise of the first level, 80
+
+
+def test_a_trajectory_in_double_precision(result):
+    denoiser = result.denoiser(device="cpu")
+    states = denoiser.sample([3], schedule={"steps": 2}, dtype=torch.float64, trajectory=True)
+    assert states.dtype == torch.float64
+
+
+def test_results_are_shown(result):
+    assert "truncation_5" in repr(result)
+    shown = result._repr_html_()
+    assert shown.count("<table>") == 2
+    for text in ("smoke", "finished", "truncation_5", "samples of samples"):
+        assert text in shown
+    picture = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
+    assert picture == (result.folder / "02-samples" / "samples.png").read_bytes()
+    assert Run.load(result.folder)._repr_html_() == shown
+
+
+def test_an_unfinished_run_is_shown_without_results(result, tmp_path):
+    shutil.copytree(result.folder, tmp_path / "run")
+    write_json(tmp_path / "run" / "01-denoiser" / "state.json", {"finished": False})
+    shown = Run.load(tmp_path / "run")._repr_html_()
+    assert "unfinished" in shown
+    assert "truncation_5" not in shown
+
+
+def test_a_denoiser_is_shown(conditional):
+    shown, parameters = conditional._repr_html_(), conditional.module.parameters()
+    for text in ("Mlp", "(2,)", "cpu", f"{sum(p.numel() for p in parameters):,}"):
+        assert text in repr(conditional)
+        assert text in shown
 
 
 def test_a_path_is_a_setting(tmp_path):

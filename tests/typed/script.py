@@ -31,5 +31,10 @@ result: genkit.Result = genkit.run_recipe(
 )
 denoiser: genkit.Denoiser = result.denoiser()
 samples: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7})
+states: torch.Tensor = denoiser.sample(16, schedule={"use": "edm", "steps": 7}, trajectory=True)
+levels: torch.Tensor = denoiser.noise_levels({"use": "edm", "steps": 7})
+paired: genkit.PairedLoader = genkit.PairedLoader([samples], "hungarian", seed=0)
+for batch, assigned in paired:
+    distance: torch.Tensor = batch - assigned
 noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
 cost: float = mean_cost(genkit.component("coupler", "hungarian"), samples, noise)

@@ -1,0 +1,101 @@
+"""Data loaders whose batches are paired with noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import genkit
+from genkit.errors import Code, DataError, SettingError, UnknownComponentError
+from raising import raises_code
+
+IMAGES = torch.randn(24, 1, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+LABELS = torch.arange(24) % 3
+
+
+def loader(*tensors, size=8):
+    return DataLoader(TensorDataset(*tensors), batch_size=size)
+
+
+def cost(images, noise):
+    return float((images - noise).square().flatten(1).sum(1).sqrt().mean())
+
+
+def test_pairs_are_closer_than_random_ones():
+    paired = genkit.PairedLoader(loader(IMAGES), "hungarian")
+    assert len(paired) == 3
+    for (images,), noise in paired:
+        assert (noise.shape, noise.dtype) == (images.shape, torch.float32)
+        assert cost(images, noise) < cost(images, noise.roll(1, 0))
+
+
+@pytest.mark.parametrize("coupler", ["random", {"use": "hungarian", "cost": "squared"}])
+def test_every_item_keeps_its_label(coupler):
+    for (images, labels), _ in genkit.PairedLoader(loader(IMAGES, LABELS), coupler):
+        for image, label in zip(images, labels, strict=True):
+            assert label == LABELS[(image == IMAGES).flatten(1).all(1).nonzero()[0]]
+
+
+def test_labels_are_passed_to_the_coupler():
+    coupler = genkit.component("coupler", "partitioned", by=["label"])
+    names = [f"{k}.png" for k in range(24)]
+    batches = [{"image": IMAGES, "label": LABELS, "name": names, "meta": [LABELS, names]}]
+    ((batch, noise),) = genkit.PairedLoader(batches, coupler)
+    where = [(image == IMAGES).flatten(1).all(1).nonzero()[0].item() for image in batch["image"]]
+    assert sorted(where) == list(range(24))
+    assert batch["label"].tolist() == LABELS[where].tolist() == batch["meta"][0].tolist()
+    assert batch["name"] == [names[k] for k in where] == batch["meta"][1]
+    # Pairs inside of each class differ from those of the whole batch.
+    ((whole, closer),) = genkit.PairedLoader(batches, "hungarian")
+    assert cost(whole["image"], closer) < cost(batch["image"], noise)
+
+
+def test_noise_depends_on_seed_and_epoch_alone():
+    def noises(paired):
+        return torch.cat([noise for _, noise in paired])
+
+    paired = genkit.PairedLoader(loader(IMAGES), "random", seed=1)
+    first, second = noises(paired), noises(paired)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[:8], first[8:16])
+    assert not torch.equal(first, noises(genkit.PairedLoader(loader(IMAGES), "random")))
+    resumed = genkit.PairedLoader(loader(IMAGES), "random", seed=1)
+    resumed.epoch = 1
+    assert torch.equal(noises(resumed), second)
+
+
+def test_bytes_are_paired_as_images_in_the_range_of_the_noise():
+    images = (IMAGES * 127.5 + 127.5).byte()
+    ((batch, noise),) = genkit.PairedLoader([images], "hungarian")
+    assert batch.dtype == torch.uint8
+    assert cost(batch / 127.5 - 1, noise) < cost(batch / 127.5 - 1, noise.roll(1, 0))
+
+
+def test_a_coupler_with_several_noise_samples_per_image():
+    pytest.importorskip("genkit_immiscible")
+    coupler = genkit.component("coupler", "immiscible", candidates=3)
+    ((batch, noise),) = genkit.PairedLoader([IMAGES], coupler)
+    assert noise.shape == batch.shape
+
+
+@pytest.mark.parametrize("batch", [[], 3, {"img": IMAGES}, (["a"], LABELS), IMAGES[:, 0, 0, 0]])
+def test_a_batch_without_images_is_refused(batch):
+    with raises_code(DataError, Code.WRONG_TYPE, "batch 1"):
+        list(genkit.PairedLoader([IMAGES, batch], "random"))
+
+
+def test_an_image_that_is_not_finite_is_refused():
+    images = IMAGES.clone()
+    images[5, 0, 1, 2] = torch.nan
+    with raises_code(DataError, Code.NOT_FINITE, "image 5"):
+        list(genkit.PairedLoader([images], "hungarian"))
+
+
+def test_wrong_couplers_are_refused():
+    with raises_code(UnknownComponentError, Code.UNKNOWN_COMPONENT, '"hungarian"'):
+        genkit.PairedLoader([IMAGES], "hungarain")
+    with raises_code(SettingError, Code.UNKNOWN_KEY, "costs"):
+        genkit.PairedLoader([IMAGES], {"use": "hungarian", "costs": "squared"})
+    with raises_code(SettingError, Code.WRONG_TYPE, "coupler"):
+        genkit.PairedLoader([IMAGES], 3)
