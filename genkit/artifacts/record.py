@@ -17,6 +17,7 @@ from genkit.artifacts.layout import DURING_TRAINING, METRICS, WARNINGS, require_
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.files import named_errors, write_bytes, write_text
+from genkit.parts.caption import captioned
 
 Row = Mapping[str, Any]
 
@@ -58,6 +59,7 @@ class Record:
         draw: function that draws pictures of an artifact when it is saved.
         called: name of the stage in messages.
         fingerprint: fingerprint of the stage, which its checkpoints contain.
+        caption: text below every picture, after its name; empty for pictures without captions.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Record:
         draw: Draw = lambda _: {},
         called: str = "the stage",
         fingerprint: str = "",
+        caption: str = "",
     ) -> None:
         if declared is not None:
             require_file_name(declared)
@@ -85,6 +88,7 @@ class Record:
         self._draw = draw
         self.called = called
         self._fingerprint = fingerprint
+        self._caption = caption
         self._rows: list[Row] | None = None
 
     # --- rows ---------------------------------------------------------------------------
@@ -189,6 +193,8 @@ class Record:
                 this name do not replace.
         """
         if self._is_main:
+            if self._caption:
+                png = captioned(png, f"{name}: {self._caption}")
             write_bytes(self._folder / f"{name}.png", png)
             if keep is not None:
                 (self._folder / DURING_TRAINING).mkdir(exist_ok=True)

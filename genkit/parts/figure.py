@@ -7,13 +7,14 @@ the functions that create a figure, here and in every module that draws.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -116,13 +117,27 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
     """Use a logarithmic y axis with plain numbers as labels if the values span a wide range."""
+    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        use_log(axes.yaxis, values)
+
+
+def use_log(axis: Axis, values: Iterable[float]) -> None:
+    """Make an axis logarithmic, with plain numbers as labels: more of them in a narrow range.
+
+    Args:
+        axis: axis to change.
+        values: values that are drawn; values that are not above 0 are ignored.
+    """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())  # 1, 2 and 5 have labels already
+    positive = [value for value in values if value > 0] or [1.0]
+    ratio = max(positive) / min(positive)
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if ratio < 8 else (1, 2, 5) if ratio < 1_000 else (1,)
+    axes = axis.axes
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter("{x:,.10g}")
+    axis.set_minor_locator(NullLocator())  # the labels are close enough to each other
 
 
 def number(value: Any) -> str:

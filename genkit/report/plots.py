@@ -15,6 +15,7 @@ from genkit.parts.figure import (
     number,
     png_of,
     set_title,
+    use_log,
 )
 from genkit.types import Curve
 
@@ -54,8 +55,10 @@ def curve_plot(curves: Mapping[str, Curve]) -> bytes:
         ]
         for line, curve in zip(lines, group.values(), strict=True):
             _draw_band(axes, curve, line.get_color())
-        axes.set_xscale("log" if log_x else "linear")
-        axes.set_yscale("log" if log_y else "linear")
+        if log_x:
+            use_log(axes.xaxis, [x for curve in group.values() for x in curve.x])
+        if log_y:
+            use_log(axes.yaxis, [y for curve in group.values() for y in curve.y])
         positions = sorted({x for curve in group.values() for x in curve.x})
         if len(positions) <= _FEW:
             axes.set_xticks(positions, map(number, positions))
@@ -81,12 +84,13 @@ def _draw_band(axes: Axes, curve: Curve, color: ColorType) -> None:
     axes.fill_between(curve.x, lower, upper, color=color, alpha=0.18, linewidth=0)
 
 
-def score_plot(rows: Sequence[Row], score: str) -> bytes:
+def score_plot(rows: Sequence[Row], score: str, floor: float | None = None) -> bytes:
     """Return a PNG of a score against NFE, with a line for each combination of varied settings.
 
     Args:
         rows: rows of a sweep, with ``nfe`` and the varied settings.
         score: column to draw; rows without this column are left out.
+        floor: score of real items, drawn as a dashed line; None if it is unknown.
     """
     lines = _lines(rows, score)
     figure, (axes,) = figure_with_axes(width=9)
@@ -109,6 +113,17 @@ def score_plot(rows: Sequence[Row], score: str) -> bytes:
             x, y = line.get_xdata(), line.get_ydata()
             axes.errorbar(x, y, deviations, fmt="none", ecolor=line.get_color(), capsize=3)
     values = [value for points in lines.values() for _, value, _ in points]
+    if floor is not None:
+        values.append(floor)
+        axes.axhline(floor, color="#000000", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"real data: {number(floor)}",
+            (0, floor),
+            (4, 3),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            fontsize=9,
+        )
     log_where_wide(axes, values)
     nfes = sorted({nfe for points in lines.values() for nfe, _, _ in points})
     if len(nfes) <= _FEW:

@@ -149,9 +149,10 @@ def execute(
                 stage.output,
                 is_main=world.is_main,
                 observers=relays,
-                draw=pictures_of,
+                draw=partial(pictures_of, stages=recipe.stages),
                 called=label_of(stage, plugins.registry),
                 fingerprint=prints[stage_id],
+                caption=f"run {recipe.name}, stage {stage_id}, seed {recipe.seed}",
             )
             context = StageContext(
                 stage_id,

@@ -100,6 +100,11 @@ def report(
     )
 
 
+MIN_POOLS = 8
+"""Number of pools below which the noise is not tested: with fewer, the scatter between pools would
+be estimated with fewer than 7 degrees of freedom."""
+
+
 def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
     """Return whether the assigned noise of 8 pools or more deviates significantly from N(0, I).
 
@@ -107,7 +112,7 @@ def is_skewed(rows: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bool:
         rows: results of :meth:`PoolReport.row`; the result is False for fewer than 8 rows.
         shape: shape of an image.
     """
-    if len(rows) < 8:  # fewer than 7 degrees of freedom to estimate the scatter between pools
+    if len(rows) < MIN_POOLS:
         return False
     mean, variance, worst, noises, pairs = (
         torch.tensor([row[name] for row in rows], dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title
+from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title, use_log
 from genkit_dg.judgment import Judgment
 
 
@@ -27,14 +27,16 @@ def choice_plot(judgments: Mapping[int, Judgment], levels: Mapping[str, Judgment
     along.set_xlabel("training images")
     along.set_ylabel("held-out cross-entropy")
     set_title(along, "Snapshots on held-out items")
-    along.legend(frameon=False)
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 3, "frameon": False}
+    along.legend(**below)
     sigmas = [float(level) for level in levels]
     for index, name in enumerate(("cross_entropy", "accuracy", "calibration_error")):
         values = [getattr(judgment, name) for judgment in levels.values()]
         label = name.replace("_", " ")
         across.plot(sigmas, values, color=PALETTE[index], marker="o", markersize=3.5, label=label)
-    across.set_xscale("log")
+    use_log(across.xaxis, sigmas)
+    across.set_ylabel("score of held-out items")
     across.set_xlabel("noise level sigma")
     set_title(across, "The chosen snapshot by noise level")
-    across.legend(frameon=False)
+    across.legend(**below)
     return png_of(figure)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from genkit.parts.figure import PALETTE, figure_with_axes, log_where_wide, png_of, set_title
+from genkit.parts.figure import (
+    PALETTE,
+    figure_with_axes,
+    log_where_wide,
+    png_of,
+    set_title,
+    use_log,
+)
 
 if TYPE_CHECKING:
     from genkit_dg.fit_weight import Level
@@ -21,7 +28,7 @@ LOG_RATIOS = {
 
 def weight_plot(levels: Sequence[Level]) -> bytes:
     """Return a PNG of weight, denoising errors and log-ratios against the noise level."""
-    figure, (weight, error, ratio) = figure_with_axes(3, width=5.5)
+    figure, (weight, error, ratio) = figure_with_axes(3, width=5.2, columns=2)
     sigmas = [level.sigma for level in levels]
     weights = [level.weight for level in levels]
     spreads = [level.standard_error for level in levels]
@@ -30,17 +37,19 @@ def weight_plot(levels: Sequence[Level]) -> bytes:
     weight.axhline(1, color="#000000", linewidth=0.8, linestyle="--")
     weight.set_ylabel("fitted weight")
     set_title(weight, "Weight with minimal denoising error")
+    error.set_ylabel("error / error without guidance")
+    ratio.set_ylabel("mean of log(d / (1 - d))")
     for axes, names, title in (
-        (error, ERRORS, "Denoising error, relative to no guidance"),
-        (ratio, LOG_RATIOS, "Mean log-ratio of the discriminator"),
+        (error, ERRORS, "Denoising error"),
+        (ratio, LOG_RATIOS, "Log-ratio of the discriminator"),
     ):
         for index, (name, label) in enumerate(names.items()):
             values = [getattr(level, name) for level in levels]
             axes.plot(sigmas, values, color=PALETTE[index], marker="o", markersize=3.5, label=label)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False, fontsize=8)
         set_title(axes, title)
     log_where_wide(error, [getattr(level, name) for level in levels for name in ERRORS])
     for axes in (weight, error, ratio):
-        axes.set_xscale("log")
+        use_log(axes.xaxis, sigmas)
         axes.set_xlabel("noise level sigma")
     return png_of(figure)

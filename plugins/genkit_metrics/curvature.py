@@ -47,7 +47,7 @@ class Curvature(TrajectoryMetric):
             torch.cat(parts),
             "the curvature at noise level",
             sigmas.tolist(),
-            "sigma",
+            "noise level sigma",
             "curvature: mean and standard deviation",
         )
         positions = sigmas.log()

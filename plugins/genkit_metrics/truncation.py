@@ -73,7 +73,7 @@ class Truncation(TrajectoryMetric):
             errors,
             "the truncation error at number of steps",
             self.steps,
-            "steps",
+            "number of steps",
             "truncation error: mean and standard deviation",
         )
         scores = dict(zip(self.scores, curve.y, strict=True))

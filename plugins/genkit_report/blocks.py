@@ -56,12 +56,14 @@ class Picture:
         png: content of the PNG file.
         description: alternative text, one sentence.
         width: maximum width on the page, in pixels; the picture is smaller in a narrow window.
+        smooth: whether the browser interpolates, as for plots; False for grids of small images.
     """
 
     title: str
     png: bytes
     description: str
     width: int = 640
+    smooth: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from genkit.parts.figure import PALETTE, line_style, number
 from genkit_report.blocks import Chart, Table
 
 _INK = "#010203"  # placeholder, replaced by the color of the page's text
 _GRID = "#010204"  # placeholder, replaced by the color of the page's lines
+FEW = 12
+"""Number of positions up to which each has a tick on a logarithmic axis."""
+
 _ROWS = 40  # maximum rows for each line in a data table; more points are thinned to every k-th
 
 
@@ -68,10 +72,11 @@ def line_chart(
     """
     figure = Figure(figsize=(7.2, 4.0 + 0.1 * len(lines)), layout="constrained")
     axes = figure.subplots()
+    handles: list[Any] = []
     for index, line in enumerate(lines):
         style = {"color": _INK, "linestyle": "--"} if line.dashed else line_style(index)
         if line.marked:
-            axes.errorbar(
+            drawn = axes.errorbar(
                 line.x,
                 line.y,
                 line.spread,
@@ -81,8 +86,9 @@ def line_chart(
                 capsize=3,
                 **style,
             )
+            handles.append(drawn)
             continue
-        axes.plot(line.x, line.y, label=line.label, **style)
+        handles += axes.plot(line.x, line.y, label=line.label, **style)
         if line.spread is not None:
             bounds = [(y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)]
             positive = [y for y in line.y if y > 0]
@@ -96,9 +102,8 @@ def line_chart(
     if len(lines) > 1:
         # Below the axes, where it cannot cross the data.
         columns = 1 if max(len(line.label) for line in lines) > 30 else 2
-        figure.legend(
-            frameon=False, labelcolor=_INK, loc="outside lower left", ncols=columns, fontsize=9
-        )
+        style = {"frameon": False, "labelcolor": _INK, "ncols": columns, "fontsize": 9}
+        figure.legend(handles=handles, loc="outside lower left", **style)
     ends = "; ".join(
         f"{line.label} from {number(float(line.y[0]))} to {number(float(line.y[-1]))}"
         for line in lines
@@ -163,7 +168,12 @@ def _scale(axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool) -> None:
             continue
         (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
         decades = math.log10(max(values) / min(values))
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,), numticks=12))
+        positions = sorted(set(values))
+        if axis is axes.xaxis and len(positions) <= FEW:
+            axis.set_major_locator(FixedLocator(positions))
+        else:
+            subs = (1, 2, 5) if decades < 2 else (1,)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 

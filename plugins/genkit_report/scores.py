@@ -8,7 +8,7 @@ from genkit.artifacts.scores import FLOOR_ITEMS, STD, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
 from genkit_report.blocks import Block, Table
-from genkit_report.charts import Line, line_chart
+from genkit_report.charts import FEW, Line, line_chart
 from genkit_report.view import Row, View
 
 NFE = "NFE"
@@ -148,7 +148,8 @@ def curve_blocks(views: Sequence[View]) -> Iterator[Block]:
             for name, curve in scores.curves.items():
                 key = (name, curve.x_label, curve.y_label, curve.log_x, curve.log_y)
                 label = stage_label(view, stage, views)
-                groups.setdefault(key, []).append(Line(label, curve.x, curve.y, curve.spread))
+                line = Line(label, curve.x, curve.y, curve.spread, marked=len(curve.x) <= FEW)
+                groups.setdefault(key, []).append(line)
     for (name, x_label, y_label, log_x, log_y), lines in groups.items():
         yield line_chart(name, lines, x_label, y_label, log_x=log_x, log_y=log_y)
 

@@ -103,7 +103,7 @@ def previews(view: View, stage: StageResult) -> Iterator[Block]:
         name, _, images = path.stem.rpartition("-")
         if name == "preview-averaged" and images.isdigit():
             text = f"after {int(images):,} images"
-            shown.append(Picture(text, path.read_bytes(), f"Grid of samples {text}.", width=220))
+            shown.append(Picture(text, path.read_bytes(), f"Grid of samples {text}.", 220, True))
     if shown:
         yield Strip(f"{view.label}, {stage.id}: samples of the same seeds during training", shown)
 
@@ -161,13 +161,15 @@ def _gaussian(pools: Sequence[Row]) -> str:
 
 def other_pictures(view: View) -> Iterator[Block]:
     """Yield the pictures in the folders of stages that no other section shows."""
-    drawn = {"samples", "loss", "loss-by-sigma", "pairs", "choice"}
+    drawn = {"samples", "loss", "loss-by-sigma", "pairs"}
     for stage in view.stages():
         if stage.folder is None:
             continue
+        kept = (stage.folder / DURING_TRAINING).glob("*.png")
+        elsewhere = drawn | {path.stem.rpartition("-")[0] for path in kept}
         curves = view.scores[stage.id].curves if stage.id in view.scores else {}
         for path in sorted(stage.folder.glob("*.png")):
-            shown = path.stem in drawn or path.stem in curves or "-against-nfe" in path.stem
+            shown = path.stem in elsewhere or path.stem in curves or "-against-nfe" in path.stem
             if not shown:
                 yield from _pictures(view, stage, (path.stem,))
 
@@ -229,7 +231,8 @@ def _pictures(view: View, stage: StageResult, names: Sequence[str]) -> Iterator[
         path = stage.folder / f"{name}.png" if stage.folder else None
         if path and path.is_file():
             title = f"{view.label}, {stage.id}: {name.replace('-', ' ')}"
-            yield Picture(title, path.read_bytes(), f"Picture {name} of stage {stage.id}")
+            text = f"Picture {name} of stage {stage.id}"
+            yield Picture(title, path.read_bytes(), text, smooth=True)
 
 
 def _over(views: Sequence[View], build: Any) -> Iterator[Block]:

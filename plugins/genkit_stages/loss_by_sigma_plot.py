@@ -14,13 +14,13 @@ from genkit.parts.figure import (
     log_where_wide,
     png_of,
     set_title,
+    use_log,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_CROWDED = 3_000  # ratio of max to min level above which tick labels at 1, 2 and 5 would overlap
 _BELOW = 0.5  # lower end of a logarithmic axis / lowest loss; the bound may fall to 0
 
 
@@ -31,8 +31,6 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
         rows: at least one row with ``images`` seen, and ``loss_by_sigma`` since the previous row.
         bound: lowest possible loss at each noise level; empty if it is not known.
     """
-    from matplotlib.ticker import LogLocator, NullLocator
-
     figure, (axes,) = figure_with_axes()
     ends = [0, *(row["images"] for row in rows)]
     quarter = max(1, len(rows) // 4)
@@ -47,14 +45,9 @@ def loss_by_sigma_plot(rows: Sequence[Row], bound: Mapping[str, float]) -> bytes
         lines.append(_line(axes, means, label, color=color, marker="o", markersize=3.5))
     if bound:
         lines.append(_line(axes, bound, "lower bound", color="#000000", linestyle="--"))
-    axes.set_xscale("log")
-    lowest, highest = axes.dataLim.intervalx
-    crowded = highest > _CROWDED * lowest
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
+    use_log(axes.xaxis, axes.dataLim.intervalx)
     log_where_wide(axes, losses)
-    if axes.get_yscale() == "log":
+    if axes.get_yscale() == "log" and bound:
         axes.set_ylim(bottom=_BELOW * min(losses))
     axes.set_xlabel("noise level sigma")
     axes.set_ylabel("mean loss")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from genkit.artifacts.scores import Row
 from genkit.parts.figure import PALETTE, figure_with_axes, label_ends, png_of, set_title
+from genkit.train.diagnostics import MIN_POOLS, is_skewed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,9 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
         panels.append(lambda axes: _gap(axes, gaps))
     if grouped:
         panels.append(lambda axes: _groups(axes, grouped))
-    figure, places = figure_with_axes(len(panels), columns=3 if len(panels) == 3 else 2)
+    # Two columns of this width are readable on a page that is 1,000 pixels wide.
+    figure, places = figure_with_axes(len(panels), width=5.2, columns=2)
+    figure.suptitle(_verdict(pools, dimensions), x=0.01, ha="left", fontsize=12, fontweight="bold")
     end = max((row["images"] + row["pairs"] for row in pools), default=1)
     for axes, draw in zip(places, panels, strict=True):
         lines = draw(axes)
@@ -64,13 +67,24 @@ def pairs_plot(rows: Sequence[Row], dimensions: int) -> bytes:
     return png_of(figure)
 
 
-def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
+def _verdict(pools: Sequence[Row], dimensions: int) -> str:
+    """Return in words how much the coupling reduces the distance, and whether noise is N(0, I)."""
     before, after = (sum(row[key] for row in pools) for key in ("cost_before", "cost_after"))
-    saved = f"{1 - after / before:.1%} below random pairs" if before else "no pairs yet"
-    set_title(axes, f"Distance: {saved}{', optimal for its cost' if exact else ''}")
+    if not before:
+        return "No pairs yet"
+    distance = f"Pairs are {1 - after / before:.1%} closer than random pairs"
+    if len(pools) < MIN_POOLS:
+        return f"{distance}. Too few pools for a test of the noise."
+    if is_skewed(pools, (dimensions,)):
+        return f"{distance}. The assigned noise is not N(0, I)."
+    return f"{distance}. No significant deviation of the noise from N(0, I)."
+
+
+def _distances(axes: Axes, pools: Sequence[Row], exact: bool) -> list[Line2D]:
+    set_title(axes, f"Distance{': optimal for its cost' if exact else ''}")
     axes.set_ylabel("mean distance of image and noise")
     before_line = _line(axes, pools, _item("cost_before"), "random pairs", _ORANGE)
-    after_line = _line(axes, pools, _item("cost_after"), "coupled", _BLUE)
+    after_line = _line(axes, pools, _item("cost_after"), "assigned noise", _BLUE)
     return [before_line, after_line]
 
 
@@ -89,7 +103,7 @@ def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
         # The variance of a squared unit Gaussian is 2.
         return float(row["noise_variance"] - 1) * math.sqrt(row["pairs"] * dimensions / 2)
 
-    set_title(axes, "Is the paired noise still Gaussian?")
+    set_title(axes, "Moments of the assigned noise")
     axes.set_ylabel("standard errors away from N(0, I)")
     reach, tail = normal.inv_cdf((1 + _SHARE) / 2), (1 - _SHARE) / 2
     axes.axhspan(-reach, reach, color="#8a8a8a", alpha=0.13, linewidth=0)
@@ -108,7 +122,7 @@ def _noise(axes: Axes, pools: Sequence[Row], dimensions: int) -> list[Line2D]:
 
 def _gap(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
     highest = max(row["gap"] for row in pools)
-    set_title(axes, f"Total cost: at most {100 * highest:.2g} % above the minimum")
+    set_title(axes, f"Total cost: at most {100 * highest:.2g} % above min")
     axes.set_ylabel("upper bound of the relative gap")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     line = _line(axes, pools, _item("gap"), "gap", _BLUE)
@@ -117,7 +131,7 @@ def _gap(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
 
 
 def _groups(axes: Axes, pools: Sequence[Row]) -> list[Line2D]:
-    set_title(axes, "Size of the groups that are coupled separately")
+    set_title(axes, "Groups that are coupled separately")
     axes.set_ylabel("pairs in a group")
     names, colors = ("smallest", "median", "largest"), (_ORANGE, _BLUE, _GREEN)
     lines = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genkit.errors import Code, Problem
 from genkit.interfaces import Context, Design, TrainingState
-from genkit.parts.grid import MOST_IMAGES, grid
+from genkit.parts.grid import MOST_IMAGES, titled_grids
 from genkit.types import Measurement
 from genkit_stages.drawing import Drawing
 
@@ -27,6 +27,9 @@ class Preview(Drawing):
             yield Problem(("count",), reason, f"write at most {MOST_IMAGES}", Code.OUT_OF_RANGE)
 
     def call(self, training: TrainingState, context: Context) -> Measurement:
-        networks = zip(self.names, (training.network, training.averaged), strict=True)
-        pictures = {name: grid(self.draw(network, context).data) for name, network in networks}
+        when = f"after {training.images:,} images"
+        pictures = {}
+        for name, network in zip(self.names, (training.network, training.averaged), strict=True):
+            title = f"{self.count} samples {when}, {name.removeprefix('preview-')} weights"
+            pictures[name] = titled_grids({title: self.draw(network, context).data})
         return Measurement({}, pictures=pictures)

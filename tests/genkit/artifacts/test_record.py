@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 
 import pytest
 import torch
+from PIL import Image
 
 from genkit import tensors
 from genkit.artifacts import (
@@ -315,3 +317,27 @@ def test_a_checkpoint_contains_the_fingerprint_of_its_stage(tmp_path):
     assert checkpoint.fingerprint(tmp_path) == "abc"
     (tmp_path / CHECKPOINT).write_bytes(b"damaged")
     assert checkpoint.fingerprint(tmp_path) is None
+
+
+def test_a_picture_has_a_caption_with_its_name(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (300, 40)).save(content, format="png")
+    png = content.getvalue()
+    captions = []
+    for caption in ("", "run edm, stage draw, seed 0"):
+        record = Record("draw", tmp_path, Samples, caption=caption)
+        for name in ("loss", "lost"):
+            record.picture(name, png)
+            captions.append((tmp_path / f"{name}.png").read_bytes())
+    assert captions[:2] == [png, png]
+    assert len({png, *captions}) == 3
+
+
+def test_a_picture_that_is_kept_is_not_replaced(record, tmp_path):
+    for images in (8, 16):
+        record.picture("preview", b"%d" % images, keep=images)
+    record.picture("preview", b"last")
+    kept = sorted((tmp_path / "during-training").iterdir())
+    assert [path.read_bytes() for path in kept] == [b"8", b"16"]
+    assert (tmp_path / "preview.png").read_bytes() == b"last"
+    assert "during-training" not in results_in(tmp_path)

@@ -1,13 +1,32 @@
 from __future__ import annotations
 
+import io
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from genkit.errors import Code, DataError
-from genkit.parts.grid import grid
+from genkit.parts import grid as module
+from genkit.parts.caption import captioned
+from genkit.parts.grid import grid, titled_grids
 from raising import raises_code
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were drawn."""
+    drawn = []
+    render = module.png_of
+
+    def keep(figure):
+        drawn.append(figure)
+        return render(figure)
+
+    monkeypatch.setattr(module, "png_of", keep)
+    return drawn
 
 
 def pixels(path):
@@ -94,3 +113,56 @@ def test_equal_pictures_are_equal_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(grid(points))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+# --- several sets beside each other ---------------------------------------------------------
+
+
+def test_sets_of_images_are_beside_each_other_with_their_titles(tmp_path):
+    black, white = (torch.full((4, 1, 300, 300), value) for value in (-1.0, 1.0))
+    (tmp_path / "both.png").write_bytes(titled_grids({"real": black, "samples": white}))
+    both = np.array(Image.open(tmp_path / "both.png").convert("L"))
+    (tmp_path / "one.png").write_bytes(grid(black))
+    one = np.array(Image.open(tmp_path / "one.png").convert("L"))
+    above = both.shape[0] - one.shape[0]
+    np.testing.assert_array_equal(both[above:, : one.shape[1]], one)
+    assert (both[above:, one.shape[1] :] == 255).all()
+    titles = both[:above]
+    assert (titles[:, :100] < 128).any()
+    assert (titles[:, one.shape[1] :] < 128).any()
+
+
+def test_sets_of_points_share_a_plot(tmp_path, figures):
+    parts = {"real": torch.zeros(3, 2), "samples": torch.ones(2, 2)}
+    titled_grids(parts)
+    (axes,) = figures[-1].axes
+    assert [len(points.get_offsets()) for points in axes.collections] == [3, 2]
+    (legend,) = figures[-1].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(parts)
+
+
+def test_a_sample_that_is_not_finite_is_refused_beside_others():
+    with raises_code(DataError, Code.NOT_FINITE, "sample 1"):
+        titled_grids(
+            {"real": torch.zeros(2, 2), "samples": torch.tensor([[0.0, 0], [math.nan, 0]])}
+        )
+
+
+# --- captions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 2_000])
+def test_a_caption_is_below_the_picture(width):
+    picture = Image.new("RGB", (width, 50), "red")
+    content = io.BytesIO()
+    picture.save(content, format="png")
+    drawn = np.array(Image.open(io.BytesIO(captioned(content.getvalue(), "run edm, seed 0"))))
+    assert (drawn[:50, :width] == (255, 0, 0)).all()
+    below = drawn[50:]
+    assert (below < 128).all(axis=2).any()
+    assert (below[:, -3:] == 255).all()  # the text is not cut off
+    assert drawn.shape[1] >= width
+
+
+def test_what_is_no_picture_has_no_caption():
+    assert captioned(b"png", "run edm") == b"png"

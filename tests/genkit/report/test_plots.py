@@ -8,7 +8,7 @@ import sys
 import matplotlib.image
 import pytest
 
-from genkit.parts.figure import spread
+from genkit.parts.figure import figure_with_axes, spread, use_log
 from genkit.report import plots
 from genkit.report.plots import curve_plot, score_plot
 from genkit.types import Curve
@@ -61,6 +61,28 @@ def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
     assert "guidance" in axes.get_xlabel()
     assert axes.get_ylabel() == "frechet"
     assert matplotlib.image.imread(tmp_path / "score.png").shape[1] > 1000
+
+
+def test_the_score_of_real_data_is_a_line_with_its_value(drawn):
+    score_plot(sweep_rows(), "frechet", 0.25)
+    (axes,) = drawn[0].axes
+    assert "real data: 0.25" in labels(axes)
+    assert axes.get_ylim()[0] < 0.25
+    assert list(axes.get_lines()[-1].get_ydata()) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [((0.4, 1.5), {"0.4", "0.5", "0.7", "1", "1.5"}), ((1, 1e4), {"1", "100", "10,000"})],
+)
+def test_logarithmic_axes_have_plain_numbers(values, ticks):
+    _, (axes,) = figure_with_axes()
+    axes.plot(values, values)
+    for axis in (axes.xaxis, axes.yaxis):
+        use_log(axis, values)
+        shown = {text.get_text() for text in axis.get_ticklabels()}
+        assert ticks <= shown
+        assert not any("10^" in text for text in shown)
 
 
 def test_one_line_needs_no_label(tmp_path, drawn):

@@ -154,6 +154,16 @@ def test_the_run_folder(tiny, plugins):
     assert not list(folder.glob("02-samples/part-*"))
 
 
+def test_pictures_have_their_run_stage_and_seed(tiny, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        "genkit.artifacts.record.captioned", lambda png, text: captions.append(text) or png
+    )
+    tiny.run(tiny.sample, "seed=3")
+    assert "loss: run tiny, stage denoiser, seed 3" in captions
+    assert "samples: run tiny, stage samples, seed 3" in captions
+
+
 def test_the_training_log_ends_with_the_last_image(tiny):
     tiny.run(tiny.train)
     rows = [row for row in tiny.metrics() if "loss" in row]

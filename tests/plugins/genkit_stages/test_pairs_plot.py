@@ -26,7 +26,8 @@ def panels(monkeypatch, tmp_path):
 
     def draw(rows, dimensions=DIMENSIONS):
         (tmp_path / "pairs.png").write_bytes(pairs_plot(rows, dimensions))
-        assert matplotlib.image.imread(tmp_path / "pairs.png").shape[1] > 2000
+        # Text of 10 points has at least 12 pixels on a page of 1,000 pixels.
+        assert matplotlib.image.imread(tmp_path / "pairs.png").shape[1] <= 1_600
         return {axes.get_title("left").split(":")[0]: axes for axes in figures[-1].axes}
 
     return draw
@@ -48,6 +49,7 @@ def pools(count, gap=None, parts=None, size=512):
             "seconds_waited": 0.5 if k == 0 else 0.0,
             "gap": gap,
             "parts": parts,
+            "noises": size,
             "noise_mean": generator.gauss(0, error),
             "noise_variance": 1 + generator.gauss(0, error * math.sqrt(2)),
             "noise_worst": max(abs(generator.gauss(0, 1)) for _ in range(DIMENSIONS)),
@@ -60,19 +62,31 @@ def lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
 
 
-DISTANCE, NOISE = "Distance", "Is the paired noise still Gaussian?"
-GAP, PARTS = "Total cost", "Size of the groups that are coupled separately"
+DISTANCE, NOISE = "Distance", "Moments of the assigned noise"
+GAP, PARTS = "Total cost", "Groups that are coupled separately"
 
 
 def test_pools_show_distances_and_noise(panels):
     found = panels(pools(4))
     assert list(found) == [DISTANCE, NOISE]
     drawn = lines(found[DISTANCE])
-    assert list(drawn["coupled"].get_xdata()) == [0, 512, 1024, 1536]
-    assert list(drawn["coupled"].get_ydata()) == [9.0] * 4
+    assert list(drawn["assigned noise"].get_xdata()) == [0, 512, 1024, 1536]
+    assert list(drawn["assigned noise"].get_ydata()) == [9.0] * 4
     assert list(drawn["random pairs"].get_ydata()) == [10.0] * 4
-    assert found[DISTANCE].get_title("left") == "Distance: 10.0% below random pairs"
+    assert found[DISTANCE].figure.get_suptitle().startswith("Pairs are 10.0% closer than random")
     assert all(axes.get_xlim() == (0, 2048) for axes in found.values())
+
+
+def test_the_verdict_is_in_words(panels):
+    def verdict(rows):
+        return panels(rows)[NOISE].figure.get_suptitle()
+
+    rows = pools(9)
+    assert verdict(rows).endswith("No significant deviation of the noise from N(0, I).")
+    assert verdict(rows[:7]).endswith("Too few pools for a test of the noise.")
+    skewed = [{**row, "noise_mean": 0.5} for row in rows]
+    assert verdict(skewed).endswith("The assigned noise is not N(0, I).")
+    assert verdict([]) == "No pairs yet"
 
 
 def test_noise_is_drawn_in_its_standard_errors(panels):
@@ -98,7 +112,7 @@ def test_gaussian_noise_lies_in_the_bands(panels):
 def test_gap_and_parts_are_drawn_where_a_coupler_tells_them(panels):
     found = panels(pools(3, gap=0.002, parts=[1, 5, 9]))
     assert list(found) == [DISTANCE, NOISE, GAP, PARTS]
-    assert found[GAP].get_title("left").endswith("at most 0.2 % above the minimum")
+    assert found[GAP].get_title("left").endswith("at most 0.2 % above min")
     assert list(lines(found[GAP])["gap"].get_ydata()) == [0.002] * 3
     sizes = {name: line.get_ydata()[0] for name, line in lines(found[PARTS]).items()}
     assert sizes == {"smallest": 1, "median": 5, "largest": 9}
@@ -127,7 +141,7 @@ def test_many_pools_share_points_and_show_their_range(panels):
 
 def test_other_rows_of_the_log_are_left_out(panels):
     rows = [{"images": 256, "loss": 1.0}, *pools(2), {"images": 512, "loss": 0.5}]
-    assert len(lines(panels(rows)[DISTANCE])["coupled"].get_xdata()) == 2
+    assert len(lines(panels(rows)[DISTANCE])["assigned noise"].get_xdata()) == 2
 
 
 @pytest.mark.parametrize("count", [0, 1])
