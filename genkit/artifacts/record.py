@@ -11,13 +11,13 @@ from torch import Tensor
 
 from genkit.artifacts import checkpoint
 from genkit.artifacts.artifact import Artifact
+from genkit.artifacts.caption import captioned
 from genkit.artifacts.checkpoint import Checkpoint, Numbers
 from genkit.artifacts.cost import SamplingCost, SamplingCosts
 from genkit.artifacts.layout import DURING_TRAINING, METRICS, WARNINGS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
 from genkit.files import named_errors, write_bytes, write_text
-from genkit.parts.caption import captioned
 
 Row = Mapping[str, Any]
 

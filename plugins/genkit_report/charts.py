@@ -88,7 +88,8 @@ def line_chart(
             )
             handles.append(drawn)
             continue
-        handles += axes.plot(line.x, line.y, label=line.label, **style)
+        marker = "o" if len(line.x) == 1 else ""  # a line through one point is invisible
+        handles += axes.plot(line.x, line.y, label=line.label, marker=marker, **style)
         if line.spread is not None:
             bounds = [(y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)]
             positive = [y for y in line.y if y > 0]

@@ -6,12 +6,13 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from genkit.artifacts.layout import DURING_TRAINING
 from genkit.parts.figure import number
 from genkit.plugin import Samples, StageResult
+from genkit.train.diagnostics import MIN_POOLS
 from genkit_report.blocks import (
     Block,
     Listing,
@@ -143,16 +144,21 @@ def pairs(view: View) -> Iterator[Block]:
 def _gaussian(pools: Sequence[Row]) -> str:
     """Return mean and variance of the assigned noise, and whether they are close to 0 and 1.
 
-    Their averages over the pools must be within 0.05 of these values. This detects gross errors
-    only; ``genkit audit`` tests the noise.
+    Their averages over the pools must be within 0.05 or 4 standard errors of these values. This
+    detects gross errors only; ``genkit audit`` tests the noise.
     """
     noises = [row for row in pools if row.get("noise_worst") is not None]
     if not noises:
         return "not measured"
-    variance = fmean(row["noise_variance"] for row in noises)
-    mean = fmean(row["noise_mean"] for row in noises)
-    words = f"mean {number(mean)}, variance {number(variance)}"
-    off = abs(variance - 1) > 0.05 or abs(mean) > 0.05
+    means = [row["noise_mean"] for row in noises]
+    variances = [row["noise_variance"] for row in noises]
+    words = f"mean {number(fmean(means))}, variance {number(fmean(variances))}"
+    if len(noises) < MIN_POOLS:
+        return f"{words}; too few pools for a test"
+    off = any(
+        abs(fmean(values) - expected) > max(0.05, 4 * stdev(values) / math.sqrt(len(values)))
+        for values, expected in ((means, 0), (variances, 1))
+    )
     return f"{words}; {'not N(0, I)' if off else 'consistent with N(0, I)'}"
 
 

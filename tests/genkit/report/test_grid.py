@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from genkit.artifacts.caption import captioned
 from genkit.errors import Code, DataError
 from genkit.parts import grid as module
-from genkit.parts.caption import captioned
 from genkit.parts.grid import grid, titled_grids
 from raising import raises_code
 

@@ -19,11 +19,10 @@ from genkit.errors import Code, UsageError
 from genkit.parts.grid import grid
 from genkit.parts.no_stages import NoStages
 from genkit.plugin import Run, Samples, State, to_float
-from genkit_report.blocks import Table
-from genkit_report.charts import Line, line_chart
 from genkit_report.page import render
 from genkit_report.pictures import compare_with_data, data_of, nearest
 from genkit_report.report_command import report
+from genkit_report.sections import _gaussian
 from genkit_report.trajectories import _curvature, _shown
 from genkit_report.view import View
 from raising import raises_code
@@ -338,29 +337,22 @@ def test_the_nearest_items_are_those_of_numpy():
     np.testing.assert_allclose(distances, each.min(1), rtol=1e-6)
 
 
-def test_a_chart_has_the_numbers_that_it_draws():
-    line = Line("loss", [1, 2, 3], [4.0, 5.0, 6.0], [0.5, 0.5, 0.25])
-    chart = line_chart("Loss", [line], "images", "value")
-    assert chart.table == Table(
-        "Data",
-        ("line", "images", "value"),
-        [
-            ("loss", "1", "4 ± 0.5"),
-            ("loss", "2", "5 ± 0.5"),
-            ("loss", "3", "6 ± 0.25"),
-        ],
-    )
-    assert "currentColor" in chart.svg
-    assert "<text" in chart.svg
-
-
-def test_a_band_that_reaches_below_0_is_drawn_on_a_logarithmic_axis():
-    line = Line("curvature", [1, 2], [4.0, 0.5], [0.5, 0.75])
-    svg = line_chart("Curvature", [line], "sigma", "value", log_y=True).svg
-    band = re.search(r'PolyCollection_1">.*? d="(.*?)"', svg, re.S)[1]
-    heights = [-float(y) for y in re.findall(r"(?:M|L) \S+ (\S+)", band)]
-    assert len(heights) >= 4
-    assert all(0 <= height <= 400 for height in heights)
+@pytest.mark.parametrize(
+    ("count", "mean", "scatter", "verdict"),
+    [
+        (7, 0.2, 0.0, "too few pools for a test"),
+        (8, 0.2, 0.0, "not N(0, I)"),
+        (8, 0.2, 0.5, "consistent with N(0, I)"),  # within the scatter of the pools
+        (8, 0.01, 0.0, "consistent with N(0, I)"),
+        (0, 0.0, 0.0, "not measured"),
+    ],
+)
+def test_the_noise_has_a_verdict_in_words(count, mean, scatter, verdict):
+    rows = [
+        {"noise_mean": mean + scatter * (-1) ** k, "noise_variance": 1.0, "noise_worst": 2.0}
+        for k in range(count)
+    ]
+    assert _gaussian(rows).endswith(verdict)
 
 
 def test_data_from_other_stages_is_a_problem_of_the_page():
