@@ -260,7 +260,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(mistakes):
         *(f"denoiser.network.{key}" for key in ("width", "blocks")),
         "denoiser.objective.use",
         "denoiser.coupler.use",
-        *(f"samples.schedule.{key}" for key in ("solver", "rho")),
+        *(f"samples.schedule.{key}" for key in ("rho", "solver")),
         "scores.metrics.0.use",
     ]
     lines = [line for line, *_ in found]

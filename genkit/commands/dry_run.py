@@ -116,7 +116,7 @@ def _totals(
         seconds = sum(one.seconds or 0 for one in pending)
         yield (
             f"Time: {duration(seconds)} for network calls and optimizer steps, and more for data, "
-            "coupling and scores"
+            "coupling, pictures and scores"
         )
     else:
         yield "Time: add --measure to time a few steps on this machine"
