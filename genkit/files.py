@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -131,6 +132,24 @@ def expand_user(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"{path}: {error}", Code.NOT_FOUND) from error
+
+
+def require_regular(path: Path) -> None:
+    """Raise DataError if a path is a pipe, a device or a socket, whose read may never end.
+
+    Regular files, folders and paths that do not exist pass; their readers report errors.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise DataError(
+            f"{path} must be a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}; copy "
+            "its content to a file",
+            Code.WRONG_KIND,
+        )
 
 
 def md5_of(path: Path) -> str:

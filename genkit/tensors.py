@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genkit.errors import Code, DamagedError, DataError
-from genkit.files import write_bytes
+from genkit.files import require_regular, write_bytes
 
 _METADATA = "genkit"
 _DIGEST = "sha256"
@@ -214,6 +214,7 @@ def _metadata_of(file: Any) -> dict[str, str]:
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file; raise DataError if it is missing or has a different format."""
+    require_regular(path)
     try:
         path.open("rb").close()  # its OSError has the reason, such as a folder or a missing file
         with safetensors.safe_open(path, framework="pt") as file:
@@ -255,8 +256,9 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hex.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is not a regular file.
     """
+    require_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
+from genkit.files import require_regular
 from genkit.pickles.reader import read_pickle
 from genkit.pickles.records import describe, mapping
 from genkit.pickles.torch_storage import TensorReader, is_torch
@@ -20,6 +21,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: the file is missing, damaged, or does not contain a state dictionary.
     """
+    require_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genkit.errors import Code, DataError
-from genkit.files import expand_user, md5_of
+from genkit.files import expand_user, md5_of, require_regular
 from genkit.settings import near_match
 
 
@@ -48,9 +48,10 @@ def existing(path: str) -> Path:
     """Return the file or folder at ``path``, expanded as in :func:`existing_folder`.
 
     Raises:
-        DataError: the path does not exist.
+        DataError: the path does not exist, or is a pipe, a device or a socket.
     """
     place = expand_user(path)
+    require_regular(place)
     if place.exists():
         return place
     missing, siblings = _first_missing(place)

@@ -68,6 +68,9 @@ class Array:
                 if version not in readers:
                     raise ValueError(f"unknown format {version}")  # noqa: TRY301
                 shape, _, dtype = readers[version](file)
+                # NumPy accepts these; the product of two negative lengths is positive.
+                if any(isinstance(length, bool) or length < 0 for length in shape):
+                    raise ValueError(f"the lengths {shape} are not at least 0")  # noqa: TRY301
             except (ValueError, TypeError) as error:
                 raise DataError(
                     f"{self.where} must have a valid header: {error}", Code.UNREADABLE

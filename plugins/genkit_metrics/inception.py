@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, Problem
-from genkit.files import expand_user
+from genkit.files import expand_user, require_regular
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.precision import network_precision
 from genkit.settings import FilePath, setting
@@ -94,6 +94,7 @@ def _network(file: Path) -> InceptionV3:
     Raises:
         DataError: the file cannot be read, or does not have the published SHA-256.
     """
+    require_regular(file)
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from genkit.files import atomic_write, write_bytes, write_json, write_text
+from genkit.errors import Code, DataError
+from genkit.files import atomic_write, require_regular, write_bytes, write_json, write_text
+from genkit.pickles import read_state_dict
+from genkit.tensors import file_digest, load, metadata
+from genkit_data.folder import existing
+from genkit_edm.reference.snapshot import read_snapshot
+from raising import raises_code
 
 
 def test_content_replaces_content(tmp_path):
@@ -135,3 +141,20 @@ def test_a_file_system_without_locks_keeps_what_may_be_written(tmp_path, monkeyp
     (tmp_path / ".f.00.tmp").write_bytes(b"half")
     write_bytes(tmp_path / "f", b"whole")
     assert {p.name for p in tmp_path.iterdir()} == {"f", ".f.00.tmp"}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_file_whose_read_may_never_end_is_not_read(tmp_path, make):
+    path = tmp_path / "x"
+    make(path)
+    for read in (file_digest, load, metadata, read_state_dict, read_snapshot):
+        with raises_code(DataError, Code.WRONG_KIND, path.name):
+            read(path)
+    with raises_code(DataError, Code.WRONG_KIND, path.name):
+        existing(str(path))
+
+
+def test_regular_files_folders_and_missing_paths_pass(tmp_path):
+    write_bytes(tmp_path / "f", b"")
+    for path in (tmp_path, tmp_path / "f", tmp_path / "missing"):
+        require_regular(path)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import Code, DataError
+from genkit.files import require_regular
 from genkit.pickles import Global, TensorReader, TorchZip, read_pickle
 from genkit_edm.reference.arguments import EDM2
 from genkit_edm.reference.torch_module import iterate_tensors, mapping, parse_module, read_arguments
@@ -60,6 +61,7 @@ def read_snapshot(path: Path) -> Snapshot:
     Raises:
         DataError: the file is missing, corrupt, inconsistent or not a snapshot.
     """
+    require_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:

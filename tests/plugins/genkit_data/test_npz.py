@@ -145,6 +145,8 @@ def npy(array, change=lambda content: content):
         (lambda c: c[:-1], (Code.WRONG_LENGTH, "629", "630")),
         (lambda c: c + b"x", (Code.WRONG_LENGTH, "631", "630")),
         (lambda c: c.replace(b"(5, 6", b"(9**9", 1), (Code.UNREADABLE,)),
+        (lambda c: c.replace(b"(5, 6, ", b"(-5,-6,", 1), (Code.UNREADABLE, "-5")),
+        (lambda c: c.replace(b"(5, 6, 7, 3), } ", b"(True,30,7,3), }", 1), (Code.UNREADABLE,)),
         (lambda c: c.replace(b"|u1", b"|z1", 1), (Code.UNREADABLE,)),
         (lambda c: b"\x93NUMPY\x09" + c[7:], (Code.UNREADABLE,)),
         (lambda c: b"", (Code.UNREADABLE,)),
