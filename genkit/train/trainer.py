@@ -228,10 +228,11 @@ class Trainer:
         """Return tensors and numbers from which :meth:`restore` resumes bit for bit. Collective.
 
         Raises:
-            DivergedError: a loss or a gradient was not finite.
+            DivergedError: a loss, a gradient, a weight or a moment of the optimizer is not finite.
         """
         if int(self._finite) < self.images:
             raise DivergedError(f"the state is not finite after {int(self._finite):,} images")
+        self._require_finite()
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors[BY_QUANTILE] = self.by_quantile.sums()
         averaged = self.average.model.state_dict()
@@ -242,6 +243,21 @@ class Trainer:
         numbers: dict[str, float] = {"images": self.images, "steps": self.steps}
         numbers |= {f"scaler.{name}": value for name, value in self.scaler.state_dict().items()}
         return tensors, numbers
+
+    def _require_finite(self) -> None:
+        """Raise DivergedError unless weights, averages and moments are finite.
+
+        They can overflow although every gradient is finite: the square of a gradient in a moment,
+        or a weight after a step of a very high learning rate. Buffers may be infinite.
+        """
+        named = {f"weight {name}": t for name, t in self.model.named_parameters()}
+        named |= {f"average of {name}": t for name, t in self.average.model.named_parameters()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            named |= {f"{name} of weight {index}": t for name, t in moments.items()}
+        finite = {name: t.isfinite().all() for name, t in named.items()}
+        wrong = next((name for name, is_finite in finite.items() if not bool(is_finite)), None)
+        if wrong is not None:
+            raise DivergedError(f"the {wrong} is not finite after {self.images:,} images")
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
         """Resume from a result of :meth:`state` of a run with any number of processes."""

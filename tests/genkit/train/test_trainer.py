@@ -227,6 +227,21 @@ def test_what_diverged_is_not_saved(what):
         broken(what).state()
 
 
+@pytest.mark.parametrize("where", ["weight", "average", "exp_avg_sq"])
+def test_a_state_that_overflowed_although_its_gradients_are_finite_is_not_saved(where):
+    ours = trainer(Regression())
+    ours.step(*batch())
+    found = {
+        "weight": next(ours.model.parameters()),
+        "average": next(ours.average.model.parameters()),
+        "exp_avg_sq": ours.optimizer.state_dict()["state"][0]["exp_avg_sq"],
+    }
+    with torch.no_grad():
+        found[where].view(-1)[0] = torch.inf
+    with raises_code(DivergedError, Code.DIVERGED, where):
+        ours.state()
+
+
 def test_the_mean_loss_is_that_of_the_steps_since_it_was_read():
     ours = trainer()
     for count in (3, 1, 2):
