@@ -268,6 +268,16 @@ def test_all_mistakes_of_a_file_are_told_at_once(mistakes):
     assert sum("did you mean" in said for _, _, said, _ in found) >= 4
 
 
+def test_a_network_that_could_not_be_built_is_refused_before_it_is_built(mistakes):
+    text = edited(
+        ('use = "mlp"', 'use = "mlp", blocks = 1_000_000_000'), ("steps = 5", "steps = 10_000_000")
+    )
+    assert [(key, code) for _, key, _, code in mistakes(text)] == [
+        ("denoiser.network.blocks", "out-of-range"),
+        ("samples.schedule.steps", "out-of-range"),
+    ]
+
+
 # --- the file itself ------------------------------------------------------------------------
 
 

@@ -57,7 +57,7 @@ class AdmClassifier(Classifier):
     multipliers: tuple[int, ...] = setting(
         (1, 2, 4), doc="channels of each level, in units of `channels`", at_least=1
     )
-    blocks: int = setting(4, doc="number of residual blocks per level", at_least=1)
+    blocks: int = setting(4, doc="number of residual blocks per level", at_least=1, at_most=256)
     attention: tuple[int, ...] = setting(
         (32, 16, 8), doc="heights of the feature maps that have self-attention", at_least=1
     )

@@ -73,7 +73,7 @@ class OnFeatures(Discriminator):
     """Base of discriminators that train an ADM encoder on the features of a frozen network."""
 
     channels: int = setting(128, doc="channels of the head, a multiple of 64", at_least=64)
-    blocks: int = setting(2, doc="number of residual blocks of the head", at_least=1)
+    blocks: int = setting(2, doc="number of residual blocks of the head", at_least=1, at_most=256)
     dropout: float = setting(
         0.0, doc="probability that an element is dropped in the head", at_least=0, below=1
     )

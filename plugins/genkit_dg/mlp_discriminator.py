@@ -57,7 +57,7 @@ class MlpDiscriminator(Discriminator):
     source = "Discriminator guidance, arXiv 2211.17091, with another network"
 
     width: int = setting(256, doc="width of the hidden layers", at_least=1)
-    blocks: int = setting(3, doc="number of residual blocks", at_least=1)
+    blocks: int = setting(3, doc="number of residual blocks", at_least=1, at_most=256)
     dropout: float = setting(
         0.1,
         doc="probability that a unit is dropped in training; raise it for few real items",

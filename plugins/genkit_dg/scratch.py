@@ -97,7 +97,9 @@ class ScratchDiscriminator(Discriminator):
     multipliers: tuple[int, ...] = setting(
         (1, 2, 2), doc="channels at each resolution, in units of `channels`", at_least=1
     )
-    blocks: int = setting(1, doc="number of residual blocks per resolution", at_least=1)
+    blocks: int = setting(
+        1, doc="number of residual blocks per resolution", at_least=1, at_most=1_000
+    )
     dropout: float = setting(
         0.1,
         doc="probability that an activation is dropped in training; raise it for few real images",

@@ -26,7 +26,9 @@ class Mlp(LabelDropout):
     """Builds a residual multilayer perceptron, for vectors and small images."""
 
     width: int = setting(512, doc="width of the hidden layers", at_least=1)
-    blocks: int = setting(3, doc="number of residual blocks of two layers", at_least=1)
+    blocks: int = setting(
+        3, doc="number of residual blocks of two layers", at_least=1, at_most=1_000
+    )
     dropout: float = setting(
         0.0, doc="probability that an element is dropped in a block", at_least=0, below=1
     )

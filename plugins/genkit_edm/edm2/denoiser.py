@@ -30,7 +30,7 @@ class Edm2(HalvingDenoiser, UncertainDenoiser):
         doc="width of each level in units of channels; each level halves the resolution",
         at_least=1,
     )
-    blocks: int = setting(3, doc="number of residual blocks per level", at_least=1)
+    blocks: int = setting(3, doc="number of residual blocks per level", at_least=1, at_most=256)
     attention: tuple[int, ...] = setting(
         (16, 8), doc="heights of the feature maps that have self-attention", at_least=1
     )

@@ -36,7 +36,7 @@ class HalvingDenoiser(LabelDropout):
         doc="width of each level in units of channels; each level halves the resolution",
         at_least=1,
     )
-    blocks: int = setting(4, doc="number of residual blocks per level", at_least=1)
+    blocks: int = setting(4, doc="number of residual blocks per level", at_least=1, at_most=256)
     attention: tuple[int, ...] = setting(
         (16,), doc="heights of the feature maps that have self-attention", at_least=1
     )
@@ -197,7 +197,7 @@ class Adm(UNetDenoiser):
         doc="width of each level in units of channels; each level halves the resolution",
         at_least=1,
     )
-    blocks: int = setting(3, doc="number of residual blocks per level", at_least=1)
+    blocks: int = setting(3, doc="number of residual blocks per level", at_least=1, at_most=256)
     attention: tuple[int, ...] = setting(
         (32, 16, 8),
         doc="heights of the feature maps that have self-attention, with a head per 64 channels; "
