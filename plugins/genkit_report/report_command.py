@@ -59,7 +59,12 @@ def write_page(runs: Sequence[Path], path: Path) -> None:
     from genkit_report.page import render
     from genkit_report.view import View
 
-    page = render([View(Run.load(folder)) for folder in runs])
+    names = [folder.name for folder in runs]
+    # Folders of the same name, such as a/edm and b/edm, are labeled with their paths.
+    labels = [str(folder) if names.count(folder.name) > 1 else "" for folder in runs]
+    page = render(
+        [View(Run.load(folder), label) for folder, label in zip(runs, labels, strict=True)]
+    )
     with writable("--out", path):
         write_text(path, page)
     typer.echo(f"Report: {path}")

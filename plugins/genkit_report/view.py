@@ -25,20 +25,17 @@ class View:
 
     Args:
         run: run, in any state.
+        label: name of the run in titles and legends; by default the name of its folder.
 
     Attributes:
         problems: description of each file that could not be read.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, label: str = "") -> None:
         self.run = run
+        self.label = label or run.folder.name or run.name
         self.problems: list[str] = []
         self._rows: dict[str, list[Row]] = {}
-
-    @property
-    def label(self) -> str:
-        """Name of the run in titles and legends."""
-        return self.run.folder.name or self.run.name
 
     @cached_property
     def recipe(self) -> str:

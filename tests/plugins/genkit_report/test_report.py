@@ -276,6 +276,13 @@ def test_runs_are_compared(finished, run):
     assert "other: scores: " in text  # the warning of a metric, with its run
 
 
+def test_runs_of_the_same_name_are_labeled_with_their_paths(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other" / "digits")
+    report([run, other], tmp_path / "both.html")
+    (title,) = re.findall("<h1>(.*)</h1>", (tmp_path / "both.html").read_text())
+    assert title == f"{run} and {other}"
+
+
 def test_a_run_that_stopped_has_a_page(run):
     for stage in run.glob("0[34]-*"):
         shutil.rmtree(stage)
