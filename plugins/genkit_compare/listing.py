@@ -12,7 +12,7 @@ from typing import Any
 from genkit.artifacts import Run, Scores
 from genkit.artifacts.runs import is_locked, is_run
 from genkit.artifacts.scores import scores_in
-from genkit.errors import DataError
+from genkit.errors import Code, DataError
 from genkit.parts.figure import number
 from genkit.parts.text_table import Cells
 
@@ -50,7 +50,8 @@ class Entry:
         total: total number of training images of the unfinished stage.
         best: best score; None if there are no scores yet.
         reason: description of the damage; empty if the run is not damaged.
-        error: error that ended the run, with its code; empty if there was none.
+        error: error that ended the run, with its code; empty if there was none, or if the user
+            stopped the run.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ def _entry(folder: Path) -> Entry:
         best = _best(run)
     except DataError as error:
         reason = reason or str(error)
+    stopped = run.failure is not None and run.failure.code == Code.INTERRUPTED
     current = next((stage for stage in run.stages.values() if stage.state != "finished"), None)
     total = current.settings.get("images") if current else None
     images = current.images if current and isinstance(total, int) else None
@@ -129,7 +131,7 @@ def _entry(folder: Path) -> Entry:
         total if images is not None else None,
         best,
         reason,
-        str(run.failure or ""),
+        "" if stopped else str(run.failure or ""),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,17 +75,17 @@ def _compared(view: View, samples: Samples, title: str) -> Iterator[Block]:
 def over_steps(view: View, stage: StageResult, samples: Samples) -> Iterator[Block]:
     """Yield a picture of samples of the same seeds with few and with many solver steps.
 
-    The samples are drawn for the report, without guidance. If this is expected to take more than
-    10 seconds, a sentence with the reason is yielded instead.
+    The samples are drawn for the report on the CPU, without guidance. If this is expected to take
+    more than 10 seconds, or an unknown time, a sentence with the reason is yielded instead.
     """
     path = denoiser_path(view, samples)
-    expected = expected_seconds(view, stage, samples, COLUMNS * sum(2 * steps for steps in STEPS))
-    if path is None or expected is None:
+    if path is None:
         return
-    if expected > MOST_SECONDS:
+    calls = COLUMNS * sum(2 * steps for steps in STEPS)
+    if reason := reason_to_omit(view, stage, samples, calls):
         yield Text(
-            f"{stage.id}: samples with {_listed_steps()} steps are omitted because drawing them "
-            f"would take about {expected:,.0f} s; draw them with genkit sample --steps"
+            f"{stage.id}: samples with {_listed_steps()} steps are omitted because {reason}; draw "
+            "them with genkit sample --steps"
         )
         return
     settings = dict(stage.settings)
@@ -126,10 +125,10 @@ def denoiser_path(view: View, samples: Samples) -> Path | None:
     return trained.folder / DenoiserFile.filename()
 
 
-def expected_seconds(view: View, stage: StageResult, samples: Samples, calls: int) -> float | None:
-    """Return the expected time of calls of a denoiser, from the cost of the samples of a stage.
+def reason_to_omit(view: View, stage: StageResult, samples: Samples, calls: int) -> str:
+    """Return why a denoiser is not called for a report; empty if the calls are fast enough.
 
-    The result is None if the cost was not recorded.
+    A report is computed on the CPU. So its time is estimated from samples drawn on a CPU.
 
     Args:
         view: run of the stage.
@@ -138,9 +137,11 @@ def expected_seconds(view: View, stage: StageResult, samples: Samples, calls: in
         calls: number of images for which the denoiser is called.
     """
     costs = view.costs(stage)
-    if not costs:
-        return None
-    return (costs[0].seconds_per_image or math.inf) / (samples.nfe or 1) * calls
+    seconds = costs[0].seconds_per_image if costs else None
+    if seconds is None or costs[0].device.partition(",")[0] != "cpu":
+        return "the time of a sample on a CPU was not measured"
+    expected = seconds / (samples.nfe or 1) * calls
+    return f"this would take about {expected:,.0f} s" if expected > MOST_SECONDS else ""
 
 
 def _listed_steps() -> str:

@@ -83,14 +83,14 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
     counted = all(cost is not None for _, rows in swept for _, cost in rows)
     lines: dict[str, list[Line]] = {}
     floors: dict[str, dict[str, float]] = {}
-    for (view, stage, label), rows in swept:
+    for (view, stage, settings), rows in swept:
         points = sorted(
             (cost if counted and cost else _calls(row), k) for k, (row, cost) in enumerate(rows)
         )
         costs, ordered = [cost for cost, _ in points], [rows[k][0] for _, k in points]
         if len(set(costs)) < 2:
             continue
-        name = ", ".join(filter(None, (stage_label(view, stage, views), label)))
+        name = ", ".join(filter(None, (stage_label(view, stage, views), settings)))
         scores = view.scores[stage]
         for score in scores_in(ordered[0]):
             spread = [row.get(f"{score}{STD}") for row in ordered]
@@ -99,7 +99,8 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
             lines.setdefault(score, []).append(Line(name, costs, values, known, marked=True))
             if (floor := scores.floor(score)) is not None:
                 items = scores.facts[score].get(FLOOR_ITEMS, "")
-                floors.setdefault(score, {})[f"real data, {items}"] = floor
+                label = f"real data, {items}, {stage_label(view, stage, views)}"
+                floors.setdefault(score, {})[label] = floor
     arithmetic = "arithmetic of all networks per sample, in calls of the denoiser"
     calls = "network calls per sample, including calls of guidance networks"
     for score, drawn in lines.items():

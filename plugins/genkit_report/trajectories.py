@@ -23,7 +23,7 @@ from genkit.plugin import (
 )
 from genkit_report.blocks import Block, Picture, Text
 from genkit_report.charts import Line, line_chart, path_chart
-from genkit_report.pictures import MOST_SECONDS, data_of, denoiser_path, expected_seconds
+from genkit_report.pictures import data_of, denoiser_path, reason_to_omit
 from genkit_report.view import View
 
 STEPS = 32
@@ -40,7 +40,7 @@ _POINTS = 1_000  # points of the data beside trajectories in the plane
 def trajectories(view: View) -> Iterator[Block]:
     """Yield trajectories of each denoiser that samples were drawn from, and their curvature.
 
-    The trajectories are computed for the report, without guidance, with Heun's method.
+    The trajectories are computed for the report on the CPU, without guidance, with Heun's method.
     """
     shown = set()
     for stage in view.stages():
@@ -48,16 +48,14 @@ def trajectories(view: View) -> Iterator[Block]:
         if samples is None or samples.denoiser in shown:
             continue
         path = denoiser_path(view, samples)
-        calls = 2 * STEPS * COUNT
-        expected = expected_seconds(view, stage, samples, calls)
-        if path is None or expected is None:
+        if path is None:
             continue
         shown.add(samples.denoiser)
         title = f"{view.label}, {samples.denoiser}"
-        if expected > MOST_SECONDS:
+        if reason := reason_to_omit(view, stage, samples, 2 * STEPS * COUNT):
             yield Text(
-                f"{title}: trajectories are omitted because computing them would take about "
-                f"{expected:,.0f} s; the metric curvature measures them in a run"
+                f"{title}: trajectories are omitted because {reason}; the metric curvature "
+                "measures them in a run"
             )
             continue
         try:

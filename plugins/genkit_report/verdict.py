@@ -31,7 +31,7 @@ def ending(view: View) -> str:
     if view.run.state != "unfinished":
         return ""
     if view.run.failure is None:
-        return "No error was recorded: the process was killed before the run ended."
+        return "The run did not finish, and no error was recorded."
     stopped = view.run.failure.code == Code.INTERRUPTED
     return f"{'Stopped by the user' if stopped else 'Error'}: {view.run.failure}"
 

@@ -59,6 +59,14 @@ def test_a_failed_run_has_its_error(genkit_, runs):
     assert "edm: stage samples: no samples [data]" in genkit_("runs")[1]
 
 
+def test_a_stop_by_the_user_is_no_error(genkit_, runs):
+    unfinish(runs / "edm" / "02-samples")
+    failure = {"stage": "samples", "message": "stopped in stage samples", "code": "interrupted"}
+    (runs / "edm" / "state.json").write_text(json.dumps({"name": "edm", "failure": failure}))
+    entry = listed(genkit_)["runs/edm"]
+    assert (entry["state"], entry["error"]) == ("unfinished", "")
+
+
 def test_a_running_run_is_one_whose_lock_is_held(genkit_, runs):
     unfinish(runs / "edm" / "02-samples")
     with filelock.FileLock(runs / "edm" / ".lock"):
