@@ -6,6 +6,7 @@ import hashlib
 import operator
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Items:
         if len(indices) != len(items):
             raise DataError(
                 f"labels must contain a class for each of the {len(items)} items, got "
-                f"{len(indices)}",
+                f"{len(indices)}; pass data and labels of the same length",
                 Code.WRONG_LENGTH,
             )
         return cls(Batch(items, indices), max(classes, int(indices.max()) + 1))
@@ -101,11 +102,13 @@ class Items:
         }
 
     def write(self, table: Mapping[str, Any]) -> None:
-        """Write the items to the file in their table, unless it exists."""
+        """Write the items to the file in their table, unless it contains them already."""
         path = Path(table["path"])
-        if not path.exists():
-            tensors = {k: v for k, v in vars(self.batch).items() if v is not None}
-            save(path, tensors, {"classes": str(self.classes)})
+        with suppress(DataError):  # the file is missing or damaged
+            if Items.read(path).digest() == table["sha256"]:
+                return
+        tensors = {k: v for k, v in vars(self.batch).items() if v is not None}
+        save(path, tensors, {"classes": str(self.classes)})
 
     @classmethod
     def read(cls, path: Path) -> Items:
@@ -152,7 +155,7 @@ def channels_last(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> boo
     if first == last:
         raise DataError(
             f"{where} must have 1 to {_MAX_CHANNELS} channels either first or last, got the "
-            f"shape {tuple(shape)}",
+            f"shape {tuple(shape)}; write [N, H, W, C] or [N, C, H, W]",
             Code.WRONG_SHAPE,
         )
     return last
@@ -201,8 +204,8 @@ def as_classes(array: NDArray[Any], where: str = "labels") -> Tensor:
     """
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise DataError(
-            f"{where} must be integers of shape [N], the classes of the items, got {array.dtype} "
-            f"of shape {array.shape}",
+            f"{where} must be integers of shape [N], got {array.dtype} of shape {array.shape}; "
+            "write one class for each item",
             Code.WRONG_SHAPE,
         )
     classes = torch.from_numpy(array.astype(np.int64))
@@ -210,8 +213,8 @@ def as_classes(array: NDArray[Any], where: str = "labels") -> Tensor:
     if bool(invalid.any()):
         index = int(invalid.nonzero()[0])
         raise DataError(
-            f"{where}: the class of image {index} must be from 0 to {_MAX_CLASSES - 1:,}, got "
-            f"{int(classes[index])}",
+            f"{where}: the class of item {index} must be from 0 to {_MAX_CLASSES - 1:,}, got "
+            f"{int(classes[index])}; number the classes from 0",
             Code.OUT_OF_RANGE,
         )
     return classes
@@ -255,15 +258,17 @@ def _collected(data: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         items.append(array)
         labels.append(label)
     if not items:
-        raise DataError("data must have one or more items, got none", Code.WRONG_LENGTH)
+        raise DataError("data must have at least 1 item, got 0; pass items", Code.WRONG_LENGTH)
     if all(label is None for label in labels):
         return np.stack(items), None
     return np.stack(items), np.array([_class(label, k) for k, label in enumerate(labels)])
 
 
 def _rows(data: Any) -> Iterator[Any]:
-    # Many map-style data sets of PyTorch never raise IndexError, so iteration would not end.
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+    # Many map-style data sets of PyTorch never raise IndexError, so iteration would not end. An
+    # IterableDataset may have a length, but inherits a __getitem__ that is not implemented.
+    get = getattr(type(data), "__getitem__", None)
+    if hasattr(data, "__len__") and get not in (None, Dataset.__getitem__):
         return (data[index] for index in range(len(data)))
     return iter(data)
 
@@ -281,7 +286,8 @@ def _parts(row: Any, index: int) -> tuple[Any, Any]:
     if isinstance(row, tuple):
         if len(row) not in (1, 2):
             raise DataError(
-                f"data: item {index} must be an item or (item, label), got {len(row)} parts",
+                f"data: item {index} must be an item or a tuple (item, label), got a tuple of "
+                f"length {len(row)}; remove the other parts",
                 Code.WRONG_LENGTH,
             )
         return row[0], row[1] if len(row) == 2 else None
@@ -307,6 +313,7 @@ def _class(label: Any, index: int) -> int:
         return operator.index(label)
     except TypeError as error:
         raise DataError(
-            f"data: the label of item {index} must be an integer, got {label!r:.60}",
+            f"data: the label of item {index} must be an integer, got {label!r:.60}; write the "
+            "number of its class, from 0",
             Code.WRONG_TYPE,
         ) from error

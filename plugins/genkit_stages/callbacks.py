@@ -180,8 +180,8 @@ def _result_of(function: FunctionCallback, training: TrainingState) -> object:
         raise
     except Exception as error:
         raise UsageError(
-            f"callback {function.name} raised {in_words(error)} at {training.images:,} images; all "
-            "is saved: correct it, and call run_recipe again to resume",
+            f"callback {function.name} raised {in_words(error)} at {training.images:,} images; "
+            "correct the function, and call run_recipe again to resume from the saved state",
             Code.CALLBACK,
         ) from error
 

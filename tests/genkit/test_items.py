@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tomli_w
@@ -51,6 +53,11 @@ class Stream(IterableDataset):
         return iter(BYTES)
 
 
+class StreamWithLength(Stream):
+    def __len__(self):
+        return len(BYTES)
+
+
 def picture(mode="RGB"):
     return Image.new(mode, (7, 8))
 
@@ -67,6 +74,7 @@ def picture(mode="RGB"):
         TensorDataset(BYTES),
         list(BYTES),
         Stream(),
+        StreamWithLength(),
         MapStyle([{"image": Image.fromarray(i.movedim(0, -1).numpy())} for i in BYTES]),
     ],
 )
@@ -148,18 +156,19 @@ def images_with(value):
         (BYTES.long(), None, (Code.WRONG_TYPE, "int64")),
         (BYTES > 0, None, (Code.WRONG_TYPE, "bool")),
         (BYTES[:, 0, 0], None, (Code.WRONG_TYPE, "floats", "uint8")),
+        (BYTES[:, :, :3, :3], None, (Code.WRONG_SHAPE, "(6, 3, 3, 3)", "write")),
         (BYTES[:, 0], None, (Code.WRONG_SHAPE, "(6, 8, 7)", "[N, 1, H, W]")),
         (POINTS[:, 0], None, (Code.WRONG_SHAPE, "(200,)", "[N, D]")),
         (POINTS[:0], None, (Code.WRONG_SHAPE, "(0, 2)")),
-        ([], None, (Code.WRONG_LENGTH,)),
+        ([], None, (Code.WRONG_LENGTH, "0", "pass")),
         ([{"img": picture()}], None, (Code.NOT_FOUND, "item 0", '"image"', "img")),
-        ([(1, 2, 3)], None, (Code.WRONG_LENGTH, "item 0", "3")),
-        ([(BYTES[0], 0), (BYTES[1], "cat")], None, (Code.WRONG_TYPE, "item 1", "'cat'")),
+        ([(1, 2, 3)], None, (Code.WRONG_LENGTH, "item 0", "3", "remove")),
+        ([(BYTES[0], 0), (BYTES[1], "cat")], None, (Code.WRONG_TYPE, "item 1", "'cat'", "write")),
         ([(BYTES[0], 0), BYTES[1]], None, (Code.WRONG_TYPE, "item 1", "None")),
         (TensorDataset(POINTS, LABELS), LABELS, (Code.CONFLICT, "labels")),
-        (POINTS, LABELS[1:], (Code.WRONG_LENGTH, "labels", "200", "199")),
-        (POINTS, LABELS - 1, (Code.OUT_OF_RANGE, "labels", "0", "-1")),
-        (POINTS, LABELS / 2, (Code.WRONG_SHAPE, "labels", "float32")),
+        (POINTS, LABELS[1:], (Code.WRONG_LENGTH, "labels", "200", "199", "pass")),
+        (POINTS, LABELS - 1, (Code.OUT_OF_RANGE, "labels", "item 0", "-1", "from 0")),
+        (POINTS, LABELS / 2, (Code.WRONG_SHAPE, "labels", "float32", "write")),
         (DataLoader(TensorDataset(POINTS)), None, (Code.WRONG_TYPE, "DataLoader", "dataset")),
         ({"train": POINTS}, None, (Code.WRONG_TYPE, "dict", "data['train']")),
         ("cifar10", None, (Code.WRONG_TYPE, "str")),
@@ -220,6 +229,22 @@ def test_the_same_content_resumes_and_other_content_trains_again(run, capsys):
 def test_a_run_is_resumed_from_the_command_line(run, genkit_):
     code, _, err = genkit_("run", run / "resolved.toml", "--out", run, "--device", "cpu")
     assert (code, err.count("finished before")) == (0, 2)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "other items"])
+def test_a_damaged_data_file_is_written_again(tmp_path, damage):
+    items = Items.of(POINTS)
+    table = items.table(tmp_path)
+    items.write(table)
+    file = Path(table["path"])
+    content = file.read_bytes()
+    if damage == "other items":
+        Items.of(POINTS[1:]).write({**table, "sha256": ""})
+    else:
+        file.write_bytes(content[:-100] + bytes(100 if damage == "changed" else 0))
+    assert file.read_bytes() != content
+    items.write(table)
+    assert file.read_bytes() == content
 
 
 def test_a_run_without_its_data_is_refused(run, tmp_path, genkit_):

@@ -117,8 +117,8 @@ def test_the_second_start_decodes_nothing(write, inputs, monkeypatch, folder):
         ({"labels": [[1, 1]]}, (Code.WRONG_TYPE,)),
         ({"labels": [[NAMES[0], 2**70]]}, (Code.WRONG_TYPE,)),
         ({"labels": "cats"}, (Code.WRONG_TYPE, '"cats"')),
-        ({"labels": [[n, -1] for n in NAMES]}, (Code.OUT_OF_RANGE, "image 0", -1)),
-        ({"labels": [[n, 10**6] for n in NAMES]}, (Code.OUT_OF_RANGE, "image 0", 10**6)),
+        ({"labels": [[n, -1] for n in NAMES]}, (Code.OUT_OF_RANGE, "item 0", -1)),
+        ({"labels": [[n, 10**6] for n in NAMES]}, (Code.OUT_OF_RANGE, "item 0", 10**6)),
     ],
 )
 def test_labels_that_do_not_fit(write, inputs, labels, reason):
