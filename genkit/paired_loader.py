@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from genkit.pairs import pairs_of
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
 from genkit.recipe import decode
-from genkit.tensors import to_float
+from genkit.tensors import describe, require_finite, to_float
 from genkit.types import Batch
 
 
@@ -29,7 +30,8 @@ class PairedLoader:
     Args:
         loader: loader of batches. A batch is a tensor of images ``[B, *shape]``, a tuple or list
             that begins with images and may continue with labels ``[B]``, or a dict with the keys
-            ``image`` and ``label``. Images are floats near [-1, 1], or uint8 from 0 to 255.
+            ``image`` and ``label``. Images are floats near [-1, 1], or uint8 from 0 to 255. Labels
+            are integers. Parts of a batch that have no item for each image are not changed.
         coupler: coupler, its name, or its table as in a recipe. A coupler that refers to a stage of
             a recipe is not supported.
         seed: seed of the noise, which also depends on :attr:`epoch` and the index of the batch.
@@ -39,43 +41,60 @@ class PairedLoader:
             set it to the number of finished epochs.
 
     Raises:
-        DataError: ``coupler`` is a coupler over the whole data set; or, in an iteration, a batch
-            has no images or an item is not finite.
+        DataError: ``coupler`` is no coupler, or one over the whole data set; or, in an iteration, a
+            batch has no images, its labels are no integers ``[B]``, or an image is not finite. The
+            error contains the index of the batch.
         PluginError: no coupler has the given name.
         SettingError: a setting of the coupler is unknown or invalid.
+
+    Example:
+        >>> import torch
+        >>> loader = torch.utils.data.DataLoader(torch.rand(32, 3, 8, 8) * 2 - 1, batch_size=16)
+        >>> for images, noise in PairedLoader(loader, "hungarian"):
+        ...     print(images.shape == noise.shape)
+        True
+        True
     """
 
     @plugin_errors()
     def __init__(
         self, loader: Iterable[Any], coupler: str | Mapping[str, Any] | Coupler, seed: int = 0
     ) -> None:
-        if not isinstance(coupler, Coupler):
-            found = decode.checked(load_plugins().registry, "coupler", coupler)
-            if not isinstance(found, Coupler):
-                raise DataError("coupler must pair the items of a batch", Code.WRONG_KIND)
-            coupler = found
+        pairing: object = coupler
+        if isinstance(coupler, (str, Mapping)):
+            pairing = decode.checked(load_plugins().registry, "coupler", coupler)
+        if not isinstance(pairing, Coupler):
+            raise DataError(
+                "coupler must be a coupler for the items of a batch, its name or its table, got "
+                f'{type(pairing).__name__}; write a name such as "hungarian"',
+                Code.WRONG_TYPE,
+            )
         self.loader = loader
-        self.coupler = coupler
+        self.coupler = pairing
         self.seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]  # an error as for the loader itself
 
-    @plugin_errors()
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
         for index, batch in enumerate(self.loader):
-            images, labels = _images_and_labels(batch, index)
-            draws = generator(self.seed, "pairs", epoch, index)
-            count = len(images) * self.coupler.noises_per_image
-            noise = torch.randn(count, *images.shape[1:], generator=draws).to(images.device)
-            pool = Batch(to_float(images), labels=labels)
-            pairs = pairs_of(self.coupler, self.coupler, pool, noise, draws)
-            yield _at(batch, pairs.data), noise[pairs.noise.to(noise.device)]
+            with plugin_errors():
+                paired = self._paired(batch, index, epoch)
+            yield paired
+
+    def _paired(self, batch: Any, index: int, epoch: int) -> tuple[Any, Tensor]:
+        pool = _pool(batch, index)
+        draws = generator(self.seed, "pairs", epoch, index)
+        count = len(pool) * self.coupler.noises_per_image
+        noise = torch.randn(count, *pool.data.shape[1:], generator=draws).to(pool.data.device)
+        pairs = pairs_of(self.coupler, self.coupler, pool, noise, draws)
+        return _at(batch, pairs.data.cpu(), len(pool)), noise[pairs.noise.to(noise.device)]
 
 
-def _images_and_labels(batch: Any, index: int) -> tuple[Tensor, Tensor | None]:
+def _pool(batch: Any, index: int) -> Batch:
+    """Return the images and labels of a batch."""
     if isinstance(batch, Mapping):
         parts = [batch.get("image"), batch.get("label")]
     else:
@@ -87,17 +106,33 @@ def _images_and_labels(batch: Any, index: int) -> tuple[Tensor, Tensor | None]:
             f'"image", got {type(batch).__name__}; pass a loader of tensors',
             Code.WRONG_TYPE,
         )
-    if not isinstance(labels, Tensor) or labels.is_floating_point():
-        return images, None
-    return images, labels.long() if labels.shape == images.shape[:1] else None
+    floats = to_float(images)
+    require_finite(floats, f"batch {index}: image")
+    if not isinstance(labels, Tensor):  # such as file names
+        return Batch(floats)
+    if labels.is_floating_point() or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"batch {index}: labels must be integers of shape [{len(images)}], got "
+            f"{describe(labels)}; convert them, or pass a dict that has them under a key other "
+            'than "label"',
+            Code.WRONG_SHAPE,
+        )
+    return Batch(floats, labels=labels.long())
 
 
-def _at(part: Any, index: Tensor) -> Any:
-    """Return the items of a batch, or of a part of it, at indices."""
-    if isinstance(part, Tensor):
-        return part[index.to(part.device)]
+def _at(part: Any, index: Tensor, count: int) -> Any:
+    """Return the items of a batch, or of a part of it, at indices.
+
+    Values without an item for each of the ``count`` images are returned unchanged.
+    """
+    if isinstance(part, (Tensor, np.ndarray)):
+        where = index.to(part.device) if isinstance(part, Tensor) else index.numpy()
+        return part[where] if part.shape[:1] == (count,) else part
     if isinstance(part, Mapping):
-        return {name: _at(value, index) for name, value in part.items()}
-    if any(isinstance(value, Tensor) for value in part):
-        return type(part)(_at(value, index) for value in part)
-    return [part[k] for k in index.tolist()]  # such as file names
+        return {name: _at(value, index, count) for name, value in part.items()}
+    if not isinstance(part, (tuple, list)):
+        return part
+    if len(part) == count and not any(isinstance(value, Tensor) for value in part):
+        return [part[k] for k in index.tolist()]  # such as file names
+    values = [_at(value, index, count) for value in part]
+    return type(part)(*values) if hasattr(part, "_fields") else type(part)(values)

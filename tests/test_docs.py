@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gzip
 import importlib
 import re
@@ -50,6 +51,12 @@ PAGES = [  # by hand: docs/generate.py writes the others
     *(p for p in READ if "docs" in p.parts and WRITTEN not in p.read_text(encoding="utf-8")),
 ]
 NAMED = re.compile(r"^\*\*`([^`\n]+)`\*\*[^\n]*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("module", ["artifacts.coupling", "paired_loader", "parts.frozen"])
+def test_examples_of_docstrings_run(module: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(f"genkit.{module}"))
+    assert (failed, attempted > 0) == (0, True)
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import genkit
 from genkit.errors import Code, DataError, SettingError, UnknownComponentError
+from genkit.interfaces import Coupler
+from genkit.types import Pairs
 from raising import raises_code
 
 IMAGES = torch.randn(24, 1, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
@@ -85,11 +90,50 @@ def test_a_batch_without_images_is_refused(batch):
         list(genkit.PairedLoader([IMAGES, batch], "random"))
 
 
-def test_an_image_that_is_not_finite_is_refused():
+@pytest.mark.parametrize("coupler", ["random", "hungarian"])
+def test_an_image_that_is_not_finite_is_refused(coupler):
     images = IMAGES.clone()
     images[5, 0, 1, 2] = torch.nan
-    with raises_code(DataError, Code.NOT_FINITE, "image 5"):
-        list(genkit.PairedLoader([images], "hungarian"))
+    with raises_code(DataError, Code.NOT_FINITE, "batch 1", "image 5"):
+        list(genkit.PairedLoader([IMAGES, images], coupler))
+
+
+class Row(NamedTuple):
+    image: torch.Tensor
+    label: torch.Tensor | None = None
+    other: object = None
+
+
+class Reversed(Coupler):
+    bijective = True
+
+    def pair(self, batch, noise, generator):
+        order = torch.arange(len(batch))
+        return Pairs(order.flip(0), order)
+
+
+@pytest.mark.parametrize("other", [None, 3, "train", [1, 2], torch.tensor(3), torch.ones(5)])
+def test_values_that_are_not_of_items_are_not_changed(other):
+    batches = [Row(IMAGES, None, other), (IMAGES, None, other), {"image": IMAGES, "other": other}]
+    for batch, _ in genkit.PairedLoader(batches, "hungarian"):
+        assert repr(batch["other"] if isinstance(batch, dict) else batch[2]) == repr(other)
+
+
+def test_a_named_tuple_keeps_its_type():
+    ((batch, _),) = genkit.PairedLoader([Row(IMAGES, LABELS, IMAGES.numpy())], Reversed())
+    assert isinstance(batch, Row)
+    assert torch.equal(batch.image, IMAGES.flip(0))
+    assert torch.equal(batch.label, LABELS.flip(0))
+    assert np.array_equal(batch.other, batch.image)
+
+
+@pytest.mark.parametrize("labels", [LABELS[:, None], LABELS[:-1], LABELS / 2])
+def test_labels_that_cannot_be_used_are_refused(labels):
+    for batch in ((IMAGES, labels), {"image": IMAGES, "label": labels}):
+        with raises_code(DataError, Code.WRONG_SHAPE, "batch 0", "labels", "[24]", "pass"):
+            list(genkit.PairedLoader([batch], "random"))
+    ((_, noise),) = genkit.PairedLoader([{"image": IMAGES, "classes": labels}], "random")
+    assert len(noise) == len(IMAGES)
 
 
 def test_wrong_couplers_are_refused():
@@ -97,5 +141,6 @@ def test_wrong_couplers_are_refused():
         genkit.PairedLoader([IMAGES], "hungarain")
     with raises_code(SettingError, Code.UNKNOWN_KEY, "costs"):
         genkit.PairedLoader([IMAGES], {"use": "hungarian", "costs": "squared"})
-    with raises_code(SettingError, Code.WRONG_TYPE, "coupler"):
-        genkit.PairedLoader([IMAGES], 3)
+    for coupler, got in ((3, "int"), (genkit.component("objective", "denoising"), "Denoising")):
+        with raises_code(DataError, Code.WRONG_TYPE, "coupler", got, "write"):
+            genkit.PairedLoader([IMAGES], coupler)

@@ -287,6 +287,13 @@ def test_a_run_names_the_component(genkit_, frail, place, component):
     assert "Traceback" in genkit_("run", "frail.toml", "--device", "cpu", "--traceback")[2]
 
 
+def test_a_paired_loader_names_the_coupler(frail):
+    frail("pair")
+    with pytest.raises(PluginError) as caught:
+        list(genkit.PairedLoader([torch.zeros(4, 2)], "frail"))
+    require_named(str(caught.value), RUNS["pair"], "pair")
+
+
 @pytest.mark.parametrize("place", ["__post_init__", "check", "check_guided", "spec"])
 def test_validation_names_the_component(genkit_, frail, place):
     frail(place)
