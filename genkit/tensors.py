@@ -18,8 +18,8 @@ from genkit.errors import Code, DamagedError, DataError
 from genkit.files import require_regular, write_bytes
 
 _METADATA = "genkit"
-_DIGEST = "sha256"
-"""Key of the metadata with the digest of tensors and metadata."""
+_DIGEST = "genkit.sha256"
+"""Reserved key of the metadata with the digest of tensors and metadata."""
 
 Cost = Literal["euclidean", "squared"]
 
@@ -161,7 +161,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
     The metadata is one JSON object under the key ``genkit``, since safetensors writes several keys
     in random order. It contains a digest of tensors and metadata, which :func:`load` checks.
+
+    Raises:
+        DataError: the metadata has the reserved key ``genkit.sha256``.
     """
+    if _DIGEST in metadata:
+        raise DataError(f"metadata must not have the key {_DIGEST}; rename it", Code.INVALID_NAME)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {**metadata, _DIGEST: content_digest(whole, metadata)}
     describe = {_METADATA: json.dumps(described, sort_keys=True)}
@@ -181,8 +186,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     written = metadata.pop(_DIGEST, None)  # absent from files of earlier versions
     if written is not None and content_digest(tensors, metadata) != written:
         raise DamagedError(
-            f"{path} is damaged: its content differs from what was written; restore the file from "
-            "a copy, or run the recipe that wrote it again"
+            f"{path} must have the content that was written, got different content; restore the "
+            "file from a copy, or run the recipe that wrote it again"
         )
     return tensors, metadata
 

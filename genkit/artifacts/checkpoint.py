@@ -38,7 +38,12 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, state: Mapping[str, Tensor], numbers: Numbers, described: Mapping[str, str]
+    folder: Path,
+    state: Mapping[str, Tensor],
+    numbers: Numbers,
+    described: Mapping[str, str],
+    *,
+    trusted: bool = False,
 ) -> None:
     """Write the newest checkpoint of a folder, and rename older valid ones.
 
@@ -51,6 +56,8 @@ def save(
         numbers: map from name to number.
         described: metadata of a network in the file; see
             :meth:`genkit.artifacts.record.Record.checkpoint`.
+        trusted: whether this process wrote the newest checkpoint, of which only the header is then
+            read again.
     """
     content = {"numbers": json.dumps(dict(numbers)), **described}
     written = folder / checkpoint_name(KEPT)  # a name that is never restored
@@ -58,15 +65,16 @@ def save(
     # The oldest is renamed first, so that a kill between two renames loses only the oldest.
     for age in range(KEPT - 1, 0, -1):
         newer = folder / checkpoint_name(age - 1)
-        if _is_valid(newer):  # a damaged file must not replace the one that was restored instead
+        # A damaged file must not replace the one that was restored instead.
+        if _is_valid(newer, header_only=trusted):
             newer.replace(folder / checkpoint_name(age))
     written.replace(folder / checkpoint_name(0))
 
 
-def _is_valid(path: Path) -> bool:
-    """Return whether a checkpoint can be restored; reading the header detects a truncated file."""
+def _is_valid(path: Path, *, header_only: bool) -> bool:
+    """Return whether a checkpoint can be restored; the header detects a truncated file."""
     try:
-        _numbers(tensors.metadata(path))
+        _numbers(tensors.metadata(path) if header_only else tensors.load(path)[1])
     except _DAMAGE:
         return False
     return True
@@ -77,7 +85,7 @@ def _numbers(metadata: Mapping[str, str]) -> dict[str, float]:
 
 
 def fingerprint(folder: Path) -> str | None:
-    """Return the fingerprint of the stage that wrote the newest valid checkpoint of a folder."""
+    """Return the fingerprint in the newest checkpoint with a readable header; None without one."""
     for age in range(KEPT):
         try:
             return tensors.metadata(folder / checkpoint_name(age))[FINGERPRINT]

@@ -88,6 +88,7 @@ class Record:
         self._draw = draw
         self.called = called
         self._fingerprint = fingerprint
+        self._has_saved = False  # whether this process wrote the newest checkpoint
         self._caption = caption
         self._rows: list[Row] | None = None
 
@@ -225,7 +226,8 @@ class Record:
         """
         if self._is_main:
             marked = {checkpoint.FINGERPRINT: self._fingerprint, **(described or {})}
-            checkpoint.save(self._folder, state, numbers, marked)
+            checkpoint.save(self._folder, state, numbers, marked, trusted=self._has_saved)
+            self._has_saved = True
 
     def restore(self) -> Checkpoint | None:
         """Return the newest valid checkpoint; None if there is none.
@@ -233,6 +235,7 @@ class Record:
         Raises:
             DamagedError: all checkpoints are damaged.
         """
+        self._has_saved = False
         return checkpoint.load(self._folder)
 
 

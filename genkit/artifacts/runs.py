@@ -138,15 +138,14 @@ class Run:
                 f"{folder} must be the folder of a run; name one such as runs/edm",
                 Code.WRONG_KIND,
             )
-        state = read_state(folder / STATE)
-        name = state.get("name")
-        if not isinstance(name, str):
+        state, recipe = read_state(folder / STATE), _recipe(folder / RESOLVED)
+        names = (name for name in (state.get("name"), recipe.get("name")) if isinstance(name, str))
+        if (name := next(names, None)) is None:
             raise DataError(
-                f"{folder / STATE} must contain the name of a recipe, got a damaged file; "
-                "restore it, or run the recipe in another folder",
+                f"{folder / STATE} must contain the name of a recipe, got a damaged file; run the "
+                "recipe again",
                 Code.UNREADABLE,
             )
-        recipe = _recipe(folder / RESOLVED)
         folders, stages, stale = stages_in(folder), {}, False
         for table in recipe["stage"]:
             stage = StageResult(table["id"], table, folders.get(table["id"]))
@@ -242,8 +241,11 @@ def damage_of(
         if sizes.get(name) != size:
             now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
             return f"{folder / name} {now}, and was written with {size} bytes"
-        if digest_of and name in digests and digest_of(folder / name) != digests[name]:
-            return f"{folder / name} differs from what was written"
+        try:
+            if digest_of and name in digests and digest_of(folder / name) != digests[name]:
+                return f"{folder / name} differs from what was written"
+        except DataError as error:
+            return str(error)
     return ""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -30,41 +30,10 @@ from genkit.artifacts.layout import (
 from genkit.artifacts.runs import Failure, damage_of, read_state
 from genkit.errors import Code, UsageError
 from genkit.files import sync_folder, write_json
+from genkit.run.redo import Redo
 from genkit.tensors import file_digest
 
 _REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
-
-
-@dataclass(frozen=True)
-class Redo:
-    """A request to run stages again, which is kept until all of them are finished.
-
-    Attributes:
-        requested: ids of the requested stages.
-        pending: ids of the requested stages and of the stages that depend on them, without those
-            that are finished.
-        set_aside: whether the earlier results were moved to ``replaced/``. If so, the folders of
-            pending stages contain new results, which a later call resumes.
-    """
-
-    requested: Sequence[str] = ()
-    pending: Sequence[str] = ()
-    set_aside: bool = True
-
-    def including(self, stages: Collection[str], dependents: Collection[str]) -> Redo:
-        """Return the request with additional stages; the same request if it contains all of them.
-
-        Args:
-            stages: ids of the additional requested stages.
-            dependents: ids of these stages and of all stages that depend on them.
-        """
-        if set(stages) <= set(self.requested):
-            return self
-        return Redo(sorted({*self.requested, *stages}), sorted({*self.pending, *dependents}), False)
-
-    def without(self, stage: str) -> Redo:
-        """Return the request without a stage that is finished."""
-        return replace(self, pending=[other for other in self.pending if other != stage])
 
 
 class RunFolder:
@@ -81,8 +50,6 @@ class RunFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self._name = name
-        self._digest_of = cache(_digest)
-        """Digests of files that were checked in this run, so that large files are read once."""
         try:
             if root.exists() and not root.is_dir():
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
@@ -96,14 +63,16 @@ class RunFolder:
                 f"{root} is not empty and does not contain a run; choose another --out",
                 Code.OCCUPIED,
             )
-        content = (read_state(root / STATE).get("name") or _resolved_name(root)) if used else name
-        if content is None:
+        # Of two files, so that damage of one of them does not lose the run.
+        names = [read_state(root / STATE).get("name"), _resolved_name(root)] if used else [name]
+        if not any(names):
             raise UsageError(
                 f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
             )
-        if content != name:
+        if name not in names:
             raise UsageError(
-                f'{root} contains the run of "{content}"; choose another --out', Code.OCCUPIED
+                f'{root} contains the run of "{names[0] or names[1]}"; choose another --out',
+                Code.OCCUPIED,
             )
 
     @contextmanager
@@ -146,7 +115,7 @@ class RunFolder:
     @property
     def redo(self) -> Redo:
         """Unfinished request to run stages again; an empty request if there is none."""
-        return Redo(**read_state(self.root / STATE).get("redo", {}))
+        return Redo.parsed(read_state(self.root / STATE).get("redo", {}))
 
     def _write(self, redo: Redo, failure: Failure | None = None) -> None:
         state: dict[str, Any] = {"name": self._name}
@@ -211,21 +180,20 @@ class RunFolder:
     def _damage(self, place: Path, state: Mapping[str, Any]) -> str:
         def digest_of(path: Path) -> str:
             about = path.stat()
-            return self._digest_of(path, about.st_mtime_ns, about.st_size, about.st_ino)
+            return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
 
         return damage_of(place, state, digest_of)
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
         """Return whether the folder of a stage contains results with a different fingerprint.
 
-        If the state is damaged, the fingerprint of the checkpoint counts. Results without a
-        fingerprint count as changed, since they may belong to other settings.
+        The checkpoint has it as well, in case the state is damaged. Results without a fingerprint
+        count as changed, since they may belong to other settings.
         """
         place = self._find(number, stage)
         found = read_state(place / STATE).get("fingerprint")
-        if isinstance(found, str):
-            return found != fingerprint
-        return is_begun(place) and checkpoint.fingerprint(place) != fingerprint
+        results = isinstance(found, str) or is_begun(place)
+        return results and fingerprint not in (found, checkpoint.fingerprint(place))
 
     def state(self, number: int, stage: str, fingerprint: str) -> str:
         """Return the state of a stage, see :func:`genkit.run.engine.stage_states`."""
@@ -296,8 +264,12 @@ def is_begun(folder: Path) -> bool:
     return folder.is_dir() and any(path.name != STATE for path in folder.iterdir())
 
 
+@cache
 def _digest(path: Path, *_: int) -> str:
-    """Return the SHA-256 of a file; its time, size and inode are part of the key of the cache."""
+    """Return the SHA-256 of a file, which is read once per process unless it changes.
+
+    Time, size and inode of the file are part of the key of the cache.
+    """
     return file_digest(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 
 from genkit.errors import Code, UsageError
@@ -94,6 +95,12 @@ def check_name(kind: str, name: str, registry: Registry) -> None:
         raise UsageError(
             f'NAME must not be registered, but {kind} "{name}" belongs to {owner}; '
             "write another name",
+            Code.DUPLICATE,
+        )
+    if package_name(name) in (other.metadata["Name"] for other in distributions()):
+        raise UsageError(
+            f"NAME must give a new package, but {package_name(name)} is installed; write another "
+            "name",
             Code.DUPLICATE,
         )
     if owners := registry.packages.get(_folder(name)):

@@ -38,7 +38,7 @@ def verify(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Check that no file of a run, or no file that genkit wrote, is damaged.
+    """Check the results and checkpoints of a run, or one file, for damage.
 
     The exit code is 4 if a file is damaged.
     """
@@ -54,6 +54,7 @@ def verify(
         say(to, f"\n{len(found):,} files checked, {len(damaged):,} damaged")
         if damaged and path.is_dir():
             say(to, "Run the recipe again: stages with damaged results are repeated.")
+            say(to, "Delete damaged checkpoints of finished stages: they are not required.")
     if damaged:
         raise typer.Exit(DamagedError.exit_code)
 
@@ -75,10 +76,11 @@ def _checked(path: Path) -> Iterator[Checked]:
 
 
 def _run(run: Path) -> Iterator[Checked]:
-    """Yield the state of each result and each checkpoint of a run."""
+    """Yield the state of each result, each checkpoint and each data file of a run."""
     from genkit.artifacts.layout import STATE, is_checkpoint, stage_folders
     from genkit.artifacts.runs import is_locked, read_state
 
+    yield from map(_tensor_file, sorted(run.glob("data-*.safetensors")))
     for _, folder in stage_folders(run):
         state = read_state(folder / STATE)
         if state.get("finished") is True:
@@ -126,5 +128,5 @@ def _tensor_file(path: Path) -> Checked:
             return Checked(str(path), "unknown", reason)
         tensors.load(path)
     except DataError as error:
-        return Checked(str(path), "damaged", str(error).removeprefix(f"{path}: "))
+        return Checked(str(path), "damaged", str(error).removeprefix(f"{path}").lstrip(": "))
     return Checked(str(path), "intact")

@@ -205,6 +205,14 @@ def test_extractors_see_8_bits_and_scores_equal_those_of_rounded_samples(here):
     assert raw.abs().max() > 1 >= Counted.seen[0].abs().max()
 
 
+def test_features_are_read_from_the_cache_without_a_warning(here):
+    wanted = scorer(here, METRICS[0]).measure(images()).scores
+    passes()
+    assert scorer(here, METRICS[0]).measure(images()).scores == wanted
+    assert passes() == [6]  # of the samples alone
+    assert here.warnings == []
+
+
 @pytest.mark.parametrize("damage", [lambda c: c[:-5], lambda c: c[:-1] + bytes([c[-1] ^ 1])])
 def test_a_damaged_file_of_features_is_written_anew_with_a_warning(here, tmp_path, damage):
     wanted = scorer(here, METRICS[0]).measure(images()).scores

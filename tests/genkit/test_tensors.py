@@ -173,3 +173,11 @@ def test_a_file_without_a_digest_is_loaded_unchecked(tmp_path):
     save_file({"x": torch.ones(1)}, path)
     assert tensors.load(path)[1] == {}
     assert not tensors.has_digest(path)
+
+
+def test_metadata_may_have_any_key_except_that_of_the_digest(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensors.save(path, {}, {"sha256": "0"})
+    assert tensors.load(path) == ({}, {"sha256": "0"})
+    with raises_code(DataError, Code.INVALID_NAME, "genkit.sha256"):
+        tensors.save(path, {}, {"genkit.sha256": "0"})

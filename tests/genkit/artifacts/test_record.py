@@ -188,13 +188,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, record):
         record.restore()
 
 
-@pytest.mark.parametrize("damage", ["cut", "no numbers"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "no numbers"])
 def test_a_damaged_checkpoint_does_not_replace_the_sound_one_before_it(tmp_path, record, damage):
     for steps in (1, 2):
         record.checkpoint({"x": torch.ones(9)}, {"steps": steps})
     newest = tmp_path / checkpoint_name(0)
     if damage == "cut":
         newest.write_bytes(newest.read_bytes()[:-4])
+    elif damage == "flip":  # the header remains valid
+        newest.write_bytes(newest.read_bytes()[:-1] + b"\xff")
     else:
         tensors.save(newest, {"x": torch.ones(9)}, {})
     assert record.restore().numbers == {"steps": 1}

@@ -172,16 +172,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("state.json", "{"),
-        ("state.json", "[]"),
-        ("state.json", '{"name": 3}'),
         ("resolved.toml", "name = "),
         ("resolved.toml", 'name = "smoke"'),
         ("resolved.toml", 'name = "smoke"\nstage = []'),
         ("resolved.toml", 'stage = [{ use = "train" }]'),
         ("resolved.toml", "stage = 3"),
         ("resolved.toml", None),
-        ("state.json", None),
     ],
 )
 def test_a_run_without_recipe_or_state_is_damaged(folder, file, content):
@@ -191,6 +187,13 @@ def test_a_run_without_recipe_or_state_is_damaged(folder, file, content):
         (folder / file).write_text(content)
     with raises_code(DataError, Code.UNREADABLE, folder / file):
         Run.load(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": 3}', None])
+def test_a_run_with_a_damaged_state_has_the_name_of_its_recipe(folder, content):
+    path = folder / "state.json"
+    path.unlink() if content is None else path.write_text(content)
+    assert Run.load(folder).name == "smoke"
 
 
 def test_the_reader_and_the_engine_agree(folder):

@@ -10,8 +10,9 @@ import torch
 from genkit.artifacts import checkpoint
 from genkit.artifacts.checkpoint import FINGERPRINT
 from genkit.artifacts.layout import CHECKPOINT, RESOLVED
-from genkit.errors import Code, UsageError
+from genkit.errors import Code, DataError, UsageError
 from genkit.run.folder import HOLDER, STATE, RunFolder
+from genkit.run.redo import Redo
 from raising import raises_code
 
 
@@ -184,6 +185,38 @@ def test_the_name_of_a_run_is_recovered_from_its_resolved_recipe(tmp_path, conte
     with RunFolder(tmp_path, "tiny").locked():
         pass
     assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
-    (tmp_path / STATE).write_text(content)
     with raises_code(UsageError, Code.OCCUPIED, "tiny"):
         RunFolder(tmp_path, "other")
+
+
+@pytest.mark.parametrize("name", ["tinz", 3, None])
+@pytest.mark.parametrize("redo", [{}, {"pendinh": []}, {"pending": 3}, {"pending": [1]}, 7])
+def test_a_damaged_name_and_a_damaged_request_are_recovered(tmp_path, name, redo):
+    (tmp_path / STATE).write_text(json.dumps({"name": name, "redo": redo}))
+    (tmp_path / RESOLVED).write_text('name = "tiny"')
+    folder = RunFolder(tmp_path, "tiny")
+    assert folder.redo == Redo()
+    with folder.locked():
+        assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+
+
+def test_a_damaged_fingerprint_does_not_discard_a_stage(run):
+    place = run.open_stage(1, "denoiser", "abc")
+    checkpoint.save(place, {"x": torch.ones(1)}, {}, {FINGERPRINT: "abc"})
+    run.mark(place, "abc", finished=True)
+    state = json.loads((place / STATE).read_text())
+    (place / STATE).write_text(json.dumps({**state, "fingerprint": "abd"}))
+    assert not run.changed(1, "denoiser", "abc")
+    assert run.changed(1, "denoiser", "abe")
+
+
+def test_a_result_that_cannot_be_read_is_damaged(run, monkeypatch):
+    place = run.open_stage(1, "denoiser", "abc")
+    (place / "scores.json").write_text("12")
+    run.mark(place, "abc", finished=True)
+
+    def fails(path):
+        raise DataError(f"{path}: Input/output error", Code.IO_ERROR)
+
+    monkeypatch.setattr("genkit.run.folder.file_digest", fails)
+    assert "Input/output" in run.damage(1, "denoiser")

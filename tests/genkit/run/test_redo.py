@@ -12,7 +12,7 @@ import pytest
 import genkit
 from genkit.errors import Code, UsageError
 from genkit.run.engine import execute, stage_states
-from genkit.run.folder import Redo
+from genkit.run.redo import Redo
 from raising import raises_code
 
 BESIDE = """

@@ -135,6 +135,8 @@ def test_a_name_that_is_taken_is_refused():
     with raises_code(UsageError, Code.DUPLICATE, "genkit_data"):
         check_name("dataset", "data", registry)
     check_name("solver", "hungarian", registry)  # of another kind
+    with raises_code(UsageError, Code.DUPLICATE, "genkit-diffusion"):
+        check_name("coupler", "diffusion", registry)  # would replace genkit itself
 
 
 def test_the_nearest_kind_is_suggested():
