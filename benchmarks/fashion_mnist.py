@@ -191,28 +191,26 @@ There is one training run of each method, so differences between training runs a
 def draw(runs: Mapping[str, Run], root: str) -> None:
     """Draw images of the data set beside samples of each method from the same noise."""
     count = ROWS * COLUMNS
-    dataset = genkit.component("data", "fashion-mnist", root=root)
+    dataset = genkit.component("dataset", "fashion-mnist", root=root)
     real = dataset.load(NoStages()).data
-    panels = {"images of the data set": real[:: len(real) // count][:count]}
-    for method, found in runs.items():
-        denoiser = genkit.load_denoiser(
-            found.stage("denoiser").folder / "denoiser.safetensors", "cpu"
-        )
-        levels = found.stage("levels").folder / "levels.json"
-        for title, schedule in (
-            ("rho 7, sigma_max 80", {"steps": 4}),
-            ("fitted levels", {"use": "fitted", "levels": str(levels), "steps": 7}),
-        ):
-            steps = schedule["steps"]
-            label = f"{method}, {steps} Heun steps, {title}"
-            panels[label] = denoiser.sample(count, schedule=schedule, seed=1)
-    order = sorted(panels, key=lambda label: (not label.startswith("images"), "fitted" in label))
-    figure = Figure(figsize=(15, 3.5), layout="constrained", facecolor="white")
-    for axes, label in zip(figure.subplots(1, len(order)), order, strict=True):
-        axes.imshow(tiles(panels[label]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(
-            label.replace(", rho", ",\nrho").replace(", fitted", ",\nfitted"), loc="left"
-        )
+    panels = [("images of the data set", real[:: len(real) // count][:count])]
+    for steps in (4, 7):
+        for method, found in runs.items():
+            trained = found.stage("denoiser").folder / "denoiser.safetensors"
+            levels = found.stage("levels").folder / "levels.json"
+            fitted = {"use": "fitted", "levels": str(levels)}
+            # With 4 steps, the best schedule of both methods in the control experiment.
+            schedule = {"sigma_max": 8.0} if steps == 4 else fitted
+            images = genkit.load_denoiser(trained, "cpu").sample(
+                count, schedule={"steps": steps, **schedule}, seed=1
+            )
+            name = "fitted levels" if steps == 7 else "rho 7, sigma_max 8"
+            panels.append((f"{method}, {steps} Heun steps\n{name}", images))
+    figure = Figure(figsize=(15, 3.3), facecolor="white")
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.02, top=0.84, wspace=0.04)
+    for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.imshow(tiles(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(title, loc="left", fontsize="medium")
         axes.set_axis_off()
     figure.savefig(PICTURE, dpi=110)
 
