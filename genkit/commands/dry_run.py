@@ -82,11 +82,13 @@ def plan(
 def _cells(required: Mapping[str, Forecast]) -> Cells:
     """Return a table of what each stage requires."""
     cells: list[list[str]] = [["stage", "parameters", "memory", "disk", "time"]]
+    formats = {"parameters": "{:,}".format, "memory": decimal, "disk": decimal, "seconds": duration}
     for stage, one in required.items():
-        count = "" if one.parameters is None else f"{one.parameters:,}"
-        sizes = ["" if size is None else decimal(size) for size in (one.memory, one.disk)]
-        time = "" if one.seconds is None else duration(one.seconds)
-        cells.append([stage, count, *sizes, time])
+        row = [stage]
+        for name, text in formats.items():
+            value = getattr(one, name)
+            row.append("unknown" if name in one.unknown else "" if value is None else text(value))
+        cells.append(row)
     return cells
 
 
@@ -97,29 +99,36 @@ def _totals(
     measured: bool,
 ) -> Iterator[str]:
     """Yield a line each about memory, disk space and time of the stages that would run."""
-    pending = [one for stage, one in required.items() if states[stage] != "finished"]
+    pending = {stage: one for stage, one in required.items() if states[stage] != "finished"}
     available = {
         name: "" if size is None else f"; {decimal(size)} available" for name, size in free.items()
     }
-    memory = max((one.memory or 0 for one in pending), default=0)
-    if memory:
+    memory = max((one.memory or 0 for one in pending.values()), default=0)
+    unknown = _unknown(pending, "memory")
+    if memory or unknown:
         yield (
-            f"Memory: {decimal(memory)} for weights, gradients, optimizer and average, and "
-            f"more for data and activations{available['memory']}"
+            f"Memory: {unknown}{decimal(memory)} for weights, gradients, optimizer and average, "
+            f"and more for data and activations{available['memory']}"
         )
-    disk = sum(one.disk or 0 for one in pending)
+    disk = sum(one.disk or 0 for one in pending.values())
     yield (
-        f"Disk: {decimal(disk)} for checkpoints, networks and samples, and more for snapshots "
-        f"and pictures{available['disk']}"
+        f"Disk: {_unknown(pending, 'disk')}{decimal(disk)} for checkpoints, networks and samples, "
+        f"and more for snapshots and pictures{available['disk']}"
     )
     if measured:
-        seconds = sum(one.seconds or 0 for one in pending)
+        seconds = sum(one.seconds or 0 for one in pending.values())
         yield (
-            f"Time: {duration(seconds)} for network calls and optimizer steps, and more for data, "
-            "coupling, pictures and scores"
+            f"Time: {_unknown(pending, 'seconds')}{duration(seconds)} for network calls and "
+            "optimizer steps, and more for data, coupling, pictures and scores"
         )
     else:
         yield "Time: add --measure to time a few steps on this machine"
+
+
+def _unknown(pending: Mapping[str, Forecast], name: str) -> str:
+    """Return the stages for which a value is unknown, as the beginning of its total."""
+    stages = [stage for stage, one in pending.items() if name in one.unknown]
+    return f"unknown for {', '.join(stages)}; for the other stages " if stages else ""
 
 
 def _free_memory(device: torch.device) -> int | None:

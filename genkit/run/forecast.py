@@ -36,19 +36,22 @@ _PROBE = 64  # elements of the parameter with which an optimizer's memory is mea
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a stage requires; None for a value that is unknown or does not apply.
+    """What a stage requires; None for a value that is unknown, not measured or does not apply.
 
     Attributes:
         parameters: number of parameters of the network that the stage trains or loads.
         memory: bytes of weights, gradients, optimizer and average in training, without activations.
-        disk: bytes of checkpoints, networks and samples, without snapshots and pictures.
+        disk: bytes of checkpoints, networks and samples, without snapshots and pictures. This is
+            the peak, while a checkpoint is written and older ones still exist.
         seconds: time of network calls and optimizer steps, without data, coupling and scores.
+        unknown: names of the values that apply to the stage but could not be estimated.
     """
 
     parameters: int | None = None
     memory: int | None = None
     disk: int | None = None
     seconds: float | None = None
+    unknown: tuple[str, ...] = ()
 
 
 def forecast(recipe: Recipe, device: torch.device | None = None) -> dict[str, Forecast]:
@@ -61,15 +64,25 @@ def forecast(recipe: Recipe, device: torch.device | None = None) -> dict[str, Fo
     result, clock = {}, _Clock(recipe.stages, device) if device else None
     for stage_id, stage in recipe.stages.items():
         known: dict[str, Any] = {}
+        expected = _expected(stage)
         # A value stays unknown if a component requires the results of earlier stages, or the values
         # of tensors on the device "meta". Errors of third-party code are reported by the run.
         with suppress(Exception):
             known |= _sizes(stage_id, stage, recipe.stages)
         if clock is not None:
+            expected = (*expected, "seconds")
             with suppress(Exception):
                 known["seconds"] = clock.seconds(stage_id, stage)
-        result[stage_id] = Forecast(**known)
+        unknown = tuple(name for name in expected if known.get(name) is None)
+        result[stage_id] = Forecast(**known, unknown=unknown)
     return result
+
+
+def _expected(stage: Stage) -> tuple[str, ...]:
+    """Return the names of the sizes that apply to a stage."""
+    if _part(stage, Optimizer) is not None:
+        return "parameters", "memory", "disk"
+    return ("disk",) if isinstance(stage, SamplingStage) else ()
 
 
 def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
@@ -94,7 +107,7 @@ def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
         average = _part(stage, Average).build(model)
     state = weights + _bytes(average.model.state_dict()) + _bytes(average.state())
     state += trained * _bytes_per_parameter(optimizer)
-    disk = weights + KEPT * state
+    disk = weights + (KEPT + 1) * state  # a new checkpoint is complete before the oldest is removed
     return {"parameters": parameters, "memory": state + 4 * trained, "disk": disk}
 
 

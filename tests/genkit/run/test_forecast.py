@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from genkit.artifacts import load_tensors
+from genkit.commands.dry_run import _cells, _totals
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source, read_source
@@ -30,8 +31,8 @@ def test_sizes_are_those_of_a_run(tiny):
     assert found["denoiser"].parameters == parameters
     # Weights, gradients, two moments of Adam and one average, each in float32.
     assert found["denoiser"].memory == 5 * 4 * parameters
-    # The file, and two checkpoints with weights, moments and average.
-    assert found["denoiser"].disk == 4 * parameters * (1 + 2 * 4)
+    # The file, and three checkpoints with weights, moments and average: two, and a new one.
+    assert found["denoiser"].disk == 4 * parameters * (1 + 3 * 4)
     assert found["samples"] == Forecast(disk=24 * 2 * 4)
 
 
@@ -42,6 +43,7 @@ def test_time_is_measured_on_request(tiny):
     assert found["denoiser"].seconds > 0
     assert found["samples"].seconds > 0
     assert found["scores"].seconds is None  # its work is unknown
+    assert found["scores"].unknown == ("seconds",)
     double = tiny.load(tiny.sample, "denoiser.images=1_000_000_000")
     assert forecast(double, torch.device("cpu"))["denoiser"].seconds > found["denoiser"].seconds
 
@@ -78,8 +80,18 @@ def test_nothing_is_known_of_a_network_that_fails(plugins, monkeypatch):
 
     monkeypatch.setattr("genkit_edm.mlp.Mlp.build_network", fail)
     found = forecast(recipe, torch.device("cpu"))
-    assert found["denoiser"] == Forecast()
-    assert found["samples"] == Forecast(disk=2000 * 2 * 4)
+    names = ("parameters", "memory", "disk", "seconds")
+    assert found["denoiser"] == Forecast(unknown=names)
+    assert found["samples"] == Forecast(disk=2000 * 2 * 4, unknown=("seconds",))
+    states = dict.fromkeys(found, "new")
+    available = {"memory": None, "disk": None}
+    memory, disk, time = _totals(found, states, available, measured=True)
+    assert memory.startswith("Memory: unknown for denoiser; for the other stages 0 bytes")
+    assert disk.startswith("Disk: unknown for denoiser; for the other stages 1")
+    assert time.startswith("Time: unknown for denoiser, samples")
+    head, denoiser, samples, *_ = _cells(found)
+    assert denoiser == ["denoiser", *["unknown"] * 4]
+    assert dict(zip(head, samples, strict=True))["memory"] == ""
 
 
 def test_a_network_with_a_frozen_network_in_it_is_measured(plugins):
