@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from genkit.artifacts.scores import FLOOR_ITEMS, STD, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
-from genkit_report.blocks import Block, Table
+from genkit_report.blocks import Block, Table, Text
 from genkit_report.charts import FEW, Line, line_chart
 from genkit_report.view import Row, View
 
@@ -60,7 +60,11 @@ def _floors(views: Sequence[View]) -> Iterator[Block]:
                     rows.append((stage_label(view, stage, views), score, value, text))
     if rows:
         head = ("stage", "score", "real data", "items compared")
-        yield Table("Scores of real data against other real data", head, rows)
+        yield Table("Scores of real data against the other real data", head, rows)
+        yield Text(
+            "Real items are compared with the other real items, and samples with all. So the "
+            "Fréchet distance of perfect samples is slightly lower than that of real data."
+        )
 
 
 def _too_few(facts: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from genkit.blame import fault, require_method
-from genkit.errors import Code, DataError, GenkitError, UsageError
+from genkit.errors import Code, DataError, GenkitError, InterruptedRun, UsageError
 from genkit.interfaces import (
     BoundCallback,
     Callback,
@@ -24,7 +24,7 @@ from genkit.interfaces import (
 )
 from genkit.plugin.registry import in_words
 from genkit.types import Measurement
-from genkit_stages.scores import check_measurement
+from genkit_stages.measuring import check_measurement
 
 RESERVED_NAMES = frozenset(
     {
@@ -102,19 +102,29 @@ class Callbacks:
     def _every(self, callback: Callback | FunctionCallback) -> int:
         return callback.every if isinstance(callback, Callback) else callback.every(self.total)
 
-    def call(self, due: Sequence[int]) -> None:
+    def call(self, due: Sequence[int]) -> InterruptedRun | None:
         """Call the callbacks of these indices; collective.
+
+        Returns:
+            The stop that a function of the caller's script requested, after the other callbacks
+            were called; None to continue.
 
         Raises:
             DataError: the result of a callback is invalid; the error names the callback and its
                 plugin.
             UsageError: a function of the caller's script raised an error.
         """
+        stop = None
         if self.context.world.is_main:
             self.settle()
             for index in due:
-                self._call(index)
-        self.context.world.barrier()
+                try:
+                    self._call(index)
+                except InterruptedRun as error:
+                    if isinstance(self._all[index], Callback):
+                        raise
+                    stop = error
+        return self.context.world.broadcast(stop)
 
     def _call(self, index: int) -> None:
         """Call a callback with copies of the networks, and log its result."""

@@ -1,27 +1,30 @@
-"""Score real items against other real items: the score that perfect samples would have.
+"""Score real items against the other real items, as an estimate of the score of perfect samples.
 
 A finite number of samples has a positive Fréchet distance even if their distribution is that of the
-data. So a score is read against its floor: the score of as many real items as there are samples in
-a set, compared with the remaining real items.
+data. So a score is read against its floor: the score of n real items, as many as there are samples
+in a set, compared with the other N - n real items. Samples are compared with all N items. So the
+Fréchet distance of perfect samples is slightly lower than the floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from genkit.artifacts.scores import FLOOR, FLOOR_ITEMS
 from genkit.artifacts.statistics import Statistics
-from genkit.errors import InterruptedRun
+from genkit.designs import outermost
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import BoundMetric, Context, Extractor, Metric, Subject
 from genkit.networks import UnknownDenoiser
 from genkit.plugin.registry import in_words
 from genkit.random import generator
 from genkit.types import Batch
+from genkit_stages.measuring import measure
 
 SEED = 0
 """Seed of the choice of real items, so that it is the same in all runs with the same data."""
@@ -40,15 +43,16 @@ def measure_floors(
     """Return the facts of each score about its floor: its value, and the numbers of items.
 
     Left out are the scores of metrics that call the denoiser or have no reference, and all scores
-    if the reference has fewer than ``2 * count`` items. Collective.
+    if the reference has fewer than ``2 * count`` items, or if the user stops the run. An error of a
+    metric is logged as a warning, since the floor must not end a run whose scores are computed.
+    Collective.
 
     Args:
         metrics: metrics, each with the result of its ``bind``.
         reference: reference with which samples are compared.
         extractors: extractors of the stage.
         count: number of samples of a set, which is the number of real items that are scored.
-        context: context of the stage. An error is logged as a warning, since the floor must not
-            end a run whose scores are computed.
+        context: context of the stage.
     """
     real = reference.batch
     if real is None or len(real) < 2 * count:
@@ -64,16 +68,30 @@ def measure_floors(
         if metric.requires_denoiser or not metric.min_reference:
             continue
         if context.stop_requested():
-            raise InterruptedRun("the scores of real items are not yet computed")
-        try:
-            scores = bound.measure(subject, context).scores
-            facts |= {k: {FLOOR: f"{float(v):.6g}", FLOOR_ITEMS: items} for k, v in scores.items()}
-        except InterruptedRun:
-            raise
-        except Exception as error:  # noqa: BLE001
-            names = ", ".join(metric.scores)
-            context.warn(f"{names} of real items cannot be computed: {in_words(error)}")
+            context.warn(
+                "the scores of real items are omitted because the run was stopped; compute them "
+                f"with genkit run --redo {context.record.stage}"
+            )
+            return {}
+        # Collective, so before the metric, which only rank 0 computes: an error on one rank would
+        # otherwise leave the others waiting.
+        for _, extractor in outermost(metric, Extractor):
+            reference.features(extractor)
+        scores = context.world.on_main(partial(_scores, metric, bound, subject, context))
+        facts |= {k: {FLOOR: f"{v:.6g}", FLOOR_ITEMS: items} for k, v in scores.items()}
     return facts
+
+
+def _scores(
+    metric: Metric, bound: BoundMetric, subject: Subject, context: Context
+) -> Mapping[str, float]:
+    """Return the scores of real items, computed by this process alone; empty after an error."""
+    try:
+        return measure(metric, bound, subject, context.single_process()).scores
+    except Exception as error:  # noqa: BLE001
+        names = ", ".join(metric.scores)
+        context.warn(f"{names} of real items cannot be computed: {in_words(error)}")
+        return {}
 
 
 class _Part(Reference):

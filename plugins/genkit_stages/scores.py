@@ -6,12 +6,10 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import SupportsFloat
+from dataclasses import dataclass, field, replace
 
 from genkit.artifacts import Samples
 from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
-from genkit.blame import fault, forbid_changes
 from genkit.designs import outermost
 from genkit.errors import Code, DataError, InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
@@ -25,6 +23,7 @@ from genkit.interfaces import (
 from genkit.networks import UnknownDenoiser
 from genkit.types import Curve, Measurement
 from genkit_stages.floor import Facts, measure_floors
+from genkit_stages.measuring import measure
 
 ROUNDED = "images clipped to [-1, 1] and rounded to 8 bits"
 UNCHANGED = "vectors as they are"
@@ -106,9 +105,7 @@ class Scorer:
                     replace(features, part=part),
                     trained.coupling if trained else None,
                 )
-                with forbid_changes(metric, samples=batch, reference=self.reference.batch):
-                    result = bound.measure(subject, context)
-                    results[index].append(check_measurement(metric, result))
+                results[index].append(measure(metric, bound, subject, context))
             if self._is_certain(results):
                 break
         measured = Measured()
@@ -209,49 +206,3 @@ class Scorer:
 
 def _by_score(results: Sequence[Measurement]) -> dict[str, list[float]]:
     return {name: [result.scores[name] for result in results] for name in results[0].scores}
-
-
-def check_measurement(part: object, result: object) -> Measurement:
-    """Check the result of a metric or a callback, and return it with its scores as floats.
-
-    Args:
-        part: metric, callback or function that returned the result.
-        result: object that it returned.
-
-    Raises:
-        DataError: the result is invalid, or a score is not finite; the error names the component
-            and its plugin.
-    """
-    if not isinstance(result, Measurement) or not isinstance(result.scores, Mapping):
-        raise fault(part, f"must return a Measurement with a dict of scores, got {result!r:.60}")
-    if isinstance(part, Metric) and set(result.scores) != set(part.scores):
-        declared, got = (
-            ", ".join(map(str, names)) or "none" for names in (part.scores, result.scores)
-        )
-        raise fault(part, f"must return the scores that it declares, {declared}, got {got}")
-    scores = {name: _number(value) for name, value in result.scores.items()}
-    for name, number in scores.items():
-        if not math.isfinite(number):
-            value = result.scores[name]
-            reason = f'must return a finite number as score "{name}", got {value!r:.60}'
-            code = Code.NOT_FINITE if isinstance(value, float) else Code.INVALID_RESULT
-            raise fault(part, reason, code)
-    measurement = replace(result, scores=scores)
-    try:
-        json.dumps(asdict(replace(measurement, pictures={})), allow_nan=False)
-    except (TypeError, ValueError) as error:  # a tensor, or a number that is not finite
-        raise fault(
-            part, f"must return facts as strings and curves of finite floats: {error}"
-        ) from error
-    for name, curve in result.curves.items():
-        if not curve.consistent:
-            raise fault(part, f'must return one value for each position of curve "{name}"')
-    return measurement
-
-
-def _number(value: object) -> float:
-    """Return a number, a NumPy scalar or a one-element tensor as a float; NaN for all others."""
-    try:
-        return float(value) if isinstance(value, SupportsFloat) else math.nan
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several elements
-        return math.nan

@@ -11,7 +11,6 @@ from types import MappingProxyType
 import torch
 
 from genkit.artifacts import Coupling, NetworkFile
-from genkit.artifacts.record import Row
 from genkit.blame import require_type
 from genkit.designs import designs, generating_stage, references
 from genkit.errors import DataError, Problem, UsageError
@@ -203,8 +202,7 @@ class Train(Stage):
         spec, stream = self.spec(), self.stream(context, self.images)
         coupling = coupling_of(self.network, context, stream, self.pools_ahead)
         trainer = self.trainer(context, spec)
-        restore(trainer, context.record)
-        context.record.resume(lambda row: _precedes(row, trainer.images))
+        pending = restore(trainer, context.record)
         if trainer.images == 0 and context.world.is_main:
             self._log_bound(context, stream)
         context.advance(trainer.images, self.images, "images", step=trainer.steps)
@@ -224,6 +222,7 @@ class Train(Stage):
                     state=lambda: self._state(context.record.stage, spec, trainer, coupling),
                     settle=stream.settle,
                 ),
+                pending=pending,
                 file=lambda: self._file(context, spec, trainer, coupling),
                 draw=partial(draw_training, context.record, math.prod(spec.shape)),
             ).run()
@@ -299,11 +298,3 @@ class Train(Stage):
         return Trainer(
             context, model, self.objective, self.optimizer, self.average, spec.shape, compute
         )
-
-
-def _precedes(row: Row, images: int) -> bool:
-    """Return whether a row was logged before a checkpoint at ``images`` images.
-
-    The row of a pool that begins at the checkpoint does not count, because it is logged again.
-    """
-    return bool(images and row.get("images", math.inf) + ("pool" in row) <= images)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from genkit.artifacts import NetworkFile, Record
 from genkit.artifacts.layout import CHECKPOINT
+from genkit.artifacts.record import Row
 from genkit.blame import label_of
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context, Objective
@@ -24,6 +26,9 @@ from genkit_stages.loss_by_sigma import ROWS, by_sigma
 MAX_POOL_ROWS = 10_000
 """Maximum number of pools of a training run that logs every pool. Longer runs log evenly spaced
 pools, fewer than twice this number. Chosen, not tuned."""
+
+_PENDING = "pending_callbacks"
+"""Key of a checkpoint's numbers: size of the last batch if its callbacks were not all called."""
 
 _READ_SECONDS = 1.0  # between two readings of the loss, each of which synchronizes with the device
 _FIRST_PLOTS = 30.0  # seconds of training before the first plots; chosen, not tuned
@@ -43,6 +48,8 @@ class Loop:
         pools_ahead: number of pools coupled ahead of training.
         checkpoint_seconds: time between checkpoints, in seconds.
         callbacks: callbacks of the stage, not yet bound.
+        pending: number of images of the last batch before the checkpoint if its callbacks are to be
+            called again, see :func:`restore`; otherwise 0.
         file: function that returns the file of the averaged network, for checkpoints.
         draw: function that draws the plots from all rows logged so far.
     """
@@ -55,6 +62,7 @@ class Loop:
     pools_ahead: int
     checkpoint_seconds: float
     callbacks: Callbacks
+    pending: int
     file: Callable[[], NetworkFile]
     draw: Callable[[], None]
 
@@ -71,6 +79,8 @@ class Loop:
         every = max(1, min(total // 200, 50_000) // self.batch_size)
         first_image, loss = trainer.images, None
         self.callbacks.bind()
+        if self.pending:
+            self._call(self.callbacks.due(first_image, self.pending), self.pending)
         saved = read = self._clock()
         next_plots = saved + _FIRST_PLOTS
         losses = _Losses(trainer)
@@ -99,8 +109,7 @@ class Loop:
                 # Called before the checkpoint: a resumed run would log rows after it again.
                 if callbacks:
                     called_at = self._clock()
-                    with self._saving_on_error():
-                        self.callbacks.call(callbacks)
+                    self._call(callbacks, len(batch))
                     losses.exclude(self._clock() - called_at)
                 if due:
                     self._save()
@@ -113,20 +122,33 @@ class Loop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
         self._draw()
 
-    def _save(self) -> None:
-        """Write a checkpoint; collective."""
-        network = {**self.file().metadata(), "prefix": AVERAGED}
-        self.context.record.checkpoint(*self.trainer.state(), network)
+    def _save(self, pending: int = 0) -> None:
+        """Write a checkpoint; collective.
 
-    @contextmanager
-    def _saving_on_error(self) -> Iterator[None]:
-        """Write a checkpoint if a callback raises an error, unless other ranks wait for rank 0."""
+        Args:
+            pending: number of images of the last batch if its callbacks are to be called again.
+        """
+        network = {**self.file().metadata(), "prefix": AVERAGED}
+        tensors, numbers = self.trainer.state()
+        numbers |= {_PENDING: pending} if pending else {}
+        self.context.record.checkpoint(tensors, numbers, network)
+
+    def _call(self, due: Sequence[int], count: int) -> None:
+        """Call callbacks after a batch of ``count`` images, and save if they end the run.
+
+        If a callback raises an error, all callbacks of this batch are called again when the run is
+        resumed. With several processes nothing is saved then, because the other ranks wait for
+        rank 0; the run resumes from the checkpoint before. Collective.
+        """
         try:
-            yield
+            stop = self.callbacks.call(due)
         except Exception:
             if self.context.world.size == 1:
-                self._save()
+                self._save(pending=count)
             raise
+        if stop is not None:
+            self._save()
+            raise stop
 
     def _draw(self) -> float:
         """Draw the plots on rank 0, and return the seconds that this took, equal on all ranks.
@@ -211,22 +233,39 @@ class Loop:
             ) from error
 
 
-def restore(trainer: Trainer, record: Record) -> None:
-    """Restore a trainer from the newest checkpoint, if there is one.
+def restore(trainer: Trainer, record: Record) -> int:
+    """Restore a trainer and the valid rows from the newest checkpoint, if there is one.
+
+    Returns:
+        Number of images of the last batch if its callbacks are to be called again, and their rows
+        are removed; otherwise 0.
 
     Raises:
         DataError: all checkpoints are corrupt, or from a different version of genkit.
     """
     checkpoint = record.restore()
-    if checkpoint is None:
-        return
+    pending = 0
     try:
-        trainer.restore(checkpoint.tensors, checkpoint.numbers)
+        if checkpoint is not None:
+            trainer.restore(checkpoint.tensors, checkpoint.numbers)
+            pending = int(checkpoint.numbers.get(_PENDING, 0))
     except (KeyError, RuntimeError, ValueError) as error:
         raise DataError(
             f"{record.path(CHECKPOINT)} must be a checkpoint of this stage, but is corrupt or from "
             f"a different version of genkit: {error}; delete all checkpoints to restart the stage"
         ) from error
+    record.resume(lambda row: _precedes(row, trainer.images, bool(pending)))
+    return pending
+
+
+def _precedes(row: Row, images: int, pending: bool) -> bool:
+    """Return whether a row was logged before a checkpoint at ``images`` images.
+
+    The row of a pool that begins at the checkpoint does not count, because it is logged again. The
+    same holds for the rows of callbacks at the checkpoint if their calls are ``pending``.
+    """
+    again = "pool" in row or (pending and "callback" in row)
+    return bool(images and row.get("images", math.inf) + again <= images)
 
 
 class _Losses:

@@ -325,6 +325,17 @@ def test_a_kill_leaves_each_row_once(tiny, plain, observed, monkeypatch, at, met
     assert kept_pictures(tiny.folder) == kept_pictures(whole)
 
 
+def test_a_callback_that_raises_is_called_again(tiny, plain, observed, monkeypatch):
+    """Also the callbacks after it at the same images: the score is measured after the preview."""
+    with monkeypatch.context() as patch, raises_code(DataError, Code.INVALID_RESULT):
+        patch.setattr(Preview, "call", lambda *_: None)
+        tiny.run(observed)
+    tiny.run(observed)
+    assert [row["images"] for row in called(tiny)] == [64, 128, 192, 256]
+    assert len(kept_pictures(tiny.folder)) == 4
+    same_results(tiny, plain)
+
+
 # --- failures -------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -13,9 +14,12 @@ from genkit.artifacts import Scores
 from genkit.artifacts.statistics import Statistics
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator
+from genkit.types import Batch, Measurement
+from genkit.world import World
+from genkit_metrics.frechet import Frechet
 from genkit_metrics.gaussians import frechet_distance
 from genkit_stages import scores as scoring
-from genkit_stages.floor import SEED, _Part
+from genkit_stages.floor import SEED, _Part, _RealFeatures, measure_floors
 
 SCORES = """
 [[stage]]
@@ -83,6 +87,61 @@ def test_a_floor_that_cannot_be_computed_is_a_warning(tiny, monkeypatch):
     warnings = map(json.loads, tiny.bytes_of("warnings.jsonl").splitlines())
     (warning,) = (row["warning"] for row in warnings if "no features" in row["warning"])
     assert "frechet_pixels" in warning
+
+
+@pytest.mark.parametrize("scores", [{"frechet_pixels": float("nan")}, {"other": 1.0}])
+def test_a_floor_of_an_invalid_result_is_a_warning(tiny, monkeypatch, scores):
+    original = Frechet.measure
+
+    def measure(self, subject, context):
+        real = isinstance(subject.features, _RealFeatures)
+        return Measurement(scores) if real else original(self, subject, context)
+
+    monkeypatch.setattr(Frechet, "measure", measure)
+    found = scores_of(tiny, SCORES)
+    assert found.floor("frechet_pixels") is found.floor("other") is None
+    assert b"of real items cannot be computed" in tiny.bytes_of("warnings.jsonl")
+
+
+def measured_by(world, error=None, stopped=False):
+    """Return floors of a metric that fails if a rank other than 0, or not alone, computes it."""
+
+    def compute(subject, context):
+        assert context.world.size == 1
+        if error:
+            raise error
+        return Measurement({"frechet_pixels": 1.0})
+
+    features = torch.randn(8, 2)
+    reference = SimpleNamespace(
+        batch=Batch(features), identity="reference", features=lambda _: features
+    )
+    context = mock.Mock(world=world)
+    context.stop_requested.return_value = stopped
+    context.single_process.return_value = SimpleNamespace(world=World())
+    bound = SimpleNamespace(measure=compute)
+    metrics = [(genkit.component("metric", "frechet"), bound)]
+    return measure_floors(metrics, reference, None, 4, context), context.warn.call_count
+
+
+class Second(World):
+    """Rank 1 of two, which receives the result of rank 0."""
+
+    def broadcast(self, value):
+        assert value is None
+        return {"frechet_pixels": 2.0}
+
+
+def test_only_the_main_process_computes_the_floor():
+    failure = RuntimeError("on this rank alone")
+    floors, warnings = measured_by(Second(rank=1, size=2), failure)
+    assert (floors["frechet_pixels"]["measured.floor"], warnings) == ("2", 0)
+    assert measured_by(World(), failure) == ({}, 1)
+
+
+def test_a_stop_omits_the_floor():
+    assert measured_by(World(), stopped=True) == ({}, 1)
+    assert measured_by(World())[0]["frechet_pixels"]["measured.floor"] == "1"
 
 
 def test_the_floor_of_a_sweep_is_computed_once(tiny):

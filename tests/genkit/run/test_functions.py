@@ -103,17 +103,30 @@ def test_functions_are_called_a_hundred_times_by_default(run):
 
 
 @pytest.mark.parametrize("at", [128, 320])
-def test_a_function_that_raises_is_named_and_the_run_is_resumed(run, plain, at):
+def test_a_function_that_raises_is_named_and_called_again_on_resume(run, plain, at):
+    def before(training):
+        return {"before": training.images}
+
     def fail(training):
         if training.images == at:
             raise KeyError("no such key")
 
     with raises_code(UsageError, Code.CALLBACK, "denoiser", "fail", "KeyError", at) as caught:
-        run(fail, images=64)
+        run(before, fail, images=64)
     assert isinstance(caught.value.__cause__, KeyError)
-    seen = []
-    folder = run(lambda training: seen.append(training.images), images=64)
-    assert seen == list(range(at + 64, 321, 64))
+    with raises_code(UsageError, Code.CALLBACK, at):  # at the same images, before the next batch
+        run(before, fail, images=64)
+
+    def corrected(training):
+        return {"corrected": training.images}
+
+    folder = run(before, corrected, images=64)
+    assert [(row["callback"], row["images"]) for row in rows(folder)] == [
+        (name, images)
+        for images in range(64, 321, 64)
+        for name in ("before", "corrected")
+        if name == "before" or images >= at
+    ]
     for name in FILES:
         assert (folder / name).read_bytes() == (plain / name).read_bytes(), name
 
@@ -122,10 +135,16 @@ def test_a_function_stops_the_run(run, tmp_path, plain):
     def stop(training):
         raise InterruptedRun("good enough")
 
-    with raises_code(InterruptedRun, Code.INTERRUPTED, "denoiser", "good enough"):
-        run(stop)
-    assert Run.load(tmp_path / "run").stage("denoiser").state == "unfinished"
-    assert (run() / FILES[0]).read_bytes() == (plain / FILES[0]).read_bytes()
+    def after(training):
+        return {"after": training.images}
+
+    for _ in (128, 256, 320):  # the call that stops the run is not repeated
+        with raises_code(InterruptedRun, Code.INTERRUPTED, "denoiser", "good enough"):
+            run(stop, after)
+        assert Run.load(tmp_path / "run").stage("denoiser").state == "unfinished"
+    folder = run(stop, after)
+    assert [row["images"] for row in rows(folder)] == [128, 256, 320]
+    assert (folder / FILES[0]).read_bytes() == (plain / FILES[0]).read_bytes()
 
 
 def test_samples_that_are_not_finite_are_a_warning(run, caplog):
