@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-import typer
 from rich.filesize import decimal
 
 from genkit.commands.recipes import summary
@@ -35,8 +34,8 @@ def plan(
     redo: Collection[str],
     measured: bool,
     as_json: bool,
-) -> None:
-    """Print what a run would do, and write nothing.
+) -> dict[str, Any]:
+    """Print what a run would do, or return it for JSON. Write nothing.
 
     Args:
         recipe: recipe without mistakes.
@@ -45,7 +44,10 @@ def plan(
         device: device of the run.
         redo: ids of stages to run again.
         measured: whether to time a few steps of each network on the device.
-        as_json: whether to print JSON.
+        as_json: whether to return JSON, and print nothing.
+
+    Returns:
+        Content for JSON; empty without ``as_json``.
     """
     states = stage_states(recipe, plugins, folder, redo)
     stages = stages_json(recipe, plugins.registry, folder, states)
@@ -56,7 +58,7 @@ def plan(
     required = forecast(recipe, device if measured else None)
     free = {"memory": _free_memory(device), "disk": _free_disk(folder)}
     if as_json:
-        content = {
+        return {
             "name": recipe.name,
             "folder": str(folder),
             "device": str(device),
@@ -64,8 +66,6 @@ def plan(
             "available": free,
             "settings": values_json(settings),
         }
-        typer.echo(json.dumps(content, indent=2))
-        return
     to = console()
     say(to, f"{summary(recipe, f'device {device}', f'in {folder}')}\n")
     rows = [(str(k), s["id"], s["use"], s["state"], s["folder"]) for k, s in enumerate(stages, 1)]
@@ -77,6 +77,7 @@ def plan(
     print_sheet(to, _cells(required))
     to.print()
     say(to, "\n".join(_totals(required, states, free, measured)))
+    return {}
 
 
 def _cells(required: Mapping[str, Forecast]) -> Cells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,10 @@ from genkit.errors import Code, GenkitError, UsageError
 from genkit.terminal import check_device, console, processes, warn
 
 if TYPE_CHECKING:
+    from genkit.plugin.manager import Plugins
     from genkit.plugin.registry import Registry
+    from genkit.recipe.recipe import Recipe
+    from genkit.world import World
 
 
 def run(
@@ -63,53 +67,36 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe, or resume a run that was interrupted."""
-    check_device(device)
-    if measure and not dry_run:
-        raise UsageError("--measure must be with --dry-run; add --dry-run", Code.CONFLICT)
     with processes() as world:
         is_main = world is None or world.is_main
         content: dict[str, Any] = {}
         try:
-            loaded, plugins = load_recipe(recipe, overrides, trackers, is_main and not dry_run)
+            # The code of components and plugins may print, but stdout has the JSON alone.
+            with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+                check_device(device)
+                if measure and not dry_run:
+                    raise UsageError(
+                        "--measure must be with --dry-run; add --dry-run", Code.CONFLICT
+                    )
+                loaded, plugins = load_recipe(recipe, overrides, trackers, is_main and not dry_run)
 
-            from genkit.machine import resolve_device
-            from genkit.run.engine import default_folder, execute, stage_states
-            from genkit.world import SINGLE_PROCESS
+                from genkit.machine import resolve_device
+                from genkit.run.engine import default_folder
+                from genkit.world import SINGLE_PROCESS
 
-            world = world or SINGLE_PROCESS
-            folder = out or default_folder(loaded.name)
-            content = {"name": loaded.name, "folder": str(folder)}
-            if dry_run:
-                from genkit.commands.dry_run import plan
+                world = world or SINGLE_PROCESS
+                folder = out or default_folder(loaded.name)
+                content |= {"name": loaded.name, "folder": str(folder)}
+                if dry_run:
+                    from genkit.commands.dry_run import plan
 
-                where = resolve_device(device or loaded.device, world)
-                if is_main:
-                    plan(loaded, plugins, folder, where, redo or (), measure, as_json)
-                return
-
-            from genkit.report.plan import stages_json
-            from genkit.report.results import print_results
-            from genkit.run.progress import Progress, choose_progress
-
-            try:
-                with choose_progress() if is_main else Progress() as progress:
-                    results = execute(loaded, plugins, folder, device, progress, world, redo or ())
-                scores = {stage: found["rows"] for stage, found in results["stages"].items()}
-                content |= {"scores": scores, "pictures": results["pictures"]}
-                if is_main and not as_json:
-                    print_results(console(), results, folder)
-            finally:
-                # Not after a second Ctrl-C, nor after a refusal: the folder may belong to another
-                # run.
-                error = sys.exception()
-                refused = isinstance(error, UsageError) and not error.stage
-                if is_main and not refused and not isinstance(error, KeyboardInterrupt):
-                    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-                        _after_run(plugins.registry, folder)
-                if is_main and as_json:
-                    with contextlib.suppress(GenkitError):  # the folder belongs to another run
-                        states = stage_states(loaded, plugins, folder)
-                        content["stages"] = stages_json(loaded, plugins.registry, folder, states)
+                    where = resolve_device(device or loaded.device, world)
+                    if is_main:
+                        content |= plan(
+                            loaded, plugins, folder, where, redo or (), measure, as_json
+                        )
+                else:
+                    _execute(loaded, plugins, folder, device, world, redo or (), as_json, content)
         except GenkitError as error:  # its message is printed on stderr
             content["mistakes"] = [mistake.as_json() for mistake in error.mistakes]
             if as_json and is_main:
@@ -117,6 +104,41 @@ def run(
             raise
         if as_json and is_main:
             typer.echo(json.dumps(content, indent=2))
+
+
+def _execute(
+    loaded: Recipe,
+    plugins: Plugins,
+    folder: Path,
+    device: str | None,
+    world: World,
+    redo: Collection[str],
+    as_json: bool,
+    content: dict[str, Any],
+) -> None:
+    """Run a recipe; print its results, or add them to the content of the JSON."""
+    from genkit.report.plan import stages_json
+    from genkit.report.results import print_results
+    from genkit.run.engine import execute, stage_states
+    from genkit.run.progress import Progress, choose_progress
+
+    try:
+        with choose_progress() if world.is_main else Progress() as progress:
+            results = execute(loaded, plugins, folder, device, progress, world, redo)
+        scores = {stage: found["rows"] for stage, found in results["stages"].items()}
+        content |= {"scores": scores, "pictures": results["pictures"]}
+        if world.is_main and not as_json:
+            print_results(console(), results, folder)
+    finally:
+        # Not after a second Ctrl-C, nor after a refusal: the folder may belong to another run.
+        error = sys.exception()
+        refused = isinstance(error, UsageError) and not error.stage
+        if world.is_main and not refused and not isinstance(error, KeyboardInterrupt):
+            _after_run(plugins.registry, folder)
+        if world.is_main and as_json:
+            with contextlib.suppress(GenkitError):  # the folder belongs to another run
+                states = stage_states(loaded, plugins, folder)
+                content["stages"] = stages_json(loaded, plugins.registry, folder, states)
 
 
 def _after_run(registry: Registry, folder: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from genkit.errors import Code
+from genkit_data.points import Moons
 
 TINY = (
     *("--set", "denoiser.images=128", "--set", "samples.count=8", "--device", "cpu"),
@@ -86,7 +88,24 @@ def test_a_folder_of_another_run_is_named(json_of, tmp_path):
     assert "stages" not in content
 
 
-def test_time_is_measured_only_for_a_plan(genkit_):
-    code, out, err = genkit_("run", "smoke", "--measure")
+@pytest.mark.parametrize("arguments", [("--measure",), ("--device", "abacus")])
+def test_invalid_options_are_in_the_json(genkit_, json_of, arguments):
+    code, out, err = genkit_("run", "smoke", *arguments)
     assert (code, out) == (2, "")
-    assert "--dry-run" in err
+    assert arguments[-1] in err
+    code, content, _ = json_of("smoke", *arguments)
+    assert (code, len(content["mistakes"])) == (2, 1)
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+@pytest.mark.parametrize("more", [("--dry-run",), ()])
+def test_what_components_print_is_on_stderr(json_of, monkeypatch, more):
+    spec = Moons.spec
+
+    def print_and_return(dataset):
+        sys.stdout.write("of a component\n")
+        return spec(dataset)
+
+    monkeypatch.setattr(Moons, "spec", print_and_return)
+    code, content, err = json_of("smoke", *TINY, *more)
+    assert (code, content["name"], "of a component" in err) == (0, "smoke", True)
