@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -142,13 +143,19 @@ def run_recipe(
         for key, value in (settings or {}).items()
     ]
     if isinstance(recipe, Mapping):
-        recipe = Recipe(**recipe)
+        recipe = Recipe.of(recipe)
     functions = _functions(callbacks, callback_images)
     source = recipe.source if isinstance(recipe, Recipe) else read_source(recipe)
     name = (settings or {}).get("name", source.table.get("name"))
     folder = Path(out) if out is not None else default_folder(str(name))
     prepare = None
     if data is not None:
+        if replaced := [key for key in settings or {} if key.partition(".")[0] == "data"]:
+            raise DataError(
+                f"settings must not change data if data is given, got {replaced[0]}; remove one of "
+                "the two",
+                Code.CONFLICT,
+            )
         items = Items.of(data, labels)
         table = items.table(folder)
         overrides.insert(0, f"data={toml_value(table)}")
@@ -170,9 +177,10 @@ def run_recipe(
     return Result(folder, {stage: found["rows"] for stage, found in results["stages"].items()})
 
 
-def _functions(callbacks: Any, images: object) -> list[FunctionCallback]:
+def _functions(callbacks: Any, images: Any) -> list[FunctionCallback]:
     """Return the functions that training stages call; raise UsageError for a wrong argument."""
-    if images is not None and (type(images) is not int or images < 1):
+    whole = isinstance(images, Integral) and not isinstance(images, bool)  # also those of NumPy
+    if images is not None and not (whole and images >= 1):
         raise UsageError(
             f"callback_images must be None or an integer of at least 1, got {images!r:.60}; write "
             "a number such as 10_000",
@@ -184,7 +192,8 @@ def _functions(callbacks: Any, images: object) -> list[FunctionCallback]:
             "[show]",
             Code.WRONG_TYPE,
         )
-    return [FunctionCallback(function, images) for function in callbacks]
+    every = None if images is None else int(images)
+    return [FunctionCallback(function, every) for function in callbacks]
 
 
 @overload

@@ -53,7 +53,9 @@ PAGES = [  # by hand: docs/generate.py writes the others
 NAMED = re.compile(r"^\*\*`([^`\n]+)`\*\*[^\n]*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", ["artifacts.coupling", "paired_loader", "parts.frozen"])
+@pytest.mark.parametrize(
+    "module", ["artifacts.coupling", "paired_loader", "parts.frozen", "recipe.in_code"]
+)
 def test_examples_of_docstrings_run(module: str) -> None:
     failed, attempted = doctest.testmod(importlib.import_module(f"genkit.{module}"))
     assert (failed, attempted > 0) == (0, True)

@@ -110,7 +110,7 @@ class CouplingStatistics:
         Example:
             >>> pairs = CouplingStatistics(8192, 16, (15.0,), (12.0,), 700.0, 0.025)
             >>> [round(pairs.spread_of_samples(80.0, k)[0], 3) for k in (0, 1, 2)]
-            [0.866, 0.986, 1.002]
+            [0.865, 0.985, 1.002]
         """
         s, c = self._arrays(sigma_max)
         variance = s**2 + 2 * sigma_max * c + sigma_max**2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +22,6 @@ from genkit.recipe.source import MAX_DEPTH, MAX_ITEMS, Source, read_source
 class Recipe:
     """A recipe in Python. Its results are the same bits as those of its TOML form.
 
-    The page "Train from Python" has an example.
-
     Args:
         keys: keys of a recipe: ``name``, ``seed``, ``data``, ``device``, ``trackers``, and
             ``stage``, a list with the table of each stage. Values are those of TOML: booleans,
@@ -32,11 +31,27 @@ class Recipe:
     Raises:
         RecipeError: a value has no TOML form; the error contains its key. All other mistakes are
             reported when the recipe runs.
+
+    Example:
+        >>> network = {"use": "mlp", "width": 8}
+        >>> train = {"id": "denoiser", "use": "train", "images": 256, "network": network}
+        >>> recipe = Recipe(name="points", data={"use": "moons"}, stage=[train])
+        >>> recipe.replace(seed=1)
+        Recipe(name='points', stages=['denoiser'])
     """
 
     def __init__(self, **keys: Any) -> None:
         plain = {name: _plain(value, (name,), keys) for name, value in keys.items()}
         self.source = Source("", tomli_w.dumps(plain), plain)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any]) -> Self:
+        """Return the recipe of a dict with the keys of a recipe.
+
+        Raises:
+            RecipeError: a key is not a string, or a value has no TOML form.
+        """
+        return cls(**{_name(name, (), keys): value for name, value in keys.items()})
 
     @classmethod
     def read(cls, recipe: str | Path) -> Self:
@@ -54,8 +69,20 @@ class Recipe:
 
     @property
     def table(self) -> dict[str, Any]:
-        """Copy of the keys and values: ``Recipe(**{**recipe.table, "seed": 1})`` changes one."""
+        """Copy of the keys and values."""
         return copy.deepcopy(dict(self.source.table))
+
+    def replace(self, **keys: Any) -> Self:
+        """Return a copy of the recipe with other values of keys, such as ``replace(seed=1)``.
+
+        Paths remain relative to the file of the recipe, if it was read.
+
+        Raises:
+            RecipeError: a value has no TOML form.
+        """
+        changed = type(self)(**{**self.table, **keys})
+        changed.source = dataclasses.replace(changed.source, folder=self.source.folder)
+        return changed
 
     def toml(self) -> str:
         """Return the recipe as TOML; for a recipe that was read, the text of its file."""

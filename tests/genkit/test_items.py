@@ -185,6 +185,10 @@ def test_a_run_of_data_that_does_not_fit_writes_nothing(tmp_path):
         genkit.run_recipe(RECIPE, out=tmp_path / "run", data=with_value(torch.nan))
     with raises_code(DataError, Code.CONFLICT, "labels"):
         genkit.run_recipe(RECIPE, out=tmp_path / "run", labels=LABELS)
+    for key, value in (("data", "moons"), ("data.items", 3)):
+        with raises_code(DataError, Code.CONFLICT, "settings", key):
+            settings = {key: value}
+            genkit.run_recipe(RECIPE, out=tmp_path / "run", settings=settings, data=POINTS)
     assert not (tmp_path / "run").exists()
 
 

@@ -101,7 +101,10 @@ def test_a_path_in_a_recipe_that_was_read_is_relative_to_its_file(tmp_path, monk
     data = {"use": "npz", "path": Path("images.npz"), "labels": False}
     genkit.Recipe(**{**POINTS, "data": data}).write(tmp_path / "there" / "mine.toml")
     monkeypatch.chdir(tmp_path)
-    assert prints(genkit.Recipe.read("there/mine.toml").source)
+    recipe = genkit.Recipe.read("there/mine.toml")
+    assert prints(recipe.source)
+    assert prints(recipe.replace(seed=4).source) != prints(recipe.source)
+    assert recipe.replace(seed=4).table == {**recipe.table, "seed": 4}
 
 
 def test_the_table_of_a_recipe_is_a_copy():
@@ -130,6 +133,7 @@ def test_a_recipe_is_shown_with_its_stages():
         (changed(network=[0] * 10_001), Code.WRONG_TYPE, ("denoiser.network", "10001")),
         ({**POINTS, "stages": []}, Code.UNKNOWN_KEY, ("stages", '"stage"')),
         ({"name": "points"}, Code.MISSING_KEY, ("stage",)),
+        ({**POINTS, 1: 2}, Code.WRONG_TYPE, ("must have strings as keys", "1")),
     ],
 )
 def test_a_mistake_has_its_key_and_no_line(tmp_path, recipe, code, parts):

@@ -53,7 +53,7 @@ def run(tmp_path):
             out=tmp_path / "run",
             device="cpu",
             callbacks=functions,
-            callback_images=images,
+            callback_images=images and np.int64(images),
         ).folder
 
     return run
@@ -177,6 +177,7 @@ def test_an_invalid_result_is_refused_with_the_name(run, result, code):
         ({"callbacks": [3]}, Code.WRONG_TYPE, ("callbacks", 3)),
         ({"callbacks": print}, Code.WRONG_TYPE, ("callbacks", "print")),
         ({"callbacks": [print], "callback_images": 0}, Code.OUT_OF_RANGE, ("callback_images", 0)),
+        ({"callback_images": True}, Code.OUT_OF_RANGE, ("callback_images", True)),
         ({"callback_images": 0.5}, Code.OUT_OF_RANGE, ("callback_images", 0.5)),
     ],
 )
