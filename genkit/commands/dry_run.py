@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def plan(
 def _cells(required: Mapping[str, Forecast]) -> Cells:
     """Return a table of what each stage requires."""
     cells: list[list[str]] = [["stage", "parameters", "memory", "disk", "time"]]
+    formats: dict[str, Callable[[Any], str]]
     formats = {"parameters": "{:,}".format, "memory": decimal, "disk": decimal, "seconds": duration}
     for stage, one in required.items():
         row = [stage]
