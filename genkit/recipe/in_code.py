@@ -89,7 +89,7 @@ class Recipe:
         return self.source.text
 
     def write(self, path: str | Path) -> None:
-        """Write the recipe to a TOML file.
+        """Write the recipe to a TOML file. Relative paths are not changed: write it beside them.
 
         Raises:
             OSError: the file cannot be written.
