@@ -52,8 +52,8 @@ _NAMES = {
     "BoundDatasetCoupler BoundGuidance BoundMetric BoundNetwork BoundObjective BoundTracker "
     "Callback Classifier "
     "Component Context Coupler Dataset DatasetCoupler Denoiser Design Discriminator Extractor "
-    "Features Guidance Imported Importer Inputs Latents Metric Network Objective Optimizer "
-    "Preconditioned Preconditioner "
+    "Features FunctionCallback Guidance Imported Importer Inputs Latents Metric Network Objective "
+    "Optimizer Preconditioned Preconditioner "
     "RunningAverage Sampler SamplingStage Schedule NoiseDistribution Solver Stage Stages Subject "
     "TrackedRun Tracker Trained TrainingState unbound",
     "genkit.latents": "Derived draws_of",

@@ -354,10 +354,10 @@ def test_the_number_of_mistakes_is_bounded(mistakes: Mistakes) -> None:
 def test_a_failed_plugin_is_named_where_a_component_is_missing(
     plugins: Plugins, mistakes: Mistakes
 ) -> None:
-    plugins.registry.note_absent(Owner("aot", "box", "1"), "ImportError: no scipy")
+    plugins.registry.note_absent(Owner("aot", "box", "1"), "failed to load: no scipy")
     (found,) = mistakes(GOOD.replace('"wrapped"', '"hungarian"'))
     assert found.problem.code == Code.UNKNOWN_COMPONENT
-    assert "plugin aot (box 1) failed to load: ImportError: no scipy" in found.problem.reason
+    assert "plugin aot (box 1) failed to load: no scipy" in found.problem.reason
 
 
 def test_a_stage_whose_output_has_no_file_is_refused(

@@ -66,6 +66,12 @@ def without_a_number(path):
     tensors.save(path, weights, metadata)
 
 
+def with_one_changed_weight(path):
+    weights, metadata = tensors.load(path)
+    next(iter(weights.values())).view(-1)[0] += 1
+    tensors.save(path, weights, metadata)
+
+
 @pytest.fixture
 def file(trained, tmp_path):
     """Return a copy of the denoiser that a run trained."""
@@ -98,12 +104,10 @@ def test_a_checkpoint_is_loaded_as_its_average(tiny, trained, file):
     )
 
 
-def test_one_changed_byte_redoes_what_depends_on_the_file(tiny, file):
+def test_one_changed_weight_redoes_what_depends_on_the_file(tiny, file):
     recipe = loading(tiny, file)
     tiny.run(recipe)
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+    with_one_changed_weight(file)
     assert tiny.run(recipe)[0].ran == ["denoiser", "samples", "scores"]
     assert tiny.run(recipe)[0].ran == []
 
@@ -183,9 +187,7 @@ def test_an_imported_snapshot_is_sampled_guided_and_evaluated(
     kept = {name: tiny.bytes_of(name) for name in ("discriminator.safetensors", "scores.json")}
 
     content = published.read_bytes()
-    changed = bytearray(content)
-    changed[-1] ^= 1  # one weight becomes 4 times as large, or as small
-    published.write_bytes(changed)
+    with_one_changed_weight(published)
     depending = ["published", "fakes", "discriminator", "guided", "scores"]
     assert tiny.run(IMPORTED)[0].ran == depending
     assert tiny.run(IMPORTED)[0].ran == []
@@ -276,9 +278,7 @@ def test_a_path_that_cannot_be_is_refused(tiny, path, code):
 def test_a_file_that_changed_since_the_recipe_was_checked_is_not_loaded(tiny, file):
     class Changing(tiny.recorder):
         def begin(self, number, count, stage, use, resumed):
-            content = bytearray(file.read_bytes())
-            content[-1] ^= 1
-            file.write_bytes(content)
+            with_one_changed_weight(file)
 
     with raises_code(DataError, Code.CHANGED):
         tiny.run(loading(tiny, file), progress=Changing())
