@@ -153,7 +153,7 @@ ONE = {
     ),
     "out of range": (
         ("steps = 5", "steps = 0"),
-        (18, "samples.schedule.steps", "out-of-range", "at least 1, got 0"),
+        (18, "samples.schedule.steps", "out-of-range", "got 0"),
     ),
     "not finite": (
         ("pool_size = 64", "optimizer.learning_rate = inf"),
