@@ -41,7 +41,7 @@ class Schedule(Component):
 
     implements: ClassVar[tuple[str, ...]] = ("sigmas", "bind")
 
-    steps: int = setting(18, doc="number of solver steps", at_least=1, at_most=1_000_000)
+    steps: int = setting(18, doc="number of solver steps", at_least=1)
 
     @property
     def bound(self) -> bool:

@@ -24,7 +24,7 @@ from raising import raises_code
         ("{ schedule = { steps = 5 } }", Code.WRONG_TYPE, "got 5"),
         ("{ schedule = { steps = [] } }", Code.WRONG_TYPE, "got []"),
         ("{ schedule = { stepz = [5] } }", Code.UNKNOWN_KEY, 'did you mean "steps"?'),
-        ("{ schedule = { steps = [5, 0] } }", Code.OUT_OF_RANGE, "got 0"),
+        ("{ schedule = { steps = [5, 0] } }", Code.OUT_OF_RANGE, "at least 1, got 0"),
         ("{ schedule = { steps = [5, 2.5] } }", Code.WRONG_TYPE, "got 2.5"),
         ("{ schedule = { sigma_max = [80.0, 0.001] } }", Code.CONFLICT, "sigma_max"),
         ("{ guidance = { weight = [0.0] } }", Code.UNKNOWN_KEY, "Sample.guidance"),

@@ -362,7 +362,7 @@ def attributes(**changes):
         (arguments(model_type=["SongUNet"]), (Code.UNKNOWN_CHOICE, "['SongUNet']")),
         (arguments(model_channels=2**62), (Code.UNREADABLE,)),
         (arguments(model_chanels=8), (Code.UNKNOWN_KEY, "model_chanels", '"model_channels"')),
-        (arguments(num_blocks=10**9), (Code.WRONG_LENGTH,)),
+        (arguments(num_blocks=10**9), (Code.OUT_OF_RANGE,)),
         (arguments(num_blocks=2), (Code.NOT_FOUND, "model.enc.8x8_block1")),
         (arguments(model_channels=8), (Code.WRONG_SHAPE,)),
         (attributes(_parameters=5), (Code.WRONG_TYPE, 5)),
