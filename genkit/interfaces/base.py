@@ -89,19 +89,22 @@ class Design:
         if self.spec.shape != denoiser.spec.shape:
             yield Problem(
                 (),
-                f"must be trained on items of shape {denoiser.spec.shape}, got {self.spec.shape}",
+                f"must be trained on items of the denoiser's shape {denoiser.spec.shape}, got "
+                f"{self.spec.shape}",
                 "choose a network that was trained on items of this shape",
             )
         elif self.classes not in (0, denoiser.classes):
             yield Problem(
                 (),
-                f"must have the denoiser's {denoiser.classes} classes or none, got {self.classes}",
+                f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
+                f"{self.classes}",
                 "choose a network that is not class-conditional, or a different denoiser",
             )
         elif self.fakes_of and denoiser.stage and self.fakes_of != denoiser.stage:
             yield Problem(
                 (),
-                f'must be trained on samples of "{denoiser.stage}", got those of "{self.fakes_of}"',
+                f'must be trained on samples of the denoiser that it guides, "{denoiser.stage}", '
+                f'got those of "{self.fakes_of}"',
                 f'train it on samples of "{denoiser.stage}"',
                 Code.WRONG_REFERENCE,
             )

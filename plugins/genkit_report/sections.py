@@ -202,13 +202,17 @@ def other_pictures(view: View) -> Iterator[Block]:
 
 
 def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
-    """Yield the recipe of the first run, and the difference of each other recipe from it."""
+    """Yield the recipe of the first run, and the difference of each other recipe from it.
+
+    Differences are those of the recipes that ran, with the values of ``--set``.
+    """
     first, *others = views
-    yield Listing(f"Recipe of {first.label}", first.recipe)
+    yield Listing(f"Recipe of {first.label}, as it was written", first.recipe)
+    yield Listing(f"All values of {first.label}, with --set", first.resolved)
     for view in others:
         lines = difflib.unified_diff(
-            first.recipe.splitlines(),
-            view.recipe.splitlines(),
+            first.resolved.splitlines(),
+            view.resolved.splitlines(),
             first.label,
             view.label,
             "",
@@ -216,7 +220,7 @@ def recipe_blocks(views: Sequence[View]) -> Iterator[Block]:
             2,
             "",
         )
-        title = f"Changes of the recipe from {first.label} to {view.label}"
+        title = f"Changes of the values from {first.label} to {view.label}"
         yield Listing(title, "\n".join(lines) or "no changes")
 
 

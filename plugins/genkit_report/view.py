@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genkit.artifacts.layout import ENVIRONMENT, METRICS, RECIPE, WARNINGS
+from genkit.artifacts.layout import ENVIRONMENT, METRICS, RECIPE, RESOLVED, WARNINGS
 from genkit.artifacts.record import read_rows
 from genkit.plugin import Artifact, DataError, Run, SamplingCost, SamplingCosts, Scores, StageResult
 
@@ -41,6 +41,11 @@ class View:
     def recipe(self) -> str:
         """The recipe as the user wrote it; empty if it cannot be read."""
         return self._text(self.run.folder / RECIPE)
+
+    @cached_property
+    def resolved(self) -> str:
+        """The recipe that ran, with all defaults and every ``--set``; empty if it is unreadable."""
+        return self._text(self.run.folder / RESOLVED)
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:

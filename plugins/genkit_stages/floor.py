@@ -18,6 +18,7 @@ from torch import Tensor
 from genkit.artifacts.scores import FLOOR, FLOOR_ITEMS
 from genkit.artifacts.statistics import Statistics
 from genkit.designs import outermost
+from genkit.errors import InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
 from genkit.interfaces import BoundMetric, Context, Extractor, Metric, Subject
 from genkit.networks import UnknownDenoiser
@@ -43,9 +44,8 @@ def measure_floors(
     """Return the facts of each score about its floor: its value, and the numbers of items.
 
     Left out are the scores of metrics that call the denoiser or have no reference, and all scores
-    if the reference has fewer than ``2 * count`` items, or if the user stops the run. An error of a
-    metric is logged as a warning, since the floor must not end a run whose scores are computed.
-    Collective.
+    if the reference has fewer than ``2 * count`` items. An error of a metric is logged as a
+    warning, since the floor must not end a run whose scores are computed. Collective.
 
     Args:
         metrics: metrics, each with the result of its ``bind``.
@@ -53,6 +53,9 @@ def measure_floors(
         extractors: extractors of the stage.
         count: number of samples of a set, which is the number of real items that are scored.
         context: context of the stage.
+
+    Raises:
+        InterruptedRun: the user stopped the run; a resumed run measures the scores again.
     """
     real = reference.batch
     if real is None or len(real) < 2 * count:
@@ -67,12 +70,8 @@ def measure_floors(
     for metric, bound in metrics:
         if metric.requires_denoiser or not metric.min_reference:
             continue
-        if context.stop_requested():
-            context.warn(
-                "the scores of real items are omitted because the run was stopped; compute them "
-                f"with genkit run --redo {context.record.stage}"
-            )
-            return {}
+        if context.stop_requested():  # a result without the floor would depend on the stop
+            raise InterruptedRun("the scores of real items are not complete")
         # Collective, so before the metric, which only rank 0 computes: an error on one rank would
         # otherwise leave the others waiting.
         for _, extractor in outermost(metric, Extractor):

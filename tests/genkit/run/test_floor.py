@@ -12,6 +12,7 @@ import torch
 import genkit
 from genkit.artifacts import Scores
 from genkit.artifacts.statistics import Statistics
+from genkit.errors import InterruptedRun
 from genkit.parts.no_stages import NoStages
 from genkit.random import generator
 from genkit.types import Batch, Measurement
@@ -139,8 +140,9 @@ def test_only_the_main_process_computes_the_floor():
     assert measured_by(World(), failure) == ({}, 1)
 
 
-def test_a_stop_omits_the_floor():
-    assert measured_by(World(), stopped=True) == ({}, 1)
+def test_a_stop_is_no_result_without_a_floor():
+    with pytest.raises(InterruptedRun):
+        measured_by(World(), stopped=True)
     assert measured_by(World())[0]["frechet_pixels"]["measured.floor"] == "1"
 
 
