@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_named(fit: Any) -> None:
     (place.folder / "checkpoint.safetensors").write_bytes(b"no")
     with pytest.raises(DataError) as caught:
         fit.stage(Batch(points(5, 3))).run(place)
-    assert caught.value.code == Code.DATA
+    assert caught.value.code == Code.UNREADABLE
     assert "checkpoint.safetensors" in str(caught.value)
 
 
