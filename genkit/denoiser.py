@@ -181,8 +181,10 @@ class Denoiser:
                 f"dtype must be floating-point, got {dtype}; write torch.float32", Code.WRONG_TYPE
             )
         if len(seeds) < 1 or batch_size < 1:
+            got = len(seeds) if several else count
             raise DataError(
-                f"count and batch_size must be at least 1, got {len(seeds)} and {batch_size}",
+                f"count and batch_size must be at least 1, got {got} and {batch_size}; write "
+                "positive numbers",
                 Code.OUT_OF_RANGE,
             )
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)

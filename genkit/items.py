@@ -120,7 +120,7 @@ class Items:
         tensors, metadata = load(path)
         if "data" not in tensors or not metadata.get("classes", "").isdecimal():
             raise DataError(
-                f"{path}: must be a file that run_recipe wrote; run the script again",
+                f"{path} must be written by run_recipe, got other tensors; run the script again",
                 Code.WRONG_KIND,
             )
         return cls(Batch(tensors["data"], tensors.get("labels")), int(metadata["classes"]))
@@ -144,6 +144,7 @@ def channels_last(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> boo
         raise DataError(f"{where} must be {allowed}, got {dtype}; convert it", Code.WRONG_TYPE)
     if len(shape) not in (2, 4) or 0 in shape:
         hint = "; add an axis for the one channel, [N, 1, H, W]" if len(shape) == 3 else ""
+        hint = "; pass at least one item" if shape[:1] == (0,) else hint
         raise DataError(
             f"{where} must have the shape [N, H, W, C] or [N, C, H, W] for images, or [N, D] for "
             f"vectors, got {tuple(shape)}{hint}",

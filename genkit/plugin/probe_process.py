@@ -54,8 +54,8 @@ def serve(jobs: Sequence[Sequence[str]], seconds: float, started: float, forks: 
         started: time at which this process was started, in seconds since the epoch.
         forks: whether to fork this process, which is not possible on Windows.
     """
-    # A busy machine is no fault of a plugin. This process has waited for the processor and the disk
-    # since it was started; the plugins will have to wait as long, relative to the time they use.
+    # A busy machine is no fault of a plugin. The ratio of elapsed time to CPU time of this process
+    # is used for the plugins, too.
     wait = (time.time() - started) / max(time.process_time(), 0.01)
     limit = seconds * min(max(wait, 1.0), _MAX_WAIT)
     outputs: dict[int, str] = {}

@@ -95,7 +95,7 @@ def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
         return {}
     try:
         model = _built(stage_id, stages, _META).module
-    except (NotImplementedError, RuntimeError, TypeError):  # it calls a network that is in it
+    except (NotImplementedError, RuntimeError, TypeError):  # it calls its network
         model = _built(stage_id, stages, torch.device("cpu")).module
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = _bytes(model.state_dict())

@@ -42,6 +42,8 @@ def verify(
 
     The exit code is 4 if a file is damaged.
     """
+    from genkit.artifacts.layout import is_checkpoint
+
     with user_errors(path):
         found = list(_checked(path))
     damaged = [each for each in found if each.state == "damaged"]
@@ -54,7 +56,8 @@ def verify(
         say(to, f"\n{len(found):,} files checked, {len(damaged):,} damaged")
         if damaged and path.is_dir():
             say(to, "Run the recipe again: stages with damaged results are repeated.")
-            say(to, "Delete damaged checkpoints of finished stages: they are not required.")
+            if any(is_checkpoint(Path(each.path)) for each in damaged):
+                say(to, "Delete damaged checkpoints of finished stages: they are not required.")
     if damaged:
         raise typer.Exit(DamagedError.exit_code)
 

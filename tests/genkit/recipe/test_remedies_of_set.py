@@ -58,7 +58,7 @@ def test_every_setting_of_the_name_is_suggested(mistakes_of):
 
 def test_a_setting_in_a_file_is_suggested_as_a_key():
     source = read_source("smoke")
-    text = source.text.replace("count = 2000", "count = 2000\nsteps = 3")
+    text = source.text.replace("count = 2048", "count = 2048\nsteps = 3")
     (found,) = declared_mistakes(Source.parse(text), load_plugins())
     assert (found.problem.code, found.line) == (Code.UNKNOWN_KEY, 21)
     assert '"schedule.steps"' in found.problem.hint

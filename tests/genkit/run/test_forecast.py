@@ -82,7 +82,7 @@ def test_nothing_is_known_of_a_network_that_fails(plugins, monkeypatch):
     found = forecast(recipe, torch.device("cpu"))
     names = ("parameters", "memory", "disk", "seconds")
     assert found["denoiser"] == Forecast(unknown=names)
-    assert found["samples"] == Forecast(disk=2000 * 2 * 4, unknown=("seconds",))
+    assert found["samples"] == Forecast(disk=2048 * 2 * 4, unknown=("seconds",))
     states = dict.fromkeys(found, "new")
     available = {"memory": None, "disk": None}
     memory, disk, time = _totals(found, states, available, measured=True)

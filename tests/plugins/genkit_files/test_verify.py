@@ -75,7 +75,9 @@ def test_a_missing_file_and_a_damaged_state(verify, genkit_, run):
     assert code == DamagedError.exit_code
     assert found[str(run / "02-samples" / "samples.safetensors")] == "damaged"
     assert found[str(run / "01-denoiser" / STATE)] == "damaged"
-    assert "repeated" in genkit_("verify", run)[1]
+    assert "checkpoints" not in genkit_("verify", run)[1]
+    flip(run / "01-denoiser" / CHECKPOINT, -1)
+    assert "checkpoints" in genkit_("verify", run)[1]
 
 
 def test_a_run_of_an_earlier_version(verify, run):
