@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 DISABLE = "GENKIT_DISABLE_PLUGINS"
 """Environment variable with the names of plugins to skip, separated by commas."""
 
-_REDIRECTION = threading.RLock()
-"""Held while stdout is redirected, since redirections of several threads must not overlap."""
-
 
 @dataclass(frozen=True)
 class PluginStatus:
@@ -143,9 +140,11 @@ def _verdicts(
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
     """Register a plugin; the output of a third-party plugin to stdout is printed to stderr."""
-    if owner.distribution == OURS:
+    # stdout belongs to the process: only the main thread may replace it, as it may end first.
+    other_thread = threading.current_thread() is not threading.main_thread()
+    if owner.distribution == OURS or other_thread:
         return register(owner, point)
-    with _REDIRECTION, contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr):
         return register(owner, point)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -122,6 +123,16 @@ def test_misbehaving_plugins_are_named_and_the_others_work(
     assert (sys.stdout, sys.stderr) == streams
     with raises_code(PluginError, Code.UNKNOWN_COMPONENT, "plugin loop (loop 1.5)", "line 2"):
         load_plugins().registry.find(["coupler"], "good-one")
+
+
+def test_another_thread_does_not_replace_stdout(install, capsys):
+    install("the-good", GOOD)
+    load_plugins()
+    assert "a hook" in capsys.readouterr().err
+    thread = threading.Thread(target=load_plugins)
+    thread.start()
+    thread.join()
+    assert "a hook" in capsys.readouterr().out
 
 
 def test_own_plugins_are_not_probed(install, probes, monkeypatch):
