@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import genkit
+from genkit import component
+from genkit.parts.no_stages import NoStages
 
 RECIPE = """name = "{method}"
 seed = {seed}
-data = {{ use = "digits" }}
+data = {data}
 {earlier}
 [[stage]]
 id = "denoiser"
@@ -31,6 +35,7 @@ coupler = {coupler}
 """
 
 EDM = {
+    "data": '{ use = "digits" }',
     "network": '{ use = "mlp" }',
     "levels": '{ use = "log-normal", p_mean = -0.8, p_std = 1.8 }',
     "pool": 512,
@@ -77,6 +82,7 @@ LEVERS = {
     "width": {"network": '{ use = "mlp", width = 1024 }'},
     "blocks": {"network": '{ use = "mlp", blocks = 6 }'},
     "pool-128": {"pool": 128},
+    "half-data": {"data": '{ use = "npz", path = "half.npz", labels = false }'},
     "short-average": {"more": 'average = { use = "ema", half_life = 5_000 }'},
     "decay": {"more": 'optimizer = { use = "adam", learning_rate_decay = 100_000 }'},
 }
@@ -98,6 +104,9 @@ def train(out: Path, name: str, images: int, seed: int) -> None:
     """Train one denoiser; its network is ``denoiser.safetensors`` in its folder."""
     out.mkdir(parents=True, exist_ok=True)
     where = folder(out, name, images, seed)
+    if "half" in name:
+        digits = component("dataset", "digits").load(NoStages()).data
+        np.savez(out / "half.npz", images=digits[::2])
     recipe = where.with_name(where.name + ".toml")
     text = RECIPE.format(method=where.name, images=images, seed=seed, **settings(name))
     recipe.write_text(text, encoding="utf-8")
