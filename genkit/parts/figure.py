@@ -115,9 +115,14 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return [mean + gap * (i - (size - 1) / 2) for mean, size in groups for i in range(size)]
 
 
+def span_wide_range(values: Sequence[float]) -> bool:
+    """Return whether values are positive and span a range that requires a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) > _LOG_FROM * min(values)
+
+
 def log_where_wide(axes: Axes, values: Sequence[float]) -> None:
     """Use a logarithmic y axis with plain numbers as labels if the values span a wide range."""
-    if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
+    if span_wide_range(values):
         use_log(axes.yaxis, values)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator
 
-from genkit.parts.figure import PALETTE, line_style, number
+from genkit.parts.figure import PALETTE, line_style, number, use_log
 from genkit_report.blocks import Chart, Table
 
 _INK = "#010203"  # placeholder, replaced by the color of the page's text
@@ -59,6 +59,7 @@ def line_chart(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    bottom: float | None = None,
 ) -> Chart:
     """Return a line chart with its data.
 
@@ -69,6 +70,7 @@ def line_chart(
         y_label: label of the y-axis.
         log_x: whether the x-axis is logarithmic; ignored if a coordinate is not above 0.
         log_y: whether the y-axis is logarithmic; ignored if a coordinate is not above 0.
+        bottom: lower end of a logarithmic y-axis, which cuts off lower coordinates; None for none.
     """
     figure = Figure(figsize=(7.2, 4.0 + 0.1 * len(lines)), layout="constrained")
     axes = figure.subplots()
@@ -99,7 +101,7 @@ def line_chart(
             axes.fill_between(line.x, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    _scale(axes, lines, log_x, log_y)
+    _scale(axes, lines, log_x, log_y, bottom)
     if len(lines) > 1:
         # Below the axes, where it cannot cross the data.
         columns = 1 if max(len(line.label) for line in lines) > 30 else 2
@@ -158,25 +160,25 @@ def path_chart(title: str, paths: Sequence[Path], points: Path) -> Chart:
     )
 
 
-def _scale(axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool) -> None:
+def _scale(
+    axes: Axes, lines: Sequence[Line], log_x: bool, log_y: bool, bottom: float | None
+) -> None:
     """Set the scales of both axes, logarithmic if requested and possible, and plain tick labels."""
+    heights = [y for line in lines for y in line.y]
+    if log_y and bottom is not None and min(heights) < bottom:
+        axes.set_ylim(bottom=bottom)
+        heights = [y for y in heights if y >= bottom]
     for axis, log, values in (
         (axes.xaxis, log_x, [x for line in lines for x in line.x]),
-        (axes.yaxis, log_y, [y for line in lines for y in line.y]),
+        (axes.yaxis, log_y, heights),
     ):
         if not log or not values or min(values) <= 0:
             axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
             continue
-        (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-        decades = math.log10(max(values) / min(values))
+        use_log(axis, values)
         positions = sorted(set(values))
         if axis is axes.xaxis and len(positions) <= FEW:
             axis.set_major_locator(FixedLocator(positions))
-        else:
-            subs = (1, 2, 5) if decades < 2 else (1,)
-            axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _svg(figure: Figure, axes: Axes) -> str:

@@ -30,7 +30,7 @@ def score_blocks(views: Sequence[View]) -> Iterator[Block]:
 def _score_table(title: str, rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Table:
     varied = settings_of(rows)
     names = list(dict.fromkeys(name for row in rows for name in scores_in(row)))
-    head = [*varied, NFE, "guidance NFE", "NFE-equivalents", *names]
+    head = [*varied, NFE, "guidance NFE", "equivalents", *names]
     cells = []
     for index, row in enumerate(rows):
         cost = costs[index] if len(costs) == len(rows) else None

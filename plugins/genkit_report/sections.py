@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from genkit.artifacts.layout import CHECKPOINT, DURING_TRAINING
-from genkit.parts.figure import number
+from genkit.parts.figure import number, span_wide_range
 from genkit.plugin import (
     ClassifierFile,
     DataError,
@@ -87,12 +87,19 @@ def training(view: View) -> Iterator[Block]:
         title = f"{view.label}, {stage.id}"
         if rows := view.rows(stage, "loss"):
             xs, ys = _thinned([row["images"] for row in rows], [row["loss"] for row in rows])
-            yield line_chart(f"{title}: loss", [Line("loss", xs, ys)], "training images", "loss")
+            yield line_chart(
+                f"{title}: loss",
+                [Line("loss", xs, ys)],
+                "training images",
+                "loss",
+                log_y=span_wide_range(ys),
+            )
         if rows := view.rows(stage, "loss_by_sigma"):
             shown = [rows[0], rows[-1]] if len(rows) > 1 else rows
-            lines = []
+            lines, losses = [], []
             for row in shown:
                 by_sigma = {float(k): v for k, v in row["loss_by_sigma"].items()}
+                losses += by_sigma.values()
                 label = f"after {row['images']:,} images"
                 lines.append(Line(label, list(by_sigma), list(by_sigma.values())))
             if bounds := view.rows(stage, "loss_bound_by_sigma"):
@@ -101,7 +108,13 @@ def training(view: View) -> Iterator[Block]:
                     Line("lower bound", [*map(float, bound)], [*bound.values()], dashed=True)
                 )
             yield line_chart(
-                f"{title}: loss by noise level", lines, "noise level sigma", "loss", log_x=True
+                f"{title}: loss by noise level",
+                lines,
+                "noise level sigma",
+                "loss",
+                log_x=True,
+                log_y=span_wide_range(losses),
+                bottom=min(losses) / 2,  # the lower bound may be 0
             )
         yield from previews(view, stage)
 
@@ -144,7 +157,7 @@ def pairs(view: View) -> Iterator[Block]:
         xs = [row["images"] for row in pools]
         lines = [
             Line(label, *_thinned(xs, [row[key] for row in pools]))
-            for label, key in (("random pairs", "cost_before"), ("assigned noise", "cost_after"))
+            for label, key in (("assigned noise", "cost_after"), ("random pairs", "cost_before"))
         ]
         title = f"{view.label}, {stage.id}: distance between image and noise"
         yield line_chart(title, lines, "training images", "mean distance in a pool")
