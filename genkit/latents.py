@@ -52,8 +52,8 @@ def draws_of(
         DataError: the samples cannot be drawn, or the result of the component is invalid.
     """
     latents.require(shape, seeds)
-    found = latents.draw(shape, seeds, classes, device, run_seed)
-    draws = require_type(latents, "draw", found, Draws)
+    result = latents.draw(shape, seeds, classes, device, run_seed)
+    draws = require_type(latents, "draw", result, Draws)
     x, labels, size = draws.latents, draws.labels, (len(seeds), *shape)
     if (
         not isinstance(x, Tensor)

@@ -232,10 +232,10 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 def digest(values: Tensor) -> str:
     """Return the SHA-256 of dtype, shape and values of a tensor on the CPU, in hex."""
-    found = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
+    sha256 = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
     # As bytes, since NumPy has no bfloat16.
-    found.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    sha256.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -251,10 +251,10 @@ def network_digest(network: torch.nn.Module) -> str:
     It is the same for a file that ``genkit export`` wrote, although the bytes of the file differ
     from those of the original.
     """
-    found = hashlib.sha256(repr(getattr(network, "preconditioner", None)).encode())
+    sha256 = hashlib.sha256(repr(getattr(network, "preconditioner", None)).encode())
     for name, tensor in network.state_dict().items():
-        found.update(f"{name} {digest(tensor.cpu())}".encode())
-    return f"sha256:{found.hexdigest()}"
+        sha256.update(f"{name} {digest(tensor.cpu())}".encode())
+    return f"sha256:{sha256.hexdigest()}"
 
 
 def file_digest(path: Path) -> str:

@@ -50,8 +50,8 @@ def find_path(path: str, folder: Path | None, *, recipe_first: bool) -> str:
         return path
     here, beside = (str(place.absolute()) for place in (Path(path), folder / path))
     places = dict.fromkeys((beside, here) if recipe_first else (here, beside))
-    found = next(filter(_exists, places), here)
-    return RecipePath(path if found == here else found, path, places)
+    place = next(filter(_exists, places), here)
+    return RecipePath(path if place == here else place, path, places)
 
 
 def name_places(problem: Problem, values: Iterable[Any]) -> Problem:

@@ -50,13 +50,13 @@ def without_scores(rows: Sequence[Row], costs: Sequence[SamplingCost]) -> Sequen
 
 def _columns(costs: Sequence[SamplingCost]) -> Iterator[Row]:
     """Yield the columns of each cost; a column that is unknown for all costs is left out."""
-    known = {
+    headings = {
         heading: name
         for heading, name in COLUMNS.items()
         if any(getattr(cost, name) is not None for cost in costs)
     }
     for cost in costs:
-        yield {heading: getattr(cost, name) for heading, name in known.items()}
+        yield {heading: getattr(cost, name) for heading, name in headings.items()}
 
 
 def conditions(costs: Sequence[SamplingCost]) -> Iterator[str]:
