@@ -36,21 +36,24 @@ def figure_with_axes(
     Args:
         count: number of axes.
         width: width of each axes in inches.
-        columns: number of axes in a row; None for all.
+        columns: number of axes in a row; None for all. The last axes fill their row.
     """
     from matplotlib.figure import Figure
 
     across = columns or count
     down = -(-count // across)
     figure = Figure(figsize=(width * across, 4.5 * down), dpi=_DPI, layout="constrained")
-    panels = [axes for row in figure.subplots(down, across, squeeze=False) for axes in row]
-    for axes in panels[count:]:
-        axes.remove()
-    for axes in panels[:count]:
+    grid = figure.add_gridspec(down, across)
+    panels = []
+    for k in range(count):
+        row, column = divmod(k, across)
+        end = column + 1 if k < count - 1 else across  # the last axes fill their row
+        axes = figure.add_subplot(grid[row, column:end])
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e3e3e3", linewidth=0.8)
         axes.set_axisbelow(True)
-    return figure, panels[:count]
+        panels.append(axes)
+    return figure, panels
 
 
 def set_title(axes: Axes, title: str) -> None:
