@@ -176,6 +176,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with named_errors(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)

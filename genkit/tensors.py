@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from genkit.errors import Code, DamagedError, DataError
 from genkit.files import require_regular, write_bytes
 
 _METADATA = "genkit"
-_DIGEST = "genkit.sha256"
+DIGEST = "genkit.sha256"
 """Reserved key of the metadata with the digest of tensors and metadata."""
 
 Cost = Literal["euclidean", "squared"]
@@ -165,31 +166,52 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     Raises:
         DataError: the metadata has the reserved key ``genkit.sha256``.
     """
-    if _DIGEST in metadata:
-        raise DataError(f"metadata must not have the key {_DIGEST}; rename it", Code.INVALID_NAME)
+    if DIGEST in metadata:
+        raise DataError(f"metadata must not have the key {DIGEST}; rename it", Code.INVALID_NAME)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = {**metadata, _DIGEST: content_digest(whole, metadata)}
+    described = {**metadata, DIGEST: content_digest(whole, metadata)}
     describe = {_METADATA: json.dumps(described, sort_keys=True)}
     write_bytes(path, safetensors.torch.save(whole, describe))
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load(path: Path, *, once: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, and the metadata that :func:`save` wrote to it.
+
+    Args:
+        path: path of the file.
+        once: whether the digest is checked only once per process unless the file changes, for a
+            large file that is read several times.
 
     Raises:
         DataError: the file is missing or not a safetensors file.
         DamagedError: the file does not have the content that was written.
     """
-    with open_safetensors(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = _metadata_of(file)
-    written = metadata.pop(_DIGEST, None)  # absent from files of earlier versions
-    if written is not None and content_digest(tensors, metadata) != written:
+    tensors, metadata = _read(path)
+    written = metadata.pop(DIGEST, None)  # absent from files of earlier versions
+    if written is None:
+        return tensors, metadata
+    about = path.stat()
+    version = (path, about.st_mtime_ns, about.st_size, about.st_ino)
+    if (_digest_once(*version) if once else content_digest(tensors, metadata)) != written:
         raise DamagedError(
             f"{path} must have the content that was written, got different content; restore the "
             "file from a copy, or run the recipe that wrote it again"
         )
     return tensors, metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with open_safetensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, _metadata_of(file)
+
+
+@cache
+def _digest_once(path: Path, *_: int) -> str:
+    """Return the content digest of a file; time, size and inode are part of the key."""
+    tensors, metadata = _read(path)
+    metadata.pop(DIGEST)
+    return content_digest(tensors, metadata)
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -199,14 +221,14 @@ def metadata(path: Path) -> dict[str, str]:
     """
     with open_safetensors(path) as file:
         metadata = _metadata_of(file)
-    metadata.pop(_DIGEST, None)
+    metadata.pop(DIGEST, None)
     return metadata
 
 
 def has_digest(path: Path) -> bool:
     """Return whether a safetensors file contains a digest; files of earlier versions do not."""
     with open_safetensors(path) as file:
-        return _DIGEST in _metadata_of(file)
+        return DIGEST in _metadata_of(file)
 
 
 def _metadata_of(file: Any) -> dict[str, str]:
@@ -240,8 +262,13 @@ def digest(values: Tensor) -> str:
 
 def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the SHA-256 of named tensors on the CPU and of their metadata, in hex."""
+    return joint_digest({name: digest(tensor) for name, tensor in tensors.items()}, metadata)
+
+
+def joint_digest(digests: Mapping[str, str], metadata: Mapping[str, str]) -> str:
+    """Return the content digest of tensors, given the :func:`digest` of each by its name."""
     described = json.dumps(dict(metadata), sort_keys=True)
-    lines = [f"{json.dumps(name)} {digest(tensors[name])}" for name in sorted(tensors)]
+    lines = [f"{json.dumps(name)} {digests[name]}" for name in sorted(digests)]
     return hashlib.sha256("\n".join([described, *lines]).encode()).hexdigest()
 
 

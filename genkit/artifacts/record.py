@@ -122,10 +122,7 @@ class Record:
             return
         if self._rows is None:
             self.resume(lambda _: False)
-        line = _line(row)
-        path = self._folder / METRICS
-        with named_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        _append(self._folder / METRICS, row)
         self.rows.append(row)
         for observer in self._observers:
             observer.row(self.stage, row)
@@ -141,8 +138,7 @@ class Record:
         """Append a warning to ``warnings.jsonl``, unless the file already contains it."""
         row = {"warning": text}
         if self._is_main and row not in read_rows(path := self._folder / WARNINGS):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+            _append(path, row)
 
     # --- results ------------------------------------------------------------------------
 
@@ -260,6 +256,12 @@ def read_rows(path: Path) -> list[Row]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def _append(path: Path, row: Row) -> None:
+    line = _line(row)  # first, so that a row that is not finite creates no file
+    with named_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def _line(row: Row) -> str:

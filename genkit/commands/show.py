@@ -25,7 +25,7 @@ def show(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A component, a shipped recipe or a TOML file.",
+            help="A component, a shipped recipe, a TOML file or the folder of a run.",
             autocompletion=complete.components,
         ),
     ],
@@ -39,7 +39,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show the settings of each component called NAME, or all values of a recipe."""
+    """Show the settings of each component called NAME, or all values of a recipe or of a run."""
     from genkit.plugin.manager import load_plugins
     from genkit.recipe.source import shipped_recipes
     from genkit.settings import near_match
@@ -49,6 +49,11 @@ def show(
     entries = [] if kind == RECIPE else registry.entries(kind)
     matches = [entry for entry in entries if entry.name == name]
     recipes = shipped_recipes() if kind in (None, RECIPE) else {}
+    if Path(name).is_dir() and not matches and name not in recipes:
+        from genkit.artifacts.layout import RESOLVED
+
+        # The recipe of a run; a folder that is no run is an unknown name.
+        name = str(path) if (path := Path(name) / RESOLVED).is_file() else name
     is_recipe = kind is None and (name in recipes or Path(name).suffix == ".toml")
     if kind == RECIPE or (is_recipe and not matches):
         _show_recipe(name, as_json)

@@ -31,6 +31,7 @@ from genkit.run.fingerprint import dependents, fingerprint
 from genkit.run.folder import RunFolder, is_begun
 from genkit.run.interrupt import stop_on_signal
 from genkit.run.progress import Progress
+from genkit.run.repair import restart
 from genkit.run.tracking import Relay, open_trackers
 from genkit.world import SINGLE_PROCESS, World
 
@@ -177,6 +178,10 @@ def execute(
                     raise InterruptedRun("not yet begun")
                 if stage.shared or world.is_main:
                     stage.run(context)
+                if lost := world.on_main(partial(restart, place)):
+                    progress.note(f"{stage_id}: runs from its beginning to write {lost} again")
+                    if stage.shared or world.is_main:
+                        stage.run(context)
                 if world.is_main:
                     _require_declared(stage, record, recipe.stages)
             if world.is_main:

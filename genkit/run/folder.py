@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from genkit.artifacts.layout import (
     stage_folders,
     stages_in,
 )
-from genkit.artifacts.runs import Failure, damage_of, read_state
+from genkit.artifacts.runs import Failure, read_state
 from genkit.errors import Code, UsageError
 from genkit.files import sync_folder, write_json
+from genkit.run import repair
 from genkit.run.redo import Redo
 from genkit.tensors import file_digest
 
@@ -167,22 +167,15 @@ class RunFolder:
         """Return a description of the first damaged result of a finished stage; empty if none."""
         place = self._find(number, stage)
         state = read_state(place / STATE)
-        return self._damage(place, state) if state.get("finished") is True else ""
+        return repair.damage(place, state) if state.get("finished") is True else ""
 
     def _whole(self, place: Path, fingerprint: str) -> bool:
         state = read_state(place / STATE)
         return (
             state.get("finished") is True
             and state.get("fingerprint") == fingerprint
-            and not self._damage(place, state)
+            and not repair.damage(place, state)
         )
-
-    def _damage(self, place: Path, state: Mapping[str, Any]) -> str:
-        def digest_of(path: Path) -> str:
-            about = path.stat()
-            return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
-
-        return damage_of(place, state, digest_of)
 
     def changed(self, number: int, stage: str, fingerprint: str) -> bool:
         """Return whether the folder of a stage contains results with a different fingerprint.
@@ -226,14 +219,21 @@ class RunFolder:
         sync_folder(self.root)  # so that the folder itself survives a power failure
         if not self._whole(place, fingerprint):
             self.mark(place, fingerprint, finished=False)
+            repair.remove_damaged(place)
         return place
 
     def mark(self, folder: Path, fingerprint: str, *, finished: bool) -> None:
-        """Write the state of a stage: fingerprint, whether it is finished, and its results."""
-        files = results_in(folder) if finished else {}
-        state: dict[str, Any] = {"fingerprint": fingerprint, "finished": finished, "files": files}
+        """Write the state of a stage: fingerprint, whether it is finished, and its results.
+
+        The state of a stage that runs again keeps the sizes and digests of its earlier results.
+        """
+        earlier = read_state(folder / STATE)
+        state: dict[str, Any] = {"fingerprint": fingerprint, "finished": finished, "files": {}}
         if finished:
-            state["digests"] = {name: file_digest(folder / name) for name in files}
+            state["files"] = results_in(folder)
+            state["digests"] = {name: file_digest(folder / name) for name in state["files"]}
+        elif earlier.get("fingerprint") == fingerprint:
+            state |= repair.earlier_results(earlier)
         write_json(folder / STATE, state)
 
     def place(self, number: int, stage: str) -> Path:
@@ -262,15 +262,6 @@ class RunFolder:
 def is_begun(folder: Path) -> bool:
     """Return whether the folder of a stage contains more than its state."""
     return folder.is_dir() and any(path.name != STATE for path in folder.iterdir())
-
-
-@cache
-def _digest(path: Path, *_: int) -> str:
-    """Return the SHA-256 of a file, which is read once per process unless it changes.
-
-    Time, size and inode of the file are part of the key of the cache.
-    """
-    return file_digest(path)
 
 
 def _resolved_name(root: Path) -> str | None:

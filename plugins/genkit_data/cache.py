@@ -11,10 +11,9 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from filelock import FileLock
@@ -25,7 +24,7 @@ from genkit.files import atomic_write, cache_folder
 from genkit.types import Batch
 
 FOLDER = ".genkit"
-_FORMAT = "1"  # format of the file; files with a different format are rewritten
+_FORMAT = "2"  # format of the file; files with a different format are rewritten
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _map_or_write(path: Path, version: str, decode: Callable[[], Decoding]) -> B
 def _map(path: Path, version: str) -> Batch | None:
     """Map a file; return None if it is missing, is corrupt or has a different version."""
     try:
-        stored, metadata = tensors.load(path)
+        stored, metadata = tensors.load(path, once=True)
     except DataError:
         return None
     images, labels = stored.get("images"), stored.get("labels")
@@ -110,27 +109,34 @@ def _write(path: Path, version: str, decoding: Decoding) -> None:
     entries = {"images": _entry("U8", decoding.shape, before, before + size)}
     if decoding.labels:
         entries["labels"] = _entry("I64", (count,), 0, before)
-    metadata = {"__metadata__": {"genkit": json.dumps({"version": version})}}
-    header = json.dumps(metadata | entries).encode()
-    header += b" " * (-len(header) % 8)
+    described = {"version": version}
     with atomic_write(path) as file:
-        file.write(struct.pack("<Q", len(header)) + header)
+        file.write(_header(entries, described, "0" * 64))  # replaced when the digest is known
         start = file.tell()
         file.write(bytes(before))
-        labels = _write_images(file, decoding)
+        digest = hashlib.sha256(f"{torch.uint8} {list(decoding.shape)}".encode())
+        labels = []
+        for part in decoding.parts:
+            pixels = part.data.contiguous().numpy().data
+            digest.update(pixels)
+            file.write(pixels)
+            if part.labels is not None:
+                labels.append(part.labels)
+        digests = {"images": digest.hexdigest()}
         if labels:
             file.seek(start)
             file.write(torch.cat(labels).numpy().tobytes())
+            digests["labels"] = tensors.digest(torch.cat(labels))
+        file.seek(0)
+        file.write(_header(entries, described, tensors.joint_digest(digests, described)))
 
 
-def _write_images(file: BinaryIO, decoding: Decoding) -> list[torch.Tensor]:
-    """Write the images of all parts; return the labels of each part that has labels."""
-    labels = []
-    for part in decoding.parts:
-        file.write(part.data.contiguous().numpy().data)
-        if part.labels is not None:
-            labels.append(part.labels)
-    return labels
+def _header(entries: Mapping[str, object], metadata: Mapping[str, str], digest: str) -> bytes:
+    """Return the length and the header of a safetensors file, which ends at a multiple of 8."""
+    described = json.dumps({**metadata, tensors.DIGEST: digest})
+    header = json.dumps({"__metadata__": {"genkit": described}, **entries}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
 
 
 def _entry(dtype: str, shape: tuple[int, ...], start: int, stop: int) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +15,9 @@ from genkit.errors import Code, DamagedError, DataError, UsageError
 from genkit.settings import quote
 from genkit.terminal import console, say
 from genkit_files.disk import user_errors
+
+if TYPE_CHECKING:
+    from genkit.artifacts.runs import StageResult
 
 
 @dataclass(frozen=True)
@@ -79,21 +83,84 @@ def _checked(path: Path) -> Iterator[Checked]:
 
 
 def _run(run: Path) -> Iterator[Checked]:
-    """Yield the state of each result, each checkpoint and each data file of a run."""
-    from genkit.artifacts.layout import STATE, is_checkpoint, stage_folders
+    """Yield the state of each file of a run that has a digest, or whose content can be checked."""
+    from genkit.artifacts.layout import REPLACED, STATE, stage_folders
     from genkit.artifacts.runs import is_locked, read_state
 
+    running = is_locked(run)
+    yield from _descriptions(run, running=running)
     yield from map(_tensor_file, sorted(run.glob("data-*.safetensors")))
     for _, folder in stage_folders(run):
         state = read_state(folder / STATE)
-        if state.get("finished") is True:
-            yield from _results(folder, state)
-        elif is_locked(run):
+        if running and state.get("finished") is not True:
             yield Checked(str(folder), "unknown", "the stage is running; check it afterwards")
-            continue
-        elif not state:
-            yield Checked(str(folder / STATE), "damaged", "the state of the stage cannot be read")
-        yield from map(_tensor_file, filter(is_checkpoint, sorted(folder.iterdir())))
+        else:
+            yield from _stage(folder, state)
+    for folder in sorted(path for path in (run / REPLACED).glob("*") if path.is_dir()):
+        yield from _stage(folder, read_state(folder / STATE))
+    for path in sorted(path for path in run.rglob(".*.tmp") if path.is_file()):
+        reason = "a process writes it, or was killed; the next process that writes removes it"
+        yield Checked(str(path), "unknown", reason)
+
+
+def _stage(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
+    """Yield the state of the results, the checkpoints and the logs of a stage."""
+    from genkit.artifacts.layout import STATE, is_checkpoint
+
+    if state.get("finished") is True:
+        yield from _results(folder, state)
+    elif not state:
+        yield Checked(str(folder / STATE), "damaged", "the state of the stage cannot be read")
+    yield from map(_tensor_file, filter(is_checkpoint, sorted(folder.iterdir())))
+    yield from map(_log, sorted(folder.glob("*.jsonl")))
+
+
+def _descriptions(run: Path, *, running: bool) -> Iterator[Checked]:
+    """Yield the files of the run itself that are damaged, and the state of its results."""
+    from genkit.artifacts import Run
+    from genkit.artifacts.layout import RESOLVED, RESULTS, STATE
+    from genkit.artifacts.runs import read_state
+
+    if "name" not in read_state(run / STATE):
+        yield Checked(str(run / STATE), "damaged", "the name of the recipe cannot be read")
+    try:
+        stages = Run.load(run).stages.values()
+    except DataError as error:
+        yield Checked(str(run / RESOLVED), "damaged", str(error).removeprefix(f"{run / RESOLVED} "))
+        return
+    if not running and all(stage.state == "finished" for stage in stages):
+        path, reason = run / RESULTS, "differs from the scores of the stages"
+        same = read_state(path).get("stages") == _scores(stages)
+        yield Checked(str(path), "intact" if same else "damaged", "" if same else reason)
+
+
+def _scores(stages: Iterable[StageResult]) -> dict[str, object]:
+    """Return the scores of stages in the form of ``results.json``; of readable files only."""
+    from genkit.artifacts import Scores
+
+    found: dict[str, object] = {}
+    for stage in stages:
+        if stage.has(Scores):
+            with suppress(DataError):  # reported as a damaged file of its stage
+                scores = stage.read(Scores)
+                found[stage.id] = {"rows": scores.rows, "facts": scores.facts}
+    return found
+
+
+def _log(path: Path) -> Checked:
+    """Return the state of a log, which has no digest, since lines are appended."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            valid = isinstance(json.loads(line), dict)
+        except ValueError:
+            valid = False
+        if not valid:
+            cut = number == len(lines)
+            reason = "may be cut off by a kill" if cut else "was changed"
+            reason = f"line {number} is not a JSON object, and {reason}; it is ignored"
+            return Checked(str(path), "unknown" if cut else "damaged", reason)
+    return Checked(str(path), "unknown", "only its lines were checked: a log has no digest")
 
 
 def _results(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
@@ -119,6 +186,12 @@ def _results(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
 def _tensor_file(path: Path) -> Checked:
     from genkit import tensors
 
+    if path.suffix == ".tmp":
+        raise UsageError(
+            f"PATH must be a file that is complete, got {path}, which a process writes, or wrote "
+            "until it was killed; check the file that it replaces",
+            Code.WRONG_KIND,
+        )
     if path.suffix != ".safetensors":
         raise UsageError(
             f"PATH must be the folder of a run or a .safetensors file, got {quote(str(path))}; "

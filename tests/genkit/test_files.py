@@ -63,6 +63,23 @@ def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(tmp_path, 
     assert seen == [(b"old", 1), (b"new", 0)]
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_error_of_a_sync_has_the_name_of_the_file_or_of_its_folder(
+    tmp_path, monkeypatch, number
+):
+    path, left = tmp_path / "f", [number]
+
+    def fsync(handle):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, "no disk")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="no disk") as caught:
+        write_bytes(path, b"x")
+    assert caught.value.filename == str([path, tmp_path][number])
+
+
 WRITER = """
 import sys, time
 from pathlib import Path

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from genkit.artifacts.layout import RESOLVED
 from genkit.errors import Code
 from recipes import QUICK
 
@@ -31,6 +32,14 @@ def test_a_file_is_shown(genkit_, tmp_path):
     code, out, err = genkit_("show", tmp_path / "edm.toml")
     assert (code, out) == (2, "")
     assert "imagse" in err
+
+
+def test_the_recipe_of_a_run_is_shown(genkit_, tmp_path):
+    code, _, err = genkit_("show", tmp_path)
+    assert (code, str(tmp_path) in err) == (2, True)
+    (tmp_path / RESOLVED).write_text(QUICK)
+    code, out, _ = genkit_("show", tmp_path)
+    assert (code, '"quick"' in out) == (0, True)
 
 
 def test_a_recipe_that_has_the_name_of_a_component_is_shown_on_request(genkit_):

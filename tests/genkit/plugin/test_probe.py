@@ -15,6 +15,7 @@ import pytest
 from genkit.errors import Code, PluginError
 from genkit.plugin import probe
 from genkit.plugin.manager import OURS, load_plugins
+from misbehaving import FAULTS
 from raising import raises_code
 
 GOOD = """
@@ -27,44 +28,6 @@ def genkit_register(registry):
 
 print("an import")
 """
-
-HOOK = """
-from genkit.plugin import hookimpl
-
-@hookimpl
-def genkit_register(registry):
-    while True: pass
-"""
-
-FAULTS = {
-    "exit": ("import os; os._exit(0)", "exit code 0"),
-    "exit-code": ("import os; os._exit(3)", "exit code 3"),
-    "abort": ("import os; os.abort()", "signal 6"),
-    "killed": ("import os; os.kill(os.getpid(), 9)", "signal 9"),
-    "segfault": ("import ctypes; ctypes.string_at(0)", "toy_segfault.py, line 1)"),
-    "loop": ("\nwhile True: pass", "toy_loop.py, line 2)"),
-    "loop-in-hook": (HOOK, "toy_loop_in_hook.py, line 6)"),
-    "sleep": ("import time\ntime.sleep(1e6)", "toy_sleep.py, line 2)"),
-    "stopped": ("import os; os.kill(os.getpid(), 19)", "must be imported within"),
-    "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt ("),
-    "base": ("class Own(BaseException): ...\nraise Own('no luck')", "Own: no luck ("),
-    "thread": (
-        "import threading\nthreading.Thread(target=threading.Event().wait).start()",
-        "must not keep the process alive",
-    ),
-    "at-exit": ("import atexit, os; atexit.register(os._exit, 7)", "exit code 7"),
-    "stdout": ("import io, sys; sys.stdout = io.StringIO()", "sys.stdout"),
-    "stderr": ("import io, sys; sys.stderr = io.StringIO()", "sys.stderr"),
-    "closed": ("import sys; sys.stdout.close()", "sys.stdout"),
-    "descriptor": ("import os; os.system('echo text')", "descriptor 1"),
-    "no-descriptor": ("import os; os.close(1)", "descriptor 1"),
-    "stdin": ("input()", "stdin"),
-    "environment": ("import os; os.environ['OMP_NUM_THREADS'] = '77'", "OMP_NUM_THREADS"),
-    "folder": ("import os; os.chdir('..')", "working directory"),
-    "signal": ("import signal; signal.signal(15, signal.SIG_IGN)", "signal 15"),
-    "random": ("import random; random.seed(0)", "random state"),
-}
-"""Code of a plugin that does not return control, or changes the process; part of the reason."""
 
 ON_EXIT = "import os; os._exit(5)"
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from unittest import mock
 from zlib import crc32
 
 import pytest
 
+from damage import damaged
 from genkit.artifacts.layout import CHECKPOINT, STATE
 from genkit.errors import GenkitError, InterruptedRun
+from genkit.run import engine
 
 RESULTS = ("denoiser.safetensors", "samples.safetensors")
 
@@ -19,15 +22,6 @@ RESULTS = ("denoiser.safetensors", "samples.safetensors")
 def finished(tiny, trained):
     shutil.copytree(trained, tiny.folder)
     return tiny
-
-
-def damaged(content, how, position):
-    """Return content with a flipped bit at a position, cut off there, or empty."""
-    if how == "flip":
-        flipped = bytearray(content)
-        flipped[position % len(content)] ^= 1
-        return bytes(flipped)
-    return content[: position % len(content)] if how == "cut" else b""
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -57,6 +51,28 @@ def test_no_damage_of_a_finished_run_changes_a_result(finished, how):
         for other, before in whole.items():
             other.parent.mkdir(exist_ok=True)
             other.write_bytes(before)
+
+
+SNAPSHOTS = 'denoiser.average={ use = "power-ema", snapshot_images = 64, lengths = [0.1] }'
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_damaged_result_from_before_the_last_checkpoint_is_written_again(tiny, kill):
+    tiny.run(tiny.train, SNAPSHOTS)
+    first, *_ = sorted(tiny.folder.glob("*/ema-*.safetensors"))
+    content = first.read_bytes()
+    first.write_bytes(damaged(content, "flip", -1))
+    if kill:  # before the stage is finished
+        killed = mock.patch.object(engine, "restart", side_effect=ZeroDivisionError)
+        with killed, pytest.raises(ZeroDivisionError):
+            tiny.run(tiny.train, SNAPSHOTS)
+    notes, progress = [], tiny.recorder()
+    progress.note = notes.append
+    tiny.run(tiny.train, SNAPSHOTS, progress=progress)
+    assert first.read_bytes() == content
+    assert any(first.name in note and "beginning" in note for note in notes)
+    progress, _ = tiny.run(tiny.train, SNAPSHOTS)
+    assert progress.ran == []
 
 
 def stop_after(tiny, items):

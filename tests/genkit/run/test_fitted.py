@@ -10,6 +10,7 @@ import pytest
 import genkit
 from genkit.artifacts import DenoiserFile, Samples, Scores
 from genkit.errors import Code, DataError, RecipeError
+from genkit_stages.fitted_levels import FittedLevels
 from raising import raises_code
 
 FIT = """
@@ -69,6 +70,16 @@ def test_samples_and_metrics_use_the_fitted_levels(tiny, recipe):
     schedule = {**SCHEDULE, "levels": str(levels)}
     samples = genkit.load_denoiser(denoiser, "cpu").sample(4, schedule=schedule, seed=1)
     assert samples.shape == (4, 2)
+
+
+def test_a_changed_digit_of_the_levels_is_detected(tiny, recipe):
+    tiny.run(recipe, FITTED)
+    _, path = paths(tiny)
+    assert FittedLevels.load(path).levels
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"levels": [found["levels"][0] + 1, *found["levels"][1:]]}))
+    with raises_code(DataError, Code.UNREADABLE, "levels.json"):
+        FittedLevels.load(path)
 
 
 def test_a_fit_is_the_same_bytes_again(tiny, recipe, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from damage import damaged
 from genkit import tensors
 from genkit.errors import Code, DataError
 from genkit.types import Batch
@@ -88,8 +89,9 @@ def test_a_stale_file_is_made_anew(place):
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\xff" * 100),
-        lambda path: tensors.save(path, {"images": torch.zeros(5)}, {"version": "1 1"}),
-        lambda path: tensors.save(path, {"labels": torch.zeros(5)}, {"version": "1 1"}),
+        lambda path: tensors.save(path, {"images": torch.zeros(5)}, {"version": "2 1"}),
+        lambda path: tensors.save(path, {"labels": torch.zeros(5)}, {"version": "2 1"}),
+        lambda path: path.write_bytes(damaged(path.read_bytes(), "flip", -1)),
         lambda path: path.unlink(),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import genkit
-from genkit.artifacts.layout import CHECKPOINT, LOCK, STATE
+from genkit.artifacts.layout import CHECKPOINT, LOCK, METRICS, RESOLVED, RESULTS, STATE
 from genkit.errors import DamagedError
 from genkit.tensors import save
 
@@ -51,16 +51,19 @@ def flip(path, position):
 def test_an_intact_run(verify, genkit_, run):
     code, states = verify(run)
     assert code == 0
-    assert set(states.values()) == {"intact"}
-    names = {path.rsplit("/", 1)[1] for path in states}
-    assert names >= {"denoiser.safetensors", CHECKPOINT, "samples.safetensors", "scores.json"}
+    names = {path.rsplit("/", 1)[1] for path, state in states.items() if state == "intact"}
+    wanted = {"denoiser.safetensors", CHECKPOINT, "samples.safetensors", "scores.json", RESULTS}
+    assert names >= wanted
+    others = {path for path, state in states.items() if state != "intact"}
+    assert {path.rsplit(".", 1)[1] for path in others} == {"jsonl"}  # logs have no digest
+    assert {states[path] for path in others} == {"unknown"}
     code, printed, _ = genkit_("verify", run)
     assert (code, printed.splitlines()[-1]) == (0, f"{len(states)} files checked, 0 damaged")
 
 
 def test_a_flip_anywhere_in_any_result_is_reported(verify, run):
     _, states = verify(run)
-    for path in map(type(run), states):
+    for path in [type(run)(path) for path, state in states.items() if state == "intact"]:
         whole = path.read_bytes()
         flip(path, crc32(path.name.encode()) % len(whole))
         code, found = verify(run)
@@ -96,6 +99,54 @@ def test_a_running_stage_is_not_checked(verify, run):
     with filelock.FileLock(run / LOCK):
         code, found = verify(run)
     assert (code, found[str(run / "02-samples")]) == (0, "unknown")
+
+
+def test_logs(verify, run):
+    path = run / "01-denoiser" / METRICS
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, '{"images": 1']))  # cut off by a kill
+    code, found = verify(run)
+    assert (code, found[str(path)]) == (0, "unknown")
+    path.write_text("\n".join(["[1]", *lines]))
+    code, found = verify(run)
+    assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
+
+
+@pytest.mark.parametrize("content", ["", "{}", None])
+def test_the_results_of_a_run_are_those_of_its_stages(verify, run, content):
+    path = run / RESULTS
+    if content is None:
+        results = json.loads(path.read_text())
+        results["stages"]["scores"]["rows"][0]["nfe"] += 1
+        content = json.dumps(results)
+    path.write_text(content)
+    assert verify(run)[1][str(path)] == "damaged"
+
+
+@pytest.mark.parametrize("name", [STATE, RESOLVED])
+def test_descriptions_of_a_run(verify, run, name):
+    (run / name).write_text("{")
+    code, found = verify(run)
+    assert (code, found[str(run / name)]) == (DamagedError.exit_code, "damaged")
+    assert found[str(run / "02-samples" / "samples.safetensors")] == "intact"
+
+
+def test_replaced_stages(verify, run):
+    (run / "replaced").mkdir()
+    place = run / "replaced" / "001-02-samples"
+    shutil.copytree(run / "02-samples", place)
+    assert verify(run)[1][str(place / "samples.safetensors")] == "intact"
+    flip(place / "samples.safetensors", -1)
+    assert verify(run)[1][str(place / "samples.safetensors")] == "damaged"
+
+
+def test_a_file_that_is_being_written(verify, genkit_, run):
+    path = run / "01-denoiser" / ".denoiser.safetensors.0a1b2c3d.tmp"
+    path.write_bytes(b"half")
+    code, found = verify(run)
+    assert (code, found[str(path)]) == (0, "unknown")
+    code, _, err = genkit_("verify", path)
+    assert (code, "[" in err or "complete" in err) == (2, True)
 
 
 def test_one_file(verify, genkit_, tmp_path):

@@ -1,0 +1,57 @@
+"""Plugins that damage a command on import: they end it, do not return, or change the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HOOK = """
+from genkit.plugin import hookimpl
+
+@hookimpl
+def genkit_register(registry):
+    while True: pass
+"""
+
+FAULTS = {
+    "exit": ("import os; os._exit(0)", "exit code 0"),
+    "exit-code": ("import os; os._exit(3)", "exit code 3"),
+    "abort": ("import os; os.abort()", "signal 6"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "signal 9"),
+    "segfault": ("import ctypes; ctypes.string_at(0)", "toy_segfault.py, line 1)"),
+    "loop": ("\nwhile True: pass", "toy_loop.py, line 2)"),
+    "loop-in-hook": (HOOK, "toy_loop_in_hook.py, line 6)"),
+    "sleep": ("import time\ntime.sleep(1e6)", "toy_sleep.py, line 2)"),
+    "stopped": ("import os; os.kill(os.getpid(), 19)", "must be imported within"),
+    "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt ("),
+    "base": ("class Own(BaseException): ...\nraise Own('no luck')", "Own: no luck ("),
+    "thread": (
+        "import threading\nthreading.Thread(target=threading.Event().wait).start()",
+        "must not keep the process alive",
+    ),
+    "at-exit": ("import atexit, os; atexit.register(os._exit, 7)", "exit code 7"),
+    "stdout": ("import io, sys; sys.stdout = io.StringIO()", "sys.stdout"),
+    "stderr": ("import io, sys; sys.stderr = io.StringIO()", "sys.stderr"),
+    "closed": ("import sys; sys.stdout.close()", "sys.stdout"),
+    "descriptor": ("import os; os.system('echo text')", "descriptor 1"),
+    "no-descriptor": ("import os; os.close(1)", "descriptor 1"),
+    "stdin": ("input()", "stdin"),
+    "environment": ("import os; os.environ['OMP_NUM_THREADS'] = '77'", "OMP_NUM_THREADS"),
+    "folder": ("import os; os.chdir('..')", "working directory"),
+    "signal": ("import signal; signal.signal(15, signal.SIG_IGN)", "signal 15"),
+    "random": ("import random; random.seed(0)", "random state"),
+}
+"""Code of a plugin that does not return control, or changes the process; part of the reason."""
+
+
+def write_plugin(
+    folder: Path, distribution: str, code: str, *, plugin: str = "", value: str = ""
+) -> str:
+    """Write a plugin and the metadata of its distribution to a folder; return its module."""
+    module = f"toy_{distribution.replace('-', '_')}"
+    (folder / f"{module}.py").write_text(code)
+    info = folder / f"{distribution.replace('-', '_')}-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+    entry = f"{plugin or distribution} = {value or module}\n"
+    (info / "entry_points.txt").write_text(f"[genkit.plugins]\n{entry}")
+    return module
