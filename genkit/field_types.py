@@ -127,6 +127,14 @@ class FilePathType(Plain):
 
     names: tuple[str, ...]
 
+    def problems(self, value: Any) -> Iterator[Problem]:
+        yield from super().problems(value)
+        # The limits of Linux. The system reports longer names and NUL as errors of many kinds.
+        names = value.encode(errors="replace").split(b"/") if isinstance(value, str) else ()
+        if any(len(name) > 255 or b"\0" in name for name in names) or sum(map(len, names)) > 4000:
+            reason = f"must be a path with names of at most 255 bytes, got {quote(value)}"
+            yield Problem((), reason, "write a shorter path without NUL", Code.INVALID_NAME)
+
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:
         is_path = isinstance(value, str) and value not in self.names
         return resolve(self, value, key) if resolve and is_path else value

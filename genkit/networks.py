@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Never, TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from genkit.artifacts import Artifact
 from genkit.artifacts.network import NetworkFile, convert_errors
@@ -28,6 +27,7 @@ from genkit.interfaces import (
     Preconditioned,
     Trained,
 )
+from genkit.parts.meta import without_memory
 from genkit.parts.no_stages import NoStages
 from genkit.plugin.manager import load_plugins
 from genkit.random import seeded
@@ -117,48 +117,6 @@ def _require_sizes(design: Design, inputs: NetworkInputs, weights: Mapping[str, 
     """
     with suppress(NotImplementedError, RuntimeError, TypeError), seeded(0), without_memory():
         require_fit(build_module(design.settings, inputs, design.spec), weights)
-
-
-@contextmanager
-def without_memory() -> Iterator[None]:
-    """Build networks inside the block on the device "meta", whose tensors have no values."""
-    with torch.device("meta"), _WithoutDraws():
-        yield
-
-
-_DRAWS_IN_PLACE = (Tensor.normal_, nn.init.normal_)
-_DRAWS = (torch.randn, torch.rand)
-_DRAWS_LIKE = (torch.randn_like, torch.rand_like)
-
-
-class _WithoutDraws(TorchFunctionMode):
-    """Skip random draws for tensors on the device "meta"; draws on other devices are not changed.
-
-    On "meta" PyTorch computes these functions in Python, for which it imports its compiler and
-    sympy. That takes half as long as importing torch.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = dict(kwargs or {})
-        if func not in (*_DRAWS_IN_PLACE, *_DRAWS, *_DRAWS_LIKE):
-            return func(*args, **options)
-        tensor = next((v for v in (*args, *options.values()) if isinstance(v, Tensor)), None)
-        device = options.get("device") or ("meta" if tensor is None else tensor.device)
-        if torch.device(device).type != "meta":
-            return func(*args, **options)
-        if func in _DRAWS_IN_PLACE:
-            return tensor
-        if tensor is not None:  # not with ``empty_like``, which imports sympy
-            dtype = options.get("dtype") or tensor.dtype
-            return torch.empty(tensor.shape, dtype=dtype, device=device)
-        options.pop("generator", None)
-        return torch.empty(*args, **options)
 
 
 @dataclass(frozen=True)

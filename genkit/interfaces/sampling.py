@@ -144,7 +144,8 @@ class Latents(Component):
 
         Called before anything is drawn or written, with at least one seed.
         """
-        for seed in (min(seeds), max(seeds)):
+        # A range may be long; min and max would visit each of its seeds.
+        for seed in (seeds[0], seeds[-1]) if isinstance(seeds, range) else seeds:
             if not 0 <= seed < SEED_LIMIT:
                 limit = SEED_LIMIT - 1
                 raise DataError(f"seeds must be from 0 to {limit}, got {seed}; choose other seeds")

@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from genkit.errors import Code, DataError
 
+MIN_LENGTH = 1e-6
+"""Minimum relative length, far below one update; the square of a much smaller number is 0."""
+
 MAX_LENGTH = 12**-0.5
 """Relative length of the uniform average, gamma = 0."""
 
@@ -18,16 +21,16 @@ def exponent(length: float) -> float:
     """Return the exponent gamma of the power function with a given relative length.
 
     Args:
-        length: standard deviation of the profile divided by the number of images, above 0 and at
-            most 12^-0.5.
+        length: standard deviation of the profile divided by the number of images, from
+            ``MIN_LENGTH`` to ``MAX_LENGTH``.
 
     Raises:
         DataError: the length is out of this range.
     """
-    if not 0 < length <= MAX_LENGTH:
+    if not MIN_LENGTH <= length <= MAX_LENGTH:
         raise DataError(
-            f"the relative length of an average must be above 0 and at most {MAX_LENGTH:.4f}, got "
-            f"{length}; write, for example, 0.1",
+            f"the relative length of an average must be from {MIN_LENGTH:g} to {MAX_LENGTH:.4f}, "
+            f"got {length}; write, for example, 0.1",
             Code.OUT_OF_RANGE,
         )
     # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = length^2 is a cubic equation for gamma. Only its

@@ -14,16 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from genkit.artifacts.checkpoint import KEPT
 from genkit.designs import designs, outermost, references
 from genkit.interfaces import Average, Objective, Optimizer, SamplingStage, Stage, Stages, Trained
-from genkit.networks import NetworkInputs, build_module, without_memory
+from genkit.networks import NetworkInputs, build_module
+from genkit.parts.meta import without_memory
 from genkit.parts.precision import Precision, network_precision
 from genkit.random import seeded
 from genkit.recipe.recipe import Recipe
 from genkit.tensors import as_stored
+from genkit.train.sizes import (
+    bytes_per_parameter,
+    count_parameters,
+    tensor_bytes,
+    training_size,
+)
 from genkit.types import Batch, DataSpec
 
 MOST_SECONDS = 1.0
@@ -31,7 +37,7 @@ MOST_SECONDS = 1.0
 longer, a smaller batch is measured."""
 
 _META = torch.device("meta")
-_PROBE = 64  # elements of the parameter with which an optimizer's memory is measured
+_ITEMS = 64  # items of a batch of a stage without a batch size
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,15 @@ def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
         model = _built(stage_id, stages, _META).module
     except (NotImplementedError, RuntimeError, TypeError):  # it calls its network
         model = _built(stage_id, stages, torch.device("cpu")).module
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    weights = _bytes(model.state_dict())
     optimizer = _part(stage, Optimizer)
     if optimizer is None:
-        return {"parameters": parameters, "disk": weights}
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    with without_memory():
-        average = _part(stage, Average).build(model)
-    state = weights + _bytes(average.model.state_dict()) + _bytes(average.state())
-    state += trained * _bytes_per_parameter(optimizer)
-    disk = weights + (KEPT + 1) * state  # a new checkpoint is complete before the oldest is removed
-    return {"parameters": parameters, "memory": state + 4 * trained, "disk": disk}
+        return {"parameters": count_parameters(model), "disk": tensor_bytes(model.state_dict())}
+    size = training_size(model, _part(stage, Average))
+    state = size.weights + size.averages + size.trained * bytes_per_parameter(optimizer)
+    memory = state + size.gradients
+    # A new checkpoint is complete before the oldest is removed.
+    disk = size.weights + (KEPT + 1) * state
+    return {"parameters": size.parameters, "memory": memory, "disk": disk}
 
 
 class _Clock:
@@ -130,7 +133,7 @@ class _Clock:
         if network is None or not (math.isfinite(work) and work > 0):
             return None
         precision: Precision = getattr(stage, "precision", "float32")
-        key = network, trains, int(getattr(stage, "batch_size", _PROBE)), precision
+        key = network, trains, int(getattr(stage, "batch_size", _ITEMS)), precision
         if key not in self._measured:
             self._measured[key] = self._measure(*key)
         return work * self._measured[key]
@@ -230,17 +233,3 @@ def _denoiser_of(stage: Stage, stages: Stages) -> str | None:
 def _part(stage: Stage, kind: type[Any]) -> Any:
     """Return the first component of a kind in the settings of a stage; None if there is none."""
     return next((part for _, part in outermost(stage, kind)), None)
-
-
-def _bytes_per_parameter(optimizer: Optimizer) -> int:
-    """Return the bytes of an optimizer's state for an element of a parameter."""
-    probe = nn.Parameter(torch.zeros(_PROBE))
-    stepper = optimizer.build([probe], 1)
-    probe.grad = torch.zeros(_PROBE)
-    stepper.step()
-    tensors = [t for state in stepper.state.values() for t in state.values()]
-    return sum(t.nbytes for t in tensors if isinstance(t, Tensor)) // _PROBE
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())

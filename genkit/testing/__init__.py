@@ -18,6 +18,7 @@ from genkit.testing.binding import check_extractor, check_guidance, check_metric
 from genkit.testing.components import check_component
 from genkit.testing.coupling import check_coupler
 from genkit.testing.data import check_augmentation, check_dataset
+from genkit.testing.extremes import check_settings
 from genkit.testing.importing import check_importer
 from genkit.testing.laws import LawBroken
 from genkit.testing.networks import (
@@ -62,6 +63,7 @@ __all__ = [
     "check_optimizer",
     "check_preconditioner",
     "check_schedule",
+    "check_settings",
     "check_solver",
     "check_stage",
     "check_tracker",

@@ -30,8 +30,12 @@ class CoupledLogNormal(NoiseDistribution):
 
     source = "log-normal levels of EDM, arXiv 2206.00364, table 1; high levels: docs/results/pairs"
 
-    p_mean: float = setting(-1.2, doc="mean of ln(sigma) of log-normal draws")
-    p_std: float = setting(1.2, doc="standard deviation of ln(sigma) of log-normal draws", above=0)
+    p_mean: float = setting(
+        -1.2, doc="mean of ln(sigma) of log-normal draws", at_least=-20, at_most=20
+    )
+    p_std: float = setting(
+        1.2, doc="standard deviation of ln(sigma) of log-normal draws", above=0, at_most=20
+    )
     high_share: float = setting(
         0.2, doc="share of draws that are uniform in ln(sigma) at high levels", above=0, below=1
     )

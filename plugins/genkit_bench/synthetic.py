@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from genkit.errors import Code, UsageError
 from genkit.interfaces import Dataset, Inputs
+from genkit.parts.memory import total_memory
 from genkit.random import generator
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
@@ -99,12 +99,8 @@ class Synthetic(Dataset):
 
 def require_memory(count: int, shape: Sequence[int]) -> None:
     """Raise UsageError if data, pool and noise together exceed the memory of the machine."""
-    required = 3 * 4 * count * math.prod(shape)
-    try:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # this system does not report its memory
-        return
-    if required > available:
+    required, available = 3 * 4 * count * math.prod(shape), total_memory()
+    if available is not None and required > available:
         raise UsageError(
             f"{count:,} items of shape {tuple(shape)} and their noise require "
             f"{required / 2**30:,.0f} GiB, but this machine has {available / 2**30:,.0f}; choose "

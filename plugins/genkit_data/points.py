@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genkit.interfaces import Dataset, Inputs
+from genkit.errors import Problem
+from genkit.interfaces import Dataset, Inputs, Stages
+from genkit.parts.memory import memory_problems
 from genkit.random import generator
 from genkit.settings import setting
 from genkit.types import Batch, DataSpec
@@ -24,6 +27,10 @@ class Points(Dataset):
         0.02, doc="standard deviation of the points around the curve", at_least=0, at_most=1
     )
     seed: int = setting(0, doc="seed of the points", at_least=0)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        size = 2 * 4 * self.items  # two coordinates in float32
+        yield from memory_problems(("items",), self.items, size, f"{self.items:,} points")
 
     def item_count(self) -> int:
         return self.items

@@ -44,8 +44,8 @@ class LogNormal(NoiseDistribution):
 
     source = "EDM, arXiv 2206.00364, table 1"
 
-    p_mean: float = setting(-1.2, doc="mean of ln(sigma)")
-    p_std: float = setting(1.2, doc="standard deviation of ln(sigma)", above=0)
+    p_mean: float = setting(-1.2, doc="mean of ln(sigma)", at_least=-20, at_most=20)
+    p_std: float = setting(1.2, doc="standard deviation of ln(sigma)", above=0, at_most=20)
 
     def quantile(self, u: Tensor) -> Tensor:
         # ndtri is the inverse of the normal CDF; in float32 it would be inaccurate in the tails.

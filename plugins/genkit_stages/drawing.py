@@ -23,6 +23,7 @@ from genkit.sample import bind_solver, resolve_start, sample, supported_levels
 from genkit.settings import setting
 from genkit.start import require_start
 from genkit.types import Batch, Start
+from genkit_stages.size_checks import sample_problems
 
 
 def level_problems(
@@ -68,6 +69,7 @@ class Drawing(Callback):
             kind = design.settings.output.name
             yield Problem((), f"requires a denoiser, got a {kind}", "remove the callback")
             return
+        yield from sample_problems(design.spec, self.count, self.batch_size)
         if not self.schedule.bound:
             reason = "must not depend on a trained denoiser, got fitted noise levels"
             yield Problem(("schedule",), reason, 'write { use = "edm" }', Code.CONFLICT)

@@ -34,6 +34,7 @@ from genkit.start import START_DOC, sampling_warnings
 from genkit.types import SEED_LIMIT, Batch, ResolvedStart, Start
 from genkit_stages.best_cell import BestCell
 from genkit_stages.drawing import level_problems, start_problems
+from genkit_stages.size_checks import sample_problems
 
 
 class _Bound(NamedTuple):
@@ -97,6 +98,7 @@ class Sample(SamplingStage):
         if denoiser is None:
             yield from self._design_problems(earlier)
             return
+        yield from sample_problems(denoiser.spec, self.count, self.batch_size)
         problems = self.schedule.check_sampler(self.denoiser, self.solver, earlier)
         yield from (problem.under("schedule") for problem in problems)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))

@@ -51,6 +51,8 @@ class Sweep(Scoring):
             )
             return
         template = dataclasses.replace(template, count=self.count)
+        # The template reports too many samples at its own key, which the cells below repeat.
+        yield from (p for p in problems_of(template, earlier) if p.key == ("count",))
         lists = dict(_flatten(self.vary))
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
         yield from problems

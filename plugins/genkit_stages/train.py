@@ -43,6 +43,7 @@ from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
 from genkit_stages.loss_by_sigma import bound_by_sigma
 from genkit_stages.pictures import draw_training
+from genkit_stages.size_checks import pool_problems
 from genkit_stages.train_checks import (
     callback_problems,
     lacking_attributes,
@@ -155,7 +156,13 @@ class Train(Stage):
         yield from self._sizes(spec)
         contained = designs(references(self.network), earlier)
         yield from problems_of(
-            self.network, self.objective, self.coupler, self.augmentation, spec, contained
+            self.network,
+            self.objective,
+            self.coupler,
+            self.augmentation,
+            spec,
+            contained,
+            self.average,
         )
         if not self.accept_skewed_noise:
             yield from skewed_noise(self.coupler)
@@ -173,6 +180,9 @@ class Train(Stage):
                 f"must be at most batch_size = {self.batch_size}, got {self.micro_batch}",
                 f"write at most {self.batch_size}",
             )
+        if spec is not None:
+            key = "batch_size" if self.pool_size is None else "pool_size"
+            yield from pool_problems(spec, self.images, (key, self.pool), self.pools_ahead)
         if self.images_per_class is None:
             return
         if isinstance(self.coupler, DatasetCoupler):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import torch
+from torch import nn
 
 from genkit.blame import require_method
 from genkit.designs import references
@@ -13,6 +14,7 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     AnyCoupler,
     Augmentation,
+    Average,
     Callback,
     DatasetCoupler,
     Denoiser,
@@ -21,8 +23,10 @@ from genkit.interfaces import (
     Objective,
     Trained,
 )
-from genkit.networks import NetworkInputs, without_memory
+from genkit.networks import NetworkInputs
+from genkit.parts.meta import TooLargeError, without_memory
 from genkit.types import DataSpec
+from genkit_stages.size_checks import training_problems, unbuildable
 
 
 def problems_of(
@@ -32,6 +36,7 @@ def problems_of(
     augmentation: Augmentation | None,
     spec: DataSpec | None,
     contained: Mapping[str, Design],
+    average: Average,
 ) -> Iterator[Problem]:
     """Yield a problem for each incompatibility; keys are settings of the stage ``train``.
 
@@ -42,13 +47,14 @@ def problems_of(
         augmentation: augmentation of the images, or None.
         spec: specification of the augmented data; None if the data cannot be read.
         contained: designs of earlier networks that the network contains, keyed by stage id.
+        average: average of the weights.
     """
     yield from _network_type(network, objective)
     yield from _augment_labels(network, augmentation)
     if spec is not None:
         yield from _attributes(network, objective, coupler, spec)
         if not network.class_conditional or spec.classes:
-            yield from _build(network, spec, contained)
+            yield from _build(network, spec, contained, average)
 
 
 def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
@@ -163,12 +169,14 @@ def lacking_attributes(key: str, lacking: list[str]) -> Problem:
     )
 
 
-def _build(network: Network, spec: DataSpec, contained: Mapping[str, Design]) -> Iterator[Problem]:
-    """Build the network on the meta device, which checks the shape without allocating memory."""
+def _build(
+    network: Network, spec: DataSpec, contained: Mapping[str, Design], average: Average
+) -> Iterator[Problem]:
+    """Build the network on the meta device, which checks shapes and sizes without memory."""
     inner = [contained.get(name) for name in references(network)]
     if any(design is None or any(references(design.settings)) for design in inner):
         return  # the file of a contained network may use other ids for the networks in it
-    meta = torch.device("meta")
+    model, meta = None, torch.device("meta")
     # Building fails if the network reads values of tensors of a contained network.
     valueless = (NotImplementedError, RuntimeError, TypeError) if inner else ()
     try:
@@ -178,6 +186,10 @@ def _build(network: Network, spec: DataSpec, contained: Mapping[str, Design]) ->
                 for name, design in contained.items()
             }
             bound = network.bind(NetworkInputs(meta, given=given))
-            require_method(network, bound, "build").build(spec)
+            model = require_method(network, bound, "build").build(spec)
+    except TooLargeError as error:
+        yield unbuildable(network, error)
     except DataError as error:
         yield Problem(("network",), str(error), code=error.code)
+    if isinstance(model, nn.Module):
+        yield from training_problems(network, model, average)

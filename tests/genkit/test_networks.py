@@ -17,7 +17,8 @@ from genkit.artifacts import DenoiserFile, DiscriminatorFile, NetworkFile
 from genkit.artifacts.coupling import Coupling
 from genkit.errors import Code, DataError
 from genkit.interfaces import Denoiser, Preconditioner
-from genkit.networks import load_network, require_fit, without_memory
+from genkit.networks import load_network, require_fit
+from genkit.parts.meta import without_memory
 from genkit.plugin.registry import Owner, Registration, Registry
 from genkit.types import Coefficients, DataSpec
 from raising import raises_code
@@ -240,7 +241,7 @@ def test_without_memory_draws_on_another_device_are_made():
 IMPORTS = """
 import sys, torch
 from torch import nn
-from genkit.networks import without_memory
+from genkit.parts.meta import without_memory
 
 with without_memory():
     like = torch.empty(3, 3)

@@ -94,8 +94,8 @@ def test_mistakes_show_at_once(genkit_, file, tmp_path, monkeypatch):
             (tmp_path / "none", out, "--ema-length", 0.1),
             "none, which does not exist",
         ),
-        ((tmp_path, out, "--ema-length", 0.3), "at most 0.2887, got 0.3"),
-        ((tmp_path, out, "--ema-length", 0), "at most 0.2887, got 0.0"),
+        ((tmp_path, out, "--ema-length", 0.3), "to 0.2887, got 0.3"),
+        ((tmp_path, out, "--ema-length", 0), "to 0.2887, got 0.0"),
         ((file, file), "must be a new file"),
         ((file, tmp_path / "no" / "edm.safetensors"), "create "),
     ]

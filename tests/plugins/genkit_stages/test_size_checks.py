@@ -1,0 +1,89 @@
+"""Settings that require more memory than the machine has are refused before anything is built."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from genkit.errors import Code, RecipeError
+from genkit.plugin.manager import load_plugins
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import Source
+
+RECIPE = """
+name = "sizes"
+data = { use = "moons", items = 200 }
+
+[[stage]]
+id = "denoiser"
+use = "train"
+images = 1_000_000_000_000
+network = { use = "mlp", width = 8, blocks = 1 }
+objective = { use = "denoising" }
+callbacks = [{ use = "preview", every = 1000, count = 4 }]
+
+[[stage]]
+id = "samples"
+use = "sample"
+denoiser = "denoiser"
+count = 1000
+
+[[stage]]
+id = "sweep"
+use = "sweep"
+samples = "samples"
+vary.schedule.steps = [5, 7]
+metrics = [{ use = "curvature" }]
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_gigabyte(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**15)  # pages, and bytes of a page
+
+
+def mistakes(*overrides):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(Source.parse(RECIPE), load_plugins(), overrides)
+    return [(mistake.key, mistake.problem.code) for mistake in caught.value.mistakes]
+
+
+def test_a_recipe_that_fits_is_accepted():
+    load_recipe(Source.parse(RECIPE), load_plugins(), ["denoiser.network.width=1_000"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.items", 10**9),
+        ("denoiser.network.width", 10**9),
+        ("denoiser.network.width", 2**63 - 1),
+        ("denoiser.network.width", 10_000),  # the weights fit, but not their average and gradients
+        ("denoiser.network.blocks", 1000),
+        ("denoiser.batch_size", 10**9),
+        ("denoiser.pool_size", 10**9),
+        ("denoiser.pools_ahead", 10**9),
+        ("denoiser.callbacks.0.count", 10**9),
+        ("samples.count", 10**9),
+        ("samples.count", 2**62),
+        ("sweep.count", 10**9),
+        ("sweep.count", 2**62),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(key, value):
+    assert mistakes(f"{key}={value}") == [(key, Code.OUT_OF_MEMORY)]
+
+
+def test_a_batch_of_samples_that_does_not_fit_is_named():
+    overrides = ["samples.count=100_000_000", "samples.batch_size=100_000_000"]
+    assert mistakes(*overrides) == [("samples.batch_size", Code.OUT_OF_MEMORY)]
+
+
+def test_a_varied_count_that_does_not_fit_is_named():
+    assert mistakes(f"sweep.vary.count=[10, {10**9}]") == [("sweep.vary.count", Code.OUT_OF_MEMORY)]
+
+
+def test_memory_is_not_compared_on_a_system_that_does_not_report_it(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    load_recipe(Source.parse(RECIPE), load_plugins(), ["samples.count=1_000_000_000"])
