@@ -33,7 +33,7 @@ class Mutator:
     def __init__(self, sources: Sequence[Source], registry: Registry, seed: int) -> None:
         self._sources = sources
         self._names = sorted({entry.name for entry in registry.entries()})
-        self._draws = random.Random(seed)
+        self._draws = random.Random(seed)  # noqa: S311, mutations are no secret
 
     def mutate(self) -> tuple[str, bytes]:
         """Return a description of one to three mutations, and the mutated recipe."""

@@ -33,8 +33,8 @@ def without_memory() -> Iterator[None]:
     """Build networks inside the block on the device "meta", without drawing initial values.
 
     Raises:
-        TooLargeError: a network has more than ``MOST_TENSORS`` tensors, a tensor with values of more
-            than ``MOST_ELEMENTS``, or one whose size in bytes exceeds 64 bits.
+        TooLargeError: a network has over ``MOST_TENSORS`` tensors, a tensor with values and more
+            than ``MOST_ELEMENTS`` elements, or a tensor whose size in bytes exceeds 64 bits.
     """
     try:
         with torch.device("meta"), _WithoutDraws():
