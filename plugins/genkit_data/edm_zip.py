@@ -157,8 +157,15 @@ def _open(path: Path) -> Iterator[_Files]:
 
 
 def _list(folder: Path) -> tuple[str, ...]:
-    """List the files in a folder and its subfolders, except hidden ones."""
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    """List the files in a folder and its subfolders, except hidden ones.
+
+    Raises:
+        DataError: a file or a folder cannot be read.
+    """
+    try:
+        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}", Code.IO_ERROR) from error
     return tuple(
         file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)
     )

@@ -12,7 +12,7 @@ from torch import nn
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Stages
-from genkit.settings import setting
+from genkit.settings import quote, setting
 from genkit.types import DataSpec
 from genkit_edm.label_dropout import LabelDropout
 from genkit_edm.unet.conditioning import (
@@ -24,6 +24,10 @@ from genkit_edm.unet.conditioning import (
 )
 from genkit_edm.unet.family import ADM, SONG, init_xavier
 from genkit_edm.unet.network import Decoder, Encoder, UNet
+
+
+_MOST_TAPS = 64
+"""Maximum length of a resampling filter, which is built for every level; chosen, not tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +137,11 @@ class Ddpmpp(UNetDenoiser):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
         taps = self.resample_filter
-        if not taps or len(taps) % 2 or sum(taps) == 0:
+        if not taps or len(taps) % 2 or len(taps) > _MOST_TAPS or sum(taps) == 0:
             yield Problem(
                 ("resample_filter",),
-                f"must be an even number of taps with a nonzero sum, got {list(taps)}",
+                f"must be an even number of at most {_MOST_TAPS} taps with a nonzero sum, got "
+                f"{quote(taps)}",
                 "write [1, 1] or [1, 3, 3, 1]",
             )
 
