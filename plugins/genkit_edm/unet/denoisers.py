@@ -25,7 +25,6 @@ from genkit_edm.unet.conditioning import (
 from genkit_edm.unet.family import ADM, SONG, init_xavier
 from genkit_edm.unet.network import Decoder, Encoder, UNet
 
-
 _MOST_TAPS = 64
 """Maximum length of a resampling filter, which is built for every level; chosen, not tuned."""
 
