@@ -5,6 +5,7 @@ Components have no state: any trainer can use ``genkit.component("coupler", "hun
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,7 @@ from genkit.interfaces import (
     Tracker,
     TrainingFunction,
 )
-from genkit.items import Data, Items, Labels
+from genkit.items import Data, Items, Labels, with_items
 from genkit.paired_loader import PairedLoader
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
@@ -148,7 +149,7 @@ def run_recipe(
     source = recipe.source if isinstance(recipe, Recipe) else read_source(recipe)
     name = (settings or {}).get("name", source.table.get("name"))
     folder = Path(out) if out is not None else default_folder(str(name))
-    prepare = None
+    prepare, table = None, None
     if data is not None:
         if replaced := [key for key in settings or {} if key.partition(".")[0] == "data"]:
             raise DataError(
@@ -163,6 +164,8 @@ def run_recipe(
     elif labels is not None:
         raise DataError("labels must be None without data, got labels; pass data", Code.CONFLICT)
     checked = load_recipe(source, plugins, overrides, trackers)
+    if table is not None:
+        checked = dataclasses.replace(checked, source=with_items(source, table))
     with choose_progress() if progress else Progress() as shown_progress:
         results = execute(
             checked,

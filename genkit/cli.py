@@ -22,7 +22,7 @@ from genkit.commands.show import check_kind, show
 from genkit.commands.validate import validate
 from genkit.errors import Code, EndedElsewhere, GenkitError, InterruptedRun, UsageError
 from genkit.plugin.commands import Commands
-from genkit.terminal import console, fit, several
+from genkit.terminal import console, fit, json_mistakes, several
 
 app = typer.Typer(
     name="genkit",
@@ -150,6 +150,7 @@ app.command()(validate)
 
 
 @app.command("list-plugins")
+@json_mistakes
 def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     kind: Kind = None,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genkit.errors import Code, DataError
+from genkit.recipe.source import Source
+from genkit.rows import COLUMNS, as_array, collected
 from genkit.tensors import digest, load, require_finite, save
 from genkit.types import Batch
 
@@ -31,7 +32,6 @@ Labels = Tensor | NDArray[Any] | Sequence[int]
 _MAX_CHANNELS = 4  # an axis of at most this size is the channels, not height or width
 # A network has weights for each class. Without this limit, a corrupt index allocates billions.
 _MAX_CLASSES = 1_000_000
-_COLUMNS = ("image", "label")  # the defaults of the data set `huggingface`
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,24 @@ class Items:
         """Return the items of a tensor, an array or a data set; see ``run_recipe``.
 
         Raises:
-            DataError: an item differs from the first one in shape or type, or is not finite or out
-                of range; the error contains its index. Or there are no items, or the type, the
-                shape or the labels are invalid.
+            DataError: an item cannot be read, differs from the first one in shape or type, or is
+                not finite or out of range; the error contains its index. Or there are no items, or
+                the type, the shape or the labels are invalid.
         """
         classes = 0
         if isinstance(data, Tensor):
-            array = _array(data)
+            array = as_array(data)
         elif isinstance(data, np.ndarray):
             array = data
         else:
-            array, own = _collected(data)
+            array, own = collected(data)
             if own is not None and labels is not None:
                 raise DataError(
                     "labels must be None if the items of data have labels; remove one of the two",
                     Code.CONFLICT,
                 )
             labels = own if labels is None else labels
-            named = getattr(getattr(data, "features", None), "get", lambda _: None)(_COLUMNS[1])
+            named = getattr(getattr(data, "features", None), "get", lambda _: None)(COLUMNS[1])
             classes = getattr(named, "num_classes", 0) if own is not None else 0
         items = as_items(array, "data")
         _warn_about_range(items)
@@ -124,6 +124,21 @@ class Items:
                 Code.WRONG_KIND,
             )
         return cls(Batch(tensors["data"], tensors.get("labels")), int(metadata["classes"]))
+
+
+def with_items(source: Source, table: Mapping[str, Any]) -> Source:
+    """Return the source of a recipe whose data was replaced, as it is written to the run folder.
+
+    The path of the items is relative to that folder, so that the folder can be moved.
+
+    Args:
+        source: recipe without the items.
+        table: table of the items, see :meth:`Items.table`.
+    """
+    beside = {**table, "path": Path(table["path"]).name}
+    text = tomli_w.dumps({**source.table, "data": beside})
+    note = "# data: items that a script passed to run_recipe. The file is in the folder of the run."
+    return Source.parse(f"{note}\n{text}", source.label, source.folder)
 
 
 def channels_last(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> bool:
@@ -229,92 +244,3 @@ def _warn_about_range(items: Tensor) -> None:
             "are from 0 to 1, pass 2 * data - 1",
             stacklevel=4,
         )
-
-
-def _collected(data: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the items of a data set as one array, and their labels if there are any."""
-    if isinstance(data, DataLoader):
-        hint = "pass loader.dataset"
-    elif isinstance(data, Mapping):
-        hint = f"pass one of its values, such as data[{next(iter(data), 'train')!r}]"
-    elif isinstance(data, (str, Path)):
-        hint = "name a data set in the recipe"
-    else:
-        hint = "" if hasattr(data, "__getitem__") or hasattr(data, "__iter__") else "pass a tensor"
-    if hint:
-        got = type(data).__name__
-        reason = f"data must be a tensor, an array or a data set, got {got}; {hint}"
-        raise DataError(reason, Code.WRONG_TYPE)
-    items: list[NDArray[Any]] = []
-    labels: list[Any] = []
-    for index, row in enumerate(_rows(data)):
-        item, label = _parts(row, index)
-        array = _array(item)
-        if items and (array.shape, array.dtype) != (items[0].shape, items[0].dtype):
-            raise DataError(
-                f"data: item {index} must have the shape and type of item 0, {items[0].shape} "
-                f"{items[0].dtype}, got {array.shape} {array.dtype}; resize or convert the items",
-                Code.WRONG_SHAPE,
-            )
-        items.append(array)
-        labels.append(label)
-    if not items:
-        raise DataError("data must have at least 1 item, got 0; pass items", Code.WRONG_LENGTH)
-    if all(label is None for label in labels):
-        return np.stack(items), None
-    return np.stack(items), np.array([_class(label, k) for k, label in enumerate(labels)])
-
-
-def _rows(data: Any) -> Iterator[Any]:
-    # Many map-style data sets of PyTorch never raise IndexError, so iteration would not end. An
-    # IterableDataset may have a length, but inherits a __getitem__ that is not implemented.
-    get = getattr(type(data), "__getitem__", None)
-    if hasattr(data, "__len__") and get not in (None, Dataset.__getitem__):
-        return (data[index] for index in range(len(data)))
-    return iter(data)
-
-
-def _parts(row: Any, index: int) -> tuple[Any, Any]:
-    """Return item and label of a row: an item, (item, label), or a dict with image and label."""
-    if isinstance(row, Mapping):
-        if _COLUMNS[0] not in row:
-            raise DataError(
-                f'data: item {index} must have the key "{_COLUMNS[0]}", got '
-                f"{', '.join(map(str, row)) or 'none'}; rename the column",
-                Code.NOT_FOUND,
-            )
-        return row[_COLUMNS[0]], row.get(_COLUMNS[1])
-    if isinstance(row, tuple):
-        if len(row) not in (1, 2):
-            raise DataError(
-                f"data: item {index} must be an item or a tuple (item, label), got a tuple of "
-                f"length {len(row)}; remove the other parts",
-                Code.WRONG_LENGTH,
-            )
-        return row[0], row[1] if len(row) == 2 else None
-    return row, None
-
-
-def _array(item: Any) -> NDArray[Any]:
-    """Return an item or all items as an array; color images of Pillow are converted to RGB."""
-    if isinstance(item, Tensor):
-        values = item.detach().cpu()
-        # NumPy has no bfloat16.
-        return (values.float() if values.is_floating_point() else values).numpy()
-    if isinstance(item, Image.Image):
-        gray = item.mode == "L"
-        if item.mode.startswith(("I", "F")):  # 16 or 32 bits, which a conversion would clip
-            return np.asarray(item)[..., None]
-        return np.asarray(item if gray else item.convert("RGB")).reshape(*item.size[::-1], -1)
-    return np.asarray(item)
-
-
-def _class(label: Any, index: int) -> int:
-    try:
-        return operator.index(label)
-    except TypeError as error:
-        raise DataError(
-            f"data: the label of item {index} must be an integer, got {label!r:.60}; write the "
-            "number of its class, from 0",
-            Code.WRONG_TYPE,
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,18 @@ class PairedLoader:
             are integers. Parts of a batch that have no item for each image are not changed.
         coupler: coupler, its name, or its table as in a recipe. A coupler that refers to a stage of
             a recipe is not supported.
-        seed: seed of the noise, which also depends on :attr:`epoch` and the index of the batch.
+        seed: seed of the noise, an integer. The noise also depends on :attr:`epoch` and the index
+            of the batch.
 
     Attributes:
         epoch: number of iterations that were started. To resume a training run with the same noise,
             set it to the number of finished epochs.
 
     Raises:
-        DataError: ``coupler`` is no coupler, or one over the whole data set; or, in an iteration, a
-            batch has no images, its labels are no integers ``[B]``, or an image is not finite. The
-            error contains the index of the batch.
+        DataError: ``loader`` is not iterable, ``seed`` is no integer, or ``coupler`` is no coupler,
+            or one over the whole data set; or, in an iteration, a batch has no images, its labels
+            are no integers ``[B]``, or an image is not finite. The error contains the index of the
+            batch.
         PluginError: no coupler has the given name.
         SettingError: a setting of the coupler is unknown or invalid.
 
@@ -69,9 +72,20 @@ class PairedLoader:
                 f'{type(pairing).__name__}; write a name such as "hungarian"',
                 Code.WRONG_TYPE,
             )
+        if not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+            raise DataError(
+                f"loader must be a loader of batches, got {type(loader).__name__}; pass a "
+                "torch.utils.data.DataLoader, or a list of tensors",
+                Code.WRONG_TYPE,
+            )
+        if not isinstance(seed, Integral) or isinstance(seed, bool):
+            raise DataError(
+                f"seed must be an integer, got {seed!r:.60}; write a number such as 0",
+                Code.WRONG_TYPE,
+            )
         self.loader = loader
         self.coupler = pairing
-        self.seed = seed
+        self.seed = int(seed)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -105,6 +119,12 @@ def _pool(batch: Any, index: int) -> Batch:
             f"batch {index} must be images [B, *shape], begin with them, or have the key "
             f'"image", got {type(batch).__name__}; pass a loader of tensors',
             Code.WRONG_TYPE,
+        )
+    if not images.numel():
+        raise DataError(
+            f"batch {index} must have at least 1 image, got the shape {list(images.shape)}; remove "
+            "empty batches from the loader",
+            Code.WRONG_LENGTH,
         )
     floats = to_float(images)
     require_finite(floats, f"batch {index}: image")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
-from genkit.errors import Code, InterruptedRun, UsageError
+from genkit.errors import Code, GenkitError, InterruptedRun, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from genkit.world import World
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _WIDE = 10_000  # width of an output that is not a terminal, where lines are not wrapped
@@ -83,7 +86,7 @@ def writable(option: str, path: Path) -> Iterator[None]:
     """Convert an OSError in a block to an error with the option that names the file.
 
     Args:
-        option: option of the command line, such as ``--out``.
+        option: option of the command line or argument in Python, such as ``--out``.
         path: file that the block writes.
 
     Raises:
@@ -96,6 +99,26 @@ def writable(option: str, path: Path) -> Iterator[None]:
             f"{option} must be a writable file, got {path}: {error.strerror}; write another name",
             Code.IO_ERROR,
         ) from error
+
+
+def json_mistakes(command: Callable[P, T]) -> Callable[P, T]:
+    """Return a command that prints its mistakes as JSON on stdout if ``as_json`` is true.
+
+    The output is an object with the key ``mistakes``, as that of ``genkit run --json``. The error
+    is raised again, so that its message is printed on stderr.
+    """
+
+    @functools.wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except GenkitError as error:
+            if kwargs.get("as_json"):
+                mistakes = [mistake.as_json() for mistake in error.mistakes]
+                print(json.dumps({"mistakes": mistakes}, indent=2))  # noqa: T201
+            raise
+
+    return call
 
 
 def several() -> bool:

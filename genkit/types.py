@@ -94,6 +94,17 @@ class DataSpec:
         return len(self.shape) == 3
 
 
+def _summary(value: object) -> str:
+    """Return the attributes of a value that differ from None and (), tensors as type and shape."""
+    parts = []
+    for name, item in vars(value).items():
+        if hasattr(item, "dtype"):
+            item = f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}"
+        if item not in (None, ()):
+            parts.append(f"{name}={item}")
+    return f"{type(value).__name__}({', '.join(parts)})"
+
+
 @dataclass(frozen=True)
 class Batch:
     """Items with their attributes: a batch, or a whole data set.
@@ -117,6 +128,8 @@ class Batch:
     quantile: Tensor | None = None
     embeddings: Tensor | None = None
     augment_labels: Tensor | None = None
+
+    __repr__ = _summary
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -173,6 +186,8 @@ class Pairs:
     gap: float | None = None
     parts: tuple[int, ...] = ()
     entropy: float | None = None
+
+    __repr__ = _summary
 
     def __len__(self) -> int:
         return self.data.shape[0]

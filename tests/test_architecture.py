@@ -44,6 +44,7 @@ LAYERS = {
     "versions": 2,
     "features": 3,
     "items": 2,
+    "rows": 2,
     "latents": 2,
     "start": 2,
     "corrections": 3,

@@ -272,8 +272,13 @@ def _recipe(path: Path) -> dict[str, Any]:
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
         ids = [stage["id"] for stage in recipe["stage"]]
     except (KeyError, OSError, TypeError, ValueError) as error:
+        reason = "no list of stages with ids"
+        if isinstance(error, OSError):
+            reason = f"no file that can be read: {error.strerror}"
+        elif isinstance(error, ValueError):
+            reason = f"a file that is not TOML: {error}"
         raise DataError(
-            f"{path} must be a recipe, got {error!r}; run the recipe again",
+            f"{path} must be a recipe, got {reason}; run the recipe again",
             Code.UNREADABLE,
         ) from error
     if not ids or not all(isinstance(stage, str) for stage in ids):

@@ -11,7 +11,7 @@ import typer
 from genkit.commands import complete
 from genkit.commands.recipes import load_recipe, summary
 from genkit.errors import Code, UsageError
-from genkit.terminal import console, say
+from genkit.terminal import console, json_mistakes, say
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
@@ -20,6 +20,7 @@ RECIPE = "recipe"
 """Kind with which ``genkit show`` names a recipe that has the name of a component."""
 
 
+@json_mistakes
 def show(
     name: Annotated[
         str,

@@ -17,6 +17,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.encode import table
 from genkit.recipe.locate import id_of, written_key
 from genkit.recipe.source import MAX_DEPTH, MAX_ITEMS, Source, read_source
+from genkit.terminal import writable
 
 
 class Recipe:
@@ -92,9 +93,10 @@ class Recipe:
         """Write the recipe to a TOML file. Relative paths are not changed: write it beside them.
 
         Raises:
-            OSError: the file cannot be written.
+            UsageError: the file cannot be written.
         """
-        write_text(Path(path), self.toml())
+        with writable("path", Path(path)):
+            write_text(Path(path), self.toml())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.source.table == other.source.table

@@ -54,6 +54,12 @@ def read_source(recipe: str | Path) -> Source:
         UsageError: the recipe does not exist or cannot be read.
         RecipeError: the text is not TOML; the error contains file, line and column.
     """
+    if not isinstance(recipe, (str, Path)):
+        raise UsageError(
+            "recipe must be the path of a file, the name of a shipped recipe, a Recipe or a dict, "
+            f'got {recipe!r:.60}; write a name such as "edm_aot"',
+            Code.WRONG_TYPE,
+        )
     path = _find(recipe)
     text = _read(path)
     shipped = path in shipped_recipes().values() and path != Path(recipe)

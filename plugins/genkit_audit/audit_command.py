@@ -11,9 +11,10 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.files import write_bytes
-from genkit.terminal import check_device, console, say, writable
+from genkit.terminal import check_device, console, json_mistakes, say, writable
 
 
+@json_mistakes
 def audit(
     target: Annotated[
         str,

@@ -92,7 +92,7 @@ def recipe(
     source = replace(read_source(base), label=base)
 
     def read(registry: Registry) -> list[str]:
-        return [explained(source, name, registry)]
+        return [explained(source, name, registry, file.parent)]
 
     registry = load_plugins().registry
     (text,) = declared(read, registry) or read(registry)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from genkit.errors import Code, PluginError, UsageError
-from genkit.field_types import FieldType, Group, List, Optional, Slot
+from genkit.field_types import FieldType, FilePathType, Group, List, Optional, Slot
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Stage
 from genkit.plugin.registry import Registry, kinds_of
@@ -33,21 +35,24 @@ def check_name(name: str) -> None:
         )
 
 
-def explained(source: Source, name: str, registry: Registry) -> str:
+def explained(source: Source, name: str, registry: Registry, folder: Path) -> str:
     """Return the text of a recipe under a new name, with a comment before each key.
 
     A key is explained where it first occurs. Keys without a meaning, such as those of components
-    that are not installed, have no comment.
+    that are not installed, have no comment. Relative paths of files that exist beside the recipe
+    are rewritten relative to the new one.
 
     Args:
         source: recipe to copy; its own comments are kept.
         name: name of the new recipe.
         registry: registry with the components.
+        folder: folder of the new recipe.
     """
     positions = key_lines(source.text)
     comments: dict[int, list[str]] = {}
     said: set[str] = set()
-    for key, text in _comments(source.table, registry):
+    reader = _Reader(registry, source.table)
+    for key, text in _comments(reader):
         place = positions.get(key)
         if place is None or text in said:
             continue
@@ -56,6 +61,11 @@ def explained(source: Source, name: str, registry: Registry) -> str:
         indent = "  " if place in comments and len(key) > 1 else ""
         comments.setdefault(place, []).append(f"{indent}{text}")
     lines = source.text.splitlines()
+    for key, path in reader.paths:
+        if at := positions.get(key):
+            moved = quote(_moved(path, source.folder, folder))
+            for written in (f'"{path}"', f"'{path}'"):
+                lines[at - 1] = lines[at - 1].replace(written, moved)
     if at := positions.get(("name",)):
         lines[at - 1] = _NAME.sub(f'= "{name}"', lines[at - 1], count=1)
     result = [
@@ -81,9 +91,22 @@ def explained(source: Source, name: str, registry: Registry) -> str:
 Explained = Iterator[tuple[tuple[str | int, ...], str]]
 
 
-def _comments(table: Mapping[str, Any], registry: Registry) -> Explained:
+def _moved(path: str, old: Path | None, new: Path) -> str:
+    """Return a path relative to the folder ``new`` if the file exists relative to ``old``."""
+    if old is None or path.startswith("~") or Path(path).is_absolute():
+        return path
+    beside = old / path
+    if not beside.exists() or old == new.resolve():
+        return path
+    try:
+        return Path(os.path.relpath(beside, new.resolve())).as_posix()
+    except ValueError:  # another drive of Windows
+        return beside.as_posix()
+
+
+def _comments(reader: _Reader) -> Explained:
     """Yield key and comment of each key in the table of a recipe."""
-    reader = _Reader(registry, table)
+    table = reader.recipe
     yield from reader.settings(fields_of(Head), table, ())
     stages = table.get("stage")
     for index, stage in enumerate(stages if isinstance(stages, list) else ()):
@@ -100,10 +123,12 @@ class _Reader:
     Attributes:
         registry: registry with the components.
         recipe: table of the recipe, for components that are inherited from its top level.
+        paths: keys and values of the paths that were read so far.
     """
 
     registry: Registry
     recipe: Mapping[str, Any]
+    paths: list[tuple[tuple[str | int, ...], str]] = dataclasses.field(default_factory=list)
 
     def settings(
         self, fields: tuple[Field, ...], table: Mapping[str, Any], key: tuple[str | int, ...]
@@ -121,6 +146,8 @@ class _Reader:
     ) -> Explained:
         """Yield the comments inside of a value."""
         match kind:
+            case FilePathType() if isinstance(value, str) and value not in kind.names:
+                self.paths.append((key, value))
             case Optional():
                 yield from self.value(kind.inner, value, key, field)
             case List(any_length=True) if isinstance(value, list):

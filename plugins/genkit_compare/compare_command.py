@@ -9,7 +9,7 @@ import typer
 
 from genkit.errors import Code, UsageError
 from genkit.files import write_bytes
-from genkit.terminal import console, writable
+from genkit.terminal import console, json_mistakes, writable
 
 if TYPE_CHECKING:
     from genkit_compare.tables import Comparison
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg")
 
 
+@json_mistakes
 def compare(
     runs: Annotated[
         list[Path] | None,

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from genkit.errors import Code, UsageError
-from genkit.terminal import console, say
+from genkit.terminal import console, json_mistakes, say
 
 
+@json_mistakes
 def runs(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder with runs, or folder of a run.")

@@ -19,6 +19,7 @@ from genkit.files import cache_folder
 from genkit.parts.memory import available_memory
 from genkit.plugin.manager import DISABLE, OURS, disabled_names, load_plugins
 from genkit.plugin.registry import in_words
+from genkit_doctor.imports import failed_imports
 
 GIB = 1 << 30
 MIN_DISK = GIB
@@ -154,7 +155,8 @@ def _without_gpu(cuda: str | None) -> Iterator[Finding]:
 def plugins() -> Iterator[Finding]:
     """Yield each plugin that is third-party, disabled or failed to load, and the number of all.
 
-    Third-party plugins are probed again, to measure the time of their import.
+    Third-party plugins are probed again, to measure the time of their import, and the components of
+    those that are loaded are imported in other processes.
     """
     found = load_plugins(PROBE_SECONDS)
     for status in found.failed:
@@ -173,6 +175,9 @@ def plugins() -> Iterator[Finding]:
         remedy = "ask its author to import large libraries on first use" if slow else ""
         severity = Status.WARNING if slow else Status.OK
         yield Finding(str(status.owner), severity, text, remedy)
+        for reason in failed_imports(status.owner.plugin).values():
+            remedy = f"install what it requires, or update {status.owner.distribution}"
+            yield Finding(str(status.owner), Status.PROBLEM, reason, remedy)
     count = sum(len(status.entries) for status in found.loaded)
     yield Finding("plugins", Status.OK, f"{len(found.loaded)} loaded, with {count} components")
 

@@ -13,7 +13,7 @@ import typer
 
 from genkit.errors import Code, DamagedError, DataError, UsageError
 from genkit.settings import quote
-from genkit.terminal import console, say
+from genkit.terminal import console, json_mistakes, say
 from genkit_files.disk import user_errors
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Checked:
     reason: str = ""
 
 
+@json_mistakes
 def verify(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Folder of a run, or a .safetensors file.")

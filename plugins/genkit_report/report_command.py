@@ -52,19 +52,15 @@ def write_page(runs: Sequence[Path], path: Path) -> None:
 
     Raises:
         UsageError: a folder is not the folder of a run, or the page cannot be written.
-        DataError: the recipe or the state of a run is missing or damaged.
     """
     from genkit.files import write_text
-    from genkit.plugin import Run
     from genkit_report.page import render
     from genkit_report.view import View
 
     names = [folder.name for folder in runs]
     # Folders of the same name, such as a/edm and b/edm, are labeled with their paths.
     labels = [str(folder) if names.count(folder.name) > 1 else "" for folder in runs]
-    page = render(
-        [View(Run.load(folder), label) for folder, label in zip(runs, labels, strict=True)]
-    )
+    page = render([View.load(folder, label) for folder, label in zip(runs, labels, strict=True)])
     with writable("--out", path):
         write_text(path, page)
     typer.echo(f"Report: {path}")

@@ -9,7 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genkit.artifacts.layout import ENVIRONMENT, METRICS, RECIPE, RESOLVED, WARNINGS
+from genkit.artifacts.layout import (
+    ENVIRONMENT,
+    METRICS,
+    RECIPE,
+    RESOLVED,
+    WARNINGS,
+    stages_in,
+)
 from genkit.artifacts.record import read_rows
 from genkit.plugin import Artifact, DataError, Run, SamplingCost, SamplingCosts, Scores, StageResult
 
@@ -36,6 +43,21 @@ class View:
         self.label = label or run.folder.name or run.name
         self.problems: list[str] = []
         self._rows: dict[str, list[Row]] = {}
+
+    @classmethod
+    def load(cls, folder: Path, label: str = "") -> View:
+        """Read a run. If its recipe is missing or damaged, the stages are those with a folder.
+
+        Raises:
+            UsageError: the folder is not the folder of a run.
+        """
+        try:
+            return cls(Run.load(folder), label)
+        except DataError as error:
+            stages = {name: StageResult(name, {}, at) for name, at in stages_in(folder).items()}
+            view = cls(Run(folder, folder.name, {}, stages), label)
+            view.problems.append(str(error))
+            return view
 
     @cached_property
     def recipe(self) -> str:

@@ -110,6 +110,7 @@ class Callbacks:
             were called; None to continue.
 
         Raises:
+            InterruptedRun: a callback was ended by Ctrl-C or by ``sys.exit``.
             DataError: the result of a callback is invalid; the error names the callback and its
                 plugin.
             UsageError: a function of the caller's script raised an error.
@@ -139,6 +140,11 @@ class Callbacks:
         try:
             with isolated(context.device):
                 result = _check(part, self._result(index, own))
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Ctrl-C while a callback runs, or sys.exit in it. The networks are those of a whole
+            # step, so the stage can save them as after any other stop.
+            ended = f"callback {name} was ended by {in_words(error)} at {state.images:,} images"
+            raise InterruptedRun(ended) from error
         except DataError as error:
             if error.code != Code.NOT_FINITE:
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,13 @@ class MapStyle:
 
     def __getitem__(self, index):
         return self.rows[index % len(self.rows)]
+
+
+class Unreadable(MapStyle):
+    def __getitem__(self, index):
+        if index == 3:
+            raise OSError("image file is truncated")
+        return self.rows[index]
 
 
 class Stream(IterableDataset):
@@ -170,6 +179,12 @@ def images_with(value):
         (POINTS, LABELS - 1, (Code.OUT_OF_RANGE, "labels", "item 0", "-1", "from 0")),
         (POINTS, LABELS / 2, (Code.WRONG_SHAPE, "labels", "float32", "write")),
         (DataLoader(TensorDataset(POINTS)), None, (Code.WRONG_TYPE, "DataLoader", "dataset")),
+        (
+            Unreadable(BYTES),
+            None,
+            (Code.UNREADABLE, "item 3", "Unreadable", "OSError", "truncated"),
+        ),
+        ((1 / k for k in (1, 0)), None, (Code.UNREADABLE, "item 1", "ZeroDivisionError")),
         ({"train": POINTS}, None, (Code.WRONG_TYPE, "dict", "data['train']")),
         ("cifar10", None, (Code.WRONG_TYPE, "str")),
         (3, None, (Code.WRONG_TYPE, "int")),
@@ -233,6 +248,22 @@ def test_the_same_content_resumes_and_other_content_trains_again(run, capsys):
 def test_a_run_is_resumed_from_the_command_line(run, genkit_):
     code, _, err = genkit_("run", run / "resolved.toml", "--out", run, "--device", "cpu")
     assert (code, err.count("finished before")) == (0, 2)
+
+
+def test_the_recipe_in_a_run_has_the_items_that_it_was_run_with(run, tmp_path, genkit_):
+    text = (run / "recipe.toml").read_text()
+    table = tomllib.loads(text)
+    assert text.startswith("# data: ")
+    assert {**table, "data": None} == {**RECIPE.table, "data": None}
+    assert (table["data"]["use"], table["data"]["items"]) == ("tensors", len(POINTS))
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    code, _, err = genkit_("run", moved / "recipe.toml", "--out", moved, "--device", "cpu")
+    assert (code, err.count("finished before")) == (0, 2)
+    (moved / table["data"]["path"]).unlink()
+    arguments = ("--out", tmp_path / "again", "--device", "cpu")
+    code, _, err = genkit_("run", moved / "recipe.toml", *arguments)
+    assert (code, "run the script again" in err) == (2, True)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "changed", "other items"])

@@ -144,3 +144,26 @@ def test_wrong_couplers_are_refused():
     for coupler, got in ((3, "int"), (genkit.component("objective", "denoising"), "Denoising")):
         with raises_code(DataError, Code.WRONG_TYPE, "coupler", got, "write"):
             genkit.PairedLoader([IMAGES], coupler)
+
+
+@pytest.mark.parametrize("seed", ["a", 0.5, None, True])
+def test_a_seed_is_an_integer(seed):
+    with raises_code(DataError, Code.WRONG_TYPE, "seed", seed):
+        genkit.PairedLoader(loader(IMAGES), "random", seed=seed)
+    numpy = genkit.PairedLoader([IMAGES], "random", seed=np.int64(3))
+    ((_, noise),) = genkit.PairedLoader([IMAGES], "random", seed=3)
+    assert torch.equal(next(iter(numpy))[1], noise)
+
+
+def test_a_loader_has_batches_with_images():
+    with raises_code(DataError, Code.WRONG_TYPE, "loader", "int"):
+        genkit.PairedLoader(5, "random")
+    with raises_code(DataError, Code.WRONG_LENGTH, "batch 1"):
+        list(genkit.PairedLoader([IMAGES, IMAGES[:0]], "hungarian"))
+
+
+def test_batches_and_pairs_are_shown_by_their_shapes():
+    batch = genkit.Batch(IMAGES, LABELS)
+    assert repr(batch) == "Batch(data=float32[24, 1, 4, 4], labels=int64[24])"
+    pairs = Pairs(LABELS, LABELS, gap=0.0)
+    assert repr(pairs) == "Pairs(data=int64[24], noise=int64[24], gap=0.0)"

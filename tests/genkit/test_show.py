@@ -95,3 +95,22 @@ def test_the_nearest_name_is_suggested(genkit_, arguments, suggested):
     assert (code, out) == (2, "")
     assert suggested in err
     assert Code.USAGE.value not in err
+    code, out, _ = genkit_("show", *arguments, "--json")
+    (mistake,) = json.loads(out)["mistakes"]
+    assert (code, suggested in mistake["message"] + mistake["suggestion"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list-plugins", "--kind", "nope"),
+        ("runs", "nope"),
+        ("verify", "nope"),
+        ("compare", "nope", "x"),
+    ],
+)
+def test_mistakes_are_json_for_programs(genkit_, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = genkit_(*command, "--json")
+    (mistake,) = json.loads(out)["mistakes"]
+    assert (code, "nope" in mistake["message"], err.startswith("Error: ")) == (2, True, True)

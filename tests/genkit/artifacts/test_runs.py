@@ -185,8 +185,9 @@ def test_a_run_without_recipe_or_state_is_damaged(folder, file, content):
         (folder / file).unlink()
     else:
         (folder / file).write_text(content)
-    with raises_code(DataError, Code.UNREADABLE, folder / file):
+    with raises_code(DataError, Code.UNREADABLE, folder / file) as raised:
         Run.load(folder)
+    assert "Error" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": 3}', None])

@@ -167,6 +167,20 @@ def test_a_recipe_that_does_not_exist_is_refused():
         genkit.Recipe.read("smokee")
 
 
+@pytest.mark.parametrize("recipe", [None, 5, ["smoke"]])
+def test_what_is_no_recipe_is_refused(recipe):
+    with raises_code(UsageError, Code.WRONG_TYPE, "recipe", recipe):
+        genkit.run_recipe(recipe)
+    with raises_code(UsageError, Code.WRONG_TYPE, "recipe", recipe):
+        genkit.Recipe.read(recipe)
+
+
+def test_a_recipe_that_cannot_be_written_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "absent" / "own.toml"):
+        with raises_code(UsageError, Code.IO_ERROR, path):
+            genkit.Recipe(name="own").write(path)
+
+
 def test_a_mistake_of_the_caller_has_its_setting(tmp_path):
     with raises_code(RecipeError, Code.UNKNOWN_KEY, "--set denoiser.imagez"):
         genkit.run_recipe(POINTS, out=tmp_path / "run", settings={"denoiser.imagez": 1})

@@ -147,6 +147,18 @@ def test_a_function_stops_the_run(run, tmp_path, plain):
     assert (folder / FILES[0]).read_bytes() == (plain / FILES[0]).read_bytes()
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_ctrl_c_and_exit_in_a_function_stop_the_run_like_any_other_stop(run, tmp_path, plain, end):
+    def leave(training):
+        if training.images == 128:
+            raise end
+
+    with raises_code(InterruptedRun, Code.INTERRUPTED, "denoiser", "leave", end.__name__, 128):
+        run(leave)
+    assert Run.load(tmp_path / "run").stage("denoiser").images == 128
+    assert (run(leave) / FILES[0]).read_bytes() == (plain / FILES[0]).read_bytes()
+
+
 def test_samples_that_are_not_finite_are_a_warning(run, caplog):
     def diverge(training):
         raise DataError("sample 0 is not finite", Code.NOT_FINITE)

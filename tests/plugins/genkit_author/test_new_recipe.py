@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genkit.errors import Code, UsageError
@@ -22,7 +24,7 @@ def registry():
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_copy_differs_in_its_name_and_in_comments_alone(registry, name):
     source = replace(read_source(name), label=name)
-    text = explained(source, "mine", registry)
+    text = explained(source, "mine", registry, Path())
     assert tomllib.loads(text) == {**source.table, "name": "mine"}
     code = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     before = [line for line in source.text.splitlines() if not line.lstrip().startswith("#")]
@@ -33,7 +35,7 @@ def test_a_copy_differs_in_its_name_and_in_comments_alone(registry, name):
 
 
 def test_every_key_is_explained_once(registry):
-    text = explained(read_source("edm_aot"), "mine", registry)
+    text = explained(read_source("edm_aot"), "mine", registry, Path())
     for key in ("seed", "images", "pool_size", "steps", "p_mean", "extractor", "vary", "id"):
         assert text.count(f"# {key}: ") + text.count(f"#   {key}: ") == 1, key
     lines = text.splitlines()
@@ -60,12 +62,12 @@ def test_unusual_forms_are_explained_where_they_can_be(registry):
         "[[stage]]\n"
         "use = 5\n"
     )
-    result = explained(Source.parse(text), "mine", registry)
+    result = explained(Source.parse(text), "mine", registry, Path())
     assert tomllib.loads(result) == {**tomllib.loads(text), "name": "mine"}
     assert "'name' = \"mine\" # kept" in result
     assert "learning_rate: " in result  # of the default optimizer
     assert "width: " not in result  # of a component that is not installed
-    empty = explained(Source.parse("stage = 1\n"), "mine", registry)
+    empty = explained(Source.parse("stage = 1\n"), "mine", registry, Path())
     assert tomllib.loads(empty) == {"stage": 1}
 
 
@@ -79,6 +81,21 @@ def test_the_command_writes_a_valid_recipe_once(genkit_, tmp_path, monkeypatch):
     assert genkit_("new", "recipe", "mine")[0] == 2
     assert (tmp_path / "mine.toml").read_text(encoding="utf-8") == text
     assert genkit_("new", "recipe", "other", "--from", "mine.toml", "--out", "other.toml")[0] == 0
+
+
+def test_paths_in_a_recipe_of_another_folder_are_changed(genkit_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "theirs" / "own.npz", images=np.zeros((8, 2), np.float32))
+    text = read_source("smoke").text.replace('"moons"', "'npz', path = 'own.npz', labels = false")
+    (tmp_path / "theirs" / "first.toml").write_text(text)
+    arguments = ("--from", "theirs/first.toml", "--out", "mine/second.toml")
+    assert genkit_("new", "recipe", "second", *arguments)[0] == 0
+    table = tomllib.loads((tmp_path / "mine" / "second.toml").read_text())
+    assert table["data"]["path"] == "../theirs/own.npz"
+    monkeypatch.chdir("/")
+    assert genkit_("validate", tmp_path / "mine" / "second.toml")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_the_import_time_of_plugins(monkeypatch):
         for name, seconds in (("quick", 0.1), ("slow", 2.5))
     )
     monkeypatch.setattr(checks, "load_plugins", lambda _: Plugins(Registry(), (quick, slow), ()))
+    monkeypatch.setattr(checks, "failed_imports", lambda plugin: {})
     found = {finding.topic: finding for finding in plugins()}
     assert found[str(quick.owner)].status is Status.OK
     assert "2.50 s" in found[str(slow.owner)].text
@@ -127,6 +128,43 @@ def test_the_import_time_of_plugins(monkeypatch):
         Status.WARNING,
         True,
     )
+
+
+COMPONENTS = {
+    "ending": "import os\nos._exit(3)",
+    "sound": "from genkit_aot.hungarian import Hungarian as Part",
+    "lacking": "import no_such_library",
+    "interrupted": "raise KeyboardInterrupt",
+    "printing": "print('text')\nfrom genkit_aot.hungarian import Hungarian as Part",
+}
+
+
+def test_components_of_third_party_plugins_are_imported(monkeypatch, tmp_path, installed):
+    package = tmp_path / "toys"
+    package.mkdir()
+    project = '[project]\nname = "toy-box"\nversion = "1.5"\n'
+    points = '[project.entry-points."genkit.plugins"]\ntoys = "toys_plugin"\n'
+    (package / "pyproject.toml").write_text(project + points)
+    added = [
+        f'    registry.add("coupler", "toy-{name}", "toys_{name}:Part")' for name in COMPONENTS
+    ]
+    head = "from genkit.plugin import hookimpl\n@hookimpl\ndef genkit_register(registry):\n"
+    (package / "toys_plugin.py").write_text(head + "\n".join(added))
+    for name, text in COMPONENTS.items():
+        (package / f"toys_{name}.py").write_text(text)
+    installed(package, tmp_path / "site", monkeypatch)
+    found = [finding for finding in plugins() if "toys" in finding.topic]
+    assert found[0].status is Status.OK
+    reasons = {
+        "ending": "exit code 3",
+        "lacking": "no_such_library",
+        "interrupted": "KeyboardInterrupt",
+    }
+    assert len(found[1:]) == len(reasons)
+    for name, reason in reasons.items():
+        (finding,) = [finding for finding in found if f'"toy-{name}"' in finding.text]
+        assert (finding.status, reason in finding.text) == (Status.PROBLEM, True), finding.text
+        assert "toy-box" in finding.remedy
 
 
 def test_disabled_plugins(monkeypatch):

@@ -313,6 +313,16 @@ def test_a_damaged_file_is_named(run):
     assert "03-scores/scores.json" in text
 
 
+@pytest.mark.parametrize("content", ["name = ", 'name = "smoke"', None])
+def test_a_run_without_its_recipe_has_a_page(run, content):
+    path = run / "resolved.toml"
+    path.unlink() if content is None else path.write_text(content)
+    report([run])
+    text = " ".join(Page((run / "report.html").read_text(encoding="utf-8")).texts)
+    assert "resolved.toml must be a recipe" in text
+    assert "frechet_pixels" in text  # of the scores, which are not damaged
+
+
 def test_text_of_a_run_is_no_markup(run):
     (run / "recipe.toml").write_text("# <script>alert(1)</script>\n")
     page = Page(rendered(run))
