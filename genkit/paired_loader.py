@@ -78,14 +78,9 @@ class PairedLoader:
                 "torch.utils.data.DataLoader, or a list of tensors",
                 Code.WRONG_TYPE,
             )
-        if not isinstance(seed, Integral) or isinstance(seed, bool):
-            raise DataError(
-                f"seed must be an integer, got {seed!r:.60}; write a number such as 0",
-                Code.WRONG_TYPE,
-            )
         self.loader = loader
         self.coupler = pairing
-        self.seed = int(seed)
+        self.seed = _seed(seed)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -105,6 +100,16 @@ class PairedLoader:
         noise = torch.randn(count, *pool.data.shape[1:], generator=draws).to(pool.data.device)
         pairs = pairs_of(self.coupler, self.coupler, pool, noise, draws)
         return _at(batch, pairs.data.cpu(), len(pool)), noise[pairs.noise.to(noise.device)]
+
+
+def _seed(value: Any) -> int:
+    """Return an integer of Python or NumPy; raise DataError for any other value."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise DataError(
+            f"seed must be an integer, got {value!r:.60}; write a number such as 0",
+            Code.WRONG_TYPE,
+        )
+    return int(value)
 
 
 def _pool(batch: Any, index: int) -> Batch:
