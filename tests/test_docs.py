@@ -34,6 +34,8 @@ from genkit.testing import check_component, check_coupler
 from genkit.types import DataSpec
 from published_adm import write_published
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "write-a-coupler.md"

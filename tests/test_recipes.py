@@ -140,6 +140,7 @@ def test_the_arms_of_a_comparison_on_cifar10_differ_in_coupler_and_pool_alone():
         assert denoisers[0]["stage"][0] == denoisers[1]["stage"][0]
 
 
+@pytest.mark.slow
 def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, published_data):
     tiny = {**TINY_CIFAR10, "denoiser.pool_size": 32}
     result = run_recipe(
@@ -191,6 +192,7 @@ def published_class(seed):
     return int(torch.randint(10, (), generator=g))
 
 
+@pytest.mark.slow
 def test_a_conditional_recipe_of_cifar10(tmp_path, published_data):
     result = run_recipe(
         "cifar10/cond_edm_aot",
@@ -310,6 +312,7 @@ def chosen_settings(folder, stage="samples"):
     return json.loads(Samples.load(path).facts["settings_from"])
 
 
+@pytest.mark.slow
 def test_the_guided_conditional_recipe(tmp_path):
     settings = {**TINY_CHOSEN, **{k: v for k, v in TINY.items() if k.startswith("denoiser.")}}
     settings |= {f"discriminator.{key}": value for key, value in TRAINED.items()}
@@ -334,6 +337,7 @@ TINY_DISCRIMINATOR = {
 SMALL_HEAD = {"discriminator.network.channels": 64, "discriminator.network.blocks": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -356,6 +360,7 @@ def test_a_guided_recipe_of_cifar10(tmp_path, published_data, name, settings):
         assert samples.guidance_nfe == 1
 
 
+@pytest.mark.slow
 def test_the_recipe_of_trajectories(tmp_path):
     tiny = {"network.width": 32, "images": 2_000, "batch_size": 64, "pool_size": 128}
     settings = {f"{stage}.{key}": v for stage in ("random", "aot") for key, v in tiny.items()}

@@ -16,6 +16,8 @@ import pytest
 
 from genkit.artifacts import DenoiserFile
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "world"
 data = { use = "moons", items = 500 }

@@ -22,7 +22,7 @@ from genkit.types import Batch
 from genkit_files.importing import read_in_process
 from raising import raises_code
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 HOOKS = """
 import typer

@@ -183,6 +183,7 @@ def test_the_process_is_as_before_behind_a_callback_that_raises(switches):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_no_pool_is_coupled_while_a_callback_runs(tiny, observed, monkeypatch):
     pairing, solve, seen = [], PairStream.solve, []
 
@@ -297,6 +298,7 @@ def test_the_warning_of_a_metric_is_shown_once(tiny, observed, monkeypatch, capl
 # --- stops and kills ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 4])
 @pytest.mark.parametrize("method", ["checkpoint", "log"])
 def test_a_kill_leaves_each_row_once(tiny, plain, observed, monkeypatch, at, method):

@@ -15,6 +15,8 @@ from genkit.artifacts.layout import CHECKPOINT, STATE
 from genkit.errors import GenkitError, InterruptedRun
 from genkit.run import engine
 
+pytestmark = pytest.mark.slow
+
 RESULTS = ("denoiser.safetensors", "samples.safetensors")
 
 

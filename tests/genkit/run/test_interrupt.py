@@ -13,6 +13,8 @@ import pytest
 from genkit.run.interrupt import stop_on_signal
 from genkit.world import World
 
+pytestmark = pytest.mark.slow
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 

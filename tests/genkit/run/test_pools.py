@@ -124,6 +124,7 @@ main(sys.argv[3:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "calls", "pool_size"),
     [

@@ -17,6 +17,8 @@ from genkit_author.examples import read_examples
 from genkit_author.new_plugin import check_kind, check_name, package_files, write_package
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 USED = {
     "coupler": "denoiser.coupler={}",
     "preconditioner": "denoiser.network.preconditioner={}",
