@@ -288,7 +288,8 @@ def _finite(
     for step, state in enumerate(states, 1):
         place = f"in step {step}, at noise level {state.sigma:.4g}"
         values = state.x if state.denoised is None else state.denoised
-        waiting.append((place, values.flatten(1).isfinite().all(dim=1)))
+        # Networks and files have float32, in which a finite float64 state can be infinite.
+        waiting.append((place, values.flatten(1).float().isfinite().all(dim=1)))
         if values.device.type == "cpu":
             _require_finite(waiting, solver, guidance)
             waiting.clear()

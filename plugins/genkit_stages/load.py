@@ -60,10 +60,7 @@ class Load(Stage):
         return f"{self._digest} {code_of_network(self._file, load_plugins().registry)}"
 
     def design(self, earlier: Stages) -> Design | None:
-        try:
-            return design_of(NetworkFile.outline(self._file), load_plugins().registry)
-        except (DataError, PluginError, SettingError):
-            return None  # reported by check
+        return self._design
 
     def run(self, context: Context) -> None:
         network = NetworkFile.load(self._file)
@@ -74,6 +71,14 @@ class Load(Stage):
     def _digest(self) -> str:
         """Hash of the file, computed once: the fingerprint and `run` must use the same."""
         return file_digest(self._file)
+
+    @cached_property
+    def _design(self) -> Design | None:
+        """Design of the network, read once: the checks of all later stages use it."""
+        try:
+            return design_of(NetworkFile.outline(self._file), load_plugins().registry)
+        except (DataError, PluginError, SettingError):
+            return None  # reported by check
 
     @property
     def _file(self) -> Path:
