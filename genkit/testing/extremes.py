@@ -81,8 +81,10 @@ def _is_reference(field: Field, value: object) -> bool:
 
 def _specs(component: Component) -> Sequence[DataSpec]:
     """Return the data for which a network can be built."""
-    specs = []
-    for spec in _SPECS if isinstance(component, Network) else ():
+    specs: list[DataSpec] = []
+    if not isinstance(component, Network):
+        return specs
+    for spec in _SPECS:
         with suppress(GenkitError):
             _build(component, spec)
             specs.append(spec)

@@ -14,6 +14,7 @@ from genkit import tensors
 from genkit.errors import Code, DataError, RecipeError
 from genkit.run.engine import fingerprints
 from genkit_edm.mlp import Mlp
+from genkit_stages.load import Load
 from raising import raises_code
 
 LOAD = """name = "loaded"
@@ -297,3 +298,13 @@ def test_a_description_of_a_huge_network_allocates_no_memory(tiny, file, monkeyp
     monkeypatch.setattr(Mlp, "build", watched)
     with raises_code(RecipeError, Code.CONFLICT, "denoiser.path"):
         tiny.load(loading(tiny, file))
+
+
+def test_the_design_of_the_file_is_read_once(trained, monkeypatch):
+    (path,) = trained.glob("*/denoiser.safetensors")
+    stage, calls = Load(path=str(path)), []
+    monkeypatch.setattr(
+        importlib.import_module("genkit_stages.load"), "design_of", lambda *a: calls.append(a)
+    )
+    assert stage.design({}) is stage.design({}) is None
+    assert len(calls) == 1

@@ -1,4 +1,4 @@
-"""Samples that are not finite are written by no stage and no command; the message names their place."""
+"""No stage and no command writes samples that are not finite; the message names their place."""
 
 from __future__ import annotations
 
