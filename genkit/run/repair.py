@@ -1,4 +1,4 @@
-"""Repair a finished stage of which a result is damaged: write every result again.
+"""Repair a stage of which a result is damaged: write every result again.
 
 The state of a stage that runs again keeps the sizes and digests of its earlier results under
 ``earlier``, until it is finished. So a repair that is killed is completed by the next call.
@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from genkit import tensors
 from genkit.artifacts.layout import STATE, is_checkpoint, results_in
 from genkit.artifacts.runs import damage_of, read_state
+from genkit.errors import DataError
 from genkit.tensors import file_digest
 
 _EARLIER = "earlier"
@@ -53,15 +55,30 @@ def remove_damaged(folder: Path) -> None:
 
 
 def restart(folder: Path) -> str:
-    """Remove the checkpoints of a stage that did not write all of its earlier results again.
+    """Remove the checkpoints of a stage that ran, if a result is damaged or was not written again.
 
-    A stage that resumes from its last checkpoint does not write the results from before it.
+    A stage that resumes from its last checkpoint does not write the results from before it, such
+    as snapshots of an average. So it must run from its beginning to write them.
 
     Returns:
         Names of these results, separated by commas; empty if there are none.
     """
-    earlier = earlier_results(read_state(folder / STATE)).get(_EARLIER, {"files": {}})
-    if names := sorted(earlier["files"].keys() - results_in(folder)):
-        for path in filter(is_checkpoint, list(folder.iterdir())):
-            path.unlink()
-    return ", ".join(names)
+    names = {name for name in results_in(folder) if _is_damaged_file(folder / name)}
+    for earlier in earlier_results(read_state(folder / STATE)).values():
+        names |= earlier["files"].keys() - results_in(folder)
+    if names:
+        for path in list(folder.iterdir()):
+            if path.name in names or is_checkpoint(path):
+                path.unlink()
+    return ", ".join(sorted(names))
+
+
+def _is_damaged_file(path: Path) -> bool:
+    """Return whether a file of tensors does not have the content that was written."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        tensors.load(path)
+    except DataError:
+        return True
+    return False

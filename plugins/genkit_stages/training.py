@@ -15,6 +15,7 @@ from genkit.artifacts.record import Row
 from genkit.blame import label_of
 from genkit.errors import DataError, DivergedError, InterruptedRun
 from genkit.interfaces import Context, Objective
+from genkit.machine import is_of_the_disk
 from genkit.plugin.registry import in_words
 from genkit.train.diagnostics import PoolReport, is_skewed
 from genkit.train.distributed import LOCAL, RankExchange
@@ -120,7 +121,7 @@ class Loop:
                     next_plots = now + seconds / _PLOT_SHARE
                 if stop:
                     raise InterruptedRun(f"{trainer.images:,} of {total:,} images")
-        self._draw()
+        self._draw(final=True)
 
     def _save(self, pending: int = 0) -> None:
         """Write a checkpoint; collective.
@@ -150,16 +151,19 @@ class Loop:
             self._save()
             raise stop
 
-    def _draw(self) -> float:
+    def _draw(self, *, final: bool = False) -> float:
         """Draw the plots on rank 0, and return the seconds that this took, equal on all ranks.
 
-        An error is only logged as a warning, because a plot must not end a training run.
+        An error is only logged as a warning, because a plot must not end a training run. If a disk
+        fails at its end, the error is raised, because the next call draws the final plots then.
         """
         start = self._clock()
         if self.context.world.is_main:
             try:
                 self.draw()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
+                if final and is_of_the_disk(error):
+                    raise
                 self.context.warn(f"the plots were not drawn: {in_words(error)}")
         return self._clock() - start
 

@@ -77,13 +77,15 @@ def test_a_damaged_result_from_before_the_last_checkpoint_is_written_again(tiny,
     assert progress.ran == []
 
 
-def stop_after(tiny, items):
+def stop_after(tiny, items, *settings):
     def stop(done, total):
         if done == items:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(InterruptedRun):
-        tiny.run(tiny.train, "denoiser.checkpoint_seconds=0.001", progress=tiny.recorder(stop))
+        tiny.run(
+            tiny.train, "denoiser.checkpoint_seconds=0.001", *settings, progress=tiny.recorder(stop)
+        )
 
 
 def test_no_damage_of_an_unfinished_run_changes_a_result(tiny, tmp_path):
@@ -103,6 +105,15 @@ def test_no_damage_of_an_unfinished_run_changes_a_result(tiny, tmp_path):
             path.write_bytes(damaged(content, how, crc32(str(name).encode())))
             tiny.run(tiny.train, "denoiser.checkpoint_seconds=0.001")
             assert tiny.bytes_of("denoiser.safetensors") == wanted, (name, how)
+
+
+def test_a_snapshot_that_is_damaged_before_the_stage_is_finished_is_written_again(tiny):
+    stop_after(tiny, 128, SNAPSHOTS)
+    first, *_ = sorted(tiny.folder.glob("*/ema-*.safetensors"))
+    content = first.read_bytes()
+    first.write_bytes(damaged(content, "flip", -1))
+    tiny.run(tiny.train, SNAPSHOTS)
+    assert first.read_bytes() == content
 
 
 def test_a_checkpoint_of_other_settings_is_not_restored_without_a_state(tiny, tmp_path):

@@ -92,3 +92,11 @@ def test_a_finished_run_that_cannot_be_written_is_shown(trained, genkit_, tmp_pa
     assert page.exists()
     code, _, err = call("report", trained)
     assert (code, "--out" in err, str(trained) in err) == (2, True, True)
+
+
+def test_a_plot_that_a_disk_did_not_keep_is_drawn_by_the_next_run(tiny, tmp_path, genkit_, command):
+    with Disk(tmp_path, 0, errno.EIO, lasting=False, only="loss.png").injected():
+        code, _, err = genkit_(*command)
+    assert (code, "loss.png" in err) == (2, True)
+    assert genkit_(*command)[0] == 0
+    assert list(tiny.folder.glob("*/loss.png"))
