@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -140,12 +141,18 @@ def _verdicts(
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
     """Register a plugin; the output of a third-party plugin to stdout is printed to stderr."""
+    if owner.distribution == OURS:
+        return _register_once(owner, point)
     # stdout belongs to the process: only the main thread may replace it, as it may end first.
-    other_thread = threading.current_thread() is not threading.main_thread()
-    if owner.distribution == OURS or other_thread:
+    if threading.current_thread() is not threading.main_thread():
         return register(owner, point)
     with contextlib.redirect_stdout(sys.stderr):
         return register(owner, point)
+
+
+_register_once = cache(register)
+"""Register a plugin of genkit, which does not change while a process runs. A check of a recipe
+loads the plugins up to 44 times, and most of the time is that of typer's commands."""
 
 
 def _distributions() -> list[str]:
