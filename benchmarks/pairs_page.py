@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -39,6 +40,8 @@ OWN = {
 HOW = (
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: trains residual "
     "perceptrons with the seeds 0, 1 and 2 and batches of 256",
+    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 2400000 --seeds 0 --methods edm edm-aot-512 "
+    "edm-aot-512-coupled`: trains the three networks with 2.4 million images",
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors`: "
     "scores 4,096 samples with noise of seed 0; noise levels are fitted with noise of seed 1",
     "- `python benchmarks/pairs_page.py docs/results/pairs.jsonl` writes this page",
@@ -132,47 +135,57 @@ def control() -> list[tuple[str, str, str, str]]:
     ]
 
 
-def draw(scores: Scores, images: int) -> None:
-    """Draw the Fréchet distance against network calls, for the papers' and for fitted noise levels."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained", facecolor="white")
-    panels = figure.subplots(1, 2, sharey=True)
-    colours = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")
-    steps = sorted({key[4] for key in scores})
-    titles = ("noise levels of each paper", "noise levels fitted to each denoiser")
-    for axes, own, title in zip(panels, (True, False), titles, strict=True):
-        # The corrected start is the last row of a method, so it replaces the start from noise.
-        best = {row[1]: row for row in rows_of(own)}
-        for (method, row), colour in zip(best.items(), colours, strict=True):
-            found = [scores.get((method, images, row[2], row[3], n), {}) for n in steps]
-            lines = [list(f.values()) for f in found if f]
-            if not lines:
-                continue
-            calls = [f[0]["nfe"] for f in lines]
-            each = [[s["classifier"] for s in f] for f in lines]
-            middle = [statistics.median(values) for values in each]
-            below = [m - min(v) for m, v in zip(middle, each, strict=True)]
-            above = [max(v) - m for m, v in zip(middle, each, strict=True)]
-            dashes = "--" if "flow" in method else "-"
-            axes.errorbar(
-                calls,
-                middle,
-                [below, above],
-                fmt=f"o{dashes}",
-                color=colour,
-                label=row[0],
-                capsize=3,
-                markersize=4,
-            )
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xticks([5, 7, 9, 13, 27, 35], labels=["5", "7", "9", "13", "27", "35"])
-        axes.minorticks_off()
-        axes.set_xlabel("NFE: calls of the denoiser per sample")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("Fréchet distance, classifier features")
-    panels[1].legend(frameon=False, fontsize="small")
+def draw(scores: Scores) -> None:
+    """Draw the Fréchet distance against network calls, in a row for each length of the training.
+
+    The left column has the noise levels of the papers, the right column fitted noise levels.
+    """
+    lengths = sorted({key[1] for key in scores})
+    figure = Figure(figsize=(11, 4.4 * len(lengths)), layout="constrained", facecolor="white")
+    panels = figure.subplots(len(lengths), 2, sharey=True, squeeze=False)
+    for row, images in zip(panels, lengths, strict=True):
+        for axes, own in zip(row, (True, False), strict=True):
+            draw_lines(axes, scores, images, own)
+        row[0].set_ylabel("Fréchet distance, classifier features")
+    handles, labels = panels[0][1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     figure.savefig(PICTURE, dpi=110)
+
+
+def draw_lines(axes: Axes, scores: Scores, images: int, own: bool) -> None:
+    """Draw a line for each method; error bars show the range over the training runs."""
+    steps = sorted({key[4] for key in scores})
+    colors = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")
+    # The corrected start is the last row of a method, so it replaces the start from noise.
+    best = {row[1]: row for row in rows_of(own)}
+    for (method, row), color in zip(best.items(), colors, strict=True):
+        cells = [scores.get((method, images, row[2], row[3], n), {}) for n in steps]
+        runs = [list(cell.values()) for cell in cells if cell]
+        if not runs:
+            continue
+        each = [[run["classifier"] for run in cell] for cell in runs]
+        middle = [statistics.median(values) for values in each]
+        below = [m - min(v) for m, v in zip(middle, each, strict=True)]
+        above = [max(v) - m for m, v in zip(middle, each, strict=True)]
+        axes.errorbar(
+            [cell[0]["nfe"] for cell in runs],
+            middle,
+            [below, above],
+            fmt="o--" if "flow" in method else "o-",
+            color=color,
+            label=NAMES[method],
+            capsize=3,
+            markersize=4,
+        )
+    levels = "noise levels of each paper" if own else "noise levels fitted to each denoiser"
+    axes.set_title(f"{images:,} images, {levels}", loc="left", fontweight="bold")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks([5, 7, 9, 13, 27, 35], labels=["5", "7", "9", "13", "27", "35"])
+    axes.set_yticks([3, 10, 30, 100, 300, 1000], labels=["3", "10", "30", "100", "300", "1,000"])
+    axes.minorticks_off()
+    axes.set_xlabel("NFE: calls of the denoiser per sample")
+    axes.grid(alpha=0.3)
 
 
 def page(scores: Scores, machines: Sequence[str]) -> str:
@@ -217,7 +230,7 @@ def main() -> None:
     parser.add_argument("scores", type=Path, help="file that pairs_scores.py wrote")
     scores, machines = read(parser.parse_args().scores)
     (RESULTS / "pairs.md").write_text(page(scores, machines), encoding="utf-8")
-    draw(scores, max(key[1] for key in scores))
+    draw(scores)
 
 
 if __name__ == "__main__":
