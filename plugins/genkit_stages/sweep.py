@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ C = TypeVar("C", bound=Component)
 S = TypeVar("S", bound=SamplingStage)
 
 _SAMPLER, _START = f"{SAMPLED}sampler", f"{SAMPLED}start"
+
+MOST_CELLS = 1_000
+"""Maximum number of combinations, each of which is checked before the run; chosen, not tuned."""
 
 Cell = dict[str, Any]
 """The values of one combination, keyed by key path, such as ``{"schedule.steps": 7}``."""
@@ -54,6 +58,10 @@ class Sweep(Scoring):
         # The template reports too many samples at its own key, which the cells below repeat.
         yield from (p for p in problems_of(template, earlier) if p.key == ("count",))
         lists = dict(_flatten(self.vary))
+        if (combinations := _combinations(lists)) > MOST_CELLS:
+            reason = f"must have at most {MOST_CELLS:,} combinations, got {combinations:,}"
+            yield Problem(("vary",), reason, "write fewer values", Code.OUT_OF_RANGE)
+            return
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
         yield from problems
         if "count" not in lists:
@@ -140,10 +148,18 @@ class Sweep(Scoring):
         return dict(_flatten(self.vary))
 
     def cells(self) -> Iterator[Cell]:
-        """Yield all combinations; the last list varies fastest."""
+        """Yield all combinations; the last list varies fastest. None if ``check`` refuses them."""
         lists = dict(_flatten(self.vary))
+        if not 0 < _combinations(lists) <= MOST_CELLS:
+            return
         for values in itertools.product(*lists.values()):
             yield dict(zip(lists, values, strict=True))
+
+
+def _combinations(lists: Mapping[str, Any]) -> int:
+    """Return the number of combinations of listed values; 0 if a value is not a list."""
+    sizes = (len(values) if isinstance(values, list) else 0 for values in lists.values())
+    return math.prod(sizes)
 
 
 def _common(

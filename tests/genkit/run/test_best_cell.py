@@ -109,3 +109,12 @@ def test_settings_are_described_as_a_recipe_writes_them(tiny):
         t for t in resolved(tiny.load(text), tiny.plugins.registry)["stage"] if t["id"] == "best"
     )
     assert table["settings_from"] == {"stage": "sweep", "score": score_of(tiny), "rule": "min"}
+
+
+def test_a_sweep_over_no_list_is_reported_by_the_sweep_alone(tiny):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(
+            tiny.sweep + BEST.replace("truncation_2", score_of(tiny)), "sweep.vary.schedule.rho=7.0"
+        )
+    (mistake,) = caught.value.mistakes
+    assert (mistake.key, mistake.problem.code) == ("sweep.vary.schedule.rho", Code.WRONG_TYPE)

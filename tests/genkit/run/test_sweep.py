@@ -200,6 +200,11 @@ def test_every_combination_is_a_cell(tiny):
     ]
 
 
+def test_more_combinations_than_can_be_checked_are_refused(tiny):
+    with raises_code(RecipeError, Code.OUT_OF_RANGE, "1,000 combinations", "1,002"):
+        tiny.load(tiny.sweep, f"sweep.vary.schedule.rho={[7.0] * 501}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named(Metric):
     """A metric whose score has any name."""
