@@ -57,6 +57,7 @@ INTERVALS = {
 }
 """Dict from name to the settings of the noise levels at which a second denoiser guides."""
 
+# The noise of EDM depends on the seed only, so that all arms are compared with the same noise.
 SAMPLE = """
 [[stage]]
 id = "{id}"
@@ -64,6 +65,7 @@ use = "sample"
 denoiser = "denoiser"
 count = {count}
 first_seed = {first}
+latents = {{ use = "edm" }}
 schedule = {schedule}
 guidance = [{guidance}]
 {more}
