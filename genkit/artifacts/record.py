@@ -112,6 +112,10 @@ class Record:
             observer.resume(self.stage, self._rows)
         return list(self._rows)
 
+    def restart(self) -> None:
+        """Forget the rows and the artifact of a stage that runs from its beginning again."""
+        self._rows, self.saved = None, None
+
     def log(self, row: Row) -> None:
         """Append a row of numbers to ``metrics.jsonl``.
 

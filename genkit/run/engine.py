@@ -176,10 +176,12 @@ def execute(
             ):
                 if world.any(stopping()):
                     raise InterruptedRun("not yet begun")
+                resumed = world.on_main(partial(is_begun, place))
                 if stage.shared or world.is_main:
                     stage.run(context)
-                if lost := world.on_main(partial(restart, place)):
+                if resumed and (lost := world.on_main(partial(restart, place))):
                     progress.note(f"{stage_id}: runs from its beginning to write {lost} again")
+                    record.restart()
                     if stage.shared or world.is_main:
                         stage.run(context)
                 if world.is_main:

@@ -18,16 +18,17 @@ from genkit.errors import DataError
 from genkit.tensors import file_digest
 
 _EARLIER = "earlier"
+_TENSORS = ".safetensors"
 
 
 def damage(folder: Path, state: Mapping[str, Any]) -> str:
     """Return a description of the first damaged result of a stage; empty if none is damaged."""
+    return damage_of(folder, state, _digest_of)
 
-    def digest_of(path: Path) -> str:
-        about = path.stat()
-        return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
 
-    return damage_of(folder, state, digest_of)
+def _digest_of(path: Path) -> str:
+    about = path.stat()
+    return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
 
 
 @cache
@@ -47,25 +48,34 @@ def earlier_results(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remove_damaged(folder: Path) -> None:
-    """Remove damaged earlier results of a stage that runs again, so that none remains."""
+    """Remove damaged earlier results of a stage that runs again, so that none remains.
+
+    Raises:
+        DataError: a result cannot be read. It may be intact, so it is not removed.
+    """
     for earlier in earlier_results(read_state(folder / STATE)).values():
-        for name, size in earlier["files"].items():
-            if damage(folder, {**earlier, "files": {name: size}}):
-                (folder / name).unlink(missing_ok=True)
+        for name in _names(earlier):
+            if (folder / name).is_file() and _differs(folder / name, earlier):
+                (folder / name).unlink()
 
 
 def restart(folder: Path) -> str:
-    """Remove the checkpoints of a stage that ran, if a result is damaged or was not written again.
+    """Remove the checkpoints of a stage that was resumed, if tensors are damaged or not written.
 
     A stage that resumes from its last checkpoint does not write the results from before it, such
-    as snapshots of an average. So it must run from its beginning to write them.
+    as snapshots of an average. So it must run from its beginning to write them. Other files, such
+    as pictures, are not worth a second training.
 
     Returns:
         Names of these results, separated by commas; empty if there are none.
+
+    Raises:
+        DataError: a result cannot be read. Nothing is removed.
     """
     names = {name for name in results_in(folder) if _is_damaged_file(folder / name)}
     for earlier in earlier_results(read_state(folder / STATE)).values():
-        names |= earlier["files"].keys() - results_in(folder)
+        absent = _names(earlier) - results_in(folder).keys()
+        names |= {name for name in absent if name.endswith(_TENSORS)}
     if names:
         for path in list(folder.iterdir()):
             if path.name in names or is_checkpoint(path):
@@ -73,12 +83,27 @@ def restart(folder: Path) -> str:
     return ", ".join(sorted(names))
 
 
+def _names(earlier: Mapping[str, Any]) -> set[str]:
+    """Return the names of earlier results; a damaged state must not refer to other folders."""
+    return {name for name in earlier["files"] if Path(name).name == name}
+
+
+def _differs(path: Path, earlier: Mapping[str, Any]) -> bool:
+    """Return whether an earlier result differs from what was written."""
+    digests = earlier.get("digests")
+    if isinstance(digests, dict) and path.name in digests:
+        return bool(_digest_of(path) != digests[path.name])
+    return bool(path.stat().st_size != earlier["files"][path.name])
+
+
 def _is_damaged_file(path: Path) -> bool:
     """Return whether a file of tensors does not have the content that was written."""
-    if path.suffix != ".safetensors":
+    if path.suffix != _TENSORS:
         return False
     try:
         tensors.load(path)
-    except DataError:
+    except DataError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # of the disk; the file may be intact
         return True
     return False

@@ -96,7 +96,8 @@ def training(view: View) -> Iterator[Block]:
             )
         if rows := view.rows(stage, "loss_by_sigma"):
             shown = [rows[0], rows[-1]] if len(rows) > 1 else rows
-            lines, losses = [], []
+            lines: list[Line] = []
+            losses: list[float] = []
             for row in shown:
                 by_sigma = {float(k): v for k, v in row["loss_by_sigma"].items()}
                 losses += by_sigma.values()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import signal
+from pathlib import Path
 from unittest import mock
 from zlib import crc32
 
@@ -12,7 +15,7 @@ import pytest
 
 from damage import damaged
 from genkit.artifacts.layout import CHECKPOINT, STATE
-from genkit.errors import GenkitError, InterruptedRun
+from genkit.errors import DataError, GenkitError, InterruptedRun
 from genkit.run import engine
 
 pytestmark = pytest.mark.slow
@@ -75,6 +78,44 @@ def test_a_damaged_result_from_before_the_last_checkpoint_is_written_again(tiny,
     assert any(first.name in note and "beginning" in note for note in notes)
     progress, _ = tiny.run(tiny.train, SNAPSHOTS)
     assert progress.ran == []
+
+
+def test_a_picture_that_no_callback_draws_any_more_starts_no_second_training(tiny):
+    preview = 'denoiser.callbacks=[{ use = "preview", every = 64 }]'
+    tiny.run(tiny.train, preview)
+    for picture in tiny.folder.glob("*/*.png"):
+        picture.unlink()
+    notes, progress = [], tiny.recorder()
+    progress.note = notes.append
+    tiny.run(tiny.train, progress=progress)
+    assert not any("beginning" in note for note in notes)
+
+
+def test_a_state_that_refers_to_other_folders_removes_nothing_there(finished, tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    state = finished.folder / "01-denoiser" / STATE
+    content = json.loads(state.read_text())
+    content["files"] |= {str(tmp_path / "mine"): 1, "../../mine": 1}
+    state.write_text(json.dumps(content))
+    finished.run(finished.sample)
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+@pytest.mark.parametrize("unreadable", ["denoiser.safetensors", "samples.safetensors"])
+def test_a_file_that_cannot_be_read_is_not_removed(finished, unreadable, monkeypatch):
+    (path,) = finished.folder.glob(f"*/{unreadable}")
+    inode, opened = path.stat().st_ino, Path.open
+
+    def fails(self, *arguments, **options):
+        if self == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(DataError):
+        finished.run(finished.sample)
+    monkeypatch.undo()
+    assert path.stat().st_ino == inode
 
 
 def stop_after(tiny, items, *settings):
