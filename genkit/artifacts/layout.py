@@ -9,7 +9,7 @@
         results.json         scores and pictures of all stages
         state.json           name of the recipe, and stages that --redo requested
         01-denoiser/         a stage: its artifact, pictures, and
-            state.json           fingerprint, whether it is finished, sizes and digests of its results
+            state.json           fingerprint, whether it is finished, digests of results
             metrics.jsonl        one row per line, appended; rewritten on resume
             cost.json            cost of samples
             during-training/     pictures of callbacks, with the number of training images
