@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -78,7 +79,7 @@ def recipe(
     from genkit.plugin.declarations import declared
     from genkit.plugin.manager import load_plugins
     from genkit.plugin.registry import Registry
-    from genkit.recipe import read_source
+    from genkit.recipe import Source, read_source
     from genkit_author.new_recipe import check_name, explained
 
     check_name(name)
@@ -87,7 +88,7 @@ def recipe(
         raise UsageError(
             f"--out must end in .toml, got {file}; write {file.name}.toml", Code.UNKNOWN_CHOICE
         )
-    if file.exists():
+    if os.path.exists(file):  # noqa: PTH110, Path.exists raises for a long name
         raise UsageError(f"--out must be a new file, got {file}; write another name", Code.OCCUPIED)
     source = replace(read_source(base), label=base)
 
@@ -96,6 +97,7 @@ def recipe(
 
     registry = load_plugins().registry
     (text,) = declared(read, registry) or read(registry)
+    Source.parse(text, str(file))  # a comment may contain any character
     with writable("--out", file):
         write_text(file, text)
     say(console(), f"{file}: a copy of {base}; run it with: genkit run {file}")

@@ -7,11 +7,13 @@ import inspect
 import os
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import Code, PluginError, UsageError
+from genkit.errors import Code, Key, PluginError, UsageError
 from genkit.field_types import FieldType, FilePathType, Group, List, Optional, Slot
 from genkit.fields import Field, fields_of
 from genkit.interfaces import Stage
@@ -19,10 +21,10 @@ from genkit.plugin.registry import Registry, kinds_of
 from genkit.recipe import Source
 from genkit.recipe.head import Head
 from genkit.recipe.locate import key_lines
-from genkit.settings import quote
+from genkit.settings import quote, toml_value
 
 _WIDTH = 100
-_NAME = re.compile(r"=\s*(\"[^\"]*\"|'[^']*')")
+_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
 
 
 def check_name(name: str) -> None:
@@ -47,6 +49,9 @@ def explained(source: Source, name: str, registry: Registry, folder: Path) -> st
         name: name of the new recipe.
         registry: registry with the components.
         folder: folder of the new recipe.
+
+    Raises:
+        UsageError: the name or a path that must be rewritten is not a string on one line.
     """
     positions = key_lines(source.text)
     comments: dict[int, list[str]] = {}
@@ -60,14 +65,17 @@ def explained(source: Source, name: str, registry: Registry, folder: Path) -> st
         # Keys of the same line, as in an inline table, are indented below the first.
         indent = "  " if place in comments and len(key) > 1 else ""
         comments.setdefault(place, []).append(f"{indent}{text}")
-    lines = source.text.splitlines()
-    for key, path in reader.paths:
-        if at := positions.get(key):
-            moved = quote(_moved(path, source.folder, folder))
-            for written in (f'"{path}"', f"'{path}'"):
-                lines[at - 1] = lines[at - 1].replace(written, moved)
-    if at := positions.get(("name",)):
-        lines[at - 1] = _NAME.sub(f'= "{name}"', lines[at - 1], count=1)
+    # Not splitlines, which also splits at characters that TOML allows in a line, such as U+2028.
+    lines = source.text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    changes = {
+        key: moved
+        for key, path in reader.paths
+        if (moved := _moved(path, source.folder, folder)) != path
+    }
+    if isinstance(source.table.get("name"), str):
+        changes["name",] = name
+    for key, value in changes.items():
+        _change(lines, positions[key], key, value)
     result = [
         f"# {name}: a copy of {source.label}, with the meaning of each key.",
         "# `genkit show NAME` prints all settings of a component.",
@@ -91,12 +99,40 @@ def explained(source: Source, name: str, registry: Registry, folder: Path) -> st
 Explained = Iterator[tuple[tuple[str | int, ...], str]]
 
 
+def _change(lines: list[str], at: int, key: Key, value: str) -> None:
+    """Replace the string of a key in the line ``at``, from 1.
+
+    Each string of the line is tried until the text has the wanted values, since the line may
+    contain equal strings, other keys and comments.
+
+    Raises:
+        UsageError: no string of the line is the value of the key.
+    """
+    recipe = tomllib.loads("\n".join(lines))
+    table: Any = recipe
+    for part in key[:-1]:
+        table = table[part]
+    table[key[-1]] = value
+    wanted, line = toml_value(recipe), lines[at - 1]  # as text, since NaN differs from itself
+    for match in _STRING.finditer(line):
+        lines[at - 1] = line[: match.start()] + toml_value(value) + line[match.end() :]
+        with suppress(tomllib.TOMLDecodeError):
+            if toml_value(tomllib.loads("\n".join(lines))) == wanted:
+                return
+    raise UsageError(
+        f"{'.'.join(map(str, key))} must be a string on one line, got line {at}: {quote(line)}; "
+        f"write {quote(value)}",
+        Code.SYNTAX,
+    )
+
+
 def _moved(path: str, old: Path | None, new: Path) -> str:
     """Return a path relative to the folder ``new`` if the file exists relative to ``old``."""
     if old is None or path.startswith("~") or Path(path).is_absolute():
         return path
     beside = old / path
-    if not beside.exists() or old == new.resolve():
+    exists = os.path.exists(beside)  # noqa: PTH110, Path.exists raises for a long name
+    if not exists or old == new.resolve():
         return path
     try:
         return Path(os.path.relpath(beside, new.resolve())).as_posix()

@@ -98,12 +98,47 @@ def test_paths_in_a_recipe_of_another_folder_are_changed(genkit_, tmp_path, monk
     assert genkit_("validate", tmp_path / "mine" / "second.toml")[0] == 0
 
 
+def test_only_the_string_of_a_path_is_changed(registry, tmp_path):
+    long, too_long = "images" * 20, "a" * 256
+    for name in (long, "npz", 'a"b', "unchanged"):
+        (tmp_path / name).touch()
+    for place, path, written in (
+        ("mine", f"../{long}", f"'{long}'"),
+        ("mine", "../npz", '"npz"'),
+        ("mine", '../a"b', r'"a\"\u0062"'),
+        ("mine", too_long, f"'{too_long}'"),
+        (".", "unchanged", "'unchanged'"),
+    ):
+        data = f'data = {{ use = "npz", path = {written} }} # \u2028 "npz"'
+        text = f"name = 'old'\n{data}\nx = nan"
+        source = Source.parse(text, folder=tmp_path)
+        result = explained(source, "mine", registry, tmp_path / place)
+        table = tomllib.loads(result)
+        assert place == "mine" or written in result
+        assert table["data"] == {"use": "npz", "path": path}, written
+
+
+def test_a_path_on_several_lines_is_refused(registry, tmp_path):
+    (tmp_path / "own.npz").touch()
+    text = "data = { use = 'npz', path = '''\nown.npz''' }\n"
+    with raises_code(UsageError, Code.SYNTAX, "data.path"):
+        explained(Source.parse(text, folder=tmp_path), "mine", registry, tmp_path / "mine")
+
+
+def test_a_copy_that_is_not_valid_is_not_written(genkit_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("two\nlines.toml").write_text('name = "old"')
+    code, _, err = genkit_("new", "recipe", "mine", "--from", "two\nlines.toml")
+    assert (code, "mine.toml" in err, Path("mine.toml").exists()) == (2, True, False)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("a/b",),
         ("mine", "--out", "mine.txt"),
         ("mine", "--out", "absent/mine.toml"),
+        ("mine", "--out", f"{'a' * 256}.toml"),
         ("mine", "--from", "absent"),
     ],
 )
