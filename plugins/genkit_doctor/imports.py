@@ -20,23 +20,27 @@ SECONDS = 60.0
 def failed_imports(plugin: str) -> Mapping[str, str]:
     """Return the components of a plugin that cannot be imported, each with the reason.
 
+    If the process ended between two imports, the plugin itself is returned with the reason.
+
     Args:
         plugin: name of the plugin, which must be loaded.
     """
     failed: dict[str, str] = {}
+    whole = f'plugin "{plugin}"'
     begun = 0
     while True:  # once more after each component that ended the process
         output, end = _call(plugin, begun)
-        current = ""
+        current = whole
         for line in output.splitlines():
             component, reason = json.loads(line)
-            current = component if reason is None else ""
+            current = component if reason is None else whole
             begun += reason is None
             if reason:
                 failed[component] = reason
-        if not current:
+        if current:
+            failed[current] = f"{current} {end}"
+        if current in ("", whole):
             return failed
-        failed[current] = f"{current} {end}"
 
 
 def _call(plugin: str, skipped: int) -> tuple[str, str]:
@@ -58,7 +62,8 @@ def serve(plugin: str, skipped: int) -> None:
     """Import the components of a plugin after the first ``skipped``, and print two lines for each.
 
     Each line is a JSON array of the component and null before the import; and of the component and
-    the reason why it cannot be imported, empty if it can, after the import.
+    the reason why it cannot be imported, empty if it can, after the import. The last line has an
+    empty name and null.
     """
     registry = load_plugins().registry
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -76,3 +81,4 @@ def serve(plugin: str, skipped: int) -> None:
             except BaseException as error:  # noqa: BLE001  (third-party code)
                 reason = f"{name} cannot be loaded: {in_words(error)}"
             print(json.dumps([name, reason]), file=answer, flush=True)
+        print(json.dumps(["", None]), file=answer, flush=True)

@@ -15,7 +15,7 @@ import torch
 
 from genkit.plugin.manager import Plugins, PluginStatus
 from genkit.plugin.registry import Owner, Registry
-from genkit_doctor import checks
+from genkit_doctor import checks, imports
 from genkit_doctor.checks import Status, all_findings, devices, folders, memory, packages, plugins
 
 OF_THE_MACHINE = ("device", "memory", "runs", "temporary files", "cache")
@@ -165,6 +165,16 @@ def test_components_of_third_party_plugins_are_imported(monkeypatch, tmp_path, i
         (finding,) = [finding for finding in found if f'"toy-{name}"' in finding.text]
         assert (finding.status, reason in finding.text) == (Status.PROBLEM, True), finding.text
         assert "toy-box" in finding.remedy
+
+
+def test_a_process_that_ends_before_the_first_component(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "SECONDS", 0.01)
+        (slow,) = imports.failed_imports("genkit-aot").values()
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    (failed,) = imports.failed_imports("genkit-aot").values()
+    assert ("genkit-aot" in slow, "within" in slow) == (True, True)
+    assert ("genkit-aot" in failed, "exit code 1" in failed) == (True, True)
 
 
 def test_disabled_plugins(monkeypatch):
