@@ -98,20 +98,23 @@ def _run(run: Path) -> Iterator[Checked]:
         else:
             yield from _stage(folder, state)
     for folder in sorted(path for path in (run / REPLACED).glob("*") if path.is_dir()):
-        yield from _stage(folder, read_state(folder / STATE))
+        # genkit itself moves a stage with an unreadable state there, so it is no damage to repair.
+        yield from _stage(folder, read_state(folder / STATE), unreadable="unknown")
     for path in sorted(path for path in run.rglob(".*.tmp") if path.is_file()):
         reason = "a process writes it, or was killed; the next process that writes removes it"
         yield Checked(str(path), "unknown", reason)
 
 
-def _stage(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
+def _stage(
+    folder: Path, state: dict[str, object], unreadable: Literal["damaged", "unknown"] = "damaged"
+) -> Iterator[Checked]:
     """Yield the state of the results, the checkpoints and the logs of a stage."""
     from genkit.artifacts.layout import STATE, is_checkpoint
 
     if state.get("finished") is True:
         yield from _results(folder, state)
     elif not state:
-        yield Checked(str(folder / STATE), "damaged", "the state of the stage cannot be read")
+        yield Checked(str(folder / STATE), unreadable, "the state of the stage cannot be read")
     yield from map(_tensor_file, filter(is_checkpoint, sorted(folder.iterdir())))
     yield from map(_log, sorted(folder.glob("*.jsonl")))
 

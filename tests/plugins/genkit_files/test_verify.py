@@ -138,6 +138,9 @@ def test_replaced_stages(verify, run):
     assert verify(run)[1][str(place / "samples.safetensors")] == "intact"
     flip(place / "samples.safetensors", -1)
     assert verify(run)[1][str(place / "samples.safetensors")] == "damaged"
+    (place / STATE).write_text("{")  # genkit moves a stage with such a state there
+    code, found = verify(run)
+    assert (code, found[str(place / STATE)]) == (0, "unknown")
 
 
 def test_a_file_that_is_being_written(verify, genkit_, run):
