@@ -111,6 +111,7 @@ class Callbacks:
 
         Raises:
             InterruptedRun: a callback was ended by Ctrl-C or by ``sys.exit``.
+            KeyboardInterrupt: Ctrl-C was pressed again after a stop was requested.
             DataError: the result of a callback is invalid; the error names the callback and its
                 plugin.
             UsageError: a function of the caller's script raised an error.
@@ -141,6 +142,11 @@ class Callbacks:
             with isolated(context.device):
                 result = _check(part, self._result(index, own))
         except (KeyboardInterrupt, SystemExit) as error:
+            # A second Ctrl-C stops a single process at once, as printed after the first. Rank 0 of
+            # several processes must not call stop_requested alone, since it is collective.
+            once_more = isinstance(error, KeyboardInterrupt) and context.world.size == 1
+            if once_more and context.stop_requested():
+                raise
             # Ctrl-C while a callback runs, or sys.exit in it. The networks are those of a whole
             # step, so the stage can save them as after any other stop.
             ended = f"callback {name} was ended by {in_words(error)} at {state.images:,} images"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -157,6 +158,15 @@ def test_ctrl_c_and_exit_in_a_function_stop_the_run_like_any_other_stop(run, tmp
         run(leave)
     assert Run.load(tmp_path / "run").stage("denoiser").images == 128
     assert (run(leave) / FILES[0]).read_bytes() == (plain / FILES[0]).read_bytes()
+
+
+def test_a_second_ctrl_c_in_a_function_stops_at_once(run):
+    def leave(training):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(leave, lambda training: pytest.fail("called after the stop"))
 
 
 def test_samples_that_are_not_finite_are_a_warning(run, caplog):
