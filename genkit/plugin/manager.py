@@ -70,7 +70,8 @@ def load_plugins(probe_seconds: float | None = None) -> Plugins:
     taken; the others are loaded in the order of distribution and plugin.
 
     A third-party plugin is first probed in another process, see :mod:`genkit.plugin.probe`. Its
-    output to stdout is printed to stderr, since stdout has the output of the command.
+    output to stdout is printed to stderr if this is called in the main thread, since stdout has the
+    output of the command.
 
     Args:
         probe_seconds: time limit of new probes of all third-party plugins. None to probe only
@@ -140,7 +141,7 @@ def _verdicts(
 
 
 def _register(owner: Owner, point: metadata.EntryPoint) -> Registration:
-    """Register a plugin; the output of a third-party plugin to stdout is printed to stderr."""
+    """Register a plugin; in the main thread, a third-party plugin prints to stderr."""
     if owner.distribution == OURS:
         return _register_once(owner, point)
     # stdout belongs to the process: only the main thread may replace it, as it may end first.
