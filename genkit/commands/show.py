@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +51,8 @@ def show(
     entries = [] if kind == RECIPE else registry.entries(kind)
     matches = [entry for entry in entries if entry.name == name]
     recipes = shipped_recipes() if kind in (None, RECIPE) else {}
-    if Path(name).is_dir() and not matches and name not in recipes:
+    is_folder = os.path.isdir(name)  # noqa: PTH112, Path.is_dir raises for a long name
+    if is_folder and not matches and name not in recipes:
         from genkit.artifacts.layout import RESOLVED
 
         # The recipe of a run; a folder that is no run is an unknown name.

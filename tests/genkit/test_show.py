@@ -42,6 +42,12 @@ def test_the_recipe_of_a_run_is_shown(genkit_, tmp_path):
     assert (code, '"quick"' in out) == (0, True)
 
 
+def test_a_name_that_no_file_can_have_is_unknown(genkit_):
+    for name in ("a" * 256, "a\0b"):
+        code, out, err = genkit_("show", name)
+        assert (code, out, "no component or recipe" in err) == (2, "", True)
+
+
 def test_a_recipe_that_has_the_name_of_a_component_is_shown_on_request(genkit_):
     _, out, _ = genkit_("show", "edm")
     assert "schedule edm\n" in out
