@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sized
+import math
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,11 @@ def as_stored(items: Tensor, what: str) -> Tensor:
         return items.cpu()
     require_finite(items, what)
     return to_uint8(items) if items.ndim == 4 else items.cpu().float()
+
+
+def stored_bytes(shape: Sequence[int]) -> int:
+    """Return the bytes of a ``(C, H, W)`` or ``(D,)`` item in the form of :func:`as_stored`."""
+    return math.prod(shape) * (1 if len(shape) == 3 else 4)  # uint8 or float32
 
 
 def describe(values: object) -> str:

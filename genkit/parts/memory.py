@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -12,6 +13,10 @@ from rich.filesize import decimal
 from genkit.errors import Code, Key, Problem
 
 _MEMORY = Path("/proc/meminfo")
+_LIMITS = (  # of control groups, versions 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def available_memory() -> int | None:
@@ -24,11 +29,18 @@ def available_memory() -> int | None:
 
 
 def total_memory() -> int | None:
-    """Return the memory of the machine in bytes, without its GPUs; None if unknown."""
+    """Return the memory of the machine in bytes, without its GPUs; None if unknown.
+
+    In a container with a limit of memory, which is below that of the machine, it is the limit.
+    """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # this system does not report its memory
         return None
+    for limit in _LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max", which is no limit
+            total = min(total, int(limit.read_text(encoding="utf-8")))
+    return total
 
 
 def memory_problems(key: Key, value: int, required: int, what: str) -> Iterator[Problem]:

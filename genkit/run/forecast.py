@@ -23,7 +23,7 @@ from genkit.parts.meta import without_memory
 from genkit.parts.precision import Precision, network_precision
 from genkit.random import seeded
 from genkit.recipe.recipe import Recipe
-from genkit.tensors import as_stored
+from genkit.tensors import stored_bytes
 from genkit.train.sizes import (
     bytes_per_parameter,
     count_parameters,
@@ -96,7 +96,7 @@ def _sizes(stage_id: str, stage: Stage, stages: Stages) -> dict[str, int]:
     if isinstance(stage, SamplingStage):
         drawn_by = stage.drawn_by(stages) or ""
         spec = designs([drawn_by], stages)[drawn_by].spec
-        return {"disk": stage.count * as_stored(torch.zeros(1, *spec.shape), "sample").nbytes}
+        return {"disk": stage.count * stored_bytes(spec.shape)}
     if stage_id not in designs([stage_id], stages):
         return {}
     try:

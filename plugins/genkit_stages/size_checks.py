@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 
-import torch
 from torch import nn
 
 from genkit.errors import Code, Key, Problem
@@ -14,7 +13,7 @@ from genkit.fields import leaves_of
 from genkit.interfaces import Average, Network
 from genkit.parts.memory import memory_problems, total_memory
 from genkit.parts.meta import TooLargeError
-from genkit.tensors import as_stored
+from genkit.tensors import stored_bytes
 from genkit.train.sizes import count_parameters, tensor_bytes, training_size
 from genkit.types import DataSpec
 
@@ -69,8 +68,8 @@ def pool_problems(
 
 def sample_problems(spec: DataSpec, count: int, batch_size: int) -> Iterator[Problem]:
     """Yield a problem if samples require too much memory; keys are those of the arguments."""
-    stored = as_stored(torch.zeros(1, *spec.shape), "sample").nbytes
-    yield from memory_problems(("count",), count, count * stored, f"{count:,} samples")
+    stored = count * stored_bytes(spec.shape)
+    yield from memory_problems(("count",), count, stored, f"{count:,} samples")
     batch = min(batch_size, count)
     states = 2 * 4 * batch * math.prod(spec.shape)  # state and denoised state in float32
     yield from memory_problems(("batch_size",), batch_size, states, f"{batch:,} states")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 
-import numpy as np
 import pytest
 import torch
 
@@ -93,8 +92,6 @@ def test_states_that_are_finite_in_float64_alone_are_refused(trained, monkeypatc
         return forward(x, sigma, labels).double() * 0 + 1e300
 
     monkeypatch.setattr(denoiser.module, "forward", large)
-    assert np.isfinite(1e300)
-    assert torch.tensor(1e300).isinf()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with raises_code(DataError, Code.NOT_FINITE, "step 1"):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 from genkit.errors import Code, RecipeError
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import Source
+from genkit.types import DataSpec
+from genkit_stages.size_checks import sample_problems
 
 RECIPE = """
 name = "sizes"
@@ -41,6 +44,7 @@ metrics = [{ use = "curvature" }]
 @pytest.fixture(autouse=True)
 def one_gigabyte(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 2**15)  # pages, and bytes of a page
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
 def mistakes(*overrides):
@@ -60,7 +64,6 @@ def test_a_recipe_that_fits_is_accepted():
         ("denoiser.network.width", 10**9),
         ("denoiser.network.width", 2**63 - 1),
         ("denoiser.network.width", 10_000),  # the weights fit, but not their average and gradients
-        ("denoiser.network.blocks", 1000),
         ("denoiser.batch_size", 10**9),
         ("denoiser.pool_size", 10**9),
         ("denoiser.pools_ahead", 10**9),
@@ -78,6 +81,17 @@ def test_a_setting_that_does_not_fit_is_named(key, value):
 def test_a_batch_of_samples_that_does_not_fit_is_named():
     overrides = ["samples.count=100_000_000", "samples.batch_size=100_000_000"]
     assert mistakes(*overrides) == [("samples.batch_size", Code.OUT_OF_MEMORY)]
+
+
+def test_blocks_that_do_not_fit_are_named(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**11)  # 4 MiB
+    overrides = ["denoiser.network.width=50", "denoiser.network.blocks=60"]
+    assert mistakes(*overrides) == [("denoiser.network.blocks", Code.OUT_OF_MEMORY)]
+
+
+def test_samples_of_a_shape_that_no_machine_can_allocate_are_named():
+    problems = sample_problems(DataSpec((3, 10**9, 10**9)), count=1, batch_size=1)
+    assert [problem.key for problem in problems] == [("count",), ("batch_size",)]
 
 
 def test_a_varied_count_that_does_not_fit_is_named():
