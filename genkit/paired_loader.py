@@ -93,6 +93,9 @@ class PairedLoader:
                 paired = self._paired(batch, index, epoch)
             yield paired
 
+    def __repr__(self) -> str:
+        return f"PairedLoader({self.loader!r}, {self.coupler!r}, seed={self.seed})"
+
     def _paired(self, batch: Any, index: int, epoch: int) -> tuple[Any, Tensor]:
         pool = _pool(batch, index)
         draws = generator(self.seed, "pairs", epoch, index)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -112,8 +113,18 @@ def _parts(row: Any, index: int) -> tuple[Any, Any]:
 
 
 def as_array(item: Any) -> NDArray[Any]:
-    """Return an item or all items as an array; color images of Pillow are converted to RGB."""
+    """Return an item or all items as an array; color images of Pillow are converted to RGB.
+
+    Raises:
+        DataError: a tensor is sparse, or has no values.
+    """
     if isinstance(item, Tensor):
+        if item.layout is not torch.strided or item.is_meta:
+            raise DataError(
+                f"data must be dense tensors with values, got a tensor with the layout "
+                f"{item.layout} on {item.device}; pass tensor.to_dense(), or a tensor on a device",
+                Code.WRONG_TYPE,
+            )
         values = item.detach().cpu()
         # NumPy has no bfloat16.
         return (values.float() if values.is_floating_point() else values).numpy()

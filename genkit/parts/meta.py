@@ -124,8 +124,10 @@ def _elements(func: Callable[..., Any], args: tuple[Any, ...], options: Mapping[
     It is not computed on "meta", where PyTorch would import its compiler. For invalid arguments
     the number has no meaning; PyTorch raises an error for them.
     """
+    given: dict[str, float]
     if func is torch.linspace:
-        return dict(zip(("start", "end", "steps"), args, strict=False), **options).get("steps", 0)
+        given = dict(zip(("start", "end", "steps"), args, strict=False), **options)
+        return given.get("steps", 0)
     if func is torch.arange:
         only_end = len(args) == 1 and "end" not in options
         names = ("end",) if only_end else ("start", "end", "step")

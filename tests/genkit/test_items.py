@@ -164,6 +164,8 @@ def images_with(value):
         ([picture("I;16")] * 2, None, (Code.WRONG_TYPE, "uint16")),
         (BYTES.long(), None, (Code.WRONG_TYPE, "int64")),
         (BYTES > 0, None, (Code.WRONG_TYPE, "bool")),
+        (torch.eye(9).to_sparse(), None, (Code.WRONG_TYPE, "torch.sparse_coo", "to_dense")),
+        (POINTS.to("meta"), None, (Code.WRONG_TYPE, "meta")),
         (BYTES[:, 0, 0], None, (Code.WRONG_TYPE, "floats", "uint8")),
         (BYTES[:, :, :3, :3], None, (Code.WRONG_SHAPE, "(6, 3, 3, 3)", "write")),
         (BYTES[:, 0], None, (Code.WRONG_SHAPE, "(6, 8, 7)", "[N, 1, H, W]")),

@@ -42,6 +42,13 @@ def test_every_item_keeps_its_label(coupler):
             assert label == LABELS[(image == IMAGES).flatten(1).all(1).nonzero()[0]]
 
 
+def test_repr_names_the_coupler():
+    text = repr(genkit.PairedLoader(loader(IMAGES), "hungarian", seed=3))
+    assert text.startswith("PairedLoader(")
+    assert "hungarian" in text.lower()
+    assert "seed=3" in text
+
+
 def test_labels_are_passed_to_the_coupler():
     coupler = genkit.component("coupler", "partitioned", by=["label"])
     names = [f"{k}.png" for k in range(24)]
