@@ -218,5 +218,5 @@ def test_a_result_that_cannot_be_read_is_damaged(run, monkeypatch):
     def fails(path):
         raise DataError(f"{path}: Input/output error", Code.IO_ERROR)
 
-    monkeypatch.setattr("genkit.run.folder.file_digest", fails)
+    monkeypatch.setattr("genkit.run.repair.file_digest", fails)
     assert "Input/output" in run.damage(1, "denoiser")

@@ -267,7 +267,7 @@ def test_a_network_of_another_kind_is_refused(tiny, file):
     ("path", "code"),
     [
         ("~nobody-of-this-name/d.safetensors", Code.NOT_FOUND),
-        ("d" * 300, Code.UNREADABLE),
+        ("d" * 300, Code.INVALID_NAME),
         ("", Code.UNREADABLE),
     ],
 )

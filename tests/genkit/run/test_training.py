@@ -202,7 +202,7 @@ def test_the_loss_is_drawn_while_a_training_runs(tiny, monkeypatch):
 def test_drawing_takes_a_hundredth_of_the_time_of_a_training(tiny, monkeypatch):
     """A drawing that takes two seconds is not repeated within 200, except at the end."""
     monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
-    monkeypatch.setattr(training.Loop, "_draw", lambda loop: drawn.append(loop) or 2.0)
+    monkeypatch.setattr(training.Loop, "_draw", lambda loop, final=False: drawn.append(loop) or 2.0)
     drawn = []
     tiny.run(tiny.train, "denoiser.checkpoint_seconds=0")
     assert len(drawn) == 2
