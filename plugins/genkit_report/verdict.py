@@ -1,8 +1,9 @@
-"""Summary of a run at the top of its report: state, error, duration of training, and scores."""
+"""Summary of a run at the top of its report: subject, state, duration of training, and scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from genkit.artifacts.scores import scores_in, settings_of
 from genkit.errors import Code
@@ -13,7 +14,9 @@ from genkit_report.view import Row, View
 
 
 def verdict(view: View) -> Iterator[str]:
-    """Yield the sentences of the summary: state, then training and scores of each stage."""
+    """Yield the sentences of the summary: subject, state, training and scores of each stage."""
+    if subject := _subject(view.recipe):
+        yield subject
     stages = view.run.stages.values()
     finished = sum(stage.state == "finished" for stage in stages)
     yield f"{view.run.state.capitalize()}: {finished} of {len(stages)} stages are finished."
@@ -24,6 +27,12 @@ def verdict(view: View) -> Iterator[str]:
     for stage_id, scores in view.scores.items():
         costs = view.costs(view.run.stages[stage_id])
         yield from _scores(stage_id, scores, costs)
+
+
+def _subject(recipe: str) -> str:
+    """Return the comment at the beginning of a recipe, which describes it; empty without one."""
+    lines = takewhile(lambda line: line.startswith("#"), recipe.splitlines())
+    return " ".join(line.lstrip("#").strip() for line in lines)
 
 
 def ending(view: View) -> str:
