@@ -142,7 +142,7 @@ class Simplest:
                 return FILE
             case Plain(cls=cls):
                 return "x" if cls is str else cls is bool or {"schedule": {"steps": [2, 3]}}
-        raise NotImplementedError(kind)
+        raise TypeError(f"settings of the type {kind} must have a value here; add one")
 
     def _stage(self, artifact: type[Artifact]) -> str:
         found = (i for i, s in self.stages.items() if s.output and issubclass(s.output, artifact))
@@ -157,7 +157,7 @@ class Simplest:
             except GenkitError:
                 continue
             return self._table(entry)
-        raise NotImplementedError(base)
+        raise LookupError(f"no {base.__name__} can be constructed; give one of them its settings")
 
 
 def _is_required(field: Field, defaults: bool = True) -> bool:

@@ -132,7 +132,10 @@ class FilePathType(Plain):
         # The limits of Linux. The system reports longer names and NUL as errors of many kinds.
         names = value.encode(errors="replace").split(b"/") if isinstance(value, str) else ()
         if any(len(name) > 255 or b"\0" in name for name in names) or sum(map(len, names)) > 4000:
-            reason = f"must be a path with names of at most 255 bytes, got {quote(value)}"
+            reason = (
+                "must be a path of at most 4,000 bytes without NUL, with names of at most 255 "
+                f"bytes, got {quote(value)}"
+            )
             yield Problem((), reason, "write a shorter path without NUL", Code.INVALID_NAME)
 
     def convert(self, value: Any, key: Key = (), resolve: Resolve | None = None) -> Any:

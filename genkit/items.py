@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from genkit.errors import Code, DataError
 from genkit.recipe.source import Source
-from genkit.rows import COLUMNS, as_array, collected
+from genkit.rows import COLUMNS, as_array, collect
 from genkit.tensors import digest, load, require_finite, save
 from genkit.types import Batch
 
@@ -62,7 +62,7 @@ class Items:
         elif isinstance(data, np.ndarray):
             array = data
         else:
-            array, own = collected(data)
+            array, own = collect(data)
             if own is not None and labels is not None:
                 raise DataError(
                     "labels must be None if the items of data have labels; remove one of the two",

@@ -23,7 +23,7 @@ COLUMNS = ("image", "label")
 """Names of the columns of items and labels, the defaults of the data set `huggingface`."""
 
 
-def collected(data: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def collect(data: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the items of a data set as one array, and their labels if there are any.
 
     Raises:

@@ -82,7 +82,7 @@ class _WithoutDraws(TorchFunctionMode):
         try:
             if func in _NEW:
                 self._require_small(func, args, options)
-            return self._called(func, args, options)
+            return self._call(func, args, options)
         except (OverflowError, RuntimeError, TypeError) as error:  # torch raises all three
             if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
                 raise
@@ -100,7 +100,7 @@ class _WithoutDraws(TorchFunctionMode):
         if _elements(func, args, options) > MOST_ELEMENTS:
             raise TooLargeError(f"its constants can have at most {MOST_ELEMENTS:,} elements each")
 
-    def _called(
+    def _call(
         self, func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         if func not in (*_IN_PLACE, *_DRAWS, *_DRAWS_LIKE):

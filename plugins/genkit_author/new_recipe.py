@@ -70,7 +70,7 @@ def explained(source: Source, name: str, registry: Registry, folder: Path) -> st
     changes = {
         key: moved
         for key, path in reader.paths
-        if (moved := _moved(path, source.folder, folder)) != path
+        if (moved := _rebase(path, source.folder, folder)) != path
     }
     if isinstance(source.table.get("name"), str):
         changes["name",] = name
@@ -126,7 +126,7 @@ def _change(lines: list[str], at: int, key: Key, value: str) -> None:
     )
 
 
-def _moved(path: str, old: Path | None, new: Path) -> str:
+def _rebase(path: str, old: Path | None, new: Path) -> str:
     """Return a path relative to the folder ``new`` if the file exists relative to ``old``."""
     if old is None or path.startswith("~") or Path(path).is_absolute():
         return path

@@ -165,7 +165,9 @@ def _list(folder: Path) -> tuple[str, ...]:
     try:
         files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}", Code.IO_ERROR) from error
+        raise DataError(
+            f"{folder}: cannot be listed: {error.strerror}; make it readable", Code.IO_ERROR
+        ) from error
     return tuple(
         file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)
     )

@@ -142,13 +142,13 @@ def _scores(stages: Iterable[StageResult]) -> dict[str, object]:
     """Return the scores of stages in the form of ``results.json``; of readable files only."""
     from genkit.artifacts import Scores
 
-    found: dict[str, object] = {}
+    by_stage: dict[str, object] = {}
     for stage in stages:
         if stage.has(Scores):
             with suppress(DataError):  # reported as a damaged file of its stage
                 scores = stage.read(Scores)
-                found[stage.id] = {"rows": scores.rows, "facts": scores.facts}
-    return found
+                by_stage[stage.id] = {"rows": scores.rows, "facts": scores.facts}
+    return by_stage
 
 
 def _log(path: Path) -> Checked:

@@ -115,7 +115,7 @@ def training(view: View) -> Iterator[Block]:
                 "loss",
                 log_x=True,
                 log_y=span_wide_range(losses),
-                bottom=min(losses) / 2,  # the lower bound may be 0
+                bottom=min(losses, default=0.0) / 2,  # the lower bound may be 0
             )
         yield from previews(view, stage)
 

@@ -40,7 +40,7 @@ def training_problems(network: Network, model: nn.Module, average: Average) -> I
     yield from memory_problems(*_largest(network), required, what)
 
 
-def unbuildable(network: Network, error: TooLargeError) -> Problem:
+def build_problem(network: Network, error: TooLargeError) -> Problem:
     """Return the problem of a network that is too large to be built even without memory."""
     key, value = _largest(network)
     reason = f"must be small enough for the network to be built, got {value}"

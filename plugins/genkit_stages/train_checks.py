@@ -26,7 +26,7 @@ from genkit.interfaces import (
 from genkit.networks import NetworkInputs
 from genkit.parts.meta import TooLargeError, without_memory
 from genkit.types import DataSpec
-from genkit_stages.size_checks import training_problems, unbuildable
+from genkit_stages.size_checks import build_problem, training_problems
 
 
 def problems_of(
@@ -188,7 +188,7 @@ def _build(
             bound = network.bind(NetworkInputs(meta, given=given))
             model = require_method(network, bound, "build").build(spec)
     except TooLargeError as error:
-        yield unbuildable(network, error)
+        yield build_problem(network, error)
     except DataError as error:
         yield Problem(("network",), str(error), code=error.code)
     if isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""A second device without hardware: tensors that claim to be on a GPU, with values on the CPU.
+"""A second device without hardware: tensors whose device is a GPU, with values on the CPU.
 
 PyTorch's fake tensors are similar, but have no values. So code that may read a value, such as a
 coupler, could not be run to its end. Inside :class:`SecondDevice`, a tensor on ``cuda:0`` is a

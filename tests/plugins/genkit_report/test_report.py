@@ -24,7 +24,6 @@ from genkit_report.pictures import compare_with_data, data_of, nearest
 from genkit_report.report_command import report
 from genkit_report.sections import _gaussian, _shape
 from genkit_report.trajectories import _curvature, _shown
-from genkit_report.verdict import _subject
 from genkit_report.view import View
 from raising import raises_code
 
@@ -394,15 +393,3 @@ def test_data_from_other_stages_is_a_problem_of_the_page():
     assert data_of(view, SimpleNamespace(denoiser="denoiser")) is None
     (problem,) = view.problems
     assert '"samples"' in problem
-
-
-@pytest.mark.parametrize(
-    ("recipe", "subject"),
-    [
-        ("# EDM on digits:\n#  4 minutes.\n\n# no part of it", "EDM on digits: 4 minutes."),
-        ('name = "a"\n# later', ""),
-        ("", ""),
-    ],
-)
-def test_the_comment_of_a_recipe_is_the_subject_of_the_report(recipe, subject):
-    assert _subject(recipe) == subject
