@@ -247,12 +247,21 @@ class List(FieldType):
     def example(self) -> str:
         return f"[{', '.join(inner.example() for inner in self.inner)}]"
 
+    def _is_item(self, value: Any) -> bool:
+        """Return whether a value is a valid item, as far as its type shows."""
+        first = self.inner[0]
+        if isinstance(first, Slot):
+            return isinstance(value, (str, Mapping))
+        return not any(first.problems(value))
+
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, (list, tuple)):
             numbered = isinstance(value, Mapping) and all(str(key).isdecimal() for key in value)
             # A key such as guidance.0.weight changes an item, but there is no list of items.
-            written = self.example() if numbered else f"[{quote(value)}]"
-            yield self._mismatch(value, f"write {written}")
+            is_item = not numbered and self._is_item(value)
+            yield self._mismatch(
+                value, f"write {f'[{quote(value)}]' if is_item else self.example()}"
+            )
         elif not self.any_length and len(value) != len(self.inner):
             reason = f"must have {len(self.inner)} items, got {len(value)}"
             yield Problem((), reason, code=Code.WRONG_LENGTH)

@@ -143,6 +143,10 @@ ONE = {
         ('[{ use = "curvature" }]', '{ use = "curvature" }'),
         (24, "scores.metrics", "wrong-type", 'write [{ use = "curvature" }]'),
     ),
+    "number for a list of components": (
+        ('[{ use = "curvature" }]', "0.5"),
+        (24, "scores.metrics", "wrong-type", 'write [{ use = "..." }]'),
+    ),
     "more of a class than the pool": (
         ("pool_size = 64", "images_per_class = 65"),
         (9, "denoiser.images_per_class", "conflict", "write at most 64"),
