@@ -24,8 +24,10 @@ SEPARATE = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 # One process a core, at most four: each takes about 1 GB of memory, and tests start others.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
-# Of a session's whole tests: those that arguments after `--` select cover less.
+# Of all tests of a folder: those that arguments after `--` select cover less.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")
+# Optional libraries without which tests are skipped.
+WITH_EXTRAS = ".[test,huggingface,tensorboard,transformers,wandb]"
 finished: list[str] = []
 failed: list[str] = []
 
@@ -67,11 +69,19 @@ def require_cpu_torch(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """All tests, with coverage."""
+    """All tests."""
     require_cpu_torch(session)
-    install(session, ".[test,huggingface,tensorboard,transformers,wandb]")
-    run_tests(session, *PARALLEL, *(session.posargs or COVERAGE))
+    install(session, WITH_EXTRAS)
+    run_tests(session, *PARALLEL, *session.posargs)
     finished.append(session.name)
+
+
+@nox.session(python="3.11", default=False)
+def coverage(session: nox.Session) -> None:
+    """All tests, and the lines that they run; tracing takes more than half of their time again."""
+    require_cpu_torch(session)
+    install(session, WITH_EXTRAS)
+    run_tests(session, *PARALLEL, *COVERAGE)
 
 
 @nox.session(python="3.11")
