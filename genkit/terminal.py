@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -95,8 +96,11 @@ def writable(option: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "write another name"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space, or write a name on another disk"
         raise UsageError(
-            f"{option} must be a writable file, got {path}: {error.strerror}; write another name",
+            f"{option} must be a writable file, got {path}: {error.strerror}; {remedy}",
             Code.IO_ERROR,
         ) from error
 

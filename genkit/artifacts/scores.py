@@ -71,6 +71,11 @@ class Scores(Artifact):
         """Return whether a higher score is better; None if neither higher nor lower is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
+    def axis_label(self, score: str) -> str:
+        """Return the label of an axis for a score, such as "frechet pixels (lower is better)"."""
+        better = {True: " (higher is better)", False: " (lower is better)", None: ""}
+        return score.replace("_", " ") + better[self.higher_is_better(score)]
+
     def floor(self, score: str) -> float | None:
         """Return the score of real items, which perfect samples would have; None if unknown."""
         with suppress(KeyError, ValueError):

@@ -34,7 +34,7 @@ def pictures_of(artifact: Artifact, stages: Mapping[str, Stage]) -> dict[str, by
     pictures = {name: curve_plot({name: curve}) for name, curve in artifact.curves.items()}
     if len(artifact.rows) > 1 and all(count in row for row in artifact.rows for count in COUNTS):
         pictures |= {
-            f"{name}-against-nfe": score_plot(artifact.rows, name, artifact.floor(name))
+            f"{name}-against-nfe": score_plot(artifact, name)
             for name in scores_in(artifact.rows[0])
         }
     return pictures

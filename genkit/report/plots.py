@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from genkit.artifacts.scores import STD, Row, settings_of
+from genkit.artifacts.scores import STD, Row, Scores, settings_of
 from genkit.parts.figure import (
     figure_with_axes,
     label_ends,
@@ -84,15 +84,16 @@ def _draw_band(axes: Axes, curve: Curve, color: ColorType) -> None:
     axes.fill_between(curve.x, lower, upper, color=color, alpha=0.18, linewidth=0)
 
 
-def score_plot(rows: Sequence[Row], score: str, floor: float | None = None) -> bytes:
+def score_plot(scores: Scores, score: str) -> bytes:
     """Return a PNG of a score against NFE, with a line for each combination of varied settings.
 
+    The score of real items is a dashed line.
+
     Args:
-        rows: rows of a sweep, with ``nfe`` and the varied settings.
+        scores: scores of a sweep; rows have ``nfe`` and the varied settings.
         score: column to draw; rows without this column are left out.
-        floor: score of real items, drawn as a dashed line; None if it is unknown.
     """
-    lines = _lines(rows, score)
+    lines, floor = _lines(scores.rows, score), scores.floor(score)
     figure, (axes,) = figure_with_axes(width=9)
     drawn = [
         line
@@ -128,11 +129,11 @@ def score_plot(rows: Sequence[Row], score: str, floor: float | None = None) -> b
     nfes = sorted({nfe for points in lines.values() for nfe, _, _ in points})
     if len(nfes) <= _FEW:
         axes.set_xticks(nfes)
-    guided = any(row.get("guidance_nfe") for row in rows)
+    guided = any(row.get("guidance_nfe") for row in scores.rows)
     apart = "\n(calls of guidance networks are not included)" if guided else ""
     axes.set_xlabel(f"NFE: network calls of the denoiser per sample{apart}")
-    axes.set_ylabel(score)
-    set_title(axes, f"{score} against NFE")
+    axes.set_ylabel(scores.axis_label(score))
+    set_title(axes, f"{score.replace('_', ' ')} against NFE")
     if list(lines) != [""]:
         label_ends(axes, drawn)
     return png_of(figure)

@@ -58,13 +58,13 @@ class RunFolder:
             raise UsageError(
                 f"{root} cannot be used: {error.strerror}; choose another --out", Code.IO_ERROR
             ) from error
-        if used and not (root / STATE).exists():
+        # Of two files, so that the loss of one of them does not lose the run.
+        names = [read_state(root / STATE).get("name"), _resolved_name(root)] if used else [name]
+        if not any(names) and not (root / STATE).exists():
             raise UsageError(
                 f"{root} is not empty and does not contain a run; choose another --out",
                 Code.OCCUPIED,
             )
-        # Of two files, so that damage of one of them does not lose the run.
-        names = [read_state(root / STATE).get("name"), _resolved_name(root)] if used else [name]
         if not any(names):
             raise UsageError(
                 f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE

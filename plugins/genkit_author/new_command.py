@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from genkit.commands.complete import kinds, recipes
 from genkit.errors import Code, UsageError
 from genkit.terminal import console, say, writable
 
@@ -23,7 +24,10 @@ app = typer.Typer(
 @app.command()
 def plugin(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="Kind of component, such as coupler.")
+        str,
+        typer.Argument(
+            metavar="KIND", help="Kind of component, such as coupler.", autocompletion=kinds
+        ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component in recipes.")],
     out: Annotated[
@@ -67,7 +71,10 @@ def recipe(
     base: Annotated[
         str,
         typer.Option(
-            "--from", metavar="RECIPE", help="Recipe to copy: a TOML file or a shipped recipe."
+            "--from",
+            metavar="RECIPE",
+            help="Recipe to copy: a TOML file or a shipped recipe.",
+            autocompletion=recipes,
         ),
     ] = "edm_aot",
     out: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import shutil
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def package_files(kind: str, name: str, examples: Examples) -> dict[str, str]:
         "recipe": _renamed(example.recipe, example, name),
     }
     module, test = (
-        re.sub(rf"(?<![\w.]){example.cls}\b", names["cls"], code)
+        re.sub(rf"(?<![\w.]){example.cls}\b", names["cls"], _renamed(code, example, name))
         for code in (example.module, example.test)
     )
     own = f"from {names['folder']}.{names['module']} import {names['cls']}"
@@ -146,7 +147,7 @@ def package_files(kind: str, name: str, examples: Examples) -> dict[str, str]:
 
 
 def write_package(folder: Path, files: dict[str, str]) -> None:
-    """Write files into a new folder.
+    """Write files into a new folder. If one cannot be written, the folder is removed again.
 
     Raises:
         UsageError: the folder exists.
@@ -158,10 +159,14 @@ def write_package(folder: Path, files: dict[str, str]) -> None:
         raise UsageError(
             f"--out must be a new folder, got {folder}; write another name", Code.OCCUPIED
         ) from error
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def package_name(name: str) -> str:
@@ -183,5 +188,5 @@ def _class_name(example: Example, name: str) -> str:
 
 
 def _renamed(text: str, example: Example, name: str) -> str:
-    """Return text with the new name in place of the example's, in TOML and on command lines."""
+    """Return text with the new name in place of the example's, in strings and command lines."""
     return re.sub(rf'("|--as ){re.escape(example.name)}\b', rf"\g<1>{name}", text)

@@ -68,12 +68,9 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     _scale(axes, sorted(set(costs)))
     axes.set_xlabel(cost_label)
     spread = any(score in row.spread for row in rows)
-    words = score.replace("_", " ")
-    higher = rows[0].member.scores.higher_is_better(score)
-    better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
-    label = f"{words}{better}"
+    label = rows[0].member.scores.axis_label(score)
     axes.set_ylabel(f"{label}\nbars: standard deviation over the sets" if spread else label)
-    set_title(axes, f"{words} against the cost of a sample")
+    set_title(axes, f"{score.replace('_', ' ')} against the cost of a sample")
     # The legend is outside of the axes, so that it hides no line.
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     content = io.BytesIO()

@@ -23,6 +23,11 @@ def score_blocks(views: Sequence[View]) -> Iterator[Block]:
             yield _score_table(
                 f"Scores of {stage_label(view, stage_id, views)}", scores.rows, costs
             )
+    if any(len(view.scores) > 1 for view in views):
+        yield Text(
+            'Stages draw different noise, except with the latents "edm". So two stages can have '
+            "different scores for equal settings."
+        )
     yield from _floors(views)
     yield from _against_cost(views)
 
@@ -87,6 +92,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
     counted = all(cost is not None for _, rows in swept for _, cost in rows)
     lines: dict[str, list[Line]] = {}
     floors: dict[str, dict[str, float]] = {}
+    labels: dict[str, str] = {}
     for (view, stage, settings), rows in swept:
         points = sorted(
             (cost if counted and cost else _calls(row), k) for k, (row, cost) in enumerate(rows)
@@ -101,6 +107,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
             known = None if None in spread else [float(s or 0.0) for s in spread]
             values = [row[score] for row in ordered]
             lines.setdefault(score, []).append(Line(name, costs, values, known, marked=True))
+            labels[score] = scores.axis_label(score)
             if (floor := scores.floor(score)) is not None:
                 items = scores.facts[score].get(FLOOR_ITEMS, "")
                 label = f"real data, {items}, {stage_label(view, stage, views)}"
@@ -111,10 +118,10 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
         ends = [f(x for line in drawn for x in line.x) for f in (min, max)]
         flat = [Line(k, ends, [y, y], dashed=True) for k, y in floors.get(score, {}).items()]
         yield line_chart(
-            f"{score} against the cost of a sample",
+            f"{score.replace('_', ' ')} against the cost of a sample",
             [*drawn, *flat],
             arithmetic if counted else calls,
-            score,
+            labels[score],
             log_y=True,
         )
 

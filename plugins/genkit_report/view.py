@@ -14,10 +14,12 @@ from genkit.artifacts.layout import (
     METRICS,
     RECIPE,
     RESOLVED,
+    STATE,
     WARNINGS,
     stages_in,
 )
 from genkit.artifacts.record import read_rows
+from genkit.artifacts.runs import read_state
 from genkit.plugin import Artifact, DataError, Run, SamplingCost, SamplingCosts, Scores, StageResult
 
 A = TypeVar("A", bound=Artifact)
@@ -52,12 +54,17 @@ class View:
             UsageError: the folder is not the folder of a run.
         """
         try:
-            return cls(Run.load(folder), label)
+            view = cls(Run.load(folder), label)
         except DataError as error:
             stages = {name: StageResult(name, {}, at) for name, at in stages_in(folder).items()}
             view = cls(Run(folder, folder.name, {}, stages), label)
             view.problems.append(str(error))
-            return view
+        if not read_state(folder / STATE):
+            view.problems.append(
+                f"{STATE} is missing or damaged, so it is unknown whether the last call failed; "
+                "run the recipe again"
+            )
+        return view
 
     @cached_property
     def recipe(self) -> str:
@@ -111,11 +118,14 @@ class View:
 
     @property
     def warnings(self) -> Iterator[str]:
-        """Warnings of all stages, each with the id of its stage."""
+        """Warnings of all stages, each once, with the ids of its stages."""
+        found: dict[str, dict[str, None]] = {}
         for stage in self.stages():
             if stage.folder is not None:
                 for row in read_rows(stage.folder / WARNINGS):
-                    yield f"{stage.id}: {row.get('warning')}"
+                    found.setdefault(str(row.get("warning")), {})[stage.id] = None
+        for text, stages in found.items():
+            yield f"{', '.join(stages)}: {text}"
 
     def costs(self, stage: StageResult) -> Sequence[SamplingCost]:
         """Return the cost of the samples of each row of a stage; empty if it was not recorded."""

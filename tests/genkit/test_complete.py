@@ -35,6 +35,8 @@ def test_recipes_components_kinds_and_devices(completed):
     assert completed("run", "edm_aot_c") == ["edm_aot_cond", "edm_aot_cond_dg"]
     assert completed("validate", "smo") == ["smoke"]
     assert completed("show", "hung") == ["hungarian"]
+    assert completed("new", "plugin", "sc") == ["schedule"]
+    assert completed("new", "recipe", "mine", "--from", "smo") == ["smoke"]
     assert "smoke" in completed("show", "s")
     assert completed("show", "edm", "--kind", "sc") == ["schedule"]
     assert completed("run", "smoke", "--device", "m") == ["mps"]

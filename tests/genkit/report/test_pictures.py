@@ -72,4 +72,4 @@ def test_a_score_is_drawn_with_that_of_real_data():
     facts = {"frechet": {"measured.floor": "0.5"}}
     with mock.patch.object(pictures, "score_plot", return_value=b"png") as plot:
         assert pictures_of(Scores(rows, facts), {}) == {"frechet-against-nfe": b"png"}
-    assert plot.call_args.args == (rows, "frechet", 0.5)
+    assert plot.call_args.args == (Scores(rows, facts), "frechet")

@@ -8,6 +8,7 @@ import sys
 import matplotlib.image
 import pytest
 
+from genkit.artifacts import Scores
 from genkit.parts.figure import figure_with_axes, spread, use_log
 from genkit.report import plots
 from genkit.report.plots import curve_plot, score_plot
@@ -49,7 +50,9 @@ def labels(axes):
 
 
 def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
-    (tmp_path / "score.png").write_bytes(score_plot(sweep_rows(), "frechet"))
+    (tmp_path / "score.png").write_bytes(
+        score_plot(Scores(sweep_rows(), {"frechet": {"better": "lower"}}), "frechet")
+    )
     (axes,) = drawn[0].axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     # Neither the steps, nor what never changes, nor another score tells lines apart.
@@ -59,12 +62,12 @@ def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
     assert axes.get_yscale() == "log"
     assert "NFE" in axes.get_xlabel()
     assert "guidance" in axes.get_xlabel()
-    assert axes.get_ylabel() == "frechet"
+    assert axes.get_ylabel() == "frechet (lower is better)"
     assert matplotlib.image.imread(tmp_path / "score.png").shape[1] > 1000
 
 
 def test_the_score_of_real_data_is_a_line_with_its_value(drawn):
-    score_plot(sweep_rows(), "frechet", 0.25)
+    score_plot(Scores(sweep_rows(), {"frechet": {"measured.floor": "0.25"}}), "frechet")
     (axes,) = drawn[0].axes
     assert "real data: 0.25" in labels(axes)
     assert axes.get_ylim()[0] < 0.25
@@ -87,7 +90,7 @@ def test_logarithmic_axes_have_plain_numbers(values, ticks):
 
 def test_one_line_needs_no_label(tmp_path, drawn):
     rows = [{"schedule.steps": s, "nfe": s, "guidance_nfe": 0, "frechet": 1.0 / s} for s in (1, 9)]
-    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
+    (tmp_path / "score.png").write_bytes(score_plot(Scores(rows), "frechet"))
     (axes,) = drawn[0].axes
     assert labels(axes) == []
     assert "guidance" not in axes.get_xlabel()
@@ -95,7 +98,7 @@ def test_one_line_needs_no_label(tmp_path, drawn):
 
 def test_rows_without_the_score_and_scores_of_zero_are_no_obstacle(tmp_path, drawn):
     rows = [{"nfe": 1, "frechet": 0.0}, {"nfe": 3, "frechet": 5.0}, {"nfe": 5}]
-    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
+    (tmp_path / "score.png").write_bytes(score_plot(Scores(rows), "frechet"))
     (axes,) = drawn[0].axes
     assert list(axes.get_lines()[0].get_xdata()) == [1, 3]
     assert axes.get_yscale() == "linear"
@@ -105,7 +108,7 @@ def test_many_lines_all_differ(tmp_path, drawn):
     rows = [
         {"guidance.weight": w, "nfe": nfe, "frechet": w + 1.0} for w in range(28) for nfe in (1, 2)
     ]
-    (tmp_path / "score.png").write_bytes(score_plot(rows, "frechet"))
+    (tmp_path / "score.png").write_bytes(score_plot(Scores(rows), "frechet"))
     lines = drawn[0].axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 28
 

@@ -90,6 +90,18 @@ def test_a_damaged_state_of_the_run_is_told(run):
         RunFolder(run.root, "tiny")
 
 
+def test_a_run_without_its_state_is_recognized_by_its_recipe(run):
+    (run.root / STATE).unlink()
+    (run.root / "resolved.toml").write_text('name = "tiny"')
+    RunFolder(run.root, "tiny")
+    with raises_code(UsageError, Code.OCCUPIED, "tiny"):
+        RunFolder(run.root, "other")
+    (run.root / "resolved.toml").unlink()
+    (run.root / "recipe.toml").write_text("")
+    with raises_code(UsageError, Code.OCCUPIED):
+        RunFolder(run.root, "tiny")
+
+
 def test_what_was_set_aside_never_meets_a_taken_name(run):
     for number, fingerprint in enumerate(("a", "b", "c"), 1):
         run.open_stage(1, "denoiser", fingerprint)

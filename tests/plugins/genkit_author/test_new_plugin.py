@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import tomllib
@@ -167,6 +169,26 @@ def test_a_folder_that_cannot_be_written_is_refused(genkit_, tmp_path):
     assert "--out" in err
     assert genkit_("new", "plugin", "solvr", "mine", "--out", tmp_path / "mine")[0] == 2
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_package(genkit_, tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def full(path, *args, **kwargs):
+        if path.name == "README.md":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, err = genkit_("new", "plugin", "solver", "mine", "--out", tmp_path / "mine")
+    assert code == 2
+    assert "space" in err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_score_of_a_metric_has_the_name_of_the_plugin(examples):
+    files = package_files("metric", "sharpness", examples)
+    assert 'scores = ("sharpness",)' in files["genkit_sharpness/metric.py"]
 
 
 def test_a_page_that_is_missing_is_reported(tmp_path, monkeypatch):

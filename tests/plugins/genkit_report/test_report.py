@@ -107,7 +107,7 @@ def run(finished, tmp_path):
 
 
 def rendered(*folders):
-    return render([View(Run.load(folder)) for folder in folders])
+    return render([View.load(folder) for folder in folders])
 
 
 def test_a_page_is_one_file_without_requests(finished):
@@ -215,6 +215,30 @@ def test_the_error_of_a_failed_run_is_on_its_page(finished, run):
     page = Page(rendered(run))
     assert len(alerts(page)) == 1
     assert "Error: stage sweep: no <samples>; draw some [data]" in page.texts
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_damaged_state_of_the_run_is_a_warning(run, content):
+    (run / "state.json").unlink()
+    if content is not None:
+        (run / "state.json").write_text(content)
+    assert any("state.json" in text for text in Page(rendered(run)).texts)
+
+
+def test_stages_with_equal_settings_may_differ(finished, run):
+    def noted():
+        return any("different noise" in text for text in Page(rendered(run)).texts)
+
+    assert noted()
+    shutil.rmtree(run / "04-sweep")
+    assert not noted()
+
+
+def test_a_warning_of_several_stages_is_shown_once(run):
+    for stage in ("01-denoiser", "02-samples"):
+        with (run / stage / "warnings.jsonl").open("a") as file:
+            file.write(json.dumps({"warning": "few images"}) + "\n")
+    assert Page(rendered(run)).texts.count("denoiser, samples: few images") == 1
 
 
 def test_trajectories_are_shown_with_their_curvature(finished, run):
