@@ -19,7 +19,7 @@ from typing import Any
 
 import guidance_published
 from guidance_picture import draw
-from guidance_scores import INTERVALS, SECOND_WEIGHTS
+from guidance_scores import INTERVALS, MAIN, ONCE, SECOND_WEIGHTS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 READING = RESULTS / "guidance_reading.md"
@@ -146,7 +146,11 @@ def cost(lines: Sequence[Line]) -> str:
 
 
 def table(
-    measured: Measured, schedule: str, rows: Iterable[Row], cell: Callable[[Sequence[Line]], str]
+    measured: Measured,
+    schedule: str,
+    rows: Iterable[Row],
+    cell: Callable[[Sequence[Line]], str],
+    steps: Sequence[int] | None = None,
 ) -> str:
     """Return a Markdown table with a column for each number of steps; empty if it has no scores.
 
@@ -155,8 +159,9 @@ def table(
         schedule: name of the schedule.
         rows: label, method, guidance and arm of each row.
         cell: function that returns the text of a cell from the scores of its training runs.
+        steps: numbers of steps; None for all.
     """
-    steps = measured.steps
+    steps = measured.steps if steps is None else steps
     lines = ["| | " + " | ".join(f"{n} steps" for n in steps) + " |", "|---|" + "--:|" * len(steps)]
     for label, method, guidance, arm in rows:
         found = [measured.scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
@@ -230,10 +235,9 @@ def weight_table(measured: Measured) -> str:
 def page(measured: Measured) -> str:
     """Return the page."""
     parts = [READING.read_text(encoding="utf-8").strip()]
-    main = ("sweep-both", "by-level-both")
+    at_once, once = ONCE[0], [ONCE[1]]
     orders = ("sweep-first", "sweep-both", "by-level-first", "by-level-both")
     ranges = ("published", "sweep-both-published-range", "sweep-both")
-    swept = [arm for arm in ARMS if arm.startswith("sweep")]
 
     def add(title: str, body: str) -> None:
         if body:
@@ -242,17 +246,24 @@ def page(measured: Measured) -> str:
     for end, kind in (("", "Unconditional"), ("-cond", "Class-conditional")):
         for schedule, levels in SCHEDULES.items():
             about = f"{kind}, {levels}"
-            for title, arms, cell in (
-                (f"## {about}", main, frechet),
-                (f"### {about}: guidance of first order and of both orders", orders, frechet),
-                (f"### {about}: published and fitted range of noise levels", ranges, frechet),
-                (f"### {about}: spread of the samples", main, spread),
-                (f"### {about}: NFE; NFE-equivalents; GFLOP; share of guidance", ARMS, cost),
+            for title, cell in (
+                (f"## {about}", frechet),
+                (f"### {about}: spread of the samples", spread),
+                (f"### {about}: NFE; NFE-equivalents; GFLOP; share of guidance", cost),
             ):
-                add(title, table(measured, schedule, rows_of(end, arms), cell))
-            rows = rows_of(end, swept, unguided=False)
+                add(title, table(measured, schedule, rows_of(end, MAIN), cell))
+            rows = rows_of(end, ["sweep-both"], unguided=False)
             title = f"### {about}: choices of the sweeps, with the number of training runs"
             add(title, table(measured, schedule, rows, chosen))
+        about = f"{kind}, {SCHEDULES[at_once]}"
+        for title, arms in (
+            ("guidance of first order and of both orders", orders),
+            ("published and fitted range of noise levels", ranges),
+        ):
+            rows = rows_of(end, arms)
+            for cell, what in ((frechet, ""), (cost, ", cost")):
+                body = table(measured, at_once, rows, cell, once)
+                add(f"### {about}: {title}{what}", body)
     add("## Snapshots and fitted weights", weight_table(measured))
     for method, name in METHODS.items():
         for schedule, levels in SCHEDULES.items():

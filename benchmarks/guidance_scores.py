@@ -49,6 +49,11 @@ ARMS: dict[str, tuple[str, str]] = {
 """Dict from the name of an arm to the settings of discriminator guidance, and to the settings that a
 sweep varies."""
 
+MAIN = ("sweep-both", "by-level-both")
+"""Arms for all schedules and numbers of steps; the others are only measured with those of `ONCE`."""
+
+ONCE = ("paper", 7)
+
 SECOND_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 INTERVALS = {
     "everywhere": "",
@@ -117,7 +122,7 @@ def schedules(name: str, steps: int) -> dict[str, str]:
     }
 
 
-def arms(name: str) -> Iterator[tuple[str, str, str, str]]:
+def arms(name: str, schedule: str, steps: int) -> Iterator[tuple[str, str, str, str]]:
     """Yield guidance, arm, table of the guidance, and settings that a sweep varies, for each arm."""
     yield "none", "none", "", ""
     for guidance in METHODS[name].guidances:
@@ -132,7 +137,8 @@ def arms(name: str) -> Iterator[tuple[str, str, str, str]]:
                     yield guidance, f"{weight:g}-{where}", f"{{ {', '.join(parts)} }}", ""
             continue
         use = f'use = "discriminator", discriminator = "{guidance}"'
-        for arm, (settings, vary) in ARMS.items():
+        for arm in ARMS if (schedule, steps) == ONCE else MAIN:
+            settings, vary = ARMS[arm]
             found = settings.format(guidance=guidance)
             yield guidance, arm, f"{{ {use}, {found} }}" if found else f"{{ {use} }}", vary
 
@@ -202,7 +208,8 @@ def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, 
 
 def missing(name: str, seed: int, done: set[Key], steps: int, schedule: str) -> list[Any]:
     """Return the arms that have not been measured."""
-    return [a for a in arms(name) if (name, seed, schedule, steps, a[0], a[1]) not in done]
+    wanted = arms(name, schedule, steps)
+    return [a for a in wanted if (name, seed, schedule, steps, a[0], a[1]) not in done]
 
 
 def main() -> None:
