@@ -38,10 +38,8 @@ OWN = {
 """Dict from method to the noise levels of its paper; for `semidiscrete`, those of EDM-AOT."""
 
 HOW = (
-    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 --seeds 0 1 2`: trains residual "
-    "perceptrons with the seeds 0, 1 and 2 and batches of 256",
-    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 2400000 --seeds 0 --methods edm edm-aot-512 "
-    "edm-aot-512-coupled`: trains the three networks with 2.4 million images",
+    "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 2400000 --seeds 0 1 2`: trains "
+    "residual perceptrons with the seeds 0, 1 and 2 and batches of 256",
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors`: "
     "scores 4,096 samples with noise of seed 0; noise levels are fitted with noise of seed 1",
     "- `python benchmarks/pairs_page.py docs/results/pairs.jsonl` writes this page",
