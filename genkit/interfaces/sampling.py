@@ -48,14 +48,17 @@ class Schedule(Component):
         """Whether the settings alone determine the noise levels, without :meth:`bind`."""
         return type(self).sigmas is not Schedule.sigmas
 
-    def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
-        """Yield a problem if the schedule cannot be used with a denoiser and a solver.
+    def check_sampler(
+        self, denoiser: str, solver: Solver, start: Start, earlier: Stages
+    ) -> Iterator[Problem]:
+        """Yield a problem if the schedule cannot be used with a denoiser, a solver and a start.
 
         Called before anything runs.
 
         Args:
             denoiser: id of the stage that trains the denoiser.
             solver: solver of the sampling ODE.
+            start: start in the settings, which may be ``auto``.
             earlier: stages before this one, by id.
         """
         return iter(())

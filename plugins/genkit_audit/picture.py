@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from genkit.artifacts import CouplingStatistics
 from genkit.errors import Code, UsageError
@@ -30,8 +31,11 @@ def picture_of(audits: Sequence[Audit], start: StartLimits) -> bytes:
     """
     rows = [(a.subject, a.statistics) for a in audits if a.statistics and a.statistics.deviations]
     if not rows:
+        measured = any(audit.statistics for audit in audits)
+        reason = "the images do not vary" if measured else "no stage has any"
         raise UsageError(
-            "--picture requires statistics, but no stage has any; remove the option", Code.NOT_FOUND
+            f"--picture requires statistics of images that vary, but {reason}; remove the option",
+            Code.NOT_FOUND,
         )
     figure, places = figure_with_axes(2 * len(rows), columns=2)
     for row, (subject, statistics) in enumerate(rows):
@@ -47,10 +51,12 @@ def _correlations(axes: Axes, subject: str, statistics: CouplingStatistics) -> N
     axes.plot(numbers, statistics.correlations, marker="o", markersize=4, **line_style(0))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -3 * error), max(high, 3 * error))
-    axes.set_xlabel("principal direction of the images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel(
+        "principal direction of the images\n"
+        "shaded: two standard errors around 0, the value for independent noise"
+    )
     axes.set_ylabel("correlation of image and assigned noise")
-    note = "shaded: two standard errors around 0, the value for independent noise"
-    axes.text(0.99, 0.97, note, transform=axes.transAxes, fontsize=9, ha="right", va="top")
     set_title(axes, subject)
 
 

@@ -62,11 +62,18 @@ def _body(audit: Audit, start: StartLimits) -> Iterator[str]:
             else "Statistics: none recorded; audit the recipe of the training instead"
         )
         return
-    yield f"Measured: {statistics.pairs:,} pairs of {statistics.pools:,} pools"
+    pools = f"{statistics.pools:,} pool{'s' if statistics.pools != 1 else ''}"
+    yield f"Measured: {statistics.pairs:,} pairs of {pools}"
     yield ""
     yield from _directions(statistics, start)
     yield ""
     yield from _start(statistics, start)
+    if not coupling.independent:
+        covariance = f"{statistics.covariance:.4f}"
+        yield (
+            f"Mean covariance of a pixel and its noise: {covariance}; a network can use it with "
+            f'preconditioner = {{ use = "coupled", covariance = {covariance} }}'
+        )
     if audit.pairing is not None:
         yield ""
         yield from _pairing(audit.pairing, statistics.pairs)
@@ -112,11 +119,6 @@ def _start(statistics: CouplingStatistics, start: StartLimits) -> Iterator[str]:
         )
     share = 100 * statistics.share_from_noise
     yield f"Share of the images' variance that is predictable from the noise: {share:.0f} %"
-    covariance = statistics.covariance
-    yield (
-        f"Mean covariance of a pixel and its noise: {covariance:.4f}; a network can use it with "
-        f'preconditioner = {{ use = "coupled", covariance = {covariance:.4f} }}'
-    )
 
 
 def _pairing(pairing: Pairing, pairs: int) -> Iterator[str]:

@@ -182,6 +182,8 @@ def sample(
         chosen_start = cast("Start", start)
         if fit_data is not None:
             levels = world.on_main(partial(fit_schedule, denoiser, fit_data, method, start, steps))
+            if world.is_main:
+                say(console(), f"Noise levels fitted to {checkpoint}: {levels['levels']}")
             parts = sampling_parts(levels, method, draws)
         level_files = list(references(parts.schedule))
         parts = denoiser.bind_schedule(parts, chosen_start)  # raises if a file is missing

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from genkit.errors import Code, Problem
 from genkit.interfaces import Inputs, Sampler, Schedule, Solver, Stages
 from genkit.settings import setting
+from genkit.types import Start
 from genkit_stages.fit_schedule import FitSchedule
 from genkit_stages.fitted_levels import FittedLevels, LevelsRef
 from genkit_stages.level_search import KnownLevels
@@ -34,7 +35,9 @@ class Fitted(Schedule):
                 Code.CONFLICT,
             )
 
-    def check_sampler(self, denoiser: str, solver: Solver, earlier: Stages) -> Iterator[Problem]:
+    def check_sampler(
+        self, denoiser: str, solver: Solver, start: Start, earlier: Stages
+    ) -> Iterator[Problem]:
         stage = earlier.get(self.levels)
         if not isinstance(stage, FitSchedule):
             return
@@ -45,6 +48,10 @@ class Fitted(Schedule):
         if stage.solver != solver:
             reason = f"must be fitted to {solver}, got levels for {stage.solver}"
             yield Problem(("levels",), reason, "fit a schedule to this solver", Code.CONFLICT)
+        if stage.start != start:
+            reason = f'must be fitted to the start "{start}", got levels for "{stage.start}"'
+            hint = f'write start = "{stage.start}", or fit a schedule to this start'
+            yield Problem(("levels",), reason, hint, Code.CONFLICT)
 
     def bind(self, inputs: Inputs, sampler: Sampler) -> Schedule:
         """Return the fitted levels.

@@ -99,7 +99,7 @@ class Sample(SamplingStage):
             yield from self._design_problems(earlier)
             return
         yield from sample_problems(denoiser.spec, self.count, self.batch_size)
-        problems = self.schedule.check_sampler(self.denoiser, self.solver, earlier)
+        problems = self.schedule.check_sampler(self.denoiser, self.solver, self.start, earlier)
         yield from (problem.under("schedule") for problem in problems)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)

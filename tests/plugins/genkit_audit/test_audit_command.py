@@ -4,6 +4,7 @@ import io
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import genkit
 from genkit.artifacts import DenoiserFile
 from genkit.errors import Code, DataError, GenkitError, UsageError
 from genkit_audit.audit_command import audit as command
+from genkit_audit.picture import picture_of
+from genkit_audit.prediction import StartLimits
 from raising import raises_code
 
 NETWORK = "run/01-denoiser/denoiser.safetensors"
@@ -163,6 +166,19 @@ def test_independent_noise_of_a_file_has_nothing_to_correct(genkit_, workplace):
 
     assert code == 0, err
     assert "independent" in out
+
+
+def test_a_covariance_is_stated_for_assigned_noise_only(genkit_, workplace):
+    assert "Mean covariance" in genkit_("audit", "recipe.toml")[1]
+    random = genkit_("audit", "recipe.toml", "--set", 'denoiser.coupler="random"')
+    assert "Mean covariance" not in random[1]
+
+
+def test_a_picture_of_constant_images_is_refused_with_the_reason():
+    statistics = SimpleNamespace(deviations=())
+    audits = [SimpleNamespace(subject="flat", statistics=statistics)]
+    with raises_code(UsageError, Code.NOT_FOUND, "do not vary"):
+        picture_of(audits, StartLimits(80.0, 0.02))
 
 
 def test_a_picture_is_drawn(genkit_, workplace):

@@ -105,8 +105,10 @@ def test_levels_are_fitted_to_data_and_kept(genkit_, points, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     common = ("--steps", 3, "--seeds", "0-2", "--device", "cpu", "--fit-to", "moons")
     for out in ("a", "b"):
-        assert genkit_("sample", points, *common, "--out", tmp_path / out)[0] == 0
+        code, printed, _ = genkit_("sample", points, *common, "--out", tmp_path / out)
+        assert code == 0
     (kept,) = (tmp_path / "cache").rglob("schedules/*.json")
+    assert str(kept) in printed
     assert files(tmp_path / "a") == files(tmp_path / "b")
     schedule = {"use": "fitted", "levels": str(kept), "steps": 3}
     drawn = load_denoiser(points, "cpu").sample(3, schedule=schedule)
