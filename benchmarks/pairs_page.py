@@ -17,6 +17,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pairs_scores import MULTISTEP
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 READING = RESULTS / "pairs_reading.md"
@@ -24,6 +25,7 @@ PICTURE = RESULTS.parent / "images" / "pairs.png"
 
 NAMES = {
     "edm": "EDM",
+    "edm_edm-levels": "EDM, trained with its own noise distribution",
     "edm-aot-512": "EDM-AOT, pools of 512",
     "edm-aot-512-coupled": "EDM-AOT, pools of 512, coupled preconditioner",
     "edm-aot-1536": "EDM-AOT, pools of 1,536",
@@ -31,8 +33,11 @@ NAMES = {
     "flow": "flow matching",
     "ot-flow": "OT flow matching, pools of 512",
 }
+INDEPENDENT = ("edm", "edm_edm-levels", "flow")
+"""Methods whose noise is independent of the images, so that sampling starts from noise."""
+
 OWN = {
-    name: "uniform times" if "flow" in name else "rho 7" if name == "edm" else "rho 90"
+    name: "uniform times" if "flow" in name else "rho 7" if name in INDEPENDENT else "rho 90"
     for name in NAMES
 }
 """Dict from method to the noise levels of its paper; for `semidiscrete`, those of EDM-AOT."""
@@ -110,7 +115,7 @@ def rows_of(own: bool) -> list[tuple[str, str, str, str]]:
     rows = []
     for method, name in NAMES.items():
         schedule = OWN[method] if own else "fitted"
-        exact = method in ("edm", "flow") or (own and "flow" in method)
+        exact = method in INDEPENDENT or (own and "flow" in method)
         for start in ("noise",) if exact else ("noise", "corrected"):
             label = name if exact else f"{name}, start {start}"
             rows.append((label, method, schedule, start))
@@ -130,6 +135,14 @@ def control() -> list[tuple[str, str, str, str]]:
             ("edm-aot-512", "corrected"),
             ("edm-aot-512-coupled", "corrected"),
         )
+    ]
+
+
+def multistep() -> list[tuple[str, str, str, str]]:
+    """Return rows with levels that are fitted for the solver `dpmpp-2m`."""
+    return [
+        (name, method, MULTISTEP, "noise" if method in INDEPENDENT else "corrected")
+        for method, name in NAMES.items()
     ]
 
 
@@ -153,7 +166,16 @@ def draw(scores: Scores) -> None:
 def draw_lines(axes: Axes, scores: Scores, images: int, own: bool) -> None:
     """Draw a line for each method; error bars show the range over the training runs."""
     steps = sorted({key[4] for key in scores})
-    colors = ("#555555", "#0072b2", "#cc79a7", "#56b4e9", "#009e73", "#999999", "#d55e00")
+    colors = (
+        "#555555",
+        "#e69f00",
+        "#0072b2",
+        "#cc79a7",
+        "#56b4e9",
+        "#009e73",
+        "#999999",
+        "#d55e00",
+    )
     # The corrected start is the last row of a method, so it replaces the start from noise.
     best = {row[1]: row for row in rows_of(own)}
     for (method, row), color in zip(best.items(), colors, strict=True):
@@ -204,6 +226,12 @@ def page(scores: Scores, machines: Sequence[str]) -> str:
             f"## {images:,} images: fitted noise levels",
             table(scores, images, rows_of(False), distance),
         )
+        if any(key[1:3] == (images, MULTISTEP) for key in scores):
+            add(
+                f"## {images:,} images: fitted noise levels, the solver `dpmpp-2m`",
+                "The columns have the network calls of the other tables: two for each step of Heun's "
+                "method, minus one.\n\n" + table(scores, images, multistep(), distance),
+            )
         add(
             f"## {images:,} images: effects of pairs and of noise levels, separated",
             table(scores, images, control(), distance),

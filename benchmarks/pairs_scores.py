@@ -27,6 +27,9 @@ from genkit_stages.level_search import KnownLevels
 STEPS = (3, 4, 5, 7, 14, 18)
 """Numbers of Heun steps: 5, 7, 9, 13, 27 and 35 network calls, without the call of a corrected start."""
 
+MULTISTEP = "fitted, dpmpp-2m"
+"""Levels that are fitted for the solver `dpmpp-2m`, with as many calls as the steps of Heun's method."""
+
 Key = tuple[str, str, str, int]
 """Denoiser, schedule, start and steps."""
 
@@ -51,16 +54,20 @@ def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
                 yield name, schedule, start, number
         for start in starts:
             yield name, "fitted", start, number
+        if "flow" not in method:
+            yield name, MULTISTEP, starts[-1], number
 
 
-def fitted(denoiser: Denoiser, judge: Judge, steps: int, start: ResolvedStart) -> Schedule:
+def fitted(
+    denoiser: Denoiser, judge: Judge, solver: str, steps: int, start: ResolvedStart
+) -> Schedule:
     """Return the noise levels that the stage `fit-schedule` fits."""
     stage = component(
         "stage",
         "fit-schedule",
         denoiser="denoiser",
         data={"use": "digits"},
-        solver={"use": "heun"},
+        solver={"use": solver},
         steps=steps,
         start=start,
         extractor=PIXELS,
@@ -72,8 +79,10 @@ def score(denoiser: Denoiser, judge: Judge, key: Key, samples: int) -> dict[str,
     """Score a cell, and return its line of JSON."""
     name, kind, start, steps = key
     solver = "heun"
-    if kind == "fitted":
-        schedule = fitted(denoiser, judge, steps, start)  # type: ignore[arg-type]
+    if kind == MULTISTEP:
+        solver, steps = "dpmpp-2m", 2 * steps - 1
+    if kind.startswith("fitted"):
+        schedule = fitted(denoiser, judge, solver, steps, start)  # type: ignore[arg-type]
     else:
         table = dict(schedules(name)[kind])
         if table["name"] == "flow":
@@ -82,7 +91,7 @@ def score(denoiser: Denoiser, judge: Judge, key: Key, samples: int) -> dict[str,
     found = draw(denoiser, schedule, range(samples), solver=solver, start=start)  # type: ignore[arg-type]
     items, nfe = found
     levels = schedule.sigmas()[:-1].tolist()
-    ends = {"sigma_max": levels[0], "sigma_min": levels[-1]} if kind == "fitted" else {}
+    ends = {"sigma_max": levels[0], "sigma_min": levels[-1]} if kind.startswith("fitted") else {}
     return {"key": list(key), "nfe": nfe, **judge.scores(items), **ends}
 
 
