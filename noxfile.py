@@ -24,7 +24,7 @@ SEPARATE = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 # One process a core, at most four: each takes about 1 GB of memory, and tests start others.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
-# Of all tests of a folder: those that arguments after `--` select cover less.
+# Only for all tests of a package; a selection after `--` covers less.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")
 # Optional libraries without which tests are skipped.
 WITH_EXTRAS = ".[test,huggingface,tensorboard,transformers,wandb]"
@@ -78,7 +78,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.11", default=False)
 def coverage(session: nox.Session) -> None:
-    """All tests, and the lines that they run; tracing takes more than half of their time again."""
+    """All tests, which must run 90 % of the lines and branches; slower than `tests` by 70 %."""
     require_cpu_torch(session)
     install(session, WITH_EXTRAS)
     run_tests(session, *PARALLEL, *COVERAGE)

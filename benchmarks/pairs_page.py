@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pairs_scores import MULTISTEP
+from pairs_scores import MULTISTEP, is_independent
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 READING = RESULTS / "pairs_reading.md"
@@ -33,11 +33,8 @@ NAMES = {
     "flow": "flow matching",
     "ot-flow": "OT flow matching, pools of 512",
 }
-INDEPENDENT = ("edm", "edm_edm-levels", "flow")
-"""Methods whose noise is independent of the images, so that sampling starts from noise."""
-
 OWN = {
-    name: "uniform times" if "flow" in name else "rho 7" if name in INDEPENDENT else "rho 90"
+    name: "uniform times" if "flow" in name else "rho 7" if is_independent(name) else "rho 90"
     for name in NAMES
 }
 """Dict from method to the noise levels of its paper; for `semidiscrete`, those of EDM-AOT."""
@@ -115,7 +112,7 @@ def rows_of(own: bool) -> list[tuple[str, str, str, str]]:
     rows = []
     for method, name in NAMES.items():
         schedule = OWN[method] if own else "fitted"
-        exact = method in INDEPENDENT or (own and "flow" in method)
+        exact = is_independent(method) or (own and "flow" in method)
         for start in ("noise",) if exact else ("noise", "corrected"):
             label = name if exact else f"{name}, start {start}"
             rows.append((label, method, schedule, start))
@@ -141,7 +138,7 @@ def control() -> list[tuple[str, str, str, str]]:
 def multistep() -> list[tuple[str, str, str, str]]:
     """Return rows with levels that are fitted for the solver `dpmpp-2m`."""
     return [
-        (name, method, MULTISTEP, "noise" if method in INDEPENDENT else "corrected")
+        (name, method, MULTISTEP, "noise" if is_independent(method) else "corrected")
         for method, name in NAMES.items()
     ]
 

@@ -42,11 +42,15 @@ def schedules(method: str) -> dict[str, dict[str, Any]]:
     return {f"rho {rho}": {"name": "edm", "rho": rho} for rho in (7, 90)}
 
 
+def is_independent(method: str) -> bool:
+    """Return whether the noise of a method is independent of the images."""
+    return method.partition("_")[0] in ("edm", "flow")  # without the suffix `_LEVER`
+
+
 def cells(name: str, steps: tuple[int, ...]) -> Iterator[Key]:
     """Yield the key of each cell to score for a denoiser."""
     method, _, _ = name.rsplit("-", 2)
-    independent = method.partition("_")[0] in ("edm", "flow")  # without the suffix `_LEVER`
-    starts = ("noise",) if independent else ("noise", "corrected")
+    starts = ("noise",) if is_independent(method) else ("noise", "corrected")
     for number in steps:
         for schedule in schedules(method):
             # Uniform times start at an infinite noise level, where a start from noise is exact.

@@ -98,7 +98,7 @@ def writable(option: str, path: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "write another name"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "free some space, or write a name on another disk"
+            remedy = "free some space, or write a path on another disk"
         raise UsageError(
             f"{option} must be a writable file, got {path}: {error.strerror}; {remedy}",
             Code.IO_ERROR,

@@ -48,7 +48,7 @@ class Fitted(Schedule):
         if stage.solver != solver:
             reason = f"must be fitted to {solver}, got levels for {stage.solver}"
             yield Problem(("levels",), reason, "fit a schedule to this solver", Code.CONFLICT)
-        if stage.start != start:
+        if "auto" not in (stage.start, start) and stage.start != start:
             reason = f'must be fitted to the start "{start}", got levels for "{stage.start}"'
             hint = f'write start = "{stage.start}", or fit a schedule to this start'
             yield Problem(("levels",), reason, hint, Code.CONFLICT)

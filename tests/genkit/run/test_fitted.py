@@ -94,12 +94,19 @@ def test_a_fit_is_the_same_bytes_again(tiny, recipe, tmp_path):
     [
         'samples.schedule={ use = "fitted", levels = "fit", steps = 4 }',
         'samples.solver={ use = "euler" }',
-        'samples.start="corrected"',
     ],
 )
-def test_other_steps_solvers_and_starts_are_refused_before_a_run(tiny, recipe, override):
+def test_other_steps_and_solvers_are_refused_before_a_run(tiny, recipe, override):
     with raises_code(RecipeError, Code.CONFLICT, "fit"):
         tiny.load(recipe, FITTED, override)
+
+
+def test_another_start_is_refused_before_a_run_unless_one_is_auto(tiny, recipe):
+    tiny.load(recipe, FITTED, 'samples.start="noise"')
+    tiny.load(recipe, FITTED, 'fit.start="noise"')
+    tiny.load(recipe, FITTED, 'samples.start="noise"', 'fit.start="noise"')
+    with raises_code(RecipeError, Code.CONFLICT, "noise", "corrected"):
+        tiny.load(recipe, FITTED, 'samples.start="noise"', 'fit.start="corrected"')
 
 
 def test_another_denoiser_is_refused_before_a_run(tiny, recipe):

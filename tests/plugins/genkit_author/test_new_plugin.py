@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_no_part_of_a_package(genkit_, tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "write_text", full)
     code, _, err = genkit_("new", "plugin", "solver", "mine", "--out", tmp_path / "mine")
     assert code == 2
-    assert "space" in err
+    assert "free some space" in err
     assert not (tmp_path / "mine").exists()
 
 
