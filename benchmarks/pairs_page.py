@@ -42,9 +42,11 @@ OWN = {
 HOW = (
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_trainings.py --images 600000 2400000 --seeds 0 1 2`: trains "
     "residual perceptrons with the seeds 0, 1 and 2 and batches of 256",
+    "- the same with `--methods edm --levers edm-levels`: EDM with its own noise distribution",
     "- `OMP_NUM_THREADS=1 python benchmarks/pairs_scores.py runs/pairs/*/*denoiser/denoiser.safetensors`: "
     "scores 4,096 samples with noise of seed 0; noise levels are fitted with noise of seed 1",
     "- `python benchmarks/pairs_page.py docs/results/pairs.jsonl` writes this page",
+    "- *dirty* is the given commit with later versions of these scripts",
 )
 
 Scores = dict[tuple[str, int, str, str, int], dict[int, dict[str, Any]]]
