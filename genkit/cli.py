@@ -16,7 +16,7 @@ from typing import Annotated, Never
 
 import typer
 
-from genkit.commands import complete
+from genkit import completion
 from genkit.commands.run import run
 from genkit.commands.show import check_kind, show
 from genkit.commands.validate import validate
@@ -37,7 +37,7 @@ app = typer.Typer(
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="KIND", help="Only components of this kind.", autocompletion=complete.kinds
+        metavar="KIND", help="Only components of this kind.", autocompletion=completion.kinds
     ),
 ]
 

@@ -30,6 +30,7 @@ LAYERS = {
     "pickles": 0,
     "parts": 1,
     "commands": 5,
+    "completion": 2,
     "machine": 2,
     "terminal": 1,
     "artifacts": 1,
@@ -95,6 +96,7 @@ PUBLIC = {
     "machine",
     "recipe",
     "terminal",
+    "completion",
     "train",
     "__init__",
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.commands import complete
+from genkit import completion
 from genkit.errors import Code, Mistake, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ RecipeArgument = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="A TOML file, or the name of a shipped recipe.",
-        autocompletion=complete.recipes,
+        autocompletion=completion.recipes,
     ),
 ]
 Overrides = Annotated[
@@ -31,7 +31,7 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a setting, such as denoiser.coupler=random; can be repeated.",
-        autocompletion=complete.keys,
+        autocompletion=completion.keys,
     ),
 ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.commands import complete
+from genkit import completion
 from genkit.commands.recipes import Overrides, RecipeArgument, load_recipe
 from genkit.errors import Code, GenkitError, UsageError
 from genkit.terminal import check_device, console, processes, warn
@@ -34,7 +34,7 @@ def run(
         typer.Option(
             metavar="DEVICE",
             help="auto, cpu, cuda, cuda:N or mps.",
-            autocompletion=complete.devices,
+            autocompletion=completion.devices,
         ),
     ] = None,
     redo: Annotated[
@@ -42,7 +42,7 @@ def run(
         typer.Option(
             metavar="STAGE",
             help="Run a stage and all stages that depend on it again; can be repeated.",
-            autocompletion=complete.stages,
+            autocompletion=completion.stages,
         ),
     ] = None,
     trackers: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genkit.commands import complete
+from genkit import completion
 from genkit.commands.recipes import load_recipe, summary
 from genkit.errors import Code, UsageError
 from genkit.terminal import console, json_mistakes, say
@@ -28,7 +28,7 @@ def show(
         typer.Argument(
             metavar="NAME",
             help="A component, a shipped recipe, a TOML file or the folder of a run.",
-            autocompletion=complete.components,
+            autocompletion=completion.components,
         ),
     ],
     kind: Annotated[
@@ -36,7 +36,7 @@ def show(
         typer.Option(
             metavar="KIND",
             help="Only components of this kind; or: recipe.",
-            autocompletion=complete.kinds,
+            autocompletion=completion.kinds,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,

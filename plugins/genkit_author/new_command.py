@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from genkit.commands.complete import kinds, recipes
+from genkit.completion import kinds, recipes
 from genkit.errors import Code, UsageError
 from genkit.terminal import console, say, writable
 
