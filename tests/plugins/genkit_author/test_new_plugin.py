@@ -81,7 +81,7 @@ def test_packages_are_loaded_and_used_in_a_recipe(written, tmp_path):
         settings[key] = tomllib.loads(f"x = {value}")["x"] if value[0] == "[" else value
     result = genkit.run_recipe("smoke", out=tmp_path / "run", settings=settings)
     (row,) = result.scores["scores"]
-    assert "mean-distance" in row
+    assert "my-metric" in row
     resolved = (tmp_path / "run" / "resolved.toml").read_text(encoding="utf-8")
     assert all(f'use = "my-{kind}"' in resolved for kind in USED)
 
