@@ -11,6 +11,8 @@ from genkit.cli import app
 from genkit.plugin.kinds import CORE_COMMANDS
 from genkit.plugin.manager import load_plugins
 
+pytestmark = pytest.mark.slow
+
 BOTH = """
 import typer
 from genkit.plugin import hookimpl

@@ -17,6 +17,8 @@ from genkit.recipe.source import Source
 from genkit.report.components import description
 from recipes import QUICK
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import json, os, signal, sys, threading
 from dataclasses import dataclass

@@ -29,6 +29,8 @@ from genkit_stages.callbacks import isolated
 from genkit_stages.preview import Preview
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 NETWORK = 'network = { use = "mlp", width = 8, blocks = 1, dropout = 0.2 }'
 
 STEPS = 'schedule = { use = "edm", steps = 3 }'
@@ -183,7 +185,6 @@ def test_the_process_is_as_before_behind_a_callback_that_raises(switches):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.slow
 def test_no_pool_is_coupled_while_a_callback_runs(tiny, observed, monkeypatch):
     pairing, solve, seen = [], PairStream.solve, []
 
@@ -298,7 +299,6 @@ def test_the_warning_of_a_metric_is_shown_once(tiny, observed, monkeypatch, capl
 # --- stops and kills ------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 4])
 @pytest.mark.parametrize("method", ["checkpoint", "log"])
 def test_a_kill_leaves_each_row_once(tiny, plain, observed, monkeypatch, at, method):

@@ -13,6 +13,8 @@ from genkit.errors import Code, DataError
 from genkit.sample import supported_levels
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """name = "bad"
 data = { use = "moons" }
 

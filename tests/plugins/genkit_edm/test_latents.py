@@ -20,6 +20,8 @@ from genkit.types import SEED_LIMIT as SEEDS
 from genkit_edm.latents import EdmLatents
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 COUNT = 16
 BATCH = 5  # does not divide the number of samples
 SAMPLERS = {

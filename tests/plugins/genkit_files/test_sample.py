@@ -32,6 +32,8 @@ from genkit_edm.solvers.heun import Heun
 from genkit_files.sample import parse_seeds
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 MLP = {"use": "mlp-discriminator", "width": 8}
 
 

@@ -14,6 +14,8 @@ from genkit import component
 from genkit.interfaces import Schedule, Solver
 from genkit.testing import ClosedForm
 
+pytestmark = pytest.mark.slow
+
 CASES = range(35)
 LIMIT = 1e-9
 
