@@ -235,7 +235,7 @@ def weight_table(measured: Measured) -> str:
 def page(measured: Measured) -> str:
     """Return the page."""
     parts = [READING.read_text(encoding="utf-8").strip()]
-    at_once, once = ONCE[0], [ONCE[1]]
+    schedule_of_all, steps_of_all = ONCE
     orders = ("sweep-first", "sweep-both", "by-level-first", "by-level-both")
     ranges = ("published", "sweep-both-published-range", "sweep-both")
 
@@ -255,14 +255,14 @@ def page(measured: Measured) -> str:
             rows = rows_of(end, ["sweep-both"], unguided=False)
             title = f"### {about}: choices of the sweeps, with the number of training runs"
             add(title, table(measured, schedule, rows, chosen))
-        about = f"{kind}, {SCHEDULES[at_once]}"
+        about = f"{kind}, {SCHEDULES[schedule_of_all]}"
         for title, arms in (
             ("guidance of first order and of both orders", orders),
             ("published and fitted range of noise levels", ranges),
         ):
             rows = rows_of(end, arms)
             for cell, what in ((frechet, ""), (cost, ", cost")):
-                body = table(measured, at_once, rows, cell, once)
+                body = table(measured, schedule_of_all, rows, cell, [steps_of_all])
                 add(f"### {about}: {title}{what}", body)
     add("## Snapshots and fitted weights", weight_table(measured))
     for method, name in METHODS.items():

@@ -53,6 +53,7 @@ MAIN = ("sweep-both", "by-level-both")
 """Arms for all schedules and numbers of steps; the others are only measured with those of `ONCE`."""
 
 ONCE = ("paper", 7)
+"""Schedule and number of steps with which all arms are compared."""
 
 SECOND_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 INTERVALS = {

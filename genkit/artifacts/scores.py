@@ -74,7 +74,7 @@ class Scores(Artifact):
     def axis_label(self, score: str) -> str:
         """Return the label of an axis for a score, such as "frechet pixels (lower is better)"."""
         better = {True: " (higher is better)", False: " (lower is better)", None: ""}
-        return in_words(score) + better[self.higher_is_better(score)]
+        return score_words(score) + better[self.higher_is_better(score)]
 
     def floor(self, score: str) -> float | None:
         """Return the score of real items, which perfect samples would have; None if unknown."""
@@ -123,7 +123,7 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
     return curve
 
 
-def in_words(score: str) -> str:
+def score_words(score: str) -> str:
     """Return the name of a score as words, such as "frechet pixels"."""
     return score.replace("_", " ")
 

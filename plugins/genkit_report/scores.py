@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from genkit.artifacts.scores import FLOOR_ITEMS, STD, in_words, scores_in, settings_of
+from genkit.artifacts.scores import FLOOR_ITEMS, STD, score_words, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
 from genkit_report.blocks import Block, Table, Text
@@ -118,7 +118,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
         ends = [f(x for line in drawn for x in line.x) for f in (min, max)]
         flat = [Line(k, ends, [y, y], dashed=True) for k, y in floors.get(score, {}).items()]
         yield line_chart(
-            f"{in_words(score)} against the cost of a sample",
+            f"{score_words(score)} against the cost of a sample",
             [*drawn, *flat],
             arithmetic if counted else calls,
             labels[score],

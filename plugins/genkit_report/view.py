@@ -119,13 +119,13 @@ class View:
     @property
     def warnings(self) -> Iterator[str]:
         """Warnings of all stages, each once, with the ids of its stages."""
-        found: dict[str, dict[str, None]] = {}
+        ids_by_text: dict[str, dict[str, None]] = {}
         for stage in self.stages():
             if stage.folder is not None:
                 for row in read_rows(stage.folder / WARNINGS):
-                    found.setdefault(str(row.get("warning")), {})[stage.id] = None
-        for text, stages in found.items():
-            yield f"{', '.join(stages)}: {text}"
+                    ids_by_text.setdefault(str(row.get("warning")), {})[stage.id] = None
+        for text, ids in ids_by_text.items():
+            yield f"{', '.join(ids)}: {text}"
 
     def costs(self, stage: StageResult) -> Sequence[SamplingCost]:
         """Return the cost of the samples of each row of a stage; empty if it was not recorded."""
