@@ -39,7 +39,10 @@ the numbers of items, such as ``512 against 1285``."""
 BETTER = "better"
 """Name of the fact with the better direction: ``higher`` or ``lower``; absent if there is none."""
 
-MAY_DIFFER = frozenset({"sets", "values", "warning"})
+WORDS = "words"
+"""Name of the fact with the score in words."""
+
+MAY_DIFFER = frozenset({"sets", "values", "warning", WORDS})
 """Facts that may differ between comparable scores, besides facts with the prefixes above."""
 
 
@@ -71,10 +74,14 @@ class Scores(Artifact):
         """Return whether a higher score is better; None if neither higher nor lower is."""
         return {"higher": True, "lower": False}.get(self.facts.get(score, {}).get(BETTER, ""))
 
+    def words(self, score: str) -> str:
+        """Return a score in words, such as "Fréchet distance, pixels"."""
+        return self.facts.get(score, {}).get(WORDS) or score_words(score)
+
     def axis_label(self, score: str) -> str:
-        """Return the label of an axis for a score, such as "frechet pixels (lower is better)"."""
+        """Return the label of an axis, such as "Fréchet distance, pixels (lower is better)"."""
         better = {True: " (higher is better)", False: " (lower is better)", None: ""}
-        return score_words(score) + better[self.higher_is_better(score)]
+        return self.words(score) + better[self.higher_is_better(score)]
 
     def floor(self, score: str) -> float | None:
         """Return the score of real items, which perfect samples would have; None if unknown."""
@@ -124,7 +131,7 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
 
 
 def score_words(score: str) -> str:
-    """Return the name of a score as words, such as "frechet pixels"."""
+    """Return the name of a score as words, such as "class agreement"."""
     return score.replace("_", " ")
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from genkit.artifacts.coupling import Coupling
+from genkit.artifacts.scores import score_words
 from genkit.artifacts.statistics import Statistics
 from genkit.errors import Problem
 from genkit.interfaces.base import Component, Context, Design, Inputs, unbound
@@ -157,6 +158,10 @@ class Metric(Component):
 
         ``nfe``, ``guidance_nfe`` and the endings ``_std`` and ``_min`` are reserved.
         """
+
+    def words(self, score: str) -> str:
+        """Return a score in words, for titles and axes, such as "Fréchet distance, pixels"."""
+        return score_words(score)
 
     def check_items(self, spec: DataSpec) -> Iterator[Problem]:
         """Yield a problem if the metric cannot be computed for items of this kind."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from genkit.artifacts.scores import STD, Row, Scores, score_words, settings_of
+from genkit.artifacts.scores import STD, Row, Scores, settings_of
 from genkit.parts.figure import (
     figure_with_axes,
     label_ends,
@@ -133,7 +133,7 @@ def score_plot(scores: Scores, score: str) -> bytes:
     apart = "\n(calls of guidance networks are not included)" if guided else ""
     axes.set_xlabel(f"NFE: network calls of the denoiser per sample{apart}")
     axes.set_ylabel(scores.axis_label(score))
-    set_title(axes, f"{score_words(score)} against NFE")
+    set_title(axes, f"{scores.words(score)} against NFE")
     if list(lines) != [""]:
         label_ends(axes, drawn)
     return png_of(figure)

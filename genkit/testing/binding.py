@@ -198,9 +198,9 @@ def subject_of(
 def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) -> None:
     """Check every law of a metric.
 
-    `scores` lists the names of the returned scores. Scores are finite numbers, have no reserved
-    name, and are the same on every call. The items are not modified. The denoiser is called only if
-    `requires_denoiser` is true.
+    `scores` lists the names of the returned scores, and `words` describes each. Scores are finite
+    numbers, have no reserved name, and are the same on every call. The items are not modified. The
+    denoiser is called only if `requires_denoiser` is true.
 
     Args:
         metric: metric to check.
@@ -246,6 +246,9 @@ def check_metric(metric: Metric, spec: DataSpec, earlier: Stages | None = None) 
     )
     law = "declared-scores: measure returns exactly the scores in `scores`"
     require(set(metric.scores) == set(measurement.scores), metric, law, measurement.scores)
+    words = {name: metric.words(name) for name in metric.scores}
+    one_line = all(isinstance(text, str) and text.isprintable() and text for text in words.values())
+    require(one_line, metric, "words: words returns one line of text for every score", words)
     strings = all(isinstance(fact, str) for fact in measurement.facts.values())
     require(strings, metric, "facts-are-texts: every fact is a string", measurement.facts)
     lengths = all(curve.consistent for curve in measurement.curves.values())

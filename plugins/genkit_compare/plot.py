@@ -9,7 +9,6 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from genkit.artifacts.scores import score_words
 from genkit.errors import Code, UsageError
 from genkit.parts.figure import (
     DASHES,
@@ -69,9 +68,10 @@ def score_plot(table: Table, score: str, ending: str) -> bytes:
     _scale(axes, sorted(set(costs)))
     axes.set_xlabel(cost_label)
     spread = any(score in row.spread for row in rows)
-    label = rows[0].member.scores.axis_label(score)
+    scores = rows[0].member.scores
+    label = scores.axis_label(score)
     axes.set_ylabel(f"{label}\nbars: standard deviation over the sets" if spread else label)
-    set_title(axes, f"{score_words(score)} against the cost of a sample")
+    set_title(axes, f"{scores.words(score)} against the cost of a sample")
     # The legend is outside of the axes, so that it hides no line.
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     content = io.BytesIO()

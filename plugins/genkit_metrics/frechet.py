@@ -26,6 +26,7 @@ class Frechet(FeatureMetric):
     """Fréchet distance between the means and covariances of features; 0 is best."""
 
     source = "Heusel et al., arXiv 1706.08500, eq. 6"
+    quantity = "Fréchet distance"
     higher_is_better = False
     min_samples = 2  # the minimum for a covariance
     accepts_statistics = True
@@ -33,6 +34,9 @@ class Frechet(FeatureMetric):
     @property
     def scores(self) -> tuple[str, ...]:
         return (self.extractor.frechet,)
+
+    def words(self, score: str) -> str:
+        return "FID" if score == "fid" else super().words(score)
 
     def measure(self, subject: Subject, context: Context) -> Measurement:
         (name,) = self.scores
@@ -67,6 +71,10 @@ class FrechetByClass(FeatureMetric):
         name = f"{self.extractor.frechet}_by_class"
         return name, f"{name}_max"
 
+    def words(self, score: str) -> str:
+        which = "largest" if score.endswith("_max") else "mean"
+        return f"{which} Fréchet distance within a class, {self.extractor.label}"
+
     def measure(self, subject: Subject, context: Context) -> Measurement:
         real, fake = self.features(subject)
         real_labels = require_labels(subject.reference, "reference items")
@@ -85,7 +93,7 @@ class FrechetByClass(FeatureMetric):
                     biases.append(expected_bias(of_real, count))
             mean, maximum = self.scores
             x = tuple(map(float, classes))
-            curve = Curve(x, tuple(scores), "class", self.extractor.frechet)
+            curve = Curve(x, tuple(scores), "class", f"Fréchet distance, {self.extractor.label}")
             return Measurement(
                 {mean: sum(scores) / len(scores), maximum: max(scores)},
                 curves={mean: curve},

@@ -21,6 +21,7 @@ class Kid(FeatureMetric):
     """Mean kernel distance of random subsets, unbiased for any number of samples; 0 is best."""
 
     source = "Binkowski et al., arXiv 1801.01401, section 4"
+    quantity = "KID"
     higher_is_better = False
     min_samples = SUBSET_SIZE
 
@@ -46,6 +47,7 @@ class Cmmd(FeatureMetric):
     """Kernel distance of CLIP embeddings, times 1,000; 0 is best."""
 
     source = "Jayasumana et al., arXiv 2401.09603, section 5"
+    quantity = "CMMD"
     higher_is_better = False
 
     extractor: Extractor = setting(

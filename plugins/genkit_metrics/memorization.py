@@ -84,6 +84,7 @@ class Mifid(FeatureMetric):
     """
 
     source = "Bai et al., arXiv 2106.03062, section 3"
+    quantity = "MiFID"
     higher_is_better = False
     min_samples = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from genkit.types import Batch
 @dataclass(frozen=True, kw_only=True)
 class FeatureMetric(Metric):
     """Compare the features of samples and real items."""
+
+    quantity: ClassVar[str] = ""
+    """Name of the scores in words; empty if the names of the scores are words."""
 
     extractor: Extractor = setting(
         doc="features in which samples and real items are compared", use={"use": "pixels"}
@@ -32,6 +36,10 @@ class FeatureMetric(Metric):
         """
         label = self.extractor.label
         return score if label == "inception" else f"{score}_{label}"
+
+    def words(self, score: str) -> str:
+        label = self.extractor.label
+        return f"{self.quantity or super().words(score.removesuffix(f'_{label}'))}, {label}"
 
     def features(self, subject: Subject) -> tuple[Tensor, Tensor]:
         """Return the features of the reference, ``[N, F]``, and of the samples, ``[M, F]``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from genkit.artifacts.scores import FLOOR_ITEMS, STD, score_words, scores_in, settings_of
+from genkit.artifacts.scores import FLOOR_ITEMS, STD, scores_in, settings_of
 from genkit.parts.figure import number, with_spread
 from genkit.plugin import SamplingCost
 from genkit_report.blocks import Block, Table, Text
@@ -92,7 +92,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
     counted = all(cost is not None for _, rows in swept for _, cost in rows)
     lines: dict[str, list[Line]] = {}
     floors: dict[str, dict[str, float]] = {}
-    labels: dict[str, str] = {}
+    labels: dict[str, tuple[str, str]] = {}
     for (view, stage, settings), rows in swept:
         points = sorted(
             (cost if counted and cost else _calls(row), k) for k, (row, cost) in enumerate(rows)
@@ -107,7 +107,7 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
             known = None if None in spread else [float(s or 0.0) for s in spread]
             values = [row[score] for row in ordered]
             lines.setdefault(score, []).append(Line(name, costs, values, known, marked=True))
-            labels[score] = scores.axis_label(score)
+            labels[score] = scores.words(score), scores.axis_label(score)
             if (floor := scores.floor(score)) is not None:
                 items = scores.facts[score].get(FLOOR_ITEMS, "")
                 label = f"real data, {items}, {stage_label(view, stage, views)}"
@@ -117,11 +117,12 @@ def _against_cost(views: Sequence[View]) -> Iterator[Block]:
     for score, drawn in lines.items():
         ends = [f(x for line in drawn for x in line.x) for f in (min, max)]
         flat = [Line(k, ends, [y, y], dashed=True) for k, y in floors.get(score, {}).items()]
+        words, label = labels[score]
         yield line_chart(
-            f"{score_words(score)} against the cost of a sample",
+            f"{words} against the cost of a sample",
             [*drawn, *flat],
             arithmetic if counted else calls,
-            labels[score],
+            label,
             log_y=True,
         )
 

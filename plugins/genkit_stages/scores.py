@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from genkit.artifacts import Samples
-from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD
+from genkit.artifacts.scores import BETTER, MIN, SAMPLED, STD, WORDS
+from genkit.blame import require_type
 from genkit.designs import outermost
 from genkit.errors import Code, DataError, InterruptedRun
 from genkit.features import Extractors, Reference, StageFeatures
@@ -161,6 +162,7 @@ class Scorer:
             self.context.warn(warning)
             facts["warning"] = f"{facts['warning']}; {warning}" if "warning" in facts else warning
         for name, values in _by_score(results).items():
+            facts = {**facts, WORDS: require_type(metric, "words", metric.words(name), str)}
             measured.scores[name] = statistics.fmean(values)
             measured.facts[name] = facts
             if self.sets > 1 and not metric.requires_denoiser:

@@ -50,9 +50,8 @@ def labels(axes):
 
 
 def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
-    (tmp_path / "score.png").write_bytes(
-        score_plot(Scores(sweep_rows(), {"frechet": {"better": "lower"}}), "frechet")
-    )
+    facts = {"frechet": {"better": "lower", "words": "Fréchet distance, pixels"}}
+    (tmp_path / "score.png").write_bytes(score_plot(Scores(sweep_rows(), facts), "frechet"))
     (axes,) = drawn[0].axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     # Neither the steps, nor what never changes, nor another score tells lines apart.
@@ -62,7 +61,7 @@ def test_a_score_has_a_line_for_each_combination(tmp_path, drawn):
     assert axes.get_yscale() == "log"
     assert "NFE" in axes.get_xlabel()
     assert "guidance" in axes.get_xlabel()
-    assert axes.get_ylabel() == "frechet (lower is better)"
+    assert axes.get_ylabel() == "Fréchet distance, pixels (lower is better)"
     assert matplotlib.image.imread(tmp_path / "score.png").shape[1] > 1000
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from genkit.errors import Code, RecipeError
+from genkit.errors import Code, DataError, RecipeError
 from genkit.interfaces import Metric
 from genkit.settings import setting
 from genkit.tensors import load
+from genkit_metrics.frechet import Frechet
 from genkit_stages.sample import Sample
 from genkit_stages.sweep import Sweep, apply_cell
 from genkit_stages.train import Train
@@ -233,6 +234,13 @@ def test_a_warning_of_every_combination_is_printed_once(tiny, caplog):
     assert (
         len([record for record in caplog.records if "frechet_pixels of 8" in record.message]) == 1
     )
+
+
+def test_words_for_a_score_must_be_text(tiny, monkeypatch):
+    monkeypatch.setattr(Frechet, "words", lambda self, score: 3)
+    text = tiny.sweep.partition('metrics = [{ use = "truncation')[0]
+    with raises_code(DataError, Code.INVALID_RESULT, "frechet", "words", "int"):
+        tiny.run(text + 'metrics = [{ use = "frechet" }]')
 
 
 def test_a_sampler_that_no_row_states_is_reported(tiny, caplog, monkeypatch):

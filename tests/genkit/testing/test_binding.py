@@ -204,6 +204,9 @@ class Mean(Metric):
     def change(self, score, subject):
         return Measurement({"mean": score})
 
+    def words(self, score):
+        return "distance of means"
+
 
 def calls_the_denoiser(score, subject):
     subject.denoiser(subject.samples.data, torch.ones(len(subject.samples)))
@@ -256,6 +259,13 @@ def test_metrics(change, law, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     broken = type("Broken", (Mean,), {"change": lambda self, *arguments: change(*arguments)})
     with breaks(law):
+        check_metric(broken(), SPEC)
+
+
+@pytest.mark.parametrize("words", [None, "", "two\nlines"])
+def test_words_of_a_metric(words):
+    broken = type("Broken", (Mean,), {"words": lambda self, score: words})
+    with breaks("words"):
         check_metric(broken(), SPEC)
 
 

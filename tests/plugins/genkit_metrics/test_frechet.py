@@ -18,6 +18,9 @@ from genkit_metrics.classifier import CnnClassifier
 from genkit_metrics.extractors import ClassifierFeatures, Pixels
 from genkit_metrics.frechet import Frechet, FrechetByClass
 from genkit_metrics.gaussians import expected_bias, frechet_distance
+from genkit_metrics.inception import Inception
+from genkit_metrics.kernel_distances import Kid
+from genkit_metrics.memorization import Nearest
 from raising import raises_code
 
 
@@ -32,6 +35,23 @@ def closed_form(first, second):
 def measure(extractor, samples, reference, context):
     subject = subject_of(context, Batch(samples), Batch(reference))
     return Frechet(extractor=extractor).measure(subject, context)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (Frechet(extractor=Pixels()), ["Fréchet distance, pixels"]),
+        (Frechet(extractor=Inception()), ["FID"]),
+        (
+            FrechetByClass(extractor=Pixels()),
+            [f"{which} Fréchet distance within a class, pixels" for which in ("mean", "largest")],
+        ),
+        (Kid(extractor=Pixels()), ["KID, pixels"]),
+        (Nearest(extractor=Pixels()), ["nearest, pixels", "authentic, pixels"]),
+    ],
+)
+def test_scores_in_words(metric, words):
+    assert [metric.words(score) for score in metric.scores] == words
 
 
 @pytest.fixture
