@@ -36,7 +36,7 @@ def genkit_register(registry):
         ("augmentation", "Flip"), ("guidance", "Push"), ("extractor", "Parities"),
     ):
         registry.add(kind, "frail", f"toy_frail.parts:{target}")
-    registry.add("solver", "frail", "toy_frail.absent:Nothing")
+    registry.add("solver", "frail", "toy_frail.broken:Nothing")
 
 @hookimpl
 def genkit_commands(app):
@@ -231,21 +231,34 @@ use = "frail"
 OWNER = "plugin frail (genkit-frail 1.5)"
 
 
-@pytest.fixture
-def frail(tmp_path, monkeypatch):
-    """Install the package and return what makes it fail at a place."""
-    package = tmp_path / "site" / "toy_frail"
-    package.mkdir(parents=True)
-    for name, text in (("__init__", HOOKS), ("helper", HELPER), ("parts", PARTS)):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Folder of the package; all tests share it, so that the plugin is probed once."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "toy_frail"
+    package.mkdir()
+    modules = {
+        "__init__": HOOKS,
+        "helper": HELPER,
+        "parts": PARTS,
+        "broken": "import os\n\n1 / 0\n",
+    }
+    for name, text in modules.items():
         (package / f"{name}.py").write_text(text)
-    info = package.parent / "genkit_frail-1.5.dist-info"
+    info = site / "genkit_frail-1.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit-frail\nVersion: 1.5\n")
     (info / "entry_points.txt").write_text("[genkit.plugins]\nfrail = toy_frail\n")
-    monkeypatch.setattr("genkit.plugin.probe.cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.syspath_prepend(package.parent)
+    return site
+
+
+@pytest.fixture
+def frail(site, tmp_path, monkeypatch):
+    """Install the package and return what makes it fail at a place."""
+    monkeypatch.setattr("genkit.plugin.probe.cache_folder", lambda: site / "cache")
+    monkeypatch.syspath_prepend(site)
     # Of the process that imports.
-    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "frail.toml").write_text(RECIPE)
     yield lambda place: monkeypatch.setenv("FRAIL", place)
@@ -559,16 +572,15 @@ def test_a_command_names_the_plugin(genkit_, frail):
     assert genkit_("frailty", "--code", 7)[0] == 7
 
 
-def test_a_component_that_cannot_be_imported(genkit_, trained, tmp_path):
+def test_a_component_that_cannot_be_imported(genkit_, trained, site):
     denoiser = shutil.copy(trained / "01-denoiser" / "denoiser.safetensors", "d.safetensors")
-    absent = tmp_path / "site" / "toy_frail" / "absent.py"
-    absent.write_text("import os\n\n1 / 0\n")
+    broken = site / "toy_frail" / "broken.py"
     sample = ["sample", denoiser, "--out", "out", "--solver", "frail"]
     for arguments in (["show", "frail"], sample):
         code, _, err = genkit_(*arguments)
         assert code == 2
-        assert f'solver "frail" (toy_frail.absent:Nothing, {OWNER}) cannot be loaded' in err
-        assert f"ZeroDivisionError: division by zero ({absent}, line 3)" in err
+        assert f'solver "frail" (toy_frail.broken:Nothing, {OWNER}) cannot be loaded' in err
+        assert f"ZeroDivisionError: division by zero ({broken}, line 3)" in err
 
 
 @pytest.mark.parametrize("place", ["load", "measure"])
