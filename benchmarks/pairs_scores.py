@@ -24,8 +24,8 @@ from genkit.interfaces import Schedule
 from genkit.start import ResolvedStart
 from genkit_stages.level_search import KnownLevels
 
-STEPS = (3, 4, 5, 7, 14, 18)
-"""Numbers of Heun steps: 5, 7, 9, 13, 27 and 35 network calls, without the call of a corrected start."""
+STEPS = (2, 3, 4, 5, 7, 14, 18)
+"""Numbers of Heun steps: 3, 5, 7, 9, 13, 27 and 35 network calls, without the call of a corrected start."""
 
 MULTISTEP = "fitted, dpmpp-2m"
 """Levels that are fitted for the solver `dpmpp-2m`, with as many calls as the steps of Heun's method."""

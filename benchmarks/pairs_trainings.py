@@ -83,6 +83,8 @@ LEVERS = {
     "blocks": {"network": '{ use = "mlp", blocks = 6 }'},
     "pool-128": {"pool": 128},
     "half-data": {"data": '{ use = "npz", path = "half.npz", labels = false }'},
+    # A pool contains an image up to three times, with different noise.
+    "repeated": {"data": '{ use = "npz", path = "repeated.npz", labels = false }'},
     "short-average": {"more": 'average = { use = "ema", half_life = 5_000 }'},
     "decay": {"more": 'optimizer = { use = "adam", learning_rate_decay = 100_000 }'},
 }
@@ -104,9 +106,9 @@ def train(out: Path, name: str, images: int, seed: int) -> None:
     """Train one denoiser; its network is ``denoiser.safetensors`` in its folder."""
     out.mkdir(parents=True, exist_ok=True)
     where = folder(out, name, images, seed)
-    if "half" in name:
-        digits = component("dataset", "digits").load(NoStages()).data
-        np.savez(out / "half.npz", images=digits[::2])
+    digits = component("dataset", "digits").load(NoStages()).data
+    np.savez(out / "half.npz", images=digits[::2])
+    np.savez(out / "repeated.npz", images=np.repeat(digits, 3, axis=0))
     recipe = where.with_name(where.name + ".toml")
     text = RECIPE.format(method=where.name, images=images, seed=seed, **settings(name))
     recipe.write_text(text, encoding="utf-8")

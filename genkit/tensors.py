@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -268,7 +269,9 @@ def digest(values: Tensor) -> str:
 
 def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the SHA-256 of named tensors on the CPU and of their metadata, in hex."""
-    return joint_digest({name: digest(tensor) for name, tensor in tensors.items()}, metadata)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashlib releases the GIL
+        digests = pool.map(digest, tensors.values())
+    return joint_digest(dict(zip(tensors, digests, strict=True)), metadata)
 
 
 def joint_digest(digests: Mapping[str, str], metadata: Mapping[str, str]) -> str:
