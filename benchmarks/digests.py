@@ -26,9 +26,9 @@ from genkit import Batch, component, load_denoiser, tensors
 from genkit.artifacts import DenoiserFile, checkpoint
 from genkit.interfaces import Context
 from genkit.random import derive_seed
-from genkit.world import SINGLE_PROCESS
 from genkit.train.trainer import Compute, Trainer
 from genkit.types import DataSpec
+from genkit.world import SINGLE_PROCESS
 
 SPEC = DataSpec((3, 32, 32))
 
