@@ -17,7 +17,13 @@ from damage import damaged
 from disk import Disk
 
 RUN = "damaged"
-NOTES = ("damaged", "differs from what was written", "bytes, and was written with", "is missing")
+NOTES = (
+    "damaged",
+    "differs from what was written",
+    "bytes, and was written with",
+    "is missing",
+    "not drawn",
+)
 """Parts of the notes of a run that repeats a stage, or ignores a file, because of damage."""
 
 

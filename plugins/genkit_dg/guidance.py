@@ -24,9 +24,10 @@ from genkit_dg.fitted_weight import FittedWeight, FittedWeightRef
 class DiscriminatorGuidance(Guidance):
     """Moves the denoised image along the gradient of a discriminator, towards real data.
 
-    The paper samples with weight = 2.0, second_weight = 0.0, sigma_min = 0.0447 and sigma_max =
-    152.2. The default interval is narrower: at high noise levels the gradient is multiplied by
-    sigma^2, and for a discriminator trained on few images it is mostly noise there.
+    The authors sample with sigma_min = 0.0447, sigma_max = 152.2 and second_weight = 0.0; without
+    classes with weight = 2.0, and with classes with weight = 1.0 and boosting. The default interval
+    is narrower: at high noise levels the gradient is multiplied by sigma^2, and for a discriminator
+    trained on few images it is mostly noise there.
     """
 
     source = "Discriminator guidance, arXiv 2211.17091, section 3"

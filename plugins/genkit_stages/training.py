@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genkit.artifacts import NetworkFile, Record
-from genkit.artifacts.layout import CHECKPOINT
+from genkit.artifacts.layout import CHECKPOINT, METRICS
 from genkit.artifacts.record import Row
 from genkit.blame import label_of
 from genkit.errors import DataError, DivergedError, InterruptedRun
@@ -164,7 +164,9 @@ class Loop:
             except Exception as error:
                 if final and is_of_the_disk(error):
                     raise
-                self.context.warn(f"the plots were not drawn: {in_words(error)}")
+                rows = self.context.record.path(METRICS)
+                hint = f"; {rows} is damaged" if isinstance(error, (KeyError, TypeError)) else ""
+                self.context.warn(f"the plots were not drawn: {in_words(error)}{hint}")
         return self._clock() - start
 
     def _clock(self) -> float:

@@ -208,12 +208,13 @@ def test_drawing_takes_a_hundredth_of_the_time_of_a_training(tiny, monkeypatch):
     assert len(drawn) == 2
 
 
-def test_a_plot_that_cannot_be_drawn_is_a_warning(tiny, monkeypatch):
+@pytest.mark.parametrize(("error", "blames_log"), [(ZeroDivisionError, False), (KeyError, True)])
+def test_a_plot_that_cannot_be_drawn_is_a_warning(tiny, monkeypatch, error, blames_log):
     """Within a training and at its end, where the trained network is still to be saved."""
 
     def fail(*arguments):
         calls.append(arguments)
-        raise ZeroDivisionError
+        raise error
 
     calls, warnings = [], []
     monkeypatch.setattr(training, "_FIRST_PLOTS", 0.0)
@@ -222,7 +223,9 @@ def test_a_plot_that_cannot_be_drawn_is_a_warning(tiny, monkeypatch):
     recorder.warn = warnings.append
     tiny.run(tiny.train, "denoiser.checkpoint_seconds=0", progress=recorder)
     assert len(calls) > 1
-    assert any("ZeroDivisionError" in warning for warning in warnings)
+    named = [warning for warning in warnings if error.__name__ in warning]
+    assert named
+    assert ("metrics.jsonl is damaged" in named[0]) is blames_log
 
 
 def test_all_ranks_know_the_seconds_of_a_drawing(monkeypatch):
