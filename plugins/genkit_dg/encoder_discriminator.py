@@ -154,7 +154,7 @@ class BoundOnFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserEncoder(OnFeatures):
-    """Trains a head on the frozen encoder of the guided denoiser; needs no download."""
+    """Trains a head on the frozen encoder of the guided denoiser, without a download."""
 
     source = "Discriminator guidance, arXiv 2211.17091; denoiser features as in arXiv 2405.14867"
 

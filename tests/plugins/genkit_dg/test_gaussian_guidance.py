@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from genkit import component
+from genkit import Batch, component
+from genkit.random import generator, seeded
 from genkit.sample import GuidedDenoiser, trajectory
-from genkit.types import Draws
+from genkit.types import DataSpec, Draws
 from genkit_dg.bound import BoundDiscriminator
+from genkit_dg.mlp_discriminator import MlpDiscriminator
 
 STEPS, SIGMA_MAX, LIMIT = 64, 80.0, 0.02
 
@@ -130,3 +132,45 @@ def test_share_of_the_error_that_is_left(dimensions, assigned, weight, mean, spr
     assert means == pytest.approx([mean] * dimensions, abs=LIMIT)
     if spread is not None:
         assert spreads == pytest.approx([spread] * dimensions, abs=LIMIT)
+
+
+def trained(real: tuple[float, float], fake: tuple[float, float]) -> nn.Module:
+    """Return a discriminator of two 1-D Gaussians, given as (mean, standard deviation)."""
+    count, steps = 256, 2000
+    with seeded(0):
+        network = MlpDiscriminator(width=64, blocks=2, dropout=0.0).build(DataSpec((1,)))
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    objective = component("objective", "discrimination")
+    draw = generator(0, "training")
+    realness = torch.arange(count) % 2
+    laws = torch.tensor([fake, real])[realness]
+    for _ in range(steps):
+        items = laws[:, :1] + laws[:, 1:] * torch.randn(count, 1, generator=draw)
+        quantile = torch.rand(count, generator=draw, dtype=torch.float64)
+        batch = Batch(items, realness=realness, quantile=quantile)
+        noise = torch.randn(count, 1, generator=draw)
+        optimizer.zero_grad()
+        objective.loss(network, batch, noise, draw).mean().backward()
+        optimizer.step()
+        decay.step()
+    return network.eval()
+
+
+@pytest.mark.slow
+def test_a_trained_discriminator_leaves_at_most_a_quarter_of_both_errors():
+    """Independent noise, weight 1 and the default range of noise levels."""
+    wide, one = torch.tensor([1.3]).double(), torch.ones(1, 1).double()
+    fake = Law(torch.zeros(1).double(), wide, assigned=False)
+    unit = torch.randn(2000, 1, generator=generator(0, "latents"), dtype=torch.float64)
+    guidance = BoundDiscriminator(trained((0.3, 1.0), (0.0, 1.3)), 1.0, 1.0)
+    guidance.interval = (0.05, 20.0)
+    states = trajectory(
+        GuidedDenoiser(Denoiser(fake, one), guidance=[guidance]),
+        Draws((unit - unit.mean()) / unit.std(), None, torch.randn_like),
+        schedule=component("schedule", "edm", steps=STEPS, sigma_max=SIGMA_MAX),
+        solver=component("solver", "heun"),
+    )
+    ends = deque(states, maxlen=1)[0].x
+    assert abs(0.3 - float(ends.mean())) / 0.3 <= 0.25
+    assert abs(float(ends.std().log() / wide.log())) <= 0.25
