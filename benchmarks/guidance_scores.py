@@ -99,7 +99,7 @@ sets = {sets}
 metrics = [{metrics}]
 """
 
-# `settings_from` only takes the settings that a sweep varies; others are those of the samples.
+# `settings_from` takes the settings that a sweep varies; others must be equal in both stages.
 SWEEP = """
 [[stage]]
 id = "{id}-sweep"

@@ -92,7 +92,8 @@ class Sample(SamplingStage):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.settings_from is not None:
-            yield from self.settings_from.check(self, self.seeds(), earlier)
+            stage = replace(self, settings_from=None)
+            yield from self.settings_from.check(stage, self.seeds(), earlier)
         denoiser = designs([self.denoiser], earlier).get(self.denoiser)
         yield from self._latent_problems(denoiser)
         if denoiser is None:

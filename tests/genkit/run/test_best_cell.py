@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -93,8 +94,105 @@ def test_a_sweep_over_the_samples_themselves_chooses_nothing(tiny, vary, code):
 
 def test_a_setting_that_does_not_fit_is_refused(tiny):
     text = BEST.replace("truncation_2", score_of(tiny)) + "schedule = { use = 'linear' }\n"
-    with raises_code(RecipeError, Code.CONFLICT, "rho"):
+    with raises_code(RecipeError, Code.CONFLICT, "best.schedule", "edm", "linear"):
         tiny.load(tiny.sweep + text)
+
+
+GUIDES = """[
+    { use = "discriminator", discriminator = "discriminator" },
+    { use = "autoguidance", guide = "weak" },
+]"""
+SWAPPED = """[
+    { use = "autoguidance", guide = "weak" },
+    { use = "discriminator", discriminator = "discriminator" },
+]"""
+
+
+def sampled_with_the_best(tiny, change):
+    """Return a recipe with a sweep over two guidances, and with changes of its last stage."""
+    weak = tiny.train[tiny.train.index("[[stage]]") :].replace('"denoiser"', '"weak"')
+    text = tiny.sample + weak + tiny.guided
+    text = text.replace('[{ use = "discriminator", discriminator = "discriminator" }]', GUIDES)
+    text += tiny.sweep[len(tiny.sample) :].replace('samples = "samples"', 'samples = "guided"')
+    text = text.replace("vary.schedule.steps = [2, 3]", "vary.guidance.0.weight = [0.5, 1.0]")
+    best = BEST.replace("truncation_2", score_of(tiny))
+    best += f"schedule = {{ use = 'edm', steps = 3 }}\nguidance = {GUIDES}\n"
+    for old, new in change.items():
+        assert old in best
+        best = best.replace(old, new)
+    return text + best
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"count = 4": "count = 40\nbatch_size = 7"},
+        {"'edm', steps": "'edm', rho = 2.0, steps"},  # varied
+        {'discriminator" }': 'discriminator", weight = 9.0 }'},  # varied
+    ],
+)
+def test_the_samples_and_the_varied_settings_may_differ_from_those_of_the_sweep(tiny, change):
+    tiny.load(sampled_with_the_best(tiny, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "keys", "names"),
+    [
+        (
+            {GUIDES: SWAPPED},
+            ["best.guidance.0", "best.guidance.1"],
+            ["guided", "autoguidance", "discriminator"],
+        ),
+        ({GUIDES: "[]"}, ["best.guidance"], ["autoguidance"]),
+        (
+            {'discriminator" }': 'discriminator", sigma_max = 5.0 }'},
+            ["best.guidance.0.sigma_max"],
+            [20.0, 5.0],
+        ),
+        ({'"weak" }': '"weak", weight = 9.0 }'}, ["best.guidance.1.weight"], [9.0]),
+        (
+            {'discriminator" }': 'discriminator", second_weight = 0.0 }'},
+            ["best.guidance.0.second_weight"],
+            [0.0],
+        ),
+        ({"steps = 3": "steps = 4"}, ["best.schedule.steps"], [3, 4]),
+        (
+            {"count = 4": "count = 4\nsolver = { use = 'euler' }"},
+            ["best.solver"],
+            ["heun", "euler"],
+        ),
+        ({"count = 4": "count = 4\nprecision = 'bfloat16'"}, ["best.precision"], ["float32"]),
+        ({"count = 4": "count = 4\nstart = 'noise'"}, ["best.start"], ["auto", "noise"]),
+    ],
+)
+def test_other_settings_than_those_of_the_sweep_are_refused(tiny, change, keys, names):
+    with raises_code(RecipeError, Code.CONFLICT, "guided", *names) as caught:
+        tiny.load(sampled_with_the_best(tiny, change))
+    assert [mistake.key for mistake in caught.value.mistakes] == keys
+    assert all(mistake.problem.hint for mistake in caught.value.mistakes)
+
+
+def test_a_sweep_over_settings_of_another_sweep_is_refused(tiny):
+    best = BEST.replace("truncation_2", score_of(tiny))
+    again = tiny.sweep[len(tiny.sample) :].replace('id = "sweep"', 'id = "again"')
+    again = again.replace('samples = "samples"', 'samples = "best"')
+    last = best.replace('"best"', '"last"').replace('"sweep"', '"again"').replace("= 8", "= 88")
+    with raises_code(RecipeError, Code.CONFLICT, "last.settings_from.stage", "best") as caught:
+        tiny.load(tiny.sweep + best.replace("count", "schedule.steps = 3\ncount") + again + last)
+    assert len(caught.value.mistakes) == 1
+
+
+def test_each_combination_is_checked_with_the_samples_to_draw(tiny, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**15)  # pages, and bytes of a page: 1 GiB
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    sweep = tiny.sweep.replace("schedule.rho = [7.0, 20.0]", "batch_size = [8, 100_000_000]")
+    sweep = sweep.replace("vary.schedule.steps = [2, 3]\n", "")
+    best = BEST.replace("truncation_2", score_of(tiny)) + "schedule = { use = 'edm', steps = 3 }\n"
+    tiny.load(sweep + best)
+    with raises_code(RecipeError, Code.OUT_OF_MEMORY, "best.settings_from.stage") as caught:
+        tiny.load(sweep + best.replace("count = 4", "count = 90_000_000"))
+    assert len(caught.value.mistakes) == 1
 
 
 def test_settings_are_described_as_a_recipe_writes_them(tiny):
