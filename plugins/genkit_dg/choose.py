@@ -8,7 +8,7 @@ from typing import cast
 
 from genkit.artifacts import DiscriminatorFile, DiscriminatorRef
 from genkit.errors import Code, DataError, InterruptedRun, Problem
-from genkit.interfaces import Context, Design, Stage, Stages
+from genkit.interfaces import Average, Context, Design, Stage, Stages
 from genkit.networks import build
 from genkit.parts.snapshots import snapshots_in
 from genkit.plugin.manager import load_plugins
@@ -48,10 +48,13 @@ class ChooseDiscriminator(Stage):
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from check_held_out(self.discriminator, earlier)
         average = getattr(earlier.get(self.discriminator), "average", None)
-        if not getattr(average, "snapshot_images", 0):
+        reconstructible = isinstance(average, Average) and average.reconstructible
+        if reconstructible or not getattr(average, "snapshot_images", 0):
+            # Snapshots of a reconstructible average are parts of a combination, not networks.
+            got = "snapshots of power-function averages" if reconstructible else "a stage without"
             yield Problem(
                 ("discriminator",),
-                "must write snapshots of its weights, got a stage that writes none",
+                f"must write snapshots of the network with its averaged weights, got {got}",
                 'write average = { use = "ema", snapshot_images = 50_000 } in its stage',
                 Code.CONFLICT,
             )

@@ -237,7 +237,7 @@ data = { use = "real-and-fake", fakes = "fakes", HELD_OUT }
 network = { use = "mlp-discriminator", width = 16, blocks = 1 }
 objective = { use = "discrimination" }
 coupler = { use = "partitioned", by = ["realness"] }
-average = { use = "ema", half_life = 0, SNAPSHOTS }
+average = { use = "AVERAGE", half_life = 0, SNAPSHOTS }
 
 [[stage]]
 id = "chosen"
@@ -263,9 +263,10 @@ guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weig
 """
 
 
-def recipe(folder, held_out="held_out = 0.2", snapshots="snapshot_images = 320"):
+def recipe(folder, held_out="held_out = 0.2", snapshots="snapshot_images = 320", average="ema"):
     path = folder / "chosen.toml"
-    path.write_text(RECIPE.replace("HELD_OUT", held_out).replace("SNAPSHOTS", snapshots))
+    text = RECIPE.replace("HELD_OUT", held_out).replace("SNAPSHOTS", snapshots)
+    path.write_text(text.replace("AVERAGE", average))
     return path
 
 
@@ -303,6 +304,7 @@ def test_a_snapshot_is_chosen_and_its_weight_fitted(tmp_path):
         ({}, []),
         ({"held_out": "held_out = 0.0"}, ["chosen", "weight"]),
         ({"snapshots": "ramp_up = 0.0"}, ["chosen"]),
+        ({"average": "power-ema"}, ["chosen"]),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_anything_runs(tmp_path, change, stages):
