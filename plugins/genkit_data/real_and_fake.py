@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -94,8 +94,9 @@ class RealAndFake(Dataset):
 
     def load(self, inputs: Inputs) -> Batch:
         real, fake = self.real.load(inputs), inputs.read(self.fakes, Samples).batch
-        real = self._part(real.with_data(as_stored(real.data, "image")), "image")
-        fake = self._part(fake, f'sample of "{self.fakes}"')
+        real = real.with_data(as_stored(real.data, "image"))
+        kept_real, kept_fake = self._split(real, fake)
+        real, fake = real[kept_real], fake[kept_fake]
         if real.data.shape[1:] != fake.data.shape[1:]:
             raise DataError(
                 f'samples of "{self.fakes}" must have the shape of the real items, '
@@ -106,7 +107,6 @@ class RealAndFake(Dataset):
         indices = [_repeat(torch.arange(len(batch)), count) for batch in (real, fake)]
         labels = None
         if self._by_class and real.labels is not None and fake.labels is not None:
-            self._require_classes(real.labels, fake.labels)
             if self.classes != "as-drawn":
                 numbers = real.labels[indices[0]].bincount()
                 if self.classes == "balanced":
@@ -129,43 +129,71 @@ class RealAndFake(Dataset):
         """Whether the labels of real and generated items are used."""
         return self.labels or self.classes != "as-drawn"
 
-    def _part(self, batch: Batch, what: str) -> Batch:
-        """Return the items of the part to load.
+    def _split(self, real: Batch, fake: Batch) -> tuple[Tensor | slice, Tensor | slice]:
+        """Return the indices of the real and of the generated items of the part to load.
+
+        Both parts are checked, so that an invalid held-out part is reported before training.
+
+        Raises:
+            DataError: a part has no items, items have no labels, or a class is missing.
+        """
+        sources = (("image", real), (f'sample of "{self.fakes}"', fake))
+        of_real, of_fake = (self._parts(what, len(batch)) for what, batch in sources)
+        if self._by_class:
+            real_labels, fake_labels = (_labels(what, batch) for what, batch in sources)
+            for part in of_real:
+                self._require_classes(part, real_labels[of_real[part]], fake_labels[of_fake[part]])
+        return of_real[self.part], of_fake[self.part]
+
+    def _parts(self, what: str, total: int) -> Mapping[Part, Tensor | slice]:
+        """Return the indices of the items of each part, keyed by the name of the part.
 
         Args:
-            batch: all real or all generated items.
             what: name of an item in error messages; also determines the random split.
-        """
-        if self.held_out:
-            # The split is random: the classes of samples may be 0, 1, ..., 9, 0, 1, ..., so that
-            # every tenth sample has the same class.
-            order = torch.randperm(len(batch), generator=generator(0, "held out", what))
-            count = round(self.held_out * len(batch))
-            kept = order[:count] if self.part == "held-out" else order[count:]
-            batch = batch[kept.sort().values]
-        if len(batch) == 0:
-            raise DataError(
-                f"the {self.part} part must have items, got no {what}; change held_out",
-                Code.WRONG_LENGTH,
-            )
-        if self._by_class and batch.labels is None:
-            raise DataError(
-                f"{what} must have a label, got none; write labels = false and remove classes",
-                Code.MISSING_ATTRIBUTE,
-            )
-        return batch
+            total: number of all real or all generated items.
 
-    def _require_classes(self, real: Tensor, fake: Tensor) -> None:
-        """Raise DataError unless real and generated items have the same classes."""
+        Raises:
+            DataError: a part has no items.
+        """
+        count = round(self.held_out * total)
+        sizes = {"training": total - count} | ({"held-out": count} if self.held_out else {})
+        for part, size in sizes.items():
+            if size == 0:
+                change = "smaller" if part == "training" else "larger"
+                raise DataError(
+                    f"the {part} part must have items, got no {what}; write a {change} held_out, "
+                    "or use more items",
+                    Code.WRONG_LENGTH,
+                )
+        if not self.held_out:
+            return {self.part: slice(None)}
+        # The split is random: the classes of samples may be 0, 1, ..., 9, 0, 1, ..., so that every
+        # tenth sample has the same class.
+        order = torch.randperm(total, generator=generator(0, "held out", what))
+        return {"training": order[count:].sort().values, "held-out": order[:count].sort().values}
+
+    def _require_classes(self, part: Part, real: Tensor, fake: Tensor) -> None:
+        """Raise DataError unless the real and the generated items of a part have equal classes."""
         classes = [set(labels.tolist()) for labels in (real, fake)]
+        remedy = "write a larger held_out, or use" if part == "held-out" else "use"
         for here, there, what in ((0, 1, f'samples of "{self.fakes}"'), (1, 0, "real items")):
             if absent := sorted(classes[here] - classes[there]):
                 raise DataError(
-                    "real and generated items must have the same classes, got no class "
-                    f"{', '.join(map(str, absent[:5]))} among the {what}; use more items, since a "
-                    "missing class reveals the realness",
+                    f"real and generated items of the {part} part must have the same classes, got "
+                    f"no class {', '.join(map(str, absent[:5]))} among the {what}; {remedy} more "
+                    "items, since a missing class reveals the realness",
                     Code.MISSING_ATTRIBUTE,
                 )
+
+
+def _labels(what: str, batch: Batch) -> Tensor:
+    """Return the labels of items; raise DataError with the name of an item if there are none."""
+    if batch.labels is None:
+        raise DataError(
+            f"{what} must have a label, got none; write labels = false and remove classes",
+            Code.MISSING_ATTRIBUTE,
+        )
+    return batch.labels
 
 
 def _repeat(indices: Tensor, count: int) -> Tensor:

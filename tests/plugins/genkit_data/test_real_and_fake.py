@@ -188,6 +188,16 @@ def test_a_class_that_one_source_lacks_is_refused(with_samples, settings):
         dataset.load(with_samples(more))
 
 
+def test_a_class_that_the_held_out_part_lacks_is_refused_before_training(with_samples):
+    # Two items of each source are held out, and an eighth of the samples have class 1.
+    labels = (torch.arange(40) % 8 == 0).long()
+    generated = Batch(torch.zeros(40, 2), labels)
+    dataset = RealAndFake(real=Moons(items=40), fakes="fakes", labels=True, held_out=0.05)
+    with raises_code(DataError, Code.MISSING_ATTRIBUTE, "held-out", "held_out"):
+        dataset.load(with_samples(generated))
+    replace(dataset, held_out=0.5).load(with_samples(generated))
+
+
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.3])
 def test_a_part_of_both_sources_is_held_out(with_samples, share):
     whole, dataset = (
@@ -204,8 +214,11 @@ def test_a_part_of_both_sources_is_held_out(with_samples, share):
 
 def test_no_item_is_held_out(with_samples):
     dataset = RealAndFake(real=Moons(items=4), fakes="fakes", held_out=0.1)
-    with raises_code(DataError, Code.WRONG_LENGTH, "image"):
-        dataset.held_out_part().load(with_samples(fakes(4)))
+    for part in (dataset, dataset.held_out_part()):  # the former is loaded before training
+        with raises_code(DataError, Code.WRONG_LENGTH, "held-out", "image"):
+            part.load(with_samples(fakes(4)))
+    with raises_code(DataError, Code.WRONG_LENGTH, "held-out", '"fakes"'):
+        replace(dataset, real=Moons(items=40)).load(with_samples(fakes(4)))
     (problem,) = RealAndFake(real=Moons(items=4), fakes="fakes", part="held-out").check({})
     assert problem.key == ("held_out",)
 
