@@ -46,7 +46,7 @@ class Objective(Component):
     """Base class of the networks that the objective can train."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()
-    """Subset of ``labels`` and ``realness`` on which the loss itself conditions."""
+    """Subset of ``labels`` and ``realness`` on which the loss conditions, where the data has it."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     """Attributes of a batch that the loss requires."""

@@ -26,11 +26,14 @@ class GuidedDenoising(Objective):
     Cross-entropy fits L, not its gradient. This objective fits the gradient, for guidance with
     weight 1, to the denoiser's error on real items. Guidance then corrects the score if noise is
     independent, and the velocity of the ODE if noise is assigned. No generated items are required.
+    If the data contains them, for the stages that evaluate the discriminator, they have loss 0, and
+    real items have twice their loss. So the mean is that of real items, which are half of the data.
     Each step computes second derivatives.
     """
 
     source = "arXiv 2503.16117, with the weight and the average over elements of EDM's loss"
     trains = Discriminator
+    conditions = frozenset({"realness"})
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")
@@ -80,5 +83,8 @@ class BoundGuidedDenoising:
             output = model(point, sigma, batch.labels).sum()
             (gradient,) = torch.autograd.grad(output, point, create_graph=True)
         guided = denoised.float() + as_column(sigma.square(), x) * gradient.float()
-        error: Tensor = (guided - batch.data).square().flatten(1).mean(1)
-        return self.denoiser.preconditioner.weight(sigma) * error
+        error = (guided - batch.data).square().flatten(1).mean(1)
+        loss: Tensor = self.denoiser.preconditioner.weight(sigma) * error
+        # A constant factor, since the number of real items in a batch would depend on micro-batches
+        # and processes, and may be 0.
+        return loss if batch.realness is None else 2 * batch.realness * loss

@@ -167,7 +167,7 @@ class Train(Stage):
         if not self.accept_skewed_noise:
             yield from skewed_noise(self.coupler)
         if not self.accept_conditional_skew and spec is not None:
-            yield from skewed_conditions(self.network, self.objective, self.coupler)
+            yield from skewed_conditions(self.network, self.objective, self.coupler, spec)
         if spec is not None and (spec.classes or not self.network.class_conditional):
             design, networks = Design(self.network, spec), designs(earlier, earlier)
             yield from callback_problems(self.callbacks, design, networks)

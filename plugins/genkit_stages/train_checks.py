@@ -70,10 +70,11 @@ def skewed_noise(coupler: AnyCoupler) -> Iterator[Problem]:
 
 
 def skewed_conditions(
-    network: Network, objective: Objective, coupler: AnyCoupler
+    network: Network, objective: Objective, coupler: AnyCoupler, spec: DataSpec
 ) -> Iterator[Problem]:
     """Yield a problem if the noise is not N(0, I) given the condition of the network."""
-    conditions = objective.conditions | ({"labels"} if network.class_conditional else set())
+    conditions = objective.conditions & spec.attributes
+    conditions |= {"labels"} if network.class_conditional else set()
     skewed = sorted(conditions - coupler.preserves_conditional_prior)
     if skewed:
         by = ", ".join(f'"{"label" if name == "labels" else name}"' for name in skewed)

@@ -11,9 +11,12 @@ from torch.testing import assert_close
 import genkit
 from genkit.api import run_recipe
 from genkit.artifacts import Samples
-from genkit.errors import Code, DataError, UsageError
+from genkit.errors import Code, DataError, RecipeError, UsageError
 from genkit.interfaces import NoiseDistribution, Preconditioned
+from genkit.plugin.manager import load_plugins
 from genkit.random import generator
+from genkit.recipe.recipe import load_recipe
+from genkit.recipe.source import read_source
 from genkit.types import Batch
 from genkit_dg.guided_denoising import GuidedDenoising
 from raising import raises_code
@@ -90,6 +93,26 @@ def test_is_lowest_where_the_guided_denoiser_is_the_mean_of_the_real_items(paire
     assert abs(float(slope)) < 1e-5
 
 
+def test_generated_items_have_no_weight_and_the_mean_is_that_of_the_real_items():
+    batch, noise = draws(1000)
+    fakes = batch.with_data(FAKE - REAL + batch.data)
+    joined = Batch(
+        torch.cat([batch.data, fakes.data]),
+        realness=torch.arange(2000).lt(1000).long(),
+        quantile=torch.cat([batch.quantile] * 2),
+    )
+    model = Slope(0.7)
+    real = bound().loss(model, batch, noise, generator(0))
+    loss = bound().loss(model, joined, torch.cat([noise, noise]), generator(0))
+    assert_close(loss[:1000], 2 * real)
+    assert_close(loss.mean(), real.mean())
+    # A batch without real items changes nothing.
+    only_fakes = bound().loss(model, joined[1000:], noise, generator(0))
+    (slope,) = torch.autograd.grad(only_fakes.mean(), model.slope)
+    assert not only_fakes.any()
+    assert slope == 0
+
+
 def test_requires_a_denoiser_with_a_preconditioner():
     inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=nn.Linear(1, 1)))
     with raises_code(DataError, Code.CONFLICT, "Linear"):
@@ -127,6 +150,34 @@ count = 8
 schedule = { use = "edm", steps = 3 }
 guidance = [{ use = "discriminator", discriminator = "discriminator" }]
 """
+
+
+FAKES = """
+[[stage]]
+id = "fakes"
+use = "sample"
+denoiser = "denoiser"
+count = 64
+
+[[stage]]
+id = "discriminator"
+data = { use = "real-and-fake", fakes = "fakes" }
+coupler = { COUPLER }"""
+
+
+@pytest.mark.parametrize(
+    ("coupler", "valid"),
+    [('use = "hungarian"', False), ('use = "partitioned", by = ["realness"]', True)],
+)
+def test_noise_must_not_be_assigned_across_real_and_generated_items(tmp_path, coupler, valid):
+    path = tmp_path / "guided.toml"
+    fakes = FAKES.replace("COUPLER", coupler)
+    path.write_text(RECIPE.replace('\n[[stage]]\nid = "discriminator"', fakes))
+    if valid:
+        load_recipe(read_source(path), load_plugins())
+        return
+    with raises_code(RecipeError, Code.SKEWED_NOISE):
+        load_recipe(read_source(path), load_plugins())
 
 
 def test_trains_a_discriminator_without_fakes(tmp_path):
