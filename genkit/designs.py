@@ -10,7 +10,7 @@ from typing import Any
 from genkit.errors import DataError, Key, Problem
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
-from genkit.interfaces import Component, Dataset, Design, Guidance, SamplingStage, Solver, Stages
+from genkit.interfaces import Component, Design, Guidance, SamplingStage, Solver, Stages
 
 
 def designs(names: Iterable[str], earlier: Stages) -> dict[str, Design]:
@@ -36,15 +36,6 @@ def design_behind(samples: str, earlier: Stages) -> Design | None:
     stage = earlier.get(samples)
     denoiser = stage and earlier.get(stage.drawn_by(earlier) or "")
     return denoiser.design(earlier) if denoiser else None
-
-
-def generating_stage(data: Dataset, earlier: Stages) -> str | None:
-    """Return the id of the stage whose denoiser drew the generated items of a data set.
-
-    None if the data set has no generated items.
-    """
-    parts = (part for part in components(data) if isinstance(part, Dataset))
-    return next((drawer for part in parts if (drawer := part.drawn_by(earlier))), None)
 
 
 def components(component: Component, *, result_only: bool = False) -> Iterator[Component]:

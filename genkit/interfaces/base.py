@@ -70,14 +70,14 @@ class Design:
         settings: settings from which the network is built.
         spec: shape and attributes of the training data.
         stage: id of the stage that trains the network; empty outside of a recipe.
-        fakes_of: id of the stage whose denoiser drew the generated items of the training data;
-            None if there are no generated items, or if the stage is unknown.
+        denoisers: map from the id of each stage on whose denoiser a discriminator is trained to the
+            setting that refers to it: ``data``, ``network`` or ``objective``.
     """
 
     settings: Network
     spec: DataSpec
     stage: str = field(default="", kw_only=True)
-    fakes_of: str | None = field(default=None, kw_only=True)
+    denoisers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @property
     def classes(self) -> int:
@@ -86,26 +86,26 @@ class Design:
 
     def misfits(self, denoiser: Design) -> Iterator[Problem]:
         """Yield a problem if the network does not fit the samples and classes of a denoiser."""
-        if self.spec.shape != denoiser.spec.shape:
+        shape, classes = denoiser.spec.shape, denoiser.classes
+        if self.spec.shape != shape:
             yield Problem(
                 (),
-                f"must be trained on items of the denoiser's shape {denoiser.spec.shape}, got "
-                f"{self.spec.shape}",
+                f"must be trained on items of the denoiser's shape {shape}, got {self.spec.shape}",
                 "choose a network that was trained on items of this shape",
             )
-        elif self.classes not in (0, denoiser.classes):
+        elif self.classes not in (0, classes):
             yield Problem(
                 (),
-                f"must be conditioned on the denoiser's {denoiser.classes} classes or on none, got "
+                f"must be conditioned on the denoiser's {classes} classes or on none, got "
                 f"{self.classes}",
                 "choose a network that is not class-conditional, or a different denoiser",
             )
-        elif self.fakes_of and denoiser.stage and self.fakes_of != denoiser.stage:
+        elif others := [name for name in self.denoisers if denoiser.stage not in ("", name)]:
             yield Problem(
                 (),
-                f'must be trained on samples of the denoiser that it guides, "{denoiser.stage}", '
-                f'got those of "{self.fakes_of}"',
-                f'train it on samples of "{denoiser.stage}"',
+                f'must be trained for the denoiser that it guides, "{denoiser.stage}", got one '
+                f'whose {self.denoisers[others[0]]} uses "{others[0]}"',
+                f'train it for "{denoiser.stage}"',
                 Code.WRONG_REFERENCE,
             )
 

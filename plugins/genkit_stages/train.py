@@ -12,7 +12,7 @@ import torch
 
 from genkit.artifacts import Coupling, NetworkFile
 from genkit.blame import require_type
-from genkit.designs import designs, generating_stage, references
+from genkit.designs import designs, references
 from genkit.errors import DataError, Problem, UsageError
 from genkit.interfaces import (
     AnyCoupler,
@@ -41,6 +41,7 @@ from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
 from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
+from genkit_stages.guided import guided_denoisers
 from genkit_stages.loss_by_sigma import bound_by_sigma
 from genkit_stages.pictures import draw_training
 from genkit_stages.size_checks import pool_problems
@@ -146,7 +147,8 @@ class Train(Stage):
         return replace(spec, augment_labels=augmentation.augment_labels if augmentation else 0)
 
     def design(self, earlier: Stages) -> Design:
-        return Design(self.network, self.spec(), fakes_of=generating_stage(self.data, earlier))
+        denoisers = guided_denoisers(self.data, self.network, self.objective, earlier)
+        return Design(self.network, self.spec(), denoisers=denoisers)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:

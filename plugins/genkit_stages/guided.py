@@ -1,0 +1,33 @@
+"""The denoiser to which a discriminator belongs."""
+
+from __future__ import annotations
+
+from genkit.artifacts import DenoiserFile
+from genkit.designs import components
+from genkit.field_types import Reference
+from genkit.fields import leaves_of
+from genkit.interfaces import Dataset, Discriminator, Network, Objective, Stages
+
+
+def guided_denoisers(
+    data: Dataset, network: Network, objective: Objective, earlier: Stages
+) -> dict[str, str]:
+    """Return the stages of the denoisers on which a discriminator is trained.
+
+    These are the denoiser that drew the generated items of the data, and those to which network and
+    objective refer. For guidance they must all be the guided denoiser.
+
+    Returns:
+        Map from the id of a stage to ``data``, ``network`` or ``objective``; empty if the network
+        is not a discriminator.
+    """
+    if not isinstance(network, Discriminator):
+        return {}
+    parts = (part for part in components(data) if isinstance(part, Dataset))
+    drawers = (part.drawn_by(earlier) for part in parts)
+    denoisers = {drawer: "data" for drawer in drawers if drawer}
+    for key, component in (("network", network), ("objective", objective)):
+        for _, kind, value in leaves_of(component):
+            if isinstance(kind, Reference) and issubclass(kind.artifact, DenoiserFile):
+                denoisers.setdefault(value, key)
+    return denoisers
