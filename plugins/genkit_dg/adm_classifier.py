@@ -17,7 +17,7 @@ from genkit_dg.adm_encoder import AdmEncoder
 
 
 class NoisyClassifier(nn.Module):
-    """A classifier of noisy images.
+    """A classifier of noisy images, at the times of the linear VP schedule.
 
     Call it as ``classifier(x [B, C, H, W]) -> logits [B, classes]``, with clean images.
 
@@ -49,7 +49,11 @@ class NoisyClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmClassifier(Classifier):
-    """Builds the ADM encoder with attention pooling, as in the published ImageNet classifiers."""
+    """Builds the ADM encoder with attention pooling, as in the published ImageNet classifiers.
+
+    Times are those of the linear schedule, as in the published classifiers of all image sizes
+    except 64x64.
+    """
 
     source = "Dhariwal and Nichol, arXiv 2105.05233, section 4 and appendix H"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from decimal import Context as DecimalContext
 
 from genkit.artifacts import DenoiserRef
 from genkit.errors import Code, Problem
@@ -54,11 +56,13 @@ class Autoguidance(Guidance):
         low, high = denoiser.settings.preconditioner.sigma_range()
         low, high = max(low, self.interval[0]), min(high, self.interval[1])
         if low < lowest or high > highest:
+            # Rounded inwards, since an end that is rounded outwards would be refused again.
+            first, last = _round(lowest, ROUND_CEILING), _round(highest, ROUND_FLOOR)
             yield Problem(
                 (),
                 f"must support the noise levels from {low:g} to {high:g}, got a denoiser for "
-                f"{lowest:g} to {highest:g}",
-                f"write sigma_min = {lowest:g} and sigma_max = {highest:g}",
+                f"{first:g} to {last:g}",
+                f"write sigma_min = {first:g} and sigma_max = {last:g}",
                 Code.OUT_OF_RANGE,
             )
 
@@ -68,3 +72,8 @@ class Autoguidance(Guidance):
             lambda x, sigma, labels: guide.module(x, sigma, labels if guide.classes else None),
             self.weight,
         )
+
+
+def _round(value: float, rounding: str) -> float:
+    """Return a noise level in the 6 digits that messages print, rounded in one direction."""
+    return float(DecimalContext(prec=6, rounding=rounding).create_decimal(value))

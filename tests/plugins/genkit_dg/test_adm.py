@@ -104,6 +104,15 @@ def test_laws_of_the_classifier_hold():
     check_classifier(settings, DataSpec((3, 8, 8), classes=4))
 
 
+def test_a_classifier_of_the_cosine_schedule_is_refused(tmp_path):
+    small = AdmClassifier(channels=64, multipliers=(1,), blocks=1, attention=(4,))
+    for size in (32, 64):
+        write_published(tmp_path / f"{size}.pt", small, size)
+    assert AdmClassifierImporter().read(tmp_path / "32.pt").spec.shape == (3, 32, 32)
+    with raises_code(DataError, Code.WRONG_KIND, "cosine"):
+        AdmClassifierImporter().read(tmp_path / "64.pt")
+
+
 def test_laws_of_the_importer_hold(tmp_path):
     path = tmp_path / "4x4_classifier.pt"
     write_published(path, AdmClassifier(channels=64, multipliers=(1,), blocks=1, attention=(4,)), 4)

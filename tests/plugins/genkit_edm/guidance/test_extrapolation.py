@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -155,6 +156,15 @@ def test_a_guide_that_cannot_be_called_where_the_denoiser_is_called_is_refused(
     assert [(problem.key, problem.code) for problem in problems] == [
         (("guide",), code) for code in codes
     ]
+
+
+def test_the_interval_that_the_message_proposes_is_accepted():
+    guides = {"weak": network(**VP)}
+    (problem,) = Autoguidance(guide="weak").check_guided(network(), guides)
+    low, high = map(float, re.findall(r"= ([\d.]+)", problem.hint))
+    proposed = Autoguidance(guide="weak", sigma_min=low, sigma_max=high)
+    assert not list(proposed.check_guided(network(), guides))
+    assert (low, high) == pytest.approx(VpPreconditioner().sigma_range(), rel=1e-5)
 
 
 def test_a_denoiser_does_not_guide_itself():
