@@ -307,9 +307,10 @@ def _require_finite(
         sample = finite.tolist().index(False)
         parts = ["the denoiser", label_of(solver)]
         for guide in guidance:
-            weight = getattr(guide.component or guide, "weight", None)
-            strength = "" if weight is None else f" (weight = {weight:g})"
-            parts.append(label_of(guide.component or guide) + strength)
+            part = guide.component or guide
+            weights = ((name, getattr(part, name, None)) for name in ("weight", "second_weight"))
+            shown = ", ".join(f"{name} = {value:g}" for name, value in weights if value is not None)
+            parts.append(label_of(part) + (f" ({shown})" if shown else ""))
         raise DataError(
             f"samples must be finite, got NaN or infinity in sample {sample} of {len(finite)} "
             f"{place}; check {', '.join(parts[:-1])} and {parts[-1]}",

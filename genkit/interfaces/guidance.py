@@ -87,7 +87,7 @@ class Guidance(Component):
     """A correction of the denoised image, usable by every solver.
 
     A setting with the name ``weight`` is the strength of the guidance; if it is 0, the correction
-    must be 0.
+    must be 0. A setting ``second_weight`` is the strength in ``inner`` evaluations.
     """
 
     requires_score: ClassVar[bool] = False

@@ -51,9 +51,14 @@ class Judgment:
         )
 
     @property
+    def limit(self) -> float:
+        """Cross-entropy at chance level, ln 2, minus 2 standard errors."""
+        return math.log(2) - 2 * self.standard_error
+
+    @property
     def is_chance(self) -> bool:
-        """Whether the cross-entropy is at least the value at chance minus 2 standard errors."""
-        return self.cross_entropy >= math.log(2) - 1e-9 - 2 * self.standard_error
+        """Whether the cross-entropy is at least :attr:`limit`, up to rounding."""
+        return self.cross_entropy >= self.limit - 1e-9
 
     def row(self) -> dict[str, Any]:
         """Return the scores, rounded to six digits, for ``metrics.jsonl``."""
@@ -78,7 +83,8 @@ def score_by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str,
 def describe_chance(judgment: Judgment) -> str:
     """Return the warning for a discriminator that is no better than chance on held-out items."""
     return (
-        "the held-out cross-entropy must be below 0.6931, the value at chance level, got "
-        f"{judgment.cross_entropy:.4f} +- {judgment.standard_error:.4f}: guidance would only add "
-        "noise; use more data, dropout or a smaller network"
+        f"the held-out cross-entropy must be below {judgment.limit:.4f}, which is the value at "
+        f"chance level, 0.6931, minus 2 standard errors, got {judgment.cross_entropy:.4f} +- "
+        f"{judgment.standard_error:.4f}: guidance would only add noise; use more data, dropout or "
+        "a smaller network"
     )

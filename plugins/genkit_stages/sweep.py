@@ -215,13 +215,19 @@ def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Probl
     """Yield the problems of each single value at a key path."""
     key = ("vary", *path.split("."))
     if not isinstance(values, list) or not values:
-        yield Problem(key, f"must be a list of values, got {quote(values)}", code=Code.WRONG_TYPE)
+        hint = (
+            "write at least one value, or remove it" if values == [] else f"write [{quote(values)}]"
+        )
+        yield Problem(key, f"must be a list of values, got {quote(values)}", hint, Code.WRONG_TYPE)
         return
+    problems: dict[str, Problem] = {}
     for value in values:
         try:
             apply_cell(template, {path: value})
         except SettingError as error:
-            yield from (dataclasses.replace(problem, key=key) for problem in error.problems)
+            # A wrong key is the same problem for each value.
+            problems |= {p.reason: dataclasses.replace(p, key=key) for p in error.problems}
+    yield from problems.values()
 
 
 def _with_value(component: C, path: Sequence[str], value: Any) -> C:
@@ -246,8 +252,11 @@ def _with_value(component: C, path: Sequence[str], value: Any) -> C:
         several = isinstance(inner, tuple)
         parts = inner if several else (inner,)
         if not parts or not all(isinstance(part, Component) for part in parts):
-            reason = f"{owner}.{key} is not a component and has no settings to vary"
-            raise SettingError(owner, [Problem((key,), reason, code=Code.UNKNOWN_KEY)])
+            got, hint = quote(inner), f"vary {owner}.{key} itself"
+            if inner is None or inner == ():
+                got, hint = "none", f"write {key} in the stage whose settings are varied"
+            reason = f"{owner}.{key} must be a component to have settings to vary, got {got}"
+            raise SettingError(owner, [Problem((key,), reason, hint, Code.UNKNOWN_KEY)])
         only = "0" if len(parts) == 1 else ""
         number = rest.pop(0) if several and rest[0].isdigit() else only
         if not rest or number not in map(str, range(len(parts))):

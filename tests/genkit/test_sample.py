@@ -327,6 +327,7 @@ def test_evaluations_of_the_start_are_those_of_no_step():
 @dataclass(frozen=True, kw_only=True)
 class WeightedNan(Guidance):
     weight: float = 3.0
+    second_weight: float | None = None
 
     def bind(self, inputs, denoiser):
         return Nan()
@@ -348,6 +349,16 @@ def test_sampling_stops_at_the_step_in_which_a_sample_is_not_finite():
     with raises_code(DataError, Code.NOT_FINITE, "sample 1 of 3", "step 2", "0.5", "weight = 3"):
         draw(range(3), guidance=[guide])
     assert Nan.calls == 2  # of four steps
+
+
+def test_both_weights_of_a_guidance_are_named_if_a_sample_is_not_finite():
+    both = bind_guidance(WeightedNan(second_weight=1e38), None, None)
+    with raises_code(DataError, Code.NOT_FINITE, "weight = 3", "second_weight = 1e+38"):
+        draw(range(3), guidance=[both])
+    one = bind_guidance(WeightedNan(), None, None)
+    with raises_code(DataError, Code.NOT_FINITE, "weight = 3") as caught:
+        draw(range(3), guidance=[one])
+    assert "second_weight" not in str(caught.value)
 
 
 def test_a_step_waits_for_no_device(monkeypatch):

@@ -28,7 +28,7 @@ from raising import raises_code
         ("{ schedule = { steps = [5, 0] } }", Code.OUT_OF_RANGE, "at least 1, got 0"),
         ("{ schedule = { steps = [5, 2.5] } }", Code.WRONG_TYPE, "got 2.5"),
         ("{ schedule = { sigma_max = [80.0, 0.001] } }", Code.CONFLICT, "sigma_max"),
-        ("{ guidance = { weight = [0.0] } }", Code.UNKNOWN_KEY, "Sample.guidance"),
+        ("{ guidance = { weight = [0.0, 1.0] } }", Code.UNKNOWN_KEY, "Sample.guidance"),
         ("{ count = { x = [1] } }", Code.UNKNOWN_KEY, "Sample.count"),
         ("{ solver = ['heun'] }", Code.NOT_A_COMPONENT, 'solver, got "heun"'),
         ("{ denoiser = ['other'] }", Code.CONFLICT, "Sample.denoiser"),
@@ -52,6 +52,8 @@ metrics = [{{ use = "truncation" }}]
     assert mistake.key.startswith("sweep.vary")
     assert mistake.problem.code == code
     assert told in str(mistake)
+    if code in (Code.UNKNOWN_KEY, Code.MISSING_KEY) or told in ("got 5", "got []"):
+        assert mistake.problem.hint
 
 
 def of_combinations(tiny, vary, *lines):

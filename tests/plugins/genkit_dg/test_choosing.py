@@ -27,7 +27,7 @@ from genkit_dg.fit_weight import Level, _level, _warnings
 from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_dg.held_out import Pairs
-from genkit_dg.judgment import Judgment, score_by_sigma
+from genkit_dg.judgment import Judgment, describe_chance, score_by_sigma
 from raising import raises_code
 
 SPREAD, REAL, FAKE = 0.5, 0.3, -0.2
@@ -110,6 +110,15 @@ def test_scores_are_those_of_their_definitions():
     assert found.calibration_error == pytest.approx(error)
     assert not found.is_chance
     assert Judgment.of(torch.zeros(100, dtype=torch.float64), realness[:100]).is_chance
+
+
+def test_the_warning_about_chance_names_the_limit_that_was_compared():
+    judgment = Judgment(
+        cross_entropy=0.69, standard_error=0.01, accuracy=0.5, calibration_error=0.0
+    )
+    assert judgment.is_chance
+    assert f"{math.log(2) - 0.02:.4f}" in describe_chance(judgment)
+    assert not replace(judgment, cross_entropy=0.67).is_chance
 
 
 def test_scores_by_noise_level_are_those_of_equal_parts():
