@@ -91,7 +91,14 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
             )
     model.load_state_dict(file.weights)
     model = model.to(device).eval().requires_grad_(False)
-    return Trained(design.settings, design.spec, model, file.coupling)
+    return Trained(
+        design.settings,
+        design.spec,
+        model,
+        file.coupling,
+        file.denoiser_digest,
+        gradient_only=file.gradient_only,
+    )
 
 
 def build_module(network: Network, inputs: NetworkInputs, spec: DataSpec) -> nn.Module:
@@ -221,7 +228,7 @@ def design_of(file: NetworkFile, registry: Registry) -> Design:
         settings = component(registry, file.kind, file.table)
         if not isinstance(settings, Network):
             raise DataError(f"kind must be a kind of network, got {file.kind}")
-    return Design(settings, file.spec)
+    return Design(settings, file.spec, gradient_only=file.gradient_only)
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

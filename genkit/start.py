@@ -115,6 +115,8 @@ def sampling_warnings(
         solver: solver of the sampling ODE.
         guidance: bound guidance components.
     """
+    for guide in guidance:
+        yield from guide.warnings
     if coupling is None:
         if start == "auto":
             yield (
@@ -143,7 +145,7 @@ def sampling_warnings(
                 "whose training noise was independent of the data, and this one was trained with "
                 "assigned noise; remove this guidance"
             )
-        if component is not None and component.requires_score and not coupling.preserves_score:
+        if guide.requires_score and not coupling.preserves_score:
             yield (
                 f"{label_of(component)} corrects a score function, and a denoiser that was trained "
                 "with assigned noise does not determine one; measure samples with several weights "

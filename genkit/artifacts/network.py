@@ -33,6 +33,9 @@ class NetworkFile(Artifact):
             imported weights.
         ema_length: relative length of the power-function average of the weights, in (0, 1); None
             for other averages.
+        denoiser_digest: digest of the denoiser on which a discriminator was trained, see
+            :func:`genkit.tensors.network_digest`; None for other networks, or if it is unknown.
+        gradient_only: whether only the gradient of the output of a discriminator has a meaning.
         contained: map from each reference in the settings to the network of the earlier stage,
             which is saved in the same file.
     """
@@ -46,6 +49,8 @@ class NetworkFile(Artifact):
     images: int = 0
     coupling: Coupling | None = None
     ema_length: float | None = None
+    denoiser_digest: str | None = None
+    gradient_only: bool = False
     contained: Mapping[str, NetworkFile] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -66,6 +71,8 @@ class NetworkFile(Artifact):
             "images": self.images,
             "coupling": self.coupling and self.coupling.table(),
             "ema_length": self.ema_length,
+            "denoiser_digest": self.denoiser_digest,
+            "gradient_only": self.gradient_only or None,
             "contains": {name: inner.metadata() for name, inner in self.contained.items()} or None,
         }
         values = {name: value for name, value in values.items() if value is not None}
@@ -124,6 +131,8 @@ class NetworkFile(Artifact):
                 images=int(metadata["images"]),
                 coupling=None if coupling is None else Coupling.parsed(coupling),
                 ema_length=json.loads(metadata.get("ema_length", "null")),
+                denoiser_digest=json.loads(metadata.get("denoiser_digest", "null")),
+                gradient_only=json.loads(metadata.get("gradient_only", "false")),
                 contained=contained,
             )
 

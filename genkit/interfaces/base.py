@@ -72,12 +72,15 @@ class Design:
         stage: id of the stage that trains the network; empty outside of a recipe.
         denoisers: map from the id of each stage on whose denoiser a discriminator is trained to the
             setting that refers to it: ``data``, ``network`` or ``objective``.
+        gradient_only: whether only the gradient of the output of a discriminator has a meaning, see
+            :class:`Objective`.
     """
 
     settings: Network
     spec: DataSpec
     stage: str = field(default="", kw_only=True)
     denoisers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    gradient_only: bool = field(default=False, kw_only=True)
 
     @property
     def classes(self) -> int:
@@ -88,18 +91,12 @@ class Design:
         """Yield a problem if the network does not fit the samples and classes of a denoiser."""
         shape, classes = denoiser.spec.shape, denoiser.classes
         if self.spec.shape != shape:
-            yield Problem(
-                (),
-                f"must be trained on items of the denoiser's shape {shape}, got {self.spec.shape}",
-                "choose a network that was trained on items of this shape",
-            )
+            reason = f"must be trained on the denoiser's shape {shape}, got {self.spec.shape}"
+            yield Problem((), reason, "choose a network that was trained on items of this shape")
         elif self.classes not in (0, classes):
-            yield Problem(
-                (),
-                f"must be conditioned on the denoiser's {classes} classes or on none, got "
-                f"{self.classes}",
-                "choose a network that is not class-conditional, or a different denoiser",
-            )
+            reason = f"must have the denoiser's {classes} classes or none, got {self.classes}"
+            hint = "choose a network that is not class-conditional, or a different denoiser"
+            yield Problem((), reason, hint)
         elif others := [name for name in self.denoisers if denoiser.stage not in ("", name)]:
             yield Problem(
                 (),
@@ -117,10 +114,12 @@ class Trained(Design):
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
         coupling: declarations of the coupler with which it was trained; None if unknown.
+        denoiser_digest: as in :class:`genkit.artifacts.NetworkFile`.
     """
 
     module: nn.Module
     coupling: Coupling | None = None
+    denoiser_digest: str | None = None
 
 
 class Inputs(Protocol):

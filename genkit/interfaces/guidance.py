@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,12 +25,20 @@ class BoundGuidance(ABC):
     component: Guidance | None = None
     """Guidance that was bound, for messages; set by the caller of ``bind``."""
 
+    warnings: Sequence[str] = ()
+    """Assumptions on its networks that could not be verified, reported once before sampling."""
+
     interval: tuple[float, float] = (0.0, math.inf)
     """Min and max noise level at which the guidance is applied; set by the caller of ``bind``.
 
     At other noise levels, :meth:`correction` is not called. If the items of a batch differ in their
     noise level, corrections are computed for all items and applied to those inside the interval.
     """
+
+    @property
+    def requires_score(self) -> bool:
+        """Whether the guidance requires a score; by default, as its component declares."""
+        return self.component is not None and self.component.requires_score
 
     def begin(self) -> BoundGuidance:
         """Return the guidance for one batch of trajectories. Called before their first step.

@@ -51,6 +51,13 @@ class Objective(Component):
     requires: ClassVar[frozenset[str]] = frozenset()
     """Attributes of a batch that the loss requires."""
 
+    gradient_only: ClassVar[bool] = False
+    """Whether the loss depends only on the gradient of a discriminator's output.
+
+    A function of noise level and class may then be added to the output, whose sign and size have no
+    meaning.
+    """
+
     estimates_mean: ClassVar[bool] = False
     """Whether the posterior mean of the images, given ``(x, sigma, labels)``, minimizes the loss.
 

@@ -19,6 +19,8 @@ class BoundDiscriminator(BoundGuidance):
         weight: weight of the correction in the first evaluation of a step.
         second_weight: weight in all other evaluations.
         by_level: factor of both weights as a function of the noise level; None for factor 1.
+        gradient_only: whether the discriminator was trained for this correction, by an objective
+            that determines only the gradient of its output.
     """
 
     def __init__(
@@ -27,11 +29,19 @@ class BoundDiscriminator(BoundGuidance):
         weight: float,
         second_weight: float,
         by_level: WeightCurve | None = None,
+        *,
+        gradient_only: bool = False,
     ) -> None:
         self.discriminator = discriminator
         self.weight = weight
         self.second_weight = second_weight
         self.by_level = by_level
+        self.gradient_only = gradient_only
+
+    @property
+    def requires_score(self) -> bool:
+        # Trained for the correction itself, the gradient also fits the velocity of assigned noise.
+        return super().requires_score and not self.gradient_only
 
     def correction(
         self,
@@ -46,7 +56,9 @@ class BoundDiscriminator(BoundGuidance):
         if weight == 0:
             return torch.zeros_like(denoised)
         self.evaluations += 1
-        log_ratio, gradient = compute_log_ratio(self.discriminator, x, sigma, labels)
+        log_ratio, gradient = compute_log_ratio(
+            self.discriminator, x, sigma, labels, clip=not self.gradient_only
+        )
         scale = (weight * sigma.square()).to(denoised.dtype)
         if self.by_level is not None:
             scale = scale * self.by_level(sigma).to(denoised.dtype)

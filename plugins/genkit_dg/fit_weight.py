@@ -121,7 +121,8 @@ class FitWeight(Stage):
                 Code.WRONG_REFERENCE,
             )
         denoiser = context.network(self.denoiser)
-        module = context.network(self.discriminator).module
+        discriminator = context.network(self.discriminator)
+        module = discriminator.module
         pairs = draw_held_out_pairs(training, context, 2 * self.count)
         logits = compute_logits(module, pairs, noise_levels_of(training, pairs), context.device)
         judgment = Judgment.of(logits, require_realness(pairs.batch))
@@ -133,10 +134,10 @@ class FitWeight(Stage):
         for number, (sigma, log_ratio) in enumerate(states, 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(levels)} noise levels")
-            levels.append(_level(denoiser, module, pairs, sigma, log_ratio, context))
+            levels.append(_level(denoiser, discriminator, pairs, sigma, log_ratio, context))
             context.record.log(asdict(levels[-1]))
             context.advance(number, len(states), "noise levels")
-        for warning in _warnings(levels, judgment):
+        for warning in _warnings(levels, None if discriminator.gradient_only else judgment):
             context.warn(warning)
         context.record.picture("weight", weight_plot(levels))
         increasing = levels[::-1]
@@ -178,7 +179,7 @@ class FitWeight(Stage):
 
 def _level(
     denoiser: Trained,
-    discriminator: nn.Module,
+    discriminator: Trained,
     pairs: Pairs,
     sigma: float,
     log_ratio: float,
@@ -192,7 +193,9 @@ def _level(
         x = batch.data + as_column(level, noise) * noise
         with torch.no_grad():
             error = batch.data - denoiser.module(x, level, batch.labels)
-        _, gradient = compute_log_ratio(discriminator, x, level, batch.labels)
+        _, gradient = compute_log_ratio(
+            discriminator.module, x, level, batch.labels, clip=not discriminator.gradient_only
+        )
         correction = sigma**2 * gradient
         terms = ((error, correction), (correction, correction), (error, error))
         products.append(
@@ -206,7 +209,7 @@ def _level(
 
     def mean(of: Pairs) -> float:
         levels = torch.full((len(of.noise),), sigma)
-        return float(compute_logits(discriminator, of, levels, context.device).mean())
+        return float(compute_logits(discriminator.module, of, levels, context.device).mean())
 
     generator = context.generator("unpaired")
     unpaired = torch.randn(fakes.noise.shape, generator=generator)
@@ -223,9 +226,14 @@ def _level(
     )
 
 
-def _warnings(levels: Sequence[Level], judgment: Judgment) -> Iterator[str]:
-    """Yield warnings about guidance by the discriminator."""
-    if judgment.is_chance:
+def _warnings(levels: Sequence[Level], judgment: Judgment | None) -> Iterator[str]:
+    """Yield warnings about guidance by the discriminator.
+
+    Args:
+        levels: measurements at all noise levels.
+        judgment: held-out scores; None if the discriminator's output itself has no meaning.
+    """
+    if judgment is not None and judgment.is_chance:
         yield describe_chance(judgment)
     if all(level.weight - 2 * level.standard_error < NEAR_ZERO for level in levels):
         highest = max(level.weight for level in levels)

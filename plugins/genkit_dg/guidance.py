@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from genkit.artifacts import DiscriminatorRef
-from genkit.errors import Code, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Design, Guidance, Inputs, Solver, Stages, Trained
-from genkit.settings import setting
+from genkit.settings import quote, setting
+from genkit.tensors import network_digest
 from genkit_dg.boosting import BoostedDiscriminator
 from genkit_dg.bound import BoundDiscriminator
 from genkit_dg.fitted_weight import FittedWeight, FittedWeightRef
@@ -69,8 +70,18 @@ class DiscriminatorGuidance(Guidance):
         return self.boosting
 
     def check_guided(self, denoiser: Design, networks: Mapping[str, Design]) -> Iterator[Problem]:
-        if discriminator := networks.get(self.discriminator):
-            yield from (p.under("discriminator") for p in discriminator.misfits(denoiser))
+        discriminator = networks.get(self.discriminator)
+        if discriminator is None:
+            return
+        yield from (p.under("discriminator") for p in discriminator.misfits(denoiser))
+        if self.boosting and discriminator.gradient_only:
+            yield Problem(
+                ("boosting",),
+                "must be false for a discriminator whose objective determines only the gradient of "
+                "the log-ratio, since boosting depends on its sign, got true",
+                'remove it, or train the discriminator with objective = { use = "discrimination" }',
+                Code.CONFLICT,
+            )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from super().check(earlier)
@@ -98,10 +109,25 @@ class DiscriminatorGuidance(Guidance):
     def bind(self, inputs: Inputs, denoiser: Trained) -> BoundDiscriminator:
         second = self.weight if self.second_weight is None else self.second_weight
         kind = BoostedDiscriminator if self.boosting else BoundDiscriminator
-        module = inputs.network(self.discriminator).module
+        discriminator = inputs.network(self.discriminator)
+        module, digest = discriminator.module, discriminator.denoiser_digest
+        if digest is not None and digest != network_digest(denoiser.module):
+            raise DataError(
+                f"discriminator must be trained on the denoiser in use, got "
+                f"{quote(self.discriminator)}, which was trained on a different one; train a "
+                "discriminator for this denoiser",
+                Code.CONFLICT,
+            )
         by_level = None
         if self.weight_by is not None:
             fitted = inputs.read(self.weight_by, FittedWeight)
             fitted.require(module, denoiser.module)
             by_level = fitted.on(inputs.device)
-        return kind(module, self.weight, second, by_level)
+        gradient_only = discriminator.gradient_only
+        bound = kind(module, self.weight, second, by_level, gradient_only=gradient_only)
+        if digest is None:
+            bound.warnings = [
+                f"the denoiser on which the discriminator {quote(self.discriminator)} was trained "
+                "is unknown, and the guided denoiser is assumed"
+            ]
+        return bound

@@ -34,6 +34,7 @@ class GuidedDenoising(Objective):
     source = "arXiv 2503.16117, with the weight and the average over elements of EDM's loss"
     trains = Discriminator
     conditions = frozenset({"realness"})
+    gradient_only = True
     renamed = MappingProxyType({"sigma_distribution": 'noise_distribution = { use = "..." }'})
 
     denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")

@@ -14,7 +14,12 @@ _LIMIT = math.log((1 - MIN_PROBABILITY) / MIN_PROBABILITY)
 
 
 def compute_log_ratio(
-    discriminator: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor | None
+    discriminator: nn.Module,
+    x: Tensor,
+    sigma: Tensor,
+    labels: Tensor | None,
+    *,
+    clip: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return log(d / (1 - d)) and its gradient with respect to x.
 
@@ -25,12 +30,15 @@ def compute_log_ratio(
         x: ``[B, *shape]`` noisy states.
         sigma: ``[B]`` noise levels.
         labels: ``[B]`` int64 classes, or None.
+        clip: whether to clip the log-ratio; False if its size has no meaning.
 
     Returns:
         Log-ratio ``[B]`` and gradient ``[B, *shape]``, float32, detached.
     """
     with torch.enable_grad():
         point = x.detach().float().requires_grad_()
-        logit = discriminator(point, sigma.float(), labels).clamp(-_LIMIT, _LIMIT)
+        logit = discriminator(point, sigma.float(), labels)
+        if clip:
+            logit = logit.clamp(-_LIMIT, _LIMIT)
         (gradient,) = torch.autograd.grad(logit.sum(), point)
     return logit.detach(), gradient

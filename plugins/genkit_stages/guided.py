@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from genkit.artifacts import DenoiserFile
-from genkit.designs import components
+from genkit.designs import components, references
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
-from genkit.interfaces import Dataset, Discriminator, Network, Objective, Stages
+from genkit.interfaces import (
+    Context,
+    Dataset,
+    Discriminator,
+    Network,
+    Objective,
+    Stage,
+    Stages,
+)
+from genkit.tensors import network_digest
 
 
 def guided_denoisers(
@@ -31,3 +40,23 @@ def guided_denoisers(
             if isinstance(kind, Reference) and issubclass(kind.artifact, DenoiserFile):
                 denoisers.setdefault(value, key)
     return denoisers
+
+
+def guided_digest(
+    data: Dataset, network: Network, objective: Objective, context: Context
+) -> str | None:
+    """Return the digest of the denoiser on which a discriminator is trained.
+
+    None if the network is not a discriminator, or if the denoiser is unknown. If there are several
+    denoisers, which is refused for guidance in the same recipe, it is the digest of the first.
+    """
+    earlier: dict[str, Stage] = {}
+    names = [name for part in (data, network, objective) for name in references(part)]
+    while names:
+        name = names.pop()
+        if name not in earlier:
+            earlier[name] = context.stage(name)
+            names += references(earlier[name], result_only=True)
+    denoisers = guided_denoisers(data, network, objective, earlier)
+    first = next((name for name in denoisers if name in earlier), None)
+    return None if first is None else network_digest(context.network(first).module)

@@ -41,7 +41,7 @@ from genkit.train.trainer import Compute, Trainer
 from genkit.types import Batch, DataSpec
 from genkit_stages.callbacks import Callbacks
 from genkit_stages.coupling import coupling_of
-from genkit_stages.guided import guided_denoisers
+from genkit_stages.guided import guided_denoisers, guided_digest
 from genkit_stages.loss_by_sigma import bound_by_sigma
 from genkit_stages.pictures import draw_training
 from genkit_stages.size_checks import pool_problems
@@ -148,7 +148,8 @@ class Train(Stage):
 
     def design(self, earlier: Stages) -> Design:
         denoisers = guided_denoisers(self.data, self.network, self.objective, earlier)
-        return Design(self.network, self.spec(), denoisers=denoisers)
+        gradient_only = self.objective.gradient_only
+        return Design(self.network, self.spec(), denoisers=denoisers, gradient_only=gradient_only)
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
@@ -240,7 +241,8 @@ class Train(Stage):
             ).run()
         contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
         file = self._file(context, spec, trainer, coupling)
-        context.record.save(replace(file, contained=contained))
+        digest = guided_digest(self.data, self.network, self.objective, context)
+        context.record.save(replace(file, contained=contained, denoiser_digest=digest))
         context.world.barrier()
 
     def _log_bound(self, context: Context, stream: PairStream) -> None:
@@ -270,6 +272,7 @@ class Train(Stage):
             weights=trainer.average.model.state_dict(),
             images=trainer.images,
             coupling=coupling,
+            gradient_only=self.objective.gradient_only,
         )
 
     def stream(self, context: Context, total: int) -> PairStream:

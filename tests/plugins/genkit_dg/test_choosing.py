@@ -15,6 +15,7 @@ from genkit.api import run_recipe
 from genkit.artifacts import DiscriminatorFile, Samples
 from genkit.errors import Code, DataError, RecipeError
 from genkit.interfaces import Trained
+from genkit.networks import load_network
 from genkit.parts.snapshots import snapshots_in
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
@@ -65,7 +66,7 @@ def pairs(count=20_000):
 def measured(discriminator, sigma):
     context = SimpleNamespace(device=torch.device("cpu"), generator=lambda *_: generator(0, "u"))
     denoiser = Trained(None, None, Ideal())
-    return _level(denoiser, discriminator, pairs(), sigma, 0.0, context)
+    return _level(denoiser, Trained(None, None, discriminator), pairs(), sigma, 0.0, context)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 3.0])
@@ -157,6 +158,8 @@ def test_warnings_name_what_would_harm(levels, entropy, words):
     found = list(_warnings(levels, judgment(entropy)))
     assert len(found) == len(words)
     assert all(word in text for word, text in zip(words, found, strict=True))
+    # The cross-entropy of an output without a meaning is not judged.
+    assert len(list(_warnings(levels, None))) == len(words) - (words == ["cross-entropy"])
 
 
 FITTED = FittedWeight(
@@ -176,7 +179,7 @@ def test_weights_between_the_levels_are_linear_in_log_sigma(tmp_path):
 
 def guided(fitted, denoiser, **settings):
     inputs = SimpleNamespace(
-        network=lambda _: SimpleNamespace(module=Optimal()),
+        network=lambda _: Trained(None, None, Optimal()),
         read=lambda stage, kind: fitted,
         device=torch.device("cpu"),
     )
@@ -297,6 +300,11 @@ def test_a_snapshot_is_chosen_and_its_weight_fitted(tmp_path):
     assert rows[-1]["chosen"] == chosen.images == min(judged, key=judged.get)
     wanted, _ = load(snapshots[chosen.images])
     assert all(torch.equal(wanted[name], weight) for name, weight in chosen.weights.items())
+    path = tmp_path / "run/01-denoiser/denoiser.safetensors"
+    denoiser = load_network(path, load_plugins().registry)
+    assert final.denoiser_digest == chosen.denoiser_digest == network_digest(denoiser.module)
+    assert not chosen.gradient_only
+    assert not (tmp_path / "run/06-samples/warnings.jsonl").exists()
     assert len([row for row in rows if "sigma" in row]) == 8
     fitted = FittedWeight.load(tmp_path / "run/05-weight/weight.json")
     assert fitted.sigmas == sorted(fitted.sigmas)

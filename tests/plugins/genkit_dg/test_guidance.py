@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +9,15 @@ from torch import nn
 from torch.testing import assert_close
 
 from genkit import component
-from genkit.errors import Code, SettingError
-from genkit.interfaces import Design
+from genkit.artifacts import Coupling
+from genkit.errors import Code, DataError, SettingError
+from genkit.interfaces import Design, Trained
 from genkit.networks import bind_guidance
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.random import generator, seeded
 from genkit.sample import GuidedDenoiser
+from genkit.start import sampling_warnings
+from genkit.tensors import network_digest
 from genkit.testing import check_component
 from genkit.types import DataSpec
 from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
@@ -48,7 +52,7 @@ class Counting(nn.Module):
 
 
 def bound(network, **settings):
-    inputs = SimpleNamespace(network=lambda stage: SimpleNamespace(module={"d": network}[stage]))
+    inputs = SimpleNamespace(network=lambda stage: Trained(None, None, {"d": network}[stage]))
     return bind_guidance(DiscriminatorGuidance(discriminator="d", **settings), inputs, None)
 
 
@@ -114,7 +118,7 @@ def test_counts_one_evaluation_a_call():
 
 def test_two_bound_guidances_count_apart():
     settings = DiscriminatorGuidance(discriminator="d")
-    inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=Counting()))
+    inputs = SimpleNamespace(network=lambda _: Trained(None, None, Counting()))
     first, second = settings.bind(inputs, None), settings.bind(inputs, None)
     first.correction(torch.ones(1, 2), torch.ones(1), None, torch.ones(1, 2))
     assert (first.evaluations, second.evaluations) == (1, 0)
@@ -166,6 +170,50 @@ def test_a_correction_waits_for_no_device(boosting):
         for inner in (False, True):
             guidance.correction(x, sigma, None, x, inner=inner)
     assert guidance.evaluations == 14
+
+
+def test_a_log_ratio_of_which_only_the_gradient_has_a_meaning_is_not_clipped():
+    x = torch.full((2, 2), 20.0)
+    corrections = [
+        BoundDiscriminator(Counting(), 1.0, 1.0, gradient_only=only).correction(
+            x, torch.ones(2), None, x
+        )
+        for only in (False, True)
+    ]
+    assert not corrections[0].any()
+    assert_close(corrections[1], torch.full((2, 2), 3.0))
+
+
+def test_a_correction_that_was_trained_itself_requires_no_score():
+    assigned = Coupling(True, True, frozenset(), independent=False, preserves_score=False)
+    found = []
+    for only in (False, True):
+        guidance = BoundDiscriminator(Counting(), 1.0, 1.0, gradient_only=only)
+        guidance.component = DiscriminatorGuidance(discriminator="d")
+        heun = component("solver", "heun")
+        found.append(len([*sampling_warnings("corrected", assigned, heun, [guidance])]))
+    assert found == [1, 0]
+
+
+def test_boosting_requires_a_log_ratio_whose_sign_has_a_meaning():
+    guidance = DiscriminatorGuidance(discriminator="d", boosting=True)
+    denoiser, fitted = design((3,), 2), replace(design((3,), 2), gradient_only=True)
+    assert not list(guidance.check_guided(denoiser, {"d": design((3,), 2)}))
+    (problem,) = guidance.check_guided(denoiser, {"d": fitted})
+    assert (problem.key, problem.code) == (("boosting",), Code.CONFLICT)
+
+
+def test_a_discriminator_guides_the_denoiser_on_which_it_was_trained():
+    denoisers = [Trained(None, None, GoldenDiscriminator(torch.ones(k))) for k in (2, 3)]
+    trained = Trained(None, None, Counting(), None, network_digest(denoisers[0].module))
+    inputs = SimpleNamespace(network=lambda _: trained)
+    guidance = DiscriminatorGuidance(discriminator="d")
+    assert not guidance.bind(inputs, denoisers[0]).warnings
+    with raises_code(DataError, Code.CONFLICT, "discriminator"):
+        guidance.bind(inputs, denoisers[1])
+    unknown = bound(Counting())
+    (warning,) = sampling_warnings("noise", None, component("solver", "heun"), [unknown])
+    assert "assumed" in warning
 
 
 def test_each_slope_of_a_step_has_its_weight():

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,8 @@ from torch.testing import assert_close
 
 import genkit
 from genkit.api import run_recipe
-from genkit.artifacts import Samples
-from genkit.errors import Code, DataError, RecipeError, UsageError
+from genkit.artifacts import DenoiserFile, DiscriminatorFile, Samples
+from genkit.errors import Code, DataError, RecipeError, SettingError, UsageError
 from genkit.interfaces import NoiseDistribution, Preconditioned
 from genkit.plugin.manager import load_plugins
 from genkit.random import generator
@@ -134,6 +135,7 @@ images = 256
 batch_size = 64
 network = { use = "ddpmpp", channels = 8, channel_mult = [1, 2], blocks = 1, attention = [4] }
 objective = { use = "denoising" }
+coupler = { use = "hungarian" }
 
 [[stage]]
 id = "discriminator"
@@ -142,6 +144,7 @@ images = 128
 batch_size = 64
 network = { use = "denoiser-encoder", denoiser = "denoiser", channels = 64, blocks = 1 }
 objective = { use = "guided-denoising", denoiser = "denoiser" }
+coupler = { use = "hungarian" }
 
 [[stage]]
 id = "samples"
@@ -162,8 +165,7 @@ count = 64
 
 [[stage]]
 id = "discriminator"
-data = { use = "real-and-fake", fakes = "fakes" }
-coupler = { COUPLER }"""
+data = { use = "real-and-fake", fakes = "fakes" }"""
 
 
 @pytest.mark.parametrize(
@@ -172,8 +174,8 @@ coupler = { COUPLER }"""
 )
 def test_noise_must_not_be_assigned_across_real_and_generated_items(tmp_path, coupler, valid):
     path = tmp_path / "guided.toml"
-    fakes = FAKES.replace("COUPLER", coupler)
-    path.write_text(RECIPE.replace('\n[[stage]]\nid = "discriminator"', fakes))
+    before, after = RECIPE.split('\n[[stage]]\nid = "discriminator"')
+    path.write_text(before + FAKES + after.replace('use = "hungarian"', coupler))
     if valid:
         load_recipe(read_source(path), load_plugins())
         return
@@ -192,9 +194,35 @@ def test_a_discriminator_of_another_denoiser_is_refused(tmp_path, part):
         load_recipe(read_source(path), load_plugins())
 
 
-def test_trains_a_discriminator_without_fakes(tmp_path):
-    path = tmp_path / "guided.toml"
-    path.write_text(RECIPE)
-    run_recipe(path, out=tmp_path / "run", device="cpu")
-    samples = Samples.load(tmp_path / "run/03-samples/samples.safetensors")
+@pytest.fixture(scope="module")
+def guided_run(tmp_path_factory):
+    """Run folder of :data:`RECIPE`."""
+    folder = tmp_path_factory.mktemp("guided")
+    (folder / "guided.toml").write_text(RECIPE)
+    run_recipe(folder / "guided.toml", out=folder / "run", device="cpu")
+    return folder / "run"
+
+
+def test_trains_a_discriminator_without_fakes(guided_run):
+    samples = Samples.load(guided_run / "03-samples/samples.safetensors")
     assert samples.guidance_nfe > 0
+    assert not (guided_run / "03-samples/warnings.jsonl").exists()
+
+
+def test_a_file_of_a_discriminator_guides_only_its_denoiser(guided_run):
+    discriminator = guided_run / "02-discriminator/discriminator.safetensors"
+    assert DiscriminatorFile.load(discriminator).gradient_only
+    table = {"use": "discriminator", "discriminator": str(discriminator)}
+    path = guided_run / "01-denoiser/denoiser.safetensors"
+    file = DenoiserFile.load(path)
+    exported, other = guided_run / "exported.safetensors", guided_run / "other.safetensors"
+    file.save(exported)
+    name, weight = next(iter(file.weights.items()))
+    replace(file, weights={**file.weights, name: weight + 1e-3}).save(other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        genkit.load_denoiser(exported).bind_guidance(table)
+    with raises_code(DataError, Code.CONFLICT, "discriminator"):
+        genkit.load_denoiser(other).bind_guidance(table)
+    with raises_code(SettingError, Code.CONFLICT, "boosting"):
+        genkit.load_denoiser(exported).bind_guidance({**table, "boosting": True})
