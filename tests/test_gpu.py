@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import genkit
+from genkit.interfaces import Trained
 from genkit.networks import bind_guidance
 from genkit.parts.precision import multiplying_in
 from genkit.plugin.manager import load_plugins
@@ -153,7 +154,8 @@ def test_a_guided_step_waits_for_nothing(solver):
     with seeded(0):
         denoiser = genkit.component("denoiser", "mlp", width=8).build(spec).to(device).eval()
         judge = genkit.component("discriminator", "mlp-discriminator", width=8).build(spec)
-    inputs = SimpleNamespace(network=lambda _: SimpleNamespace(module=judge.to(device).eval()))
+    trained = Trained(None, spec, judge.to(device).eval())
+    inputs = SimpleNamespace(network=lambda _: trained)
     boosting = solver in ("heun", "euler")
     table = {"use": "discriminator", "discriminator": "judge", "boosting": boosting}
     guide = bind_guidance(component(load_plugins().registry, "guidance", table), inputs, None)

@@ -44,7 +44,7 @@ def check_guidance(
     guidance: Guidance,
     spec: DataSpec,
     earlier: Stages | None = None,
-    denoiser: Trained | None = None,
+    denoiser: Trained | str | None = None,
 ) -> None:
     """Check every law of a guidance.
 
@@ -59,8 +59,9 @@ def check_guidance(
         guidance: guidance to check.
         spec: shape and attributes of the data.
         earlier: stages to which the guidance refers, by id; they are run once.
-        denoiser: guided denoiser, on the CPU; None for the denoiser of N(m, I), where every value
-            of the mean m is the class index, or 0 without classes.
+        denoiser: guided denoiser, on the CPU; or the id of the earlier stage that writes it, to
+            which the guidance refers, directly or through other stages; None for the denoiser of
+            N(m, I), where every value of the mean m is the class index, or 0 without classes.
 
     Raises:
         LawBroken: the component violates a law; the error contains the law and the observation.
@@ -73,6 +74,8 @@ def check_guidance(
             if issubclass(place.stages[name].output or object, NetworkFile):
                 module = inputs.network(name).module
                 module.register_forward_hook(lambda *_: calls.append(0))
+        if isinstance(denoiser, str):
+            denoiser = inputs.network(denoiser)
         guided = denoiser or Trained(_Normal(), spec, Gaussian())
         guided.module.register_forward_hook(lambda *_: calls.append(0))
         bound = guidance.bind(inputs, guided)
