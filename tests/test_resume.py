@@ -48,10 +48,25 @@ use = "train"
 images = 5_000
 batch_size = 96
 pool_size = 128
-data = { use = "real-and-fake", fakes = "fakes" }
+data = { use = "real-and-fake", fakes = "fakes", held_out = 0.2 }
 network = { use = "mlp-discriminator", width = 16, blocks = 1 }
 objective = { use = "discrimination" }
 coupler = { use = "partitioned", by = ["realness"] }
+average = { use = "ema", half_life = 500, snapshot_images = 2_500 }
+
+[[stage]]
+id = "chosen"
+use = "choose-discriminator"
+discriminator = "discriminator"
+count = 512
+
+[[stage]]
+id = "weight"
+use = "fit-weight"
+discriminator = "chosen"
+denoiser = "denoiser"
+count = 64
+schedule = { use = "edm", steps = 3 }
 
 [[stage]]
 id = "samples"
@@ -60,7 +75,7 @@ denoiser = "denoiser"
 count = 800
 batch_size = 100
 solver = { use = "heun", s_churn = 10 }
-guidance = [{ use = "discriminator", discriminator = "discriminator" }]
+guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
 
 [[stage]]
 id = "scores"
@@ -76,6 +91,17 @@ count = 100
 vary.schedule.steps = [3, 5, 7]
 vary.guidance.weight = [0.0, 2.0]
 metrics = [{ use = "truncation", count = 64 }]
+
+[[stage]]
+id = "best"
+use = "sample"
+denoiser = "denoiser"
+count = 200
+first_seed = 1_000
+batch_size = 50
+solver = { use = "heun", s_churn = 10 }
+guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
+settings_from = { stage = "sweep", score = "truncation_5", rule = "min" }
 """
 
 RESULTS = (
@@ -85,16 +111,26 @@ RESULTS = (
     "scores.json",
     "loss-by-sigma.png",
     "pairs.png",
+    "snapshot-*.safetensors",
+    "choice.png",
+    "weight.json",
+    "weight.png",
 )
 
 SERVER = """
 import json, os, sys
+from matplotlib.figure import Figure
 from genkit.cli import main
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run import engine  # everything that a run imports, once
 load_recipe(read_source("recipe.toml"), load_plugins())
+save = Figure.savefig
+def save_coarse(figure, *arguments, **options):  # pictures take most of the time of a run
+    figure.set_layout_engine(None)
+    save(figure, *arguments, dpi=20, **options)
+Figure.savefig = save_coarse
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -167,7 +203,7 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.glob("*/*"))
-        if path.name in RESULTS
+        if any(path.match(sign) for sign in RESULTS)
     }
 
 
@@ -176,9 +212,8 @@ def uninterrupted(runs):
     runs.start("uninterrupted")
     assert runs.wait() == 0, runs.messages()
     found = contents(runs.folder / "uninterrupted")
-    assert (
-        len(found) == len(RESULTS) + 4
-    )  # two stages train, both with pairs, two sample, and two score
+    # Two stages train, with pairs, one with two snapshots; one chooses, three sample, two score.
+    assert len(found) == len(RESULTS) + 7
     return found
 
 
@@ -221,10 +256,13 @@ def stop_in(runs, out, stage, sign, delay, number):
 STAGES = {
     "denoiser": "checkpoint.safetensors",
     "fakes": "part-*.safetensors",
-    "discriminator": "checkpoint.safetensors",
+    "discriminator": "snapshot-*.safetensors",
+    "chosen": "state.json",
+    "weight": "state.json",
     "samples": "part-*.safetensors",
     "scores": "state.json",
     "sweep": "metrics.jsonl",
+    "best": "part-*.safetensors",
 }
 """Every stage of the recipe, and the file from which one sees that it is at work."""
 
