@@ -87,6 +87,64 @@ vary.schedule.steps = [3, 4]
 metrics = [{ use = "frechet" }]
 """
 
+GUIDED = (
+    RECIPE
+    + """
+[[stage]]
+id = "discriminator"
+use = "train"
+images = 640
+batch_size = 64
+data = { use = "real-and-fake", fakes = "samples", held_out = 0.2 }
+network = { use = "mlp-discriminator", width = 16, blocks = 1 }
+objective = { use = "discrimination" }
+coupler = { use = "partitioned", by = ["realness"] }
+average = { use = "ema", half_life = 0, snapshot_images = 320 }
+
+[[stage]]
+id = "chosen"
+use = "choose-discriminator"
+discriminator = "discriminator"
+count = 64
+
+[[stage]]
+id = "weight"
+use = "fit-weight"
+discriminator = "chosen"
+denoiser = "denoiser"
+count = 32
+schedule = { use = "edm", steps = 2 }
+
+[[stage]]
+id = "tried"
+use = "sample"
+denoiser = "denoiser"
+count = 8
+schedule = { use = "edm", steps = 2 }
+guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
+
+[[stage]]
+id = "weights"
+use = "sweep"
+samples = "tried"
+count = 64
+vary.guidance.weight = [0.5, 1.0]
+metrics = [{ use = "frechet" }]
+
+[[stage]]
+id = "best"
+use = "sample"
+denoiser = "denoiser"
+count = 64
+first_seed = 100
+batch_size = 16
+schedule = { use = "edm", steps = 2 }
+guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
+settings_from = { stage = "weights", score = "frechet_pixels", rule = "min" }
+"""
+)
+"""The recipe with a discriminator whose snapshot and weight are chosen, and samples with both."""
+
 RESULTS = (
     "denoiser.safetensors",
     "samples.safetensors",
@@ -142,6 +200,7 @@ class Runs:
     def __init__(self, folder):
         self.folder = folder
         (folder / "recipe.toml").write_text(RECIPE)
+        (folder / "guided.toml").write_text(GUIDED)
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -151,13 +210,14 @@ class Runs:
             env=ENVIRONMENT,
         )
 
-    def start(self, out, size, before=None):
+    def start(self, out, size, before=None, recipe="recipe"):
         """Start a run; return the ids of its processes.
 
         Args:
             out: folder of the run.
             size: number of processes.
             before: code that a process runs first, by its rank.
+            recipe: name of the recipe.
         """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -166,7 +226,7 @@ class Runs:
         told = {
             "processes": [{"WORLD_SIZE": str(size), **where, **rank} for rank in ranks],
             "out": out,
-            "arguments": ["run", "recipe.toml", "--out", out, *ARGUMENTS],
+            "arguments": ["run", f"{recipe}.toml", "--out", out, *ARGUMENTS],
             "before": before or {},
         }
         self._process.stdin.write(json.dumps(told) + "\n")
@@ -177,9 +237,9 @@ class Runs:
         """Return the exit code of each process; minus the signal that ended it."""
         return json.loads(self._process.stdout.readline())
 
-    def run(self, out, size, before=None):
+    def run(self, out, size, before=None, recipe="recipe"):
         """Run to the end; return what it left."""
-        self.start(out, size, before)
+        self.start(out, size, before, recipe)
         assert self.wait() == [0] * size, self.messages(out)
         return contents(self.folder / out)
 
@@ -304,6 +364,28 @@ def test_samples_and_scores_of_a_network_are_the_bytes_of_one_process(runs, alon
     assert runs.messages(out)[1:] == [""] * (size - 1)
     assert "Scores of sweep" in runs.messages(out, "stdout")[0]
     assert runs.messages(out, "stdout")[1:] == [""] * (size - 1)
+
+
+def test_guidance_by_a_chosen_discriminator_is_the_bytes_of_one_process(runs, alone):
+    trained = runs.folder / "guided-1"
+    shutil.copytree(runs.folder / "alone", trained)
+    runs.run("guided-1", 1, recipe="guided")
+    shutil.copytree(
+        trained, runs.folder / "guided-2", ignore=shutil.ignore_patterns("0[6-9]-*", "10-*")
+    )
+    runs.run("guided-2", 2, recipe="guided")
+    assert "discriminator: finished before" in runs.messages("guided-2")[0]
+    one, two = (
+        {
+            path.relative_to(runs.folder / out): path.read_bytes()
+            for name in ("*.safetensors", "weight.json", "scores.json")
+            for path in (runs.folder / out).glob(f"*/{name}")
+        }
+        for out in ("guided-1", "guided-2")
+    )
+    assert one == two
+    assert len(list(trained.glob("05-discriminator/snapshot-*.safetensors"))) == 2
+    assert len(list(trained.glob("10-best/samples.safetensors"))) == 1
 
 
 def test_the_processes_are_written_down(runs, together):
