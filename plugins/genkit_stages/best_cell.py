@@ -183,11 +183,11 @@ def _differences(own: Any, other: Any, *key: str | int) -> Iterator[tuple[Key, A
     if isinstance(own, Settings) and type(own) is type(other):
         for field in fields_of(type(own)):
             if field.setting.affects_result:
-                values = (getattr(settings, field.name) for settings in (own, other))
-                yield from _differences(*values, *key, field.name)
+                mine, theirs = (getattr(settings, field.name) for settings in (own, other))
+                yield from _differences(mine, theirs, *key, field.name)
     elif isinstance(own, tuple) and isinstance(other, tuple) and len(own) == len(other):
-        for index, values in enumerate(zip(own, other, strict=True)):
-            yield from _differences(*values, *key, index)
+        for index, (mine, theirs) in enumerate(zip(own, other, strict=True)):
+            yield from _differences(mine, theirs, *key, index)
     elif own != other:
         yield key or ("use",), own, other
 
