@@ -103,7 +103,12 @@ def spread_of(values: Sequence[float], digits: int = 2) -> str:
 
 
 def frechet(lines: Sequence[Line]) -> str:
-    """Return the Fréchet distance for a cell of a table; ``lines`` are the scores of its runs."""
+    """Return the Fréchet distance for a cell of a table; ``lines`` are the scores of its runs.
+
+    With a single run, the standard deviation is that over its sets of samples.
+    """
+    if len(lines) == 1:
+        return f"{lines[0][SCORE]:.2f} ± {lines[0][SCORE + '_std']:.2f}"
     return spread_of([line[SCORE] for line in lines])
 
 

@@ -25,7 +25,7 @@ CURVES = {
     ("edm-aot", "aot-dg", "sweep-both"): ("EDM-AOT + AOT-DG", "#d55e00"),
 }
 SECOND = {"classifier-free": "o-", "autoguidance": "s--"}
-COLOURS = ("#555555", "#0072b2", "#d55e00")
+COLORS = ("#555555", "#0072b2", "#d55e00")
 
 
 def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: Path) -> None:
@@ -44,20 +44,20 @@ def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: 
 def against_cost(axes: Axes, scores: Scores, schedule: str, title: str) -> None:
     """Draw the Fréchet distance of each method against the cost of a sample."""
     steps = sorted({key[2] for key in scores})
-    for (method, guidance, arm), (label, colour) in CURVES.items():
+    for (method, guidance, arm), (label, color) in CURVES.items():
         cells = [scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
         lines = [list(cell.values()) for cell in cells if cell]
         if lines:
             costs = [statistics.fmean(x["cost"]["nfe_equivalents"] for x in cell) for cell in lines]
-            axes.errorbar(costs, *middles(lines), fmt="o-", color=colour, label=label, capsize=3)
-    axes.set_yscale("log")
+            axes.errorbar(costs, *middles(lines), fmt="o-", color=color, label=label, capsize=3)
+    distances(axes)
     axes.set_xlabel("NFE-equivalents: arithmetic / arithmetic of one call of the denoiser")
     finish(axes, title)
 
 
 def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> None:
     """Draw the fitted weight of each discriminator, with a curve for each training run."""
-    for (method, guidance), (label, colour) in {
+    for (method, guidance), (label, color) in {
         ("edm", "dg"): CURVES["edm", "dg", "sweep-both"],
         ("edm-aot", "dg"): CURVES["edm-aot", "dg", "sweep-both"],
         ("edm-aot", "aot-dg"): CURVES["edm-aot", "aot-dg", "sweep-both"],
@@ -65,11 +65,12 @@ def by_level(axes: Axes, discriminators: Mapping[tuple[str, str], Lines]) -> Non
         for number, line in enumerate(discriminators.get((method, guidance), {}).values()):
             weight = line["weight"]
             name = "" if number else label
-            axes.plot(weight["sigmas"], weight["weights"], "o-", color=colour, label=name, ms=3)
+            axes.plot(weight["sigmas"], weight["weights"], "o-", color=color, label=name, ms=3)
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_ylim(-0.5, 2.5)
     axes.set_xlabel("noise level")
+    axes.set_ylabel("weight")
     finish(axes, "weight fitted on held-out images, w*")
 
 
@@ -80,7 +81,7 @@ def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
     """
     none = scores.get(("edm-second", "paper", steps, "none", "none"), {})
     for guidance, style in SECOND.items():
-        for (interval, text), colour in zip(INTERVALS.items(), COLOURS, strict=True):
+        for (interval, text), color in zip(INTERVALS.items(), COLORS, strict=True):
             cells = {0.0: none} | {
                 weight: scores.get(
                     ("edm-second", "paper", steps, guidance, f"{weight:g}-{interval}"), {}
@@ -90,16 +91,31 @@ def against_weight(axes: Axes, scores: Scores, steps: int) -> None:
             lines = {weight: list(cell.values()) for weight, cell in cells.items() if cell}
             label = f"{guidance}, {text or 'everywhere'}"
             found = middles(list(lines.values()))
-            axes.errorbar(list(lines), *found, fmt=style, color=colour, label=label, capsize=3)
+            axes.errorbar(list(lines), *found, fmt=style, color=color, label=label, capsize=3)
+    distances(axes)
     axes.set_xlabel("weight")
     finish(axes, f"conditional EDM, {steps} steps")
 
 
 def middles(cells: list[list[dict[str, Any]]]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation over training runs of each cell's Fréchet distance."""
+    """Return mean and standard deviation of each cell's Fréchet distance.
+
+    The deviation is that over the training runs, or over the sets of samples of a single run.
+    """
     each = [[line["frechet_classifier"] for line in lines] for lines in cells]
-    deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in each]
+    deviations = [
+        statistics.stdev(values) if len(values) > 1 else lines[0]["frechet_classifier_std"]
+        for values, lines in zip(each, cells, strict=True)
+    ]
     return [statistics.fmean(values) for values in each], deviations
+
+
+def distances(axes: Axes) -> None:
+    """Label the axis of the Fréchet distance, which is logarithmic with plain numbers."""
+    axes.set_yscale("log")
+    axes.set_ylabel("Fréchet distance, classifier features")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
 
 
 def finish(axes: Axes, title: str) -> None:
