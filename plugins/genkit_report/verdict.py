@@ -24,9 +24,22 @@ def verdict(view: View) -> Iterator[str]:
         if images := stage.images:
             seconds = sum(_seconds(view.rows(stage, "images_per_second")))
             yield f"Stage {stage.id}: {images:,} training images in {_duration(seconds)}."
+    if drawn := list(_drawn(view)):
+        images = sum(cost.images for cost in drawn)
+        seconds = sum((c.seconds_per_image or 0.0) * c.images / c.processes for c in drawn)
+        yield f"{images:,} samples in {_duration(seconds)}."
     for stage_id, scores in view.scores.items():
         costs = view.costs(view.run.stages[stage_id])
         yield from _scores(stage_id, scores, costs)
+
+
+def _drawn(view: View) -> Iterator[SamplingCost]:
+    """Yield the cost of all samples that the run drew, each once."""
+    costs = {stage.id: view.costs(stage) for stage in view.stages()}
+    for stage in view.stages():
+        # A stage that scores the samples of another stage repeats their cost.
+        if costs[stage.id] != costs.get(str(stage.settings.get("samples"))):
+            yield from costs[stage.id]
 
 
 def _subject(recipe: str) -> str:

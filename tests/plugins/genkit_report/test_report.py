@@ -289,7 +289,11 @@ def test_a_discriminator_has_its_accuracy_and_calibration(run):
 
 
 def test_a_run_has_one_page(finished):
-    assert rendered(finished) == rendered(finished)
+    page = rendered(finished)
+    assert page == rendered(finished)
+    text = " ".join(Page(page).texts)
+    assert "512 training images in " in text
+    assert "48 samples in " in text  # 16, and 16 for each of two combinations
 
 
 def test_runs_are_compared(finished, run):
